@@ -1,0 +1,149 @@
+"""Images as sets of 2-D Gaussians: the parameters, and what is done to them besides rendering."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.rasterize import rasterize
+
+MEANS_LIMIT = 1 - 1e-3  # equation 11
+GEOMETRY_NUMBERS = 6  # of one Gaussian, beside its colour: 2 means, 3 cholesky, 1 opacity
+BYTES_PER_NUMBER = 2  # bfloat16
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GaussianImages:
+    """A batch of images, each a sum of N Gaussians (section 3.1); a pytree.
+
+    The arrays are float32 while they are optimised and bfloat16 when they are stored. Their types
+    are not checked here because a pytree may hold anything while JAX transforms it.
+    """
+
+    means: Array  # [*batch, N, 2]: (u, v) in [-1, 1]
+    cholesky: Array  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, pixels at height x width
+    colors: Array  # [*batch, N, C], unbounded
+    opacities: Array  # [*batch, N], unbounded
+    # The resolution, in pixels, that `cholesky` is meant for; None: whichever it is rendered at.
+    height: int | None = dataclasses.field(default=None, metadata={"static": True})
+    width: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def render(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        samples_per_side: int = 2,
+        prefilter: bool = True,
+        backend: str = "auto",
+    ) -> Float[Array, "*b h w c"]:
+        """Renders at the native resolution, or at another: the Gaussians are resolution-free.
+
+        The rows of L scale with the width and the height; the pre-filter stays one pixel of the
+        target. Arguments as `rasterize`; raises ValueError if no resolution is known.
+        """
+        height, width = height or self.height, width or self.width
+        if not height or not width:
+            raise ValueError("height, width: these Gaussians have no native resolution; give both")
+        scale_x, scale_y = width / (self.width or width), height / (self.height or height)
+        means, cholesky, colors, opacities = (
+            p.astype(jnp.float32)
+            for p in (self.means, self.cholesky, self.colors, self.opacities)
+        )
+        if (scale_x, scale_y) != (1, 1):
+            half = jnp.array([0.5, 0.0, 0.5])
+            cholesky = (cholesky + half) * jnp.array([scale_x, scale_y, scale_y]) - half
+        return rasterize(
+            means,
+            cholesky,
+            colors,
+            opacities,
+            height=height,
+            width=width,
+            samples_per_side=samples_per_side,
+            prefilter=prefilter,
+            backend=backend,
+        )
+
+    def astype(self, dtype) -> GaussianImages:
+        """The same Gaussians in another float type."""
+        return jax.tree.map(lambda p: p.astype(dtype), self)
+
+    @property
+    def num_gaussians(self) -> int:
+        """N, of each image."""
+        return self.opacities.shape[-1]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all parameters, in their present type."""
+        return sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(self))
+
+
+def init(
+    key: Key[Array, ""], num_images: int, num_gaussians: int, *, height: int, width: int,
+    channels: int = 3,
+) -> GaussianImages:  # fmt: skip
+    """Random Gaussians: means U[-1, 1], cholesky and colors U[0, 1], opacities 1; float32."""
+    keys = jax.random.split(key, 3)
+    shape = (num_images, num_gaussians)
+    return GaussianImages(
+        means=jax.random.uniform(keys[0], (*shape, 2), minval=-1.0),
+        cholesky=jax.random.uniform(keys[1], (*shape, 3)),
+        colors=jax.random.uniform(keys[2], (*shape, channels)),
+        opacities=jnp.ones(shape),
+        height=height,
+        width=width,
+    )
+
+
+@jax.custom_jvp
+def round_to_bfloat16(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Rounds float32 to the nearest bfloat16 value; the derivative is taken as 1 (section 3.2)."""
+    # Not a pair of casts: XLA is free to cancel those.
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
+@round_to_bfloat16.defjvp
+def _straight_through(primals, tangents):
+    return round_to_bfloat16(*primals), tangents[0]
+
+
+def boundary_loss(means: Float[Array, "*b n 2"]) -> Float[Array, ""]:
+    """Mean of -ln(1 - u^2) over all mean coordinates, clamped to +-(1 - 1e-6) (equation 10)."""
+    u = jnp.clip(means, -(1 - 1e-6), 1 - 1e-6)
+    return -(jnp.log1p(u) + jnp.log1p(-u)).mean()
+
+
+def clip_means(gaussians: GaussianImages) -> GaussianImages:
+    """Means clipped to +-(1 - 1e-3), as after every step (equation 11)."""
+    return dataclasses.replace(
+        gaussians, means=jnp.clip(gaussians.means, -MEANS_LIMIT, MEANS_LIMIT)
+    )
+
+
+def budget_bytes(ipc: int, image_shape: tuple[int, int, int]) -> int:
+    """Bytes a class of a budget of IPC images: float32 pixels (section 4.1)."""
+    height, width, channels = image_shape
+    return 4 * ipc * height * width * channels
+
+
+def gaussians_within_budget(ipc: int, gpc: int, image_shape: tuple[int, int, int]) -> int:
+    """N, the Gaussians of each of GPC images a class, that IPC float32 images' bytes hold.
+
+    floor(2 IPC C H W / (9 GPC)) for colour images (section 4.1). Raises UsageError if that is 0.
+    """
+    bytes_each = BYTES_PER_NUMBER * (GEOMETRY_NUMBERS + image_shape[-1])
+    count = budget_bytes(ipc, image_shape) // (bytes_each * gpc) if gpc > 0 else 0
+    if count < 1:
+        raise UsageError(
+            f"budget: {gpc} Gaussian images a class do not fit into the bytes of ipc={ipc} "
+            f"({budget_bytes(ipc, image_shape)} bytes a class, {bytes_each} a Gaussian); "
+            "expected gpc of at least 1 and at least one Gaussian an image"
+        )
+    return count

@@ -1,0 +1,59 @@
+"""What a way of storing images is, to everything that optimises them.
+
+An implementation knows nothing of objectives, networks or data sets, and they nothing of it.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+import optax
+from jaxtyping import Array, Float, Key
+
+Params = Any  # a pytree whose leaves all have the images as their leading axis
+
+
+class Parameterization(abc.ABC):
+    """A frozen dataclass of static settings, with pure functions over `Params`."""
+
+    name: ClassVar[str]
+    height: int
+    width: int
+    channels: int
+    images_per_class: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.height, self.width, self.channels
+
+    @abc.abstractmethod
+    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:
+        """Where the fit to `images` ([0, 1] space) starts."""
+
+    @abc.abstractmethod
+    def render(self, params: Params) -> Float[Array, "m h w c"]:
+        """The images, in [0, 1] space but unclipped; differentiable."""
+
+    @abc.abstractmethod
+    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+        """The published optimizer of this parameterization."""
+
+    def penalty(self, params: Params) -> Float[Array, ""]:
+        """Added to every distillation objective, weight included."""
+        del params
+        return jax.numpy.zeros(())
+
+    def project(self, params: Params) -> Params:
+        """Applied after every step."""
+        return params
+
+    @abc.abstractmethod
+    def to_arrays(self, params: Params) -> dict[str, Array]:
+        """Named arrays in the types that are stored and that the budget counts."""
+
+    @abc.abstractmethod
+    def from_arrays(self, arrays: dict[str, Array]) -> Params:
+        """The inverse of `to_arrays`, in float32. Raises KeyError where one is missing."""

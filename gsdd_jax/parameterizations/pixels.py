@@ -1,0 +1,40 @@
+"""The field's baseline: every image is its own float32 pixels ("vanilla" in Table 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from gsdd_jax.parameterizations.base import Parameterization
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Parameterization):
+    """IPC images a class, optimised by SGD with momentum 0.5."""
+
+    name: ClassVar[str] = "pixels"
+    height: int
+    width: int
+    channels: int
+    images_per_class: int
+
+    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
+        """The images themselves: nothing is left to fit."""
+        del key
+        return {"pixels": images}
+
+    def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
+        return params["pixels"]
+
+    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+        return optax.sgd(learning_rate, momentum=0.5)
+
+    def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
+        return {"pixels": params["pixels"].astype(jnp.float32)}
+
+    def from_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        return {"pixels": jnp.asarray(arrays["pixels"], jnp.float32)}

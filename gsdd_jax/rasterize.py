@@ -1,0 +1,168 @@
+"""`rasterize`: Gaussians to images, differentiable, on every platform."""
+
+from __future__ import annotations
+
+import functools
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32
+
+from gsdd_jax import native, reference
+from gsdd_jax.native import Settings
+
+MAX_CHANNELS = 4
+MAX_SAMPLES_PER_SIDE = 16
+BACKENDS = ("auto", "native", "reference")
+
+
+def rasterize(
+    means: Float32[Array | np.ndarray, "*b n 2"],
+    cholesky: Float32[Array | np.ndarray, "*b n 3"],
+    colors: Float32[Array | np.ndarray, "*b n c"],
+    opacities: Float32[Array | np.ndarray, "*b n"],
+    *,
+    height: int,
+    width: int,
+    samples_per_side: int = 2,
+    prefilter: bool = True,
+    min_weight: float = 1 / 255,
+    backend: str = "auto",
+) -> Float32[Array, "*b h w c"]:
+    """Renders images as plain sums of 2-D Gaussians (section 3.2 of the paper).
+
+    A sample point p gets the sum of w_n c_n over the Gaussians, w = min(1, opacity exp(-sigma)),
+    sigma = (p - x)^T (L L^T + I/12)^-1 (p - x) / 2; a weight below `min_weight` is exactly 0. A
+    pixel is the mean of its sample points. Works under `jit`, `vmap`, `grad`, `scan`,
+    `jax.checkpoint` and `shard_map`; differentiable once, in reverse mode.
+
+    Args:
+      means: (u, v) in [-1, 1]: pixel position x = width (u + 1) / 2, y = height (v + 1) / 2; pixel
+        (row i, column j) covers [j, j + 1) x [i, i + 1).
+      cholesky: (l11, l21, l22), in pixels, of L = [[l11 + 1/2, 0], [l21, l22 + 1/2]].
+      colors: 1 to 4 channels, unbounded.
+      opacities: unbounded; no sigmoid is applied.
+      height, width: of the images, in pixels.
+      samples_per_side: S; a pixel is the mean of S x S sample points at ((k + 1/2) / S).
+      prefilter: adds I/12, the variance of a one-pixel box, to every covariance (equation 9).
+      min_weight: in [0, 1).
+      backend: "native" (the custom call, on the platforms it was built for), "reference" (plain
+        `jax.numpy`) or "auto": native where it was built, else reference, decided per platform
+        when the computation is lowered.
+
+    Returns:
+      Images in the units of `colors`. A NaN or infinite parameter makes its whole image NaN, and
+      no other.
+
+    Raises:
+      ValueError: for a wrong shape, dtype, size or backend; the message names the argument.
+    """
+    parameters = _check_arrays(means, cholesky, colors, opacities)
+    settings = Settings(
+        _check_size("height", height, 1, None),
+        _check_size("width", width, 1, None),
+        _check_size("samples_per_side", samples_per_side, 1, MAX_SAMPLES_PER_SIDE),
+        bool(prefilter),
+        float(min_weight),
+    )
+    if not 0 <= settings.min_weight < 1:
+        raise ValueError(f"min_weight: expected a number in [0, 1), got {min_weight}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "reference":
+        return reference.rasterize(settings, *parameters)
+    if backend == "native" and not native.PLATFORMS:
+        raise ValueError(
+            "backend: 'native' was not built in this installation (see BUILD.md); "
+            "use 'auto' or 'reference'"
+        )
+    return _custom(settings, backend == "native", *_vary_alike(parameters))
+
+
+def _check_arrays(means, cholesky, colors, opacities):
+    arrays = {"means": means, "cholesky": cholesky, "colors": colors, "opacities": opacities}
+    arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
+    if arrays["opacities"].ndim < 1:
+        raise ValueError("opacities: expected shape [..., N], got a scalar")
+    batch = arrays["opacities"].shape
+    for name, last in (("means", 2), ("cholesky", 3), ("colors", None)):
+        shape = arrays[name].shape
+        expected = f"expected shape [{', '.join(map(str, batch))}, {last or 'C'}]"
+        if shape[:-1] != batch or len(shape) < 2:
+            raise ValueError(f"{name}: {expected} to match opacities {list(batch)}, got {shape}")
+        if last and shape[-1] != last:
+            raise ValueError(f"{name}: {expected}, got {shape}")
+    channels = arrays["colors"].shape[-1]
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise ValueError(f"colors: expected 1 to {MAX_CHANNELS} channels, got {channels}")
+    for name, array in arrays.items():
+        if array.dtype != jnp.float32:
+            raise ValueError(
+                f"{name}: expected float32, got {array.dtype}; convert with .astype(jnp.float32)"
+            )
+    return tuple(arrays.values())
+
+
+def _vary_alike(parameters):
+    """Under shard_map: a custom call wants all its arguments to vary over the same mesh axes."""
+    varying = [jax.typeof(p).manual_axis_type.varying for p in parameters]
+    union = frozenset().union(*varying)
+    return tuple(
+        jax.lax.pcast(p, tuple(sorted(union - axes)), to="varying") if union - axes else p
+        for p, axes in zip(parameters, varying, strict=True)
+    )
+
+
+def _check_size(name: str, value: object, low: int, high: int | None) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected an integer, got {value!r}")
+    if value < low or (high is not None and value > high):
+        limit = f"from {low} to {high}" if high else f"at least {low}"
+        raise ValueError(f"{name}: expected {limit}, got {value}")
+    return int(value)
+
+
+def _per_platform(always_native: bool, native_function, reference_function, *arguments):
+    """Native where it was built, else the reference, chosen when the computation is lowered."""
+    if always_native:
+        return native_function(*arguments)
+    branches = dict.fromkeys(native.PLATFORMS, native_function)
+    return jax.lax.platform_dependent(*arguments, default=reference_function, **branches)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _custom(settings, always_native, means, cholesky, colors, opacities):
+    return _per_platform(
+        always_native,
+        functools.partial(native.forward, settings),
+        functools.partial(reference.rasterize, settings),
+        means,
+        cholesky,
+        colors,
+        opacities,
+    )
+
+
+def _custom_forward(settings, always_native, *parameters):
+    return _custom(settings, always_native, *parameters), parameters
+
+
+def _reference_backward(settings, *parameters_and_cotangent):
+    *parameters, d_images = parameters_and_cotangent
+    _, pull_back = jax.vjp(functools.partial(reference.rasterize, settings), *parameters)
+    return pull_back(d_images)
+
+
+def _custom_backward(settings, always_native, parameters, d_images):
+    return _per_platform(
+        always_native,
+        functools.partial(native.backward, settings),
+        functools.partial(_reference_backward, settings),
+        *parameters,
+        d_images,
+    )
+
+
+_custom.defvjp(_custom_forward, _custom_backward)

@@ -1,0 +1,446 @@
+"""Each operation against loops in float64, its derivative against the matrix of those loops, and
+what is drawn against the distributions of the definition."""
+
+import inspect
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from gsdd_jax import augment as dsa
+from gsdd_jax.augment import augment
+from gsdd_jax.errors import UsageError
+
+NAMES = ["color", "crop", "cutout", "flip", "scale", "rotate"]
+RESAMPLED = ["crop", "scale", "rotate"]
+
+
+def sample(image, y, x):
+    """Bilinear interpolation at one position, zero outside."""
+    height, width, channels = image.shape
+    result = np.zeros(channels)
+    for i, j in itertools.product(range(math.floor(y), math.floor(y) + 2), range(width)):
+        if 0 <= i < height:
+            result += max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j)) * image[i, j]
+    return result
+
+
+def normalized(index, size):
+    return 2 * index / (size - 1) - 1 if size > 1 else 0.0
+
+
+def pixels(coordinate, size):
+    return (coordinate + 1) * (size - 1) / 2
+
+
+def reference(name, image, numbers):
+    """One operation on one image [h, w, c], float64."""
+    image = np.asarray(image, np.float64)
+    height, width, channels = image.shape
+    output = np.zeros_like(image)
+    every = list(itertools.product(range(height), range(width)))
+    if name == "color":
+        brightness, saturation, contrast = numbers
+        bright = image + brightness - 0.5
+        for i, j in every:
+            mean = sum(bright[i, j]) / channels
+            output[i, j] = (bright[i, j] - mean) * 2 * saturation + mean
+        mean = output.sum() / output.size
+        return (output - mean) * (contrast + 0.5) + mean
+    if name == "crop":
+        for i, j in every:
+            y, x = i + numbers[0], j + numbers[1]
+            if 0 <= y < height and 0 <= x < width:
+                output[i, j] = image[y, x]
+    elif name == "cutout":
+        output[:] = image
+        sides = [math.floor(size / 2 + 0.5) for size in (height, width)]
+        corner = [center - side // 2 for center, side in zip(numbers, sides, strict=True)]
+        for i, j in itertools.product(range(sides[0]), range(sides[1])):
+            y = min(max(corner[0] + i, 0), height - 1)
+            x = min(max(corner[1] + j, 0), width - 1)
+            output[y, x] = 0
+    elif name == "flip":
+        for i, j in every:
+            output[i, j] = image[i, width - 1 - j if numbers[0] else j]
+    else:
+        for i, j in every:
+            y, x = normalized(i, height), normalized(j, width)
+            if name == "scale":
+                y, x = y * numbers[0], x * numbers[1]
+            else:
+                sin, cos = math.sin(numbers[0]), math.cos(numbers[0])
+                y, x = x * sin + y * cos, x * cos - y * sin
+            output[i, j] = sample(image, pixels(y, height), pixels(x, width))
+    return output
+
+
+def dense(name, shape, numbers):
+    """The matrix of the operation's linear part, column by column."""
+    zero = reference(name, np.zeros(shape), numbers)
+    units = np.eye(math.prod(shape)).reshape(-1, *shape)
+    return np.stack([(reference(name, unit, numbers) - zero).ravel() for unit in units], axis=1)
+
+
+def random_images(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def scalars(numbers, index):
+    """The numbers of one image as Python scalars."""
+    return [np.asarray(n)[index].item() for n in numbers]
+
+
+def pullback(name, images, numbers, cotangent):
+    return jax.jit(lambda x, g: jax.vjp(lambda x: dsa.apply(name, x, numbers), x)[1](g)[0])(
+        images, cotangent
+    )
+
+
+def extreme_numbers(name, height, width):
+    """Numbers at the ends of their ranges, and a few inside."""
+    rows, columns = (height + 4) // 8, (width + 4) // 8
+    if name == "crop":
+        pairs = [(-rows, columns), (rows, -columns), (0, 0), (rows, columns)]
+    elif name == "scale":
+        pairs = [(1.2, 1 / 1.2), (1 / 1.2, 1.2), (1.2, 1.2), (1.0, 0.9)]
+    else:
+        pairs = [(math.radians(a),) for a in (15.0, -15.0, 0.0, 7.3)]
+    dtype = jnp.int32 if name == "crop" else jnp.float32
+    return tuple(jnp.asarray(column, dtype) for column in zip(*pairs, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 3), (3, 7, 12, 1), (3, 11, 6, 4), (2, 16, 16, 2)])
+@pytest.mark.parametrize("name", NAMES)
+def test_operation_equals_the_loops(name, shape):
+    images = random_images(shape)
+    for seed in range(2):
+        numbers = dsa.draw(name, jax.random.key(seed), shape[0], *shape[1:3])
+        output = jax.jit(dsa.apply, static_argnums=0)(name, images, numbers)
+        assert output.shape == shape and output.dtype == images.dtype
+        for i in range(shape[0]):
+            expected = reference(name, images[i], scalars(numbers, i))
+            np.testing.assert_allclose(output[i], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3)])
+@pytest.mark.parametrize("name", NAMES)
+def test_tiny_images(name, size):
+    images = random_images((3, *size, 2))
+    numbers = dsa.draw(name, jax.random.key(3), 3, *size)
+    cotangent = random_images(images.shape, 1)
+    output, gradient = dsa.apply(name, images, numbers), pullback(name, images, numbers, cotangent)
+    for i in range(3):
+        expected = reference(name, images[i], scalars(numbers, i))
+        np.testing.assert_allclose(output[i], expected, atol=1e-5)
+        matrix = dense(name, images.shape[1:], scalars(numbers, i))
+        expected = matrix.T @ cotangent[i].ravel()
+        np.testing.assert_allclose(gradient[i].ravel(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (13, 5), (3, 17), (20, 4)])
+@pytest.mark.parametrize("name", RESAMPLED)
+def test_resampling_at_the_ends_of_the_ranges(name, size):
+    numbers = extreme_numbers(name, *size)
+    shape = (len(numbers[0]), *size, 1)
+    images, cotangent = random_images(shape), random_images(shape, 1)
+    output, gradient = dsa.apply(name, images, numbers), pullback(name, images, numbers, cotangent)
+    for i in range(shape[0]):
+        matrix = dense(name, shape[1:], scalars(numbers, i))
+        np.testing.assert_allclose(output[i].ravel(), matrix @ images[i].ravel(), atol=2e-5)
+        np.testing.assert_allclose(gradient[i].ravel(), matrix.T @ cotangent[i].ravel(), atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(5, 5, 3), (4, 7, 2), (7, 3, 4)])
+@pytest.mark.parametrize("name", NAMES)
+def test_derivative_is_the_transposed_matrix(name, size):
+    images, cotangent = random_images((4, *size)), random_images((4, *size), 1)
+    numbers = dsa.draw(name, jax.random.key(1), 4, *size[:2])
+    gradient = pullback(name, images, numbers, cotangent)
+    for i in range(4):
+        expected = dense(name, size, scalars(numbers, i)).T @ cotangent[i].ravel()
+        np.testing.assert_allclose(gradient[i].ravel(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40), (64, 16), (128, 128)])
+@pytest.mark.parametrize("name", NAMES)
+def test_adjoint_identity(name, size):
+    images, cotangent = random_images((6, *size, 3)), random_images((6, *size, 3), 1)
+    numbers = dsa.draw(name, jax.random.key(5), 6, *size)
+    gradient = np.asarray(pullback(name, images, numbers, cotangent), np.float64)
+    output = np.asarray(dsa.apply(name, images, numbers), np.float64)
+    output -= np.asarray(dsa.apply(name, 0 * images, numbers), np.float64)
+    left = (output * cotangent).sum(axis=(1, 2, 3))
+    right = (images * gradient).sum(axis=(1, 2, 3))
+    scale = np.linalg.norm(images[0]) * np.linalg.norm(cotangent[0])
+    np.testing.assert_allclose(left, right, rtol=0, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_derivative_has_no_scatter(name, shared):
+    def gradient(key, images, cotangent):
+        def one(key, images):
+            return augment(key, images, strategy=name, shared=shared)
+
+        return jax.vjp(lambda x: jax.vmap(one)(key, x), images)[1](cotangent)
+
+    images = jnp.zeros((2, 3, 16, 16, 3))
+    jaxpr = jax.make_jaxpr(gradient)(jax.random.split(jax.random.key(0)), images, images)
+    assert "scatter" not in str(jaxpr)
+
+
+def uniform(values, low, high):
+    values = np.asarray(values, np.float64)
+    assert low <= values.min() and values.max() <= high
+    return stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-4
+
+
+def uniform_integers(values, low, high):
+    values, counts = np.unique(np.asarray(values), return_counts=True)
+    assert values.tolist() == list(range(low, high + 1))
+    return len(counts) == 1 or stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    "size, shift, last_center",
+    # Sides of the cutout: 16, 64, 14, 5, 7, 2.
+    [(32, 4, 32), (128, 16, 128), (28, 4, 28), (10, 1, 9), (13, 2, 12), (3, 0, 3)],
+)
+def test_drawn_integers(size, shift, last_center):
+    key, num = jax.random.key(0), 6000
+    rows, _ = dsa.draw("crop", key, num, size, 64)
+    _, columns = dsa.draw("crop", key, num, 64, size)
+    assert uniform_integers(rows, -shift, shift) and uniform_integers(columns, -shift, shift)
+    rows, _ = dsa.draw("cutout", key, num, size, 64)
+    _, columns = dsa.draw("cutout", key, num, 64, size)
+    assert uniform_integers(rows, 0, last_center) and uniform_integers(columns, 0, last_center)
+
+
+@pytest.mark.parametrize(
+    "name, count, low, high",
+    [
+        ("color", 3, 0, 1),
+        ("crop", 2, -4, 4),
+        ("cutout", 2, 0, 32),
+        ("flip", 1, 0, 1),
+        ("scale", 2, 1 / 1.2, 1.2),
+        ("rotate", 1, -math.pi / 12, math.pi / 12),
+    ],
+)
+def test_drawn_numbers(name, count, low, high):
+    num = 6000
+    numbers = dsa.draw(name, jax.random.key(2), num, 32, 32)
+    assert len(numbers) == count and all(n.shape == (num,) for n in numbers)
+    check = uniform if name in ("color", "scale", "rotate") else uniform_integers
+    assert all(check(n, np.float32(low) if check is uniform else low, high) for n in numbers)
+    correlation = np.atleast_2d(np.corrcoef(np.stack(numbers)))
+    assert np.abs(correlation - np.eye(count)).max() < 4.5 / math.sqrt(num)
+
+
+def test_numbers_of_the_end_of_a_uniform_range_are_float32():
+    """float32 rounds 1.2 and 1/1.2: the drawn factors stay between the rounded ends."""
+    factors = np.stack(dsa.draw("scale", jax.random.key(0), 20000, 32, 32))
+    assert np.float32(1 / 1.2) <= factors.min() and factors.max() <= np.float32(1.2)
+
+
+def telltale(num, size):
+    """Images in which each operation shows: channel 0 is a ramp of rows, channel 1 is noise."""
+    images = 1 + np.random.default_rng(0).random((num, size, size, 2)).astype(np.float32)
+    images[..., 0] = 1 + np.arange(size)[:, None] / size
+    return images
+
+
+def shifts(image, limit):
+    size = len(image)
+    padded = np.pad(image, ((limit, limit), (limit, limit), (0, 0)))
+    for i, j in itertools.product(range(2 * limit + 1), repeat=2):
+        yield padded[i : i + size, j : j + size]
+
+
+def classify(images, output):
+    """The operation that made `output`, told from the pixels."""
+    size = images.shape[1]
+    mirrored = images[:, :, ::-1]
+
+    def each(test):
+        return all(test(i) for i in range(len(images)))
+
+    if each(lambda i: any(np.array_equal(output[i], v[i]) for v in (images, mirrored))):
+        return "flip"
+    zero = output == 0
+    if zero.any() and np.array_equal(np.where(zero, images, output), images):
+        return "cutout"
+    if each(lambda i: any(np.array_equal(output[i], s) for s in shifts(images[i], size // 8))):
+        return "crop"
+    middle = output[:, size // 4 : -size // 4, size // 4 : -size // 4, 0]
+    if np.ptp(middle, axis=2).max() < 1e-5:
+        return "scale"
+    brightness = np.stack([images.mean(axis=3), output.mean(axis=3)]).reshape(2, len(images), -1)
+    if each(lambda i: np.corrcoef(brightness[:, i])[0, 1] > 0.99999):
+        return "color"
+    return "rotate"
+
+
+@pytest.mark.parametrize(
+    "strategy, names",
+    [
+        (dsa.DSA, NAMES),
+        ("flip_cutout", ["flip", "cutout"]),
+        ("rotate_color_scale", ["rotate", "color", "scale"]),
+        *[(name, [name]) for name in NAMES],
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_call_draws_one_operation(strategy, names, shared):
+    num = 60 * len(names) if len(names) > 1 else 8
+    images = telltale(6, 16)
+    keys = jax.random.split(jax.random.key(0), num)
+    outputs = np.asarray(
+        jax.jit(
+            jax.vmap(
+                lambda key: augment(key, jnp.asarray(images), strategy=strategy, shared=shared)
+            )
+        )(keys)
+    )
+    drawn = [classify(images, output) for output in outputs]
+    counts = [drawn.count(name) for name in names]
+    assert sum(counts) >= 0.96 * num  # of crops, 1 in 25 that are shared shift by nothing
+    if len(names) > 1:
+        assert stats.chisquare(counts, [sum(counts) / len(names)] * len(names)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_shared_numbers_are_those_of_the_key_alone(jitted):
+    """Batches of 1, 5 and 16 images get bit for bit the same transformation."""
+    images = random_images((16, 24, 18, 3))
+    call = lambda key, images: augment(key, images, shared=True)  # noqa: E731
+    call = jax.jit(call) if jitted else call
+    for key in jax.random.split(jax.random.key(0), 24):
+        whole = np.asarray(call(key, images))
+        for num in (1, 5):
+            np.testing.assert_array_equal(call(key, images[:num]), whole[:num])
+            np.testing.assert_array_equal(call(key, images[-num:]), whole[-num:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shared_or_independent(name):
+    images = jnp.repeat(random_images((1, 32, 32, 3)), 12, axis=0)
+    output = np.asarray(augment(jax.random.key(1), images, strategy=name, shared=True))
+    assert len({image.tobytes() for image in output}) == 1
+    output = np.asarray(augment(jax.random.key(1), images, strategy=name))
+    assert len({image.tobytes() for image in output}) == (2 if name == "flip" else 12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_number_for_all_equals_one_for_each(name):
+    images, cotangent = random_images((5, 9, 14, 3)), random_images((5, 9, 14, 3), 1)
+    one = dsa.draw(name, jax.random.key(4), 1, 9, 14)
+    each = tuple(jnp.repeat(n, 5) for n in one)
+    np.testing.assert_allclose(
+        dsa.apply(name, images, one), dsa.apply(name, images, each), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        pullback(name, images, one, cotangent), pullback(name, images, each, cotangent), atol=1e-6
+    )
+
+
+def test_same_key_same_result():
+    images = random_images((8, 16, 16, 3))
+    gradient = jax.jit(jax.grad(lambda x, key: (augment(key, x) ** 2).sum()))
+    outputs = []
+    for key in jax.random.split(jax.random.key(0), 12):
+        first, second = (np.asarray(augment(key, images)) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_array_equal(gradient(images, key), gradient(images, key))
+        outputs.append(first.tobytes())
+    assert len(set(outputs)) == len(outputs)
+
+
+def test_under_jit_vmap_and_scan():
+    images = random_images((10, 4, 12, 16, 3))
+    keys = jax.random.split(jax.random.key(0), 10)
+    expected = [np.asarray(augment(k, x)) for k, x in zip(keys, images, strict=True)]
+    step = lambda _, pair: (None, augment(*pair))  # noqa: E731
+    for outputs in (
+        jax.vmap(augment)(keys, images),
+        jax.jit(jax.vmap(augment))(keys, images),
+        jax.jit(lambda: jax.lax.scan(step, None, (keys, images))[1])(),
+    ):
+        np.testing.assert_allclose(outputs, expected, atol=2e-6)
+    legacy = jax.random.key_data(keys[0])
+    np.testing.assert_array_equal(augment(legacy, images[0]), expected[0])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_differentiated_through_unrolled_training(checkpoint):
+    """Gradient of the end of an unrolled training with respect to the images it saw."""
+    num, size, steps = 4, (6, 7, 2), 6
+    images = random_images((num, *size))
+    targets = random_images((num,), 2)
+    start = 0.1 * random_images((math.prod(size),), 3)
+    keys = jax.random.split(jax.random.key(7), steps)
+
+    def train(seen):
+        def loss(theta, batch):
+            return ((jnp.tanh(batch.reshape(num, -1) @ theta) - targets) ** 2).mean()
+
+        def step(theta, argument):
+            return theta - 0.1 * jax.grad(loss)(theta, seen(argument)), None
+
+        step = jax.checkpoint(step) if checkpoint else step
+        theta, _ = jax.lax.scan(step, start, jnp.arange(steps))
+        return (theta**2).sum()
+
+    gradient = jax.jit(jax.grad(lambda x: train(lambda t: augment(keys[t], x))))(images)
+
+    # The same with the batches of each step as the variables, pulled back by the dense matrices.
+    batches = jnp.stack([augment(key, images) for key in keys])
+    of_batches = np.asarray(jax.grad(lambda b: train(lambda t: b[t]))(batches))
+    expected, drawn = np.zeros(images.shape), set()
+    for t, key in enumerate(keys):
+        operation_key, number_key = jax.random.split(key)
+        name = NAMES[int(jax.random.randint(operation_key, (), 0, len(NAMES)))]
+        drawn.add(name)
+        numbers = dsa.draw(name, number_key, num, *size[:2])
+        for i in range(num):
+            matrix = dense(name, size, scalars(numbers, i))
+            expected[i] += (matrix.T @ of_batches[t, i].ravel()).reshape(size)
+    assert len(drawn) >= 4
+    np.testing.assert_allclose(gradient, expected, atol=1e-5 * np.abs(expected).max() + 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", NAMES)
+def test_other_floating_point_types(name, dtype):
+    images = random_images((3, 10, 10, 3))
+    key = jax.random.key(0)
+    output = augment(key, jnp.asarray(images, dtype), strategy=name)
+    assert output.dtype == dtype
+    expected = augment(key, images, strategy=name)
+    np.testing.assert_allclose(output.astype(jnp.float32), expected, atol=0.08)
+    gradient = jax.grad(lambda x: augment(key, x, strategy=name).sum())(jnp.asarray(images, dtype))
+    assert gradient.dtype == dtype
+
+
+def test_no_strategy_is_no_augmentation():
+    images = jnp.asarray(random_images((2, 8, 8, 3)))
+    assert augment(jax.random.key(0), images, strategy="") is images
+
+
+@pytest.mark.parametrize("strategy", ["color_blur", "Flip", "color__crop", "flip_", "_", "none"])
+def test_unknown_operation(strategy):
+    with pytest.raises(UsageError, match=r"unknown operation .* color, crop, cutout, flip") as info:
+        augment(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), strategy=strategy)
+    assert repr(strategy) in str(info.value) and "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("shape, dtype", [((2, 8, 8, 3), jnp.uint8), ((8, 8, 3), jnp.float32)])
+def test_wrong_images(shape, dtype):
+    unchecked = inspect.unwrap(augment)  # without the shape checks of the test run
+    with pytest.raises(ValueError, match=r"expected floating-point \[b, h, w, c\]"):
+        unchecked(jax.random.key(0), jnp.zeros(shape, dtype))

@@ -1,0 +1,426 @@
+"""The rasterizer against an independent float64 computation, and how it behaves inside JAX.
+
+Runs on whatever platform JAX's default device is: on a machine with a GPU it tests the CUDA call.
+"""
+
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gsdd_jax
+from gsdd_jax import native
+
+if {"cpu": "cpu", "gpu": "cuda"}[jax.default_backend()] not in native.PLATFORMS:
+    pytest.fail("the custom calls were not built for this platform: see BUILD.md", pytrace=False)
+NAMES = ("means", "cholesky", "colors", "opacities")
+CUT = 1 / 255
+
+
+def dense(parameters, height, width, *, side=2, prefilter=True, cotangent=None, cut=CUT):
+    """One image in float64 by matrices: Sigma, its inverse, d^T Sigma^-1 d, sample by sample.
+
+    Returns (image, near, gradients): `near` marks the pixels in which some Gaussian's weight is
+    within a millionth (relative) of one of the two cuts, where float32 may fall on either side.
+    Gradients by matrix calculus: dL/dSigma = 1/2 Q (sum h d d^T) Q, dL/dL = 2 dL/dSigma L.
+    """
+    means, cholesky, colors, opacities = (np.asarray(p, np.float64) for p in parameters)
+    channels = colors.shape[-1]
+    y, x = np.meshgrid(
+        (np.arange(height * side) + 0.5) / side,
+        (np.arange(width * side) + 0.5) / side,
+        indexing="ij",
+    )
+    image = np.zeros((height, side, width, side, channels))
+    near = np.zeros((height, side, width, side), bool)
+    if cotangent is not None:
+        d_samples = np.broadcast_to(
+            np.asarray(cotangent, np.float64)[:, None, :, None] / side**2, image.shape
+        ).reshape(height * side, width * side, channels)
+    gradients = [np.zeros_like(p) for p in (means, cholesky, colors, opacities)]
+    for n, (mean, raw, color, opacity) in enumerate(
+        zip(means, cholesky, colors, opacities, strict=True)
+    ):
+        factor = np.array([[raw[0] + 0.5, 0], [raw[1], raw[2] + 0.5]])
+        sigma = factor @ factor.T + (np.eye(2) / 12 if prefilter else 0)
+        inverse = np.linalg.inv(sigma)
+        size = np.array([width, height])
+        d = np.stack([x, y], -1) - size * (mean + 1) / 2
+        base = np.exp(-0.5 * np.einsum("...i,ij,...j->...", d, inverse, d))
+        weight = opacity * base
+        near |= (
+            (np.abs(weight / cut - 1) < 2e-5) | (np.abs(weight - 1) < 2e-5)
+        ).reshape(near.shape)
+        counts = weight >= cut
+        clipped = weight > 1
+        used = np.where(counts, np.minimum(weight, 1), 0)
+        image += (used[..., None] * color).reshape(image.shape)
+        if cotangent is None:
+            continue
+        g = d_samples @ color
+        active = np.where(counts & ~clipped, base, 0) * g
+        h = opacity * active
+        second = np.einsum("yx,yxi,yxj->ij", h, d, d)
+        d_factor = inverse @ second @ inverse @ factor
+        gradients[0][n] = size / 2 * (inverse @ np.einsum("yx,yxi->i", h, d))
+        gradients[1][n] = d_factor[0, 0], d_factor[1, 0], d_factor[1, 1]
+        gradients[2][n] = np.einsum("yx,yxc->c", used, d_samples)
+        gradients[3][n] = active.sum()
+    return image.mean((1, 3)), near.any((1, 3)), gradients
+
+
+def random_gaussians(seed, count, channels):
+    """Gaussians of every kind: thin, round, flipped, degenerate, outside, faint, saturated."""
+    rng = np.random.default_rng(seed)
+    cholesky = rng.normal(size=(count, 3)) * rng.choice([0.3, 2.0, 8.0], size=(count, 1)) - 0.5
+    thin = rng.random((count, 3)) < 0.15
+    cholesky = np.where(thin, np.array([-0.5, 0, -0.5]) + rng.normal(size=(count, 3)) * 1e-3,
+                        cholesky)
+    means = rng.uniform(-1.3, 1.3, (count, 2))
+    means = np.where(rng.random((count, 2)) < 0.1, np.sign(means), means)
+    arrays = means, cholesky, rng.normal(size=(count, channels)), rng.uniform(-1, 3, count)
+    return tuple(a.astype(np.float32) for a in arrays)
+
+
+def images(parameters, **settings):
+    return gsdd_jax.rasterize(*map(jnp.asarray, parameters), **settings)
+
+
+def gradients(parameters, cotangent, **settings):
+    _, pull_back = jax.vjp(lambda *p: gsdd_jax.rasterize(*p, **settings), *parameters)
+    return pull_back(jnp.asarray(cotangent))
+
+
+CASES = [
+    # N, height, width, C, samples_per_side, prefilter
+    (1, 1, 1, 1, 2, True),
+    (3, 1, 9, 2, 1, True),
+    (22, 32, 32, 3, 2, True),
+    (22, 32, 32, 3, 2, False),
+    (85, 7, 33, 4, 3, True),
+    (170, 64, 48, 3, 2, True),
+    (500, 257, 129, 4, 2, True),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_native_call_matches_float64(case):
+    count, height, width, channels, side, prefilter = case
+    parameters = random_gaussians(count + height, count, channels)
+    settings = dict(height=height, width=width, samples_per_side=side, prefilter=prefilter)
+    cotangent = np.random.default_rng(1).normal(size=(height, width, channels)).astype(np.float32)
+    _, near, _ = dense(parameters, height, width, side=side, prefilter=prefilter)
+    assert near.mean() < 0.1
+    cotangent[near] = 0
+    image, _, expected = dense(
+        parameters, height, width, side=side, prefilter=prefilter, cotangent=cotangent
+    )
+    actual = np.asarray(images(parameters, backend="native", **settings))
+    assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max() + 1e-30
+    actual = gradients(parameters, cotangent, backend="native", **settings)
+    for name, a, e in zip(NAMES, actual, expected, strict=True):
+        assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30, name
+
+
+def test_many_random_images_match_float64():
+    """A sweep over shapes, so that no kernel path (tails, clipping, offsets) goes unvisited."""
+    rng = np.random.default_rng(7)
+    for seed in range(60):
+        count, channels = int(rng.integers(1, 30)), int(rng.integers(1, 5))
+        height, width = (int(v) for v in rng.integers(1, 70, 2))
+        parameters = random_gaussians(seed, count, channels)
+        cotangent = rng.normal(size=(height, width, channels)).astype(np.float32)
+        image, near, _ = dense(parameters, height, width)
+        cotangent[near] = 0
+        _, _, expected = dense(parameters, height, width, cotangent=cotangent)
+        settings = dict(height=height, width=width, backend="native")
+        actual = np.asarray(images(parameters, **settings))
+        assert np.abs(actual - image)[~near].max(initial=0) <= 1e-5 * np.abs(image).max() + 1e-30
+        for a, e in zip(gradients(parameters, cotangent, **settings), expected, strict=True):
+            assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30
+
+
+def test_the_float64_gradient_is_right():
+    """Central differences of the float64 image, away from the cuts."""
+    parameters = [p.astype(np.float64) for p in random_gaussians(3, 5, 2)]
+    parameters[3] = np.array([0.3, 0.9, 0.5, 0.7, 0.2])
+    cotangent = np.random.default_rng(0).normal(size=(9, 11, 2))
+    _, _, expected = dense(parameters, 9, 11, cotangent=cotangent, cut=1e-300)
+    for which, parameter in enumerate(parameters):
+        for index in itertools.islice(np.ndindex(parameter.shape), 12):
+            values = []
+            for sign in (1, -1):
+                moved = [p.copy() for p in parameters]
+                moved[which][index] += sign * 1e-6
+                values.append((dense(moved, 9, 11, cut=1e-300)[0] * cotangent).sum())
+            slope = (values[0] - values[1]) / 2e-6
+            assert slope == pytest.approx(expected[which][index], rel=1e-5, abs=1e-6)
+
+
+def test_reference_matches_float64():
+    parameters = random_gaussians(5, 30, 3)
+    cotangent = np.random.default_rng(2).normal(size=(20, 31, 3)).astype(np.float32)
+    image, near, _ = dense(parameters, 20, 31)
+    cotangent[near] = 0
+    _, _, expected = dense(parameters, 20, 31, cotangent=cotangent)
+    settings = dict(height=20, width=31, backend="reference")
+    assert np.abs(images(parameters, **settings) - image)[~near].max() < 1e-5 * image.max()
+    for a, e in zip(gradients(parameters, cotangent, **settings), expected, strict=True):
+        assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max()
+
+
+def test_nothing_is_culled_early_and_min_weight_zero_reaches_everywhere():
+    # One wide Gaussian of opacity 3: at sigma = ln(3 * 255) the distance is 3.6 standard deviations.
+    one = ([[0.0, 0.0]], [[9.5, 0.0, 9.5]], [[1.0]], [3.0])
+    parameters = [jnp.array(p, jnp.float32) for p in one]
+    at = lambda r, **more: float(
+        gsdd_jax.rasterize(
+            parameters[0] + jnp.array([[2 * r / 81, 0.0]]), *parameters[1:],
+            height=81, width=81, samples_per_side=1, **more,
+        )[40, 40, 0]
+    )  # fmt: skip
+    deviation = np.sqrt(100 + 1 / 12)
+    for r in (35.9, 36.3):
+        assert at(r) == pytest.approx(3 * np.exp(-0.5 * (r / deviation) ** 2), rel=1e-4)
+    assert at(36.6) == 0
+    assert at(40.0, min_weight=0.0) == pytest.approx(3 * np.exp(-8 * 100 / deviation**2), rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite_parameters_stay_in_their_image(backend, bad):
+    clean = [np.stack([p] * 4) for p in random_gaussians(2, 6, 3)]
+    settings = dict(height=8, width=8, backend=backend)
+    expected = images(clean, **settings)
+    for name, array in zip(NAMES, clean, strict=True):
+        parameters = [p.copy() for p in clean]
+        parameters[NAMES.index(name)][2, 4] = bad
+        actual = images(parameters, **settings)
+        assert np.isnan(actual[2]).all(), name
+        others = np.array([0, 1, 3])
+        np.testing.assert_array_equal(actual[others], expected[others])
+        del array
+        result = gradients(parameters, np.ones((4, 8, 8, 3), np.float32), **settings)
+        for g in result:
+            assert np.isnan(g[2, 4]).all()
+            assert np.isfinite(g[others]).all()
+
+
+@pytest.mark.parametrize("huge", [1e18, 3e38])
+def test_huge_finite_parameters_neither_hang_nor_leak(huge):
+    parameters = [p.copy() for p in random_gaussians(2, 6, 3)]
+    parameters[0][0] = huge
+    parameters[1][1] = huge
+    parameters[1][2, 0] = -huge
+    image = images(parameters, height=8, width=8, backend="native")
+    assert image.shape == (8, 8, 3)
+    parameters = [np.delete(p, [0], axis=0) for p in parameters]
+    np.testing.assert_array_equal(image, images(parameters, height=8, width=8, backend="native"))
+
+
+@pytest.mark.parametrize("backend", ["auto", "native", "reference"])
+@pytest.mark.parametrize("batch", [(), (0,), (2, 0), (2,)])
+def test_empty_batches_and_empty_images(backend, batch):
+    shapes = (*batch, 0, 2), (*batch, 0, 3), (*batch, 0, 3), (*batch, 0)
+    parameters = [jnp.zeros(s) for s in shapes]
+    image, pull_back = jax.vjp(
+        lambda *p: gsdd_jax.rasterize(*p, height=5, width=4, backend=backend), *parameters
+    )
+    assert image.shape == (*batch, 5, 4, 3)
+    assert not image.any()
+    assert [g.shape for g in pull_back(image)] == list(shapes)
+
+
+def test_leading_axes_vmap_scan_checkpoint_and_jit_agree():
+    one = random_gaussians(11, 12, 3)
+    stacked = [jnp.stack([p * s for s in (1.0, 0.9, 1.1)]) for p in map(jnp.asarray, one)]
+    render = lambda *p: gsdd_jax.rasterize(*p, height=17, width=13, backend="native")
+    loss = lambda *p: (render(*p) ** 2).sum()
+    expected = jnp.stack([render(*(p[i] for p in stacked)) for i in range(3)])
+    slopes = [jax.grad(loss, argnums=(0, 1, 2, 3))(*(p[i] for p in stacked)) for i in range(3)]
+    slopes = jax.tree.map(lambda *g: jnp.stack(g), *slopes)
+
+    same = np.testing.assert_array_equal
+    same(render(*stacked), expected)
+    same(jax.jit(render)(*stacked), expected)
+    same(jax.vmap(render)(*stacked), expected)
+    same(render(*(p[:, None] for p in stacked))[:, 0], expected)
+    same(jax.lax.map(lambda p: render(*p), tuple(stacked)), expected)
+    jax.tree.map(same, jax.grad(loss, argnums=(0, 1, 2, 3))(*stacked), slopes)
+    jax.tree.map(same, jax.vmap(jax.grad(loss, argnums=(0, 1, 2, 3)))(*stacked), slopes)
+    checkpointed = jax.jit(jax.grad(jax.checkpoint(loss), argnums=(0, 1, 2, 3)))(*stacked)
+    jax.tree.map(same, checkpointed, slopes)
+    # Only one argument batched: the others are broadcast into the same single call.
+    colors = jax.vmap(lambda c: render(stacked[0][0], stacked[1][0], c, stacked[3][0]))
+    same(colors(stacked[2])[0], expected[0])
+
+
+def test_shard_map_over_images_and_over_one_argument():
+    mesh = jax.make_mesh((1,), ("d",))
+    put = lambda a, spec: jax.device_put(a, NamedSharding(mesh, spec))
+    parameters = [np.stack([p] * 2) for p in random_gaussians(3, 6, 3)]
+    render = lambda *p: gsdd_jax.rasterize(*p, height=6, width=7)
+    loss = lambda *p: (render(*p) ** 2).sum((1, 2, 3))
+    sharded = jax.shard_map(loss, mesh=mesh, in_specs=(P("d"),) * 4, out_specs=P("d"))
+    actual = jax.jit(jax.grad(lambda *p: sharded(*p).sum(), argnums=(0, 1, 2, 3)))(
+        *(put(p, P("d")) for p in parameters)
+    )
+    expected = jax.grad(lambda *p: loss(*p).sum(), argnums=(0, 1, 2, 3))(*parameters)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-6), actual, expected)
+    mixed = jax.shard_map(
+        render, mesh=mesh, in_specs=(P(), P(), P("d"), P()), out_specs=P("d")
+    )  # fmt: skip
+    one = [p[0] for p in parameters]
+    specs = (P(), P(), P("d"), P())
+    image = jax.jit(mixed)(*(put(p, s) for p, s in zip(one, specs, strict=True)))
+    np.testing.assert_array_equal(image, render(*one))
+
+
+def lowered(platform, backend):
+    """StableHLO of value and gradient for a platform that this machine need not have."""
+    checks = [
+        export.DisabledSafetyCheck.custom_call(f"gsdd_rasterize{suffix}")
+        for suffix in ("", "_gradient")
+    ]
+    loss = lambda *p: gsdd_jax.rasterize(*p, height=8, width=8, backend=backend).sum()
+    program = export.export(
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3))),
+        platforms=[platform],
+        disabled_checks=checks,
+    )(*map(jnp.asarray, random_gaussians(0, 4, 3)))
+    return program.mlir_module()
+
+
+def test_auto_is_native_where_built_and_reference_elsewhere():
+    calls = lambda text: (text.count("@gsdd_rasterize("), text.count("@gsdd_rasterize_gradient("))
+    assert calls(lowered("cuda", "native")) == (1, 1)
+    assert calls(lowered("tpu", "auto")) == (0, 0)
+    for platform in native.PLATFORMS:
+        assert calls(lowered(platform, "auto")) == (1, 1)
+        assert calls(lowered(platform, "reference")) == (0, 0)
+
+
+def test_without_a_build_auto_is_the_reference(monkeypatch):
+    monkeypatch.setattr(native, "PLATFORMS", ())
+    parameters = random_gaussians(4, 5, 3)
+    jax.clear_caches()
+    text = jax.jit(lambda *p: gsdd_jax.rasterize(*p, height=5, width=5)).lower(*parameters).as_text()
+    assert "gsdd_rasterize" not in text
+    np.testing.assert_allclose(
+        images(parameters, height=5, width=5),
+        images(parameters, height=5, width=5, backend="reference"),
+        atol=1e-5,
+    )
+    with pytest.raises(ValueError, match="backend: 'native' was not built"):
+        images(parameters, height=5, width=5, backend="native")
+
+
+GOOD = dict(
+    means=jnp.zeros((4, 2)),
+    cholesky=jnp.zeros((4, 3)),
+    colors=jnp.zeros((4, 3)),
+    opacities=jnp.zeros(4),
+    height=8,
+    width=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(means=jnp.zeros((4, 3))), "means: expected shape"),
+        (dict(means=jnp.zeros((5, 2))), "means: expected shape"),
+        (dict(cholesky=jnp.zeros((4, 4))), "cholesky: expected shape"),
+        (dict(colors=jnp.zeros((4, 5))), "colors: expected 1 to 4 channels, got 5"),
+        (dict(colors=jnp.zeros((4, 0))), "colors: expected 1 to 4 channels, got 0"),
+        (dict(colors=jnp.zeros(4)), "colors: expected shape"),
+        (dict(opacities=jnp.zeros((4, 1))), "means: expected shape"),
+        (dict(opacities=jnp.float32(1)), "opacities: expected shape"),
+        (dict(colors=jnp.zeros((4, 3), jnp.bfloat16)), "colors: expected float32, got bfloat16"),
+        (dict(means=jnp.zeros((4, 2), int)), "means: expected float32, got int32"),
+        (dict(height=0), "height: expected at least 1, got 0"),
+        (dict(width=2.5), "width: expected an integer"),
+        (dict(samples_per_side=0), "samples_per_side: expected from 1 to 16, got 0"),
+        (dict(samples_per_side=17), "samples_per_side: expected from 1 to 16, got 17"),
+        (dict(min_weight=1.0), "min_weight: expected a number in"),
+        (dict(min_weight=float("nan")), "min_weight: expected a number in"),
+        (dict(backend="cuda"), "backend: expected one of"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else None,
+)
+def test_wrong_arguments_are_named(change, message):
+    # The import hook would reject the shapes first, so call what it wraps.
+    function = getattr(gsdd_jax.rasterize, "__wrapped__", gsdd_jax.rasterize)
+    with pytest.raises(ValueError, match=message):
+        function(**{**GOOD, **change})
+
+
+def test_the_kernels_check_again():
+    """Called around the Python checks, wrong buffers end in an error, not in memory."""
+    shape = lambda *s: jnp.zeros(s)
+    attributes = dict(samples_per_side=np.int64(2), prefilter=True, min_weight=np.float64(CUT))
+
+    def call(*arguments, out=(3, 8, 8, 3), **more):
+        result = jax.ffi.ffi_call("gsdd_rasterize", jax.ShapeDtypeStruct(out, np.float32))
+        return jax.block_until_ready(result(*arguments, **{**attributes, **more}))
+
+    good = shape(3, 4, 2), shape(3, 4, 3), shape(3, 4, 3), shape(3, 4)
+    call(*good)
+    with pytest.raises(Exception, match="means must be"):
+        call(shape(3, 4, 3), *good[1:])
+    with pytest.raises(Exception, match="disagree"):
+        call(shape(3, 5, 2), *good[1:])
+    with pytest.raises(Exception, match="disagree"):
+        call(*good, out=(2, 8, 8, 3))
+    with pytest.raises(Exception, match="images must be"):
+        call(*good, out=(3, 8, 8, 4))
+    with pytest.raises(Exception, match="samples_per_side"):
+        call(*good, samples_per_side=np.int64(99))
+
+
+SAME_BITS = """
+import os, sys
+if sys.argv[1] == "one":
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+import hashlib, jax, numpy as np, gsdd_jax
+rng = np.random.default_rng(0)
+f = lambda *s: rng.uniform(-0.5, 1.5, s).astype(np.float32)
+p = f(9, 40, 2), f(9, 40, 3), f(9, 40, 3), f(9, 40)
+g = jax.jit(jax.value_and_grad(
+    lambda *p: (gsdd_jax.rasterize(*p, height=33, width=47, backend="native") ** 2).sum(),
+    argnums=(0, 1, 2, 3)))
+image = gsdd_jax.rasterize(*p, height=33, width=47, backend="native")
+np.save(sys.argv[2], np.concatenate([np.ravel(a) for a in jax.tree.leaves((image, g(*p)[1]))]))
+"""
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernel's own test")
+def test_the_bits_do_not_depend_on_threads_or_vector_width(tmp_path):
+    def run(name, threads="all", **environment):
+        path = tmp_path / f"{name}.npy"
+        subprocess.run(
+            [sys.executable, "-c", SAME_BITS, threads, str(path)],
+            check=True,
+            env={**os.environ, **environment},
+            cwd=pathlib.Path(__file__).parent.parent,
+        )
+        return np.load(path)
+
+    default = run("default")
+    assert np.isfinite(default).all()
+    np.testing.assert_array_equal(run("one", "one"), default)
+    np.testing.assert_array_equal(run("three", NPROC="3"), default)
+    generic = run("generic", GSDD_CPU="Generic")
+    # The gradient of each parameter follows the image: one scale for all is what float32 gives.
+    assert np.abs(generic - default).max() < 1e-5 * np.abs(default).max()
+    if b"avx2" in pathlib.Path("/proc/cpuinfo").read_bytes():
+        np.testing.assert_array_equal(run("avx2", GSDD_CPU="Avx2"), default)

@@ -1,0 +1,50 @@
+// The CPU rasterizer of one image. cpu_kernel.cc is compiled once per instruction set; cpu.cc picks
+// one table of these at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "gaussian.h"
+
+namespace gsdd {
+
+struct Image {  // one image's arrays, dense and row-major
+  const float* means;      // [N, 2]
+  const float* cholesky;   // [N, 3]
+  const float* colors;     // [N, C]
+  const float* opacities;  // [N]
+  int64_t count;           // N
+  int channels;            // C
+
+  Inputs inputs(int64_t n) const {
+    return {means + 2 * n, cholesky + 3 * n, colors + channels * n, opacities + n};
+  }
+};
+
+struct Gradient {  // as Image
+  float* means;
+  float* cholesky;
+  float* colors;
+  float* opacities;
+  int channels;
+
+  Outputs outputs(int64_t n) const {
+    return {means + 2 * n, cholesky + 3 * n, colors + channels * n, opacities + n};
+  }
+};
+
+struct CpuKernel {
+  const char* name;
+  // Floats of scratch memory that one call needs.
+  size_t (*scratch)(const Raster& raster, int channels);
+  // pixels [H, W, C]: written whole.
+  void (*forward)(const Image& image, const Raster& raster, float* pixels, float* scratch);
+  // d_pixels [H, W, C] -> the gradient of every parameter: written whole.
+  void (*backward)(const Image& image, const Raster& raster, const float* d_pixels,
+                   const Gradient& gradient, float* scratch);
+};
+
+extern const CpuKernel kCpuAvx512, kCpuAvx2, kCpuGeneric;
+
+}  // namespace gsdd

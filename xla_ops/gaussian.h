@@ -1,0 +1,158 @@
+// The math of one Gaussian, shared by the CPU and the CUDA kernels.
+//
+// A sample point p sees a Gaussian through sigma(p) = (p - x)^T S^-1 (p - x) / 2, S = L L^T + f I.
+// Completing the square in x turns that into
+//   sigma = (precision_x * (px - x - slope * dy)^2 + precision_y * dy^2) / 2,   dy = py - y,
+// the conditional of x given y times the marginal of y. Unlike the three-term quadratic form it
+// loses no digits on long thin Gaussians, and it gives the exact extent of every row for free.
+//
+// Everything here runs once per Gaussian (or once per Gaussian and row) and is in double precision,
+// so that the float32 arithmetic per sample starts from offsets that are correct to the last bit.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define GSDD_FN __host__ __device__ static inline
+#else
+#define GSDD_FN static inline  // internal linkage: compiled once per instruction set
+#endif
+
+namespace gsdd {
+
+constexpr double kLog2E = 1.4426950408889634;
+constexpr int kMaxChannels = 4;
+constexpr int kMaxSamples = 16;  // a side
+
+// Below 2^-kMaxExponent a float32 weight underflows; only min_weight = 0 reaches this far.
+constexpr double kMaxExponent = 126.0;
+
+struct Raster {
+  int64_t height, width;
+  int samples;           // sample points per pixel side, S
+  double variance;       // of the pre-filter: 1/12, or 0 without it
+  double min_weight;     // weights below count as exactly 0
+};
+
+struct Inputs {  // pointers to one Gaussian's numbers
+  const float* mean;      // [2] (u, v)
+  const float* cholesky;  // [3] (l11, l21, l22) without the one half on the diagonal
+  const float* color;     // [C]
+  const float* opacity;   // [1]
+};
+
+struct Gaussian {
+  double x, y;         // centre, pixels
+  double slope;        // how far a row's centre moves in x per unit of y: Sxy / Syy
+  double precision_x;  // 1 / var(x | y) = Syy / det S
+  double precision_y;  // 1 / Syy
+  double cut;          // the support is sigma <= cut = ln(opacity / min_weight)
+  double half_height;  // of the support
+};
+
+enum class Kind { kEmpty, kVisible, kNotFinite };
+
+GSDD_FN bool finite(double value) { return value - value == 0.0; }
+
+GSDD_FN bool all_finite(const Inputs& in, int channels) {
+  // One sum: a NaN or an infinity in any term survives the multiplication by zero.
+  double zero = 0.0 * in.mean[0] + 0.0 * in.mean[1] + 0.0 * in.cholesky[0] +
+                0.0 * in.cholesky[1] + 0.0 * in.cholesky[2] + 0.0 * in.opacity[0];
+  for (int c = 0; c < channels; ++c) zero += 0.0 * in.color[c];
+  return zero == 0.0;
+}
+
+struct Covariance {
+  double l1, l2, l3, syy, sxy, det;
+};
+
+GSDD_FN Covariance covariance(const float* cholesky, double variance) {
+  Covariance s;
+  s.l1 = cholesky[0] + 0.5;
+  s.l2 = cholesky[1];
+  s.l3 = cholesky[2] + 0.5;
+  s.syy = s.l2 * s.l2 + s.l3 * s.l3 + variance;
+  s.sxy = s.l1 * s.l2;
+  // Expanded: the difference of products cancels when the Gaussian is long and thin.
+  s.det = s.l1 * s.l1 * s.l3 * s.l3 +
+          variance * (s.l1 * s.l1 + s.l2 * s.l2 + s.l3 * s.l3 + variance);
+  return s;
+}
+
+GSDD_FN Kind prepare(const Inputs& in, int channels, const Raster& raster, Gaussian* g) {
+  if (!all_finite(in, channels)) return Kind::kNotFinite;
+  const double opacity = *in.opacity;
+  const Covariance s = covariance(in.cholesky, raster.variance);
+  // A degenerate Gaussian without pre-filter covers no area.
+  if (opacity < raster.min_weight || opacity < 0.0 || !(s.det > 0.0)) return Kind::kEmpty;
+  g->x = 0.5 * raster.width * (in.mean[0] + 1.0);
+  g->y = 0.5 * raster.height * (in.mean[1] + 1.0);
+  g->slope = s.sxy / s.syy;
+  g->precision_x = s.syy / s.det;
+  g->precision_y = 1.0 / s.syy;
+  const double underflow = kMaxExponent / kLog2E;
+  g->cut = raster.min_weight > 0.0 ? log(opacity / raster.min_weight) : underflow;
+  if (g->cut > underflow) g->cut = underflow;
+  g->half_height = sqrt(2.0 * g->cut * s.syy);
+  return Kind::kVisible;
+}
+
+struct Range {  // of pixels, first..last; empty if last < first
+  int64_t first, last;
+};
+
+// Pixels whose sample points can lie in [low, high]; one more each way costs nothing but a test.
+GSDD_FN Range pixel_range(double low, double high, int64_t size) {
+  if (!(high >= 0.0) || !(low <= (double)size)) return {0, -1};
+  const double top = (double)(size - 1);
+  const double first = floor(low), last = floor(high);
+  return {first < 0.0 ? 0 : (first > top ? size - 1 : (int64_t)first),
+          last > top ? size - 1 : (int64_t)last};
+}
+
+// The sums over a Gaussian's sample points that its gradient needs. With e = exp(-sigma),
+// G = dL/dcolour of the sample, g = G . color, h = opacity * e * g (0 where the weight is clipped),
+// dx = px - x - slope * dy:
+struct Moments {
+  double e;                   // sum of e g, unclipped samples
+  double x, y, xx, xy, yy;    // sums of h dx, h dy, h dx^2, h dx dy, h dy^2
+  double color[kMaxChannels];  // sums of w G
+};
+
+struct Outputs {  // where one Gaussian's gradient goes
+  float* mean;
+  float* cholesky;
+  float* color;
+  float* opacity;
+};
+
+GSDD_FN void write_constant(const Outputs& out, int channels, float value) {
+  out.mean[0] = out.mean[1] = value;
+  out.cholesky[0] = out.cholesky[1] = out.cholesky[2] = value;
+  for (int c = 0; c < channels; ++c) out.color[c] = value;
+  *out.opacity = value;
+}
+
+// Chain rule from the moments back to the raw parameters.
+GSDD_FN void pull_back(const Inputs& in, const Gaussian& g, const Moments& m, int channels,
+                       const Raster& raster, const Outputs& out) {
+  const Covariance s = covariance(in.cholesky, raster.variance);
+  const double d_precision_x = -0.5 * m.xx, d_precision_y = -0.5 * m.yy;
+  const double d_slope = g.precision_x * m.xy;
+  const double d_det = -g.precision_x / s.det * d_precision_x;
+  const double d_syy = d_precision_x / s.det -
+                       g.precision_y * (g.precision_y * d_precision_y + g.slope * d_slope);
+  const double d_sxy = g.precision_y * d_slope;
+  const double f = raster.variance;
+  out.mean[0] = (float)(0.5 * raster.width * g.precision_x * m.x);
+  out.mean[1] =
+      (float)(0.5 * raster.height * (g.precision_y * m.y - g.precision_x * g.slope * m.x));
+  out.cholesky[0] = (float)(d_det * 2.0 * s.l1 * (s.l3 * s.l3 + f) + d_sxy * s.l2);
+  out.cholesky[1] = (float)(2.0 * s.l2 * (d_det * f + d_syy) + d_sxy * s.l1);
+  out.cholesky[2] = (float)(2.0 * s.l3 * (d_det * (s.l1 * s.l1 + f) + d_syy));
+  for (int c = 0; c < channels; ++c) out.color[c] = (float)m.color[c];
+  *out.opacity = (float)m.e;
+}
+
+}  // namespace gsdd
