@@ -24,6 +24,7 @@ MAX_ANGLE = math.radians(15)
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 
 
+@functools.partial(jax.jit, static_argnames=("strategy", "shared"))
 def augment(
     key: PRNGKey, images: Float[Array, "b h w c"], *, strategy: str = DSA, shared: bool = False
 ) -> Float[Array, "b h w c"]:

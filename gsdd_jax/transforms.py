@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,9 @@ _CHUNK = 1024
 class Normalize:
     """Per-channel normalisation: (x - mean) / std."""
 
-    mean: Float[Array, "c"]
-    std: Float[Array, "c"]
+    # Any: JAX also builds pytrees of shapes, partition specs and placeholders.
+    mean: Float[Array, "c"] | Any
+    std: Float[Array, "c"] | Any
 
     def __call__(self, images: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
         """Images in [0, 1] -> normalised images."""
@@ -53,8 +55,8 @@ class Normalize:
 class ZCA:
     """Whitening of flattened images: W (x - mean), with W symmetric and positive definite."""
 
-    mean: Float[Array, "d"]
-    whitening: Float[Array, "d d"]
+    mean: Float[Array, "d"] | Any
+    whitening: Float[Array, "d d"] | Any
 
     def __call__(self, images: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
         """Images in [0, 1] -> whitened images. Raises ValueError unless h w c = d."""
@@ -175,8 +177,7 @@ def _read(path, fingerprint, size):
     """The ZCA in a file, or None if it is missing, damaged or of something else."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("fingerprint")) != (_FORMAT, fingerprint):
+            if file.metadata() != {_FORMAT: fingerprint}:
                 return None
             mean, whitening = file.get_tensor("mean"), file.get_tensor("whitening")
     except (OSError, safetensors.SafetensorError):
@@ -189,7 +190,7 @@ def _read(path, fingerprint, size):
 
 def _write(path, fingerprint, zca):
     tensors = {"mean": np.asarray(zca.mean), "whitening": np.asarray(zca.whitening)}
-    content = safetensors.numpy.save(tensors, {"format": _FORMAT, "fingerprint": fingerprint})
+    content = safetensors.numpy.save(tensors, {_FORMAT: fingerprint})
     path.parent.mkdir(parents=True, exist_ok=True)
     # Other processes may read or write the same file: it appears whole or not at all.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)

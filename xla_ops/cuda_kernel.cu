@@ -64,7 +64,7 @@ __device__ void for_samples(const Staged<C>& g, int i, int j, int samples, const
 }
 
 template <int C>
-__global__ void __launch_bounds__(kTile * kTile)
+__global__ void __launch_bounds__(kTile* kTile, 2)
     forward_kernel(Batch batch, float* images, int64_t tiles_x, int64_t tiles) {
   __shared__ Staged<C> staged[kStage];
   const Raster& raster = batch.raster;

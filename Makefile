@@ -1,0 +1,33 @@
+# `make demo` and `make test` each do all of their own set-up; a second run starts at once.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRA ?= test
+NATIVE := $(wildcard xla_ops/*)
+
+.PHONY: demo test lint setup clean
+
+demo: setup
+	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+setup: $(VENV)/.installed
+
+# The build's own needs first, then the package in place: xla_ops is compiled against the jaxlib
+# that it will be loaded beside.
+$(VENV)/.installed: pyproject.toml $(NATIVE)
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer was not found"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check \
+		"scikit-build-core>=0.10" "pybind11>=2.13" ninja "jaxlib>=0.10" "cmake>=3.18"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[$(EXTRA)]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build runs

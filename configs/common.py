@@ -1,0 +1,58 @@
+"""Every field of an experiment, with its default and its reason; a config changes what differs."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Distribution matching at the smallest budget; not an experiment of its own."""
+    config = ConfigDict()
+    config.seed = 0  # of everything random; the same seed gives the same bytes
+
+    config.data = ConfigDict()
+    config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package
+    config.data.subset = ""  # of imagenet2012: nette, woof, fruit, yellow, meow or squawk
+    config.data.resolution = 0  # pixels a side, after resize and centre crop; 0: as stored
+    config.data.transform = "normalize"  # per channel; or zca
+    config.data.dir = ""  # where TFDS keeps its sets; empty: TFDS_DATA_DIR, else its default
+
+    config.budget = ConfigDict()
+    config.budget.ipc = 1  # bytes of this many float32 images a class
+    config.budget.gpc = 30  # Gaussian images a class; the Gaussians of each follow (section 4.1)
+
+    config.parameterization = ConfigDict()
+    config.parameterization.name = "gaussian"  # or pixels
+    config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
+
+    config.network = ConfigDict()  # of matching and of the evaluation
+    config.network.name = "convnet"
+    config.network.width = 128  # channels; the published width
+    config.network.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
+    config.network.precision = "default"  # of matmuls: default (TF32 on a GPU), float32, bfloat16
+
+    config.init = ConfigDict()
+    config.init.real = True  # start from fitted real images, else from random parameters
+    config.init.num_steps = 50_000  # of the fit, as published
+    config.init.learning_rate = 0.1
+
+    config.matching = ConfigDict()
+    config.matching.name = "dm"
+    config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # of the augmentation (DSA)
+    config.matching.batch_real = 256  # real images a class and step
+    config.matching.batch_syn = 0  # synthetic images a class and step; 0: all
+    config.matching.per_class_updates = False  # True: update after each class in turn
+    config.matching.class_by_class = False  # True: the memory of one class (needed at 128 x 128)
+
+    config.distill = ConfigDict()
+    config.distill.num_steps = 20_000
+    config.distill.learning_rate = 1e-3  # of the images' parameters
+    config.distill.steps_per_call = 50  # in one compiled call; no influence on the result
+    config.distill.checkpoint_every = 500  # steps
+    config.distill.eval_every = 0  # steps; 0: only at the end
+
+    config.evaluate = ConfigDict()
+    config.evaluate.num_networks = 5
+    config.evaluate.optimizer = "sgd"  # or adam, for other architectures
+    config.evaluate.learning_rate = 0.01  # where the objective learns none
+    config.evaluate.epochs = 1000
+    config.evaluate.batch_size = 256
+    return config

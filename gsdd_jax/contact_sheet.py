@@ -1,0 +1,40 @@
+"""A picture of a distilled set: a row of images for each class."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+GAP = 1  # pixels between images
+
+
+def contact_sheet(
+    images: Float[np.ndarray, "m h w c"],
+    labels: Int[np.ndarray, "m"],
+    per_class: int = 10,
+    num_classes: int = 20,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The first `per_class` images of each of the first classes, in [0, 1], clipped for show."""
+    _, height, width, channels = images.shape
+    classes = np.unique(labels)[:num_classes]
+    rows = [np.flatnonzero(labels == c)[:per_class] for c in classes]
+    columns = max(len(row) for row in rows)
+    cell_h, cell_w = height + GAP, width + GAP
+    sheet = np.full((len(rows) * cell_h - GAP, columns * cell_w - GAP, 3), 255, np.uint8)
+    shown = np.clip(np.nan_to_num(images), 0, 1)
+    shown = np.round(255 * (shown if channels == 3 else shown[..., :1].repeat(3, -1)))
+    for i, row in enumerate(rows):
+        for j, index in enumerate(row):
+            top, left = i * cell_h, j * cell_w
+            sheet[top : top + height, left : left + width] = shown[index]
+    return sheet
+
+
+def png(sheet: UInt8[np.ndarray, "height width 3"], scale: int = 2) -> bytes:
+    """The sheet as a PNG file, every pixel `scale` x `scale`."""
+    out = io.BytesIO()
+    Image.fromarray(sheet.repeat(scale, 0).repeat(scale, 1)).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,119 @@
+"""The distillation step: any objective over any parameterization, in one compiled call."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.parameterizations.base import Parameterization, Params
+
+
+class DistillState(NamedTuple):
+    """Everything distillation holds between steps; a pytree, and what a checkpoint stores."""
+
+    params: Params
+    optimizer: Any
+    extra: Any  # what the objective learns beside the images
+    extra_optimizer: Any
+    step: Int[Array, ""]
+
+
+class Problem(NamedTuple):
+    """What is distilled, how, and at which learning rate; static under `jit`."""
+
+    parameterization: Parameterization
+    matching: Matching
+    num_classes: int
+    learning_rate: float
+
+    @property
+    def labels(self) -> Int[Array, "m"]:
+        """The class of each synthetic image: ordered by class."""
+        return jnp.repeat(
+            jnp.arange(self.num_classes, dtype=jnp.int32), self.parameterization.images_per_class
+        )
+
+
+def start(problem: Problem, params: Params) -> DistillState:
+    """The state before the first step, from fitted parameters."""
+    extra = problem.matching.extra()
+    return DistillState(
+        params,
+        problem.parameterization.optimizer(problem.learning_rate).init(params),
+        extra,
+        problem.matching.extra_optimizer().init(extra),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
+def run(
+    problem: Problem,
+    state: DistillState,
+    key: Key[Array, ""],
+    data: RealData,
+    feed: Any,
+    num_steps: int,
+) -> tuple[DistillState, Float[Array, "{num_steps}"]]:
+    """`num_steps` steps in one call; also the objective of each step, summed over its updates.
+
+    Step s draws from `fold_in(key, s)`: how steps are grouped into calls does not change a bit of
+    the result.
+
+    Args:
+      problem: static.
+      state: donated.
+      key: of the whole run.
+      data: real images, on the device.
+      feed: what the objective got from the host for these steps: a pytree of arrays with
+        `num_steps` as leading axis, or None.
+      num_steps: static.
+    """
+    parameterization, matching = problem.parameterization, problem.matching
+    optimizer = parameterization.optimizer(problem.learning_rate)
+    extra_optimizer = matching.extra_optimizer()
+
+    def synthetic(params):
+        def render(indices):
+            chosen = params if indices is None else jax.tree.map(lambda p: p[indices], params)
+            return data.transform(parameterization.render(chosen))
+
+        return Synthetic(
+            problem.num_classes, parameterization.images_per_class, problem.labels, render
+        )
+
+    def update(carry, u, step_key):
+        state, shared = carry
+        loss_key, after_key = jax.random.split(jax.random.fold_in(step_key, u))
+
+        def objective(params, extra):
+            loss = matching.loss(synthetic(params), extra, shared, u, loss_key)
+            return loss + parameterization.penalty(params), loss
+
+        (d_params, d_extra), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
+            state.params, state.extra
+        )
+        updates, optimizer_state = optimizer.update(d_params, state.optimizer, state.params)
+        params = parameterization.project(optax.apply_updates(state.params, updates))
+        updates, extra_state = extra_optimizer.update(d_extra, state.extra_optimizer, state.extra)
+        extra = matching.project_extra(optax.apply_updates(state.extra, updates))
+        shared = matching.after_update(synthetic(params), extra, shared, u, after_key)
+        return (DistillState(params, optimizer_state, extra, extra_state, state.step), shared), loss
+
+    def step(state, feed):
+        begin_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
+        shared = matching.begin(begin_key, data, feed)
+        (state, _), losses = jax.lax.scan(
+            lambda carry, u: update(carry, u, update_key),
+            (state, shared),
+            jnp.arange(matching.num_updates),
+        )
+        return state._replace(step=state.step + 1), losses.sum()
+
+    return jax.lax.scan(step, state, feed, length=num_steps)

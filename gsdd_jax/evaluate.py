@@ -1,0 +1,200 @@
+"""Evaluation: fresh networks trained on a small set and tested on real images (section 4.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from gsdd_jax import augment, transforms
+from gsdd_jax.networks import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How an evaluation network is trained.
+
+    Attributes:
+      optimizer: "sgd" (x 0.1 at the half of the training, momentum restarted) or "adam" (cosine
+        decay, the cross-architecture protocol).
+      epochs: passes over the set.
+      batch_size: the last batch of an epoch is smaller where the set does not divide.
+      momentum, weight_decay: of SGD.
+      strategy: of the augmentation, drawn for every image independently.
+    """
+
+    optimizer: str = "sgd"
+    epochs: int = 1000
+    batch_size: int = 256
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    strategy: str = augment.DSA
+
+    def num_steps(self, num_images: int) -> int:
+        """Steps of SGD that training on `num_images` takes."""
+        return self.epochs * -(-num_images // self.batch_size)
+
+    def with_steps(self, steps: int, num_images: int) -> Schedule:
+        """The schedule that gives `num_images` at least that many steps."""
+        per_epoch = -(-num_images // self.batch_size)
+        return dataclasses.replace(self, epochs=-(-steps // per_epoch))
+
+    def transformation(
+        self, learning_rate: float | Float[Array, ""], num_images: int
+    ) -> optax.GradientTransformation:
+        """The optimizer, starting at `learning_rate`, for a set of `num_images`."""
+        if self.optimizer == "adam":
+            steps = self.num_steps(num_images)
+            return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay),
+            optax.sgd(learning_rate, momentum=self.momentum),
+        )
+
+
+class Students(NamedTuple):
+    """Several networks in training, stacked along the leading axis of every leaf; a pytree."""
+
+    params: Any
+    optimizer: Any
+    epoch: Int[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _train_epochs(
+    network: Network,
+    schedule: Schedule,
+    students: Students,
+    keys: Key[Array, "s"],
+    images: Float[Array, "sets m h w c"],
+    labels: Int[Array, "m"],
+    learning_rate: Float[Array, ""],
+    num_epochs: Int[Array, ""],
+) -> Students:
+    """Epochs of all students in one call; student i trains on set i (or on the only one)."""
+    num_students, num_images = len(keys), len(labels)
+    batch_size = min(schedule.batch_size, num_images)
+    num_full = num_images // batch_size
+    optimizer = schedule.transformation(learning_rate, num_images)
+    own = jnp.arange(num_students) % len(images)
+
+    def loss(params, batch, targets):
+        logits = network.apply(params, batch)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+    def step(students, chosen, step_keys):
+        # One student after the other: a drawn operation stays a branch, which vmap would turn
+        # into computing all of them.
+        batches = jax.lax.map(
+            lambda a: augment.augment(a[0], images[a[1], a[2]], strategy=schedule.strategy),
+            (step_keys, own, chosen),
+        )
+        gradients = jax.vmap(jax.grad(loss))(students.params, batches, labels[chosen])
+        updates, optimizer_state = jax.vmap(optimizer.update)(
+            gradients, students.optimizer, students.params
+        )
+        return Students(
+            optax.apply_updates(students.params, updates), optimizer_state, students.epoch
+        )
+
+    def epoch(_, students):
+        epoch_keys = jax.vmap(lambda k: jax.random.fold_in(k, students.epoch))(keys)
+        order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys)
+
+        def batch(i, chosen, students):
+            return step(students, chosen, jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys))
+
+        full = order[:, : num_full * batch_size].reshape(num_students, num_full, batch_size)
+        students, _ = jax.lax.scan(
+            lambda students, a: (batch(a[0], a[1], students), None),
+            students,
+            (jnp.arange(num_full), full.swapaxes(0, 1)),
+        )
+        if num_images % batch_size:
+            students = batch(num_full, order[:, num_full * batch_size :], students)
+        return students._replace(epoch=students.epoch + 1)
+
+    return jax.lax.fori_loop(0, num_epochs, epoch, students)
+
+
+def train(
+    network: Network,
+    schedule: Schedule,
+    key: Key[Array, ""],
+    images: Float[Array, "sets m h w c"],
+    labels: Int[Array, "m"],
+    *,
+    learning_rate: float,
+    num_students: int,
+    epochs_per_call: int = 50,
+    progress: Callable[[int], None] = lambda epochs: None,
+) -> Any:
+    """Trains `num_students` fresh networks side by side; returns their stacked parameters.
+
+    Args:
+      network: of every student; each starts from its own random parameters.
+      schedule: of the training.
+      key: of initial parameters, shuffles and augmentation.
+      images: transformed; one set for all students, or one for each.
+      labels: of every set.
+      learning_rate: at the start.
+      num_students: trained at once.
+      epochs_per_call: in one compiled call; changes nothing in the result.
+      progress: called with the number of epochs just done.
+    """
+    init_key, train_key = jax.random.split(key)
+    params = jax.vmap(network.init)(jax.random.split(init_key, num_students))
+    keys = jax.random.split(train_key, num_students)
+    if schedule.optimizer == "adam":
+        phases = [(schedule.epochs, learning_rate)]
+    else:
+        half = schedule.epochs // 2
+        phases = [(half, learning_rate), (schedule.epochs - half, 0.1 * learning_rate)]
+    epoch = jnp.zeros((), jnp.int32)
+    for epochs, rate in phases:
+        optimizer = schedule.transformation(rate, len(labels))
+        students = Students(params, jax.vmap(optimizer.init)(params), epoch)
+        done = 0
+        while done < epochs:
+            count = min(epochs_per_call, epochs - done)
+            students = _train_epochs(
+                network, schedule, students, keys, images, labels, jnp.float32(rate),
+                jnp.int32(count),
+            )
+            jax.block_until_ready(students)
+            done += count
+            progress(count)
+        params, epoch = students.params, students.epoch
+    return params
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def accuracy(
+    network: Network,
+    params: Any,
+    images: UInt8[Array, "n h w c"],
+    labels: Int[Array, "n"],
+    transform: Any,
+    batch_size: int = 500,
+) -> Float[Array, "s"]:
+    """Test accuracy of every student in `params` (stacked), in percent."""
+
+    def correct(chunk):
+        batch, targets, counts = chunk
+        logits = jax.vmap(lambda p: network.apply(p, transform(transforms.to_unit(batch))))(params)
+        return ((logits.argmax(-1) == targets) & counts).sum(-1)
+
+    count = len(labels)
+    batch_size = min(batch_size, count)
+    pad = -count % batch_size
+    chunks = [
+        jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1)).reshape(-1, batch_size, *a.shape[1:])
+        for a in (images, labels, jnp.ones(count, bool))
+    ]
+    return 100 * jax.lax.map(correct, tuple(chunks)).sum(0) / count

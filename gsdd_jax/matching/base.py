@@ -1,0 +1,134 @@
+"""What a distillation objective is, to the loop that drives it.
+
+One step of distillation is `num_updates` updates of the synthetic set, around which the objective
+carries whatever it likes (a network that is trained meanwhile, drawn real images):
+
+    carry = matching.begin(key, data, feed)
+    for u in range(num_updates):
+        loss = matching.loss(synthetic, extra, carry, u, key)     # differentiated, then updated
+        carry = matching.after_update(synthetic, extra, carry, u, key)
+
+An objective sees synthetic images only through `Synthetic`, never how they are stored.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from gsdd_jax.errors import UsageError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RealData:
+    """A training split on the device, with what drawing by class needs; a pytree."""
+
+    images: Array  # UInt8[n, h, w, c]
+    labels: Array  # Int32[n]
+    by_class: Array  # Int32[k, most]: the indices of each class, then padding
+    counts: Array  # Int32[k]
+    transform: Any  # callable: [0, 1] images -> what networks see
+
+    def draw(
+        self, key: Key[Array, ""], per_class: int
+    ) -> tuple[UInt8[Array, "k r h w c"], Int[Array, "k r"]]:
+        """`per_class` images of every class, without replacement, and their indices."""
+        num_classes, most = self.by_class.shape
+        order = jax.random.uniform(key, (num_classes, most))
+        order = jnp.where(jnp.arange(most) < self.counts[:, None], order, -1.0)
+        _, places = jax.lax.top_k(order, per_class)
+        indices = jnp.take_along_axis(self.by_class, places, axis=1)
+        return self.images[indices], indices
+
+
+def real_data(
+    images: UInt8[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, "n"],
+    num_classes: int,
+    transform: Any,
+) -> RealData:
+    """Moves a training split to the device. Raises UsageError if a class has no images."""
+    counts = np.bincount(labels, minlength=num_classes)
+    if counts.min() == 0:
+        raise UsageError(f"data: class {counts.argmin()} has no training images")
+    by_class = np.zeros((num_classes, counts.max()), np.int32)
+    for c in range(num_classes):
+        by_class[c, : counts[c]] = np.flatnonzero(labels == c)
+    return RealData(
+        jnp.asarray(images),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(by_class),
+        jnp.asarray(counts, jnp.int32),
+        transform,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Synthetic:
+    """The synthetic set inside a differentiated function.
+
+    Images are ordered by class: image `c * images_per_class + i` is the i-th of class c.
+    """
+
+    num_classes: int
+    images_per_class: int
+    labels: Int[Array, "m"]
+    # Indices (or None for all) -> transformed images.
+    render: Callable[[Int[Array, "s"] | None], Float[Array, "s h w c"]]
+
+    def draw(self, key: Key[Array, ""], per_class: int) -> Float[Array, "k s h w c"]:
+        """`per_class` transformed images of every class, without replacement; 0: all, in order."""
+        if per_class in (0, self.images_per_class):
+            images = self.render(None)
+        else:
+            order = jax.random.uniform(key, (self.num_classes, self.images_per_class))
+            _, places = jax.lax.top_k(order, per_class)
+            first = jnp.arange(self.num_classes)[:, None] * self.images_per_class
+            images = self.render((first + places).ravel())
+        return images.reshape(self.num_classes, -1, *images.shape[1:])
+
+
+class Matching(abc.ABC):
+    """A frozen dataclass of static settings, with pure functions over pytrees."""
+
+    num_updates: int = 1
+
+    def extra(self) -> Any:
+        """Initial values of what is learned beside the images (a student's learning rate)."""
+        return {}
+
+    def extra_optimizer(self) -> optax.GradientTransformation:
+        """Of `extra`."""
+        return optax.identity()
+
+    def project_extra(self, extra: Any) -> Any:
+        """Applied to `extra` after every update."""
+        return extra
+
+    @abc.abstractmethod
+    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Any:
+        """What the updates of one step share."""
+
+    @abc.abstractmethod
+    def loss(
+        self, synthetic: Synthetic, extra: Any, carry: Any, update: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:  # fmt: skip
+        """The objective of one update."""
+
+    def after_update(
+        self, synthetic: Synthetic, extra: Any, carry: Any, update: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> Any:  # fmt: skip
+        """What is done between two updates of a step; returns the next `carry`."""
+        del synthetic, extra, update, key
+        return carry

@@ -1,0 +1,102 @@
+"""Distribution matching, DM (Zhao and Bilen, 2023): mean features under random networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from gsdd_jax import augment, transforms
+from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.networks import Network
+
+
+class Carry(NamedTuple):
+    """Of one step: a fresh network, and the mean features of real images under it."""
+
+    network: Any
+    means: Float[Array, "k f"]
+    augmentation: Key[Array, "k"]  # one draw a class, applied to real and synthetic alike
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributionMatching(Matching):
+    """The squared distance between mean features of real and synthetic images of each class.
+
+    Attributes:
+      network: whose features (the flattened last block) are compared.
+      batch_real: real images a class, drawn without replacement at every step.
+      batch_syn: synthetic images a class; 0 for all.
+      per_class_updates: update after each class in turn, as the published DM code does, instead
+        of once a step on the loss summed over classes.
+      class_by_class: run the networks on one class at a time and recompute activations in the
+        backward pass: memory of one class instead of all, for about a third more work.
+      strategy: of the augmentation.
+    """
+
+    network: Network
+    num_classes: int
+    batch_real: int
+    batch_syn: int = 0
+    per_class_updates: bool = False
+    class_by_class: bool = False
+    strategy: str = augment.DSA
+
+    @property
+    def num_updates(self) -> int:
+        return self.num_classes if self.per_class_updates else 1
+
+    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Carry:
+        del feed
+        keys = jax.random.split(key, 3)
+        network = self.network.init(keys[0])
+        augmentation = jax.random.split(keys[1], self.num_classes)
+        real, _ = data.draw(keys[2], self.batch_real)
+        to_network = lambda images: data.transform(transforms.to_unit(images))
+        means = self._mean_features(network, augmentation, real, to_network)
+        return Carry(network, means, augmentation)
+
+    def loss(
+        self, synthetic: Synthetic, extra: Any, carry: Carry, update: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:  # fmt: skip
+        del extra
+        if self.per_class_updates:
+            images = self._one_class(synthetic, update, key)[None]
+            augmentation, target = carry.augmentation[update][None], carry.means[update][None]
+        else:
+            images, augmentation = synthetic.draw(key, self.batch_syn), carry.augmentation
+            target = carry.means
+        means = self._mean_features(carry.network, augmentation, images)
+        return ((means - target) ** 2).sum()
+
+    def _one_class(self, synthetic, label, key):
+        count = synthetic.images_per_class
+        places = jnp.arange(count)
+        if self.batch_syn not in (0, count):
+            places = jax.random.permutation(key, count)[: self.batch_syn]
+        return synthetic.render(label * count + places)
+
+    def _mean_features(
+        self,
+        network: Any,
+        augmentation: Key[Array, "k"],
+        images: Array,  # [k, s, h, w, c], of the type that `transform` takes
+        transform: Callable = lambda images: images,
+    ) -> Float[Array, "k f"]:
+        def prepare(pair):
+            key, one_class = pair
+            return augment.augment(key, transform(one_class), strategy=self.strategy, shared=True)
+
+        def mean_of_class(pair):
+            return self.network.features(network, prepare(pair)).mean(0)
+
+        if self.class_by_class:
+            return jax.lax.map(jax.checkpoint(mean_of_class), (augmentation, images))
+        images = jax.lax.map(prepare, (augmentation, images))
+        features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
+        return features.reshape(*images.shape[:2], -1).mean(1)

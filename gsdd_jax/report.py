@@ -1,0 +1,86 @@
+"""What a run shows while it lasts: a progress bar or plain lines, and TensorBoard event files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+LINE_EVERY = 10.0  # seconds, where standard output is no terminal
+
+
+class Progress:
+    """One phase of a run: how far, the loss, the rate, the time left."""
+
+    def __init__(self, name: str, total: int, done: int, stream):
+        self._name, self._total, self._done, self._stream = name, total, done, stream
+        self._start, self._first, self._last_line = time.monotonic(), done, time.monotonic()
+        self._bar = None
+        if stream.isatty():
+            self._bar = tqdm(
+                total=total, initial=done, desc=name, file=stream, unit="step", dynamic_ncols=True
+            )
+
+    def advance(self, count: int, **values: float) -> None:
+        """`count` more steps are done; `values` (the loss) are shown beside them."""
+        self._done += count
+        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._last_line < LINE_EVERY and self._done < self._total:
+            return
+        self._last_line = now
+        rate = (self._done - self._first) / max(now - self._start, 1e-9)
+        left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
+        text = "  ".join(f"{name} {value}" for name, value in shown.items())
+        line = f"{self._name} {self._done}/{self._total}  {text}  {rate:.3g} steps/s  {left} left"
+        print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Reporter:
+    """Writes to a stream, and to event files in a directory if one is given."""
+
+    def __init__(self, directory: str | os.PathLike | None, stream=None):
+        self._stream = stream or sys.stdout
+        self._writer = SummaryWriter(str(directory or ""), write_to_disk=directory is not None)
+
+    @contextlib.contextmanager
+    def phase(self, name: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """A phase of `total` steps of which `done` are behind us."""
+        progress = Progress(name, total, done, self._stream)
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+    def line(self, text: str) -> None:
+        """One line for the reader."""
+        print(text, file=self._stream, flush=True)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers for TensorBoard."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """A picture for TensorBoard."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes the event files."""
+        self._writer.close()

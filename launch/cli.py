@@ -1,0 +1,54 @@
+"""What the launch scripts share: flags in, one clear line out when they are wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+from absl import flags, logging
+
+from gsdd_jax.errors import UsageError
+
+USAGE_STATUS = 2
+
+
+def run(main: Callable[..., None], *, positional: tuple[str, ...] = ()) -> None:
+    """Parses the flags, runs `main`, and turns what a user can put right into exit status 2.
+
+    Where `positional` names choices, the command takes one of them and `main` gets it.
+    """
+    logging.set_verbosity(logging.ERROR)  # the libraries' chatter
+    try:
+        main(*_parse(positional))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_STATUS)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def accuracy(arm: str, result: Mapping[str, float]) -> str:
+    """One arm of a result as text."""
+    mean, deviation = result[f"{arm}_accuracy"], result[f"{arm}_std"]
+    return f"{arm.replace('_', ' ')} {mean:.1f} ± {deviation:.1f} %"
+
+
+def _parse(positional: tuple[str, ...]) -> list[str]:
+    try:
+        rest = flags.FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        raise UsageError(_first_line(error)) from None
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+        # A config's own overrides fail while the flags are parsed.
+        raise UsageError(f"--config: {_first_line(error)}") from None
+    if positional and (len(rest) != 1 or rest[0] not in positional):
+        raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")
+    if rest and not positional:
+        raise UsageError(f"unexpected argument {rest[0]!r}; settings are given as --flag=value")
+    return rest
+
+
+def _first_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return str(text).strip().split("\n")[0] or type(error).__name__

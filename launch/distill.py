@@ -1,0 +1,28 @@
+"""Distils a data set.
+
+    python -m launch.distill --config=configs/demo.py --workdir=runs/demo
+
+Any field of the config can be changed: `--config.distill.num_steps=100`. The same command started
+again goes on where it was interrupted.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where results and checkpoints go.", required=True
+)
+
+
+def main() -> None:
+    from gsdd_jax.run import distill_to  # after the flags, so that a wrong one answers at once
+
+    result = distill_to(CONFIG.value, WORKDIR.value)
+    print("test accuracy:  " + "   ".join(map(lambda arm: cli.accuracy(arm, result), ("distilled", "fitted", "random_real"))))
+
+
+if __name__ == "__main__":
+    cli.run(main)

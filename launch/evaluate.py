@@ -1,0 +1,47 @@
+"""Trains fresh networks on a distilled set and tests them, beside the same bytes of real images.
+
+    python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
+    python -m launch.evaluate --distilled=… --network=resnet18 --optimizer=adam --learning_rate=1e-3
+
+Everything that no flag names is as in the config that made the set.
+"""
+
+import json
+
+from absl import flags
+
+from launch import cli
+
+DISTILLED = flags.DEFINE_string("distilled", None, "The .safetensors file.", required=True)
+NETWORK = flags.DEFINE_string("network", None, "convnet, alexnet, vgg11, resnet18 or vit.")
+NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "How many networks are trained.")
+EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the distilled set.")
+OPTIMIZER = flags.DEFINE_enum("optimizer", None, ["sgd", "adam"], "Of the networks.")
+LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Default: the one the set carries.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracies to.")
+
+
+def main() -> None:
+    from gsdd_jax.files import write_atomically
+    from gsdd_jax.run import evaluate_file
+
+    result = evaluate_file(
+        DISTILLED.value,
+        overrides={
+            "network.name": NETWORK.value,
+            "evaluate.num_networks": NUM_NETWORKS.value,
+            "evaluate.epochs": EPOCHS.value,
+            "evaluate.optimizer": OPTIMIZER.value,
+            "data.dir": DATA_DIR.value,
+        },
+        learning_rate=LEARNING_RATE.value,
+    )
+    if RESULT.value:
+        write_atomically(RESULT.value, (json.dumps(result, indent=2) + "\n").encode())
+    arms = (cli.accuracy(arm, result) for arm in ("distilled", "random_real"))
+    print(f"test accuracy ({result['network']}):  " + "   ".join(arms))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,23 @@
+"""Fits the parameterization of a config to real images, without distilling.
+
+    python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/fit", "Where the fitted set and checkpoints go.")
+
+
+def main() -> None:
+    from gsdd_jax.run import fit_to  # after the flags, so that a wrong one answers at once
+
+    result = fit_to(CONFIG.value, WORKDIR.value)
+    print(f"{result['images']} images, {result['bytes']} bytes, PSNR {result['psnr']:.2f} dB")
+
+
+if __name__ == "__main__":
+    cli.run(main)

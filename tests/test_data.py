@@ -1,0 +1,643 @@
+"""The data layer, on the embedded set and on small TFDS sets that the tests prepare."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import gsdd_jax
+from gsdd_jax import data
+from gsdd_jax.errors import UsageError
+
+PACKAGE = pathlib.Path(gsdd_jax.__file__).parent
+REPOSITORY = PACKAGE.parent
+MINI = PACKAGE / "datasets" / "cifar10_mini"
+TEST_SEED = 0
+
+
+# Sets to test with.
+
+
+class _Prepared(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
+    """Writes the given examples in the given order; the inherited class asks for TensorFlow."""
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self, features=self._feature_spec, disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: enumerate(examples) for split, examples in self._split_datasets.items()}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def prepare(data_dir, name, splits, *, channels=3, num_classes=3, features=None, **kwargs):
+    """Prepare a set from {split: [(encoded image, label), ...]}; return its folder."""
+    tfds.disable_progress_bar()
+    examples = {
+        split: [{"image": io.BytesIO(encoded), "label": label} for encoded, label in pairs]
+        for split, pairs in splits.items()
+    }
+    builder = _Prepared(
+        name=name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            features
+            or {
+                "image": tfds.features.Image(shape=(None, None, channels)),
+                "label": tfds.features.ClassLabel(num_classes=num_classes),
+            }
+        ),
+        split_datasets=examples,
+        data_dir=data_dir,
+        file_format="array_record",
+        **kwargs,
+    )
+    builder.download_and_prepare()
+    return pathlib.Path(builder.data_dir)
+
+
+def random_images(seed, number, shape) -> np.ndarray:
+    rng = np.random.default_rng((TEST_SEED, seed))
+    return rng.integers(0, 256, (number, *shape), dtype=np.uint8)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A set of 7 training and 4 test images, 6x8, and its pixels and labels."""
+    images = random_images(1, 11, (6, 8, 3))
+    labels = np.arange(11) * 2 % 3
+    pairs = [(png(image), int(label)) for image, label in zip(images, labels, strict=True)]
+    folder = prepare(tmp_path / "tfds", "tiny", {"train": pairs[:7], "test": pairs[7:]})
+    return folder, images, labels
+
+
+def load_tiny(tmp_path, **kwargs) -> data.Dataset:
+    return data.load("tiny", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache", **kwargs)
+
+
+def assert_is_tiny(dataset, images, labels):
+    np.testing.assert_array_equal(dataset.train.images, images[:7])
+    np.testing.assert_array_equal(dataset.train.labels, labels[:7])
+    np.testing.assert_array_equal(dataset.test.images, images[7:])
+    np.testing.assert_array_equal(dataset.test.labels, labels[7:])
+
+
+def refuse_to_decode(*_):
+    raise AssertionError("an image was decoded")
+
+
+def usage_error(name, **kwargs) -> str:
+    with pytest.raises(UsageError) as info:
+        data.load(name, **kwargs)
+    message = str(info.value)
+    assert "\n" not in message
+    return message
+
+
+def run_python(code: str, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
+
+
+# The embedded set.
+
+
+def test_mini_is_what_its_readme_says(tmp_path):
+    mini = data.load("cifar10_mini", cache_dir=tmp_path)
+    recorded = re.findall(
+        r"\| (\w+) \| (\d+) \| `([0-9a-f]{64})` \|", (MINI / "README.md").read_text()
+    )
+    found = [
+        (f"{split}_{part}", str(len(array)), hashlib.sha256(array.tobytes()).hexdigest())
+        for split in ("train", "test")
+        for part, array in dataclasses.asdict(getattr(mini, split)).items()
+    ]
+    assert sorted(found) == sorted(recorded)
+
+
+def test_mini_shapes_labels_and_constants(tmp_path):
+    mini = data.load("cifar10_mini", cache_dir=tmp_path)
+    assert mini.name == "cifar10_mini"
+    assert mini.image_shape == (32, 32, 3)
+    for split, per_class in ((mini.train, 300), (mini.test, 100)):
+        assert split.images.shape == (10 * per_class, 32, 32, 3)
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int32
+        np.testing.assert_array_equal(np.bincount(split.labels), [per_class] * 10)
+        assert not split.images.flags.writeable
+    assert mini.num_classes == 10
+    assert (mini.class_names[0], mini.class_names[9]) == ("airplane", "truck")
+    assert mini.mean == (0.4914, 0.4822, 0.4465)
+    assert mini.std == (0.2023, 0.1994, 0.2010)
+    # A random tenth of CIFAR-10's pixels has CIFAR-10's mean.
+    np.testing.assert_allclose(mini.train.images.mean((0, 1, 2)) / 255, mini.mean, atol=0.02)
+
+
+def test_mini_ids_are_distinct_places_in_cifar10():
+    builder = tfds.builder_from_directory(MINI / "1.0.0")
+    skip = {"image": tfds.decode.SkipDecoding()}
+    for split, number, size in (("train", 3000, 50000), ("test", 1000, 10000)):
+        ids = [example["id"].decode() for example in builder.as_data_source(split, decoders=skip)]
+        places = {int(re.fullmatch(rf"{split}_(\d{{5}})", identifier)[1]) for identifier in ids}
+        assert len(ids) == len(places) == number
+        assert max(places) < size
+
+
+def test_tool_takes_the_first_of_each_class(tmp_path, monkeypatch):
+    images = random_images(2, 60, (32, 32, 3))
+    labels = np.random.default_rng((TEST_SEED, 3)).permutation(np.arange(60) % 10)
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(32, 32, 3)),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    builder = _Prepared(
+        name="cifar10",
+        version="3.0.2",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={
+            split: [
+                {"id": f"{split}_{i:05d}", "image": io.BytesIO(png(images[i])), "label": labels[i]}
+                for i in range(60)
+            ]
+            for split in ("train", "test")
+        },
+        data_dir=tmp_path / "tfds",
+        file_format="array_record",
+    )
+    builder.download_and_prepare()
+    spec = importlib.util.spec_from_file_location(
+        "make_cifar10_mini", REPOSITORY / "tools" / "make_cifar10_mini.py"
+    )
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(tool, "IMAGES_PER_CLASS", {"train": 3, "test": 2})
+
+    for output in ("first", "first", "second"):  # over its own output, and elsewhere
+        argv = ["tool", f"--data_dir={tmp_path / 'tfds'}", f"--output={tmp_path / output}"]
+        monkeypatch.setattr(sys, "argv", argv)
+        tool.main()
+    first, second = (tmp_path / name / "cifar10_mini" for name in ("first", "second"))
+    assert (first / "README.md").read_text() == (second / "README.md").read_text()
+
+    for split, number in (("train", 3), ("test", 2)):
+        # Place i is kept when fewer than `number` earlier places have its label.
+        kept = [i for i in range(60) if (labels[:i] == labels[i]).sum() < number]
+        for folder in (first, second):
+            examples = list(tfds.builder_from_directory(folder / "1.0.0").as_data_source(split))
+            assert [e["id"].decode() for e in examples] == [f"{split}_{i:05d}" for i in kept]
+            np.testing.assert_array_equal([e["label"] for e in examples], labels[kept])
+            np.testing.assert_array_equal([e["image"] for e in examples], images[kept])
+
+
+# Reading any set.
+
+
+def test_reads_a_set_in_file_order(tmp_path, tiny):
+    _, images, labels = tiny
+    dataset = load_tiny(tmp_path)
+    assert_is_tiny(dataset, images, labels)
+    assert dataset.num_classes == 3
+    assert dataset.class_names == ("0", "1", "2")
+    pixels = images[:7].astype(np.float64) / 255
+    np.testing.assert_allclose(dataset.mean, pixels.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(dataset.std, pixels.std((0, 1, 2)), rtol=1e-12)
+
+
+def test_greyscale_keeps_one_channel(tmp_path):
+    images = random_images(4, 4, (5, 5, 1))
+    pairs = [(png(image), i % 2) for i, image in enumerate(images)]
+    prepare(tmp_path, "grey", {"train": pairs[:3], "test": pairs[3:]}, channels=1)
+    dataset = data.load("grey", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(dataset.train.images, images[:3])
+    assert dataset.image_shape == (5, 5, 1)
+    assert len(dataset.mean) == len(dataset.std) == 1
+
+
+def test_grey_files_in_a_colour_set_become_colour(tmp_path):
+    grey = random_images(5, 2, (5, 5, 1))
+    pairs = [(png(image), 0) for image in grey]
+    prepare(tmp_path, "mixed", {"train": pairs[:1], "test": pairs[1:]})
+    dataset = data.load("mixed", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(dataset.train.images, np.repeat(grey[:1], 3, axis=-1))
+
+
+def test_more_examples_than_one_chunk(tmp_path, monkeypatch, tiny):
+    _, images, labels = tiny
+    monkeypatch.setattr(data, "_CHUNK", 3)
+    assert_is_tiny(load_tiny(tmp_path), images, labels)
+
+
+def test_validation_stands_in_for_test(tmp_path):
+    images = random_images(6, 3, (4, 4, 3))
+    pairs = [(png(image), 0) for image in images]
+    prepare(tmp_path, "val", {"train": pairs[:2], "validation": pairs[2:]})
+    dataset = data.load("val", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(dataset.test.images, images[2:])
+
+
+def test_data_dir_from_the_environment(tmp_path, monkeypatch, tiny):
+    _, images, labels = tiny
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    assert_is_tiny(data.load("tiny"), images, labels)
+    assert list((tmp_path / "xdg" / "gsdd_jax").rglob("train_images.npy"))
+    # The argument comes first, the home folder last.
+    assert f"looked in {tmp_path / 'cifar100'}" in usage_error("cifar100", data_dir=tmp_path)
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = tmp_path / "tensorflow_datasets"
+    assert f"looked in {home / 'cifar100'}" in usage_error("cifar100")
+
+
+def test_configuration_and_version(tmp_path):
+    images = random_images(7, 2, (4, 4, 3))
+    pairs = [(png(image), 0) for image in images]
+    prepare(tmp_path, "configured", {"train": pairs[:1], "test": pairs[1:]}, config="small")
+    for name in ("configured/small", "configured/small:1.0.0"):
+        dataset = data.load(name, data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        np.testing.assert_array_equal(dataset.train.images, images[:1])
+
+
+# Resizing and cropping.
+
+
+def resample(size_in: int, size_out: int) -> np.ndarray:
+    """Weights [size_out, size_in] of linear interpolation, the triangle widened when shrinking."""
+    scale = size_in / size_out
+    centres = (np.arange(size_out) + 0.5) * scale
+    distance = np.abs(np.arange(size_in) + 0.5 - centres[:, None])
+    weights = np.maximum(0, 1 - distance / max(scale, 1))
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resolution", "resized", "corner"),
+    [
+        (30, 18, 9, (15, 9), (3, 0)),  # portrait, smaller
+        (20, 41, 10, (10, 20), (0, 5)),  # landscape, smaller; 20.5 columns become 20
+        (6, 8, 12, (12, 16), (0, 2)),  # larger
+        (8, 8, 5, (5, 5), (0, 0)),  # square
+        (5, 9, 5, (5, 9), (0, 2)),  # crop only
+    ],
+)
+def test_resolution(tmp_path, height, width, resolution, resized, corner):
+    image = random_images(8, 1, (height, width, 3))[0]
+    prepare(tmp_path, "sized", {"train": [(png(image), 0)], "test": [(png(image), 1)]})
+    dataset = data.load(
+        "sized", resolution=resolution, data_dir=tmp_path, cache_dir=tmp_path / "cache"
+    )
+    rows, columns = resample(height, resized[0]), resample(width, resized[1])
+    expected = np.einsum("ri,cj,ijk->rck", rows, columns, image.astype(np.float64))
+    top, left = corner
+    expected = expected[top : top + resolution, left : left + resolution]
+    assert dataset.image_shape == (resolution, resolution, 3)
+    # Pillow rounds to whole levels twice, after each axis.
+    np.testing.assert_allclose(dataset.train.images[0], expected, atol=1.05)
+
+
+def test_varying_sizes_need_a_resolution(tmp_path):
+    images = [random_images(9, 1, shape)[0] for shape in ((4, 6, 3), (5, 4, 3))]
+    pairs = [(png(image), 0) for image in images]
+    prepare(tmp_path, "varied", {"train": pairs, "test": pairs[:1]})
+    prepare(tmp_path, "apart", {"train": pairs[:1], "test": pairs[1:]})
+    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    for name in ("varied", "apart"):
+        message = usage_error(name, **where)
+        assert "4x6" in message
+        assert "5x4" in message
+        assert "give a resolution" in message
+        assert data.load(name, resolution=4, **where).image_shape == (4, 4, 3)
+    assert "resolution 0" in usage_error("varied", resolution=0, **where)
+
+
+# The subsets of ImageNet.
+
+
+def test_subset_keeps_and_relabels_only_its_classes(tmp_path):
+    subset = data.IMAGENET_SUBSETS["fruit"]
+    rng = np.random.default_rng((TEST_SEED, 10))
+
+    def examples(labels):
+        pairs = []
+        for label in labels:
+            if label in subset:
+                pixels = np.full((4, 4, 3), [label // 256, label % 256, 0], np.uint8)
+                pairs.append((png(pixels), label))
+            else:
+                pairs.append((b"not an image: never to be decoded", label))
+        return pairs
+
+    labels = {
+        "train": rng.permutation([*subset, *subset, 0, 217, 944, 955, 999]).tolist(),
+        "validation": rng.permutation([*subset, 0, 946]).tolist(),
+        "test": [-1, -1],
+    }
+    prepare(
+        tmp_path,
+        "imagenet2012",
+        {split: examples(split_labels) for split, split_labels in labels.items()},
+        num_classes=1000,
+    )
+    dataset = data.load(
+        "imagenet2012", subset="fruit", data_dir=tmp_path, cache_dir=tmp_path / "cache"
+    )
+    assert dataset.num_classes == 10
+    assert dataset.class_names == tuple(str(label) for label in subset)
+    assert dataset.mean == (0.485, 0.456, 0.406)
+    assert dataset.std == (0.229, 0.224, 0.225)
+    for split, source in ((dataset.train, "train"), (dataset.test, "validation")):
+        kept = [label for label in labels[source] if label in subset]
+        pixels = split.images[:, 0, 0].astype(int)
+        np.testing.assert_array_equal(pixels[:, 0] * 256 + pixels[:, 1], kept)
+        np.testing.assert_array_equal(split.labels, [subset.index(label) for label in kept])
+
+
+def test_the_six_subsets_are_the_fields():
+    """By WordNet id, through TFDS's own table of the 1000 classes."""
+    labels = pathlib.Path(tfds.__file__).parent / "datasets" / "imagenet2012" / "labels.txt"
+    wordnet_ids = labels.read_text().split()
+    expected = {
+        "nette": "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413"
+        " n03445777 n03888257",
+        "woof": "n02096294 n02093754 n02111889 n02088364 n02086240 n02089973 n02087394 n02115641"
+        " n02099601 n02105641",
+        # pineapple, banana, strawberry, orange, lemon, pomegranate, fig, bell pepper, cucumber,
+        # Granny Smith
+        "fruit": "n07753275 n07753592 n07745940 n07747607 n07749582 n07768694 n07753113 n07720875"
+        " n07718472 n07742313",
+        # bee, lady's slipper, banana, lemon, corn, school bus, honeycomb, lion, garden spider (the
+        # black and gold one), goldfinch
+        "yellow": "n02206856 n12057211 n07753592 n07749582 n12144580 n04146614 n03530642 n02129165"
+        " n01773157 n01531178",
+        # tabby, tiger cat, Persian, Siamese, Egyptian cat, lion, tiger, jaguar, snow leopard, lynx
+        "meow": "n02123045 n02123159 n02123394 n02123597 n02124075 n02129165 n02129604 n02128925"
+        " n02128757 n02127052",
+        # peacock, flamingo, macaw, pelican, king penguin, bald eagle, toucan, ostrich, black swan,
+        # cockatoo
+        "squawk": "n01806143 n02007558 n01818515 n02051845 n02056570 n01614925 n01843383 n01518878"
+        " n01860187 n01819313",
+    }
+    for name, classes in data.IMAGENET_SUBSETS.items():
+        assert [wordnet_ids[index] for index in classes] == expected.pop(name).split()
+    assert not expected
+
+
+def test_subset_out_of_place(tmp_path):
+    assert "nette, woof" in usage_error("imagenet2012", subset="dogs", data_dir=tmp_path)
+    assert "'cifar10_mini'" in usage_error("cifar10_mini", subset="nette", cache_dir=tmp_path)
+
+
+# Errors: one line, what to do.
+
+
+def test_not_on_disk_names_the_command(tmp_path):
+    folder = tmp_path / "with space"
+    message = usage_error("cifar10", data_dir=folder)
+    assert f"looked in {folder / 'cifar10'}" in message
+    assert f"`tfds build cifar10 --file_format=array_record --data_dir='{folder}'`" in message
+    assert "manual" not in message
+    message = usage_error("imagenette/160px-v2", data_dir=tmp_path)
+    assert "`tfds build imagenette/160px-v2 --file_format=array_record" in message
+    assert "`tfds build imagenette/full-size-v2 " in usage_error("imagenette", data_dir=tmp_path)
+    assert str(tmp_path / "downloads/manual") in usage_error("imagenet2012", data_dir=tmp_path)
+
+
+def test_unknown_names(tmp_path):
+    assert "did you mean" in usage_error("cifar11", data_dir=tmp_path)
+    assert "cifar10" in usage_error("cifar11", data_dir=tmp_path)
+    for name in ("", "../tiny", "no such set", "cifar10_mini/other"):
+        assert "unknown data set" in usage_error(name, data_dir=tmp_path)
+    assert "160px-v2" in usage_error("imagenette/161px", data_dir=tmp_path)
+
+
+def test_tfrecord_names_the_conversion(tmp_path, tiny):
+    folder, _, _ = tiny
+    for file in folder.glob("*array_record*"):
+        file.rename(folder / file.name.replace("array_record", "tfrecord"))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
+    message = usage_error("tiny", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache")
+    assert "tfrecord" in message
+    assert f"`tfds convert_format --dataset_version_dir={folder}" in message
+    assert "--out_file_format=array_record`" in message
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "image"])
+def test_damaged_set(tmp_path, damage):
+    pairs = [(png(image), 0) for image in random_images(11, 2, (4, 4, 3))]
+    broken = [(pairs[0][0][:60], 0)] if damage == "image" else pairs
+    folder = prepare(tmp_path, "tiny", {"train": broken, "test": pairs})
+    shard = next(folder.glob("*train*"))
+    if damage == "missing":
+        shard.unlink()
+    elif damage == "cut":
+        os.truncate(shard, 1000)
+    message = usage_error("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    assert "damaged" in message
+    assert str(folder) in message
+    assert "tfds build tiny" in message
+
+
+def test_sets_that_are_not_image_classification(tmp_path):
+    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    pairs = [(png(image), 0) for image in random_images(12, 2, (4, 4, 3))]
+    image = tfds.features.Image(shape=(4, 4, 3))
+    number = tfds.features.Scalar(np.int64)
+    label = tfds.features.ClassLabel(num_classes=2)
+
+    both = {"train": pairs[:1], "test": pairs[1:]}
+    prepare(tmp_path, "unlabelled", both, features={"image": image, "label": number})
+    assert "class label" in usage_error("unlabelled", **where)
+    prepare(tmp_path, "hidden", {"train": pairs[:1], "test": [(pairs[0][0], -1)]})
+    assert "without a label" in usage_error("hidden", **where)
+    prepare(tmp_path, "trainonly", {"train": pairs})
+    assert "test or validation" in usage_error("trainonly", **where)
+    deep = tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16)
+    prepare(tmp_path, "deep", both, features={"image": deep, "label": label})
+    assert "uint16" in usage_error("deep", **where)
+
+
+# The cache.
+
+
+def cached_files(tmp_path) -> list[pathlib.Path]:
+    return sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+
+
+def test_second_load_maps_the_cache(tmp_path, tiny, monkeypatch):
+    _, images, labels = tiny
+    first = load_tiny(tmp_path)
+    assert [path.name for path in cached_files(tmp_path)] == [
+        "info.json",
+        "test_images.npy",
+        "test_labels.npy",
+        "train_images.npy",
+        "train_labels.npy",
+    ]
+    monkeypatch.setattr(data, "_decode_image", refuse_to_decode)
+    second = load_tiny(tmp_path)
+    assert_is_tiny(second, images, labels)
+    assert isinstance(second.train.images.base, np.memmap)
+    assert not second.train.images.flags.writeable
+    assert (second.mean, second.std) == (first.mean, first.std)
+    assert second.fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["empty", "header", "last byte", "absent", "changed"])
+def test_damaged_cache_is_rebuilt(tmp_path, tiny, damage):
+    _, images, labels = tiny
+    load_tiny(tmp_path)
+    for path in cached_files(tmp_path):
+        whole = path.read_bytes()
+        if damage == "absent":
+            path.unlink()
+        else:
+            changed = {
+                "empty": b"",
+                "header": whole[:40],
+                "last byte": whole[:-1],
+                "changed": whole[:-8] + bytes(255 - byte for byte in whole[-8:]),
+            }[damage]
+            path.write_bytes(changed)
+        assert_is_tiny(load_tiny(tmp_path), images, labels)
+        assert path.read_bytes() == whole
+
+
+def test_different_data_never_shares_a_cache(tmp_path, tiny):
+    folder, images, labels = tiny
+    whole = load_tiny(tmp_path)
+    assert load_tiny(tmp_path, resolution=4).image_shape == (4, 4, 3)
+    assert load_tiny(tmp_path, resolution=6).image_shape == (6, 6, 3)
+    assert_is_tiny(load_tiny(tmp_path), images, labels)
+
+    # The same name, sizes and number of bytes, but other pixels, elsewhere.
+    pairs = [(png(image), int(label)) for image, label in zip(255 - images, labels, strict=True)]
+    prepare(tmp_path / "other", "tiny", {"train": pairs[:7], "test": pairs[7:]})
+    other = data.load("tiny", data_dir=tmp_path / "other", cache_dir=tmp_path / "cache")
+    assert_is_tiny(other, 255 - images, labels)
+    assert other.fingerprint != whole.fingerprint
+
+    # The same set prepared again in the same place.
+    for path in folder.iterdir():
+        path.write_bytes((tmp_path / "other" / "tiny" / "1.0.0" / path.name).read_bytes())
+    assert_is_tiny(load_tiny(tmp_path), 255 - images, labels)
+
+
+def test_fingerprint_covers_pixels_labels_and_splits(tmp_path):
+    a, b = (png(image) for image in random_images(13, 2, (4, 4, 3)))
+    variants = {
+        "base": {"train": [(a, 0), (b, 1)], "test": [(a, 0)]},
+        "labels": {"train": [(a, 0), (b, 2)], "test": [(a, 0)]},
+        "order": {"train": [(b, 1), (a, 0)], "test": [(a, 0)]},
+        "split": {"train": [(a, 0)], "test": [(b, 1), (a, 0)]},
+        "tested": {"train": [(a, 0), (b, 1)], "test": [(b, 0)]},
+        "again": {"train": [(a, 0), (b, 1)], "test": [(a, 0)]},
+    }
+    found = {}
+    for name, splits in variants.items():
+        prepare(tmp_path, name, splits)
+        found[name] = data.load(name, data_dir=tmp_path, cache_dir=tmp_path / "c").fingerprint
+        assert re.fullmatch("[0-9a-f]{64}", found[name])
+    assert found["again"] == found["base"]
+    assert len(set(found.values())) == len(variants) - 1
+
+
+def test_unwritable_cache_means_no_cache(tmp_path, tiny):
+    _, images, labels = tiny
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    dataset = load_tiny(tmp_path)
+    assert_is_tiny(dataset, images, labels)
+    assert not dataset.train.images.flags.writeable
+
+
+LOAD_TINY = """
+import sys
+from gsdd_jax import data
+print(data.load("tiny", data_dir=sys.argv[1], cache_dir=sys.argv[2]).fingerprint)
+"""
+
+
+@pytest.mark.parametrize("replaced", [1, 4])
+def test_killed_while_writing_the_cache(tmp_path, tiny, replaced):
+    """kill -9 just before file number `replaced` takes its name: the files so far are no cache."""
+    _, images, labels = tiny
+    killer = f"""
+import os, signal, sys
+replace, done = os.replace, []
+def replace_or_die(*args):
+    if len(done) == {replaced}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(replace(*args))
+os.replace = replace_or_die
+sys.argv = ["", {str(tmp_path / "tfds")!r}, {str(tmp_path / "cache")!r}]
+"""
+    assert run_python(killer + LOAD_TINY).returncode == -signal.SIGKILL
+    named = [path for path in cached_files(tmp_path) if path.suffix in (".npy", ".json")]
+    assert len(named) == replaced
+    assert_is_tiny(load_tiny(tmp_path), images, labels)
+
+
+def test_processes_share_a_cache(tmp_path, tiny):
+    _, images, labels = tiny
+    arguments = [str(tmp_path / "tfds"), str(tmp_path / "cache")]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOAD_TINY, *arguments],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    prints = {process.communicate()[0].strip() for process in processes}
+    dataset = load_tiny(tmp_path)
+    assert prints == {dataset.fingerprint}
+    assert_is_tiny(dataset, images, labels)
+    assert len(cached_files(tmp_path)) == 5  # no temporary file is left
+
+
+# No TensorFlow.
+
+
+def test_tensorflow_is_never_imported(tmp_path):
+    """Where TensorFlow is installed as well: importing this one ends the process."""
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("import os; os._exit(77)")
+    run = run_python(f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from gsdd_jax import data
+assert "tensorflow_datasets" not in sys.modules, "gsdd_jax.data is slow to import"
+mini = data.load("cifar10_mini", resolution=16, cache_dir={str(tmp_path / "cache")!r})
+for name in ("imagenet2012", "no_such_set"):
+    try:
+        data.load(name, data_dir={str(tmp_path)!r})
+    except data.UsageError:
+        pass
+""")
+    assert run.returncode == 0, run.stderr

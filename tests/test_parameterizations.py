@@ -1,0 +1,71 @@
+"""What every parameterization promises, and each one's own switches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+from gsdd_jax import parameterizations
+from gsdd_jax.gaussians import budget_bytes
+
+KINDS = [("gaussian", {}), ("gaussian", {"opacity": False}), ("pixels", {})]
+
+
+@pytest.mark.parametrize(("name", "options"), KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_contract(name, options, channels):
+    kind = parameterizations.build(name, (8, 12, channels), ipc=2, gpc=5, **options)
+    assert hash(kind) == hash(parameterizations.from_settings(parameterizations.settings(kind)))
+    count = 3 * kind.images_per_class
+    real = jax.random.uniform(jax.random.key(1), (count, 8, 12, channels))
+    params = kind.init(jax.random.key(0), real)
+    assert all(len(leaf) == count for leaf in jax.tree.leaves(params))
+    images = kind.render(params)
+    assert images.shape == (count, 8, 12, channels)
+    assert images.dtype == jnp.float32
+    # Any choice of images can be rendered alone.
+    chosen = kind.render(jax.tree.map(lambda p: p[np.array([4, 1])], params))
+    np.testing.assert_allclose(chosen, images[np.array([4, 1])], atol=1e-6)
+    # What is stored renders to the same images, within the budget.
+    arrays = kind.to_arrays(params)
+    assert sum(a.size * a.dtype.itemsize for a in arrays.values()) <= 3 * budget_bytes(
+        2, (8, 12, channels)
+    )
+    np.testing.assert_array_equal(kind.render(kind.from_arrays(arrays)), images)
+    # A few of its own steps reduce the error to a target.
+    target = jax.random.uniform(jax.random.key(2), images.shape)
+    error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
+    optimizer = kind.optimizer(0.01)
+    state, before = optimizer.init(params), error(params)
+    for _ in range(5):
+        updates, state = optimizer.update(jax.grad(error)(params), state, params)
+        params = kind.project(jax.tree.map(jnp.add, params, updates))
+    assert error(params) < before
+
+
+def test_without_opacity_it_is_one_and_not_stored():
+    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacity=False)
+    params = kind.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
+    faded = jax.tree.map(lambda p: p, params)
+    object.__setattr__(faded, "opacities", 0.1 * faded.opacities)
+    np.testing.assert_array_equal(kind.render(faded), kind.render(params))
+    assert "opacities" not in kind.to_arrays(params)
+
+
+def test_bfloat16_is_what_is_rendered():
+    on = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2)
+    off = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, bfloat16=False)
+    params = on.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
+    assert (on.render(params) != off.render(params)).any()
+    rounded = params.astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_array_equal(on.render(params), off.render(rounded))
+
+
+def test_unknown_names_and_options():
+    with pytest.raises(gsdd_jax.UsageError, match="expected one of gaussian, pixels, got 'voxels'"):
+        parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)
+    with pytest.raises(gsdd_jax.UsageError, match="unknown option opacitty; expected bfloat16"):
+        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacitty=False)
+    with pytest.raises(gsdd_jax.UsageError, match="ipc of at least 1, got 0"):
+        parameterizations.build("pixels", (8, 8, 3), ipc=0, gpc=2)

@@ -1,0 +1,334 @@
+"""Normalisation and ZCA against NumPy in float64, and the file that keeps a fitted ZCA."""
+
+import inspect
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from jax.sharding import PartitionSpec
+
+from gsdd_jax import transforms
+from gsdd_jax.errors import UsageError
+from gsdd_jax.transforms import ZCA, Normalize, cached_zca, fit_zca, to_unit
+
+SHAPE = (6, 5, 3)
+SIZE = 90
+
+
+def photographs(num, seed=0, shape=SHAPE):
+    """Bytes with correlated pixels: smooth images, noise, and a channel that hardly varies."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(num, 2, 2, 3)).repeat(3, axis=1).repeat(3, axis=2)
+    images = 120 + 60 * coarse[:, : shape[0], : shape[1]] + 15 * rng.normal(size=(num, *shape))
+    images[..., 2] = 40 + images[..., 2] / 50
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def flat(images):
+    """[n, d] in [0, 1], float64."""
+    return images.reshape(len(images), -1).astype(np.float64) / 255
+
+
+def covariance(rows):
+    """Unbiased, without NumPy's own."""
+    centered = rows - rows.sum(axis=0) / len(rows)
+    return centered.T @ centered / (len(rows) - 1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return photographs(2500)
+
+
+@pytest.fixture(scope="module")
+def zca(images):
+    return fit_zca(images)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The number of fits is the length of this list."""
+    calls, fit = [], transforms.fit_zca
+    monkeypatch.setattr(transforms, "fit_zca", lambda images: calls.append(0) or fit(images))
+    return calls
+
+
+def same(a, b):
+    return np.array_equal(a.mean, b.mean) and np.array_equal(a.whitening, b.whitening)
+
+
+def test_to_unit():
+    every = np.arange(256, dtype=np.uint8).reshape(2, 8, 16, 1)
+    unit = to_unit(every)
+    assert unit.dtype == jnp.float32 and isinstance(unit, jax.Array)
+    np.testing.assert_allclose(unit, every.astype(np.float64) / 255, rtol=1e-7)
+    np.testing.assert_array_equal(jax.jit(to_unit)(jnp.asarray(every)), unit)
+    with pytest.raises(ValueError, match="float32 images, expected uint8"):
+        inspect.unwrap(to_unit)(unit)
+
+
+def test_normalize():
+    mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
+    normalize = Normalize(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+    x = np.random.default_rng(0).random((4, 2, 6, 5, 3)).astype(np.float32)
+    for lead in (x, x[0], x[0, 0]):
+        np.testing.assert_allclose(normalize(jnp.asarray(lead)), (lead - mean) / std, atol=2e-6)
+        back = normalize.inverse(normalize(jnp.asarray(lead)))
+        np.testing.assert_allclose(back, lead, atol=1e-6)
+    gradient = jax.grad(lambda x: normalize(x).sum())(jnp.asarray(x))
+    np.testing.assert_allclose(gradient, np.broadcast_to(1 / std, x.shape), rtol=1e-6)
+
+
+def test_fit_is_the_definition(images, zca):
+    rows = flat(images)
+    variances, directions = np.linalg.eigh(covariance(rows))
+    expected = directions @ np.diag((variances + 0.1) ** -0.5) @ directions.T
+    assert zca.mean.dtype == zca.whitening.dtype == jnp.float32
+    np.testing.assert_allclose(zca.mean, rows.mean(axis=0), atol=1e-7)
+    np.testing.assert_allclose(zca.whitening, expected, atol=2e-6)
+    assert np.array_equal(zca.whitening, zca.whitening.T)
+
+
+def test_whitened_covariance(images, zca):
+    """Its spectrum is S / (S + 0.1), S from a singular value decomposition of the images."""
+    rows = flat(images)
+    singular = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
+    variances = singular**2 / (len(rows) - 1)
+    whitened = np.asarray(zca(to_unit(images)), np.float64).reshape(len(rows), -1)
+    spectrum = np.linalg.eigvalsh(covariance(whitened))[::-1]
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=2e-6)
+    np.testing.assert_allclose(spectrum, variances / (variances + 0.1), atol=2e-5)
+    assert variances[0] > 0.3 and variances[-1] < 1e-5  # kept and suppressed ones
+
+
+def test_few_images_are_a_singular_covariance():
+    images = photographs(7)
+    zca = fit_zca(images)
+    rows = flat(images)
+    # (C + 0.1)^{-½} squared is the inverse of C + 0.1.
+    square = np.asarray(zca.whitening, np.float64) @ zca.whitening
+    np.testing.assert_allclose(
+        square @ (covariance(rows) + 0.1 * np.eye(SIZE)), np.eye(SIZE), atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("num", [2, 1023, 1024, 1025, 2048])
+def test_every_image_counts_once(num):
+    images = photographs(num, seed=num, shape=(2, 2, 3))
+    expected = np.linalg.inv(covariance(flat(images)) + 0.1 * np.eye(12))
+    square = np.asarray(fit_zca(images).whitening, np.float64) @ fit_zca(images).whitening
+    np.testing.assert_allclose(square, expected, atol=2e-5)
+
+
+def test_extreme_bytes_are_summed_exactly():
+    """All-black and all-white halves give the largest sums of products there are."""
+    images = np.zeros((2048, 2, 1, 1), np.uint8)
+    images[1024:, 0] = 255
+    images[::2, 1] = 255
+    zca = fit_zca(images)
+    variance = 0.25 * 2048 / 2047
+    np.testing.assert_allclose(zca.mean, [0.5, 0.5], rtol=1e-7)
+    np.testing.assert_allclose(zca.whitening, np.eye(2) / np.sqrt(variance + 0.1), atol=1e-7)
+
+
+def test_fit_does_not_depend_on_the_order_of_the_images(images, zca):
+    order = np.random.default_rng(0).permutation(len(images))
+    assert same(fit_zca(images[order]), zca)
+
+
+@pytest.mark.parametrize("lead", [(), (7,), (2, 3)])
+def test_zca_forward_inverse_and_gradient(zca, lead):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.random((*lead, *SHAPE)), jnp.float32)
+    g = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    mean, matrix = (np.asarray(a, np.float64) for a in (zca.mean, zca.whitening))
+
+    y, pullback = jax.vjp(jax.jit(zca.__call__), x)
+    assert y.shape == x.shape and y.dtype == jnp.float32
+    expected = np.einsum("ij,...j->...i", matrix, np.reshape(x, (*lead, SIZE)) - mean)
+    np.testing.assert_allclose(np.reshape(y, (*lead, SIZE)), expected, atol=5e-6)
+
+    expected = np.einsum("ji,...j->...i", matrix, np.reshape(g, (*lead, SIZE)))
+    np.testing.assert_allclose(np.reshape(pullback(g)[0], (*lead, SIZE)), expected, atol=5e-6)
+
+    np.testing.assert_allclose(zca.inverse(y), x, atol=5e-6)
+    expected = np.linalg.solve(matrix, np.reshape(g, (-1, SIZE)).T).T + mean
+    np.testing.assert_allclose(np.reshape(zca.inverse(g), (-1, SIZE)), expected, atol=1e-5)
+
+
+def test_products_are_of_full_precision(zca):
+    """A GPU would otherwise round the factors to ten bits."""
+    jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: (zca(x) ** 2).sum()))(jnp.zeros((2, *SHAPE))))
+    assert jaxpr.count("dot_general[") == jaxpr.count("Precision.HIGHEST, ") == 2
+
+
+def test_transforms_are_pytrees(images, zca):
+    normalize = Normalize(jnp.array([0.1, 0.2, 0.3]), jnp.array([1.0, 2.0, 4.0]))
+    x = to_unit(images[:3])
+    call = jax.jit(lambda transform, x: transform(x))
+    for transform, names in ((normalize, ["mean", "std"]), (zca, ["mean", "whitening"])):
+        np.testing.assert_allclose(call(transform, x), transform(x), atol=2e-6)
+        paths = jax.tree_util.tree_flatten_with_path(transform)[0]
+        assert [jax.tree_util.keystr(path) for path, _ in paths] == [f".{n}" for n in names]
+        stacked = jax.tree.map(lambda a: jnp.stack([a, a]), transform)
+        both = jax.vmap(lambda t: t(x))(stacked)
+        np.testing.assert_allclose(both[1], transform(x), atol=2e-6)
+        shapes = jax.eval_shape(lambda t: t, transform)
+        assert shapes.mean.shape == transform.mean.shape
+        mesh = jax.sharding.Mesh(jax.devices()[:1], ("devices",))
+        specs = (PartitionSpec(), PartitionSpec("devices"))
+        sharded = jax.shard_map(lambda t, x: t(x), mesh=mesh, in_specs=specs, out_specs=specs[1])
+        np.testing.assert_allclose(sharded(transform, x), transform(x), atol=2e-6)
+        with pytest.raises(AttributeError):
+            transform.mean = 0
+    # Same structure, other values: nothing is compiled again.
+    call(jax.tree.map(lambda a: 2 * a, zca), x)
+    assert call._cache_size() == 2
+
+
+def test_zca_of_other_images(zca):
+    for shape in [(2, 6, 5, 1), (2, 5, 5, 3)]:
+        with pytest.raises(ValueError, match="h w c = 90"):
+            zca(jnp.zeros(shape))
+        with pytest.raises(ValueError, match="h w c = 90"):
+            zca.inverse(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("fit", [fit_zca, lambda images: cached_zca(images, "a")])
+def test_images_that_zca_does_not_take(fit, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=r"128x128x3 images: 49152 .* at most 12288"):
+        fit(np.zeros((2, 128, 128, 3), np.uint8))
+    with pytest.raises(UsageError):
+        fit(np.zeros((2, 12289, 1, 1), np.uint8))
+    with pytest.raises(ValueError, match="two or more"):
+        fit(np.zeros((1, 4, 4, 3), np.uint8))
+    unchecked = inspect.unwrap(fit_zca)
+    with pytest.raises(ValueError, match="float32 images"):
+        unchecked(np.zeros((3, 4, 4, 3), np.float32))
+    with pytest.raises(ValueError, match="expected two or more uint8"):
+        unchecked(np.zeros((3, 48), np.uint8))
+
+
+def test_cache_keeps_one_file_for_each_content(images, zca, fits, tmp_path):
+    assert same(cached_zca(images, "0a", tmp_path), zca)
+    assert same(cached_zca(images, "0a", tmp_path), zca)
+    assert len(fits) == 1
+    other = cached_zca(images[:50], "0b", tmp_path / "deep" / "er")
+    assert len(fits) == 2 and not same(other, zca)
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert files == ["deep/er/zca-0b.safetensors", "zca-0a.safetensors"]
+
+
+def test_default_cache_directory(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    cached_zca(images[:9], "a")
+    assert (tmp_path / ".cache" / "gsdd_jax" / "zca-a.safetensors").is_file()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    cached_zca(images[:9], "b")
+    assert (tmp_path / "xdg" / "gsdd_jax" / "zca-b.safetensors").is_file()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def garbage(path):
+    path.write_bytes(b"\xff" * 5000)
+
+
+def header_only(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: 8 + int.from_bytes(content[:8], "little")])
+
+
+def replace(tensors, metadata):
+    def write(path):
+        path.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+    return write
+
+
+RIGHT = {"gsdd_jax.zca.1": "a"}
+TENSORS = {
+    "mean": np.zeros(SIZE, np.float32),
+    "whitening": np.eye(SIZE, dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        empty,
+        garbage,
+        header_only,
+        replace(TENSORS, None),
+        replace(TENSORS, {"another": "a"}),
+        replace(TENSORS, {"gsdd_jax.zca.1": "b"}),
+        replace({"mean": TENSORS["mean"]}, RIGHT),
+        replace({**TENSORS, "mean": np.zeros(SIZE)}, RIGHT),
+        replace({**TENSORS, "whitening": np.eye(SIZE - 1, dtype=np.float32)}, RIGHT),
+        replace({k: v[..., :12] for k, v in TENSORS.items()}, RIGHT),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_replaced(images, fits, tmp_path, damage):
+    images = images[:20]
+    path = tmp_path / "zca-a.safetensors"
+    expected = cached_zca(images, "a", tmp_path)
+    content = path.read_bytes()
+    damage(path)
+    assert same(cached_zca(images, "a", tmp_path), expected)
+    assert len(fits) == 2 and path.read_bytes() == content
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_intact_file_is_what_is_returned(images, fits, tmp_path):
+    replace(TENSORS, RIGHT)(tmp_path / "zca-a.safetensors")
+    assert same(cached_zca(images, "a", tmp_path), ZCA(*map(jnp.asarray, TENSORS.values())))
+    assert not fits
+
+
+def test_file_layout(images, zca, tmp_path):
+    cached_zca(images, "a", tmp_path)
+    content = (tmp_path / "zca-a.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert header["__metadata__"] == RIGHT
+    begin, end = header["mean"]["data_offsets"]
+    data = content[8 + int.from_bytes(content[:8], "little") :]
+    np.testing.assert_array_equal(np.frombuffer(data[begin:end], "<f4"), zca.mean)
+
+
+def test_without_a_writable_cache_nothing_is_kept(images, zca, fits, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for _ in range(2):
+        assert same(cached_zca(images, "a", tmp_path / "file" / "sub"), zca)
+    assert len(fits) == 2
+    (tmp_path / "zca-a.safetensors").mkdir()  # a directory of the file's name
+    assert same(cached_zca(images, "a", tmp_path), zca)
+    assert sorted(os.listdir(tmp_path)) == ["file", "zca-a.safetensors"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_nothing_behind(images, zca, tmp_path, monkeypatch, failing):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, failing, full)
+    assert same(cached_zca(images, "a", tmp_path), zca)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("fingerprint", ["", "../up", "a/b", "é", "a\n"])
+def test_fingerprint_is_part_of_a_file_name(images, tmp_path, fingerprint):
+    with pytest.raises(ValueError, match="fingerprint"):
+        cached_zca(images, fingerprint, tmp_path)
