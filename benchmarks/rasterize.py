@@ -73,7 +73,7 @@ def timed(name: str, parameters: tuple, size: int, backend: str):
         function = jax.jit(render)
     else:
         cotangent = jax.random.normal(jax.random.key(1), render(*parameters).shape)
-        function = jax.jit(lambda *p: jax.vjp(render, *p)[1](cotangent) + (render(*p),))
+        function = jax.jit(lambda *p: (*jax.vjp(render, *p)[1](cotangent), render(*p)))
     jax.block_until_ready(function(*parameters))
     return lambda: jax.block_until_ready(function(*parameters))
 

@@ -1,4 +1,4 @@
-"""The distilled set as a file: parameters, labels, learning rate and provenance, nothing pickled."""
+"""A distilled set as a file: parameters, labels, learning rate, provenance; nothing pickled."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DistilledSet:
 
     parameterization: Parameterization
     params: Params
-    labels: Int[np.ndarray, "m"]
+    labels: Int[np.ndarray, m]
     learning_rate: float
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -97,6 +97,4 @@ def load(path: str | os.PathLike) -> DistilledSet:
         params = parameterization.from_arrays(arrays)
     except KeyError as error:
         raise UsageError(f"{path}: the array {error} is missing from this distilled set") from None
-    return DistilledSet(
-        parameterization, params, labels, learning_rate, header["provenance"]
-    )
+    return DistilledSet(parameterization, params, labels, learning_rate, header["provenance"])

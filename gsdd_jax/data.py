@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import shlex
-import tempfile
 
 import numpy as np
 import PIL
@@ -22,7 +21,9 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from gsdd_jax import files
 from gsdd_jax.errors import UsageError
+from gsdd_jax.files import write_atomically
 
 # tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
 # never touches a data set.
@@ -141,8 +142,7 @@ def load(
         )
 
     if cache_dir is None:
-        xdg = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        cache_dir = pathlib.Path(xdg, "gsdd_jax")
+        cache_dir = files.cache_dir()
     folder = pathlib.Path(cache_dir).expanduser() / "datasets"
     folder /= f"{base}-{_cache_key(builder, subset, resolution)}"
     cached = _read_cache(folder)
@@ -433,20 +433,7 @@ def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray], info: dict
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
-            _replace(folder / f"{name}.npy", lambda file, array=array: np.save(file, array))
-        _replace(folder / "info.json", lambda file: file.write(json.dumps(info).encode()))
+            write_atomically(folder / f"{name}.npy", lambda file, array=array: np.save(file, array))
+        write_atomically(folder / "info.json", lambda file: file.write(json.dumps(info).encode()))
     except OSError as error:
         logging.warning("Decoded images are not cached: %s", error)
-
-
-def _replace(path: pathlib.Path, write) -> None:
-    """Write a file so that, whenever the process dies, `path` is the old file or the whole new."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
-        try:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

@@ -52,8 +52,7 @@ class GaussianImages:
             raise ValueError("height, width: these Gaussians have no native resolution; give both")
         scale_x, scale_y = width / (self.width or width), height / (self.height or height)
         means, cholesky, colors, opacities = (
-            p.astype(jnp.float32)
-            for p in (self.means, self.cholesky, self.colors, self.opacities)
+            p.astype(jnp.float32) for p in (self.means, self.cholesky, self.colors, self.opacities)
         )
         if (scale_x, scale_y) != (1, 1):
             half = jnp.array([0.5, 0.0, 0.5])

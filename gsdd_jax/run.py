@@ -1,4 +1,4 @@
-"""One experiment from real images to `result.json`: fit, distil, evaluate, resuming at any point."""
+"""An experiment from real images to `result.json`: fit, distil, evaluate; resumes at any point."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.report import Reporter
 
 # What may differ between a run and its continuation, because the result does not depend on it.
-OPERATIONAL = ("data.dir", "distill.steps_per_call", "distill.checkpoint_every")
+OPERATIONAL = {"data.dir": "", "distill.steps_per_call": 1, "distill.checkpoint_every": 1}
 FIT_STEPS_PER_CALL = 500
 
 
@@ -63,7 +63,7 @@ def distill_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]
 def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Only the first part of `distill_to`: the images that distillation starts from.
 
-    Leaves `fitted.safetensors`, `fit.json` and a contact sheet in `workdir`; raises as `distill_to`.
+    Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
     workdir = prepare_workdir(workdir, config)
     parts = experiment.build(config)
@@ -103,7 +103,7 @@ def evaluate_file(
     """
     distilled = artifact.load(path)
     try:
-        config = ConfigDict(distilled.provenance["config"])
+        config = _unflat(OPERATIONAL | distilled.provenance["config"])
         fingerprint = distilled.provenance["data"]["fingerprint"]
     except (KeyError, TypeError):
         raise UsageError(f"{path}: its provenance names no config and no data set") from None
@@ -161,6 +161,17 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _unflat(flat: Mapping[str, Any]) -> ConfigDict:
+    config = ConfigDict()
+    for name, value in flat.items():
+        *parents, last = name.split(".")
+        node = config
+        for parent in parents:
+            node = node.setdefault(parent, ConfigDict())
+        node[last] = value
+    return config
+
+
 def _fit(
     config: ConfigDict, parts: Experiment, workdir: pathlib.Path, reporter: Reporter
 ) -> Params:
@@ -183,7 +194,9 @@ def _fit(
             state, errors = fit.run(parameterization, state, images, rate, count)
             error = float(errors.mean())
             if not math.isfinite(error):
-                raise NotFiniteError(f"fit: the error is {error} by step {done + count} ({workdir})")
+                raise NotFiniteError(
+                    f"fit: the error is {error} by step {done + count} ({workdir})"
+                )
             done += count
             checkpoints.save(done, state)
             reporter.scalars(done, {"fit/psnr": -10 * math.log10(max(error, 1e-12))})
@@ -289,7 +302,7 @@ def _finish(config, parts, fitted, state, workdir, reporter) -> dict[str, Any]:
     return result
 
 
-def summary(name: str, accuracies: Float[np.ndarray, "s"]) -> dict[str, Any]:
+def summary(name: str, accuracies: Float[np.ndarray, s]) -> dict[str, Any]:
     """Mean, standard deviation (of a sample) and each network's accuracy, in percent."""
     return {
         f"{name}_accuracy": float(np.mean(accuracies)),
@@ -298,13 +311,13 @@ def summary(name: str, accuracies: Float[np.ndarray, "s"]) -> dict[str, Any]:
     }
 
 
-def distilled_set(
-    config: ConfigDict, parts: Experiment, params: Params, step: int
-) -> DistilledSet:
+def distilled_set(config: ConfigDict, parts: Experiment, params: Params, step: int) -> DistilledSet:
     """`params` as they are stored, so what is evaluated is what a file holds."""
     parameterization = parts.problem.parameterization
+    settings = _flat(json.loads(config.to_json()))
     provenance = {
-        "config": json.loads(config.to_json()),
+        # How it was run is left out: it does not change what was made.
+        "config": {name: value for name, value in settings.items() if name not in OPERATIONAL},
         "data": {"name": parts.dataset.name, "fingerprint": parts.dataset.fingerprint},
         "step": step,
         "versions": {
@@ -329,7 +342,7 @@ def _version(package: str) -> str:
 
 def evaluate_set(
     config: ConfigDict, parts: Experiment, distilled: DistilledSet, name: str, reporter: Reporter
-) -> Float[np.ndarray, "s"]:
+) -> Float[np.ndarray, s]:
     """Test accuracies of fresh networks trained on `distilled`, in percent."""
     images = parts.transform(distilled.images())[None]
     return _train_and_test(
@@ -345,7 +358,7 @@ def evaluate_random_real(
     per_class: int,
     name: str,
     reporter: Reporter,
-) -> Float[np.ndarray, "s"]:
+) -> Float[np.ndarray, s]:
     """As `evaluate_set` on random real images, others for every network.
 
     They get as many steps of SGD as the distilled set gets, so that a small set is not at a
@@ -390,14 +403,14 @@ def _show(distilled: DistilledSet, workdir: pathlib.Path, reporter: Reporter) ->
     reporter.image(distilled.provenance["step"], "distilled", sheet)
 
 
-def _record(workdir: pathlib.Path, name: str, accuracies: Float[np.ndarray, "s"]) -> None:
+def _record(workdir: pathlib.Path, name: str, accuracies: Float[np.ndarray, s]) -> None:
     path = workdir / "evaluations.json"
     records = json.loads(path.read_text()) if path.exists() else {}
     records[name] = [float(a) for a in accuracies]
     write_atomically(path, (json.dumps(records, indent=2) + "\n").encode())
 
 
-def _recorded(workdir: pathlib.Path, name: str) -> Float[np.ndarray, "s"] | None:
+def _recorded(workdir: pathlib.Path, name: str) -> Float[np.ndarray, s] | None:
     path = workdir / "evaluations.json"
     records = json.loads(path.read_text()) if path.exists() else {}
     return np.asarray(records[name]) if name in records else None

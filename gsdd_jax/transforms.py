@@ -8,7 +8,6 @@ import dataclasses
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ import safetensors.numpy
 from absl import logging
 from jaxtyping import Array, Float, UInt8
 
+from gsdd_jax import files
 from gsdd_jax.errors import UsageError
+from gsdd_jax.files import write_atomically
 
 ZCA_EPSILON = 0.1
 MAX_ZCA_SIZE = 12288
@@ -145,8 +146,7 @@ def cached_zca(
             "'.', '_' and '-'; pass a hexadecimal digest"
         )
     if cache_dir is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        cache_dir = Path(base) / "gsdd_jax"
+        cache_dir = files.cache_dir()
     path = Path(cache_dir) / f"zca-{fingerprint}.safetensors"
     zca = _read(path, fingerprint, size)
     if zca is None:
@@ -191,15 +191,4 @@ def _read(path, fingerprint, size):
 def _write(path, fingerprint, zca):
     tensors = {"mean": np.asarray(zca.mean), "whitening": np.asarray(zca.whitening)}
     content = safetensors.numpy.save(tensors, {_FORMAT: fingerprint})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Other processes may read or write the same file: it appears whole or not at all.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, content)

@@ -1,6 +1,6 @@
 """Runs a benchmark and prints its table.
 
-    python -m launch.benchmark rasterize
+python -m launch.benchmark rasterize
 """
 
 import importlib

@@ -12,16 +12,15 @@ from ml_collections import config_flags
 from launch import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where results and checkpoints go.", required=True
-)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go.", required=True)
 
 
 def main() -> None:
     from gsdd_jax.run import distill_to  # after the flags, so that a wrong one answers at once
 
     result = distill_to(CONFIG.value, WORKDIR.value)
-    print("test accuracy:  " + "   ".join(map(lambda arm: cli.accuracy(arm, result), ("distilled", "fitted", "random_real"))))
+    arms = (cli.accuracy(arm, result) for arm in ("distilled", "fitted", "random_real"))
+    print("test accuracy:  " + "   ".join(arms))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fits the parameterization of a config to real images, without distilling.
 
-    python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
+python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
 """
 
 from absl import flags

@@ -21,7 +21,8 @@ from gsdd_jax.files import write_atomically
 def some_set(name="gaussian", **options):
     kind = parameterizations.build(name, (8, 8, 3), ipc=1, gpc=4, **options)
     params = kind.init(
-        jax.random.key(1), jax.random.uniform(jax.random.key(0), (2 * kind.images_per_class, 8, 8, 3))
+        jax.random.key(1),
+        jax.random.uniform(jax.random.key(0), (2 * kind.images_per_class, 8, 8, 3)),
     )
     params = kind.from_arrays(kind.to_arrays(params))
     labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)

@@ -1,4 +1,4 @@
-"""The CUDA kernels compile for every supported chip, wherever nvcc is found, and keep to registers."""
+"""The CUDA kernels compile for every supported chip, where nvcc is found, without spills."""
 
 import pathlib
 import re

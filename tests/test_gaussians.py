@@ -55,7 +55,9 @@ def test_boundary_loss_and_clipping():
     assert float(slope[0, 1]) == pytest.approx(2 * 0.5 / (1 - 0.25) / 6, rel=1e-5)
     assert slope[1, 1] == 0  # beyond the clamp
     g = dataclasses.replace(some(1, 3), means=jnp.asarray(u, jnp.float32)[None])
-    np.testing.assert_allclose(gaussians.clip_means(g).means[0, 1:], [[-0.9, 0.999], [-0.999, 0.999]])
+    np.testing.assert_allclose(
+        gaussians.clip_means(g).means[0, 1:], [[-0.9, 0.999], [-0.999, 0.999]]
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,9 @@ def dense(parameters, height, width, *, side=2, prefilter=True, cotangent=None, 
         d = np.stack([x, y], -1) - size * (mean + 1) / 2
         base = np.exp(-0.5 * np.einsum("...i,ij,...j->...", d, inverse, d))
         weight = opacity * base
-        near |= (
-            (np.abs(weight / cut - 1) < 2e-5) | (np.abs(weight - 1) < 2e-5)
-        ).reshape(near.shape)
+        near |= ((np.abs(weight / cut - 1) < 2e-5) | (np.abs(weight - 1) < 2e-5)).reshape(
+            near.shape
+        )
         counts = weight >= cut
         clipped = weight > 1
         used = np.where(counts, np.minimum(weight, 1), 0)
@@ -83,8 +83,9 @@ def random_gaussians(seed, count, channels):
     rng = np.random.default_rng(seed)
     cholesky = rng.normal(size=(count, 3)) * rng.choice([0.3, 2.0, 8.0], size=(count, 1)) - 0.5
     thin = rng.random((count, 3)) < 0.15
-    cholesky = np.where(thin, np.array([-0.5, 0, -0.5]) + rng.normal(size=(count, 3)) * 1e-3,
-                        cholesky)
+    cholesky = np.where(
+        thin, np.array([-0.5, 0, -0.5]) + rng.normal(size=(count, 3)) * 1e-3, cholesky
+    )
     means = rng.uniform(-1.3, 1.3, (count, 2))
     means = np.where(rng.random((count, 2)) < 0.1, np.sign(means), means)
     arrays = means, cholesky, rng.normal(size=(count, channels)), rng.uniform(-1, 3, count)
@@ -179,7 +180,7 @@ def test_reference_matches_float64():
 
 
 def test_nothing_is_culled_early_and_min_weight_zero_reaches_everywhere():
-    # One wide Gaussian of opacity 3: at sigma = ln(3 * 255) the distance is 3.6 standard deviations.
+    # One wide Gaussian of opacity 3: sigma = ln(3 * 255) is 3.6 standard deviations away.
     one = ([[0.0, 0.0]], [[9.5, 0.0, 9.5]], [[1.0]], [3.0])
     parameters = [jnp.array(p, jnp.float32) for p in one]
     at = lambda r, **more: float(
@@ -313,7 +314,9 @@ def test_without_a_build_auto_is_the_reference(monkeypatch):
     monkeypatch.setattr(native, "PLATFORMS", ())
     parameters = random_gaussians(4, 5, 3)
     jax.clear_caches()
-    text = jax.jit(lambda *p: gsdd_jax.rasterize(*p, height=5, width=5)).lower(*parameters).as_text()
+    text = (
+        jax.jit(lambda *p: gsdd_jax.rasterize(*p, height=5, width=5)).lower(*parameters).as_text()
+    )
     assert "gsdd_rasterize" not in text
     np.testing.assert_allclose(
         images(parameters, height=5, width=5),

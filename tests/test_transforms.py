@@ -124,15 +124,17 @@ def test_every_image_counts_once(num):
     np.testing.assert_allclose(square, expected, atol=2e-5)
 
 
-def test_extreme_bytes_are_summed_exactly():
-    """All-black and all-white halves give the largest sums of products there are."""
-    images = np.zeros((2048, 2, 1, 1), np.uint8)
-    images[1024:, 0] = 255
-    images[::2, 1] = 255
-    zca = fit_zca(images)
-    variance = 0.25 * 2048 / 2047
-    np.testing.assert_allclose(zca.mean, [0.5, 0.5], rtol=1e-7)
-    np.testing.assert_allclose(zca.whitening, np.eye(2) / np.sqrt(variance + 0.1), atol=1e-7)
+def test_covariance_is_summed_in_whole_numbers(monkeypatch):
+    """Black images with a few bytes of 1: float32 could not hold longer sums of products."""
+    pixels = np.random.default_rng(0).integers(0, 2, (8192, 6))
+    seen, eigh = [], np.linalg.eigh
+    monkeypatch.setattr(
+        np.linalg, "eigh", lambda matrix: seen.append(matrix.copy()) or eigh(matrix)
+    )
+    fit_zca(pixels.astype(np.uint8).reshape(-1, 2, 1, 3))
+    total = pixels.sum(axis=0)
+    exact = (8192 * pixels.T @ pixels - np.outer(total, total)) / (8192 * 8191 * 255**2)
+    np.testing.assert_allclose(seen[0], exact, rtol=1e-11, atol=1e-11 * exact.max())
 
 
 def test_fit_does_not_depend_on_the_order_of_the_images(images, zca):

@@ -1,0 +1,165 @@
+"""2-D convolution with derivatives of every order that are themselves fast convolutions.
+
+A convolution is linear in the image and in the kernel, so its two gradients and theirs in turn
+are only three maps: the convolution, the image gradient and the kernel gradient. Each is given
+with the other two as its derivative, and each has one implementation for a CPU and one for the
+rest; which is used is decided when the program is compiled for its device.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import sequential_vmap
+from jaxtyping import Array, Float
+
+from gsdd_jax.networks import winograd
+
+Method = Literal["auto", "lax"]
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: int
+    padding: int
+    precision: lax.Precision | None
+
+
+def _lax(geometry: _Geometry, x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (geometry.stride,) * 2,
+        ((geometry.padding,) * 2,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=geometry.precision,
+    )
+
+
+def _lax_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
+    image = jax.ShapeDtypeStruct((g.shape[0], *geometry.image, kernel.shape[2]), g.dtype)
+    return jax.linear_transpose(lambda x: _lax(geometry, x, kernel), image)(g)[0]
+
+
+def _lax_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
+    kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[-1], g.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda k: _lax(geometry, x, k), kernel)(g)[0]
+
+
+def _patches_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
+    """For few input channels: one matrix product with the image's patches."""
+    kernel_h, kernel_w = geometry.kernel
+    h, w = g.shape[1:3]
+    pad = (geometry.padding,) * 2
+    padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+    patches = [padded[:, i : i + h, j : j + w] for i in range(kernel_h) for j in range(kernel_w)]
+    patches = jnp.concatenate(patches, axis=-1).reshape(-1, kernel_h * kernel_w * x.shape[-1])
+    return (patches.T @ g.reshape(-1, g.shape[-1])).reshape(
+        kernel_h, kernel_w, x.shape[-1], g.shape[-1]
+    )
+
+
+def _uses_winograd(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> bool:
+    return (
+        (geometry.stride, geometry.padding) == (1, 1)
+        and jnp.finfo(dtype).bits >= 32  # the transforms would lose what bfloat16 has
+        and winograd.applies((1, *geometry.image, channels[0]), (*geometry.kernel, *channels))
+    )
+
+
+def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
+    if _uses_winograd(geometry, x.dtype, kernel.shape[2:]):
+        return winograd.forward(x, kernel)
+    return _lax(geometry, x, kernel)
+
+
+def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
+    if _uses_winograd(geometry, g.dtype, kernel.shape[2:]):
+        return winograd.forward(g, kernel[::-1, ::-1].swapaxes(2, 3))
+    return _lax_image_gradient(geometry, g, kernel)
+
+
+def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
+    if _uses_winograd(geometry, x.dtype, (x.shape[-1], g.shape[-1])):
+        return winograd.weight_gradient(x, g)
+    if geometry.stride == 1 and x.shape[-1] < 16:
+        return _patches_kernel_gradient(geometry, x, g)
+    return _lax_kernel_gradient(geometry, x, g)
+
+
+def _by_platform(cpu: Callable, default: Callable) -> Callable:
+    def function(geometry: _Geometry, *operands: Array) -> Array:
+        # Several networks at once would make XLA's CPU backend run grouped convolutions and batched
+        # matrix products, both slower than one network after the other.
+        return lax.platform_dependent(
+            *operands,
+            cpu=sequential_vmap(functools.partial(cpu, geometry)),
+            default=functools.partial(default, geometry),
+        )
+
+    return jax.custom_vjp(function, nondiff_argnums=(0,))
+
+
+_forward = _by_platform(_cpu, _lax)
+_image_gradient = _by_platform(_cpu_image_gradient, _lax_image_gradient)
+_kernel_gradient = _by_platform(_cpu_kernel_gradient, _lax_kernel_gradient)
+
+_forward.defvjp(
+    lambda geometry, x, kernel: (_forward(geometry, x, kernel), (x, kernel)),
+    lambda geometry, saved, g: (
+        _image_gradient(geometry, g, saved[1]),
+        _kernel_gradient(geometry, saved[0], g),
+    ),
+)
+_image_gradient.defvjp(
+    lambda geometry, g, kernel: (_image_gradient(geometry, g, kernel), (g, kernel)),
+    lambda geometry, saved, dx: (
+        _forward(geometry, dx, saved[1]),
+        _kernel_gradient(geometry, dx, saved[0]),
+    ),
+)
+_kernel_gradient.defvjp(
+    lambda geometry, x, g: (_kernel_gradient(geometry, x, g), (x, g)),
+    lambda geometry, saved, dk: (
+        _image_gradient(geometry, saved[1], dk),
+        _forward(geometry, saved[0], dk),
+    ),
+)
+
+
+def conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c o"],
+    *,
+    stride: int = 1,
+    padding: int = 1,
+    method: Method = "auto",
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b oh ow o"]:
+    """Convolves images with a kernel (a cross-correlation, as in every deep-learning library).
+
+    Args:
+        x: images, channels last.
+        kernel: height, width, input channels, output channels.
+        stride: in pixels, the same both ways.
+        padding: zeros added on every side, in pixels.
+        method: "auto" is the fastest form for the device the program is compiled for, with
+            reverse-mode derivatives of any order; "lax" is `jax.lax.conv_general_dilated`, which has
+            forward-mode derivatives too.
+        precision: of the products, where the device has a choice.
+
+    Raises:
+        ValueError: if the dtypes differ.
+    """
+    if x.dtype != kernel.dtype:
+        raise ValueError(
+            f"images are {x.dtype} but the kernel is {kernel.dtype}; cast one to the other"
+        )
+    geometry = _Geometry(x.shape[1:3], kernel.shape[:2], stride, padding, precision)
+    return (_lax if method == "lax" else _forward)(geometry, x, kernel)

@@ -1,0 +1,160 @@
+"""Training of evaluation networks against a plain loop, with networks small enough to follow."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gsdd_jax import evaluate, networks
+from gsdd_jax.evaluate import Schedule
+
+SHAPE = (8, 8, 3)
+
+
+def network(width=4):
+    return networks.build(
+        "convnet", image_shape=SHAPE, num_classes=3, width=width, depth=2, precision="float32"
+    )
+
+
+def some_images(count, seed=0):
+    return jax.random.uniform(jax.random.key(seed), (count, *SHAPE))
+
+
+def plain_training(net, params, images, labels, epochs, learning_rate):
+    """Full-batch SGD as the protocol words it: momentum 0.9, decay 5e-4, x 0.1 at the half."""
+
+    def loss(params):
+        logits = net.apply(params, images)
+        shifted = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        return -shifted[jnp.arange(len(labels)), labels].mean()
+
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    for epoch in range(epochs):
+        if epoch == epochs // 2:
+            learning_rate *= 0.1
+            velocity = jax.tree.map(jnp.zeros_like, params)
+        gradient = jax.grad(loss)(params)
+        velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, gradient, params)
+        params = jax.tree.map(lambda p, v: p - learning_rate * v, params, velocity)  # noqa: B023
+    return params
+
+
+def test_training_is_the_protocol():
+    net, images = network(), some_images(6)
+    labels = jnp.array([0, 1, 2, 0, 1, 2])
+    schedule = Schedule(epochs=7, batch_size=256, strategy="")
+    key = jax.random.key(3)
+    trained = evaluate.train(
+        net, schedule, key, images[None], labels, learning_rate=0.05, num_students=2,
+        epochs_per_call=3,
+    )  # fmt: skip
+    starts = jax.random.split(jax.random.split(key)[0], 2)
+    for i in range(2):
+        expected = plain_training(net, net.init(starts[i]), images, labels, 7, 0.05)
+        jax.tree.map(
+            lambda a, e, i=i: np.testing.assert_allclose(a[i], e, rtol=1e-3, atol=2e-5),
+            trained,
+            expected,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Counter:
+    """A network whose parameters count how often it saw each of 7 images."""
+
+    def init(self, key):
+        del key
+        return {"seen": jnp.zeros(7)}
+
+    def apply(self, params, images):
+        # d(loss)/d(seen) of a batch with labels 0 and two equal logits is -1/2 x the mean one-hot.
+        value = images.reshape(len(images), -1)[:, :7] @ params["seen"]
+        return jnp.stack([value, jax.lax.stop_gradient(value)], -1)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 7, 10])
+def test_every_epoch_sees_every_image_once(batch_size):
+    images = jnp.zeros((7, 2, 2, 3)).reshape(7, 12).at[:, :7].set(jnp.eye(7))
+    images = images.reshape(7, 2, 2, 3)
+    schedule = Schedule(
+        epochs=4, batch_size=batch_size, strategy="", momentum=0.0, weight_decay=0.0
+    )
+    trained = evaluate.train(
+        Counter(), schedule, jax.random.key(0), images[None], jnp.zeros(7, jnp.int32),
+        learning_rate=1.0, num_students=3,
+    )["seen"]  # fmt: skip
+    size, rest = min(batch_size, 7), 7 % min(batch_size, 7)
+    # Two epochs at 1 and two at 0.1; an image in a smaller last batch weighs more.
+    low, high = 2.2 * 0.5 / size, 2.2 * 0.5 / (rest or size)
+    assert (trained >= low - 1e-6).all()
+    assert (trained <= high + 1e-6).all()
+    if rest == 0:
+        np.testing.assert_allclose(trained, low, rtol=1e-5)
+    else:  # each epoch's mean gradient mass is one per batch
+        np.testing.assert_allclose(trained.sum(1), 2.2 * 0.5 * -(-7 // size), rtol=1e-5)
+
+
+def test_students_differ_and_may_have_sets_of_their_own():
+    net, images = network(), some_images(4)
+    labels = jnp.array([0, 1, 2, 0])
+    arguments = dict(learning_rate=0.05, num_students=2)
+    schedule = Schedule(epochs=3, strategy="")
+    key = jax.random.key(0)
+    shared = evaluate.train(net, schedule, key, images[None], labels, **arguments)
+    leaf = lambda params: np.asarray(jax.tree.leaves(params)[0])
+    assert (leaf(shared)[0] != leaf(shared)[1]).any()
+    other = jnp.stack([images, some_images(4, seed=1)])
+    own = evaluate.train(net, schedule, key, other, labels, **arguments)
+    np.testing.assert_array_equal(leaf(own)[0], leaf(shared)[0])
+    assert (leaf(own)[1] != leaf(shared)[1]).any()
+
+
+def test_same_key_same_bits_however_the_epochs_are_grouped():
+    net, images = network(), some_images(5)
+    labels = jnp.array([0, 1, 2, 0, 1])
+    train = lambda seed, group: jax.tree.leaves(
+        evaluate.train(
+            net, Schedule(epochs=6, batch_size=2), jax.random.key(seed), images[None], labels,
+            learning_rate=0.05, num_students=2, epochs_per_call=group,
+        )
+    )  # fmt: skip
+    for a, b in zip(train(0, 6), train(0, 2), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(train(0, 6), train(1, 6), strict=True))
+
+
+def test_adam_follows_a_cosine():
+    """The step size of Adam's first steps on a constant gradient is the schedule itself."""
+    schedule = Schedule(optimizer="adam", epochs=5, batch_size=4)
+    optimizer = schedule.transformation(0.1, num_images=8)  # 2 batches an epoch: 10 steps
+    state, gradient = optimizer.init(jnp.zeros(1)), jnp.ones(1)
+    for step in range(10):
+        update, state = optimizer.update(gradient, state)
+        expected = -0.1 * 0.5 * (1 + np.cos(np.pi * step / 10))
+        np.testing.assert_allclose(update, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_accuracy_counts_every_image_once():
+    net = network()
+    params = jax.vmap(net.init)(jax.random.split(jax.random.key(0), 2))
+    images = np.random.default_rng(0).integers(0, 256, (13, *SHAPE), np.uint8)
+    labels = np.arange(13, dtype=np.int32) % 3
+    transform = jax.tree_util.Partial(lambda x: 2 * x - 1)
+    actual = evaluate.accuracy(
+        net, params, jnp.asarray(images), jnp.asarray(labels), transform, batch_size=5
+    )
+    for i in range(2):
+        one = jax.tree.map(lambda p, i=i: p[i], params)
+        logits = [np.asarray(net.apply(one, 2 * image[None] / 255.0 - 1))[0] for image in images]
+        correct = np.mean(np.argmax(logits, -1) == labels)
+        assert float(actual[i]) == pytest.approx(100 * correct)
+
+
+def test_baselines_get_at_least_as_many_steps():
+    schedule = Schedule(epochs=100, batch_size=256)
+    assert schedule.num_steps(300) == 200
+    assert schedule.with_steps(200, 10).num_steps(10) == 200
+    assert schedule.with_steps(201, 300).num_steps(300) >= 201

@@ -1,0 +1,197 @@
+"""The commands, as a user runs them: results, resuming after SIGKILL, and one line when wrong."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gsdd_jax
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = [
+    "--config=configs/demo.py",
+    "--config.data.resolution=16",
+    "--config.network.width=4",
+    "--config.network.depth=2",
+    "--config.budget.gpc=6",
+    "--config.init.num_steps=40",
+    "--config.matching.batch_real=8",
+    "--config.distill.num_steps=30",
+    "--config.distill.steps_per_call=2",
+    "--config.distill.checkpoint_every=4",
+    "--config.distill.eval_every=20",
+    "--config.evaluate.num_networks=2",
+    "--config.evaluate.epochs=3",
+]
+
+
+def start(module, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{module}", *map(str, arguments)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+def run(module, *arguments):
+    process = start(module, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole tiny run."""
+    workdir = tmp_path_factory.mktemp("run")
+    status, out, err = run("distill", *TINY, f"--workdir={workdir}")
+    assert status == 0, err
+    return workdir, out
+
+
+def test_distill_leaves_everything(finished):
+    workdir, out = finished
+    result = json.loads((workdir / "result.json").read_text())
+    for arm in ("distilled", "fitted", "random_real"):
+        accuracies = result[f"{arm}_accuracies"]
+        assert len(accuracies) == 2
+        assert result[f"{arm}_accuracy"] == pytest.approx(np.mean(accuracies))
+        assert result[f"{arm}_std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert 0 <= result[f"{arm}_accuracy"] <= 100
+    last = out.strip().splitlines()[-1]
+    assert last.startswith("test accuracy:  distilled ")
+    assert last.count("±") == 3
+    distilled = gsdd_jax.load(workdir / "distilled.safetensors")
+    assert distilled.images().shape == (60, 16, 16, 3)
+    np.testing.assert_array_equal(distilled.labels, np.repeat(np.arange(10), 6))
+    assert distilled.num_bytes == 10 * result["bytes_per_class"] <= 10 * 4 * 16 * 16 * 3
+    assert np.isfinite(distilled.images()).all()
+    assert Image.open(workdir / "contact_sheet.png").size == (2 * (6 * 17 - 1), 2 * (10 * 17 - 1))
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert "step 20" in json.loads((workdir / "evaluations.json").read_text())
+    assert "distill 30/30" in out
+
+
+def test_started_again_it_is_done_at_once(finished):
+    workdir, _ = finished
+    before = (workdir / "distilled.safetensors").read_bytes()
+    status, out, err = run("distill", *TINY, f"--workdir={workdir}")
+    assert status == 0, err
+    assert out.strip().splitlines()[-1].startswith("test accuracy:  distilled ")
+    assert "evaluate distilled" not in out
+    assert (workdir / "distilled.safetensors").read_bytes() == before
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(finished, tmp_path):
+    """SIGKILL after random delays, then the rest; other call sizes change nothing either."""
+    workdir, _ = finished
+    rng = random.Random(0)
+    command = [*TINY, "--config.distill.steps_per_call=3", f"--workdir={tmp_path / 'run'}"]
+    for _ in range(5):
+        process = start("distill", *command)
+        time.sleep(rng.uniform(4, 12))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    status, _, err = run("distill", *command)
+    assert status == 0, err
+    for name in ("distilled.safetensors", "evaluations.json", "result.json", "contact_sheet.png"):
+        expected, actual = ((d / name).read_bytes() for d in (workdir, tmp_path / "run"))
+        assert actual == expected, name
+
+
+def test_another_seed_gives_another_set(finished, tmp_path):
+    workdir, _ = finished
+    short = [*TINY, "--config.seed=1", f"--workdir={tmp_path / 'run'}"]
+    status, _, err = run("distill", *short, "--config.distill.eval_every=0")
+    assert status == 0, err
+    a, b = (gsdd_jax.load(d / "distilled.safetensors") for d in (workdir, tmp_path / "run"))
+    assert (a.images() != b.images()).any()
+
+
+def test_evaluate_reads_the_file(finished, tmp_path):
+    workdir, _ = finished
+    status, out, err = run(
+        "evaluate", f"--distilled={workdir}/distilled.safetensors", f"--result={tmp_path}/r.json"
+    )
+    assert status == 0, err
+    assert "test accuracy (convnet):  distilled " in out
+    written = json.loads((tmp_path / "r.json").read_text())
+    result = json.loads((workdir / "result.json").read_text())
+    # The same seed, schedule and set: the same numbers that distill itself reported.
+    assert written["distilled_accuracies"] == result["distilled_accuracies"]
+    assert written["random_real_accuracies"] == result["random_real_accuracies"]
+
+
+def test_fit_writes_the_start_of_a_distillation(tmp_path):
+    status, out, err = run("fit", *TINY, f"--workdir={tmp_path}/fit")
+    assert status == 0, err
+    assert "60 images" in out
+    assert gsdd_jax.load(tmp_path / "fit" / "fitted.safetensors").images().shape == (60, 16, 16, 3)
+
+
+WRONG = [
+    (["--config.distill.num_stepz=3"], "num_stepz"),
+    (["--config.distill.num_steps=many"], "num_steps"),
+    (["--config=configs/none.py"], "configs/none.py"),
+    (["--config.budget.gpc=5000"], "5000 Gaussian images a class do not fit"),
+    (["--config.budget.ipc=0"], "expected ipc of at least 1, got 0"),
+    (["--config.data.name=no_such_set"], "no_such_set"),
+    (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
+    (["--config.network.name=perceptron"], "perceptron"),
+    (["--config.matching.name=magic"], "config.matching.name: expected dm"),
+    (["--config.matching.batch_real=301"], "config.matching.batch_real: expected 1 to 300"),
+    (["--config.matching.strategy=color_blur"], "blur"),
+    (["--config.evaluate.num_networks=0"], "config.evaluate.num_networks: expected at least 1"),
+    (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a positive"),
+    (["--workdir="], "--workdir: expected a directory"),
+    (["--workdir=/dev/null/run"], "--workdir: cannot write to /dev/null/run"),
+    (["stray"], "unexpected argument 'stray'"),
+    (["--no_such_flag=1"], "no_such_flag"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda v: v[0] if v else "")
+def test_what_is_wrong_is_one_line_and_status_2(arguments, message, tmp_path):
+    workdir = [] if any("--workdir" in a for a in arguments) else [f"--workdir={tmp_path}/run"]
+    status, _, err = run("distill", "--config=configs/demo.py", *workdir, *arguments)
+    assert status == 2, err
+    assert err.startswith("error: "), err
+    assert len(err.strip().splitlines()) == 1, err
+    assert message in err
+
+
+def test_a_work_directory_belongs_to_its_config(finished):
+    workdir, _ = finished
+    status, _, err = run("distill", *TINY, "--config.seed=5", f"--workdir={workdir}")
+    assert status == 2
+    assert "holds a run with config.seed=0, not 5" in err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    status, _, err = run(
+        "distill", *TINY, "--config.distill.learning_rate=1e38", f"--workdir={tmp_path}"
+    )
+    assert status == 2
+    assert "at step" in err
+    assert "last good checkpoint is step" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "distilled.safetensors").exists()
+    kept = [p.name for p in (tmp_path / "checkpoints" / "fit").iterdir()]
+    assert "40" in kept
+
+
+def test_the_other_commands_refuse_what_is_wrong(tmp_path):
+    status, _, err = run("evaluate", f"--distilled={tmp_path}/none.safetensors")
+    assert status == 2
+    assert err.startswith("error: ")
+    assert "no such file" in err
+    status, _, err = run("benchmark", "rasterise")
+    assert status == 2
+    assert "expected one of rasterize" in err

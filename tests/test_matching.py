@@ -1,0 +1,173 @@
+"""Distribution matching and the distillation step, against plain loops."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+from gsdd_jax import augment, distill, matching, networks, parameterizations, transforms
+
+SIZE, CLASSES = 8, 3
+TRANSFORM = transforms.Normalize(jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.3, 0.25]))
+
+
+def real_split(seed=0, counts=(7, 5, 9)):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.full(n, c, np.int32) for c, n in enumerate(counts)])
+    rng.shuffle(labels)
+    return rng.integers(0, 256, (len(labels), SIZE, SIZE, 3), np.uint8), labels
+
+
+def real(seed=0):
+    return matching.real_data(*real_split(seed), CLASSES, TRANSFORM)
+
+
+def problem(**options):
+    network = networks.build(
+        "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
+        precision="float32",
+    )  # fmt: skip
+    settings = dict(network=network, num_classes=CLASSES, batch_real=4) | options
+    return distill.Problem(
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=5),
+        matching.DistributionMatching(**settings),
+        CLASSES,
+        0.01,
+    )
+
+
+def initial(prob, seed=0):
+    shape = (CLASSES * prob.parameterization.images_per_class, SIZE, SIZE, 3)
+    return prob.parameterization.init(jax.random.key(seed), jnp.zeros(shape))
+
+
+def test_real_images_are_drawn_by_class_without_replacement():
+    data, (images, labels) = real(), real_split()
+    seen = set()
+    for seed in range(30):
+        drawn, indices = data.draw(jax.random.key(seed), 4)
+        assert drawn.shape == (CLASSES, 4, SIZE, SIZE, 3)
+        indices = np.asarray(indices)
+        np.testing.assert_array_equal(
+            labels[indices], np.repeat(np.arange(CLASSES), 4).reshape(3, 4)
+        )
+        np.testing.assert_array_equal(drawn, images[indices])
+        assert all(len(set(row)) == 4 for row in indices.tolist())
+        seen.update(indices.ravel().tolist())
+    assert seen == set(range(len(labels)))
+    with pytest.raises(gsdd_jax.UsageError, match="class 1 has no training images"):
+        matching.real_data(images, np.zeros(len(labels), np.int32), 2, TRANSFORM)
+
+
+@pytest.mark.parametrize("batch_syn", [0, 2])
+@pytest.mark.parametrize("class_by_class", [False, True])
+def test_dm_loss_is_the_distance_of_mean_features(batch_syn, class_by_class):
+    prob = problem(batch_syn=batch_syn, class_by_class=class_by_class)
+    params, data, objective = initial(prob), real(), prob.matching
+    images = TRANSFORM(prob.parameterization.render(params))
+    synthetic = matching.Synthetic(
+        CLASSES, 5, prob.labels, lambda i: images if i is None else images[i]
+    )
+    carry = objective.begin(jax.random.key(1), data, None)
+    key = jax.random.key(2)
+    actual = objective.loss(synthetic, {}, carry, jnp.int32(0), key)
+
+    drawn, _ = data.draw(jax.random.split(jax.random.key(1), 3)[2], 4)
+    own = synthetic.draw(key, batch_syn)
+    assert own.shape[:2] == (CLASSES, batch_syn or 5)
+    expected = 0.0
+    for c in range(CLASSES):
+        means = []
+        for batch in (TRANSFORM(drawn[c] / 255.0), own[c]):
+            augmented = augment.augment(carry.augmentation[c], batch, shared=True)
+            features = objective.network.features(carry.network, augmented)
+            means.append(np.asarray(features, np.float64).mean(0))
+        expected += ((means[0] - means[1]) ** 2).sum()
+    assert float(actual) == pytest.approx(expected, rel=1e-4)
+
+
+def test_class_losses_sum_to_the_joint_loss_and_touch_only_their_class():
+    joint, single = problem(), problem(per_class_updates=True)
+    assert (joint.matching.num_updates, single.matching.num_updates) == (1, CLASSES)
+    params, data = initial(joint), real()
+    carry = joint.matching.begin(jax.random.key(1), data, None)
+
+    def loss(objective, params, u):
+        images = TRANSFORM(joint.parameterization.render(params))
+        synthetic = matching.Synthetic(
+            CLASSES, 5, joint.labels, lambda i: images if i is None else images[i]
+        )
+        return objective.loss(synthetic, {}, carry, u, jax.random.key(2))
+
+    whole = jax.grad(lambda p: loss(joint.matching, p, 0))(params)
+    parts = [
+        jax.grad(lambda p, c=c: loss(single.matching, p, jnp.int32(c)))(params)
+        for c in range(CLASSES)
+    ]
+    for c, part in enumerate(parts):
+        others = np.setdiff1d(np.arange(15), np.arange(5 * c, 5 * c + 5))
+        assert not np.asarray(part.colors)[others].any()
+    total = jax.tree.map(lambda *g: sum(g), *parts)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-3, atol=1e-6), total, whole)
+
+
+def test_one_step_is_adam_on_the_gradient_then_a_clip():
+    prob = problem(strategy="")
+    params, data, key = initial(prob), real(), jax.random.key(5)
+    params = dataclasses.replace(params, means=params.means.at[0, 0].set(0.9989))
+    begin_key, update_key = jax.random.split(jax.random.fold_in(key, 0))
+    loss_key, _ = jax.random.split(jax.random.fold_in(update_key, 0))
+    carry = prob.matching.begin(begin_key, data, None)
+
+    def objective(params):
+        images = TRANSFORM(prob.parameterization.render(params))
+        synthetic = matching.Synthetic(CLASSES, 5, prob.labels, lambda i: images)
+        u = np.clip(params.means, -(1 - 1e-6), 1 - 1e-6) if False else params.means
+        boundary = -jnp.log1p(-(u**2)).mean()
+        return prob.matching.loss(synthetic, {}, carry, jnp.int32(0), loss_key) + 0.1 * boundary
+
+    gradient = jax.grad(objective)(params)
+    # Adam's first step with bias correction: -rate * g / (|g| + epsilon).
+    expected = jax.tree.map(lambda p, g: p - 0.01 * g / (jnp.abs(g) + 1e-8), params, gradient)
+    expected = dataclasses.replace(expected, means=jnp.clip(expected.means, -0.999, 0.999))
+    state, losses = distill.run(
+        prob, distill.start(prob, jax.tree.map(jnp.copy, params)), key, data, None, 1
+    )
+    assert losses.shape == (1,)
+    assert int(state.step) == 1
+    strong = jax.tree.map(lambda g: np.abs(g) > 1e-4 * np.abs(g).max(), gradient)
+    for name in ("means", "cholesky", "colors", "opacities"):
+        mask = getattr(strong, name)
+        assert mask.mean() > 0.5
+        np.testing.assert_allclose(
+            np.asarray(getattr(state.params, name))[mask],
+            np.asarray(getattr(expected, name))[mask],
+            atol=2e-4,
+        )
+
+
+@pytest.mark.parametrize("per_class_updates", [False, True])
+def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
+    prob, data = problem(per_class_updates=per_class_updates), real()
+
+    def run(groups, seed=0):
+        state = distill.start(prob, initial(prob))
+        losses = []
+        for count in groups:
+            state, some = distill.run(prob, state, jax.random.key(seed), data, None, count)
+            losses += some.tolist()
+        return losses, np.asarray(state.params.colors).tobytes()
+
+    assert run([6]) == run([1, 2, 3])
+    assert run([6])[1] != run([6], seed=1)[1]
+
+
+def test_matching_brings_the_features_closer():
+    prob, data = problem(batch_real=5, strategy=""), real()
+    state = distill.start(prob, initial(prob))
+    _, first = distill.run(prob, jax.tree.map(jnp.copy, state), jax.random.key(0), data, None, 20)
+    state, losses = distill.run(prob, state, jax.random.key(0), data, None, 150)
+    assert losses[-20:].mean() < 0.5 * first.mean()
