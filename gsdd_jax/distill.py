@@ -93,7 +93,7 @@ def run(
         loss_key, after_key = jax.random.split(jax.random.fold_in(step_key, u))
 
         def objective(params, extra):
-            loss = matching.loss(synthetic(params), extra, shared, u, loss_key)
+            loss = matching.loss(synthetic(params), data, extra, shared, u, loss_key)
             return loss + parameterization.penalty(params), loss
 
         (d_params, d_extra), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
@@ -103,7 +103,7 @@ def run(
         params = parameterization.project(optax.apply_updates(state.params, updates))
         updates, extra_state = extra_optimizer.update(d_extra, state.extra_optimizer, state.extra)
         extra = matching.project_extra(optax.apply_updates(state.extra, updates))
-        shared = matching.after_update(synthetic(params), extra, shared, u, after_key)
+        shared = matching.after_update(synthetic(params), shared, u, after_key)
         return (DistillState(params, optimizer_state, extra, extra_state, state.step), shared), loss
 
     def step(state, feed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,10 @@ class GaussianImages:
     are not checked here because a pytree may hold anything while JAX transforms it.
     """
 
-    means: Array  # [*batch, N, 2]: (u, v) in [-1, 1]
-    cholesky: Array  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, pixels at height x width
-    colors: Array  # [*batch, N, C], unbounded
-    opacities: Array  # [*batch, N], unbounded
+    means: Array | Any  # [*batch, N, 2]: (u, v) in [-1, 1]
+    cholesky: Array | Any  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, pixels at height x width
+    colors: Array | Any  # [*batch, N, C], unbounded
+    opacities: Array | Any  # [*batch, N], unbounded
     # The resolution, in pixels, that `cholesky` is meant for; None: whichever it is rendered at.
     height: int | None = dataclasses.field(default=None, metadata={"static": True})
     width: int | None = dataclasses.field(default=None, metadata={"static": True})

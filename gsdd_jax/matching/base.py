@@ -5,8 +5,8 @@ carries whatever it likes (a network that is trained meanwhile, drawn real image
 
     carry = matching.begin(key, data, feed)
     for u in range(num_updates):
-        loss = matching.loss(synthetic, extra, carry, u, key)     # differentiated, then updated
-        carry = matching.after_update(synthetic, extra, carry, u, key)
+        loss = matching.loss(synthetic, data, extra, carry, u, key)  # differentiated, updated
+        carry = matching.after_update(synthetic, carry, u, key)
 
 An objective sees synthetic images only through `Synthetic`, never how they are stored.
 """
@@ -120,15 +120,19 @@ class Matching(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, synthetic: Synthetic, extra: Any, carry: Any, update: Int[Array, ""],
+        self,
+        synthetic: Synthetic,
+        data: RealData,
+        extra: Any,
+        carry: Any,
+        update: Int[Array, ""],
         key: Key[Array, ""],
-    ) -> Float[Array, ""]:  # fmt: skip
+    ) -> Float[Array, ""]:
         """The objective of one update."""
 
     def after_update(
-        self, synthetic: Synthetic, extra: Any, carry: Any, update: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> Any:  # fmt: skip
-        """What is done between two updates of a step; returns the next `carry`."""
-        del synthetic, extra, update, key
+        self, synthetic: Synthetic, carry: Any, update: Int[Array, ""], key: Key[Array, ""]
+    ) -> Any:
+        """What is done after an update; returns the next `carry`."""
+        del synthetic, update, key
         return carry

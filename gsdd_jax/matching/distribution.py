@@ -61,10 +61,15 @@ class DistributionMatching(Matching):
         return Carry(network, means, augmentation)
 
     def loss(
-        self, synthetic: Synthetic, extra: Any, carry: Carry, update: Int[Array, ""],
+        self,
+        synthetic: Synthetic,
+        data: RealData,
+        extra: Any,
+        carry: Carry,
+        update: Int[Array, ""],
         key: Key[Array, ""],
-    ) -> Float[Array, ""]:  # fmt: skip
-        del extra
+    ) -> Float[Array, ""]:
+        del data, extra
         if self.per_class_updates:
             images = self._one_class(synthetic, update, key)[None]
             augmentation, target = carry.augmentation[update][None], carry.means[update][None]

@@ -150,8 +150,8 @@ def conv(
         stride: in pixels, the same both ways.
         padding: zeros added on every side, in pixels.
         method: "auto" is the fastest form for the device the program is compiled for, with
-            reverse-mode derivatives of any order; "lax" is `jax.lax.conv_general_dilated`, which has
-            forward-mode derivatives too.
+            reverse-mode derivatives of any order; "lax" is `jax.lax.conv_general_dilated`, which
+            has forward-mode derivatives too.
         precision: of the products, where the device has a choice.
 
     Raises:

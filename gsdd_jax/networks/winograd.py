@@ -2,16 +2,15 @@
 
 A 4×4 tile of the output comes from a 6×6 tile of the input as Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A: 36
 products a channel pair where the sum over the kernel takes 144. Summed over channels those
-products are 36 matrix products, which is what XLA's CPU backend does best. The weight gradient is
+are 36 matrix products, which is what XLA's CPU backend does best. The weight gradient is
 the transpose of the same formula, the input gradient a convolution with the turned kernel.
 
 The interpolation points 0, ±5/8, ±3/2 and ∞ keep the error in float32 near 1e-6 of the result's
 standard deviation (rms), three times that of the plain sum and half that of the usual 0, ±1, ±2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -48,27 +47,20 @@ def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
     return combined
 
 
-def _combine_2d(matrix: np.ndarray, parts: Sequence[Sequence[Array]]) -> list[list[Array]]:
-    """matrix · parts · matrixᵀ over a grid of arrays."""
-    columns = [_combine(matrix, column) for column in zip(*parts, strict=True)]
-    return [_combine(matrix, row) for row in zip(*columns, strict=True)]
-
-
-def _input_tiles(x: Array) -> list[list[Array]]:
-    """Bᵀ x B of every 6×6 window: a 6×6 grid of [b·h·w/16, c]."""
-    b, h, w, c = x.shape
+def _input_tiles(x: Array) -> list[Array]:
+    """Bᵀ x B of every 6×6 window: for each column of the result [6 rows, b·h·w/16, c]."""
+    h, w, c = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = [
-        [padded[:, i : i + h - 3 : TILE, j : j + w - 3 : TILE] for j in range(_WINDOW)]
-        for i in range(_WINDOW)
-    ]
-    return [[t.reshape(-1, c) for t in row] for row in _combine_2d(_BT, windows)]
+    rows = jnp.stack(_combine(_BT, [padded[:, i : i + h - 3 : TILE] for i in range(_WINDOW)]))
+    windows = [rows[:, :, :, j : j + w - 3 : TILE] for j in range(_WINDOW)]
+    return [t.reshape(_WINDOW, -1, c) for t in _combine(_BT, windows)]
 
 
-def _gradient_tiles(g: Array) -> list[list[Array]]:
-    """A g Aᵀ of every 4×4 tile of the output's cotangent: a 6×6 grid of [b·h·w/16, c]."""
-    tiles = [[g[:, i::TILE, j::TILE] for j in range(TILE)] for i in range(TILE)]
-    return [[t.reshape(-1, g.shape[-1]) for t in row] for row in _combine_2d(_AT.T, tiles)]
+def _gradient_tiles(g: Array) -> list[Array]:
+    """A g Aᵀ of every 4×4 tile of the output's cotangent, laid out as `_input_tiles`."""
+    rows = jnp.stack(_combine(_AT.T, [g[:, i::TILE] for i in range(TILE)]))
+    tiles = [rows[:, :, :, j::TILE] for j in range(TILE)]
+    return [t.reshape(_WINDOW, -1, g.shape[-1]) for t in _combine(_AT.T, tiles)]
 
 
 def _slice_count(x: Array, channels: int) -> int:
@@ -96,19 +88,14 @@ def forward(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Floa
     """The convolution with stride 1 and padding 1; h and w must be divisible by 4."""
     b, h, w, _ = x.shape
     channels = kernel.shape[-1]
-    kernels = _combine_2d(_G, kernel)
+    kernel_rows = jnp.stack(_combine(_G, list(kernel)))
+    kernels = _combine(_G, [kernel_rows[:, j] for j in range(3)])
 
     def one_slice(x: Array) -> Array:
-        products = [
-            [
-                (t @ k).reshape(-1, h // TILE, w // TILE, channels)
-                for t, k in zip(*rows, strict=True)
-            ]
-            for rows in zip(_input_tiles(x), kernels, strict=True)
-        ]
-        # Joining each row of tiles before combining rows lets XLA write the result in one pass.
-        rows = [jnp.stack(_combine(_AT, row), axis=3) for row in products]
-        return jnp.stack(_combine(_AT, rows), axis=2).reshape(-1, h, w, channels)
+        products = [t @ k for t, k in zip(_input_tiles(x), kernels, strict=True)]
+        shape = (_WINDOW, -1, h // TILE, w // TILE, channels)
+        columns = jnp.stack([p.reshape(shape) for p in _combine(_AT, products)], axis=4)
+        return jnp.stack(_combine(_AT, list(columns)), axis=2).reshape(-1, h, w, channels)
 
     count = _slice_count(x, max(kernel.shape[2:]))
     if count == 1:
@@ -123,14 +110,18 @@ def weight_gradient(
 
     def one_slice(x: Array, g: Array) -> Array:
         products = [
-            [t.T @ s for t, s in zip(*rows, strict=True)]
-            for rows in zip(_input_tiles(x), _gradient_tiles(g), strict=True)
+            jnp.einsum("rpc,rpo->rco", t, s)
+            for t, s in zip(_input_tiles(x), _gradient_tiles(g), strict=True)
         ]
-        return jnp.stack([jnp.stack(row) for row in _combine_2d(_G.T, products)])
+        columns = jnp.stack(_combine(_G.T, products), axis=1)
+        return jnp.stack(_combine(_G.T, list(columns)))
 
     count = _slice_count(x, max(x.shape[-1], g.shape[-1]))
     if count == 1:
         return one_slice(x, g)
-    add: Callable = lambda total, slices: (total + one_slice(*slices), None)
+
+    def add(total: Array, slices: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + one_slice(*slices), None
+
     zero = jnp.zeros((3, 3, x.shape[-1], g.shape[-1]), x.dtype)
-    return jax.lax.scan(add, zero, (_sliced(x, count), _sliced(g, count)))[0]
+    return lax.scan(add, zero, (_sliced(x, count), _sliced(g, count)))[0]

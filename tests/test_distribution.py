@@ -73,7 +73,7 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_syn, class_by_class):
     )
     carry = objective.begin(jax.random.key(1), data, None)
     key = jax.random.key(2)
-    actual = objective.loss(synthetic, {}, carry, jnp.int32(0), key)
+    actual = objective.loss(synthetic, data, {}, carry, jnp.int32(0), key)
 
     drawn, _ = data.draw(jax.random.split(jax.random.key(1), 3)[2], 4)
     own = synthetic.draw(key, batch_syn)
@@ -100,9 +100,9 @@ def test_class_losses_sum_to_the_joint_loss_and_touch_only_their_class():
         synthetic = matching.Synthetic(
             CLASSES, 5, joint.labels, lambda i: images if i is None else images[i]
         )
-        return objective.loss(synthetic, {}, carry, u, jax.random.key(2))
+        return objective.loss(synthetic, data, {}, carry, u, jax.random.key(2))
 
-    whole = jax.grad(lambda p: loss(joint.matching, p, 0))(params)
+    whole = jax.grad(lambda p: loss(joint.matching, p, jnp.int32(0)))(params)
     parts = [
         jax.grad(lambda p, c=c: loss(single.matching, p, jnp.int32(c)))(params)
         for c in range(CLASSES)
@@ -125,9 +125,8 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
     def objective(params):
         images = TRANSFORM(prob.parameterization.render(params))
         synthetic = matching.Synthetic(CLASSES, 5, prob.labels, lambda i: images)
-        u = np.clip(params.means, -(1 - 1e-6), 1 - 1e-6) if False else params.means
-        boundary = -jnp.log1p(-(u**2)).mean()
-        return prob.matching.loss(synthetic, {}, carry, jnp.int32(0), loss_key) + 0.1 * boundary
+        boundary = -jnp.log1p(-(params.means**2)).mean()
+        return prob.matching.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key) + 0.1 * boundary
 
     gradient = jax.grad(objective)(params)
     # Adam's first step with bias correction: -rate * g / (|g| + epsilon).

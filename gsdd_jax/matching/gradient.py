@@ -1,0 +1,152 @@
+"""Gradient matching, DC (Zhao et al., 2021): the loss gradients of real and synthetic images."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from gsdd_jax import augment, transforms
+from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.networks import Network
+
+# Outer and inner loops by images a class of the budget.
+PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientMatching(Matching):
+    """The distance between a network's loss gradients on real and on synthetic images of a class.
+
+    A step starts a fresh network. Each of its `outer_loops` updates matches gradients at the
+    network's present parameters; between updates the network is trained on the synthetic set.
+
+    Attributes:
+      network: whose gradients are compared.
+      batch_real: real images a class and update.
+      batch_syn: synthetic images a class and update; 0 for all.
+      outer_loops: updates of the synthetic set a step.
+      inner_loops: epochs of the network on the synthetic set between two updates.
+      inner_learning_rate, inner_batch: of that training, by plain SGD.
+      strategy: of the augmentation; one draw a class for real and synthetic alike.
+    """
+
+    network: Network
+    num_classes: int
+    batch_real: int
+    batch_syn: int = 0
+    outer_loops: int = 1
+    inner_loops: int = 1
+    inner_learning_rate: float = 0.01
+    inner_batch: int = 256
+    strategy: str = augment.DSA
+
+    @property
+    def num_updates(self) -> int:
+        return self.outer_loops
+
+    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Any:
+        del data, feed
+        return self.network.init(key)
+
+    def loss(
+        self,
+        synthetic: Synthetic,
+        data: RealData,
+        extra: Any,
+        carry: Any,
+        update: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:
+        del extra, update
+        keys = jax.random.split(key, 3)
+        augmentation = jax.random.split(keys[0], self.num_classes)
+        real, _ = data.draw(keys[1], self.batch_real)
+        images = synthetic.draw(keys[2], self.batch_syn)
+
+        def of_class(arguments):
+            label, augment_key, real_batch, batch = arguments
+            real_batch = data.transform(transforms.to_unit(real_batch))
+            target, gradient = (
+                self._gradient(
+                    carry,
+                    augment.augment(augment_key, x, strategy=self.strategy, shared=True),
+                    jnp.full(len(x), label),
+                )
+                for x in (real_batch, batch)
+            )
+            return gradient_distance(jax.lax.stop_gradient(target), gradient)
+
+        # Class by class, recomputed in the backward pass: the memory of one class.
+        labels = jnp.arange(self.num_classes)
+        return jax.lax.map(jax.checkpoint(of_class), (labels, augmentation, real, images)).sum()
+
+    def after_update(
+        self, synthetic: Synthetic, carry: Any, update: Int[Array, ""], key: Key[Array, ""]
+    ) -> Any:
+        if self.outer_loops == 1:
+            return carry
+        # The network of the last update is not used again.
+        return jax.lax.cond(
+            update < self.outer_loops - 1,
+            lambda params: self._train(synthetic, params, key),
+            lambda params: params,
+            carry,
+        )
+
+    def _gradient(self, params, images, labels):
+        def cross_entropy(params):
+            logits = self.network.apply(params, images)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return jax.grad(cross_entropy)(params)
+
+    def _train(self, synthetic, params, key):
+        images, labels = synthetic.render(None), synthetic.labels
+        count = len(labels)
+        size = min(self.inner_batch, count)
+
+        def step(params, indices, step_key):
+            batch = augment.augment(step_key, images[indices], strategy=self.strategy)
+            gradient = self._gradient(params, batch, labels[indices])
+            return jax.tree.map(lambda p, g: p - self.inner_learning_rate * g, params, gradient)
+
+        def epoch(params, epoch_key):
+            keys = jax.random.split(epoch_key, 3)
+            order = jax.random.permutation(keys[0], count)
+            full = order[: count - count % size].reshape(-1, size)
+            params, _ = jax.lax.scan(
+                lambda params, a: (step(params, *a), None),
+                params,
+                (full, jax.random.split(keys[1], len(full))),
+            )
+            if count % size:
+                params = step(params, order[len(full) * size :], keys[2])
+            return params, None
+
+        return jax.lax.scan(epoch, params, jax.random.split(key, self.inner_loops))[0]
+
+
+def gradient_distance(a: Any, b: Any) -> Float[Array, ""]:
+    """1 - cosine for each output neuron of each weight tensor, summed.
+
+    The output neurons are the last axis; biases and norm parameters (one axis) do not count.
+    """
+    total = jnp.zeros(())
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if x.ndim < 2:
+            continue
+        x, y = (g.reshape(-1, g.shape[-1]) for g in (x, y))
+        norms = _norm(x) * _norm(y)
+        total += (1 - (x * y).sum(0) / (norms + 1e-6)).sum()
+    return total
+
+
+def _norm(x):
+    squared = (x**2).sum(0)
+    positive = squared > 0  # the derivative of a square root at 0 is infinite
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)

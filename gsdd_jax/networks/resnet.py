@@ -1,0 +1,34 @@
+"""ResNet18 as dataset condensation evaluates it."""
+
+import functools
+
+import flax.linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+from gsdd_jax.networks.conv import Method
+from gsdd_jax.networks.layers import Conv, InstanceNorm
+
+# Channels and first stride of the stages of two blocks.
+_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
+
+
+class ResNet18(nn.Module):
+    """A 3×3 stem at full resolution, eight basic blocks, mean over the image; instance norm in
+    place of batch norm (Cazenavette et al. 2023)."""
+
+    method: Method = "auto"
+    precision: lax.Precision | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
+        conv = functools.partial(Conv, bias="none", method=self.method, precision=self.precision)
+        x = nn.relu(InstanceNorm()(conv(64)(x)))
+        for features, first_stride in _STAGES:
+            for stride in (first_stride, 1):
+                y = nn.relu(InstanceNorm()(conv(features, stride=stride)(x)))
+                y = InstanceNorm()(conv(features)(y))
+                if stride != 1 or x.shape[-1] != features:
+                    x = InstanceNorm()(conv(features, size=1, stride=stride, padding=0)(x))
+                x = nn.relu(x + y)
+        return x.mean((1, 2))

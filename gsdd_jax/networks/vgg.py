@@ -1,0 +1,30 @@
+"""VGG11 as dataset condensation evaluates it."""
+
+import flax.linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+from gsdd_jax.networks.conv import Method
+from gsdd_jax.networks.layers import Conv, InstanceNorm, max_pool
+
+# The convolutions' channels between one max pooling and the next.
+_STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+
+
+class VGG11(nn.Module):
+    """Eight 3×3 convolutions with instance norm and ReLU, five 2×2 max poolings, then the mean over
+    what is left of the image: one pixel at 32×32 (Cazenavette et al. 2023)."""
+
+    method: Method = "auto"
+    precision: lax.Precision | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
+        for stage in _STAGES:
+            for features in stage:
+                x = Conv(features, bias="cancelled", method=self.method, precision=self.precision)(
+                    x
+                )
+                x = nn.relu(InstanceNorm()(x))
+            x = max_pool(x)
+        return x.mean((1, 2))

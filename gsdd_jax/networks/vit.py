@@ -1,0 +1,54 @@
+"""A small vision transformer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from gsdd_jax.networks.layers import EPSILON, Linear
+
+DIM = 512
+HEADS = 8
+
+
+class ViT(nn.Module):
+    """Pre-norm transformer of width 512, 8 heads and MLPs of width 512, read out at a class token;
+    the shape that Cazenavette et al. (2023) evaluate, which had dropout 0.1 besides.
+
+    Class token and position embedding start as standard normal numbers, as they did there.
+    """
+
+    patch: int
+    depth: int
+    precision: lax.Precision | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
+        b, h, w, c = x.shape
+        rows, columns = h // self.patch, w // self.patch
+        x = x.reshape(b, rows, self.patch, columns, self.patch, c).swapaxes(2, 3)
+        x = self._linear(DIM)(x.reshape(b, rows * columns, -1))
+        token = self.param("class_token", nn.initializers.normal(1.0), (1, 1, DIM))
+        position = self.param("position", nn.initializers.normal(1.0), (1, rows * columns + 1, DIM))
+        x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, DIM)).astype(x.dtype), x], axis=1)
+        x = x + position.astype(x.dtype)
+        for _ in range(self.depth):
+            x = x + self._attention(self._norm()(x))
+            hidden = nn.gelu(self._linear(DIM)(self._norm()(x)), approximate=False)
+            x = x + self._linear(DIM)(hidden)
+        return self._norm()(x[:, 0])
+
+    def _linear(self, features: int, bias: bool = True) -> Linear:
+        return Linear(features, bias, self.precision)
+
+    def _norm(self) -> nn.LayerNorm:
+        return nn.LayerNorm(EPSILON, use_fast_variance=False)
+
+    def _attention(self, x: Array) -> Array:
+        b, tokens, _ = x.shape
+        qkv = self._linear(3 * DIM, bias=False)(x).reshape(b, tokens, 3, HEADS, DIM // HEADS)
+        query, key, value = jnp.moveaxis(qkv, 2, 0)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=self.precision)
+        weights = nn.softmax(scores.astype(jnp.float32) * (DIM // HEADS) ** -0.5).astype(x.dtype)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=self.precision)
+        return self._linear(DIM)(y.reshape(b, tokens, DIM))

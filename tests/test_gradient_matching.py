@@ -1,0 +1,133 @@
+"""Gradient matching against plain loops, and its inner training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gsdd_jax import augment, distill, matching, networks, parameterizations, transforms
+from gsdd_jax.matching import GradientMatching
+from gsdd_jax.matching.gradient import gradient_distance
+
+SIZE, CLASSES, GPC = 8, 2, 3
+NETWORK = networks.build(
+    "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
+    precision="float32",
+)  # fmt: skip
+
+
+def problem(**settings):
+    settings = dict(network=NETWORK, num_classes=CLASSES, batch_real=4) | settings
+    return distill.Problem(
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
+        GradientMatching(**settings),
+        CLASSES,
+        0.01,
+    )
+
+
+def real():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, SIZE, SIZE, 3), np.uint8)
+    transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+    return matching.real_data(images, np.arange(12, dtype=np.int32) % CLASSES, CLASSES, transform)
+
+
+def initial(prob):
+    return prob.parameterization.init(
+        jax.random.key(1), jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3))
+    )
+
+
+def synthetic(prob, images):
+    return matching.Synthetic(
+        CLASSES, GPC, prob.labels, lambda i: images if i is None else images[i]
+    )
+
+
+def cross_entropy(params, images, labels):
+    logits = NETWORK.apply(params, images)
+    return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
+
+
+def test_distance_counts_every_output_neuron_and_no_bias():
+    rng = np.random.default_rng(0)
+    a = {"kernel": rng.normal(size=(3, 3, 2, 5)), "dense": rng.normal(size=(7, 4)),
+         "bias": rng.normal(size=5)}  # fmt: skip
+    b = {name: rng.normal(size=value.shape) for name, value in a.items()}
+    expected = 0.0
+    for name in ("kernel", "dense"):
+        for neuron in range(a[name].shape[-1]):
+            x, y = a[name][..., neuron].ravel(), b[name][..., neuron].ravel()
+            expected += 1 - x @ y / (np.linalg.norm(x) * np.linalg.norm(y))
+    as_jax = lambda tree: jax.tree.map(jnp.float32, tree)
+    assert float(gradient_distance(as_jax(a), as_jax(b))) == pytest.approx(expected, rel=1e-4)
+    slope = jax.grad(gradient_distance)(as_jax(a), jax.tree.map(jnp.zeros_like, as_jax(b)))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope))
+
+
+def test_loss_is_the_sum_over_classes():
+    prob, data = problem(), real()
+    images = data.transform(prob.parameterization.render(initial(prob)))
+    network, key = prob.matching.begin(jax.random.key(2), data, None), jax.random.key(3)
+    actual = prob.matching.loss(synthetic(prob, images), data, {}, network, jnp.int32(0), key)
+    keys = jax.random.split(key, 3)
+    drawn, indices = data.draw(keys[1], 4)
+    expected = 0.0
+    for c, augment_key in enumerate(jax.random.split(keys[0], CLASSES)):
+        assert (np.asarray(data.labels)[np.asarray(indices[c])] == c).all()
+        gradients = [
+            jax.grad(cross_entropy)(
+                network, augment.augment(augment_key, x, shared=True), np.full(len(x), c)
+            )
+            for x in (data.transform(drawn[c] / 255.0), images[GPC * c : GPC * (c + 1)])
+        ]
+        expected += float(gradient_distance(*gradients))
+    assert float(actual) == pytest.approx(expected, rel=1e-4)
+
+
+def test_inner_training_is_sgd_over_the_synthetic_set():
+    """Full batches without augmentation: the order does not matter, so a plain loop can follow."""
+    prob, data = problem(outer_loops=3, inner_loops=4, strategy=""), real()
+    images = data.transform(prob.parameterization.render(initial(prob)))
+    start = NETWORK.init(jax.random.key(0))
+    after = lambda u: prob.matching.after_update(
+        synthetic(prob, images), start, jnp.int32(u), jax.random.key(5)
+    )
+    expected = start
+    for _ in range(4):
+        gradient = jax.grad(cross_entropy)(expected, images, prob.labels)
+        expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), after(0), expected)
+    jax.tree.map(np.testing.assert_array_equal, after(2), start)  # after the last: nothing
+
+
+def test_inner_epochs_use_every_image_in_batches():
+    prob, data = problem(outer_loops=2, inner_loops=1, inner_batch=4, strategy=""), real()
+    images = data.transform(prob.parameterization.render(initial(prob)))
+    start = NETWORK.init(jax.random.key(0))
+    key = jax.random.key(6)
+    actual = prob.matching.after_update(synthetic(prob, images), start, jnp.int32(0), key)
+    order = jax.random.permutation(jax.random.split(jax.random.split(key, 1)[0], 3)[0], 6)
+    expected = start
+    for batch in (order[:4], order[4:]):
+        gradient = jax.grad(cross_entropy)(expected, images[batch], prob.labels[batch])
+        expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), actual, expected)
+
+
+@pytest.mark.parametrize("loops", [(1, 1), (3, 2)])
+def test_steps_are_the_same_bits_however_grouped_and_match_better(loops):
+    prob, data = problem(outer_loops=loops[0], inner_loops=loops[1], strategy="flip"), real()
+
+    def run(groups):
+        state, losses = distill.start(prob, initial(prob)), []
+        for count in groups:
+            state, some = distill.run(prob, state, jax.random.key(0), data, None, count)
+            losses += some.tolist()
+        return np.asarray(state.params.colors).tobytes(), losses
+
+    once, losses = run([6])
+    assert once == run([2, 4])[0]
+    _, losses = run([40])
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])

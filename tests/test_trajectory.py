@@ -1,0 +1,278 @@
+"""Trajectory matching against a straightforward unroll in float64, written out here."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from gsdd_jax import augment, distill, matching, networks, parameterizations, transforms
+from gsdd_jax.matching import Segments, TrajectoryMatching
+
+SIZE, CLASSES, GPC = 8, 3, 4
+MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
+NETWORK = networks.build(
+    "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
+    precision="float32",
+)  # fmt: skip
+
+
+def problem(**settings):
+    settings = dict(network=NETWORK, syn_steps=3, batch_syn=12, strategy="") | settings
+    return distill.Problem(
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
+        TrajectoryMatching(**settings),
+        CLASSES,
+        0.01,
+    )
+
+
+def segments(count=1):
+    """Start and target parameters as far apart as two epochs of an expert."""
+    starts, targets = [], []
+    for seed in range(count):
+        flat, _ = ravel_pytree(NETWORK.init(jax.random.key(seed)))
+        starts.append(flat)
+        targets.append(flat + 0.02 * jax.random.normal(jax.random.key(100 + seed), flat.shape))
+    return Segments(jnp.stack(starts), jnp.stack(targets))
+
+
+def real():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
+    transform = transforms.Normalize(jnp.float32(MEAN), jnp.float32(STD))
+    return matching.real_data(images, np.arange(9, dtype=np.int32) % 3, CLASSES, transform)
+
+
+def parameters(prob):
+    key = jax.random.key(7)
+    params = prob.parameterization.init(key, jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
+    opacities = jax.random.uniform(key, params.opacities.shape, minval=0.2, maxval=0.9)
+    params = dataclasses.replace(params, opacities=opacities)
+    # Values that bfloat16 holds: float64 then renders the very same Gaussians.
+    return jax.tree.map(lambda p: p.astype(jnp.bfloat16).astype(jnp.float32), params)
+
+
+def library_loss(prob, params, extra, carry, key):
+    data = real()
+    synthetic = matching.Synthetic(
+        CLASSES,
+        GPC,
+        prob.labels,
+        lambda i: data.transform(
+            prob.parameterization.render(
+                params if i is None else jax.tree.map(lambda p: p[i], params)
+            )
+        ),
+    )
+    return prob.matching.loss(synthetic, data, extra, carry, jnp.int32(0), key)
+
+
+def plain_render(params):
+    """Every sample against every Gaussian, with an explicit matrix inverse."""
+    means, cholesky, colors, opacities = params
+    points = (jnp.arange(2 * SIZE) + 0.5) / 2
+    grid = jnp.stack(jnp.meshgrid(points, points, indexing="xy"), -1)
+    zero = jnp.zeros_like(cholesky[..., 0])
+    factor = jnp.stack(
+        [
+            jnp.stack([cholesky[..., 0] + 0.5, zero], -1),
+            jnp.stack([cholesky[..., 1], cholesky[..., 2] + 0.5], -1),
+        ],
+        -2,
+    )
+    inverse = jnp.linalg.inv(factor @ jnp.swapaxes(factor, -1, -2) + jnp.eye(2) / 12)
+    d = grid - (SIZE * (means + 1) / 2)[:, :, None, None]
+    sigma = 0.5 * jnp.einsum("mnyxi,mnij,mnyxj->mnyx", d, inverse, d)
+    weight = opacities[..., None, None] * jnp.exp(-sigma)
+    weight = jnp.where(weight >= 1 / 255, weight, 0)
+    samples = jnp.einsum("mnyx,mnc->myxc", weight, colors)
+    return samples.reshape(-1, SIZE, 2, SIZE, 2, 3).mean((2, 4))
+
+
+def plain_network(params, x):
+    """The ConvNet, layer by layer."""
+    for i in range(2):
+        conv, norm = params["body"][f"Conv_{i}"], params["body"][f"InstanceNorm_{i}"]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        h, w = x.shape[1:3]
+        x = conv["bias"] + sum(
+            jnp.einsum("bhwc,co->bhwo", padded[:, a : a + h, b : b + w], conv["kernel"][a, b])
+            for a in range(3)
+            for b in range(3)
+        )
+        x = (x - x.mean((1, 2), keepdims=True)) / jnp.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
+        x = jnp.maximum(norm["scale"] * x + norm["bias"], 0)
+        x = x.reshape(len(x), h // 2, 2, w // 2, 2, -1).mean((2, 4))
+    linear = params["Linear_0"]
+    return x.reshape(len(x), -1) @ linear["kernel"] + linear["bias"]
+
+
+def plain_loss(params, learning_rate, start, target, unravel, labels, batches):
+    images = (plain_render(params) - MEAN) / STD
+    theta = unravel(start)
+    for batch in batches:
+
+        def cross_entropy(theta, batch=batch):
+            logits = plain_network(theta, images[batch])
+            log_probabilities = logits - jax.nn.logsumexp(logits, -1, keepdims=True)
+            return -log_probabilities[jnp.arange(len(batch)), labels[batch]].mean()
+
+        gradient = jax.grad(cross_entropy)(theta)
+        theta = jax.tree.map(lambda p, g: p - learning_rate * g, theta, gradient)
+    end = ravel_pytree(theta)[0]
+    return ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("syn_steps", "batch_syn"), [(1, 12), (3, 12), (10, 12), (3, 5), (2, 4)]
+)
+def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn):
+    prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05)
+    params, carry, key = parameters(prob), segments(), jax.random.key(3)
+    loss, (d_params, d_extra) = jax.value_and_grad(
+        lambda p, e: library_loss(prob, p, e, carry, key), argnums=(0, 1)
+    )(params, prob.matching.extra())
+
+    order, present = prob.matching._draw(jax.random.split(key, 1)[0], CLASSES * GPC)
+    batches = [np.asarray(o)[np.asarray(p)] for o, p in zip(order, present, strict=True)]
+    with jax.enable_x64(True):
+        wide = [np.float64(p) for p in jax.tree.leaves(params)]
+        tree = jax.tree.map(np.float64, NETWORK.init(jax.random.key(0)))
+        expected, (e_params, e_rate) = jax.value_and_grad(plain_loss, argnums=(0, 1))(
+            [jnp.asarray(p) for p in wide],
+            jnp.asarray(np.float64(np.float32(0.05))),
+            jnp.asarray(np.float64(carry.start[0])),
+            jnp.asarray(np.float64(carry.target[0])),
+            ravel_pytree(tree)[1],
+            np.asarray(prob.labels),
+            batches,
+        )
+        expected, e_rate = float(expected), float(e_rate)
+        e_params = [np.asarray(g) for g in e_params]
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    assert float(d_extra["learning_rate"]) == pytest.approx(e_rate, rel=1e-4)
+    for actual, wanted in zip(jax.tree.leaves(d_params), e_params, strict=True):
+        assert np.abs(actual - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_batches_go_through_shuffles_of_the_whole_set():
+    objective = TrajectoryMatching(NETWORK, syn_steps=7, batch_syn=5)
+    order, present = objective._draw(jax.random.key(0), 12)
+    assert order.shape == present.shape == (7, 5)
+    np.testing.assert_array_equal(present.sum(1), [5, 5, 2, 5, 5, 2, 5])
+    for shuffle in (order[:3], order[3:6]):
+        drawn = np.asarray(shuffle).ravel()
+        np.testing.assert_array_equal(np.sort(drawn[drawn < 12]), np.arange(12))
+    assert (np.asarray(order[:3]) != np.asarray(order[3:6])).any()
+
+
+def test_augmentation_is_drawn_anew_at_every_step():
+    prob = problem(syn_steps=3, strategy=augment.DSA)
+    params, carry, key = parameters(prob), segments(), jax.random.key(4)
+    actual = library_loss(prob, params, prob.matching.extra(), carry, key)
+    inner = jax.random.split(key, 1)[0]
+    order, _ = prob.matching._draw(inner, CLASSES * GPC)
+    step_keys = jax.random.split(jax.random.fold_in(inner, 1), 3)
+    images = real().transform(prob.parameterization.render(params))
+    theta, unravel = ravel_pytree(NETWORK.init(jax.random.key(0)))
+    theta = unravel(carry.start[0])
+    for indices, step_key in zip(order, step_keys, strict=True):
+        batch, labels = augment.augment(step_key, images[indices]), prob.labels[indices]
+        loss = lambda theta, batch=batch, labels=labels: -jax.nn.log_softmax(
+            plain_network(theta, batch)
+        )[jnp.arange(len(labels)), labels].mean()
+        theta = jax.tree.map(lambda p, g: p - 0.01 * g, theta, jax.grad(loss)(theta))
+    start, target = carry.start[0], carry.target[0]
+    end = ravel_pytree(theta)[0]
+    expected = ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
+    assert float(actual) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_several_experts_are_averaged():
+    prob = problem()
+    params, both, key = parameters(prob), segments(2), jax.random.key(5)
+    extra = prob.matching.extra()
+    together = library_loss(prob, params, extra, both, key)
+    keys = jax.random.split(key, 2)
+    images = real().transform(prob.parameterization.render(params))
+    alone = []
+    for i in range(2):
+        order, present = prob.matching._draw(keys[i], CLASSES * GPC)
+        unravel = ravel_pytree(NETWORK.init(jax.random.key(0)))[1]
+        end = prob.matching._unroll(
+            unravel(both.start[i]), extra["learning_rate"], images, prob.labels, order, present,
+            keys[i],
+        )  # fmt: skip
+        end = ravel_pytree(end)[0]
+        alone.append(
+            ((end - both.target[i]) ** 2).sum() / ((both.start[i] - both.target[i]) ** 2).sum()
+        )
+    assert float(together) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_rematerialization_changes_memory_not_values():
+    losses = []
+    for rematerialize in (True, False):
+        prob = problem(syn_steps=4, rematerialize=rematerialize)
+        params, carry = parameters(prob), segments()
+        losses.append(
+            jax.value_and_grad(
+                lambda p, prob=prob, carry=carry: library_loss(
+                    prob, p, prob.matching.extra(), carry, jax.random.key(0)
+                )
+            )(params)
+        )
+    (a, da), (b, db) = losses
+    assert float(a) == pytest.approx(float(b), rel=1e-6)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6), da, db)
+
+
+def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
+    prob = problem(lr_init=0.02, lr_lr=1e-3)
+    state = distill.start(prob, parameters(prob))
+    feed = jax.tree.map(lambda a: jnp.stack([a] * 3), segments())
+    rates, gradients = [0.02], []
+    for step in range(3):
+        before = jax.tree.map(jnp.copy, state)
+        key = jax.random.split(jax.random.fold_in(jax.random.key(0), step))[1]
+        key = jax.random.split(jax.random.fold_in(key, 0))[0]
+        gradients.append(
+            float(
+                jax.grad(
+                    lambda e, before=before, key=key: library_loss(
+                        prob, before.params, e, segments(), key
+                    )
+                )(before.extra)["learning_rate"]
+            )
+        )
+        one = jax.tree.map(lambda a: a[:1], feed)
+        state, _ = distill.run(prob, state, jax.random.key(0), real(), one, 1)
+        rates.append(float(state.extra["learning_rate"]))
+    velocity, rate = 0.0, 0.02
+    for g, actual in zip(gradients, rates[1:], strict=True):
+        velocity = 0.5 * velocity + g
+        rate = max(rate - 1e-3 * velocity, 0.001)
+        assert actual == pytest.approx(rate, rel=1e-4)
+    floor = prob.matching.project_extra({"learning_rate": jnp.float32(-3.0)})
+    assert float(floor["learning_rate"]) == pytest.approx(0.001)
+
+
+def test_matching_moves_the_student_closer():
+    """Targets that synthetic data can reach: the same student trained on other images."""
+    prob = problem(syn_steps=5)
+    labels, data = prob.labels, real()
+    teacher_images = jax.random.normal(jax.random.key(9), (CLASSES * GPC, SIZE, SIZE, 3))
+    start = segments().start[0]
+    unravel = ravel_pytree(NETWORK.init(jax.random.key(0)))[1]
+    order = jnp.tile(jnp.arange(CLASSES * GPC), (5, 1))
+    target = prob.matching._unroll(
+        unravel(start), 0.05, teacher_images, labels, order, order >= 0, jax.random.key(0)
+    )
+    carry = Segments(start[None], ravel_pytree(target)[0][None])
+    feed = jax.tree.map(lambda a: jnp.broadcast_to(a, (60, *a.shape)), carry)
+    state = distill.start(prob, parameters(prob))
+    state, losses = distill.run(prob, state, jax.random.key(0), data, feed, 60)
+    assert losses[-5:].mean() < 0.8 * losses[:5].mean()
