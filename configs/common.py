@@ -35,12 +35,34 @@ def get_config() -> ConfigDict:
     config.init.learning_rate = 0.1
 
     config.matching = ConfigDict()
-    config.matching.name = "dm"
+    config.matching.name = "dm"  # or tm, dc
     config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # of the augmentation (DSA)
+    config.matching.batch_syn = 0  # synthetic images a step (dm, dc) or student step (tm); 0: all
+    # dm and dc
     config.matching.batch_real = 256  # real images a class and step
-    config.matching.batch_syn = 0  # synthetic images a class and step; 0: all
+    # dm
     config.matching.per_class_updates = False  # True: update after each class in turn
     config.matching.class_by_class = False  # True: the memory of one class (needed at 128 x 128)
+    # dc; the published loops are 1/1, 10/50 and 50/10 at IPC 1, 10 and 50
+    config.matching.outer_loops = 1  # updates of the images for each fresh network
+    config.matching.inner_loops = 1  # epochs of that network between two updates
+    # tm
+    config.matching.syn_steps = 60  # SGD steps of the student
+    config.matching.max_start_epoch = 30  # it starts where an expert was before this epoch
+    config.matching.expert_epochs = 2  # and should arrive where the expert was so much later
+    config.matching.lr_init = 0.01  # of the student, then learned
+    config.matching.lr_lr = 1e-5  # at which it is learned
+    config.matching.experts_per_step = 1  # side by side, losses averaged
+    config.matching.rematerialize = True  # False: memory grows with syn_steps
+
+    config.experts = ConfigDict()  # of trajectory matching; their augmentation is matching's
+    config.experts.dir = ""  # where they are kept; empty: runs/experts/<data and network>
+    config.experts.num_experts = 100
+    config.experts.epochs = 50
+    config.experts.batch_size = 256
+    config.experts.learning_rate = 0.01  # of SGD, constant, without momentum and weight decay
+    config.experts.at_once = 4  # trained side by side, as many as the GPU's memory holds
+    config.experts.seed = 0  # of their own, so that runs of any seed share them
 
     config.distill = ConfigDict()
     config.distill.num_steps = 20_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching, networks, parameterizations, transforms
+from gsdd_jax import data, experts, matching, networks, parameterizations, transforms
 from gsdd_jax.distill import Problem
 from gsdd_jax.errors import UsageError
 from gsdd_jax.evaluate import Schedule
 from gsdd_jax.networks import Network
+from gsdd_jax.trajectories import ExpertStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Experiment:
     network: Network
     problem: Problem
     schedule: Schedule
+    feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
 
 
 def stream(seed: int, name: str) -> Key[Array, ""]:
@@ -56,7 +59,7 @@ def build(config: ConfigDict) -> Experiment:
     )
     problem = Problem(
         parameterization,
-        _build_matching(config.matching, network, dataset, parameterization.images_per_class),
+        _build_matching(config, network, dataset, parameterization.images_per_class),
         dataset.num_classes,
         config.distill.learning_rate,
     )
@@ -67,7 +70,14 @@ def build(config: ConfigDict) -> Experiment:
             f"but {dataset.name} has a class of only {counts.min()}; lower it, or set "
             "config.init.real=False"
         )
-    return Experiment(dataset, transform, network, problem, build_schedule(config))
+    return Experiment(
+        dataset,
+        transform,
+        network,
+        problem,
+        build_schedule(config),
+        _build_feed(config, dataset, network),
+    )
 
 
 def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
@@ -123,28 +133,99 @@ def choose_by_class(
 
 
 def _build_matching(config, network, dataset, images_per_class):
-    if config.name != "dm":
-        raise UsageError(f"config.matching.name: expected dm, got {config.name!r}")
-    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
-    if not 1 <= config.batch_real <= counts.min():
+    settings = config.matching
+    builders = {"dm": _distribution, "dc": _gradient, "tm": _trajectory}
+    if settings.name not in builders:
         raise UsageError(
-            f"config.matching.batch_real: expected 1 to {counts.min()}, the size of the smallest "
-            f"class of {dataset.name}, got {config.batch_real}"
+            f"config.matching.name: expected one of {', '.join(builders)}, got {settings.name!r}"
         )
-    if not 0 <= config.batch_syn <= images_per_class:
+    total = images_per_class * dataset.num_classes
+    if not 0 <= settings.batch_syn <= total:
         raise UsageError(
-            f"config.matching.batch_syn: expected 0 (all) to {images_per_class} images a class, "
-            f"got {config.batch_syn}"
+            f"config.matching.batch_syn: expected 0 (all) to {total} images, got "
+            f"{settings.batch_syn}"
         )
+    return builders[settings.name](settings, network, dataset, settings.batch_syn or total)
+
+
+def _distribution(settings, network, dataset, batch_syn):
     return matching.DistributionMatching(
         network=network,
         num_classes=dataset.num_classes,
-        batch_real=config.batch_real,
-        batch_syn=config.batch_syn,
-        per_class_updates=config.per_class_updates,
-        class_by_class=config.class_by_class,
-        strategy=config.strategy,
+        **_per_class(settings, dataset, batch_syn),
+        per_class_updates=settings.per_class_updates,
+        class_by_class=settings.class_by_class,
+        strategy=settings.strategy,
     )
+
+
+def _gradient(settings, network, dataset, batch_syn):
+    return matching.GradientMatching(
+        network=network,
+        num_classes=dataset.num_classes,
+        **_per_class(settings, dataset, batch_syn),
+        outer_loops=settings.outer_loops,
+        inner_loops=settings.inner_loops,
+        strategy=settings.strategy,
+    )
+
+
+def _trajectory(settings, network, dataset, batch_syn):
+    del dataset
+    return matching.TrajectoryMatching(
+        network=network,
+        syn_steps=settings.syn_steps,
+        batch_syn=batch_syn,
+        lr_init=settings.lr_init,
+        lr_lr=settings.lr_lr,
+        strategy=settings.strategy,
+        rematerialize=settings.rematerialize,
+    )
+
+
+def _per_class(settings, dataset, batch_syn):
+    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    if not 1 <= settings.batch_real <= counts.min():
+        raise UsageError(
+            f"config.matching.batch_real: expected 1 to {counts.min()}, the size of the smallest "
+            f"class of {dataset.name}, got {settings.batch_real}"
+        )
+    if batch_syn % dataset.num_classes:
+        raise UsageError(
+            f"config.matching.batch_syn: expected a multiple of the {dataset.num_classes} classes, "
+            f"got {batch_syn}"
+        )
+    return dict(batch_real=settings.batch_real, batch_syn=batch_syn // dataset.num_classes)
+
+
+def _build_feed(config, dataset, network):
+    """What each step gets from the host: for TM, segments of random experts' trajectories."""
+    settings = config.matching
+    if settings.name != "tm":
+        return lambda first, count: None
+    store = ExpertStore.open(experts.directory(config), experts.identity(config, dataset, network))
+    last = settings.max_start_epoch - 1 + settings.expert_epochs
+    if last > store.epochs:
+        raise UsageError(
+            f"config.matching: max_start_epoch={settings.max_start_epoch} and "
+            f"expert_epochs={settings.expert_epochs} reach epoch {last}, but the experts end at "
+            f"epoch {store.epochs}"
+        )
+
+    def segment(step):
+        random = np.random.default_rng([config.seed, step])
+        chosen = random.integers(len(store), size=settings.experts_per_step)
+        epochs = random.integers(settings.max_start_epoch, size=settings.experts_per_step)
+        read = lambda offset: np.stack(
+            [store.parameters(int(e), int(t) + offset) for e, t in zip(chosen, epochs, strict=True)]
+        )
+        return matching.Segments(read(0), read(settings.expert_epochs))
+
+    def feed(first, count):
+        segments = [segment(step) for step in range(first, first + count)]
+        return jax.tree.map(lambda *a: np.stack(a), *segments)
+
+    return feed
 
 
 AT_LEAST_ONE = (
@@ -154,9 +235,25 @@ AT_LEAST_ONE = (
     "evaluate.epochs",
     "evaluate.batch_size",
     "network.width",
+    "matching.syn_steps",
+    "matching.max_start_epoch",
+    "matching.expert_epochs",
+    "matching.experts_per_step",
+    "matching.outer_loops",
 )
-AT_LEAST_ZERO = ("init.num_steps", "distill.num_steps", "distill.eval_every", "seed")
-POSITIVE = ("init.learning_rate", "distill.learning_rate", "evaluate.learning_rate")
+AT_LEAST_ZERO = (
+    "matching.inner_loops",
+    "init.num_steps",
+    "distill.num_steps",
+    "distill.eval_every",
+    "seed",
+)
+POSITIVE = (
+    "matching.lr_init",
+    "init.learning_rate",
+    "distill.learning_rate",
+    "evaluate.learning_rate",
+)
 
 
 def _check(config: ConfigDict) -> None:

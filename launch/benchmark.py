@@ -9,7 +9,7 @@ from absl import flags
 
 from launch import cli
 
-BENCHMARKS = ("rasterize",)
+BENCHMARKS = ("rasterize", "experts")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
 
 

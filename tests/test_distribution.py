@@ -126,7 +126,9 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
         images = TRANSFORM(prob.parameterization.render(params))
         synthetic = matching.Synthetic(CLASSES, 5, prob.labels, lambda i: images)
         boundary = -jnp.log1p(-(params.means**2)).mean()
-        return prob.matching.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key) + 0.1 * boundary
+        return (
+            prob.matching.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key) + 0.1 * boundary
+        )
 
     gradient = jax.grad(objective)(params)
     # Adam's first step with bias correction: -rate * g / (|g| + epsilon).

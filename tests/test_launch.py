@@ -75,7 +75,13 @@ def test_distill_leaves_everything(finished):
     assert np.isfinite(distilled.images()).all()
     assert Image.open(workdir / "contact_sheet.png").size == (2 * (6 * 17 - 1), 2 * (10 * 17 - 1))
     assert list((workdir / "tensorboard").glob("events*"))
-    assert "step 20" in json.loads((workdir / "evaluations.json").read_text())
+    records = json.loads((workdir / "evaluations.json").read_text())
+    # The best set is the one that does best on training images, and it is kept.
+    best = max(("step 20", "distilled"), key=lambda name: np.mean(records[name]["train"]))
+    assert result["best_step"] == records[best]["step"]
+    assert result["best_accuracies"] == records[best]["test"]
+    kept = gsdd_jax.load(workdir / "best.safetensors")
+    assert kept.provenance["step"] == result["best_step"]
     assert "distill 30/30" in out
 
 
@@ -145,7 +151,7 @@ WRONG = [
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
     (["--config.network.name=perceptron"], "perceptron"),
-    (["--config.matching.name=magic"], "config.matching.name: expected dm"),
+    (["--config.matching.name=magic"], "config.matching.name: expected one of dm, dc, tm"),
     (["--config.matching.batch_real=301"], "config.matching.batch_real: expected 1 to 300"),
     (["--config.matching.strategy=color_blur"], "blur"),
     (["--config.evaluate.num_networks=0"], "config.evaluate.num_networks: expected at least 1"),

@@ -126,9 +126,7 @@ def plain_loss(params, learning_rate, start, target, unravel, labels, batches):
     return ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
 
 
-@pytest.mark.parametrize(
-    ("syn_steps", "batch_syn"), [(1, 12), (3, 12), (10, 12), (3, 5), (2, 4)]
-)
+@pytest.mark.parametrize(("syn_steps", "batch_syn"), [(1, 12), (3, 12), (10, 12), (3, 5), (2, 4)])
 def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn):
     prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05)
     params, carry, key = parameters(prob), segments(), jax.random.key(3)
@@ -181,9 +179,9 @@ def test_augmentation_is_drawn_anew_at_every_step():
     theta = unravel(carry.start[0])
     for indices, step_key in zip(order, step_keys, strict=True):
         batch, labels = augment.augment(step_key, images[indices]), prob.labels[indices]
-        loss = lambda theta, batch=batch, labels=labels: -jax.nn.log_softmax(
-            plain_network(theta, batch)
-        )[jnp.arange(len(labels)), labels].mean()
+        loss = lambda theta, batch=batch, labels=labels: (
+            -jax.nn.log_softmax(plain_network(theta, batch))[jnp.arange(len(labels)), labels].mean()
+        )
         theta = jax.tree.map(lambda p, g: p - 0.01 * g, theta, jax.grad(loss)(theta))
     start, target = carry.start[0], carry.target[0]
     end = ravel_pytree(theta)[0]

@@ -17,9 +17,10 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-from gsdd_jax.networks import winograd
+from gsdd_jax.networks import patches, winograd
 
 Method = Literal["auto", "lax"]
+MIN_CHANNELS = 16  # fewer do not pay for Winograd's transforms
 
 
 @dataclass(frozen=True)
@@ -52,44 +53,42 @@ def _lax_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
     return jax.linear_transpose(lambda k: _lax(geometry, x, k), kernel)(g)[0]
 
 
-def _patches_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
-    """For few input channels: one matrix product with the image's patches."""
-    kernel_h, kernel_w = geometry.kernel
-    h, w = g.shape[1:3]
-    pad = (geometry.padding,) * 2
-    padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
-    patches = [padded[:, i : i + h, j : j + w] for i in range(kernel_h) for j in range(kernel_w)]
-    patches = jnp.concatenate(patches, axis=-1).reshape(-1, kernel_h * kernel_w * x.shape[-1])
-    return (patches.T @ g.reshape(-1, g.shape[-1])).reshape(
-        kernel_h, kernel_w, x.shape[-1], g.shape[-1]
-    )
-
-
-def _uses_winograd(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> bool:
-    return (
-        (geometry.stride, geometry.padding) == (1, 1)
-        and jnp.finfo(dtype).bits >= 32  # the transforms would lose what bfloat16 has
-        and winograd.applies((1, *geometry.image, channels[0]), (*geometry.kernel, *channels))
-    )
+def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> str:
+    """Which implementation a CPU takes: fixed by shapes, so that a convolution and its gradients
+    agree."""
+    if geometry.stride == 1 and channels[0] < MIN_CHANNELS:
+        return "patches"
+    # The transforms would lose what precision bfloat16 has.
+    fits = (geometry.stride, geometry.padding) == (1, 1) and jnp.finfo(dtype).bits >= 32
+    if fits and min(channels) >= MIN_CHANNELS and winograd.applies(geometry.image, geometry.kernel):
+        return "winograd"
+    return "lax"
 
 
 def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
-    if _uses_winograd(geometry, x.dtype, kernel.shape[2:]):
+    form = _form(geometry, x.dtype, kernel.shape[2:])
+    if form == "winograd":
         return winograd.forward(x, kernel)
+    if form == "patches":
+        return patches.forward(x, kernel, geometry.padding)
     return _lax(geometry, x, kernel)
 
 
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
-    if _uses_winograd(geometry, g.dtype, kernel.shape[2:]):
-        return winograd.forward(g, kernel[::-1, ::-1].swapaxes(2, 3))
+    form = _form(geometry, g.dtype, kernel.shape[2:])
+    if form == "winograd":
+        return winograd.image_gradient(g, kernel)
+    if form == "patches":
+        return patches.image_gradient(g, kernel, geometry.padding)
     return _lax_image_gradient(geometry, g, kernel)
 
 
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
-    if _uses_winograd(geometry, x.dtype, (x.shape[-1], g.shape[-1])):
-        return winograd.weight_gradient(x, g)
-    if geometry.stride == 1 and x.shape[-1] < 16:
-        return _patches_kernel_gradient(geometry, x, g)
+    form = _form(geometry, x.dtype, (x.shape[-1], g.shape[-1]))
+    if form == "winograd":
+        return winograd.kernel_gradient(x, g)
+    if form == "patches":
+        return patches.kernel_gradient(x, g, geometry.kernel, geometry.padding)
     return _lax_kernel_gradient(geometry, x, g)
 
 

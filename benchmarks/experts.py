@@ -1,0 +1,62 @@
+"""Experts trained side by side: images a second for 1, 2, 4 and 8 at once.
+
+All are timed in one run, taking turns, so that a busy machine slows all; the ratio is the result.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.rasterize import take_turns
+from gsdd_jax import augment, data, experts, networks, transforms
+from gsdd_jax.files import write_atomically
+
+AT_ONCE = (1, 2, 4, 8)
+BATCH_SIZE = 256
+
+
+def main(out: str | None) -> None:
+    """Prints a table of images a second and ratios; writes them to `out` as JSON."""
+    device = jax.devices()[0]
+    # Short on a CPU; on a GPU the published width, and enough batches to fill it.
+    width, num_batches = (16, 1) if device.platform == "cpu" else (128, 10)
+    print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
+    print(f"ConvNetD3, width {width}, 32 x 32, batch {BATCH_SIZE}, DSA")
+    epochs = [epoch_of(count, width, num_batches) for count in AT_ONCE]
+    seconds = take_turns(*epochs)
+    rates = [c * num_batches * BATCH_SIZE / s for c, s in zip(AT_ONCE, seconds, strict=True)]
+    print(f"{'at once':>8}{'images/s':>12}{'ratio':>8}")
+    rows = []
+    for count, rate in zip(AT_ONCE, rates, strict=True):
+        rows.append(dict(at_once=count, width=width, images_per_s=rate, ratio=rate / rates[0]))
+        print(f"{count:8d}{rate:12.0f}{rows[-1]['ratio']:8.2f}")
+    if out:
+        write_atomically(out, json.dumps(rows, indent=2).encode())
+
+
+def epoch_of(count: int, width: int, num_batches: int):
+    """A compiled, warmed-up call that trains `count` experts on `num_batches` batches each."""
+    dataset = data.load("cifar10_mini")
+    num_images = num_batches * BATCH_SIZE
+    images, labels = (
+        jnp.asarray(a[:num_images]) for a in (dataset.train.images, dataset.train.labels)
+    )
+    transform = transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
+    network = networks.build("convnet", image_shape=(32, 32, 3), num_classes=10, width=width)
+    keys = jnp.stack([experts.expert_key(0, expert) for expert in range(count)])
+    start = jnp.stack([experts.initial(network, key) for key in keys])
+    step = 0
+
+    def epoch():
+        nonlocal step
+        step += 1  # other draws, and so other augmentations, each time
+        jax.block_until_ready(
+            experts.train_epoch(
+                network, start.copy(), keys, jnp.int32(step), images, labels, transform,
+                learning_rate=jnp.float32(0.01), batch_size=BATCH_SIZE, strategy=augment.DSA,
+            )
+        )  # fmt: skip
+
+    epoch()
+    return epoch

@@ -1,0 +1,257 @@
+"""Experts: networks trained on real images, whose parameters TM follows (section 3.3)."""
+
+import functools
+import pathlib
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
+
+from gsdd_jax import augment, data, evaluate, experiment, trajectories, transforms
+from gsdd_jax.errors import UsageError
+from gsdd_jax.networks import Network
+from gsdd_jax.report import Reporter
+from gsdd_jax.trajectories import ExpertStore, Growing, Identity
+
+
+def directory(config: ConfigDict) -> pathlib.Path:
+    """Where a config's experts are kept: `config.experts.dir`, or a name made of data and network.
+
+    Settings that are not part of that name are compared when the store is opened.
+    """
+    if config.experts.dir:
+        return pathlib.Path(config.experts.dir)
+    parts = [
+        *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
+        *(config.network.name, config.network.width, config.network.depth),
+    ]
+    name = "-".join(str(part) for part in parts if part)
+    return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
+
+
+def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
+    """Everything that a config's experts depend on, for `ExpertStore.open`."""
+    fields = (
+        *("data.name", "data.subset", "data.resolution", "data.transform"),
+        *("network.name", "network.width", "network.depth", "network.precision"),
+        *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
+        "matching.strategy",
+    )
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    return {
+        **{
+            field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
+        },
+        "data.fingerprint": dataset.fingerprint,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+    }
+
+
+def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
+    """Trains the experts of `config` that `directory(config)` does not hold yet; opens them all.
+
+    An expert's random numbers are a function of `config.experts.seed` and its index alone. On a
+    CPU its bits are too; on a GPU, XLA computes groups of another size (`config.experts.at_once`)
+    in another order, and results differ by rounding. Interrupted at any moment, the same call
+    goes on after the last whole epoch, with the same result.
+
+    Raises:
+      UsageError: a setting makes no sense; the directory cannot be written, is in use, or holds
+        experts made with other settings or damaged ones; a loss is not finite.
+    """
+    settings = config.experts
+    _check(settings)
+    dataset = data.load(
+        config.data.name,
+        subset=config.data.subset or None,
+        resolution=config.data.resolution or None,
+        data_dir=config.data.dir or None,
+    )
+    transform = experiment.build_transform(config.data.transform, dataset)
+    network = experiment.build_network(config.network, dataset)
+    augment.parse_strategy(config.matching.strategy)
+    made_of, where = identity(config, dataset, network), directory(config)
+    with trajectories.exclusive(where):
+        groups = _unfinished(where, made_of, settings.num_experts, settings.at_once)
+        if groups:
+            _train_groups(groups, config, dataset, transform, network, reporter)
+    return ExpertStore.open(where, made_of, settings.num_experts)
+
+
+def expert_key(seed: int, expert: int) -> Key[Array, ""]:
+    """Of everything random about one expert."""
+    return jax.random.fold_in(experiment.stream(seed, "experts"), expert)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def initial(network: Network, key: Key[Array, ""]) -> Float[Array, "p"]:
+    """The flat parameters that the expert of `expert_key` starts from."""
+    return ravel_pytree(network.init(jax.random.fold_in(key, 0)))[0]
+
+
+@functools.partial(
+    jax.jit, static_argnames=("network", "batch_size", "strategy"), donate_argnames="params"
+)
+def train_epoch(
+    network: Network,
+    params: Float[Array, "e p"],
+    keys: Key[Array, "e"],
+    epoch: Int[Array, ""],
+    images: UInt8[Array, "n h w c"],
+    labels: Int[Array, "n"],
+    transform: Any,
+    *,
+    learning_rate: Float[Array, ""],
+    batch_size: int,
+    strategy: str,
+) -> tuple[Float[Array, "e p"], Float[Array, "e"]]:
+    """One epoch of plain SGD for several experts: every image once, in random order.
+
+    Args:
+      network: of every expert.
+      params: flat, one row an expert; donated.
+      keys: `expert_key` of each.
+      epoch: counted from 0.
+      images, labels: the training set, as stored.
+      transform: from [0, 1] to what the network sees; augmentation follows it.
+      learning_rate: of SGD.
+      batch_size: the last batch is smaller where the set does not divide.
+      strategy: of the augmentation, drawn for every image independently.
+
+    Returns:
+      Parameters after the epoch, and each expert's mean loss over the images.
+    """
+    num_experts, num_images = len(keys), len(labels)
+    batch_size = min(batch_size, num_images)
+    num_full = num_images // batch_size
+    unravel = ravel_pytree(network.init(jax.random.key(0)))[1]
+
+    @jax.value_and_grad
+    def loss(params, batch, targets):
+        logits = network.apply(params, batch)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+    def prepare(drawn):
+        key, chosen = drawn
+        return augment.augment(
+            key, transform(transforms.to_unit(images[chosen])), strategy=strategy
+        )
+
+    def step(params, chosen, step_keys):
+        # One expert after the other: a drawn operation stays a branch, which vmap would turn into
+        # computing all of them.
+        batches = jax.lax.map(prepare, (step_keys, chosen))
+        losses, gradients = jax.lax.platform_dependent(
+            *(params, batches, labels[chosen]),
+            # No slower on a CPU, and the bits do not depend on how many there are.
+            cpu=lambda *arguments: jax.lax.map(lambda a: loss(*a), arguments),
+            default=jax.vmap(loss),
+        )
+        params = jax.tree.map(lambda p, g: p - learning_rate * g, params, gradients)
+        return params, losses * chosen.shape[1]
+
+    # 0 is the key of the initial parameters.
+    epoch_keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
+    order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
+    batch_keys = lambda i: jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys[:, 1])
+    full = order[:, : num_full * batch_size].reshape(num_experts, num_full, batch_size)
+    params, losses = jax.lax.scan(
+        lambda params, a: step(params, a[1], batch_keys(a[0])),
+        jax.vmap(unravel)(params),
+        (jnp.arange(num_full), full.swapaxes(0, 1)),
+    )
+    total = losses.sum(0)
+    if num_images % batch_size:
+        params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
+        total += rest
+    return jax.vmap(lambda p: ravel_pytree(p)[0])(params), total / num_images
+
+
+def _check(settings):
+    fields = ("num_experts", "epochs", "batch_size", "at_once")
+    limits = {**dict.fromkeys(fields, 1), "seed": 0}
+    for field, least in limits.items():
+        if settings[field] < least:
+            raise UsageError(
+                f"config.experts.{field}: expected at least {least}, got {settings[field]}"
+            )
+    if not settings.learning_rate > 0:
+        raise UsageError(
+            f"config.experts.learning_rate: expected a positive number, got "
+            f"{settings.learning_rate}"
+        )
+
+
+def _unfinished(where, made_of, num_experts, at_once) -> list[list[Growing]]:
+    """Groups that are trained together. They are the same after an interruption."""
+    groups = []
+    for first in range(0, num_experts, at_once):
+        group = []
+        for expert in range(first, min(first + at_once, num_experts)):
+            if trajectories.is_finished(where, made_of, expert):
+                # Killed between the last two things that `finish` does, it is still there.
+                trajectories.partial_of(where, expert).unlink(missing_ok=True)
+            else:
+                group.append(Growing(where, made_of, expert))
+        if group:
+            groups.append(group)
+    return groups
+
+
+def _epochs_done(group) -> int:
+    return max(0, min(growing.rows for growing in group) - 1)
+
+
+def _train_groups(groups, config, dataset, transform, network, reporter) -> None:
+    settings = config.experts
+    train, test = (
+        (jnp.asarray(split.images), jnp.asarray(split.labels))
+        for split in (dataset.train, dataset.test)
+    )
+    total = settings.num_experts * settings.epochs
+    left = sum(len(group) * (settings.epochs - _epochs_done(group)) for group in groups)
+    unravel = ravel_pytree(network.init(jax.random.key(0)))[1]
+    with reporter.phase("experts, epochs of all", total, total - left) as progress:
+        for group in groups:
+            keys = [expert_key(settings.seed, growing.expert) for growing in group]
+            done = _epochs_done(group)
+            for growing, key in zip(group, keys, strict=True):
+                growing.truncate(done + 1)
+                if not growing.rows:
+                    growing.append(np.asarray(initial(network, key)))
+            params = jnp.asarray(np.stack([growing.last() for growing in group]))
+            for epoch in range(done, settings.epochs):
+                start = time.monotonic()
+                params, losses = train_epoch(
+                    network, params, jnp.stack(keys), jnp.int32(epoch), *train, transform,
+                    learning_rate=jnp.float32(settings.learning_rate),
+                    batch_size=settings.batch_size, strategy=config.matching.strategy,
+                )  # fmt: skip
+                rows, losses = np.asarray(params), np.asarray(losses)
+                for growing, row, loss in zip(group, rows, losses, strict=True):
+                    if not (np.isfinite(loss) and np.isfinite(row).all()):
+                        raise UsageError(
+                            f"expert {growing.expert}: the loss is {loss} in epoch {epoch + 1}; "
+                            "lower config.experts.learning_rate, and give another "
+                            f"config.experts.dir or delete {growing.path}"
+                        )
+                for growing, row in zip(group, rows, strict=True):
+                    growing.append(row)
+                rate = len(group) * len(train[1]) / (time.monotonic() - start)
+                progress.advance(len(group), loss=losses.mean(), **{"images/s": rate})
+            for growing in group:
+                # Alone, so that it does not depend on the group.
+                one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
+                growing.finish(
+                    *(
+                        float(evaluate.accuracy(network, one, *split, transform)[0])
+                        for split in (train, test)
+                    )
+                )

@@ -1,0 +1,62 @@
+"""Stride-1 convolution of images with few channels as one matrix product, fast on a CPU.
+
+The patches are kept as [kernel positions · channels, pixels]: with three channels last, neither
+XLA's convolution nor the copying of patches would fill the vector units or use every core.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def _patches(x: Array, kernel_size: tuple[int, int], padding: int) -> Array:
+    b, h, w, c = x.shape
+    kernel_h, kernel_w = kernel_size
+    out_h, out_w = h + 2 * padding - kernel_h + 1, w + 2 * padding - kernel_w + 1
+    sides = (padding, padding)
+    planes = jnp.pad(jnp.moveaxis(x, -1, 0), ((0, 0), (0, 0), sides, sides))
+    shifted = [
+        planes[:, :, i : i + out_h, j : j + out_w] for i in range(kernel_h) for j in range(kernel_w)
+    ]
+    return jnp.stack(shifted).reshape(kernel_h * kernel_w * c, b, out_h, out_w)
+
+
+def forward(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c o"], padding: int
+) -> Float[Array, "b oh ow o"]:
+    """The convolution."""
+    return jnp.einsum(
+        "kbhw,ko->bhwo",
+        _patches(x, kernel.shape[:2], padding),
+        kernel.reshape(-1, kernel.shape[-1]),
+    )
+
+
+def image_gradient(
+    g: Float[Array, "b oh ow o"], kernel: Float[Array, "kh kw c o"], padding: int
+) -> Float[Array, "b h w c"]:
+    """The cotangent of the images for output cotangent `g`."""
+    b, out_h, out_w, _ = g.shape
+    kernel_h, kernel_w, c, _ = kernel.shape
+    h, w = out_h - 2 * padding + kernel_h - 1, out_w - 2 * padding + kernel_w - 1
+    # The cotangents of the patches, still at the output's pixels; each is added where it came from.
+    patches = jnp.einsum("yxco,bhwo->yxcbhw", kernel, g)
+    sides = ((kernel_h - 1 - padding,) * 2 + (0,), (kernel_w - 1 - padding,) * 2 + (0,))
+    patches = lax.pad(patches, jnp.zeros((), g.dtype), ((0, 0, 0),) * 4 + sides)
+    shifted = (
+        patches[i, j, :, :, kernel_h - 1 - i :, kernel_w - 1 - j :][:, :, :h, :w]
+        for i in range(kernel_h)
+        for j in range(kernel_w)
+    )
+    return jnp.moveaxis(sum(shifted, start=jnp.zeros((c, b, h, w), g.dtype)), 0, -1)
+
+
+def kernel_gradient(
+    x: Float[Array, "b h w c"],
+    g: Float[Array, "b oh ow o"],
+    kernel_size: tuple[int, int],
+    padding: int,
+) -> Float[Array, "kh kw c o"]:
+    """The cotangent of the kernel for output cotangent `g`."""
+    patches = _patches(x, kernel_size, padding)
+    return jnp.einsum("kbhw,bhwo->ko", patches, g).reshape(*kernel_size, x.shape[-1], g.shape[-1])

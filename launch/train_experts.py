@@ -1,0 +1,29 @@
+"""Trains the experts that trajectory matching (TM) follows.
+
+    python -m launch.train_experts --config=configs/demo.py --config.experts.num_experts=2
+
+They go to `config.experts.dir`. The same command started again goes on with what is missing.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
+
+
+def main() -> None:
+    from gsdd_jax import experts  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.report import Reporter
+
+    store = experts.train_all(CONFIG.value, Reporter(None))
+    train, test = store.accuracies()
+    print(
+        f"{len(store)} experts of {store.epochs} epochs in {store.directory}: mean accuracy "
+        f"train {train.mean():.1f} %, test {test.mean():.1f} %"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
