@@ -20,7 +20,7 @@ def main(out: str | None) -> None:
     """Prints a table of images a second and ratios; writes them to `out` as JSON."""
     device = jax.devices()[0]
     # Short on a CPU; on a GPU the published width, and enough batches to fill it.
-    width, num_batches = (16, 1) if device.platform == "cpu" else (128, 10)
+    width, num_batches = (16, 4) if device.platform == "cpu" else (128, 10)
     print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
     print(f"ConvNetD3, width {width}, 32 x 32, batch {BATCH_SIZE}, DSA")
     epochs = [epoch_of(count, width, num_batches) for count in AT_ONCE]

@@ -7,6 +7,7 @@ def get_config() -> ConfigDict:
     """Distribution matching at the smallest budget; not an experiment of its own."""
     config = ConfigDict()
     config.seed = 0  # of everything random; the same seed gives the same bytes
+    config.scale = 1.0  # below 1: a shrunk copy of the experiment, 0.01 for a minute on a CPU
 
     config.data = ConfigDict()
     config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package
@@ -77,4 +78,53 @@ def get_config() -> ConfigDict:
     config.evaluate.learning_rate = 0.01  # where the objective learns none
     config.evaluate.epochs = 1000
     config.evaluate.batch_size = 256
+    return config
+
+
+def scaled(config: ConfigDict) -> ConfigDict:
+    """The experiment at `config.scale`: lengths shrink by it, sizes by its square root.
+
+    Whatever must fit together still does; the resolution, the data set and the objective stay.
+    """
+    scale = config.scale
+    if not 0 < scale <= 1:
+        raise ValueError(f"config.scale: expected a number in (0, 1], got {scale}")
+    if scale == 1:
+        return config
+    config = config.copy_and_resolve_references()
+
+    def shrink(name: str, factor: float, least: int) -> None:
+        *parents, last = name.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = min(node[last], max(least, round(node[last] * factor)))
+
+    for name, least in (
+        ("init.num_steps", 20),
+        ("distill.num_steps", 10),
+        ("distill.eval_every", 5),
+        ("evaluate.epochs", 2),
+        ("evaluate.num_networks", 2),
+        ("experts.num_experts", 2),
+        ("experts.epochs", 3),
+    ):
+        shrink(name, scale, least)
+    size = scale**0.5
+    for name, least in (
+        ("network.width", 4),
+        ("budget.gpc", 1),
+        ("matching.batch_real", 1),
+        ("matching.syn_steps", 2),
+        ("matching.inner_loops", 1),
+        ("matching.outer_loops", 1),
+    ):
+        shrink(name, size, least)
+    if config.matching.name == "tm":
+        config.matching.batch_syn = max(2, round(config.matching.batch_syn * size))
+    else:
+        config.matching.batch_syn = 0  # all
+    config.matching.max_start_epoch = min(
+        config.matching.max_start_epoch, config.experts.epochs - config.matching.expert_epochs + 1
+    )
     return config

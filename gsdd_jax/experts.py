@@ -37,7 +37,7 @@ def directory(config: ConfigDict) -> pathlib.Path:
 
 
 def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Everything that a config's experts depend on, for `ExpertStore.open`."""
+    """Everything that a config's experts depend on, named as in the config."""
     fields = (
         *("data.name", "data.subset", "data.resolution", "data.transform"),
         *("network.name", "network.width", "network.depth", "network.precision"),
@@ -82,7 +82,17 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
         groups = _unfinished(where, made_of, settings.num_experts, settings.at_once)
         if groups:
             _train_groups(groups, config, dataset, transform, network, reporter)
-    return ExpertStore.open(where, made_of, settings.num_experts)
+    return open_store(config, dataset, network)
+
+
+def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> ExpertStore:
+    """The experts of a config.
+
+    Raises:
+      UsageError: they are not all there, damaged, or were made with other settings.
+    """
+    made_of = identity(config, dataset, network)
+    return ExpertStore.open(directory(config), made_of, config.experts.num_experts)
 
 
 def expert_key(seed: int, expert: int) -> Key[Array, ""]:
@@ -238,9 +248,9 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
                 for growing, row, loss in zip(group, rows, losses, strict=True):
                     if not (np.isfinite(loss) and np.isfinite(row).all()):
                         raise UsageError(
-                            f"expert {growing.expert}: the loss is {loss} in epoch {epoch + 1}; "
-                            "lower config.experts.learning_rate, and give another "
-                            f"config.experts.dir or delete {growing.path}"
+                            f"expert {growing.expert} diverged in epoch {epoch + 1} (loss {loss}); "
+                            "lower config.experts.learning_rate and give another "
+                            "config.experts.dir"
                         )
                 for growing, row in zip(group, rows, strict=True):
                     growing.append(row)

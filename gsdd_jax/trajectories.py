@@ -169,7 +169,9 @@ class Growing:
           UsageError: the file cannot be written.
         """
         if self.rows != self._limit:
-            raise ValueError(f"expert {self.expert}: {self.rows} epochs, expected {self._limit}")
+            raise ValueError(
+                f"expert {self.expert}: {self.rows} sets of parameters, expected {self._limit}"
+            )
         records = self._records()
         arrays = {
             "trajectory": np.ascontiguousarray(records["parameters"]),

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Mapping
 
 from absl import flags, logging
+from ml_collections import ConfigDict
 
+from configs import common
 from gsdd_jax.errors import UsageError
 
 USAGE_STATUS = 2
@@ -28,6 +30,14 @@ def run(main: Callable[..., None], *, positional: tuple[str, ...] = ()) -> None:
         sys.exit(130)
 
 
+def experiment(config: ConfigDict) -> ConfigDict:
+    """The config that a flag gave, at its scale."""
+    try:
+        return common.scaled(config)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
     """One arm of a result as text."""
     mean, deviation = result[f"{arm}_accuracy"], result[f"{arm}_std"]
@@ -37,11 +47,13 @@ def accuracy(arm: str, result: Mapping[str, float]) -> str:
 def _parse(positional: tuple[str, ...]) -> list[str]:
     try:
         rest = flags.FLAGS(sys.argv)[1:]
+        if "config" in flags.FLAGS:
+            getattr(flags.FLAGS.config, "seed", None)  # a file that did not load fails only now
     except flags.Error as error:
-        raise UsageError(_first_line(error)) from None
+        raise UsageError(_one_line(error)) from None
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
         # A config's own overrides fail while the flags are parsed.
-        raise UsageError(f"--config: {_first_line(error)}") from None
+        raise UsageError(f"--config: {_one_line(error)}") from None
     if positional and (len(rest) != 1 or rest[0] not in positional):
         raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")
     if rest and not positional:
@@ -49,6 +61,6 @@ def _parse(positional: tuple[str, ...]) -> list[str]:
     return rest
 
 
-def _first_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return str(text).strip().split("\n")[0] or type(error).__name__
+    return " ".join(str(text).split()) or type(error).__name__

@@ -5,7 +5,6 @@
 They go to `config.experts.dir`. The same command started again goes on with what is missing.
 """
 
-from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
@@ -17,7 +16,7 @@ def main() -> None:
     from gsdd_jax import experts  # after the flags, so that a wrong one answers at once
     from gsdd_jax.report import Reporter
 
-    store = experts.train_all(CONFIG.value, Reporter(None))
+    store = experts.train_all(cli.experiment(CONFIG.value), Reporter(None))
     train, test = store.accuracies()
     print(
         f"{len(store)} experts of {store.epochs} epochs in {store.directory}: mean accuracy "

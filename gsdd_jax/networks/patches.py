@@ -40,7 +40,8 @@ def image_gradient(
     kernel_h, kernel_w, c, _ = kernel.shape
     h, w = out_h - 2 * padding + kernel_h - 1, out_w - 2 * padding + kernel_w - 1
     # The cotangents of the patches, still at the output's pixels; each is added where it came from.
-    patches = jnp.einsum("yxco,bhwo->yxcbhw", kernel, g)
+    patches = jnp.matmul(kernel.reshape(-1, g.shape[-1]), g.reshape(-1, g.shape[-1]).T)
+    patches = patches.reshape(kernel_h, kernel_w, c, b, out_h, out_w)
     sides = ((kernel_h - 1 - padding,) * 2 + (0,), (kernel_w - 1 - padding,) * 2 + (0,))
     patches = lax.pad(patches, jnp.zeros((), g.dtype), ((0, 0, 0),) * 4 + sides)
     shifted = (

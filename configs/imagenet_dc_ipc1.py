@@ -1,0 +1,26 @@
+"""ImageNet subsets at 128 x 128, gradient matching, IPC 1.
+
+    python -m launch.distill --config=configs/imagenet_dc_ipc1.py --config.data.subset=nette \\
+        --workdir=runs/imagenet_dc_ipc1_nette
+
+Published accuracy (%), nette / woof / fruit / yellow / meow / squawk:
+70.2 / 42.4 / 47.8 / 64.0 / 43.2 / 69.4 (Table 2).
+"""
+
+from configs import common
+
+
+def get_config():
+    """See the module's docstring."""
+    config = common.get_config()
+    config.data.name = "imagenet2012"
+    config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
+    config.data.resolution = 128
+    config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
+    config.matching.name = "dc"
+    config.matching.batch_real = 720
+    config.matching.batch_syn = 2000
+    config.matching.outer_loops, config.matching.inner_loops = 1, 1
+    config.distill.num_steps = 5_000
+    config.distill.eval_every = 500
+    return config

@@ -1,0 +1,26 @@
+"""ImageNet subsets at 128 x 128, distribution matching, IPC 1.
+
+    python -m launch.distill --config=configs/imagenet_dm_ipc1.py --config.data.subset=nette \\
+        --workdir=runs/imagenet_dm_ipc1_nette
+
+Published accuracy (%), nette / woof / fruit / yellow / meow / squawk:
+74.6 / 43.4 / 52.0 / 69.4 / 48.2 / 73.6 (Table 2).
+"""
+
+from configs import common
+
+
+def get_config():
+    """See the module's docstring."""
+    config = common.get_config()
+    config.data.name = "imagenet2012"
+    config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
+    config.data.resolution = 128
+    config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
+    config.matching.name = "dm"
+    config.matching.batch_real = 1024
+    config.matching.batch_syn = 2000
+    config.matching.class_by_class = True
+    config.distill.num_steps = 20_000
+    config.distill.eval_every = 2000
+    return config
