@@ -58,9 +58,10 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
     """Trains the experts of `config` that `directory(config)` does not hold yet; opens them all.
 
     An expert's random numbers are a function of `config.experts.seed` and its index alone. On a
-    CPU its bits are too; on a GPU, XLA computes groups of another size (`config.experts.at_once`)
-    in another order, and results differ by rounding. Interrupted at any moment, the same call
-    goes on after the last whole epoch, with the same result.
+    GPU `config.experts.at_once` of them are trained side by side, and XLA computes groups of
+    another size in another order: results then differ by rounding. On a CPU it is always one, and
+    how many are asked for and which are there already changes no bit. Interrupted at any moment,
+    the same call goes on after the last whole epoch, with the same result.
 
     Raises:
       UsageError: a setting makes no sense; the directory cannot be written, is in use, or holds
@@ -79,7 +80,9 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
     augment.parse_strategy(config.matching.strategy)
     made_of, where = identity(config, dataset, network), directory(config)
     with trajectories.exclusive(where):
-        groups = _unfinished(where, made_of, settings.num_experts, settings.at_once)
+        # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
+        at_once = 1 if jax.default_backend() == "cpu" else settings.at_once
+        groups = _unfinished(where, made_of, settings.num_experts, at_once)
         if groups:
             _train_groups(groups, config, dataset, transform, network, reporter)
     return open_store(config, dataset, network)
@@ -145,7 +148,7 @@ def train_epoch(
 
     @jax.value_and_grad
     def loss(params, batch, targets):
-        logits = network.apply(params, batch)
+        logits = network.apply(unravel(params), batch)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
     def prepare(drawn):
@@ -158,30 +161,24 @@ def train_epoch(
         # One expert after the other: a drawn operation stays a branch, which vmap would turn into
         # computing all of them.
         batches = jax.lax.map(prepare, (step_keys, chosen))
-        losses, gradients = jax.lax.platform_dependent(
-            *(params, batches, labels[chosen]),
-            # No slower on a CPU, and the bits do not depend on how many there are.
-            cpu=lambda *arguments: jax.lax.map(lambda a: loss(*a), arguments),
-            default=jax.vmap(loss),
-        )
-        params = jax.tree.map(lambda p, g: p - learning_rate * g, params, gradients)
-        return params, losses * chosen.shape[1]
+        losses, gradients = jax.vmap(loss)(params, batches, labels[chosen])
+        return params - learning_rate * gradients, losses * chosen.shape[1]
 
-    # 0 is the key of the initial parameters.
+    # Key 0 is that of the initial parameters.
     epoch_keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
     order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
     batch_keys = lambda i: jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys[:, 1])
     full = order[:, : num_full * batch_size].reshape(num_experts, num_full, batch_size)
     params, losses = jax.lax.scan(
         lambda params, a: step(params, a[1], batch_keys(a[0])),
-        jax.vmap(unravel)(params),
+        params,
         (jnp.arange(num_full), full.swapaxes(0, 1)),
     )
     total = losses.sum(0)
     if num_images % batch_size:
         params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
         total += rest
-    return jax.vmap(lambda p: ravel_pytree(p)[0])(params), total / num_images
+    return params, total / num_images
 
 
 def _check(settings):
@@ -255,7 +252,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
                 for growing, row in zip(group, rows, strict=True):
                     growing.append(row)
                 rate = len(group) * len(train[1]) / (time.monotonic() - start)
-                progress.advance(len(group), loss=losses.mean(), **{"images/s": rate})
+                progress.advance(len(group), loss=float(losses.mean()), **{"images/s": rate})
             for growing in group:
                 # Alone, so that it does not depend on the group.
                 one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))

@@ -13,7 +13,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,7 +53,9 @@ class ExpertStore:
     _files: tuple[Any, ...] = dataclasses.field(repr=False)
 
     @classmethod
-    def open(cls, directory: str | os.PathLike, identity: Identity, num_experts: int) -> Self:
+    def open(
+        cls, directory: str | os.PathLike, identity: Identity, num_experts: int
+    ) -> "ExpertStore":
         """The first `num_experts` experts of a directory, their headers checked.
 
         Raises:

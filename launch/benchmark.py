@@ -9,7 +9,7 @@ from absl import flags
 
 from launch import cli
 
-BENCHMARKS = ("rasterize", "experts")
+BENCHMARKS = ("rasterize", "experts", "tm_memory")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
 
 

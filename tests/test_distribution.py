@@ -162,13 +162,19 @@ def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
             losses += some.tolist()
         return losses, np.asarray(state.params.colors).tobytes()
 
-    assert run([6]) == run([1, 2, 3])
-    assert run([6])[1] != run([6], seed=1)[1]
+    assert run([4]) == run([2, 2])
+    assert run([4])[1] != run([4], seed=1)[1]
 
 
 def test_matching_brings_the_features_closer():
     prob, data = problem(batch_real=5, strategy=""), real()
-    state = distill.start(prob, initial(prob))
-    _, first = distill.run(prob, jax.tree.map(jnp.copy, state), jax.random.key(0), data, None, 20)
-    state, losses = distill.run(prob, state, jax.random.key(0), data, None, 150)
-    assert losses[-20:].mean() < 0.5 * first.mean()
+    still = prob._replace(learning_rate=1e-12)  # measures without moving
+
+    def distance(params):
+        state = distill.start(still, jax.tree.map(jnp.copy, params))
+        return distill.run(still, state, jax.random.key(9), data, None, 60)[1].mean()
+
+    start = initial(prob)
+    state = distill.start(prob, jax.tree.map(jnp.copy, start))
+    state, _ = distill.run(prob, state, jax.random.key(0), data, None, 60)
+    assert distance(state.params) < 0.8 * distance(start)

@@ -1,7 +1,6 @@
 """Training of evaluation networks against a plain loop, with networks small enough to follow."""
 
-import dataclasses
-
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,17 +60,14 @@ def test_training_is_the_protocol():
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Counter:
+class Counter(nn.Module):
     """A network whose parameters count how often it saw each of 7 images."""
 
-    def init(self, key):
-        del key
-        return {"seen": jnp.zeros(7)}
-
-    def apply(self, params, images):
+    @nn.compact
+    def __call__(self, images):
         # d(loss)/d(seen) of a batch with labels 0 and two equal logits is -1/2 x the mean one-hot.
-        value = images.reshape(len(images), -1)[:, :7] @ params["seen"]
+        seen = self.param("seen", lambda key: jnp.zeros(7))
+        value = images.reshape(len(images), -1)[:, :7] @ seen
         return jnp.stack([value, jax.lax.stop_gradient(value)], -1)
 
 
@@ -83,7 +79,7 @@ def test_every_epoch_sees_every_image_once(batch_size):
         epochs=4, batch_size=batch_size, strategy="", momentum=0.0, weight_decay=0.0
     )
     trained = evaluate.train(
-        Counter(), schedule, jax.random.key(0), images[None], jnp.zeros(7, jnp.int32),
+        networks.Network((2, 2, 3), 2, Counter()), schedule, jax.random.key(0), images[None], jnp.zeros(7, jnp.int32),
         learning_rate=1.0, num_students=3,
     )["seen"]  # fmt: skip
     size, rest = min(batch_size, 7), 7 % min(batch_size, 7)
@@ -148,7 +144,10 @@ def test_accuracy_counts_every_image_once():
     )
     for i in range(2):
         one = jax.tree.map(lambda p, i=i: p[i], params)
-        logits = [np.asarray(net.apply(one, 2 * image[None] / 255.0 - 1))[0] for image in images]
+        logits = [
+            np.asarray(net.apply(one, 2 * jnp.float32(image)[None] / 255 - 1))[0]
+            for image in images
+        ]
         correct = np.mean(np.argmax(logits, -1) == labels)
         assert float(actual[i]) == pytest.approx(100 * correct)
 

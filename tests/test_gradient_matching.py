@@ -34,9 +34,7 @@ def real():
 
 
 def initial(prob):
-    return prob.parameterization.init(
-        jax.random.key(1), jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3))
-    )
+    return prob.parameterization.init(jax.random.key(1), jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
 
 
 def synthetic(prob, images):

@@ -200,4 +200,4 @@ def test_the_other_commands_refuse_what_is_wrong(tmp_path):
     assert "no such file" in err
     status, _, err = run("benchmark", "rasterise")
     assert status == 2
-    assert "expected one of rasterize" in err
+    assert "expected one of rasterize, experts, tm_memory" in err

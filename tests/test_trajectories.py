@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import zlib
 
@@ -61,7 +62,7 @@ def test_random_access_equals_the_whole(directory):
     store = ExpertStore.open(directory, IDENTITY, EXPERTS)
     assert (len(store), store.epochs, store.num_parameters) == (EXPERTS, EPOCHS, SIZE)
     places = [(e, t) for e in range(EXPERTS) for t in range(EPOCHS + 1)]
-    for place in np.random.default_rng(1).permutation(places * 2):
+    for place in np.random.default_rng(1).permutation(places * 2).tolist():
         row = store.parameters(*place)
         assert row.dtype == np.float32
         np.testing.assert_array_equal(row, ROWS[tuple(place)])
@@ -94,7 +95,8 @@ def test_only_the_row_that_is_asked_for_is_read(tmp_path):
     size, epochs = 1 << 18, 63  # 64 MiB
     identity = {**IDENTITY, "num_parameters": size, "experts.epochs": epochs}
     write(tmp_path, 0, identity, np.zeros((epochs + 1, size), np.float32))
-    resident = lambda: int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115
+    statm, page = pathlib.Path("/proc/self/statm"), os.sysconf("SC_PAGE_SIZE")
+    resident = lambda: int(statm.read_text().split()[1]) * page
     before = resident()
     row = ExpertStore.open(tmp_path, identity, 1).parameters(0, 40)
     assert row.shape == (size,)
@@ -296,7 +298,7 @@ def test_a_finished_file_is_checked_before_it_counts(tmp_path):
     assert not trajectories.is_finished(tmp_path, IDENTITY, 0)
     write(tmp_path, 0)
     assert trajectories.is_finished(tmp_path, IDENTITY, 0)
-    with pytest.raises(UsageError, match="made with network.width=4, expected 8"):
+    with pytest.raises(UsageError, match=r"made with network.width=4, expected 8"):
         trajectories.is_finished(tmp_path, {**IDENTITY, "network.width": 8}, 0)
 
 
@@ -315,8 +317,10 @@ def test_one_process_trains_in_a_directory(tmp_path):
 
 def test_what_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written"):
-        with trajectories.exclusive(tmp_path / "file" / "store"):
-            pass
+    with (
+        pytest.raises(UsageError, match="cannot be written"),
+        trajectories.exclusive(tmp_path / "file" / "store"),
+    ):
+        pass
     with pytest.raises(UsageError, match="cannot be written"):
         Growing(tmp_path / "file", IDENTITY, 0).append(ROWS[0, 0])

@@ -47,20 +47,20 @@ def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
     return combined
 
 
-def _input_tiles(x: Array) -> list[Array]:
-    """Bᵀ x B of every 6×6 window: for each column of the result [6 rows, b·h·w/16, c]."""
+def _input_tiles(x: Array) -> Array:
+    """Bᵀ x B of every 6×6 window, [36, b·h·w/16, c]: the window's columns, in each its rows."""
     h, w, c = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = jnp.stack(_combine(_BT, [padded[:, i : i + h - 3 : TILE] for i in range(_WINDOW)]))
     windows = [rows[:, :, :, j : j + w - 3 : TILE] for j in range(_WINDOW)]
-    return [t.reshape(_WINDOW, -1, c) for t in _combine(_BT, windows)]
+    return jnp.concatenate(_combine(_BT, windows)).reshape(_WINDOW**2, -1, c)
 
 
-def _gradient_tiles(g: Array) -> list[Array]:
+def _gradient_tiles(g: Array) -> Array:
     """A g Aᵀ of every 4×4 tile of the output's cotangent, laid out as `_input_tiles`."""
     rows = jnp.stack(_combine(_AT.T, [g[:, i::TILE] for i in range(TILE)]))
     tiles = [rows[:, :, :, j::TILE] for j in range(TILE)]
-    return [t.reshape(_WINDOW, -1, g.shape[-1]) for t in _combine(_AT.T, tiles)]
+    return jnp.concatenate(_combine(_AT.T, tiles)).reshape(_WINDOW**2, -1, g.shape[-1])
 
 
 def _slice_count(x: Array, channels: int) -> int:
@@ -86,14 +86,14 @@ def forward(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Floa
     """The convolution with stride 1 and padding 1; h and w must be divisible by 4."""
     b, h, w, _ = x.shape
     channels = kernel.shape[-1]
-    kernel_rows = jnp.stack(_combine(_G, list(kernel)))
-    kernels = _combine(_G, [kernel_rows[:, j] for j in range(3)])
+    rows = jnp.stack(_combine(_G, list(kernel)))
+    kernels = jnp.concatenate(_combine(_G, [rows[:, j] for j in range(3)]))
 
     def one_slice(x: Array) -> Array:
-        products = [t @ k for t, k in zip(_input_tiles(x), kernels, strict=True)]
-        shape = (_WINDOW, -1, h // TILE, w // TILE, channels)
-        columns = jnp.stack([p.reshape(shape) for p in _combine(_AT, products)], axis=4)
-        return jnp.stack(_combine(_AT, list(columns)), axis=2).reshape(-1, h, w, channels)
+        products = _input_tiles(x) @ kernels
+        columns = list(products.reshape(_WINDOW, _WINDOW, -1, h // TILE, w // TILE, channels))
+        rows = list(jnp.stack(_combine(_AT, columns), axis=4))
+        return jnp.stack(_combine(_AT, rows), axis=2).reshape(-1, h, w, channels)
 
     count = _slice_count(x, max(kernel.shape[2:]))
     if count == 1:
@@ -114,12 +114,10 @@ def kernel_gradient(
     """The cotangent of the kernel for input `x` and output cotangent `g`."""
 
     def one_slice(x: Array, g: Array) -> Array:
-        products = [
-            jnp.einsum("rpc,rpo->rco", t, s)
-            for t, s in zip(_input_tiles(x), _gradient_tiles(g), strict=True)
-        ]
-        columns = jnp.stack(_combine(_G.T, products), axis=1)
-        return jnp.stack(_combine(_G.T, list(columns)))
+        products = jnp.einsum("tpc,tpo->tco", _input_tiles(x), _gradient_tiles(g))
+        columns = list(products.reshape(_WINDOW, _WINDOW, *products.shape[1:]))
+        rows = list(jnp.stack(_combine(_G.T, columns), axis=1))
+        return jnp.stack(_combine(_G.T, rows))
 
     count = _slice_count(x, max(x.shape[-1], g.shape[-1]))
     if count == 1:

@@ -1,0 +1,101 @@
+"""Temporary memory of one trajectory matching step against the length of the student's unroll.
+
+Read off the compiled program's own memory analysis, at the flagship's shapes: 300 images a student
+step, ConvNetD3 of width 128, second-order gradients. With rematerialization only the parameters
+between student steps are kept, so memory hardly grows; without it, it grows with every step.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from gsdd_jax import distill, matching, networks, parameterizations, transforms
+from gsdd_jax.files import write_atomically
+
+IMAGES, CLASSES, WIDTH = 300, 10, 128
+UNROLLS = (6, 20, 60)
+MOST_SECONDS = 120.0  # a step that would take longer is not timed
+
+
+def main(out: str | None) -> None:
+    """Prints a table; writes it to `out` as JSON."""
+    device = jax.devices()[0]
+    print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
+    print(f"{'syn_steps':>10}{'recomputed':>12}{'temporary MiB':>15}{'s a step':>10}")
+    rows, per_student_step = [], None
+    for rematerialize in (True, False):
+        for syn_steps in UNROLLS:
+            problem, arguments = step(syn_steps, rematerialize)
+            compiled = distill.run.lower(problem, *arguments, 1).compile()
+            temporary = compiled.memory_analysis().temp_size_in_bytes / 2**20
+            expected = (per_student_step or 0) * syn_steps
+            fits = temporary < free_mebibytes()
+            seconds = timed(compiled, arguments) if fits and expected < MOST_SECONDS else None
+            if per_student_step is None and seconds:
+                per_student_step = seconds / syn_steps
+            rows.append(
+                dict(syn_steps=syn_steps, rematerialize=rematerialize, temporary_mib=temporary,
+                     seconds=seconds)
+            )  # fmt: skip
+            shown = f"{seconds:10.2f}" if seconds else f"{'-':>10}"
+            print(f"{syn_steps:10d}{rematerialize!s:>12}{temporary:15.0f}{shown}", flush=True)
+    for rematerialize in (True, False):
+        first, last = (r for r in rows if r["rematerialize"] is rematerialize and
+                       r["syn_steps"] in (UNROLLS[0], UNROLLS[-1]))  # fmt: skip
+        growth = last["temporary_mib"] / first["temporary_mib"]
+        print(f"from {UNROLLS[0]} to {UNROLLS[-1]} steps, recomputed {rematerialize}: x {growth:.2f}")
+    if out:
+        write_atomically(out, json.dumps(rows, indent=2).encode())
+
+
+@functools.cache
+def parts():
+    """Network, parameterization and real images: only their shapes matter."""
+    network = networks.build("convnet", image_shape=(32, 32, 3), num_classes=CLASSES, width=WIDTH)
+    parameterization = parameterizations.build("gaussian", (32, 32, 3), ipc=1, gpc=30)
+    images = np.zeros((CLASSES, 32, 32, 3), np.uint8)
+    transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+    data = matching.real_data(images, np.arange(CLASSES, dtype=np.int32), CLASSES, transform)
+    return network, parameterization, data
+
+
+def step(syn_steps: int, rematerialize: bool):
+    """The problem and the arguments of one distillation step."""
+    network, parameterization, data = parts()
+    objective = matching.TrajectoryMatching(
+        network, syn_steps, IMAGES, rematerialize=rematerialize
+    )
+    problem = distill.Problem(parameterization, objective, CLASSES, 1e-3)
+    key = jax.random.key(0)
+    params = parameterization.init(key, jnp.zeros((IMAGES, 32, 32, 3)))
+    start, _ = ravel_pytree(network.init(key))
+    feed = matching.Segments(start[None, None], start[None, None] + 0.01)
+    return problem, (distill.start(problem, params), key, data, feed)
+
+
+def timed(compiled, arguments) -> float:
+    """Seconds of one step, after one to warm up."""
+    seconds = None
+    for _ in range(2):
+        fresh = jax.tree.map(jnp.copy, arguments)  # the state is donated
+        before = time.perf_counter()
+        jax.block_until_ready(compiled(*fresh))
+        seconds = time.perf_counter() - before
+    return seconds
+
+
+def free_mebibytes() -> float:
+    """Of the device, or of the host where the device does not say."""
+    stats = jax.devices()[0].memory_stats()
+    if stats:
+        return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2**20
+    with open("/proc/meminfo") as file:
+        available = next(line for line in file if line.startswith("MemAvailable"))
+    return int(available.split()[1]) / 2**10

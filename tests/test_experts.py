@@ -1,0 +1,446 @@
+"""Training of experts against plain loops, and its independence of grouping and interruptions."""
+
+import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import demo
+from gsdd_jax import UsageError, data, experiment, experts, networks, transforms
+from gsdd_jax.report import Reporter
+from gsdd_jax.trajectories import Growing, partial_of
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHAPE, CLASSES = (8, 8, 3), 3
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+
+
+class Affine(nn.Module):
+    """Small enough to train in NumPy."""
+
+    classes: int = CLASSES
+
+    @nn.compact
+    def __call__(self, images, features_only=False):
+        x = images.reshape(len(images), -1)
+        weight = self.param("weight", nn.initializers.normal(0.05), (x.shape[1], self.classes))
+        return x @ weight + self.param("bias", nn.initializers.normal(0.05), (self.classes,))
+
+
+def affine(classes=CLASSES):
+    return networks.Network(SHAPE, classes, Affine(classes))
+
+
+def split(count, seed):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % CLASSES
+    return data.Split(random.integers(0, 256, (count, *SHAPE), np.uint8), labels)
+
+
+DATASET = data.Dataset("made_up", split(11, 0), split(7, 1), CLASSES, tuple("abc"), MEAN, STD, "f0")
+
+
+def config_of(directory, **settings):
+    config = demo.get_config()
+    config.matching.strategy = ""
+    config.experts.update(
+        dict(dir=str(directory), num_experts=3, epochs=4, batch_size=4, learning_rate=0.1)
+        | settings
+    )
+    return config
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """`train_all` on the tiny data set with the affine network."""
+    monkeypatch.setattr(data, "load", lambda *_, **__: DATASET)
+    monkeypatch.setattr(experiment, "build_network", lambda *_: affine())
+
+
+def train(config):
+    return experts.train_all(config, Reporter(None, io.StringIO()))
+
+
+def files(directory):
+    return {p.name: p.read_bytes() for p in sorted(pathlib.Path(directory).glob("expert_*"))}
+
+
+# What training computes.
+
+
+def normalized(images):
+    return ((images / 255.0 - np.array(MEAN)) / np.array(STD)).reshape(len(images), -1)
+
+
+def softmax(logits):
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def orders_of(expert, epochs, count, seed=0):
+    """The shuffles of an expert's epochs."""
+    key = jax.random.fold_in(experiment.stream(seed, "experts"), expert)
+    for epoch in range(epochs):
+        order_key = jax.random.split(jax.random.fold_in(key, epoch + 1))[0]
+        yield np.asarray(jax.random.permutation(order_key, count))
+
+
+def test_experts_are_plain_sgd(made_up, tmp_path):
+    """In NumPy and float64: every row of the trajectory, and the accuracies at its end."""
+    store = train(config_of(tmp_path))
+    train_accuracy, test_accuracy = store.accuracies()
+    x, labels = normalized(DATASET.train.images), DATASET.train.labels
+    for expert in range(3):
+        start = store.parameters(expert, 0).astype(np.float64)
+        bias, weight = start[:CLASSES].copy(), start[CLASSES:].reshape(-1, CLASSES).copy()
+        for epoch, order in enumerate(orders_of(expert, 4, 11), start=1):
+            np.testing.assert_array_equal(np.sort(order), np.arange(11))
+            for batch in (order[:4], order[4:8], order[8:]):
+                error = softmax(x[batch] @ weight + bias) - np.eye(CLASSES)[labels[batch]]
+                weight -= 0.1 * x[batch].T @ error / len(batch)
+                bias -= 0.1 * error.sum(0) / len(batch)
+            row = np.concatenate([bias, weight.ravel()])
+            np.testing.assert_allclose(store.parameters(expert, epoch), row, rtol=1e-4, atol=1e-5)
+        for part, accuracies in ((DATASET.train, train_accuracy), (DATASET.test, test_accuracy)):
+            right = np.argmax(normalized(part.images) @ weight + bias, 1) == part.labels
+            assert accuracies[expert] == pytest.approx(100 * right.mean())
+
+
+def epoch_of(network, params, expert, images, labels, *, epoch=0, batch_size=256, strategy=""):
+    mean, std = (jnp.array(v, jnp.float32) for v in (MEAN, STD))
+    rows, losses = experts.train_epoch(
+        network, jnp.array(params)[None], experts.expert_key(0, expert)[None], jnp.int32(epoch),
+        jnp.asarray(images), jnp.asarray(labels), transforms.Normalize(mean, std),
+        learning_rate=jnp.float32(0.1), batch_size=batch_size, strategy=strategy,
+    )  # fmt: skip
+    return np.asarray(rows)[0], float(losses[0])
+
+
+def test_the_convnet_is_trained_by_the_gradient_of_the_mean_cross_entropy():
+    part = DATASET.train
+    network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, width=4, depth=1)
+    params = network.init(jax.random.key(5))
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    order = next(orders_of(2, 1, 11))
+    pixels = jnp.asarray(normalized(part.images).reshape(-1, *SHAPE), jnp.float32)
+    total = 0.0
+
+    def loss(params, batch):
+        logits = network.apply(params, pixels[batch])
+        chosen = jnp.take_along_axis(logits, part.labels[batch][:, None], 1)[:, 0]
+        return (jax.nn.logsumexp(logits, 1) - chosen).mean()
+
+    for batch in (order[:8], order[8:]):
+        value, gradient = jax.value_and_grad(loss)(params, batch)
+        total += float(value) * len(batch)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+    row, mean = epoch_of(network, flat, 2, part.images, part.labels, batch_size=8)
+    expected = jax.flatten_util.ravel_pytree(params)[0]
+    np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-5)
+    assert mean == pytest.approx(total / 11, rel=1e-4)
+    assert jax.tree.structure(unravel(row)) == jax.tree.structure(params)
+
+
+def seen_images(expert, epoch, strategy, count=24):
+    """The augmented images of one epoch, read from the parameters that they lead to.
+
+    From zero parameters, and with a class for each image and one for none, the step of class c
+    is 0.1/n · (its image - the mean image / (n + 1) · n), and of the last class only the mean.
+    """
+    images = np.random.default_rng(3).integers(0, 256, (count, *SHAPE), np.uint8)
+    zeros = np.zeros((1 + images[0].size) * (count + 1), np.float32)
+    row, _ = epoch_of(
+        affine(count + 1), zeros, expert, images, np.arange(count), epoch=epoch, strategy=strategy
+    )
+    weight = row[count + 1 :].reshape(-1, count + 1).astype(np.float64)
+    seen = (weight[:, :count] - weight[:, count:]).T * count / 0.1
+    return normalized(images).reshape(-1, *SHAPE), seen.reshape(-1, *SHAPE)
+
+
+def test_augmentation_is_drawn_for_every_image_epoch_and_expert():
+    draws = []
+    for expert, epoch in ((0, 0), (0, 1), (1, 0)):
+        images, seen = seen_images(expert, epoch, "flip")
+        near = lambda a, b: np.abs(a - b).max(axis=(1, 2, 3)) < 1e-3
+        flipped = near(seen, images[:, :, ::-1])
+        assert (flipped ^ near(seen, images)).all()
+        assert 0 < flipped.sum() < len(images)
+        draws.append(tuple(flipped))
+    assert len(set(draws)) == 3
+
+
+def test_augmentation_follows_the_transform():
+    """What a cutout leaves is zero after the transform, which no pixel of these images is."""
+    images, seen = seen_images(0, 0, "cutout")
+    kept, empty = np.abs(seen - images) < 1e-3, np.abs(seen) < 1e-3
+    assert (kept | empty).all()
+    holes = empty.all(-1).sum((1, 2))
+    assert (holes >= 4).all()
+    assert (holes <= 16).all()
+    assert len(np.unique(empty.all(-1), axis=0)) > 12
+
+
+# What training does not depend on, and what it does.
+
+
+@pytest.mark.parametrize("strategy", ["", "color_flip"])
+def test_grouping_changes_no_bit(made_up, tmp_path, strategy):
+    made = []
+    for at_once in (1, 2, 3):
+        config = config_of(tmp_path / str(at_once), at_once=at_once)
+        config.matching.strategy = strategy
+        train(config)
+        made.append(files(tmp_path / str(at_once)))
+    assert made[0] == made[1] == made[2]
+    assert len(made[0]) == 3
+    assert len(set(made[0].values())) == 3
+
+
+def test_a_larger_store_grows_from_a_smaller_one(made_up, tmp_path):
+    train(config_of(tmp_path / "all", num_experts=3))
+    train(config_of(tmp_path / "grown", num_experts=1))
+    train(config_of(tmp_path / "grown", num_experts=3, at_once=2))
+    assert files(tmp_path / "grown") == files(tmp_path / "all")
+
+
+def test_seeds_and_experts_differ_everywhere(made_up, tmp_path):
+    stores = [train(config_of(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
+    for epoch in range(5):
+        rows = {s.parameters(e, epoch).tobytes() for s in stores for e in range(3)}
+        assert len(rows) == 6
+
+
+class Killed(BaseException):
+    """Nobody catches this."""
+
+
+def dies_in(call, monkeypatch, function, nth):
+    """Runs `call` up to the `nth` call of a method of `Growing`; half a record is left then."""
+    original, calls = getattr(Growing, function), []
+
+    def method(self, *arguments):
+        calls.append(self)
+        if len(calls) == nth:
+            if self.path.exists():
+                with open(self.path, "ab") as file:
+                    file.write(b"torn")
+            raise Killed
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Growing, function, method)
+        try:
+            call()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("function", "least"), [("append", 9), ("finish", 2)])
+def test_killed_at_any_write_it_ends_with_the_same_bytes(
+    made_up, monkeypatch, tmp_path, function, least
+):
+    """Killed at every single write of a group of two and one of one, again and again."""
+    train(config_of(tmp_path / "whole", at_once=2))
+    interrupted = lambda: train(config_of(tmp_path / "cut", at_once=2))
+    nth, kills = 1, 0
+    while dies_in(interrupted, monkeypatch, function, nth):
+        nth, kills = nth % 5 + 1, kills + 1
+        assert kills < 30
+    assert kills >= least
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_experts_of_different_progress_go_on_together(made_up, monkeypatch, tmp_path):
+    train(config_of(tmp_path / "whole", at_once=3))
+    config = config_of(tmp_path / "cut", at_once=3)
+    assert dies_in(lambda: train(config), monkeypatch, "append", 11)
+    for expert, cut in ((0, 3), (1, 1000), (2, 700)):
+        path = partial_of(tmp_path / "cut", expert)
+        os.truncate(path, path.stat().st_size - cut)
+    train(config)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_a_leftover_of_a_finished_expert_is_removed(made_up, tmp_path):
+    config = config_of(tmp_path)
+    train(config)
+    before = files(tmp_path)
+    partial_of(tmp_path, 1).write_bytes(b"anything")
+    train(config)
+    assert files(tmp_path) == before
+
+
+# The command.
+
+
+TINY = {
+    "data.resolution": 8,
+    "network.width": 4,
+    "network.depth": 1,
+    "matching.strategy": "flip",
+    "experts.num_experts": 3,
+    "experts.epochs": 12,
+    "experts.at_once": 2,
+    "experts.learning_rate": 0.05,
+}
+
+
+def launch(directory, **settings):
+    arguments = TINY | {"experts.dir": directory} | settings
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.train_experts", "--config=configs/demo.py"]
+        + [f"--config.{name}={value}" for name, value in arguments.items()],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
+    config = demo.get_config()
+    config.update_from_flattened_dict(TINY | {"experts.dir": str(tmp_path / "whole")})
+    store = train(config)
+
+    process = launch(tmp_path / "cut")
+    path = partial_of(tmp_path / "cut", 1)
+    while process.poll() is None and not (path.exists() and path.stat().st_size > 10_000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not files(tmp_path / "whole").items() <= files(tmp_path / "cut").items()
+
+    process = launch(tmp_path / "cut")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    train_accuracy, test_accuracy = store.accuracies()
+    last = out.strip().splitlines()[-1]
+    assert last.startswith(f"3 experts of 12 epochs in {tmp_path / 'cut'}: mean accuracy ")
+    assert f"train {train_accuracy.mean():.1f} %, test {test_accuracy.mean():.1f} %" in last
+    assert "experts, epochs of all 36/36" in out
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    process = launch(tmp_path / "new", **{"experts.at_once": 0})
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert err == "error: config.experts.at_once: expected at least 1, got 0\n"
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_experts", 0),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("at_once", 0),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+    ],
+)
+def test_settings_without_sense_are_refused(tmp_path, field, value):
+    with pytest.raises(UsageError, match=f"config.experts.{field}: expected "):
+        train(config_of(tmp_path / "new", **{field: value}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_augmentation_is_refused(made_up, tmp_path):
+    config = config_of(tmp_path / "new")
+    config.matching.strategy = "blur"
+    with pytest.raises(UsageError, match="blur"):
+        train(config)
+    assert not (tmp_path / "new").exists()
+
+
+def test_divergence_names_expert_and_epoch_and_stores_nothing_of_it(made_up, tmp_path):
+    with pytest.raises(UsageError, match=r"expert 0 diverged in epoch 1 \(loss (nan|inf)\)"):
+        train(config_of(tmp_path, learning_rate=1e38))
+    assert sorted(files(tmp_path)) == [f"expert_0000{e}.partial" for e in range(3)]
+    made_of = experts.identity(config_of(tmp_path, learning_rate=1e38), DATASET, affine())
+    assert [Growing(tmp_path, made_of, e).rows for e in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(epochs=5), "experts.epochs=4, expected 5"),
+        (dict(batch_size=5), "experts.batch_size=4, expected 5"),
+        (dict(learning_rate=0.2), "experts.learning_rate=0.1, expected 0.2"),
+        (dict(seed=1), "experts.seed=0, expected 1"),
+    ],
+)
+def test_a_store_is_not_continued_with_other_settings(
+    made_up, monkeypatch, tmp_path, finished, change, words
+):
+    config = config_of(tmp_path, num_experts=2)
+    if finished:
+        train(config)
+    else:
+        assert dies_in(lambda: train(config), monkeypatch, "append", 5)
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=f"expert_00000.*made with {words}"):
+        train(config_of(tmp_path, num_experts=2, **change))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.name", "cifar10"),
+        ("data.transform", "zca"),
+        ("network.width", 8),
+        ("network.precision", "float32"),
+        ("matching.strategy", "flip"),
+    ],
+)
+def test_a_distillation_that_disagrees_is_told_in_what(made_up, tmp_path, field, value):
+    config = config_of(tmp_path, num_experts=1, epochs=1)
+    train(config)
+    assert len(experts.open_store(config, DATASET, affine())) == 1
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UsageError, match=f"expert_00000.*made with {field}=.*, expected '?{value}"):
+        experts.open_store(config, DATASET, affine())
+
+
+def test_other_data_or_another_network_is_refused(made_up, tmp_path):
+    config = config_of(tmp_path, num_experts=1, epochs=1)
+    train(config)
+    other = data.Dataset(**{**vars(DATASET), "fingerprint": "f1"})
+    with pytest.raises(UsageError, match=r"made with data.fingerprint='f0', expected 'f1'"):
+        experts.open_store(config, other, affine())
+    with pytest.raises(UsageError, match=r"made with num_parameters=579, expected 772"):
+        experts.open_store(config, DATASET, affine(4))
+
+
+def test_too_few_experts_are_refused(made_up, tmp_path):
+    train(config_of(tmp_path, num_experts=1, epochs=1))
+    config = config_of(tmp_path, num_experts=4, epochs=1)
+    with pytest.raises(UsageError, match="3 of 4 experts are missing"):
+        experts.open_store(config, DATASET, affine())
+
+
+def test_the_directory_is_named_for_data_and_network():
+    config = demo.get_config()
+    assert experts.directory(config) == pathlib.Path(
+        "runs/experts/cifar10_mini-normalize-convnet-32"
+    )
+    config.data.name, config.data.resolution = "imagenette/160px-v2", 128
+    config.data.transform, config.network.depth = "zca", 4
+    name = experts.directory(config).name
+    assert name == "imagenette-160px-v2-128-zca-convnet-32-4"
+    config.experts.dir = "elsewhere/experts"
+    assert experts.directory(config) == pathlib.Path("elsewhere/experts")
