@@ -62,7 +62,9 @@ def get_config() -> ConfigDict:
     config.experts.epochs = 50
     config.experts.batch_size = 256
     config.experts.learning_rate = 0.01  # of SGD, constant, without momentum and weight decay
-    config.experts.at_once = 4  # trained side by side, as many as the GPU's memory holds
+    config.experts.at_once = (
+        4  # side by side on a GPU, as many as its memory holds; a CPU takes one
+    )
     config.experts.seed = 0  # of their own, so that runs of any seed share them
 
     config.distill = ConfigDict()

@@ -44,13 +44,12 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",
     )
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
     return {
         **{
             field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
         },
         "data.fingerprint": dataset.fingerprint,
-        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(_shapes(network))),
     }
 
 
@@ -144,7 +143,7 @@ def train_epoch(
     num_experts, num_images = len(keys), len(labels)
     batch_size = min(batch_size, num_images)
     num_full = num_images // batch_size
-    unravel = ravel_pytree(network.init(jax.random.key(0)))[1]
+    unravel = _unravel(network)
 
     @jax.value_and_grad
     def loss(params, batch, targets):
@@ -179,6 +178,15 @@ def train_epoch(
         params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
         total += rest
     return params, total / num_images
+
+
+def _shapes(network):
+    return jax.eval_shape(network.init, jax.random.key(0))
+
+
+def _unravel(network):
+    """The inverse of `ravel_pytree` on the network's parameters."""
+    return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _shapes(network)))[1]
 
 
 def _check(settings):
@@ -224,41 +232,47 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
     )
     total = settings.num_experts * settings.epochs
     left = sum(len(group) * (settings.epochs - _epochs_done(group)) for group in groups)
-    unravel = ravel_pytree(network.init(jax.random.key(0)))[1]
+    unravel = _unravel(network)
+
+    def accuracy(growing, images, labels):
+        # Of one alone, so that it does not depend on the group.
+        one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
+        return float(evaluate.accuracy(network, one, images, labels, transform)[0])
+
     with reporter.phase("experts, epochs of all", total, total - left) as progress:
         for group in groups:
-            keys = [expert_key(settings.seed, growing.expert) for growing in group]
+            keys = jnp.stack([expert_key(settings.seed, growing.expert) for growing in group])
             done = _epochs_done(group)
-            for growing, key in zip(group, keys, strict=True):
-                growing.truncate(done + 1)
-                if not growing.rows:
-                    growing.append(np.asarray(initial(network, key)))
-            params = jnp.asarray(np.stack([growing.last() for growing in group]))
+            params = jnp.asarray(_continue(group, done, network, keys))
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
                 params, losses = train_epoch(
-                    network, params, jnp.stack(keys), jnp.int32(epoch), *train, transform,
+                    network, params, keys, jnp.int32(epoch), *train, transform,
                     learning_rate=jnp.float32(settings.learning_rate),
                     batch_size=settings.batch_size, strategy=config.matching.strategy,
                 )  # fmt: skip
-                rows, losses = np.asarray(params), np.asarray(losses)
-                for growing, row, loss in zip(group, rows, losses, strict=True):
-                    if not (np.isfinite(loss) and np.isfinite(row).all()):
-                        raise UsageError(
-                            f"expert {growing.expert} diverged in epoch {epoch + 1} (loss {loss}); "
-                            "lower config.experts.learning_rate and give another "
-                            "config.experts.dir"
-                        )
-                for growing, row in zip(group, rows, strict=True):
-                    growing.append(row)
+                _append(group, np.asarray(params), np.asarray(losses), epoch)
                 rate = len(group) * len(train[1]) / (time.monotonic() - start)
                 progress.advance(len(group), loss=float(losses.mean()), **{"images/s": rate})
             for growing in group:
-                # Alone, so that it does not depend on the group.
-                one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
-                growing.finish(
-                    *(
-                        float(evaluate.accuracy(network, one, *split, transform)[0])
-                        for split in (train, test)
-                    )
-                )
+                growing.finish(accuracy(growing, *train), accuracy(growing, *test))
+
+
+def _continue(group, epochs_done, network, keys) -> Float[np.ndarray, "e p"]:
+    """The parameters after `epochs_done`, where all of the group go on; the initial ones if new."""
+    for growing, key in zip(group, keys, strict=True):
+        growing.truncate(epochs_done + 1)
+        if not growing.rows:
+            growing.append(np.asarray(initial(network, key)))
+    return np.stack([growing.last() for growing in group])
+
+
+def _append(group, params, losses, epoch) -> None:
+    for growing, row, loss in zip(group, params, losses, strict=True):
+        if not (np.isfinite(loss) and np.isfinite(row).all()):
+            raise UsageError(
+                f"expert {growing.expert} diverged in epoch {epoch + 1} (loss {loss}); lower "
+                "config.experts.learning_rate and give another config.experts.dir"
+            )
+    for growing, row in zip(group, params, strict=True):
+        growing.append(row)

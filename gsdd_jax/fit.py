@@ -30,7 +30,8 @@ def start(
     learning_rate: float,
 ) -> FitState:
     """The state before the first step, from the parameterization's own initial values."""
-    params = parameterization.init(key, images)
+    # A copy: the state is donated, and pixels start as the images themselves.
+    params = jax.tree.map(jnp.copy, parameterization.init(key, images))
     optimizer = parameterization.optimizer(learning_rate).init(params)
     return FitState(params, optimizer, jnp.zeros((), jnp.int32))
 

@@ -157,7 +157,7 @@ class _Run:
                 if done == total or done % config.distill.checkpoint_every == 0:
                     checkpoints.save(done, state)
                     saved = done
-                shown = {"loss": losses.mean()} | _floats(state.extra)
+                shown = {"loss": float(losses.mean())} | _floats(state.extra)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
         checkpoints.close()

@@ -57,7 +57,7 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     out = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             out.update(_flat(value, f"{prefix}{name}."))
         else:
             out[prefix + name] = value
@@ -71,8 +71,10 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
         *parents, last = name.split(".")
         node = config
         for parent in parents:
-            node = node.setdefault(parent, ConfigDict())
-        node[last] = value
+            if parent not in node:
+                node[parent] = ConfigDict()
+            node = node[parent]
+        node[last] = ConfigDict() if value == {} else value
     return config
 
 

@@ -59,6 +59,9 @@ def test_pixels_start_at_the_images():
     kind = Pixels(32, 32, 3, images_per_class=1)
     state = fit.start(kind, jax.random.key(0), images, 0.1)
     np.testing.assert_array_equal(kind.render(state.params), images)
+    state, errors = fit.run(kind, state, images, 0.1, 2)
+    np.testing.assert_array_equal(errors, 0)
+    np.testing.assert_array_equal(kind.render(state.params), images)
 
 
 @pytest.mark.parametrize(

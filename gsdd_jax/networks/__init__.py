@@ -1,7 +1,7 @@
 """The networks that images are distilled for and judged by, as pure functions of parameters."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -41,6 +41,7 @@ class Network:
 
     Its parameters are a pytree of float32 arrays without any other state; several networks run at
     once by `jax.vmap` over stacked parameters. Images are in the data set's transformed space.
+    Derivatives are reverse-mode, of any order.
     """
 
     image_shape: tuple[int, int, int]
@@ -90,7 +91,7 @@ def build(
     conv: Method = "auto",
     precision: Precision = "default",
 ) -> Network:
-    """A network by name (paper, section A.1.2, and the cross-architecture evaluation, A.3).
+    """A network by name (paper, sections A.1.2 and A.2).
 
     Args:
         name: one of `NAMES`.
@@ -98,33 +99,33 @@ def build(
         num_classes: number of logits.
         width: channels of every block; "convnet" only.
         depth: blocks; "convnet" (default log2(size) - 2: 3 at 32×32, 5 at 128×128) and "vit"
-            (default 6, and 10 from 128×128 on).
-        conv: how convolutions run, see `gsdd_jax.networks.conv.conv`.
-        precision: of the products on a GPU: "default" lets it take TF32, "float32" does not,
-            "bfloat16" computes everything but the norms' statistics in bfloat16.
+            (default 6, and 10 from 128×128 on) only.
+        conv: "auto" is the fastest convolution for the device; "lax" is XLA's, which has
+            forward-mode derivatives too.
+        precision: of the products: "default" lets a GPU take TF32, "float32" does not, "bfloat16"
+            computes everything but the norms' statistics in bfloat16.
 
     Raises:
         UsageError: for an unknown name or setting, or one that does not fit the image.
     """
-    if name not in NAMES:
-        raise UsageError(f"unknown network {name!r}: choose one of {', '.join(NAMES)}")
-    if precision not in ("default", "float32", "bfloat16"):
-        raise UsageError(
-            f"unknown precision {precision!r}: choose one of default, float32, bfloat16"
-        )
-    if conv not in ("auto", "lax"):
-        raise UsageError(f"unknown convolution {conv!r}: choose one of auto, lax")
+    choices = (("network", name, NAMES), ("convolution", conv, get_args(Method)))
+    for what, value, known in (*choices, ("precision", precision, get_args(Precision))):
+        if value not in known:
+            raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
     if width != 128 and name != "convnet":
         raise UsageError(f"{name} has a fixed width: leave width out, or choose convnet")
     if depth is not None and name not in ("convnet", "vit"):
         raise UsageError(f"{name} has a fixed depth: leave depth out, or choose convnet")
-    product = lax.Precision.HIGHEST if precision == "float32" else None
+    if width < 1 or (depth is not None and depth < 1):
+        raise UsageError(f"width {width} and depth {depth} should be at least 1")
     size = min(image_shape[:2])
-    smallest = {"alexnet": 8, "vgg11": 32, "resnet18": 8, "vit": 8}.get(name, 2 ** (depth or 1))
+    if name == "convnet" and depth is None:
+        depth = max(1, size.bit_length() - 3)
+    smallest = {"convnet": 2 ** (depth or 0), "vgg11": 32}.get(name, 8)
     if size < smallest:
         raise UsageError(f"{name} needs images of {smallest} pixels a side or more, not {size}")
+    product = lax.Precision.HIGHEST if precision == "float32" else None
     if name == "convnet":
-        depth = depth or max(1, size.bit_length() - 3)
         body = ConvNet(width, depth, conv, product)
     elif name == "vit":
         patch = size // 8

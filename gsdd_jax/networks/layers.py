@@ -16,7 +16,7 @@ EPSILON = 1e-5
 
 
 def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
-    """Initializer: uniform in ±1/√fan_in, for weights and for biases (paper, section A.1.2)."""
+    """Initializer for weights and biases: uniform in ±1/√fan_in, as in the published runs."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -30,7 +30,7 @@ def instance_norm(
 ) -> Float[Array, "b h w c"]:
     """(x - mean) / √(variance + 1e-5) · scale + shift, each image and channel by itself.
 
-    The variance is the biased one, computed about the mean and in float32.
+    The variance is the biased one, taken about the mean, in float32 at least.
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centred = wide - wide.mean((1, 2), keepdims=True)
@@ -95,8 +95,8 @@ class InstanceNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        shift = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        shift = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         return instance_norm(x, scale, shift)
 
 

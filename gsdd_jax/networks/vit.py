@@ -28,21 +28,22 @@ class ViT(nn.Module):
         rows, columns = h // self.patch, w // self.patch
         x = x.reshape(b, rows, self.patch, columns, self.patch, c).swapaxes(2, 3)
         x = self._linear(DIM)(x.reshape(b, rows * columns, -1))
-        token = self.param("class_token", nn.initializers.normal(1.0), (1, 1, DIM))
-        position = self.param("position", nn.initializers.normal(1.0), (1, rows * columns + 1, DIM))
+        token = self.param("class_token", nn.initializers.normal(1.0), (1, 1, DIM), jnp.float32)
+        shape = (1, rows * columns + 1, DIM)
+        position = self.param("position", nn.initializers.normal(1.0), shape, jnp.float32)
         x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, DIM)).astype(x.dtype), x], axis=1)
         x = x + position.astype(x.dtype)
         for _ in range(self.depth):
-            x = x + self._attention(self._norm()(x))
-            hidden = nn.gelu(self._linear(DIM)(self._norm()(x)), approximate=False)
+            x = x + self._attention(self._norm(x))
+            hidden = nn.gelu(self._linear(DIM)(self._norm(x)), approximate=False)
             x = x + self._linear(DIM)(hidden)
-        return self._norm()(x[:, 0])
+        return self._norm(x[:, 0])
 
     def _linear(self, features: int, bias: bool = True) -> Linear:
         return Linear(features, bias, self.precision)
 
-    def _norm(self) -> nn.LayerNorm:
-        return nn.LayerNorm(EPSILON, use_fast_variance=False)
+    def _norm(self, x: Array) -> Array:
+        return nn.LayerNorm(EPSILON, dtype=x.dtype, use_fast_variance=False)(x)
 
     def _attention(self, x: Array) -> Array:
         b, tokens, _ = x.shape
