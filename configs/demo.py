@@ -17,10 +17,11 @@ def get_config():
     config.network.width = 32
     config.init.num_steps = 500
     config.matching.batch_real = 64
-    config.distill.num_steps = 300
+    config.distill.num_steps = 200
     config.distill.learning_rate = 5e-3  # few steps: larger ones than the published 1e-3
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs = 150
+    config.evaluate.batch_size = 300  # the whole set: one program to compile instead of two
     return config
