@@ -50,7 +50,9 @@ def main(out: str | None) -> None:
         first, last = (r for r in rows if r["rematerialize"] is rematerialize and
                        r["syn_steps"] in (UNROLLS[0], UNROLLS[-1]))  # fmt: skip
         growth = last["temporary_mib"] / first["temporary_mib"]
-        print(f"from {UNROLLS[0]} to {UNROLLS[-1]} steps, recomputed {rematerialize}: x {growth:.2f}")
+        print(
+            f"from {UNROLLS[0]} to {UNROLLS[-1]} steps, recomputed {rematerialize}: x {growth:.2f}"
+        )
     if out:
         write_atomically(out, json.dumps(rows, indent=2).encode())
 
@@ -69,9 +71,7 @@ def parts():
 def step(syn_steps: int, rematerialize: bool):
     """The problem and the arguments of one distillation step."""
     network, parameterization, data = parts()
-    objective = matching.TrajectoryMatching(
-        network, syn_steps, IMAGES, rematerialize=rematerialize
-    )
+    objective = matching.TrajectoryMatching(network, syn_steps, IMAGES, rematerialize=rematerialize)
     problem = distill.Problem(parameterization, objective, CLASSES, 1e-3)
     key = jax.random.key(0)
     params = parameterization.init(key, jnp.zeros((IMAGES, 32, 32, 3)))

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact, data, evaluate, experiment, workdir
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.components import stream
 from gsdd_jax.errors import UsageError
-from gsdd_jax.experiment import Experiment, stream
+from gsdd_jax.experiment import Experiment
 from gsdd_jax.report import Reporter
 
 HELD_OUT = 10_000  # training images that choose between sets, so that no test image does

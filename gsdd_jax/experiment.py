@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, experts, matching, networks, parameterizations, transforms
+from gsdd_jax import data, experts, matching, parameterizations
+from gsdd_jax.components import build_network, build_transform, load_data
 from gsdd_jax.distill import Problem
 from gsdd_jax.errors import UsageError
 from gsdd_jax.evaluate import Schedule
 from gsdd_jax.networks import Network
-from gsdd_jax.trajectories import ExpertStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,20 +31,10 @@ class Experiment:
     feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
 
 
-def stream(seed: int, name: str) -> Key[Array, ""]:
-    """An independent key for each named use of a run's seed."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-
-
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
     _check(config)
-    dataset = data.load(
-        config.data.name,
-        subset=config.data.subset or None,
-        resolution=config.data.resolution or None,
-        data_dir=config.data.dir or None,
-    )
+    dataset = load_data(config)
     transform = build_transform(config.data.transform, dataset)
     image_shape = dataset.train.images.shape[1:]
     network = build_network(config.network, dataset)
@@ -77,27 +65,6 @@ def build(config: ConfigDict) -> Experiment:
         problem,
         build_schedule(config),
         _build_feed(config, dataset, network),
-    )
-
-
-def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
-    """The data set's transform, applied after rendering."""
-    if name == "normalize":
-        return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
-    if name == "zca":
-        return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
-    raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
-
-
-def build_network(config: ConfigDict, dataset: data.Dataset) -> Network:
-    """The network that the config names, for this data set's images and classes."""
-    return networks.build(
-        config.name,
-        image_shape=tuple(dataset.train.images.shape[1:]),
-        num_classes=dataset.num_classes,
-        width=config.width,
-        depth=config.depth or None,
-        precision=config.precision,
     )
 
 
@@ -203,7 +170,7 @@ def _build_feed(config, dataset, network):
     settings = config.matching
     if settings.name != "tm":
         return lambda first, count: None
-    store = ExpertStore.open(experts.directory(config), experts.identity(config, dataset, network))
+    store = experts.open_store(config, dataset, network)
     last = settings.max_start_epoch - 1 + settings.expert_epochs
     if last > store.epochs:
         raise UsageError(

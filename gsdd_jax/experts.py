@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax import augment, data, evaluate, experiment, trajectories, transforms
+from gsdd_jax import augment, components, data, evaluate, trajectories, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.report import Reporter
@@ -68,14 +68,9 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
     """
     settings = config.experts
     _check(settings)
-    dataset = data.load(
-        config.data.name,
-        subset=config.data.subset or None,
-        resolution=config.data.resolution or None,
-        data_dir=config.data.dir or None,
-    )
-    transform = experiment.build_transform(config.data.transform, dataset)
-    network = experiment.build_network(config.network, dataset)
+    dataset = components.load_data(config)
+    transform = components.build_transform(config.data.transform, dataset)
+    network = components.build_network(config.network, dataset)
     augment.parse_strategy(config.matching.strategy)
     made_of, where = identity(config, dataset, network), directory(config)
     with trajectories.exclusive(where):
@@ -99,7 +94,7 @@ def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> E
 
 def expert_key(seed: int, expert: int) -> Key[Array, ""]:
     """Of everything random about one expert."""
-    return jax.random.fold_in(experiment.stream(seed, "experts"), expert)
+    return jax.random.fold_in(components.stream(seed, "experts"), expert)
 
 
 @functools.partial(jax.jit, static_argnums=0)

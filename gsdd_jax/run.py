@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 from gsdd_jax import artifact, assess, distill, experiment, fit
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.checkpoint import Checkpoints
+from gsdd_jax.components import stream
 from gsdd_jax.contact_sheet import contact_sheet, png
 from gsdd_jax.errors import UsageError
-from gsdd_jax.experiment import Experiment, stream
+from gsdd_jax.experiment import Experiment
 from gsdd_jax.files import write_atomically
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params

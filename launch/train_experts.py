@@ -19,7 +19,7 @@ def main() -> None:
     store = experts.train_all(cli.experiment(CONFIG.value), Reporter(None))
     train, test = store.accuracies()
     print(
-        f"{len(store)} experts of {store.epochs} epochs in {store.directory}: mean accuracy "
+        f"experts in {store.directory}: {len(store)}, of {store.epochs} epochs; mean accuracy "
         f"train {train.mean():.1f} %, test {test.mean():.1f} %"
     )
 

@@ -78,9 +78,11 @@ def test_every_epoch_sees_every_image_once(batch_size):
     schedule = Schedule(
         epochs=4, batch_size=batch_size, strategy="", momentum=0.0, weight_decay=0.0
     )
+    counter = networks.Network((2, 2, 3), 2, Counter())
+    labels = jnp.zeros(7, jnp.int32)
     trained = evaluate.train(
-        networks.Network((2, 2, 3), 2, Counter()), schedule, jax.random.key(0), images[None], jnp.zeros(7, jnp.int32),
-        learning_rate=1.0, num_students=3,
+        counter, schedule, jax.random.key(0), images[None], labels, learning_rate=1.0,
+        num_students=3,
     )["seen"]  # fmt: skip
     size, rest = min(batch_size, 7), 7 % min(batch_size, 7)
     # Two epochs at 1 and two at 0.1; an image in a smaller last batch weighs more.

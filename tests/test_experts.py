@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from configs import demo
-from gsdd_jax import UsageError, data, experiment, experts, networks, transforms
+from gsdd_jax import UsageError, components, data, experts, networks, transforms
 from gsdd_jax.report import Reporter
 from gsdd_jax.trajectories import Growing, partial_of
 
@@ -63,7 +63,7 @@ def config_of(directory, **settings):
 def made_up(monkeypatch):
     """`train_all` on the tiny data set with the affine network."""
     monkeypatch.setattr(data, "load", lambda *_, **__: DATASET)
-    monkeypatch.setattr(experiment, "build_network", lambda *_: affine())
+    monkeypatch.setattr(components, "build_network", lambda *_: affine())
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def softmax(logits):
 
 def orders_of(expert, epochs, count, seed=0):
     """The shuffles of an expert's epochs."""
-    key = jax.random.fold_in(experiment.stream(seed, "experts"), expert)
+    key = jax.random.fold_in(components.stream(seed, "experts"), expert)
     for epoch in range(epochs):
         order_key = jax.random.split(jax.random.fold_in(key, epoch + 1))[0]
         yield np.asarray(jax.random.permutation(order_key, count))
@@ -338,7 +338,7 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     train_accuracy, test_accuracy = store.accuracies()
     last = out.strip().splitlines()[-1]
-    assert last.startswith(f"2 experts of 20 epochs in {tmp_path / 'cut'}: mean accuracy ")
+    assert last.startswith(f"experts in {tmp_path / 'cut'}: 2, of 20 epochs; mean accuracy ")
     assert f"train {train_accuracy.mean():.1f} %, test {test_accuracy.mean():.1f} %" in last
     assert "experts, epochs of all 40/40" in out
 

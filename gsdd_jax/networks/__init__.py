@@ -1,7 +1,7 @@
 """The networks that images are distilled for and judged by, as pure functions of parameters."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -13,13 +13,13 @@ from gsdd_jax.errors import UsageError
 from gsdd_jax.networks.alexnet import AlexNet
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.convnet import ConvNet
-from gsdd_jax.networks.layers import Linear
+from gsdd_jax.networks.layers import Linear, widen
 from gsdd_jax.networks.resnet import ResNet18
 from gsdd_jax.networks.vgg import VGG11
 from gsdd_jax.networks.vit import ViT
 
-Precision = Literal["default", "float32", "bfloat16"]
 NAMES = ("convnet", "alexnet", "vgg11", "resnet18", "vit")
+PRECISIONS = ("default", "float32", "bfloat16")
 
 
 class _Classifier(nn.Module):
@@ -77,8 +77,7 @@ class Network:
             )
         if self.compute_dtype != "float32":
             images = images.astype(self.compute_dtype)
-        out = self.module.apply({"params": params}, images, **options)
-        return out.astype(jnp.promote_types(out.dtype, jnp.float32))
+        return widen(self.module.apply({"params": params}, images, **options))
 
 
 def build(
@@ -88,8 +87,8 @@ def build(
     num_classes: int,
     width: int = 128,
     depth: int | None = None,
-    conv: Method = "auto",
-    precision: Precision = "default",
+    conv: str = "auto",
+    precision: str = "default",
 ) -> Network:
     """A network by name (paper, sections A.1.2 and A.2).
 
@@ -109,7 +108,7 @@ def build(
         UsageError: for an unknown name or setting, or one that does not fit the image.
     """
     choices = (("network", name, NAMES), ("convolution", conv, get_args(Method)))
-    for what, value, known in (*choices, ("precision", precision, get_args(Precision))):
+    for what, value, known in (*choices, ("precision", precision, PRECISIONS)):
         if value not in known:
             raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
     if width != 128 and name != "convnet":

@@ -25,6 +25,11 @@ def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
     return init
 
 
+def widen(x: Array) -> Array:
+    """`x` in float32, or in its own type where that is wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def instance_norm(
     x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
 ) -> Float[Array, "b h w c"]:
@@ -32,7 +37,7 @@ def instance_norm(
 
     The variance is the biased one, taken about the mean, in float32 at least.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = widen(x)
     centred = wide - wide.mean((1, 2), keepdims=True)
     variance = jnp.square(centred).mean((1, 2), keepdims=True)
     # One factor a channel, so that the large array is read once.

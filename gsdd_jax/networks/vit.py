@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gsdd_jax.networks.layers import EPSILON, Linear
+from gsdd_jax.networks.layers import EPSILON, Linear, widen
 
 DIM = 512
 HEADS = 8
@@ -50,6 +50,6 @@ class ViT(nn.Module):
         qkv = self._linear(3 * DIM, bias=False)(x).reshape(b, tokens, 3, HEADS, DIM // HEADS)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=self.precision)
-        weights = nn.softmax(scores.astype(jnp.float32) * (DIM // HEADS) ** -0.5).astype(x.dtype)
+        weights = nn.softmax(widen(scores) * (DIM // HEADS) ** -0.5).astype(x.dtype)
         y = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=self.precision)
         return self._linear(DIM)(y.reshape(b, tokens, DIM))

@@ -39,6 +39,8 @@ def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 _BT, _G, _AT = _transforms()
+# G in both directions, for a kernel's nine numbers at once.
+_G2 = np.kron(_G, _G)
 
 
 def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
@@ -51,18 +53,18 @@ def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
 
 
 def _input_tiles(x: Array) -> Array:
-    """Bᵀ x B of every 6×6 window, [36, b·h·w/16, c]: the window's columns, in each its rows."""
+    """Bᵀ x B of every 6×6 window, [36, b·h·w/16, c], row after row."""
     h, w, c = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = jnp.stack(_combine(_BT, [padded[:, i : i + h - 3 : TILE] for i in range(_WINDOW)]))
-    windows = [rows[:, :, :, j : j + w - 3 : TILE] for j in range(_WINDOW)]
+    columns = jnp.stack(_combine(_BT, [padded[:, :, j : j + w - 3 : TILE] for j in range(_WINDOW)]))
+    windows = [columns[:, :, i : i + h - 3 : TILE] for i in range(_WINDOW)]
     return jnp.concatenate(_combine(_BT, windows)).reshape(_WINDOW**2, -1, c)
 
 
 def _gradient_tiles(g: Array) -> Array:
     """A g Aᵀ of every 4×4 tile of the output's cotangent, laid out as `_input_tiles`."""
-    rows = jnp.stack(_combine(_AT.T, [g[:, i::TILE] for i in range(TILE)]))
-    tiles = [rows[:, :, :, j::TILE] for j in range(TILE)]
+    columns = jnp.stack(_combine(_AT.T, [g[:, :, j::TILE] for j in range(TILE)]))
+    tiles = [columns[:, :, i::TILE] for i in range(TILE)]
     return jnp.concatenate(_combine(_AT.T, tiles)).reshape(_WINDOW**2, -1, g.shape[-1])
 
 
@@ -89,14 +91,15 @@ def forward(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Floa
     """The convolution with stride 1 and padding 1; h and w must be divisible by 4."""
     b, h, w, _ = x.shape
     channels = kernel.shape[-1]
-    rows = jnp.stack(_combine(_G, list(kernel)))
-    kernels = jnp.concatenate(_combine(_G, [rows[:, j] for j in range(3)]))
+    kernels = jnp.einsum(
+        "tk,kco->tco", jnp.asarray(_G2, kernel.dtype), kernel.reshape(9, *kernel.shape[2:])
+    )
 
     def one_slice(x: Array) -> Array:
         products = _input_tiles(x) @ kernels
-        columns = list(products.reshape(_WINDOW, _WINDOW, -1, h // TILE, w // TILE, channels))
-        rows = list(jnp.stack(_combine(_AT, columns), axis=4))
-        return jnp.stack(_combine(_AT, rows), axis=2).reshape(-1, h, w, channels)
+        rows = list(products.reshape(_WINDOW, _WINDOW, -1, h // TILE, w // TILE, channels))
+        columns = list(jnp.stack(_combine(_AT, rows), axis=3))
+        return jnp.stack(_combine(_AT, columns), axis=4).reshape(-1, h, w, channels)
 
     count = _slice_count(x, max(kernel.shape[2:]), _SLICE)
     if count == 1:
@@ -117,17 +120,17 @@ def kernel_gradient(
     """The cotangent of the kernel for input `x` and output cotangent `g`."""
 
     def one_slice(x: Array, g: Array) -> Array:
-        products = jnp.einsum("tpc,tpo->tco", _input_tiles(x), _gradient_tiles(g))
-        columns = list(products.reshape(_WINDOW, _WINDOW, *products.shape[1:]))
-        rows = list(jnp.stack(_combine(_G.T, columns), axis=1))
-        return jnp.stack(_combine(_G.T, rows))
+        return jnp.einsum("tpc,tpo->tco", _input_tiles(x), _gradient_tiles(g))
 
     count = _slice_count(x, max(x.shape[-1], g.shape[-1]), _GRADIENT_SLICE)
-    if count == 1:
-        return one_slice(x, g)
 
     def add(total: Array, slices: tuple[Array, Array]) -> tuple[Array, None]:
         return total + one_slice(*slices), None
 
-    zero = jnp.zeros((3, 3, x.shape[-1], g.shape[-1]), x.dtype)
-    return lax.scan(add, zero, (_sliced(x, count), _sliced(g, count)))[0]
+    if count == 1:
+        products = one_slice(x, g)
+    else:
+        zero = jnp.zeros((_WINDOW**2, x.shape[-1], g.shape[-1]), x.dtype)
+        products = lax.scan(add, zero, (_sliced(x, count), _sliced(g, count)))[0]
+    kernel = jnp.einsum("tk,tco->kco", jnp.asarray(_G2, x.dtype), products)
+    return kernel.reshape(3, 3, *kernel.shape[1:])

@@ -1,0 +1,35 @@
+"""The flagship made short enough for two CPU cores: full CIFAR-10, trajectory matching, IPC 1.
+
+    python -m launch.train_experts --config=configs/cifar10_tm_ipc1_cpu.py
+    python -m launch.distill --config=configs/cifar10_tm_ipc1_cpu.py --workdir=runs/tm_cpu
+    python -m launch.distill --config=configs/cifar10_tm_ipc1_cpu.py --workdir=runs/tm_cpu_pixels \\
+        --config.parameterization.name=pixels --config.matching.batch_syn=10 \\
+        --config.distill.learning_rate=100.0
+
+The data, the budget and the method are the flagship's; the network is narrower, the experts fewer
+and shorter, the unroll half as long and the images learn faster. It is no row of the paper.
+"""
+
+from configs import cifar10_tm_ipc1
+
+
+def get_config():
+    """See the module's docstring."""
+    config = cifar10_tm_ipc1.get_config()
+    config.network.width = 16
+    config.experts.num_experts = 4
+    config.experts.epochs = 7
+    config.init.num_steps = 2000
+    config.matching.syn_steps = 30
+    config.matching.batch_syn = 60
+    config.matching.max_start_epoch = 6
+    config.matching.expert_epochs = 1
+    config.matching.lr_init = 0.05
+    config.matching.lr_lr = 1e-4
+    config.distill.num_steps = 500
+    config.distill.learning_rate = 3e-3
+    config.distill.steps_per_call = 5
+    config.distill.checkpoint_every = 50
+    config.distill.eval_every = 0
+    config.evaluate.epochs = 100
+    return config

@@ -1,0 +1,50 @@
+"""Single parts that a config names: its random streams, its data, its transform, its network."""
+
+from __future__ import annotations
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from gsdd_jax import data, networks, transforms
+from gsdd_jax.errors import UsageError
+from gsdd_jax.networks import Network
+
+
+def stream(seed: int, name: str) -> Key[Array, ""]:
+    """An independent key for each named use of a run's seed."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def load_data(config: ConfigDict) -> data.Dataset:
+    """The data set that the config names."""
+    return data.load(
+        config.data.name,
+        subset=config.data.subset or None,
+        resolution=config.data.resolution or None,
+        data_dir=config.data.dir or None,
+    )
+
+
+def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
+    """The data set's transform, applied after rendering."""
+    if name == "normalize":
+        return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
+    if name == "zca":
+        return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
+    raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
+
+
+def build_network(config: ConfigDict, dataset: data.Dataset) -> Network:
+    """The network that the config names, for this data set's images and classes."""
+    return networks.build(
+        config.name,
+        image_shape=tuple(dataset.train.images.shape[1:]),
+        num_classes=dataset.num_classes,
+        width=config.width,
+        depth=config.depth or None,
+        precision=config.precision,
+    )

@@ -1,0 +1,518 @@
+"""Networks against a NumPy forward pass in float64, their derivatives against XLA's convolution."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+import scipy.special
+import scipy.stats
+from jax.flatten_util import ravel_pytree
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.networks import NAMES, build, winograd
+from gsdd_jax.networks.conv import conv
+from gsdd_jax.networks.layers import average_pool, instance_norm, max_pool
+
+# batch, height, width, channels in and out, kernel size, stride, padding: every form a CPU takes
+WINOGRAD = (3, 8, 12, 16, 17, 3, 1, 1)
+PATCHES = (2, 7, 6, 3, 5, 3, 1, 1)
+GEOMETRIES = {
+    "winograd": WINOGRAD,
+    "patches": PATCHES,
+    "patches, 5×5": (2, 8, 9, 2, 20, 5, 1, 2),
+    "patches, no padding": (2, 6, 5, 1, 4, 3, 1, 0),
+    "sides not divisible by 4": (2, 6, 8, 16, 16, 3, 1, 1),
+    "stride 2": (2, 8, 8, 16, 18, 3, 2, 1),
+    "1×1": (2, 8, 8, 16, 18, 1, 2, 0),
+}
+
+
+def operands(geometry, seed=0):
+    b, h, w, c, o, size, stride, padding = geometry
+    rng = np.random.default_rng(seed)
+    images, kernel = rng.normal(size=(b, h, w, c)), rng.normal(size=(size, size, c, o))
+    return images, kernel, dict(stride=stride, padding=padding)
+
+
+def scipy_conv(images, kernel, stride, padding):
+    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    planes = [
+        sum(
+            scipy.signal.correlate2d(image[..., c], kernel[..., c, o], mode="valid")
+            for c in range(kernel.shape[2])
+        )
+        for image in padded
+        for o in range(kernel.shape[3])
+    ]
+    stacked = np.array(planes).reshape(len(images), kernel.shape[3], *planes[0].shape)
+    return np.moveaxis(stacked, 1, -1)[:, ::stride, ::stride]
+
+
+def relative(actual, expected):
+    """Largest error, in standard deviations of what is expected."""
+    expected = np.asarray(expected, np.float64)
+    return np.abs(np.asarray(actual, np.float64) - expected).max() / expected.std()
+
+
+@pytest.mark.parametrize("method", ["auto", "lax"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_convolution(geometry, method):
+    images, kernel, options = operands(geometry)
+    actual = conv(jnp.float32(images), jnp.float32(kernel), method=method, **options)
+    assert actual.dtype == jnp.float32
+    assert relative(actual, scipy_conv(images, kernel, **options)) < 1e-5
+
+
+def gradients(method, options):
+    """First- and second-order gradients of nonlinear functions of a convolution."""
+
+    def loss(images, kernel):
+        return jnp.sin(conv(images, kernel, method=method, **options)).sum()
+
+    def loss_of_gradients(images, kernel):
+        first = jax.grad(loss, (0, 1))(images, kernel)
+        return jnp.cos(first[0]).sum() + jnp.square(first[1]).sum(), first
+
+    return jax.grad(loss_of_gradients, (0, 1), has_aux=True)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_convolution_derivatives(geometry):
+    images, kernel, options = operands(geometry)
+    with jax.enable_x64(True):
+        images, kernel = jnp.asarray(images), jnp.asarray(kernel)
+        assert images.dtype == jnp.float64
+        actual = jax.jit(gradients("auto", options))(images, kernel)
+        expected = jax.jit(gradients("lax", options))(images, kernel)
+        for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            assert relative(a, e) < 1e-11
+
+
+@pytest.mark.parametrize("geometry", [WINOGRAD, PATCHES], ids=["winograd", "patches"])
+def test_convolution_gradient_is_the_finite_difference(geometry):
+    images, kernel, options = operands(geometry)
+    rng = np.random.default_rng(1)
+    directions = rng.normal(size=images.shape), rng.normal(size=kernel.shape)
+    weights = rng.normal(size=(*images.shape[:3], kernel.shape[3]))
+    with jax.enable_x64(True):
+
+        def loss(images, kernel):
+            return (conv(images, kernel, **options) * weights).sum()
+
+        found = jax.jit(jax.grad(loss, (0, 1)))(jnp.asarray(images), jnp.asarray(kernel))
+
+    def along(t_images, t_kernel):
+        moved = images + t_images * directions[0], kernel + t_kernel * directions[1]
+        return (scipy_conv(*moved, **options) * weights).sum()
+
+    # The function is linear along each, so the difference is exact for any step.
+    differences = (along(1, 0) - along(-1, 0)) / 2, (along(0, 1) - along(0, -1)) / 2
+    for gradient, direction, difference in zip(found, directions, differences, strict=True):
+        assert np.vdot(gradient, direction) == pytest.approx(difference, rel=1e-9)
+
+
+@pytest.mark.parametrize("geometry", [WINOGRAD, PATCHES], ids=["winograd", "patches"])
+@pytest.mark.parametrize("shared_images", [True, False])
+def test_convolution_of_several_networks_at_once(geometry, shared_images):
+    images, kernel, options = operands(geometry)
+    with jax.enable_x64(True):
+        kernels = jnp.stack([kernel, 0.5 * kernel[::-1], np.ones_like(kernel)])
+        batches = jnp.stack([images, 2 * images, -images])
+        function = jax.vmap(gradients("auto", options), (None if shared_images else 0, 0))
+        actual = jax.jit(function)(jnp.asarray(images) if shared_images else batches, kernels)
+        one = jax.jit(gradients("lax", options))
+        for i in range(3):
+            expected = one(jnp.asarray(images) if shared_images else batches[i], kernels[i])
+            for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+                assert relative(a[i], e) < 1e-11
+
+
+def test_winograd_in_slices_of_an_uneven_batch(monkeypatch):
+    images, kernel, options = operands((7, 8, 8, 16, 18, 3, 1, 1))
+    g = np.random.default_rng(1).normal(size=(7, 8, 8, 18))
+    monkeypatch.setattr(winograd, "_SLICE", 2 * 8 * 8 * 18)
+    monkeypatch.setattr(winograd, "_GRADIENT_SLICE", 3 * 8 * 8 * 18)
+    assert winograd._slice_count(jnp.asarray(images), 18, winograd._SLICE) == 4
+    actual = jax.jit(winograd.forward)(jnp.float32(images), jnp.float32(kernel))
+    assert relative(actual, scipy_conv(images, kernel, **options)) < 1e-5
+    # The kernel's gradient is the correlation of padded images and cotangent.
+    expected = scipy_conv(
+        np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        stride=1,
+        padding=0,
+    ).transpose(1, 2, 0, 3)
+    actual = jax.jit(winograd.kernel_gradient)(jnp.float32(images), jnp.float32(g))
+    assert relative(actual, expected) < 1e-5
+
+
+def test_winograd_error_is_that_of_float32():
+    rng = np.random.default_rng(0)
+    images, kernel = rng.uniform(0, 2, (4, 16, 16, 64)), rng.normal(size=(3, 3, 64, 64))
+    images, kernel = np.float32(images), np.float32(kernel)
+    expected = numpy_conv(images.astype(np.float64), kernel.astype(np.float64))
+    error = np.asarray(jax.jit(winograd.forward)(images, kernel)) - expected
+    assert np.sqrt(np.mean(np.square(error))) < 2e-6 * expected.std()
+
+
+def test_convolution_refuses_mixed_types():
+    with pytest.raises(ValueError, match="cast one to the other"):
+        conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1), jnp.bfloat16))
+
+
+def numpy_norm(x, scale=1.0, shift=0.0):
+    return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(
+        x.var((1, 2), keepdims=True) + 1e-5
+    ) * scale + shift
+
+
+def numpy_pool(x, reduce):
+    b, h, w, c = x.shape
+    return reduce(x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c), (2, 4))
+
+
+def test_instance_norm_survives_a_large_mean():
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.normal(size=(2, 8, 6, 3)) + 1000)
+    scale, shift = np.float32(rng.normal(size=(2, 3)))
+    actual = instance_norm(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(shift))
+    assert relative(actual, numpy_norm(x.astype(np.float64), scale, shift)) < 3e-4
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_pooling(size):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    assert relative(average_pool(jnp.asarray(x)), numpy_pool(x, np.mean)) < 1e-6
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), numpy_pool(x, np.max))
+
+
+# The networks once more, in NumPy.
+
+
+def numpy_conv(x, kernel, stride=1, padding=1):
+    padded = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[:2], (1, 2))
+    windows = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
+    return windows.reshape(*windows.shape[:3], -1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+class Layers:
+    """Hands out a network's parameters in the order of use."""
+
+    def __init__(self, params):
+        self.params = params
+        self.used = {}
+
+    def next(self, kind):
+        index = self.used.get(kind, 0)
+        self.used[kind] = index + 1
+        return self.params[f"{kind}_{index}"]
+
+    def conv(self, x, stride=1, padding=1):
+        layer = self.next("Conv")
+        return numpy_conv(x, layer["kernel"], stride, padding) + layer.get("bias", 0)
+
+    def norm(self, x):
+        layer = self.next("InstanceNorm")
+        return numpy_norm(x, layer["scale"], layer["bias"])
+
+    def linear(self, x):
+        layer = self.next("Linear")
+        return x @ layer["kernel"] + layer.get("bias", 0)
+
+    def layer_norm(self, x):
+        layer = self.next("LayerNorm")
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * layer["scale"] + layer["bias"]
+
+
+def numpy_convnet(layers, x, depth=3):
+    for _ in range(depth):
+        x = numpy_pool(relu(layers.norm(layers.conv(x))), np.mean)
+    return x.reshape(len(x), -1)
+
+
+def numpy_alexnet(layers, x):
+    for padding, pool in ((2, True), (2, True), (1, False), (1, False), (1, True)):
+        x = relu(layers.conv(x, padding=padding))
+        x = numpy_pool(x, np.max) if pool else x
+    return x.reshape(len(x), -1)
+
+
+def numpy_vgg11(layers, x):
+    for convolutions in (1, 1, 2, 2, 2):
+        for _ in range(convolutions):
+            x = relu(layers.norm(layers.conv(x)))
+        x = numpy_pool(x, np.max)
+    return x.mean((1, 2))
+
+
+def numpy_resnet18(layers, x):
+    x = relu(layers.norm(layers.conv(x)))
+    for stride in (1, 1, 2, 1, 2, 1, 2, 1):
+        y = relu(layers.norm(layers.conv(x, stride)))
+        y = layers.norm(layers.conv(y))
+        x = layers.norm(layers.conv(x, stride, padding=0)) if stride == 2 else x
+        x = relu(x + y)
+    return x.mean((1, 2))
+
+
+def numpy_vit(layers, x, depth=2, patch=4):
+    b, h, w, _ = x.shape
+    patches = [
+        x[:, i : i + patch, j : j + patch].reshape(b, -1)
+        for i in range(0, h, patch)
+        for j in range(0, w, patch)
+    ]
+    x = layers.linear(np.stack(patches, 1))
+    token = np.broadcast_to(layers.params["class_token"], (b, 1, 512))
+    x = np.concatenate([token, x], 1) + layers.params["position"]
+    for _ in range(depth):
+        qkv = layers.linear(layers.layer_norm(x))
+        heads = []
+        for i in range(8):
+            q, k, v = (qkv[..., 512 * j + 64 * i : 512 * j + 64 * (i + 1)] for j in range(3))
+            heads.append(scipy.special.softmax(q @ k.swapaxes(1, 2) / 8, -1) @ v)
+        x = x + layers.linear(np.concatenate(heads, -1))
+        y = layers.linear(layers.layer_norm(x))
+        x = x + layers.linear(y * scipy.stats.norm.cdf(y))
+    return layers.layer_norm(x[:, 0])
+
+
+def network_of(name, size=32, **options):
+    return build(name, image_shape=(size, size, 3), num_classes=10, **options)
+
+
+def any_params(network, seed=0):
+    """Parameters of the right shapes, all of them random: a norm's scale and shift count too."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        value = rng.normal(size=leaf.shape) / math.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        return jnp.float32(value + (path[-1].key == "scale"))
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(network.init, jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    "name, forward, options, tolerance",
+    [
+        ("convnet", numpy_convnet, dict(width=16), 3e-5),
+        ("alexnet", numpy_alexnet, dict(conv="lax"), 3e-5),
+        ("vgg11", numpy_vgg11, dict(conv="lax"), 1e-3),
+        ("resnet18", numpy_resnet18, dict(conv="lax"), 1e-3),
+        ("vit", numpy_vit, dict(depth=2), 3e-5),
+    ],
+)
+def test_network_in_numpy(name, forward, options, tolerance):
+    network = network_of(name, **options)
+    params = any_params(network)
+    images = np.random.default_rng(1).normal(size=(2, 32, 32, 3))
+    wide = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
+    expected = forward(Layers(wide["body"]), images)
+    expected = expected @ wide["Linear_0"]["kernel"] + wide["Linear_0"]["bias"]
+    logits = jax.jit(network.apply)(params, jnp.float32(images))
+    assert logits.dtype == jnp.float32
+    assert relative(logits, expected) < tolerance
+
+
+def test_features_are_what_the_classifier_reads():
+    network = network_of("convnet", 16, width=4)
+    params = any_params(network)
+    images = jax.random.normal(jax.random.key(1), (3, 16, 16, 3))
+    expected = numpy_convnet(Layers(params["body"]), np.asarray(images), depth=2)
+    assert relative(jax.jit(network.features)(params, images), expected) < 3e-5
+
+
+def test_second_order_through_sgd_steps():
+    """The gradient of trajectory matching: to the images, through SGD steps on them."""
+
+    def function(network):
+        def loss(params, images, labels):
+            logp = jax.nn.log_softmax(network.apply(params, images))
+            return -jnp.take_along_axis(logp, labels[:, None], 1).mean()
+
+        def distance(images, labels, params, target):
+            def step(params, _):
+                gradient = jax.grad(loss)(params, images, labels)
+                return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), None
+
+            params, _ = jax.lax.scan(step, params, length=2)
+            return jnp.square(ravel_pytree(params)[0] - target).sum()
+
+        return jax.jit(jax.grad(distance))
+
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        shape = dict(image_shape=(16, 16, 3), num_classes=4, width=16, depth=2)
+        params = any_params(build("convnet", **shape))
+        params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+        images, labels = jnp.asarray(rng.normal(size=(4, 16, 16, 3))), jnp.arange(4)
+        target = ravel_pytree(params)[0] + 0.01
+        found, expected = (
+            function(build("convnet", conv=method, **shape))(images, labels, params, target)
+            for method in ("auto", "lax")
+        )
+        assert found.dtype == jnp.float64
+        assert relative(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_initial_parameters(name):
+    network = network_of(name, **(dict(depth=1) if name == "vit" else {}))
+    params = network.init(jax.random.key(3))
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        *_, layer, kind = ["", *(entry.key for entry in path)]
+        assert value.dtype == jnp.float32
+        if "Norm" in layer:
+            assert np.all(value == (kind == "scale"))
+        elif kind in ("class_token", "position"):
+            assert scipy.stats.kstest(np.ravel(value), "norm").pvalue > 1e-4
+        else:
+            owner = params
+            for entry in path[:-1]:
+                owner = owner[entry.key]
+            bound = 1 / math.sqrt(np.prod(owner["kernel"].shape[:-1]))
+            assert np.abs(value).max() <= bound
+            drawn = np.ravel(value)[:20_000]
+            assert scipy.stats.kstest(drawn, "uniform", (-bound, 2 * bound)).pvalue > 1e-4
+
+
+def test_initial_parameters_are_those_of_the_key():
+    network = network_of("convnet")
+    stacked = jax.vmap(lambda seed: network.init(jax.random.key(seed)))(jnp.array([3, 4, 3]))
+    vectors = jax.vmap(lambda params: ravel_pytree(params)[0])(stacked)
+    assert np.array_equal(vectors[0], vectors[2])
+    assert not np.any(vectors[0, :1000] == vectors[1, :1000])
+
+
+CONVNET = 3 * 3 * 3 * 128 + 3 * 128 + 2 * (9 * 128**2 + 3 * 128)
+VGG = (
+    512 * 10
+    + 10
+    + sum(
+        9 * c * o + 3 * o
+        for c, o in ((3, 64), (64, 128), (128, 256), (256, 256), (256, 512), *((512, 512),) * 3)
+    )
+)
+RESNET = (
+    512 * 10
+    + 10
+    + 27 * 64
+    + 2 * 64
+    + sum(
+        9 * (c * o + 3 * o * o) + 8 * o + (c * o + 2 * o if c != o else 0)
+        for c, o in ((64, 64), (64, 128), (128, 256), (256, 512))
+    )
+)
+ALEXNET = 75 * 128 + 25 * 128 * 192 + 9 * 192 * (256 + 256 + 192) + 128 + 256 + 3 * 192
+
+
+def vit_count(patch_numbers, depth):
+    block = 4 * 512**2 + 512 + 2 * (512**2 + 512) + 4 * 512
+    return patch_numbers * 512 + 512 + 512 + 65 * 512 + depth * block + 2 * 512 + 5130
+
+
+@pytest.mark.parametrize(
+    "name, size, count, features",
+    [
+        ("convnet", 32, 320_010, 2048),
+        ("convnet", 128, CONVNET + 2 * (9 * 128**2 + 3 * 128) + 20490, 2048),
+        ("alexnet", 32, ALEXNET + 30730, 3072),
+        ("alexnet", 128, ALEXNET + 491530, 49152),
+        ("vgg11", 32, VGG, 512),
+        ("vgg11", 128, VGG, 512),
+        ("resnet18", 32, RESNET, 512),
+        ("resnet18", 128, RESNET, 512),
+        ("vit", 32, vit_count(48, 6), 512),
+        ("vit", 128, vit_count(768, 10), 512),
+    ],
+)
+def test_parameter_count_and_shapes(name, size, count, features):
+    assert CONVNET + 20490 == 320_010
+    network = network_of(name, size)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+    images = jax.ShapeDtypeStruct((5, size, size, 3), jnp.float32)
+    assert jax.eval_shape(network.apply, params, images).shape == (5, 10)
+    assert jax.eval_shape(network.features, params, images).shape == (5, features)
+
+
+def test_several_networks_at_once_and_as_vectors():
+    network = network_of("convnet", 8, width=16, depth=2)
+    params = [any_params(network, seed) for seed in range(3)]
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    logits = jax.jit(jax.vmap(network.apply, (0, None)))(params, images)
+    vectors = jax.vmap(lambda p: ravel_pytree(p)[0])(params)
+    _, unravel = ravel_pytree(jax.tree.map(lambda p: p[0], params))
+    apply = jax.jit(lambda vector: network.apply(unravel(vector), images))
+    for i in range(3):
+        assert relative(logits[i], apply(vectors[i])) < 1e-5
+
+
+@pytest.mark.parametrize("name, options", [("convnet", dict(width=16)), ("vit", dict(depth=1))])
+def test_bfloat16_is_near_float32(name, options):
+    images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    wide = network_of(name, precision="float32", **options)
+    narrow = network_of(name, precision="bfloat16", **options)
+    params = any_params(narrow)
+    expected = jax.jit(wide.apply)(params, images)
+    actual = jax.jit(narrow.apply)(params, images)
+    assert actual.dtype == jnp.float32
+    assert 1e-4 < relative(actual, expected) < 0.1
+    gradient = jax.eval_shape(jax.grad(lambda p: narrow.apply(p, images).sum()), params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+
+
+def test_gradient_of_the_same_bits_every_time():
+    """Also where a bias has no effect: its gradient is exactly zero."""
+    network = network_of("convnet", width=32)
+    params = any_params(network)
+    images = jax.random.normal(jax.random.key(1), (64, 32, 32, 3))
+    function = jax.jit(jax.grad(lambda p: jnp.sin(network.apply(p, images)).sum()))
+    first = function(params)
+    for _ in range(3):
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(function(params)), strict=True):
+            assert np.array_equal(a, b)
+    assert not np.any(first["body"]["Conv_0"]["bias"])
+    assert np.any(first["body"]["Conv_0"]["kernel"])
+    assert np.any(first["Linear_0"]["bias"])
+
+
+def test_network_is_static():
+    assert network_of("convnet") == network_of("convnet")
+    assert hash(network_of("convnet")) == hash(network_of("convnet"))
+    assert network_of("convnet") != network_of("convnet", width=64)
+
+
+def test_refused_images():
+    network = network_of("convnet", width=16)
+    with pytest.raises(ValueError, match="built for"):
+        network.apply(any_params(network), jnp.zeros((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("lenet", {}, "unknown network 'lenet'"),
+        ("convnet", dict(precision="half"), "unknown precision 'half'"),
+        ("convnet", dict(conv="fft"), "unknown convolution 'fft'"),
+        ("convnet", dict(depth=6), "64 pixels"),
+        ("convnet", dict(depth=0), "at least 1"),
+        ("resnet18", dict(width=64), "fixed width"),
+        ("alexnet", dict(depth=3), "fixed depth"),
+        ("vgg11", dict(size=16), "32 pixels"),
+        ("vit", dict(size=28), "patches of 3 pixels"),
+    ],
+)
+def test_refused_settings(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        network_of(name, **options)
