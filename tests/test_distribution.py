@@ -30,7 +30,9 @@ def problem(**options):
         "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
         precision="float32",
     )  # fmt: skip
-    settings = dict(network=network, num_classes=CLASSES, batch_real=4) | options
+    # Two operations are enough here, and quick to compile.
+    settings = dict(network=network, num_classes=CLASSES, batch_real=4, strategy="crop_flip")
+    settings |= options
     return distill.Problem(
         parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=5),
         matching.DistributionMatching(**settings),
@@ -82,7 +84,9 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_syn, class_by_class):
     for c in range(CLASSES):
         means = []
         for batch in (TRANSFORM(drawn[c] / 255.0), own[c]):
-            augmented = augment.augment(carry.augmentation[c], batch, shared=True)
+            augmented = augment.augment(
+                carry.augmentation[c], batch, strategy="crop_flip", shared=True
+            )
             features = objective.network.features(carry.network, augmented)
             means.append(np.asarray(features, np.float64).mean(0))
         expected += ((means[0] - means[1]) ** 2).sum()
