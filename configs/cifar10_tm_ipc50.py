@@ -6,21 +6,12 @@
 250 images a class of 136 Gaussians. The experts serve every TM config of this data set.
 """
 
-from configs import common
+from configs import cifar10_tm_ipc1
 
 
 def get_config():
-    """See the module's docstring."""
-    config = common.get_config()
-    config.data.name = "cifar10"
-    config.data.transform = "zca"
+    """The IPC 1 row of CIFAR-10 but for what differs."""
+    config = cifar10_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 50, 250  # 136 Gaussians each
-    config.matching.name = "tm"
     config.matching.batch_syn = 360
-    config.matching.syn_steps = 60
-    config.matching.max_start_epoch = 30
-    config.matching.expert_epochs = 2
-    config.matching.lr_lr = 1e-5
-    config.distill.num_steps = 15_000
-    config.distill.eval_every = 1000
     return config

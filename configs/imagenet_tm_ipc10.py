@@ -7,22 +7,13 @@
 The paper gives settings and a figure for this row, no table of accuracies.
 """
 
-from configs import common
+from configs import imagenet_tm_ipc1
 
 
 def get_config():
-    """See the module's docstring."""
-    config = common.get_config()
-    config.data.name = "imagenet2012"
-    config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
-    config.data.resolution = 128
+    """The IPC 1 row but for what differs."""
+    config = imagenet_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 10, 640  # 170 Gaussians each
-    config.matching.name = "tm"
     config.matching.batch_syn = 160
-    config.matching.syn_steps = 20
-    config.matching.max_start_epoch = 40
-    config.matching.expert_epochs = 2
     config.matching.lr_lr = 1e-5
-    config.distill.num_steps = 15_000
-    config.distill.eval_every = 1000
     return config
