@@ -38,7 +38,7 @@ class DistilledSet:
 
     parameterization: Parameterization
     params: Params
-    labels: Int[np.ndarray, m]
+    labels: Int[np.ndarray, "m"]
     learning_rate: float
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -13,7 +13,7 @@ GAP = 1  # pixels between images
 
 def contact_sheet(
     images: Float[np.ndarray, "m h w c"],
-    labels: Int[np.ndarray, m],
+    labels: Int[np.ndarray, "m"],
     per_class: int = 10,
     num_classes: int = 20,
 ) -> UInt8[np.ndarray, "height width 3"]:

@@ -33,7 +33,7 @@ class Problem(NamedTuple):
     learning_rate: float
 
     @property
-    def labels(self) -> Int[Array, m]:
+    def labels(self) -> Int[Array, "m"]:
         """The class of each synthetic image: ordered by class."""
         return jnp.repeat(
             jnp.arange(self.num_classes, dtype=jnp.int32), self.parameterization.images_per_class
@@ -60,7 +60,7 @@ def run(
     data: RealData,
     feed: Any,
     num_steps: int,
-) -> tuple[DistillState, Float[Array, {num_steps}]]:
+) -> tuple[DistillState, Float[Array, "{num_steps}"]]:
     """`num_steps` steps in one call; also the objective of each step, summed over its updates.
 
     Step s draws from `fold_in(key, s)`: how steps are grouped into calls does not change a bit of

@@ -71,9 +71,9 @@ def _train_epochs(
     network: Network,
     schedule: Schedule,
     students: Students,
-    keys: Key[Array, s],
+    keys: Key[Array, "s"],
     images: Float[Array, "sets m h w c"],
-    labels: Int[Array, m],
+    labels: Int[Array, "m"],
     learning_rate: Float[Array, ""],
     num_epochs: Int[Array, ""],
 ) -> Students:
@@ -128,7 +128,7 @@ def train(
     schedule: Schedule,
     key: Key[Array, ""],
     images: Float[Array, "sets m h w c"],
-    labels: Int[Array, m],
+    labels: Int[Array, "m"],
     *,
     learning_rate: float,
     num_students: int,
@@ -185,10 +185,10 @@ def accuracy(
     network: Network,
     params: Any,
     images: UInt8[Array, "n h w c"],
-    labels: Int[Array, n],
+    labels: Int[Array, "n"],
     transform: Any,
     batch_size: int = 500,
-) -> Float[Array, s]:
+) -> Float[Array, "s"]:
     """Test accuracy of every student in `params` (stacked), in percent."""
 
     def correct(chunk):

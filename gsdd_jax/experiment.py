@@ -88,8 +88,8 @@ def initial_images(
 
 
 def choose_by_class(
-    key: Key[Array, ""], labels: Int[np.ndarray, n], num_classes: int, per_class: int
-) -> Int[np.ndarray, m]:
+    key: Key[Array, ""], labels: Int[np.ndarray, "n"], num_classes: int, per_class: int
+) -> Int[np.ndarray, "m"]:
     """Indices of `per_class` random images of each class, without replacement, by class."""
     chosen = []
     for c in range(num_classes):

@@ -43,7 +43,7 @@ def run(
     images: Float[Array, "m h w c"],
     learning_rate: float,
     num_steps: int,
-) -> tuple[FitState, Float[Array, m]]:
+) -> tuple[FitState, Float[Array, "m"]]:
     """`num_steps` steps on all images at once; also each image's squared error before the last.
 
     The loss is the sum over images of each one's mean squared error, so how well an image is
@@ -71,7 +71,7 @@ def run(
 @functools.partial(jax.jit, static_argnums=0)
 def psnr(
     parameterization: Parameterization, params: Params, images: Float[Array, "m h w c"]
-) -> Float[Array, m]:
+) -> Float[Array, "m"]:
     """Peak signal-to-noise ratio of each image, in dB, for a peak of 1."""
     errors = ((parameterization.render(params) - images) ** 2).mean((1, 2, 3))
     return -10 * jnp.log10(errors)
@@ -84,7 +84,7 @@ def fit_images(
     *,
     num_steps: int,
     learning_rate: float = 0.1,
-) -> tuple[GaussianImages, Float[Array, m]]:
+) -> tuple[GaussianImages, Float[Array, "m"]]:
     """Fits `num_gaussians` Gaussians to each image by Adam, all images at once (section 3.1).
 
     Parameters are rounded to bfloat16 in every forward pass and means clipped after every step,

@@ -52,7 +52,7 @@ class RealData:
 
 def real_data(
     images: UInt8[np.ndarray, "n h w c"],
-    labels: Int[np.ndarray, n],
+    labels: Int[np.ndarray, "n"],
     num_classes: int,
     transform: Any,
 ) -> RealData:
@@ -81,9 +81,9 @@ class Synthetic:
 
     num_classes: int
     images_per_class: int
-    labels: Int[Array, m]
+    labels: Int[Array, "m"]
     # Indices (or None for all) -> transformed images.
-    render: Callable[[Int[Array, s] | None], Float[Array, "s h w c"]]
+    render: Callable[[Int[Array, "s"] | None], Float[Array, "s h w c"]]
 
     def draw(self, key: Key[Array, ""], per_class: int) -> Float[Array, "k s h w c"]:
         """`per_class` transformed images of every class, without replacement; 0: all, in order."""

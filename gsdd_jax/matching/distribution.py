@@ -20,7 +20,7 @@ class Carry(NamedTuple):
 
     network: Any
     means: Float[Array, "k f"]
-    augmentation: Key[Array, k]  # one draw a class, applied to real and synthetic alike
+    augmentation: Key[Array, "k"]  # one draw a class, applied to real and synthetic alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class DistributionMatching(Matching):
     def _mean_features(
         self,
         network: Any,
-        augmentation: Key[Array, k],
+        augmentation: Key[Array, "k"],
         images: Array,  # [k, s, h, w, c], of the type that `transform` takes
         transform: Callable = lambda images: images,
     ) -> Float[Array, "k f"]:
