@@ -4,7 +4,7 @@ from gsdd_jax.artifact import DistilledSet, load, save
 from gsdd_jax.errors import UsageError
 from gsdd_jax.fit import fit_images
 from gsdd_jax.gaussians import GaussianImages
-from gsdd_jax.rasterize import rasterize
+from gsdd_jax.rasterize import rasterize, rasterize_ragged
 
 __all__ = [
     "DistilledSet",
@@ -13,5 +13,6 @@ __all__ = [
     "fit_images",
     "load",
     "rasterize",
+    "rasterize_ragged",
     "save",
 ]

@@ -1,18 +1,19 @@
 """The bridge to the custom calls: registers what was built, and calls it.
 
-`xla_ops/` builds one extension module per platform. Each holds the same two targets, so one traced
+`xla_ops/` builds one extension module per platform. Each holds the same targets, so one traced
 `ffi_call` runs on whichever platform it is lowered for.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Int32
 
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
@@ -66,24 +67,32 @@ def _like(array: Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
 
 def forward(
     settings: Settings,
+    offsets: Int32[Array, "images_plus_1"] | None,
     means: Float32[Array, "*b n 2"],
     cholesky: Float32[Array, "*b n 3"],
     colors: Float32[Array, "*b n c"],
     opacities: Float32[Array, "*b n"],
-) -> Float32[Array, "*b h w c"]:
-    """Renders by the custom call; vmapped axes join the leading ones, so it stays one call."""
-    shape = (*opacities.shape[:-1], settings.height, settings.width, colors.shape[-1])
-    call = jax.ffi.ffi_call("gsdd_rasterize", _like(means, shape), vmap_method="broadcast_all")
-    return call(means, cholesky, colors, opacities, **_attributes(settings))
+) -> Float32[Array, "*images h w c"]:
+    """Renders by the custom call, a ragged batch where there are offsets.
+
+    Axes that are vmapped over join the leading ones, so it stays one call; a ragged batch, which
+    has none, is called once for each element.
+    """
+    batch = opacities.shape[:-1] if offsets is None else (len(offsets) - 1,)
+    shape = (*batch, settings.height, settings.width, colors.shape[-1])
+    return _call("gsdd_rasterize", offsets, _like(means, shape), settings)(
+        means, cholesky, colors, opacities
+    )
 
 
 def backward(
     settings: Settings,
+    offsets: Int32[Array, "images_plus_1"] | None,
     means: Float32[Array, "*b n 2"],
     cholesky: Float32[Array, "*b n 3"],
     colors: Float32[Array, "*b n c"],
     opacities: Float32[Array, "*b n"],
-    d_images: Float32[Array, "*b h w c"],
+    d_images: Float32[Array, "*images h w c"],
 ) -> tuple[
     Float32[Array, "*b n 2"],
     Float32[Array, "*b n 3"],
@@ -92,9 +101,15 @@ def backward(
 ]:
     """dL/dimages -> dL/d(means, cholesky, colors, opacities), by the custom call."""
     parameters = (means, cholesky, colors, opacities)
-    call = jax.ffi.ffi_call(
-        "gsdd_rasterize_gradient",
-        tuple(_like(means, p.shape) for p in parameters),
-        vmap_method="broadcast_all",
-    )
-    return tuple(call(*parameters, d_images, **_attributes(settings)))
+    outputs = tuple(_like(means, p.shape) for p in parameters)
+    call = _call("gsdd_rasterize", offsets, outputs, settings, "_gradient")
+    return tuple(call(*parameters, d_images))
+
+
+def _call(target, offsets, outputs, settings, suffix=""):
+    attributes = _attributes(settings)
+    if offsets is None:
+        call = jax.ffi.ffi_call(target + suffix, outputs, vmap_method="broadcast_all")
+        return functools.partial(call, **attributes)
+    call = jax.ffi.ffi_call(f"{target}_ragged{suffix}", outputs, vmap_method="sequential")
+    return functools.partial(call, offsets, **attributes)

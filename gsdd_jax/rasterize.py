@@ -1,4 +1,4 @@
-"""`rasterize`: Gaussians to images, differentiable, on every platform."""
+"""`rasterize` and `rasterize_ragged`: Gaussians to images, differentiable, on every platform."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Integer
 
 from gsdd_jax import native, reference
 from gsdd_jax.native import Settings
@@ -60,6 +60,49 @@ def rasterize(
       ValueError: for a wrong shape, dtype, size or backend; the message names the argument.
     """
     parameters = _check_arrays(means, cholesky, colors, opacities)
+    settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
+    return _rasterize(backend, settings, None, parameters)
+
+
+def rasterize_ragged(
+    means: Float32[Array | np.ndarray, "n 2"],
+    cholesky: Float32[Array | np.ndarray, "n 3"],
+    colors: Float32[Array | np.ndarray, "n c"],
+    opacities: Float32[Array | np.ndarray, "n"],
+    offsets: Integer[Array | np.ndarray, "images_plus_1"],
+    *,
+    height: int,
+    width: int,
+    samples_per_side: int = 2,
+    prefilter: bool = True,
+    min_weight: float = 1 / 255,
+    backend: str = "auto",
+) -> Float32[Array, "images h w c"]:
+    """`rasterize` for images that own different numbers of Gaussians, all of them in one array.
+
+    Image b is the sum of Gaussians offsets[b] to offsets[b + 1], which may be none; it has the bits
+    that `rasterize` gives for them. Gaussians outside all images get a gradient of zero.
+
+    Args:
+      means, cholesky, colors, opacities: as of `rasterize`, with a single leading axis.
+      offsets: not decreasing, from 0 or more to at most n; B + 1 integers for B images.
+      height, width, samples_per_side, prefilter, min_weight, backend: as of `rasterize`. The
+        reference renders every Gaussian to an image of its own: it is for small batches.
+
+    Raises:
+      ValueError: as `rasterize`, and for offsets that are out of order or range. Where they are
+        known only at run time, the native call on a CPU raises `jax.errors.JaxRuntimeError`, and
+        on other platforms and in the reference the images between such offsets are NaN.
+    """
+    parameters = _check_arrays(means, cholesky, colors, opacities)
+    count = len(parameters[-1])
+    if parameters[-1].ndim != 1:
+        raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
+    settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
+    return _rasterize(backend, settings, _check_offsets(offsets, count), parameters)
+
+
+def _check_settings(height, width, samples_per_side, prefilter, min_weight):
     settings = Settings(
         _check_size("height", height, 1, None),
         _check_size("width", width, 1, None),
@@ -69,16 +112,34 @@ def rasterize(
     )
     if not 0 <= settings.min_weight < 1:
         raise ValueError(f"min_weight: expected a number in [0, 1), got {min_weight}")
+    return settings
+
+
+def _check_offsets(offsets, count):
+    array = jnp.asarray(offsets)
+    if array.ndim != 1 or len(array) < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(
+            f"offsets: expected integers of shape [B + 1], got {array.dtype} of {array.shape}"
+        )
+    if not isinstance(array, jax.core.Tracer):
+        known = np.asarray(array)
+        if known[0] < 0 or known[-1] > count or (np.diff(known) < 0).any():
+            raise ValueError(f"offsets: expected not to decrease, from 0 to {count}, got {known}")
+    return array.astype(jnp.int32)
+
+
+def _rasterize(backend, settings, offsets, parameters):
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "reference":
-        return reference.rasterize(settings, *parameters)
+        return _reference(settings, offsets, *parameters)
     if backend == "native" and not native.PLATFORMS:
         raise ValueError(
             "backend: 'native' was not built in this installation (see BUILD.md); "
             "use 'auto' or 'reference'"
         )
-    return _custom(settings, backend == "native", *_vary_alike(parameters))
+    offsets, *parameters = _vary_alike((offsets, *parameters))
+    return _custom(settings, backend == "native", offsets, *parameters)
 
 
 def _check_arrays(means, cholesky, colors, opacities):
@@ -105,14 +166,16 @@ def _check_arrays(means, cholesky, colors, opacities):
     return tuple(arrays.values())
 
 
-def _vary_alike(parameters):
+def _vary_alike(arrays):
     """Under shard_map: a custom call wants all its arguments to vary over the same mesh axes."""
-    varying = [jax.typeof(p).manual_axis_type.varying for p in parameters]
-    union = frozenset().union(*varying)
-    return tuple(
-        jax.lax.pcast(p, tuple(sorted(union - axes)), to="varying") if union - axes else p
-        for p, axes in zip(parameters, varying, strict=True)
-    )
+    axes_of = lambda array: jax.typeof(array).manual_axis_type.varying
+    union = frozenset().union(*(axes_of(array) for array in jax.tree.leaves(arrays)))
+
+    def vary(array):
+        missing = union - axes_of(array)
+        return jax.lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
+
+    return jax.tree.map(vary, arrays)
 
 
 def _check_size(name: str, value: object, low: int, high: int | None) -> int:
@@ -132,12 +195,25 @@ def _per_platform(always_native: bool, native_function, reference_function, *arg
     return jax.lax.platform_dependent(*arguments, default=reference_function, **branches)
 
 
+def _reference(settings, offsets, *parameters):
+    if offsets is None:
+        return reference.rasterize(settings, *parameters)
+    return reference.rasterize_ragged(settings, offsets, *parameters)
+
+
+def _reference_backward(settings, offsets, *parameters_and_cotangent):
+    *parameters, d_images = parameters_and_cotangent
+    _, pull_back = jax.vjp(functools.partial(_reference, settings, offsets), *parameters)
+    return pull_back(d_images)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _custom(settings, always_native, means, cholesky, colors, opacities):
+def _custom(settings, always_native, offsets, means, cholesky, colors, opacities):
     return _per_platform(
         always_native,
         functools.partial(native.forward, settings),
-        functools.partial(reference.rasterize, settings),
+        functools.partial(_reference, settings),
+        offsets,
         means,
         cholesky,
         colors,
@@ -145,24 +221,21 @@ def _custom(settings, always_native, means, cholesky, colors, opacities):
     )
 
 
-def _custom_forward(settings, always_native, *parameters):
-    return _custom(settings, always_native, *parameters), parameters
+def _custom_forward(settings, always_native, offsets, *parameters):
+    return _custom(settings, always_native, offsets, *parameters), (offsets, parameters)
 
 
-def _reference_backward(settings, *parameters_and_cotangent):
-    *parameters, d_images = parameters_and_cotangent
-    _, pull_back = jax.vjp(functools.partial(reference.rasterize, settings), *parameters)
-    return pull_back(d_images)
-
-
-def _custom_backward(settings, always_native, parameters, d_images):
-    return _per_platform(
+def _custom_backward(settings, always_native, residuals, d_images):
+    offsets, parameters = residuals
+    gradients = _per_platform(
         always_native,
         functools.partial(native.backward, settings),
         functools.partial(_reference_backward, settings),
+        offsets,
         *parameters,
         d_images,
     )
+    return (None, *gradients)
 
 
 _custom.defvjp(_custom_forward, _custom_backward)

@@ -5,8 +5,9 @@ Dense: every sample point meets every Gaussian. It runs on any platform and in a
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gsdd_jax.native import Settings
 
@@ -68,3 +69,28 @@ def rasterize(
         *samples.shape[:-3], height, side, width, side, samples.shape[-1]
     ).mean((-4, -2))
     return pixels * poison.prod(-1)[..., None, None, None]
+
+
+def rasterize_ragged(
+    settings: Settings,
+    offsets: Int[Array, "images_plus_1"],
+    means: Float[Array, "n 2"],
+    cholesky: Float[Array, "n 3"],
+    colors: Float[Array, "n c"],
+    opacities: Float[Array, "n"],
+) -> Float[Array, "images h w c"]:
+    """Image b is the sum of the Gaussians from offsets[b] to offsets[b + 1].
+
+    Every Gaussian gets an image of its own first. Offsets that decrease, or leave the arrays, make
+    the image between them NaN.
+    """
+    num_images, count = len(offsets) - 1, len(opacities)
+    alone = rasterize(
+        settings, means[:, None], cholesky[:, None], colors[:, None], opacities[:, None]
+    )
+    owner = jnp.searchsorted(offsets, jnp.arange(count), side="right") - 1
+    owner = jnp.where(owner < 0, num_images, owner)  # out of range: no image's
+    images = jax.ops.segment_sum(alone, owner, num_images)
+    first, last = offsets[:-1], offsets[1:]
+    valid = (first >= 0) & (first <= last) & (last <= count)
+    return jnp.where(valid[:, None, None, None], images, jnp.nan)

@@ -397,12 +397,14 @@ if sys.argv[1] == "one":
 import hashlib, jax, numpy as np, gsdd_jax
 rng = np.random.default_rng(0)
 f = lambda *s: rng.uniform(-0.5, 1.5, s).astype(np.float32)
-p = f(9, 40, 2), f(9, 40, 3), f(9, 40, 3), f(9, 40)
-g = jax.jit(jax.value_and_grad(
-    lambda *p: (gsdd_jax.rasterize(*p, height=33, width=47, backend="native") ** 2).sum(),
-    argnums=(0, 1, 2, 3)))
-image = gsdd_jax.rasterize(*p, height=33, width=47, backend="native")
-np.save(sys.argv[2], np.concatenate([np.ravel(a) for a in jax.tree.leaves((image, g(*p)[1]))]))
+results = []
+# Many small images, and one large one, which several threads share.
+for b, n, height, width in ((9, 40, 33, 47), (1, 300, 150, 90)):
+    p = f(b, n, 2), 3 * f(b, n, 3), f(b, n, 3), f(b, n)
+    render = lambda *p: gsdd_jax.rasterize(*p, height=height, width=width, backend="native")
+    g = jax.jit(jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3)))
+    results += [render(*p), *g(*p)]
+np.save(sys.argv[2], np.concatenate([np.ravel(a) for a in results]))
 """
 
 

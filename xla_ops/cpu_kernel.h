@@ -32,14 +32,21 @@ struct Gradient {  // as Image
   Outputs outputs(int64_t n) const {
     return {means + 2 * n, cholesky + 3 * n, colors + channels * n, opacities + n};
   }
+  Gradient from(int64_t n) const {
+    return {means + 2 * n, cholesky + 3 * n, colors + channels * n, opacities + n, channels};
+  }
+  void clear(int64_t first, int64_t count) const {
+    for (int64_t n = first; n < first + count; ++n) write_constant(outputs(n), channels, 0.0f);
+  }
 };
 
 struct CpuKernel {
   const char* name;
-  // Floats of scratch memory that one call needs.
-  size_t (*scratch)(const Raster& raster, int channels);
-  // pixels [H, W, C]: written whole.
-  void (*forward)(const Image& image, const Raster& raster, float* pixels, float* scratch);
+  // Floats of scratch memory that a call needs for so many rows.
+  size_t (*scratch)(const Raster& raster, int64_t rows, int channels);
+  // pixels [H, W, C]: these rows are written whole. How an image is divided changes no bit.
+  void (*forward)(const Image& image, const Raster& raster, Range rows, float* pixels,
+                  float* scratch);
   // d_pixels [H, W, C] -> the gradient of every parameter: written whole.
   void (*backward)(const Image& image, const Raster& raster, const float* d_pixels,
                    const Gradient& gradient, float* scratch);

@@ -11,49 +11,72 @@ ffi::Error status(cudaError_t error) {
   return ffi::Error::Internal(std::string("gsdd rasterizer: ") + cudaGetErrorString(error));
 }
 
-Batch batch(const Call& call, const Floats& means, const Floats& cholesky, const Floats& colors,
-            const Floats& opacities) {
-  return {means.typed_data(), cholesky.typed_data(), colors.typed_data(), opacities.typed_data(),
-          call.batch, call.count, call.raster};
+Batch batch(const Call& call, const Offsets* offsets, const Floats& means, const Floats& cholesky,
+            const Floats& colors, const Floats& opacities) {
+  return {means.typed_data(),     cholesky.typed_data(),
+          colors.typed_data(),    opacities.typed_data(),
+          offsets ? offsets->typed_data() : nullptr, call.batch,
+          call.count,             call.raster};
 }
 
-ffi::Error forward(cudaStream_t stream, Floats means, Floats cholesky, Floats colors,
-                   Floats opacities, ffi::Result<Floats> images, int64_t samples_per_side,
-                   bool prefilter, double min_weight) {
+ffi::Error run_forward(cudaStream_t stream, const Offsets* offsets, const Floats& means,
+                       const Floats& cholesky, const Floats& colors, const Floats& opacities,
+                       ffi::Result<Floats> images, int64_t samples_per_side, bool prefilter,
+                       double min_weight) {
   Call call;
-  ffi::Error error = check(means, cholesky, colors, opacities, images->dimensions(),
+  ffi::Error error = check(offsets, means, cholesky, colors, opacities, images->dimensions(),
                            samples_per_side, prefilter, min_weight, &call);
   if (error.failure()) return error;
-  return status(launch_forward(batch(call, means, cholesky, colors, opacities), call.channels,
-                               images->typed_data(), stream));
+  return status(launch_forward(batch(call, offsets, means, cholesky, colors, opacities),
+                               call.channels, images->typed_data(), stream));
 }
 
-ffi::Error backward(cudaStream_t stream, Floats means, Floats cholesky, Floats colors,
-                    Floats opacities, Floats d_images, ffi::Result<Floats> d_means,
-                    ffi::Result<Floats> d_cholesky, ffi::Result<Floats> d_colors,
-                    ffi::Result<Floats> d_opacities, int64_t samples_per_side, bool prefilter,
-                    double min_weight) {
+ffi::Error run_backward(cudaStream_t stream, const Offsets* offsets, const Floats& means,
+                        const Floats& cholesky, const Floats& colors, const Floats& opacities,
+                        const Floats& d_images, ffi::Result<Floats> d_means,
+                        ffi::Result<Floats> d_cholesky, ffi::Result<Floats> d_colors,
+                        ffi::Result<Floats> d_opacities, int64_t samples_per_side, bool prefilter,
+                        double min_weight) {
   Call call;
-  ffi::Error error = check(means, cholesky, colors, opacities, d_images.dimensions(),
+  ffi::Error error = check(offsets, means, cholesky, colors, opacities, d_images.dimensions(),
                            samples_per_side, prefilter, min_weight, &call);
   if (error.success())
     error = check_gradients(means, cholesky, colors, opacities, *d_means, *d_cholesky, *d_colors,
                             *d_opacities);
   if (error.failure()) return error;
-  return status(launch_backward(batch(call, means, cholesky, colors, opacities), call.channels,
-                                d_images.typed_data(),
+  return status(launch_backward(batch(call, offsets, means, cholesky, colors, opacities),
+                                call.channels, d_images.typed_data(),
                                 {d_means->typed_data(), d_cholesky->typed_data(),
                                  d_colors->typed_data(), d_opacities->typed_data()},
                                 stream));
 }
 
-using Stream = ffi::PlatformStream<cudaStream_t>;
-XLA_FFI_DEFINE_HANDLER(kForward, forward, GSDD_FORWARD_SIGNATURE(ffi::Ffi::Bind().Ctx<Stream>()),
-                       {ffi::Traits::kCmdBufferCompatible});
-XLA_FFI_DEFINE_HANDLER(kBackward, backward, GSDD_BACKWARD_SIGNATURE(ffi::Ffi::Bind().Ctx<Stream>()),
-                       {ffi::Traits::kCmdBufferCompatible});
+constexpr auto dense_forward = [](auto stream, auto... rest) {
+  return run_forward(stream, nullptr, rest...);
+};
+constexpr auto dense_backward = [](auto stream, auto... rest) {
+  return run_backward(stream, nullptr, rest...);
+};
+constexpr auto ragged_forward = [](auto stream, Offsets offsets, auto... rest) {
+  return run_forward(stream, &offsets, rest...);
+};
+constexpr auto ragged_backward = [](auto stream, Offsets offsets, auto... rest) {
+  return run_backward(stream, &offsets, rest...);
+};
+
+#define GSDD_BIND ffi::Ffi::Bind().Ctx<ffi::PlatformStream<cudaStream_t>>()
+#define GSDD_TRAITS {ffi::Traits::kCmdBufferCompatible}
+XLA_FFI_DEFINE_HANDLER(kForward, dense_forward, GSDD_FORWARD_SIGNATURE(GSDD_BIND), GSDD_TRAITS);
+XLA_FFI_DEFINE_HANDLER(kBackward, dense_backward, GSDD_BACKWARD_SIGNATURE(GSDD_BIND), GSDD_TRAITS);
+XLA_FFI_DEFINE_HANDLER(kRaggedForward, ragged_forward,
+                       GSDD_FORWARD_SIGNATURE(GSDD_BIND.Arg<Offsets>()), GSDD_TRAITS);
+XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
+                       GSDD_BACKWARD_SIGNATURE(GSDD_BIND.Arg<Offsets>()), GSDD_TRAITS);
 
 }  // namespace
 }  // namespace gsdd
 
-PYBIND11_MODULE(_native_cuda, m) { gsdd::export_handlers(m, gsdd::kForward, gsdd::kBackward); }
+PYBIND11_MODULE(_native_cuda, m) {
+  gsdd::export_handlers(
+      m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+}

@@ -17,6 +17,34 @@ __device__ Inputs inputs(const Batch& batch, int channels, int64_t index) {
           batch.opacities + index};
 }
 
+struct Owned {  // an image's Gaussians
+  int64_t first, count;
+  bool valid;  // offsets that decrease or leave the arrays give an image of NaN
+};
+
+__device__ Owned owned(const Batch& batch, int64_t b) {
+  if (!batch.offsets) return {b * batch.count, batch.count, true};
+  const int64_t first = batch.offsets[b], end = batch.offsets[b + 1];
+  if (first < 0 || end < first || end > batch.count) return {0, 0, false};
+  return {first, end - first, true};
+}
+
+// The image that owns a Gaussian, or -1.
+__device__ int64_t owner(const Batch& batch, int64_t index) {
+  if (!batch.offsets) return index / batch.count;
+  int64_t low = 0, high = batch.batch;  // the last b with offsets[b] <= index is in [low - 1, high]
+  while (low <= high) {
+    const int64_t middle = (low + high) / 2;
+    if (batch.offsets[middle] <= index)
+      low = middle + 1;
+    else
+      high = middle - 1;
+  }
+  if (high < 0 || high >= batch.batch) return -1;
+  const Owned mine = owned(batch, high);
+  return mine.valid && index >= mine.first && index < mine.first + mine.count ? high : -1;
+}
+
 template <int C>
 struct Staged {
   double x, y, slope, scale;  // scale = sqrt(precision_x / 2 * log2 e)
@@ -35,9 +63,7 @@ __device__ void stage(const Gaussian& g, const Inputs& in, const Raster& raster,
   out->cut = (float)(kLog2E * g.cut);
   out->opacity = *in.opacity;
   for (int c = 0; c < C; ++c) out->color[c] = in.color[c];
-  const double half_width =
-      sqrt(2.0 * g.cut * (1.0 / g.precision_x + g.slope * g.slope / g.precision_y));
-  const Range columns = pixel_range(g.x - half_width, g.x + half_width, raster.width);
+  const Range columns = pixel_range(g.x - g.half_width, g.x + g.half_width, raster.width);
   const Range rows = pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height);
   out->left = (int)columns.first;
   out->right = (int)columns.last;
@@ -74,12 +100,13 @@ __global__ void __launch_bounds__(kTile* kTile, 2)
     const int top = (int)(tile / tiles_x) * kTile, left = (int)(tile % tiles_x) * kTile;
     const int i = top + threadIdx.y, j = left + threadIdx.x;
     float sum[C] = {};
-    int not_finite = 0;
-    for (int64_t first = 0; first < batch.count; first += kStage) {
-      const int count = (int)min((int64_t)kStage, batch.count - first);
+    const Owned mine = owned(batch, b);
+    int not_finite = !mine.valid;
+    for (int64_t first = 0; first < mine.count; first += kStage) {
+      const int count = (int)min((int64_t)kStage, mine.count - first);
       int mine_not_finite = 0;
       if (thread < count) {
-        const Inputs in = inputs(batch, C, b * batch.count + first + thread);
+        const Inputs in = inputs(batch, C, mine.first + first + thread);
         Gaussian g;
         const Kind kind = prepare(in, C, raster, &g);
         mine_not_finite = kind == Kind::kNotFinite;
@@ -115,18 +142,19 @@ __device__ float warp_sum(float value) {
 
 template <int C>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
-    backward_kernel(Batch batch, const float* d_images, BatchGradient gradient) {
+    backward_kernel(Batch batch, int64_t total, const float* d_images, BatchGradient gradient) {
   const Raster& raster = batch.raster;
   const int lane = threadIdx.x % kWarp;
   const float share = 1.0f / (raster.samples * raster.samples);
   const int64_t warps = (int64_t)gridDim.x * kWarpsPerBlock;
   for (int64_t index = (int64_t)blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp;
-       index < batch.batch * batch.count; index += warps) {
+       index < total; index += warps) {
     const Inputs in = inputs(batch, C, index);
     const Outputs out = {gradient.means + 2 * index, gradient.cholesky + 3 * index,
                          gradient.colors + C * index, gradient.opacities + index};
+    const int64_t b = owner(batch, index);
     Gaussian g;
-    const Kind kind = prepare(in, C, raster, &g);
+    const Kind kind = b < 0 ? Kind::kEmpty : prepare(in, C, raster, &g);
     if (kind != Kind::kVisible) {  // the same for the whole warp
       if (lane == 0) write_constant(out, C, kind == Kind::kNotFinite ? NAN : 0.0f);
       continue;
@@ -134,8 +162,7 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
     Staged<C> staged;
     stage<C>(g, in, raster, &staged);
     const int width = staged.right - staged.left + 1, height = staged.bottom - staged.top + 1;
-    const float* image =
-        d_images + (index / batch.count) * raster.height * raster.width * C;
+    const float* image = d_images + b * raster.height * raster.width * C;
     float m_0 = 0, m_t = 0, m_y = 0, m_tt = 0, m_ty = 0, m_yy = 0, m_color[C] = {};
     const int64_t pixels = width > 0 && height > 0 ? (int64_t)width * height : 0;
     for (int64_t p = lane; p < pixels; p += kWarp) {
@@ -186,11 +213,11 @@ cudaError_t forward(const Batch& batch, float* images, cudaStream_t stream) {
 template <int C>
 cudaError_t backward(const Batch& batch, const float* d_images, const BatchGradient& gradient,
                      cudaStream_t stream) {
-  const int64_t blocks =
-      (batch.batch * batch.count + kWarpsPerBlock - 1) / kWarpsPerBlock;
+  const int64_t blocks = (batch.total() + kWarpsPerBlock - 1) / kWarpsPerBlock;
   if (blocks == 0) return cudaSuccess;
   backward_kernel<C><<<(unsigned)(blocks < kMaxBlocks ? blocks : kMaxBlocks),
-                       kWarp * kWarpsPerBlock, 0, stream>>>(batch, d_images, gradient);
+                       kWarp * kWarpsPerBlock, 0, stream>>>(batch, batch.total(), d_images,
+                                                         gradient);
   return cudaGetLastError();
 }
 

@@ -7,13 +7,18 @@
 
 namespace gsdd {
 
-struct Batch {  // B images of N Gaussians, dense and row-major
-  const float* means;      // [B, N, 2]
-  const float* cholesky;   // [B, N, 3]
-  const float* colors;     // [B, N, C]
-  const float* opacities;  // [B, N]
+// B images, dense and row-major: of N Gaussians each, or ragged, of N Gaussians in all, image b
+// owning those from offsets[b] to offsets[b + 1].
+struct Batch {
+  const float* means;      // [B, N, 2] or [N, 2]
+  const float* cholesky;   // [B, N, 3] or [N, 3]
+  const float* colors;     // [B, N, C] or [N, C]
+  const float* opacities;  // [B, N] or [N]
+  const int32_t* offsets;  // [B + 1], on the device, or null
   int64_t batch, count;
   Raster raster;
+
+  int64_t total() const { return offsets ? count : batch * count; }
 };
 
 struct BatchGradient {  // as Batch

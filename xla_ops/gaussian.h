@@ -26,13 +26,14 @@ constexpr int kMaxChannels = 4;
 constexpr int kMaxSamples = 16;  // a side
 
 // Below 2^-kMaxExponent a float32 weight underflows; only min_weight = 0 reaches this far.
-constexpr double kMaxExponent = 126.0;
+constexpr double kMaxExponent = 125.0;
 
 struct Raster {
   int64_t height, width;
   int samples;           // sample points per pixel side, S
   double variance;       // of the pre-filter: 1/12, or 0 without it
   double min_weight;     // weights below count as exactly 0
+  double log_min_weight;
 };
 
 struct Inputs {  // pointers to one Gaussian's numbers
@@ -44,11 +45,12 @@ struct Inputs {  // pointers to one Gaussian's numbers
 
 struct Gaussian {
   double x, y;         // centre, pixels
+  double var_x, var_y, covariance;  // S
   double slope;        // how far a row's centre moves in x per unit of y: Sxy / Syy
   double precision_x;  // 1 / var(x | y) = Syy / det S
   double precision_y;  // 1 / Syy
   double cut;          // the support is sigma <= cut = ln(opacity / min_weight)
-  double half_height;  // of the support
+  double half_width, half_height;  // of the support
 };
 
 enum class Kind { kEmpty, kVisible, kNotFinite };
@@ -88,13 +90,17 @@ GSDD_FN Kind prepare(const Inputs& in, int channels, const Raster& raster, Gauss
   if (opacity < raster.min_weight || opacity < 0.0 || !(s.det > 0.0)) return Kind::kEmpty;
   g->x = 0.5 * raster.width * (in.mean[0] + 1.0);
   g->y = 0.5 * raster.height * (in.mean[1] + 1.0);
-  g->slope = s.sxy / s.syy;
+  g->var_x = s.l1 * s.l1 + raster.variance;
+  g->var_y = s.syy;
+  g->covariance = s.sxy;
   g->precision_x = s.syy / s.det;
   g->precision_y = 1.0 / s.syy;
+  g->slope = s.sxy * g->precision_y;
+  g->cut = log(opacity) - raster.log_min_weight;
   const double underflow = kMaxExponent / kLog2E;
-  g->cut = raster.min_weight > 0.0 ? log(opacity / raster.min_weight) : underflow;
-  if (g->cut > underflow) g->cut = underflow;
-  g->half_height = sqrt(2.0 * g->cut * s.syy);
+  if (!(g->cut < underflow)) g->cut = underflow;
+  g->half_width = sqrt(2.0 * g->cut * g->var_x);
+  g->half_height = sqrt(2.0 * g->cut * g->var_y);
   return Kind::kVisible;
 }
 

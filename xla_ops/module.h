@@ -7,11 +7,22 @@
 
 namespace gsdd {
 
-inline void export_handlers(pybind11::module_& m, XLA_FFI_Handler* forward,
-                            XLA_FFI_Handler* backward) {
+struct Handlers {
+  XLA_FFI_Handler* forward;
+  XLA_FFI_Handler* backward;
+  XLA_FFI_Handler* ragged_forward;
+  XLA_FFI_Handler* ragged_backward;
+};
+
+inline void export_handlers(pybind11::module_& m, const Handlers& h) {
   pybind11::dict handlers;
-  handlers["gsdd_rasterize"] = pybind11::capsule(reinterpret_cast<void*>(forward));
-  handlers["gsdd_rasterize_gradient"] = pybind11::capsule(reinterpret_cast<void*>(backward));
+  const auto add = [&](const char* name, XLA_FFI_Handler* handler) {
+    handlers[name] = pybind11::capsule(reinterpret_cast<void*>(handler));
+  };
+  add("gsdd_rasterize", h.forward);
+  add("gsdd_rasterize_gradient", h.backward);
+  add("gsdd_rasterize_ragged", h.ragged_forward);
+  add("gsdd_rasterize_ragged_gradient", h.ragged_backward);
   m.attr("handlers") = handlers;
 }
 

@@ -1,6 +1,7 @@
 // Checks of an FFI call's buffers, the same for every platform, and the raster they describe.
 #pragma once
 
+#include <cmath>
 #include <string>
 
 #include "gaussian.h"
@@ -11,8 +12,10 @@ namespace gsdd {
 namespace ffi = xla::ffi;
 using Floats = ffi::Buffer<ffi::F32>;
 
+using Offsets = ffi::Buffer<ffi::S32>;
+
 struct Call {
-  int64_t batch, count;  // B images of N Gaussians
+  int64_t batch, count;  // B images of N Gaussians; ragged: B images, N Gaussians in all
   int channels;
   Raster raster;
 };
@@ -23,43 +26,54 @@ inline int64_t leading(ffi::Span<const int64_t> dims, size_t trailing) {
   return product;
 }
 
-// The Python side has checked all this with better messages; here it keeps memory safe.
-inline ffi::Error check(const Floats& means, const Floats& cholesky, const Floats& colors,
+inline ffi::Error invalid(const char* what) {
+  return ffi::Error::InvalidArgument(std::string("gsdd rasterizer: ") + what);
+}
+
+// The Python side has checked all this with better messages; here it keeps memory safe. A ragged
+// call has [N, ...] arrays and its images' offsets.
+inline ffi::Error check(const Offsets* offsets, const Floats& means, const Floats& cholesky, const Floats& colors,
                         const Floats& opacities, ffi::Span<const int64_t> image_dims,
                         int64_t samples_per_side, bool prefilter, double min_weight, Call* call) {
   const auto m = means.dimensions(), l = cholesky.dimensions(), c = colors.dimensions(),
              o = opacities.dimensions();
-  const auto fail = [](const char* what) {
-    return ffi::Error::InvalidArgument(std::string("gsdd rasterizer: ") + what);
-  };
-  if (m.size() < 2 || m.back() != 2) return fail("means must be [..., N, 2]");
-  if (l.size() < 2 || l.back() != 3) return fail("cholesky must be [..., N, 3]");
+  if (m.size() < 2 || m.back() != 2) return invalid("means must be [..., N, 2]");
+  if (l.size() < 2 || l.back() != 3) return invalid("cholesky must be [..., N, 3]");
   if (c.size() < 2 || c.back() < 1 || c.back() > kMaxChannels)
-    return fail("colors must be [..., N, C] with C from 1 to 4");
-  if (o.size() < 1) return fail("opacities must be [..., N]");
+    return invalid("colors must be [..., N, C] with C from 1 to 4");
+  if (o.size() < 1) return invalid("opacities must be [..., N]");
   if (image_dims.size() < 3 || image_dims.back() != c.back())
-    return fail("images must be [..., H, W, C]");
+    return invalid("images must be [..., H, W, C]");
   call->batch = leading(o, 1);
   call->count = o.back();
   call->channels = (int)c.back();
   const auto same = [&](ffi::Span<const int64_t> dims) {
     return leading(dims, 2) == call->batch && dims[dims.size() - 2] == call->count;
   };
-  if (!same(m) || !same(l) || !same(c) || leading(image_dims, 3) != call->batch)
-    return fail("the arguments disagree in their leading dimensions or in N");
+  if (!same(m) || !same(l) || !same(c))
+    return invalid("the arguments disagree in their leading dimensions or in N");
+  if (offsets) {
+    if (offsets->element_count() < 1 || call->batch != 1)
+      return invalid("offsets must be [B + 1], and the Gaussians' arrays have one leading axis");
+    call->batch = (int64_t)offsets->element_count() - 1;
+  }
+  if (leading(image_dims, 3) != call->batch)
+    return invalid("the images disagree with the arguments in their number");
   if (samples_per_side < 1 || samples_per_side > kMaxSamples)
-    return fail("samples_per_side must be from 1 to 16");
-  if (!(min_weight >= 0.0 && min_weight < 1.0)) return fail("min_weight must be in [0, 1)");
+    return invalid("samples_per_side must be from 1 to 16");
+  if (!(min_weight >= 0.0 && min_weight < 1.0)) return invalid("min_weight must be in [0, 1)");
   call->raster.height = image_dims[image_dims.size() - 3];
   call->raster.width = image_dims[image_dims.size() - 2];
-  if (call->raster.height < 1 || call->raster.width < 1) return fail("empty image");
+  if (call->raster.height < 1 || call->raster.width < 1) return invalid("empty image");
   call->raster.samples = (int)samples_per_side;
   call->raster.variance = prefilter ? 1.0 / 12.0 : 0.0;
   call->raster.min_weight = min_weight;
+  call->raster.log_min_weight = std::log(min_weight);
   return ffi::Error::Success();
 }
 
-// The signatures of the two calls, appended to a binding that holds the platform's contexts.
+// The signatures of the calls, appended to a binding that holds the platform's contexts; those of
+// ragged batches take the offsets first.
 #define GSDD_ATTRIBUTES          \
   .Attr<int64_t>("samples_per_side").Attr<bool>("prefilter").Attr<double>("min_weight")
 #define GSDD_FOUR(Kind) .Kind<Floats>().Kind<Floats>().Kind<Floats>().Kind<Floats>()
@@ -76,7 +90,7 @@ inline ffi::Error check_gradients(const Floats& means, const Floats& cholesky,
       d_colors.element_count() == colors.element_count() &&
       d_opacities.element_count() == opacities.element_count())
     return ffi::Error::Success();
-  return ffi::Error::InvalidArgument("gsdd rasterizer: a gradient must have its argument's shape");
+  return invalid("a gradient must have its argument's shape");
 }
 
 }  // namespace gsdd

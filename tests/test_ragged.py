@@ -1,0 +1,124 @@
+"""`rasterize_ragged`: the bits of a call per image, empty images among them, and wrong offsets."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+
+SIZE = dict(height=21, width=35)
+NAMES = ("means", "cholesky", "colors", "opacities")
+COUNTS = (0, 5, 1, 0, 0, 130, 22, 0)
+BEFORE, AFTER = 3, 4  # Gaussians that no image owns
+
+
+def gaussians(seed=0):
+    rng, count = np.random.default_rng(seed), BEFORE + sum(COUNTS) + AFTER
+    arrays = (
+        rng.uniform(-1, 1, (count, 2)),
+        rng.normal(size=(count, 3)) * 2,
+        rng.normal(size=(count, 3)),
+        rng.uniform(-0.2, 2, count),
+    )
+    return tuple(jnp.asarray(a, jnp.float32) for a in arrays)
+
+
+def offsets():
+    return np.cumsum([BEFORE, *COUNTS]).astype(np.int32)
+
+
+def pull(function, parameters, cotangent):
+    images, back = jax.vjp(function, *parameters)
+    return images, back(cotangent)
+
+
+def test_it_has_the_bits_of_a_call_per_image():
+    parameters, bounds = gaussians(), offsets()
+    cotangent = jax.random.normal(jax.random.key(0), (len(COUNTS), *SIZE.values(), 3))
+    ragged = jax.jit(lambda *p: gsdd_jax.rasterize_ragged(*p[1:], p[0], **SIZE, backend="native"))
+    images, gradients = pull(lambda *p: ragged(bounds, *p), parameters, cotangent)
+    assert images.shape == cotangent.shape
+    for b, (first, last) in enumerate(itertools.pairwise(bounds)):
+        mine = [p[first:last] for p in parameters]
+        alone, d_alone = pull(
+            lambda *p: gsdd_jax.rasterize(*p, **SIZE, backend="native"), mine, cotangent[b]
+        )
+        np.testing.assert_array_equal(images[b], alone)
+        for name, one, all_ in zip(NAMES, d_alone, gradients, strict=True):
+            np.testing.assert_array_equal(all_[first:last], one, err_msg=name)
+    for all_ in gradients:
+        assert not np.asarray(all_[:BEFORE]).any() and not np.asarray(all_[-AFTER:]).any()
+    assert not np.asarray(images[0]).any()
+
+
+def test_the_reference_agrees():
+    parameters, bounds = gaussians(1), offsets()
+    cotangent = jax.random.normal(jax.random.key(0), (len(COUNTS), *SIZE.values(), 3))
+    results = [
+        pull(
+            lambda *p, b=backend: gsdd_jax.rasterize_ragged(*p, bounds, **SIZE, backend=b),
+            parameters,
+            cotangent,
+        )
+        for backend in ("native", "reference")
+    ]
+    for native, reference in zip(*map(jax.tree.leaves, results), strict=True):
+        # A sample at the very edge of a support may fall on either side of it.
+        close = np.isclose(native, reference, rtol=1e-4, atol=1e-4 * np.abs(reference).max())
+        assert close.mean() > 0.999
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_not_finite_parameters_stay_in_their_image(backend):
+    means, *rest = gaussians(2)
+    bounds = offsets()
+    bad = 5  # the image of 130
+    means = means.at[bounds[bad] + 7].set(jnp.nan)
+    images = gsdd_jax.rasterize_ragged(means, *rest, bounds, **SIZE, backend=backend)
+    assert np.isnan(images[bad]).all()
+    assert np.isfinite(np.delete(np.asarray(images), bad, axis=0)).all()
+
+
+def test_it_maps_over_parameters():
+    several = [jnp.stack(p) for p in zip(gaussians(3), gaussians(4), strict=True)]
+    one = lambda *p: gsdd_jax.rasterize_ragged(*p, offsets(), **SIZE)
+    expected = jnp.stack([one(*(p[i] for p in several)) for i in range(2)])
+    np.testing.assert_array_equal(jax.vmap(one)(*several), expected)
+
+
+@pytest.mark.parametrize("bad", [[0, 5, 3], [-1, 2, 4], [0, 2, 10_000]])
+def test_offsets_out_of_order_or_range(bad):
+    parameters, bad = gaussians(), np.array(bad)
+    with pytest.raises(ValueError, match="offsets: expected not to decrease"):
+        gsdd_jax.rasterize_ragged(*parameters, bad, **SIZE)
+
+    def late(backend):  # known at run time only
+        function = jax.jit(
+            lambda bounds: gsdd_jax.rasterize_ragged(*parameters, bounds, **SIZE, backend=backend)
+        )
+        return np.asarray(function(bad))
+
+    expected = [b for b in range(2) if bad[b] < 0 or bad[b + 1] < bad[b] or bad[b + 1] > 10]
+    assert [b for b in range(2) if np.isnan(late("reference")[b]).all()] == expected
+    if jax.default_backend() == "cpu":
+        with pytest.raises(jax.errors.JaxRuntimeError, match="offsets must not decrease"):
+            late("native")
+    else:
+        assert [b for b in range(2) if np.isnan(late("native")[b]).all()] == expected
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (np.zeros((2, 2), int), "offsets: expected integers"),
+        (np.zeros(3, np.float32), "offsets: expected integers"),
+        (np.zeros(0, int), "offsets: expected integers"),
+    ],
+)
+def test_wrong_offsets_are_named(wrong, message):
+    function = getattr(gsdd_jax.rasterize_ragged, "__wrapped__", gsdd_jax.rasterize_ragged)
+    with pytest.raises(ValueError, match=message):
+        function(*gaussians(), wrong, **SIZE)
