@@ -1,12 +1,19 @@
-"""The native rasterizer beside the `jax.numpy` reference, on Gaussians fitted to real images.
+"""The native rasterizer beside its peers, on Gaussians fitted to real images.
 
-Both are timed in one run, taking turns, so that a busy machine slows both; the ratio is the result.
+    python -m launch.benchmark rasterize
+    python -m launch.benchmark rasterize --peers --out=rasterize.json --plot=rasterize.png
+
+The `jax.numpy` reference takes part where its dense arrays fit; with --peers a SIREN decode of the
+same bytes too, and gsplat where it can be imported. All take turns in one run: ratios are the
+result, times depend on the machine. The shapes are those of docs/performance.md; a CPU takes a part
+of each batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,77 +21,176 @@ import numpy as np
 from PIL import Image
 
 import gsdd_jax
-from gsdd_jax import data, gaussians
+from benchmarks import bounds, peers
+from benchmarks.turns import take_turns
+from gsdd_jax import data
+from gsdd_jax.errors import UsageError
 from gsdd_jax.files import write_atomically
 
-SHAPES = (  # images, Gaussians an image, pixels a side
-    (64, 22, 32),
-    (8, 170, 128),
-)
 FIT_STEPS = 300
+MOST_REFERENCE_BYTES = 3 * 2**30  # of one of its dense arrays
 
 
-def main(out: str | None) -> None:
-    """Prints a table of milliseconds and ratios; writes them to `out` as JSON."""
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A batch of images; `cpu_batch` of them on a CPU."""
+
+    batch: int
+    gaussians: int
+    size: int
+    cpu_batch: int
+
+
+SHAPES = {
+    "A": Shape(300, 22, 32, cpu_batch=64),
+    "B": Shape(1600, 42, 32, cpu_batch=64),
+    "C": Shape(2500, 136, 32, cpu_batch=32),
+    "D": Shape(640, 170, 128, cpu_batch=8),
+    "E": Shape(2000, 54, 128, cpu_batch=8),
+    "F": Shape(64, 2000, 512, cpu_batch=1),
+}
+SWEEPS = {  # of the plot: what varies, and its values
+    "resolution": [Shape(8, 85, size, 8) for size in (32, 64, 128, 256)],
+    "batch": [Shape(batch, 22, 32, batch) for batch in (1, 4, 16, 64, 256)],
+    "bytes": [Shape(8, count, 64, 8) for count in (11, 22, 44, 88, 176)],
+}
+HEADER = ("shape", "B", "N", "size", "pass", "what", "ms", "images/s", "pairs/s", "bound", "MiB",
+          "x native")  # fmt: skip
+
+
+def main(out: str | None, shapes: str = "", with_peers: bool = False, plot: str | None = None):
+    """Prints a table; writes it as JSON and draws the sweeps where asked to."""
+    names = [name for name in shapes.upper().split(",") if name] or list(SHAPES)
+    for name in names:
+        if name not in SHAPES:
+            raise UsageError(f"--shapes: expected some of {','.join(SHAPES)}, got {name!r}")
     device = jax.devices()[0]
-    print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
-    header = ("B", "N", "size", "Gaussians", "pass", "native ms", "reference ms", "ratio")
-    print(("{:>6}" * 3 + "{:>11}{:>10}" + "{:>14}" * 3).format(*header))
-    rows = []
-    for batch, count, size in SHAPES:
-        for kind in ("random", "fitted"):
-            parameters = parameters_of(kind, batch, count, size)
-            for name in ("forward", "both"):
-                native, reference = (
-                    timed(name, parameters, size, backend) for backend in ("native", "reference")
-                )
-                seconds = take_turns(native, reference)
-                row = dict(
-                    batch=batch, gaussians=count, size=size, kind=kind, measured=name,
-                    native_ms=1e3 * seconds[0], reference_ms=1e3 * seconds[1],
-                    ratio=seconds[1] / seconds[0],
-                )  # fmt: skip
-                rows.append(row)
-                print(
-                    f"{batch:6d}{count:6d}{size:6d}{kind:>11}{name:>10}{row['native_ms']:14.3f}"
-                    f"{row['reference_ms']:14.1f}{row['ratio']:14.1f}"
-                )
+    machine = bounds.measure_machine()
+    print(
+        f"{device.device_kind}, {device.platform}, jax {jax.__version__}; reaches "
+        f"{machine.multiply_adds:.3g} multiply-adds/s and {machine.bandwidth:.3g} bytes/s"
+    )
+    if with_peers and (why := peers.gsplat_unavailable()):
+        print(f"gsplat is left out: {why}")
+    print("{:>6}{:>6}{:>6}{:>6}{:>9}{:>11}{:>10}{:>11}{:>11}{:>8}{:>9}{:>10}".format(*HEADER))
+    rows = [r for name in names for r in compare(name, SHAPES[name], machine, with_peers, True)]
+    result = {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "jax": jax.__version__,
+        "machine": dataclasses.asdict(machine),
+        "rows": rows,
+    }
+    if plot:
+        result["sweeps"] = {
+            sweep: [
+                r for shape in members for r in compare(sweep, shape, machine, with_peers, False)
+            ]
+            for sweep, members in SWEEPS.items()
+        }
+        draw(result["sweeps"], plot)
     if out:
-        write_atomically(out, json.dumps(rows, indent=2).encode())
+        write_atomically(out, json.dumps(result, indent=2).encode())
 
 
-def parameters_of(kind: str, batch: int, count: int, size: int) -> tuple:
-    """Random initial Gaussians, or those fitted to training images of `cifar10_mini`."""
-    key = jax.random.key(0)
-    if kind == "random":
-        g = gaussians.init(key, batch, count, height=size, width=size)
+def compare(name: str, shape: Shape, machine: bounds.Machine, with_peers: bool, patient: bool):
+    """One shape: a row for every pass and contender, printed as they come."""
+    batch = shape.cpu_batch if jax.default_backend() == "cpu" else shape.batch
+    count, size = shape.gaussians, shape.size
+    parameters = fitted(batch, count, size)
+    pairs = bounds.count_pairs(parameters[0], parameters[1], parameters[3], size)
+    rows = []
+    for measured in ("forward", "both"):
+        contenders = contenders_of(parameters, size, measured, with_peers)
+        seconds = take_turns(*(call for call, _ in contenders.values()),
+                             seconds=5.0 if patient else 1.0)  # fmt: skip
+        least = bounds.seconds(machine, measured, pairs, batch, count, size)
+        for (what, (_, peak)), time in zip(contenders.items(), seconds, strict=True):
+            row = dict(
+                shape=name, batch=batch, gaussians=count, size=size, measured=measured, what=what,
+                seconds=time, images_per_second=batch / time, pairs=pairs,
+                pairs_per_second=pairs / time, bound_seconds=least, fraction_of_bound=least / time,
+                peak_bytes=peak, ratio=time / seconds[0],
+            )  # fmt: skip
+            rows.append(row)
+            rasterizes = "siren" not in what
+            print(
+                f"{name[:6]:>6}{batch:6d}{count:6d}{size:6d}{measured:>9}{what:>11}"
+                f"{1e3 * time:10.3f}{batch / time:11.4g}"
+                + (f"{pairs / time:11.3g}{least / time:8.1%}" if rasterizes else f"{'':19}")
+                + f"{peak / 2**20:9.1f}{row['ratio']:10.2f}",
+                flush=True,
+            )
+    return rows
+
+
+def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
+    """Gaussians fitted to training images of `cifar10_mini`, at most 64 of them, repeated."""
+    different = min(batch, 64 if count * size**2 < 2**21 else 8)
+    images = data.load("cifar10_mini").train.images[:different]
+    resized = [np.asarray(Image.fromarray(i).resize((size, size))) for i in images]
+    pixels = jnp.asarray(np.stack(resized), jnp.float32) / 255
+    g, _ = gsdd_jax.fit_images(
+        jax.random.key(0), pixels, count, num_steps=FIT_STEPS, learning_rate=0.05
+    )
+    repeat = lambda p: jnp.tile(p, (-(-batch // different),) + (1,) * (p.ndim - 1))[:batch]
+    return tuple(map(repeat, (g.means, g.cholesky, g.colors, g.opacities)))
+
+
+def contenders_of(parameters, size: int, measured: str, with_peers: bool):
+    """{name: (a call that waits for its result, bytes of its program)}, native first."""
+    batch, count = parameters[3].shape
+    rasterizer = lambda backend: (
+        lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend=backend)
+    )
+    found = {"native": compiled(rasterizer("native"), measured, parameters)}
+    if 4 * batch * count * 4 * size**2 <= MOST_REFERENCE_BYTES:
+        found["reference"] = compiled(rasterizer("reference"), measured, parameters)
+    if with_peers:
+        siren = peers.siren_for(size, 18 * count)
+        weights = siren.init(jax.random.key(0), batch)
+        decode = lambda *p: siren.decode(p, size)
+        found[f"siren {siren.layers}x{siren.width}"] = compiled(decode, measured, tuple(weights))
+        if peers.gsplat_unavailable() is None:
+            gsplat = peers.Gsplat(parameters, size, measured == "both")
+            found["gsplat"] = (gsplat, gsplat.peak_bytes())
+    for call, _ in found.values():
+        call()
+    return found
+
+
+def compiled(render: Callable, measured: str, parameters: tuple) -> tuple[Callable, int]:
+    """A call of one pass, or of the forward and the backward pass, and the bytes that it needs."""
+    if measured == "forward":
+        function = render
     else:
-        images = data.load("cifar10_mini").train.images[:batch]
-        resized = [np.asarray(Image.fromarray(i).resize((size, size))) for i in images]
-        pixels = jnp.asarray(np.stack(resized), jnp.float32) / 255
-        g, _ = gsdd_jax.fit_images(key, pixels, count, num_steps=FIT_STEPS, learning_rate=0.05)
-    return g.means, g.cholesky, g.colors, g.opacities
+        shape = jax.eval_shape(render, *parameters).shape
+        cotangent = jax.random.normal(jax.random.key(1), shape)
+
+        def function(*p):
+            images, pull_back = jax.vjp(render, *p)
+            return images, pull_back(cotangent)
+
+    function = jax.jit(function)
+    memory = function.lower(*parameters).compile().memory_analysis()
+    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return (lambda: jax.block_until_ready(function(*parameters))), peak
 
 
-def timed(name: str, parameters: tuple, size: int, backend: str):
-    """A compiled, warmed-up call of one pass."""
-    render = lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend=backend)
-    if name == "forward":
-        function = jax.jit(render)
-    else:
-        cotangent = jax.random.normal(jax.random.key(1), render(*parameters).shape)
-        function = jax.jit(lambda *p: (*jax.vjp(render, *p)[1](cotangent), render(*p)))
-    jax.block_until_ready(function(*parameters))
-    return lambda: jax.block_until_ready(function(*parameters))
-
-
-def take_turns(*functions, at_least: int = 5, seconds: float = 5.0) -> list[float]:
-    """The median time of each function, called in turn until `seconds` have passed."""
-    times = [[] for _ in functions]
-    start = time.perf_counter()
-    while len(times[0]) < at_least or time.perf_counter() - start < seconds:
-        for function, mine in zip(functions, times, strict=True):
-            before = time.perf_counter()
-            function()
-            mine.append(time.perf_counter() - before)
-    return [float(np.median(mine)) for mine in times]
+def draw(sweeps: dict[str, list[dict]], path: str) -> None:
+    """Forward and backward time against resolution, batch and bytes, as Figure 5 of the paper."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("--plot needs matplotlib: pip install matplotlib") from None
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, (sweep, rows) in zip(figure.subplots(1, len(sweeps)), sweeps.items(), strict=True):
+        of = {"resolution": "size", "batch": "batch", "bytes": "gaussians"}[sweep]
+        for what in dict.fromkeys(row["what"].split()[0] for row in rows):
+            mine = [r for r in rows if r["what"].split()[0] == what and r["measured"] == "both"]
+            x = [r[of] * (18 if sweep == "bytes" else 1) for r in mine]
+            axes.plot(x, [1e3 * r["seconds"] for r in mine], marker="o", label=what)
+        axes.set(xscale="log", yscale="log", title=sweep, ylabel="forward + backward, ms")
+        axes.set_xlabel({"resolution": "pixels a side", "batch": "images", "bytes": "bytes"}[sweep])
+        axes.legend()
+    figure.savefig(path, dpi=120)

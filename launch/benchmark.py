@@ -1,6 +1,7 @@
 """Runs a benchmark and prints its table.
 
 python -m launch.benchmark rasterize
+python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json --plot=figures.png
 """
 
 import importlib
@@ -11,10 +12,17 @@ from launch import cli
 
 BENCHMARKS = ("rasterize", "experts", "tm_memory")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
+SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, by commas; empty: all.")
+PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
+PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")
 
 
 def main(name: str) -> None:
-    importlib.import_module(f"benchmarks.{name}").main(OUT.value)
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    if name == "rasterize":
+        benchmark.main(OUT.value, SHAPES.value, PEERS.value, PLOT.value)
+    else:
+        benchmark.main(OUT.value)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""How fast a rasterizer could be: the work that no kernel can avoid, over what the machine gives.
+
+docs/performance.md derives the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Vector instructions a sample-Gaussian pair. Forward: advance, compare, add, and a multiply-add for
+# each of three channels once for four samples. Backward: advance, two comparisons (cut and clip),
+# five sums for every two samples, and six multiply-adds for four.
+FORWARD = 3 + 3 / 4
+BACKWARD = 3 + 5 / 2 + 6 / 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What it reaches: float32 multiply-adds and bytes a second."""
+
+    multiply_adds: float
+    bandwidth: float
+
+
+def measure_machine() -> Machine:
+    """By a float32 matrix product, and by adding one to an array."""
+    size, length = 2048, 2**26
+    a = jnp.ones((size, size))
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    x = jnp.ones(length)
+    increment = jax.jit(lambda x: x + 1)
+    return Machine(size**3 / _best(product, a), 2 * 4 * length / _best(increment, x))
+
+
+def _best(function, argument, times: int = 5) -> float:
+    jax.block_until_ready(function(argument))
+    found = []
+    for _ in range(times):
+        before = time.perf_counter()
+        jax.block_until_ready(function(argument))
+        found.append(time.perf_counter() - before)
+    return min(found)
+
+
+def count_pairs(means, cholesky, opacities, size: int, side: int = 2) -> int:
+    """Sample points inside the exact supports, summed over Gaussians, in float64."""
+    total = 0
+    arrays = (np.asarray(a, float) for a in (means, cholesky, opacities))
+    for u, raw, opacity in zip(*arrays, strict=True):
+        l1, l2, l3 = raw[:, 0] + 0.5, raw[:, 1], raw[:, 2] + 0.5
+        xx, xy, yy = l1**2 + 1 / 12, l1 * l2, l2**2 + l3**2 + 1 / 12
+        cut = np.log(np.maximum(opacity, 1e-30) * 255)[:, None]
+        y = (np.arange(size * side) + 0.5) / side - (size / 2 * (u[:, 1] + 1))[:, None]
+        left = 2 * cut - y**2 / yy[:, None]
+        half = np.sqrt(np.maximum(left, 0) * (xx - xy**2 / yy)[:, None])
+        centre = (size / 2 * (u[:, 0] + 1))[:, None] + (xy / yy)[:, None] * y
+        # Sample points are at (k + 1/2) / side, k from 0 to size * side - 1.
+        first = np.ceil((centre - half) * side - 0.5).clip(0)
+        last = np.floor((centre + half) * side - 0.5).clip(None, size * side - 1)
+        total += int(np.where(left >= 0, np.maximum(last - first + 1, 0), 0).sum())
+    return total
+
+
+def seconds(machine: Machine, measured: str, pairs: int, batch: int, count: int, size: int):
+    """The least time of one call, from its arithmetic or its bytes, whichever takes longer."""
+    parameters, image = 4 * 9 * batch * count, 4 * 3 * batch * size**2
+    instructions, moved = FORWARD * pairs, parameters + image
+    if measured == "both":
+        instructions += BACKWARD * pairs
+        moved += 2 * parameters + image
+    return max(instructions / machine.multiply_adds, moved / machine.bandwidth)

@@ -1,0 +1,127 @@
+"""Other ways to turn stored numbers into images, timed beside the rasterizer.
+
+SIREN is the decoder of DDiF (coordinates in, colours out, one small network an image), vmapped over
+images and jitted. gsplat is timed where it and PyTorch with CUDA can be imported, on the same
+Gaussians, by its own tile intersection and rasterization.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Siren:
+    """sin(omega (W x + b)) layers and a linear one, from coordinates to colours."""
+
+    layers: int
+    width: int
+    first_omega: float = 30.0
+    omega: float = 10.0
+
+    def init(self, key, batch: int) -> list[tuple[jax.Array, jax.Array]]:
+        """Weights of `batch` networks."""
+        sizes = [2, *[self.width] * self.layers, 3]
+        params = []
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            bound = 1 / inputs if i == 0 else np.sqrt(6 / inputs) / self.omega
+            shape = (batch, inputs, outputs)
+            weights = jax.random.uniform(jax.random.fold_in(key, i), shape, jnp.float32, -1, 1)
+            params.append((weights * bound, jnp.zeros((batch, outputs))))
+        return params
+
+    def decode(self, params, size: int) -> jax.Array:
+        """[B, size, size, 3]"""
+        line = jnp.linspace(-1, 1, size)
+        x = jnp.stack(jnp.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+
+        def one(params):
+            h = x
+            for i, (weights, bias) in enumerate(params[:-1]):
+                h = jnp.sin((self.omega if i else self.first_omega) * (h @ weights + bias))
+            weights, bias = params[-1]
+            return (h @ weights + bias).reshape(size, size, 3)
+
+        return jax.vmap(one)(params)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one stored image, in float32 as DDiF keeps it."""
+        w = self.width
+        return 4 * (3 * w + (self.layers - 1) * (w * w + w) + 3 * w + 3)
+
+
+def siren_for(size: int, num_bytes: int) -> Siren:
+    """DDiF's depth and omega for a resolution, and the width whose bytes come nearest."""
+    depth = dict(layers=2, omega=10.0) if size <= 32 else dict(layers=3, omega=40.0)
+    candidates = [Siren(width=w, **depth) for w in range(1, 400)]
+    return min(candidates, key=lambda siren: abs(siren.num_bytes - num_bytes))
+
+
+def gsplat_unavailable() -> str | None:
+    """Why gsplat cannot be timed here, or None."""
+    for package in ("torch", "gsplat"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "PyTorch finds no CUDA device"
+
+
+class Gsplat:
+    """The same Gaussians in gsplat: projected conics, tile intersections, compositing."""
+
+    tile = 16
+
+    def __init__(self, parameters, size: int, backward: bool):
+        import torch
+
+        self.size, self.backward = size, backward
+        tensors = [torch.tensor(np.asarray(p), device="cuda") for p in parameters]
+        self.leaves = [t.requires_grad_(backward) for t in tensors]
+        self.cotangent = torch.randn(len(tensors[0]), size, size, 3, device="cuda")
+
+    def render(self):
+        """[B, size, size, 3], everything from the raw parameters on."""
+        import torch
+        from gsplat import isect_offset_encode, isect_tiles, rasterize_to_pixels
+
+        means, raw, colors, opacities = self.leaves
+        size, tiles = self.size, -(-self.size // self.tile)
+        l1, l2, l3 = raw[..., 0] + 0.5, raw[..., 1], raw[..., 2] + 0.5
+        xx, xy, yy = l1**2 + 1 / 12, l1 * l2, l2**2 + l3**2 + 1 / 12
+        conics = torch.stack([yy, -xy, xx], -1) / (xx * yy - xy**2)[..., None]
+        centres = (means + 1) * (size / 2)
+        with torch.no_grad():
+            cut = (2 * torch.log(opacities.clamp(min=1e-6) * 255)).clamp(min=0)
+            radii = torch.stack([(cut * xx).sqrt(), (cut * yy).sqrt()], -1).ceil().int()
+            depths = torch.zeros_like(opacities)
+            _, keys, ids = isect_tiles(centres, radii, depths, self.tile, tiles, tiles)
+            offsets = isect_offset_encode(keys, len(means), tiles, tiles)
+        image, _ = rasterize_to_pixels(
+            centres, conics, colors, opacities, size, size, self.tile, offsets, ids
+        )
+        return image
+
+    def __call__(self):
+        """One timed call."""
+        import torch
+
+        image = self.render()
+        if self.backward:
+            torch.autograd.grad(image, self.leaves, self.cotangent)
+        torch.cuda.synchronize()
+
+    def peak_bytes(self) -> int:
+        """Of one call, on the device."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        self()
+        return torch.cuda.max_memory_allocated()
