@@ -1,21 +1,22 @@
 // The CPU's fast path: a Gaussian advances down the image by multiplications.
 //
-// Lanes are columns. The image is cut into bands of four pixel rows; within one, the exponent of a
-// column is a quadratic in the sample row k, counted from the band's middle, and only its linear
-// term depends on the column, and linearly: with X, Y from the Gaussian's centre, d the distance of
-// sample points and Q = a (X - m Y)^2 + c Y^2 in base 2,
+// Lanes are columns. A Gaussian's rows are taken in bands of four pixel rows; within one, the
+// exponent of a column is a quadratic in the sample row k, counted from the band's first, and only
+// its linear term depends on the column, and linearly: with X, Y from the Gaussian's centre, d the
+// distance of sample points and Q = a (X - m Y)^2 + c Y^2 in base 2,
 //   Q(X, Y + k d) = Q(X, Y) - k p (X - X_c) + k u + k^2 w,
 //   p = 2 a m d,   u = 2 d (c Y - a m (X_c - m Y)),   w = d^2 (a m^2 + c).
 // So V_k = 2^-(Q(X, Y) - k p (X - X_c)) goes from row to row by one multiplication and restarts from
-// an exponential in every band, at most 2 S rows away. The weight is V_k gain_k, where gain_k =
-// opacity 2^-(k u + k^2 w) is one number for all columns: instead of multiplying the lanes, the cut
-// and the clipping at 1 are compared with V_k after dividing them by it.
+// an exponential in every band. The weight is V_k gain_k, where gain_k = opacity 2^-(k u + k^2 w) is
+// one number for all columns: instead of multiplying the lanes, the cut and the clipping at 1 are
+// compared with V_k after dividing them by it.
 //
-// Bands lie at multiples of four rows of the image, so that what is computed does not depend on how
-// an image is divided among threads. Gaussians whose exponent changes by more than kMaxChange bits
-// over half a band, or so oblique that sums over X and Y would cancel, take the path of cpu_rows.h.
+// Bands are counted from the Gaussian's own first row, so that what is computed does not depend on
+// how an image is divided among threads. Gaussians whose exponent changes by more than kMaxChange
+// bits over a band, or so oblique that sums over X and Y would cancel, take cpu_rows.h instead.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -29,7 +30,7 @@ namespace gsdd {
 namespace {
 
 constexpr int kBand = 4;  // pixel rows
-constexpr double kMaxChange = 24.0;   // bits
+constexpr double kMaxChange = 48.0;   // bits
 constexpr double kMaxCut = 40.0;      // bits; more only with a tiny min_weight
 constexpr double kMaxOblique = 50.0;  // rho^2 / (1 - rho^2): digits that sums over X, Y lose
 constexpr double kMaxSize = 65536.0;  // pixels
@@ -52,22 +53,22 @@ inline void powers(V whole, V fraction, V* up, V* down) {  // 2^(whole + fractio
 template <int S>
 struct Bands {
   static_assert(S == 1 || S == 2, "the sample rows of a band fill at most one vector of 8");
-  static constexpr int kMiddle = kBand / 2 * S;  // of the 2 kMiddle sample rows, counted from 0
-  static constexpr double kStep = 1.0 / S;       // d, pixels
+  static constexpr int kSampleRows = kBand * S;
+  static constexpr double kStep = 1.0 / S;  // d, pixels
 
   const Gaussian& g;
   float opacity;
   double a, c, scale;
   double skew;                  // p
-  float next, previous;         // 2^(p d) and its inverse: from one sample column to the next
+  float next;                   // 2^(p d): P from one sample column to the next
   float gain[8], inverse[8];    // by sample row: opacity 2^-(k^2 w) and its inverse
   float min_weight;
-  double clip_height;           // no weight exceeds 1 in bands whose middle row is further off
-  Range rows;                   // to be worked on
+  double clip_height;           // no weight exceeds 1 where |Y| does not come below
+  Range rows, wanted;           // of the support, and those of them to be worked on
 
   static bool suits(const Gaussian& g, const Raster& raster) {
     const double xy = std::fabs(g.covariance);
-    const double change = kLog2E * (kBand / 2) * g.precision_x * g.precision_y *
+    const double change = kLog2E * kBand * g.precision_x * g.precision_y *
                           (g.var_x * (g.half_height + 1.0) + xy * g.half_width);
     return raster.samples == S && raster.min_weight > 0.0 && g.cut * kLog2E <= kMaxCut &&
            change <= kMaxChange && xy * xy * g.precision_x <= kMaxOblique * g.var_y &&
@@ -84,22 +85,21 @@ struct Bands {
         skew(2.0 * a * g.slope * kStep),
         min_weight((float)raster.min_weight),
         clip_height(-1.0),
-        rows(planes.clip(
-            pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height))) {
+        rows(pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height)),
+        wanted(planes.clip(rows)) {
     if (opacity > 1.0f)
-      clip_height = 0.5 * kBand + std::sqrt(2.0 * g.var_y * (g.cut + raster.log_min_weight));
+      clip_height = std::sqrt(2.0 * g.var_y * (g.cut + raster.log_min_weight)) + kStep;
     const double w = kStep * kStep * (a * g.slope * g.slope + c);
-    float whole[16], fraction[16], up[16], down[16];
-    for (int i = 0; i < 8; ++i) split(w * (i - kMiddle) * (i - kMiddle), whole + i, fraction + i);
-    for (int i = 8; i < 16; ++i) split(skew * kStep, whole + i, fraction + i);
-    for (int i = 0; i < 16; i += 8) {
-      Narrow both[2];
-      powers(load<Narrow>(whole + i), load<Narrow>(fraction + i), both, both + 1);
-      store(up + i, both[0]);
-      store(down + i, both[1]);
-    }
-    next = up[8];
-    previous = down[8];
+    // k = 0 needs no power: its lane computes 2^(p d).
+    float whole[8], fraction[8], up[8], down[8];
+    for (int k = 0; k < 8; ++k)
+      split(k == 0 ? skew * kStep : w * k * k, whole + k, fraction + k);
+    Narrow both[2];
+    powers(load<Narrow>(whole), load<Narrow>(fraction), both, both + 1);
+    store(up, both[0]);
+    store(down, both[1]);
+    next = up[0];
+    up[0] = down[0] = 1.0f;
     const float inverse_opacity = 1.0f / opacity;
     for (int i = 0; i < 8; ++i) gain[i] = opacity * down[i];
     for (int i = 0; i < 8; ++i) inverse[i] = inverse_opacity * up[i];
@@ -109,35 +109,33 @@ struct Bands {
 // Eight bands of a Gaussian, from row `top` on; the lanes of what is computed here are bands.
 struct Plan {
   float first[8], last[8];  // columns; last < first where there is nothing to do
-  float t[8];               // sqrt(a) (X - m Y) of the first sample of the first column, middle row
-  float constant[8];        // c Y^2 of the middle row
-  float x[8], middle[8];    // X of the first sample of the first column, Y of the middle row
+  float t[8];               // sqrt(a) (X - m Y) of the first sample of the first column and row
+  float constant[8];        // c Y^2 of the first row
+  float x[8], y[8];         // X of the first sample of the first column, Y of the first row
   float from_c[8];          // columns from that of X_c to the first
   // By sample row and band; cap = 1 / gain, threshold = min_weight / gain.
-  float y[8][8], gain[8][8], threshold[8][8], cap[8][8];
+  float gain[8][8], threshold[8][8], cap[8][8];
 
   template <int S>
   Plan(const Bands<S>& b, int64_t top, const Raster& raster) {
-    constexpr int kMiddle = Bands<S>::kMiddle;
+    constexpr int kSampleRows = Bands<S>::kSampleRows;
     constexpr double d = Bands<S>::kStep;
     const auto all = [](double value) { return splat<Narrow>((float)value); };
     const Narrow zero = all(0.0);
 
-    // Every band by itself from its own row, so that it does not matter where a plan begins.
     double row[8];
-    for (int i = 0; i < 8; ++i) row[i] = (double)(top + kBand * i) + (kMiddle + 0.5) * d - b.g.y;
-    for (int i = 0; i < 8; ++i) middle[i] = (float)row[i];
+    for (int i = 0; i < 8; ++i) row[i] = (double)(top + kBand * i) + 0.5 * d - b.g.y;
+    for (int i = 0; i < 8; ++i) y[i] = (float)row[i];
 
     // The columns: the ellipse is widest where a band comes nearest to its extreme point.
     const Narrow height = all(b.g.half_height);
     const Narrow peak = all(b.g.half_width * b.g.covariance / b.g.var_x);
-    const Narrow upper = load<Narrow>(middle) - all(kMiddle * d);
-    const Narrow lower = load<Narrow>(middle) + all((kMiddle - 1) * d);
-    const auto reach = [&](Narrow y, float side, double slack) {
-      y = smaller(larger(smaller(larger(y, upper), lower), zero - height), height);
-      const Narrow left = larger(all(b.g.cut * kLog2E) - all(b.c) * y * y, zero);
+    const Narrow upper = load<Narrow>(y), lower = upper + all((kSampleRows - 1) * d);
+    const auto reach = [&](Narrow at, float side, double slack) {
+      at = smaller(larger(smaller(larger(at, upper), lower), zero - height), height);
+      const Narrow left = larger(all(b.g.cut * kLog2E) - all(b.c) * at * at, zero);
       const Narrow half = square_root(left * all(1.0 / b.a));
-      return round_down(all(b.g.x + slack) + all(b.g.slope) * y + splat<Narrow>(side) * half);
+      return round_down(all(b.g.x + slack) + all(b.g.slope) * at + splat<Narrow>(side) * half);
     };
     const double slack = 0.02;  // of a pixel, for rounding
     store(first, larger(reach(zero - peak, -1.0f, -slack), zero));
@@ -155,20 +153,18 @@ struct Plan {
       split(2.0 * d * (b.c * row[i] - b.a * b.g.slope * (across + half)), whole + i, fraction + i);
     }
     // up[k] = 2^(k u)
-    Narrow up[kMiddle + 1], down[kMiddle + 1];
+    Narrow up[kSampleRows], down[kSampleRows];
     powers(load<Narrow>(whole), load<Narrow>(fraction), up + 1, down + 1);
     up[0] = down[0] = all(1.0);
-    for (int k = 2; k <= kMiddle; ++k) {
+    for (int k = 2; k < kSampleRows; ++k) {
       up[k] = up[k / 2] * up[k - k / 2];
       down[k] = down[k / 2] * down[k - k / 2];
     }
-    for (int i = 0; i < 2 * kMiddle; ++i) {
-      const int k = i - kMiddle;
-      store(y[i], load<Narrow>(middle) + all(k * d));
-      store(gain[i], splat<Narrow>(b.gain[i]) * (k < 0 ? up[-k] : down[k]));
-      const Narrow one_over = splat<Narrow>(b.inverse[i]) * (k < 0 ? down[-k] : up[k]);
-      store(cap[i], one_over);
-      store(threshold[i], one_over * splat<Narrow>(b.min_weight));
+    for (int k = 0; k < kSampleRows; ++k) {
+      const Narrow inverse = splat<Narrow>(b.inverse[k]) * up[k];
+      store(gain[k], splat<Narrow>(b.gain[k]) * down[k]);
+      store(cap[k], inverse);
+      store(threshold[k], inverse * splat<Narrow>(b.min_weight));
     }
   }
 };
@@ -179,29 +175,23 @@ struct Band {
   int i;
   int64_t top;  // row
 
-  float y(int k) const { return plan.y[k][i]; }
   float gain(int k) const { return plan.gain[k][i]; }
   float threshold(int k) const { return plan.threshold[k][i]; }
   float cap(int k) const { return plan.cap[k][i]; }
 };
 
 // V_0 of S sample columns, the first of them `skipped` pixels right of the band's first, and the
-// factors that take it one row down or up.
+// factors P that take it one row down.
 template <int S, class V>
 struct Columns {
-  V v[S], down[S], up[S];
+  V v[S], factor[S];
 
   GSDD_INLINE Columns(const Bands<S>& b, const Band& band, float skipped) {
     const Plan& plan = band.plan;
     const int i = band.i;
     const V zero = splat<V>(0.0f), lane = lane_numbers<V>() + splat<V>(skipped);
-    const V p = (lane + splat<V>(plan.from_c[i])) * splat<V>((float)b.skew);
-    down[0] = exp2(p);
-    up[0] = exp2(zero - p);
-    if (S == 2) {
-      down[S - 1] = down[0] * splat<V>(b.next);
-      up[S - 1] = up[0] * splat<V>(b.previous);
-    }
+    factor[0] = exp2((lane + splat<V>(plan.from_c[i])) * splat<V>((float)b.skew));
+    if (S == 2) factor[S - 1] = factor[0] * splat<V>(b.next);
     const V scale = splat<V>((float)b.scale), count = splat<V>(plan.last[i] - plan.first[i]);
     for (int s = 0; s < S; ++s) {
       const V t = fma(lane, scale, splat<V>(plan.t[i] + s * (float)(b.scale / S)));
@@ -211,34 +201,30 @@ struct Columns {
   }
 };
 
-// Calls row(i, k, step, factor, v) for every visible pixel row i of the band, from the middle down
-// and then up: its first sample row is k, the next k + step; row advances v by factor after each.
+// Calls row(i, k) for every wanted pixel row i of a band, whose first sample row is k; it advances
+// v. Returns how many sample rows v has advanced by.
 template <int S, class V, class Row>
-GSDD_INLINE inline void walk(const Bands<S>& b, int64_t top, const Columns<S, V>& columns,
-                             const Row& row) {
-  constexpr int kMiddle = Bands<S>::kMiddle;
-  const auto visit = [&](int64_t i, int k, int step, const V(&factor)[S], V(&v)[S]) GSDD_INLINE {
-    if (i >= b.rows.first && i <= b.rows.last) return row(i, k, step, factor, v);
+GSDD_INLINE inline int walk(const Bands<S>& b, int64_t top, Columns<S, V>* columns,
+                            const Row& row) {
+  const int64_t end = std::min(top + kBand, b.wanted.last + 1);
+  int64_t i = top;
+  for (; i < b.wanted.first; ++i)
     for (int q = 0; q < S; ++q)
-      for (int s = 0; s < S; ++s) v[s] = v[s] * factor[s];
-  };
-  V v[S];
-  for (int s = 0; s < S; ++s) v[s] = columns.v[s];
-  visit(top + 2, kMiddle, 1, columns.down, v);
-  visit(top + 3, kMiddle + S, 1, columns.down, v);
-  for (int s = 0; s < S; ++s) v[s] = columns.v[s] * columns.up[s];
-  visit(top + 1, kMiddle - 1, -1, columns.up, v);
-  visit(top, kMiddle - 1 - S, -1, columns.up, v);
+      for (int s = 0; s < S; ++s) columns->v[s] = columns->v[s] * columns->factor[s];
+  for (; i < end; ++i) row(i, (int)(i - top) * S);
+  return (int)(end - top) * S;
 }
 
 // Calls block(band, columns skipped, a vector of the lanes to use, whether weights exceed 1) for
 // what covers the support. A wide block computes what two narrow ones would, to the bit.
 template <int S, class Block>
 inline void for_each_block(const Bands<S>& b, const Raster& raster, const Block& block) {
-  for (int64_t top = b.rows.first / kBand * kBand; top <= b.rows.last; top += 8 * kBand) {
+  for (int64_t top = b.rows.first; top <= b.wanted.last; top += 8 * kBand) {
+    if (top + 8 * kBand <= b.wanted.first) continue;
     const Plan plan(b, top, raster);
-    for (int i = 0; i < 8 && top + i * kBand <= b.rows.last; ++i) {
+    for (int i = 0; i < 8 && top + i * kBand <= b.wanted.last; ++i) {
       const Band band{plan, i, top + i * kBand};
+      if (band.top + kBand <= b.wanted.first) continue;
       const int last = (int)(plan.last[i] - plan.first[i]);
       const auto blocks = [&](auto clip) {
         int j = 0;
@@ -246,7 +232,7 @@ inline void for_each_block(const Bands<S>& b, const Raster& raster, const Block&
           for (; last - j >= 8; j += 16) block(band, j, Wide(), clip);
         for (; j <= last; j += 8) block(band, j, Narrow(), clip);
       };
-      if (std::fabs(plan.middle[i]) <= b.clip_height)
+      if (plan.y[i] <= b.clip_height && plan.y[i] + kBand >= -b.clip_height)
         blocks(std::true_type());
       else
         blocks(std::false_type());
@@ -260,18 +246,18 @@ void paint_bands(const Bands<S>& b, const float* color, const Raster& raster, co
   for_each_block(b, raster, [&](const Band& band, int skipped, auto lanes, auto clip) GSDD_INLINE {
     using V = decltype(lanes);
     constexpr bool kClip = decltype(clip)::value;
-    const Columns<S, V> columns(b, band, (float)skipped);
+    Columns<S, V> columns(b, band, (float)skipped);
     float* corner = pixels + (int64_t)band.plan.first[band.i] + skipped;
-    walk(b, band.top, columns,
-         [&](int64_t i, int k, int step, const V(&factor)[S], V(&v)[S]) GSDD_INLINE {
+    walk(b, band.top, &columns, [&](int64_t i, int k) GSDD_INLINE {
       V weight = splat<V>(0.0f);
-      for (int q = 0; q < S; ++q, k += step) {
+      for (int q = 0; q < S; ++q, ++k) {
         const V threshold = splat<V>(band.threshold(k)), cap = splat<V>(band.cap(k));
         V total;
         for (int s = 0; s < S; ++s) {
-          const V e = if_less_equal(threshold, v[s], kClip ? smaller(v[s], cap) : v[s]);
+          V& v = columns.v[s];
+          const V e = if_less_equal(threshold, v, kClip ? smaller(v, cap) : v);
           total = s == 0 ? e : total + e;
-          v[s] = v[s] * factor[s];
+          v = v * columns.factor[s];
         }
         weight = fma(total, splat<V>(band.gain(k)), weight);
       }
@@ -298,50 +284,52 @@ Moments gather_bands(const Bands<S>& b, const float* color, const Raster& raster
   for_each_block(b, raster, [&](const Band& band, int skipped, auto lanes, auto clip) GSDD_INLINE {
     using V = decltype(lanes);
     constexpr bool kClip = decltype(clip)::value;
-    const Columns<S, V> columns(b, band, (float)skipped);
+    Columns<S, V> columns(b, band, (float)skipped);
     const float* corner = d_pixels + (int64_t)band.plan.first[band.i] + skipped;
-    // Sums over the rows, of both sample columns and of the second alone, times 1, Y and Y^2.
+    // Sums over the rows, of both sample columns and of the second alone; then sums of the partial
+    // sums, which is how moments in k come without a multiplication.
     const V none = splat<V>(0.0f);
-    V all = none, all_y = none, all_yy = none, second = none, second_y = none, sum_color[C];
+    V all = none, all_1 = none, all_2 = none, second = none, second_1 = none, sum_color[C];
     for (int c = 0; c < C; ++c) sum_color[c] = none;
-    walk(b, band.top, columns,
-         [&](int64_t i, int k, int step, const V(&factor)[S], V(&v)[S]) GSDD_INLINE {
+    const int count = walk(b, band.top, &columns, [&](int64_t i, int k) GSDD_INLINE {
       const float* p = corner + planes.row(i);
-      V d_color[C], g = none, weight = none;
+      V d_color[C], g, weight = none;
       for (int c = 0; c < C; ++c) {
         d_color[c] = load<V>(p + c * planes.size);
-        g = fma(d_color[c], splat<V>(color[c]), g);
+        g = c == 0 ? d_color[c] * splat<V>(color[c]) : fma(d_color[c], splat<V>(color[c]), g);
       }
-      for (int q = 0; q < S; ++q, k += step) {
+      for (int q = 0; q < S; ++q, ++k) {
         const V threshold = splat<V>(band.threshold(k)), cap = splat<V>(band.cap(k));
         V e[S], total, clipped;
         for (int s = 0; s < S; ++s) {
-          e[s] = if_less_equal(threshold, v[s], v[s]);
+          V& v = columns.v[s];
+          e[s] = if_less_equal(threshold, v, v);
           if (kClip) {
             clipped = s == 0 ? smaller(e[s], cap) : clipped + smaller(e[s], cap);
-            e[s] = if_less_equal(v[s], cap, e[s]);
+            e[s] = if_less_equal(v, cap, e[s]);
           }
           total = s == 0 ? e[s] : total + e[s];
-          v[s] = v[s] * factor[s];
+          v = v * columns.factor[s];
         }
         const V gain = splat<V>(band.gain(k)), g_gain = g * gain;
-        const V y = splat<V>(band.y(k));
         weight = fma(kClip ? clipped : total, gain, weight);
-        const V h = total * g_gain, h_y = h * y;
-        all = all + h;
-        all_y = all_y + h_y;
-        all_yy = fma(h_y, y, all_yy);
+        all = all + total * g_gain;
+        all_1 = all_1 + all;
+        all_2 = all_2 + all_1;
         if (S == 2) {
-          const V h_2 = e[S - 1] * g_gain;
-          second = second + h_2;
-          second_y = fma(h_2, y, second_y);
+          second = second + e[S - 1] * g_gain;
+          second_1 = second_1 + second;
         }
       }
       for (int c = 0; c < C; ++c) sum_color[c] = fma(weight, d_color[c], sum_color[c]);
     });
+    // Row k counts count - k times in all_1, and their triangular number in all_2.
+    const V step = splat<V>(d), end = splat<V>(band.plan.y[band.i] + d * (float)count);
+    const V all_y = end * all - step * all_1, second_y = end * second - step * second_1;
+    const V rest = all_2 + all_2 - all_1;  // of squares
+    const V all_yy = end * (all_y - step * all_1) + step * step * rest;
     // Each lane is a column, with an X of its own.
     const V x = (lane_numbers<V>() + splat<V>((float)skipped)) + splat<V>(band.plan.x[band.i]);
-    const V step = splat<V>(d);
     const V all_x = fma(second, step, x * all), second_x = fma(second, step, x * second);
     add(&moment[0], all);
     add(&moment[1], all_x);
