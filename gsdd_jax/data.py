@@ -185,6 +185,7 @@ def load(
 def _open(name, base, data_dir):
     """Return the TFDS builder of a prepared set, and the advice for when its files are damaged."""
     import tensorflow_datasets as tfds
+    from google.protobuf import json_format
 
     if base == "cifar10_mini":
         root, repair = _EMBEDDED, "install gsdd-jax again"
@@ -197,6 +198,11 @@ def _open(name, base, data_dir):
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
     except tfds.core.DatasetNotFoundError:
         raise _not_found(name, base, root) from None
+    except (json.JSONDecodeError, json_format.ParseError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"data set {name!r} in {root / base} is damaged ({reason}); {repair}"
+        ) from None
     except ValueError:  # a name that TFDS cannot parse
         raise _unknown(name) from None
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, experts, matching, parameterizations
+from gsdd_jax import checks, data, experts, matching, parameterizations
 from gsdd_jax.components import build_network, build_transform, load_data
 from gsdd_jax.distill import Problem
 from gsdd_jax.errors import UsageError
@@ -216,6 +216,7 @@ AT_LEAST_ZERO = (
     "seed",
 )
 POSITIVE = (
+    "matching.lr_lr",
     "matching.lr_init",
     "init.learning_rate",
     "distill.learning_rate",
@@ -224,17 +225,9 @@ POSITIVE = (
 
 
 def _check(config: ConfigDict) -> None:
-    for fields, good, expected in (
-        (AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
-        (AT_LEAST_ZERO, lambda v: v >= 0, "at least 0"),
-        (POSITIVE, lambda v: v > 0, "a positive number"),
-    ):
-        for field in fields:
-            value = config
-            for part in field.split("."):
-                value = value[part]
-            if not good(value):
-                raise UsageError(f"config.{field}: expected {expected}, got {value}")
+    checks.at_least(1, config, AT_LEAST_ONE)
+    checks.at_least(0, config, AT_LEAST_ZERO)
+    checks.positive(config, POSITIVE)
     if config.evaluate.optimizer not in ("sgd", "adam"):
         raise UsageError(
             f"config.evaluate.optimizer: expected sgd or adam, got {config.evaluate.optimizer!r}"

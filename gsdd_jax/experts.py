@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax import augment, components, data, evaluate, trajectories, transforms
+from gsdd_jax import augment, checks, components, data, evaluate, trajectories, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.report import Reporter
@@ -67,7 +67,10 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
         experts made with other settings or damaged ones; a loss is not finite.
     """
     settings = config.experts
-    _check(settings)
+    sizes = ("num_experts", "epochs", "batch_size", "at_once")
+    checks.at_least(1, config, (f"experts.{name}" for name in sizes))
+    checks.at_least(0, config, ("experts.seed",))
+    checks.positive(config, ("experts.learning_rate",))
     dataset = components.load_data(config)
     transform = components.build_transform(config.data.transform, dataset)
     network = components.build_network(config.network, dataset)
@@ -182,21 +185,6 @@ def _shapes(network):
 def _unravel(network):
     """The inverse of `ravel_pytree` on the network's parameters."""
     return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _shapes(network)))[1]
-
-
-def _check(settings):
-    fields = ("num_experts", "epochs", "batch_size", "at_once")
-    limits = {**dict.fromkeys(fields, 1), "seed": 0}
-    for field, least in limits.items():
-        if settings[field] < least:
-            raise UsageError(
-                f"config.experts.{field}: expected at least {least}, got {settings[field]}"
-            )
-    if not settings.learning_rate > 0:
-        raise UsageError(
-            f"config.experts.learning_rate: expected a positive number, got "
-            f"{settings.learning_rate}"
-        )
 
 
 def _unfinished(where, made_of, num_experts, at_once) -> list[list[Growing]]:

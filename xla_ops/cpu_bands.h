@@ -113,8 +113,9 @@ struct Plan {
   float constant[8];        // c Y^2 of the first row
   float x[8], y[8];         // X of the first sample of the first column, Y of the first row
   float from_c[8];          // columns from that of X_c to the first
-  // By sample row and band; cap = 1 / gain, threshold = min_weight / gain.
-  float gain[8][8], threshold[8][8], cap[8][8];
+  struct {  // by band
+    float gain[8], threshold[8], cap[8];  // cap = 1 / gain, threshold = min_weight / gain
+  } sample_row[8];
 
   template <int S>
   Plan(const Bands<S>& b, int64_t top, const Raster& raster) {
@@ -162,9 +163,9 @@ struct Plan {
     }
     for (int k = 0; k < kSampleRows; ++k) {
       const Narrow inverse = splat<Narrow>(b.inverse[k]) * up[k];
-      store(gain[k], splat<Narrow>(b.gain[k]) * down[k]);
-      store(cap[k], inverse);
-      store(threshold[k], inverse * splat<Narrow>(b.min_weight));
+      store(sample_row[k].gain, splat<Narrow>(b.gain[k]) * down[k]);
+      store(sample_row[k].cap, inverse);
+      store(sample_row[k].threshold, inverse * splat<Narrow>(b.min_weight));
     }
   }
 };
@@ -173,11 +174,16 @@ struct Plan {
 struct Band {
   const Plan& plan;
   int i;
-  int64_t top;  // row
+  int begin, end;  // of its pixel rows, those that are wanted
+};
 
-  float gain(int k) const { return plan.gain[k][i]; }
-  float threshold(int k) const { return plan.threshold[k][i]; }
-  float cap(int k) const { return plan.cap[k][i]; }
+// The numbers of one sample row of a band, and of those after it.
+struct Scalars {
+  const float* at;
+  float gain() const { return at[0]; }
+  float threshold() const { return at[8]; }
+  float cap() const { return at[16]; }
+  void operator++() { at += 24; }
 };
 
 // V_0 of S sample columns, the first of them `skipped` pixels right of the band's first, and the
@@ -201,36 +207,34 @@ struct Columns {
   }
 };
 
-// Calls row(i, k) for every wanted pixel row i of a band, whose first sample row is k; it advances
-// v. Returns how many sample rows v has advanced by.
+// Calls row(scalars) for every wanted pixel row of a band, which takes S sample rows and advances v.
 template <int S, class V, class Row>
-GSDD_INLINE inline int walk(const Bands<S>& b, int64_t top, Columns<S, V>* columns,
-                            const Row& row) {
-  const int64_t end = std::min(top + kBand, b.wanted.last + 1);
-  int64_t i = top;
-  for (; i < b.wanted.first; ++i)
+GSDD_INLINE inline void walk(const Band& band, Columns<S, V>* columns, const Row& row) {
+  for (int r = 0; r < band.begin; ++r)
     for (int q = 0; q < S; ++q)
       for (int s = 0; s < S; ++s) columns->v[s] = columns->v[s] * columns->factor[s];
-  for (; i < end; ++i) row(i, (int)(i - top) * S);
-  return (int)(end - top) * S;
+  Scalars scalars = {band.plan.sample_row[band.begin * S].gain + band.i};
+  for (int rows = band.end - band.begin; rows > 0; --rows) row(scalars);
 }
 
-// Calls block(band, columns skipped, a vector of the lanes to use, whether weights exceed 1) for
-// what covers the support. A wide block computes what two narrow ones would, to the bit.
+// Calls block(band, first wanted row, columns skipped, a vector of the lanes to use, whether weights
+// exceed 1) for what covers the support. A wide block computes what two narrow ones would, to the bit.
 template <int S, class Block>
 inline void for_each_block(const Bands<S>& b, const Raster& raster, const Block& block) {
   for (int64_t top = b.rows.first; top <= b.wanted.last; top += 8 * kBand) {
     if (top + 8 * kBand <= b.wanted.first) continue;
     const Plan plan(b, top, raster);
     for (int i = 0; i < 8 && top + i * kBand <= b.wanted.last; ++i) {
-      const Band band{plan, i, top + i * kBand};
-      if (band.top + kBand <= b.wanted.first) continue;
+      const int64_t begin = b.wanted.first - (top + i * kBand);
+      const int64_t end = b.wanted.last + 1 - (top + i * kBand);
+      if (begin >= kBand) continue;
+      const Band band{plan, i, begin > 0 ? (int)begin : 0, end < kBand ? (int)end : kBand};
       const int last = (int)(plan.last[i] - plan.first[i]);
       const auto blocks = [&](auto clip) {
         int j = 0;
         if constexpr (kRegister >= 16)
-          for (; last - j >= 8; j += 16) block(band, j, Wide(), clip);
-        for (; j <= last; j += 8) block(band, j, Narrow(), clip);
+          for (; last - j >= 8; j += 16) block(band, top + i * kBand + band.begin, j, Wide(), clip);
+        for (; j <= last; j += 8) block(band, top + i * kBand + band.begin, j, Narrow(), clip);
       };
       if (plan.y[i] <= b.clip_height && plan.y[i] + kBand >= -b.clip_height)
         blocks(std::true_type());
@@ -243,15 +247,20 @@ inline void for_each_block(const Bands<S>& b, const Raster& raster, const Block&
 template <int S, int C>
 void paint_bands(const Bands<S>& b, const float* color, const Raster& raster, const Planes& planes,
                  float* pixels) {
-  for_each_block(b, raster, [&](const Band& band, int skipped, auto lanes, auto clip) GSDD_INLINE {
+  // In locals, because a store to the pixels could change anything else.
+  const int64_t stride = planes.stride, size = planes.size;
+  float tint[C];
+  std::copy_n(color, C, tint);
+  for_each_block(b, raster, [&](const Band& band, int64_t row, int skipped, auto lanes,
+                                auto clip) GSDD_INLINE {
     using V = decltype(lanes);
     constexpr bool kClip = decltype(clip)::value;
     Columns<S, V> columns(b, band, (float)skipped);
-    float* corner = pixels + (int64_t)band.plan.first[band.i] + skipped;
-    walk(b, band.top, &columns, [&](int64_t i, int k) GSDD_INLINE {
+    float* start = pixels + planes.row(row) + (int64_t)band.plan.first[band.i] + skipped;
+    walk(band, &columns, [&](Scalars& k) GSDD_INLINE {
       V weight = splat<V>(0.0f);
       for (int q = 0; q < S; ++q, ++k) {
-        const V threshold = splat<V>(band.threshold(k)), cap = splat<V>(band.cap(k));
+        const V threshold = splat<V>(k.threshold()), cap = splat<V>(k.cap());
         V total;
         for (int s = 0; s < S; ++s) {
           V& v = columns.v[s];
@@ -259,11 +268,11 @@ void paint_bands(const Bands<S>& b, const float* color, const Raster& raster, co
           total = s == 0 ? e : total + e;
           v = v * columns.factor[s];
         }
-        weight = fma(total, splat<V>(band.gain(k)), weight);
+        weight = fma(total, splat<V>(k.gain()), weight);
       }
-      float* p = corner + planes.row(i);
-      for (int c = 0; c < C; ++c, p += planes.size)
-        store(p, fma(weight, splat<V>(color[c]), load<V>(p)));
+      float* p = start;
+      for (int c = 0; c < C; ++c, p += size) store(p, fma(weight, splat<V>(tint[c]), load<V>(p)));
+      start += stride;
     });
   });
 }
@@ -279,27 +288,28 @@ template <int S, int C>
 Moments gather_bands(const Bands<S>& b, const float* color, const Raster& raster,
                      const Planes& planes, const float* d_pixels) {
   constexpr float d = (float)Bands<S>::kStep;
+  const int64_t stride = planes.stride, size = planes.size;
   Narrow moment[6] = {}, moment_color[C] = {};  // of h times 1, X, Y, X^2, X Y, Y^2
 
-  for_each_block(b, raster, [&](const Band& band, int skipped, auto lanes, auto clip) GSDD_INLINE {
+  for_each_block(b, raster, [&](const Band& band, int64_t row, int skipped, auto lanes,
+                                auto clip) GSDD_INLINE {
     using V = decltype(lanes);
     constexpr bool kClip = decltype(clip)::value;
     Columns<S, V> columns(b, band, (float)skipped);
-    const float* corner = d_pixels + (int64_t)band.plan.first[band.i] + skipped;
+    const float* start = d_pixels + planes.row(row) + (int64_t)band.plan.first[band.i] + skipped;
     // Sums over the rows, of both sample columns and of the second alone; then sums of the partial
     // sums, which is how moments in k come without a multiplication.
     const V none = splat<V>(0.0f);
     V all = none, all_1 = none, all_2 = none, second = none, second_1 = none, sum_color[C];
     for (int c = 0; c < C; ++c) sum_color[c] = none;
-    const int count = walk(b, band.top, &columns, [&](int64_t i, int k) GSDD_INLINE {
-      const float* p = corner + planes.row(i);
+    walk(band, &columns, [&](Scalars& k) GSDD_INLINE {
       V d_color[C], g, weight = none;
       for (int c = 0; c < C; ++c) {
-        d_color[c] = load<V>(p + c * planes.size);
+        d_color[c] = load<V>(start + c * size);
         g = c == 0 ? d_color[c] * splat<V>(color[c]) : fma(d_color[c], splat<V>(color[c]), g);
       }
       for (int q = 0; q < S; ++q, ++k) {
-        const V threshold = splat<V>(band.threshold(k)), cap = splat<V>(band.cap(k));
+        const V threshold = splat<V>(k.threshold()), cap = splat<V>(k.cap());
         V e[S], total, clipped;
         for (int s = 0; s < S; ++s) {
           V& v = columns.v[s];
@@ -311,7 +321,7 @@ Moments gather_bands(const Bands<S>& b, const float* color, const Raster& raster
           total = s == 0 ? e[s] : total + e[s];
           v = v * columns.factor[s];
         }
-        const V gain = splat<V>(band.gain(k)), g_gain = g * gain;
+        const V gain = splat<V>(k.gain()), g_gain = g * gain;
         weight = fma(kClip ? clipped : total, gain, weight);
         all = all + total * g_gain;
         all_1 = all_1 + all;
@@ -322,9 +332,11 @@ Moments gather_bands(const Bands<S>& b, const float* color, const Raster& raster
         }
       }
       for (int c = 0; c < C; ++c) sum_color[c] = fma(weight, d_color[c], sum_color[c]);
+      start += stride;
     });
-    // Row k counts count - k times in all_1, and their triangular number in all_2.
-    const V step = splat<V>(d), end = splat<V>(band.plan.y[band.i] + d * (float)count);
+    // A row counts as often in all_1 as it is rows from `end`, and the triangular number of that in
+    // all_2.
+    const V step = splat<V>(d), end = splat<V>(band.plan.y[band.i] + (float)band.end);
     const V all_y = end * all - step * all_1, second_y = end * second - step * second_1;
     const V rest = all_2 + all_2 - all_1;  // of squares
     const V all_yy = end * (all_y - step * all_1) + step * step * rest;
