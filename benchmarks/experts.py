@@ -8,7 +8,7 @@ import json
 import jax
 import jax.numpy as jnp
 
-from benchmarks.rasterize import take_turns
+from benchmarks.turns import take_turns
 from gsdd_jax import augment, data, experts, networks, transforms
 from gsdd_jax.files import write_atomically
 

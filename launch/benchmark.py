@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import cli
 
-BENCHMARKS = ("rasterize", "experts", "tm_memory")
+BENCHMARKS = ("rasterize", "experts", "tm_memory", "pytorch")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
