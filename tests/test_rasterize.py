@@ -133,20 +133,26 @@ def test_native_call_matches_float64(case):
 
 
 def test_many_random_images_match_float64():
-    """A sweep over shapes, so that no kernel path (tails, clipping, offsets) goes unvisited."""
+    """A sweep over shapes and settings, so that no path of a kernel goes unvisited."""
     rng = np.random.default_rng(7)
-    for seed in range(60):
+    for seed in range(80):
         count, channels = int(rng.integers(1, 30)), int(rng.integers(1, 5))
         height, width = (int(v) for v in rng.integers(1, 70, 2))
+        side, prefilter, cut = 2, True, CUT
+        if seed % 2:
+            side, prefilter = int(rng.choice([1, 2, 3])), bool(rng.random() < 0.7)
+            cut = float(rng.choice([CUT, 1e-20, 1e-9, 1e-3, 0.3]))
         parameters = random_gaussians(seed, count, channels)
         cotangent = rng.normal(size=(height, width, channels)).astype(np.float32)
-        image, near, _ = dense(parameters, height, width)
+        ours = dict(height=height, width=width, samples_per_side=side, prefilter=prefilter)
+        theirs = dict(side=side, prefilter=prefilter, cut=cut)
+        image, near, _ = dense(parameters, height, width, **theirs)
         cotangent[near] = 0
-        _, _, expected = dense(parameters, height, width, cotangent=cotangent)
-        settings = dict(height=height, width=width, backend="native")
-        actual = np.asarray(images(parameters, **settings))
+        _, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
+        ours |= dict(min_weight=cut, backend="native")
+        actual = np.asarray(images(parameters, **ours))
         assert np.abs(actual - image)[~near].max(initial=0) <= 1e-5 * np.abs(image).max() + 1e-30
-        for a, e in zip(gradients(parameters, cotangent, **settings), expected, strict=True):
+        for a, e in zip(gradients(parameters, cotangent, **ours), expected, strict=True):
             assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30
 
 

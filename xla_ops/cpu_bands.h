@@ -31,7 +31,7 @@ namespace {
 
 constexpr int kBand = 4;  // pixel rows
 constexpr double kMaxChange = 48.0;   // bits
-constexpr double kMaxCut = 40.0;      // bits; more only with a tiny min_weight
+constexpr double kMaxExponents = 120.0;  // bits that exp2 may be asked for
 constexpr double kMaxOblique = 50.0;  // rho^2 / (1 - rho^2): digits that sums over X, Y lose
 constexpr double kMaxSize = 65536.0;  // pixels
 
@@ -67,11 +67,14 @@ struct Bands {
   Range rows, wanted;           // of the support, and those of them to be worked on
 
   static bool suits(const Gaussian& g, const Raster& raster) {
-    const double xy = std::fabs(g.covariance);
-    const double change = kLog2E * kBand * g.precision_x * g.precision_y *
-                          (g.var_x * (g.half_height + 1.0) + xy * g.half_width);
-    return raster.samples == S && raster.min_weight > 0.0 && g.cut * kLog2E <= kMaxCut &&
-           change <= kMaxChange && xy * xy * g.precision_x <= kMaxOblique * g.var_y &&
+    const double xy = std::fabs(g.covariance), a = 0.5 * kLog2E * g.precision_x;
+    const double change = 2.0 * a * g.precision_y * kBand *
+                          (g.var_x * (g.half_height + 1.0) + xy * (g.half_width + 1.0));
+    // A lane is at most a pixel and a half from the support in some row of the band:
+    // (sqrt(cut) + 1.5 sqrt(a))^2 <= 2 cut + 4.5 a.
+    const double largest = 2.0 * kLog2E * g.cut + 4.5 * a + change;
+    return raster.samples == S && raster.min_weight > 0.0 && change <= kMaxChange &&
+           largest <= kMaxExponents && xy * xy * g.precision_x <= kMaxOblique * g.var_y &&
            std::fabs(g.x) < kMaxSize && std::fabs(g.y) < kMaxSize && raster.width < kMaxSize &&
            raster.height < kMaxSize;
   }
