@@ -191,6 +191,8 @@ def draw(sweeps: dict[str, list[dict]], path: str) -> None:
             x = [r[of] * (18 if sweep == "bytes" else 1) for r in mine]
             axes.plot(x, [1e3 * r["seconds"] for r in mine], marker="o", label=what)
         axes.set(xscale="log", yscale="log", title=sweep, ylabel="forward + backward, ms")
+        axes.set_xticks(x, labels=x)
+        axes.xaxis.minorticks_off()
         axes.set_xlabel({"resolution": "pixels a side", "batch": "images", "bytes": "bytes"}[sweep])
         axes.legend()
     figure.savefig(path, dpi=120)
