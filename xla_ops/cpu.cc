@@ -22,8 +22,7 @@ const CpuKernel& choose() {
   const char* wanted = std::getenv("GSDD_CPU");
 #ifdef GSDD_HAVE_X86
   const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool wide = fma && __builtin_cpu_supports("avx512f") &&
-                    __builtin_cpu_supports("avx512vl");
+  const bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
   for (const CpuKernel* kernel : {&kCpuAvx512, &kCpuAvx2}) {
     const bool supported = kernel == &kCpuAvx512 ? wide : fma;
     if (supported && (!wanted || std::string(wanted) == kernel->name)) return *kernel;
@@ -86,8 +85,12 @@ struct Batch {
   int64_t total() const { return offsets ? call.count : call.batch * call.count; }
   int64_t pixels() const { return call.raster.height * call.raster.width * call.channels; }
   Image image(int64_t first, int64_t count) const {
-    return {means + 2 * first,      cholesky + 3 * first, colors + call.channels * first,
-            opacities + first, count,                call.channels};
+    return {means + 2 * first,
+            cholesky + 3 * first,
+            colors + call.channels * first,
+            opacities + first,
+            count,
+            call.channels};
   }
 };
 
@@ -96,7 +99,8 @@ ffi::Error check_offsets(const Batch& batch) {
   int64_t last = 0;
   for (int64_t b = 0; b <= batch.call.batch; ++b) {
     if (batch.offsets[b] < last || batch.offsets[b] > batch.call.count)
-      return invalid("offsets must not decrease, from 0 or more to at most the number of Gaussians");
+      return invalid(
+          "offsets must not decrease, from 0 or more to at most the number of Gaussians");
     last = batch.offsets[b];
   }
   return ffi::Error::Success();
@@ -124,8 +128,7 @@ ffi::Error backward(ffi::ThreadPool& pool, const Batch& batch, const float* d_im
                     const Gradient& gradient) {
   constexpr int64_t kLeastGaussians = 64;
   const int64_t images = std::max<int64_t>(1, batch.call.batch);
-  const int64_t pieces =
-      parts(pool, batch.call.batch, batch.total() / images / kLeastGaussians);
+  const int64_t pieces = parts(pool, batch.call.batch, batch.total() / images / kLeastGaussians);
   const Raster& raster = batch.call.raster;
   parallel_for(pool, batch.call.batch * pieces,
                kernel().scratch(raster, raster.height, batch.call.channels),
@@ -145,8 +148,12 @@ ffi::Error run_forward(ffi::ThreadPool pool, const Offsets* offsets, const Float
                        const Floats& cholesky, const Floats& colors, const Floats& opacities,
                        ffi::Result<Floats> images, int64_t samples_per_side, bool prefilter,
                        double min_weight) {
-  Batch batch = {{}, offsets ? offsets->typed_data() : nullptr, means.typed_data(),
-                 cholesky.typed_data(), colors.typed_data(), opacities.typed_data()};
+  Batch batch = {{},
+                 offsets ? offsets->typed_data() : nullptr,
+                 means.typed_data(),
+                 cholesky.typed_data(),
+                 colors.typed_data(),
+                 opacities.typed_data()};
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, images->dimensions(),
                            samples_per_side, prefilter, min_weight, &batch.call);
   if (error.success()) error = check_offsets(batch);
@@ -159,8 +166,12 @@ ffi::Error run_backward(ffi::ThreadPool pool, const Offsets* offsets, const Floa
                         ffi::Result<Floats> d_cholesky, ffi::Result<Floats> d_colors,
                         ffi::Result<Floats> d_opacities, int64_t samples_per_side, bool prefilter,
                         double min_weight) {
-  Batch batch = {{}, offsets ? offsets->typed_data() : nullptr, means.typed_data(),
-                 cholesky.typed_data(), colors.typed_data(), opacities.typed_data()};
+  Batch batch = {{},
+                 offsets ? offsets->typed_data() : nullptr,
+                 means.typed_data(),
+                 cholesky.typed_data(),
+                 colors.typed_data(),
+                 opacities.typed_data()};
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, d_images.dimensions(),
                            samples_per_side, prefilter, min_weight, &batch.call);
   if (error.success())

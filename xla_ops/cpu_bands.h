@@ -6,10 +6,11 @@
 // distance of sample points and Q = a (X - m Y)^2 + c Y^2 in base 2,
 //   Q(X, Y + k d) = Q(X, Y) - k p (X - X_c) + k u + k^2 w,
 //   p = 2 a m d,   u = 2 d (c Y - a m (X_c - m Y)),   w = d^2 (a m^2 + c).
-// So V_k = 2^-(Q(X, Y) - k p (X - X_c)) goes from row to row by one multiplication and restarts from
-// an exponential in every band. The weight is V_k gain_k, where gain_k = opacity 2^-(k u + k^2 w) is
-// one number for all columns: instead of multiplying the lanes, the cut and the clipping at 1 are
-// compared with V_k after dividing them by it.
+// So V_k = 2^-(Q(X, Y) - k p (X - X_c)) goes from row to row by one multiplication and restarts
+// from an exponential in every band. The weight is V_k gain_k, where
+//   gain_k = opacity 2^-(k u + k^2 w)
+// is one number for all columns: instead of multiplying the lanes, the cut and the clipping at 1
+// are compared with V_k after dividing them by it.
 //
 // Bands are counted from the Gaussian's own first row, so that what is computed does not depend on
 // how an image is divided among threads. Gaussians whose exponent changes by more than kMaxChange
@@ -29,11 +30,11 @@
 namespace gsdd {
 namespace {
 
-constexpr int kBand = 4;  // pixel rows
-constexpr double kMaxChange = 48.0;   // bits
+constexpr int kBand = 4;                 // pixel rows
+constexpr double kMaxChange = 48.0;      // bits
 constexpr double kMaxExponents = 120.0;  // bits that exp2 may be asked for
-constexpr double kMaxOblique = 50.0;  // rho^2 / (1 - rho^2): digits that sums over X, Y lose
-constexpr double kMaxSize = 65536.0;  // pixels
+constexpr double kMaxOblique = 50.0;     // rho^2 / (1 - rho^2): digits that sums over X, Y lose
+constexpr double kMaxSize = 65536.0;     // pixels
 
 // The nearest integer and what is left, in double: exponents then lose nothing but the last bit.
 inline void split(double exponent, float* whole, float* fraction) {
@@ -59,12 +60,12 @@ struct Bands {
   const Gaussian& g;
   float opacity;
   double a, c, scale;
-  double skew;                  // p
-  float next;                   // 2^(p d): P from one sample column to the next
-  float gain[8], inverse[8];    // by sample row: opacity 2^-(k^2 w) and its inverse
+  double skew;                // p
+  float next;                 // 2^(p d): P from one sample column to the next
+  float gain[8], inverse[8];  // by sample row: opacity 2^-(k^2 w) and its inverse
   float min_weight;
-  double clip_height;           // no weight exceeds 1 where |Y| does not come below
-  Range rows, wanted;           // of the support, and those of them to be worked on
+  double clip_height;  // no weight exceeds 1 where |Y| does not come below
+  Range rows, wanted;  // of the support, and those of them to be worked on
 
   static bool suits(const Gaussian& g, const Raster& raster) {
     const double xy = std::fabs(g.covariance), a = 0.5 * kLog2E * g.precision_x;
@@ -95,8 +96,7 @@ struct Bands {
     const double w = kStep * kStep * (a * g.slope * g.slope + c);
     // k = 0 needs no power: its lane computes 2^(p d).
     float whole[8], fraction[8], up[8], down[8];
-    for (int k = 0; k < 8; ++k)
-      split(k == 0 ? skew * kStep : w * k * k, whole + k, fraction + k);
+    for (int k = 0; k < 8; ++k) split(k == 0 ? skew * kStep : w * k * k, whole + k, fraction + k);
     Narrow both[2];
     powers(load<Narrow>(whole), load<Narrow>(fraction), both, both + 1);
     store(up, both[0]);
@@ -116,7 +116,7 @@ struct Plan {
   float constant[8];        // c Y^2 of the first row
   float x[8], y[8];         // X of the first sample of the first column, Y of the first row
   float from_c[8];          // columns from that of X_c to the first
-  struct {  // by band
+  struct {                  // by band
     float gain[8], threshold[8], cap[8];  // cap = 1 / gain, threshold = min_weight / gain
   } sample_row[8];
 
@@ -210,7 +210,8 @@ struct Columns {
   }
 };
 
-// Calls row(scalars) for every wanted pixel row of a band, which takes S sample rows and advances v.
+// Calls row(scalars) for every wanted pixel row of a band, which takes S sample rows and advances
+// v.
 template <int S, class V, class Row>
 GSDD_INLINE inline void walk(const Band& band, Columns<S, V>* columns, const Row& row) {
   for (int r = 0; r < band.begin; ++r)
@@ -220,8 +221,9 @@ GSDD_INLINE inline void walk(const Band& band, Columns<S, V>* columns, const Row
   for (int rows = band.end - band.begin; rows > 0; --rows) row(scalars);
 }
 
-// Calls block(band, first wanted row, columns skipped, a vector of the lanes to use, whether weights
-// exceed 1) for what covers the support. A wide block computes what two narrow ones would, to the bit.
+// Calls block(band, first wanted row, columns skipped, a vector of the lanes to use, whether
+// weights exceed 1) for what covers the support. A wide block computes what two narrow ones would,
+// to the bit.
 template <int S, class Block>
 inline void for_each_block(const Bands<S>& b, const Raster& raster, const Block& block) {
   for (int64_t top = b.rows.first; top <= b.wanted.last; top += 8 * kBand) {
@@ -254,30 +256,32 @@ void paint_bands(const Bands<S>& b, const float* color, const Raster& raster, co
   const int64_t stride = planes.stride, size = planes.size;
   float tint[C];
   std::copy_n(color, C, tint);
-  for_each_block(b, raster, [&](const Band& band, int64_t row, int skipped, auto lanes,
-                                auto clip) GSDD_INLINE {
-    using V = decltype(lanes);
-    constexpr bool kClip = decltype(clip)::value;
-    Columns<S, V> columns(b, band, (float)skipped);
-    float* start = pixels + planes.row(row) + (int64_t)band.plan.first[band.i] + skipped;
-    walk(band, &columns, [&](Scalars& k) GSDD_INLINE {
-      V weight = splat<V>(0.0f);
-      for (int q = 0; q < S; ++q, ++k) {
-        const V threshold = splat<V>(k.threshold()), cap = splat<V>(k.cap());
-        V total;
-        for (int s = 0; s < S; ++s) {
-          V& v = columns.v[s];
-          const V e = if_less_equal(threshold, v, kClip ? smaller(v, cap) : v);
-          total = s == 0 ? e : total + e;
-          v = v * columns.factor[s];
-        }
-        weight = fma(total, splat<V>(k.gain()), weight);
-      }
-      float* p = start;
-      for (int c = 0; c < C; ++c, p += size) store(p, fma(weight, splat<V>(tint[c]), load<V>(p)));
-      start += stride;
-    });
-  });
+  for_each_block(
+      b, raster,
+      [&](const Band& band, int64_t row, int skipped, auto lanes, auto clip) GSDD_INLINE {
+        using V = decltype(lanes);
+        constexpr bool kClip = decltype(clip)::value;
+        Columns<S, V> columns(b, band, (float)skipped);
+        float* start = pixels + planes.row(row) + (int64_t)band.plan.first[band.i] + skipped;
+        walk(band, &columns, [&](Scalars& k) GSDD_INLINE {
+          V weight = splat<V>(0.0f);
+          for (int q = 0; q < S; ++q, ++k) {
+            const V threshold = splat<V>(k.threshold()), cap = splat<V>(k.cap());
+            V total;
+            for (int s = 0; s < S; ++s) {
+              V& v = columns.v[s];
+              const V e = if_less_equal(threshold, v, kClip ? smaller(v, cap) : v);
+              total = s == 0 ? e : total + e;
+              v = v * columns.factor[s];
+            }
+            weight = fma(total, splat<V>(k.gain()), weight);
+          }
+          float* p = start;
+          for (int c = 0; c < C; ++c, p += size)
+            store(p, fma(weight, splat<V>(tint[c]), load<V>(p)));
+          start += stride;
+        });
+      });
 }
 
 inline void add(Narrow* total, Narrow part) { *total = *total + part; }
@@ -294,66 +298,68 @@ Moments gather_bands(const Bands<S>& b, const float* color, const Raster& raster
   const int64_t stride = planes.stride, size = planes.size;
   Narrow moment[6] = {}, moment_color[C] = {};  // of h times 1, X, Y, X^2, X Y, Y^2
 
-  for_each_block(b, raster, [&](const Band& band, int64_t row, int skipped, auto lanes,
-                                auto clip) GSDD_INLINE {
-    using V = decltype(lanes);
-    constexpr bool kClip = decltype(clip)::value;
-    Columns<S, V> columns(b, band, (float)skipped);
-    const float* start = d_pixels + planes.row(row) + (int64_t)band.plan.first[band.i] + skipped;
-    // Sums over the rows, of both sample columns and of the second alone; then sums of the partial
-    // sums, which is how moments in k come without a multiplication.
-    const V none = splat<V>(0.0f);
-    V all = none, all_1 = none, all_2 = none, second = none, second_1 = none, sum_color[C];
-    for (int c = 0; c < C; ++c) sum_color[c] = none;
-    walk(band, &columns, [&](Scalars& k) GSDD_INLINE {
-      V d_color[C], g, weight = none;
-      for (int c = 0; c < C; ++c) {
-        d_color[c] = load<V>(start + c * size);
-        g = c == 0 ? d_color[c] * splat<V>(color[c]) : fma(d_color[c], splat<V>(color[c]), g);
-      }
-      for (int q = 0; q < S; ++q, ++k) {
-        const V threshold = splat<V>(k.threshold()), cap = splat<V>(k.cap());
-        V e[S], total, clipped;
-        for (int s = 0; s < S; ++s) {
-          V& v = columns.v[s];
-          e[s] = if_less_equal(threshold, v, v);
-          if (kClip) {
-            clipped = s == 0 ? smaller(e[s], cap) : clipped + smaller(e[s], cap);
-            e[s] = if_less_equal(v, cap, e[s]);
+  for_each_block(
+      b, raster,
+      [&](const Band& band, int64_t row, int skipped, auto lanes, auto clip) GSDD_INLINE {
+        using V = decltype(lanes);
+        constexpr bool kClip = decltype(clip)::value;
+        Columns<S, V> columns(b, band, (float)skipped);
+        const float* start =
+            d_pixels + planes.row(row) + (int64_t)band.plan.first[band.i] + skipped;
+        // Sums over the rows, of both sample columns and of the second alone; then sums of the
+        // partial sums, which is how moments in k come without a multiplication.
+        const V none = splat<V>(0.0f);
+        V all = none, all_1 = none, all_2 = none, second = none, second_1 = none, sum_color[C];
+        for (int c = 0; c < C; ++c) sum_color[c] = none;
+        walk(band, &columns, [&](Scalars& k) GSDD_INLINE {
+          V d_color[C], g, weight = none;
+          for (int c = 0; c < C; ++c) {
+            d_color[c] = load<V>(start + c * size);
+            g = c == 0 ? d_color[c] * splat<V>(color[c]) : fma(d_color[c], splat<V>(color[c]), g);
           }
-          total = s == 0 ? e[s] : total + e[s];
-          v = v * columns.factor[s];
-        }
-        const V gain = splat<V>(k.gain()), g_gain = g * gain;
-        weight = fma(kClip ? clipped : total, gain, weight);
-        all = all + total * g_gain;
-        all_1 = all_1 + all;
-        all_2 = all_2 + all_1;
-        if (S == 2) {
-          second = second + e[S - 1] * g_gain;
-          second_1 = second_1 + second;
-        }
-      }
-      for (int c = 0; c < C; ++c) sum_color[c] = fma(weight, d_color[c], sum_color[c]);
-      start += stride;
-    });
-    // A row counts as often in all_1 as it is rows from `end`, and the triangular number of that in
-    // all_2.
-    const V step = splat<V>(d), end = splat<V>(band.plan.y[band.i] + (float)band.end);
-    const V all_y = end * all - step * all_1, second_y = end * second - step * second_1;
-    const V rest = all_2 + all_2 - all_1;  // of squares
-    const V all_yy = end * (all_y - step * all_1) + step * step * rest;
-    // Each lane is a column, with an X of its own.
-    const V x = (lane_numbers<V>() + splat<V>((float)skipped)) + splat<V>(band.plan.x[band.i]);
-    const V all_x = fma(second, step, x * all), second_x = fma(second, step, x * second);
-    add(&moment[0], all);
-    add(&moment[1], all_x);
-    add(&moment[2], all_y);
-    add(&moment[3], fma(second_x, step, x * all_x));
-    add(&moment[4], fma(second_y, step, x * all_y));
-    add(&moment[5], all_yy);
-    for (int c = 0; c < C; ++c) add(&moment_color[c], sum_color[c]);
-  });
+          for (int q = 0; q < S; ++q, ++k) {
+            const V threshold = splat<V>(k.threshold()), cap = splat<V>(k.cap());
+            V e[S], total, clipped;
+            for (int s = 0; s < S; ++s) {
+              V& v = columns.v[s];
+              e[s] = if_less_equal(threshold, v, v);
+              if (kClip) {
+                clipped = s == 0 ? smaller(e[s], cap) : clipped + smaller(e[s], cap);
+                e[s] = if_less_equal(v, cap, e[s]);
+              }
+              total = s == 0 ? e[s] : total + e[s];
+              v = v * columns.factor[s];
+            }
+            const V gain = splat<V>(k.gain()), g_gain = g * gain;
+            weight = fma(kClip ? clipped : total, gain, weight);
+            all = all + total * g_gain;
+            all_1 = all_1 + all;
+            all_2 = all_2 + all_1;
+            if (S == 2) {
+              second = second + e[S - 1] * g_gain;
+              second_1 = second_1 + second;
+            }
+          }
+          for (int c = 0; c < C; ++c) sum_color[c] = fma(weight, d_color[c], sum_color[c]);
+          start += stride;
+        });
+        // A row counts as often in all_1 as it is rows from `end`, and the triangular number of
+        // that in all_2.
+        const V step = splat<V>(d), end = splat<V>(band.plan.y[band.i] + (float)band.end);
+        const V all_y = end * all - step * all_1, second_y = end * second - step * second_1;
+        const V rest = all_2 + all_2 - all_1;  // of squares
+        const V all_yy = end * (all_y - step * all_1) + step * step * rest;
+        // Each lane is a column, with an X of its own.
+        const V x = (lane_numbers<V>() + splat<V>((float)skipped)) + splat<V>(band.plan.x[band.i]);
+        const V all_x = fma(second, step, x * all), second_x = fma(second, step, x * second);
+        add(&moment[0], all);
+        add(&moment[1], all_x);
+        add(&moment[2], all_y);
+        add(&moment[3], fma(second_x, step, x * all_x));
+        add(&moment[4], fma(second_y, step, x * all_y));
+        add(&moment[5], all_yy);
+        for (int c = 0; c < C; ++c) add(&moment_color[c], sum_color[c]);
+      });
 
   double total[6];
   for (int i = 0; i < 6; ++i) total[i] = sum(moment[i]);

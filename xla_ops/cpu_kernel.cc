@@ -12,8 +12,7 @@ namespace gsdd {
 namespace {
 
 template <int S, int C>
-void forward(const Image& image, const Raster& raster, Range rows, float* pixels,
-             float* scratch) {
+void forward(const Image& image, const Raster& raster, Range rows, float* pixels, float* scratch) {
   const Planes planes(raster, rows);
   std::memset(scratch, 0, sizeof(float) * planes.size * C);
   bool valid = true;
@@ -47,7 +46,8 @@ void backward(const Image& image, const Raster& raster, const float* d_pixels,
     }
     const Moments m =
         Bands<S>::suits(g, raster)
-            ? gather_bands<S, C>({g, *in.opacity, raster, planes}, in.color, raster, planes, scratch)
+            ? gather_bands<S, C>({g, *in.opacity, raster, planes}, in.color, raster, planes,
+                                 scratch)
             : gather_rows<C>({g, *in.opacity, raster, planes}, in.color, raster, planes, scratch);
     pull_back(in, g, m, C, raster, out);
   }
@@ -84,8 +84,7 @@ void dispatch_forward(const Image& image, const Raster& raster, Range rows, floa
 
 void dispatch_backward(const Image& image, const Raster& raster, const float* d_pixels,
                        const Gradient& gradient, float* scratch) {
-  if (raster.samples == 2)
-    return backward_channels<2>(image, raster, d_pixels, gradient, scratch);
+  if (raster.samples == 2) return backward_channels<2>(image, raster, d_pixels, gradient, scratch);
   backward_channels<1>(image, raster, d_pixels, gradient, scratch);
 }
 

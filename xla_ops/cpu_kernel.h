@@ -9,7 +9,7 @@
 
 namespace gsdd {
 
-struct Image {  // one image's arrays, dense and row-major
+struct Image {             // one image's arrays, dense and row-major
   const float* means;      // [N, 2]
   const float* cholesky;   // [N, 3]
   const float* colors;     // [N, C]

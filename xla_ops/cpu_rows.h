@@ -33,8 +33,7 @@ struct Rows {
         step((float)scale),
         subsample((float)(scale / raster.samples)),
         cut((float)(gaussian.cut * kLog2E)),
-        rows(planes.clip(
-            pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height))) {}
+        rows(planes.clip(pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height))) {}
 
   // Fills sample_rows with those of pixel row i that the support reaches, their offsets relative to
   // the first pixel of the returned range; the range is empty if there is none.
@@ -83,21 +82,23 @@ void paint_rows(const Rows& rows, const float* color, const Raster& raster, cons
                 float* pixels) {
   const bool clip = rows.opacity > 1.0f;
   const Narrow cut = splat<Narrow>(rows.cut), alpha = splat<Narrow>(rows.opacity);
-  const Narrow one = splat<Narrow>(1.0f), zero = splat<Narrow>(0.0f), step = splat<Narrow>(rows.step);
-  for_each_block(rows, raster, [&](int64_t i, int64_t j, Narrow lane, const SampleRow* r, int count) {
-    Narrow weight = zero;
-    for (; count > 0; --count, ++r) {
-      for (int s = 0; s < rows.samples; ++s) {
-        const Narrow t = fma(lane, step, splat<Narrow>(r->offset + s * rows.subsample));
-        const Narrow q = fma(t, t, splat<Narrow>(r->constant));
-        const Narrow w = alpha * exp2(zero - q);
-        weight = weight + if_less_equal(q, cut, clip ? smaller(w, one) : w);
-      }
-    }
-    float* p = pixels + planes.row(i) + j;
-    for (int c = 0; c < C; ++c, p += planes.size)
-      store(p, fma(weight, splat<Narrow>(color[c]), load<Narrow>(p)));
-  });
+  const Narrow one = splat<Narrow>(1.0f), zero = splat<Narrow>(0.0f),
+               step = splat<Narrow>(rows.step);
+  for_each_block(
+      rows, raster, [&](int64_t i, int64_t j, Narrow lane, const SampleRow* r, int count) {
+        Narrow weight = zero;
+        for (; count > 0; --count, ++r) {
+          for (int s = 0; s < rows.samples; ++s) {
+            const Narrow t = fma(lane, step, splat<Narrow>(r->offset + s * rows.subsample));
+            const Narrow q = fma(t, t, splat<Narrow>(r->constant));
+            const Narrow w = alpha * exp2(zero - q);
+            weight = weight + if_less_equal(q, cut, clip ? smaller(w, one) : w);
+          }
+        }
+        float* p = pixels + planes.row(i) + j;
+        for (int c = 0; c < C; ++c, p += planes.size)
+          store(p, fma(weight, splat<Narrow>(color[c]), load<Narrow>(p)));
+      });
 }
 
 template <int C>
@@ -105,42 +106,44 @@ Moments gather_rows(const Rows& rows, const float* color, const Raster& raster,
                     const Planes& planes, const float* d_pixels) {
   const bool clip = rows.opacity > 1.0f;
   const Narrow cut = splat<Narrow>(rows.cut), alpha = splat<Narrow>(rows.opacity);
-  const Narrow one = splat<Narrow>(1.0f), zero = splat<Narrow>(0.0f), step = splat<Narrow>(rows.step);
+  const Narrow one = splat<Narrow>(1.0f), zero = splat<Narrow>(0.0f),
+               step = splat<Narrow>(rows.step);
   Narrow m = zero, m_t = zero, m_y = zero, m_tt = zero, m_ty = zero, m_yy = zero, m_color[C];
   for (int c = 0; c < C; ++c) m_color[c] = zero;
-  for_each_block(rows, raster, [&](int64_t i, int64_t j, Narrow lane, const SampleRow* r, int count) {
-    const float* p = d_pixels + planes.row(i) + j;
-    Narrow d_color[C], g = zero, weight = zero;
-    for (int c = 0; c < C; ++c) {
-      d_color[c] = load<Narrow>(p + c * planes.size);
-      g = fma(d_color[c], splat<Narrow>(color[c]), g);
-    }
-    for (; count > 0; --count, ++r) {
-      Narrow h = zero, h_t = zero, h_tt = zero;
-      for (int s = 0; s < rows.samples; ++s) {
-        const Narrow t = fma(lane, step, splat<Narrow>(r->offset + s * rows.subsample));
-        const Narrow q = fma(t, t, splat<Narrow>(r->constant));
-        Narrow e = if_less_equal(q, cut, exp2(zero - q));
-        if (clip) {
-          weight = weight + smaller(alpha * e, one);
-          e = if_less_equal(alpha * e, one, e);
+  for_each_block(
+      rows, raster, [&](int64_t i, int64_t j, Narrow lane, const SampleRow* r, int count) {
+        const float* p = d_pixels + planes.row(i) + j;
+        Narrow d_color[C], g = zero, weight = zero;
+        for (int c = 0; c < C; ++c) {
+          d_color[c] = load<Narrow>(p + c * planes.size);
+          g = fma(d_color[c], splat<Narrow>(color[c]), g);
         }
-        const Narrow et = e * t;
-        h = h + e;
-        h_t = h_t + et;
-        h_tt = fma(et, t, h_tt);
-      }
-      if (!clip) weight = weight + h;
-      const Narrow dy = splat<Narrow>(r->dy), p_0 = g * h, p_t = g * h_t, p_y = p_0 * dy;
-      m = m + p_0;
-      m_t = m_t + p_t;
-      m_y = m_y + p_y;
-      m_tt = fma(g, h_tt, m_tt);
-      m_ty = fma(p_t, dy, m_ty);
-      m_yy = fma(p_y, dy, m_yy);
-    }
-    for (int c = 0; c < C; ++c) m_color[c] = fma(weight, d_color[c], m_color[c]);
-  });
+        for (; count > 0; --count, ++r) {
+          Narrow h = zero, h_t = zero, h_tt = zero;
+          for (int s = 0; s < rows.samples; ++s) {
+            const Narrow t = fma(lane, step, splat<Narrow>(r->offset + s * rows.subsample));
+            const Narrow q = fma(t, t, splat<Narrow>(r->constant));
+            Narrow e = if_less_equal(q, cut, exp2(zero - q));
+            if (clip) {
+              weight = weight + smaller(alpha * e, one);
+              e = if_less_equal(alpha * e, one, e);
+            }
+            const Narrow et = e * t;
+            h = h + e;
+            h_t = h_t + et;
+            h_tt = fma(et, t, h_tt);
+          }
+          if (!clip) weight = weight + h;
+          const Narrow dy = splat<Narrow>(r->dy), p_0 = g * h, p_t = g * h_t, p_y = p_0 * dy;
+          m = m + p_0;
+          m_t = m_t + p_t;
+          m_y = m_y + p_y;
+          m_tt = fma(g, h_tt, m_tt);
+          m_ty = fma(p_t, dy, m_ty);
+          m_yy = fma(p_y, dy, m_yy);
+        }
+        for (int c = 0; c < C; ++c) m_color[c] = fma(weight, d_color[c], m_color[c]);
+      });
   const double unit = 1.0 / rows.scale, a = rows.opacity;
   Moments moments;
   moments.e = sum(m);

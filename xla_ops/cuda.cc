@@ -13,10 +13,14 @@ ffi::Error status(cudaError_t error) {
 
 Batch batch(const Call& call, const Offsets* offsets, const Floats& means, const Floats& cholesky,
             const Floats& colors, const Floats& opacities) {
-  return {means.typed_data(),     cholesky.typed_data(),
-          colors.typed_data(),    opacities.typed_data(),
-          offsets ? offsets->typed_data() : nullptr, call.batch,
-          call.count,             call.raster};
+  return {means.typed_data(),
+          cholesky.typed_data(),
+          colors.typed_data(),
+          opacities.typed_data(),
+          offsets ? offsets->typed_data() : nullptr,
+          call.batch,
+          call.count,
+          call.raster};
 }
 
 ffi::Error run_forward(cudaStream_t stream, const Offsets* offsets, const Floats& means,

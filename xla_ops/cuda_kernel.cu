@@ -119,9 +119,8 @@ __global__ void __launch_bounds__(kTile* kTile, 2)
         const Staged<C>& g = staged[n];
         if (j < g.left || j > g.right || i < g.top || i > g.bottom) continue;
         float weight = 0.0f;
-        for_samples<C>(g, i, j, raster.samples, [&](float, float, float e) {
-          weight += fminf(g.opacity * e, 1.0f);
-        });
+        for_samples<C>(g, i, j, raster.samples,
+                       [&](float, float, float e) { weight += fminf(g.opacity * e, 1.0f); });
         for (int c = 0; c < C; ++c) sum[c] = fmaf(weight, g.color[c], sum[c]);
       }
       __syncthreads();
@@ -147,8 +146,8 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
   const int lane = threadIdx.x % kWarp;
   const float share = 1.0f / (raster.samples * raster.samples);
   const int64_t warps = (int64_t)gridDim.x * kWarpsPerBlock;
-  for (int64_t index = (int64_t)blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp;
-       index < total; index += warps) {
+  for (int64_t index = (int64_t)blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp; index < total;
+       index += warps) {
     const Inputs in = inputs(batch, C, index);
     const Outputs out = {gradient.means + 2 * index, gradient.cholesky + 3 * index,
                          gradient.colors + C * index, gradient.opacities + index};
@@ -205,8 +204,9 @@ cudaError_t forward(const Batch& batch, float* images, cudaStream_t stream) {
   const int64_t tiles = tiles_x * ((batch.raster.height + kTile - 1) / kTile);
   const int64_t blocks = tiles * batch.batch;
   if (blocks == 0) return cudaSuccess;
-  forward_kernel<C><<<(unsigned)(blocks < kMaxBlocks ? blocks : kMaxBlocks), dim3(kTile, kTile), 0,
-                      stream>>>(batch, images, tiles_x, tiles);
+  forward_kernel<C>
+      <<<(unsigned)(blocks < kMaxBlocks ? blocks : kMaxBlocks), dim3(kTile, kTile), 0, stream>>>(
+          batch, images, tiles_x, tiles);
   return cudaGetLastError();
 }
 
@@ -215,9 +215,9 @@ cudaError_t backward(const Batch& batch, const float* d_images, const BatchGradi
                      cudaStream_t stream) {
   const int64_t blocks = (batch.total() + kWarpsPerBlock - 1) / kWarpsPerBlock;
   if (blocks == 0) return cudaSuccess;
-  backward_kernel<C><<<(unsigned)(blocks < kMaxBlocks ? blocks : kMaxBlocks),
-                       kWarp * kWarpsPerBlock, 0, stream>>>(batch, batch.total(), d_images,
-                                                         gradient);
+  backward_kernel<C>
+      <<<(unsigned)(blocks < kMaxBlocks ? blocks : kMaxBlocks), kWarp * kWarpsPerBlock, 0,
+         stream>>>(batch, batch.total(), d_images, gradient);
   return cudaGetLastError();
 }
 

@@ -30,13 +30,13 @@ constexpr double kMaxExponent = 125.0;
 
 struct Raster {
   int64_t height, width;
-  int samples;           // sample points per pixel side, S
-  double variance;       // of the pre-filter: 1/12, or 0 without it
-  double min_weight;     // weights below count as exactly 0
+  int samples;        // sample points per pixel side, S
+  double variance;    // of the pre-filter: 1/12, or 0 without it
+  double min_weight;  // weights below count as exactly 0
   double log_min_weight;
 };
 
-struct Inputs {  // pointers to one Gaussian's numbers
+struct Inputs {           // pointers to one Gaussian's numbers
   const float* mean;      // [2] (u, v)
   const float* cholesky;  // [3] (l11, l21, l22) without the one half on the diagonal
   const float* color;     // [C]
@@ -44,13 +44,13 @@ struct Inputs {  // pointers to one Gaussian's numbers
 };
 
 struct Gaussian {
-  double x, y;         // centre, pixels
+  double x, y;                      // centre, pixels
   double var_x, var_y, covariance;  // S
-  double slope;        // how far a row's centre moves in x per unit of y: Sxy / Syy
-  double precision_x;  // 1 / var(x | y) = Syy / det S
-  double precision_y;  // 1 / Syy
-  double cut;          // the support is sigma <= cut = ln(opacity / min_weight)
-  double half_width, half_height;  // of the support
+  double slope;                     // how far a row's centre moves in x per unit of y: Sxy / Syy
+  double precision_x;               // 1 / var(x | y) = Syy / det S
+  double precision_y;               // 1 / Syy
+  double cut;                       // the support is sigma <= cut = ln(opacity / min_weight)
+  double half_width, half_height;   // of the support
 };
 
 enum class Kind { kEmpty, kVisible, kNotFinite };
@@ -59,8 +59,8 @@ GSDD_FN bool finite(double value) { return value - value == 0.0; }
 
 GSDD_FN bool all_finite(const Inputs& in, int channels) {
   // One sum: a NaN or an infinity in any term survives the multiplication by zero.
-  double zero = 0.0 * in.mean[0] + 0.0 * in.mean[1] + 0.0 * in.cholesky[0] +
-                0.0 * in.cholesky[1] + 0.0 * in.cholesky[2] + 0.0 * in.opacity[0];
+  double zero = 0.0 * in.mean[0] + 0.0 * in.mean[1] + 0.0 * in.cholesky[0] + 0.0 * in.cholesky[1] +
+                0.0 * in.cholesky[2] + 0.0 * in.opacity[0];
   for (int c = 0; c < channels; ++c) zero += 0.0 * in.color[c];
   return zero == 0.0;
 }
@@ -77,8 +77,8 @@ GSDD_FN Covariance covariance(const float* cholesky, double variance) {
   s.syy = s.l2 * s.l2 + s.l3 * s.l3 + variance;
   s.sxy = s.l1 * s.l2;
   // Expanded: the difference of products cancels when the Gaussian is long and thin.
-  s.det = s.l1 * s.l1 * s.l3 * s.l3 +
-          variance * (s.l1 * s.l1 + s.l2 * s.l2 + s.l3 * s.l3 + variance);
+  s.det =
+      s.l1 * s.l1 * s.l3 * s.l3 + variance * (s.l1 * s.l1 + s.l2 * s.l2 + s.l3 * s.l3 + variance);
   return s;
 }
 
@@ -121,8 +121,8 @@ GSDD_FN Range pixel_range(double low, double high, int64_t size) {
 // G = dL/dcolour of the sample, g = G . color, h = opacity * e * g (0 where the weight is clipped),
 // dx = px - x - slope * dy:
 struct Moments {
-  double e;                   // sum of e g, unclipped samples
-  double x, y, xx, xy, yy;    // sums of h dx, h dy, h dx^2, h dx dy, h dy^2
+  double e;                    // sum of e g, unclipped samples
+  double x, y, xx, xy, yy;     // sums of h dx, h dy, h dx^2, h dx dy, h dy^2
   double color[kMaxChannels];  // sums of w G
 };
 
@@ -147,8 +147,8 @@ GSDD_FN void pull_back(const Inputs& in, const Gaussian& g, const Moments& m, in
   const double d_precision_x = -0.5 * m.xx, d_precision_y = -0.5 * m.yy;
   const double d_slope = g.precision_x * m.xy;
   const double d_det = -g.precision_x / s.det * d_precision_x;
-  const double d_syy = d_precision_x / s.det -
-                       g.precision_y * (g.precision_y * d_precision_y + g.slope * d_slope);
+  const double d_syy =
+      d_precision_x / s.det - g.precision_y * (g.precision_y * d_precision_y + g.slope * d_slope);
   const double d_sxy = g.precision_y * d_slope;
   const double f = raster.variance;
   out.mean[0] = (float)(0.5 * raster.width * g.precision_x * m.x);

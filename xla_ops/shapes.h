@@ -32,9 +32,10 @@ inline ffi::Error invalid(const char* what) {
 
 // The Python side has checked all this with better messages; here it keeps memory safe. A ragged
 // call has [N, ...] arrays and its images' offsets.
-inline ffi::Error check(const Offsets* offsets, const Floats& means, const Floats& cholesky, const Floats& colors,
-                        const Floats& opacities, ffi::Span<const int64_t> image_dims,
-                        int64_t samples_per_side, bool prefilter, double min_weight, Call* call) {
+inline ffi::Error check(const Offsets* offsets, const Floats& means, const Floats& cholesky,
+                        const Floats& colors, const Floats& opacities,
+                        ffi::Span<const int64_t> image_dims, int64_t samples_per_side,
+                        bool prefilter, double min_weight, Call* call) {
   const auto m = means.dimensions(), l = cholesky.dimensions(), c = colors.dimensions(),
              o = opacities.dimensions();
   if (m.size() < 2 || m.back() != 2) return invalid("means must be [..., N, 2]");
@@ -74,17 +75,17 @@ inline ffi::Error check(const Offsets* offsets, const Floats& means, const Float
 
 // The signatures of the calls, appended to a binding that holds the platform's contexts; those of
 // ragged batches take the offsets first.
-#define GSDD_ATTRIBUTES          \
+#define GSDD_ATTRIBUTES \
   .Attr<int64_t>("samples_per_side").Attr<bool>("prefilter").Attr<double>("min_weight")
 #define GSDD_FOUR(Kind) .Kind<Floats>().Kind<Floats>().Kind<Floats>().Kind<Floats>()
 #define GSDD_FORWARD_SIGNATURE(binding) (binding) GSDD_FOUR(Arg).Ret<Floats>() GSDD_ATTRIBUTES
 #define GSDD_BACKWARD_SIGNATURE(binding) \
   (binding) GSDD_FOUR(Arg).Arg<Floats>() GSDD_FOUR(Ret) GSDD_ATTRIBUTES
 
-inline ffi::Error check_gradients(const Floats& means, const Floats& cholesky,
-                                  const Floats& colors, const Floats& opacities,
-                                  const Floats& d_means, const Floats& d_cholesky,
-                                  const Floats& d_colors, const Floats& d_opacities) {
+inline ffi::Error check_gradients(const Floats& means, const Floats& cholesky, const Floats& colors,
+                                  const Floats& opacities, const Floats& d_means,
+                                  const Floats& d_cholesky, const Floats& d_colors,
+                                  const Floats& d_opacities) {
   if (d_means.element_count() == means.element_count() &&
       d_cholesky.element_count() == cholesky.element_count() &&
       d_colors.element_count() == colors.element_count() &&

@@ -1,9 +1,9 @@
-// Vectors of 8 and 16 floats, made of the compiler's own vector types: AVX-512, AVX2, or the 16-byte
-// registers that any machine has, as the including file is compiled for.
+// Vectors of 8 and 16 floats, made of the compiler's own vector types: AVX-512, AVX2, or the
+// 16-byte registers that any machine has, as the including file is compiled for.
 //
-// A vector wider than a register is a pair of halves, and lanes are only ever summed eight at a time
-// in one fixed order, so the width of the registers changes no bit. Internal linkage: one binary
-// holds several of these.
+// A vector wider than a register is a pair of halves, and lanes are only ever summed eight at a
+// time in one fixed order, so the width of the registers changes no bit. Internal linkage: one
+// binary holds several of these.
 #pragma once
 
 #include <cmath>
