@@ -11,17 +11,17 @@ TURN = 0.05  # seconds: long enough that each finds its own data in the caches, 
 
 
 def take_turns(*functions: Callable, rounds: int = 5, seconds: float = 5.0) -> list[float]:
-    """Seconds a call of each function: the median over rounds of turns of at least `TURN`.
+    """Seconds a call of each function: the median of all its calls, made in turns of `TURN`.
 
     Every function must wait for what it computes, and have been called before.
     """
     times = [[] for _ in functions]
-    start = time.perf_counter()
-    while len(times[0]) < rounds or time.perf_counter() - start < seconds:
+    start, turns = time.perf_counter(), 0
+    while turns < rounds or time.perf_counter() - start < seconds:
+        turns += 1
         for function, mine in zip(functions, times, strict=True):
-            calls, before, passed = 0, time.perf_counter(), 0.0
-            while passed < TURN:
+            end = time.perf_counter() + TURN
+            while (before := time.perf_counter()) < end:
                 function()
-                calls, passed = calls + 1, time.perf_counter() - before
-            mine.append(passed / calls)
+                mine.append(time.perf_counter() - before)
     return [float(np.median(mine)) for mine in times]

@@ -1,4 +1,5 @@
-// One image: its Gaussians one after the other, each by the fast or the exact path.
+// One image: its Gaussians prepared in groups, then one after the other by the fast or the exact
+// path.
 #include "cpu_kernel.h"
 
 #include "cpu_bands.h"
@@ -14,18 +15,22 @@ namespace {
 template <int S, int C>
 void forward(const Image& image, const Raster& raster, Range rows, float* pixels, float* scratch) {
   const Planes planes(raster, rows);
+  const Table<S> table(scratch + planes.size * C, raster.height);
   std::memset(scratch, 0, sizeof(float) * planes.size * C);
   bool valid = true;
-  for (int64_t n = 0; n < image.count && valid; ++n) {
-    const Inputs in = image.inputs(n);
-    Gaussian g;
-    const Kind kind = prepare(in, C, raster, &g);
-    valid = kind != Kind::kNotFinite;
-    if (kind != Kind::kVisible) continue;
-    if (Bands<S>::suits(g, raster))
-      paint_bands<S, C>({g, *in.opacity, raster, planes}, in.color, raster, planes, scratch);
-    else
-      paint_rows<C>({g, *in.opacity, raster, planes}, in.color, raster, planes, scratch);
+  for (int64_t first = 0; first < image.count && valid; first += kGroup) {
+    const Group group(image, first, raster);
+    for (int i = 0; i < group.count; ++i) {
+      const Inputs in = image.inputs(first + i);
+      if (group.path[i] == Path::kBands) {
+        paint_bands<S, C>(group, i, in.color, table, raster, planes, scratch);
+      } else if (group.path[i] == Path::kRows) {
+        Gaussian g{};
+        prepare(in, C, raster, &g);
+        paint_rows<C>({g, *in.opacity, raster, planes}, in.color, raster, planes, scratch);
+      }
+      valid = valid && group.path[i] != Path::kNotFinite;
+    }
   }
   planes.interleave<C>(scratch, valid ? 1.0f / (raster.samples * raster.samples) : NAN, pixels);
 }
@@ -34,22 +39,23 @@ template <int S, int C>
 void backward(const Image& image, const Raster& raster, const float* d_pixels,
               const Gradient& gradient, float* scratch) {
   const Planes planes(raster, {0, raster.height - 1});
+  const Table<S> table(scratch + planes.size * C, raster.height);
   planes.deinterleave<C>(d_pixels, 1.0f / (raster.samples * raster.samples), scratch);
-  for (int64_t n = 0; n < image.count; ++n) {
-    const Inputs in = image.inputs(n);
-    const Outputs out = gradient.outputs(n);
-    Gaussian g;
-    const Kind kind = prepare(in, C, raster, &g);
-    if (kind != Kind::kVisible) {
-      write_constant(out, C, kind == Kind::kNotFinite ? NAN : 0.0f);
-      continue;
+  for (int64_t first = 0; first < image.count; first += kGroup) {
+    const Group group(image, first, raster);
+    Group::Sums sums{};
+    for (int i = 0; i < group.count; ++i) {
+      const Inputs in = image.inputs(first + i);
+      if (group.path[i] == Path::kBands) {
+        sums.set(i, gather_bands<S, C>(group, i, in.color, table, raster, planes, scratch), C);
+      } else if (group.path[i] == Path::kRows) {
+        Gaussian g{};
+        prepare(in, C, raster, &g);
+        const Rows gaussian_rows(g, *in.opacity, raster, planes);
+        sums.set(i, gather_rows<C>(gaussian_rows, in.color, raster, planes, scratch), C);
+      }
     }
-    const Moments m =
-        Bands<S>::suits(g, raster)
-            ? gather_bands<S, C>({g, *in.opacity, raster, planes}, in.color, raster, planes,
-                                 scratch)
-            : gather_rows<C>({g, *in.opacity, raster, planes}, in.color, raster, planes, scratch);
-    pull_back(in, g, m, C, raster, out);
+    group.pull_back(sums, raster, gradient, first);
   }
 }
 
@@ -75,7 +81,7 @@ void backward_channels(const Image& image, const Raster& raster, const float* d_
   }
 }
 
-// Bands<1> suits no Gaussian where there are more than 2 samples a side.
+// Where there are more than 2 samples a side, no Gaussian takes the fast path.
 void dispatch_forward(const Image& image, const Raster& raster, Range rows, float* pixels,
                       float* scratch) {
   if (raster.samples == 2) return forward_channels<2>(image, raster, rows, pixels, scratch);
@@ -89,7 +95,7 @@ void dispatch_backward(const Image& image, const Raster& raster, const float* d_
 }
 
 size_t scratch_size(const Raster& raster, int64_t rows, int channels) {
-  return (size_t)Planes(raster, {0, rows - 1}).size * channels;
+  return (size_t)Planes(raster, {0, rows - 1}).size * channels + Table<2>::size(raster.height);
 }
 
 }  // namespace

@@ -194,7 +194,15 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
     m.xy = a * unit * warp_sum(m_ty);
     m.yy = a * warp_sum(m_yy);
     for (int c = 0; c < C; ++c) m.color[c] = warp_sum(m_color[c]);
-    if (lane == 0) pull_back(in, g, m, C, raster, out);
+    if (lane == 0) {
+      const Covariance s =
+          covariance(in.cholesky[0], in.cholesky[1], in.cholesky[2], raster.variance);
+      const ParameterGradient d = pull_back(g, s, m, raster);
+      for (int k = 0; k < 2; ++k) out.mean[k] = (float)d.mean[k];
+      for (int k = 0; k < 3; ++k) out.cholesky[k] = (float)d.cholesky[k];
+      for (int c = 0; c < C; ++c) out.color[c] = (float)m.color[c];
+      *out.opacity = (float)m.e;
+    }
   }
 }
 

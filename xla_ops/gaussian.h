@@ -12,6 +12,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #ifdef __CUDACC__
 #define GSDD_FN __host__ __device__ static inline
@@ -55,25 +56,29 @@ struct Gaussian {
 
 enum class Kind { kEmpty, kVisible, kNotFinite };
 
-GSDD_FN bool finite(double value) { return value - value == 0.0; }
+// By its bits: what compilers may assume of arithmetic on a NaN depends on their flags.
+GSDD_FN bool is_finite(float value) {
+  int32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits & 0x7fffffff) < 0x7f800000;
+}
 
 GSDD_FN bool all_finite(const Inputs& in, int channels) {
-  // One sum: a NaN or an infinity in any term survives the multiplication by zero.
-  double zero = 0.0 * in.mean[0] + 0.0 * in.mean[1] + 0.0 * in.cholesky[0] + 0.0 * in.cholesky[1] +
-                0.0 * in.cholesky[2] + 0.0 * in.opacity[0];
-  for (int c = 0; c < channels; ++c) zero += 0.0 * in.color[c];
-  return zero == 0.0;
+  bool finite = is_finite(in.mean[0]) & is_finite(in.mean[1]) & is_finite(in.cholesky[0]) &
+                is_finite(in.cholesky[1]) & is_finite(in.cholesky[2]) & is_finite(*in.opacity);
+  for (int c = 0; c < channels; ++c) finite = finite & is_finite(in.color[c]);
+  return finite;
 }
 
 struct Covariance {
   double l1, l2, l3, syy, sxy, det;
 };
 
-GSDD_FN Covariance covariance(const float* cholesky, double variance) {
+GSDD_FN Covariance covariance(double l11, double l21, double l22, double variance) {
   Covariance s;
-  s.l1 = cholesky[0] + 0.5;
-  s.l2 = cholesky[1];
-  s.l3 = cholesky[2] + 0.5;
+  s.l1 = l11 + 0.5;
+  s.l2 = l21;
+  s.l3 = l22 + 0.5;
   s.syy = s.l2 * s.l2 + s.l3 * s.l3 + variance;
   s.sxy = s.l1 * s.l2;
   // Expanded: the difference of products cancels when the Gaussian is long and thin.
@@ -82,25 +87,36 @@ GSDD_FN Covariance covariance(const float* cholesky, double variance) {
   return s;
 }
 
+// (u, v) is the mean; cut = ln(opacity / min_weight).
+GSDD_FN Gaussian describe(double u, double v, const Covariance& s, double cut,
+                          const Raster& raster) {
+  Gaussian g;
+  g.x = 0.5 * raster.width * (u + 1.0);
+  g.y = 0.5 * raster.height * (v + 1.0);
+  g.var_x = s.l1 * s.l1 + raster.variance;
+  g.var_y = s.syy;
+  g.covariance = s.sxy;
+  g.precision_x = s.syy / s.det;
+  g.precision_y = 1.0 / s.syy;
+  g.slope = s.sxy * g.precision_y;
+  const double underflow = kMaxExponent / kLog2E;
+  g.cut = cut < underflow ? cut : underflow;
+  g.half_width = sqrt(2.0 * g.cut * g.var_x);
+  g.half_height = sqrt(2.0 * g.cut * g.var_y);
+  return g;
+}
+
+GSDD_FN bool visible(double opacity, const Covariance& s, const Raster& raster) {
+  // A degenerate Gaussian without pre-filter covers no area.
+  return opacity >= raster.min_weight && opacity >= 0.0 && s.det > 0.0;
+}
+
 GSDD_FN Kind prepare(const Inputs& in, int channels, const Raster& raster, Gaussian* g) {
   if (!all_finite(in, channels)) return Kind::kNotFinite;
   const double opacity = *in.opacity;
-  const Covariance s = covariance(in.cholesky, raster.variance);
-  // A degenerate Gaussian without pre-filter covers no area.
-  if (opacity < raster.min_weight || opacity < 0.0 || !(s.det > 0.0)) return Kind::kEmpty;
-  g->x = 0.5 * raster.width * (in.mean[0] + 1.0);
-  g->y = 0.5 * raster.height * (in.mean[1] + 1.0);
-  g->var_x = s.l1 * s.l1 + raster.variance;
-  g->var_y = s.syy;
-  g->covariance = s.sxy;
-  g->precision_x = s.syy / s.det;
-  g->precision_y = 1.0 / s.syy;
-  g->slope = s.sxy * g->precision_y;
-  g->cut = log(opacity) - raster.log_min_weight;
-  const double underflow = kMaxExponent / kLog2E;
-  if (!(g->cut < underflow)) g->cut = underflow;
-  g->half_width = sqrt(2.0 * g->cut * g->var_x);
-  g->half_height = sqrt(2.0 * g->cut * g->var_y);
+  const Covariance s = covariance(in.cholesky[0], in.cholesky[1], in.cholesky[2], raster.variance);
+  if (!visible(opacity, s, raster)) return Kind::kEmpty;
+  *g = describe(in.mean[0], in.mean[1], s, log(opacity) - raster.log_min_weight, raster);
   return Kind::kVisible;
 }
 
@@ -140,10 +156,13 @@ GSDD_FN void write_constant(const Outputs& out, int channels, float value) {
   *out.opacity = value;
 }
 
+struct ParameterGradient {
+  double mean[2], cholesky[3];
+};
+
 // Chain rule from the moments back to the raw parameters.
-GSDD_FN void pull_back(const Inputs& in, const Gaussian& g, const Moments& m, int channels,
-                       const Raster& raster, const Outputs& out) {
-  const Covariance s = covariance(in.cholesky, raster.variance);
+GSDD_FN ParameterGradient pull_back(const Gaussian& g, const Covariance& s, const Moments& m,
+                                    const Raster& raster) {
   const double d_precision_x = -0.5 * m.xx, d_precision_y = -0.5 * m.yy;
   const double d_slope = g.precision_x * m.xy;
   const double d_det = -g.precision_x / s.det * d_precision_x;
@@ -151,14 +170,11 @@ GSDD_FN void pull_back(const Inputs& in, const Gaussian& g, const Moments& m, in
       d_precision_x / s.det - g.precision_y * (g.precision_y * d_precision_y + g.slope * d_slope);
   const double d_sxy = g.precision_y * d_slope;
   const double f = raster.variance;
-  out.mean[0] = (float)(0.5 * raster.width * g.precision_x * m.x);
-  out.mean[1] =
-      (float)(0.5 * raster.height * (g.precision_y * m.y - g.precision_x * g.slope * m.x));
-  out.cholesky[0] = (float)(d_det * 2.0 * s.l1 * (s.l3 * s.l3 + f) + d_sxy * s.l2);
-  out.cholesky[1] = (float)(2.0 * s.l2 * (d_det * f + d_syy) + d_sxy * s.l1);
-  out.cholesky[2] = (float)(2.0 * s.l3 * (d_det * (s.l1 * s.l1 + f) + d_syy));
-  for (int c = 0; c < channels; ++c) out.color[c] = (float)m.color[c];
-  *out.opacity = (float)m.e;
+  return {{0.5 * raster.width * g.precision_x * m.x,
+           0.5 * raster.height * (g.precision_y * m.y - g.precision_x * g.slope * m.x)},
+          {d_det * 2.0 * s.l1 * (s.l3 * s.l3 + f) + d_sxy * s.l2,
+           2.0 * s.l2 * (d_det * f + d_syy) + d_sxy * s.l1,
+           2.0 * s.l3 * (d_det * (s.l1 * s.l1 + f) + d_syy)}};
 }
 
 }  // namespace gsdd

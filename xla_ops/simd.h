@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace {
 
@@ -67,9 +68,6 @@ GSDD_VEC inline V fma(Vec<L, kFits> a, V b, V c) {  // fused where the target ca
 GSDD_VEC inline V smaller(Vec<L, kFits> a, V b) {
   return map([](auto x, auto y) { return x < y ? x : y; }, a, b);
 }
-GSDD_VEC inline V larger(Vec<L, kFits> a, V b) {
-  return map([](auto x, auto y) { return x > y ? x : y; }, a, b);
-}
 GSDD_VEC inline V if_less_equal(Vec<L, kFits> a, V b, V value) {  // else 0
   return map([](auto x, auto y, auto z) { return x <= y ? z : decltype(z){}; }, a, b, value);
 }
@@ -113,17 +111,46 @@ inline float sum(Narrow a) {
   std::memcpy(half, &a, sizeof a);
   return sum(half[0] + half[1]);
 }
-template <class V>
-inline V square_root(V a) {
-  float lanes[kLanes<V>];
-  store(lanes, a);
-  for (float& lane : lanes) lane = std::sqrt(lane);
-  return load<V>(lanes);
+
+// Pixels of three channels, three registers of them, into a register per channel and back. Each
+// takes two steps: what the first two registers have, then what the third has.
+using Register = Vec<kRegister>;
+
+#ifdef __clang__
+#define GSDD_SHUFFLE(a, b, ...) {__builtin_shufflevector(a.v, b.v, __VA_ARGS__)}
+#else
+#define GSDD_SHUFFLE(a, b, ...) {__builtin_shuffle(a.v, b.v, Register::Ints{__VA_ARGS__})}
+#endif
+
+using AllLanes = std::make_integer_sequence<int, kRegister>;
+
+template <int channel, int... lane>
+inline Register part(Register a, Register b, Register c, std::integer_sequence<int, lane...>) {
+  constexpr int L = kRegister;
+  const Register two = GSDD_SHUFFLE(a, b, (3 * lane + channel < 2 * L ? 3 * lane + channel : 0)...);
+  return GSDD_SHUFFLE(two, c, (3 * lane + channel < 2 * L ? lane : 3 * lane + channel - L)...);
 }
-template <class V>
-inline V round_down(V a) {  // |a| < 2^22
-  const V nearest = (a + splat<V>(kRounder)) - splat<V>(kRounder);
-  return map([](auto n, auto x) { return n > x ? n - 1.0f : n; }, nearest, a);
+
+template <int third, int... lane>
+inline Register mix(Register a, Register b, Register c, std::integer_sequence<int, lane...>) {
+  constexpr int L = kRegister, first = third * L;
+  const Register two =
+      GSDD_SHUFFLE(a, b, ((first + lane) % 3 == 1 ? L : 0) + (first + lane) / 3 ...);
+  return GSDD_SHUFFLE(two, c, ((first + lane) % 3 == 2 ? L + (first + lane) / 3 : lane)...);
+}
+
+inline void deinterleave(Register* a, Register* b, Register* c) {
+  const Register first = *a, second = *b, third = *c;
+  *a = part<0>(first, second, third, AllLanes());
+  *b = part<1>(first, second, third, AllLanes());
+  *c = part<2>(first, second, third, AllLanes());
+}
+
+inline void interleave(Register* a, Register* b, Register* c) {
+  const Register red = *a, green = *b, blue = *c;
+  *a = mix<0>(red, green, blue, AllLanes());
+  *b = mix<1>(red, green, blue, AllLanes());
+  *c = mix<2>(red, green, blue, AllLanes());
 }
 
 // 2^(f + n) for f in [-1/2, 1/2], given n + kRounder: a degree-6 minimax polynomial, to 8e-8 while
