@@ -5,13 +5,14 @@
 // so that a weight is V gain, where
 //   V = 2^-(a X^2 - skew X Y)   goes from row to row by one multiplication with 2^(skew X), and
 //   gain = opacity 2^-(w Y^2)   is one number for all columns of a row of sample points.
-// V starts from exponentials in every band of kBand pixel rows; the rows of samples within a pixel
-// row have a V each, so that none is the product of more than kBand + 1 factors. Gains come from
-// exponentials too, 16 rows in one vector. Instead of multiplying the lanes by it, the cut and the
-// clipping at 1 are compared with V after dividing them by the gain, once a row.
+// V starts from exponentials in every band of 12 pixel rows (4 for the thinnest Gaussians); the
+// rows of samples within a pixel row have a V each, so that none is the product of more than 13
+// factors. Gains come from exponentials too, 16 rows in one vector. Instead of multiplying the
+// lanes by it, the cut and the clipping at 1 are compared with V after dividing them by the gain,
+// once a row.
 //
 // Bands are counted from the Gaussian's own first row in a block of columns, so that what is
-// computed does not depend on how an image is divided among threads. Gaussians so thin that V
+// computed does not depend on how an image is divided among threads. Gaussians for which V
 // would leave the range of a float take cpu_rows.h instead.
 #pragma once
 
@@ -28,8 +29,6 @@
 
 namespace gsdd {
 namespace {
-
-constexpr int kBand = 12;  // pixel rows
 
 // What a row of samples is compared with and multiplied by, counted from the Gaussian's first row.
 template <int S>
@@ -92,8 +91,10 @@ struct Columns {
   // V of the pixel row whose first samples are at Y = y, by row and column of samples.
   GSDD_INLINE void start(float y, V (*v)[S]) const {
     const V lane = lane_numbers<V>(), last = splat<V>((float)(count - 1));
-    for (int s = 0; s < S; ++s)
-      v[0][s] = if_less_equal(lane, last, exp2(fma(x[s], splat<V>(skew * y), square[s])));
+    for (int s = 0; s < S; ++s) {
+      const V exponent = fma(x[s], splat<V>(skew * y), square[s]);
+      v[0][s] = if_less_equal(lane, last, exp2(larger(exponent, splat<V>(-124.0f))));
+    }
     if constexpr (S > 1) {
       v[1][0] = v[0][0] * within;
       v[1][1] = v[0][1] * (within * splat<V>(turn));
@@ -143,7 +144,7 @@ void paint_bands(const Group& group, int i, const float* color, const Table<S>& 
                  const Raster& raster, const Planes& planes, float* pixels) {
   // In locals, because a store to the pixels could change anything else.
   const int64_t stride = planes.stride, size = planes.size;
-  const int group_top = group.top[i], left = group.left[i];
+  const int group_top = group.top[i], left = group.left[i], height = group.band[i];
   const int first = std::max(group_top, (int)planes.rows.first);
   const int last = std::min(group.bottom[i], (int)planes.rows.last);
   if (last < first) return;
@@ -155,9 +156,9 @@ void paint_bands(const Group& group, int i, const float* color, const Table<S>& 
       group, i, [&](auto lanes, int skipped, int count, int top, int bottom) GSDD_INLINE {
         using V = decltype(lanes);
         const Columns<S, V> columns(group, i, skipped, count);
-        for (int band = top; band <= bottom; band += kBand) {
+        for (int band = top; band <= bottom; band += height) {
           const int begin = std::max(band, first);
-          const int end = std::min(std::min(band + kBand - 1, bottom), last);
+          const int end = std::min(std::min(band + height - 1, bottom), last);
           if (end < begin) continue;
           V v[S][S];
           columns.start(group.y[i] + (float)(band - group_top), v);
@@ -201,7 +202,7 @@ template <int S, int C>
 Moments gather_bands(const Group& group, int i, const float* color, const Table<S>& table,
                      const Raster& raster, const Planes& planes, const float* d_pixels) {
   const int64_t stride = planes.stride, size = planes.size;
-  const int group_top = group.top[i], left = group.left[i];
+  const int group_top = group.top[i], left = group.left[i], height = group.band[i];
   float tint[C];
   std::copy_n(color, C, tint);
   table.fill(group, i, (float)raster.min_weight, 0, group.bottom[i] - group_top);
@@ -216,8 +217,8 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
         V m = none, m_y = none, m_yy = none, m_second = none, m_second_y = none, m_color[C];
         for (int c = 0; c < C; ++c) m_color[c] = none;
 
-        for (int band = top; band <= bottom; band += kBand) {
-          const int last = std::min(band + kBand - 1, bottom);
+        for (int band = top; band <= bottom; band += height) {
+          const int last = std::min(band + height - 1, bottom);
           const float y = group.y[i] + (float)(band - group_top);
           V v[S][S];
           columns.start(y, v);

@@ -14,11 +14,13 @@ namespace gsdd {
 namespace {
 
 constexpr int kGroup = 8;
-constexpr int kBlock = 16;  // columns
+constexpr int kBand = 12;     // pixel rows
+constexpr int kThinBand = 4;  // of a Gaussian too thin for kBand
+constexpr int kBlock = 16;    // columns
 constexpr int kBlocks =
     8;  // of one Gaussian whose rows are known; any after them take all its rows
 
-constexpr double kMaxExponents = 120.0;  // bits that exp2 may be asked for
+constexpr double kMaxExponents = 120.0;  // bits, of what the fast path keeps in floats
 constexpr double kMaxOblique = 50.0;     // rho^2 / (1 - rho^2): digits that sums over X, Y lose
 constexpr double kMaxSize = 65536.0;     // pixels
 constexpr double kSlack = 0.01;          // of a pixel, for rounding
@@ -47,6 +49,7 @@ struct Group {
   // Of kBands only. With X, Y from the centre, a weight is opacity 2^-(a X^2 - skew X Y + w Y^2).
   float a[kGroup], skew[kGroup], w[kGroup];
   float turn[kGroup];                             // 2^(skew / S^2)
+  int32_t band[kGroup];                           // rows of a band
   float slope[kGroup];                            // as in Gaussian
   int32_t left[kGroup], right[kGroup];            // the support's box, pixels
   int32_t top[kGroup], bottom[kGroup];            //
@@ -57,7 +60,7 @@ struct Group {
 
   Group(const Image& image, int64_t first, const Raster& raster)
       : count((int)std::min<int64_t>(image.count - first, kGroup)) {
-    int32_t finite[kGroup];
+    float color[kMaxChannels][kGroup];
     for (int i = 0; i < kGroup; ++i) {
       const Inputs in = image.inputs(first + std::min(i, count - 1));
       u[i] = in.mean[0];
@@ -66,8 +69,14 @@ struct Group {
       l21[i] = in.cholesky[1];
       l22[i] = in.cholesky[2];
       opacity[i] = *in.opacity;
-      finite[i] = all_finite(in, image.channels);
+      for (int c = 0; c < image.channels; ++c) color[c][i] = in.color[c];
     }
+    int32_t finite[kGroup];
+    for (int i = 0; i < kGroup; ++i)
+      finite[i] = is_finite(u[i]) & is_finite(v[i]) & is_finite(l11[i]) & is_finite(l21[i]) &
+                  is_finite(l22[i]) & is_finite(opacity[i]);
+    for (int c = 0; c < image.channels; ++c)
+      for (int i = 0; i < kGroup; ++i) finite[i] &= is_finite(color[c][i]);
     Ellipse ellipse;
     shape(raster, finite, &ellipse);
     int blocks = 0;
@@ -127,7 +136,7 @@ struct Group {
  private:
   struct Ellipse {  // the support's edge; of `upper` and `lower` in a column X from the centre
     float reach[kGroup];               // half the width
-    float rise[kGroup], lean[kGroup];  // lean X +- rise sqrt(1 - (X / reach)^2)
+    float rise[kGroup], lean[kGroup];  // lean X +- sqrt(rise (1 - (X / reach)^2))
     float peak[kGroup];                // X of its lowest point; of its highest, -X
     float middle[kGroup];              // the centre's row, pixels
   };
@@ -144,14 +153,18 @@ struct Group {
       const double log_opacity = fast_log(opacity[i]);
       const Gaussian g = describe(u[i], v[i], s, log_opacity - log_min_weight, raster);
 
-      // The exponents that a lane can meet, a pixel and a half from the box at most.
+      // Bits: by which V can change from one row to the next, a pixel and a half from the box at
+      // most; of the smallest gain; and of the smallest V in the support. In a band of this height
+      // no lane comes into the support from below 2^-kMaxExponents.
       const double bend = 0.5 * kLog2E * g.precision_x, tilt = 2.0 * bend * g.slope;
       const double drop = bend * g.slope * g.slope + 0.5 * kLog2E * g.precision_y;
-      const double wide = g.half_width + 1.5, high = g.half_height + 1.5;
+      const double pace = fabs(tilt) * (g.half_width + 1.5), high = g.half_height + 1.5;
+      const double left_over = kMaxExponents - kLog2E * g.cut;
       const double oblique = g.covariance * g.covariance * g.precision_x;
-      const bool fast = (bend * wide * wide + fabs(tilt) * wide * high <= kMaxExponents) &
+      const bool fast = (pace * (kThinBand + 1) <= left_over) &
                         (drop * high * high <= kMaxExponents) & (oblique <= kMaxOblique * g.var_y) &
                         (fabs(g.x) < kMaxSize) & (fabs(g.y) < kMaxSize) & suits;
+      band[i] = pace * (kBand + 1) <= left_over ? kBand : kThinBand;
 
       // The rows and columns with sample points in the box; none if it lies outside the image.
       const double low_x = g.x - g.half_width + margin - kSlack;
@@ -164,7 +177,8 @@ struct Group {
       const bool inside = (l <= r) & (t <= b);
 
       const bool clips = opacity[i] > 1.0f;
-      const double above = sqrt(2.0 * g.var_y * (clips ? log_opacity : 0.0)) + kSlack;
+      const float square = (float)(2.0 * g.var_y * (clips ? log_opacity : 0.0));
+      const double above = 1.00001 * std::sqrt(square) + kSlack;
       const double clip_t = floor(g.y - above + margin), clip_b = floor(g.y + above - margin);
 
       const bool seen =
@@ -186,8 +200,9 @@ struct Group {
       clip_top[i] = (int32_t)((clips & (clip_t > t)) ? clip_t : t);
       clip_bottom[i] = (int32_t)(clips ? (clip_b < b ? clip_b : b) : t - 1.0);
       ellipse->reach[i] = (float)g.half_width;
-      ellipse->rise[i] = (float)sqrt(2.0 * g.cut * s.det / g.var_x);
-      ellipse->lean[i] = (float)(g.covariance / g.var_x);
+      const float inverse = 1.0f / (float)g.var_x;
+      ellipse->rise[i] = (float)(2.0 * g.cut * s.det) * inverse;
+      ellipse->lean[i] = (float)g.covariance * inverse;
       ellipse->peak[i] = (float)(g.half_height * g.slope);
       ellipse->middle[i] = (float)g.y;
     }
@@ -209,7 +224,7 @@ struct Group {
         at = at < -reach ? -reach : at;
         at = at > reach ? reach : at;
         const float across = at * inverse, rest = 1.0f - across * across;
-        const float half = ellipse.rise[i] * std::sqrt(rest > 0.0f ? rest : 0.0f);
+        const float half = std::sqrt(ellipse.rise[i] * (rest > 0.0f ? rest : 0.0f));
         return ellipse.middle[i] + ellipse.lean[i] * at + side * half;
       };
       const int32_t t = (int32_t)std::floor(edge(-ellipse.peak[i], -1.0f) + margin);

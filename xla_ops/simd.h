@@ -68,6 +68,9 @@ GSDD_VEC inline V fma(Vec<L, kFits> a, V b, V c) {  // fused where the target ca
 GSDD_VEC inline V smaller(Vec<L, kFits> a, V b) {
   return map([](auto x, auto y) { return x < y ? x : y; }, a, b);
 }
+GSDD_VEC inline V larger(Vec<L, kFits> a, V b) {
+  return map([](auto x, auto y) { return x > y ? x : y; }, a, b);
+}
 GSDD_VEC inline V if_less_equal(Vec<L, kFits> a, V b, V value) {  // else 0
   return map([](auto x, auto y, auto z) { return x <= y ? z : decltype(z){}; }, a, b, value);
 }
