@@ -284,16 +284,7 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
 
   double total[6];
   for (int k = 0; k < 6; ++k) total[k] = sum(moment[k]);
-  // From X to X - slope Y.
-  const double slope = group.slope[i], x = total[1], y = total[2];
-  const double xx = total[3], xy = total[4], yy = total[5];
-  Moments moments;
-  moments.e = total[0] / group.opacity[i];
-  moments.x = x - slope * y;
-  moments.y = y;
-  moments.xx = xx - slope * (2.0 * xy - slope * yy);
-  moments.xy = xy - slope * yy;
-  moments.yy = yy;
+  Moments moments = sheared(total, group.slope[i], group.opacity[i]);
   for (int c = 0; c < C; ++c) moments.color[c] = sum(moment_color[c]);
   return moments;
 }

@@ -1,0 +1,33 @@
+// The CUDA rasterizer with a C interface on host memory, for ctypes.
+#include "cuda_kernel.cu"
+
+extern "C" {
+
+struct Arguments {
+  const float *means, *cholesky, *colors, *opacities;
+  const int32_t* offsets;
+  int64_t batch, count, height, width;
+  int channels, samples;
+  double variance, min_weight;
+  int backwards;  // the order in which threads take turns
+};
+
+static gsdd::Batch batch(const Arguments& a) {
+  cuda_on_cpu::backwards = a.backwards != 0;
+  return {
+      a.means,   a.cholesky,
+      a.colors,  a.opacities,
+      a.offsets, a.batch,
+      a.count,   {a.height, a.width, a.samples, a.variance, a.min_weight, std::log(a.min_weight)}};
+}
+
+void forward(const Arguments* a, float* images) {
+  gsdd::launch_forward(batch(*a), a->channels, images, nullptr);
+}
+
+void backward(const Arguments* a, const float* d_images, float* means, float* cholesky,
+              float* colors, float* opacities) {
+  gsdd::launch_backward(batch(*a), a->channels, d_images, {means, cholesky, colors, opacities},
+                        nullptr);
+}
+}

@@ -1,0 +1,164 @@
+"""The CUDA kernels' own code, run on the host thread by thread, against the float64 computation.
+
+What only a GPU can show (speed, the hardware's own exponential) is not tested here; what the code
+computes, in any order of threads, is.
+"""
+
+import ctypes
+import itertools
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.dense import CUT, dense, random_gaussians
+
+ROOT = pathlib.Path(__file__).parent.parent
+COMPILER = shutil.which("c++") or shutil.which("g++")
+NAMES = ("means", "cholesky", "colors", "opacities")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
+
+
+class Arguments(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (*NAMES, "offsets")),
+        *((name, ctypes.c_int64) for name in ("batch", "count", "height", "width")),
+        *((name, ctypes.c_int) for name in ("channels", "samples")),
+        *((name, ctypes.c_double) for name in ("variance", "min_weight")),
+        ("backwards", ctypes.c_int),
+    ]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cuda") / "kernel.so"
+    emulation = ROOT / "tests" / "cuda_on_cpu"
+    command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
+    command += [f"-I{emulation}", f"-I{ROOT / 'xla_ops'}", str(emulation / "driver.cc")]
+    result = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return ctypes.CDLL(str(path))
+
+
+def pointer(array):
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def run(library, parameters, cotangent, *, side=2, prefilter=True, cut=CUT, offsets=None,
+        backwards=False):  # fmt: skip
+    """Images of a batch [B, N, ...] or of ragged arrays, and the gradient of every parameter."""
+    parameters = [np.ascontiguousarray(p, np.float32) for p in parameters]
+    cotangent = np.ascontiguousarray(cotangent, np.float32)
+    batch, height, width, channels = cotangent.shape
+    if offsets is not None:
+        offsets = np.ascontiguousarray(offsets, np.int32)
+    count = parameters[3].shape[-1]
+    arguments = Arguments(
+        *map(pointer, parameters), None if offsets is None else pointer(offsets),
+        batch, count, height, width, channels, side, 1 / 12 if prefilter else 0.0, cut, backwards,
+    )  # fmt: skip
+    images = np.full(cotangent.shape, 7e7, np.float32)
+    gradients = [np.full_like(p, 7e7) for p in parameters]
+    library.forward(ctypes.byref(arguments), pointer(images))
+    library.backward(ctypes.byref(arguments), pointer(cotangent), *map(pointer, gradients))
+    return images, gradients
+
+
+def check(library, batches, height, width, cotangent, **settings):
+    """Images one by one in float64 against the batch."""
+    expected = []
+    for b, parameters in enumerate(batches):
+        _, near, _ = dense(parameters, height, width, **settings)
+        cotangent[b][near] = 0
+        image, _, gradients = dense(parameters, height, width, cotangent=cotangent[b], **settings)
+        expected.append((image, near, gradients))
+    stacked = [np.stack(p) for p in zip(*batches, strict=True)]
+    images, gradients = run(library, stacked, cotangent, **settings)
+    for b, (image, near, exact) in enumerate(expected):
+        error = np.abs(images[b] - image)[~near].max(initial=0)
+        assert error <= 1e-5 * np.abs(image).max() + 1e-30
+        for name, a, e in zip(NAMES, gradients, exact, strict=True):
+            assert np.abs(a[b] - e).max() <= 1e-4 * np.abs(e).max() + 1e-30, name
+
+
+CASES = [
+    # B, N, height, width, C, samples_per_side, prefilter
+    (1, 1, 1, 1, 1, 2, True),
+    (2, 22, 32, 32, 3, 2, True),
+    (2, 22, 32, 32, 3, 2, False),
+    (1, 85, 7, 33, 4, 3, True),
+    (2, 300, 40, 72, 2, 2, True),
+    (1, 9, 21, 35, 3, 1, True),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_float64(library, case):
+    batch, count, height, width, channels, side, prefilter = case
+    batches = [random_gaussians(count + height + b, count, channels) for b in range(batch)]
+    shape = (batch, height, width, channels)
+    cotangent = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    check(library, batches, height, width, cotangent, side=side, prefilter=prefilter)
+
+
+def test_many_random_images_match_float64(library):
+    rng = np.random.default_rng(11)
+    for seed in range(40):
+        count, channels = int(rng.integers(1, 30)), int(rng.integers(1, 5))
+        height, width = (int(v) for v in rng.integers(1, 50, 2))
+        prefilter, cut = bool(rng.random() < 0.8), float(rng.choice([CUT, 1e-9, 1e-3, 0.3]))
+        batches = [random_gaussians(1000 + seed, count, channels)]
+        cotangent = rng.normal(size=(1, height, width, channels)).astype(np.float32)
+        check(library, batches, height, width, cotangent, prefilter=prefilter, cut=cut)
+
+
+def test_a_large_batch_has_the_bits_of_a_call_per_image(library):
+    """Large batches take larger tiles and more Gaussians a block, in the other order of threads."""
+    count, height, width = 31, 24, 20
+    one = [p.astype(np.float32) for p in random_gaussians(5, count, 3)]
+    cotangent = np.random.default_rng(0).normal(size=(1, height, width, 3)).astype(np.float32)
+    image, gradients = run(library, [p[None] for p in one], cotangent)
+    batch = 540
+    many = [np.broadcast_to(p, (batch, *p.shape)) for p in one]
+    images, all_gradients = run(
+        library, many, np.broadcast_to(cotangent, (batch, height, width, 3)), backwards=True
+    )
+    np.testing.assert_array_equal(images, np.broadcast_to(image, images.shape))
+    for name, a, e in zip(NAMES, all_gradients, gradients, strict=True):
+        np.testing.assert_array_equal(a, np.broadcast_to(e, a.shape), err_msg=name)
+
+
+def test_ragged_has_the_bits_of_a_call_per_image(library):
+    counts, height, width = (0, 5, 1, 0, 70, 22, 0), 21, 35
+    bounds = np.cumsum([3, *counts])
+    parameters = random_gaussians(8, int(bounds[-1]) + 4, 3)
+    shape = (len(counts), height, width, 3)
+    cotangent = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    images, gradients = run(library, parameters, cotangent, offsets=bounds)
+    for b, (first, last) in enumerate(itertools.pairwise(bounds)):
+        mine = [p[None, first:last] for p in parameters]
+        image, d_mine = run(library, mine, cotangent[b : b + 1], backwards=True)
+        np.testing.assert_array_equal(images[b], image[0])
+        for name, a, e in zip(NAMES, gradients, d_mine, strict=True):
+            np.testing.assert_array_equal(a[first:last], e[0], err_msg=name)
+    for a in gradients:
+        assert not a[:3].any() and not a[-4:].any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite_parameters_stay_in_their_image(library, value):
+    stacked = [np.stack([p, p]) for p in random_gaussians(3, 40, 3)]
+    cotangent = np.ones((2, 19, 18, 3), np.float32)
+    images, gradients = run(library, stacked, cotangent)
+    for which in range(4):
+        bad = [p.copy() for p in stacked]
+        bad[which].reshape(2, 40, -1)[1, 33, -1] = value
+        images_bad, gradients_bad = run(library, bad, cotangent)
+        np.testing.assert_array_equal(images_bad[0], images[0])
+        assert np.isnan(images_bad[1]).all()
+        for a, e in zip(gradients_bad, gradients, strict=True):
+            assert np.isnan(a[1, 33]).all()
+            np.testing.assert_array_equal(np.delete(a[1], 33, 0), np.delete(e[1], 33, 0))
+            np.testing.assert_array_equal(a[0], e[0])
