@@ -67,6 +67,7 @@ __device__ bool may_touch(const Inputs& in, const Raster& raster, int top, int l
 // A strip's part of the table.
 struct StripRows {
   float4 gain[2], threshold[2];
+  Columns columns;
   __device__ float gain_of(int k) const { return reinterpret_cast<const float*>(gain)[k]; }
   __device__ float threshold_of(int k) const {
     return reinterpret_cast<const float*>(threshold)[k];
@@ -77,7 +78,9 @@ struct StripRows {
 template <int C>
 __device__ void paint(const Staged<C>& g, const StripRows& rows, int i, int j,
                       float (&sum)[kStrip][C]) {
-  Walk walk(g, g.x.to((float)j + 0.25f), g.y.to((float)i + 0.25f), j >= g.left && j <= g.right);
+  const bool inside = j >= rows.columns.first && j <= rows.columns.last;
+  if (!__any_sync(kAllLanes, inside)) return;
+  Walk walk(g, g.x.to((float)j + 0.25f), g.y.to((float)i + 0.25f), inside);
 #pragma unroll
   for (int r = 0; r < kStrip; ++r) {
     float weight = 0.0f;
@@ -173,6 +176,7 @@ __global__ void __launch_bounds__(kTile* kTile / kStrip, 2048 / (kTile * kTile))
             gain[k] = row.gain;
             threshold[k] = row.threshold;
           }
+          rows.columns = columns_of(g, top + kStrip * strip);
           table[t / kStrips][strip] = rows;
         }
         __syncthreads();
@@ -216,16 +220,27 @@ template <int C>
 __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t width, float share,
                               int lane, StripRows* table) {
   Gathered<C> sums = {};
-  const int columns = g.right - g.left + 1;
   for (int top = g.top; top <= g.bottom; top += kRows) {
     const SampleRow row = sample_row(g, 2 * top + lane);
     StripRows& mine = table[lane / (2 * kStrip)];
     reinterpret_cast<float*>(mine.gain)[lane % (2 * kStrip)] = row.gain;
     reinterpret_cast<float*>(mine.threshold)[lane % (2 * kStrip)] = row.threshold;
+    if (lane < kRows / kStrip) table[lane].columns = columns_of(g, top + lane * kStrip);
     __syncwarp();
-    const int strips = (min(kRows, g.bottom + 1 - top) + kStrip - 1) / kStrip;
-    for (int task = lane; task < strips * columns; task += kWarp) {
-      const int strip = task / columns, i = top + strip * kStrip, j = g.left + task % columns;
+    // The strips' columns, one after the other.
+    int end[kRows / kStrip], tasks = 0;
+    for (int strip = 0; strip < kRows / kStrip; ++strip) {
+      tasks += max(0, table[strip].columns.last + 1 - table[strip].columns.first);
+      end[strip] = tasks;
+    }
+    for (int task = lane; task < tasks; task += kWarp) {
+      int strip = 0, skipped = 0;
+      for (int before = 0; before + 1 < kRows / kStrip; ++before) {
+        if (task < end[before]) continue;
+        strip = before + 1;
+        skipped = end[before];
+      }
+      const int i = top + strip * kStrip, j = table[strip].columns.first + task - skipped;
       const StripRows rows = table[strip];
       const float x = g.x.to((float)j + 0.25f), y_top = g.y.to((float)i + 0.25f);
       Walk walk(g, x, y_top, true);

@@ -30,12 +30,14 @@ struct Place {  // of a centre on one axis, in two floats
 template <int C>
 struct Staged {
   int path;
-  int left, right, top, bottom;  // of the support, pixels
-  Place x, y;                    // centre
-  float a, skew, w;              // weight = opacity 2^-(a X^2 - skew X Y + w Y^2)
-  float turn;                    // 2^(skew / 4)
-  float opacity, least;          // least = min_weight / opacity
-  float cap;                     // over `least`: what the weight 1 is, if the opacity exceeds 1
+  int left, right, top, bottom;   // of the support, pixels
+  Place x, y;                     // centre
+  float a, skew, w;               // weight = opacity 2^-(a X^2 - skew X Y + w Y^2)
+  float turn;                     // 2^(skew / 4)
+  float lean, half_height, peak;  // the support: dX / dY of a row's centre, Y of its last point,
+                                  // Y of its rightmost point
+  float opacity, least;           // least = min_weight / opacity
+  float cap;                      // over `least`: what the weight 1 is, if the opacity exceeds 1
   float color[C];
   double exact_x, exact_y, slope, scale;  // of kExact: scale = sqrt(precision_x / 2 * log2 e)
   float rate, cut;                        // exponent base 2: q = t^2 + rate * dy^2 <= cut
@@ -68,6 +70,9 @@ __device__ void stage(const Gaussian& g, const Inputs& in, const Raster& raster,
   out->skew = (float)skew;
   out->w = (float)w;
   out->turn = exp2f((float)(0.25 * skew));
+  out->lean = (float)g.slope;
+  out->half_height = (float)g.half_height;
+  out->peak = (float)(g.half_width * g.covariance / g.var_x);
   out->opacity = *in.opacity;
   out->least = (float)(raster.min_weight / *in.opacity);
   out->cap = *in.opacity > 1.0f ? (float)(1.0 / raster.min_weight) : INFINITY;
@@ -91,6 +96,27 @@ __device__ SampleRow sample_row(const Staged<C>& g, int k) {  // k: of the image
   if (k < 2 * g.top || k >= 2 * (g.bottom + 1)) return {0.0f, NAN};
   const float y = g.y.to(0.5f * (float)k + 0.25f), e = g.w * y * y;
   return {g.opacity * exp2_fast(-e), g.least * exp2_fast(e)};
+}
+
+struct Columns {
+  int first, last;
+};
+
+// The columns that the support reaches in the strip of pixels from row i down. A strip reaches
+// furthest where its rows come nearest to the support's extreme points.
+template <int C>
+__device__ Columns columns_of(const Staged<C>& g, int i) {
+  constexpr float kSlack = 0.02f;  // pixels
+  if (i > g.bottom || i + kStrip <= g.top) return {0, -1};
+  const float upper = g.y.to((float)i + 0.25f), lower = upper + (float)kStrip - 0.5f;
+  const auto reach = [&](float at, float side) {
+    at = fminf(fmaxf(fminf(fmaxf(at, upper), lower), -g.half_height), g.half_height);
+    const float half = sqrtf(fmaxf(0.0f, (g.cut - g.rate * at * at) / g.a));
+    return g.x.grid + g.x.rest + g.lean * at + side * half;
+  };
+  const int first = (int)floorf(reach(-g.peak, -1.0f) + 0.25f - kSlack);
+  const int last = (int)floorf(reach(g.peak, 1.0f) - 0.25f + kSlack);
+  return {first > g.left ? first : g.left, last < g.right ? last : g.right};
 }
 
 struct Walk {  // V of the samples of a pixel, by row and column, and what takes it a pixel down

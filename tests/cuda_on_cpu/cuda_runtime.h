@@ -22,6 +22,7 @@
 #define __launch_bounds__(...)
 #define GSDD_CUDA_LAUNCH  // instead of cuda_launch.h
 
+using std::max;
 using std::min;
 
 using cudaStream_t = void*;
@@ -133,6 +134,9 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
   for (int lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
     ballot |= (cuda_on_cpu::published[cuda_on_cpu::warp_start() + lane] != 0 ? 1u : 0u) << lane;
   return ballot;
+}
+inline bool __any_sync(unsigned lanes, int predicate) {
+  return __ballot_sync(lanes, predicate) != 0;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
