@@ -36,14 +36,23 @@ const CpuKernel& kernel() {
   return chosen;
 }
 
+inline void relax() {  // a moment of a waiting loop
+#ifdef GSDD_HAVE_X86
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // Runs task(i, scratch) for every i in [0, count). The caller works too and only ever waits for
 // tasks that a thread has already begun, so a pool whose threads are all inside such calls cannot
-// deadlock. Each task writes its own outputs: the result does not depend on who runs it.
+// deadlock. The last tasks take microseconds and to be woken takes tens of them, so it first looks
+// for about that long. Each task writes its own outputs: the result does not depend on who runs it.
 template <class Task>
 void parallel_for(ffi::ThreadPool pool, int64_t count, size_t scratch, const Task& task) {
   struct State {
     std::atomic<int64_t> next{0};
-    int64_t finished = 0;
+    std::atomic<int64_t> finished{0};
     std::mutex mutex;
     std::condition_variable all_finished;
   };
@@ -57,12 +66,14 @@ void parallel_for(ffi::ThreadPool pool, int64_t count, size_t scratch, const Tas
     }
     if (done == 0) return;  // late: `task` may be gone already
     const std::lock_guard<std::mutex> lock(state->mutex);
-    state->finished += done;
-    if (state->finished == count) state->all_finished.notify_all();
+    if (state->finished.fetch_add(done) + done == count) state->all_finished.notify_all();
   };
   const int64_t helpers = std::min(pool.num_threads(), count) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(work));
   work();
+  constexpr int kLooks = 2000;
+  for (int i = 0; i < kLooks && state->finished != count; ++i) relax();
+  if (state->finished == count) return;
   std::unique_lock<std::mutex> lock(state->mutex);
   state->all_finished.wait(lock, [&] { return state->finished == count; });
 }
