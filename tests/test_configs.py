@@ -59,6 +59,14 @@ def test_other_rows(name, matching, batch_real, steps):
     assert config.data.transform == "normalize"
 
 
+def test_pixels_are_matched_with_their_own_settings():
+    config = load("cifar10_tm_ipc1_pixels")
+    m = config.matching
+    assert (config.parameterization.name, config.data.transform) == ("pixels", "zca")
+    assert (m.syn_steps, m.expert_epochs, m.max_start_epoch, m.lr_lr) == (50, 2, 2, 1e-7)
+    assert (m.lr_init, config.distill.learning_rate) == (0.01, 100.0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_shrinks_to_a_minute(name, monkeypatch):
     config = load(name)

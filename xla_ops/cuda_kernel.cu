@@ -115,7 +115,7 @@ __device__ void paint_exactly(const Staged<C>& g, int samples, int i, int j,
 }
 
 template <int C, int kTile>
-__global__ void __launch_bounds__(kTile* kTile / kStrip, 2048 / (kTile * kTile))
+__global__ void __launch_bounds__(kTile* kTile / kStrip, kTile == 16 ? 6 : 2)
     forward_kernel(Batch batch, float* images, int tiles_x, int tiles) {
   constexpr int kThreads = kTile * kTile / kStrip, kWarps = kThreads / kWarp;
   constexpr int kStrips = kTile / kStrip;
