@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     """Distribution matching at the smallest budget; not an experiment of its own."""
     config = ConfigDict()
     config.seed = 0  # of everything random; the same seed gives the same bytes
-    config.scale = 1.0  # below 1: a shrunk copy of the experiment, 0.01 for a minute on a CPU
+    config.scale = 1.0  # below 1: a shrunk copy of the experiment, 0.01 for minutes on a CPU
 
     config.data = ConfigDict()
     config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package
@@ -94,6 +94,7 @@ def scaled(config: ConfigDict) -> ConfigDict:
     if scale == 1:
         return config
     config = config.copy_and_resolve_references()
+    gpc = config.budget.gpc
 
     def shrink(name: str, factor: float, least: int) -> None:
         *parents, last = name.split(".")
@@ -122,10 +123,11 @@ def scaled(config: ConfigDict) -> ConfigDict:
         ("matching.outer_loops", 1),
     ):
         shrink(name, size, least)
-    if config.matching.name == "tm":
-        config.matching.batch_syn = max(2, round(config.matching.batch_syn * size))
-    else:
+    if config.matching.name != "tm":
         config.matching.batch_syn = 0  # all
+    elif config.matching.batch_syn:  # the same part of the images
+        part = config.matching.batch_syn / gpc
+        config.matching.batch_syn = max(2, int(part * config.budget.gpc))
     config.matching.max_start_epoch = min(
         config.matching.max_start_epoch, config.experts.epochs - config.matching.expert_epochs + 1
     )

@@ -42,8 +42,9 @@ def distill_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
+    parts = experiment.build(config)  # first: a config that is refused binds no directory
     workdir = prepare(workdir, config)
-    run = _Run(config, experiment.build(config), workdir)
+    run = _Run(config, parts, workdir)
     try:
         fitted = run.fit()
         final = run.distill(fitted)
@@ -57,8 +58,9 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
+    parts = experiment.build(config)  # first: a config that is refused binds no directory
     workdir = prepare(workdir, config)
-    run = _Run(config, experiment.build(config), workdir)
+    run = _Run(config, parts, workdir)
     try:
         fitted = run.stored(run.fit(), 0)
         artifact.save(workdir / "fitted.safetensors", fitted)

@@ -67,13 +67,15 @@ def test_pixels_are_matched_with_their_own_settings():
     assert (m.lr_init, config.distill.learning_rate) == (0.01, 100.0)
 
 
+@pytest.mark.parametrize("scale", [0.03, 0.01, 0.002])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_config_shrinks_to_a_minute(name, monkeypatch):
+def test_every_config_shrinks(name, scale, monkeypatch):
     config = load(name)
-    config.scale = 0.01
+    config.scale = scale
     small = common.scaled(config)
-    assert small.distill.num_steps <= max(10, config.distill.num_steps // 50)
-    assert small.network.width <= 16
+    assert small.distill.num_steps == max(10, round(config.distill.num_steps * scale))
+    assert (small.matching.batch_syn == 0) >= (config.matching.batch_syn == 0)  # all stays all
+    assert small.network.width <= 16 or scale > 0.01
     # On the data set at hand; its experts are another command's.
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
     # It has ten classes, CIFAR-100 has a hundred.
@@ -84,7 +86,7 @@ def test_every_config_shrinks_to_a_minute(name, monkeypatch):
     monkeypatch.setattr(experts, "open_store", lambda *_: stand_in)
     parts = experiment.build(small)
     images = parts.problem.parameterization.images_per_class * parts.dataset.num_classes
-    assert images <= 1000
+    assert images <= 1000 or scale > 0.01
     assert parts.problem.matching.batch_syn <= images
 
 

@@ -157,6 +157,12 @@ def test_fit_writes_the_start_of_a_distillation(tmp_path):
     assert gsdd_jax.load(tmp_path / "fit" / "fitted.safetensors").images().shape == (60, 16, 16, 3)
 
 
+def test_a_refused_config_binds_no_directory(tmp_path):
+    flags = [*TINY, f"--workdir={tmp_path}/run"]
+    assert run("fit", *flags, "--config.matching.batch_real=100000")[0] == 2
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 WRONG = [
     (["--config.distill.num_stepz=3"], "num_stepz"),
     (["--config.distill.num_steps=many"], "num_steps"),
