@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 EXTRA ?= test
 NATIVE := $(wildcard xla_ops/*)
 
-.PHONY: demo test lint setup clean gpu-native gpu-test gpu-rasterizer gpu-steps gpu-flagship \
-	gpu-pixels gpu-dm
+.PHONY: demo test lint setup clean gpu-native gpu-test gpu-rasterizer gpu-steps \
+	gpu-experts gpu-flagship gpu-pixels gpu-dm
 
 demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
@@ -46,12 +46,13 @@ gpu-steps: gpu-native  # a step of trajectory matching and an epoch of an expert
 	$(PY) -m launch.benchmark experts --out=$(RESULTS)/experts.json
 
 # Each goes on where it was stopped. FLAGS are the launch scripts': --config.experts.num_experts=20.
-gpu-flagship: gpu-native
+gpu-experts: gpu-native
 	$(PY) -m launch.train_experts --config=configs/cifar10_tm_ipc1.py $(FLAGS)
+
+gpu-flagship: gpu-experts
 	$(PY) -m launch.distill --config=configs/cifar10_tm_ipc1.py --workdir=runs/cifar10_tm_ipc1 $(FLAGS)
 
-gpu-pixels: gpu-native
-	$(PY) -m launch.train_experts --config=configs/cifar10_tm_ipc1.py $(FLAGS)
+gpu-pixels: gpu-experts
 	$(PY) -m launch.distill --config=configs/cifar10_tm_ipc1_pixels.py --workdir=runs/pixels $(FLAGS)
 
 gpu-dm: gpu-native
@@ -60,12 +61,13 @@ gpu-dm: gpu-native
 setup: $(VENV)/.installed
 
 # The build's own needs first, then the package in place: xla_ops is compiled against the jaxlib
-# that it will be loaded beside.
+# that it will be loaded beside. setuptools and wheel are for dependencies that come as source only.
 $(VENV)/.installed: pyproject.toml $(NATIVE)
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer was not found"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check \
-		"scikit-build-core>=0.10" "pybind11>=2.13" ninja "jaxlib>=0.10" "cmake>=3.18"
+		setuptools wheel "scikit-build-core>=0.10" "pybind11>=2.13" ninja "jaxlib>=0.10" \
+		"cmake>=3.18"
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[$(EXTRA)]"
 	touch $@
 

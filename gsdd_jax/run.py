@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -20,7 +19,6 @@ from gsdd_jax.checkpoint import Checkpoints
 from gsdd_jax.components import stream
 from gsdd_jax.contact_sheet import contact_sheet, png
 from gsdd_jax.errors import UsageError
-from gsdd_jax.experiment import Experiment
 from gsdd_jax.files import write_atomically
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
@@ -42,9 +40,7 @@ def distill_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    parts = experiment.build(config)  # first: a config that is refused binds no directory
-    workdir = prepare(workdir, config)
-    run = _Run(config, parts, workdir)
+    run = _Run(config, workdir)
     try:
         fitted = run.fit()
         final = run.distill(fitted)
@@ -58,29 +54,29 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
-    parts = experiment.build(config)  # first: a config that is refused binds no directory
-    workdir = prepare(workdir, config)
-    run = _Run(config, parts, workdir)
+    run = _Run(config, workdir)
     try:
         fitted = run.stored(run.fit(), 0)
-        artifact.save(workdir / "fitted.safetensors", fitted)
+        artifact.save(run.workdir / "fitted.safetensors", fitted)
         run.show(fitted)
     finally:
         run.reporter.close()
     images = jnp.asarray(run.initial_images())
     psnr = np.asarray(fit.psnr(fitted.parameterization, fitted.params, images))
     result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
-    write_json(workdir / "fit.json", result)
+    write_json(run.workdir / "fit.json", result)
     return result
 
 
 class _Run:
     """What the phases of one run share; all state between steps is in the checkpoints."""
 
-    def __init__(self, config: ConfigDict, parts: Experiment, workdir: pathlib.Path):
-        self.config, self.parts, self.workdir = config, parts, workdir
-        self.reporter = Reporter(workdir / "tensorboard")
-        self.records = Records(workdir)
+    def __init__(self, config: ConfigDict, workdir: str | os.PathLike):
+        self.config = config
+        self.parts = experiment.build(config)  # first: a config that is refused binds no directory
+        self.workdir = prepare(workdir, config)
+        self.reporter = Reporter(self.workdir / "tensorboard")
+        self.records = Records(self.workdir)
 
     def initial_images(self) -> Float[np.ndarray, "m h w c"]:
         """The random real images that the fit is to."""

@@ -155,16 +155,22 @@ ffi::Error backward(ffi::ThreadPool& pool, const Batch& batch, const float* d_im
   return ffi::Error::Success();
 }
 
+// All but the call, which `check` fills in.
+Batch arrays(const Offsets* offsets, const Floats& means, const Floats& cholesky,
+             const Floats& colors, const Floats& opacities) {
+  return {{},
+          offsets ? offsets->typed_data() : nullptr,
+          means.typed_data(),
+          cholesky.typed_data(),
+          colors.typed_data(),
+          opacities.typed_data()};
+}
+
 ffi::Error run_forward(ffi::ThreadPool pool, const Offsets* offsets, const Floats& means,
                        const Floats& cholesky, const Floats& colors, const Floats& opacities,
                        ffi::Result<Floats> images, int64_t samples_per_side, bool prefilter,
                        double min_weight) {
-  Batch batch = {{},
-                 offsets ? offsets->typed_data() : nullptr,
-                 means.typed_data(),
-                 cholesky.typed_data(),
-                 colors.typed_data(),
-                 opacities.typed_data()};
+  Batch batch = arrays(offsets, means, cholesky, colors, opacities);
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, images->dimensions(),
                            samples_per_side, prefilter, min_weight, &batch.call);
   if (error.success()) error = check_offsets(batch);
@@ -177,12 +183,7 @@ ffi::Error run_backward(ffi::ThreadPool pool, const Offsets* offsets, const Floa
                         ffi::Result<Floats> d_cholesky, ffi::Result<Floats> d_colors,
                         ffi::Result<Floats> d_opacities, int64_t samples_per_side, bool prefilter,
                         double min_weight) {
-  Batch batch = {{},
-                 offsets ? offsets->typed_data() : nullptr,
-                 means.typed_data(),
-                 cholesky.typed_data(),
-                 colors.typed_data(),
-                 opacities.typed_data()};
+  Batch batch = arrays(offsets, means, cholesky, colors, opacities);
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, d_images.dimensions(),
                            samples_per_side, prefilter, min_weight, &batch.call);
   if (error.success())

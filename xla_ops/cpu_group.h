@@ -20,10 +20,8 @@ constexpr int kBlock = 16;    // columns
 constexpr int kBlocks =
     8;  // of one Gaussian whose rows are known; any after them take all its rows
 
-constexpr double kMaxExponents = 120.0;  // bits, of what the fast path keeps in floats
-constexpr double kMaxOblique = 50.0;     // rho^2 / (1 - rho^2): digits that sums over X, Y lose
-constexpr double kMaxSize = 65536.0;     // pixels
-constexpr double kSlack = 0.01;          // of a pixel, for rounding
+constexpr double kMaxSize = 65536.0;  // pixels
+constexpr double kSlack = 0.01;       // of a pixel, for rounding
 
 enum class Path : int32_t { kNone, kNotFinite, kBands, kRows };
 
@@ -153,18 +151,10 @@ struct Group {
       const double log_opacity = fast_log(opacity[i]);
       const Gaussian g = describe(u[i], v[i], s, log_opacity - log_min_weight, raster);
 
-      // Bits: by which V can change from one row to the next, a pixel and a half from the box at
-      // most; of the smallest gain; and of the smallest V in the support. In a band of this height
-      // no lane comes into the support from below 2^-kMaxExponents.
-      const double bend = 0.5 * kLog2E * g.precision_x, tilt = 2.0 * bend * g.slope;
-      const double drop = bend * g.slope * g.slope + 0.5 * kLog2E * g.precision_y;
-      const double pace = fabs(tilt) * (g.half_width + 1.5), high = g.half_height + 1.5;
-      const double left_over = kMaxExponents - kLog2E * g.cut;
-      const double oblique = g.covariance * g.covariance * g.precision_x;
-      const bool fast = (pace * (kThinBand + 1) <= left_over) &
-                        (drop * high * high <= kMaxExponents) & (oblique <= kMaxOblique * g.var_y) &
+      const Split exponent = split(g);
+      const bool fast = can_walk(g, exponent, kThinBand) & can_split(g, exponent, 1.5) &
                         (fabs(g.x) < kMaxSize) & (fabs(g.y) < kMaxSize) & suits;
-      band[i] = pace * (kBand + 1) <= left_over ? kBand : kThinBand;
+      band[i] = can_walk(g, exponent, kBand) ? kBand : kThinBand;
 
       // The rows and columns with sample points in the box; none if it lies outside the image.
       const double low_x = g.x - g.half_width + margin - kSlack;
@@ -187,9 +177,9 @@ struct Group {
       const Path taken = seen ? chosen : Path::kNone;
       path[i] = finite[i] != 0 ? taken : Path::kNotFinite;
 
-      a[i] = (float)bend;
-      skew[i] = (float)tilt;
-      w[i] = (float)drop;
+      a[i] = (float)exponent.a;
+      skew[i] = (float)exponent.skew;
+      w[i] = (float)exponent.w;
       slope[i] = (float)g.slope;
       left[i] = (int32_t)l;
       right[i] = (int32_t)r;

@@ -68,6 +68,10 @@ __device__ bool may_touch(const Inputs& in, const Raster& raster, int top, int l
 struct StripRows {
   float4 gain[2], threshold[2];
   Columns columns;
+  __device__ void set(int k, const SampleRow& row) {
+    reinterpret_cast<float*>(gain)[k] = row.gain;
+    reinterpret_cast<float*>(threshold)[k] = row.threshold;
+  }
   __device__ float gain_of(int k) const { return reinterpret_cast<const float*>(gain)[k]; }
   __device__ float threshold_of(int k) const {
     return reinterpret_cast<const float*>(threshold)[k];
@@ -169,13 +173,8 @@ __global__ void __launch_bounds__(kTile* kTile / kStrip, kTile == 16 ? 6 : 2)
           const int strip = t % kStrips;
           if (g.path != kByStrips) continue;
           StripRows rows;
-          float* gain = reinterpret_cast<float*>(rows.gain);
-          float* threshold = reinterpret_cast<float*>(rows.threshold);
-          for (int k = 0; k < 2 * kStrip; ++k) {
-            const SampleRow row = sample_row(g, 2 * (top + kStrip * strip) + k);
-            gain[k] = row.gain;
-            threshold[k] = row.threshold;
-          }
+          for (int k = 0; k < 2 * kStrip; ++k)
+            rows.set(k, sample_row(g, 2 * (top + kStrip * strip) + k));
           rows.columns = columns_of(g, top + kStrip * strip);
           table[t / kStrips][strip] = rows;
         }
@@ -221,10 +220,7 @@ __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t wi
                               int lane, StripRows* table) {
   Gathered<C> sums = {};
   for (int top = g.top; top <= g.bottom; top += kRows) {
-    const SampleRow row = sample_row(g, 2 * top + lane);
-    StripRows& mine = table[lane / (2 * kStrip)];
-    reinterpret_cast<float*>(mine.gain)[lane % (2 * kStrip)] = row.gain;
-    reinterpret_cast<float*>(mine.threshold)[lane % (2 * kStrip)] = row.threshold;
+    table[lane / (2 * kStrip)].set(lane % (2 * kStrip), sample_row(g, 2 * top + lane));
     if (lane < kRows / kStrip) table[lane].columns = columns_of(g, top + lane * kStrip);
     __syncwarp();
     // The strips' columns, one after the other.

@@ -8,10 +8,8 @@
 namespace gsdd {
 namespace {
 
-constexpr int kStrip = 4;  // pixel rows
-constexpr double kMaxBits = 120.0;
+constexpr int kStrip = 4;             // pixel rows
 constexpr double kMaxSize = 32768.0;  // pixels
-constexpr double kMaxOblique = 50.0;  // rho^2 / (1 - rho^2): digits that sums over X, Y lose
 
 enum Path { kNone, kByStrips, kExact };
 
@@ -43,33 +41,29 @@ struct Staged {
   float rate, cut;                        // exponent base 2: q = t^2 + rate * dy^2 <= cut
 };
 
-// The host's fast path has the same conditions, for its own number of rows.
-GSDD_FN bool suits_strips(const Gaussian& g, const Raster& raster, double skew, double w) {
-  const double pace = fabs(skew) * (g.half_width + 1.5), high = g.half_height + kStrip + 1.5;
+GSDD_FN bool suits_strips(const Gaussian& g, const Raster& raster, const Split& exponent) {
   return raster.samples == 2 && raster.min_weight > 0.0 && raster.width < kMaxSize &&
          raster.height < kMaxSize && fabs(g.x) < kMaxSize && fabs(g.y) < kMaxSize &&
-         pace * (kStrip + 1) + kLog2E * g.cut <= kMaxBits && w * high * high <= kMaxBits &&
-         g.covariance * g.covariance * g.precision_x <= kMaxOblique * g.var_y;
+         can_walk(g, exponent, kStrip) && can_split(g, exponent, kStrip + 1.5);
 }
 
 template <int C>
 __device__ void stage(const Gaussian& g, const Inputs& in, const Raster& raster, Staged<C>* out) {
-  const double a = 0.5 * kLog2E * g.precision_x, skew = 2.0 * a * g.slope;
-  const double w = a * g.slope * g.slope + 0.5 * kLog2E * g.precision_y;
+  const Split exponent = split(g);
+  out->a = (float)exponent.a;
+  out->skew = (float)exponent.skew;
+  out->w = (float)exponent.w;
+  out->turn = exp2f((float)(0.25 * exponent.skew));
   const Range columns = pixel_range(g.x - g.half_width, g.x + g.half_width, raster.width);
   const Range rows = pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height);
   const bool empty = columns.last < columns.first || rows.last < rows.first;
-  out->path = empty ? kNone : suits_strips(g, raster, skew, w) ? kByStrips : kExact;
+  out->path = empty ? kNone : suits_strips(g, raster, exponent) ? kByStrips : kExact;
   out->left = (int)columns.first;
   out->right = (int)columns.last;
   out->top = (int)rows.first;
   out->bottom = (int)rows.last;
   out->x = Place::of(g.x);
   out->y = Place::of(g.y);
-  out->a = (float)a;
-  out->skew = (float)skew;
-  out->w = (float)w;
-  out->turn = exp2f((float)(0.25 * skew));
   out->lean = (float)g.slope;
   out->half_height = (float)g.half_height;
   out->peak = (float)(g.half_width * g.covariance / g.var_x);

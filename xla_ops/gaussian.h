@@ -120,6 +120,33 @@ GSDD_FN Kind prepare(const Inputs& in, int channels, const Raster& raster, Gauss
   return Kind::kVisible;
 }
 
+// The same exponent for kernels that advance it by multiplications: in base 2, with X, Y from the
+// centre, -(a X^2 - skew X Y + w Y^2).
+struct Split {
+  double a, skew, w;
+};
+
+GSDD_FN Split split(const Gaussian& g) {
+  const double a = 0.5 * kLog2E * g.precision_x;
+  return {a, 2.0 * a * g.slope, a * g.slope * g.slope + 0.5 * kLog2E * g.precision_y};
+}
+
+constexpr double kMaxSplitBits = 120.0;  // of what such kernels keep in floats
+constexpr double kMaxOblique = 50.0;     // rho^2 / (1 - rho^2): digits that sums over X, Y lose
+
+// Whether 2^-(a X^2 - skew X Y) can be walked down so many pixel rows: no lane up to a pixel and a
+// half beside the support comes into it from below 2^-kMaxSplitBits.
+GSDD_FN bool can_walk(const Gaussian& g, const Split& e, int rows) {
+  return fabs(e.skew) * (g.half_width + 1.5) * (rows + 1) <= kMaxSplitBits - kLog2E * g.cut;
+}
+
+// Whether the split suits a Gaussian whose rows are met up to `margin` pixels beyond its support.
+GSDD_FN bool can_split(const Gaussian& g, const Split& e, double margin) {
+  const double high = g.half_height + margin;
+  return (e.w * high * high <= kMaxSplitBits) &
+         (g.covariance * g.covariance * g.precision_x <= kMaxOblique * g.var_y);
+}
+
 struct Range {  // of pixels, first..last; empty if last < first
   int64_t first, last;
 };

@@ -6,7 +6,6 @@
 // binary holds several of these.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
