@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,10 +33,11 @@ class Accuracies(NamedTuple):
 
 def summary(name: str, accuracies: list[float]) -> dict[str, Any]:
     """Mean, standard deviation (of a sample) and each network's accuracy, in percent."""
+    values = [float(a) for a in accuracies]  # float32 would round a mean to another digit
     return {
-        f"{name}_accuracy": float(np.mean(accuracies)),
-        f"{name}_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
-        f"{name}_accuracies": [float(a) for a in accuracies],
+        f"{name}_accuracy": float(np.mean(values)),
+        f"{name}_std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        f"{name}_accuracies": values,
     }
 
 
@@ -64,7 +66,7 @@ def random_real(
     )
     images = np.stack([experiment.initial_images(parts, key, per_class) for key in keys])
     labels = np.repeat(np.arange(parts.dataset.num_classes), per_class).astype(np.int32)
-    steps = parts.schedule.num_steps(len(parts.problem.labels))
+    steps = parts.schedule.num_steps(len(parts.labels))
     schedule = parts.schedule.with_steps(steps, len(labels))
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
@@ -72,7 +74,7 @@ def random_real(
 
 
 def _train_and_test(config, parts, images, labels, schedule, learning_rate, name, reporter):
-    with reporter.phase(name, schedule.epochs) as progress:
+    with reporter.phase(name, schedule.epochs) as progress, _named(name):
         students = evaluate.train(
             parts.network,
             schedule,
@@ -94,6 +96,14 @@ def _train_and_test(config, parts, images, labels, schedule, learning_rate, name
     chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
     held_out = data.Split(train.images[chosen], train.labels[chosen])
     return Accuracies(accuracy(parts.dataset.test), accuracy(held_out))
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def evaluate_file(

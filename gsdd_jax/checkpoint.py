@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from gsdd_jax.errors import UsageError
 
+OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
+
 
 class Checkpoints:
     """The newest two states in one directory. A directory appears under its name when complete."""
 
-    def __init__(self, directory: str | os.PathLike):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        identity: str,
+        report: Callable[[str], None] = lambda line: None,
+    ):
+        """States are stored with `identity` (of their run) and restored only by the same one.
+
+        Where the newest is damaged and the one before is taken, `report` gets a line that says so.
+        """
+        self._identity, self._report = {"identity": identity}, report
         self._manager = ocp.CheckpointManager(
             pathlib.Path(directory).absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -25,29 +40,90 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any) -> None:
-        """Writes `state`, a pytree of arrays, and returns when it is on disk."""
-        self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+        """Writes `state`, a pytree of arrays, and returns when it is on disk.
+
+        Raises UsageError, and leaves the states before, where a number is not finite or the disk
+        is full.
+        """
+        # Looked at before, because Orbax's threads print pages when they fail.
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        self._manager.directory.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self._manager.directory).free < 2 * size + OVERHEAD:
+            raise UsageError(
+                f"{self._manager.directory}: the disk is too full for the checkpoint of step "
+                f"{step} ({size / 2**20:.1f} MiB); make room, and the same command goes on"
+            )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+                raise UsageError(
+                    f"{self._manager.directory.name}: numbers of {jax.tree_util.keystr(path)} are "
+                    f"not finite at step {step}; the last good checkpoint is step "
+                    f"{self._manager.latest_step() or 0}; lower the learning rate"
+                )
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(self._identity)
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise UsageError(
+                f"{self._manager.directory}: the checkpoint of step {step} cannot be written "
+                f"({_first_line(error)}); make room, and the same command goes on"
+            ) from None
 
     def restore(self, like: Any) -> Any | None:
-        """The newest state, or None if there is none.
+        """The newest state that is whole, or None if there is none at all.
 
-        Raises UsageError if it does not have the structure, shapes and types of `like`.
+        Raises UsageError if none is whole, or if one is of another run or does not have the
+        structure, shapes and types of `like`.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
         target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), like)
-        where = f"{self._manager.directory}/{step}"
-        try:
-            state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except (ValueError, KeyError, OSError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(f"{where}: not a checkpoint of this run ({first})") from None
-        same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, target)
-        if not all(jax.tree.leaves(same)):
-            raise UsageError(f"{where}: the checkpoint's arrays have other shapes than this run's")
-        return state
+        reasons: list[str] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            where = f"{self._manager.directory}/{step}"
+            try:
+                state = self._read(step, target)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                if isinstance(error, UsageError):
+                    raise
+                reasons.append(f"{where}: damaged ({_first_line(error)})")
+                continue
+            self._forget_after(step)
+            if reasons:
+                self._report(f"{'; '.join(reasons)}; going on from step {step}")
+            return state
+        if reasons:
+            raise UsageError(
+                f"{'; '.join(reasons)}; no checkpoint is whole: delete them to begin again"
+            )
+        return None
 
     def close(self) -> None:
         """Ends Orbax's background threads."""
         self._manager.close()
+
+    def _read(self, step, target):
+        found = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
+        if found.run != self._identity:
+            raise UsageError(
+                f"{self._manager.directory}/{step}: the checkpoint of a run with other settings or "
+                "other data; move it away, or give another --workdir"
+            )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = self._manager.restore(step, args=args).state
+        same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, target)
+        if not all(jax.tree.leaves(same)):
+            raise ValueError("its arrays have other shapes than this run's")
+        return state
+
+    def _forget_after(self, step) -> None:
+        """Deletes the damaged ones, which a run that goes on from here will write again."""
+        for later in self._manager.all_steps():
+            if later > step:
+                shutil.rmtree(self._manager.directory / str(later), ignore_errors=True)
+        self._manager.reload()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).partition(" [")[0].strip() or type(error).__name__
+    return text.splitlines()[0][:200]

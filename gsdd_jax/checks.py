@@ -27,6 +27,14 @@ def positive(config: ConfigDict, fields: Iterable[str]) -> None:
             raise UsageError(f"config.{field}: expected a positive number, got {value}")
 
 
+def seeds(config: ConfigDict, fields: Iterable[str]) -> None:
+    """Raises UsageError, naming the first field that is no seed: JAX takes 32 bits of it."""
+    for field in fields:
+        value = _get(config, field)
+        if not 0 <= value < 2**32:
+            raise UsageError(f"config.{field}: expected 0 to {2**32 - 1}, got {value}")
+
+
 def _get(config: ConfigDict, field: str) -> Any:
     for part in field.split("."):
         config = config[part]

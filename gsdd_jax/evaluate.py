@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from gsdd_jax import augment, transforms
+from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
+
+DIVERGED = 1e6  # a cross-entropy from which no training comes back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +80,11 @@ def _train_epochs(
     labels: Int[Array, "m"],
     learning_rate: Float[Array, ""],
     num_epochs: Int[Array, ""],
-) -> Students:
-    """Epochs of all students in one call; student i trains on set i (or on the only one)."""
+) -> tuple[Students, Float[Array, "s"]]:
+    """Epochs of all students in one call; student i trains on set i (or on the only one).
+
+    Also the largest loss of any step of each; NaN if one was, or if parameters are not finite.
+    """
     num_students, num_images = len(keys), len(labels)
     batch_size = min(schedule.batch_size, num_images)
     num_full = num_images // batch_size
@@ -88,39 +95,46 @@ def _train_epochs(
         logits = network.apply(params, batch)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
-    def step(students, chosen, step_keys):
+    def step(carry, chosen, step_keys):
+        students, largest = carry
         # One student after the other: a drawn operation stays a branch, which vmap would turn
         # into computing all of them.
         batches = jax.lax.map(
             lambda a: augment.augment(a[0], images[a[1], a[2]], strategy=schedule.strategy),
             (step_keys, own, chosen),
         )
-        gradients = jax.vmap(jax.grad(loss))(students.params, batches, labels[chosen])
+        losses, gradients = jax.vmap(jax.value_and_grad(loss))(
+            students.params, batches, labels[chosen]
+        )
         updates, optimizer_state = jax.vmap(optimizer.update)(
             gradients, students.optimizer, students.params
         )
-        return Students(
-            optax.apply_updates(students.params, updates), optimizer_state, students.epoch
-        )
+        params = optax.apply_updates(students.params, updates)
+        largest = jnp.maximum(largest, losses)
+        return Students(params, optimizer_state, students.epoch), largest
 
-    def epoch(_, students):
-        epoch_keys = jax.vmap(lambda k: jax.random.fold_in(k, students.epoch))(keys)
+    def epoch(_, carry):
+        number = carry[0].epoch
+        epoch_keys = jax.vmap(lambda k: jax.random.fold_in(k, number))(keys)
         order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys)
 
-        def batch(i, chosen, students):
-            return step(students, chosen, jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys))
+        def batch(i, chosen, carry):
+            return step(carry, chosen, jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys))
 
         full = order[:, : num_full * batch_size].reshape(num_students, num_full, batch_size)
-        students, _ = jax.lax.scan(
-            lambda students, a: (batch(a[0], a[1], students), None),
-            students,
+        carry, _ = jax.lax.scan(
+            lambda carry, a: (batch(a[0], a[1], carry), None),
+            carry,
             (jnp.arange(num_full), full.swapaxes(0, 1)),
         )
         if num_images % batch_size:
-            students = batch(num_full, order[:, num_full * batch_size :], students)
-        return students._replace(epoch=students.epoch + 1)
+            carry = batch(num_full, order[:, num_full * batch_size :], carry)
+        students, largest = carry
+        return students._replace(epoch=number + 1), largest
 
-    return jax.lax.fori_loop(0, num_epochs, epoch, students)
+    students, largest = jax.lax.fori_loop(0, num_epochs, epoch, (students, jnp.zeros(num_students)))
+    finite = jax.vmap(lambda p: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(p)]))
+    return students, jnp.where(finite(students.params).all(-1), largest, jnp.nan)
 
 
 def train(
@@ -147,6 +161,9 @@ def train(
       num_students: trained at once.
       epochs_per_call: in one compiled call; changes nothing in the result.
       progress: called with the number of epochs just done.
+
+    Raises:
+      UsageError: a network diverged.
     """
     init_key, train_key = jax.random.split(key)
     params = jax.vmap(network.init)(jax.random.split(init_key, num_students))
@@ -163,7 +180,7 @@ def train(
         done = 0
         while done < epochs:
             count = min(epochs_per_call, epochs - done)
-            students = _train_epochs(
+            students, losses = _train_epochs(
                 network,
                 schedule,
                 students,
@@ -173,11 +190,21 @@ def train(
                 jnp.float32(rate),
                 jnp.int32(count),
             )
-            jax.block_until_ready(students)
             done += count
+            _check_losses(np.asarray(losses), int(students.epoch), rate)
             progress(count)
         params, epoch = students.params, students.epoch
     return params
+
+
+def _check_losses(losses, epoch, rate) -> None:
+    diverged = ~(losses < DIVERGED)  # NaN among them
+    if diverged.any():
+        worst = int(diverged.argmax())
+        raise UsageError(
+            f"network {worst} diverged by epoch {epoch} (loss {losses[worst]:.3g}) at the learning "
+            f"rate {rate:.3g}; lower it"
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

@@ -11,19 +11,33 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import checks, data, experts, matching, parameterizations
+from gsdd_jax import augment, checks, data, experts, matching, parameterizations
 from gsdd_jax.components import build_network, build_transform, load_data
 from gsdd_jax.distill import Problem
 from gsdd_jax.errors import UsageError
 from gsdd_jax.evaluate import Schedule
 from gsdd_jax.networks import Network
+from gsdd_jax.parameterizations import Parameterization
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """All parts of one experiment; each goes with any of the others."""
+class Material:
+    """What an experiment is about: real images, and how synthetic ones are stored."""
 
     dataset: data.Dataset
+    parameterization: Parameterization
+
+    @property
+    def labels(self) -> Int[np.ndarray, "m"]:
+        """The class of each synthetic image: ordered by class."""
+        classes = np.arange(self.dataset.num_classes, dtype=np.int32)
+        return np.repeat(classes, self.parameterization.images_per_class)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Material):
+    """All parts of one experiment; each goes with any of the others."""
+
     transform: Any
     network: Network
     problem: Problem
@@ -31,36 +45,45 @@ class Experiment:
     feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
 
 
-def build(config: ConfigDict) -> Experiment:
-    """Raises UsageError for a setting that makes no sense, naming its field."""
-    _check(config)
+def build_material(config: ConfigDict) -> Material:
+    """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
+    _check_fit(config)
     dataset = load_data(config)
-    transform = build_transform(config.data.transform, dataset)
-    image_shape = dataset.train.images.shape[1:]
-    network = build_network(config.network, dataset)
     parameterization = parameterizations.build(
         config.parameterization.name,
-        image_shape,
+        dataset.image_shape,
         ipc=config.budget.ipc,
         gpc=config.budget.gpc,
         **config.parameterization.options,
     )
+    smallest = np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()
+    if smallest == 0:
+        raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
+    if config.init.real and parameterization.images_per_class > smallest:
+        raise UsageError(
+            f"config.budget.gpc: {parameterization.images_per_class} images a class to start from, "
+            f"but {dataset.name} has a class of only {smallest}; lower it, or set "
+            "config.init.real=False"
+        )
+    return Material(dataset, parameterization)
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Raises UsageError for a setting that makes no sense, naming its field."""
+    _check(config)
+    material = build_material(config)
+    dataset, parameterization = material.dataset, material.parameterization
+    network = build_network(config.network, dataset)
     problem = Problem(
         parameterization,
         _build_matching(config, network, dataset, parameterization.images_per_class),
         dataset.num_classes,
         config.distill.learning_rate,
     )
-    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
-    if config.init.real and parameterization.images_per_class > counts.min():
-        raise UsageError(
-            f"config.budget.gpc: {parameterization.images_per_class} images a class to start from, "
-            f"but {dataset.name} has a class of only {counts.min()}; lower it, or set "
-            "config.init.real=False"
-        )
     return Experiment(
         dataset,
-        transform,
+        parameterization,
+        build_transform(config.data.transform, dataset),
         network,
         problem,
         build_schedule(config),
@@ -79,11 +102,11 @@ def build_schedule(config: ConfigDict) -> Schedule:
 
 
 def initial_images(
-    experiment: Experiment, key: Key[Array, ""], per_class: int
+    material: Material, key: Key[Array, ""], per_class: int
 ) -> Float[np.ndarray, "m h w c"]:
     """`per_class` random real images of each class, ordered by class, in [0, 1]."""
-    train = experiment.dataset.train
-    chosen = choose_by_class(key, train.labels, experiment.dataset.num_classes, per_class)
+    train = material.dataset.train
+    chosen = choose_by_class(key, train.labels, material.dataset.num_classes, per_class)
     return train.images[chosen].astype(np.float32) / 255
 
 
@@ -209,22 +232,31 @@ AT_LEAST_ONE = (
     "matching.outer_loops",
 )
 AT_LEAST_ZERO = (
+    "network.depth",
     "matching.inner_loops",
-    "init.num_steps",
     "distill.num_steps",
     "distill.eval_every",
-    "seed",
 )
 POSITIVE = (
     "matching.lr_lr",
     "matching.lr_init",
-    "init.learning_rate",
     "distill.learning_rate",
     "evaluate.learning_rate",
 )
 
 
+def _check_fit(config: ConfigDict) -> None:
+    checks.seeds(config, ("seed",))
+    checks.at_least(0, config, ("init.num_steps",))
+    checks.positive(config, ("init.learning_rate",))
+    checks.at_least(0, config, ("data.resolution",))
+
+
 def _check(config: ConfigDict) -> None:
+    try:
+        augment.parse_strategy(config.matching.strategy)
+    except UsageError as error:
+        raise UsageError(f"config.matching.strategy: {error}") from None
     checks.at_least(1, config, AT_LEAST_ONE)
     checks.at_least(0, config, AT_LEAST_ZERO)
     checks.positive(config, POSITIVE)

@@ -69,7 +69,7 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
     settings = config.experts
     sizes = ("num_experts", "epochs", "batch_size", "at_once")
     checks.at_least(1, config, (f"experts.{name}" for name in sizes))
-    checks.at_least(0, config, ("experts.seed",))
+    checks.seeds(config, ("experts.seed",))
     checks.positive(config, ("experts.learning_rate",))
     dataset = components.load_data(config)
     transform = components.build_transform(config.data.transform, dataset)
@@ -252,9 +252,9 @@ def _continue(group, epochs_done, network, keys) -> Float[np.ndarray, "e p"]:
 
 def _append(group, params, losses, epoch) -> None:
     for growing, row, loss in zip(group, params, losses, strict=True):
-        if not (np.isfinite(loss) and np.isfinite(row).all()):
+        if not (loss < evaluate.DIVERGED and np.isfinite(row).all()):
             raise UsageError(
-                f"expert {growing.expert} diverged in epoch {epoch + 1} (loss {loss}); lower "
+                f"expert {growing.expert} diverged in epoch {epoch + 1} (loss {loss:.3g}); lower "
                 "config.experts.learning_rate and give another config.experts.dir"
             )
     for growing, row in zip(group, params, strict=True):

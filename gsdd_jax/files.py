@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from gsdd_jax.errors import UsageError
 
 
 def write_atomically(
@@ -16,9 +20,16 @@ def write_atomically(
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
     `content` is the bytes, or a function that writes them to an open file. Missing folders are
-    made.
+    made. Raises OSError, which names `path`, where it cannot be written.
     """
     path = pathlib.Path(path)
+    try:
+        _write(path, content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def _write(path, content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -35,6 +46,36 @@ def write_atomically(
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes plain values as a JSON file, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises UsageError, calling it `what`, where it holds none."""
+    try:
+        value = json.loads(pathlib.Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: expected {what}, a JSON object ({error})") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: expected {what}, a JSON object, got {type(value).__name__}")
+    return value
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
+    """Holds a directory for this process; raises UsageError(taken) where another one has it.
+
+    The lock ends with the process, however that ends. Raises OSError where no file can be made.
+    """
+    with open(pathlib.Path(directory, ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(taken) from None
+        yield
 
 
 def cache_dir() -> pathlib.Path:

@@ -17,34 +17,51 @@ LINE_EVERY = 10.0  # seconds, where standard output is no terminal
 
 
 class Progress:
-    """One phase of a run: how far, the loss, the rate, the time left."""
+    """One phase of a run: how far, the loss, the rate, the time left.
+
+    The first steps are those of a call that is compiled first: it says so, and the clock that
+    gives the rate and the time left starts after them.
+    """
 
     def __init__(self, name: str, total: int, done: int, stream):
         self._name, self._total, self._done, self._stream = name, total, done, stream
-        self._start, self._first, self._last_line = time.monotonic(), done, time.monotonic()
+        self._start = self._first = None
+        self._last_line = time.monotonic()
         self._bar = None
+        if done >= total:
+            return
         if stream.isatty():
             self._bar = tqdm(
                 total=total, initial=done, desc=name, file=stream, unit="step", dynamic_ncols=True
             )
+            self._bar.set_postfix_str("compiling")
+        else:
+            print(f"{name} {done}/{total}  compiling", file=stream, flush=True)
 
     def advance(self, count: int, **values: float) -> None:
         """`count` more steps are done; `values` (the loss) are shown beside them."""
         self._done += count
+        now = time.monotonic()
+        restarted = self._start is None
+        if restarted:
+            self._start, self._first = now, self._done
         shown = {name: f"{value:.4g}" for name, value in values.items()}
         if self._bar is not None:
+            if restarted:
+                self._bar.start_t, self._bar.initial = self._bar._time(), self._done
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(count)
             return
-        now = time.monotonic()
         if now - self._last_line < LINE_EVERY and self._done < self._total:
             return
         self._last_line = now
-        rate = (self._done - self._first) / max(now - self._start, 1e-9)
-        left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
-        text = "  ".join(f"{name} {value}" for name, value in shown.items())
-        line = f"{self._name} {self._done}/{self._total}  {text}  {rate:.3g} steps/s  {left} left"
-        print(line, file=self._stream, flush=True)
+        parts = [f"{self._name} {self._done}/{self._total}"]
+        parts += [f"{name} {value}" for name, value in shown.items()]
+        if self._done > self._first:
+            rate = (self._done - self._first) / max(now - self._start, 1e-9)
+            left = tqdm.format_interval((self._total - self._done) / rate)
+            parts += [f"{rate:.3g} steps/s", f"{left} left"]
+        print("  ".join(parts), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Ends the bar."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import math
 import os
+import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,11 +22,12 @@ from gsdd_jax.checkpoint import Checkpoints
 from gsdd_jax.components import stream
 from gsdd_jax.contact_sheet import contact_sheet, png
 from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.experiment import Material
+from gsdd_jax.files import write_atomically, write_json
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.report import Reporter
-from gsdd_jax.workdir import OPERATIONAL, Records, flat, prepare, write_json
+from gsdd_jax.workdir import Records, decisive, identity, prepared
 
 FIT_STEPS_PER_CALL = 500
 STEP = "step "  # records of evaluations on the way
@@ -40,13 +44,11 @@ def distill_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    run = _Run(config, workdir)
-    try:
+    parts = experiment.build(config)  # first: a config that is refused binds no directory
+    with _running(config, parts, workdir) as run:
         fitted = run.fit()
         final = run.distill(fitted)
         return run.finish(fitted, final)
-    finally:
-        run.reporter.close()
 
 
 def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -54,47 +56,72 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
-    run = _Run(config, workdir)
-    try:
+    parts = experiment.build_material(config)
+    with _running(config, parts, workdir) as run:
         fitted = run.stored(run.fit(), 0)
         artifact.save(run.workdir / "fitted.safetensors", fitted)
         run.show(fitted)
-    finally:
-        run.reporter.close()
-    images = jnp.asarray(run.initial_images())
-    psnr = np.asarray(fit.psnr(fitted.parameterization, fitted.params, images))
-    result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
-    write_json(run.workdir / "fit.json", result)
-    return result
+        images = jnp.asarray(run.initial_images())
+        psnr = np.asarray(fit.psnr(fitted.parameterization, fitted.params, images))
+        result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
+        write_json(run.workdir / "fit.json", result)
+        return result
+
+
+@contextlib.contextmanager
+def _running(config, parts, workdir) -> Iterator[_Run]:
+    with prepared(workdir, config) as workdir:
+        run = _Run(config, parts, workdir)
+        try:
+            yield run
+        finally:
+            run.reporter.close()
 
 
 class _Run:
-    """What the phases of one run share; all state between steps is in the checkpoints."""
+    """What the phases of one run share; all state between steps is in the checkpoints.
 
-    def __init__(self, config: ConfigDict, workdir: str | os.PathLike):
-        self.config = config
-        self.parts = experiment.build(config)  # first: a config that is refused binds no directory
-        self.workdir = prepare(workdir, config)
-        self.reporter = Reporter(self.workdir / "tensorboard")
-        self.records = Records(self.workdir)
+    `parts` is an Experiment, or for a fit alone only its Material.
+    """
+
+    def __init__(self, config: ConfigDict, parts: Material, workdir: pathlib.Path):
+        self.config, self.parts, self.workdir = config, parts, workdir
+        self.identity = identity(config, parts.dataset.fingerprint)
+        self.records = Records(workdir, self.identity)
+        self.reporter = Reporter(workdir / "tensorboard")
+        self.reporter.line(self.description())
+
+    def description(self) -> str:
+        """One line: the data, the bytes, the images, the device."""
+        parameterization, dataset = self.parts.parameterization, self.parts.dataset
+        height, width, channels = dataset.image_shape
+        return (
+            f"{dataset.name} {height}x{width}x{channels}, {dataset.num_classes} classes: "
+            f"{parameterization.images_per_class} {parameterization.name} images a class in the "
+            f"bytes of {self.config.budget.ipc}, on {jax.devices()[0].device_kind}"
+        )
+
+    def checkpoints(self, phase: str) -> Checkpoints:
+        """Those of one phase."""
+        return Checkpoints(self.workdir / "checkpoints" / phase, self.identity, self.reporter.line)
 
     def initial_images(self) -> Float[np.ndarray, "m h w c"]:
         """The random real images that the fit is to."""
         key = stream(self.config.seed, "initial images")
-        per_class = self.parts.problem.parameterization.images_per_class
+        per_class = self.parts.parameterization.images_per_class
         return experiment.initial_images(self.parts, key, per_class)
 
     def fit(self) -> Params:
         """Initial parameters: fitted to random real images, or random."""
-        config, parameterization = self.config, self.parts.problem.parameterization
+        config, parameterization = self.config, self.parts.parameterization
         key = stream(config.seed, "initial parameters")
         if not config.init.real:
-            shape = (len(self.parts.problem.labels), *parameterization.image_shape)
+            shape = (len(self.parts.labels), *parameterization.image_shape)
             return parameterization.init(key, jax.random.uniform(key, shape))
         images = jnp.asarray(self.initial_images())
         rate = config.init.learning_rate
         state = fit.start(parameterization, key, images, rate)
-        checkpoints = Checkpoints(self.workdir / "checkpoints" / "fit")
+        checkpoints = self.checkpoints("fit")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
         done, total = int(state.step), config.init.num_steps
@@ -104,7 +131,10 @@ class _Run:
                 state, errors = fit.run(parameterization, state, images, rate, count)
                 error = float(errors.mean())
                 if not math.isfinite(error):
-                    raise UsageError(f"fit: the error is {error} by step {done + count}")
+                    raise UsageError(
+                        f"fit: the error is {error} by step {done + count}; the config is "
+                        f"{self.workdir / 'config.json'}"
+                    )
                 done += count
                 checkpoints.save(done, state)
                 psnr = -10 * math.log10(max(error, 1e-12))
@@ -121,7 +151,7 @@ class _Run:
         data = real_data(train.images, train.labels, parts.dataset.num_classes, parts.transform)
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         state = distill.start(parts.problem, jax.tree.map(jnp.copy, fitted))
-        checkpoints = Checkpoints(self.workdir / "checkpoints" / "distill")
+        checkpoints = self.checkpoints("distill")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
         done, total = int(state.step), config.distill.num_steps
@@ -149,8 +179,8 @@ class _Run:
                     first = int(np.argmin(np.isfinite(losses)))
                     raise UsageError(
                         f"distill: the loss is {losses[first]} at step {done + first + 1}; the "
-                        f"last good checkpoint is step {saved} in {self.workdir}; config: "
-                        f"{config.to_json()}"
+                        f"last good checkpoint is step {saved}; the config is "
+                        f"{self.workdir / 'config.json'}"
                     )
                 done += count
                 if done == total or done % config.distill.checkpoint_every == 0:
@@ -218,7 +248,7 @@ class _Run:
         result |= {
             "best_step": best["step"],
             "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
-            "images_per_class": parts.problem.parameterization.images_per_class,
+            "images_per_class": parts.parameterization.images_per_class,
             "learning_rate": last.learning_rate,
             "provenance": last.provenance,
         }
@@ -229,11 +259,10 @@ class _Run:
         self, params: Params, step: int, extra: dict[str, Array] | None = None
     ) -> DistilledSet:
         """`params` as they are stored, so that what is evaluated is what a file holds."""
-        parameterization, dataset = self.parts.problem.parameterization, self.parts.dataset
-        settings = flat(self.config)
+        parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
             # How it was run is left out: it does not change what was made.
-            "config": {name: v for name, v in settings.items() if name not in OPERATIONAL},
+            "config": decisive(self.config),
             "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "step": step,
             "versions": {name: _version(name) for name in ("gsdd-jax", "jax", "jaxlib")},
@@ -242,7 +271,7 @@ class _Run:
         return DistilledSet(
             parameterization,
             parameterization.from_arrays(parameterization.to_arrays(params)),
-            np.asarray(self.parts.problem.labels),
+            self.parts.labels,
             self.config.evaluate.learning_rate if learned is None else learned,
             provenance,
         )

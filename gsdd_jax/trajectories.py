@@ -6,7 +6,6 @@ still being trained is a `.partial` file: a line of JSON, then one record an epo
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -22,7 +21,7 @@ import safetensors.numpy
 from jaxtyping import Float32
 
 from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import locked, write_atomically
 
 FORMAT = "gsdd-jax expert trajectory 1"
 _HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
@@ -241,14 +240,11 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(directory / ".lock", "w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however
-        except BlockingIOError:
-            raise UsageError(
+            taken = (
                 f"{directory}: another process is training experts here; wait for it, or give "
                 "another config.experts.dir"
-            ) from None
+            )
+            stack.enter_context(locked(directory, taken))
         for left_over in directory.glob(".expert_*"):  # of a process killed while writing
             left_over.unlink()
         yield

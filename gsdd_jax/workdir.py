@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import locked, read_object, write_json
 
 # What may differ between a run and its continuation, because the result does not depend on it,
 # and what a reader of the result may take instead.
@@ -22,31 +24,55 @@ OPERATIONAL = {
     "experts.dir": "",
     "experts.at_once": 1,
 }
+FOLDERS = ("checkpoints", "tensorboard")
 
 
-def prepare(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
-    """Makes the directory and binds it to `config`; raises UsageError where that cannot be."""
+@contextlib.contextmanager
+def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib.Path]:
+    """Makes the directory, binds it to `config` and keeps other processes out of it.
+
+    Raises:
+      UsageError: it cannot be written, belongs to another config, or another process runs in it.
+    """
     if not str(workdir):
         raise UsageError("--workdir: expected a directory to write to, got an empty path")
     workdir = pathlib.Path(workdir)
+    taken = f"--workdir: another process runs in {workdir}; wait for it, or give another directory"
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(workdir, taken))
+            _bind(workdir, config)
+        except OSError as error:
+            raise UsageError(f"--workdir: cannot write to {workdir} ({error.strerror})") from None
+        yield workdir
+
+
+def _bind(workdir, config) -> None:
     path = workdir / "config.json"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_atomically(path, (config.to_json(indent=2) + "\n").encode())
-        written = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"--workdir: cannot write to {workdir} ({error.strerror})") from None
-    except json.JSONDecodeError:
-        raise UsageError(f"{path}: not a run's config; expected a new work directory") from None
-    old, new = _flat(written), flat(config)
+    for folder in FOLDERS:
+        if (workdir / folder).exists() and not (workdir / folder).is_dir():
+            raise UsageError(f"{workdir / folder}: expected a folder of this run, or nothing")
+    if not path.exists():
+        write_json(path, json.loads(config.to_json()))
+    old, new = _flat(read_object(path, "a run's config")), flat(config)
     for field in sorted(old.keys() | new.keys()):
         if field not in OPERATIONAL and old.get(field) != new.get(field):
             raise UsageError(
                 f"--workdir: {workdir} holds a run with config.{field}={old.get(field)!r}, not "
                 f"{new.get(field)!r}; expected the same config or another directory"
             )
-    return workdir
+
+
+def identity(config: ConfigDict, fingerprint: str) -> str:
+    """What a run's results depend on: a digest of its settings and of its data's fingerprint."""
+    fields = {"data.fingerprint": fingerprint, **decisive(config)}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def decisive(config: ConfigDict) -> dict[str, Any]:
+    """The settings that a result depends on, flat: all but the operational ones."""
+    return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:
@@ -78,17 +104,25 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Atomically."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
 class Records:
     """Evaluations of a run by name, in `evaluations.json`; each is on disk once it is recorded."""
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(self, workdir: pathlib.Path, identity: str):
+        """Raises UsageError for a file that is damaged, or of a run with another `identity`."""
         self._path = workdir / "evaluations.json"
-        self._values = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self._values = {"identity": identity}
+        if self._path.exists():
+            self._values = read_object(self._path, "a run's evaluations")
+        if self._values.get("identity") != identity:
+            raise UsageError(
+                f"{self._path}: of a run with other settings or other data; move it away, or give "
+                "another --workdir"
+            )
+        for name, record in self._values.items():
+            if name != "identity" and not _is_record(record):
+                raise UsageError(
+                    f"{self._path}: {name!r} is no evaluation; delete the file to evaluate again"
+                )
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._values[name] = value
@@ -101,3 +135,13 @@ class Records:
     def starting_with(self, prefix: str) -> dict[str, Any]:
         """All records whose name starts with `prefix`."""
         return {name: v for name, v in self._values.items() if name.startswith(prefix)}
+
+
+def _is_record(value) -> bool:
+    """{"test": accuracies}, with "train" and "step" where it is one of those that are compared."""
+    if not isinstance(value, dict) or value.keys() not in ({"test"}, {"test", "train", "step"}):
+        return False
+    lists = [accuracies for name, accuracies in value.items() if name != "step"]
+    return type(value.get("step", 0)) is int and all(
+        isinstance(a, list) and a and all(type(v) is float for v in a) for a in lists
+    )

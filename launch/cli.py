@@ -3,33 +3,70 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import pathlib
+import re
 import sys
+import threading
+import warnings
+import zlib
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
+import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from gsdd_jax.errors import UsageError
+from gsdd_jax.files import cache_dir
+from launch import fields, interrupt
 
 USAGE_STATUS = 2
+# What a config file can raise while it is loaded and its fields are overridden.
+FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+PLAINER = {
+    r"\('Non-boolean argument to boolean flag', .*\)": "expected True or False",
+    r"invalid literal for int\(\) .*": "expected an integer",
+    r"could not convert string to float: .*": "expected a number",
+    r"Configuration is not available because of an earlier failure to load: ": "",
+}
+HELP = ("-h", "-help", "--help", "-helpfull", "--helpfull")
 
 
-def run(main: Callable[..., None], *, positional: tuple[str, ...] = ()) -> None:
+def run(
+    main: Callable[..., None], *, positional: tuple[str, ...] = (), resumes: bool = False
+) -> None:
     """Parses the flags, runs `main`, and turns what a user can put right into exit status 2.
 
-    Where `positional` names choices, the command takes one of them and `main` gets it.
+    Where `positional` names choices, the command takes one of them and `main` gets it. A command
+    that `resumes` says so when it is interrupted.
     """
-    logging.set_verbosity(logging.ERROR)  # the libraries' chatter
+    if resumes:
+        interrupt.says(interrupt.GOES_ON)
+    logging.set_verbosity(logging.FATAL)  # the libraries' chatter; what counts is raised
+    threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
     keep_freed_memory()
+    keep_compiled_programs()
     try:
+        if any(argument in HELP for argument in sys.argv[1:]):
+            _print_help()
+            return
         main(*_parse(positional))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_STATUS)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder taken away
+        _fail(_one_line(error))
 
 
 def keep_freed_memory() -> None:
@@ -46,12 +83,53 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+def keep_compiled_programs() -> None:
+    """JAX's compilation cache, where the user has not chosen one.
+
+    Each kind of processor has a folder of its own: home directories are shared between machines.
+    """
+    try:
+        cpu = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        kind = [line for line in cpu.splitlines() if line.startswith(("flags", "Features"))]
+    except OSError:
+        kind = []
+    folder = cache_dir() / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    settings = {"jax_compilation_cache_dir": str(folder)}
+    settings |= {"jax_persistent_cache_min_compile_time_secs": 0.2}
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+
+
+def define_config() -> flags.FlagHolder:
+    """The flag `--config`, and `--config.field=value` for each of its fields."""
+    try:
+        return config_flags.DEFINE_config_file(
+            "config",
+            "configs/demo.py",
+            "The experiment.",
+            lock_config=False,  # unknown fields are refused by `fields.check`, with the nearest
+            accept_new_attributes=True,
+        )
+    except (flags.Error, *FAILURES) as error:  # the default is loaded here, overrides and all
+        _fail(f"--config: {_one_line(error)}")
+
+
 def experiment(config: ConfigDict) -> ConfigDict:
     """The config that a flag gave, at its scale."""
+    fields.check(config)
     try:
-        return common.scaled(config)
+        shrunk = common.scaled(config)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if config.scale < 1:
+        print(
+            f"scale {config.scale:g}: a shrunk copy, to see that the experiment runs; its "
+            "accuracies say nothing about the experiment's",
+            flush=True,
+        )
+    return shrunk
 
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
@@ -61,15 +139,7 @@ def accuracy(arm: str, result: Mapping[str, float]) -> str:
 
 
 def _parse(positional: tuple[str, ...]) -> list[str]:
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-        if "config" in flags.FLAGS:
-            getattr(flags.FLAGS.config, "seed", None)  # a file that did not load fails only now
-    except flags.Error as error:
-        raise UsageError(_one_line(error)) from None
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        # A config's own overrides fail while the flags are parsed.
-        raise UsageError(f"--config: {_one_line(error)}") from None
+    rest = _parse_flags(sys.argv)
     if positional and (len(rest) != 1 or rest[0] not in positional):
         raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")
     if rest and not positional:
@@ -77,6 +147,54 @@ def _parse(positional: tuple[str, ...]) -> list[str]:
     return rest
 
 
+def _parse_flags(arguments: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(arguments)[1:]
+        if "config" in flags.FLAGS:
+            getattr(flags.FLAGS.config, "seed", None)  # a file that did not load fails only now
+    except flags.Error as error:
+        raise UsageError(_one_line(error)) from None
+    except FAILURES as error:
+        # A config's own overrides fail while the flags are parsed.
+        raise UsageError(f"--config: {_one_line(error)}") from None
+    return rest
+
+
+def _print_help() -> None:
+    """The script's docstring, its flags, and the fields of the config that is given."""
+    script = sys.modules["__main__"]
+    print(script.__doc__.strip(), "\n\nflags:", sep="")
+    has_config = "config" in flags.FLAGS
+    if has_config:
+        print("  --config: A file with an experiment. (default: configs/demo.py)")
+    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    for flag in sorted(own, key=lambda flag: flag.name):
+        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+        print(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
+    if has_config:
+        given = [argument for argument in sys.argv if argument not in HELP]
+        for name in flags.FLAGS:  # help needs no required flag
+            given += [f"--{name}=-"] if flags.FLAGS[name].default is None else []
+        _parse_flags(given)
+        config = flags.FLAGS["config"]
+        print(f"\nfields of {config.config_filename}, each changed by --config.FIELD=VALUE:")
+        print(fields.describe(config.value))
+
+
+def _fail(text: str) -> NoReturn:
+    """One line and status 2, without unwinding the interpreter under threads that still compute."""
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(USAGE_STATUS)
+
+
 def _one_line(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, SyntaxError):
+        text = f"{error.filename}, line {error.lineno}: {error.msg}"
+    for pattern, plain in PLAINER.items():
+        text = re.sub(pattern, plain, str(text))
     return " ".join(str(text).split()) or type(error).__name__

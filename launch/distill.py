@@ -7,11 +7,10 @@ again goes on where it was interrupted.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from launch import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
+CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go.", required=True)
 
 
@@ -20,8 +19,9 @@ def main() -> None:
 
     result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)
     arms = (cli.accuracy(arm, result) for arm in ("distilled", "fitted", "random_real"))
+    print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, contact_sheet.png")
     print("test accuracy:  " + "   ".join(arms))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=True)

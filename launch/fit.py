@@ -4,11 +4,10 @@ python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from launch import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
+CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", "runs/fit", "Where the fitted set and checkpoints go.")
 
 
@@ -20,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=True)

@@ -5,11 +5,9 @@
 They go to `config.experts.dir`. The same command started again goes on with what is missing.
 """
 
-from ml_collections import config_flags
-
 from launch import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The experiment.")
+CONFIG = cli.define_config()
 
 
 def main() -> None:
@@ -25,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=True)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,12 +160,25 @@ def test_fit_writes_the_start_of_a_distillation(tmp_path):
 
 def test_a_refused_config_binds_no_directory(tmp_path):
     flags = [*TINY, f"--workdir={tmp_path}/run"]
-    assert run("fit", *flags, "--config.matching.batch_real=100000")[0] == 2
+    assert run("distill", *flags, "--config.matching.batch_real=100000")[0] == 2
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_a_fit_needs_nothing_of_the_objective(tmp_path):
+    flags = [*TINY, f"--workdir={tmp_path}/run", "--config.matching.name=tm"]  # without experts
+    status, _, err = run("fit", *flags, "--config.matching.batch_real=100000")
+    assert status == 0, err
+
+
 WRONG = [
-    (["--config.distill.num_stepz=3"], "num_stepz"),
+    (["--config.distill.nope=3"], "config.distill.nope: no such field; the nearest are config.d"),
+    (["--config.num_steps=3"], "the nearest are config.distill.num_steps, config.init.num_steps"),
+    (["--config.seed.a=1"], "--config: "),
+    (["--config.init.real=maybe"], "expected True or False"),
+    (["--config=README.md"], "--config: README.md, line"),
+    (["--config.parameterization.options.opaque=False"], "unknown option opaque"),
+    (["--config.seed=4294967296"], "config.seed: expected 0 to 4294967295, got 4294967296"),
+    (["--config.seed=99999999999999999999"], "config.seed: expected 0 to 4294967295"),
     (["--config.distill.num_steps=many"], "num_steps"),
     (["--config=configs/none.py"], "configs/none.py"),
     (["--config.budget.gpc=5000"], "5000 Gaussian images a class do not fit"),
@@ -174,7 +188,7 @@ WRONG = [
     (["--config.network.name=perceptron"], "perceptron"),
     (["--config.matching.name=magic"], "config.matching.name: expected one of dm, dc, tm"),
     (["--config.matching.batch_real=301"], "config.matching.batch_real: expected 1 to 300"),
-    (["--config.matching.strategy=color_blur"], "blur"),
+    (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
     (["--config.evaluate.num_networks=0"], "config.evaluate.num_networks: expected at least 1"),
     (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a positive"),
     (["--workdir="], "--workdir: expected a directory"),
@@ -201,6 +215,89 @@ def test_a_work_directory_belongs_to_its_config(finished):
     assert "holds a run with config.seed=0, not 5" in err
 
 
+def test_without_its_config_a_directory_still_belongs_to_it(finished, tmp_path):
+    """Evaluations and checkpoints of another seed are not taken over."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    command = [*TINY, "--config.seed=5", f"--workdir={tmp_path}/run"]
+    status, _, err = run("distill", *command)
+    assert status == 2
+    assert "evaluations.json: of a run with other settings or other data" in err
+    (tmp_path / "run" / "evaluations.json").unlink()
+    status, _, err = run("distill", *command)
+    assert status == 2
+    assert "checkpoints/fit/40: the checkpoint of a run with other settings" in err
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
+    workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    for name in ("distilled.safetensors", "result.json", "evaluations.json", "best.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    for file in (tmp_path / "run" / "checkpoints" / "distill" / "30" / "state").rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+    status, out, err = run("distill", *TINY, f"--workdir={tmp_path}/run")
+    assert status == 0, err
+    said = next(line for line in out.splitlines() if "damaged" in line)
+    assert said.endswith("going on from step 28")
+    expected, actual = ((d / "distilled.safetensors") for d in (workdir, tmp_path / "run"))
+    assert actual.read_bytes() == expected.read_bytes()
+
+
+def test_a_learning_rate_out_of_all_bounds_stops_the_run(tmp_path):
+    command = [*TINY, f"--workdir={tmp_path}/run"]
+    status, _, err = run("distill", *command, "--config.distill.learning_rate=1e38")
+    assert status == 2
+    assert "error: distill: " in err
+    assert "not finite" in err or "the loss is" in err
+    assert not (tmp_path / "run" / "distilled.safetensors").exists()
+
+
+@pytest.mark.parametrize("module", ["distill", "evaluate"])
+def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
+    workdir, _ = finished
+    command = {
+        "distill": [*TINY, f"--workdir={tmp_path}/run", "--config.evaluate.epochs=100000"],
+        "evaluate": [f"--distilled={workdir}/distilled.safetensors", "--epochs=100000"],
+    }[module]
+    for delay in (0.3, 1.5, 6.0):  # importing, building, computing
+        process = start(module, *command)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+        assert err.startswith("interrupted")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["distill", "evaluate", "fit", "train_experts", "benchmark"])
+def test_help_says_what_there_is(module):
+    status, out, err = run(module, "--help")
+    assert status == 0, err
+    assert f"python -m launch.{module}" in out
+    if module in ("evaluate", "benchmark"):
+        assert "--distilled: " in out or "--peers: " in out
+        return
+    for field in ("distill.num_steps", "experts.num_experts", "seed"):
+        assert f"\n  {field} " in out
+    # The values of the config that is given, its fields' comments beside them.
+    status, again, _ = run(module, "-h", "--config=configs/imagenet_dm_ipc1.py", "--config.seed=7")
+    assert status == 0
+    line = next(line for line in again.splitlines() if line.startswith("  seed "))
+    assert line.split()[1] == "7"
+    assert "of everything random" in line
+    assert "meow" in again
+
+
+def test_a_small_scale_says_that_it_is_no_experiment(tmp_path):
+    flags = ["--config.scale=0.01", "--config.data.resolution=16", f"--workdir={tmp_path}/fit"]
+    status, out, err = run("fit", *flags)
+    assert status == 0, err
+    assert "scale 0.01: a shrunk copy" in out.splitlines()[0]
+    assert "fit 0/20  compiling" in out
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     config = demo.get_config()
     for argument in TINY[1:]:
@@ -217,8 +314,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     monkeypatch.setattr(distill, "run", run_into_nan)
     with pytest.raises(gsdd_jax.UsageError) as raised:
         run_module.distill_to(config, tmp_path)
-    assert "the loss is nan at step 10; the last good checkpoint is step 8" in str(raised.value)
-    assert '"num_steps": 30' in str(raised.value)  # its config
+    message = str(raised.value)
+    assert "the loss is nan at step 10; the last good checkpoint is step 8" in message
+    assert message.endswith(f"the config is {tmp_path / 'config.json'}")
     kept = {p.name for p in (tmp_path / "checkpoints" / "distill").iterdir()}
     assert kept == {"4", "8"}
     assert not (tmp_path / "distilled.safetensors").exists()

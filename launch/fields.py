@@ -1,0 +1,100 @@
+"""The fields of a config: what they mean, and whether a config has exactly those."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+from gsdd_jax.errors import UsageError
+
+# What stands below such a name is checked by the component that it is given to.
+OPEN = "options"
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UsageError for a field that no experiment has, that is missing, or of another type."""
+    known, given = dict(_leaves(common.get_config())), dict(_leaves(config))
+    for name, value in given.items():
+        if name not in known and f".{OPEN}." not in name:
+            raise UsageError(f"config.{name}: no such field{_nearest(name, known)}")
+        if name in known and not _alike(value, known[name]):
+            raise UsageError(
+                f"config.{name}: expected {_kind(known[name])} such as {known[name]!r}, "
+                f"got {value!r}"
+            )
+    for name, value in known.items():
+        if name not in given and not (_is_group(value) and any(g.startswith(name) for g in given)):
+            raise UsageError(f"config.{name}: missing; start from configs.common.get_config()")
+
+
+def describe(config: ConfigDict) -> str:
+    """A line for every field: its name, its value in `config`, its comment."""
+    comments = _comments()
+    values = dict(_leaves(config))
+    text = {name: "" if _is_group(value) else str(value) for name, value in values.items()}
+    names, width = max(map(len, text)), max(map(len, text.values()))
+    lines, group = [], ""
+    for name, value in text.items():
+        if name.rpartition(".")[0] != group and (group := name.rpartition(".")[0]) in comments:
+            lines.append(f"  {group}: {comments[group]}")
+        indent = " " * (6 + names + min(width, 14))
+        line = f"  {name:{names}}  {value:{min(width, 14)}}  {comments.get(name, '')}".rstrip()
+        lines += textwrap.wrap(line, 100, subsequent_indent=indent, drop_whitespace=True)
+    return "\n".join(lines)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if _is_group(value) and len(value):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, Mapping | ConfigDict)
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if _is_group(default):
+        return _is_group(value)
+    kinds = (int, float) if type(default) is float else (type(default),)
+    return type(value) in kinds
+
+
+def _kind(default: Any) -> str:
+    names = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
+    return names.get(type(default), "a group of fields")
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    last = name.rpartition(".")[2]
+    close = [field for field in known if field.rpartition(".")[2] == last]
+    close += difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    shown = ", ".join(f"config.{field}" for field in dict.fromkeys(close))
+    return f"; the nearest are {shown}" if shown else "; --help lists them"
+
+
+def _comments() -> dict[str, str]:
+    """The comment behind each assignment of `common.get_config`, by the field's name."""
+    source = textwrap.dedent(inspect.getsource(common.get_config))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    at = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    comments = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign):
+            target = ast.unparse(node.targets[-1])
+            lines = range(node.lineno, node.end_lineno + 1)
+            comment = " ".join(at[line] for line in lines if line in at)
+            if target.startswith("config.") and comment:
+                comments[target.removeprefix("config.")] = comment
+    return comments

@@ -1,0 +1,80 @@
+"""Checkpoints: whose they are, and what happens when one is damaged or cannot be written."""
+
+import os
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gsdd_jax import checkpoint
+from gsdd_jax.checkpoint import Checkpoints
+from gsdd_jax.errors import UsageError
+
+
+def state(value):
+    return {"params": jnp.full(4, value), "step": jnp.int32(value)}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "fit", "one")
+    for step in (5, 10, 15):
+        checkpoints.save(step, state(step))
+    checkpoints.close()
+    return tmp_path / "fit"
+
+
+def halve(folder):
+    for file in folder.rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+
+
+def test_the_newest_is_restored_to_the_bit(saved):
+    np.testing.assert_array_equal(Checkpoints(saved, "one").restore(state(0))["params"], 15)
+    assert {path.name for path in saved.iterdir()} == {"10", "15"}
+
+
+def test_another_run_does_not_take_it(saved):
+    with pytest.raises(UsageError, match=r"fit/15: the checkpoint of a run with other settings"):
+        Checkpoints(saved, "two").restore(state(0))
+
+
+def test_a_damaged_one_gives_way_to_the_one_before(saved):
+    halve(saved / "15")
+    said = []
+    checkpoints = Checkpoints(saved, "one", said.append)
+    assert checkpoints.restore(state(0))["step"] == 10
+    assert len(said) == 1
+    assert "fit/15: damaged" in said[0]
+    assert said[0].endswith("going on from step 10")
+    checkpoints.save(15, state(16))  # in its place
+    assert Checkpoints(saved, "one").restore(state(0))["step"] == 16
+
+
+def test_where_none_is_whole_it_says_what_to_do(saved):
+    halve(saved / "15")
+    shutil.rmtree(saved / "10" / "state")
+    with pytest.raises(UsageError, match="delete them to begin again") as raised:
+        Checkpoints(saved, "one").restore(state(0))
+    assert "fit/15: damaged" in str(raised.value)
+    assert "fit/10: damaged" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_not_saved(saved, value):
+    checkpoints = Checkpoints(saved, "one")
+    with pytest.raises(UsageError, match=r"params.* not finite at step 20; .* is step 15"):
+        checkpoints.save(20, state(20) | {"params": jnp.array([0.0, 0.0, value, 0.0])})
+    assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last(saved, monkeypatch):
+    checkpoints = Checkpoints(saved, "one")
+    usage = shutil.disk_usage(saved)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(UsageError, match=r"the disk is too full for the checkpoint of step 20"):
+        checkpoints.save(20, state(20))
+    assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
