@@ -11,7 +11,7 @@ import pytest
 
 import gsdd_jax
 from configs import demo
-from gsdd_jax import assess, data, parameterizations
+from gsdd_jax import assess, data, networks, parameterizations
 from gsdd_jax.workdir import OPERATIONAL, flat
 
 RESOLUTION = 16
@@ -148,6 +148,7 @@ def test_another_network_has_its_own_width_and_depth(tiny):
     assert network(name="convnet") == ("convnet", 4, 1)
     for name in ("alexnet", "vgg11", "resnet18", "vit"):
         assert network(name=name) == (name, 128, 0)
+        networks.build(name, image_shape=(32, 32, 3), num_classes=10, width=128, depth=None)
     assert network(name="vit", depth=2) == ("vit", 128, 2)
     assert network(width=8) == ("convnet", 8, 1)
     made_by_vit = changed(tiny, **{"network.name": "vit", "network.depth": 2}).provenance
@@ -158,10 +159,11 @@ def test_another_network_has_its_own_width_and_depth(tiny):
 def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
     """Also one of trajectory matching, whose experts are not there."""
     path = tmp_path / "set.safetensors"
-    gsdd_jax.save(path, changed(tiny, **{"matching.name": "tm", "evaluate.num_networks": 1}))
-    overrides = {"network.name": "vit", "network.depth": 1, "evaluate.num_networks": None}
+    made_by = {"matching.name": "tm", "network.name": "vit", "evaluate.num_networks": 1}
+    gsdd_jax.save(path, changed(tiny, **made_by))
+    overrides = {"network.name": "convnet", "network.width": 2, "network.depth": 1}
     result = assess.evaluate_file(path, overrides=overrides, learning_rate=0.02)
-    assert (result["network"], result["learning_rate"]) == ("vit", 0.02)
+    assert (result["network"], result["learning_rate"]) == ("convnet", 0.02)
     for arm in ("distilled", "random_real"):
         assert len(result[f"{arm}_accuracies"]) == 1
         assert 0 <= result[f"{arm}_accuracy"] <= 100
