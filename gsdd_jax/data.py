@@ -151,7 +151,7 @@ def load(
     if cached is None:
         try:
             arrays = _decode(builder, base, image_key, label_key, classes, resolution)
-        except UsageError:
+        except (UsageError, ImportError):
             raise
         except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
             raise UsageError(
