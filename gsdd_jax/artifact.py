@@ -1,12 +1,19 @@
-"""A distilled set as a file: parameters, labels, learning rate, provenance; nothing pickled."""
+"""A distilled set as a file: parameters, labels, learning rate, provenance; nothing pickled.
+
+Nothing that a file says of itself is believed: its description against its arrays' types and
+shapes, before any of them is read; then their values; then the digest of each part.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
+import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +28,9 @@ from gsdd_jax.parameterizations.base import Parameterization, Params
 
 FORMAT = "gsdd-jax distilled set 1"
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
+PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
 LABELS, LEARNING_RATE = "labels", "learning_rate"
+_DTYPES = {"BF16": "bfloat16", "F32": "float32", "I32": "int32"}  # as safetensors calls them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +40,8 @@ class DistilledSet:
     Attributes:
       parameterization: how the images are stored; static settings only.
       params: the stored values, in float32.
-      labels: the class of each image.
+      labels: the class of each image; each of 0 to K - 1 as often as the parameterization's
+        `images_per_class`.
       learning_rate: of the student, for training on this set.
       provenance: plain JSON values: how the set was made (config, versions, step, data).
     """
@@ -59,23 +69,48 @@ def _render(parameterization, params):
 
 
 def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
-    """Writes one `.safetensors` file, atomically: a reader sees the old file or the new one."""
+    """Writes one `.safetensors` file, atomically: a reader sees the old file or the new one.
+
+    Raises UsageError for whatever `load` would refuse, so that no such file comes to be.
+    """
     import safetensors.flax
 
-    arrays = distilled.parameterization.to_arrays(distilled.params)
-    arrays[LABELS] = jnp.asarray(distilled.labels, jnp.int32)
-    arrays[LEARNING_RATE] = jnp.float32(distilled.learning_rate)
-    header = {
-        "format": FORMAT,
-        "parameterization": parameterizations.settings(distilled.parameterization),
-        "provenance": distilled.provenance,
-    }
+    arrays = {n: np.asarray(a) for n, a in _stored(distilled).items()}
+    try:
+        # What JSON makes of them (a tuple becomes a list) is what the digests are of.
+        parts = json.loads(
+            json.dumps(
+                {
+                    PARAMETERIZATION: parameterizations.settings(distilled.parameterization),
+                    PROVENANCE: distilled.provenance,
+                }
+            )
+        )
+        digests = _digests(arrays, parts)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: {PROVENANCE}: expected plain JSON values ({error})") from None
+    try:
+        _check_shapes(
+            _parameterization(parts), {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
+        )
+        _check_values(distilled.parameterization, arrays)
+        _check_object(PROVENANCE, parts[PROVENANCE])
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    header = {"format": FORMAT, **parts, DIGESTS: digests}
     metadata = {HEADER: json.dumps(header, sort_keys=True)}
-    write_atomically(path, safetensors.flax.save(arrays, metadata))
+    content = safetensors.flax.save({n: jnp.asarray(a) for n, a in arrays.items()}, metadata)
+    write_atomically(path, content)
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads what `save` wrote. Raises UsageError for a missing, truncated or foreign file."""
+    """Reads what `save` wrote.
+
+    Raises:
+      UsageError: the file is missing, truncated or foreign; its description is incomplete, makes
+        no sense or contradicts its arrays; a number is not finite; a part is not what its digest
+        says. One line that names the file and the field.
+    """
     import safetensors
     import safetensors.flax
 
@@ -84,17 +119,143 @@ def load(path: str | os.PathLike) -> DistilledSet:
         raise UsageError(f"{path}: no such file; expected a distilled set (.safetensors)")
     try:
         with safetensors.safe_open(path, framework="flax") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: not a readable safetensors file ({error})") from None
-    if header.get("format") != FORMAT:
-        raise UsageError(f"{path}: not a distilled set; expected a file written by gsdd_jax.save")
-    parameterization = parameterizations.from_settings(header["parameterization"])
+            parts, digests = _parse((file.metadata() or {}).get(HEADER, "null"))
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            parameterization = _parameterization(parts)
+            _check_shapes(
+                parameterization,
+                {
+                    name: (_DTYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape()))
+                    for name, s in slices.items()
+                },
+            )
+            arrays = {name: np.asarray(file.get_tensor(name)) for name in slices}
+        _check_values(parameterization, arrays)
+        _check_digests(digests, arrays, parts)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: not a readable safetensors file ({reason})") from None
+    labels, learning_rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
+    params = parameterization.from_arrays({n: jnp.asarray(a) for n, a in arrays.items()})
+    return DistilledSet(parameterization, params, labels, learning_rate, parts[PROVENANCE])
+
+
+def _stored(distilled: DistilledSet) -> dict[str, Any]:
+    """All arrays of the file. What cannot be stored as it is stays as it is, to be refused."""
+    arrays = dict(distilled.parameterization.to_arrays(distilled.params))
+    labels = np.asarray(distilled.labels)
+    if labels.dtype.kind in "iu" and np.array_equal(labels, labels.astype(np.int32)):
+        labels = labels.astype(np.int32)
+    with np.errstate(over="ignore"):
+        rate = np.asarray(distilled.learning_rate).astype(np.float32)
+    return arrays | {LABELS: labels, LEARNING_RATE: rate}
+
+
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The description and the provenance, both objects, and the digests where there are any."""
     try:
-        labels = np.asarray(arrays.pop(LABELS))
-        learning_rate = float(arrays.pop(LEARNING_RATE))
-        params = parameterization.from_arrays(arrays)
-    except KeyError as error:
-        raise UsageError(f"{path}: the array {error} is missing from this distilled set") from None
-    return DistilledSet(parameterization, params, labels, learning_rate, header["provenance"])
+        header = json.loads(text)
+        json.dumps(header)  # what is nested too deeply for anything that follows
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
+    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
+        raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")
+    digests = header.pop(DIGESTS, None)  # files of the first versions have none
+    for name in (PARAMETERIZATION, PROVENANCE):
+        if name not in header:
+            raise UsageError(f"{name} is missing from this distilled set")
+        _check_object(name, header[name])
+    for name in header:
+        if name not in (PARAMETERIZATION, PROVENANCE):
+            raise UsageError(f"unknown field {reprlib.repr(name)} in the metadata {HEADER}")
+    if digests is not None:
+        _check_object(DIGESTS, digests)
+    return header, digests
+
+
+def _check_object(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise UsageError(f"{name}: expected an object, got {reprlib.repr(value)}")
+
+
+def _parameterization(parts: Mapping[str, Any]) -> Parameterization:
+    return parameterizations.from_settings(parts[PARAMETERIZATION])
+
+
+def _check_shapes(
+    parameterization: Parameterization, found: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    """Types and shapes by name, against those that the description asks for."""
+    # The labels give the number of images; all else follows from it.
+    labels, per_class = found.get(LABELS), parameterization.images_per_class
+    num_images = labels[1][0] if labels and labels[1] else 0
+    specs = {
+        LABELS: jax.ShapeDtypeStruct((num_images,), jnp.int32),
+        LEARNING_RATE: jax.ShapeDtypeStruct((), jnp.float32),
+        **parameterization.array_specs(num_images),
+    }
+    for name in specs:
+        if name not in found:
+            raise UsageError(f"the array {name!r} is missing from this distilled set")
+    for name in found:
+        if name not in specs:
+            raise UsageError(
+                f"unknown array {reprlib.repr(name)}; expected only {', '.join(specs)}"
+            )
+    for name, spec in specs.items():
+        expected = str(spec.dtype), spec.shape
+        if found[name] != expected:
+            raise UsageError(
+                f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
+                f"got {_shown(*found[name])}"
+            )
+    if num_images < 1 or num_images % per_class:
+        raise UsageError(
+            f"{LABELS}: expected a multiple of images_per_class={per_class}, got {num_images}"
+        )
+
+
+def _shown(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {list(shape)}"
+
+
+def _check_values(parameterization: Parameterization, arrays: Mapping[str, Any]) -> None:
+    for name, array in arrays.items():
+        with np.errstate(invalid="ignore"):  # a signalling NaN is no news here
+            finite = np.isfinite(array)
+        if wrong := int(array.size - finite.sum()):
+            raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
+    rate = arrays[LEARNING_RATE]
+    if not rate > 0:
+        raise UsageError(f"{LEARNING_RATE}: expected a positive number, got {rate}")
+    labels, per_class = arrays[LABELS], parameterization.images_per_class
+    classes = np.arange(len(labels) // per_class)
+    wrong = np.flatnonzero(np.sort(labels) != np.repeat(classes, per_class))
+    if len(wrong):
+        raise UsageError(
+            f"{LABELS}: expected each of 0 to {len(classes) - 1} as often as images_per_class="
+            f"{per_class}, got {np.sort(labels)[wrong[0]]} in place of {wrong[0] // per_class}"
+        )
+
+
+def _digests(arrays: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256, in hexadecimal, of every part of a file by its name."""
+    contents = {name: array.tobytes() for name, array in arrays.items()}
+    contents |= {n: json.dumps(part, sort_keys=True).encode() for n, part in parts.items()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
+def _check_digests(
+    digests: Mapping[str, Any] | None, arrays: Mapping[str, Any], parts: Mapping[str, Any]
+) -> None:
+    if digests is None:
+        return
+    found = _digests(arrays, parts)
+    for name in sorted(found.keys() | digests.keys()):
+        if found.get(name) != digests.get(name):
+            raise UsageError(
+                f"{reprlib.repr(name)[1:-1]}: not what its {DIGESTS} says; the file was damaged or "
+                "changed after it was written"
+            )

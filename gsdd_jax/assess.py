@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,14 +15,50 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact, data, evaluate, experiment, workdir
+from gsdd_jax import artifact, checks, data, evaluate, experiment, workdir
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.components import stream
+from gsdd_jax.components import build_network, build_transform, load_data, stream
 from gsdd_jax.errors import UsageError
+from gsdd_jax.evaluate import Schedule
 from gsdd_jax.experiment import Experiment
+from gsdd_jax.networks import Network
 from gsdd_jax.report import Reporter
 
 HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
+# What the evaluation reads of the config that made a set.
+FIELDS = {
+    "seed": int,
+    "data.name": str,
+    "data.subset": str,
+    "data.resolution": int,
+    "data.transform": str,
+    "budget.ipc": int,
+    "network.name": str,
+    "network.width": int,
+    "network.depth": int,
+    "network.precision": str,
+    "matching.strategy": str,
+    "evaluate.num_networks": int,
+    "evaluate.optimizer": str,
+    "evaluate.learning_rate": float,
+    "evaluate.epochs": int,
+    "evaluate.batch_size": int,
+}
+AT_LEAST_ONE = (
+    "budget.ipc",
+    "network.width",
+    "evaluate.num_networks",
+    "evaluate.epochs",
+    "evaluate.batch_size",
+)
+AT_LEAST_ZERO = ("data.resolution", "network.depth")
+AT_MOST = {  # beyond any use, and no file's to ask for: memory ends first
+    "network.width": 4096,
+    "network.depth": 1000,
+    "evaluate.num_networks": 10_000,
+}
+# Of the network that a config names alone: what every network takes, and its own default.
+OF_NO_NETWORK = {"network.width": 128, "network.depth": 0}
 
 
 class Accuracies(NamedTuple):
@@ -31,7 +68,16 @@ class Accuracies(NamedTuple):
     train: Float[np.ndarray, "s"]  # on real training images, the basis of every choice
 
 
-def summary(name: str, accuracies: list[float]) -> dict[str, Any]:
+class Parts(NamedTuple):
+    """What an evaluation needs of an experiment: no objective, and so no experts."""
+
+    dataset: data.Dataset
+    transform: Any
+    network: Network
+    schedule: Schedule
+
+
+def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict[str, Any]:
     """Mean, standard deviation (of a sample) and each network's accuracy, in percent."""
     values = [float(a) for a in accuracies]  # float32 would round a mean to another digit
     return {
@@ -42,7 +88,11 @@ def summary(name: str, accuracies: list[float]) -> dict[str, Any]:
 
 
 def distilled(
-    config: ConfigDict, parts: Experiment, set_: DistilledSet, name: str, reporter: Reporter
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    set_: DistilledSet,
+    name: str,
+    reporter: Reporter,
 ) -> Accuracies:
     """Of fresh networks trained on a distilled set, at the learning rate it carries."""
     images = parts.transform(set_.images())[None]
@@ -59,15 +109,20 @@ def random_real(
     They get as many steps of SGD as the distilled set gets, so that a small set is not at a
     disadvantage because its epochs are short.
     """
-    counts = np.bincount(parts.dataset.train.labels, minlength=parts.dataset.num_classes)
-    per_class = min(per_class, int(counts.min()))
+    return _random_real(config, parts, len(parts.labels), per_class, name, reporter)
+
+
+def _random_real(config, parts, num_images, per_class, name, reporter):
+    """As `random_real`, beside a distilled set of `num_images`."""
+    train, num_classes = parts.dataset.train, parts.dataset.num_classes
+    per_class = min(per_class, int(np.bincount(train.labels, minlength=num_classes).min()))
     keys = jax.random.split(
         stream(config.seed, f"random real {per_class}"), config.evaluate.num_networks
     )
-    images = np.stack([experiment.initial_images(parts, key, per_class) for key in keys])
-    labels = np.repeat(np.arange(parts.dataset.num_classes), per_class).astype(np.int32)
-    steps = parts.schedule.num_steps(len(parts.labels))
-    schedule = parts.schedule.with_steps(steps, len(labels))
+    chosen = [experiment.choose_by_class(k, train.labels, num_classes, per_class) for k in keys]
+    images = np.stack([train.images[indices].astype(np.float32) / 255 for indices in chosen])
+    labels = np.repeat(np.arange(num_classes), per_class).astype(np.int32)
+    schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
     return _train_and_test(config, parts, images, labels, schedule, rate, name, reporter)
@@ -120,26 +175,122 @@ def evaluate_file(
       learning_rate: of the networks; None: the one that the set carries.
 
     Raises:
-      UsageError: for a file that is no distilled set, or another data set than it was made from.
+      UsageError: for a file that is no distilled set, whose provenance does not say how it was
+        made or contradicts it, or that was made from other data than is there; for a setting that
+        makes no sense.
     """
     set_ = artifact.load(path)
     try:
-        config = workdir.unflat(workdir.OPERATIONAL | set_.provenance["config"])
-        fingerprint = set_.provenance["data"]["fingerprint"]
-    except (KeyError, TypeError):
-        raise UsageError(f"{path}: its provenance names no config and no data set") from None
-    config.update_from_flattened_dict({k: v for k, v in overrides.items() if v is not None})
+        config = resolve(set_.provenance, overrides, learning_rate)
+        parts = _build(config, set_)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     if learning_rate is not None:
         set_ = dataclasses.replace(set_, learning_rate=learning_rate)
-        config.evaluate.learning_rate = learning_rate
-    parts = experiment.build(config)
-    if parts.dataset.fingerprint != fingerprint:
-        raise UsageError(
-            f"{path}: distilled from another version of {parts.dataset.name} "
-            f"(fingerprint {fingerprint[:12]}, found {parts.dataset.fingerprint[:12]})"
-        )
     reporter = Reporter(None)
     result = {"network": config.network.name, "learning_rate": set_.learning_rate}
     result |= summary("distilled", distilled(config, parts, set_, "distilled", reporter).test)
-    real = random_real(config, parts, config.budget.ipc, "random real", reporter)
+    real = _random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", reporter)
     return result | summary("random_real", real.test)
+
+
+def resolve(
+    provenance: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    learning_rate: float | None = None,
+) -> ConfigDict:
+    """The config of an evaluation: that which made the set, as far as it is needed, overridden.
+
+    Where another network is named than the config's, width and depth are no longer those that the
+    config gave to its own, but its defaults, unless they are overridden too. Where the data lie and
+    other settings of how it was run are never a file's to say.
+
+    Args:
+      provenance: of the set.
+      overrides: dotted field -> value (None: as it is).
+      learning_rate: as of `evaluate_file`.
+
+    Raises:
+      UsageError: naming the field that is missing, of a wrong type or out of range.
+    """
+    made_by = provenance.get("config")
+    if not isinstance(made_by, dict):
+        raise UsageError(
+            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
+        )
+    values = {field: _value(made_by, field, kind) for field, kind in FIELDS.items()}
+    overrides = {field: value for field, value in overrides.items() if value is not None}
+    if overrides.get("network.name", values["network.name"]) != values["network.name"]:
+        values |= OF_NO_NETWORK
+    config = workdir.unflat(values | workdir.OPERATIONAL)
+    config.update_from_flattened_dict(overrides)
+    if learning_rate is not None:
+        config.evaluate.learning_rate = learning_rate
+    checks.at_least(1, config, AT_LEAST_ONE)
+    checks.at_least(0, config, AT_LEAST_ZERO)
+    checks.seeds(config, ("seed",))
+    checks.positive(config, ("evaluate.learning_rate",))
+    for field, value in workdir.flat(config).items():
+        if field in AT_MOST and value > AT_MOST[field]:
+            raise UsageError(f"config.{field}: expected at most {AT_MOST[field]}, got {value}")
+    if config.evaluate.optimizer not in ("sgd", "adam"):
+        raise UsageError(
+            "config.evaluate.optimizer: expected sgd or adam, got "
+            f"{reprlib.repr(config.evaluate.optimizer)}"
+        )
+    experiment.check_strategy(config)
+    return config
+
+
+def _value(config: Mapping[str, Any], field: str, kind: type) -> Any:
+    name = f"provenance.config[{field!r}]"
+    if field not in config:
+        raise UsageError(f"{name} is missing")
+    value = config[field]
+    if kind is str:
+        expected, right = "text", isinstance(value, str)
+    elif kind is int:
+        expected = "an integer of 32 bits"
+        right = type(value) is int and abs(value) < 2**32
+    else:
+        expected = "a number"
+        right = type(value) in (int, float) and abs(value) < 2**32
+    if not right:
+        raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+    return kind(value)
+
+
+def _build(config: ConfigDict, set_: DistilledSet) -> Parts:
+    """Raises UsageError where data and set are not of each other."""
+    made_from = set_.provenance.get("data")
+    fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
+    if not isinstance(fingerprint, str):
+        raise UsageError(
+            "provenance.data.fingerprint: expected that of the data the set was made from, got "
+            f"{reprlib.repr(made_from)}"
+        )
+    kind, resolution = set_.parameterization, config.data.resolution
+    if resolution and kind.image_shape[:2] != (resolution, resolution):
+        raise UsageError(
+            f"provenance.config['data.resolution']: expected height and width of the set, "
+            f"{kind.image_shape[:2]}, got {resolution}"
+        )
+    dataset = load_data(config)
+    if dataset.fingerprint != fingerprint:
+        raise UsageError(
+            f"distilled from another version of {dataset.name} "
+            f"(fingerprint {fingerprint[:12]!r}, found {dataset.fingerprint[:12]!r})"
+        )
+    found = (*kind.image_shape, len(set_.labels) // kind.images_per_class)
+    expected = (*dataset.image_shape, dataset.num_classes)
+    if found != expected:
+        raise UsageError(
+            f"parameterization: expected height, width, channels and number of classes {expected}, "
+            f"as of {dataset.name}, got {found}"
+        )
+    return Parts(
+        dataset,
+        build_transform(config.data.transform, dataset),
+        build_network(config.network, dataset),
+        experiment.build_schedule(config),
+    )

@@ -134,6 +134,8 @@ def load(
     builder, repair = _open(name, base, data_dir)
     image_key, label_key = _feature_keys(builder, name)
     label = builder.info.features[label_key]
+    if reason := _wrong_classes(builder, base, label_key):
+        raise UsageError(f"data set {name!r} in {builder.data_dir} is damaged ({reason}); {repair}")
     classes = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
     if max(classes) >= label.num_classes:
         raise UsageError(
@@ -149,10 +151,11 @@ def load(
     if cached is None:
         try:
             arrays = _decode(builder, base, image_key, label_key, classes, resolution)
-        except (OSError, RuntimeError) as error:  # PIL's and array_record's
-            reason = str(error).partition("\n")[0]
+        except (UsageError, ImportError):
+            raise
+        except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
             raise UsageError(
-                f"data set {name!r} in {builder.data_dir} is damaged ({reason}); {repair}"
+                f"data set {name!r} in {builder.data_dir} is damaged ({_line(error)}); {repair}"
             ) from error
         mean, std = _MEAN_STD.get(base) or _channel_mean_std(arrays["train_images"])
         info = {"fingerprint": _fingerprint(arrays), "mean": mean, "std": std}
@@ -185,7 +188,6 @@ def load(
 def _open(name, base, data_dir):
     """Return the TFDS builder of a prepared set, and the advice for when its files are damaged."""
     import tensorflow_datasets as tfds
-    from google.protobuf import json_format
 
     if base == "cifar10_mini":
         root, repair = _EMBEDDED, "install gsdd-jax again"
@@ -194,17 +196,23 @@ def _open(name, base, data_dir):
         root = pathlib.Path(root).expanduser().absolute()
         repair = f"delete it and run {_build_command(name, root)}"
     try:
+        tfds.core.naming.parse_builder_name_kwargs(name)
+    except Exception:  # a name that TFDS cannot parse
+        raise _unknown(name) from None
+    try:
         # Unlike `tfds.builder`, this never looks for the set on the network.
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
-    except tfds.core.DatasetNotFoundError:
-        raise _not_found(name, base, root) from None
-    except (json.JSONDecodeError, json_format.ParseError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of any kind: TFDS takes what its files say as it comes
+        reason = _damaged_description(root, name.partition(":")[0])
+        if reason is None:
+            if isinstance(error, tfds.core.DatasetNotFoundError):
+                raise _not_found(name, base, root) from None
+            if not (root / base).is_dir():
+                raise _unknown(name) from None
+            reason = f"its dataset_info.json or features.json: {_line(error)}"
         raise UsageError(
             f"data set {name!r} in {root / base} is damaged ({reason}); {repair}"
         ) from None
-    except ValueError:  # a name that TFDS cannot parse
-        raise _unknown(name) from None
 
     array_record = tfds.core.file_adapters.FileFormat.ARRAY_RECORD
     if array_record not in builder.info.available_file_formats():
@@ -216,6 +224,24 @@ def _open(name, base, data_dir):
             f" {_TFDS_NEEDS}"
         )
     return builder, repair
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or "it cannot be read").splitlines()[0]
+
+
+def _damaged_description(root: pathlib.Path, name: str) -> str | None:
+    """Which of the files that describe a set is missing or no JSON object, and why."""
+    names = ("dataset_info.json", "features.json")
+    for folder in sorted({path.parent for file in names for path in (root / name).rglob(file)}):
+        for path in (folder / file for file in names):
+            try:
+                value = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                return f"{path}: {_line(error)}"
+            if not isinstance(value, dict) or not value:
+                return f"{path}: expected a JSON object with its fields"
+    return None
 
 
 def _not_found(name, base, root) -> UsageError:
@@ -264,6 +290,11 @@ def _feature_keys(builder, name) -> tuple[str, str]:
     from tensorflow_datasets import features as kinds
 
     features = builder.info.features
+    if not isinstance(features, kinds.FeaturesDict):
+        raise UsageError(
+            f"data set {name!r} in {builder.data_dir} has {type(features).__name__} for its "
+            "features: expected an image and a class label by name"
+        )
     keys = []
     for kind in (kinds.Image, kinds.ClassLabel):
         found = [key for key, feature in features.items() if type(feature) is kind]
@@ -282,6 +313,24 @@ def _feature_keys(builder, name) -> tuple[str, str]:
             " 8-bit images of 1, 3 or 4 channels"
         )
     return image_key, label_key
+
+
+def _wrong_classes(builder, base, label_key) -> str | None:
+    """What is wrong with the number of classes or with their names, which a set may not have."""
+    folder, label = pathlib.Path(builder.data_dir), builder.info.features[label_key]
+    if not label.num_classes or label.num_classes < 1:
+        return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
+    path = folder / f"{label_key}.labels.txt"
+    if not path.exists() and base != "cifar10_mini":  # that its own set has names, we know
+        return None
+    try:
+        names = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        return f"{path}: {_line(error)}"
+    different = {name.strip() for name in names} - {""}
+    if len(different) != label.num_classes or different != set(label.names):
+        return f"{path}: expected {label.num_classes} different names, got {len(different)}"
+    return None
 
 
 # Decoding.
@@ -310,6 +359,7 @@ def _decode_split(builder, split, image_key, label_key, classes, resolution):
     """Decode the images of `classes`; return images uint8 [n, h, w, c] and labels int32 [n]."""
     import tensorflow_datasets as tfds
 
+    _check_records(builder, split)
     features = builder.info.features
     channels = features[image_key].shape[-1]
     new_labels = {old: new for new, old in enumerate(classes)}
@@ -356,6 +406,24 @@ def _decode_split(builder, split, image_key, label_key, classes, resolution):
     for array in arrays:
         array.setflags(write=False)
     return arrays
+
+
+def _check_records(builder, split) -> None:
+    """Raises ValueError, naming the file, where one does not hold its number of examples."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    info = builder.info.splits[split]
+    if not info.shard_lengths:
+        raise ValueError(f"dataset_info.json: its split {split!r} has no files")
+    for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
+        try:
+            reader = ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+        except Exception as error:
+            raise ValueError(f"{path}: {_line(error)}") from None
+        if found != expected:
+            raise ValueError(f"{path}: expected {expected} examples, got {found}")
 
 
 def _decode_image(encoded: bytes, channels: int, resolution: int | None):
@@ -422,6 +490,8 @@ def _read_cache(folder: pathlib.Path):
     """Return (arrays, info), or None where the folder is absent, incomplete or damaged."""
     try:
         info = json.loads((folder / "info.json").read_text())
+        if info.pop("sha256") != _info_digest(info):
+            return None
         arrays = {
             f"{split}_{part}": np.asarray(np.load(folder / f"{split}_{part}.npy", mmap_mode="r"))
             for split in ("train", "test")
@@ -430,9 +500,13 @@ def _read_cache(folder: pathlib.Path):
         # Hashing 150 MB takes a tenth of a second, and it catches whatever happened to the files.
         if _fingerprint(arrays) == info["fingerprint"]:
             return arrays, info
-    except (OSError, EOFError, ValueError, LookupError, TypeError):
+    except Exception:  # of any kind that readers raise at what is not theirs: it is made again
         pass
     return None
+
+
+def _info_digest(info: dict) -> str:
+    return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
 
 
 def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray], info: dict) -> None:
@@ -440,6 +514,7 @@ def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray], info: dict
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             write_atomically(folder / f"{name}.npy", lambda file, array=array: np.save(file, array))
-        write_atomically(folder / "info.json", lambda file: file.write(json.dumps(info).encode()))
+        text = json.dumps({**info, "sha256": _info_digest(info)})
+        write_atomically(folder / "info.json", text.encode())
     except OSError as error:
         logging.warning("Decoded images are not cached: %s", error)

@@ -252,11 +252,16 @@ def _check_fit(config: ConfigDict) -> None:
     checks.at_least(0, config, ("data.resolution",))
 
 
-def _check(config: ConfigDict) -> None:
+def check_strategy(config: ConfigDict) -> None:
+    """Raises UsageError for an augmentation that there is not."""
     try:
         augment.parse_strategy(config.matching.strategy)
     except UsageError as error:
         raise UsageError(f"config.matching.strategy: {error}") from None
+
+
+def _check(config: ConfigDict) -> None:
+    check_strategy(config)
     checks.at_least(1, config, AT_LEAST_ONE)
     checks.at_least(0, config, AT_LEAST_ZERO)
     checks.positive(config, POSITIVE)

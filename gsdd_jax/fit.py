@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.gaussians import GaussianImages
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
+from gsdd_jax.rasterize import MAX_CHANNELS
+
+IMAGE_RANGE = (-1.0, 2.0)  # room for what sharpens or interpolates [0, 1]; 0 to 255 is far outside
 
 
 class FitState(NamedTuple):
@@ -79,7 +85,7 @@ def psnr(
 
 def fit_images(
     key: Key[Array, ""],
-    images: Float[Array, "m h w c"],
+    images: Float[Array | np.ndarray, "m h w c"],
     num_gaussians: int,
     *,
     num_steps: int,
@@ -92,7 +98,8 @@ def fit_images(
 
     Args:
       key: for the random initial Gaussians.
-      images: in [0, 1].
+      images: floating point, channels last, in [0, 1]. What filters and normalisations leave a
+        little outside is fitted as it is; below -1 or above 2 it is taken for another scale.
       num_gaussians: N, of each image.
       num_steps: of Adam; the published runs take 50,000.
       learning_rate: of Adam.
@@ -101,16 +108,46 @@ def fit_images(
       The Gaussians (float32) and each image's PSNR in dB, rendered from bfloat16.
 
     Raises:
-      ValueError: if images is not [M, H, W, C] or a number is below 1.
+      ValueError: if images is not floating point [M, H, W, C] with 1 to 4 channels, or holds what
+        is not finite or far outside [0, 1] (not known, and not checked, while JAX traces); if a
+        number is not an integer of at least 1, or the learning rate not positive and finite.
     """
-    images = jnp.asarray(images, jnp.float32)
-    if images.ndim != 4:
-        raise ValueError(f"images: expected shape [M, H, W, C], got {images.shape}")
+    images = _check_images(images)
     for name, value in (("num_gaussians", num_gaussians), ("num_steps", num_steps)):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected an integer, got {value!r}")
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
+    if not (isinstance(learning_rate, numbers.Real) and 0 < learning_rate < math.inf):
+        raise ValueError(f"learning_rate: expected a positive, finite float, got {learning_rate!r}")
     _, height, width, channels = images.shape
-    parameterization = Gaussian(height, width, channels, 1, num_gaussians)
+    parameterization = Gaussian(height, width, channels, 1, int(num_gaussians))
     state = start(parameterization, key, images, learning_rate)
-    state, _ = run(parameterization, state, images, learning_rate, num_steps)
+    state, _ = run(parameterization, state, images, learning_rate, int(num_steps))
     return state.params, psnr(parameterization, state.params, images)
+
+
+def _check_images(images: Any) -> Float[Array, "m h w c"]:
+    """As float32. Values are looked at only where there are any: not under a trace."""
+    images = jnp.asarray(images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images: expected floating point in [0, 1], got {images.dtype}; convert 8-bit images "
+            "with images.astype('float32') / 255"
+        )
+    if images.ndim != 4 or not 1 <= images.shape[-1] <= MAX_CHANNELS or 0 in images.shape:
+        raise ValueError(
+            f"images: expected shape [M, H, W, C], channels last, with 1 to {MAX_CHANNELS} "
+            f"channels, got {images.shape}"
+        )
+    if not isinstance(images, jax.core.Tracer):
+        known = np.asarray(images, np.float32)
+        least, most = known.min(), known.max()  # NaN where there is one
+        if not (math.isfinite(least) and math.isfinite(most)):
+            raise ValueError("images: expected finite numbers, got NaN or infinity among them")
+        if least < IMAGE_RANGE[0] or most > IMAGE_RANGE[1]:
+            raise ValueError(
+                f"images: expected values in [0, 1], got {least:g} to {most:g}; rescale them "
+                "(8-bit images: / 255)"
+            )
+    return images.astype(jnp.float32)

@@ -1,6 +1,9 @@
 """The distilled set as a file."""
 
+import copy
+import dataclasses
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
+import safetensors.flax
 import safetensors.numpy
 
 import gsdd_jax
@@ -104,6 +108,250 @@ def test_unreadable_files_are_named(tmp_path):
 def _write(path, data):
     path.write_bytes(data)
     return path
+
+
+def raw(path):
+    """The description, without its digests, and the arrays of a file; by safetensors alone."""
+    with safetensors.safe_open(path, framework="flax") as file:
+        header = json.loads(file.metadata()["gsdd_jax"])
+        arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    header.pop("sha256", None)  # so that it is not they that refuse what follows
+    return header, arrays
+
+
+def write_raw(path, header, arrays):
+    text = header if isinstance(header, str) else json.dumps(header)
+    path.write_bytes(safetensors.flax.save(arrays, {"gsdd_jax": text}))
+
+
+def refusal(path):
+    """The one line that refuses a file."""
+    with pytest.raises(gsdd_jax.UsageError) as raised:
+        gsdd_jax.load(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+    assert len(message) < len(str(path)) + 400
+    return message
+
+
+def same(a, b):
+    """Whether two sets are equal, bit for bit."""
+    leaves = zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True)
+    return (
+        (a.parameterization, a.provenance) == (b.parameterization, b.provenance)
+        and (a.labels == b.labels).all()
+        and a.learning_rate == b.learning_rate
+        and all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)
+    )
+
+
+NAMES = ["gaussian", "pixels"]
+# Of every kind; what none of the fields is to be.
+WRONG = (None, [], {}, [1], "8", "", 1.5, math.nan, math.inf, -1, -8, 1e999, "9" * 5000)
+
+
+def nested(depth):
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+@pytest.fixture(params=NAMES)
+def good(request, tmp_path):
+    """(path, description, arrays) of a good file; `path` is to be written over."""
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, some_set(request.param))
+    header, arrays = raw(path)
+    write_raw(path, header, arrays)
+    gsdd_jax.load(path)  # without digests too
+    return path, header, arrays
+
+
+def test_what_a_file_stores_is_what_its_parameterization_says():
+    for name, options in (("gaussian", {}), ("gaussian", {"opacity": False, "bfloat16": False}),
+                          ("pixels", {})):  # fmt: skip
+        some = some_set(name, **options)
+        arrays = some.parameterization.to_arrays(some.params)
+        specs = some.parameterization.array_specs(len(some.labels))
+        assert {n: (a.shape, a.dtype) for n, a in arrays.items()} == {
+            n: (s.shape, s.dtype) for n, s in specs.items()
+        }
+
+
+def test_every_field_of_the_description_is_checked(good):
+    path, header, arrays = good
+    for field, value in header["parameterization"].items():
+        changed = copy.deepcopy(header)
+        del changed["parameterization"][field]
+        write_raw(path, changed, arrays)
+        assert (f": {field} is missing" if field != "name" else "got None") in refusal(path)
+        wrong = [w for w in WRONG if not (isinstance(value, float) and w == 1.5)]
+        if isinstance(value, bool):
+            wrong += [0, 1, "true"]
+        elif isinstance(value, int):  # also: what the arrays, or the rasterizer, contradict
+            wrong += [True, 0, float(value), 2**31, 10**40]
+            if field not in ("height", "width", "samples_per_side") or "pixels" in arrays:
+                wrong += [value + 1, max(value - 1, 0), 2 * value]
+        for w in wrong:
+            changed["parameterization"][field] = w
+            write_raw(path, changed, arrays)
+            message = refusal(path)
+            if field not in ("name", "images_per_class", "num_gaussians", "channels"):
+                assert field in message or "pixels: expected float32" in message
+    for name in ("gaussiam", "pixels" if "means" in arrays else "gaussian"):
+        changed = copy.deepcopy(header)
+        changed["parameterization"]["name"] = name
+        write_raw(path, changed, arrays)
+        assert name in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("height", 20_000), ("width", 10**9), ("channels", 5)]
+)
+def test_a_size_that_cannot_be_rendered_is_refused(good, field, value):
+    path, header, arrays = good
+    header["parameterization"][field] = value
+    write_raw(path, header, arrays)
+    assert f"{field}: expected an integer from 1 to" in refusal(path)
+
+
+def test_every_part_of_the_metadata_is_checked(good):
+    path, header, arrays = good
+    for part in ("format", "parameterization", "provenance"):
+        changed = dict(header)
+        del changed[part]
+        write_raw(path, changed, arrays)
+        assert ("not a distilled set" if part == "format" else part) in refusal(path)
+        for wrong in (None, [], [[1]], "x", 3, True, math.nan):
+            write_raw(path, header | {part: wrong}, arrays)
+            assert ("not a distilled set" if part == "format" else part) in refusal(path)
+    header["parameterization"]["colour\nspace"] = "sRGB"
+    write_raw(path, header, arrays)
+    assert "unknown field 'colour\\nspace'" in refusal(path)
+    del header["parameterization"]["colour\nspace"]
+    write_raw(path, header | {"licence": "?"}, arrays)
+    assert "unknown field 'licence'" in refusal(path)
+    for text in ("null", "[]", "3", "", "{", "[" * 100_000, nested(100_000), "9" * 5000):
+        write_raw(path, text, arrays)
+        refusal(path)
+    for digests in ([], 3, {}, {"labels": 3}):
+        write_raw(path, header | {"sha256": digests}, arrays)
+        refusal(path)
+    deep = json.dumps(header).replace('"step": 3', f'"step": {nested(50_000)}')
+    write_raw(path, deep, arrays)
+    refusal(path)
+
+
+def test_every_array_is_checked(good):
+    path, header, arrays = good
+    for name, array in arrays.items():
+        write_raw(path, header, {n: a for n, a in arrays.items() if n != name})
+        assert f"'{name}' is missing" in refusal(path)
+        flat = array.ravel()
+        wrong = [array[None], jnp.stack([array, array]), flat[:0], array.astype(jnp.float16)]
+        wrong += [array.astype(jnp.int32) if array.dtype != jnp.int32 else array.astype(jnp.int8)]
+        if array.ndim:
+            wrong += [array[:-1], jnp.concatenate([array, array]), flat[0]]
+        for value in (np.nan, np.inf, -np.inf) if array.dtype != jnp.int32 else ():
+            other = np.array(array)
+            other.reshape(-1)[-1] = value
+            wrong.append(other)
+        for w in wrong:
+            write_raw(path, header, arrays | {name: w})
+            assert name in refusal(path) or name == "labels"
+    write_raw(path, header, arrays | {"extra\n": jnp.zeros(3)})
+    assert "unknown array 'extra\\n'" in refusal(path)
+
+
+def test_labels_are_those_of_the_parameterization(good):
+    path, header, arrays = good
+    labels = np.asarray(arrays["labels"])
+    others = [labels * 0, labels * 0 + 1, labels + 1, 2 * labels, labels - 1]
+    for value in (-1, -7, 99, 2, 2**31 - 1, -(2**31)):
+        others.append(np.where(np.arange(len(labels)) == len(labels) - 1, value, labels))
+    for other in others:
+        write_raw(path, header, arrays | {"labels": jnp.asarray(other, jnp.int32)})
+        assert "labels: expected each of 0 to 1" in refusal(path)
+    for other in (labels.astype(np.float32), labels.reshape(2, -1), labels[:, None]):
+        write_raw(path, header, arrays | {"labels": jnp.asarray(other)})
+        assert "labels: expected int32 [" in refusal(path)
+    # In another order they are still those.
+    write_raw(path, header, arrays | {"labels": jnp.asarray(labels[::-1])})
+    np.testing.assert_array_equal(gsdd_jax.load(path).labels, labels[::-1])
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf, [0.1, 0.2]])
+def test_the_learning_rate_is_a_positive_number(good, rate):
+    path, header, arrays = good
+    write_raw(path, header, arrays | {"learning_rate": jnp.asarray(rate, jnp.float32)})
+    assert "learning_rate: expected" in refusal(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_truncated_file_is_refused(tmp_path, name):
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, some_set(name))
+    whole = path.read_bytes()
+    for length in [*range(12), *range(12, len(whole), len(whole) // 100), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        assert "not a readable safetensors file" in refusal(path)
+    path.write_bytes(whole + b"\0")
+    refusal(path)
+    path.write_bytes((2**63).to_bytes(8, "little") + whole[8:])
+    refusal(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flipped_byte_is_noticed(tmp_path, name):
+    path = tmp_path / "set.safetensors"
+    original = some_set(name)
+    gsdd_jax.save(path, original)
+    original, whole = gsdd_jax.load(path), path.read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for position in rng.integers(len(whole), size=400):
+        damaged = bytearray(whole)
+        damaged[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            assert same(gsdd_jax.load(path), original)
+        except gsdd_jax.UsageError:
+            refusal(path)
+            refused += 1
+    assert refused > 390
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate: expected a positive number, got -1.0"),
+        ({"learning_rate": math.nan}, "learning_rate: expected finite numbers"),
+        ({"learning_rate": 1e300}, "learning_rate: expected finite numbers"),
+        ({"learning_rate": 1e-300}, "learning_rate: expected a positive number, got 0.0"),
+        ({"labels": lambda a: a[:-1]}, r"expected (float32|bfloat16) \["),
+        ({"labels": lambda a: a.astype(np.int64) + 2**32}, r"labels: expected int32 \["),
+        ({"labels": lambda a: a + 1}, "labels: expected each of 0 to 1"),
+        ({"labels": lambda a: 0 * a}, "labels: expected each of 0 to 1"),
+        ({"params": lambda p: jax.tree.map(lambda a: a.at[0].set(np.inf), p)}, "finite numbers"),
+        ({"params": lambda p: jax.tree.map(lambda a: a[:-1], p)}, "expected"),
+        ({"parameterization": lambda k: dataclasses.replace(k, height=9999)}, "height: expected"),
+        ({"parameterization": lambda k: dataclasses.replace(k, images_per_class=3)}, "labels"),
+        ({"provenance": {"made": {1, 2}}}, "provenance: expected plain JSON values"),
+        ({"provenance": {"a": 1, 2: 3}}, None),
+    ],
+)
+def test_save_refuses_what_load_would(tmp_path, name, changes, message):
+    some = some_set(name)
+    changes = {n: c(getattr(some, n)) if callable(c) else c for n, c in changes.items()}
+    changed = dataclasses.replace(some, **changes)
+    path = tmp_path / "set.safetensors"
+    if message is None:  # becomes a string, as in any JSON
+        gsdd_jax.save(path, changed)
+        assert gsdd_jax.load(path).provenance == {"a": 1, "2": 3}
+        return
+    with pytest.raises(gsdd_jax.UsageError, match=message) as raised:
+        gsdd_jax.save(path, changed)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert not path.exists()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -465,6 +466,118 @@ def test_damaged_set(tmp_path, damage):
     assert "tfds build tiny" in message
 
 
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """The files of a set whose classes have names."""
+    pairs = [(png(image), i) for i, image in enumerate(random_images(14, 2, (4, 4, 3)))]
+    features = {
+        "image": tfds.features.Image(shape=(4, 4, 3)),
+        "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+    }
+    both = {"train": pairs, "test": pairs}
+    folder = prepare(tmp_path_factory.mktemp("named"), "named", both, features=features)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def damage_to(tmp_path, files) -> str:
+    """The one line that refuses a set of these files."""
+    folder = tmp_path / "named" / "1.0.0"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    message = usage_error("named", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    assert str(folder.parent) in message
+    assert message.count("tfds build named") == 1
+    return message.replace(f"{folder}/", "")
+
+
+NO_JSON_OBJECT = [
+    b"",
+    b"{",
+    b"[]",
+    b"[1]",
+    b"null",
+    b'"x"',
+    b"3",
+    b"{}",
+    b"\x00\xff" * 9,
+    b"[" * 10**5,
+]
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_a_damaged_description_is_named(tmp_path, named, file):
+    others = {name: content for name, content in named.items() if name != file}
+    assert f"damaged ({file}: " in damage_to(tmp_path, others)
+    for content in [*NO_JSON_OBJECT, named[file][:-1], named[file][: len(named[file]) // 2]]:
+        assert f"damaged ({file}: " in damage_to(tmp_path, {**others, file: content})
+
+
+def changes_of(tree, wrong):
+    """Copies of a JSON object, each with one field, at any depth, deleted or something wrong."""
+    for key, value in tree.items():
+        yield {k: v for k, v in tree.items() if k != key}
+        yield from ({**tree, key: w} for w in wrong)
+        if isinstance(value, dict):
+            yield from ({**tree, key: changed} for changed in changes_of(value, wrong))
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_a_description_with_wrong_fields_is_no_traceback(tmp_path, named, file):
+    """Either a line that refuses the set, or the set as it is: some fields say nothing of it."""
+    prepared = tmp_path / "named" / "1.0.0"
+    prepared.mkdir(parents=True)
+    for name, content in named.items():
+        (prepared / name).write_bytes(content)
+    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    good, refused = data.load("named", **where), 0
+    for changed in changes_of(json.loads(named[file]), (None, [], {}, "x", 3, "-1", [1])):
+        (prepared / file).write_text(json.dumps(changed))
+        try:
+            found = data.load("named", **where)
+        except UsageError as error:
+            assert len(str(error).splitlines()) == 1
+            assert str(prepared.parent) in str(error) or "'named'" in str(error)
+            refused += 1
+        else:
+            assert (found.fingerprint, found.class_names) == (good.fingerprint, good.class_names)
+    assert refused > 30
+
+
+def test_damaged_class_names_are_named(tmp_path, named):
+    for content in (b"", b"cat", b"cat\ncat\n", b"cat\ndog\nemu\n", b"\xff\xfe\n\x80\n"):
+        message = damage_to(tmp_path, {**named, "label.labels.txt": content})
+        assert "damaged (label.labels.txt: " in message
+
+
+def test_the_embedded_set_has_its_class_names(tmp_path, monkeypatch):
+    copied = tmp_path / "cifar10_mini" / "1.0.0"
+    shutil.copytree(MINI / "1.0.0", copied)
+    (copied / "label.labels.txt").unlink()
+    monkeypatch.setattr(data, "_EMBEDDED", tmp_path)
+    message = usage_error("cifar10_mini", cache_dir=tmp_path / "cache")
+    assert f"{copied}/label.labels.txt: " in message
+    assert "install gsdd-jax again" in message
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_damaged_record_file_is_named(tmp_path, named, split):
+    file = f"named-{split}.array_record-00000-of-00001"
+    others = {name: content for name, content in named.items() if name != file}
+    assert f"damaged ({file}: " in damage_to(tmp_path, others)
+    whole = named[file]
+    for length in (0, 1, 1000, len(whole) // 2 - 1, len(whole) // 2, len(whole) - 1):
+        assert f"damaged ({file}: " in damage_to(tmp_path, {**others, file: whole[:length]})
+    for count in ("1", "3"):
+        info = json.loads(named["dataset_info.json"])
+        next(s for s in info["splits"] if s["name"] == split)["shardLengths"] = [count]
+        text = json.dumps(info).encode()
+        message = damage_to(tmp_path, {**named, "dataset_info.json": text})
+        assert f"{file}: expected {count} examples, got 2" in message
+
+
 def test_sets_that_are_not_image_classification(tmp_path):
     where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
     pairs = [(png(image), 0) for image in random_images(12, 2, (4, 4, 3))]
@@ -528,6 +641,44 @@ def test_damaged_cache_is_rebuilt(tmp_path, tiny, damage):
             path.write_bytes(changed)
         assert_is_tiny(load_tiny(tmp_path), images, labels)
         assert path.read_bytes() == whole
+
+
+def test_a_cache_is_not_believed(tmp_path, tiny, monkeypatch):
+    """Whatever its files hold, the set is what it was, and the files are made again."""
+    _, images, labels = tiny
+    good = load_tiny(tmp_path)
+    originals = {path: path.read_bytes() for path in cached_files(tmp_path)}
+    info_path = next(path for path in originals if path.name == "info.json")
+    info = json.loads(originals[info_path])
+
+    def array(value):
+        out = io.BytesIO()
+        np.save(out, value, allow_pickle=value.dtype == object)
+        return out.getvalue()
+
+    wrong = [*NO_JSON_OBJECT, b'{"a":' * 10**5]
+    for field in info:
+        for value in (None, [], {}, "x", 3, [1], [0.5, 0.5], [0.5, 0.5, 0.6]):
+            wrong.append(json.dumps({**info, field: value}).encode())
+        wrong.append(json.dumps({k: v for k, v in info.items() if k != field}).encode())
+    cases = [(info_path, content) for content in wrong]
+    for path, original in originals.items():
+        if path.suffix == ".npy":
+            stored = np.load(io.BytesIO(original))
+            arrays = (stored[:-1], stored[None], stored.T, stored.astype(np.int64), 0 * stored)
+            cases += [(path, array(a)) for a in (*arrays, np.array([{}, None]))]
+            lengths = (0, 5, 10, 60, 127, 128, len(original) // 2, len(original) - 1)
+            cases += [(path, original[:length]) for length in lengths]
+            cases += [(path, original[:20] + b"(" * 40 + original[60:]), (path, b"\x80\x04N.")]
+    for path, content in cases:
+        if content == originals[path]:
+            continue
+        path.write_bytes(content)
+        found = load_tiny(tmp_path)
+        assert_is_tiny(found, images, labels)
+        assert (found.mean, found.std) == (good.mean, good.std)
+        assert found.fingerprint == good.fingerprint
+        assert path.read_bytes() == originals[path]
 
 
 def test_different_data_never_shares_a_cache(tmp_path, tiny):

@@ -64,13 +64,79 @@ def test_pixels_start_at_the_images():
     np.testing.assert_array_equal(kind.render(state.params), images)
 
 
+def fit_unchecked(images, num_gaussians=1, **arguments):
+    """`fit_images` as it is without the import hook, which would refuse types first."""
+    function = getattr(gsdd_jax.fit_images, "__wrapped__", gsdd_jax.fit_images)
+    return function(jax.random.key(0), images, num_gaussians, **{"num_steps": 1} | arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(num_gaussians=0, num_steps=1), "num_gaussians: expected at least 1, got 0"),
-        (dict(num_gaussians=1, num_steps=0), "num_steps: expected at least 1, got 0"),
+        (dict(num_gaussians=0), "num_gaussians: expected at least 1, got 0"),
+        (dict(num_steps=0), "num_steps: expected at least 1, got 0"),
+        (dict(num_gaussians=2.0), "num_gaussians: expected an integer, got 2.0"),
+        (dict(num_gaussians=True), "num_gaussians: expected an integer, got True"),
+        (dict(num_steps=1.5), "num_steps: expected an integer, got 1.5"),
+        (dict(num_steps="3"), "num_steps: expected an integer, got '3'"),
+        *(
+            (dict(learning_rate=rate), f"learning_rate: expected a positive, finite float, got {s}")
+            for rate, s in (
+                *((0.0, "0.0"), (-0.1, "-0.1"), (np.nan, "nan"), (np.inf, "inf")),
+                *((None, "None"), ("0.1", "'0.1'")),
+            )
+        ),
     ],
 )
 def test_wrong_numbers(arguments, message):
     with pytest.raises(ValueError, match=message):
-        gsdd_jax.fit_images(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), **arguments)
+        fit_unchecked(jnp.zeros((1, 4, 4, 3)), **arguments)
+
+
+def filled(value):
+    """Two black images, with one other value in the second."""
+    images = np.zeros((2, 4, 4, 3), np.float32)
+    images[1, 2, 3, 0] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 4, 4, 3), np.uint8), r"floating point in \[0, 1\], got uint8.*/ 255"),
+        (np.zeros((2, 4, 4, 3), np.int64), "floating point"),
+        (np.zeros((2, 4, 4, 3), bool), "floating point"),
+        (np.zeros((2, 3, 32, 32), np.float32), "channels last, with 1 to 4 channels, got"),
+        (np.zeros((2, 4, 4, 0), np.float32), "channels last"),
+        (np.zeros((0, 4, 4, 3), np.float32), r"expected shape \[M, H, W, C\]"),
+        (np.zeros((4, 4, 3), np.float32), r"expected shape \[M, H, W, C\]"),
+        (filled(np.nan), "expected finite numbers, got NaN"),
+        (filled(np.inf), "expected finite numbers"),
+        (filled(255), r"expected values in \[0, 1\], got 0 to 255; rescale"),
+        (filled(-2), r"expected values in \[0, 1\], got -2 to 0"),
+        (jnp.asarray(filled(3), jnp.bfloat16), r"expected values in \[0, 1\], got 0 to 3"),
+    ],
+)
+def test_wrong_images(images, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        fit_unchecked(images)
+    assert str(raised.value).startswith("images: ")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_images_a_little_outside_are_fitted_as_they_are():
+    images = jnp.concatenate([filled(1.3), filled(-0.3)])
+    fitted, psnr = gsdd_jax.fit_images(jax.random.key(0), images, 2, num_steps=3)
+    rendered = np.asarray(fitted.astype(jnp.bfloat16).render(), np.float64)
+    by_hand = -10 * np.log10(((rendered - np.asarray(images)) ** 2).mean((1, 2, 3)))
+    np.testing.assert_allclose(psnr, by_hand, atol=1e-3)
+
+
+def test_under_a_trace_values_are_not_looked_at():
+    """Neither of images that are traced nor of those that a traced function closes over."""
+    images, key = jnp.asarray(filled(0.5)), jax.random.key(0)
+    psnr = lambda key, images: gsdd_jax.fit_images(key, images, 2, num_steps=2)[1]
+    expected = psnr(key, images)
+    np.testing.assert_allclose(jax.jit(psnr)(key, images), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda key: psnr(key, images))(key), expected, rtol=1e-5)
+    assert np.isnan(jax.jit(psnr)(key, jnp.asarray(filled(np.nan)))[1])

@@ -69,3 +69,17 @@ def test_unknown_names_and_options():
         parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacitty=False)
     with pytest.raises(gsdd_jax.UsageError, match="ipc of at least 1, got 0"):
         parameterizations.build("pixels", (8, 8, 3), ipc=0, gpc=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("samples_per_side", 0, "an integer from 1 to 16, got 0"),
+        ("samples_per_side", 2.0, "an integer from 1 to 16, got 2.0"),
+        ("opacity", 1, "true or false, got 1"),
+        ("boundary_weight", float("nan"), "a finite number of at least 0, got nan"),
+    ],
+)
+def test_options_of_a_wrong_type_or_range(option, value, expected):
+    with pytest.raises(gsdd_jax.UsageError, match=f"gaussian: {option}: expected {expected}"):
+        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, **{option: value})

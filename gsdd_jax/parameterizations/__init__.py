@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
 
 from gsdd_jax import gaussians
 from gsdd_jax.errors import UsageError
@@ -28,7 +32,8 @@ def build(
       **options: fields of the parameterization's dataclass.
 
     Raises:
-      UsageError: for an unknown name or option, or a budget that holds nothing.
+      UsageError: for an unknown name or option, one of a wrong type or range, or a budget that
+        holds nothing.
     """
     if name not in BY_NAME:
         raise UsageError(f"parameterization: expected one of {', '.join(BY_NAME)}, got {name!r}")
@@ -48,6 +53,7 @@ def build(
             f"parameterization {name}: unknown option {', '.join(sorted(unknown))}; "
             f"expected {', '.join(sorted(known)) or 'none'}"
         )
+    _check_types(kind, fields | options)
     return kind(**fields, **options)
 
 
@@ -56,13 +62,49 @@ def settings(parameterization: Parameterization) -> dict:
     return {"name": parameterization.name, **dataclasses.asdict(parameterization)}
 
 
-def from_settings(values: dict) -> Parameterization:
-    """The inverse of `settings`. Raises UsageError for an unknown name or field."""
+def from_settings(values: Mapping[str, Any]) -> Parameterization:
+    """The inverse of `settings`; believes nothing of what it is given.
+
+    Raises UsageError for an unknown name, and for a field that is unknown, missing, not of exactly
+    its type, not in its range (`limits`) or not finite; the message names the field.
+    """
     values = dict(values)
     name = values.pop("name", None)
-    if name not in BY_NAME:
-        raise UsageError(f"parameterization: expected one of {', '.join(BY_NAME)}, got {name!r}")
-    try:
-        return BY_NAME[name](**values)
-    except TypeError as error:
-        raise UsageError(f"parameterization {name}: {error}") from None
+    if not isinstance(name, str) or name not in BY_NAME:
+        raise UsageError(
+            f"parameterization: expected one of {', '.join(BY_NAME)}, got {reprlib.repr(name)}"
+        )
+    kind = BY_NAME[name]
+    known = [field.name for field in dataclasses.fields(kind)]
+    for field in known:
+        if field not in values:
+            raise UsageError(f"parameterization {name}: {field} is missing")
+    for field in values:
+        if field not in known:
+            raise UsageError(
+                f"parameterization {name}: unknown field {reprlib.repr(field)}; "
+                f"expected {', '.join(known)}"
+            )
+    _check_types(kind, values)
+    return kind(**values)
+
+
+def _check_types(kind: type[Parameterization], values: Mapping[str, Any]) -> None:
+    for field in dataclasses.fields(kind):
+        if field.name not in values:
+            continue
+        value, limit = values[field.name], kind.limits.get(field.name)
+        # A bool is an int to Python, but not to whoever wrote one.
+        if field.type == "bool":
+            expected, right = "true or false", isinstance(value, bool)
+        elif field.type == "float":
+            expected = "a finite number of at least 0"
+            right = type(value) in (int, float) and 0 <= value < math.inf
+        else:
+            expected = f"an integer from 1 to {limit}" if limit else "an integer of at least 1"
+            right = type(value) is int and 1 <= value <= (limit or value)
+        if not right:
+            raise UsageError(
+                f"parameterization {kind.name}: {field.name}: expected {expected}, got "
+                f"{reprlib.repr(value)}"
+            )

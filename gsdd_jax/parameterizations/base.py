@@ -12,6 +12,9 @@ import jax
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.rasterize import MAX_CHANNELS
+
+MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 Params = Any  # a pytree whose leaves all have the images as their leading axis
 
 
@@ -19,6 +22,11 @@ class Parameterization(abc.ABC):
     """A frozen dataclass of static settings, with pure functions over `Params`."""
 
     name: ClassVar[str]
+    limits: ClassVar[dict[str, int]] = {  # the largest value of a setting that has one
+        "height": MAX_SIDE,
+        "width": MAX_SIDE,
+        "channels": MAX_CHANNELS,
+    }
     height: int
     width: int
     channels: int
@@ -49,6 +57,10 @@ class Parameterization(abc.ABC):
     def project(self, params: Params) -> Params:
         """Applied after every step."""
         return params
+
+    @abc.abstractmethod
+    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What `to_arrays` gives for that many images: shapes and stored types by name."""
 
     @abc.abstractmethod
     def to_arrays(self, params: Params) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from gsdd_jax import gaussians
 from gsdd_jax.gaussians import GaussianImages
 from gsdd_jax.parameterizations.base import Parameterization
+from gsdd_jax.rasterize import MAX_SAMPLES_PER_SIDE
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 
@@ -25,6 +26,9 @@ class Gaussian(Parameterization):
     """
 
     name: ClassVar[str] = "gaussian"
+    limits: ClassVar[dict[str, int]] = Parameterization.limits | {
+        "samples_per_side": MAX_SAMPLES_PER_SIDE
+    }
     height: int
     width: int
     channels: int
@@ -69,10 +73,17 @@ class Gaussian(Parameterization):
     def project(self, params: GaussianImages) -> GaussianImages:
         return gaussians.clip_means(params)
 
-    def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
+    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
         dtype = jnp.bfloat16 if self.bfloat16 else jnp.float32
-        names = FIELDS if self.opacity else FIELDS[:-1]
-        return {name: getattr(params, name).astype(dtype) for name in names}
+        last = {"means": (2,), "cholesky": (3,), "colors": (self.channels,), "opacities": ()}
+        return {
+            name: jax.ShapeDtypeStruct((num_images, self.num_gaussians, *last[name]), dtype)
+            for name in (FIELDS if self.opacity else FIELDS[:-1])
+        }
+
+    def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
+        specs = self.array_specs(len(params.means))
+        return {name: getattr(params, name).astype(spec.dtype) for name, spec in specs.items()}
 
     def from_arrays(self, arrays: dict[str, Array]) -> GaussianImages:
         arrays = {name: jnp.asarray(a).astype(jnp.float32) for name, a in arrays.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
@@ -32,6 +33,9 @@ class Pixels(Parameterization):
 
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)
+
+    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {"pixels": jax.ShapeDtypeStruct((num_images, *self.image_shape), jnp.float32)}
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
         return {"pixels": params["pixels"].astype(jnp.float32)}

@@ -1,0 +1,174 @@
+"""Evaluating a distilled set from its file: what of its provenance is believed, and the result."""
+
+import copy
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+from configs import demo
+from gsdd_jax import assess, data, networks, parameterizations
+from gsdd_jax.workdir import OPERATIONAL, flat
+
+RESOLUTION = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Decoded data sets of these tests only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A set as a run stores it: one image a class, of random Gaussians."""
+    config = demo.get_config()
+    config.data.resolution = RESOLUTION
+    config.budget.gpc = 1
+    config.network.width = 4
+    config.network.depth = 1
+    config.matching.strategy = "flip"
+    config.evaluate.num_networks = 2
+    config.evaluate.epochs = 1
+    dataset = data.load("cifar10_mini", resolution=RESOLUTION)
+    kind = parameterizations.build("gaussian", dataset.image_shape, ipc=1, gpc=1)
+    params = kind.init(jax.random.key(0), jnp.zeros((10, *dataset.image_shape)))
+    settings = {name: v for name, v in flat(config).items() if name not in OPERATIONAL}
+    provenance = {
+        "config": settings,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+    }
+    labels = np.arange(10, dtype=np.int32)
+    return gsdd_jax.DistilledSet(
+        kind, kind.from_arrays(kind.to_arrays(params)), labels, 0.01, provenance
+    )
+
+
+def refusal(tmp_path, set_, **overrides):
+    """The one line that refuses to evaluate a set."""
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, set_)
+    with pytest.raises(gsdd_jax.UsageError) as raised:
+        assess.evaluate_file(path, overrides=overrides)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def changed(tiny, **fields):
+    """The set, with other fields in the config of its provenance (None: without)."""
+    provenance = copy.deepcopy(tiny.provenance)
+    for name, value in fields.items():
+        provenance["config"][name] = value
+        if value is None:
+            del provenance["config"][name]
+    return dataclasses.replace(tiny, provenance=provenance)
+
+
+def test_a_provenance_that_says_nothing(tmp_path, tiny):
+    for part in ("config", "data"):
+        for wrong in (None, [], 3, "x", [1, 2], {}):
+            provenance = tiny.provenance | {part: wrong}
+            bad = dataclasses.replace(tiny, provenance=provenance)
+            assert f"provenance.{part}" in refusal(tmp_path, bad)
+        del provenance[part]
+        bad = dataclasses.replace(tiny, provenance=provenance)
+        assert f"provenance.{part}" in refusal(tmp_path, bad)
+    for wrong in (None, 3, ["a"], {"a": 1}):
+        bad = tiny.provenance | {"data": {"fingerprint": wrong}}
+        bad = dataclasses.replace(tiny, provenance=bad)
+        assert "provenance.data.fingerprint" in refusal(tmp_path, bad)
+    other = tiny.provenance | {"data": {"fingerprint": "0" * 64}}
+    other = dataclasses.replace(tiny, provenance=other)
+    assert "another version of cifar10_mini" in refusal(tmp_path, other)
+
+
+@pytest.mark.parametrize("field", assess.FIELDS)
+def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
+    assert f"[{field!r}] is missing" in refusal(tmp_path, changed(tiny, **{field: None}))
+    value = tiny.provenance["config"][field]
+    wrong = [[], [value], {}, {"a": 1}, True, "3" if not isinstance(value, str) else 3]
+    wrong += [] if isinstance(value, str) else [10**30, math.nan, math.inf, "9" * 5000, -1]
+    wrong += [] if isinstance(value, float) else [1.5]
+    for w in wrong:
+        assert field in refusal(tmp_path, changed(tiny, **{field: w}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.name", "no such\nset", r"unknown data set 'no such\\nset'"),
+        ("data.name", "../x", "unknown data set"),
+        ("data.subset", "nette", "no subset 'nette'"),
+        ("data.resolution", 100_000, "expected height and width of the set, (16, 16)"),
+        ("data.resolution", 8, "expected height and width of the set, (16, 16)"),
+        ("data.transform", "wavelet", "expected normalize or zca"),
+        ("network.name", "perceptron", "unknown network"),
+        ("network.depth", 2**30, "config.network.depth: expected at most 1000"),
+        ("network.width", 2**30, "config.network.width: expected at most 4096"),
+        ("network.precision", "float8", "unknown precision"),
+        ("matching.strategy", "flip_blur", "unknown operation 'blur'"),
+        ("evaluate.optimizer", "lion", "expected sgd or adam, got 'lion'"),
+        ("evaluate.num_networks", 0, "config.evaluate.num_networks: expected at least 1"),
+    ],
+)
+def test_a_config_that_makes_no_sense(tmp_path, tiny, field, value, message):
+    assert message.replace(r"\\n", r"\n") in refusal(tmp_path, changed(tiny, **{field: value}))
+
+
+def test_a_set_of_other_classes_than_its_data(tmp_path, tiny):
+    params = jax.tree.map(lambda a: a[:5], tiny.params)
+    fewer = dataclasses.replace(tiny, params=params, labels=tiny.labels[:5])
+    message = refusal(tmp_path, fewer)
+    assert "(16, 16, 3, 10), as of cifar10_mini, got (16, 16, 3, 5)" in message
+
+
+def test_names_that_no_config_has_are_not_read(tiny):
+    strange = {"seed.x": 1, "network": 3, "network.name.y": 2, "": 0, ".": [], "data.dir": "/x"}
+    config = assess.resolve(changed(tiny, **strange).provenance, {})
+    assert config == assess.resolve(tiny.provenance, {})
+    assert config.data.dir == ""  # where data lie is not a file's to say
+
+
+def test_another_network_has_its_own_width_and_depth(tiny):
+    def network(**overrides):
+        overrides = {f"network.{name}": value for name, value in overrides.items()}
+        config = assess.resolve(tiny.provenance, overrides)
+        return config.network.name, config.network.width, config.network.depth
+
+    assert network() == ("convnet", 4, 1)
+    assert network(name=None) == ("convnet", 4, 1)
+    assert network(name="convnet") == ("convnet", 4, 1)
+    for name in ("alexnet", "vgg11", "resnet18", "vit"):
+        assert network(name=name) == (name, 128, 0)
+        networks.build(name, image_shape=(32, 32, 3), num_classes=10, width=128, depth=None)
+    assert network(name="vit", depth=2) == ("vit", 128, 2)
+    assert network(width=8) == ("convnet", 8, 1)
+    made_by_vit = changed(tiny, **{"network.name": "vit", "network.depth": 2}).provenance
+    config = assess.resolve(made_by_vit, {"network.name": "convnet"})
+    assert (config.network.width, config.network.depth) == (128, 0)
+
+
+def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
+    """Also one of trajectory matching, whose experts are not there."""
+    path = tmp_path / "set.safetensors"
+    made_by = {"matching.name": "tm", "network.name": "vit", "evaluate.num_networks": 1}
+    gsdd_jax.save(path, changed(tiny, **made_by))
+    overrides = {"network.name": "convnet", "network.width": 2, "network.depth": 1}
+    result = assess.evaluate_file(path, overrides=overrides, learning_rate=0.02)
+    assert (result["network"], result["learning_rate"]) == ("convnet", 0.02)
+    for arm in ("distilled", "random_real"):
+        assert len(result[f"{arm}_accuracies"]) == 1
+        assert 0 <= result[f"{arm}_accuracy"] <= 100
+
+
+def test_wrong_overrides(tmp_path, tiny):
+    message = refusal(tmp_path, tiny, **{"evaluate.epochs": 0})
+    assert "config.evaluate.epochs: expected at least 1, got 0" in message
