@@ -17,6 +17,7 @@ test: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_on_cpu/*
 
 # On a machine with an NVIDIA GPU. PY is a Python with JAX for CUDA and this package's needs.

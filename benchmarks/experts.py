@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.turns import take_turns
-from gsdd_jax import augment, data, experts, networks, transforms
+from gsdd_jax import data, networks
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.files import write_atomically
+from gsdd_jax.runs import experts
+from gsdd_jax.training import experts as training
 
 AT_ONCE = (1, 2, 4, 8)
 BATCH_SIZE = 256
@@ -45,14 +48,14 @@ def epoch_of(count: int, width: int, num_batches: int):
     transform = transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
     network = networks.build("convnet", image_shape=(32, 32, 3), num_classes=10, width=width)
     keys = jnp.stack([experts.expert_key(0, expert) for expert in range(count)])
-    start = jnp.stack([experts.initial(network, key) for key in keys])
+    start = jnp.stack([training.initial(network, key) for key in keys])
     step = 0
 
     def epoch():
         nonlocal step
         step += 1  # other draws, and so other augmentations, each time
         jax.block_until_ready(
-            experts.train_epoch(
+            training.train_epoch(
                 network, start.copy(), keys, jnp.int32(step), images, labels, transform,
                 learning_rate=jnp.float32(0.01), batch_size=BATCH_SIZE, strategy=augment.DSA,
             )

@@ -18,9 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from gsdd_jax import augment, distill, experts, matching, networks, parameterizations, transforms
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.files import write_atomically
+from gsdd_jax.runs import experts
+from gsdd_jax.training import distill
+from gsdd_jax.training import experts as training
 
 ROUNDS = 3
 
@@ -124,10 +128,10 @@ def expert_epochs(sizes, device):
         "convnet", image_shape=(32, 32, 3), num_classes=10, width=sizes["width"]
     )
     keys = experts.expert_key(0, 0)[None]
-    start = experts.initial(network, keys[0])[None]
+    start = training.initial(network, keys[0])[None]
     transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
     images, targets = jnp.asarray(pixels), jnp.asarray(labels)
-    call = lambda: experts.train_epoch.lower(
+    call = lambda: training.train_epoch.lower(
         network, start, keys, jnp.int32(0), images, targets, transform,
         learning_rate=jnp.float32(0.01), batch_size=256, strategy=augment.DSA,
     )  # fmt: skip

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from gsdd_jax import distill, matching, networks, parameterizations, transforms
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import transforms
 from gsdd_jax.files import write_atomically
+from gsdd_jax.training import distill
 
 IMAGES, CLASSES, WIDTH = 300, 10, 128
 UNROLLS = (6, 20, 60)

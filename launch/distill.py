@@ -15,7 +15,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go
 
 
 def main() -> None:
-    from gsdd_jax.run import distill_to  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.runs.distill import (
+        distill_to,  # after the flags, so that a wrong one answers at once
+    )
 
     result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)
     arms = (cli.accuracy(arm, result) for arm in ("distilled", "fitted", "random_real"))

@@ -23,8 +23,8 @@ RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracie
 
 
 def main() -> None:
-    from gsdd_jax.assess import evaluate_file
     from gsdd_jax.files import write_atomically
+    from gsdd_jax.runs.assess import evaluate_file
 
     result = evaluate_file(
         DISTILLED.value,

@@ -12,7 +12,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/fit", "Where the fitted set and c
 
 
 def main() -> None:
-    from gsdd_jax.run import fit_to  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.runs.distill import fit_to  # after the flags, so that a wrong one answers at once
 
     result = fit_to(cli.experiment(CONFIG.value), WORKDIR.value)
     print(f"{result['images']} images, {result['bytes']} bytes, PSNR {result['psnr']:.2f} dB")

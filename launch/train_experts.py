@@ -11,8 +11,8 @@ CONFIG = cli.define_config()
 
 
 def main() -> None:
-    from gsdd_jax import experts  # after the flags, so that a wrong one answers at once
-    from gsdd_jax.report import Reporter
+    from gsdd_jax.runs import experts  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.runs.report import Reporter
 
     store = experts.train_all(cli.experiment(CONFIG.value), Reporter(None))
     train, test = store.accuracies()

@@ -11,8 +11,9 @@ import pytest
 
 import gsdd_jax
 from configs import demo
-from gsdd_jax import assess, data, networks, parameterizations
-from gsdd_jax.workdir import OPERATIONAL, flat
+from gsdd_jax import data, networks, parameterizations
+from gsdd_jax.runs import assess
+from gsdd_jax.runs.workdir import OPERATIONAL, flat
 
 RESOLUTION = 16
 

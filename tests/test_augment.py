@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gsdd_jax import augment as dsa
-from gsdd_jax.augment import augment
+from gsdd_jax.data import augment as dsa
+from gsdd_jax.data.augment import augment
 from gsdd_jax.errors import UsageError
 
 NAMES = ["color", "crop", "cutout", "flip", "scale", "rotate"]

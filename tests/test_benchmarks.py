@@ -8,7 +8,8 @@ import pytest
 from benchmarks import bounds, peers
 from benchmarks.rasterize import SHAPES, compare, main
 from benchmarks.turns import take_turns
-from gsdd_jax import UsageError, gaussians
+from gsdd_jax import UsageError
+from gsdd_jax.rasterizer import gaussians
 
 
 def test_pairs_are_counted_exactly():

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gsdd_jax import checkpoint
-from gsdd_jax.checkpoint import Checkpoints
 from gsdd_jax.errors import UsageError
+from gsdd_jax.runs import checkpoint
+from gsdd_jax.runs.checkpoint import Checkpoints
 
 
 def state(value):

@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from configs import common
-from gsdd_jax import experiment, experts, gaussians
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.runs import experiment, experts
 
 NAMES = sorted(
     p.stem for p in (pathlib.Path(common.__file__).parent).glob("*.py") if p.stem != "common"

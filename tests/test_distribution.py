@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax import augment, distill, matching, networks, parameterizations, transforms
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import augment, transforms
+from gsdd_jax.training import distill
 
 SIZE, CLASSES = 8, 3
 TRANSFORM = transforms.Normalize(jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.3, 0.25]))

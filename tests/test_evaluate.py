@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gsdd_jax import evaluate, networks
-from gsdd_jax.evaluate import Schedule
+from gsdd_jax import networks
+from gsdd_jax.training import evaluate
+from gsdd_jax.training.evaluate import Schedule
 
 SHAPE = (8, 8, 3)
 

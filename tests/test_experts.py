@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from configs import demo
-from gsdd_jax import UsageError, components, data, experts, networks, transforms
-from gsdd_jax.report import Reporter
-from gsdd_jax.trajectories import Growing, partial_of
+from gsdd_jax import UsageError, data, networks
+from gsdd_jax.data import transforms
+from gsdd_jax.runs import components, experts
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.trajectories import Growing, partial_of
+from gsdd_jax.training import experts as training
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHAPE, CLASSES = (8, 8, 3), 3
@@ -125,7 +128,7 @@ def test_experts_are_plain_sgd(request, tmp_path, groups):
 
 def epoch_of(network, params, expert, images, labels, *, epoch=0, batch_size=256, strategy=""):
     mean, std = (jnp.array(v, jnp.float32) for v in (MEAN, STD))
-    rows, losses = experts.train_epoch(
+    rows, losses = training.train_epoch(
         network, jnp.array(params)[None], experts.expert_key(0, expert)[None], jnp.int32(epoch),
         jnp.asarray(images), jnp.asarray(labels), transforms.Normalize(mean, std),
         learning_rate=jnp.float32(0.1), batch_size=batch_size, strategy=strategy,

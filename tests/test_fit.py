@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax import data, fit
+from gsdd_jax import data
 from gsdd_jax.parameterizations import Gaussian, Pixels
+from gsdd_jax.training import fit
 
 
 def real_images(count):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax import gaussians
+from gsdd_jax.rasterizer import gaussians
 
 
 def some(num_images=3, num_gaussians=5, channels=3, size=8):

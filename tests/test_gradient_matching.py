@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gsdd_jax import augment, distill, matching, networks, parameterizations, transforms
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import GradientMatching
 from gsdd_jax.matching.gradient import gradient_distance
+from gsdd_jax.training import distill
 
 SIZE, CLASSES, GPC = 8, 2, 3
 NETWORK = networks.build(

@@ -16,8 +16,8 @@ from PIL import Image
 
 import gsdd_jax
 from configs import demo
-from gsdd_jax import distill
-from gsdd_jax import run as run_module
+from gsdd_jax.runs import distill as run_module
+from gsdd_jax.training import distill
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [

@@ -7,7 +7,7 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import parameterizations
-from gsdd_jax.gaussians import budget_bytes
+from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 KINDS = [("gaussian", {}), ("gaussian", {"opacity": False}), ("pixels", {})]
 

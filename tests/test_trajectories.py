@@ -11,8 +11,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from gsdd_jax import UsageError, trajectories
-from gsdd_jax.trajectories import ExpertStore, Growing
+from gsdd_jax import UsageError
+from gsdd_jax.runs import trajectories
+from gsdd_jax.runs.trajectories import ExpertStore, Growing
 
 EPOCHS, SIZE, EXPERTS = 4, 7, 3
 IDENTITY = {

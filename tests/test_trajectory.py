@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from gsdd_jax import augment, distill, matching, networks, parameterizations, transforms
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import Segments, TrajectoryMatching
+from gsdd_jax.training import distill
 
 SIZE, CLASSES, GPC = 8, 3, 4
 MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])

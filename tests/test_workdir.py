@@ -6,9 +6,9 @@ import multiprocessing
 import pytest
 
 from configs import common
-from gsdd_jax import workdir
 from gsdd_jax.errors import UsageError
 from gsdd_jax.files import write_atomically
+from gsdd_jax.runs import workdir
 
 
 def bind(path, **fields):

@@ -4,7 +4,7 @@ Takes the first 300 training and the first 100 test images of each class, in fil
 them, lossless, as a TFDS data set with a README that says where they come from and what they hash
 to. Running it again gives the same arrays. TensorFlow is not needed.
 
-    python tools/make_cifar10_mini.py --data_dir ~/tensorflow_datasets --output gsdd_jax/datasets
+    python tools/make_cifar10_mini.py --data_dir ~/tensorflow_datasets
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data_dir", default="~/tensorflow_datasets", help="holds cifar10")
-    parser.add_argument("--output", default="gsdd_jax/datasets", help="gets cifar10_mini")
+    parser.add_argument("--output", default="gsdd_jax/data/datasets", help="gets cifar10_mini")
     args = parser.parse_args()
 
     data_dir = pathlib.Path(args.data_dir).expanduser()

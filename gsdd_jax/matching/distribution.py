@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax import augment, transforms
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
 

@@ -11,7 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from gsdd_jax import augment
+from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
 

@@ -8,11 +8,11 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from gsdd_jax import gaussians
 from gsdd_jax.errors import UsageError
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.pixels import Pixels
+from gsdd_jax.rasterizer import gaussians
 
 __all__ = ["Gaussian", "Parameterization", "Params", "Pixels", "build", "from_settings", "settings"]
 

@@ -12,7 +12,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.rasterize import MAX_CHANNELS
+from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 Params = Any  # a pytree whose leaves all have the images as their leading axis

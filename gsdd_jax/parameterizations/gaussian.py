@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax import gaussians
-from gsdd_jax.gaussians import GaussianImages
 from gsdd_jax.parameterizations.base import Parameterization
-from gsdd_jax.rasterize import MAX_SAMPLES_PER_SIDE
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.rasterizer.rasterize import MAX_SAMPLES_PER_SIDE
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from gsdd_jax import augment, transforms
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 

@@ -16,18 +16,22 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact, assess, distill, experiment, fit
+from gsdd_jax import artifact
+from gsdd_jax.runs import assess
+from gsdd_jax.training import distill
+from gsdd_jax.runs import experiment
+from gsdd_jax.training import fit
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.checkpoint import Checkpoints
-from gsdd_jax.components import stream
-from gsdd_jax.contact_sheet import contact_sheet, png
+from gsdd_jax.runs.checkpoint import Checkpoints
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.errors import UsageError
-from gsdd_jax.experiment import Material
+from gsdd_jax.runs.experiment import Material
 from gsdd_jax.files import write_atomically, write_json
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.report import Reporter
-from gsdd_jax.workdir import Records, decisive, identity, prepared
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import Records, decisive, identity, prepared
 
 FIT_STEPS_PER_CALL = 500
 STEP = "step "  # records of evaluations on the way

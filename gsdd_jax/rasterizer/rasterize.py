@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Integer
 
-from gsdd_jax import native, reference
-from gsdd_jax.native import Settings
+from gsdd_jax.rasterizer import native, reference
+from gsdd_jax.rasterizer.native import Settings
 
 MAX_CHANNELS = 4
 MAX_SAMPLES_PER_SIDE = 16

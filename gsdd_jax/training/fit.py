@@ -13,10 +13,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.gaussians import GaussianImages
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
-from gsdd_jax.rasterize import MAX_CHANNELS
+from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
 IMAGE_RANGE = (-1.0, 2.0)  # room for what sharpens or interpolates [0, 1]; 0 to 255 is far outside
 

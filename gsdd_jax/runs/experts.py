@@ -1,4 +1,4 @@
-"""Experts: networks trained on real images, whose parameters TM follows (section 3.3)."""
+"""Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
 
 import functools
 import pathlib
@@ -14,11 +14,18 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax import augment, checks, components, data, evaluate, trajectories, transforms
+from gsdd_jax import data
+from gsdd_jax.data import augment
+from gsdd_jax.runs import checks
+from gsdd_jax.runs import components
+from gsdd_jax.training import evaluate
+from gsdd_jax.training import experts as training
+from gsdd_jax.runs import trajectories
+from gsdd_jax.data import transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
-from gsdd_jax.report import Reporter
-from gsdd_jax.trajectories import ExpertStore, Growing, Identity
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
 
 
 def directory(config: ConfigDict) -> pathlib.Path:
@@ -49,7 +56,7 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
             field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
         },
         "data.fingerprint": dataset.fingerprint,
-        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(_shapes(network))),
+        "num_parameters": training.num_parameters(network),
     }
 
 
@@ -100,93 +107,6 @@ def expert_key(seed: int, expert: int) -> Key[Array, ""]:
     return jax.random.fold_in(components.stream(seed, "experts"), expert)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def initial(network: Network, key: Key[Array, ""]) -> Float[Array, "p"]:
-    """The flat parameters that the expert of `expert_key` starts from."""
-    return ravel_pytree(network.init(jax.random.fold_in(key, 0)))[0]
-
-
-@functools.partial(
-    jax.jit, static_argnames=("network", "batch_size", "strategy"), donate_argnames="params"
-)
-def train_epoch(
-    network: Network,
-    params: Float[Array, "e p"],
-    keys: Key[Array, "e"],
-    epoch: Int[Array, ""],
-    images: UInt8[Array, "n h w c"],
-    labels: Int[Array, "n"],
-    transform: Any,
-    *,
-    learning_rate: Float[Array, ""],
-    batch_size: int,
-    strategy: str,
-) -> tuple[Float[Array, "e p"], Float[Array, "e"]]:
-    """One epoch of plain SGD for several experts: every image once, in random order.
-
-    Args:
-      network: of every expert.
-      params: flat, one row an expert; donated.
-      keys: `expert_key` of each.
-      epoch: counted from 0.
-      images, labels: the training set, as stored.
-      transform: from [0, 1] to what the network sees; augmentation follows it.
-      learning_rate: of SGD.
-      batch_size: the last batch is smaller where the set does not divide.
-      strategy: of the augmentation, drawn for every image independently.
-
-    Returns:
-      Parameters after the epoch, and each expert's mean loss over the images.
-    """
-    num_experts, num_images = len(keys), len(labels)
-    batch_size = min(batch_size, num_images)
-    num_full = num_images // batch_size
-    unravel = _unravel(network)
-
-    @jax.value_and_grad
-    def loss(params, batch, targets):
-        logits = network.apply(unravel(params), batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-
-    def prepare(drawn):
-        key, chosen = drawn
-        return augment.augment(
-            key, transform(transforms.to_unit(images[chosen])), strategy=strategy
-        )
-
-    def step(params, chosen, step_keys):
-        # One expert after the other: a drawn operation stays a branch, which vmap would turn into
-        # computing all of them.
-        batches = jax.lax.map(prepare, (step_keys, chosen))
-        losses, gradients = jax.vmap(loss)(params, batches, labels[chosen])
-        return params - learning_rate * gradients, losses * chosen.shape[1]
-
-    # Key 0 is that of the initial parameters.
-    epoch_keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
-    order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
-    batch_keys = lambda i: jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys[:, 1])
-    full = order[:, : num_full * batch_size].reshape(num_experts, num_full, batch_size)
-    params, losses = jax.lax.scan(
-        lambda params, a: step(params, a[1], batch_keys(a[0])),
-        params,
-        (jnp.arange(num_full), full.swapaxes(0, 1)),
-    )
-    total = losses.sum(0)
-    if num_images % batch_size:
-        params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
-        total += rest
-    return params, total / num_images
-
-
-def _shapes(network):
-    return jax.eval_shape(network.init, jax.random.key(0))
-
-
-def _unravel(network):
-    """The inverse of `ravel_pytree` on the network's parameters."""
-    return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _shapes(network)))[1]
-
-
 def _unfinished(where, made_of, num_experts, at_once) -> list[list[Growing]]:
     """Groups that are trained together. They are the same after an interruption."""
     groups = []
@@ -215,7 +135,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
     )
     total = settings.num_experts * settings.epochs
     left = sum(len(group) * (settings.epochs - _epochs_done(group)) for group in groups)
-    unravel = _unravel(network)
+    unravel = training.unraveling(network)
 
     def accuracy(growing, images, labels):
         # Of one alone, so that it does not depend on the group.
@@ -229,7 +149,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
             params = jnp.asarray(_continue(group, done, network, keys))
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
-                params, losses = train_epoch(
+                params, losses = training.train_epoch(
                     network, params, keys, jnp.int32(epoch), *train, transform,
                     learning_rate=jnp.float32(settings.learning_rate),
                     batch_size=settings.batch_size, strategy=config.matching.strategy,
@@ -246,7 +166,7 @@ def _continue(group, epochs_done, network, keys) -> Float[np.ndarray, "e p"]:
     for growing, key in zip(group, keys, strict=True):
         growing.truncate(epochs_done + 1)
         if not growing.rows:
-            growing.append(np.asarray(initial(network, key)))
+            growing.append(np.asarray(training.initial(network, key)))
     return np.stack([growing.last() for growing in group])
 
 

@@ -11,11 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import augment, checks, data, experts, matching, parameterizations
-from gsdd_jax.components import build_network, build_transform, load_data
-from gsdd_jax.distill import Problem
+from gsdd_jax import data, matching, parameterizations
+from gsdd_jax.data import augment
+from gsdd_jax.runs import checks
+from gsdd_jax.runs import experts
+from gsdd_jax.runs.components import build_network, build_transform, load_data
+from gsdd_jax.training.distill import Problem
 from gsdd_jax.errors import UsageError
-from gsdd_jax.evaluate import Schedule
+from gsdd_jax.training.evaluate import Schedule
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, networks, transforms
+from gsdd_jax import data, networks
+from gsdd_jax.data import transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 

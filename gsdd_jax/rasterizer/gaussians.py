@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.errors import UsageError
-from gsdd_jax.rasterize import rasterize
+from gsdd_jax.rasterizer.rasterize import rasterize
 
 MEANS_LIMIT = 1 - 1e-3  # equation 11
 GEOMETRY_NUMBERS = 6  # of one Gaussian, beside its colour: 2 means, 3 cholesky, 1 opacity

@@ -1,0 +1,1 @@
+"""Gaussians to images: the custom calls, their definition in `jax.numpy`, and the parameters."""
