@@ -6,6 +6,7 @@
 #   FLAGS=--config.x=y  reach the launch scripts
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
+.SILENT:
 export PATH := $(PATH):/usr/local/cuda/bin
 export PYTHONUNBUFFERED := 1
 
@@ -15,7 +16,7 @@ GPU := $(shell echo "$(call ask,name)" | tr 'A-Z ' 'a-z_')
 CAPABILITY := $(subst .,,$(call ask,compute_cap))
 RESULTS ?= benchmarks/results/$(or $(GPU),no_gpu)
 LIMIT ?= 540
-WORKERS ?= 8
+WORKERS ?= 12
 
 # What is compiled is kept, and so is which algorithms were found to be fastest. JAX puts the
 # second into a folder of the first.
@@ -59,7 +60,7 @@ gpu-native:  # the custom calls for PY
 		[ -e gsdd_jax/_native_cpu$$($(suffix)) ]; then exit 0; fi; \
 	mkdir -p build/gpu; rm -f build/gpu/built; \
 	cmake -S xla_ops -B build/gpu $(if $(shell command -v ninja),-G Ninja) \
-		-DPython_EXECUTABLE=$$(command -v $(PY)) \
+		-DPython_EXECUTABLE=$$(realpath -s $$(command -v $(PY))) \
 		$(if $(CAPABILITY),-DGSDD_CUDA_ARCHITECTURES=$(CAPABILITY)-real) && \
 	cmake --build build/gpu -j && cmake --install build/gpu --prefix . && \
 	$(native_sources) >build/gpu/built
@@ -70,7 +71,8 @@ TESTS ?= rasterize reference ragged gaussians parameterizations fit trajectory d
 	gradient_matching experts networks augment transforms evaluate
 gpu-test: gpu-native
 	$(begin); $(SHARED) JAX_DEFAULT_MATMUL_PRECISION=highest \
-		XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_autotune_level=0"; \
+		XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_autotune_level=0 \
+		--xla_gpu_exclude_nondeterministic_ops=true"; \
 	timeout -s INT -k 30 $(LIMIT) $(PY) -m pytest -q -n $(WORKERS) --durations=10 \
 		-o filterwarnings=default $(TESTS:%=tests/test_%.py) 2>&1 | tee $(RESULTS)/test.log
 
@@ -129,6 +131,7 @@ gpu-same-bits: gpu-native
 		for script in train_experts "distill --workdir=build/gpu/same/run$$run"; do \
 			JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/gpu/same/$$run timeout $(LIMIT) \
 			$(PY) -m launch.$$script --config=configs/cifar10_tm_ipc1_cpu.py --config.scale=0.002 \
+			--config.data.name=cifar10_mini \
 			--config.experts.dir=build/gpu/same/experts$$run $(FLAGS); done; done; \
 	cmp build/gpu/same/run{1,2}/distilled.safetensors && \
 	echo "twice the same bits" | tee $(RESULTS)/same_bits.log

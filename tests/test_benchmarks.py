@@ -102,7 +102,7 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
     traced = many.trace(*parameters)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     body = text[text.index("stablehlo.while") :]
-    assert body.count("gsdd_rasterize_forward") == body.count("optimization_barrier") == 4
+    assert body.count("@gsdd_rasterize(") == body.count("optimization_barrier") == 4
     (loop,) = (e for e in traced.jaxpr.eqns if e.primitive.name in ("scan", "while"))
     assert loop.params.get("length") == 3
 
@@ -152,14 +152,20 @@ def test_a_stopped_experts_keeps_its_rows(monkeypatch, stopped):
     assert [row["at_once"] for row in rows] == [1, 2]
 
 
-def test_a_stopped_tm_memory_keeps_its_rows(monkeypatch, stopped):
+@pytest.fixture
+def no_steps(monkeypatch):
+    """Steps of trajectory matching that need a mebibyte and take a second, at once."""
     analysis = types.SimpleNamespace(temp_size_in_bytes=2**20)
     program = types.SimpleNamespace(memory_analysis=lambda: analysis)
     lowered = types.SimpleNamespace(compile=lambda: program)
-    lower = types.SimpleNamespace(lower=lambda *_: lowered)
-    monkeypatch.setattr(tm_memory, "distill", types.SimpleNamespace(run=lower))
-    monkeypatch.setattr(tm_memory, "step", lambda *_: (None, ()))
+    run = types.SimpleNamespace(lower=lambda *_: lowered)
+    for module in (tm_memory, precision):
+        monkeypatch.setattr(module, "distill", types.SimpleNamespace(run=run))
+    monkeypatch.setattr(tm_memory, "step", lambda *_, **settings: (None, ()))
     monkeypatch.setattr(tm_memory, "timed", lambda *_: 1.0)
+
+
+def test_a_stopped_tm_memory_keeps_its_rows(no_steps, stopped):
     rows = stopped(tm_memory.main, lambda line: line.split()[0].isdigit())
     assert [row["syn_steps"] for row in rows] == [6, 20]
 
@@ -180,9 +186,7 @@ def test_sizes_go_up_to_the_first_that_does_not_fit(monkeypatch, tmp_path, capsy
     assert "largest side that fits: {'gaussians': 16, 'siren': 16}" in capsys.readouterr().out
 
 
-def test_precisions_have_a_row_each(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(tm_memory, "IMAGES", 10)
-    monkeypatch.setattr(tm_memory, "timed", lambda *_: 1.0)
+def test_precisions_have_a_row_each(monkeypatch, no_steps, tmp_path, capsys):
     monkeypatch.setattr(precision.experts, "epoch_of", lambda *_: lambda: None)
     monkeypatch.setattr(precision, "take_turns", lambda epoch, seconds: [0.5])
     precision.main(str(tmp_path / "precision.json"))
