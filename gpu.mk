@@ -57,7 +57,7 @@ native_sources = cat xla_ops/* | sha256sum
 suffix = $(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'
 gpu-native:  # the custom calls for PY
 	if [ "$$(cat build/gpu/built 2>/dev/null)" = "$$($(native_sources))" ] && \
-		[ -e gsdd_jax/_native_cpu$$($(suffix)) ]; then exit 0; fi; \
+		[ -e gsdd_jax/_native_cuda$$($(suffix)) ]; then exit 0; fi; \
 	mkdir -p build/gpu; rm -f build/gpu/built; \
 	cmake -S xla_ops -B build/gpu $(if $(shell command -v ninja),-G Ninja) \
 		-DPython_EXECUTABLE=$$(realpath -s $$(command -v $(PY))) \
@@ -86,9 +86,9 @@ FORCE:
 
 SANITIZERS ?= memcheck racecheck initcheck synccheck
 gpu-sanitize: $(DRIVER)
-	$(begin); $(DRIVER) | tee $(RESULTS)/cuda_driver.log; failed=; \
+	$(begin); failed=; $(DRIVER) | tee $(RESULTS)/cuda_driver.log || failed=" $(DRIVER)"; \
 	for tool in $(SANITIZERS); do \
-		timeout -k 30 $(LIMIT) compute-sanitizer --tool=$$tool --error-exitcode=1 $(DRIVER) \
+		timeout -k 30 $(left) compute-sanitizer --tool=$$tool --error-exitcode=1 $(DRIVER) \
 			>$(RESULTS)/$$tool.log 2>&1 || failed="$$failed $$tool"; \
 		echo "$$tool, $$SECONDS s:"; tail -n 3 $(RESULTS)/$$tool.log; done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
@@ -112,15 +112,14 @@ gpu-pytorch: gpu-native  # the same beside PyTorch
 
 # The counters of both kernels on one shape, after the fit's 300 steps.
 SHAPE ?= C
-profile = ncu --clock-control none --set full -f -k regex:$(1)_kernel --launch-skip 305 \
-	--launch-count 2 --kill yes -o $(RESULTS)/$(1)_$(SHAPE) \
-	$(PY) -m launch.benchmark rasterize --shapes=$(SHAPE) || true
 gpu-profile: gpu-native
 	$(begin); $(SHARED) XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_enable_command_buffer="; \
 	for kernel in forward backward; do \
-		timeout -k 30 $$(($(LIMIT) / 2)) $(call profile,$$kernel); \
-		ncu --import $(RESULTS)/$${kernel}_$(SHAPE).ncu-rep | tee $(RESULTS)/$${kernel}_$(SHAPE).txt; \
-	done
+		report=$(RESULTS)/$${kernel}_$(SHAPE); \
+		timeout -k 30 $$(($(LIMIT) / 2)) ncu --clock-control none --set full -f -o $$report \
+			-k regex:$${kernel}_kernel --launch-skip 305 --launch-count 2 --kill yes \
+			$(PY) -m launch.benchmark rasterize --shapes=$(SHAPE) || true; \
+		ncu --import $$report.ncu-rep | tee $$report.txt; done
 
 # The same small run twice; the second one is given only what a second sitting would have.
 gpu-same-bits: gpu-native
