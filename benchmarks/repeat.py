@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-UNROLLED = 4  # in an iteration of the loop, which has a small kernel of its own
+UNROLLED = 4  # of what is repeated often: an iteration of the loop has a small kernel of its own
+OFTEN = 100
 CALL_SECONDS = 0.05  # of a call, counted in single calls: some ms where those are mostly dispatch
 MOST = 1000
 
@@ -22,7 +23,7 @@ def repeated(function: Callable, times: int) -> Callable:
     can be merged with another, moved out of the loop or left out. XLA takes the barriers away
     only after scheduling on a GPU. (On a CPU it does so before it optimises: do not use it there.)
     """
-    unrolled = math.gcd(times, UNROLLED)
+    unrolled = math.gcd(times, UNROLLED) if times >= OFTEN else 1
 
     def loop(*arguments):
         def body(_, carry):

@@ -96,7 +96,7 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
     g = gaussians.init(jax.random.key(0), 2, 5, height=8, width=8)
     parameters = (g.means, g.cholesky, g.colors, g.opacities)
     render = lambda *p: rasterize(*p, height=8, width=8, backend="native")
-    many = repeat.repeated(render, 12)
+    many = repeat.repeated(render, 104)
     np.testing.assert_array_equal(many(*parameters), render(*parameters))
     # As handed to XLA, which takes barriers away on a GPU after it has scheduled the program.
     traced = many.trace(*parameters)
@@ -104,7 +104,7 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
     body = text[text.index("stablehlo.while") :]
     assert body.count("@gsdd_rasterize(") == body.count("optimization_barrier") == 4
     (loop,) = (e for e in traced.jaxpr.eqns if e.primitive.name in ("scan", "while"))
-    assert loop.params.get("length") == 3
+    assert loop.params.get("length") == 26
 
 
 def test_short_work_is_repeated_until_a_call_takes_milliseconds():
