@@ -6,8 +6,7 @@ BIN := $(VENV)/bin
 EXTRA ?= test
 NATIVE := $(wildcard xla_ops/*)
 
-.PHONY: demo test lint setup clean gpu-native gpu-test gpu-rasterizer gpu-steps \
-	gpu-experts gpu-flagship gpu-pixels gpu-dm
+.PHONY: demo test lint setup clean
 
 demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
@@ -18,46 +17,11 @@ test: setup
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_on_cpu/*
+	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_driver.cu tests/cuda_on_cpu/*
 
-# On a machine with an NVIDIA GPU. PY is a Python with JAX for CUDA and this package's needs.
-GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | \
-	tr 'A-Z ' 'a-z_')
-RESULTS = benchmarks/results/$(or $(GPU),no_gpu)
-PY ?= $(BIN)/python
-
-gpu-native:  # the custom calls for PY
-	cmake -S xla_ops -B build/gpu -DPython_EXECUTABLE=$(shell command -v $(PY))
-	cmake --build build/gpu -j && cmake --install build/gpu --prefix .
-
-gpu-test: gpu-native
-	$(PY) -m pytest -q
-	for tool in memcheck racecheck initcheck; do \
-		XLA_PYTHON_CLIENT_PREALLOCATE=false compute-sanitizer --tool=$$tool --error-exitcode=1 \
-			$(PY) -m pytest -q tests/test_rasterize.py tests/test_ragged.py || exit 1; done
-
-gpu-rasterizer: gpu-native
-	mkdir -p $(RESULTS)
-	XLA_PYTHON_CLIENT_PREALLOCATE=false $(PY) -m launch.benchmark rasterize --peers \
-		--out=$(RESULTS)/rasterize.json
-
-gpu-steps: gpu-native  # a step of trajectory matching and an epoch of an expert beside PyTorch
-	mkdir -p $(RESULTS)
-	XLA_PYTHON_CLIENT_PREALLOCATE=false $(PY) -m launch.benchmark pytorch --out=$(RESULTS)/pytorch.json
-	$(PY) -m launch.benchmark experts --out=$(RESULTS)/experts.json
-
-# Each goes on where it was stopped. FLAGS are the launch scripts': --config.experts.num_experts=20.
-gpu-experts: gpu-native
-	$(PY) -m launch.train_experts --config=configs/cifar10_tm_ipc1.py $(FLAGS)
-
-gpu-flagship: gpu-experts
-	$(PY) -m launch.distill --config=configs/cifar10_tm_ipc1.py --workdir=runs/cifar10_tm_ipc1 $(FLAGS)
-
-gpu-pixels: gpu-experts
-	$(PY) -m launch.distill --config=configs/cifar10_tm_ipc1_pixels.py --workdir=runs/pixels $(FLAGS)
-
-gpu-dm: gpu-native
-	$(PY) -m launch.distill --config=configs/cifar10_dm_ipc1.py --workdir=runs/cifar10_dm_ipc1 $(FLAGS)
+# On a machine with an NVIDIA GPU; BUILD.md says what there is.
+gpu-%:
+	@$(MAKE) --no-print-directory -f gpu.mk $@
 
 setup: $(VENV)/.installed
 

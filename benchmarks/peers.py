@@ -75,9 +75,13 @@ def gsplat_unavailable() -> str | None:
 
 
 class Gsplat:
-    """The same Gaussians in gsplat: projected conics, tile intersections, compositing."""
+    """The same Gaussians in gsplat: projected conics, tile intersections, compositing.
 
-    tile = 16
+    A call renders `times` times and waits once, so that what PyTorch dispatches is hidden behind
+    the kernels wherever these take longer.
+    """
+
+    tile, times = 16, 20
 
     def __init__(self, parameters, size: int, backward: bool):
         import torch
@@ -87,10 +91,10 @@ class Gsplat:
         self.leaves = [t.requires_grad_(backward) for t in tensors]
         self.cotangent = torch.randn(len(tensors[0]), size, size, 3, device="cuda")
 
-    def render(self):
-        """[B, size, size, 3], everything from the raw parameters on."""
+    def project(self):
+        """Centres, conics, colours and opacities, and which Gaussians each tile meets."""
         import torch
-        from gsplat import isect_offset_encode, isect_tiles, rasterize_to_pixels
+        from gsplat import isect_offset_encode, isect_tiles
 
         means, raw, colors, opacities = self.leaves
         size, tiles = self.size, -(-self.size // self.tile)
@@ -104,24 +108,67 @@ class Gsplat:
             depths = torch.zeros_like(opacities)
             _, keys, ids = isect_tiles(centres, radii, depths, self.tile, tiles, tiles)
             offsets = isect_offset_encode(keys, len(means), tiles, tiles)
-        image, _ = rasterize_to_pixels(
-            centres, conics, colors, opacities, size, size, self.tile, offsets, ids
-        )
-        return image
+        return (centres, conics, colors, opacities), (offsets, ids)
 
-    def __call__(self):
+    def composite(self, projected, intersections, leaves) -> None:
+        """The images, and the gradient of `leaves`."""
+        import torch
+        from gsplat import rasterize_to_pixels
+
+        size = self.size
+        image, _ = rasterize_to_pixels(*projected, size, size, self.tile, *intersections)
+        if self.backward:
+            torch.autograd.grad(image, leaves, self.cotangent)
+
+    def render(self) -> None:
+        """Everything from the raw parameters on."""
+        self.composite(*self.project(), self.leaves)
+
+    def __call__(self) -> None:
         """One timed call."""
         import torch
 
-        image = self.render()
-        if self.backward:
-            torch.autograd.grad(image, self.leaves, self.cotangent)
+        for _ in range(self.times):
+            self.render()
         torch.cuda.synchronize()
 
     def peak_bytes(self) -> int:
-        """Of one call, on the device."""
+        """Of one rendering, on the device."""
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-        self()
+        self.render()
+        torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
+
+
+class GsplatKernels(Gsplat):
+    """gsplat's compositing alone, projection and intersections given, replayed as a CUDA graph."""
+
+    def __init__(self, parameters, size: int, backward: bool):
+        import torch
+
+        super().__init__(parameters, size, backward)
+        projected, self.intersections = self.project()
+        self.projected = [p.detach().requires_grad_(backward) for p in projected]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # what the first calls set up is not captured
+            for _ in range(3):
+                self.render()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            for _ in range(self.times):
+                self.render()
+
+    def render(self) -> None:
+        """From the projected Gaussians on."""
+        self.composite(self.projected, self.intersections, self.projected)
+
+    def __call__(self) -> None:
+        """One timed call."""
+        import torch
+
+        self.graph.replay()
+        torch.cuda.synchronize()

@@ -5,15 +5,17 @@
 
 The `jax.numpy` reference takes part where its dense arrays fit; with --peers a SIREN decode of the
 same bytes too, and gsplat where it can be imported. All take turns in one run: ratios are the
-result, times depend on the machine. The shapes are those of docs/performance.md; a CPU takes a part
-of each batch.
+result, times depend on the machine. On a GPU each is repeated inside one call, so that none is
+charged for being dispatched. The shapes are those of docs/performance.md; a CPU takes a part of
+each batch. The file is written anew with each row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 import gsdd_jax
-from benchmarks import bounds, peers
+from benchmarks import bounds, memory, peers
+from benchmarks.repeat import best, repeated, times_for
 from benchmarks.turns import take_turns
 from gsdd_jax import data
 from gsdd_jax.errors import UsageError
@@ -65,63 +68,72 @@ def main(out: str | None, shapes: str = "", with_peers: bool = False, plot: str 
         if name not in SHAPES:
             raise UsageError(f"--shapes: expected some of {','.join(SHAPES)}, got {name!r}")
     device = jax.devices()[0]
-    machine = bounds.measure_machine()
+    reached = bounds.measure_machine()
+    machine = bounds.machine_of(device, reached)
     print(
         f"{device.device_kind}, {device.platform}, jax {jax.__version__}; reaches "
-        f"{machine.multiply_adds:.3g} multiply-adds/s and {machine.bandwidth:.3g} bytes/s"
+        f"{reached.multiply_adds:.3g} multiply-adds/s and {reached.bandwidth:.3g} bytes/s; bounds "
+        f"by {machine.multiply_adds:.3g} and {machine.bandwidth:.3g}"
     )
     if with_peers and (why := peers.gsplat_unavailable()):
         print(f"gsplat is left out: {why}")
-    print("{:>6}{:>6}{:>6}{:>6}{:>9}{:>11}{:>10}{:>11}{:>11}{:>8}{:>9}{:>10}".format(*HEADER))
-    rows = [r for name in names for r in compare(name, SHAPES[name], machine, with_peers, True)]
+    print("{:>6}{:>6}{:>6}{:>6}{:>9}{:>15}{:>10}{:>11}{:>11}{:>8}{:>9}{:>10}".format(*HEADER))
     result = {
         "device": device.device_kind,
         "platform": device.platform,
         "jax": jax.__version__,
+        "reached": dataclasses.asdict(reached),
         "machine": dataclasses.asdict(machine),
-        "rows": rows,
+        "rows": [],
     }
+
+    def add(rows: list[dict], found: Iterator[dict]) -> None:
+        for row in found:
+            rows.append(row)
+            if out:
+                write_atomically(out, json.dumps(result, indent=2).encode())
+
+    for name in names:
+        add(result["rows"], compare(name, SHAPES[name], machine, with_peers, True))
     if plot:
-        result["sweeps"] = {
-            sweep: [
-                r for shape in members for r in compare(sweep, shape, machine, with_peers, False)
-            ]
-            for sweep, members in SWEEPS.items()
-        }
+        result["sweeps"] = {sweep: [] for sweep in SWEEPS}
+        for sweep, members in SWEEPS.items():
+            for shape in members:
+                add(result["sweeps"][sweep], compare(sweep, shape, machine, with_peers, False))
         draw(result["sweeps"], plot)
-    if out:
-        write_atomically(out, json.dumps(result, indent=2).encode())
 
 
-def compare(name: str, shape: Shape, machine: bounds.Machine, with_peers: bool, patient: bool):
+def compare(
+    name: str, shape: Shape, machine: bounds.Machine, with_peers: bool, patient: bool
+) -> Iterator[dict]:
     """One shape: a row for every pass and contender, printed as they come."""
     batch = shape.cpu_batch if jax.default_backend() == "cpu" else shape.batch
     count, size = shape.gaussians, shape.size
     parameters = fitted(batch, count, size)
     pairs = bounds.count_pairs(parameters[0], parameters[1], parameters[3], size)
-    rows = []
     for measured in ("forward", "both"):
         contenders = contenders_of(parameters, size, measured, with_peers)
-        seconds = take_turns(*(call for call, _ in contenders.values()),
-                             seconds=5.0 if patient else 1.0)  # fmt: skip
+        calls = take_turns(*(contender.call for contender in contenders.values()),
+                           seconds=5.0 if patient else 1.0)  # fmt: skip
+        seconds = [s / c.times for s, c in zip(calls, contenders.values(), strict=True)]
         least = bounds.seconds(machine, measured, pairs, batch, count, size)
-        for (what, (_, peak)), time in zip(contenders.items(), seconds, strict=True):
+        for (what, contender), time in zip(contenders.items(), seconds, strict=True):
             row = dict(
                 shape=name, batch=batch, gaussians=count, size=size, measured=measured, what=what,
                 seconds=time, images_per_second=batch / time, pairs=pairs,
                 pairs_per_second=pairs / time, bound_seconds=least, fraction_of_bound=least / time,
-                peak_bytes=peak, ratio=time / seconds[0],
+                peak_bytes=contender.peak_bytes, ratio=time / seconds[0],
+                repeated=contender.times,
             )  # fmt: skip
-            rows.append(row)
             rasterizes = "siren" not in what
             print(
-                f"{name[:6]:>6}{batch:6d}{count:6d}{size:6d}{measured:>9}{what:>11}"
-                f"{1e3 * time:10.3f}{batch / time:11.4g}"
+                f"{name[:6]:>6}{batch:6d}{count:6d}{size:6d}{measured:>9}{what:>15}"
+                f"{1e3 * time:10.4f}{batch / time:11.4g}"
                 + (f"{pairs / time:11.3g}{least / time:8.1%}" if rasterizes else f"{'':19}")
-                + f"{peak / 2**20:9.1f}{row['ratio']:10.2f}",
+                + f"{contender.peak_bytes / 2**20:9.1f}{row['ratio']:10.2f}",
                 flush=True,
             )
-    return rows
+            yield row
 
 
 def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
@@ -137,8 +149,16 @@ def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
     return tuple(map(repeat, (g.means, g.cholesky, g.colors, g.opacities)))
 
 
-def contenders_of(parameters, size: int, measured: str, with_peers: bool):
-    """{name: (a call that waits for its result, bytes of its program)}, native first."""
+class Contender(NamedTuple):
+    """One way to the images."""
+
+    call: Callable[[], object]  # waits for its result
+    times: int  # that it computes them in a call
+    peak_bytes: int
+
+
+def contenders_of(parameters, size: int, measured: str, with_peers: bool) -> dict[str, Contender]:
+    """By name, native first; all have been called."""
     batch, count = parameters[3].shape
     rasterizer = lambda backend: (
         lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend=backend)
@@ -152,29 +172,39 @@ def contenders_of(parameters, size: int, measured: str, with_peers: bool):
         decode = lambda *p: siren.decode(p, size)
         found[f"siren {siren.layers}x{siren.width}"] = compiled(decode, measured, tuple(weights))
         if peers.gsplat_unavailable() is None:
-            gsplat = peers.Gsplat(parameters, size, measured == "both")
-            found["gsplat"] = (gsplat, gsplat.peak_bytes())
-    for call, _ in found.values():
-        call()
+            for name, kind in (("gsplat", peers.Gsplat), ("gsplat kernels", peers.GsplatKernels)):
+                try:
+                    gsplat = kind(parameters, size, measured == "both")
+                    found[name] = Contender(gsplat, gsplat.times, gsplat.peak_bytes())
+                except RuntimeError as error:  # one that cannot be captured as a graph, say
+                    print(f"{name} is left out: {str(error).splitlines()[0]}")
+    for contender in found.values():
+        contender.call()
     return found
 
 
-def compiled(render: Callable, measured: str, parameters: tuple) -> tuple[Callable, int]:
-    """A call of one pass, or of the forward and the backward pass, and the bytes that it needs."""
-    if measured == "forward":
-        function = render
-    else:
+def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
+    """One pass, or the forward and the backward pass; on a GPU many times in a call.
+
+    Its bytes are those of a single one, without the cotangent.
+    """
+    function, arguments, given = render, parameters, 0
+    if measured == "both":
         shape = jax.eval_shape(render, *parameters).shape
         cotangent = jax.random.normal(jax.random.key(1), shape)
 
-        def function(*p):
+        def function(cotangent, *p):
             images, pull_back = jax.vjp(render, *p)
             return images, pull_back(cotangent)
 
-    function = jax.jit(function)
-    memory = function.lower(*parameters).compile().memory_analysis()
-    peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return (lambda: jax.block_until_ready(function(*parameters))), peak
+        arguments, given = (cotangent, *parameters), cotangent.nbytes
+    single, times = jax.jit(function), 1
+    peak = memory.needed(single.lower(*arguments).compile()) - given
+    call = single
+    if jax.default_backend() == "gpu":
+        times = times_for(best(single, *arguments))
+        call = repeated(function, times) if times > 1 else single
+    return Contender(lambda: jax.block_until_ready(call(*arguments)), times, peak)
 
 
 def draw(sweeps: dict[str, list[dict]], path: str) -> None:

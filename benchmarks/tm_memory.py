@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from benchmarks import memory
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import transforms
 from gsdd_jax.files import write_atomically
@@ -38,7 +39,7 @@ def main(out: str | None) -> None:
             compiled = distill.run.lower(problem, *arguments, 1).compile()
             temporary = compiled.memory_analysis().temp_size_in_bytes / 2**20
             expected = (per_student_step or 0) * syn_steps
-            fits = temporary < free_mebibytes()
+            fits = temporary < memory.free() / 2**20
             seconds = timed(compiled, arguments) if fits and expected < MOST_SECONDS else None
             if per_student_step is None and seconds:
                 per_student_step = seconds / syn_steps
@@ -48,6 +49,8 @@ def main(out: str | None) -> None:
             )  # fmt: skip
             shown = f"{seconds:10.2f}" if seconds else f"{'-':>10}"
             print(f"{syn_steps:10d}{rematerialize!s:>12}{temporary:15.0f}{shown}", flush=True)
+            if out:
+                write_atomically(out, json.dumps(rows, indent=2).encode())
     for rematerialize in (True, False):
         first, last = (r for r in rows if r["rematerialize"] is rematerialize and
                        r["syn_steps"] in (UNROLLS[0], UNROLLS[-1]))  # fmt: skip
@@ -55,14 +58,14 @@ def main(out: str | None) -> None:
         print(
             f"from {UNROLLS[0]} to {UNROLLS[-1]} steps, recomputed {rematerialize}: x {growth:.2f}"
         )
-    if out:
-        write_atomically(out, json.dumps(rows, indent=2).encode())
 
 
 @functools.cache
-def parts():
+def parts(precision: str = "default", width: int = WIDTH):
     """Network, parameterization and real images: only their shapes matter."""
-    network = networks.build("convnet", image_shape=(32, 32, 3), num_classes=CLASSES, width=WIDTH)
+    network = networks.build(
+        "convnet", image_shape=(32, 32, 3), num_classes=CLASSES, width=width, precision=precision
+    )
     parameterization = parameterizations.build("gaussian", (32, 32, 3), ipc=1, gpc=30)
     images = np.zeros((CLASSES, 32, 32, 3), np.uint8)
     transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
@@ -70,9 +73,9 @@ def parts():
     return network, parameterization, data
 
 
-def step(syn_steps: int, rematerialize: bool):
+def step(syn_steps: int, rematerialize: bool, **network_settings):
     """The problem and the arguments of one distillation step."""
-    network, parameterization, data = parts()
+    network, parameterization, data = parts(**network_settings)
     objective = matching.TrajectoryMatching(network, syn_steps, IMAGES, rematerialize=rematerialize)
     problem = distill.Problem(parameterization, objective, CLASSES, 1e-3)
     key = jax.random.key(0)
@@ -91,13 +94,3 @@ def timed(compiled, arguments) -> float:
         jax.block_until_ready(compiled(*fresh))
         seconds = time.perf_counter() - before
     return seconds
-
-
-def free_mebibytes() -> float:
-    """Of the device, or of the host where the device does not say."""
-    stats = jax.devices()[0].memory_stats()
-    if stats:
-        return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2**20
-    with open("/proc/meminfo") as file:
-        available = next(line for line in file if line.startswith("MemAvailable"))
-    return int(available.split()[1]) / 2**10

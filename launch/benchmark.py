@@ -10,8 +10,8 @@ from absl import flags
 
 from launch import cli
 
-BENCHMARKS = ("rasterize", "experts", "tm_memory", "pytorch")
-OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to.")
+BENCHMARKS = ("rasterize", "size", "experts", "precision", "tm_memory", "pytorch")
+OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
 PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")

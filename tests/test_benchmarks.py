@@ -1,14 +1,17 @@
 """What the benchmarks count, against counting it one by one."""
 
+import json
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import bounds, peers
+from benchmarks import bounds, experts, peers, precision, repeat, size, tm_memory
 from benchmarks.rasterize import SHAPES, compare, main
 from benchmarks.turns import take_turns
-from gsdd_jax import UsageError
+from gsdd_jax import UsageError, rasterize
 from gsdd_jax.rasterizer import gaussians
 
 
@@ -67,7 +70,7 @@ def test_a_shape_gives_a_row_for_every_contender(monkeypatch, capsys):
     monkeypatch.setattr(module, "take_turns", lambda *calls, seconds: [1.0] * len(calls))
     monkeypatch.setattr(module, "FIT_STEPS", 2)
     machine = bounds.Machine(1e11, 1e10)
-    rows = compare("A", SHAPES["A"], machine, with_peers=True, patient=False)
+    rows = list(compare("A", SHAPES["A"], machine, with_peers=True, patient=False))
     found = {(row["measured"], row["what"].split()[0]) for row in rows}
     assert {(m, w) for m in ("forward", "both") for w in ("native", "reference", "siren")} <= found
     assert all(0 < row["fraction_of_bound"] < 1 for row in rows)
@@ -77,3 +80,118 @@ def test_a_shape_gives_a_row_for_every_contender(monkeypatch, capsys):
 def test_an_unknown_shape_is_named():
     with pytest.raises(UsageError, match="--shapes: expected some of A,B,C,D,E,F, got 'Q'"):
         main(None, shapes="A,q")
+
+
+def test_a_data_sheet_goes_before_what_a_machine_reaches():
+    reached = bounds.Machine(1e12, 1e12)
+    device = types.SimpleNamespace(device_kind="NVIDIA H200")
+    sheet = bounds.machine_of(device, reached)
+    assert 2 * sheet.multiply_adds == pytest.approx(67e12, rel=0.01)  # FLOP/s
+    assert sheet.bandwidth == 4.8e12
+    assert sheet.exponentials == sheet.multiply_adds / 8
+    device.device_kind = "cpu"
+    assert bounds.machine_of(device, reached) is reached
+
+
+def test_repeated_work_is_all_there_and_has_the_same_result():
+    g = gaussians.init(jax.random.key(0), 2, 5, height=8, width=8)
+    parameters = (g.means, g.cholesky, g.colors, g.opacities)
+    render = lambda *p: rasterize(*p, height=8, width=8, backend="native")
+    many = repeat.repeated(render, 104)
+    np.testing.assert_array_equal(many(*parameters), render(*parameters))
+    # As handed to XLA, which takes barriers away on a GPU after it has scheduled the program.
+    traced = many.trace(*parameters)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    body = text[text.index("stablehlo.while") :]
+    assert body.count("@gsdd_rasterize(") == body.count("optimization_barrier") == 4
+    (loop,) = (e for e in traced.jaxpr.eqns if e.primitive.name in ("scan", "while"))
+    assert loop.params.get("length") == 26
+
+
+def test_short_work_is_repeated_until_a_call_takes_milliseconds():
+    assert repeat.times_for(60e-6) == 836  # of 5 us each, if the rest was dispatch: 4 ms
+    assert repeat.times_for(1e-9) == repeat.MOST
+    assert repeat.times_for(0.02) == 4
+    assert repeat.times_for(0.03) == 1
+
+
+@pytest.fixture
+def stopped(monkeypatch, tmp_path):
+    """Runs a benchmark that is stopped when it prints its third row; what its file then holds."""
+
+    def run(main, is_row):
+        rows = 0
+
+        def show(*text, **_):
+            nonlocal rows
+            rows += is_row(str(text[0]))
+            if rows == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("builtins.print", show)
+        with pytest.raises(KeyboardInterrupt):
+            main(str(tmp_path / "out.json"))
+        return json.loads((tmp_path / "out.json").read_text())
+
+    return run
+
+
+def test_a_stopped_rasterize_keeps_its_rows(monkeypatch, stopped):
+    import benchmarks.rasterize as module
+
+    monkeypatch.setattr(module.bounds, "measure_machine", lambda: bounds.Machine(1e11, 1e10))
+    monkeypatch.setattr(module, "take_turns", lambda *calls, seconds: [1.0] * len(calls))
+    monkeypatch.setattr(module, "FIT_STEPS", 2)
+    result = stopped(lambda out: main(out, "A"), lambda line: line.startswith("     A"))
+    assert [row["what"] for row in result["rows"]] == ["native", "reference"]
+
+
+def test_a_stopped_experts_keeps_its_rows(monkeypatch, stopped):
+    monkeypatch.setattr(experts, "epoch_of", lambda *_: lambda: None)
+    monkeypatch.setattr(experts, "take_turns", lambda *epochs: [1.0] * len(epochs))
+    rows = stopped(experts.main, lambda line: line.split()[0].isdigit())
+    assert [row["at_once"] for row in rows] == [1, 2]
+
+
+@pytest.fixture
+def no_steps(monkeypatch):
+    """Steps of trajectory matching that need a mebibyte and take a second, at once."""
+    analysis = types.SimpleNamespace(temp_size_in_bytes=2**20)
+    program = types.SimpleNamespace(memory_analysis=lambda: analysis)
+    lowered = types.SimpleNamespace(compile=lambda: program)
+    run = types.SimpleNamespace(lower=lambda *_: lowered)
+    for module in (tm_memory, precision):
+        monkeypatch.setattr(module, "distill", types.SimpleNamespace(run=run))
+    monkeypatch.setattr(tm_memory, "step", lambda *_, **settings: (None, ()))
+    monkeypatch.setattr(tm_memory, "timed", lambda *_: 1.0)
+
+
+def test_a_stopped_tm_memory_keeps_its_rows(no_steps, stopped):
+    rows = stopped(tm_memory.main, lambda line: line.split()[0].isdigit())
+    assert [row["syn_steps"] for row in rows] == [6, 20]
+
+
+def test_sizes_go_up_to_the_first_that_does_not_fit(monkeypatch, tmp_path, capsys):
+    import benchmarks.rasterize as module
+
+    monkeypatch.setattr(module, "FIT_STEPS", 2)
+    monkeypatch.setattr(size, "ON_CPU", (size.Sweep("side", 2, 8, 64),))
+    needed = lambda compiled: compiled.memory_analysis().output_size_in_bytes
+    monkeypatch.setattr(size.memory, "needed", needed)
+    monkeypatch.setattr(size.memory, "free", lambda: 2 * 4 * 3 * 32**2)  # images of 16 fit
+    size.main(str(tmp_path / "size.json"))
+    rows = json.loads((tmp_path / "size.json").read_text())
+    for what in ("gaussians", "siren"):
+        mine = [(row["side"], row["fits"]) for row in rows if row["what"] == what]
+        assert mine == [(8, True), (16, True), (32, False)]
+    assert "largest side that fits: {'gaussians': 16, 'siren': 16}" in capsys.readouterr().out
+
+
+def test_precisions_have_a_row_each(monkeypatch, no_steps, tmp_path, capsys):
+    monkeypatch.setattr(precision.experts, "epoch_of", lambda *_: lambda: None)
+    monkeypatch.setattr(precision, "take_turns", lambda epoch, seconds: [0.5])
+    precision.main(str(tmp_path / "precision.json"))
+    rows = json.loads((tmp_path / "precision.json").read_text())
+    assert [row["precision"] for row in rows] == ["default", "bfloat16", "float32"]
+    assert all(row["images_per_second"] == 2 * experts.BATCH_SIZE for row in rows)
+    capsys.readouterr()

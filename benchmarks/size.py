@@ -1,0 +1,133 @@
+"""Time and memory against resolution and batch, up to the largest that fit: the paper's Figure 5.
+
+    python -m launch.benchmark size --out=size.json
+
+Forward and backward, beside a SIREN decode of the same bytes. Gaussians are fitted to real images
+once and rendered at every resolution. Each sweep doubles until the device's memory does not
+suffice; a CPU stops at small ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import memory, peers
+from benchmarks.rasterize import fitted
+from benchmarks.repeat import best, repeated, times_for
+from gsdd_jax.errors import UsageError
+from gsdd_jax.files import write_atomically
+from gsdd_jax.rasterizer.gaussians import GaussianImages
+
+GAUSSIANS, FITTED_SIZE = 85, 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Doubles `of`, a field of a size, from (batch, side) on; at most to `last`."""
+
+    of: str
+    batch: int
+    side: int
+    last: int
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """(batch, side), smallest first."""
+        batch, side = self.batch, self.side
+        while (batch if self.of == "batch" else side) <= self.last:
+            yield batch, side
+            batch, side = (2 * batch, side) if self.of == "batch" else (batch, 2 * side)
+
+
+ON_GPU = (Sweep("side", 16, 128, 2**14), Sweep("batch", 64, 128, 2**20))
+ON_CPU = (Sweep("side", 2, 16, 64), Sweep("batch", 1, 32, 8))
+
+
+def main(out: str | None) -> None:
+    """Prints a table; writes it to `out` as JSON with each row."""
+    device = jax.devices()[0]
+    on_cpu = device.platform == "cpu"
+    print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
+    print(f"{memory.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians an image, forward and backward")
+    print(f"{'sweep':>6}{'what':>12}{'B':>8}{'side':>7}{'ms':>11}{'MiB':>11}")
+    one = fitted(1 if on_cpu else 64, GAUSSIANS, FITTED_SIZE)
+    rows = []
+    for sweep in ON_CPU if on_cpu else ON_GPU:
+        for what, program in (("gaussians", gaussians), ("siren", siren)):
+            for row in climb(sweep, what, lambda *size, of=program: of(one, *size)):
+                rows.append(row)
+                if out:
+                    write_atomically(out, json.dumps(rows, indent=2).encode())
+    for sweep in dict.fromkeys(row["sweep"] for row in rows):
+        mine = [row for row in rows if row["sweep"] == sweep and row["fits"]]
+        largest = {row["what"]: row["batch" if sweep == "batch" else "side"] for row in mine}
+        print(f"largest {sweep} that fits: {largest}")
+
+
+def climb(sweep: Sweep, what: str, program: Callable) -> Iterator[dict]:
+    """A row for each size, printed as it comes, up to the first that does not fit."""
+    for batch, side in sweep.sizes():
+        row = dict(sweep=sweep.of, what=what, batch=batch, side=side, seconds=None, bytes=None)
+        try:
+            function, shapes, make = program(batch, side)
+            compiled = jax.jit(function).lower(*shapes).compile()
+            row["bytes"] = memory.needed(compiled)
+            if row["bytes"] < memory.free():
+                row["seconds"] = timed(function, compiled, make(), row["bytes"])
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise UsageError(f"{what} at {batch} x {side}^2: {error}") from None
+        row["fits"] = row["seconds"] is not None
+        shown = f"{1e3 * row['seconds']:11.3f}" if row["fits"] else f"{'-':>11}"
+        needed = f"{row['bytes'] / 2**20:11.1f}" if row["bytes"] else f"{'-':>11}"
+        print(f"{sweep.of:>6}{what:>12}{batch:8d}{side:7d}{shown}{needed}", flush=True)
+        yield row
+        if not row["fits"]:
+            return
+
+
+def timed(function: Callable, compiled: Callable, arguments: tuple, needed: int) -> float:
+    """Seconds; on a GPU of many in one call where a single one is short and memory allows."""
+    seconds = best(compiled, *arguments, rounds=3)
+    times = times_for(seconds)
+    if jax.default_backend() != "gpu" or times == 1 or 2 * needed > memory.free():
+        return seconds
+    return best(repeated(function, times), *arguments, rounds=3) / times
+
+
+def gaussians(one, batch: int, side: int):
+    """(both passes, the shapes of their arguments, what makes these)."""
+
+    def render(*parameters):
+        images = GaussianImages(*parameters, height=FITTED_SIZE, width=FITTED_SIZE)
+        return images.render(side, side)
+
+    repeat = lambda p: jnp.asarray(np.resize(p, (batch, *p.shape[1:])))
+    return both(render, [(batch, *p.shape[1:]) for p in one], side, lambda: map(repeat, one))
+
+
+def siren(one, batch: int, side: int):
+    """As `gaussians`, of networks with the bytes of `one`."""
+    network = peers.siren_for(side, 18 * one[3].shape[1])
+    make = lambda: jax.tree.leaves(network.init(jax.random.key(0), batch))
+    tree = jax.tree.structure(jax.eval_shape(lambda: network.init(jax.random.key(0), 1)))
+    decode = lambda *leaves: network.decode(jax.tree.unflatten(tree, leaves), side)
+    return both(decode, [leaf.shape for leaf in jax.eval_shape(make)], side, make)
+
+
+def both(render: Callable, shapes: list[tuple[int, ...]], side: int, make: Callable):
+    """Images and the gradient of the parameters, as `gaussians`."""
+
+    def function(cotangent, *parameters):
+        images, pull_back = jax.vjp(render, *parameters)
+        return images, pull_back(cotangent)
+
+    shapes = [(shapes[0][0], side, side, 3), *shapes]
+    row = jax.random.normal(jax.random.key(1), (side, 3))  # of every image: the largest are 50 GB
+    arguments = lambda: (jnp.broadcast_to(row, shapes[0]), *make())
+    return function, [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], arguments

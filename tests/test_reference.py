@@ -1,0 +1,23 @@
+"""What the reference asks of a compiler; what it computes is tested in test_rasterize.py."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+
+from gsdd_jax.rasterizer import reference
+from gsdd_jax.rasterizer.native import Settings
+
+
+def test_no_product_may_be_rounded_to_tf32():
+    """Forward and backward, as lowered for a GPU."""
+    shapes = [jax.ShapeDtypeStruct((2, 5, *last), jnp.float32) for last in ((2,), (3,), (3,), ())]
+
+    def energy(*parameters):
+        return (reference.rasterize(Settings(8, 9, 2, True, 1 / 255), *parameters) ** 2).sum()
+
+    traced = jax.jit(jax.grad(energy, argnums=(0, 1, 2, 3))).trace(*shapes)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    products = re.findall(r"stablehlo.dot_general.*", text)
+    assert len(products) == 3  # the images, d_weight and d_colors
+    assert all("precision = [HIGHEST, HIGHEST]" in product for product in products)
