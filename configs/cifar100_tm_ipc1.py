@@ -14,5 +14,5 @@ def get_config():
     config = cifar10_tm_ipc1.get_config()
     config.data.name = "cifar100"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
-    config.matching.batch_syn = 512
+    config.matching.options.batch_syn = 512
     return config

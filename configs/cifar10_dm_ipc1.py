@@ -13,8 +13,8 @@ def get_config():
     config = common.get_config()
     config.data.name = "cifar10"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
-    config.matching.name = "dm"
-    config.matching.batch_real = 256
+    config.matching.name, config.matching.options = "dm", common.dm()
+    config.matching.options.batch_real = 256
     config.distill.num_steps = 20_000
     config.distill.eval_every = 2000
     return config

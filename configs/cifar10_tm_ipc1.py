@@ -15,12 +15,12 @@ def get_config():
     config.data.name = "cifar10"
     config.data.transform = "zca"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
-    config.matching.name = "tm"
-    config.matching.batch_syn = 300
-    config.matching.syn_steps = 60
-    config.matching.max_start_epoch = 30
-    config.matching.expert_epochs = 2
-    config.matching.lr_lr = 1e-5
+    config.matching.name, config.matching.options = "tm", common.tm()
+    config.matching.options.batch_syn = 300
+    config.matching.options.syn_steps = 60
+    config.matching.options.max_start_epoch = 30
+    config.matching.options.expert_epochs = 2
+    config.matching.options.lr_lr = 1e-5
     config.distill.num_steps = 15_000
     config.distill.eval_every = 1000
     return config

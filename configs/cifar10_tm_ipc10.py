@@ -13,5 +13,5 @@ def get_config():
     """The IPC 1 row of CIFAR-10 but for what differs."""
     config = cifar10_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 10, 160  # 42 Gaussians each
-    config.matching.batch_syn = 380
+    config.matching.options.batch_syn = 380
     return config

@@ -7,10 +7,10 @@ Half an hour for 46 % (docs/results.md). Pixels under the same objective, by the
 authors publish for one image a class:
 
     python -m launch.distill --config=configs/cifar10_tm_ipc1_cpu.py --workdir=runs/tm_cpu_pixels \\
-        --config.parameterization.name=pixels --config.matching.batch_syn=10 \\
-        --config.distill.learning_rate=100.0 --config.matching.lr_init=0.01 \\
-        --config.matching.lr_lr=1e-7 --config.matching.syn_steps=50 \\
-        --config.matching.max_start_epoch=2 --config.matching.expert_epochs=2
+        --config.parameterization.name=pixels --config.matching.options.batch_syn=10 \\
+        --config.distill.learning_rate=100.0 --config.matching.options.lr_init=0.01 \\
+        --config.matching.options.lr_lr=1e-7 --config.matching.options.syn_steps=50 \\
+        --config.matching.options.max_start_epoch=2 --config.matching.options.expert_epochs=2
 
 The data, the budget and the method are the flagship's; the network is narrower, the experts fewer
 and shorter, the unroll half as long and the images learn faster. It is no row of the paper.
@@ -26,12 +26,12 @@ def get_config():
     config.experts.num_experts = 4
     config.experts.epochs = 7
     config.init.num_steps = 2000
-    config.matching.syn_steps = 30
-    config.matching.batch_syn = 60
-    config.matching.max_start_epoch = 6
-    config.matching.expert_epochs = 1
-    config.matching.lr_init = 0.05
-    config.matching.lr_lr = 1e-4
+    config.matching.options.syn_steps = 30
+    config.matching.options.batch_syn = 60
+    config.matching.options.max_start_epoch = 6
+    config.matching.options.expert_epochs = 1
+    config.matching.options.lr_init = 0.05
+    config.matching.options.lr_lr = 1e-4
     config.distill.num_steps = 500
     config.distill.learning_rate = 3e-3
     config.distill.steps_per_call = 5

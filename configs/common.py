@@ -38,23 +38,7 @@ def get_config() -> ConfigDict:
     config.matching = ConfigDict()
     config.matching.name = "dm"  # or tm, dc
     config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # of the augmentation (DSA)
-    config.matching.batch_syn = 0  # synthetic images a step (dm, dc) or student step (tm); 0: all
-    # dm and dc
-    config.matching.batch_real = 256  # real images a class and step
-    # dm
-    config.matching.per_class_updates = False  # True: update after each class in turn
-    config.matching.class_by_class = False  # True: the memory of one class (needed at 128 x 128)
-    # dc; the published loops are 1/1, 10/50 and 50/10 at IPC 1, 10 and 50
-    config.matching.outer_loops = 1  # updates of the images for each fresh network
-    config.matching.inner_loops = 1  # epochs of that network between two updates
-    # tm
-    config.matching.syn_steps = 60  # SGD steps of the student
-    config.matching.max_start_epoch = 30  # it starts where an expert was before this epoch
-    config.matching.expert_epochs = 2  # and should arrive where the expert was so much later
-    config.matching.lr_init = 0.01  # of the student, then learned
-    config.matching.lr_lr = 1e-5  # at which it is learned
-    config.matching.experts_per_step = 1  # side by side, losses averaged
-    config.matching.rematerialize = True  # False: memory grows with syn_steps
+    config.matching.options = dm()  # the objective's own: dm(), dc() or tm() below
 
     config.experts = ConfigDict()  # of trajectory matching; their augmentation is matching's
     config.experts.dir = ""  # where they are kept; empty: runs/experts/<data and network>
@@ -81,6 +65,40 @@ def get_config() -> ConfigDict:
     config.evaluate.epochs = 1000
     config.evaluate.batch_size = 256
     return config
+
+
+def dm() -> ConfigDict:
+    """The options of distribution matching."""
+    options = ConfigDict()
+    options.batch_real = 256  # real images a class and step
+    options.batch_syn = 0  # synthetic images a class and step; 0: all
+    options.per_class_updates = False  # True: update after each class in turn
+    options.class_by_class = False  # True: the memory of one class (needed at 128 x 128)
+    return options
+
+
+def dc() -> ConfigDict:
+    """The options of gradient matching; published loops: 1/1, 10/50, 50/10 at IPC 1, 10, 50."""
+    options = ConfigDict()
+    options.batch_real = 256  # real images a class and update
+    options.batch_syn = 0  # synthetic images a class and update; 0: all
+    options.outer_loops = 1  # updates of the images for each fresh network
+    options.inner_loops = 1  # epochs of that network between two updates
+    return options
+
+
+def tm() -> ConfigDict:
+    """The options of trajectory matching."""
+    options = ConfigDict()
+    options.syn_steps = 60  # SGD steps of the student
+    options.batch_syn = 0  # images a student step; 0: all
+    options.max_start_epoch = 30  # it starts where an expert was before this epoch
+    options.expert_epochs = 2  # and should arrive where the expert was so much later
+    options.lr_init = 0.01  # of the student, then learned
+    options.lr_lr = 1e-5  # at which it is learned
+    options.experts_per_step = 1  # side by side, losses averaged
+    options.rematerialize = True  # False: memory grows with syn_steps
+    return options
 
 
 def scaled(config: ConfigDict) -> ConfigDict:
@@ -117,18 +135,21 @@ def scaled(config: ConfigDict) -> ConfigDict:
     for name, least in (
         ("network.width", 4),
         ("budget.gpc", 1),
-        ("matching.batch_real", 1),
-        ("matching.syn_steps", 2),
-        ("matching.inner_loops", 1),
-        ("matching.outer_loops", 1),
     ):
         shrink(name, size, least)
-    if config.matching.name != "tm":
-        config.matching.batch_syn = 0  # all
-    elif config.matching.batch_syn:  # the same part of the images
-        part = config.matching.batch_syn / gpc
-        config.matching.batch_syn = max(2, int(part * config.budget.gpc))
-    config.matching.max_start_epoch = min(
-        config.matching.max_start_epoch, config.experts.epochs - config.matching.expert_epochs + 1
-    )
+    options = config.matching.options
+    for name, least in (
+        ("batch_real", 1),
+        ("syn_steps", 2),
+        ("inner_loops", 1),
+        ("outer_loops", 1),
+    ):
+        if name in options:
+            shrink(f"matching.options.{name}", size, least)
+    if options.get("batch_syn"):  # the same part of the images
+        part = options.batch_syn / gpc
+        options.batch_syn = max(2, int(part * config.budget.gpc))
+    if config.matching.name == "tm":
+        last = config.experts.epochs - options.expert_epochs + 1
+        options.max_start_epoch = min(options.max_start_epoch, last)
     return config

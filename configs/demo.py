@@ -16,7 +16,7 @@ def get_config():
     config.budget.ipc, config.budget.gpc = 1, 30
     config.network.width = 32
     config.init.num_steps = 500
-    config.matching.batch_real = 64
+    config.matching.options.batch_real = 64
     config.distill.num_steps = 200
     config.distill.learning_rate = 5e-3  # few steps: larger ones than the published 1e-3
     config.distill.steps_per_call = 10

@@ -17,10 +17,9 @@ def get_config():
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
     config.data.resolution = 128
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
-    config.matching.name = "dc"
-    config.matching.batch_real = 720
-    config.matching.batch_syn = 2000
-    config.matching.outer_loops, config.matching.inner_loops = 1, 1
+    config.matching.name, config.matching.options = "dc", common.dc()
+    config.matching.options.batch_real = 720
+    config.matching.options.batch_syn = 0  # all 2000
     config.distill.num_steps = 5_000
     config.distill.eval_every = 500
     return config

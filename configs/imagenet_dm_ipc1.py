@@ -17,10 +17,10 @@ def get_config():
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
     config.data.resolution = 128
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
-    config.matching.name = "dm"
-    config.matching.batch_real = 1024
-    config.matching.batch_syn = 2000
-    config.matching.class_by_class = True
+    config.matching.name, config.matching.options = "dm", common.dm()
+    config.matching.options.batch_real = 1024
+    config.matching.options.batch_syn = 0  # all 2000
+    config.matching.options.class_by_class = True
     config.distill.num_steps = 20_000
     config.distill.eval_every = 2000
     return config

@@ -18,12 +18,12 @@ def get_config():
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
     config.data.resolution = 128
     config.budget.ipc, config.budget.gpc = 1, 64  # 170 Gaussians each
-    config.matching.name = "tm"
-    config.matching.batch_syn = 150
-    config.matching.syn_steps = 20
-    config.matching.max_start_epoch = 40
-    config.matching.expert_epochs = 2
-    config.matching.lr_lr = 1e-6
+    config.matching.name, config.matching.options = "tm", common.tm()
+    config.matching.options.batch_syn = 150
+    config.matching.options.syn_steps = 20
+    config.matching.options.max_start_epoch = 40
+    config.matching.options.expert_epochs = 2
+    config.matching.options.lr_lr = 1e-6
     config.distill.num_steps = 15_000
     config.distill.eval_every = 1000
     return config

@@ -14,6 +14,6 @@ def get_config():
     """The IPC 1 row but for what differs."""
     config = imagenet_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 10, 640  # 170 Gaussians each
-    config.matching.batch_syn = 160
-    config.matching.lr_lr = 1e-5
+    config.matching.options.batch_syn = 160
+    config.matching.options.lr_lr = 1e-5
     return config

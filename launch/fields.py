@@ -8,7 +8,7 @@ import inspect
 import io
 import textwrap
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,19 +26,25 @@ def check(config: ConfigDict) -> None:
     for name, value in given.items():
         if name not in known and f".{OPEN}." not in name:
             raise UsageError(f"config.{name}: no such field{_nearest(name, known)}")
-        if name in known and not _alike(value, known[name]):
+        elif name in known and f".{OPEN}." not in name and not _alike(value, known[name]):
             raise UsageError(
                 f"config.{name}: expected {_kind(known[name])} such as {known[name]!r}, "
                 f"got {value!r}"
             )
     for name, value in known.items():
-        if name not in given and not (_is_group(value) and any(g.startswith(name) for g in given)):
+        if (
+            f".{OPEN}." not in name
+            and name not in given
+            and not (_is_group(value) and any(g.startswith(name) for g in given))
+        ):
             raise UsageError(f"config.{name}: missing; start from configs.common.get_config()")
 
 
 def describe(config: ConfigDict) -> str:
     """A line for every field: its name, its value in `config`, its comment."""
-    comments = _comments()
+    comments = _comments(common.get_config, "config.")
+    if own := getattr(common, config.matching.name, None):
+        comments |= {f"matching.{OPEN}.{k}": v for k, v in _comments(own, "options.").items()}
     values = dict(_leaves(config))
     text = {name: "" if _is_group(value) else str(value) for name, value in values.items()}
     names, width = max(map(len, text)), max(map(len, text.values()))
@@ -84,9 +90,9 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
     return f"; the nearest are {shown}" if shown else "; --help lists them"
 
 
-def _comments() -> dict[str, str]:
-    """The comment behind each assignment of `common.get_config`, by the field's name."""
-    source = textwrap.dedent(inspect.getsource(common.get_config))
+def _comments(function: Callable, prefix: str) -> dict[str, str]:
+    """The comment behind each assignment to a name with this prefix, by the rest of the name."""
+    source = textwrap.dedent(inspect.getsource(function))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     at = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     comments = {}
@@ -95,6 +101,6 @@ def _comments() -> dict[str, str]:
             target = ast.unparse(node.targets[-1])
             lines = range(node.lineno, node.end_lineno + 1)
             comment = " ".join(at[line] for line in lines if line in at)
-            if target.startswith("config.") and comment:
-                comments[target.removeprefix("config.")] = comment
+            if target.startswith(prefix) and comment:
+                comments[target.removeprefix(prefix)] = comment
     return comments

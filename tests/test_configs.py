@@ -38,11 +38,11 @@ def test_trajectory_matching_rows(name):
     assert config.data.name == {"cifar10": "cifar10", "cifar100": "cifar100"}.get(
         name.split("_")[0], "imagenet2012"
     )
-    m = config.matching
+    o = config.matching.options
     count = gaussians.gaussians_within_budget(ipc, config.budget.gpc, (size, size, 3))
-    row = (config.budget.gpc, count, m.syn_steps, m.max_start_epoch, m.lr_lr, m.batch_syn)
+    row = (config.budget.gpc, count, o.syn_steps, o.max_start_epoch, o.lr_lr, o.batch_syn)
     assert (*row, config.data.transform) == TM[name]
-    assert (m.name, m.expert_epochs, m.lr_init) == ("tm", 2, 0.01)
+    assert (config.matching.name, o.expert_epochs, o.lr_init) == ("tm", 2, 0.01)
     assert (config.distill.num_steps, config.distill.learning_rate) == (15_000, 1e-3)
     assert (config.experts.num_experts, config.experts.epochs) == (100, 50)
 
@@ -54,18 +54,19 @@ def test_trajectory_matching_rows(name):
 def test_other_rows(name, matching, batch_real, steps):
     config = load(name)
     assert gaussians.gaussians_within_budget(1, config.budget.gpc, (128, 128, 3)) == 54
-    m = config.matching
-    assert (m.name, m.batch_real, m.batch_syn) == (matching, batch_real, 2000)
+    o = config.matching.options
+    # All of the 200 images a class: 2000 of ten classes.
+    assert (config.matching.name, o.batch_real, o.batch_syn) == (matching, batch_real, 0)
     assert config.distill.num_steps == steps
     assert config.data.transform == "normalize"
 
 
 def test_pixels_are_matched_with_their_own_settings():
     config = load("cifar10_tm_ipc1_pixels")
-    m = config.matching
+    o = config.matching.options
     assert (config.parameterization.name, config.data.transform) == ("pixels", "zca")
-    assert (m.syn_steps, m.expert_epochs, m.max_start_epoch, m.lr_lr) == (50, 2, 2, 1e-7)
-    assert (m.lr_init, config.distill.learning_rate) == (0.01, 100.0)
+    assert (o.syn_steps, o.expert_epochs, o.max_start_epoch, o.lr_lr) == (50, 2, 2, 1e-7)
+    assert (o.lr_init, config.distill.learning_rate) == (0.01, 100.0)
 
 
 @pytest.mark.parametrize("scale", [0.03, 0.01, 0.002])
@@ -75,12 +76,13 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     config.scale = scale
     small = common.scaled(config)
     assert small.distill.num_steps == max(10, round(config.distill.num_steps * scale))
-    assert (small.matching.batch_syn == 0) >= (config.matching.batch_syn == 0)  # all stays all
+    assert (small.matching.options.batch_syn == 0) == (config.matching.options.batch_syn == 0)
     assert small.network.width <= 16 or scale > 0.01
     # On the data set at hand; its experts are another command's.
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
     # It has ten classes, CIFAR-100 has a hundred.
-    small.matching.batch_syn = min(small.matching.batch_syn, 10 * small.budget.gpc)
+    options = small.matching.options
+    options.batch_syn = min(options.batch_syn, 10 * small.budget.gpc)
     if small.data.resolution:
         small.data.resolution = 64
     stand_in = type("Store", (), {"epochs": small.experts.epochs})()

@@ -27,7 +27,7 @@ TINY = [
     "--config.network.depth=2",
     "--config.budget.gpc=6",
     "--config.init.num_steps=40",
-    "--config.matching.batch_real=8",
+    "--config.matching.options.batch_real=8",
     "--config.matching.strategy=crop_flip",  # the others take long to compile
     "--config.distill.num_steps=30",
     "--config.distill.steps_per_call=2",
@@ -160,13 +160,13 @@ def test_fit_writes_the_start_of_a_distillation(tmp_path):
 
 def test_a_refused_config_binds_no_directory(tmp_path):
     flags = [*TINY, f"--workdir={tmp_path}/run"]
-    assert run("distill", *flags, "--config.matching.batch_real=100000")[0] == 2
+    assert run("distill", *flags, "--config.matching.options.batch_real=100000")[0] == 2
     assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_fit_needs_nothing_of_the_objective(tmp_path):
     flags = [*TINY, f"--workdir={tmp_path}/run", "--config.matching.name=tm"]  # without experts
-    status, _, err = run("fit", *flags, "--config.matching.batch_real=100000")
+    status, _, err = run("fit", *flags, "--config.matching.options.batch_real=100000")
     assert status == 0, err
 
 
@@ -176,7 +176,10 @@ WRONG = [
     (["--config.seed.a=1"], "--config: "),
     (["--config.init.real=maybe"], "expected True or False"),
     (["--config=README.md"], "--config: README.md, line"),
-    (["--config.parameterization.options.opaque=False"], "unknown option opaque"),
+    (
+        ["--config.parameterization.options.opaque=False"],
+        "unknown option 'opaque'",
+    ),
     (["--config.seed=4294967296"], "config.seed: expected 0 to 4294967295, got 4294967296"),
     (["--config.seed=99999999999999999999"], "config.seed: expected 0 to 4294967295"),
     (["--config.distill.num_steps=many"], "num_steps"),
@@ -187,7 +190,12 @@ WRONG = [
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
     (["--config.network.name=perceptron"], "perceptron"),
     (["--config.matching.name=magic"], "config.matching.name: expected one of dm, dc, tm"),
-    (["--config.matching.batch_real=301"], "config.matching.batch_real: expected 1 to 300"),
+    (
+        ["--config.matching.options.batch_real=0"],
+        "batch_real: expected an integer of at least",
+    ),
+    (["--config.matching.options.syn_steps=3"], "unknown option 'syn_steps'; dm has batch_real"),
+    (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images a class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
     (["--config.evaluate.num_networks=0"], "config.evaluate.num_networks: expected at least 1"),
     (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a positive"),

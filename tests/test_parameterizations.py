@@ -65,7 +65,7 @@ def test_bfloat16_is_what_is_rendered():
 def test_unknown_names_and_options():
     with pytest.raises(gsdd_jax.UsageError, match="expected one of gaussian, pixels, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)
-    with pytest.raises(gsdd_jax.UsageError, match="unknown option opacitty; expected bfloat16"):
+    with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
         parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacitty=False)
     with pytest.raises(gsdd_jax.UsageError, match="ipc of at least 1, got 0"):
         parameterizations.build("pixels", (8, 8, 3), ipc=0, gpc=2)

@@ -16,15 +16,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
 from gsdd_jax.errors import UsageError
+from gsdd_jax.options import Limits
 
 
 @jax.tree_util.register_dataclass
@@ -97,10 +98,43 @@ class Synthetic:
         return images.reshape(self.num_classes, -1, *images.shape[1:])
 
 
+class Trajectories(Protocol):
+    """What an objective may read of experts: their flat parameters after every epoch."""
+
+    epochs: int
+
+    def __len__(self) -> int: ...
+
+    def parameters(self, expert: int, epoch: int) -> Float32[np.ndarray, "p"]:
+        """After `epoch` epochs; 0 are the initial ones."""
+        ...
+
+
 class Matching(abc.ABC):
     """A frozen dataclass of static settings, with pure functions over pytrees."""
 
+    name: ClassVar[str]
+    limits: ClassVar[Limits] = {"batch_syn": (0, None)}
+    follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
     num_updates: int = 1
+
+    def check(self, num_classes: int, images_per_class: int) -> None:
+        """Raises UsageError, naming the option, where it does not suit a synthetic set."""
+        if self.batch_syn > images_per_class:
+            raise UsageError(
+                f"config.matching.options.batch_syn: expected 0 (all) to {images_per_class} images "
+                f"a class, got {self.batch_syn}"
+            )
+
+    def check_experts(self, num_epochs: int) -> None:
+        """Raises UsageError where the experts' epochs do not suffice."""
+        del num_epochs
+
+    def feed(self, experts: Trajectories | None, seed: int, first: int, count: int) -> Any:
+        """What `count` steps from step `first` on get from the host: a pytree of arrays with
+        `count` as leading axis, or None. A step's share depends on `seed` and the step alone."""
+        del experts, seed, first, count
+        return None
 
     def extra(self) -> Any:
         """Initial values of what is learned beside the images (a student's learning rate)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,10 @@ class DistributionMatching(Matching):
       strategy: of the augmentation.
     """
 
+    name: ClassVar[str] = "dm"
     network: Network
     num_classes: int
-    batch_real: int
+    batch_real: int = 256
     batch_syn: int = 0
     per_class_updates: bool = False
     class_by_class: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
+from gsdd_jax.options import Limits
 
 # Outer and inner loops by images a class of the budget.
 PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
@@ -35,9 +36,11 @@ class GradientMatching(Matching):
       strategy: of the augmentation; one draw a class for real and synthetic alike.
     """
 
+    name: ClassVar[str] = "dc"
+    limits: ClassVar[Limits] = Matching.limits | {"inner_loops": (0, None)}
     network: Network
     num_classes: int
-    batch_real: int
+    batch_real: int = 256
     batch_syn: int = 0
     outer_loops: int = 1
     inner_loops: int = 1

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax.data import augment
-from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.errors import UsageError
+from gsdd_jax.matching.base import Matching, RealData, Synthetic, Trajectories
 from gsdd_jax.networks import Network
+from gsdd_jax.options import Limits
 
 LEAST_LEARNING_RATE = 0.001
+ABOVE_ZERO = (1e-30, None)
 LEARNING_RATE = "learning_rate"
 
 
@@ -37,21 +41,65 @@ class TrajectoryMatching(Matching):
     Attributes:
       network: of student and expert.
       syn_steps: SGD steps of the student.
-      batch_syn: images a student step. They go through shuffles of the whole set; a shuffle's last
-        batch is smaller where the set does not divide.
+      batch_syn: images a student step; 0 for all. They go through shuffles of the whole set; a
+        shuffle's last batch is smaller where the set does not divide.
       lr_init, lr_lr: the student's learning rate is learned, by SGD with momentum 0.5 at `lr_lr`
         from `lr_init`, and never below 0.001.
       strategy: of the augmentation, drawn at every step, for every image independently.
       rematerialize: recompute each student step in the backward pass; off only to compare memory.
+      max_start_epoch: the student starts where an expert was after a random number of epochs below
+        this one,
+      expert_epochs: and should arrive where the expert was so many epochs later.
+      experts_per_step: side by side, their losses averaged.
     """
 
+    name: ClassVar[str] = "tm"
+    limits: ClassVar[Limits] = Matching.limits | {"lr_init": ABOVE_ZERO, "lr_lr": ABOVE_ZERO}
+    follows_experts: ClassVar[bool] = True
     network: Network
-    syn_steps: int
-    batch_syn: int
+    syn_steps: int = 60
+    batch_syn: int = 0
     lr_init: float = 0.01
     lr_lr: float = 1e-5
     strategy: str = augment.DSA
     rematerialize: bool = True
+    max_start_epoch: int = 30
+    expert_epochs: int = 2
+    experts_per_step: int = 1
+
+    def check(self, num_classes: int, images_per_class: int) -> None:
+        if self.batch_syn > num_classes * images_per_class:
+            raise UsageError(
+                "config.matching.options.batch_syn: expected 0 (all) to "
+                f"{num_classes * images_per_class} images, got {self.batch_syn}"
+            )
+
+    def check_experts(self, num_epochs: int) -> None:
+        last = self.max_start_epoch - 1 + self.expert_epochs
+        if last > num_epochs:
+            raise UsageError(
+                f"config.matching.options: max_start_epoch={self.max_start_epoch} and "
+                f"expert_epochs={self.expert_epochs} reach epoch {last}, but the experts end at "
+                f"epoch {num_epochs}"
+            )
+
+    def feed(self, experts: Trajectories, seed: int, first: int, count: int) -> Segments:
+        """Segments of random experts' trajectories."""
+
+        def segment(step):
+            random = np.random.default_rng([seed, step])
+            chosen = random.integers(len(experts), size=self.experts_per_step)
+            epochs = random.integers(self.max_start_epoch, size=self.experts_per_step)
+            read = lambda offset: np.stack(
+                [
+                    experts.parameters(int(e), int(t) + offset)
+                    for e, t in zip(chosen, epochs, strict=True)
+                ]
+            )
+            return Segments(read(0), read(self.expert_epochs))
+
+        segments = [segment(step) for step in range(first, first + count)]
+        return jax.tree.map(lambda *a: np.stack(a), *segments)
 
     def extra(self) -> dict[str, Array]:
         return {LEARNING_RATE: jnp.float32(self.lr_init)}
@@ -78,8 +126,9 @@ class TrajectoryMatching(Matching):
         del data, update
         num_images, num_experts = len(synthetic.labels), len(carry.start)
         keys = jax.random.split(key, num_experts)
-        orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
-        if self.syn_steps * self.batch_syn <= num_images and num_experts == 1:
+        batch = self.batch_syn or num_images
+        orders, present = jax.vmap(lambda k: self._draw(k, num_images, batch))(keys)
+        if self.syn_steps * batch <= num_images and num_experts == 1:
             # Less than one shuffle: only what is drawn is rendered.
             drawn = orders.ravel()
             images, labels = synthetic.render(drawn), synthetic.labels[drawn]
@@ -100,16 +149,16 @@ class TrajectoryMatching(Matching):
         return jax.vmap(distance)(*arguments).mean()
 
     def _draw(
-        self, key: Key[Array, ""], num_images: int
+        self, key: Key[Array, ""], num_images: int, batch_size: int
     ) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
         """Indices of every step's batch; `num_images` where a shuffle's last batch is smaller."""
-        batches = -(-num_images // self.batch_syn)
+        batches = -(-num_images // batch_size)
         shuffles = -(-self.syn_steps // batches)
         keys = jax.random.split(jax.random.fold_in(key, 0), shuffles)
         order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(keys)
-        padding = batches * self.batch_syn - num_images
+        padding = batches * batch_size - num_images
         order = jnp.pad(order, ((0, 0), (0, padding)), constant_values=num_images)
-        order = order.reshape(-1, self.batch_syn)[: self.syn_steps]
+        order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
 
     def _unroll(self, params, learning_rate, images, labels, order, present, key):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 from gsdd_jax.errors import UsageError
+from gsdd_jax.options import check_names, check_values
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.pixels import Pixels
@@ -48,12 +48,9 @@ def build(
     else:
         fields["images_per_class"] = ipc
     known = {f.name for f in dataclasses.fields(kind)} - fields.keys()
-    if unknown := options.keys() - known:
-        raise UsageError(
-            f"parameterization {name}: unknown option {', '.join(sorted(unknown))}; "
-            f"expected {', '.join(sorted(known)) or 'none'}"
-        )
-    _check_types(kind, fields | options)
+    where = f"parameterization {name}: "
+    check_names(kind, options, known, "config.parameterization.options")
+    check_values(kind, fields | options, kind.limits, where)
     return kind(**fields, **options)
 
 
@@ -85,26 +82,5 @@ def from_settings(values: Mapping[str, Any]) -> Parameterization:
                 f"parameterization {name}: unknown field {reprlib.repr(field)}; "
                 f"expected {', '.join(known)}"
             )
-    _check_types(kind, values)
+    check_values(kind, values, kind.limits, f"parameterization {name}: ")
     return kind(**values)
-
-
-def _check_types(kind: type[Parameterization], values: Mapping[str, Any]) -> None:
-    for field in dataclasses.fields(kind):
-        if field.name not in values:
-            continue
-        value, limit = values[field.name], kind.limits.get(field.name)
-        # A bool is an int to Python, but not to whoever wrote one.
-        if field.type == "bool":
-            expected, right = "true or false", isinstance(value, bool)
-        elif field.type == "float":
-            expected = "a finite number of at least 0"
-            right = type(value) in (int, float) and 0 <= value < math.inf
-        else:
-            expected = f"an integer from 1 to {limit}" if limit else "an integer of at least 1"
-            right = type(value) is int and 1 <= value <= (limit or value)
-        if not right:
-            raise UsageError(
-                f"parameterization {kind.name}: {field.name}: expected {expected}, got "
-                f"{reprlib.repr(value)}"
-            )

@@ -12,6 +12,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.options import Limits
 from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
@@ -22,10 +23,10 @@ class Parameterization(abc.ABC):
     """A frozen dataclass of static settings, with pure functions over `Params`."""
 
     name: ClassVar[str]
-    limits: ClassVar[dict[str, int]] = {  # the largest value of a setting that has one
-        "height": MAX_SIDE,
-        "width": MAX_SIDE,
-        "channels": MAX_CHANNELS,
+    limits: ClassVar[Limits] = {
+        "height": (1, MAX_SIDE),
+        "width": (1, MAX_SIDE),
+        "channels": (1, MAX_CHANNELS),
     }
     height: int
     width: int

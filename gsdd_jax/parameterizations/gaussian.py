@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.options import Limits
 from gsdd_jax.parameterizations.base import Parameterization
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
@@ -26,8 +27,8 @@ class Gaussian(Parameterization):
     """
 
     name: ClassVar[str] = "gaussian"
-    limits: ClassVar[dict[str, int]] = Parameterization.limits | {
-        "samples_per_side": MAX_SAMPLES_PER_SIDE
+    limits: ClassVar[Limits] = Parameterization.limits | {
+        "samples_per_side": (1, MAX_SAMPLES_PER_SIDE)
     }
     height: int
     width: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,11 +78,16 @@ def build(config: ConfigDict) -> Experiment:
     material = build_material(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
+    objective = matching.build(
+        config.matching.name,
+        network=network,
+        num_classes=dataset.num_classes,
+        images_per_class=parameterization.images_per_class,
+        strategy=config.matching.strategy,
+        **config.matching.options,
+    )
     problem = Problem(
-        parameterization,
-        _build_matching(config, network, dataset, parameterization.images_per_class),
-        dataset.num_classes,
-        config.distill.learning_rate,
+        parameterization, objective, dataset.num_classes, config.distill.learning_rate
     )
     return Experiment(
         dataset,
@@ -90,7 +96,7 @@ def build(config: ConfigDict) -> Experiment:
         network,
         problem,
         build_schedule(config),
-        _build_feed(config, dataset, network),
+        _build_feed(config, objective, dataset, network),
     )
 
 
@@ -125,100 +131,13 @@ def choose_by_class(
     return np.concatenate(chosen)
 
 
-def _build_matching(config, network, dataset, images_per_class):
-    settings = config.matching
-    builders = {"dm": _distribution, "dc": _gradient, "tm": _trajectory}
-    if settings.name not in builders:
-        raise UsageError(
-            f"config.matching.name: expected one of {', '.join(builders)}, got {settings.name!r}"
-        )
-    total = images_per_class * dataset.num_classes
-    if not 0 <= settings.batch_syn <= total:
-        raise UsageError(
-            f"config.matching.batch_syn: expected 0 (all) to {total} images, got "
-            f"{settings.batch_syn}"
-        )
-    return builders[settings.name](settings, network, dataset, settings.batch_syn or total)
-
-
-def _distribution(settings, network, dataset, batch_syn):
-    return matching.DistributionMatching(
-        network=network,
-        num_classes=dataset.num_classes,
-        **_per_class(settings, dataset, batch_syn),
-        per_class_updates=settings.per_class_updates,
-        class_by_class=settings.class_by_class,
-        strategy=settings.strategy,
-    )
-
-
-def _gradient(settings, network, dataset, batch_syn):
-    return matching.GradientMatching(
-        network=network,
-        num_classes=dataset.num_classes,
-        **_per_class(settings, dataset, batch_syn),
-        outer_loops=settings.outer_loops,
-        inner_loops=settings.inner_loops,
-        strategy=settings.strategy,
-    )
-
-
-def _trajectory(settings, network, dataset, batch_syn):
-    del dataset
-    return matching.TrajectoryMatching(
-        network=network,
-        syn_steps=settings.syn_steps,
-        batch_syn=batch_syn,
-        lr_init=settings.lr_init,
-        lr_lr=settings.lr_lr,
-        strategy=settings.strategy,
-        rematerialize=settings.rematerialize,
-    )
-
-
-def _per_class(settings, dataset, batch_syn):
-    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
-    if not 1 <= settings.batch_real <= counts.min():
-        raise UsageError(
-            f"config.matching.batch_real: expected 1 to {counts.min()}, the size of the smallest "
-            f"class of {dataset.name}, got {settings.batch_real}"
-        )
-    if batch_syn % dataset.num_classes:
-        raise UsageError(
-            f"config.matching.batch_syn: expected a multiple of the {dataset.num_classes} classes, "
-            f"got {batch_syn}"
-        )
-    return dict(batch_real=settings.batch_real, batch_syn=batch_syn // dataset.num_classes)
-
-
-def _build_feed(config, dataset, network):
-    """What each step gets from the host: for TM, segments of random experts' trajectories."""
-    settings = config.matching
-    if settings.name != "tm":
-        return lambda first, count: None
-    store = experts.open_store(config, dataset, network)
-    last = settings.max_start_epoch - 1 + settings.expert_epochs
-    if last > store.epochs:
-        raise UsageError(
-            f"config.matching: max_start_epoch={settings.max_start_epoch} and "
-            f"expert_epochs={settings.expert_epochs} reach epoch {last}, but the experts end at "
-            f"epoch {store.epochs}"
-        )
-
-    def segment(step):
-        random = np.random.default_rng([config.seed, step])
-        chosen = random.integers(len(store), size=settings.experts_per_step)
-        epochs = random.integers(settings.max_start_epoch, size=settings.experts_per_step)
-        read = lambda offset: np.stack(
-            [store.parameters(int(e), int(t) + offset) for e, t in zip(chosen, epochs, strict=True)]
-        )
-        return matching.Segments(read(0), read(settings.expert_epochs))
-
-    def feed(first, count):
-        segments = [segment(step) for step in range(first, first + count)]
-        return jax.tree.map(lambda *a: np.stack(a), *segments)
-
-    return feed
+def _build_feed(config, matching, dataset, network):
+    """What each step gets from the host."""
+    store = None
+    if matching.follows_experts:
+        store = experts.open_store(config, dataset, network)
+        matching.check_experts(store.epochs)
+    return functools.partial(matching.feed, store, config.seed)
 
 
 AT_LEAST_ONE = (
@@ -228,21 +147,13 @@ AT_LEAST_ONE = (
     "evaluate.epochs",
     "evaluate.batch_size",
     "network.width",
-    "matching.syn_steps",
-    "matching.max_start_epoch",
-    "matching.expert_epochs",
-    "matching.experts_per_step",
-    "matching.outer_loops",
 )
 AT_LEAST_ZERO = (
     "network.depth",
-    "matching.inner_loops",
     "distill.num_steps",
     "distill.eval_every",
 )
 POSITIVE = (
-    "matching.lr_lr",
-    "matching.lr_init",
     "distill.learning_rate",
     "evaluate.learning_rate",
 )
