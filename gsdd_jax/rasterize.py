@@ -15,6 +15,7 @@ from gsdd_jax.native import Settings
 
 MAX_CHANNELS = 4
 MAX_SAMPLES_PER_SIDE = 16
+MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
 
 
@@ -98,6 +99,8 @@ def rasterize_ragged(
     count = len(parameters[-1])
     if parameters[-1].ndim != 1:
         raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
+    if count >= MAX_GAUSSIANS:
+        raise ValueError(f"opacities: expected fewer than {MAX_GAUSSIANS} Gaussians, got {count}")
     settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
     return _rasterize(backend, settings, _check_offsets(offsets, count), parameters)
 
@@ -116,16 +119,20 @@ def _check_settings(height, width, samples_per_side, prefilter, min_weight):
 
 
 def _check_offsets(offsets, count):
-    array = jnp.asarray(offsets)
+    # What is known is checked before JAX sees it, which would cut 64 bits to 32.
+    known = None if isinstance(offsets, jax.core.Tracer) else np.asarray(offsets)
+    array = offsets if known is None else known
     if array.ndim != 1 or len(array) < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             f"offsets: expected integers of shape [B + 1], got {array.dtype} of {array.shape}"
         )
-    if not isinstance(array, jax.core.Tracer):
-        known = np.asarray(array)
-        if known[0] < 0 or known[-1] > count or (np.diff(known) < 0).any():
-            raise ValueError(f"offsets: expected not to decrease, from 0 to {count}, got {known}")
-    return array.astype(jnp.int32)
+    if known is None:
+        if jnp.iinfo(array.dtype).max > MAX_GAUSSIANS:  # no cast may wrap into the range
+            low = -1 if jnp.issubdtype(array.dtype, jnp.signedinteger) else 0
+            array = jnp.clip(array, low, count + 1)
+    elif known[0] < 0 or known[-1] > count or (known[1:] < known[:-1]).any():
+        raise ValueError(f"offsets: expected not to decrease, from 0 to {count}, got {known}")
+    return jnp.asarray(array, jnp.int32)
 
 
 def _rasterize(backend, settings, offsets, parameters):

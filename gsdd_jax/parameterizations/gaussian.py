@@ -77,7 +77,7 @@ class Gaussian(Parameterization):
     def from_arrays(self, arrays: dict[str, Array]) -> GaussianImages:
         arrays = {name: jnp.asarray(a).astype(jnp.float32) for name, a in arrays.items()}
         if not self.opacity:
-            arrays["opacities"] = jnp.ones(arrays["means"].shape[:-1])
+            arrays["opacities"] = jnp.ones(arrays["means"].shape[:-1], jnp.float32)
         return GaussianImages(
             **{name: arrays[name] for name in FIELDS}, height=self.height, width=self.width
         )
