@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
+from gsdd_jax import sharding
+
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
 
@@ -59,9 +61,9 @@ def _like(array: Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     if kind.manual_axis_type.empty:
         return jax.ShapeDtypeStruct(shape, np.float32)
     # Under shard_map an output varies over the same mesh axes as what it is computed from.
-    sharding = NamedSharding(kind.sharding.mesh, PartitionSpec(*[None] * len(shape)))
+    replicated = NamedSharding(kind.sharding.mesh, PartitionSpec(*[None] * len(shape)))
     return jax.ShapeDtypeStruct(
-        shape, np.float32, sharding=sharding, manual_axis_type=kind.manual_axis_type
+        shape, np.float32, sharding=replicated, manual_axis_type=kind.manual_axis_type
     )
 
 
@@ -75,14 +77,14 @@ def forward(
 ) -> Float32[Array, "*images h w c"]:
     """Renders by the custom call, a ragged batch where there are offsets.
 
-    Axes that are vmapped over join the leading ones, so it stays one call; a ragged batch, which
-    has none, is called once for each element.
+    Axes that are vmapped over join the leading ones, so it stays one call, and devices that share
+    them each make their own; a ragged batch, which has none, is called once for each element.
     """
-    batch = opacities.shape[:-1] if offsets is None else (len(offsets) - 1,)
-    shape = (*batch, settings.height, settings.width, colors.shape[-1])
-    return _call("gsdd_rasterize", offsets, _like(means, shape), settings)(
-        means, cholesky, colors, opacities
-    )
+    parameters = (means, cholesky, colors, opacities)
+    if offsets is None:
+        return _dense_forward(settings, *parameters)
+    shape = (len(offsets) - 1, settings.height, settings.width, colors.shape[-1])
+    return _call("gsdd_rasterize_ragged", _like(means, shape), settings)(offsets, *parameters)
 
 
 def backward(
@@ -101,15 +103,32 @@ def backward(
 ]:
     """dL/dimages -> dL/d(means, cholesky, colors, opacities), by the custom call."""
     parameters = (means, cholesky, colors, opacities)
-    outputs = tuple(_like(means, p.shape) for p in parameters)
-    call = _call("gsdd_rasterize", offsets, outputs, settings, "_gradient")
-    return tuple(call(*parameters, d_images))
-
-
-def _call(target, offsets, outputs, settings, suffix=""):
-    attributes = _attributes(settings)
     if offsets is None:
-        call = jax.ffi.ffi_call(target + suffix, outputs, vmap_method="broadcast_all")
-        return functools.partial(call, **attributes)
-    call = jax.ffi.ffi_call(f"{target}_ragged{suffix}", outputs, vmap_method="sequential")
-    return functools.partial(call, offsets, **attributes)
+        return _dense_backward(settings, *parameters, d_images)
+    outputs = tuple(_like(means, p.shape) for p in parameters)
+    call = _call("gsdd_rasterize_ragged_gradient", outputs, settings)
+    return tuple(call(offsets, *parameters, d_images))
+
+
+PARAMETERS = "... n u, ... n l, ... n c, ... n"
+
+
+@functools.partial(sharding.per_image, f"{PARAMETERS} -> ... h w c", tuple("nulchw"))
+def _dense_forward(settings, means, cholesky, colors, opacities):
+    shape = (*opacities.shape[:-1], settings.height, settings.width, colors.shape[-1])
+    return _call("gsdd_rasterize", _like(means, shape), settings)(
+        means, cholesky, colors, opacities
+    )
+
+
+@functools.partial(sharding.per_image, f"{PARAMETERS}, ... h w c -> {PARAMETERS}", tuple("nulchw"))
+def _dense_backward(settings, *parameters_and_cotangent):
+    outputs = tuple(_like(p, p.shape) for p in parameters_and_cotangent[:-1])
+    call = _call("gsdd_rasterize_gradient", outputs, settings)
+    return tuple(call(*parameters_and_cotangent))
+
+
+def _call(target, outputs, settings):
+    method = "sequential" if "ragged" in target else "broadcast_all"
+    call = jax.ffi.ffi_call(target, outputs, vmap_method=method)
+    return functools.partial(call, **_attributes(settings))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Integer
 
-from gsdd_jax import native, reference
+from gsdd_jax import native, once, reference, sharding
 from gsdd_jax.native import Settings
 
 MAX_CHANNELS = 4
@@ -37,7 +37,11 @@ def rasterize(
     A sample point p gets the sum of w_n c_n over the Gaussians, w = min(1, opacity exp(-sigma)),
     sigma = (p - x)^T (L L^T + I/12)^-1 (p - x) / 2; a weight below `min_weight` is exactly 0. A
     pixel is the mean of its sample points. Works under `jit`, `vmap`, `grad`, `scan`,
-    `jax.checkpoint` and `shard_map`; differentiable once, in reverse mode.
+    `jax.checkpoint` and `shard_map`. The native call is differentiable once, in reverse mode, and
+    says so (TypeError) where more is asked of it; the reference has all derivatives.
+
+    Images that are sharded over devices along their leading axes, by `jit`'s inputs or on an
+    explicit mesh, are rendered and differentiated where they lie. Every other axis is gathered.
 
     Args:
       means: (u, v) in [-1, 1]: pixel position x = width (u + 1) / 2, y = height (v + 1) / 2; pixel
@@ -82,7 +86,8 @@ def rasterize_ragged(
     """`rasterize` for images that own different numbers of Gaussians, all of them in one array.
 
     Image b is the sum of Gaussians offsets[b] to offsets[b + 1], which may be none; it has the bits
-    that `rasterize` gives for them. Gaussians outside all images get a gradient of zero.
+    that `rasterize` gives for them. Gaussians outside all images get a gradient of zero. Arrays
+    sharded over devices are gathered first; `shard_map` renders parts of a batch where they lie.
 
     Args:
       means, cholesky, colors, opacities: as of `rasterize`, with a single leading axis.
@@ -138,6 +143,12 @@ def _check_offsets(offsets, count):
 def _rasterize(backend, settings, offsets, parameters):
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    num_batch = parameters[-1].ndim - 1
+    render = functools.partial(_render, settings, backend)
+    return sharding.on_explicit_mesh(render, num_batch, offsets, *parameters)
+
+
+def _render(settings, backend, offsets, *parameters):
     if backend == "reference":
         return _reference(settings, offsets, *parameters)
     if backend == "native" and not native.PLATFORMS:
@@ -146,7 +157,9 @@ def _rasterize(backend, settings, offsets, parameters):
             "use 'auto' or 'reference'"
         )
     offsets, *parameters = _vary_alike((offsets, *parameters))
-    return _custom(settings, backend == "native", offsets, *parameters)
+    with once.one_line():
+        parameters = map(once.reverse_mode_only, parameters)
+        return _custom(settings, backend == "native", offsets, *parameters)
 
 
 def _check_arrays(means, cholesky, colors, opacities):
@@ -234,6 +247,7 @@ def _custom_forward(settings, always_native, offsets, *parameters):
 
 def _custom_backward(settings, always_native, residuals, d_images):
     offsets, parameters = residuals
+    *parameters, d_images = once.no_derivative((*parameters, d_images))
     gradients = _per_platform(
         always_native,
         functools.partial(native.backward, settings),

@@ -117,7 +117,7 @@ def test_everything_stays_float32_where_jax_has_float64():
         g = some(1, 2)
         np.testing.assert_array_equal(g.render(16, 24), expected)
         kind = gsdd_jax.parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacity=False)
-        for params in (g, kind.init(jax.random.key(0), np.zeros((2, 8, 8, 3)))):
+        for params in (g, kind.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))):
             assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
         assert kind.render(kind.from_arrays(stored)).dtype == jnp.float32
         fitted, _ = gsdd_jax.fit_images(jax.random.key(0), expected, 2, num_steps=2)

@@ -237,6 +237,119 @@ def test_shard_map_over_images_and_over_one_argument():
     np.testing.assert_array_equal(image, render(*one))
 
 
+FOUR_DEVICES = """
+import sys
+import jax, numpy as np, gsdd_jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tests.dense import random_gaussians
+
+assert jax.device_count() == 4
+kind, backend = AxisType[sys.argv[1]], sys.argv[2]
+mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
+put = lambda spec: lambda p: jax.device_put(p, NamedSharding(mesh, spec))
+ragged = random_gaussians(5, 8, 3)
+bounds = np.array([0, 3, 8])
+dense = [np.stack([p] * 8) for p in random_gaussians(3, 6, 3)]
+
+def render(*p):
+    return gsdd_jax.rasterize(*p, height=6, width=7, backend=backend)
+
+def render_ragged(*p):
+    return gsdd_jax.rasterize_ragged(*p, bounds, height=6, width=7, backend=backend)
+
+def compare(function, parameters, spec):
+    compiled = jax.jit(function).lower(*map(put(spec), parameters)).compile()
+    actual = compiled(*map(put(spec), parameters))
+    expected = jax.jit(function)(*parameters)
+    close = lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-6)
+    jax.tree.map(close, actual, expected)
+    return compiled.as_text(), actual
+
+def check_all():
+    for function in (render, jax.vmap(render)):
+        slopes = jax.grad(lambda *p: (function(*p) ** 2).sum(), argnums=(0, 1, 2, 3))
+        for each in (function, slopes):
+            text, results = compare(each, dense, P("d"))
+            assert "all-gather" not in text and "all-reduce" not in text, text
+            assert all(a.sharding.spec[0] == "d" for a in jax.tree.leaves(results))
+    compare(render, dense, P())
+    compare(render_ragged, ragged, P("d"))
+
+check_all()
+with jax.set_mesh(mesh):
+    check_all()
+"""
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
+@pytest.mark.parametrize(("kind", "backend"), [("Auto", "auto"), ("Explicit", "auto")])
+def test_sharded_images_are_rendered_where_they_lie(kind, backend):
+    """Under plain jit, by their sharding alone: no collectives, forward and backward."""
+    result = subprocess.run(
+        [sys.executable, "-c", FOUR_DEVICES, kind, backend],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def derivatives_beyond_the_first(render, parameters):
+    loss = lambda *p: (render(*p) ** 2).sum()
+    along = lambda *p: jax.jvp(render, p, p)
+    yield lambda: along(*parameters)
+    yield lambda: jax.jit(along)(*parameters)
+    yield lambda: jax.jacfwd(render)(*parameters)
+    yield lambda: jax.jit(jax.jacfwd(render, argnums=1))(*parameters)
+    yield lambda: jax.hessian(loss, argnums=2)(*parameters)
+    yield lambda: jax.jit(jax.hessian(loss))(*parameters)
+    yield lambda: jax.jacrev(jax.jacrev(loss))(*parameters)
+    yield lambda: jax.grad(lambda *p: (jax.jit(jax.grad(loss))(*p) ** 2).sum())(*parameters)
+
+
+def test_derivatives_that_the_native_call_lacks_are_refused_in_one_line():
+    parameters = list(map(jnp.asarray, random_gaussians(3, 3, 2)))
+    for backend in ("native", "auto"):
+        render = lambda *p, b=backend: gsdd_jax.rasterize(*p, height=4, width=5, backend=b)
+        for derivative in derivatives_beyond_the_first(render, parameters):
+            with pytest.raises(TypeError, match=r"differentiable once, in reverse mode") as error:
+                derivative()
+            assert "\n" not in str(error.value)
+    bounds = np.array([0, 2, 3])
+    ragged = lambda *p: gsdd_jax.rasterize_ragged(*p, bounds, height=4, width=5, backend="native")
+    with pytest.raises(TypeError, match="differentiable once, in reverse mode"):
+        jax.jvp(ragged, parameters, parameters)
+
+
+def test_the_reference_has_all_derivatives():
+    """Along a line, by differences of the float64 gradient."""
+    parameters = [p.astype(np.float64) for p in random_gaussians(3, 3, 2)]
+    parameters[3] = np.array([0.3, 0.9, 0.6])
+    settings = dict(height=4, width=5, backend="reference", min_weight=0.0)
+    render = lambda *p: gsdd_jax.rasterize(*p, **settings)
+    f32 = lambda arrays: tuple(jnp.asarray(a, jnp.float32) for a in arrays)
+    direction = [np.random.default_rng(1).normal(size=p.shape) for p in parameters]
+    moved = lambda t: [p + t * d for p, d in zip(parameters, direction, strict=True)]
+    image = lambda t: dense(moved(t), 4, 5, cut=1e-300)[0]
+    _, actual = jax.jvp(render, f32(parameters), f32(direction))
+    expected = (image(1e-6) - image(-1e-6)) / 2e-6
+    np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
+
+    def gradient(t):  # of the sum of squares
+        return dense(moved(t), 4, 5, cotangent=2 * image(t), cut=1e-300)[2]
+
+    slopes = jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3))
+    along = jax.jit(lambda p, d: jax.jvp(slopes, p, d)[1])(f32(parameters), f32(direction))
+    twice = jax.grad(
+        lambda p: sum((s * d).sum() for s, d in zip(slopes(*p), f32(direction), strict=True))
+    )
+    for order in (along, jax.jit(twice)(f32(parameters))):
+        for actual, high, low in zip(order, gradient(1e-6), gradient(-1e-6), strict=True):
+            expected = (high - low) / 2e-6
+            np.testing.assert_allclose(actual, expected, atol=2e-4 * np.abs(expected).max())
+
+
 def lowered(platform, backend):
     """StableHLO of value and gradient for a platform that this machine need not have."""
     checks = [
