@@ -43,6 +43,7 @@ class GaussianImages:
         *,
         samples_per_side: int = 2,
         prefilter: bool = True,
+        clip_gradient: str = "stop",
         backend: str = "auto",
     ) -> Float[Array, "*b h w c"]:
         """Renders at the native resolution, or at another: the Gaussians are resolution-free.
@@ -70,6 +71,7 @@ class GaussianImages:
             width=width,
             samples_per_side=samples_per_side,
             prefilter=prefilter,
+            clip_gradient=clip_gradient,
             backend=backend,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
 from gsdd_jax import sharding
+from gsdd_jax.errors import UsageError
 
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
@@ -28,10 +30,11 @@ class Settings(NamedTuple):
     samples_per_side: int
     prefilter: bool
     min_weight: float
+    clip_gradient: str
 
 
-def _register() -> tuple[str, ...]:
-    built = []
+def _register() -> tuple[tuple[str, ...], str | None]:
+    built, wrong = [], None
     for platform, name in MODULES.items():
         try:
             module = importlib.import_module(name)
@@ -42,10 +45,26 @@ def _register() -> tuple[str, ...]:
                 target, handler, platform={"cpu": "cpu", "cuda": "CUDA"}[platform]
             )
         built.append(platform)
-    return tuple(built)
+        if platform == "cpu":
+            wrong = _wrong_instruction_set(module.instruction_sets)
+    return tuple(built), wrong
 
 
-PLATFORMS = _register()  # for which the custom calls were built
+def _wrong_instruction_set(supported: list[str]) -> str | None:
+    wanted = os.environ.get("GSDD_CPU")
+    if wanted is None or wanted.casefold() in (name.casefold() for name in supported):
+        return None
+    return f"GSDD_CPU: expected one of {', '.join(supported)} on this machine, got {wanted!r}"
+
+
+# The platforms that the custom calls were built for, and what is wrong with the environment.
+PLATFORMS, _WRONG = _register()
+
+
+def check_environment() -> None:
+    """Raises UsageError where GSDD_CPU names no instruction set of this machine."""
+    if _WRONG:
+        raise UsageError(_WRONG)
 
 
 def _attributes(settings: Settings) -> dict:
@@ -53,6 +72,7 @@ def _attributes(settings: Settings) -> dict:
         "samples_per_side": np.int64(settings.samples_per_side),
         "prefilter": bool(settings.prefilter),
         "min_weight": np.float64(settings.min_weight),
+        "pass_clipped": settings.clip_gradient == "pass",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import numbers
 
 import jax
@@ -15,8 +16,11 @@ from gsdd_jax.native import Settings
 
 MAX_CHANNELS = 4
 MAX_SAMPLES_PER_SIDE = 16
+MAX_SIDE = 2**16  # pixels; xla_ops/shapes.h has the same limits
+MAX_ELEMENTS = 2**40  # of all images
 MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
+CLIP_GRADIENTS = ("stop", "pass")
 
 
 def rasterize(
@@ -30,6 +34,7 @@ def rasterize(
     samples_per_side: int = 2,
     prefilter: bool = True,
     min_weight: float = 1 / 255,
+    clip_gradient: str = "stop",
     backend: str = "auto",
 ) -> Float32[Array, "*b h w c"]:
     """Renders images as plain sums of 2-D Gaussians (section 3.2 of the paper).
@@ -49,10 +54,12 @@ def rasterize(
       cholesky: (l11, l21, l22), in pixels, of L = [[l11 + 1/2, 0], [l21, l22 + 1/2]].
       colors: 1 to 4 channels, unbounded.
       opacities: unbounded; no sigmoid is applied.
-      height, width: of the images, in pixels.
+      height, width: of the images, in pixels, to 65,536; 2^40 elements in all.
       samples_per_side: S; a pixel is the mean of S x S sample points at ((k + 1/2) / S).
       prefilter: adds I/12, the variance of a one-pixel box, to every covariance (equation 9).
       min_weight: in [0, 1).
+      clip_gradient: of a weight that is clipped at 1: "stop" is the derivative of the minimum, 0;
+        "pass" lets it through as if the weight were not clipped, as the published operator does.
       backend: "native" (the custom call, on the platforms it was built for), "reference" (plain
         `jax.numpy`) or "auto": native where it was built, else reference, decided per platform
         when the computation is lowered.
@@ -62,10 +69,14 @@ def rasterize(
       no other.
 
     Raises:
-      ValueError: for a wrong shape, dtype, size or backend; the message names the argument.
+      ValueError: for a wrong shape, dtype, size or choice; the message names the argument.
+      UsageError: for a GSDD_CPU in the environment that this machine lacks (see BUILD.md).
     """
     parameters = _check_arrays(means, cholesky, colors, opacities)
-    settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
+    settings = _check_settings(
+        height, width, samples_per_side, prefilter, min_weight, clip_gradient
+    )
+    _check_elements(settings, math.prod(parameters[-1].shape[:-1]), parameters[2].shape[-1])
     return _rasterize(backend, settings, None, parameters)
 
 
@@ -81,6 +92,7 @@ def rasterize_ragged(
     samples_per_side: int = 2,
     prefilter: bool = True,
     min_weight: float = 1 / 255,
+    clip_gradient: str = "stop",
     backend: str = "auto",
 ) -> Float32[Array, "images h w c"]:
     """`rasterize` for images that own different numbers of Gaussians, all of them in one array.
@@ -92,8 +104,9 @@ def rasterize_ragged(
     Args:
       means, cholesky, colors, opacities: as of `rasterize`, with a single leading axis.
       offsets: not decreasing, from 0 or more to at most n; B + 1 integers for B images.
-      height, width, samples_per_side, prefilter, min_weight, backend: as of `rasterize`. The
-        reference renders every Gaussian to an image of its own: it is for small batches.
+      height, width, samples_per_side, prefilter, min_weight, clip_gradient, backend: as of
+        `rasterize`. The reference renders every Gaussian to an image of its own: it is for small
+        batches.
 
     Raises:
       ValueError: as `rasterize`, and for offsets that are out of order or range. Where they are
@@ -106,21 +119,39 @@ def rasterize_ragged(
         raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
     if count >= MAX_GAUSSIANS:
         raise ValueError(f"opacities: expected fewer than {MAX_GAUSSIANS} Gaussians, got {count}")
-    settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
-    return _rasterize(backend, settings, _check_offsets(offsets, count), parameters)
+    settings = _check_settings(
+        height, width, samples_per_side, prefilter, min_weight, clip_gradient
+    )
+    offsets = _check_offsets(offsets, count)
+    _check_elements(settings, len(offsets) - 1, parameters[2].shape[-1])
+    return _rasterize(backend, settings, offsets, parameters)
 
 
-def _check_settings(height, width, samples_per_side, prefilter, min_weight):
+def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip_gradient):
     settings = Settings(
-        _check_size("height", height, 1, None),
-        _check_size("width", width, 1, None),
+        _check_size("height", height, 1, MAX_SIDE),
+        _check_size("width", width, 1, MAX_SIDE),
         _check_size("samples_per_side", samples_per_side, 1, MAX_SAMPLES_PER_SIDE),
         bool(prefilter),
         float(min_weight),
+        clip_gradient,
     )
     if not 0 <= settings.min_weight < 1:
         raise ValueError(f"min_weight: expected a number in [0, 1), got {min_weight}")
+    if clip_gradient not in CLIP_GRADIENTS:
+        raise ValueError(
+            f"clip_gradient: expected one of {', '.join(CLIP_GRADIENTS)}, got {clip_gradient!r}"
+        )
     return settings
+
+
+def _check_elements(settings, num_images, channels):
+    elements = num_images * settings.height * settings.width * channels
+    if elements > MAX_ELEMENTS:
+        raise ValueError(
+            f"height, width: expected images of at most 2^40 elements in all, got {num_images} of "
+            f"{settings.height} x {settings.width} x {channels}"
+        )
 
 
 def _check_offsets(offsets, count):
@@ -151,6 +182,7 @@ def _rasterize(backend, settings, offsets, parameters):
 def _render(settings, backend, offsets, *parameters):
     if backend == "reference":
         return _reference(settings, offsets, *parameters)
+    native.check_environment()
     if backend == "native" and not native.PLATFORMS:
         raise ValueError(
             "backend: 'native' was not built in this installation (see BUILD.md); "

@@ -11,8 +11,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax import gaussians
+from gsdd_jax.errors import UsageError
 from gsdd_jax.gaussians import GaussianImages
 from gsdd_jax.parameterizations.base import Parameterization
+from gsdd_jax.rasterize import CLIP_GRADIENTS
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 
@@ -35,6 +37,14 @@ class Gaussian(Parameterization):
     opacity: bool = True
     bfloat16: bool = True
     boundary_weight: float = 0.1
+    clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
+
+    def __post_init__(self):
+        if self.clip_gradient not in CLIP_GRADIENTS:
+            raise UsageError(
+                f"parameterization gaussian: clip_gradient: expected one of "
+                f"{', '.join(CLIP_GRADIENTS)}, got {self.clip_gradient!r}"
+            )
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
         """Random Gaussians (section 2's initial values); `images` gives only their number."""
@@ -58,6 +68,7 @@ class Gaussian(Parameterization):
             self.width,
             samples_per_side=self.samples_per_side,
             prefilter=self.prefilter,
+            clip_gradient=self.clip_gradient,
         )
 
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
