@@ -48,6 +48,10 @@ def rasterize(
     Images that are sharded over devices along their leading axes, by `jit`'s inputs or on an
     explicit mesh, are rendered and differentiated where they lie. Every other axis is gathered.
 
+    To float32's rounding this holds for parameters to 1e9 in size and a min_weight of 0 or from
+    1e-37 on; larger numbers may overflow. Without the pre-filter the gradients of a Gaussian
+    thinner than a hundredth of a pixel lose digits, more of them in the reference than natively.
+
     Args:
       means: (u, v) in [-1, 1]: pixel position x = width (u + 1) / 2, y = height (v + 1) / 2; pixel
         (row i, column j) covers [j, j + 1) x [i, i + 1).

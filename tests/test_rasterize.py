@@ -90,6 +90,36 @@ def test_many_random_images_match_float64():
             assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30
 
 
+LIMITS = [
+    *(dict(cut=cut) for cut in (1e-37, 0.0)),
+    *(dict(name=name, factor=factor) for name in NAMES for factor in (1e5, 1e9)),
+    dict(thin=1e-2),
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+def test_the_definition_holds_to_its_limits(limit):
+    """Every backend, at the largest parameters and the smallest cuts that the docstring names."""
+    parameters = [p.copy() for p in random_gaussians(5, 20, 3)]
+    if "name" in limit:
+        parameters[NAMES.index(limit["name"])][::3] *= np.float32(limit["factor"])
+    if "thin" in limit:
+        parameters[1][::2, 2] = -0.5 + limit["thin"]
+    cut, prefilter = limit.get("cut", CUT), "thin" not in limit
+    theirs = dict(cut=cut or 1e-300, prefilter=prefilter)
+    cotangent = np.random.default_rng(1).normal(size=(20, 31, 3)).astype(np.float32)
+    image, near, _ = dense(parameters, 20, 31, **theirs)
+    cotangent[near] = 0
+    _, _, expected = dense(parameters, 20, 31, cotangent=cotangent, **theirs)
+    for backend in ("native", "reference"):
+        ours = dict(height=20, width=31, min_weight=cut, prefilter=prefilter, backend=backend)
+        run = jax.jit(lambda *p, ours=ours: (images(p, **ours), gradients(p, cotangent, **ours)))
+        actual, slopes = run(*parameters)
+        assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max(), backend
+        for name, a, e in zip(NAMES, slopes, expected, strict=True):
+            assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), (backend, name)
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_the_gradient_passes_through_the_clipping(backend, side):
