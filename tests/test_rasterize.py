@@ -80,7 +80,7 @@ def test_many_random_images_match_float64():
         cotangent = rng.normal(size=(height, width, channels)).astype(np.float32)
         ours = dict(height=height, width=width, samples_per_side=side, prefilter=prefilter)
         theirs = dict(side=side, prefilter=prefilter, cut=cut)
-        _, near, _ = dense(parameters, height, width, **theirs)
+        image, near, _ = dense(parameters, height, width, **theirs)
         cotangent[near] = 0
         _, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
         ours |= dict(min_weight=cut, backend="native")
