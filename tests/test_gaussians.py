@@ -111,8 +111,8 @@ def test_scaled_rows_of_the_factor():
 
 def test_everything_stays_float32_where_jax_has_float64():
     expected = some(1, 2).render(16, 24)
-    stored = {"means": np.zeros((1, 2, 2)), "cholesky": np.zeros((1, 2, 3))}
-    stored["colors"] = np.ones((1, 2, 3))
+    stored = {"means": jnp.zeros((1, 2, 2)), "cholesky": jnp.zeros((1, 2, 3))}
+    stored["colors"] = jnp.ones((1, 2, 3))
     with jax.enable_x64(True):
         g = some(1, 2)
         np.testing.assert_array_equal(g.render(16, 24), expected)
