@@ -5,7 +5,10 @@ import numpy as np
 CUT = 1 / 255
 
 
-def dense(parameters, height, width, *, side=2, prefilter=True, cotangent=None, cut=CUT):
+def dense(
+    parameters, height, width, *, side=2, prefilter=True, cotangent=None, cut=CUT,
+    clip_gradient="stop",
+):  # fmt: skip
     """One image in float64 by matrices: Sigma, its inverse, d^T Sigma^-1 d, sample by sample.
 
     Returns (image, near, gradients): `near` marks the pixels in which some Gaussian's weight is
@@ -46,7 +49,7 @@ def dense(parameters, height, width, *, side=2, prefilter=True, cotangent=None, 
         if cotangent is None:
             continue
         g = d_samples @ color
-        active = np.where(counts & ~clipped, base, 0) * g
+        active = np.where(counts & (~clipped | (clip_gradient == "pass")), base, 0) * g
         h = opacity * active
         second = np.einsum("yx,yxi,yxj->ij", h, d, d)
         d_factor = inverse @ second @ inverse @ factor
@@ -69,3 +72,9 @@ def random_gaussians(seed, count, channels):
     means = np.where(rng.random((count, 2)) < 0.1, np.sign(means), means)
     arrays = means, cholesky, rng.normal(size=(count, channels)), rng.uniform(-1, 3, count)
     return tuple(a.astype(np.float32) for a in arrays)
+
+
+def saturated_gaussians(seed, count, channels):
+    """As `random_gaussians`, all of them clipped in the middle: opacities from 2 to 5."""
+    *others, _ = random_gaussians(seed, count, channels)
+    return *others, np.random.default_rng(seed).uniform(2, 5, count).astype(np.float32)

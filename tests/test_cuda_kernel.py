@@ -13,7 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.dense import CUT, dense, random_gaussians
+from tests.dense import CUT, dense, random_gaussians, saturated_gaussians
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -27,7 +27,7 @@ class Arguments(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("batch", "count", "height", "width")),
         *((name, ctypes.c_int) for name in ("channels", "samples")),
         *((name, ctypes.c_double) for name in ("variance", "min_weight")),
-        ("backwards", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("pass_clipped", "backwards")),
     ]
 
 
@@ -47,7 +47,7 @@ def pointer(array):
 
 
 def run(library, parameters, cotangent, *, side=2, prefilter=True, cut=CUT, offsets=None,
-        backwards=False):  # fmt: skip
+        clip_gradient="stop", backwards=False):  # fmt: skip
     """Images of a batch [B, N, ...] or of ragged arrays, and the gradient of every parameter."""
     parameters = [np.ascontiguousarray(p, np.float32) for p in parameters]
     cotangent = np.ascontiguousarray(cotangent, np.float32)
@@ -57,7 +57,8 @@ def run(library, parameters, cotangent, *, side=2, prefilter=True, cut=CUT, offs
     count = parameters[3].shape[-1]
     arguments = Arguments(
         *map(pointer, parameters), None if offsets is None else pointer(offsets),
-        batch, count, height, width, channels, side, 1 / 12 if prefilter else 0.0, cut, backwards,
+        batch, count, height, width, channels, side, 1 / 12 if prefilter else 0.0, cut,
+        clip_gradient == "pass", backwards,
     )  # fmt: skip
     images = np.full(cotangent.shape, 7e7, np.float32)
     gradients = [np.full_like(p, 7e7) for p in parameters]
@@ -112,6 +113,17 @@ def test_many_random_images_match_float64(library):
         batches = [random_gaussians(1000 + seed, count, channels)]
         cotangent = rng.normal(size=(1, height, width, channels)).astype(np.float32)
         check(library, batches, height, width, cotangent, prefilter=prefilter, cut=cut)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_the_gradient_passes_through_the_clipping(library, side):
+    batches = [saturated_gaussians(70 + b, 25, 3) for b in range(2)]
+    cotangent = np.random.default_rng(1).normal(size=(2, 21, 35, 3)).astype(np.float32)
+    check(library, batches, 21, 35, cotangent, side=side, clip_gradient="pass")
+    stacked = [np.stack(p) for p in zip(*batches, strict=True)]
+    _, passed = run(library, stacked, cotangent, side=side, clip_gradient="pass")
+    _, stopped = run(library, stacked, cotangent, side=side)
+    assert np.abs(passed[3] - stopped[3]).max() > 0.01 * np.abs(passed[3]).max()
 
 
 def test_a_large_batch_has_the_bits_of_a_call_per_image(library):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gsdd_jax
+import gsdd_jax.parameterizations
 from gsdd_jax.rasterizer import gaussians
 
 
@@ -106,6 +107,21 @@ def test_scaled_rows_of_the_factor():
         gsdd_jax.rasterize(g.means, explicit, g.colors, g.opacities, height=16, width=24),
         atol=1e-6,
     )
+
+
+def test_everything_stays_float32_where_jax_has_float64():
+    expected = some(1, 2).render(16, 24)
+    stored = {"means": jnp.zeros((1, 2, 2)), "cholesky": jnp.zeros((1, 2, 3))}
+    stored["colors"] = jnp.ones((1, 2, 3))
+    with jax.enable_x64(True):
+        g = some(1, 2)
+        np.testing.assert_array_equal(g.render(16, 24), expected)
+        kind = gsdd_jax.parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacity=False)
+        for params in (g, kind.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))):
+            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+        assert kind.render(kind.from_arrays(stored)).dtype == jnp.float32
+        fitted, _ = gsdd_jax.fit_images(jax.random.key(0), expected, 2, num_steps=2)
+        assert fitted.means.dtype == jnp.float32
 
 
 def test_without_a_native_resolution_one_must_be_given():

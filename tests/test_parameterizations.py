@@ -62,6 +62,25 @@ def test_bfloat16_is_what_is_rendered():
     np.testing.assert_array_equal(on.render(params), off.render(rounded))
 
 
+def test_the_gradient_of_clipped_weights_is_an_option_that_older_files_lack():
+    kinds = [
+        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, clip_gradient=choice)
+        for choice in ("stop", "pass")
+    ]
+    written = parameterizations.settings(kinds[0])
+    del written["clip_gradient"]
+    assert parameterizations.from_settings(written) == kinds[0]
+    assert parameterizations.from_settings(parameterizations.settings(kinds[1])) == kinds[1]
+    params = kinds[0].init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
+    params = jax.tree.map(lambda p: 3 * p, params)  # opacities among them
+    stopped, passed = (
+        jax.grad(lambda p, k=kind: k.render(p).sum())(params).opacities for kind in kinds
+    )
+    assert (passed >= stopped).all() and (passed > stopped).any()
+    with pytest.raises(gsdd_jax.UsageError, match="expected one of stop, pass, got 'through'"):
+        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, clip_gradient="through")
+
+
 def test_unknown_names_and_options():
     with pytest.raises(gsdd_jax.UsageError, match="expected one of gaussian, pixels, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)

@@ -111,6 +111,42 @@ def test_offsets_out_of_order_or_range(bad):
 
 
 @pytest.mark.parametrize(
+    "bad",
+    [
+        np.array([0, 2**32 + 5, 2**32 + 9]),
+        np.array([-(2**32), 4, 9]),
+        np.array([0, 2**32 + 5, 9], np.uint64),
+        np.array([0, 9, 4], np.uint32),
+    ],
+)
+def test_offsets_of_64_bits_do_not_wrap(bad):
+    with pytest.raises(ValueError, match="offsets: expected not to decrease"):
+        gsdd_jax.rasterize_ragged(*gaussians(), bad, **SIZE)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.uint32])
+def test_offsets_that_are_known_late_do_not_wrap(backend, kind):
+    """The images up to the first such offset are right, those around it NaN, or it is an error."""
+    parameters = gaussians()
+    wrapping = 2**32 + 7 if kind != np.uint32 else 2**31 + 7
+    with jax.enable_x64(True):
+        bounds = jnp.asarray(np.array([0, 5, wrapping, wrapping + 3], kind))
+        assert bounds.dtype == kind
+        function = jax.jit(
+            lambda b: gsdd_jax.rasterize_ragged(*parameters, b, **SIZE, backend=backend)
+        )
+        if backend == "native" and jax.default_backend() == "cpu":
+            with pytest.raises(jax.errors.JaxRuntimeError, match="offsets must not decrease"):
+                function(bounds).block_until_ready()
+            return
+        images = np.asarray(function(bounds))
+    first = gsdd_jax.rasterize(*(p[:5] for p in parameters), **SIZE, backend=backend)
+    np.testing.assert_allclose(images[0], first, atol=1e-6)
+    assert np.isnan(images[1:]).all()
+
+
+@pytest.mark.parametrize(
     "wrong, message",
     [
         (np.zeros((2, 2), int), "offsets: expected integers"),

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 import gsdd_jax
 from gsdd_jax.rasterizer import native
-from tests.dense import CUT, dense, random_gaussians
+from tests.dense import CUT, dense, random_gaussians, saturated_gaussians
 
 if {"cpu": "cpu", "gpu": "cuda"}[jax.default_backend()] not in native.PLATFORMS:
     pytest.fail("the custom calls were not built for this platform: see BUILD.md", pytrace=False)
@@ -88,6 +88,74 @@ def test_many_random_images_match_float64():
         assert np.abs(actual - image)[~near].max(initial=0) <= 1e-5 * np.abs(image).max() + 1e-30
         for a, e in zip(gradients(parameters, cotangent, **ours), expected, strict=True):
             assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30
+
+
+LIMITS = [
+    *(dict(cut=cut) for cut in (1e-37, 0.0)),
+    *(dict(name=name, factor=factor) for name in NAMES for factor in (1e5, 1e9)),
+    dict(thin=1e-2),
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+def test_the_definition_holds_to_its_limits(limit):
+    """Every backend, at the largest parameters and the smallest cuts that the docstring names."""
+    parameters = [p.copy() for p in random_gaussians(5, 20, 3)]
+    if "name" in limit:
+        parameters[NAMES.index(limit["name"])][::3] *= np.float32(limit["factor"])
+    if "thin" in limit:
+        parameters[1][::2, 2] = -0.5 + limit["thin"]
+    cut, prefilter = limit.get("cut", CUT), "thin" not in limit
+    theirs = dict(cut=cut or 1e-300, prefilter=prefilter)
+    cotangent = np.random.default_rng(1).normal(size=(20, 31, 3)).astype(np.float32)
+    image, near, _ = dense(parameters, 20, 31, **theirs)
+    cotangent[near] = 0
+    _, _, expected = dense(parameters, 20, 31, cotangent=cotangent, **theirs)
+    for backend in ("native", "reference"):
+        ours = dict(height=20, width=31, min_weight=cut, prefilter=prefilter, backend=backend)
+        run = jax.jit(lambda *p, ours=ours: (images(p, **ours), gradients(p, cotangent, **ours)))
+        actual, slopes = run(*parameters)
+        assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max(), backend
+        for name, a, e in zip(NAMES, slopes, expected, strict=True):
+            assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), (backend, name)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_the_gradient_passes_through_the_clipping(backend, side):
+    for seed, (height, width) in enumerate([(33, 47), (9, 12)]):
+        parameters = saturated_gaussians(50 + seed, 25, 3)
+        rng = np.random.default_rng(seed)
+        cotangent = rng.normal(size=(height, width, 3)).astype(np.float32)
+        theirs = dict(side=side, clip_gradient="pass")
+        _, near, _ = dense(parameters, height, width, **theirs)
+        cotangent[near] = 0
+        _, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
+        _, _, stopped = dense(parameters, height, width, cotangent=cotangent, side=side)
+        ours = dict(height=height, width=width, samples_per_side=side, backend=backend)
+        same = images(parameters, **ours)
+        np.testing.assert_array_equal(images(parameters, clip_gradient="pass", **ours), same)
+        actual = gradients(parameters, cotangent, clip_gradient="pass", **ours)
+        for name, a, e, stop in zip(NAMES, actual, expected, stopped, strict=True):
+            scale = np.abs(e).max()
+            assert np.abs(a - e).max() <= 1e-4 * scale, name
+            assert name == "colors" or np.abs(stop - e).max() > 1e-2 * scale, name
+
+
+def test_the_gradient_passes_through_the_clipping_of_ragged_batches_too():
+    parameters = saturated_gaussians(60, 7, 3)
+    bounds = np.array([0, 3, 7])
+    settings = dict(height=9, width=12, clip_gradient="pass")
+    cotangent = np.random.default_rng(0).normal(size=(2, 9, 12, 3)).astype(np.float32)
+    _, pull_back = jax.vjp(
+        lambda *p: gsdd_jax.rasterize_ragged(*p, bounds, backend="native", **settings), *parameters
+    )
+    actual = pull_back(jnp.asarray(cotangent))
+    for b, (first, last) in enumerate(itertools.pairwise(bounds)):
+        mine = [p[first:last] for p in parameters]
+        expected = gradients(mine, cotangent[b], backend="native", **settings)
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(a[first:last], e)
 
 
 def test_a_hundred_gradients_have_the_same_bits():
@@ -237,6 +305,119 @@ def test_shard_map_over_images_and_over_one_argument():
     np.testing.assert_array_equal(image, render(*one))
 
 
+FOUR_DEVICES = """
+import sys
+import jax, numpy as np, gsdd_jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tests.dense import random_gaussians
+
+assert jax.device_count() == 4
+kind, backend = AxisType[sys.argv[1]], sys.argv[2]
+mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
+put = lambda spec: lambda p: jax.device_put(p, NamedSharding(mesh, spec))
+ragged = random_gaussians(5, 8, 3)
+bounds = np.array([0, 3, 8])
+dense = [np.stack([p] * 8) for p in random_gaussians(3, 6, 3)]
+
+def render(*p):
+    return gsdd_jax.rasterize(*p, height=6, width=7, backend=backend)
+
+def render_ragged(*p):
+    return gsdd_jax.rasterize_ragged(*p, bounds, height=6, width=7, backend=backend)
+
+def compare(function, parameters, spec):
+    compiled = jax.jit(function).lower(*map(put(spec), parameters)).compile()
+    actual = compiled(*map(put(spec), parameters))
+    expected = jax.jit(function)(*parameters)
+    close = lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-6)
+    jax.tree.map(close, actual, expected)
+    return compiled.as_text(), actual
+
+def check_all():
+    for function in (render, jax.vmap(render)):
+        slopes = jax.grad(lambda *p: (function(*p) ** 2).sum(), argnums=(0, 1, 2, 3))
+        for each in (function, slopes):
+            text, results = compare(each, dense, P("d"))
+            assert "all-gather" not in text and "all-reduce" not in text, text
+            assert all(a.sharding.spec[0] == "d" for a in jax.tree.leaves(results))
+    compare(render, dense, P())
+    compare(render_ragged, ragged, P("d"))
+
+check_all()
+with jax.set_mesh(mesh):
+    check_all()
+"""
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
+@pytest.mark.parametrize(("kind", "backend"), [("Auto", "auto"), ("Explicit", "auto")])
+def test_sharded_images_are_rendered_where_they_lie(kind, backend):
+    """Under plain jit, by their sharding alone: no collectives, forward and backward."""
+    result = subprocess.run(
+        [sys.executable, "-c", FOUR_DEVICES, kind, backend],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def derivatives_beyond_the_first(render, parameters):
+    loss = lambda *p: (render(*p) ** 2).sum()
+    along = lambda *p: jax.jvp(render, p, p)
+    yield lambda: along(*parameters)
+    yield lambda: jax.jit(along)(*parameters)
+    yield lambda: jax.jacfwd(render)(*parameters)
+    yield lambda: jax.jit(jax.jacfwd(render, argnums=1))(*parameters)
+    yield lambda: jax.hessian(loss, argnums=2)(*parameters)
+    yield lambda: jax.jit(jax.hessian(loss))(*parameters)
+    yield lambda: jax.jacrev(jax.jacrev(loss))(*parameters)
+    yield lambda: jax.grad(lambda *p: (jax.jit(jax.grad(loss))(*p) ** 2).sum())(*parameters)
+
+
+def test_derivatives_that_the_native_call_lacks_are_refused_in_one_line():
+    parameters = list(map(jnp.asarray, random_gaussians(3, 3, 2)))
+    for backend in ("native", "auto"):
+        render = lambda *p, b=backend: gsdd_jax.rasterize(*p, height=4, width=5, backend=b)
+        for derivative in derivatives_beyond_the_first(render, parameters):
+            with pytest.raises(TypeError, match=r"differentiable once, in reverse mode") as error:
+                derivative()
+            assert "\n" not in str(error.value)
+    bounds = np.array([0, 2, 3])
+    ragged = lambda *p: gsdd_jax.rasterize_ragged(*p, bounds, height=4, width=5, backend="native")
+    with pytest.raises(TypeError, match="differentiable once, in reverse mode"):
+        jax.jvp(ragged, parameters, parameters)
+
+
+def test_the_reference_has_all_derivatives():
+    """Along a line, by differences of the float64 gradient."""
+    parameters = [p.astype(np.float64) for p in random_gaussians(3, 3, 2)]
+    parameters[3] = np.array([0.3, 0.9, 0.6])
+    settings = dict(height=4, width=5, backend="reference", min_weight=0.0)
+    render = lambda *p: gsdd_jax.rasterize(*p, **settings)
+    f32 = lambda arrays: tuple(jnp.asarray(a, jnp.float32) for a in arrays)
+    direction = [np.random.default_rng(1).normal(size=p.shape) for p in parameters]
+    moved = lambda t: [p + t * d for p, d in zip(parameters, direction, strict=True)]
+    image = lambda t: dense(moved(t), 4, 5, cut=1e-300)[0]
+    _, actual = jax.jvp(render, f32(parameters), f32(direction))
+    expected = (image(1e-6) - image(-1e-6)) / 2e-6
+    np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
+
+    def gradient(t):  # of the sum of squares
+        return dense(moved(t), 4, 5, cotangent=2 * image(t), cut=1e-300)[2]
+
+    slopes = jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3))
+    along = jax.jit(lambda p, d: jax.jvp(slopes, p, d)[1])(f32(parameters), f32(direction))
+    twice = jax.grad(
+        lambda p: sum((s * d).sum() for s, d in zip(slopes(*p), f32(direction), strict=True))
+    )
+    for order in (along, jax.jit(twice)(f32(parameters))):
+        for actual, high, low in zip(order, gradient(1e-6), gradient(-1e-6), strict=True):
+            expected = (high - low) / 2e-6
+            np.testing.assert_allclose(actual, expected, atol=2e-4 * np.abs(expected).max())
+
+
 def lowered(platform, backend):
     """StableHLO of value and gradient for a platform that this machine need not have."""
     checks = [
@@ -301,13 +482,16 @@ GOOD = dict(
         (dict(opacities=jnp.float32(1)), "opacities: expected shape"),
         (dict(colors=jnp.zeros((4, 3), jnp.bfloat16)), "colors: expected float32, got bfloat16"),
         (dict(means=jnp.zeros((4, 2), int)), "means: expected float32, got int32"),
-        (dict(height=0), "height: expected at least 1, got 0"),
+        (dict(height=0), "height: expected from 1 to 65536, got 0"),
         (dict(width=2.5), "width: expected an integer"),
         (dict(samples_per_side=0), "samples_per_side: expected from 1 to 16, got 0"),
         (dict(samples_per_side=17), "samples_per_side: expected from 1 to 16, got 17"),
         (dict(min_weight=1.0), "min_weight: expected a number in"),
         (dict(min_weight=float("nan")), "min_weight: expected a number in"),
         (dict(backend="cuda"), "backend: expected one of"),
+        (dict(clip_gradient="on"), "clip_gradient: expected one of stop, pass, got 'on'"),
+        (dict(height=2**40, width=2**40), "height: expected from 1 to 65536, got 1099511627776"),
+        (dict(width=50_000_000), "width: expected from 1 to 65536, got 50000000"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )
@@ -318,10 +502,103 @@ def test_wrong_arguments_are_named(change, message):
         function(**{**GOOD, **change})
 
 
+def test_images_beyond_the_limit_are_refused_before_anything_is_made():
+    many = 2**9
+    good = {k: v[None].repeat(many, 0) for k, v in GOOD.items() if k not in ("height", "width")}
+    with pytest.raises(
+        ValueError, match="at most 2\\^40 elements in all, got 512 of 65536 x 65536"
+    ):
+        gsdd_jax.rasterize(**good, height=2**16, width=2**16)
+
+
+LITTLE_MEMORY = """
+import os, resource, sys
+import jax, numpy as np, gsdd_jax
+
+# One image, which all threads share, and each of which needs as much scratch memory again.
+size, count = 4096, 2048
+rng = np.random.default_rng(0)
+f = lambda *s: rng.uniform(-1, 1, s).astype(np.float32)
+parameters = f(count, 2), f(count, 3), f(count, 1), f(count)
+render = lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend="native")
+slopes = jax.jit(lambda d, *p: jax.vjp(render, *p)[1](d))
+cotangent = jax.numpy.asarray(f(size, size, 1))
+expected = [np.asarray(a) for a in slopes(cotangent, *parameters)]
+plane = 4 * size * size
+refused = 0
+for planes in (6, 3, 1.5, 0.5, 0.1):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + int(planes * plane)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        actual = [np.asarray(a) for a in slopes(cotangent, *parameters)]
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        assert "no memory for" in str(error), error
+        refused += 1
+    else:
+        for a, e in zip(actual, expected):
+            np.testing.assert_array_equal(a, e)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+assert refused, "it was never short of memory"
+for a, e in zip(slopes(cotangent, *parameters), expected):
+    np.testing.assert_array_equal(a, e)
+"""
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernel's own test")
+@pytest.mark.parametrize("threads", ["1", "6"])
+def test_without_memory_it_is_an_error(threads):
+    """Also where it is a thread of the pool that gets none: no abort, no deadlock."""
+    # Freed memory goes back at once, or the limit would not be met.
+    more = {"NPROC": threads, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **more},
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernel's own test")
+def test_the_instruction_set_is_chosen_in_any_case_and_refused_in_one_line():
+    code = """
+import gsdd_jax
+from gsdd_jax import _native_cpu
+print(_native_cpu.instruction_set)
+z = __import__("numpy").zeros
+try:
+    gsdd_jax.rasterize(z((1, 2), "f"), z((1, 3), "f"), z((1, 3), "f"), z(1, "f"), height=2, width=2)
+except gsdd_jax.UsageError as error:
+    print(error)
+"""
+
+    def run(value):
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "GSDD_CPU": value},
+            cwd=pathlib.Path(__file__).parent.parent,
+        ).stdout.splitlines()
+
+    from gsdd_jax import _native_cpu
+
+    for name in _native_cpu.instruction_sets:
+        assert run(name.lower()) == [name]
+    names = ", ".join(_native_cpu.instruction_sets)
+    assert run("sse9")[1:] == [f"GSDD_CPU: expected one of {names} on this machine, got 'sse9'"]
+
+
 def test_the_kernels_check_again():
     """Called around the Python checks, wrong buffers end in an error, not in memory."""
     shape = lambda *s: jnp.zeros(s)
-    attributes = dict(samples_per_side=np.int64(2), prefilter=True, min_weight=np.float64(CUT))
+    attributes = dict(
+        samples_per_side=np.int64(2), prefilter=True, min_weight=np.float64(CUT), pass_clipped=False
+    )
 
     def call(*arguments, out=(3, 8, 8, 3), **more):
         result = jax.ffi.ffi_call("gsdd_rasterize", jax.ShapeDtypeStruct(out, np.float32))
@@ -337,6 +614,8 @@ def test_the_kernels_check_again():
         call(*good, out=(2, 8, 8, 3))
     with pytest.raises(Exception, match="images must be"):
         call(*good, out=(3, 8, 8, 4))
+    with pytest.raises(Exception, match="at most 65536"):
+        call(*good, out=(3, 1, 65537, 3))
     with pytest.raises(Exception, match="samples_per_side"):
         call(*good, samples_per_side=np.int64(99))
 

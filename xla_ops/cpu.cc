@@ -1,5 +1,7 @@
 // The custom calls on the host, spread over XLA's own thread pool: a task is an image, or a part of
 // one where there are few.
+#include <strings.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -17,18 +19,26 @@
 namespace gsdd {
 namespace {
 
-// The widest instruction set that this machine has, or what GSDD_CPU names (for the tests).
-const CpuKernel& choose() {
-  const char* wanted = std::getenv("GSDD_CPU");
+// What this machine has, the widest first.
+std::vector<const CpuKernel*> supported() {
+  std::vector<const CpuKernel*> kernels;
 #ifdef GSDD_HAVE_X86
   const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
-  for (const CpuKernel* kernel : {&kCpuAvx512, &kCpuAvx2}) {
-    const bool supported = kernel == &kCpuAvx512 ? wide : fma;
-    if (supported && (!wanted || std::string(wanted) == kernel->name)) return *kernel;
-  }
+  if (wide) kernels.push_back(&kCpuAvx512);
+  if (fma) kernels.push_back(&kCpuAvx2);
 #endif
-  return kCpuGeneric;
+  kernels.push_back(&kCpuGeneric);
+  return kernels;
+}
+
+// The widest, or what GSDD_CPU names in any case; native.py refuses a name that is not supported.
+const CpuKernel& choose() {
+  const std::vector<const CpuKernel*> kernels = supported();
+  if (const char* wanted = std::getenv("GSDD_CPU"))
+    for (const CpuKernel* kernel : kernels)
+      if (strcasecmp(wanted, kernel->name) == 0) return *kernel;
+  return *kernels.front();
 }
 
 const CpuKernel& kernel() {
@@ -48,11 +58,14 @@ inline void relax() {  // a moment of a waiting loop
 // tasks that a thread has already begun, so a pool whose threads are all inside such calls cannot
 // deadlock. The last tasks take microseconds and to be woken takes tens of them, so it first looks
 // for about that long. Each task writes its own outputs: the result does not depend on who runs it.
+// Nothing may leave a thread of XLA's: a task that throws, for want of memory, is an error of the
+// call, and those after it are not run.
 template <class Task>
-void parallel_for(ffi::ThreadPool pool, int64_t count, size_t scratch, const Task& task) {
+ffi::Error parallel_for(ffi::ThreadPool pool, int64_t count, size_t scratch, const Task& task) {
   struct State {
     std::atomic<int64_t> next{0};
     std::atomic<int64_t> finished{0};
+    std::atomic<bool> failed{false};
     std::mutex mutex;
     std::condition_variable all_finished;
   };
@@ -61,21 +74,34 @@ void parallel_for(ffi::ThreadPool pool, int64_t count, size_t scratch, const Tas
     std::vector<float> memory;
     int64_t done = 0;
     for (int64_t i; (i = state->next.fetch_add(1)) < count; ++done) {
-      if (memory.empty()) memory.resize(scratch);
-      task(i, memory.data());
+      if (state->failed) continue;
+      try {
+        if (memory.empty()) memory.resize(scratch);
+        task(i, memory.data());
+      } catch (const std::exception&) {
+        state->failed = true;
+      }
     }
     if (done == 0) return;  // late: `task` may be gone already
     const std::lock_guard<std::mutex> lock(state->mutex);
     if (state->finished.fetch_add(done) + done == count) state->all_finished.notify_all();
   };
   const int64_t helpers = std::min(pool.num_threads(), count) - 1;
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(work));
+  try {
+    for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(work));
+  } catch (const std::bad_alloc&) {  // fewer helpers, then
+  }
   work();
   constexpr int kLooks = 2000;
   for (int i = 0; i < kLooks && state->finished != count; ++i) relax();
-  if (state->finished == count) return;
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->all_finished.wait(lock, [&] { return state->finished == count; });
+  if (state->finished != count) {
+    std::unique_lock<std::mutex> lock(state->mutex);
+    state->all_finished.wait(lock, [&] { return state->finished == count; });
+  }
+  if (!state->failed) return ffi::Error::Success();
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    "gsdd rasterizer: no memory for " + std::to_string(sizeof(float) * scratch) +
+                        " bytes of scratch on every thread");
 }
 
 // Parts that every image is divided into, at most `limit`, so that all threads have work.
@@ -122,17 +148,17 @@ ffi::Error forward(ffi::ThreadPool& pool, const Batch& batch, float* images) {
   const Raster& raster = batch.call.raster;
   const int64_t strips = parts(pool, batch.call.batch, raster.height / kLeastRows);
   const int64_t height = ((raster.height + strips - 1) / strips + 3) / 4 * 4;
-  parallel_for(pool, batch.call.batch * strips,
-               kernel().scratch(raster, std::min(height, raster.height), batch.call.channels),
-               [&](int64_t task, float* scratch) {
-                 const int64_t b = task / strips, top = task % strips * height;
-                 if (top >= raster.height) return;
-                 const Range rows = {top, std::min(top + height, raster.height) - 1};
-                 const int64_t first = batch.first(b);
-                 kernel().forward(batch.image(first, batch.first(b + 1) - first), raster, rows,
-                                  images + b * batch.pixels(), scratch);
-               });
-  return ffi::Error::Success();
+  return parallel_for(
+      pool, batch.call.batch * strips,
+      kernel().scratch(raster, std::min(height, raster.height), batch.call.channels),
+      [&](int64_t task, float* scratch) {
+        const int64_t b = task / strips, top = task % strips * height;
+        if (top >= raster.height) return;
+        const Range rows = {top, std::min(top + height, raster.height) - 1};
+        const int64_t first = batch.first(b);
+        kernel().forward(batch.image(first, batch.first(b + 1) - first), raster, rows,
+                         images + b * batch.pixels(), scratch);
+      });
 }
 
 ffi::Error backward(ffi::ThreadPool& pool, const Batch& batch, const float* d_images,
@@ -141,18 +167,17 @@ ffi::Error backward(ffi::ThreadPool& pool, const Batch& batch, const float* d_im
   const int64_t images = std::max<int64_t>(1, batch.call.batch);
   const int64_t pieces = parts(pool, batch.call.batch, batch.total() / images / kLeastGaussians);
   const Raster& raster = batch.call.raster;
-  parallel_for(pool, batch.call.batch * pieces,
-               kernel().scratch(raster, raster.height, batch.call.channels),
-               [&](int64_t task, float* scratch) {
-                 const int64_t b = task / pieces, piece = task % pieces;
-                 const int64_t first = batch.first(b), count = batch.first(b + 1) - first;
-                 const int64_t begin = first + count * piece / pieces;
-                 const int64_t end = first + count * (piece + 1) / pieces;
-                 if (begin == end) return;
-                 kernel().backward(batch.image(begin, end - begin), raster,
-                                   d_images + b * batch.pixels(), gradient.from(begin), scratch);
-               });
-  return ffi::Error::Success();
+  return parallel_for(
+      pool, batch.call.batch * pieces, kernel().scratch(raster, raster.height, batch.call.channels),
+      [&](int64_t task, float* scratch) {
+        const int64_t b = task / pieces, piece = task % pieces;
+        const int64_t first = batch.first(b), count = batch.first(b + 1) - first;
+        const int64_t begin = first + count * piece / pieces;
+        const int64_t end = first + count * (piece + 1) / pieces;
+        if (begin == end) return;
+        kernel().backward(batch.image(begin, end - begin), raster, d_images + b * batch.pixels(),
+                          gradient.from(begin), scratch);
+      });
 }
 
 // All but the call, which `check` fills in.
@@ -169,10 +194,10 @@ Batch arrays(const Offsets* offsets, const Floats& means, const Floats& cholesky
 ffi::Error run_forward(ffi::ThreadPool pool, const Offsets* offsets, const Floats& means,
                        const Floats& cholesky, const Floats& colors, const Floats& opacities,
                        ffi::Result<Floats> images, int64_t samples_per_side, bool prefilter,
-                       double min_weight) {
+                       double min_weight, bool pass_clipped) {
   Batch batch = arrays(offsets, means, cholesky, colors, opacities);
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, images->dimensions(),
-                           samples_per_side, prefilter, min_weight, &batch.call);
+                           samples_per_side, prefilter, min_weight, pass_clipped, &batch.call);
   if (error.success()) error = check_offsets(batch);
   return error.failure() ? error : forward(pool, batch, images->typed_data());
 }
@@ -182,10 +207,10 @@ ffi::Error run_backward(ffi::ThreadPool pool, const Offsets* offsets, const Floa
                         const Floats& d_images, ffi::Result<Floats> d_means,
                         ffi::Result<Floats> d_cholesky, ffi::Result<Floats> d_colors,
                         ffi::Result<Floats> d_opacities, int64_t samples_per_side, bool prefilter,
-                        double min_weight) {
+                        double min_weight, bool pass_clipped) {
   Batch batch = arrays(offsets, means, cholesky, colors, opacities);
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, d_images.dimensions(),
-                           samples_per_side, prefilter, min_weight, &batch.call);
+                           samples_per_side, prefilter, min_weight, pass_clipped, &batch.call);
   if (error.success())
     error = check_gradients(means, cholesky, colors, opacities, *d_means, *d_cholesky, *d_colors,
                             *d_opacities);
@@ -229,5 +254,8 @@ XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
 PYBIND11_MODULE(_native_cpu, m) {
   gsdd::export_handlers(
       m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+  pybind11::list names;
+  for (const gsdd::CpuKernel* kernel : gsdd::supported()) names.append(kernel->name);
+  m.attr("instruction_sets") = names;
   m.attr("instruction_set") = gsdd::kernel().name;
 }

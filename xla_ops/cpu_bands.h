@@ -197,8 +197,8 @@ inline void add(Narrow* total, Vec<16> part) {
   *total = (*total + half[0]) + half[1];
 }
 
-// The sums that the gradient of Gaussian i needs.
-template <int S, int C>
+// The sums that the gradient of Gaussian i needs; kPass: through the clipping.
+template <int S, int C, bool kPass>
 Moments gather_bands(const Group& group, int i, const float* color, const Table<S>& table,
                      const Raster& raster, const Planes& planes, const float* d_pixels) {
   const int64_t stride = planes.stride, size = planes.size;
@@ -242,7 +242,7 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
                   e[s] = if_less_equal(threshold, value, value);
                   if (clip) {
                     clipped = s == 0 ? smaller(e[s], cap) : clipped + smaller(e[s], cap);
-                    e[s] = if_less_equal(value, cap, e[s]);
+                    if (!kPass) e[s] = if_less_equal(value, cap, e[s]);
                   }
                   total = s == 0 ? e[s] : total + e[s];
                   value = value * columns.down[s];

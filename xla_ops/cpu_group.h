@@ -21,6 +21,7 @@ constexpr int kBlocks =
     8;  // of one Gaussian whose rows are known; any after them take all its rows
 
 constexpr double kMaxSize = 65536.0;  // pixels
+constexpr double kMaxDet = 1e35;      // of a covariance whose support's edge fits floats
 constexpr double kSlack = 0.01;       // of a pixel, for rounding
 
 enum class Path : int32_t { kNone, kNotFinite, kBands, kRows };
@@ -153,7 +154,7 @@ struct Group {
 
       const Split exponent = split(g);
       const bool fast = can_walk(g, exponent, kThinBand) & can_split(g, exponent, 1.5) &
-                        (fabs(g.x) < kMaxSize) & (fabs(g.y) < kMaxSize) & suits;
+                        (fabs(g.x) < kMaxSize) & (fabs(g.y) < kMaxSize) & (s.det < kMaxDet) & suits;
       band[i] = can_walk(g, exponent, kBand) ? kBand : kThinBand;
 
       // The rows and columns with sample points in the box; none if it lies outside the image.

@@ -47,12 +47,15 @@ void backward(const Image& image, const Raster& raster, const float* d_pixels,
     for (int i = 0; i < group.count; ++i) {
       const Inputs in = image.inputs(first + i);
       if (group.path[i] == Path::kBands) {
-        sums.set(i, gather_bands<S, C>(group, i, in.color, table, raster, planes, scratch), C);
+        const auto gather =
+            raster.pass_clipped ? gather_bands<S, C, true> : gather_bands<S, C, false>;
+        sums.set(i, gather(group, i, in.color, table, raster, planes, scratch), C);
       } else if (group.path[i] == Path::kRows) {
         Gaussian g{};
         prepare(in, C, raster, &g);
         const Rows gaussian_rows(g, *in.opacity, raster, planes);
-        sums.set(i, gather_rows<C>(gaussian_rows, in.color, raster, planes, scratch), C);
+        const auto gather = raster.pass_clipped ? gather_rows<C, true> : gather_rows<C, false>;
+        sums.set(i, gather(gaussian_rows, in.color, raster, planes, scratch), C);
       }
     }
     group.pull_back(sums, raster, gradient, first);

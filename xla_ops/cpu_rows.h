@@ -101,7 +101,7 @@ void paint_rows(const Rows& rows, const float* color, const Raster& raster, cons
       });
 }
 
-template <int C>
+template <int C, bool kPass>
 Moments gather_rows(const Rows& rows, const float* color, const Raster& raster,
                     const Planes& planes, const float* d_pixels) {
   const bool clip = rows.opacity > 1.0f;
@@ -126,7 +126,7 @@ Moments gather_rows(const Rows& rows, const float* color, const Raster& raster,
             Narrow e = if_less_equal(q, cut, exp2(zero - q));
             if (clip) {
               weight = weight + smaller(alpha * e, one);
-              e = if_less_equal(alpha * e, one, e);
+              if (!kPass) e = if_less_equal(alpha * e, one, e);
             }
             const Narrow et = e * t;
             h = h + e;

@@ -26,10 +26,10 @@ Batch batch(const Call& call, const Offsets* offsets, const Floats& means, const
 ffi::Error run_forward(cudaStream_t stream, const Offsets* offsets, const Floats& means,
                        const Floats& cholesky, const Floats& colors, const Floats& opacities,
                        ffi::Result<Floats> images, int64_t samples_per_side, bool prefilter,
-                       double min_weight) {
+                       double min_weight, bool pass_clipped) {
   Call call;
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, images->dimensions(),
-                           samples_per_side, prefilter, min_weight, &call);
+                           samples_per_side, prefilter, min_weight, pass_clipped, &call);
   if (error.failure()) return error;
   return status(launch_forward(batch(call, offsets, means, cholesky, colors, opacities),
                                call.channels, images->typed_data(), stream));
@@ -40,10 +40,10 @@ ffi::Error run_backward(cudaStream_t stream, const Offsets* offsets, const Float
                         const Floats& d_images, ffi::Result<Floats> d_means,
                         ffi::Result<Floats> d_cholesky, ffi::Result<Floats> d_colors,
                         ffi::Result<Floats> d_opacities, int64_t samples_per_side, bool prefilter,
-                        double min_weight) {
+                        double min_weight, bool pass_clipped) {
   Call call;
   ffi::Error error = check(offsets, means, cholesky, colors, opacities, d_images.dimensions(),
-                           samples_per_side, prefilter, min_weight, &call);
+                           samples_per_side, prefilter, min_weight, pass_clipped, &call);
   if (error.success())
     error = check_gradients(means, cholesky, colors, opacities, *d_means, *d_cholesky, *d_colors,
                             *d_opacities);

@@ -217,7 +217,7 @@ struct Gathered {
 
 template <int C>
 __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t width, float share,
-                              int lane, StripRows* table) {
+                              bool pass, int lane, StripRows* table) {
   Gathered<C> sums = {};
   for (int top = g.top; top <= g.bottom; top += kRows) {
     table[lane / (2 * kStrip)].set(lane % (2 * kStrip), sample_row(g, 2 * top + lane));
@@ -258,7 +258,7 @@ __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t wi
             float& v = walk.v[q][s];
             const bool seen = v >= threshold;
             if (seen) clipped += fminf(v, cap);
-            e[s] = seen && v <= cap ? v : 0.0f;
+            e[s] = seen && (pass || v <= cap) ? v : 0.0f;
             v *= walk.down[s];
           }
           weight = fmaf(clipped, gain, weight);
@@ -286,7 +286,7 @@ __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t wi
 
 template <int C>
 __device__ Gathered<C> gather_exactly(const Staged<C>& g, const float* image, int64_t width,
-                                      float share, int samples, int lane) {
+                                      float share, bool pass, int samples, int lane) {
   Gathered<C> sums = {};
   const int columns = g.right - g.left + 1;
   const int64_t pixels = (int64_t)columns * (g.bottom - g.top + 1);
@@ -301,7 +301,7 @@ __device__ Gathered<C> gather_exactly(const Staged<C>& g, const float* image, in
     for_samples<C>(g, i, j, samples, [&](float t, float dy, float e) {
       const float w = a * e;
       weight += fminf(w, 1.0f);
-      if (w > 1.0f) return;
+      if (w > 1.0f && !pass) return;
       const float h = dot * w, x = t * unit, hx = h * x, hy = h * dy;
       sums.moment[0] += h;
       sums.moment[1] += hx;
@@ -330,6 +330,7 @@ __global__ void __launch_bounds__(kWarp* kGatherWarps)
   const Raster& raster = batch.raster;
   const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
   const float share = 1.0f / (raster.samples * raster.samples);
+  const bool pass = raster.pass_clipped;
   for (int64_t base = (int64_t)blockIdx.x * group; base < total;
        base += (int64_t)gridDim.x * group) {
     const int count = (int)min((int64_t)group, total - base);
@@ -352,9 +353,9 @@ __global__ void __launch_bounds__(kWarp* kGatherWarps)
       const float* d_image = d_images + image[n] * raster.height * raster.width * C;
       Gathered<C> sums = {};
       if (g.path == kByStrips)
-        sums = gather<C>(g, d_image, raster.width, share, lane, table[warp]);
+        sums = gather<C>(g, d_image, raster.width, share, pass, lane, table[warp]);
       else if (g.path == kExact)
-        sums = gather_exactly<C>(g, d_image, raster.width, share, raster.samples, lane);
+        sums = gather_exactly<C>(g, d_image, raster.width, share, pass, raster.samples, lane);
       for (int k = 0; k < 6; ++k) sums.moment[k] = warp_sum(sums.moment[k]);
       for (int c = 0; c < C; ++c) sums.color[c] = warp_sum(sums.color[c]);
       if (lane == 0) gathered[n] = sums;

@@ -35,6 +35,7 @@ struct Raster {
   double variance;    // of the pre-filter: 1/12, or 0 without it
   double min_weight;  // weights below count as exactly 0
   double log_min_weight;
+  bool pass_clipped;  // gradients: of a weight clipped at 1, as if it were not
 };
 
 struct Inputs {           // pointers to one Gaussian's numbers
@@ -161,10 +162,10 @@ GSDD_FN Range pixel_range(double low, double high, int64_t size) {
 }
 
 // The sums over a Gaussian's sample points that its gradient needs. With e = exp(-sigma),
-// G = dL/dcolour of the sample, g = G . color, h = opacity * e * g (0 where the weight is clipped),
-// dx = px - x - slope * dy:
+// G = dL/dcolour of the sample, g = G . color, h = opacity * e * g (0 where the weight is clipped,
+// unless the gradient passes), dx = px - x - slope * dy:
 struct Moments {
-  double e;                    // sum of e g, unclipped samples
+  double e;                    // sum of e g, of the samples that h has
   double x, y, xx, xy, yy;     // sums of h dx, h dy, h dx^2, h dx dy, h dy^2
   double color[kMaxChannels];  // sums of w G
 };

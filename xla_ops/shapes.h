@@ -20,6 +20,10 @@ struct Call {
   Raster raster;
 };
 
+// As gsdd_jax/rasterize.py's. Pixel indices fit an int32, and sizes in bytes an int64, with room.
+constexpr int64_t kMaxSide = 1 << 16;
+constexpr int64_t kMaxElements = int64_t{1} << 40;  // of all images
+
 inline int64_t leading(ffi::Span<const int64_t> dims, size_t trailing) {
   int64_t product = 1;
   for (size_t i = 0; i + trailing < dims.size(); ++i) product *= dims[i];
@@ -35,7 +39,7 @@ inline ffi::Error invalid(const char* what) {
 inline ffi::Error check(const Offsets* offsets, const Floats& means, const Floats& cholesky,
                         const Floats& colors, const Floats& opacities,
                         ffi::Span<const int64_t> image_dims, int64_t samples_per_side,
-                        bool prefilter, double min_weight, Call* call) {
+                        bool prefilter, double min_weight, bool pass_clipped, Call* call) {
   const auto m = means.dimensions(), l = cholesky.dimensions(), c = colors.dimensions(),
              o = opacities.dimensions();
   if (m.size() < 2 || m.back() != 2) return invalid("means must be [..., N, 2]");
@@ -66,17 +70,26 @@ inline ffi::Error check(const Offsets* offsets, const Floats& means, const Float
   call->raster.height = image_dims[image_dims.size() - 3];
   call->raster.width = image_dims[image_dims.size() - 2];
   if (call->raster.height < 1 || call->raster.width < 1) return invalid("empty image");
+  if (call->raster.height > kMaxSide || call->raster.width > kMaxSide)
+    return invalid("height and width must be at most 65536");
+  const int64_t pixels = call->raster.height * call->raster.width * call->channels;
+  if (call->batch > kMaxElements / pixels)
+    return invalid("the images must have at most 2^40 elements in all");
   call->raster.samples = (int)samples_per_side;
   call->raster.variance = prefilter ? 1.0 / 12.0 : 0.0;
   call->raster.min_weight = min_weight;
   call->raster.log_min_weight = std::log(min_weight);
+  call->raster.pass_clipped = pass_clipped;
   return ffi::Error::Success();
 }
 
 // The signatures of the calls, appended to a binding that holds the platform's contexts; those of
 // ragged batches take the offsets first.
-#define GSDD_ATTRIBUTES \
-  .Attr<int64_t>("samples_per_side").Attr<bool>("prefilter").Attr<double>("min_weight")
+#define GSDD_ATTRIBUTES              \
+  .Attr<int64_t>("samples_per_side") \
+      .Attr<bool>("prefilter")       \
+      .Attr<double>("min_weight")    \
+      .Attr<bool>("pass_clipped")
 #define GSDD_FOUR(Kind) .Kind<Floats>().Kind<Floats>().Kind<Floats>().Kind<Floats>()
 #define GSDD_FORWARD_SIGNATURE(binding) (binding) GSDD_FOUR(Arg).Ret<Floats>() GSDD_ATTRIBUTES
 #define GSDD_BACKWARD_SIGNATURE(binding) \

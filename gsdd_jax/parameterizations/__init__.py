@@ -72,6 +72,7 @@ def from_settings(values: Mapping[str, Any]) -> Parameterization:
             f"parameterization: expected one of {', '.join(BY_NAME)}, got {reprlib.repr(name)}"
         )
     kind = BY_NAME[name]
+    values = kind.later | values
     known = [field.name for field in dataclasses.fields(kind)]
     for field in known:
         if field not in values:

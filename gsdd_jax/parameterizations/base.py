@@ -23,6 +23,7 @@ class Parameterization(abc.ABC):
     """A frozen dataclass of static settings, with pure functions over `Params`."""
 
     name: ClassVar[str]
+    later: ClassVar[dict[str, Any]] = {}  # settings that older files lack, and what they mean then
     limits: ClassVar[Limits] = {
         "height": (1, MAX_SIDE),
         "width": (1, MAX_SIDE),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.errors import UsageError
 from gsdd_jax.options import Limits
 from gsdd_jax.parameterizations.base import Parameterization
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
-from gsdd_jax.rasterizer.rasterize import MAX_SAMPLES_PER_SIDE
+from gsdd_jax.rasterizer.rasterize import CLIP_GRADIENTS, MAX_SAMPLES_PER_SIDE
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 
@@ -27,6 +28,7 @@ class Gaussian(Parameterization):
     """
 
     name: ClassVar[str] = "gaussian"
+    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop"}
     limits: ClassVar[Limits] = Parameterization.limits | {
         "samples_per_side": (1, MAX_SAMPLES_PER_SIDE)
     }
@@ -40,6 +42,14 @@ class Gaussian(Parameterization):
     opacity: bool = True
     bfloat16: bool = True
     boundary_weight: float = 0.1
+    clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
+
+    def __post_init__(self):
+        if self.clip_gradient not in CLIP_GRADIENTS:
+            raise UsageError(
+                f"parameterization gaussian: clip_gradient: expected one of "
+                f"{', '.join(CLIP_GRADIENTS)}, got {self.clip_gradient!r}"
+            )
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
         """Random Gaussians (section 2's initial values); `images` gives only their number."""
@@ -63,6 +73,7 @@ class Gaussian(Parameterization):
             self.width,
             samples_per_side=self.samples_per_side,
             prefilter=self.prefilter,
+            clip_gradient=self.clip_gradient,
         )
 
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
@@ -89,7 +100,7 @@ class Gaussian(Parameterization):
     def from_arrays(self, arrays: dict[str, Array]) -> GaussianImages:
         arrays = {name: jnp.asarray(a).astype(jnp.float32) for name, a in arrays.items()}
         if not self.opacity:
-            arrays["opacities"] = jnp.ones(arrays["means"].shape[:-1])
+            arrays["opacities"] = jnp.ones(arrays["means"].shape[:-1], jnp.float32)
         return GaussianImages(
             **{name: arrays[name] for name in FIELDS}, height=self.height, width=self.width
         )

@@ -43,6 +43,7 @@ class GaussianImages:
         *,
         samples_per_side: int = 2,
         prefilter: bool = True,
+        clip_gradient: str = "stop",
         backend: str = "auto",
     ) -> Float[Array, "*b h w c"]:
         """Renders at the native resolution, or at another: the Gaussians are resolution-free.
@@ -58,8 +59,9 @@ class GaussianImages:
             p.astype(jnp.float32) for p in (self.means, self.cholesky, self.colors, self.opacities)
         )
         if (scale_x, scale_y) != (1, 1):
-            half = jnp.array([0.5, 0.0, 0.5])
-            cholesky = (cholesky + half) * jnp.array([scale_x, scale_y, scale_y]) - half
+            half = jnp.array([0.5, 0.0, 0.5], jnp.float32)
+            scale = jnp.array([scale_x, scale_y, scale_y], jnp.float32)
+            cholesky = (cholesky + half) * scale - half
         return rasterize(
             means,
             cholesky,
@@ -69,6 +71,7 @@ class GaussianImages:
             width=width,
             samples_per_side=samples_per_side,
             prefilter=prefilter,
+            clip_gradient=clip_gradient,
             backend=backend,
         )
 
@@ -95,10 +98,10 @@ def init(
     keys = jax.random.split(key, 3)
     shape = (num_images, num_gaussians)
     return GaussianImages(
-        means=jax.random.uniform(keys[0], (*shape, 2), minval=-1.0),
-        cholesky=jax.random.uniform(keys[1], (*shape, 3)),
-        colors=jax.random.uniform(keys[2], (*shape, channels)),
-        opacities=jnp.ones(shape),
+        means=jax.random.uniform(keys[0], (*shape, 2), jnp.float32, minval=-1.0),
+        cholesky=jax.random.uniform(keys[1], (*shape, 3), jnp.float32),
+        colors=jax.random.uniform(keys[2], (*shape, channels), jnp.float32),
+        opacities=jnp.ones(shape, jnp.float32),
         height=height,
         width=width,
     )

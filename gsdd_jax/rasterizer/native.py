@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int32
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.rasterizer import sharding
 
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
@@ -26,10 +30,11 @@ class Settings(NamedTuple):
     samples_per_side: int
     prefilter: bool
     min_weight: float
+    clip_gradient: str
 
 
-def _register() -> tuple[str, ...]:
-    built = []
+def _register() -> tuple[tuple[str, ...], str | None]:
+    built, wrong = [], None
     for platform, name in MODULES.items():
         try:
             module = importlib.import_module(name)
@@ -40,10 +45,26 @@ def _register() -> tuple[str, ...]:
                 target, handler, platform={"cpu": "cpu", "cuda": "CUDA"}[platform]
             )
         built.append(platform)
-    return tuple(built)
+        if platform == "cpu":
+            wrong = _wrong_instruction_set(module.instruction_sets)
+    return tuple(built), wrong
 
 
-PLATFORMS = _register()  # for which the custom calls were built
+def _wrong_instruction_set(supported: list[str]) -> str | None:
+    wanted = os.environ.get("GSDD_CPU")
+    if wanted is None or wanted.casefold() in (name.casefold() for name in supported):
+        return None
+    return f"GSDD_CPU: expected one of {', '.join(supported)} on this machine, got {wanted!r}"
+
+
+# The platforms that the custom calls were built for, and what is wrong with the environment.
+PLATFORMS, _WRONG = _register()
+
+
+def check_environment() -> None:
+    """Raises UsageError where GSDD_CPU names no instruction set of this machine."""
+    if _WRONG:
+        raise UsageError(_WRONG)
 
 
 def _attributes(settings: Settings) -> dict:
@@ -51,6 +72,7 @@ def _attributes(settings: Settings) -> dict:
         "samples_per_side": np.int64(settings.samples_per_side),
         "prefilter": bool(settings.prefilter),
         "min_weight": np.float64(settings.min_weight),
+        "pass_clipped": settings.clip_gradient == "pass",
     }
 
 
@@ -59,9 +81,9 @@ def _like(array: Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     if kind.manual_axis_type.empty:
         return jax.ShapeDtypeStruct(shape, np.float32)
     # Under shard_map an output varies over the same mesh axes as what it is computed from.
-    sharding = NamedSharding(kind.sharding.mesh, PartitionSpec(*[None] * len(shape)))
+    replicated = NamedSharding(kind.sharding.mesh, PartitionSpec(*[None] * len(shape)))
     return jax.ShapeDtypeStruct(
-        shape, np.float32, sharding=sharding, manual_axis_type=kind.manual_axis_type
+        shape, np.float32, sharding=replicated, manual_axis_type=kind.manual_axis_type
     )
 
 
@@ -75,14 +97,14 @@ def forward(
 ) -> Float32[Array, "*images h w c"]:
     """Renders by the custom call, a ragged batch where there are offsets.
 
-    Axes that are vmapped over join the leading ones, so it stays one call; a ragged batch, which
-    has none, is called once for each element.
+    Axes that are vmapped over join the leading ones, so it stays one call, and devices that share
+    them each make their own; a ragged batch, which has none, is called once for each element.
     """
-    batch = opacities.shape[:-1] if offsets is None else (len(offsets) - 1,)
-    shape = (*batch, settings.height, settings.width, colors.shape[-1])
-    return _call("gsdd_rasterize", offsets, _like(means, shape), settings)(
-        means, cholesky, colors, opacities
-    )
+    parameters = (means, cholesky, colors, opacities)
+    if offsets is None:
+        return _dense_forward(settings, *parameters)
+    shape = (len(offsets) - 1, settings.height, settings.width, colors.shape[-1])
+    return _call("gsdd_rasterize_ragged", _like(means, shape), settings)(offsets, *parameters)
 
 
 def backward(
@@ -101,15 +123,32 @@ def backward(
 ]:
     """dL/dimages -> dL/d(means, cholesky, colors, opacities), by the custom call."""
     parameters = (means, cholesky, colors, opacities)
-    outputs = tuple(_like(means, p.shape) for p in parameters)
-    call = _call("gsdd_rasterize", offsets, outputs, settings, "_gradient")
-    return tuple(call(*parameters, d_images))
-
-
-def _call(target, offsets, outputs, settings, suffix=""):
-    attributes = _attributes(settings)
     if offsets is None:
-        call = jax.ffi.ffi_call(target + suffix, outputs, vmap_method="broadcast_all")
-        return functools.partial(call, **attributes)
-    call = jax.ffi.ffi_call(f"{target}_ragged{suffix}", outputs, vmap_method="sequential")
-    return functools.partial(call, offsets, **attributes)
+        return _dense_backward(settings, *parameters, d_images)
+    outputs = tuple(_like(means, p.shape) for p in parameters)
+    call = _call("gsdd_rasterize_ragged_gradient", outputs, settings)
+    return tuple(call(offsets, *parameters, d_images))
+
+
+PARAMETERS = "... n u, ... n l, ... n c, ... n"
+
+
+@functools.partial(sharding.per_image, f"{PARAMETERS} -> ... h w c", tuple("nulchw"))
+def _dense_forward(settings, means, cholesky, colors, opacities):
+    shape = (*opacities.shape[:-1], settings.height, settings.width, colors.shape[-1])
+    return _call("gsdd_rasterize", _like(means, shape), settings)(
+        means, cholesky, colors, opacities
+    )
+
+
+@functools.partial(sharding.per_image, f"{PARAMETERS}, ... h w c -> {PARAMETERS}", tuple("nulchw"))
+def _dense_backward(settings, *parameters_and_cotangent):
+    outputs = tuple(_like(p, p.shape) for p in parameters_and_cotangent[:-1])
+    call = _call("gsdd_rasterize_gradient", outputs, settings)
+    return tuple(call(*parameters_and_cotangent))
+
+
+def _call(target, outputs, settings):
+    method = "sequential" if "ragged" in target else "broadcast_all"
+    call = jax.ffi.ffi_call(target, outputs, vmap_method=method)
+    return functools.partial(call, **_attributes(settings))

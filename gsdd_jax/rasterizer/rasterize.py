@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import numbers
 
 import jax
@@ -10,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Integer
 
-from gsdd_jax.rasterizer import native, reference
+from gsdd_jax.rasterizer import native, once, reference, sharding
 from gsdd_jax.rasterizer.native import Settings
 
 MAX_CHANNELS = 4
 MAX_SAMPLES_PER_SIDE = 16
+MAX_SIDE = 2**16  # pixels; xla_ops/shapes.h has the same limits
+MAX_ELEMENTS = 2**40  # of all images
+MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
+CLIP_GRADIENTS = ("stop", "pass")
 
 
 def rasterize(
@@ -29,6 +34,7 @@ def rasterize(
     samples_per_side: int = 2,
     prefilter: bool = True,
     min_weight: float = 1 / 255,
+    clip_gradient: str = "stop",
     backend: str = "auto",
 ) -> Float32[Array, "*b h w c"]:
     """Renders images as plain sums of 2-D Gaussians (section 3.2 of the paper).
@@ -36,7 +42,15 @@ def rasterize(
     A sample point p gets the sum of w_n c_n over the Gaussians, w = min(1, opacity exp(-sigma)),
     sigma = (p - x)^T (L L^T + I/12)^-1 (p - x) / 2; a weight below `min_weight` is exactly 0. A
     pixel is the mean of its sample points. Works under `jit`, `vmap`, `grad`, `scan`,
-    `jax.checkpoint` and `shard_map`; differentiable once, in reverse mode.
+    `jax.checkpoint` and `shard_map`. The native call is differentiable once, in reverse mode, and
+    says so (TypeError) where more is asked of it; the reference has all derivatives.
+
+    Images that are sharded over devices along their leading axes, by `jit`'s inputs or on an
+    explicit mesh, are rendered and differentiated where they lie. Every other axis is gathered.
+
+    To float32's rounding this holds for parameters to 1e9 in size and a min_weight of 0 or from
+    1e-37 on; larger numbers may overflow. Without the pre-filter the gradients of a Gaussian
+    thinner than a hundredth of a pixel lose digits, more of them in the reference than natively.
 
     Args:
       means: (u, v) in [-1, 1]: pixel position x = width (u + 1) / 2, y = height (v + 1) / 2; pixel
@@ -44,10 +58,12 @@ def rasterize(
       cholesky: (l11, l21, l22), in pixels, of L = [[l11 + 1/2, 0], [l21, l22 + 1/2]].
       colors: 1 to 4 channels, unbounded.
       opacities: unbounded; no sigmoid is applied.
-      height, width: of the images, in pixels.
+      height, width: of the images, in pixels, to 65,536; 2^40 elements in all.
       samples_per_side: S; a pixel is the mean of S x S sample points at ((k + 1/2) / S).
       prefilter: adds I/12, the variance of a one-pixel box, to every covariance (equation 9).
       min_weight: in [0, 1).
+      clip_gradient: of a weight that is clipped at 1: "stop" is the derivative of the minimum, 0;
+        "pass" lets it through as if the weight were not clipped, as the published operator does.
       backend: "native" (the custom call, on the platforms it was built for), "reference" (plain
         `jax.numpy`) or "auto": native where it was built, else reference, decided per platform
         when the computation is lowered.
@@ -57,10 +73,14 @@ def rasterize(
       no other.
 
     Raises:
-      ValueError: for a wrong shape, dtype, size or backend; the message names the argument.
+      ValueError: for a wrong shape, dtype, size or choice; the message names the argument.
+      UsageError: for a GSDD_CPU in the environment that this machine lacks (see BUILD.md).
     """
     parameters = _check_arrays(means, cholesky, colors, opacities)
-    settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
+    settings = _check_settings(
+        height, width, samples_per_side, prefilter, min_weight, clip_gradient
+    )
+    _check_elements(settings, math.prod(parameters[-1].shape[:-1]), parameters[2].shape[-1])
     return _rasterize(backend, settings, None, parameters)
 
 
@@ -76,18 +96,21 @@ def rasterize_ragged(
     samples_per_side: int = 2,
     prefilter: bool = True,
     min_weight: float = 1 / 255,
+    clip_gradient: str = "stop",
     backend: str = "auto",
 ) -> Float32[Array, "images h w c"]:
     """`rasterize` for images that own different numbers of Gaussians, all of them in one array.
 
     Image b is the sum of Gaussians offsets[b] to offsets[b + 1], which may be none; it has the bits
-    that `rasterize` gives for them. Gaussians outside all images get a gradient of zero.
+    that `rasterize` gives for them. Gaussians outside all images get a gradient of zero. Arrays
+    sharded over devices are gathered first; `shard_map` renders parts of a batch where they lie.
 
     Args:
       means, cholesky, colors, opacities: as of `rasterize`, with a single leading axis.
       offsets: not decreasing, from 0 or more to at most n; B + 1 integers for B images.
-      height, width, samples_per_side, prefilter, min_weight, backend: as of `rasterize`. The
-        reference renders every Gaussian to an image of its own: it is for small batches.
+      height, width, samples_per_side, prefilter, min_weight, clip_gradient, backend: as of
+        `rasterize`. The reference renders every Gaussian to an image of its own: it is for small
+        batches.
 
     Raises:
       ValueError: as `rasterize`, and for offsets that are out of order or range. Where they are
@@ -98,48 +121,81 @@ def rasterize_ragged(
     count = len(parameters[-1])
     if parameters[-1].ndim != 1:
         raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
-    settings = _check_settings(height, width, samples_per_side, prefilter, min_weight)
-    return _rasterize(backend, settings, _check_offsets(offsets, count), parameters)
+    if count >= MAX_GAUSSIANS:
+        raise ValueError(f"opacities: expected fewer than {MAX_GAUSSIANS} Gaussians, got {count}")
+    settings = _check_settings(
+        height, width, samples_per_side, prefilter, min_weight, clip_gradient
+    )
+    offsets = _check_offsets(offsets, count)
+    _check_elements(settings, len(offsets) - 1, parameters[2].shape[-1])
+    return _rasterize(backend, settings, offsets, parameters)
 
 
-def _check_settings(height, width, samples_per_side, prefilter, min_weight):
+def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip_gradient):
     settings = Settings(
-        _check_size("height", height, 1, None),
-        _check_size("width", width, 1, None),
+        _check_size("height", height, 1, MAX_SIDE),
+        _check_size("width", width, 1, MAX_SIDE),
         _check_size("samples_per_side", samples_per_side, 1, MAX_SAMPLES_PER_SIDE),
         bool(prefilter),
         float(min_weight),
+        clip_gradient,
     )
     if not 0 <= settings.min_weight < 1:
         raise ValueError(f"min_weight: expected a number in [0, 1), got {min_weight}")
+    if clip_gradient not in CLIP_GRADIENTS:
+        raise ValueError(
+            f"clip_gradient: expected one of {', '.join(CLIP_GRADIENTS)}, got {clip_gradient!r}"
+        )
     return settings
 
 
+def _check_elements(settings, num_images, channels):
+    elements = num_images * settings.height * settings.width * channels
+    if elements > MAX_ELEMENTS:
+        raise ValueError(
+            f"height, width: expected images of at most 2^40 elements in all, got {num_images} of "
+            f"{settings.height} x {settings.width} x {channels}"
+        )
+
+
 def _check_offsets(offsets, count):
-    array = jnp.asarray(offsets)
+    # What is known is checked before JAX sees it, which would cut 64 bits to 32.
+    known = None if isinstance(offsets, jax.core.Tracer) else np.asarray(offsets)
+    array = offsets if known is None else known
     if array.ndim != 1 or len(array) < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             f"offsets: expected integers of shape [B + 1], got {array.dtype} of {array.shape}"
         )
-    if not isinstance(array, jax.core.Tracer):
-        known = np.asarray(array)
-        if known[0] < 0 or known[-1] > count or (np.diff(known) < 0).any():
-            raise ValueError(f"offsets: expected not to decrease, from 0 to {count}, got {known}")
-    return array.astype(jnp.int32)
+    if known is None:
+        if jnp.iinfo(array.dtype).max > MAX_GAUSSIANS:  # no cast may wrap into the range
+            low = -1 if jnp.issubdtype(array.dtype, jnp.signedinteger) else 0
+            array = jnp.clip(array, low, count + 1)
+    elif known[0] < 0 or known[-1] > count or (known[1:] < known[:-1]).any():
+        raise ValueError(f"offsets: expected not to decrease, from 0 to {count}, got {known}")
+    return jnp.asarray(array, jnp.int32)
 
 
 def _rasterize(backend, settings, offsets, parameters):
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    num_batch = parameters[-1].ndim - 1
+    render = functools.partial(_render, settings, backend)
+    return sharding.on_explicit_mesh(render, num_batch, offsets, *parameters)
+
+
+def _render(settings, backend, offsets, *parameters):
     if backend == "reference":
         return _reference(settings, offsets, *parameters)
+    native.check_environment()
     if backend == "native" and not native.PLATFORMS:
         raise ValueError(
             "backend: 'native' was not built in this installation (see BUILD.md); "
             "use 'auto' or 'reference'"
         )
     offsets, *parameters = _vary_alike((offsets, *parameters))
-    return _custom(settings, backend == "native", offsets, *parameters)
+    with once.one_line():
+        parameters = map(once.reverse_mode_only, parameters)
+        return _custom(settings, backend == "native", offsets, *parameters)
 
 
 def _check_arrays(means, cholesky, colors, opacities):
@@ -227,6 +283,7 @@ def _custom_forward(settings, always_native, offsets, *parameters):
 
 def _custom_backward(settings, always_native, residuals, d_images):
     offsets, parameters = residuals
+    *parameters, d_images = once.no_derivative((*parameters, d_images))
     gradients = _per_platform(
         always_native,
         functools.partial(native.backward, settings),

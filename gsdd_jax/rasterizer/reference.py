@@ -24,7 +24,7 @@ def rasterize(
     Equations 2 to 4 and 9 of the paper; arguments as `gsdd_jax.rasterize`. A NaN or infinite
     parameter makes the whole image NaN.
     """
-    height, width, side, prefilter, min_weight = settings
+    height, width, side, prefilter, min_weight, clip_gradient = settings
     dtype = means.dtype
     finite = (
         jnp.isfinite(means).all(-1)
@@ -62,7 +62,10 @@ def rasterize(
     raw = opacities[..., None, None] * jnp.exp(-sigma)
     counts = (raw >= min_weight) & ~degenerate[..., None, None]
     # `where` rather than `minimum`: the gradient is 1 up to and including a weight of exactly 1.
-    weight = jnp.where(counts, jnp.where(raw > 1, 1, raw), 0).astype(dtype)
+    clipped = jnp.where(raw > 1, 1, raw)
+    if clip_gradient == "pass":
+        clipped = raw + jax.lax.stop_gradient(clipped - raw)
+    weight = jnp.where(counts, clipped, 0).astype(dtype)
 
     exactly = jax.lax.Precision.HIGHEST  # a GPU would take TF32
     samples = jnp.einsum("...nyx,...nc->...yxc", weight, colors, precision=exactly)

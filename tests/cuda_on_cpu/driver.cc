@@ -9,16 +9,21 @@ struct Arguments {
   int64_t batch, count, height, width;
   int channels, samples;
   double variance, min_weight;
+  int pass_clipped;
   int backwards;  // the order in which threads take turns
 };
 
 static gsdd::Batch batch(const Arguments& a) {
   cuda_on_cpu::backwards = a.backwards != 0;
-  return {
-      a.means,   a.cholesky,
-      a.colors,  a.opacities,
-      a.offsets, a.batch,
-      a.count,   {a.height, a.width, a.samples, a.variance, a.min_weight, std::log(a.min_weight)}};
+  return {a.means,
+          a.cholesky,
+          a.colors,
+          a.opacities,
+          a.offsets,
+          a.batch,
+          a.count,
+          {a.height, a.width, a.samples, a.variance, a.min_weight, std::log(a.min_weight),
+           a.pass_clipped != 0}};
 }
 
 void forward(const Arguments* a, float* images) {

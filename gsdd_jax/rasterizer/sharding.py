@@ -1,0 +1,72 @@
+"""How images that lie on several devices are rendered where they lie.
+
+Images do not depend on each other, but of a custom call the compiler knows only what it is told.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def per_image(rule: str, replicated: tuple[str, ...], function):
+    """`function(settings, *arrays)`, run by every device on its own images.
+
+    Args:
+      rule: the dimensions of arguments and results, named as in an einsum; "..." are the images'.
+      replicated: the named dimensions, of which every device needs all.
+      function: any number of leading axes, which all its arrays share, are images.
+
+    Returns:
+      The same function; an axis that is vmapped over joins the leading ones.
+    """
+
+    def partition(settings, mesh, arguments, results):
+        shardings = jax.tree.map(lambda array: array.sharding, (results, arguments))
+        return mesh, functools.partial(function, settings), *shardings
+
+    partitioned = custom_partitioning(function, static_argnums=(0,))
+    partitioned.def_partition(partition, sharding_rule=rule, need_replication_factors=replicated)
+
+    @functools.wraps(function)
+    def call(settings, *arrays):
+        if jax.sharding.get_abstract_mesh().manual_axes:  # in shard_map each device has its own
+            return function(settings, *arrays)
+        mapped = custom_vmap(functools.partial(partitioned, settings))
+
+        @mapped.def_vmap
+        def _(size, batched, *arrays):
+            arrays = [
+                array if known else jnp.broadcast_to(array, (size, *array.shape))
+                for array, known in zip(arrays, batched, strict=True)
+            ]
+            results = mapped(*arrays)
+            return results, jax.tree.map(lambda _: True, results)
+
+        return mapped(*arrays)
+
+    return call
+
+
+def on_explicit_mesh(function, num_batch: int, *arrays):
+    """function(*arrays), its images sharded as the arrays are, also where types hold shardings.
+
+    Args:
+      function: returns images [*batch, H, W, C].
+      num_batch: leading axes of the arrays that are images.
+      *arrays: of which one may be None.
+    """
+    kinds = [jax.typeof(array) for array in jax.tree.leaves(arrays)]
+    explicit = [kind.sharding for kind in kinds if kind.sharding.mesh.explicit_axes]
+    if not explicit:
+        return function(*arrays)
+    batches = (sharding.spec[:num_batch] for sharding in explicit)
+    batch = next((spec for spec in batches if any(spec)), (None,) * num_batch)
+    images = NamedSharding(explicit[0].mesh, P(*batch, None, None, None))
+    return jax.sharding.auto_axes(function, out_sharding=images)(*arrays)
