@@ -17,4 +17,5 @@ def get_config():
     config.matching.options.batch_real = 256
     config.distill.num_steps = 20_000
     config.distill.eval_every = 2000
+    config.evaluate.batch_size = 128
     return config

@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package
     config.data.subset = ""  # of imagenet2012: nette, woof, fruit, yellow, meow or squawk
-    config.data.resolution = 0  # pixels a side, after resize and centre crop; 0: as stored
+    config.data.resolution = 0  # pixels a side; 0: as stored
+    config.data.resize = "crop"  # to it: the shorter side, then the centre; or squash, both sides
     config.data.transform = "normalize"  # per channel; or zca
     config.data.dir = ""  # where TFDS keeps its sets; empty: TFDS_DATA_DIR, else its default
 
@@ -33,7 +34,8 @@ def get_config() -> ConfigDict:
     config.init = ConfigDict()
     config.init.real = True  # start from fitted real images, else from random parameters
     config.init.num_steps = 50_000  # of the fit, as published
-    config.init.learning_rate = 0.1
+    config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01
+    config.init.halve_means_every = 20_000  # steps, of the means' rate; 0: never
 
     config.matching = ConfigDict()
     config.matching.name = "dm"  # or tm, dc
@@ -60,10 +62,10 @@ def get_config() -> ConfigDict:
 
     config.evaluate = ConfigDict()
     config.evaluate.num_networks = 5
-    config.evaluate.optimizer = "sgd"  # or adam, for other architectures
+    config.evaluate.optimizer = "sgd"  # or adam, sgd_cosine, adamw, for other architectures
     config.evaluate.learning_rate = 0.01  # where the objective learns none
     config.evaluate.epochs = 1000
-    config.evaluate.batch_size = 256
+    config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128
     return config
 
 
@@ -123,6 +125,7 @@ def scaled(config: ConfigDict) -> ConfigDict:
 
     for name, least in (
         ("init.num_steps", 20),
+        ("init.halve_means_every", 1),
         ("distill.num_steps", 10),
         ("distill.eval_every", 5),
         ("evaluate.epochs", 2),

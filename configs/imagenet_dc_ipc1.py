@@ -15,11 +15,13 @@ def get_config():
     config = common.get_config()
     config.data.name = "imagenet2012"
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
-    config.data.resolution = 128
+    config.data.resolution, config.data.resize = 128, "squash"
+    config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
     config.matching.name, config.matching.options = "dc", common.dc()
     config.matching.options.batch_real = 720
     config.matching.options.batch_syn = 0  # all 2000
     config.distill.num_steps = 5_000
     config.distill.eval_every = 500
+    config.evaluate.batch_size = 128
     return config

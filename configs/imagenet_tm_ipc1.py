@@ -16,7 +16,8 @@ def get_config():
     config = common.get_config()
     config.data.name = "imagenet2012"
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
-    config.data.resolution = 128
+    config.data.resolution, config.data.resize = 128, "squash"
+    config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 64  # 170 Gaussians each
     config.matching.name, config.matching.options = "tm", common.tm()
     config.matching.options.batch_syn = 150

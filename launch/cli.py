@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -84,7 +83,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_compiled_programs() -> None:
-    """JAX's compilation cache, where the user has not chosen one.
+    """JAX's compilation cache, where the user has not chosen one; before JAX is imported.
 
     Each kind of processor has a folder of its own: home directories are shared between machines.
     """
@@ -95,11 +94,8 @@ def keep_compiled_programs() -> None:
         kind = []
     folder = cache_dir() / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    settings = {"jax_compilation_cache_dir": str(folder)}
-    settings |= {"jax_persistent_cache_min_compile_time_secs": 0.2}
-    for name, value in settings.items():
-        if name.upper() not in os.environ:
-            jax.config.update(name, value)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def define_config() -> flags.FlagHolder:

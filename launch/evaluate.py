@@ -1,9 +1,10 @@
 """Trains fresh networks on a distilled set and tests them, beside the same bytes of real images.
 
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
-    python -m launch.evaluate --distilled=… --network=resnet18 --optimizer=adam --learning_rate=1e-3
+    python -m launch.evaluate --distilled=runs/demo/distilled.safetensors --network=resnet18
 
-Everything that no flag names is as in the config that made the set.
+Everything that no flag names is as in the config that made the set; for another network than the
+config's, as in the published comparison across architectures.
 """
 
 import json
@@ -16,8 +17,10 @@ DISTILLED = flags.DEFINE_string("distilled", None, "The .safetensors file.", req
 NETWORK = flags.DEFINE_string("network", None, "convnet, alexnet, vgg11, resnet18 or vit.")
 NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "How many networks are trained.")
 EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the distilled set.")
-OPTIMIZER = flags.DEFINE_enum("optimizer", None, ["sgd", "adam"], "Of the networks.")
-LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Default: the one the set carries.")
+OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", None, ["sgd", "adam", "sgd_cosine", "adamw"], "Of the networks."
+)
+LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Default: the set's, or the network's.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
 RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracies to.")
 

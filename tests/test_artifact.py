@@ -371,8 +371,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_import_is_quick_and_needs_no_tensorflow():
     """The time itself is no test's business; what makes it slow is."""
     code = (
-        "import sys, gsdd_jax; heavy = {'tensorflow', 'tensorflow_datasets', 'flax', 'orbax', "
-        "'matplotlib', 'tensorboardX'}; print(sorted(heavy & sys.modules.keys()))"
+        "import sys, gsdd_jax; heavy = {'tensorflow', 'tensorflow_datasets', 'jax', 'flax', "
+        "'orbax', 'matplotlib', 'tensorboardX'}; print(sorted(heavy & sys.modules.keys()))"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,

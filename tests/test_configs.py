@@ -45,6 +45,7 @@ def test_trajectory_matching_rows(name):
     assert (config.matching.name, o.expert_epochs, o.lr_init) == ("tm", 2, 0.01)
     assert (config.distill.num_steps, config.distill.learning_rate) == (15_000, 1e-3)
     assert (config.experts.num_experts, config.experts.epochs) == (100, 50)
+    assert_as_published(config, evaluate_batch=256)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,21 @@ def test_other_rows(name, matching, batch_real, steps):
     assert (config.matching.name, o.batch_real, o.batch_syn) == (matching, batch_real, 0)
     assert config.distill.num_steps == steps
     assert config.data.transform == "normalize"
+    assert matching != "dm" or o.per_class_updates
+    assert_as_published(config, evaluate_batch=128)
+
+
+def assert_as_published(config, evaluate_batch):
+    """What every row has in common, by its data set."""
+    cifar10 = config.data.name == "cifar10"
+    init = config.init
+    assert (init.num_steps, init.halve_means_every) == (50_000, 20_000)
+    assert init.learning_rate == (0.1 if cifar10 else 0.01)
+    size = (config.data.resolution, config.data.resize)
+    assert size == ((128, "squash") if config.data.name == "imagenet2012" else (0, "crop"))
+    evaluate = config.evaluate
+    assert (evaluate.epochs, evaluate.num_networks, evaluate.optimizer) == (1000, 5, "sgd")
+    assert evaluate.batch_size == evaluate_batch
 
 
 def test_pixels_are_matched_with_their_own_settings():

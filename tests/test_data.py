@@ -321,6 +321,23 @@ def test_resolution(tmp_path, height, width, resolution, resized, corner):
     np.testing.assert_allclose(dataset.train.images[0], expected, atol=1.05)
 
 
+@pytest.mark.parametrize(("height", "width"), [(9, 30), (40, 12), (6, 5)])
+def test_images_are_squashed_where_it_is_asked_for(tmp_path, height, width):
+    """Both sides alike, whatever the shape: nothing is cut off."""
+    image = random_images(8, 1, (height, width, 3))[0]
+    prepare(tmp_path, "sized", {"train": [(png(image), 0)], "test": [(png(image), 1)]})
+    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    cropped = data.load("sized", resolution=6, **where)
+    squashed = data.load("sized", resolution=6, resize="squash", **where)
+    rows, columns = resample(height, 6), resample(width, 6)
+    expected = np.einsum("ri,cj,ijk->rck", rows, columns, image.astype(np.float64))
+    np.testing.assert_allclose(squashed.train.images[0], expected, atol=1.05)
+    assert squashed.fingerprint != cropped.fingerprint
+    assert "expected one of crop, squash, got 'fit'" in usage_error(
+        "sized", resolution=6, resize="fit", **where
+    )
+
+
 def test_varying_sizes_need_a_resolution(tmp_path):
     images = [random_images(9, 1, shape)[0] for shape in ((4, 6, 3), (5, 4, 3))]
     pairs = [(png(image), 0) for image in images]
@@ -614,7 +631,7 @@ def test_second_load_maps_the_cache(tmp_path, tiny, monkeypatch):
         "train_images.npy",
         "train_labels.npy",
     ]
-    monkeypatch.setattr(data, "_decode_image", refuse_to_decode)
+    monkeypatch.setattr(data.tfds, "_decode_image", refuse_to_decode)
     second = load_tiny(tmp_path)
     assert_is_tiny(second, images, labels)
     assert isinstance(second.train.images.base, np.memmap)

@@ -52,7 +52,7 @@ def test_real_images_are_drawn_by_class_without_replacement():
     data, (images, labels) = real(), real_split()
     seen = set()
     for seed in range(30):
-        drawn, indices = data.draw(jax.random.key(seed), 4)
+        drawn, _, indices = data.draw(jax.random.key(seed), 4)
         assert drawn.shape == (CLASSES, 4, SIZE, SIZE, 3)
         indices = np.asarray(indices)
         np.testing.assert_array_equal(
@@ -66,10 +66,11 @@ def test_real_images_are_drawn_by_class_without_replacement():
         matching.real_data(images, np.zeros(len(labels), np.int32), 2, TRANSFORM)
 
 
-@pytest.mark.parametrize("batch_syn", [0, 2])
+@pytest.mark.parametrize(("batch_real", "batch_syn"), [(4, 0), (4, 2), (8, 0)])
 @pytest.mark.parametrize("class_by_class", [False, True])
-def test_dm_loss_is_the_distance_of_mean_features(batch_syn, class_by_class):
-    prob = problem(batch_syn=batch_syn, class_by_class=class_by_class)
+def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_by_class):
+    """Two classes have fewer than 8 images: they give all they have, each once."""
+    prob = problem(batch_real=batch_real, batch_syn=batch_syn, class_by_class=class_by_class)
     params, data, objective = initial(prob), real(), prob.matching
     images = TRANSFORM(prob.parameterization.render(params))
     synthetic = matching.Synthetic(
@@ -79,13 +80,17 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_syn, class_by_class):
     key = jax.random.key(2)
     actual = objective.loss(synthetic, data, {}, carry, jnp.int32(0), key)
 
-    drawn, _ = data.draw(jax.random.split(jax.random.key(1), 3)[2], 4)
+    drawn, weights, indices = data.draw(jax.random.split(jax.random.key(1), 3)[2], batch_real)
     own = synthetic.draw(key, batch_syn)
     assert own.shape[:2] == (CLASSES, batch_syn or 5)
     expected = 0.0
     for c in range(CLASSES):
-        means = []
-        for batch in (TRANSFORM(drawn[c] / 255.0), own[c]):
+        means, count = [], min(batch_real, int(data.counts[c]))
+        there = np.asarray(weights[c]) > 0
+        assert there.sum() == count
+        assert len(set(np.asarray(indices[c])[there].tolist())) == count
+        np.testing.assert_allclose(np.asarray(weights[c])[there], 1 / count, rtol=1e-6)
+        for batch in (TRANSFORM(drawn[c][there] / 255.0), own[c]):
             augmented = augment.augment(
                 carry.augmentation[c], batch, strategy="crop_flip", shared=True
             )

@@ -1,5 +1,7 @@
 """Fitting real images."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,35 @@ def test_same_key_same_bytes_however_the_steps_are_grouped():
 
     assert fitted([12]) == fitted([5, 4, 3])
     assert fitted([12]) != fitted([12], seed=1)
+
+
+def test_the_rate_of_the_means_alone_halves():
+    """Against Adam by its formulas, in float64, on the gradient of the fit."""
+    images = real_images(2)
+    kind = Gaussian(32, 32, 3, images_per_class=1, num_gaussians=4, bfloat16=False)
+    state = fit.start(kind, jax.random.key(0), images, 0.01, 2)
+    loss = lambda p: ((kind.render(p) - images) ** 2).mean((1, 2, 3)).sum()
+    fields = ("means", "cholesky", "colors", "opacities")
+    expected = {name: np.asarray(getattr(state.params, name), np.float64) for name in fields}
+    first, second = (dict.fromkeys(fields, 0.0) for _ in range(2))
+    for step in range(5):
+        state_params = dataclasses.replace(
+            state.params, **{name: jnp.asarray(v, jnp.float32) for name, v in expected.items()}
+        )
+        gradient = jax.grad(loss)(state_params)
+        for name in fields:
+            g = np.asarray(getattr(gradient, name), np.float64)
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.999 * second[name] + 0.001 * g**2
+            unbiased = first[name] / (1 - 0.9 ** (step + 1))
+            scale = np.sqrt(second[name] / (1 - 0.999 ** (step + 1))) + 1e-8
+            rate = 0.01 * 0.5 ** (step // 2) if name == "means" else 0.01
+            expected[name] = expected[name] - rate * unbiased / scale
+        expected["means"] = np.clip(expected["means"], -0.999, 0.999)
+    state, _ = fit.run(kind, state, images, 0.01, 5, 2)
+    for name in fields:
+        np.testing.assert_allclose(getattr(state.params, name), expected[name], atol=2e-4)
+    assert fit.HALVE_EVERY == 20_000
 
 
 def test_an_image_is_fitted_the_same_in_any_company():

@@ -66,21 +66,27 @@ def test_distance_counts_every_output_neuron_and_no_bias():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope))
 
 
-def test_loss_is_the_sum_over_classes():
-    prob, data = problem(), real()
+@pytest.mark.parametrize("batch_real", [4, 7])
+def test_loss_is_the_sum_over_classes(batch_real):
+    """A class has six images: asked for seven, it gives each of them once."""
+    prob, data = problem(batch_real=batch_real), real()
     images = data.transform(prob.parameterization.render(initial(prob)))
     network, key = prob.matching.begin(jax.random.key(2), data, None), jax.random.key(3)
     actual = prob.matching.loss(synthetic(prob, images), data, {}, network, jnp.int32(0), key)
     keys = jax.random.split(key, 3)
-    drawn, indices = data.draw(keys[1], 4)
+    drawn, weights, indices = data.draw(keys[1], batch_real)
     expected = 0.0
     for c, augment_key in enumerate(jax.random.split(keys[0], CLASSES)):
-        assert (np.asarray(data.labels)[np.asarray(indices[c])] == c).all()
+        there = np.asarray(weights[c]) > 0
+        assert there.sum() == min(batch_real, 6)
+        of_class = np.asarray(indices[c])[there]
+        assert (np.asarray(data.labels)[of_class] == c).all()
+        assert len(set(of_class.tolist())) == len(of_class)
         gradients = [
             jax.grad(cross_entropy)(
                 network, augment.augment(augment_key, x, shared=True), np.full(len(x), c)
             )
-            for x in (data.transform(drawn[c] / 255.0), images[GPC * c : GPC * (c + 1)])
+            for x in (data.transform(drawn[c][there] / 255.0), images[GPC * c : GPC * (c + 1)])
         ]
         expected += float(gradient_distance(*gradients))
     assert float(actual) == pytest.approx(expected, rel=1e-4)

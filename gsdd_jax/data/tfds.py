@@ -50,7 +50,8 @@ _MEAN_STD = {
 _EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped with the package
 _PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHUNK = 1024  # examples held encoded in memory at a time
-_CACHE_VERSION = 1  # raise it when the same source would be decoded to other arrays
+RESIZES = ("crop", "squash")
+_CACHE_VERSION = 2  # raise it when the same source would be decoded to other arrays
 # `tfds` imports all three whatever it is asked to do.
 _TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroissant`"
 
@@ -99,6 +100,7 @@ def load(
     *,
     subset: str | None = None,
     resolution: int | None = None,
+    resize: str = "crop",
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset:
@@ -110,8 +112,10 @@ def load(
             format: "cifar10", "cifar100", "imagenette/160px-v2", "imagenet2012", ...
         subset: one of `IMAGENET_SUBSETS`, for "imagenet2012" only. Only its ten classes are kept,
             labelled 0 to 9 in the order listed there.
-        resolution: side of the square images, in pixels. The shorter side is resized to it
-            (bilinear, antialiased), then the centre is cut out. None keeps the images as they are.
+        resolution: side of the square images, in pixels. None keeps the images as they are.
+        resize: how they get there (bilinear, antialiased): "crop" resizes the shorter side, then
+            cuts out the centre; "squash" resizes both sides, whatever the shape, as the published
+            runs do on ImageNet.
         data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: where decoded arrays are kept; default $XDG_CACHE_HOME/gsdd_jax, else
             ~/.cache/gsdd_jax. It may be deleted at any time. Where it cannot be written, nothing
@@ -130,6 +134,8 @@ def load(
         )
     if resolution is not None and resolution < 1:
         raise UsageError(f"resolution {resolution}: expected a positive number of pixels")
+    if resize not in RESIZES:
+        raise UsageError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
 
     builder, repair = _open(name, base, data_dir)
     image_key, label_key = _feature_keys(builder, name)
@@ -146,11 +152,12 @@ def load(
     if cache_dir is None:
         cache_dir = files.cache_dir()
     folder = pathlib.Path(cache_dir).expanduser() / "datasets"
-    folder /= f"{base}-{_cache_key(builder, subset, resolution)}"
+    size = None if resolution is None else (resolution, resize)
+    folder /= f"{base}-{_cache_key(builder, subset, size)}"
     cached = _read_cache(folder)
     if cached is None:
         try:
-            arrays = _decode(builder, base, image_key, label_key, classes, resolution)
+            arrays = _decode(builder, base, image_key, label_key, classes, size)
         except (UsageError, ImportError):
             raise
         except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
@@ -336,7 +343,7 @@ def _wrong_classes(builder, base, label_key) -> str | None:
 # Decoding.
 
 
-def _decode(builder, base, image_key, label_key, classes, resolution) -> dict[str, np.ndarray]:
+def _decode(builder, base, image_key, label_key, classes, size) -> dict[str, np.ndarray]:
     """Decode the training and the test split; the keys of the result are the cache's file names."""
     # The test split of imagenet2012 has no labels.
     test_names = ["validation"] if base == "imagenet2012" else ["test", "validation"]
@@ -350,12 +357,12 @@ def _decode(builder, base, image_key, label_key, classes, resolution) -> dict[st
     arrays = {}
     for name, split in (("train", "train"), ("test", test)):
         arrays[f"{name}_images"], arrays[f"{name}_labels"] = _decode_split(
-            builder, split, image_key, label_key, classes, resolution
+            builder, split, image_key, label_key, classes, size
         )
     return arrays
 
 
-def _decode_split(builder, split, image_key, label_key, classes, resolution):
+def _decode_split(builder, split, image_key, label_key, classes, size):
     """Decode the images of `classes`; return images uint8 [n, h, w, c] and labels int32 [n]."""
     import tensorflow_datasets as tfds
 
@@ -386,7 +393,7 @@ def _decode_split(builder, split, image_key, label_key, classes, resolution):
             examples = [e for e in examples if int(e[label_key]) in new_labels]
             labels += [new_labels[int(e[label_key])] for e in examples]
             images = pool.map(
-                lambda example: _decode_image(example[image_key], channels, resolution), examples
+                lambda example: _decode_image(example[image_key], channels, size), examples
             )
             for image in images:
                 shape = shape or image.shape
@@ -426,14 +433,17 @@ def _check_records(builder, split) -> None:
             raise ValueError(f"{path}: expected {expected} examples, got {found}")
 
 
-def _decode_image(encoded: bytes, channels: int, resolution: int | None):
-    """Decode one image to uint8 [h, w, channels]; resize and crop it where a resolution is given.
+def _decode_image(encoded: bytes, channels: int, size: tuple[int, str] | None):
+    """Decode one image to uint8 [h, w, channels], brought to a resolution where one is given.
 
     Sizes and offsets are rounded as torchvision's Resize and CenterCrop round them.
     """
+    resolution, resize = size or (None, "")
     with Image.open(io.BytesIO(encoded)) as image:
         image = image.convert(_PIL_MODES[channels])
-    if resolution is not None and image.size != (resolution, resolution):
+    if resize == "squash":
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+    elif resize == "crop" and image.size != (resolution, resolution):
         short = min(image.size)
         width, height = (side * resolution // short for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -464,7 +474,7 @@ def _channel_mean_std(images: UInt8[np.ndarray, "n h w c"]):
 # folder at the same time replace files by equal ones.
 
 
-def _cache_key(builder, subset, resolution) -> str:
+def _cache_key(builder, subset, size) -> str:
     """Identify what would be decoded: the prepared files, what is asked of them, the decoder."""
     folder = pathlib.Path(builder.data_dir)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
@@ -472,7 +482,7 @@ def _cache_key(builder, subset, resolution) -> str:
         "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files],
         "dataset_info": (folder / "dataset_info.json").read_text(),
         "subset": subset,
-        "resolution": resolution,
+        "size": size,
         "decoder": [_CACHE_VERSION, PIL.__version__],
     }
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +41,19 @@ class RealData:
 
     def draw(
         self, key: Key[Array, ""], per_class: int
-    ) -> tuple[UInt8[Array, "k r h w c"], Int[Array, "k r"]]:
-        """`per_class` images of every class, without replacement, and their indices."""
+    ) -> tuple[UInt8[Array, "k r h w c"], Float[Array, "k r"], Int[Array, "k r"]]:
+        """`per_class` images of every class, without replacement; all of a class that has fewer.
+
+        Also their weights, which sum to 1 in each class and are 0 where a class has no more, and
+        their indices.
+        """
         num_classes, most = self.by_class.shape
-        order = jax.random.uniform(key, (num_classes, most))
-        order = jnp.where(jnp.arange(most) < self.counts[:, None], order, -1.0)
-        _, places = jax.lax.top_k(order, per_class)
+        present = jnp.arange(most) < self.counts[:, None]
+        order = jnp.where(present, jax.random.uniform(key, (num_classes, most)), -1.0)
+        drawn, places = jax.lax.top_k(order, min(per_class, most))
         indices = jnp.take_along_axis(self.by_class, places, axis=1)
-        return self.images[indices], indices
+        weights = (drawn >= 0) / jnp.minimum(self.counts, per_class)[:, None]
+        return self.images[indices], weights, indices
 
 
 def real_data(
@@ -98,6 +103,7 @@ class Synthetic:
         return images.reshape(self.num_classes, -1, *images.shape[1:])
 
 
+@runtime_checkable
 class Trajectories(Protocol):
     """What an objective may read of experts: their flat parameters after every epoch."""
 

@@ -29,7 +29,8 @@ class DistributionMatching(Matching):
 
     Attributes:
       network: whose features (the flattened last block) are compared.
-      batch_real: real images a class, drawn without replacement at every step.
+      batch_real: real images a class, drawn without replacement at every step; a class with fewer
+        gives all it has.
       batch_syn: synthetic images a class; 0 for all.
       per_class_updates: update after each class in turn, as the published DM code does, instead
         of once a step on the loss summed over classes.
@@ -56,9 +57,9 @@ class DistributionMatching(Matching):
         keys = jax.random.split(key, 3)
         network = self.network.init(keys[0])
         augmentation = jax.random.split(keys[1], self.num_classes)
-        real, _ = data.draw(keys[2], self.batch_real)
+        real, weights, _ = data.draw(keys[2], self.batch_real)
         to_network = lambda images: data.transform(transforms.to_unit(images))
-        means = self._mean_features(network, augmentation, real, to_network)
+        means = self._mean_features(network, augmentation, real, weights, to_network)
         return Carry(network, means, augmentation)
 
     def loss(
@@ -92,17 +93,26 @@ class DistributionMatching(Matching):
         network: Any,
         augmentation: Key[Array, "k"],
         images: Array,  # [k, s, h, w, c], of the type that `transform` takes
+        weights: Float[Array, "k s"] | None = None,  # of each image in its class; None: alike
         transform: Callable = lambda images: images,
     ) -> Float[Array, "k f"]:
         def prepare(pair):
             key, one_class = pair
             return augment.augment(key, transform(one_class), strategy=self.strategy, shared=True)
 
-        def mean_of_class(pair):
-            return self.network.features(network, prepare(pair)).mean(0)
+        def mean(features, weights):
+            return (
+                features.mean(0)
+                if weights is None
+                else jnp.matmul(weights, features, precision=jax.lax.Precision.HIGHEST)
+            )
+
+        def mean_of_class(arguments):
+            *pair, weights = arguments
+            return mean(self.network.features(network, prepare(pair)), weights)
 
         if self.class_by_class:
-            return jax.lax.map(jax.checkpoint(mean_of_class), (augmentation, images))
+            return jax.lax.map(jax.checkpoint(mean_of_class), (augmentation, images, weights))
         images = jax.lax.map(prepare, (augmentation, images))
         features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
-        return features.reshape(*images.shape[:2], -1).mean(1)
+        return jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)

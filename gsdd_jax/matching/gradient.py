@@ -28,7 +28,7 @@ class GradientMatching(Matching):
 
     Attributes:
       network: whose gradients are compared.
-      batch_real: real images a class and update.
+      batch_real: real images a class and update; a class with fewer gives all it has.
       batch_syn: synthetic images a class and update; 0 for all.
       outer_loops: updates of the synthetic set a step.
       inner_loops: epochs of the network on the synthetic set between two updates.
@@ -68,25 +68,28 @@ class GradientMatching(Matching):
         del extra, update
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)
-        real, _ = data.draw(keys[1], self.batch_real)
+        real, weights, _ = data.draw(keys[1], self.batch_real)
         images = synthetic.draw(keys[2], self.batch_syn)
 
         def of_class(arguments):
-            label, augment_key, real_batch, batch = arguments
+            label, augment_key, real_batch, weights, batch = arguments
             real_batch = data.transform(transforms.to_unit(real_batch))
             target, gradient = (
                 self._gradient(
                     carry,
                     augment.augment(augment_key, x, strategy=self.strategy, shared=True),
                     jnp.full(len(x), label),
+                    w,
                 )
-                for x in (real_batch, batch)
+                for x, w in ((real_batch, weights), (batch, None))
             )
             return gradient_distance(jax.lax.stop_gradient(target), gradient)
 
         # Class by class, recomputed in the backward pass: the memory of one class.
         labels = jnp.arange(self.num_classes)
-        return jax.lax.map(jax.checkpoint(of_class), (labels, augmentation, real, images)).sum()
+        return jax.lax.map(
+            jax.checkpoint(of_class), (labels, augmentation, real, weights, images)
+        ).sum()
 
     def after_update(
         self, synthetic: Synthetic, carry: Any, update: Int[Array, ""], key: Key[Array, ""]
@@ -101,10 +104,11 @@ class GradientMatching(Matching):
             carry,
         )
 
-    def _gradient(self, params, images, labels):
+    def _gradient(self, params, images, labels, weights=None):
         def cross_entropy(params):
             logits = self.network.apply(params, images)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean() if weights is None else (losses * weights).sum()
 
         return jax.grad(cross_entropy)(params)
 

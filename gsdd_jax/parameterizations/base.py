@@ -51,6 +51,12 @@ class Parameterization(abc.ABC):
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
         """The published optimizer of this parameterization."""
 
+    def fit_optimizer(self, learning_rate: float, halve_every: int) -> optax.GradientTransformation:
+        """Of the fit to real images; `halve_every` steps some rates halve, where the published
+        fit's do. 0: never."""
+        del halve_every
+        return self.optimizer(learning_rate)
+
     def penalty(self, params: Params) -> Float[Array, ""]:
         """Added to every distillation objective, weight included."""
         del params

@@ -79,6 +79,17 @@ class Gaussian(Parameterization):
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
         return optax.adam(learning_rate)
 
+    def fit_optimizer(self, learning_rate: float, halve_every: int) -> optax.GradientTransformation:
+        """Adam; the rate of the means alone halves every so many steps."""
+        if not halve_every:
+            return self.optimizer(learning_rate)
+        halving = optax.exponential_decay(learning_rate, halve_every, 0.5, staircase=True)
+        field_of = lambda path: "means" if path[0].name == "means" else "others"
+        return optax.multi_transform(
+            {"means": optax.adam(halving), "others": optax.adam(learning_rate)},
+            lambda params: jax.tree_util.tree_map_with_path(lambda p, _: field_of(p), params),
+        )
+
     def penalty(self, params: GaussianImages) -> Float[Array, ""]:
         return self.boundary_weight * gaussians.boundary_loss(params.means)
 

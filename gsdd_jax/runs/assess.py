@@ -35,6 +35,7 @@ FIELDS = {
     "data.name": str,
     "data.subset": str,
     "data.resolution": int,
+    "data.resize": str,
     "data.transform": str,
     "budget.ipc": int,
     "network.name": str,
@@ -48,6 +49,7 @@ FIELDS = {
     "evaluate.epochs": int,
     "evaluate.batch_size": int,
 }
+LATER = {"data.resize": "crop"}  # fields that older sets lack, and what they mean then
 AT_LEAST_ONE = (
     "budget.ipc",
     "network.width",
@@ -61,8 +63,11 @@ AT_MOST = {  # beyond any use, and no file's to ask for: memory ends first
     "network.depth": 1000,
     "evaluate.num_networks": 10_000,
 }
-# Of the network that a config names alone: what every network takes, and its own default.
+# For another network than the config's: its own width and depth,
 OF_NO_NETWORK = {"network.width": 128, "network.depth": 0}
+# and the published comparison across architectures (section A.2).
+ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
+RATES_ACROSS = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
 
 
 class Accuracies(NamedTuple):
@@ -133,7 +138,7 @@ def _random_real(config, parts, num_images, per_class, name, reporter):
 
 
 def _train_and_test(config, parts, images, labels, schedule, learning_rate, name, reporter):
-    with reporter.phase(name, schedule.epochs) as progress, _named(name):
+    with reporter.phase(name, schedule.num_epochs) as progress, _named(name):
         students = evaluate.train(
             parts.network,
             schedule,
@@ -189,8 +194,9 @@ def evaluate_file(
         parts = _build(config, set_)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if learning_rate is not None:
-        set_ = dataclasses.replace(set_, learning_rate=learning_rate)
+    own = set_.provenance["config"]["network.name"] == config.network.name
+    if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
+        set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     reporter = Reporter(None)
     result = {"network": config.network.name, "learning_rate": set_.learning_rate}
     result |= summary("distilled", distilled(config, parts, set_, "distilled", reporter).test)
@@ -206,7 +212,8 @@ def resolve(
     """The config of an evaluation: that which made the set, as far as it is needed, overridden.
 
     Where another network is named than the config's, width and depth are no longer those that the
-    config gave to its own, but its defaults, unless they are overridden too. Where the data lie and
+    config gave to its own, but its defaults; one of `RATES_ACROSS` is trained as in the published
+    comparison across architectures. All of that unless it is overridden too. Where the data lie and
     other settings of how it was run are never a file's to say.
 
     Args:
@@ -222,10 +229,14 @@ def resolve(
         raise UsageError(
             f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
         )
+    made_by = LATER | made_by
     values = {field: _value(made_by, field, kind) for field, kind in FIELDS.items()}
     overrides = {field: value for field, value in overrides.items() if value is not None}
-    if overrides.get("network.name", values["network.name"]) != values["network.name"]:
+    network = overrides.get("network.name", values["network.name"])
+    if network != values["network.name"]:
         values |= OF_NO_NETWORK
+        if network in RATES_ACROSS:
+            values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
     config = workdir.unflat(values | workdir.OPERATIONAL)
     config.update_from_flattened_dict(overrides)
     if learning_rate is not None:
@@ -237,11 +248,7 @@ def resolve(
     for field, value in workdir.flat(config).items():
         if field in AT_MOST and value > AT_MOST[field]:
             raise UsageError(f"config.{field}: expected at most {AT_MOST[field]}, got {value}")
-    if config.evaluate.optimizer not in ("sgd", "adam"):
-        raise UsageError(
-            "config.evaluate.optimizer: expected sgd or adam, got "
-            f"{reprlib.repr(config.evaluate.optimizer)}"
-        )
+    experiment.check_optimizer(config)
     experiment.check_strategy(config)
     return config
 

@@ -26,6 +26,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
         config.data.name,
         subset=config.data.subset or None,
         resolution=config.data.resolution or None,
+        resize=config.data.resize,
         data_dir=config.data.dir or None,
     )
 

@@ -123,8 +123,8 @@ class _Run:
             shape = (len(self.parts.labels), *parameterization.image_shape)
             return parameterization.init(key, jax.random.uniform(key, shape))
         images = jnp.asarray(self.initial_images())
-        rate = config.init.learning_rate
-        state = fit.start(parameterization, key, images, rate)
+        rates = config.init.learning_rate, config.init.halve_means_every
+        state = fit.start(parameterization, key, images, *rates)
         checkpoints = self.checkpoints("fit")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
@@ -132,7 +132,7 @@ class _Run:
         with self.reporter.phase("fit", total, done) as progress:
             while done < total:
                 count = min(FIT_STEPS_PER_CALL, total - done)
-                state, errors = fit.run(parameterization, state, images, rate, count)
+                state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
                 error = float(errors.mean())
                 if not math.isfinite(error):
                     raise UsageError(

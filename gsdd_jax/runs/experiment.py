@@ -19,7 +19,7 @@ from gsdd_jax.runs import experts
 from gsdd_jax.runs.components import build_network, build_transform, load_data
 from gsdd_jax.training.distill import Problem
 from gsdd_jax.errors import UsageError
-from gsdd_jax.training.evaluate import Schedule
+from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 
@@ -161,7 +161,7 @@ POSITIVE = (
 
 def _check_fit(config: ConfigDict) -> None:
     checks.seeds(config, ("seed",))
-    checks.at_least(0, config, ("init.num_steps",))
+    checks.at_least(0, config, ("init.num_steps", "init.halve_means_every"))
     checks.positive(config, ("init.learning_rate",))
     checks.at_least(0, config, ("data.resolution",))
 
@@ -174,12 +174,18 @@ def check_strategy(config: ConfigDict) -> None:
         raise UsageError(f"config.matching.strategy: {error}") from None
 
 
+def check_optimizer(config: ConfigDict) -> None:
+    """Raises UsageError for an optimizer of evaluation networks that there is not."""
+    if config.evaluate.optimizer not in OPTIMIZERS:
+        raise UsageError(
+            f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
+            f"{config.evaluate.optimizer!r}"
+        )
+
+
 def _check(config: ConfigDict) -> None:
     check_strategy(config)
     checks.at_least(1, config, AT_LEAST_ONE)
     checks.at_least(0, config, AT_LEAST_ZERO)
     checks.positive(config, POSITIVE)
-    if config.evaluate.optimizer not in ("sgd", "adam"):
-        raise UsageError(
-            f"config.evaluate.optimizer: expected sgd or adam, got {config.evaluate.optimizer!r}"
-        )
+    check_optimizer(config)

@@ -46,7 +46,7 @@ def directory(config: ConfigDict) -> pathlib.Path:
 def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
     """Everything that a config's experts depend on, named as in the config."""
     fields = (
-        *("data.name", "data.subset", "data.resolution", "data.transform"),
+        *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
         *("network.name", "network.width", "network.depth", "network.precision"),
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",

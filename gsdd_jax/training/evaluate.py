@@ -20,14 +20,19 @@ from gsdd_jax.networks import Network
 DIVERGED = 1e6  # a cross-entropy from which no training comes back
 
 
+OPTIMIZERS = ("sgd", "adam", "sgd_cosine", "adamw")
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How an evaluation network is trained.
 
     Attributes:
-      optimizer: "sgd" (x 0.1 at the half of the training, momentum restarted) or "adam" (cosine
-        decay, the cross-architecture protocol).
-      epochs: passes over the set.
+      optimizer: "sgd" (x 0.1 after the half of the training, momentum restarted), or one whose rate
+        falls to 0 along a cosine, as across architectures: "adam" (the paper), "sgd_cosine" and
+        "adamw" (with weight decay 0.05).
+      epochs: passes over the set. By "sgd" one more is made, as in the published loop: of 1000, 502
+        at the full rate and 499 at a tenth.
       batch_size: the last batch of an epoch is smaller where the set does not divide.
       momentum, weight_decay: of SGD.
       strategy: of the augmentation, drawn for every image independently.
@@ -40,25 +45,45 @@ class Schedule:
     weight_decay: float = 5e-4
     strategy: str = augment.DSA
 
+    @property
+    def phases(self) -> tuple[tuple[int, float], ...]:
+        """(epochs, factor of the rate), one after the other; each restarts its optimizer."""
+        if self.optimizer != "sgd":
+            return ((self.epochs, 1.0),)
+        full = min(self.epochs // 2 + 2, self.epochs + 1)
+        return ((full, 1.0), (self.epochs + 1 - full, 0.1))
+
+    @property
+    def num_epochs(self) -> int:
+        """That are made."""
+        return sum(epochs for epochs, _ in self.phases)
+
     def num_steps(self, num_images: int) -> int:
-        """Steps of SGD that training on `num_images` takes."""
-        return self.epochs * -(-num_images // self.batch_size)
+        """Steps that training on `num_images` takes."""
+        return self.num_epochs * -(-num_images // self.batch_size)
 
     def with_steps(self, steps: int, num_images: int) -> Schedule:
         """The schedule that gives `num_images` at least that many steps."""
-        per_epoch = -(-num_images // self.batch_size)
-        return dataclasses.replace(self, epochs=-(-steps // per_epoch))
+        epochs = -(-steps // -(-num_images // self.batch_size))
+        return dataclasses.replace(self, epochs=epochs - (self.num_epochs - self.epochs))
 
     def transformation(
         self, learning_rate: float | Float[Array, ""], num_images: int
     ) -> optax.GradientTransformation:
         """The optimizer, starting at `learning_rate`, for a set of `num_images`."""
-        if self.optimizer == "adam":
-            steps = self.num_steps(num_images)
-            return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+        if self.optimizer == "sgd":
+            return self._sgd(learning_rate)
+        cosine = optax.cosine_decay_schedule(learning_rate, self.num_steps(num_images))
+        if self.optimizer == "sgd_cosine":
+            return self._sgd(cosine)
+        if self.optimizer == "adamw":
+            return optax.adamw(cosine, weight_decay=0.05)
+        return optax.adam(cosine)
+
+    def _sgd(self, rate):
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay),
-            optax.sgd(learning_rate, momentum=self.momentum),
+            optax.sgd(rate, momentum=self.momentum),
         )
 
 
@@ -168,13 +193,9 @@ def train(
     init_key, train_key = jax.random.split(key)
     params = jax.vmap(network.init)(jax.random.split(init_key, num_students))
     keys = jax.random.split(train_key, num_students)
-    if schedule.optimizer == "adam":
-        phases = [(schedule.epochs, learning_rate)]
-    else:
-        half = schedule.epochs // 2
-        phases = [(half, learning_rate), (schedule.epochs - half, 0.1 * learning_rate)]
     epoch = jnp.zeros((), jnp.int32)
-    for epochs, rate in phases:
+    for epochs, factor in schedule.phases:
+        rate = factor * learning_rate
         optimizer = schedule.transformation(rate, len(labels))
         students = Students(params, jax.vmap(optimizer.init)(params), epoch)
         done = 0
