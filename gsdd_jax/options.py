@@ -10,7 +10,7 @@ from typing import Any
 
 from gsdd_jax.errors import UsageError
 
-Limits = Mapping[str, tuple[float, float | None]]
+Limits = Mapping[str, tuple[int | float, int | float | None]]
 """Field -> the smallest and, where there is one, the largest value."""
 
 
@@ -36,7 +36,9 @@ def check_values(kind: type, values: Mapping[str, Any], limits: Limits, where: s
                 raise UsageError(f"{where}{field.name}: expected {expected}, got {value}")
 
 
-def _unlike(kind: str, value: Any, limit: tuple[float, float | None] | None) -> str | None:
+def _unlike(
+    kind: str, value: Any, limit: tuple[int | float, int | float | None] | None
+) -> str | None:
     """What was expected, where `value` is something else."""
     # A bool is an int to Python, but not to whoever wrote one.
     if kind == "bool":
