@@ -13,6 +13,7 @@ def get_config():
     """The IPC 1 row of CIFAR-10 but for what differs."""
     config = cifar10_tm_ipc1.get_config()
     config.data.name = "cifar100"
+    config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 10, 80  # 85 Gaussians each
     config.matching.options.batch_syn = 512
     return config

@@ -118,7 +118,7 @@ def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
         ("network.width", 2**30, "config.network.width: expected at most 4096"),
         ("network.precision", "float8", "unknown precision"),
         ("matching.strategy", "flip_blur", "unknown operation 'blur'"),
-        ("evaluate.optimizer", "lion", "expected sgd or adam, got 'lion'"),
+        ("evaluate.optimizer", "lion", "expected one of sgd, adam, sgd_cosine, adamw, got 'lion'"),
         ("evaluate.num_networks", 0, "config.evaluate.num_networks: expected at least 1"),
     ],
 )

@@ -24,7 +24,7 @@ from gsdd_jax.errors import UsageError
 
 PACKAGE = pathlib.Path(gsdd_jax.__file__).parent
 REPOSITORY = PACKAGE.parent
-MINI = PACKAGE / "datasets" / "cifar10_mini"
+MINI = PACKAGE / "data" / "datasets" / "cifar10_mini"
 TEST_SEED = 0
 
 
@@ -807,7 +807,7 @@ mini = data.load("cifar10_mini", resolution=16, cache_dir={str(tmp_path / "cache
 for name in ("imagenet2012", "no_such_set"):
     try:
         data.load(name, data_dir={str(tmp_path)!r})
-    except data.UsageError:
+    except UsageError:
         pass
 """)
     assert run.returncode == 0, run.stderr

@@ -126,9 +126,8 @@ class TrajectoryMatching(Matching):
         del data, update
         num_images, num_experts = len(synthetic.labels), len(carry.start)
         keys = jax.random.split(key, num_experts)
-        batch = self.batch_syn or num_images
-        orders, present = jax.vmap(lambda k: self._draw(k, num_images, batch))(keys)
-        if self.syn_steps * batch <= num_images and num_experts == 1:
+        orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
+        if orders.size <= num_images and num_experts == 1:
             # Less than one shuffle: only what is drawn is rendered.
             drawn = orders.ravel()
             images, labels = synthetic.render(drawn), synthetic.labels[drawn]
@@ -149,9 +148,10 @@ class TrajectoryMatching(Matching):
         return jax.vmap(distance)(*arguments).mean()
 
     def _draw(
-        self, key: Key[Array, ""], num_images: int, batch_size: int
+        self, key: Key[Array, ""], num_images: int
     ) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
         """Indices of every step's batch; `num_images` where a shuffle's last batch is smaller."""
+        batch_size = self.batch_syn or num_images
         batches = -(-num_images // batch_size)
         shuffles = -(-self.syn_steps // batches)
         keys = jax.random.split(jax.random.fold_in(key, 0), shuffles)
