@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.parameterization.name = "gaussian"  # or pixels
     config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
 
-    config.network = ConfigDict()  # of matching and of the evaluation
+    config.network = ConfigDict()  # of matching, of its experts and of the evaluation
     config.network.name = "convnet"
     config.network.width = 128  # channels; the published width
     config.network.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.matching.name = "dm"  # or tm, dc
     config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # of the augmentation (DSA)
     config.matching.batch_syn = 0  # synthetic images a step (dm, dc) or student step (tm); 0: all
+    config.matching.precision = ""  # of its networks: as network.precision's; empty: that one
     # dm and dc
     config.matching.batch_real = 256  # real images a class and step
     # dm

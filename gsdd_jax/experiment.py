@@ -25,7 +25,7 @@ class Experiment:
 
     dataset: data.Dataset
     transform: Any
-    network: Network
+    network: Network  # of the evaluation and the experts; the problem has the matching's
     problem: Problem
     schedule: Schedule
     feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
@@ -38,6 +38,7 @@ def build(config: ConfigDict) -> Experiment:
     transform = build_transform(config.data.transform, dataset)
     image_shape = dataset.train.images.shape[1:]
     network = build_network(config.network, dataset)
+    student = build_network(config.network, dataset, config.matching.precision)
     parameterization = parameterizations.build(
         config.parameterization.name,
         image_shape,
@@ -47,7 +48,7 @@ def build(config: ConfigDict) -> Experiment:
     )
     problem = Problem(
         parameterization,
-        _build_matching(config, network, dataset, parameterization.images_per_class),
+        _build_matching(config, student, dataset, parameterization.images_per_class),
         dataset.num_classes,
         config.distill.learning_rate,
     )

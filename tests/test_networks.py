@@ -1,6 +1,7 @@
 """Networks against a NumPy forward pass in float64, their derivatives against XLA's convolution."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,24 @@ def test_convolution_of_several_networks_at_once(geometry, shared_images):
                 assert relative(a[i], e) < 1e-11
 
 
+def test_other_devices_run_several_networks_one_by_one():
+    """Grouped convolutions and windows as large as images are slow on a GPU."""
+    images, kernel, _ = operands((2, 32, 32, 4, 5, 3, 1, 1))
+
+    def loss(images, kernel):
+        return jnp.sin(conv(images, kernel)).sum()
+
+    batches = jnp.float32(images)[None].repeat(3, 0), jnp.float32(kernel)[None].repeat(3, 0)
+    gradient = jax.jit(jax.vmap(jax.grad(loss, (0, 1))))
+    text = gradient.trace(*batches).lower(lowering_platforms=("cuda",)).as_text()
+    convolutions = re.findall(r"stablehlo\.convolution.*", text)
+    assert len(convolutions) == 3  # forward and two gradients, for all networks
+    for line in convolutions:
+        assert "feature_group_count = 1 " in line and "batch_group_count = 1 " in line
+        assert "tensor<2x32x32x" in line and "tensor<6x32x32x" not in line  # one network's images
+    assert text.count("stablehlo.while") == 3
+
+
 def test_winograd_in_slices_of_an_uneven_batch(monkeypatch):
     images, kernel, options = operands((7, 8, 8, 16, 18, 3, 1, 1))
     g = np.random.default_rng(1).normal(size=(7, 8, 8, 18))
@@ -186,12 +205,55 @@ def numpy_pool(x, reduce):
     return reduce(x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c), (2, 4))
 
 
-def test_instance_norm_survives_a_large_mean():
+@pytest.mark.parametrize("mean", [0, 100, 1000])
+def test_instance_norm_survives_a_large_mean(mean):
     rng = np.random.default_rng(0)
-    x = np.float32(rng.normal(size=(2, 8, 6, 3)) + 1000)
+    x = np.float32(rng.normal(size=(8, 32, 30, 3)) + mean)
     scale, shift = np.float32(rng.normal(size=(2, 3)))
-    actual = instance_norm(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(shift))
-    assert relative(actual, numpy_norm(x.astype(np.float64), scale, shift)) < 3e-4
+    actual = jax.jit(instance_norm)(x, scale, shift)
+    assert relative(actual, numpy_norm(x.astype(np.float64), scale, shift)) < 3e-6
+
+
+def test_instance_norm_survives_an_outlier():
+    """One pixel that is all of the variance: the worst case of sums about a pixel."""
+    x = np.float32(1e-3 * np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
+    x[:, 16, 16] = 1000
+    actual = jax.jit(instance_norm)(x, jnp.ones(3), jnp.zeros(3))
+    expected = numpy_norm(x.astype(np.float64))
+    assert np.abs(actual - expected).max() < 2e-4 * np.abs(expected).max()
+
+
+def second_derivatives(function, weights):
+    """Of a nonlinear function of `function` and its gradients, for every argument."""
+
+    def loss(*arguments):
+        return (jnp.sin(function(*arguments)) * weights).sum()
+
+    def of_gradients(*arguments):
+        first = jax.grad(loss, range(len(arguments)))(*arguments)
+        return sum((jnp.cos(g) * (1 + jnp.arange(g.size).reshape(g.shape) % 3)).sum()
+                   for g in first), first  # fmt: skip
+
+    return lambda *arguments: jax.jit(jax.grad(of_gradients, range(len(arguments)), has_aux=True))(
+        *arguments
+    )
+
+
+def test_instance_norm_derivatives():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(2, 6, 5, 3)) + 100)
+        scale, shift, weights = (jnp.asarray(rng.normal(size=s)) for s in (3, 3, x.shape))
+
+        def plain(x, scale, shift):
+            centred = x - x.mean((1, 2), keepdims=True)
+            variance = (centred**2).mean((1, 2), keepdims=True)
+            return centred / jnp.sqrt(variance + 1e-5) * scale + shift
+
+        actual = second_derivatives(instance_norm, weights)(x, scale, shift)
+        expected = second_derivatives(plain, weights)(x, scale, shift)
+        for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            assert relative(a, e) < 1e-10
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)])

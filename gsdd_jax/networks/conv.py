@@ -94,13 +94,18 @@ def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
 
 def _by_platform(cpu: Callable, default: Callable) -> Callable:
     def function(geometry: _Geometry, *operands: Array) -> Array:
-        # Several networks at once would make XLA's CPU backend run grouped convolutions and batched
-        # matrix products, both slower than one network after the other.
-        return lax.platform_dependent(
-            *operands,
-            cpu=sequential_vmap(functools.partial(cpu, geometry)),
-            default=functools.partial(default, geometry),
-        )
+        # Several networks at once run one after the other. Together they would be grouped
+        # convolutions, slower on every device: cuDNN has no fast weight gradient for groups, and
+        # XLA makes it a grouped forward convolution whose windows are whole images.
+        @sequential_vmap
+        def one_network(*operands: Array) -> Array:
+            return lax.platform_dependent(
+                *operands,
+                cpu=functools.partial(cpu, geometry),
+                default=functools.partial(default, geometry),
+            )
+
+        return one_network(*operands)
 
     return jax.custom_vjp(function, nondiff_argnums=(0,))
 
