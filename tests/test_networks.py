@@ -18,14 +18,21 @@ from gsdd_jax.networks.conv import conv
 from gsdd_jax.networks.layers import average_pool, instance_norm, max_pool
 
 # batch, height, width, channels in and out, kernel size, stride, padding: every form a CPU takes
-WINOGRAD = (3, 8, 12, 16, 17, 3, 1, 1)
-PATCHES = (2, 7, 6, 3, 5, 3, 1, 1)
+WINOGRAD = (2, 8, 12, 16, 34, 3, 1, 1)
+PATCHES = (2, 7, 6, 3, 5, 5, 1, 2)
+DIRECT = {
+    "direct, to one register": (2, 8, 8, 16, 16, 3, 1, 1),
+    "direct, from colours": (2, 5, 19, 3, 21, 3, 1, 1),
+    "direct, to colours": (2, 6, 21, 20, 3, 3, 1, 1),
+    "direct, one column": (3, 5, 1, 5, 33, 3, 1, 1),
+}
 GEOMETRIES = {
+    **DIRECT,
     "winograd": WINOGRAD,
     "patches": PATCHES,
     "patches, 5×5": (2, 8, 9, 2, 20, 5, 1, 2),
     "patches, no padding": (2, 6, 5, 1, 4, 3, 1, 0),
-    "sides not divisible by 4": (2, 6, 8, 16, 16, 3, 1, 1),
+    "sides not divisible by 4": (2, 6, 8, 16, 33, 3, 1, 1),
     "stride 2": (2, 8, 8, 16, 18, 3, 2, 1),
     "1×1": (2, 8, 8, 16, 18, 1, 2, 0),
 }
@@ -90,6 +97,18 @@ def test_convolution_derivatives(geometry):
         expected = jax.jit(gradients("lax", options))(images, kernel)
         for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
             assert relative(a, e) < 1e-11
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_convolution_derivatives_in_float32(geometry):
+    images, kernel, options = operands(geometry)
+    images, kernel = np.float32(images), np.float32(kernel)
+    actual = jax.jit(gradients("auto", options))(images, kernel)
+    with jax.enable_x64(True):
+        wide = jnp.float64(images), jnp.float64(kernel)
+        expected = jax.jit(gradients("lax", options))(*wide)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert relative(a, e) < 3e-4  # sin and cos of numbers near 30
 
 
 @pytest.mark.parametrize("geometry", [WINOGRAD, PATCHES], ids=["winograd", "patches"])
@@ -167,6 +186,21 @@ def test_winograd_in_slices_of_an_uneven_batch(monkeypatch):
     ).transpose(1, 2, 0, 3)
     actual = jax.jit(winograd.kernel_gradient)(jnp.float32(images), jnp.float32(g))
     assert relative(actual, expected) < 1e-5
+
+
+def test_direct_error_is_that_of_float32():
+    """Of a kernel's gradient too, which adds up all pixels of all images."""
+    rng = np.random.default_rng(0)
+    images, g = (np.float32(rng.uniform(0, 1, (70, 32, 32, c))) for c in (3, 16))
+    kernel = np.float32(rng.normal(size=(3, 3, 3, 16)))
+    found, pull_back = jax.vjp(conv, jnp.asarray(images), jnp.asarray(kernel))
+    exact = numpy_conv(images.astype(np.float64), kernel.astype(np.float64))
+    assert relative(found, exact) < 2e-6
+    padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in np.ndindex(3, 3):
+        window = padded[:, i : i + 32, j : j + 32].reshape(-1, 3)
+        exact = window.T @ g.astype(np.float64).reshape(-1, 16)
+        np.testing.assert_allclose(pull_back(g)[1][i, j], exact, rtol=3e-6)
 
 
 def test_winograd_error_is_that_of_float32():

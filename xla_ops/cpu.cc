@@ -12,6 +12,7 @@
 
 #include "cpu_kernel.h"
 #include "module.h"
+#include "network.h"
 #include "shapes.h"
 
 namespace gsdd {
@@ -229,5 +230,6 @@ XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
 PYBIND11_MODULE(_native_cpu, m) {
   gsdd::export_handlers(
       m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+  gsdd::add_network_handlers(m);
   m.attr("instruction_set") = gsdd::kernel().name;
 }
