@@ -1,5 +1,9 @@
 """What the benchmarks count, against counting it one by one."""
 
+import json
+import sys
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,3 +80,33 @@ def test_a_shape_gives_a_row_for_every_contender(monkeypatch, capsys):
 def test_an_unknown_shape_is_named():
     with pytest.raises(UsageError, match="--shapes: expected some of A,B,C,D,E,F, got 'Q'"):
         main(None, shapes="A,q")
+
+
+def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch, tmp_path, capsys):
+    import benchmarks.pytorch as module
+
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: False),
+        backends=SimpleNamespace(cuda=SimpleNamespace(matmul=SimpleNamespace()),
+                                 cudnn=SimpleNamespace()),
+        get_num_threads=lambda: 2,
+        __version__="0",
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    figures = ("ours_seconds", "torch_seconds", "ratio", "ours_bytes", "torch_bytes")
+
+    def measure(sizes, device):
+        if sizes["width"] == 64:
+            raise KeyboardInterrupt
+        for what in ("tm step", "expert epoch"):
+            yield dict(
+                what=what, width=sizes["width"], images=1, steps=1, **dict.fromkeys(figures, 1)
+            )
+
+    monkeypatch.setattr(module, "measure", measure)
+    assert [sizes["width"] for sizes in module.ON_CPU] == [16, 64, 128]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(str(tmp_path / "out.json"))
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [(row["what"], row["width"]) for row in rows] == [("tm step", 16), ("expert epoch", 16)]
+    capsys.readouterr()

@@ -20,6 +20,19 @@ def _like(array: Array, shape: tuple[int, ...], dtype: jnp.dtype = np.float32):
     return jax.typeof(array).update(shape=shape, dtype=np.dtype(dtype))
 
 
+def vary_alike(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays, under shard_map varying over the same mesh axes, as a custom call and custom
+    derivatives want them."""
+    axes_of = lambda array: jax.typeof(array).manual_axis_type.varying
+    union = frozenset().union(*map(axes_of, arrays))
+
+    def vary(array):
+        missing = union - axes_of(array)
+        return lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
+
+    return tuple(map(vary, arrays))
+
+
 def where_built(native_call: Callable, otherwise: Callable, *operands: Array):
     """`native_call` on the platforms that the calls were built for, `otherwise` on others."""
     built = dict.fromkeys(native.PLATFORMS, native_call)

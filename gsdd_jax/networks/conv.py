@@ -22,7 +22,7 @@ from gsdd_jax.networks import calls, patches, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # fewer do not pay for Winograd's transforms
-MAX_DIRECT_CHANNELS = 32  # of the wider side: from there on they pay more than the custom call
+MAX_DIRECT_CHANNELS = 64  # of the wider side: with more, they pay more than the custom call
 
 
 @dataclass(frozen=True)
@@ -178,4 +178,6 @@ def conv(
             f"images are {x.dtype} but the kernel is {kernel.dtype}; cast one to the other"
         )
     geometry = _Geometry(x.shape[1:3], kernel.shape[:2], stride, padding, precision)
-    return (_lax if method == "lax" else _forward)(geometry, x, kernel)
+    if method == "lax":
+        return _lax(geometry, x, kernel)
+    return _forward(geometry, *calls.vary_alike(x, kernel))
