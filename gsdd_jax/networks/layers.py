@@ -35,9 +35,9 @@ def instance_norm(
 ) -> Float[Array, "b h w c"]:
     """(x - mean) / √(variance + 1e-5) · scale + shift, each image and channel by itself.
 
-    The variance is the biased one, in float32 at least. For images of n pixels its relative error
-    is near n roundings where the middle pixel is n's largest possible outlier, and elsewhere near
-    one; a mean far from zero adds nothing.
+    The variance is the biased one, in float32 at least. A mean far from zero does not add to its
+    relative error, which is a few roundings, and as many as there are pixels in the worst case:
+    where the middle pixel alone differs from the others.
     """
     wide = widen(x)
     h, w = x.shape[1:3]
