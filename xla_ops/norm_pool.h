@@ -17,11 +17,7 @@
 // The formulas after the sums are here, for a CPU's registers and a GPU's floats (V). c is x - <x>.
 #pragma once
 
-#ifdef __CUDACC__
-#define GSDD_ANYWHERE __host__ __device__
-#else
-#define GSDD_ANYWHERE
-#endif
+#include "bfloat16.h"
 
 namespace gsdd {
 
@@ -31,7 +27,7 @@ template <class V>
 struct NormPoolGradient {
   V d_scale, constant, slope;
 
-  GSDD_ANYWHERE NormPoolGradient(V u_sum, V uc_sum, V rate, V factor, V part) {
+  GSDD_BOTH NormPoolGradient(V u_sum, V uc_sum, V rate, V factor, V part) {
     d_scale = uc_sum * rate;
     constant = factor * u_sum * part;
     slope = factor * rate * d_scale * part;
@@ -49,8 +45,8 @@ template <class V>
 struct NormPoolSecondGradient {
   V d_scale, x_u, x_a, x_slope, x_constant, v_slope, v_constant;
 
-  GSDD_ANYWHERE NormPoolSecondGradient(const NormPoolSums<V>& sums, V rate, V factor, V a_scale,
-                                       V a_shift, V part, V pixels) {
+  GSDD_BOTH NormPoolSecondGradient(const NormPoolSums<V>& sums, V rate, V factor, V a_scale,
+                                   V a_shift, V part, V pixels) {
     const V u0 = sums.u * part, u1 = sums.uc * part * rate;
     const V a0 = sums.a * part, a1 = sums.ac * part * rate;
     const V t = sums.au * part - a0 * u0 - a1 * u1;

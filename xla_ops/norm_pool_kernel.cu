@@ -116,7 +116,7 @@ struct Pixels {
   }
 };
 
-__device__ inline int64_t slices_of(const NormPoolBatch& batch) {
+__host__ __device__ inline int64_t slices_of(const NormPoolBatch& batch) {
   return batch.images * ((batch.channels + kLanes - 1) / kLanes);
 }
 
@@ -260,16 +260,12 @@ cudaError_t by_type_and_size(const NormPoolBatch& batch, const F& f) {
   return batch.narrow ? by_size<Bfloat16, kMost>(batch, f) : by_size<float, kMost>(batch, f);
 }
 
-int64_t thread_blocks(const NormPoolBatch& batch) {
-  return batch.images * ((batch.channels + kLanes - 1) / kLanes);
-}
-
 }  // namespace
 
 cudaError_t launch_norm_pool(const NormPoolBatch& batch, void* y, cudaStream_t stream) {
   return by_type_and_size<8>(batch, [&](auto type, auto kept) {
     using T = decltype(type);
-    return launch(forward_kernel<T, decltype(kept)::value>, thread_blocks(batch), kThreads, stream,
+    return launch(forward_kernel<T, decltype(kept)::value>, slices_of(batch), kThreads, stream,
                   batch, (T*)y);
   });
 }
@@ -278,7 +274,7 @@ cudaError_t launch_norm_pool_gradient(const NormPoolBatch& batch, const void* g,
                                       float* d_scale, float* d_shift, cudaStream_t stream) {
   return by_type_and_size<8>(batch, [&](auto type, auto kept) {
     using T = decltype(type);
-    return launch(gradient_kernel<T, decltype(kept)::value>, thread_blocks(batch), kThreads, stream,
+    return launch(gradient_kernel<T, decltype(kept)::value>, slices_of(batch), kThreads, stream,
                   batch, (const T*)g, (T*)dx, d_scale, d_shift);
   });
 }
@@ -288,7 +284,7 @@ cudaError_t launch_norm_pool_second(const NormPoolBatch& batch, const void* g,
                                     void* dg, cudaStream_t stream) {
   return by_type_and_size<2>(batch, [&](auto type, auto kept) {
     using T = decltype(type);
-    return launch(second_kernel<T, decltype(kept)::value>, thread_blocks(batch), kThreads, stream,
+    return launch(second_kernel<T, decltype(kept)::value>, slices_of(batch), kThreads, stream,
                   batch, (const T*)g, cotangents, (T*)dx, d_scale, (T*)dg);
   });
 }
