@@ -3,15 +3,18 @@
     XLA_PYTHON_CLIENT_PREALLOCATE=false python -m launch.benchmark pytorch
 
 At the flagship's shapes on a GPU: ConvNetD3 of width 128, 300 images of 32 x 32 a student step, 60
-steps, second-order gradients; TF32 in both. Ours renders Gaussians and recomputes activations in
-the backward pass, PyTorch's optimises pixels and keeps the graph. Without a GPU the shapes are tiny
-and only show that it runs.
+steps, second-order gradients; TF32 in both. Without a GPU for both of them: widths 16, 64 and 128,
+60 images a student step, and fewer steps and training images where the network is wide. Ours
+renders Gaussians and recomputes activations in the backward pass, PyTorch's optimises pixels and
+keeps the graph.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,42 +30,60 @@ from gsdd_jax.training import distill
 from gsdd_jax.training import experts as training
 
 ROUNDS = 3
+BATCH = 256  # of an expert
+ON_GPU = (dict(width=128, images=300, syn_steps=60, examples=50_000),)
+ON_CPU = (
+    dict(width=16, images=60, syn_steps=30, examples=20 * 256),
+    dict(width=64, images=60, syn_steps=10, examples=10 * 256),
+    dict(width=128, images=60, syn_steps=5, examples=4 * 256),
+)
 
 
 def main(out: str | None) -> None:
-    """Prints seconds and peak memory of both; writes them to `out` as JSON."""
+    """Prints seconds and peak memory of both; writes them to `out` as JSON, anew after each row."""
     try:
         import torch
     except ImportError:
         raise UsageError("the benchmark pytorch needs PyTorch") from None
     on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
-    if not on_gpu:
-        print("no GPU for both: tiny shapes, the figures mean nothing")
-    sizes = dict(width=128, images=300, syn_steps=60, examples=50_000) if on_gpu else dict(
-        width=8, images=20, syn_steps=3, examples=512
-    )  # fmt: skip
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     device = "cuda" if on_gpu else "cpu"
-    name = torch.cuda.get_device_name() if on_gpu else "cpu"
-    print(f"{name}, jax {jax.__version__}, torch {torch.__version__}; {sizes}")
-    print(f"{'what':>16}{'ours s':>10}{'torch s':>10}{'ratio':>8}{'ours MiB':>11}{'torch MiB':>11}")
+    name = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{name}, jax {jax.__version__}, torch {torch.__version__}")
+    print(
+        f"{'what':>14}{'width':>7}{'images':>8}{'steps':>7}{'ours s':>10}{'torch s':>10}"
+        f"{'ratio':>8}{'ours MiB':>11}{'torch MiB':>11}"
+    )
     rows = []
-    for what, pair in (("tm step", tm_steps), ("expert epoch", expert_epochs)):
+    for sizes in ON_GPU if on_gpu else ON_CPU:
+        for row in measure(sizes, device):
+            rows.append(row)
+            print(
+                f"{row['what']:>14}{row['width']:7}{row['images']:8}{row['steps']:7}"
+                f"{row['ours_seconds']:10.3f}{row['torch_seconds']:10.3f}{row['ratio']:8.2f}"
+                f"{row['ours_bytes'] / 2**20:11.0f}{row['torch_bytes'] / 2**20:11.0f}",
+                flush=True,
+            )
+            if out:
+                figures = dict(device=name, jax=jax.__version__, torch=torch.__version__, rows=rows)
+                write_atomically(out, json.dumps(figures, indent=2).encode())
+
+
+def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
+    """A row for a step of trajectory matching and one for an epoch of an expert."""
+    width = sizes["width"]
+    for what, pair, images, steps in (
+        ("tm step", tm_steps, sizes["images"], sizes["syn_steps"]),
+        ("expert epoch", expert_epochs, BATCH, -(-sizes["examples"] // BATCH)),
+    ):
         ours, ours_bytes, theirs = pair(sizes, device)
-        (ours_s, theirs_s), theirs_bytes = turns(ours, theirs, on_gpu)
-        rows.append(
-            dict(what=what, ours_seconds=ours_s, torch_seconds=theirs_s, ratio=theirs_s / ours_s,
-                 ours_bytes=ours_bytes, torch_bytes=theirs_bytes, **sizes)
+        (ours_s, theirs_s), theirs_bytes = turns(ours, theirs, device == "cuda")
+        yield dict(
+            what=what, width=width, images=images, steps=steps, ours_seconds=ours_s,
+            torch_seconds=theirs_s, ratio=theirs_s / ours_s, ours_bytes=ours_bytes,
+            torch_bytes=theirs_bytes,
         )  # fmt: skip
-        print(
-            f"{what:>16}{ours_s:10.3f}{theirs_s:10.3f}{theirs_s / ours_s:8.2f}"
-            f"{ours_bytes / 2**20:11.0f}{theirs_bytes / 2**20:11.0f}",
-            flush=True,
-        )
-    if out:
-        result = {"device": name, "jax": jax.__version__, "torch": torch.__version__, "rows": rows}
-        write_atomically(out, json.dumps(result, indent=2).encode())
 
 
 def turns(ours, theirs, on_gpu: bool):
@@ -116,7 +137,7 @@ def tm_steps(sizes, device):
 
 
 def expert_epochs(sizes, device):
-    """(our epoch, its bytes, PyTorch's epoch): batch 256, one expert."""
+    """(our epoch, its bytes, PyTorch's epoch) of one expert."""
     import torch
 
     from benchmarks import pytorch_loop
@@ -133,7 +154,7 @@ def expert_epochs(sizes, device):
     images, targets = jnp.asarray(pixels), jnp.asarray(labels)
     call = lambda: training.train_epoch.lower(
         network, start, keys, jnp.int32(0), images, targets, transform,
-        learning_rate=jnp.float32(0.01), batch_size=256, strategy=augment.DSA,
+        learning_rate=jnp.float32(0.01), batch_size=BATCH, strategy=augment.DSA,
     )  # fmt: skip
     compiled = call().compile()
     memory = compiled.memory_analysis()
@@ -149,6 +170,6 @@ def expert_epochs(sizes, device):
         pytorch_loop.ConvNet(sizes["width"], 32, 10),
         torch.tensor(pixels.transpose(0, 3, 1, 2).copy(), device=device),
         torch.tensor(labels, device=device).long(),
-        256,
+        BATCH,
     )
     return ours, memory.temp_size_in_bytes + memory.argument_size_in_bytes, theirs

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.parameterization.name = "gaussian"  # or pixels
     config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
 
-    config.network = ConfigDict()  # of matching and of the evaluation
+    config.network = ConfigDict()  # of matching, of its experts and of the evaluation
     config.network.name = "convnet"
     config.network.width = 128  # channels; the published width
     config.network.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.matching = ConfigDict()
     config.matching.name = "dm"  # or tm, dc
     config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # of the augmentation (DSA)
+    config.matching.precision = ""  # of its networks, as network.precision; empty: that one
     config.matching.options = dm()  # the objective's own: dm(), dc() or tm() below
 
     config.experts = ConfigDict()  # of trajectory matching; their augmentation is matching's

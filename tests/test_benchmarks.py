@@ -1,7 +1,8 @@
 """What the benchmarks count, against counting it one by one."""
 
 import json
-import types
+import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def test_an_unknown_shape_is_named():
 
 def test_a_data_sheet_goes_before_what_a_machine_reaches():
     reached = bounds.Machine(1e12, 1e12)
-    device = types.SimpleNamespace(device_kind="NVIDIA H200")
+    device = SimpleNamespace(device_kind="NVIDIA H200")
     sheet = bounds.machine_of(device, reached)
     assert 2 * sheet.multiply_adds == pytest.approx(67e12, rel=0.01)  # FLOP/s
     assert sheet.bandwidth == 4.8e12
@@ -156,12 +157,12 @@ def test_a_stopped_experts_keeps_its_rows(monkeypatch, stopped):
 @pytest.fixture
 def no_steps(monkeypatch):
     """Steps of trajectory matching that need a mebibyte and take a second, at once."""
-    analysis = types.SimpleNamespace(temp_size_in_bytes=2**20)
-    program = types.SimpleNamespace(memory_analysis=lambda: analysis)
-    lowered = types.SimpleNamespace(compile=lambda: program)
-    run = types.SimpleNamespace(lower=lambda *_: lowered)
+    analysis = SimpleNamespace(temp_size_in_bytes=2**20)
+    program = SimpleNamespace(memory_analysis=lambda: analysis)
+    lowered = SimpleNamespace(compile=lambda: program)
+    run = SimpleNamespace(lower=lambda *_: lowered)
     for module in (tm_memory, precision):
-        monkeypatch.setattr(module, "distill", types.SimpleNamespace(run=run))
+        monkeypatch.setattr(module, "distill", SimpleNamespace(run=run))
     monkeypatch.setattr(tm_memory, "step", lambda *_, **settings: (None, ()))
     monkeypatch.setattr(tm_memory, "timed", lambda *_: 1.0)
 
@@ -194,4 +195,33 @@ def test_precisions_have_a_row_each(monkeypatch, no_steps, tmp_path, capsys):
     rows = json.loads((tmp_path / "precision.json").read_text())
     assert [row["precision"] for row in rows] == ["default", "bfloat16", "float32"]
     assert all(row["images_per_second"] == 2 * experts.BATCH_SIZE for row in rows)
+
+
+def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch, tmp_path, capsys):
+    import benchmarks.pytorch as module
+
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: False),
+        backends=SimpleNamespace(cuda=SimpleNamespace(matmul=SimpleNamespace()),
+                                 cudnn=SimpleNamespace()),
+        get_num_threads=lambda: 2,
+        __version__="0",
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    figures = ("ours_seconds", "torch_seconds", "ratio", "ours_bytes", "torch_bytes")
+
+    def measure(sizes, device):
+        if sizes["width"] == 64:
+            raise KeyboardInterrupt
+        for what in ("tm step", "expert epoch"):
+            yield dict(
+                what=what, width=sizes["width"], images=1, steps=1, **dict.fromkeys(figures, 1)
+            )
+
+    monkeypatch.setattr(module, "measure", measure)
+    assert [sizes["width"] for sizes in module.ON_CPU] == [16, 64, 128]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(str(tmp_path / "out.json"))
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [(row["what"], row["width"]) for row in rows] == [("tm step", 16), ("expert epoch", 16)]
     capsys.readouterr()

@@ -3,6 +3,8 @@
 import importlib
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import common
@@ -107,6 +109,31 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     images = parts.problem.parameterization.images_per_class * parts.dataset.num_classes
     assert images <= 1000 or scale > 0.01
     assert parts.problem.matching.batch_syn <= images
+
+
+@pytest.mark.parametrize("precision, dtype", [("", "float32"), ("bfloat16", "bfloat16")])
+def test_a_student_of_another_precision_than_its_experts(precision, dtype, monkeypatch):
+    config = load("cifar10_tm_ipc1_cpu")
+    config.data.name, config.data.transform = "cifar10_mini", "normalize"
+    config.matching.precision = precision
+    identities = []
+
+    def open_store(config, dataset, network):
+        identities.append((experts.identity(config, dataset, network), network.compute_dtype))
+        return type("Store", (), {"epochs": config.experts.epochs})()
+
+    monkeypatch.setattr(experts, "open_store", open_store)
+    parts = experiment.build(config)
+    student = parts.problem.matching.network
+    assert parts.network.compute_dtype == "float32"
+    [(identity, dtype_of_experts)] = identities
+    assert (identity["network.precision"], dtype_of_experts) == ("default", "float32")
+    assert not any("matching.precision" in field for field in identity)
+    params = jax.eval_shape(student.init, jax.random.key(0))
+    images = jnp.zeros((2, *student.image_shape))
+    text = str(jax.make_jaxpr(jax.grad(lambda p: student.apply(p, images).sum()))(params))
+    assert ("bf16" in text) == (dtype == "bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
 
 
 def test_a_scale_out_of_range_is_refused():

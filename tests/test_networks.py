@@ -1,6 +1,7 @@
 """Networks against a NumPy forward pass in float64, their derivatives against XLA's convolution."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,21 @@ from gsdd_jax.networks.conv import conv
 from gsdd_jax.networks.layers import average_pool, instance_norm, max_pool
 
 # batch, height, width, channels in and out, kernel size, stride, padding: every form a CPU takes
-WINOGRAD = (3, 8, 12, 16, 17, 3, 1, 1)
-PATCHES = (2, 7, 6, 3, 5, 3, 1, 1)
+WINOGRAD = (2, 8, 12, 16, 66, 3, 1, 1)
+PATCHES = (2, 7, 6, 3, 5, 5, 1, 2)
+DIRECT = {
+    "direct, to one register": (2, 8, 8, 16, 16, 3, 1, 1),
+    "direct, from colours": (2, 5, 19, 3, 21, 3, 1, 1),
+    "direct, to colours": (2, 6, 21, 20, 3, 3, 1, 1),
+    "direct, one column": (3, 5, 1, 5, 33, 3, 1, 1),
+}
 GEOMETRIES = {
+    **DIRECT,
     "winograd": WINOGRAD,
     "patches": PATCHES,
     "patches, 5×5": (2, 8, 9, 2, 20, 5, 1, 2),
     "patches, no padding": (2, 6, 5, 1, 4, 3, 1, 0),
-    "sides not divisible by 4": (2, 6, 8, 16, 16, 3, 1, 1),
+    "sides not divisible by 4": (2, 6, 8, 16, 65, 3, 1, 1),
     "stride 2": (2, 8, 8, 16, 18, 3, 2, 1),
     "1×1": (2, 8, 8, 16, 18, 1, 2, 0),
 }
@@ -91,6 +99,18 @@ def test_convolution_derivatives(geometry):
             assert relative(a, e) < 1e-11
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_convolution_derivatives_in_float32(geometry):
+    images, kernel, options = operands(geometry)
+    images, kernel = np.float32(images), np.float32(kernel)
+    actual = jax.jit(gradients("auto", options))(images, kernel)
+    with jax.enable_x64(True):
+        wide = jnp.float64(images), jnp.float64(kernel)
+        expected = jax.jit(gradients("lax", options))(*wide)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert relative(a, e) < 3e-4  # sin and cos of numbers near 30
+
+
 @pytest.mark.parametrize("geometry", [WINOGRAD, PATCHES], ids=["winograd", "patches"])
 def test_convolution_gradient_is_the_finite_difference(geometry):
     images, kernel, options = operands(geometry)
@@ -131,6 +151,24 @@ def test_convolution_of_several_networks_at_once(geometry, shared_images):
                 assert relative(a[i], e) < 1e-11
 
 
+def test_other_devices_run_several_networks_one_by_one():
+    """Grouped convolutions and windows as large as images are slow on a GPU."""
+    images, kernel, _ = operands((2, 32, 32, 4, 5, 3, 1, 1))
+
+    def loss(images, kernel):
+        return jnp.sin(conv(images, kernel)).sum()
+
+    batches = jnp.float32(images)[None].repeat(3, 0), jnp.float32(kernel)[None].repeat(3, 0)
+    gradient = jax.jit(jax.vmap(jax.grad(loss, (0, 1))))
+    text = gradient.trace(*batches).lower(lowering_platforms=("cuda",)).as_text()
+    convolutions = re.findall(r"stablehlo\.convolution.*", text)
+    assert len(convolutions) == 3  # forward and two gradients, for all networks
+    for line in convolutions:
+        assert "feature_group_count = 1 " in line and "batch_group_count = 1 " in line
+        assert "tensor<2x32x32x" in line and "tensor<6x32x32x" not in line  # one network's images
+    assert text.count("stablehlo.while") == 3
+
+
 def test_winograd_in_slices_of_an_uneven_batch(monkeypatch):
     images, kernel, options = operands((7, 8, 8, 16, 18, 3, 1, 1))
     g = np.random.default_rng(1).normal(size=(7, 8, 8, 18))
@@ -148,6 +186,22 @@ def test_winograd_in_slices_of_an_uneven_batch(monkeypatch):
     ).transpose(1, 2, 0, 3)
     actual = jax.jit(winograd.kernel_gradient)(jnp.float32(images), jnp.float32(g))
     assert relative(actual, expected) < 1e-5
+
+
+def test_direct_error_is_that_of_float32():
+    """Of a kernel's gradient too, which adds up all pixels of all images."""
+    rng = np.random.default_rng(0)
+    images, g = (np.float32(rng.uniform(0, 1, (70, 32, 32, c))) for c in (3, 16))
+    kernel = np.float32(rng.normal(size=(3, 3, 3, 16)))
+    found, pull_back = jax.vjp(conv, jnp.asarray(images), jnp.asarray(kernel))
+    exact = numpy_conv(images.astype(np.float64), kernel.astype(np.float64))
+    assert relative(found, exact) < 2e-6
+    d_kernel = pull_back(jnp.asarray(g))[1]
+    padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in np.ndindex(3, 3):
+        window = padded[:, i : i + 32, j : j + 32].reshape(-1, 3)
+        exact = window.T @ g.astype(np.float64).reshape(-1, 16)
+        np.testing.assert_allclose(d_kernel[i, j], exact, rtol=3e-6)
 
 
 def test_winograd_error_is_that_of_float32():
@@ -186,12 +240,55 @@ def numpy_pool(x, reduce):
     return reduce(x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c), (2, 4))
 
 
-def test_instance_norm_survives_a_large_mean():
+@pytest.mark.parametrize("mean", [0, 100, 1000])
+def test_instance_norm_survives_a_large_mean(mean):
     rng = np.random.default_rng(0)
-    x = np.float32(rng.normal(size=(2, 8, 6, 3)) + 1000)
+    x = np.float32(rng.normal(size=(8, 32, 30, 3)) + mean)
     scale, shift = np.float32(rng.normal(size=(2, 3)))
-    actual = instance_norm(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(shift))
-    assert relative(actual, numpy_norm(x.astype(np.float64), scale, shift)) < 3e-4
+    actual = jax.jit(instance_norm)(x, scale, shift)
+    assert relative(actual, numpy_norm(x.astype(np.float64), scale, shift)) < 3e-6
+
+
+def test_instance_norm_survives_an_outlier():
+    """One pixel that is all of the variance: the worst case of sums about a pixel."""
+    x = np.float32(1e-3 * np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
+    x[:, 16, 16] = 1000
+    actual = jax.jit(instance_norm)(x, jnp.ones(3), jnp.zeros(3))
+    expected = numpy_norm(x.astype(np.float64))
+    assert np.abs(actual - expected).max() < 2e-4 * np.abs(expected).max()
+
+
+def second_derivatives(function, weights):
+    """Of a nonlinear function of `function` and its gradients, for every argument."""
+
+    def loss(*arguments):
+        return (jnp.sin(function(*arguments)) * weights).sum()
+
+    def of_gradients(*arguments):
+        first = jax.grad(loss, range(len(arguments)))(*arguments)
+        return sum((jnp.cos(g) * (1 + jnp.arange(g.size).reshape(g.shape) % 3)).sum()
+                   for g in first), first  # fmt: skip
+
+    return lambda *arguments: jax.jit(jax.grad(of_gradients, range(len(arguments)), has_aux=True))(
+        *arguments
+    )
+
+
+def test_instance_norm_derivatives():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(2, 6, 5, 3)) + 100)
+        scale, shift, weights = (jnp.asarray(rng.normal(size=s)) for s in (3, 3, x.shape))
+
+        def plain(x, scale, shift):
+            centred = x - x.mean((1, 2), keepdims=True)
+            variance = (centred**2).mean((1, 2), keepdims=True)
+            return centred / jnp.sqrt(variance + 1e-5) * scale + shift
+
+        actual = second_derivatives(instance_norm, weights)(x, scale, shift)
+        expected = second_derivatives(plain, weights)(x, scale, shift)
+        for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            assert relative(a, e) < 1e-10
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)])

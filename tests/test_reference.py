@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gsdd_jax.rasterizer import reference
-from gsdd_jax.rasterizer.native import Settings
+from gsdd_jax.rasterizer.calls import Settings
 
 
 def test_no_product_may_be_rounded_to_tf32():

@@ -1,107 +1,20 @@
 // The custom calls on the host, spread over XLA's own thread pool: a task is an image, or a part of
 // one where there are few.
-#include <strings.h>
-
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdlib>
-#include <functional>
-#include <memory>
-#include <mutex>
-#include <string>
-#include <vector>
 
 #include "cpu_kernel.h"
+#include "instruction_set.h"
 #include "module.h"
+#include "network.h"
+#include "parallel.h"
 #include "shapes.h"
 
 namespace gsdd {
 namespace {
 
-// What this machine has, the widest first.
-std::vector<const CpuKernel*> supported() {
-  std::vector<const CpuKernel*> kernels;
-#ifdef GSDD_HAVE_X86
-  const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
-  if (wide) kernels.push_back(&kCpuAvx512);
-  if (fma) kernels.push_back(&kCpuAvx2);
-#endif
-  kernels.push_back(&kCpuGeneric);
-  return kernels;
-}
-
-// The widest, or what GSDD_CPU names in any case; native.py refuses a name that is not supported.
-const CpuKernel& choose() {
-  const std::vector<const CpuKernel*> kernels = supported();
-  if (const char* wanted = std::getenv("GSDD_CPU"))
-    for (const CpuKernel* kernel : kernels)
-      if (strcasecmp(wanted, kernel->name) == 0) return *kernel;
-  return *kernels.front();
-}
-
 const CpuKernel& kernel() {
-  static const CpuKernel& chosen = choose();
+  static const CpuKernel& chosen = choose(kCpuAvx512, kCpuAvx2, kCpuGeneric);
   return chosen;
-}
-
-inline void relax() {  // a moment of a waiting loop
-#ifdef GSDD_HAVE_X86
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Runs task(i, scratch) for every i in [0, count). The caller works too and only ever waits for
-// tasks that a thread has already begun, so a pool whose threads are all inside such calls cannot
-// deadlock. The last tasks take microseconds and to be woken takes tens of them, so it first looks
-// for about that long. Each task writes its own outputs: the result does not depend on who runs it.
-// Nothing may leave a thread of XLA's: a task that throws, for want of memory, is an error of the
-// call, and those after it are not run.
-template <class Task>
-ffi::Error parallel_for(ffi::ThreadPool pool, int64_t count, size_t scratch, const Task& task) {
-  struct State {
-    std::atomic<int64_t> next{0};
-    std::atomic<int64_t> finished{0};
-    std::atomic<bool> failed{false};
-    std::mutex mutex;
-    std::condition_variable all_finished;
-  };
-  const auto state = std::make_shared<State>();
-  const auto work = [state, count, scratch, &task] {
-    std::vector<float> memory;
-    int64_t done = 0;
-    for (int64_t i; (i = state->next.fetch_add(1)) < count; ++done) {
-      if (state->failed) continue;
-      try {
-        if (memory.empty()) memory.resize(scratch);
-        task(i, memory.data());
-      } catch (const std::exception&) {
-        state->failed = true;
-      }
-    }
-    if (done == 0) return;  // late: `task` may be gone already
-    const std::lock_guard<std::mutex> lock(state->mutex);
-    if (state->finished.fetch_add(done) + done == count) state->all_finished.notify_all();
-  };
-  const int64_t helpers = std::min(pool.num_threads(), count) - 1;
-  try {
-    for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(work));
-  } catch (const std::bad_alloc&) {  // fewer helpers, then
-  }
-  work();
-  constexpr int kLooks = 2000;
-  for (int i = 0; i < kLooks && state->finished != count; ++i) relax();
-  if (state->finished != count) {
-    std::unique_lock<std::mutex> lock(state->mutex);
-    state->all_finished.wait(lock, [&] { return state->finished == count; });
-  }
-  if (!state->failed) return ffi::Error::Success();
-  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                    "gsdd rasterizer: no memory for " + std::to_string(sizeof(float) * scratch) +
-                        " bytes of scratch on every thread");
 }
 
 // Parts that every image is divided into, at most `limit`, so that all threads have work.
@@ -254,8 +167,11 @@ XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
 PYBIND11_MODULE(_native_cpu, m) {
   gsdd::export_handlers(
       m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+  gsdd::add_network_handlers(m);
   pybind11::list names;
-  for (const gsdd::CpuKernel* kernel : gsdd::supported()) names.append(kernel->name);
+  for (const gsdd::CpuKernel* kernel :
+       gsdd::supported(gsdd::kCpuAvx512, gsdd::kCpuAvx2, gsdd::kCpuGeneric))
+    names.append(kernel->name);
   m.attr("instruction_sets") = names;
   m.attr("instruction_set") = gsdd::kernel().name;
 }

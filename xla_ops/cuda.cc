@@ -1,6 +1,7 @@
 // The two custom calls on CUDA: check the buffers, launch on the stream that XLA hands over.
 #include "cuda_kernel.h"
 #include "module.h"
+#include "network.h"
 #include "shapes.h"
 
 namespace gsdd {
@@ -83,4 +84,5 @@ XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
 PYBIND11_MODULE(_native_cuda, m) {
   gsdd::export_handlers(
       m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+  gsdd::add_network_handlers(m);
 }

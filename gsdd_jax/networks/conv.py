@@ -17,10 +17,12 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-from gsdd_jax.networks import patches, winograd
+from gsdd_jax import native
+from gsdd_jax.networks import calls, patches, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # fewer do not pay for Winograd's transforms
+MAX_DIRECT_CHANNELS = 64  # of the wider side: with more, they pay more than the custom call
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,12 @@ def _lax_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
 
 
 def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> str:
-    """Which implementation a CPU takes: fixed by shapes, so that a convolution and its gradients
-    agree."""
+    """Which implementation a CPU takes: fixed by shapes and by what was built, so that a
+    convolution and its gradients agree."""
+    call = "cpu" in native.PLATFORMS and dtype == jnp.float32
+    call = call and (geometry.kernel, geometry.stride, geometry.padding) == ((3, 3), 1, 1)
+    if call and (max(channels) <= MAX_DIRECT_CHANNELS or min(channels) < MIN_CHANNELS):
+        return "direct"
     if geometry.stride == 1 and channels[0] < MIN_CHANNELS:
         return "patches"
     # The transforms would lose what precision bfloat16 has.
@@ -67,6 +73,8 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
 
 def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
     form = _form(geometry, x.dtype, kernel.shape[2:])
+    if form == "direct":
+        return calls.conv(x, kernel)
     if form == "winograd":
         return winograd.forward(x, kernel)
     if form == "patches":
@@ -76,6 +84,8 @@ def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
     form = _form(geometry, g.dtype, kernel.shape[2:])
+    if form == "direct":
+        return calls.conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
     if form == "winograd":
         return winograd.image_gradient(g, kernel)
     if form == "patches":
@@ -85,6 +95,8 @@ def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
 
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
     form = _form(geometry, x.dtype, (x.shape[-1], g.shape[-1]))
+    if form == "direct":
+        return calls.conv_kernel_gradient(x, g)
     if form == "winograd":
         return winograd.kernel_gradient(x, g)
     if form == "patches":
@@ -94,13 +106,18 @@ def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
 
 def _by_platform(cpu: Callable, default: Callable) -> Callable:
     def function(geometry: _Geometry, *operands: Array) -> Array:
-        # Several networks at once would make XLA's CPU backend run grouped convolutions and batched
-        # matrix products, both slower than one network after the other.
-        return lax.platform_dependent(
-            *operands,
-            cpu=sequential_vmap(functools.partial(cpu, geometry)),
-            default=functools.partial(default, geometry),
-        )
+        # Several networks at once run one after the other. Together they would be grouped
+        # convolutions, slower on every device: cuDNN has no fast weight gradient for groups, and
+        # XLA makes it a grouped forward convolution whose windows are whole images.
+        @sequential_vmap
+        def one_network(*operands: Array) -> Array:
+            return lax.platform_dependent(
+                *operands,
+                cpu=functools.partial(cpu, geometry),
+                default=functools.partial(default, geometry),
+            )
+
+        return one_network(*operands)
 
     return jax.custom_vjp(function, nondiff_argnums=(0,))
 
@@ -161,4 +178,6 @@ def conv(
             f"images are {x.dtype} but the kernel is {kernel.dtype}; cast one to the other"
         )
     geometry = _Geometry(x.shape[1:3], kernel.shape[:2], stride, padding, precision)
-    return (_lax if method == "lax" else _forward)(geometry, x, kernel)
+    if method == "lax":
+        return _lax(geometry, x, kernel)
+    return _forward(geometry, *native.vary_alike((x, kernel)))

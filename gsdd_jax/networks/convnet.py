@@ -5,7 +5,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv, InstanceNorm, average_pool
+from gsdd_jax.networks.layers import Conv
+from gsdd_jax.networks.norm_pool import NormPool
 
 
 class ConvNet(nn.Module):
@@ -19,7 +20,7 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
-        for _ in range(self.depth):
+        for i in range(self.depth):
             x = Conv(self.width, bias="cancelled", method=self.method, precision=self.precision)(x)
-            x = average_pool(nn.relu(InstanceNorm()(x)))
+            x = NormPool(fused=self.method == "auto", name=f"InstanceNorm_{i}")(x)
         return x.reshape(x.shape[0], -1)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Integer
 
-from gsdd_jax.rasterizer import native, once, reference, sharding
-from gsdd_jax.rasterizer.native import Settings
+from gsdd_jax import native
+from gsdd_jax.rasterizer import calls, once, reference, sharding
+from gsdd_jax.rasterizer.calls import Settings
 
 MAX_CHANNELS = 4
 MAX_SAMPLES_PER_SIDE = 16
@@ -192,7 +193,7 @@ def _render(settings, backend, offsets, *parameters):
             "backend: 'native' was not built in this installation (see BUILD.md); "
             "use 'auto' or 'reference'"
         )
-    offsets, *parameters = _vary_alike((offsets, *parameters))
+    offsets, *parameters = native.vary_alike((offsets, *parameters))
     with once.one_line():
         parameters = map(once.reverse_mode_only, parameters)
         return _custom(settings, backend == "native", offsets, *parameters)
@@ -222,18 +223,6 @@ def _check_arrays(means, cholesky, colors, opacities):
     return tuple(arrays.values())
 
 
-def _vary_alike(arrays):
-    """Under shard_map: a custom call wants all its arguments to vary over the same mesh axes."""
-    axes_of = lambda array: jax.typeof(array).manual_axis_type.varying
-    union = frozenset().union(*(axes_of(array) for array in jax.tree.leaves(arrays)))
-
-    def vary(array):
-        missing = union - axes_of(array)
-        return jax.lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
-
-    return jax.tree.map(vary, arrays)
-
-
 def _check_size(name: str, value: object, low: int, high: int | None) -> int:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name}: expected an integer, got {value!r}")
@@ -247,8 +236,7 @@ def _per_platform(always_native: bool, native_function, reference_function, *arg
     """Native where it was built, else the reference, chosen when the computation is lowered."""
     if always_native:
         return native_function(*arguments)
-    branches = dict.fromkeys(native.PLATFORMS, native_function)
-    return jax.lax.platform_dependent(*arguments, default=reference_function, **branches)
+    return native.where_built(native_function, reference_function, *arguments)
 
 
 def _reference(settings, offsets, *parameters):
@@ -267,7 +255,7 @@ def _reference_backward(settings, offsets, *parameters_and_cotangent):
 def _custom(settings, always_native, offsets, means, cholesky, colors, opacities):
     return _per_platform(
         always_native,
-        functools.partial(native.forward, settings),
+        functools.partial(calls.forward, settings),
         functools.partial(_reference, settings),
         offsets,
         means,
@@ -286,7 +274,7 @@ def _custom_backward(settings, always_native, residuals, d_images):
     *parameters, d_images = once.no_derivative((*parameters, d_images))
     gradients = _per_platform(
         always_native,
-        functools.partial(native.backward, settings),
+        functools.partial(calls.backward, settings),
         functools.partial(_reference_backward, settings),
         offsets,
         *parameters,

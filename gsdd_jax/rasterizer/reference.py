@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gsdd_jax.rasterizer.native import Settings
+from gsdd_jax.rasterizer.calls import Settings
 
 
 def rasterize(

@@ -40,13 +40,16 @@ def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | 
     raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
 
 
-def build_network(config: ConfigDict, dataset: data.Dataset) -> Network:
-    """The network that the config names, for this data set's images and classes."""
+def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:
+    """The network that the config names, for this data set's images and classes.
+
+    A `precision` that is not empty replaces the config's.
+    """
     return networks.build(
         config.name,
         image_shape=tuple(dataset.train.images.shape[1:]),
         num_classes=dataset.num_classes,
         width=config.width,
         depth=config.depth or None,
-        precision=config.precision,
+        precision=precision or config.precision,
     )

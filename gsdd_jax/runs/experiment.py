@@ -43,7 +43,7 @@ class Experiment(Material):
     """All parts of one experiment; each goes with any of the others."""
 
     transform: Any
-    network: Network
+    network: Network  # of the evaluation and the experts; the problem has the matching's
     problem: Problem
     schedule: Schedule
     feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
@@ -80,7 +80,7 @@ def build(config: ConfigDict) -> Experiment:
     network = build_network(config.network, dataset)
     objective = matching.build(
         config.matching.name,
-        network=network,
+        network=build_network(config.network, dataset, config.matching.precision),
         num_classes=dataset.num_classes,
         images_per_class=parameterization.images_per_class,
         strategy=config.matching.strategy,

@@ -1,25 +1,16 @@
-"""The bridge to the custom calls: registers what was built, and calls it.
-
-`xla_ops/` builds one extension module per platform. Each holds the same targets, so one traced
-`ffi_call` runs on whichever platform it is lowered for.
-"""
+"""The rasterizer's custom calls."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import os
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.native import like
 from gsdd_jax.rasterizer import sharding
-
-MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
 
 class Settings(NamedTuple):
@@ -33,40 +24,6 @@ class Settings(NamedTuple):
     clip_gradient: str
 
 
-def _register() -> tuple[tuple[str, ...], str | None]:
-    built, wrong = [], None
-    for platform, name in MODULES.items():
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        for target, handler in module.handlers.items():
-            jax.ffi.register_ffi_target(
-                target, handler, platform={"cpu": "cpu", "cuda": "CUDA"}[platform]
-            )
-        built.append(platform)
-        if platform == "cpu":
-            wrong = _wrong_instruction_set(module.instruction_sets)
-    return tuple(built), wrong
-
-
-def _wrong_instruction_set(supported: list[str]) -> str | None:
-    wanted = os.environ.get("GSDD_CPU")
-    if wanted is None or wanted.casefold() in (name.casefold() for name in supported):
-        return None
-    return f"GSDD_CPU: expected one of {', '.join(supported)} on this machine, got {wanted!r}"
-
-
-# The platforms that the custom calls were built for, and what is wrong with the environment.
-PLATFORMS, _WRONG = _register()
-
-
-def check_environment() -> None:
-    """Raises UsageError where GSDD_CPU names no instruction set of this machine."""
-    if _WRONG:
-        raise UsageError(_WRONG)
-
-
 def _attributes(settings: Settings) -> dict:
     return {
         "samples_per_side": np.int64(settings.samples_per_side),
@@ -74,17 +31,6 @@ def _attributes(settings: Settings) -> dict:
         "min_weight": np.float64(settings.min_weight),
         "pass_clipped": settings.clip_gradient == "pass",
     }
-
-
-def _like(array: Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    kind = jax.typeof(array)
-    if kind.manual_axis_type.empty:
-        return jax.ShapeDtypeStruct(shape, np.float32)
-    # Under shard_map an output varies over the same mesh axes as what it is computed from.
-    replicated = NamedSharding(kind.sharding.mesh, PartitionSpec(*[None] * len(shape)))
-    return jax.ShapeDtypeStruct(
-        shape, np.float32, sharding=replicated, manual_axis_type=kind.manual_axis_type
-    )
 
 
 def forward(
@@ -104,7 +50,7 @@ def forward(
     if offsets is None:
         return _dense_forward(settings, *parameters)
     shape = (len(offsets) - 1, settings.height, settings.width, colors.shape[-1])
-    return _call("gsdd_rasterize_ragged", _like(means, shape), settings)(offsets, *parameters)
+    return _call("gsdd_rasterize_ragged", like(means, shape), settings)(offsets, *parameters)
 
 
 def backward(
@@ -125,7 +71,7 @@ def backward(
     parameters = (means, cholesky, colors, opacities)
     if offsets is None:
         return _dense_backward(settings, *parameters, d_images)
-    outputs = tuple(_like(means, p.shape) for p in parameters)
+    outputs = tuple(like(means, p.shape) for p in parameters)
     call = _call("gsdd_rasterize_ragged_gradient", outputs, settings)
     return tuple(call(offsets, *parameters, d_images))
 
@@ -136,14 +82,12 @@ PARAMETERS = "... n u, ... n l, ... n c, ... n"
 @functools.partial(sharding.per_image, f"{PARAMETERS} -> ... h w c", tuple("nulchw"))
 def _dense_forward(settings, means, cholesky, colors, opacities):
     shape = (*opacities.shape[:-1], settings.height, settings.width, colors.shape[-1])
-    return _call("gsdd_rasterize", _like(means, shape), settings)(
-        means, cholesky, colors, opacities
-    )
+    return _call("gsdd_rasterize", like(means, shape), settings)(means, cholesky, colors, opacities)
 
 
 @functools.partial(sharding.per_image, f"{PARAMETERS}, ... h w c -> {PARAMETERS}", tuple("nulchw"))
 def _dense_backward(settings, *parameters_and_cotangent):
-    outputs = tuple(_like(p, p.shape) for p in parameters_and_cotangent[:-1])
+    outputs = tuple(like(p, p.shape) for p in parameters_and_cotangent[:-1])
     call = _call("gsdd_rasterize_gradient", outputs, settings)
     return tuple(call(*parameters_and_cotangent))
 

@@ -1,0 +1,127 @@
+"""Instance norm, ReLU and 2×2 average pooling in one pass over the images.
+
+What a convolution has written is read once and the pooled images are written; the first derivative
+reads the images once more, and so does the second, which matching gradients or trajectories takes.
+Each is one custom call, and where it was not built the same in `jax.numpy`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from gsdd_jax import native
+from gsdd_jax.networks import calls
+from gsdd_jax.networks.layers import EPSILON, average_pool, instance_norm
+
+
+def norm_pool(
+    x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
+) -> Float[Array, "b h2 w2 c"]:
+    """`average_pool(relu(instance_norm(x, scale, shift)))`, with reverse-mode derivatives of any
+    order."""
+    fits = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0 and scale.dtype == jnp.float32
+    if not fits or x.dtype not in (jnp.float32, jnp.bfloat16):
+        return plain(x, scale, shift)
+    return _pooled(*native.vary_alike((x, scale, shift)))[0]
+
+
+def plain(
+    x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
+) -> Float[Array, "b h2 w2 c"]:
+    """The same, layer by layer."""
+    return average_pool(nn.relu(instance_norm(x, scale, shift)))
+
+
+# The custom calls take mean and rate (1 / the root of the variance) from the forward pass, as
+# operands besides x. Each derivative below is the whole one, that through the statistics included,
+# and so has no part for them. In `jax.numpy` they are computed anew.
+
+
+def _plain_pooled(x, scale, shift):
+    unused = x[:, 0, 0].astype(jnp.float32)
+    return plain(x, scale, shift), unused, unused
+
+
+def _plain_gradient(x, scale, shift, mean, rate, g):
+    # Of each image's own scale and shift, as the custom call gives them.
+    def one(x, g):
+        dx, *parts = jax.vjp(lambda *a: plain(a[0][None], *a[1:])[0], x, scale, shift)[1](g)
+        return dx, *parts
+
+    return jax.vmap(one)(x, g)
+
+
+def _plain_second(x, scale, shift, mean, rate, g, *cotangents):
+    def one(x, g, *cotangents):
+        function = lambda x, scale, g: tuple(
+            part[0] for part in _plain_gradient(x[None], scale, shift, mean, rate, g[None])
+        )
+        return jax.vjp(function, x, scale, g)[1](cotangents)
+
+    return jax.vmap(one)(x, g, *cotangents)
+
+
+@jax.custom_vjp
+def _pooled(x, scale, shift):
+    """Pooled images, and the statistics."""
+    call = lambda *operands: tuple(calls.norm_pool(EPSILON, *operands))
+    return native.where_built(call, _plain_pooled, x, scale, shift)
+
+
+def _pooled_forward(x, scale, shift):
+    y, mean, rate = _pooled(x, scale, shift)
+    return (y, mean, rate), (x, scale, shift, mean, rate)
+
+
+def _pooled_backward(saved, cotangents):
+    dx, d_scale, d_shift = _gradient(*saved, cotangents[0])
+    return dx, d_scale.sum(0), d_shift.sum(0)
+
+
+_pooled.defvjp(_pooled_forward, _pooled_backward)
+
+
+@jax.custom_vjp
+def _gradient(x, scale, shift, mean, rate, g):
+    """Cotangents of x, and each image's part of those of scale and shift."""
+    call = lambda *operands: tuple(calls.norm_pool_gradient(*operands))
+    return native.where_built(call, _plain_gradient, x, scale, shift, mean, rate, g)
+
+
+def _gradient_backward(saved, cotangents):
+    _, _, shift, mean, rate, _ = saved
+    dx, d_scale, dg = _second(*saved, *cotangents)
+    return dx, d_scale.sum(0), *map(jnp.zeros_like, (shift, mean, rate)), dg
+
+
+_gradient.defvjp(lambda *operands: (_gradient(*operands), operands), _gradient_backward)
+
+
+@jax.custom_vjp
+def _second(x, scale, shift, mean, rate, g, a, a_scale, a_shift):
+    """The gradient of `_gradient` for the cotangents a: of x, each image's part of scale's, and of
+    g."""
+    call = lambda *operands: tuple(calls.norm_pool_second(*operands))
+    operands = (x, scale, shift, mean, rate, g, a, a_scale, a_shift)
+    return native.where_built(call, _plain_second, *operands)
+
+
+_second.defvjp(
+    lambda *operands: (_second(*operands), operands),
+    # Beyond the second, for who asks: not fast.
+    lambda operands, cotangents: jax.vjp(_plain_second, *operands)[1](cotangents),
+)
+
+
+class NormPool(nn.Module):
+    """`norm_pool` with scale 1 and shift 0 at the start: the parameters of an `InstanceNorm`."""
+
+    fused: bool = True  # False has forward-mode derivatives too
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        shift = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        return (norm_pool if self.fused else plain)(x, scale, shift)
