@@ -71,7 +71,7 @@ xla::ffi::Error parallel_for(xla::ffi::ThreadPool pool, int64_t count, size_t sc
     state->all_finished.wait(lock, [&] { return state->finished == count; });
   }
   if (!state->failed) return xla::ffi::Error::Success();
-  return xla::ffi::Error(xla::xla::ffi::ErrorCode::kResourceExhausted,
+  return xla::ffi::Error(xla::ffi::ErrorCode::kResourceExhausted,
                          "gsdd: no memory for " + std::to_string(sizeof(float) * scratch) +
                              " bytes of scratch on every thread");
 }
