@@ -16,7 +16,7 @@ test: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/lint_imports.py
 	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_driver.cu tests/cuda_on_cpu/*
 
 # On a machine with an NVIDIA GPU; BUILD.md says what there is.
