@@ -249,7 +249,7 @@ def test_grey_files_in_a_colour_set_become_colour(tmp_path):
 
 def test_more_examples_than_one_chunk(tmp_path, monkeypatch, tiny):
     _, images, labels = tiny
-    monkeypatch.setattr(data, "_CHUNK", 3)
+    monkeypatch.setattr(data.tfds, "_CHUNK", 3)
     assert_is_tiny(load_tiny(tmp_path), images, labels)
 
 
@@ -573,7 +573,7 @@ def test_the_embedded_set_has_its_class_names(tmp_path, monkeypatch):
     copied = tmp_path / "cifar10_mini" / "1.0.0"
     shutil.copytree(MINI / "1.0.0", copied)
     (copied / "label.labels.txt").unlink()
-    monkeypatch.setattr(data, "_EMBEDDED", tmp_path)
+    monkeypatch.setattr(data.tfds, "_EMBEDDED", tmp_path)
     message = usage_error("cifar10_mini", cache_dir=tmp_path / "cache")
     assert f"{copied}/label.labels.txt: " in message
     assert "install gsdd-jax again" in message
@@ -801,7 +801,7 @@ def test_tensorflow_is_never_imported(tmp_path):
     run = run_python(f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from gsdd_jax import data
+from gsdd_jax import UsageError, data
 assert "tensorflow_datasets" not in sys.modules, "gsdd_jax.data is slow to import"
 mini = data.load("cifar10_mini", resolution=16, cache_dir={str(tmp_path / "cache")!r})
 for name in ("imagenet2012", "no_such_set"):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax import parameterizations
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import transforms
 from gsdd_jax.rasterizer.gaussians import budget_bytes
+from gsdd_jax.training import distill
 
 KINDS = [("gaussian", {}), ("gaussian", {"opacity": False}), ("pixels", {})]
 
@@ -102,3 +104,40 @@ def test_unknown_names_and_options():
 def test_options_of_a_wrong_type_or_range(option, value, expected):
     with pytest.raises(gsdd_jax.UsageError, match=f"gaussian: {option}: expected {expected}"):
         parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, **{option: value})
+
+
+@pytest.mark.parametrize("name", ["normalize", "zca"])
+def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
+    """One step of distillation moves the transformed images by the published rule."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
+    if name == "zca":
+        transform = transforms.fit_zca(images)
+    else:
+        transform = transforms.Normalize(jnp.full(3, 0.4), jnp.array([0.2, 0.3, 0.1]))
+    data = matching.real_data(images, labels, 2, transform)
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=2, gpc=1)
+    objective = matching.DistributionMatching(
+        networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=1),
+        num_classes=2, batch_real=8, strategy="",
+    )  # fmt: skip
+    problem = distill.Problem(kind, objective, 2, 3.0)
+    pixels = jnp.asarray(images[:4], jnp.float32) / 255
+    start = kind.enter({"pixels": pixels}, transform)
+    np.testing.assert_allclose(start["pixels"], transform(pixels), atol=1e-6)
+    before = np.asarray(start["pixels"])
+
+    def loss(seen):
+        key = jax.random.fold_in(jax.random.key(5), 0)
+        begin, update = jax.random.split(key)
+        carry = objective.begin(begin, data, None)
+        synthetic = matching.Synthetic(2, 2, problem.labels, lambda _: seen)
+        loss_key = jax.random.split(jax.random.fold_in(update, 0))[0]
+        return objective.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key)
+
+    expected = before - 3.0 * np.asarray(jax.grad(loss)(jnp.asarray(before)))
+    state, _ = distill.run(problem, distill.start(problem, start), jax.random.key(5), data, None, 1)
+    np.testing.assert_allclose(state.params["pixels"], expected, rtol=1e-4, atol=1e-5)
+    stored = kind.to_arrays(kind.leave(state.params, transform))["pixels"]
+    assert stored.nbytes == 4 * 4 * 8 * 8 * 3
+    np.testing.assert_allclose(transform(stored), expected, rtol=1e-3, atol=1e-3)

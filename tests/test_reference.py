@@ -14,7 +14,9 @@ def test_no_product_may_be_rounded_to_tf32():
     shapes = [jax.ShapeDtypeStruct((2, 5, *last), jnp.float32) for last in ((2,), (3,), (3,), ())]
 
     def energy(*parameters):
-        return (reference.rasterize(Settings(8, 9, 2, True, 1 / 255), *parameters) ** 2).sum()
+        return (
+            reference.rasterize(Settings(8, 9, 2, True, 1 / 255, "stop"), *parameters) ** 2
+        ).sum()
 
     traced = jax.jit(jax.grad(energy, argnums=(0, 1, 2, 3))).trace(*shapes)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Array, Float, Float32
 
 from gsdd_jax.native import like
 

@@ -18,6 +18,8 @@ from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 Params = Any  # a pytree whose leaves all have the images as their leading axis
 
+Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
+
 
 class Parameterization(abc.ABC):
     """A frozen dataclass of static settings, with pure functions over `Params`."""
@@ -46,6 +48,20 @@ class Parameterization(abc.ABC):
     @abc.abstractmethod
     def render(self, params: Params) -> Float[Array, "m h w c"]:
         """The images, in [0, 1] space but unclipped; differentiable."""
+
+    def enter(self, params: Params, transform: Transform) -> Params:
+        """What distillation optimises, of what is fitted and stored; not differentiated."""
+        del transform
+        return params
+
+    def leave(self, params: Params, transform: Transform) -> Params:
+        """The inverse of `enter`."""
+        del transform
+        return params
+
+    def to_network(self, params: Params, transform: Transform) -> Float[Array, "m h w c"]:
+        """What networks see of what distillation optimises: transformed images; differentiable."""
+        return transform(self.render(params))
 
     @abc.abstractmethod
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:

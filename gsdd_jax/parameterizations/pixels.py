@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.parameterizations.base import Parameterization
+from gsdd_jax.parameterizations.base import Parameterization, Transform
 
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Parameterization):
-    """IPC images a class, optimised by SGD with momentum 0.5."""
+    """IPC images a class, optimised by SGD with momentum 0.5.
+
+    They are optimised as networks see them, normalised or whitened, for which the published
+    learning rates are meant, and stored as pixels all the same.
+    """
 
     name: ClassVar[str] = "pixels"
     height: int
@@ -29,6 +33,16 @@ class Pixels(Parameterization):
         return {"pixels": images}
 
     def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
+        return params["pixels"]
+
+    def enter(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
+        return {"pixels": transform(params["pixels"])}
+
+    def leave(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
+        return {"pixels": transform.inverse(params["pixels"])}
+
+    def to_network(self, params: dict[str, Array], transform: Transform) -> Float[Array, "m h w c"]:
+        del transform
         return params["pixels"]
 
     def optimizer(self, learning_rate: float) -> optax.GradientTransformation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import os
 import pathlib
@@ -12,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -31,6 +31,7 @@ from gsdd_jax.files import write_atomically, write_json
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.version import version
 from gsdd_jax.runs.workdir import Records, decisive, identity, prepared
 
 FIT_STEPS_PER_CALL = 500
@@ -154,7 +155,8 @@ class _Run:
         train = parts.dataset.train
         data = real_data(train.images, train.labels, parts.dataset.num_classes, parts.transform)
         # A copy, because a state is donated and the fitted parameters are evaluated later.
-        state = distill.start(parts.problem, jax.tree.map(jnp.copy, fitted))
+        params = parts.parameterization.enter(jax.tree.map(jnp.copy, fitted), parts.transform)
+        state = distill.start(parts.problem, params)
         checkpoints = self.checkpoints("distill")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
@@ -202,7 +204,7 @@ class _Run:
         every = self.config.distill.eval_every
         if not final and (not every or not step or step % every):
             return
-        set_ = self.stored(state.params, step, state.extra)
+        set_ = self.distilled(state)
         name = "distilled" if final else f"{STEP}{step}"
         found = self.records.get(name)
         if found is None:
@@ -227,7 +229,7 @@ class _Run:
     def finish(self, fitted: Params, state: distill.DistillState) -> dict[str, Any]:
         """Writes the distilled set, evaluates it beside what it must beat, writes the result."""
         config, parts, reporter = self.config, self.parts, self.reporter
-        last = self.stored(state.params, config.distill.num_steps, state.extra)
+        last = self.distilled(state)
         artifact.save(self.workdir / "distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
@@ -259,6 +261,11 @@ class _Run:
         write_json(self.workdir / "result.json", result)
         return result
 
+    def distilled(self, state: distill.DistillState) -> DistilledSet:
+        """The set that a state of the distillation holds."""
+        params = self.parts.parameterization.leave(state.params, self.parts.transform)
+        return self.stored(params, int(state.step), state.extra)
+
     def stored(
         self, params: Params, step: int, extra: dict[str, Array] | None = None
     ) -> DistilledSet:
@@ -269,7 +276,9 @@ class _Run:
             "config": decisive(self.config),
             "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "step": step,
-            "versions": {name: _version(name) for name in ("gsdd-jax", "jax", "jaxlib")},
+            "versions": {
+                "gsdd-jax": version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__
+            },
         }
         learned = _floats(extra or {}).get("learning_rate")
         return DistilledSet(
@@ -289,10 +298,3 @@ class _Run:
 
 def _floats(extra: dict[str, Array]) -> dict[str, float]:
     return {name: float(value) for name, value in extra.items()}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

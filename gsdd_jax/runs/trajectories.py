@@ -6,7 +6,6 @@ still being trained is a `.partial` file: a line of JSON, then one record an epo
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ import safetensors.numpy
 from jaxtyping import Float32
 
 from gsdd_jax.errors import UsageError
+from gsdd_jax.runs import version
 from gsdd_jax.files import locked, write_atomically
 
 FORMAT = "gsdd-jax expert trajectory 1"
@@ -266,15 +266,11 @@ def _checksum(parameters) -> int:
 
 
 def _header(identity, expert) -> dict[str, Any]:
-    try:
-        version = importlib.metadata.version("gsdd-jax")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
     return {
         "format": FORMAT,
         "expert": expert,
         "identity": dict(identity),
-        "versions": {"gsdd_jax": version, "jax": jax.__version__},
+        "versions": {"gsdd_jax": version.number(), "jax": jax.__version__},
     }
 
 

@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def start(problem: Problem, params: Params) -> DistillState:
-    """The state before the first step, from fitted parameters."""
+    """The state before the first step, from fitted parameters that have entered."""
     extra = problem.matching.extra()
     return DistillState(
         params,
@@ -82,7 +82,7 @@ def run(
     def synthetic(params):
         def render(indices):
             chosen = params if indices is None else jax.tree.map(lambda p: p[indices], params)
-            return data.transform(parameterization.render(chosen))
+            return parameterization.to_network(chosen, data.transform)
 
         return Synthetic(
             problem.num_classes, parameterization.images_per_class, problem.labels, render

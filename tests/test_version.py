@@ -1,0 +1,45 @@
+"""What a distilled set says of the code that made it."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHOW = "from gsdd_jax.runs import version; print(version.version())"
+
+
+def git(folder, *arguments):
+    settings = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", "-C", str(folder), *settings, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def shown(folder):
+    # Without site-packages: not what an installation would say.
+    command = [sys.executable, "-S", "-c", SHOW]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
+def test_a_checkout_names_its_commit(tmp_path):
+    (tmp_path / "gsdd_jax" / "runs").mkdir(parents=True)
+    for name in ("__init__.py", "runs/__init__.py", "runs/version.py"):
+        shutil.copy(ROOT / "gsdd_jax" / name, tmp_path / "gsdd_jax" / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    number = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert shown(tmp_path) == number  # files without a repository
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert shown(tmp_path) == f"{number}+g{commit}"
+    with open(tmp_path / "gsdd_jax" / "__init__.py", "a") as file:
+        file.write("# changed\n")
+    assert shown(tmp_path) == f"{number}+g{commit}.changed"
+    # Inside somebody else's repository it is not that one's commit.
+    inner = tmp_path / "inner"
+    shutil.copytree(tmp_path / "gsdd_jax", inner / "gsdd_jax")
+    shutil.copy(ROOT / "pyproject.toml", inner)
+    assert shown(inner) == number
