@@ -30,7 +30,8 @@ def check_values(kind: type, values: Mapping[str, Any], limits: Limits, where: s
     """
     for field in dataclasses.fields(kind):
         if field.name in values:
-            expected = _unlike(field.type, values[field.name], limits.get(field.name))
+            kind_of = field.type if isinstance(field.type, str) else field.type.__name__
+            expected = _unlike(kind_of, values[field.name], limits.get(field.name))
             if expected:
                 value = reprlib.repr(values[field.name])
                 raise UsageError(f"{where}{field.name}: expected {expected}, got {value}")

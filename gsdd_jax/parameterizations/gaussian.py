@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from typing import Any, ClassVar
 
 import jax
@@ -48,7 +49,7 @@ class Gaussian(Parameterization):
         if self.clip_gradient not in CLIP_GRADIENTS:
             raise UsageError(
                 f"parameterization gaussian: clip_gradient: expected one of "
-                f"{', '.join(CLIP_GRADIENTS)}, got {self.clip_gradient!r}"
+                f"{', '.join(CLIP_GRADIENTS)}, got {reprlib.repr(self.clip_gradient)}"
             )
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:

@@ -16,17 +16,15 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import artifact, data
-from gsdd_jax.runs import checks
-from gsdd_jax.training import evaluate
-from gsdd_jax.runs import experiment
-from gsdd_jax.runs import workdir
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
 from gsdd_jax.errors import UsageError
-from gsdd_jax.training.evaluate import Schedule
-from gsdd_jax.runs.experiment import Experiment
 from gsdd_jax.networks import Network
+from gsdd_jax.runs import checks, experiment, workdir
+from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
+from gsdd_jax.runs.experiment import Experiment
 from gsdd_jax.runs.report import Reporter
+from gsdd_jax.training import evaluate
+from gsdd_jax.training.evaluate import Schedule
 
 HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
 # What the evaluation reads of the config that made a set.

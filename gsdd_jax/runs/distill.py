@@ -17,22 +17,20 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
-from gsdd_jax.runs import assess
-from gsdd_jax.training import distill
-from gsdd_jax.runs import experiment
-from gsdd_jax.training import fit
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import stream
-from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.errors import UsageError
-from gsdd_jax.runs.experiment import Material
 from gsdd_jax.files import write_atomically, write_json
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
+from gsdd_jax.runs import assess, experiment
+from gsdd_jax.runs.checkpoint import Checkpoints
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.contact_sheet import contact_sheet, png
+from gsdd_jax.runs.experiment import Material
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.runs.version import version
 from gsdd_jax.runs.workdir import Records, decisive, identity, prepared
+from gsdd_jax.training import distill, fit
 
 FIT_STEPS_PER_CALL = 500
 STEP = "step "  # records of evaluations on the way
@@ -277,7 +275,9 @@ class _Run:
             "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "step": step,
             "versions": {
-                "gsdd-jax": version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__
+                "gsdd-jax": version(),
+                "jax": jax.__version__,
+                "jaxlib": jaxlib.__version__,
             },
         }
         learned = _floats(extra or {}).get("learning_rate")

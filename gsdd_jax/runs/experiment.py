@@ -14,14 +14,13 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, parameterizations
 from gsdd_jax.data import augment
-from gsdd_jax.runs import checks
-from gsdd_jax.runs import experts
-from gsdd_jax.runs.components import build_network, build_transform, load_data
-from gsdd_jax.training.distill import Problem
 from gsdd_jax.errors import UsageError
-from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.runs import checks, experts
+from gsdd_jax.runs.components import build_network, build_transform, load_data
+from gsdd_jax.training.distill import Problem
+from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
 
 
 @dataclasses.dataclass(frozen=True)

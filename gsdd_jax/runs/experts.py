@@ -4,28 +4,22 @@ import functools
 import pathlib
 import re
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data
 from gsdd_jax.data import augment
-from gsdd_jax.runs import checks
-from gsdd_jax.runs import components
-from gsdd_jax.training import evaluate
-from gsdd_jax.training import experts as training
-from gsdd_jax.runs import trajectories
-from gsdd_jax.data import transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
+from gsdd_jax.runs import checks, components, trajectories
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
+from gsdd_jax.training import evaluate
+from gsdd_jax.training import experts as training
 
 
 def directory(config: ConfigDict) -> pathlib.Path:

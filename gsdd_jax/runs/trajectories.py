@@ -20,8 +20,8 @@ import safetensors.numpy
 from jaxtyping import Float32
 
 from gsdd_jax.errors import UsageError
-from gsdd_jax.runs import version
 from gsdd_jax.files import locked, write_atomically
+from gsdd_jax.runs import version
 
 FORMAT = "gsdd-jax expert trajectory 1"
 _HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order

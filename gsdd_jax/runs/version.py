@@ -1,0 +1,38 @@
+"""Which gsdd-jax this is: the installed version, and the commit of a checkout."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import pathlib
+import subprocess
+import tomllib
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def number() -> str:
+    """The version alone."""
+    try:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError):  # installed, not a checkout
+        return importlib.metadata.version("gsdd-jax")
+
+
+@functools.cache
+def version() -> str:
+    """ "0.1.0", and for a checkout "0.1.0+g0123456789ab", with ".changed" where its code differs."""
+    top, _, commit = _git("rev-parse", "--show-toplevel", "HEAD").partition("\n")
+    if not commit or pathlib.Path(top).resolve() != ROOT.resolve():
+        return number()
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "gsdd_jax", "xla_ops")
+    return f"{number()}+g{commit[:12]}{'.changed' if changed else ''}"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
