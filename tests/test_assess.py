@@ -156,7 +156,7 @@ def test_another_network_has_its_own_width_and_depth(tiny):
     assert (config.evaluate.optimizer, config.evaluate.num_networks) == ("adam", 3)
     assert config.evaluate.learning_rate == 5e-5
     config = assess.resolve(
-        tiny.provenance, {"network.name": "vgg11", "evaluate.optimizer": "sgd"}, 1
+        tiny.provenance, {"network.name": "vgg11", "evaluate.optimizer": "sgd"}, 1.0
     )
     assert (config.evaluate.optimizer, config.evaluate.learning_rate) == ("sgd", 1)
     own = tiny.provenance["config"]["evaluate.learning_rate"]

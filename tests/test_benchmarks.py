@@ -12,8 +12,8 @@ import pytest
 from benchmarks import bounds, experts, peers, precision, repeat, size, tm_memory
 from benchmarks.rasterize import SHAPES, compare, main
 from benchmarks.turns import take_turns
-from gsdd_jax import UsageError
-from gsdd_jax.rasterizer import gaussians, rasterize
+from gsdd_jax import UsageError, rasterize
+from gsdd_jax.rasterizer import gaussians
 
 
 def test_pairs_are_counted_exactly():

@@ -21,7 +21,10 @@ def number() -> str:
 
 @functools.cache
 def version() -> str:
-    """ "0.1.0", and for a checkout "0.1.0+g0123456789ab", with ".changed" where its code differs."""
+    """The number; for a checkout also its commit, and whether its code differs from that.
+
+    Such as 0.1.0, 0.1.0+g0123456789ab or 0.1.0+g0123456789ab.changed.
+    """
     top, _, commit = _git("rev-parse", "--show-toplevel", "HEAD").partition("\n")
     if not commit or pathlib.Path(top).resolve() != ROOT.resolve():
         return number()
