@@ -12,7 +12,7 @@ demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=15
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
