@@ -628,10 +628,12 @@ import hashlib, jax, numpy as np, gsdd_jax
 rng = np.random.default_rng(0)
 f = lambda *s: rng.uniform(-0.5, 1.5, s).astype(np.float32)
 results = []
-# Many small images, and one large one, which several threads share.
-for b, n, height, width in ((9, 40, 33, 47), (1, 300, 150, 90)):
+# Many small images, one large one, which several threads share, and one sample a pixel.
+for b, n, height, width, side in ((9, 40, 33, 47, 2), (1, 300, 150, 90, 2), (40, 30, 32, 32, 1)):
     p = f(b, n, 2), 3 * f(b, n, 3), f(b, n, 3), f(b, n)
-    render = lambda *p: gsdd_jax.rasterize(*p, height=height, width=width, backend="native")
+    render = lambda *p: gsdd_jax.rasterize(
+        *p, height=height, width=width, samples_per_side=side, backend="native"
+    )
     g = jax.jit(jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3)))
     results += [render(*p), *g(*p)]
 np.save(sys.argv[2], np.concatenate([np.ravel(a) for a in results]))

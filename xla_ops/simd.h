@@ -10,6 +10,10 @@
 #include <cstring>
 #include <utility>
 
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -61,8 +65,20 @@ GSDD_VEC inline V operator/(Vec<L, kFits> a, V b) {
 GSDD_VEC inline V operator*(Vec<L, kFits> a, V b) {
   return map([](auto x, auto y) { return x * y; }, a, b);
 }
-GSDD_VEC inline V fma(Vec<L, kFits> a, V b, V c) {  // fused where the target can
-  return map([](auto x, auto y, auto z) { return x * y + z; }, a, b, c);
+// Fused where the target can: by name, since what a compiler fuses by itself is another choice for
+// each instruction set, and switched off.
+template <class Floats>
+inline Floats fused(Floats x, Floats y, Floats z) {
+#ifdef __FMA__
+#ifdef __AVX512F__
+  if constexpr (sizeof x == 64) return (Floats)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+#endif
+  if constexpr (sizeof x == 32) return (Floats)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
+#endif
+  return x * y + z;
+}
+GSDD_VEC inline V fma(Vec<L, kFits> a, V b, V c) {
+  return map([](auto x, auto y, auto z) { return fused(x, y, z); }, a, b, c);
 }
 GSDD_VEC inline V smaller(Vec<L, kFits> a, V b) {
   return map([](auto x, auto y) { return x < y ? x : y; }, a, b);
