@@ -25,15 +25,11 @@ gpu-%:
 
 setup: $(VENV)/.installed
 
-# The build's own needs first, then the package in place: xla_ops is compiled against the jaxlib
-# that it will be loaded beside. setuptools and wheel are for dependencies that come as source only.
+# Built in isolation, against the FFI headers that pyproject.toml names.
 $(VENV)/.installed: pyproject.toml $(NATIVE)
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer was not found"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check \
-		setuptools wheel "scikit-build-core>=0.10" "pybind11>=2.13" ninja "jaxlib>=0.10" \
-		"cmake>=3.18"
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[$(EXTRA)]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$(EXTRA)]"
 	touch $@
 
 clean:
