@@ -11,8 +11,8 @@ NATIVE := $(wildcard xla_ops/*)
 demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
 
-test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=15
+test: setup  # a file's tests in one process: they share runs and compiled programs
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -19,8 +19,6 @@ from configs import demo
 from gsdd_jax.runs import distill as run_module
 from gsdd_jax.training import distill
 
-# One worker, so that the run that they share is made once.
-pytestmark = pytest.mark.xdist_group("launch")
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
     "--config=configs/demo.py",
