@@ -100,8 +100,8 @@ class _Run:
         height, width, channels = dataset.image_shape
         return (
             f"{dataset.name} {height}x{width}x{channels}, {dataset.num_classes} classes: "
-            f"{parameterization.images_per_class} {parameterization.name} images a class in the "
-            f"bytes of {self.config.budget.ipc}, on {jax.devices()[0].device_kind}"
+            f"{parameterization.images_per_class} images a class as {parameterization.name}, in the "
+            f"bytes of {self.config.budget.ipc} of float32, on {jax.devices()[0].device_kind}"
         )
 
     def checkpoints(self, phase: str) -> Checkpoints:

@@ -47,10 +47,14 @@ class Progress:
             self._start, self._first = now, self._done
         shown = {name: f"{value:.4g}" for name, value in values.items()}
         if self._bar is not None:
-            if restarted:
-                self._bar.start_t, self._bar.initial = self._bar._time(), self._done
             self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(count)
+            if restarted:
+                bar = self._bar
+                bar.n = bar.initial = bar.last_print_n = self._done
+                bar.start_t = bar.last_print_t = bar._time()
+                bar.refresh()
+            else:
+                self._bar.update(count)
             return
         if now - self._last_line < LINE_EVERY and self._done < self._total:
             return

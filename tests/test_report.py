@@ -1,0 +1,61 @@
+"""What a run shows while it lasts."""
+
+import io
+
+import pytest
+
+from gsdd_jax.runs import report
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    return now
+
+
+def show(stream, clock):
+    """20 s of compilation and the first 10 steps, then 10 steps every 2 s."""
+    progress = report.Progress("distill", 100, 0, stream)
+    clock[0] = 20.0
+    progress.advance(10, loss=3.0)
+    for _ in range(9):
+        clock[0] += 2.0
+        progress.advance(10, loss=1.5)
+    progress.close()
+    return stream.getvalue()
+
+
+def test_lines_say_that_it_compiles_and_do_not_count_it(clock):
+    lines = show(io.StringIO(), clock).splitlines()
+    assert lines[0] == "distill 0/100  compiling"
+    assert lines[1] == "distill 10/100  loss 3"  # no rate is known yet
+    assert lines[2] == "distill 60/100  loss 1.5  5 steps/s  00:08 left"
+    assert lines[-1] == "distill 100/100  loss 1.5  5 steps/s  00:00 left"
+
+
+def test_a_bar_says_that_it_compiles_and_does_not_count_it(clock, monkeypatch):
+    bars = []
+
+    class Bar(report.tqdm):
+        def __init__(self, *arguments, **settings):
+            bars.append(self)
+            super().__init__(*arguments, **settings | {"dynamic_ncols": False, "ncols": 100})
+            self._time = lambda: clock[0]
+
+    monkeypatch.setattr(report, "tqdm", Bar)
+    shown = show(Terminal(), clock)
+    assert "compiling]" in shown
+    bar = bars[0]
+    assert (bar.n, bar.initial, bar.start_t) == (100, 10, 20.0)
+
+
+def test_a_phase_that_is_over_shows_nothing():
+    stream = io.StringIO()
+    report.Progress("fit", 20, 20, stream).close()
+    assert stream.getvalue() == ""
