@@ -68,7 +68,7 @@ gpu-native:  # the custom calls for PY
 # What runs otherwise on a GPU than on a CPU. A product in TF32 would differ from the tests' own
 # computations; searching for the fastest algorithms would take most of the time.
 TESTS ?= rasterize reference ragged gaussians parameterizations fit trajectory distribution \
-	gradient_matching experts networks augment transforms evaluate
+	gradient_matching experts networks norm_pool augment transforms evaluate
 gpu-test: gpu-native
 	$(begin); $(SHARED) JAX_DEFAULT_MATMUL_PRECISION=highest \
 		XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_autotune_level=0 \
