@@ -184,3 +184,12 @@ def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
 def test_wrong_overrides(tmp_path, tiny):
     message = refusal(tmp_path, tiny, **{"evaluate.epochs": 0})
     assert "config.evaluate.epochs: expected at least 1, got 0" in message
+
+
+def test_accuracies_have_one_mean_however_they_arrive():
+    """As float32 of the device, or as the numbers that a record keeps."""
+    accuracies = np.random.default_rng(0).integers(0, 1000, (200, 5)).astype(np.float32) / 10
+    for row in accuracies:
+        kept = [float(a) for a in row]
+        assert assess.summary("x", row) == assess.summary("x", kept)
+        assert assess.summary("x", row)["x_accuracy"] == pytest.approx(sum(kept) / 5, rel=1e-15)

@@ -20,5 +20,6 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
         source = source.replace("config.scale = 0.1", "config.scale = 0.02")
         exec(compile(source, str(NOTEBOOK), "exec"), names)
     assert names["psnr"].mean() > 20
+    assert names["stored"].num_bytes // len(names["images"]) == 396  # as its text says
     assert names["values"][-1] < names["values"][0]
     assert np.isfinite(names["distilled"].images()).all()
