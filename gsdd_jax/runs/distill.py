@@ -100,7 +100,7 @@ class _Run:
         height, width, channels = dataset.image_shape
         return (
             f"{dataset.name} {height}x{width}x{channels}, {dataset.num_classes} classes: "
-            f"{parameterization.images_per_class} images a class as {parameterization.name}, in the "
+            f"{parameterization.images_per_class} images a class as {parameterization.name} in the "
             f"bytes of {self.config.budget.ipc} of float32, on {jax.devices()[0].device_kind}"
         )
 
