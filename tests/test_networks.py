@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import build, winograd
 from gsdd_jax.networks.conv import conv
-from gsdd_jax.networks.layers import average_pool, instance_norm, max_pool
+from gsdd_jax.networks.layers import adaptive_max_pool, average_pool, instance_norm, max_pool
 
 # batch, height, width, channels in and out, kernel size, stride, padding: every form a CPU takes
 WINOGRAD = (2, 8, 12, 16, 66, 3, 1, 1)
@@ -337,11 +337,6 @@ class Layers:
         layer = self.next("Linear")
         return x @ layer["kernel"] + layer.get("bias", 0)
 
-    def layer_norm(self, x):
-        layer = self.next("LayerNorm")
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-        return x * layer["scale"] + layer["bias"]
-
 
 def numpy_convnet(layers, x, depth=3):
     for _ in range(depth):
@@ -385,15 +380,15 @@ def numpy_vit(layers, x, depth=2, patch=4):
     token = np.broadcast_to(layers.params["class_token"], (b, 1, 512))
     x = np.concatenate([token, x], 1) + layers.params["position"]
     for _ in range(depth):
-        qkv = layers.linear(layers.layer_norm(x))
+        qkv = layers.linear(x)
         heads = []
         for i in range(8):
             q, k, v = (qkv[..., 512 * j + 64 * i : 512 * j + 64 * (i + 1)] for j in range(3))
             heads.append(scipy.special.softmax(q @ k.swapaxes(1, 2) / 8, -1) @ v)
         x = x + layers.linear(np.concatenate(heads, -1))
-        y = layers.linear(layers.layer_norm(x))
+        y = layers.linear(x)
         x = x + layers.linear(y * scipy.stats.norm.cdf(y))
-    return layers.layer_norm(x[:, 0])
+    return x[:, 0]
 
 
 def network_of(name, size=32, **options):
@@ -513,8 +508,19 @@ ALEXNET = 75 * 128 + 25 * 128 * 192 + 9 * 192 * (256 + 256 + 192) + 128 + 256 + 
 
 
 def vit_count(patch_numbers, depth):
-    block = 4 * 512**2 + 512 + 2 * (512**2 + 512) + 4 * 512
-    return patch_numbers * 512 + 512 + 512 + 65 * 512 + depth * block + 2 * 512 + 5130
+    block = 4 * 512**2 + 512 + 2 * (512**2 + 512)
+    return patch_numbers * 512 + 512 + 512 + 65 * 512 + depth * block + 5130
+
+
+@pytest.mark.parametrize("height, width, size", [(4, 4, 7), (7, 7, 7), (9, 15, 7), (5, 3, 2)])
+def test_adaptive_max_pooling(height, width, size):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+    actual = adaptive_max_pool(jnp.asarray(x), size)
+    for i in range(size):
+        for j in range(size):
+            rows = slice(math.floor(i * height / size), math.ceil((i + 1) * height / size))
+            columns = slice(math.floor(j * width / size), math.ceil((j + 1) * width / size))
+            np.testing.assert_array_equal(actual[:, i, j], x[:, rows, columns].max((1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -525,11 +531,11 @@ def vit_count(patch_numbers, depth):
         ("alexnet", 32, ALEXNET + 30730, 3072),
         ("alexnet", 128, ALEXNET + 491530, 49152),
         ("vgg11", 32, VGG, 512),
-        ("vgg11", 128, VGG, 512),
+        ("vgg11", 128, 9_476_874, 7 * 7 * 512),  # the published counts at 128 × 128
         ("resnet18", 32, RESNET, 512),
         ("resnet18", 128, RESNET, 512),
         ("vit", 32, vit_count(48, 6), 512),
-        ("vit", 128, vit_count(768, 10), 512),
+        ("vit", 128, 16_176_650, 512),
     ],
 )
 def test_parameter_count_and_shapes(name, size, count, features):

@@ -67,6 +67,19 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return _blocks(x).max((2, 4))
 
 
+def adaptive_max_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b {size} {size} c"]:
+    """Maxima over `size` × `size` windows that cover the image evenly and overlap where they must:
+    window i goes from ⌊i h / size⌋ to ⌈(i + 1) h / size⌉."""
+
+    def pooled(x, axis):
+        length = x.shape[axis]
+        windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        maxima = [lax.slice_in_dim(x, *window, axis=axis).max(axis) for window in windows]
+        return jnp.stack(maxima, axis)
+
+    return pooled(pooled(x, 1), 2)
+
+
 class Conv(nn.Module):
     """Convolution with `features` output channels.
 

@@ -5,7 +5,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv, InstanceNorm, max_pool
+from gsdd_jax.networks.layers import Conv, InstanceNorm, adaptive_max_pool, max_pool
 
 # The convolutions' channels between one max pooling and the next.
 _STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -13,13 +13,15 @@ _STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 class VGG11(nn.Module):
     """Eight 3×3 convolutions with instance norm and ReLU, five 2×2 max poolings, then the mean over
-    what is left of the image: one pixel at 32×32 (Cazenavette et al. 2023)."""
+    what is left of the image, one pixel at 32×32; from 128×128 on an adaptive 7×7 max pooling,
+    flattened (Cazenavette et al. 2023)."""
 
     method: Method = "auto"
     precision: lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
+        large = min(x.shape[1:3]) >= 128
         for stage in _STAGES:
             for features in stage:
                 x = Conv(features, bias="cancelled", method=self.method, precision=self.precision)(
@@ -27,4 +29,4 @@ class VGG11(nn.Module):
                 )
                 x = nn.relu(InstanceNorm()(x))
             x = max_pool(x)
-        return x.mean((1, 2))
+        return adaptive_max_pool(x, 7).reshape(len(x), -1) if large else x.mean((1, 2))
