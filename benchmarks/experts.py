@@ -3,15 +3,13 @@
 All are timed in one run, taking turns, so that a busy machine slows all; the ratio is the result.
 """
 
-import json
-
 import jax
 import jax.numpy as jnp
 
 from benchmarks.turns import take_turns
 from gsdd_jax import data, networks
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import write_json
 from gsdd_jax.runs import experts
 from gsdd_jax.training import experts as training
 
@@ -39,7 +37,7 @@ def main(out: str | None) -> None:
         ]
         print(f"{count:8d}{rates[-1]:12.0f}{rows[-1]['ratio']:8.2f}", flush=True)
         if out:
-            write_atomically(out, json.dumps(rows, indent=2).encode())
+            write_json(out, rows)
 
 
 def epoch_of(count: int, width: int, num_batches: int, precision: str = "default"):

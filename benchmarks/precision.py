@@ -5,13 +5,11 @@ On a GPU at the flagship's shapes: `default` takes TF32 there. Otherwise tiny, t
 
 from __future__ import annotations
 
-import json
-
 import jax
 
 from benchmarks import experts, tm_memory
 from benchmarks.turns import take_turns
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import write_json
 from gsdd_jax.training import distill
 
 PRECISIONS = ("default", "bfloat16", "float32")
@@ -41,4 +39,4 @@ def main(out: str | None) -> None:
             flush=True,
         )
         if out:
-            write_atomically(out, json.dumps(rows, indent=2).encode())
+            write_json(out, rows)

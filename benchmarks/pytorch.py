@@ -11,7 +11,6 @@ keeps the graph.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import write_json
 from gsdd_jax.runs import experts
 from gsdd_jax.training import distill
 from gsdd_jax.training import experts as training
@@ -67,7 +66,7 @@ def main(out: str | None) -> None:
             )
             if out:
                 figures = dict(device=name, jax=jax.__version__, torch=torch.__version__, rows=rows)
-                write_atomically(out, json.dumps(figures, indent=2).encode())
+                write_json(out, figures)
 
 
 def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,6 @@ each batch. The file is written anew with each row.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from benchmarks.repeat import best, repeated, times_for
 from benchmarks.turns import take_turns
 from gsdd_jax import data
 from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import write_json
 
 FIT_STEPS = 300
 MOST_REFERENCE_BYTES = 3 * 2**30  # of one of its dense arrays
@@ -91,7 +90,7 @@ def main(out: str | None, shapes: str = "", with_peers: bool = False, plot: str 
         for row in found:
             rows.append(row)
             if out:
-                write_atomically(out, json.dumps(result, indent=2).encode())
+                write_json(out, result)
 
     for name in names:
         add(result["rows"], compare(name, SHAPES[name], machine, with_peers, True))

@@ -10,7 +10,6 @@ suffice; a CPU stops at small ones.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 
 import jax
@@ -21,7 +20,7 @@ from benchmarks import memory, peers
 from benchmarks.rasterize import fitted
 from benchmarks.repeat import best, repeated, times_for
 from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import write_json
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 GAUSSIANS, FITTED_SIZE = 85, 64
@@ -62,7 +61,7 @@ def main(out: str | None) -> None:
             for row in climb(sweep, what, lambda *size, of=program: of(one, *size)):
                 rows.append(row)
                 if out:
-                    write_atomically(out, json.dumps(rows, indent=2).encode())
+                    write_json(out, rows)
     for sweep in dict.fromkeys(row["sweep"] for row in rows):
         mine = [row for row in rows if row["sweep"] == sweep and row["fits"]]
         largest = {row["what"]: row["batch" if sweep == "batch" else "side"] for row in mine}

@@ -8,7 +8,6 @@ between student steps are kept, so memory hardly grows; without it, it grows wit
 from __future__ import annotations
 
 import functools
-import json
 import time
 
 import jax
@@ -19,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from benchmarks import memory
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import transforms
-from gsdd_jax.files import write_atomically
+from gsdd_jax.files import write_json
 from gsdd_jax.training import distill
 
 IMAGES, CLASSES, WIDTH = 300, 10, 128
@@ -50,7 +49,7 @@ def main(out: str | None) -> None:
             shown = f"{seconds:10.2f}" if seconds else f"{'-':>10}"
             print(f"{syn_steps:10d}{rematerialize!s:>12}{temporary:15.0f}{shown}", flush=True)
             if out:
-                write_atomically(out, json.dumps(rows, indent=2).encode())
+                write_json(out, rows)
     for rematerialize in (True, False):
         first, last = (r for r in rows if r["rematerialize"] is rematerialize and
                        r["syn_steps"] in (UNROLLS[0], UNROLLS[-1]))  # fmt: skip

@@ -152,7 +152,8 @@ def scaled(config: ConfigDict) -> ConfigDict:
             shrink(f"matching.options.{name}", size, least)
     if options.get("batch_syn"):  # the same part of the images
         part = options.batch_syn / gpc
-        options.batch_syn = max(2, int(part * config.budget.gpc))
+        least = 2 if config.matching.name == "tm" else 1  # of all images, or of a class
+        options.batch_syn = max(least, int(part * config.budget.gpc))
     if config.matching.name == "tm":
         last = config.experts.epochs - options.expert_epochs + 1
         options.max_start_epoch = min(options.max_start_epoch, last)

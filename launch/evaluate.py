@@ -7,8 +7,6 @@ Everything that no flag names is as in the config that made the set; for another
 config's, as in the published comparison across architectures.
 """
 
-import json
-
 from absl import flags
 
 from launch import cli
@@ -26,7 +24,7 @@ RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracie
 
 
 def main() -> None:
-    from gsdd_jax.files import write_atomically
+    from gsdd_jax.files import write_json
     from gsdd_jax.runs.assess import evaluate_file
 
     result = evaluate_file(
@@ -41,7 +39,7 @@ def main() -> None:
         learning_rate=LEARNING_RATE.value,
     )
     if RESULT.value:
-        write_atomically(RESULT.value, (json.dumps(result, indent=2) + "\n").encode())
+        write_json(RESULT.value, result)
     arms = (cli.accuracy(arm, result) for arm in ("distilled", "random_real"))
     print(f"test accuracy ({result['network']}):  " + "   ".join(arms))
 

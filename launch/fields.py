@@ -8,13 +8,14 @@ import inspect
 import io
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common
 from gsdd_jax.errors import UsageError
+from gsdd_jax.runs.workdir import dotted
 
 # What stands below such a name is checked by the component that it is given to.
 OPEN = "options"
@@ -22,7 +23,7 @@ OPEN = "options"
 
 def check(config: ConfigDict) -> None:
     """Raises UsageError for a field that no experiment has, that is missing, or of another type."""
-    known, given = dict(_leaves(common.get_config())), dict(_leaves(config))
+    known, given = dotted(common.get_config().to_dict()), dotted(config.to_dict())
     for name, value in given.items():
         if name not in known and f".{OPEN}." not in name:
             raise UsageError(f"config.{name}: no such field{_nearest(name, known)}")
@@ -45,7 +46,7 @@ def describe(config: ConfigDict) -> str:
     comments = _comments(common.get_config, "config.")
     if own := getattr(common, config.matching.name, None):
         comments |= {f"matching.{OPEN}.{k}": v for k, v in _comments(own, "options.").items()}
-    values = dict(_leaves(config))
+    values = dotted(config.to_dict())
     text = {name: "" if _is_group(value) else str(value) for name, value in values.items()}
     names, width = max(map(len, text)), max(map(len, text.values()))
     lines, group = [], ""
@@ -58,16 +59,8 @@ def describe(config: ConfigDict) -> str:
     return "\n".join(lines)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if _is_group(value) and len(value):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def _is_group(value: Any) -> bool:
-    return isinstance(value, Mapping | ConfigDict)
+    return isinstance(value, dict)
 
 
 def _alike(value: Any, default: Any) -> bool:

@@ -109,25 +109,24 @@ def distilled(
 
 
 def random_real(
-    config: ConfigDict, parts: Experiment, per_class: int, name: str, reporter: Reporter
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    num_images: int,
+    per_class: int,
+    name: str,
+    reporter: Reporter,
 ) -> Accuracies:
     """Of networks trained on random real images, others for every network.
 
-    They get as many steps of SGD as the distilled set gets, so that a small set is not at a
-    disadvantage because its epochs are short.
+    They get as many steps of SGD as a distilled set of `num_images` gets, so that a small set is
+    not at a disadvantage because its epochs are short.
     """
-    return _random_real(config, parts, len(parts.labels), per_class, name, reporter)
-
-
-def _random_real(config, parts, num_images, per_class, name, reporter):
-    """As `random_real`, beside a distilled set of `num_images`."""
     train, num_classes = parts.dataset.train, parts.dataset.num_classes
     per_class = min(per_class, int(np.bincount(train.labels, minlength=num_classes).min()))
     keys = jax.random.split(
         stream(config.seed, f"random real {per_class}"), config.evaluate.num_networks
     )
-    chosen = [experiment.choose_by_class(k, train.labels, num_classes, per_class) for k in keys]
-    images = np.stack([train.images[indices].astype(np.float32) / 255 for indices in chosen])
+    images = np.stack([experiment.initial_images(parts.dataset, k, per_class) for k in keys])
     labels = np.repeat(np.arange(num_classes), per_class).astype(np.int32)
     schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
     rate = config.evaluate.learning_rate
@@ -198,7 +197,7 @@ def evaluate_file(
     reporter = Reporter(None)
     result = {"network": config.network.name, "learning_rate": set_.learning_rate}
     result |= summary("distilled", distilled(config, parts, set_, "distilled", reporter).test)
-    real = _random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", reporter)
+    real = random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", reporter)
     return result | summary("random_real", real.test)
 
 

@@ -112,7 +112,7 @@ class _Run:
         """The random real images that the fit is to."""
         key = stream(self.config.seed, "initial images")
         per_class = self.parts.parameterization.images_per_class
-        return experiment.initial_images(self.parts, key, per_class)
+        return experiment.initial_images(self.parts.dataset, key, per_class)
 
     def fit(self) -> Params:
         """Initial parameters: fitted to random real images, or random."""
@@ -231,13 +231,15 @@ class _Run:
         artifact.save(self.workdir / "distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
-        ipc = config.budget.ipc
+        ipc, count = config.budget.ipc, len(parts.labels)
         arms = {
             "fitted": lambda name: assess.distilled(config, parts, start, name, reporter),
-            "random_real": lambda name: assess.random_real(config, parts, ipc, name, reporter),
+            "random_real": lambda name: assess.random_real(
+                config, parts, count, ipc, name, reporter
+            ),
             # The field counts real images as float32; stored as bytes, four times as many fit.
             "random_real_uint8": lambda name: assess.random_real(
-                config, parts, 4 * ipc, name, reporter
+                config, parts, count, 4 * ipc, name, reporter
             ),
         }
         for name, accuracies_of in arms.items():

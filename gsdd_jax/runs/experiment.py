@@ -110,11 +110,11 @@ def build_schedule(config: ConfigDict) -> Schedule:
 
 
 def initial_images(
-    material: Material, key: Key[Array, ""], per_class: int
+    dataset: data.Dataset, key: Key[Array, ""], per_class: int
 ) -> Float[np.ndarray, "m h w c"]:
     """`per_class` random real images of each class, ordered by class, in [0, 1]."""
-    train = material.dataset.train
-    chosen = choose_by_class(key, train.labels, material.dataset.num_classes, per_class)
+    train = dataset.train
+    chosen = choose_by_class(key, train.labels, dataset.num_classes, per_class)
     return train.images[chosen].astype(np.float32) / 255
 
 

@@ -55,7 +55,7 @@ def _bind(workdir, config) -> None:
             raise UsageError(f"{workdir / folder}: expected a folder of this run, or nothing")
     if not path.exists():
         write_json(path, json.loads(config.to_json()))
-    old, new = _flat(read_object(path, "a run's config")), flat(config)
+    old, new = dotted(read_object(path, "a run's config")), flat(config)
     for field in sorted(old.keys() | new.keys()):
         if field not in OPERATIONAL and old.get(field) != new.get(field):
             raise UsageError(
@@ -77,14 +77,15 @@ def decisive(config: ConfigDict) -> dict[str, Any]:
 
 def flat(config: ConfigDict) -> dict[str, Any]:
     """{dotted field: plain value}."""
-    return _flat(json.loads(config.to_json()))
+    return dotted(json.loads(config.to_json()))
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict by dotted names; an empty one in it is a value."""
     out = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:
-            out.update(_flat(value, f"{prefix}{name}."))
+            out.update(dotted(value, f"{prefix}{name}."))
         else:
             out[prefix + name] = value
     return out
