@@ -32,10 +32,11 @@ def get_config() -> ConfigDict:
     config.network.precision = "default"  # of matmuls: default (TF32 on a GPU), float32, bfloat16
 
     config.init = ConfigDict()
-    config.init.real = True  # start from fitted real images, else from random parameters
+    config.init.images = "real"  # to fit at the start; solid: their mean colours; none: no fit
     config.init.num_steps = 50_000  # of the fit, as published
     config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01
     config.init.halve_means_every = 20_000  # steps, of the means' rate; 0: never
+    config.init.dir = ""  # where fits are kept for several runs; empty: in the run's own directory
 
     config.matching = ConfigDict()
     config.matching.name = "dm"  # or tm, dc
@@ -67,6 +68,7 @@ def get_config() -> ConfigDict:
     config.evaluate.learning_rate = 0.01  # where the objective learns none
     config.evaluate.epochs = 1000
     config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128
+    config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
     return config
 
 

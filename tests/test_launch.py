@@ -174,7 +174,9 @@ WRONG = [
     (["--config.distill.nope=3"], "config.distill.nope: no such field; the nearest are config.d"),
     (["--config.num_steps=3"], "the nearest are config.distill.num_steps, config.init.num_steps"),
     (["--config.seed.a=1"], "--config: "),
-    (["--config.init.real=maybe"], "expected True or False"),
+    (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
+    (["--config.init.images=some"], "config.init.images: expected one of real, solid, none"),
+    (["--config.evaluate.beside=fitted,all"], "config.evaluate.beside: expected some of fitted,"),
     (["--config=README.md"], "--config: README.md, line"),
     (
         ["--config.parameterization.options.opaque=False"],

@@ -62,11 +62,11 @@ def build_material(config: ConfigDict) -> Material:
     smallest = np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()
     if smallest == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
-    if config.init.real and parameterization.images_per_class > smallest:
+    if config.init.images != "none" and parameterization.images_per_class > smallest:
         raise UsageError(
             f"config.budget.gpc: {parameterization.images_per_class} images a class to start from, "
             f"but {dataset.name} has a class of only {smallest}; lower it, or set "
-            "config.init.real=False"
+            "config.init.images=none"
         )
     return Material(dataset, parameterization)
 
@@ -139,6 +139,9 @@ def _build_feed(config, matching, dataset, network):
     return functools.partial(matching.feed, store, config.seed)
 
 
+INITIAL_IMAGES = ("real", "solid", "none")
+# What an experiment evaluates beside its distilled set.
+BESIDE = ("fitted", "random_real", "random_real_uint8")
 AT_LEAST_ONE = (
     "distill.steps_per_call",
     "distill.checkpoint_every",
@@ -162,6 +165,11 @@ def _check_fit(config: ConfigDict) -> None:
     checks.seeds(config, ("seed",))
     checks.at_least(0, config, ("init.num_steps", "init.halve_means_every"))
     checks.positive(config, ("init.learning_rate",))
+    if config.init.images not in INITIAL_IMAGES:
+        raise UsageError(
+            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
+            f"{config.init.images!r}"
+        )
     checks.at_least(0, config, ("data.resolution",))
 
 
@@ -171,6 +179,16 @@ def check_strategy(config: ConfigDict) -> None:
         augment.parse_strategy(config.matching.strategy)
     except UsageError as error:
         raise UsageError(f"config.matching.strategy: {error}") from None
+
+
+def check_beside(config: ConfigDict) -> None:
+    """Raises UsageError for something to evaluate at the end that there is not."""
+    for name in filter(None, config.evaluate.beside.split(",")):
+        if name not in BESIDE:
+            raise UsageError(
+                f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
+                f"{name!r}"
+            )
 
 
 def check_optimizer(config: ConfigDict) -> None:
@@ -188,3 +206,4 @@ def _check(config: ConfigDict) -> None:
     checks.at_least(0, config, AT_LEAST_ZERO)
     checks.positive(config, POSITIVE)
     check_optimizer(config)
+    check_beside(config)

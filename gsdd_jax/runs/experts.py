@@ -4,6 +4,7 @@ import functools
 import pathlib
 import re
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from gsdd_jax.data import augment
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, components, trajectories
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.report import Display
 from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
 from gsdd_jax.training import evaluate
 from gsdd_jax.training import experts as training
@@ -37,8 +38,8 @@ def directory(config: ConfigDict) -> pathlib.Path:
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
 
 
-def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Everything that a config's experts depend on, named as in the config."""
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """All of a config that its experts depend on, by dotted name."""
     fields = (
         *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
         *("network.name", "network.width", "network.depth", "network.precision"),
@@ -46,15 +47,29 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
         "matching.strategy",
     )
     return {
-        **{
-            field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
-        },
+        field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
+    }
+
+
+def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
+    """Everything that a config's experts depend on, named as in the config."""
+    return {
+        **settings(config),
         "data.fingerprint": dataset.fingerprint,
         "num_parameters": training.num_parameters(network),
     }
 
 
-def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
+def are_there(config: ConfigDict) -> bool:
+    """Whether `directory(config)` has a file of each expert; they are not opened."""
+    where = directory(config)
+    return all(
+        trajectories.file_of(where, expert).is_file()
+        for expert in range(config.experts.num_experts)
+    )
+
+
+def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     """Trains the experts of `config` that `directory(config)` does not hold yet; opens them all.
 
     An expert's random numbers are a function of `config.experts.seed` and its index alone. On a

@@ -22,6 +22,7 @@ OPERATIONAL = {
     "distill.steps_per_call": 1,
     "distill.checkpoint_every": 1,
     "experts.dir": "",
+    "init.dir": "",
     "experts.at_once": 1,
 }
 FOLDERS = ("checkpoints", "tensorboard")
