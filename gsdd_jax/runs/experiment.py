@@ -145,10 +145,8 @@ AT_LEAST_ONE = (
     "evaluate.num_networks",
     "evaluate.epochs",
     "evaluate.batch_size",
-    "network.width",
 )
 AT_LEAST_ZERO = (
-    "network.depth",
     "distill.num_steps",
     "distill.eval_every",
 )

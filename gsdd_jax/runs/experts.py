@@ -1,9 +1,11 @@
 """Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
 
+import dataclasses
 import functools
 import pathlib
 import re
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data
+from gsdd_jax import data, networks
 from gsdd_jax.data import augment
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
@@ -31,7 +33,7 @@ def directory(config: ConfigDict) -> pathlib.Path:
         return pathlib.Path(config.experts.dir)
     parts = [
         *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
-        *(config.network.name, config.network.width, config.network.depth),
+        *(config.network.name, *_network_options(config).values()),
     ]
     name = "-".join(str(part) for part in parts if part)
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
@@ -41,7 +43,7 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
     """Everything that a config's experts depend on, named as in the config."""
     fields = (
         *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
-        *("network.name", "network.width", "network.depth", "network.precision"),
+        *("network.name", "network.precision"),
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",
     )
@@ -49,9 +51,16 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
         **{
             field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
         },
+        **{f"network.options.{name}": v for name, v in _network_options(config).items()},
         "data.fingerprint": dataset.fingerprint,
         "num_parameters": training.num_parameters(network),
     }
+
+
+def _network_options(config: ConfigDict) -> dict[str, Any]:
+    """All that it has, in their order, whether or not the config names them."""
+    options = dict(config.network.options)
+    return dataclasses.asdict(networks.architecture(config.network.name, options))
 
 
 def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
