@@ -46,16 +46,7 @@ FIELDS = {
     "evaluate.batch_size": int,
 }
 LATER = {"data.resize": "crop"}  # fields that older sets lack, and what they mean then
-AT_LEAST_ONE = (
-    "budget.ipc",
-    "evaluate.num_networks",
-    "evaluate.epochs",
-    "evaluate.batch_size",
-)
-AT_LEAST_ZERO = ("data.resolution",)
-AT_MOST = {  # beyond any use, and no file's to ask for: memory ends first
-    "evaluate.num_networks": 10_000,
-}
+MAX_NETWORKS = 10_000  # beyond any use, and no file's to ask for: memory ends first
 OPTIONS = "network.options"
 # Older sets have these of any network, whether or not it has such an option.
 OPTIONS_BEFORE = ("network.width", "network.depth")
@@ -237,13 +228,12 @@ def resolve(
     config.update_from_flattened_dict(overrides)
     if learning_rate is not None:
         config.evaluate.learning_rate = learning_rate
-    checks.at_least(1, config, AT_LEAST_ONE)
-    checks.at_least(0, config, AT_LEAST_ZERO)
-    checks.seeds(config, ("seed",))
-    checks.positive(config, ("evaluate.learning_rate",))
-    for field, value in workdir.flat(config).items():
-        if field in AT_MOST and value > AT_MOST[field]:
-            raise UsageError(f"config.{field}: expected at most {AT_MOST[field]}, got {value}")
+    checks.ranges(config, "seed", "data", "budget", "evaluate")
+    if config.evaluate.num_networks > MAX_NETWORKS:
+        raise UsageError(
+            f"config.evaluate.num_networks: expected at most {MAX_NETWORKS}, "
+            f"got {config.evaluate.num_networks}"
+        )
     experiment.check_optimizer(config)
     experiment.check_strategy(config)
     return config

@@ -50,7 +50,7 @@ class Experiment(Material):
 
 def build_material(config: ConfigDict) -> Material:
     """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
-    _check_fit(config)
+    checks.ranges(config, "seed", "data", "init")
     dataset = load_data(config)
     parameterization = parameterizations.build(
         config.parameterization.name,
@@ -73,7 +73,9 @@ def build_material(config: ConfigDict) -> Material:
 
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
-    _check(config)
+    check_strategy(config)
+    checks.ranges(config, "distill", "evaluate")
+    check_optimizer(config)
     material = build_material(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
@@ -139,30 +141,6 @@ def _build_feed(config, matching, dataset, network):
     return functools.partial(matching.feed, store, config.seed)
 
 
-AT_LEAST_ONE = (
-    "distill.steps_per_call",
-    "distill.checkpoint_every",
-    "evaluate.num_networks",
-    "evaluate.epochs",
-    "evaluate.batch_size",
-)
-AT_LEAST_ZERO = (
-    "distill.num_steps",
-    "distill.eval_every",
-)
-POSITIVE = (
-    "distill.learning_rate",
-    "evaluate.learning_rate",
-)
-
-
-def _check_fit(config: ConfigDict) -> None:
-    checks.seeds(config, ("seed",))
-    checks.at_least(0, config, ("init.num_steps", "init.halve_means_every"))
-    checks.positive(config, ("init.learning_rate",))
-    checks.at_least(0, config, ("data.resolution",))
-
-
 def check_strategy(config: ConfigDict) -> None:
     """Raises UsageError for an augmentation that there is not."""
     try:
@@ -178,11 +156,3 @@ def check_optimizer(config: ConfigDict) -> None:
             f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
             f"{config.evaluate.optimizer!r}"
         )
-
-
-def _check(config: ConfigDict) -> None:
-    check_strategy(config)
-    checks.at_least(1, config, AT_LEAST_ONE)
-    checks.at_least(0, config, AT_LEAST_ZERO)
-    checks.positive(config, POSITIVE)
-    check_optimizer(config)

@@ -77,10 +77,7 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
         experts made with other settings or damaged ones; a loss is not finite.
     """
     settings = config.experts
-    sizes = ("num_experts", "epochs", "batch_size", "at_once")
-    checks.at_least(1, config, (f"experts.{name}" for name in sizes))
-    checks.seeds(config, ("experts.seed",))
-    checks.positive(config, ("experts.learning_rate",))
+    checks.ranges(config, "experts")
     dataset = components.load_data(config)
     transform = components.build_transform(config.data.transform, dataset)
     network = components.build_network(config.network, dataset)
