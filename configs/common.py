@@ -26,10 +26,9 @@ def get_config() -> ConfigDict:
     config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
 
     config.network = ConfigDict()  # of matching, of its experts and of the evaluation
-    config.network.name = "convnet"
-    config.network.width = 128  # channels; the published width
-    config.network.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
+    config.network.name = "convnet"  # or alexnet, vgg11, resnet18, vit
     config.network.precision = "default"  # of matmuls: default (TF32 on a GPU), float32, bfloat16
+    config.network.options = convnet()  # the network's own: convnet() or vit() below; others: none
 
     config.init = ConfigDict()
     config.init.images = "real"  # to fit at the start; solid: their mean colours; none: no fit
@@ -70,6 +69,21 @@ def get_config() -> ConfigDict:
     config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128
     config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
     return config
+
+
+def convnet() -> ConfigDict:
+    """The options of ConvNet."""
+    options = ConfigDict()
+    options.width = 128  # channels; the published width
+    options.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
+    return options
+
+
+def vit() -> ConfigDict:
+    """The options of the vision transformer."""
+    options = ConfigDict()
+    options.depth = 0  # blocks; 0: 6, and 10 from 128 x 128 on
+    return options
 
 
 def dm() -> ConfigDict:
@@ -138,11 +152,9 @@ def scaled(config: ConfigDict) -> ConfigDict:
     ):
         shrink(name, scale, least)
     size = scale**0.5
-    for name, least in (
-        ("network.width", 4),
-        ("budget.gpc", 1),
-    ):
-        shrink(name, size, least)
+    shrink("budget.gpc", size, 1)
+    if "width" in config.network.options:
+        shrink("network.options.width", size, 4)
     options = config.matching.options
     for name, least in (
         ("batch_real", 1),

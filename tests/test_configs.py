@@ -95,7 +95,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     small = common.scaled(config)
     assert small.distill.num_steps == max(10, round(config.distill.num_steps * scale))
     assert (small.matching.options.batch_syn == 0) == (config.matching.options.batch_syn == 0)
-    assert small.network.width <= 16 or scale > 0.01
+    assert small.network.options.width <= 16 or scale > 0.01
     # On the data set at hand; its experts are another command's.
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
     # It has ten classes, CIFAR-100 has a hundred.

@@ -50,7 +50,12 @@ class Experiment(Material):
 
 def build_material(config: ConfigDict) -> Material:
     """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
-    _check_fit(config)
+    checks.ranges(config, "seed", "data", "init")
+    if config.init.images not in INITIAL_IMAGES:
+        raise UsageError(
+            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
+            f"{config.init.images!r}"
+        )
     dataset = load_data(config)
     parameterization = parameterizations.build(
         config.parameterization.name,
@@ -73,7 +78,10 @@ def build_material(config: ConfigDict) -> Material:
 
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
-    _check(config)
+    check_strategy(config)
+    checks.ranges(config, "distill", "evaluate")
+    check_optimizer(config)
+    check_beside(config)
     material = build_material(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
@@ -139,38 +147,10 @@ def _build_feed(config, matching, dataset, network):
     return functools.partial(matching.feed, store, config.seed)
 
 
+# What the images are fitted to at the start.
 INITIAL_IMAGES = ("real", "solid", "none")
 # What an experiment evaluates beside its distilled set.
 BESIDE = ("fitted", "random_real", "random_real_uint8")
-AT_LEAST_ONE = (
-    "distill.steps_per_call",
-    "distill.checkpoint_every",
-    "evaluate.num_networks",
-    "evaluate.epochs",
-    "evaluate.batch_size",
-    "network.width",
-)
-AT_LEAST_ZERO = (
-    "network.depth",
-    "distill.num_steps",
-    "distill.eval_every",
-)
-POSITIVE = (
-    "distill.learning_rate",
-    "evaluate.learning_rate",
-)
-
-
-def _check_fit(config: ConfigDict) -> None:
-    checks.seeds(config, ("seed",))
-    checks.at_least(0, config, ("init.num_steps", "init.halve_means_every"))
-    checks.positive(config, ("init.learning_rate",))
-    if config.init.images not in INITIAL_IMAGES:
-        raise UsageError(
-            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
-            f"{config.init.images!r}"
-        )
-    checks.at_least(0, config, ("data.resolution",))
 
 
 def check_strategy(config: ConfigDict) -> None:
@@ -198,12 +178,3 @@ def check_optimizer(config: ConfigDict) -> None:
             f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
             f"{config.evaluate.optimizer!r}"
         )
-
-
-def _check(config: ConfigDict) -> None:
-    check_strategy(config)
-    checks.at_least(1, config, AT_LEAST_ONE)
-    checks.at_least(0, config, AT_LEAST_ZERO)
-    checks.positive(config, POSITIVE)
-    check_optimizer(config)
-    check_beside(config)

@@ -1,5 +1,6 @@
 """Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
 
+import dataclasses
 import functools
 import pathlib
 import re
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data
+from gsdd_jax import data, networks
 from gsdd_jax.data import augment
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
@@ -32,7 +33,7 @@ def directory(config: ConfigDict) -> pathlib.Path:
         return pathlib.Path(config.experts.dir)
     parts = [
         *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
-        *(config.network.name, config.network.width, config.network.depth),
+        *(config.network.name, *_network_options(config).values()),
     ]
     name = "-".join(str(part) for part in parts if part)
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
@@ -42,12 +43,15 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     """All of a config that its experts depend on, by dotted name."""
     fields = (
         *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
-        *("network.name", "network.width", "network.depth", "network.precision"),
+        *("network.name", "network.precision"),
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",
     )
     return {
-        field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
+        **{
+            field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
+        },
+        **{f"network.options.{name}": v for name, v in _network_options(config).items()},
     }
 
 
@@ -69,6 +73,12 @@ def are_there(config: ConfigDict) -> bool:
     )
 
 
+def _network_options(config: ConfigDict) -> dict[str, Any]:
+    """All that it has, in their order, whether or not the config names them."""
+    options = dict(config.network.options)
+    return dataclasses.asdict(networks.architecture(config.network.name, options))
+
+
 def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     """Trains the experts of `config` that `directory(config)` does not hold yet; opens them all.
 
@@ -83,10 +93,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         experts made with other settings or damaged ones; a loss is not finite.
     """
     settings = config.experts
-    sizes = ("num_experts", "epochs", "batch_size", "at_once")
-    checks.at_least(1, config, (f"experts.{name}" for name in sizes))
-    checks.seeds(config, ("experts.seed",))
-    checks.positive(config, ("experts.learning_rate",))
+    checks.ranges(config, "experts")
     dataset = components.load_data(config)
     transform = components.build_transform(config.data.transform, dataset)
     network = components.build_network(config.network, dataset)

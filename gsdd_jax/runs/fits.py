@@ -1,4 +1,4 @@
-"""The images that distillation starts from: fitted to random real ones, kept where they are shared."""
+"""What distillation starts from: images fitted to random real ones, kept where runs share them."""
 
 from __future__ import annotations
 
