@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.budget.gpc = 30  # Gaussian images a class; the Gaussians of each follow (section 4.1)
 
     config.parameterization = ConfigDict()
-    config.parameterization.name = "gaussian"  # or pixels
+    config.parameterization.name = "gaussian"  # or pixels, idc, fred, ddif: see stored_as()
     config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
 
     config.network = ConfigDict()  # of matching, of its experts and of the evaluation
@@ -118,6 +118,33 @@ def tm() -> ConfigDict:
     options.experts_per_step = 1  # side by side, losses averaged
     options.rematerialize = True  # False: memory grows with syn_steps
     return options
+
+
+def stored_as(config: ConfigDict, name: str) -> ConfigDict:
+    """`config` with another parameterization, started and distilled as its authors publish it.
+
+    What they publish for an objective or space of their own, or not at all, stays as it is: the
+    rate of FreD, that of pixels but for TM. Changes `config` and returns it.
+    """
+    init, distill = config.init, config.distill
+    if name == "pixels":
+        init.num_steps = 0  # they start as real images
+        if config.matching.name == "tm":
+            distill.learning_rate = 100.0  # of SGD, on whitened images (MTT, IPC 1)
+            config.matching.options.lr_lr = 1e-7
+    elif name == "idc":
+        init.num_steps = 0  # they start as real images made smaller
+        distill.learning_rate = 5e-3  # of SGD, for an objective of its own
+    elif name == "fred":
+        init.num_steps = 0  # the coefficients kept of real images are the best fit
+    elif name == "ddif":
+        init.num_steps, init.learning_rate = 5000, 5e-4  # of Adam
+        init.halve_means_every = 0  # that of the Gaussians' means
+        distill.learning_rate = 1e-4  # of Adam
+    else:
+        raise ValueError(f"stored_as: expected pixels, idc, fred or ddif, got {name!r}")
+    config.parameterization.name = name
+    return config
 
 
 def scaled(config: ConfigDict) -> ConfigDict:

@@ -69,7 +69,7 @@ def build_material(config: ConfigDict) -> Material:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
     if config.init.images != "none" and parameterization.images_per_class > smallest:
         raise UsageError(
-            f"config.budget.gpc: {parameterization.images_per_class} images a class to start from, "
+            f"config.budget: {parameterization.images_per_class} images a class to start from, "
             f"but {dataset.name} has a class of only {smallest}; lower it, or set "
             "config.init.images=none"
         )
