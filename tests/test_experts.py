@@ -131,7 +131,7 @@ def epoch_of(network, params, expert, images, labels, *, epoch=0, batch_size=256
     mean, std = (jnp.array(v, jnp.float32) for v in (MEAN, STD))
     rows, losses = training.train_epoch(
         network, jnp.array(params)[None], experts.expert_key(0, expert)[None], jnp.int32(epoch),
-        jnp.asarray(images), jnp.asarray(labels), transforms.Normalize(mean, std),
+        transforms.to_device(images, transforms.Normalize(mean, std)), jnp.asarray(labels),
         learning_rate=jnp.float32(0.1), batch_size=batch_size, strategy=strategy,
     )  # fmt: skip
     return np.asarray(rows)[0], float(losses[0])

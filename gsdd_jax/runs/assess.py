@@ -15,18 +15,17 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact, data, networks
+from gsdd_jax import artifact, networks
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment, workdir
 from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
-from gsdd_jax.runs.experiment import Experiment
+from gsdd_jax.runs.experiment import Experiment, Judged
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
-HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
 # What the evaluation reads of the config that made a set.
 FIELDS = {
     "seed": int,
@@ -62,11 +61,10 @@ class Accuracies(NamedTuple):
     train: Float[np.ndarray, "s"]  # on real training images, the basis of every choice
 
 
-class Parts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Parts(Judged):
     """What an evaluation needs of an experiment: no objective, and so no experts."""
 
-    dataset: data.Dataset
-    transform: Any
     network: Network
     schedule: Schedule
 
@@ -134,16 +132,11 @@ def _train_and_test(config, parts, images, labels, schedule, learning_rate, name
             progress=progress.advance,
         )
 
-    def accuracy(split: data.Split) -> Float[np.ndarray, "s"]:
-        images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-        return np.asarray(
-            evaluate.accuracy(parts.network, students, images, labels, parts.transform)
-        )
-
-    train = parts.dataset.train
-    chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
-    held_out = data.Split(train.images[chosen], train.labels[chosen])
-    return Accuracies(accuracy(parts.dataset.test), accuracy(held_out))
+    accuracies = (
+        evaluate.accuracy(parts.network, students, images, labels)
+        for images, labels in parts.judges
+    )
+    return Accuracies(*map(np.asarray, accuracies))
 
 
 @contextlib.contextmanager

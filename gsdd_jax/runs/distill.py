@@ -119,7 +119,10 @@ class _Run:
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
         train = parts.dataset.train
-        data = real_data(train.images, train.labels, parts.dataset.num_classes, parts.transform)
+        data = real_data(
+            train.images, train.labels, parts.dataset.num_classes, parts.transform,
+            drawn=parts.problem.matching.draws_real,
+        )  # fmt: skip
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         params = parts.parameterization.enter(jax.tree.map(jnp.copy, fitted), parts.transform)
         state = distill.start(parts.problem, params)

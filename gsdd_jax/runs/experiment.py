@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, parameterizations
 from gsdd_jax.data import augment
+from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
@@ -21,6 +23,28 @@ from gsdd_jax.runs import checks, experts
 from gsdd_jax.runs.components import build_network, build_transform, load_data
 from gsdd_jax.training.distill import Problem
 from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
+
+HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Something that real images judge."""
+
+    dataset: data.Dataset
+    transform: Any
+
+    @functools.cached_property
+    def judges(self) -> tuple[tuple[RealImages, Int[Array, "n"]], ...]:
+        """Test images, and training images that are held out, with their labels: on the device,
+        made once for all evaluations."""
+        train = self.dataset.train
+        chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
+        held_out = data.Split(train.images[chosen], train.labels[chosen])
+        return tuple(
+            (to_device(split.images, self.transform), jnp.asarray(split.labels))
+            for split in (self.dataset.test, held_out)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +62,9 @@ class Material:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(Material):
+class Experiment(Material, Judged):
     """All parts of one experiment; each goes with any of the others."""
 
-    transform: Any
     network: Network  # of the evaluation and the experts; the problem has the matching's
     problem: Problem
     schedule: Schedule
@@ -98,8 +121,8 @@ def build(config: ConfigDict) -> Experiment:
     )
     return Experiment(
         dataset,
-        parameterization,
         build_transform(config.data.transform, dataset),
+        parameterization,
         network,
         problem,
         build_schedule(config),

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
-from gsdd_jax.data import augment
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, components, trajectories
@@ -146,7 +146,7 @@ def _epochs_done(group) -> int:
 def _train_groups(groups, config, dataset, transform, network, reporter) -> None:
     settings = config.experts
     train, test = (
-        (jnp.asarray(split.images), jnp.asarray(split.labels))
+        (transforms.to_device(split.images, transform), jnp.asarray(split.labels))
         for split in (dataset.train, dataset.test)
     )
     total = settings.num_experts * settings.epochs
@@ -156,7 +156,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
     def accuracy(growing, images, labels):
         # Of one alone, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
-        return float(evaluate.accuracy(network, one, images, labels, transform)[0])
+        return float(evaluate.accuracy(network, one, images, labels)[0])
 
     with reporter.phase("experts, epochs of all", total, total - left) as progress:
         for group in groups:
@@ -166,7 +166,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
                 params, losses = training.train_epoch(
-                    network, params, keys, jnp.int32(epoch), *train, transform,
+                    network, params, keys, jnp.int32(epoch), *train,
                     learning_rate=jnp.float32(settings.learning_rate),
                     batch_size=settings.batch_size, strategy=config.matching.strategy,
                 )  # fmt: skip
