@@ -1,4 +1,4 @@
-"""The native rasterizer beside its peers, on Gaussians fitted to real images.
+"""The native rasterizer beside its peers, on Gaussians fitted to real images and on random ones.
 
     python -m launch.benchmark rasterize
     python -m launch.benchmark rasterize --peers --out=rasterize.json --plot=rasterize.png
@@ -28,6 +28,7 @@ from benchmarks.turns import take_turns
 from gsdd_jax import data
 from gsdd_jax.errors import UsageError
 from gsdd_jax.files import write_json
+from gsdd_jax.rasterizer import gaussians
 
 FIT_STEPS = 300
 MOST_REFERENCE_BYTES = 3 * 2**30  # of one of its dense arrays
@@ -35,12 +36,13 @@ MOST_REFERENCE_BYTES = 3 * 2**30  # of one of its dense arrays
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A batch of images; `cpu_batch` of them on a CPU."""
+    """A batch of images; `cpu_batch` of them on a CPU. Of fitted Gaussians or of initial ones."""
 
     batch: int
     gaussians: int
     size: int
     cpu_batch: int
+    random: bool = False
 
 
 SHAPES = {
@@ -50,6 +52,7 @@ SHAPES = {
     "D": Shape(640, 170, 128, cpu_batch=8),
     "E": Shape(2000, 54, 128, cpu_batch=8),
     "F": Shape(64, 2000, 512, cpu_batch=1),
+    "R": Shape(300, 22, 32, cpu_batch=64, random=True),  # A before it is fitted
 }
 SWEEPS = {  # of the plot: what varies, and its values
     "resolution": [Shape(8, 85, size, 8) for size in (32, 64, 128, 256)],
@@ -108,7 +111,7 @@ def compare(
     """One shape: a row for every pass and contender, printed as they come."""
     batch = shape.cpu_batch if jax.default_backend() == "cpu" else shape.batch
     count, size = shape.gaussians, shape.size
-    parameters = fitted(batch, count, size)
+    parameters = (initial if shape.random else fitted)(batch, count, size)
     pairs = bounds.count_pairs(parameters[0], parameters[1], parameters[3], size)
     for measured in ("forward", "both"):
         contenders = contenders_of(parameters, size, measured, with_peers)
@@ -146,6 +149,12 @@ def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
     )
     repeat = lambda p: jnp.tile(p, (-(-batch // different),) + (1,) * (p.ndim - 1))[:batch]
     return tuple(map(repeat, (g.means, g.cholesky, g.colors, g.opacities)))
+
+
+def initial(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
+    """Random Gaussians, as an image's are before they are fitted."""
+    g = gaussians.init(jax.random.key(0), batch, count, height=size, width=size)
+    return g.means, g.cholesky, g.colors, g.opacities
 
 
 class Contender(NamedTuple):

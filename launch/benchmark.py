@@ -12,7 +12,7 @@ from launch import cli
 
 BENCHMARKS = ("rasterize", "size", "experts", "precision", "tm_memory", "pytorch")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
-SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, by commas; empty: all.")
+SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
 PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")
 

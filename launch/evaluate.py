@@ -20,6 +20,15 @@ OPTIMIZER = flags.DEFINE_enum(
 )
 LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Default: the set's, or the network's.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+RESOLUTION = flags.DEFINE_integer(
+    "resolution", None, "Pixels a side at which the set is used and tested; default: its own."
+)
+RESAMPLE = flags.DEFINE_enum(
+    "resample", "bilinear", ["bilinear", "nearest"], "How stored pixels come to it."
+)
+CORRUPTED = flags.DEFINE_list(
+    "corrupted", [], "Of noise, blur, contrast, jpeg: tested on images made worse, too."
+)
 RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracies to.")
 
 
@@ -37,11 +46,17 @@ def main() -> None:
             "data.dir": DATA_DIR.value,
         },
         learning_rate=LEARNING_RATE.value,
+        resolution=RESOLUTION.value,
+        resample=RESAMPLE.value,
+        corrupted=CORRUPTED.value,
     )
     if RESULT.value:
         write_json(RESULT.value, result)
     arms = (cli.accuracy(arm, result) for arm in ("distilled", "random_real"))
     print(f"test accuracy ({result['network']}):  " + "   ".join(arms))
+    for kind in CORRUPTED.value:
+        shares = "  ".join(f"{a:.1f}" for a in result["corrupted"][kind])
+        print(f"test images with {kind}, strength 1 to 5:  {shares} %")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, networks, parameterizations
-from gsdd_jax.runs import assess
+from gsdd_jax.runs import assess, provenance
 from gsdd_jax.runs.workdir import OPERATIONAL, flat
 
 RESOLUTION = 16
@@ -93,9 +93,9 @@ def test_a_provenance_that_says_nothing(tmp_path, tiny):
     assert "another version of cifar10_mini" in refusal(tmp_path, other)
 
 
-@pytest.mark.parametrize("field", assess.FIELDS)
+@pytest.mark.parametrize("field", provenance.FIELDS)
 def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
-    if field not in assess.LATER:
+    if field not in provenance.LATER:
         assert f"[{field!r}] is missing" in refusal(tmp_path, changed(tiny, **{field: None}))
     value = tiny.provenance["config"][field]
     wrong = [[], [value], {}, {"a": 1}, True, "3" if not isinstance(value, str) else 3]
@@ -142,15 +142,15 @@ def test_a_set_of_other_classes_than_its_data(tmp_path, tiny):
 
 def test_names_that_no_config_has_are_not_read(tiny):
     strange = {"seed.x": 1, "network": 3, "network.name.y": 2, "": 0, ".": [], "data.dir": "/x"}
-    config = assess.resolve(changed(tiny, **strange).provenance, {})
-    assert config == assess.resolve(tiny.provenance, {})
+    config = provenance.resolve(changed(tiny, **strange).provenance, {})
+    assert config == provenance.resolve(tiny.provenance, {})
     assert config.data.dir == ""  # where data lie is not a file's to say
 
 
 def test_another_network_has_its_own_options(tiny):
     def network(**overrides):
         overrides = {f"network.{name}": value for name, value in overrides.items()}
-        config = assess.resolve(tiny.provenance, overrides)
+        config = provenance.resolve(tiny.provenance, overrides)
         return config.network.name, dict(config.network.options)
 
     own = dict(width=4, depth=1)
@@ -160,15 +160,15 @@ def test_another_network_has_its_own_options(tiny):
     for name in ("alexnet", "vgg11", "resnet18"):
         assert network(name=name) == (name, {})
     assert network(name="vit") == ("vit", dict(depth=0))
-    config = assess.resolve(tiny.provenance, {"network.name": "vit"})
+    config = provenance.resolve(tiny.provenance, {"network.name": "vit"})
     assert (config.evaluate.optimizer, config.evaluate.num_networks) == ("adam", 3)
     assert config.evaluate.learning_rate == 5e-5
-    config = assess.resolve(
+    config = provenance.resolve(
         tiny.provenance, {"network.name": "vgg11", "evaluate.optimizer": "sgd"}, 1.0
     )
     assert (config.evaluate.optimizer, config.evaluate.learning_rate) == ("sgd", 1)
     own = tiny.provenance["config"]["evaluate.learning_rate"]
-    assert assess.resolve(tiny.provenance, {}).evaluate.learning_rate == own
+    assert provenance.resolve(tiny.provenance, {}).evaluate.learning_rate == own
     assert network(**{"name": "vit", "options.depth": 2}) == ("vit", dict(depth=2))
     assert network(**{"options.width": 8}) == ("convnet", dict(width=8, depth=1))
     message = "config.network.options: unknown option 'width'; vit has depth"
@@ -180,8 +180,8 @@ def test_another_network_has_its_own_options(tiny):
         "network.options.width": None,
     }
     made_by_vit = changed(tiny, **made_by_vit).provenance
-    assert dict(assess.resolve(made_by_vit, {}).network.options) == dict(depth=2)
-    config = assess.resolve(made_by_vit, {"network.name": "convnet"})
+    assert dict(provenance.resolve(made_by_vit, {}).network.options) == dict(depth=2)
+    config = provenance.resolve(made_by_vit, {"network.name": "convnet"})
     assert dict(config.network.options) == dict(width=128, depth=0)
 
 
@@ -194,7 +194,7 @@ def older(tiny, **fields):
 
 def test_options_of_an_older_set(tmp_path, tiny):
     def options(**fields):
-        return dict(assess.resolve(older(tiny, **fields).provenance, {}).network.options)
+        return dict(provenance.resolve(older(tiny, **fields).provenance, {}).network.options)
 
     assert options() == dict(width=128, depth=0)
     assert options(**{"network.width": 4, "network.depth": 1}) == dict(width=4, depth=1)
@@ -208,7 +208,7 @@ def test_options_of_an_older_set(tmp_path, tiny):
             message = refusal(tmp_path, older(tiny, **{name: wrong}))
             assert f"{name.replace('.', '.options.')}: expected an integer from" in message
     new, old = (
-        assess.resolve(set_.provenance, {})
+        provenance.resolve(set_.provenance, {})
         for set_ in (tiny, older(tiny, **{"network.width": 4, "network.depth": 1}))
     )
     assert new == old
@@ -217,7 +217,7 @@ def test_options_of_an_older_set(tmp_path, tiny):
 def test_a_committed_set_of_an_older_config_is_evaluated_as_it_was():
     set_ = gsdd_jax.load(RESULTS / "cifar10_tm_ipc1_cpu" / "distilled.safetensors")
     assert {"network.width", "network.depth"} < set_.provenance["config"].keys()
-    config = assess.resolve(set_.provenance, {})
+    config = provenance.resolve(set_.provenance, {})
     assert dict(config.network.options) == dict(width=16, depth=0)
     network = networks.architecture(config.network.name, dict(config.network.options))
     network = network.build(image_shape=(32, 32, 3), num_classes=10)

@@ -78,8 +78,19 @@ def test_a_shape_gives_a_row_for_every_contender(monkeypatch, capsys):
     capsys.readouterr()
 
 
+def test_shape_r_has_initial_gaussians(monkeypatch, capsys):
+    import benchmarks.rasterize as module
+
+    monkeypatch.setattr(module, "take_turns", lambda *calls, seconds: [1.0] * len(calls))
+    monkeypatch.setattr(module, "fitted", None)
+    row = next(compare("R", SHAPES["R"], bounds.Machine(1e11, 1e10), False, False))
+    g = gaussians.init(jax.random.key(0), row["batch"], 22, height=32, width=32)
+    assert row["pairs"] == bounds.count_pairs(g.means, g.cholesky, g.opacities, 32)
+    capsys.readouterr()
+
+
 def test_an_unknown_shape_is_named():
-    with pytest.raises(UsageError, match="--shapes: expected some of A,B,C,D,E,F, got 'Q'"):
+    with pytest.raises(UsageError, match="--shapes: expected some of A,B,C,D,E,F,R, got 'Q'"):
         main(None, shapes="A,q")
 
 

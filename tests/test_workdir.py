@@ -60,7 +60,7 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_records_belong_to_their_run(tmp_path):
     records = workdir.Records(tmp_path, "one")
-    records["distilled"] = {"test": [10.0], "train": [11.0], "step": 3}
+    records["distilled"] = {"test": [10.0], "confusion": [[3]], "train": [11.0], "step": 3}
     assert workdir.Records(tmp_path, "one").get("distilled")["test"] == [10.0]
     with pytest.raises(UsageError, match=r"evaluations.json: of a run with other settings"):
         workdir.Records(tmp_path, "two")
@@ -76,8 +76,13 @@ def test_damaged_records_are_named(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "record", [3, [], {}, {"test": []}, {"test": ["a"]}, {"test": [1.0], "train": [1.0]},
-               {"test": [1.0], "step": 2.5}, {"test": [1.0], "more": [1.0]}], ids=repr,
+    "record",
+    [3, [], {}, {"test": [1.0]}]
+    + [{"confusion": [[3]]} | wrong for wrong in (
+        {"test": []}, {"test": ["a"]}, {"test": [1.0], "train": [1.0]},
+        {"test": [1.0], "train": [1.0], "step": 2.5}, {"test": [1.0], "more": [1.0]},
+        {"test": [1.0], "confusion": [3]}, {"test": [1.0], "confusion": []})],
+    ids=repr,
 )  # fmt: skip
 def test_a_record_that_is_none_is_named(tmp_path, record):
     (tmp_path / "evaluations.json").write_text(json.dumps({"identity": "one", "fitted": record}))

@@ -6,59 +6,38 @@ import contextlib
 import dataclasses
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact, networks
+from gsdd_jax import artifact, data
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.data import corruptions, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
-from gsdd_jax.runs import checks, experiment, workdir
+from gsdd_jax.runs import checks, experiment
 from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
 from gsdd_jax.runs.experiment import Experiment, Judged
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.provenance import RATES_ACROSS, resolve
+from gsdd_jax.runs.report import Display
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
-# What the evaluation reads of the config that made a set.
-FIELDS = {
-    "seed": int,
-    "data.name": str,
-    "data.subset": str,
-    "data.resolution": int,
-    "data.resize": str,
-    "data.transform": str,
-    "budget.ipc": int,
-    "network.name": str,
-    "network.precision": str,
-    "matching.strategy": str,
-    "evaluate.num_networks": int,
-    "evaluate.optimizer": str,
-    "evaluate.learning_rate": float,
-    "evaluate.epochs": int,
-    "evaluate.batch_size": int,
-}
-LATER = {"data.resize": "crop"}  # fields that older sets lack, and what they mean then
-MAX_NETWORKS = 10_000  # beyond any use, and no file's to ask for: memory ends first
-OPTIONS = "network.options"
-# Older sets have these of any network, whether or not it has such an option.
-OPTIONS_BEFORE = ("network.width", "network.depth")
-# The published comparison across architectures (section A.2).
-ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
-RATES_ACROSS = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
+# Random real images, and how many fit into the bytes of one of float32.
+REAL = {"random_real": 1, "random_real_uint8": 4}
 
 
 class Accuracies(NamedTuple):
-    """Of each network, in percent."""
+    """Of each network, in percent; and what the test images of each class were taken for."""
 
     test: Float[np.ndarray, "s"]
     train: Float[np.ndarray, "s"]  # on real training images, the basis of every choice
+    confusion: Int[np.ndarray, "k k"]  # [class, predicted class], counted over all networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +58,18 @@ def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict
     }
 
 
+def by_class(name: str, counts: Int[np.ndarray, "k k"]) -> dict[str, Any]:
+    """Accuracy on the test images of each class, in percent, and the confusion matrix."""
+    shares = 100 * np.diag(counts) / np.maximum(counts.sum(1), 1)
+    return {f"{name}_by_class": shares.tolist(), f"{name}_confusion": counts.tolist()}
+
+
 def distilled(
     config: ConfigDict,
     parts: Experiment | Parts,
     set_: DistilledSet,
     name: str,
-    reporter: Reporter,
+    reporter: Display,
 ) -> Accuracies:
     """Of fresh networks trained on a distilled set, at the learning rate it carries."""
     images = parts.transform(set_.images())[None]
@@ -99,7 +84,7 @@ def random_real(
     num_images: int,
     per_class: int,
     name: str,
-    reporter: Reporter,
+    reporter: Display,
 ) -> Accuracies:
     """Of networks trained on random real images, others for every network.
 
@@ -120,8 +105,13 @@ def random_real(
 
 
 def _train_and_test(config, parts, images, labels, schedule, learning_rate, name, reporter):
+    students = _train(config, parts, images, labels, schedule, learning_rate, name, reporter)
+    return _judged(parts, students)
+
+
+def _train(config, parts, images, labels, schedule, learning_rate, name, reporter):
     with reporter.phase(name, schedule.num_epochs) as progress, _named(name):
-        students = evaluate.train(
+        return evaluate.train(
             parts.network,
             schedule,
             stream(config.seed, "evaluate"),
@@ -132,11 +122,35 @@ def _train_and_test(config, parts, images, labels, schedule, learning_rate, name
             progress=progress.advance,
         )
 
-    accuracies = (
-        evaluate.accuracy(parts.network, students, images, labels)
-        for images, labels in parts.judges
+
+def _judged(parts, students) -> Accuracies:
+    (test, labels), (held_out, held_out_labels) = parts.judges
+    found = np.asarray(evaluate.predictions(parts.network, students, test))
+    confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
+    np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
+    return Accuracies(
+        (100 * (found == np.asarray(labels)).sum(-1)).astype(np.float32) / np.float32(len(labels)),
+        np.asarray(evaluate.accuracy(parts.network, students, held_out, held_out_labels)),
+        confusion,
     )
-    return Accuracies(*map(np.asarray, accuracies))
+
+
+def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
+    """Accuracies on the test images made worse: by kind the five means, and of each network the
+    mean over them."""
+    test, result = parts.dataset.test, {}
+    labels = jnp.asarray(test.labels)
+    for kind in kinds:
+        accuracies = []
+        for strength in range(1, corruptions.NUM_STRENGTHS + 1):
+            key = stream(config.seed, f"{kind} {strength}")
+            worse = corruptions.corrupt(key, test.images, kind, strength)
+            worse = transforms.to_device(np.asarray(worse), parts.transform)
+            accuracies.append(evaluate.accuracy(parts.network, students, worse, labels))
+        accuracies = np.stack(accuracies)
+        result[kind] = [float(a) for a in accuracies.mean(1)]
+        result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]
+    return result
 
 
 @contextlib.contextmanager
@@ -150,8 +164,13 @@ def _named(name: str) -> Iterator[None]:
 def evaluate_file(
     path: str | os.PathLike,
     *,
-    overrides: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
     learning_rate: float | None = None,
+    resolution: int | None = None,
+    resample: str = "bilinear",
+    corrupted: Sequence[str] = (),
+    beside: bool = True,
+    display: Display | None = None,
 ) -> dict[str, Any]:
     """Trains networks on a distilled set from a file, and on the same bytes of real images.
 
@@ -159,6 +178,11 @@ def evaluate_file(
       path: of a `distilled.safetensors`.
       overrides: of the config that made the set: dotted field -> value (None: as it is).
       learning_rate: of the networks; None: the one that the set carries.
+      resolution: of the images that networks see, real ones too; None: the set's.
+      resample: how sets that are stored at one size come to it, "bilinear" or "nearest".
+      corrupted: kinds of `data.corruptions` by which the test images are made worse, too.
+      beside: whether the real images are evaluated.
+      display: what shows the progress.
 
     Raises:
       UsageError: for a file that is no distilled set, whose provenance does not say how it was
@@ -167,106 +191,56 @@ def evaluate_file(
     """
     set_ = artifact.load(path)
     try:
-        config = resolve(set_.provenance, overrides, learning_rate)
-        parts = _build(config, set_)
+        config = resolve(set_.provenance, overrides or {}, learning_rate)
+        parts = _build(config, set_, resolution)
+        height, width = parts.dataset.image_shape[:2]
+        try:
+            images = set_.images(height, width, resample)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        for kind in corrupted:
+            if kind not in corruptions.STRENGTHS:
+                known = ", ".join(corruptions.STRENGTHS)
+                raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     own = set_.provenance["config"]["network.name"] == config.network.name
+    rate = set_.learning_rate
     if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
-        set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
-    reporter = Reporter(None)
-    result = {"network": config.network.name, "learning_rate": set_.learning_rate}
-    result |= summary("distilled", distilled(config, parts, set_, "distilled", reporter).test)
-    real = random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", reporter)
+        rate = config.evaluate.learning_rate
+    display = display or Display()
+    result = {"network": config.network.name, "learning_rate": rate, "resolution": height}
+    students = _train(
+        config, parts, parts.transform(images)[None], set_.labels, parts.schedule, rate,
+        "distilled", display,
+    )  # fmt: skip
+    accuracies = _judged(parts, students)
+    result |= summary("distilled", accuracies.test) | by_class("distilled", accuracies.confusion)
+    if corrupted:
+        result["corrupted"] = _corrupted(config, parts, students, corrupted)
+    if not beside:
+        return result
+    real = random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", display)
     return result | summary("random_real", real.test)
 
 
-def resolve(
-    provenance: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-    learning_rate: float | None = None,
-) -> ConfigDict:
-    """The config of an evaluation: that which made the set, as far as it is needed, overridden.
+def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:
+    """Trains networks on random real images at the bytes and for the steps of a config's set.
 
-    Where another network is named than the config's, its options are no longer those that the
-    config gave to its own, but its defaults; one of `RATES_ACROSS` is trained as in the published
-    comparison across architectures. All of that unless it is overridden too. Where the data lie and
-    other settings of how it was run are never a file's to say.
-
-    Args:
-      provenance: of the set.
-      overrides: dotted field -> value (None: as it is).
-      learning_rate: as of `evaluate_file`.
-
-    Raises:
-      UsageError: naming the field that is missing, of a wrong type or out of range.
+    Raises UsageError for another `arm` than "random_real" (float32) or "random_real_uint8" (four
+    times as many), or for a setting that makes no sense.
     """
-    made_by = provenance.get("config")
-    if not isinstance(made_by, dict):
-        raise UsageError(
-            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
-        )
-    made_by = LATER | made_by
-    values = {field: _value(made_by, field, kind) for field, kind in FIELDS.items()}
-    overrides = {field: value for field, value in overrides.items() if value is not None}
-    network = overrides.get("network.name", values["network.name"])
-    options = {}
-    if network == values["network.name"]:
-        options = _options(made_by, network)
-    elif network in RATES_ACROSS:
-        values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
-    options |= _below(OPTIONS, overrides)
-    config = workdir.unflat(values | workdir.OPERATIONAL)
-    config.network.options = ConfigDict(dataclasses.asdict(networks.architecture(network, options)))
-    config.update_from_flattened_dict(overrides)
-    if learning_rate is not None:
-        config.evaluate.learning_rate = learning_rate
-    checks.ranges(config, "seed", "data", "budget", "evaluate")
-    if config.evaluate.num_networks > MAX_NETWORKS:
-        raise UsageError(
-            f"config.evaluate.num_networks: expected at most {MAX_NETWORKS}, "
-            f"got {config.evaluate.num_networks}"
-        )
-    experiment.check_optimizer(config)
-    experiment.check_strategy(config)
-    return config
+    if arm not in REAL:
+        raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
+    material = experiment.build_material(config)
+    parts = _parts(config, material.dataset)
+    per_class = REAL[arm] * config.budget.ipc
+    name = arm.replace("_", " ")
+    accuracies = random_real(config, parts, len(material.labels), per_class, name, display)
+    return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
 
 
-def _options(config: Mapping[str, Any], network: str) -> dict[str, Any]:
-    """Of the network of the config that made a set; as `networks.architecture` takes them."""
-    options = _below(OPTIONS, config)
-    if options or OPTIONS in config:  # there it is when it is empty
-        return options
-    before = {f.removeprefix("network."): _value(config, f, int) for f in OPTIONS_BEFORE}
-    has = dataclasses.asdict(networks.architecture(network, {}))
-    return {name: value for name, value in before.items() if name in has}
-
-
-def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a group, by the rest of their names."""
-    below = {field: value for field, value in fields.items() if field.startswith(f"{group}.")}
-    return {field.removeprefix(f"{group}."): value for field, value in below.items()}
-
-
-def _value(config: Mapping[str, Any], field: str, kind: type) -> Any:
-    name = f"provenance.config[{field!r}]"
-    if field not in config:
-        raise UsageError(f"{name} is missing")
-    value = config[field]
-    if kind is str:
-        expected, right = "text", isinstance(value, str)
-    elif kind is int:
-        expected = "an integer of 32 bits"
-        right = type(value) is int and abs(value) < 2**32
-    else:
-        expected = "a number"
-        right = type(value) in (int, float) and abs(value) < 2**32
-    if not right:
-        raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
-    return kind(value)
-
-
-def _build(config: ConfigDict, set_: DistilledSet) -> Parts:
+def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
     """Raises UsageError where data and set are not of each other."""
     made_from = set_.provenance.get("data")
     fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
@@ -294,6 +268,14 @@ def _build(config: ConfigDict, set_: DistilledSet) -> Parts:
             f"parameterization: expected height, width, channels and number of classes {expected}, "
             f"as of {dataset.name}, got {found}"
         )
+    if other_resolution:
+        config.data.resolution = other_resolution
+        checks.ranges(config, "data")
+        dataset = load_data(config)
+    return _parts(config, dataset)
+
+
+def _parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
     return Parts(
         dataset,
         build_transform(config.data.transform, dataset),

@@ -180,8 +180,7 @@ class _Run:
             accuracies = assess.distilled(
                 self.config, self.parts, set_, f"evaluate {name}", self.reporter
             )
-            found = {k: [float(a) for a in v] for k, v in accuracies._asdict().items()}
-            found["step"] = step
+            found = _record(accuracies) | {"step": step}
             self.records[name] = found
         self.reporter.scalars(step, {"evaluate/accuracy": float(np.mean(found["test"]))})
         self.show(set_)
@@ -216,12 +215,14 @@ class _Run:
         arms = [name for name in config.evaluate.beside.split(",") if name]
         for name in arms:
             if self.records.get(name) is None:
-                accuracies = beside[name](f"evaluate {name.replace('_', ' ')}")
-                self.records[name] = {"test": [float(a) for a in accuracies.test]}
+                record = _record(beside[name](f"evaluate {name.replace('_', ' ')}"))
+                self.records[name] = {k: record[k] for k in ("test", "confusion")}
         best = self.best()
         result = {}
         for name in ("distilled", *arms):
-            result |= assess.summary(name, self.records.get(name)["test"])
+            record = self.records.get(name)
+            result |= assess.summary(name, record["test"])
+            result |= assess.by_class(name, np.asarray(record["confusion"]))
         result |= assess.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
@@ -269,6 +270,10 @@ class _Run:
         sheet = contact_sheet(np.asarray(set_.images()), set_.labels)
         write_atomically(self.workdir / "contact_sheet.png", png(sheet))
         self.reporter.image(set_.provenance["step"], "distilled", sheet)
+
+
+def _record(accuracies: assess.Accuracies) -> dict[str, Any]:
+    return {name: np.asarray(values).tolist() for name, values in accuracies._asdict().items()}
 
 
 def _floats(extra: dict[str, Array]) -> dict[str, float]:

@@ -140,10 +140,21 @@ class Records:
 
 
 def _is_record(value) -> bool:
-    """{"test": accuracies}, with "train" and "step" where it is one of those that are compared."""
-    if not isinstance(value, dict) or value.keys() not in ({"test"}, {"test", "train", "step"}):
+    """{"test": accuracies, "confusion": counts}, with "train" and "step" where it is one of those
+    that are compared."""
+    if not isinstance(value, dict):
         return False
-    lists = [accuracies for name, accuracies in value.items() if name != "step"]
-    return type(value.get("step", 0)) is int and all(
-        isinstance(a, list) and a and all(type(v) is float for v in a) for a in lists
+    if value.keys() - {"train", "step"} != {"test", "confusion"}:
+        return False
+    if ("train" in value) != ("step" in value) or type(value.get("step", 0)) is not int:
+        return False
+    rows = value["confusion"]
+    return (
+        _is_list(rows, list)
+        and all(_is_list(row, int) for row in rows)
+        and all(_is_list(value[name], float) for name in ("test", "train") if name in value)
     )
+
+
+def _is_list(value, kind) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(v) is kind for v in value)

@@ -228,7 +228,24 @@ def _check_losses(losses, epoch, rate) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def predictions(
+    network: Network, params: Any, images: transforms.RealImages, batch_size: int = 500
+) -> Int[Array, "s n"]:
+    """The class that every student in `params` (stacked) takes each image for."""
+
+    def predicted(batch):
+        logits = jax.vmap(lambda p: network.apply(p, images.seen(batch)))(params)
+        return logits.argmax(-1)
+
+    count = len(images.stored)
+    batch_size = min(batch_size, count)
+    padding = [(0, -count % batch_size)] + [(0, 0)] * (images.stored.ndim - 1)
+    batches = jnp.pad(images.stored, padding)
+    found = jax.lax.map(predicted, batches.reshape(-1, batch_size, *batches.shape[1:]))
+    return found.swapaxes(0, 1).reshape(found.shape[1], -1)[:, :count]
+
+
 def accuracy(
     network: Network,
     params: Any,
@@ -236,18 +253,6 @@ def accuracy(
     labels: Int[Array, "n"],
     batch_size: int = 500,
 ) -> Float[Array, "s"]:
-    """Test accuracy of every student in `params` (stacked), in percent."""
-
-    def correct(chunk):
-        batch, targets, counts = chunk
-        logits = jax.vmap(lambda p: network.apply(p, images.seen(batch)))(params)
-        return ((logits.argmax(-1) == targets) & counts).sum(-1)
-
-    count = len(labels)
-    batch_size = min(batch_size, count)
-    pad = -count % batch_size
-    chunks = [
-        jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1)).reshape(-1, batch_size, *a.shape[1:])
-        for a in (images.stored, labels, jnp.ones(count, bool))
-    ]
-    return 100 * jax.lax.map(correct, tuple(chunks)).sum(0) / count
+    """Accuracy of every student in `params` (stacked), in percent."""
+    found = predictions(network, params, images, batch_size)
+    return 100 * (found == labels).sum(-1) / len(labels)

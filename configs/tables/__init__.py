@@ -1,0 +1,7 @@
+"""The paper's tables: a module each, with `get_table(size)`, size "paper" or "small".
+
+    python -m launch.reproduce --table=cifar --size=small
+
+"paper" is the experiment as published, beside the published number; "small" is the same comparison
+made to fit two CPU cores, and no row of the paper.
+"""

@@ -1,0 +1,54 @@
+"""Accuracy at the bytes of 1, 10 and 50 float32 images a class, by trajectory matching (Table 7).
+
+    python -m launch.reproduce --table=cifar --size=paper
+    python -m launch.reproduce --table=cifar --size=small
+
+Small: CIFAR-10 at one image a class, by trajectory and by distribution matching, each method's rate
+the best of four on training images, three seeds of the whole pipeline.
+"""
+
+import importlib
+
+from configs.tables import small
+from configs.tables.methods import METHODS, PUBLISHED, stored_as, trials
+from gsdd_jax.runs.table import Cell, Table
+
+COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
+
+
+def get_table(size: str) -> Table:
+    """See the module's docstring."""
+    if size == "small":
+        return Table("cifar-small", "CIFAR-10 at one image a class, small", tuple(_small()))
+    return Table("cifar-paper", "CIFAR-10 and CIFAR-100", tuple(_paper()), needs_gpu=True)
+
+
+def _small():
+    for objective in ("tm", "dm"):
+        column = f"{objective.upper()}, IPC 1"
+        real = small.get_config(objective)
+        for arm, row in (
+            ("random_real", "random real"),
+            ("random_real_uint8", "random real, 8 bits"),
+        ):
+            yield Cell(row, column, real, arm=arm, seeds=small.SEEDS)
+        for row, method in METHODS.items():
+            yield Cell(
+                row,
+                column,
+                small.stored(objective, method),
+                trials=trials(method, objective),
+                seeds=small.SEEDS,
+            )
+
+
+def _paper():
+    for place, column in enumerate(COLUMNS):
+        name, ipc = column.split("_")
+        base = importlib.import_module(f"configs.{name}_tm_{ipc}").get_config()
+        yield Cell("random real", column, base, arm="random_real")
+        for row, method in METHODS.items():
+            known = {"vanilla": "TM"}.get(method.published, method.published)
+            published = PUBLISHED["cifar"]["rows"].get(known, [None] * len(COLUMNS))[place]
+            searched = ({},) if row == "Gaussians" else trials(method, "tm")
+            yield Cell(row, column, stored_as(base, method), trials=searched, published=published)

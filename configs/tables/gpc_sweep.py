@@ -1,0 +1,30 @@
+"""Many coarse images or few fine ones: Gaussian images a class at one budget (Figure 3).
+
+python -m launch.reproduce --table=gpc_sweep --size=paper
+python -m launch.reproduce --table=gpc_sweep --size=small
+"""
+
+import math
+
+from configs import cifar10_tm_ipc1
+from configs.tables import small
+from gsdd_jax.runs.table import Cell, Table
+
+COUNTS = (1, 5, 10, 30, 60, 120)
+
+
+def get_table(size: str) -> Table:
+    """CIFAR-10 at the bytes of one image a class, by trajectory matching."""
+    cells = []
+    for gpc in COUNTS:
+        config = small.get_config("tm") if size == "small" else cifar10_tm_ipc1.get_config()
+        config.budget.gpc = gpc
+        batch = config.matching.options.batch_syn
+        config.matching.options.batch_syn = min(batch, 10 * gpc)
+        if size == "small":
+            batches = math.ceil(10 * gpc / config.evaluate.batch_size)
+            config.evaluate.epochs = small.EVALUATION_STEPS // batches
+        seeds = small.SEEDS if size == "small" else (0,)
+        cells.append(Cell(f"{gpc} images a class", "CIFAR-10, TM, IPC 1", config, seeds=seeds))
+    title = "Gaussian images a class at the bytes of one float32 image"
+    return Table(f"gpc_sweep-{size}", title, tuple(cells), needs_gpu=size == "paper")

@@ -1,0 +1,40 @@
+"""Accuracy on six subsets of ImageNet at 128 x 128, one image a class (Table 2), by one objective.
+
+The tables imagenet128_tm, imagenet128_dm and imagenet128_dc are this one.
+"""
+
+import importlib
+
+from configs import common
+from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
+from gsdd_jax.runs.table import Cell, Table
+
+SMALL = 0.01  # of lengths; sizes shrink by its square root
+
+
+def get_table(objective: str, size: str) -> Table:
+    """Of "tm", "dm" or "dc"; small is a shrunk copy, to see that everything runs."""
+    published = PUBLISHED[f"imagenet128_{objective}_ipc1"]["rows"]
+    base = importlib.import_module(f"configs.imagenet_{objective}_ipc1").get_config()
+    cells = []
+    for place, subset in enumerate(SUBSETS):
+        config = base.copy_and_resolve_references()
+        config.data.subset = subset
+        if size == "small":
+            config.scale = SMALL
+        cells.append(Cell("random real", subset, _scaled(config), arm="random_real"))
+        for row, method in METHODS.items():
+            known = {"vanilla": objective.upper()}.get(method.published, method.published)
+            number = published.get(known, [None] * len(SUBSETS))[place]
+            searched = ({},) if row == "Gaussians" else trials(method, objective)
+            cells.append(
+                Cell(row, subset, _scaled(stored_as(config, method)), "distilled", searched,
+                     published=None if size == "small" else number)
+            )  # fmt: skip
+    title = f"ImageNet subsets at one image a class, {objective.upper()}"
+    name = f"imagenet128_{objective}-{size}"
+    return Table(name, title, tuple(cells), needs_gpu=size == "paper")
+
+
+def _scaled(config):
+    return common.scaled(config)

@@ -1,0 +1,12 @@
+"""The subsets of ImageNet by DM.
+
+python -m launch.reproduce --table=imagenet128_dm --size=paper
+"""
+
+from configs.tables import imagenet
+from gsdd_jax.runs.table import Table
+
+
+def get_table(size: str) -> Table:
+    """See `configs.tables.imagenet`."""
+    return imagenet.get_table("dm", size)

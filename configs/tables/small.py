@@ -1,0 +1,50 @@
+"""What the small tables share: full CIFAR-10, one image a class in bytes, a narrow network.
+
+No row of the paper: networks of width 16, four experts of seven epochs, a few hundred steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ml_collections import ConfigDict
+
+from configs import cifar10_tm_ipc1_cpu, demo
+from configs.tables.methods import Method, stored_as
+from gsdd_jax import parameterizations
+
+SEEDS = (0, 1, 2)
+EVALUATION_STEPS = 600  # of each network, whatever the number of images
+
+
+def get_config(objective: str) -> ConfigDict:
+    """Gaussians by trajectory matching ("tm") or distribution matching ("dm")."""
+    if objective == "tm":
+        config = cifar10_tm_ipc1_cpu.get_config()
+        config.distill.num_steps = 150
+        config.distill.eval_every = 0
+    else:
+        config = demo.get_config()
+        config.data.name = "cifar10"
+        config.network.options.width = 16
+        config.init.num_steps = 2000
+    config.distill.checkpoint_every = 50
+    config.evaluate.num_networks = 3
+    config.evaluate.batch_size = 256
+    return config
+
+
+def stored(objective: str, method: Method) -> ConfigDict:
+    """By another method; every network trains for as many steps."""
+    config = stored_as(get_config(objective), method)
+    kind = parameterizations.build(
+        method.name, (32, 32, 3), ipc=config.budget.ipc, gpc=config.budget.gpc, **method.options
+    )
+    images = 10 * kind.images_per_class
+    if objective == "tm":
+        config.matching.options.batch_syn = min(config.matching.options.batch_syn, images)
+    batches = math.ceil(images / config.evaluate.batch_size)
+    config.evaluate.epochs = EVALUATION_STEPS // batches
+    if config.init.num_steps > 2000:
+        config.init.num_steps = 2000
+    return config

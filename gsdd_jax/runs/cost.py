@@ -1,0 +1,197 @@
+"""What a run will take, before it is started: seconds and memory, estimated.
+
+One training step of the network is timed on the device; how often it is done follows from the
+config. The factors beside it are what the benchmarks measured; an estimate is good to about a
+factor of two, which is enough to decide whether to start.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from gsdd_jax import networks, parameterizations
+from gsdd_jax.errors import UsageError
+from gsdd_jax.networks import Network
+from gsdd_jax.runs.components import load_data
+
+SECOND_ORDER = 3.5  # of a training step: one that is differentiated once more
+FORWARD = 1 / 3  # of a training step
+BATCH = 64  # images of the step that is timed
+HELD_OUT = 10_000  # training images on which an evaluation is tested beside the test images
+# Side, classes, training images and test images of the data sets that configs name.
+SIZES = {
+    "cifar10": (32, 10, 50_000, 10_000),
+    "cifar10_mini": (32, 10, 1_000, 1_000),
+    "cifar100": (32, 100, 50_000, 10_000),
+    "imagenet2012": (128, 10, 13_000, 500),
+}
+
+
+class Cost(NamedTuple):
+    """Of something that is run."""
+
+    seconds: float
+    bytes: int
+
+
+def of_experts(config: ConfigDict) -> Cost:
+    """Of all of them."""
+    side, classes, examples, _ = _sizes(config)
+    step = _step(_network(config.network, side, classes))
+    epochs = config.experts.num_experts * config.experts.epochs
+    at_once = 1 if jax.default_backend() == "cpu" else config.experts.at_once
+    data = examples * side * side * 3 * 4
+    return Cost(
+        epochs * examples * step.seconds,
+        int(data + at_once * config.experts.batch_size * step.bytes),
+    )
+
+
+def of_run(config: ConfigDict) -> Cost:
+    """Of fit, distillation and evaluations; a fit that another run shares is counted again."""
+    side, classes, examples, _ = _sizes(config)
+    stored = parameterizations.build(
+        config.parameterization.name,
+        (side, side, 3),
+        ipc=config.budget.ipc,
+        gpc=config.budget.gpc,
+        **config.parameterization.options,
+    )
+    images = classes * stored.images_per_class
+    step = _step(_network(config.network, side, classes))
+    options = config.matching.options
+    if config.matching.name == "tm":
+        drawn = options.batch_syn or images
+        student_steps = options.syn_steps * options.experts_per_step
+        seconds = SECOND_ORDER * student_steps * drawn * step.seconds
+        at_once = SECOND_ORDER * drawn
+    else:
+        drawn = classes * options.batch_syn or images
+        real = classes * options.batch_real
+        if config.matching.name == "dm":
+            seconds = (FORWARD * real + drawn) * step.seconds
+            at_once = (FORWARD * real + drawn) / (classes if options.class_by_class else 1)
+        else:
+            inner = options.inner_loops * images
+            seconds = options.outer_loops * (real + SECOND_ORDER * drawn + inner) * step.seconds
+            at_once = (real + SECOND_ORDER * drawn) / classes
+    evaluations = 1
+    if config.distill.eval_every:
+        evaluations += config.distill.num_steps // config.distill.eval_every
+    evaluation = of_evaluation(config, {}, images)
+    return Cost(
+        config.distill.num_steps * seconds
+        + evaluations * evaluation.seconds
+        + _fit_seconds(config, stored, images),
+        int(examples * side * side * 3 * 4 + max(at_once * step.bytes, evaluation.bytes)),
+    )
+
+
+def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
+    """Of networks trained on `images` synthetic images and tested; 0: as many as the run has."""
+    side, classes, examples, tests = _sizes(config)
+    overrides = settings.get("overrides", {})
+    network = config.network
+    if overrides.get("network.name", network.name) != network.name:
+        network = ConfigDict({"name": overrides["network.name"], "precision": network.precision})
+    side = settings.get("resolution") or side
+    step = _step(_network(network, side, classes))
+    if not images:
+        stored = parameterizations.build(
+            config.parameterization.name, (side, side, 3), ipc=config.budget.ipc,
+            gpc=config.budget.gpc, **config.parameterization.options,
+        )  # fmt: skip
+        images = classes * stored.images_per_class
+    count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
+    epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
+    tested = tests * (1 + 5 * len(settings.get("corrupted", ()))) + min(examples, HELD_OUT)
+    batch = min(config.evaluate.batch_size, images)
+    return Cost(
+        count * (epochs * images + FORWARD * tested) * step.seconds, int(count * batch * step.bytes)
+    )
+
+
+def no_data(config: ConfigDict) -> str:
+    """Why the data set of a config cannot be read; empty if it can."""
+    data = config.data
+    return _no_data(data.name, data.subset, data.resolution, data.resize, data.dir)
+
+
+def memory() -> int:
+    """Bytes of the device that computes."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.memory_stats()["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@functools.cache
+def _no_data(name, subset, resolution, resize, folder) -> str:
+    data = dict(name=name, subset=subset, resolution=resolution, resize=resize, dir=folder)
+    try:
+        load_data(ConfigDict({"data": data}))
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _sizes(config) -> tuple[int, int, int, int]:
+    if config.data.name not in SIZES:
+        raise UsageError(f"cost: the size of {config.data.name!r} is not known")
+    side, classes, examples, tests = SIZES[config.data.name]
+    return config.data.resolution or side, classes, examples, tests
+
+
+def _network(config: ConfigDict, side: int, classes: int) -> Network:
+    return networks.build(
+        config.name,
+        image_shape=(side, side, 3),
+        num_classes=classes,
+        precision=config.precision,
+        **config.get("options", {}),
+    )
+
+
+@functools.cache
+def _step(network: Network) -> Cost:
+    """Of one image in a training step: the second of two calls is timed."""
+
+    def loss(params, images, labels):
+        logits = network.apply(params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    params = jax.jit(network.init)(jax.random.key(0))
+    arguments = (params, jnp.zeros((BATCH, *network.image_shape)), jnp.zeros(BATCH, jnp.int32))
+    compiled = jax.jit(jax.grad(loss)).lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments))
+    seconds = time.perf_counter() - start
+    return Cost(seconds / BATCH, compiled.memory_analysis().temp_size_in_bytes // BATCH)
+
+
+def _fit_seconds(config, stored, images) -> float:
+    """By timing two of its steps on at most 64 of the images."""
+    if config.init.images == "none" or not config.init.num_steps:
+        return 0.0
+    return config.init.num_steps * images * _fit_step(stored, min(images, BATCH))
+
+
+@functools.cache
+def _fit_step(stored, images: int) -> float:
+    target = jnp.zeros((images, *stored.image_shape))
+    params = stored.init(jax.random.key(0), target)
+    gradient = jax.jit(jax.grad(lambda p: ((stored.render(p) - target) ** 2).mean()))
+    jax.block_until_ready(gradient(params))
+    start = time.perf_counter()
+    jax.block_until_ready(gradient(params))
+    return (time.perf_counter() - start) / images

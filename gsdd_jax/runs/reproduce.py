@@ -1,0 +1,337 @@
+"""Runs every cell of a table, each piece once, and goes on where it stopped.
+
+What cells share is found by what it depends on: experts by their settings, fits by theirs, a run by
+its config. Several processes may work on the same folder: each takes what no other one has.
+
+    <root>/experts/, fits/    shared by the runs
+    <root>/runs/<name>/       a work directory for each, as of `launch.distill`
+    <root>/<table>.md         with .csv and .json; written anew after each piece
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gsdd_jax.errors import InUseError, UsageError
+from gsdd_jax.files import locked, read_object, write_json
+from gsdd_jax.runs import assess, cost, experts, table
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.report import OneLine
+from gsdd_jax.runs.table import Cell, Found, Table
+from gsdd_jax.runs.workdir import decisive
+
+WAIT = 10.0  # seconds, where another process has all that is left
+
+
+class Piece(Protocol):
+    """Something that is run once, whichever cells want it."""
+
+    name: str
+    config: ConfigDict
+
+    def done(self) -> bool:
+        """Whether its result is on disk."""
+        ...
+
+    def run(self, reporter: OneLine) -> None:
+        """Runs it, or goes on with it."""
+        ...
+
+    def cost(self) -> cost.Cost:
+        """What the whole of it takes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Experts:
+    config: ConfigDict
+
+    @property
+    def name(self) -> str:
+        settings = self.config.experts
+        return f"{settings.num_experts} experts {pathlib.Path(settings.dir).name}"
+
+    def done(self) -> bool:
+        return experts.are_there(self.config)
+
+    def run(self, reporter: OneLine) -> None:
+        experts.train_all(self.config, reporter)
+
+    def cost(self) -> cost.Cost:
+        return cost.of_experts(self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    config: ConfigDict
+    workdir: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        return f"run {self.workdir.name}"
+
+    def done(self) -> bool:
+        return (self.workdir / "result.json").exists()
+
+    def run(self, reporter: OneLine) -> None:
+        distill_to(self.config, self.workdir, reporter)
+
+    def cost(self) -> cost.Cost:
+        return cost.of_run(self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluation:
+    """Of a distilled set in another way than the run's; or of real images, without a set."""
+
+    config: ConfigDict
+    source: pathlib.Path | None
+    settings: Mapping[str, Any]
+    path: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        return f"evaluation {self.path.parent.name}/{self.path.stem}"
+
+    def done(self) -> bool:
+        return self.path.exists()
+
+    def run(self, reporter: OneLine) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.parent, f"{self.path.parent}: another process evaluates here"):
+            if self.source is None:
+                result = assess.evaluate_real(self.config, self.settings["arm"], reporter)
+            else:
+                result = assess.evaluate_file(
+                    self.source, display=reporter, beside=False, **self.settings
+                )
+            write_json(self.path, result)
+
+    def cost(self) -> cost.Cost:
+        return cost.of_evaluation(self.config, self.settings)
+
+
+class Folder:
+    """Where the pieces of tables are, and which of them a cell needs."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = pathlib.Path(root)
+
+    def config(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> ConfigDict:
+        """Of one run of a cell, with the folders that it shares."""
+        config = cell.variant(trial, seed)
+        config.init.dir = str(self.root / "fits")
+        config.experts.dir = str(self.root / "experts" / _digest(experts.settings(config)))
+        config.evaluate.beside = ""
+        return config
+
+    def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> Iterator[Piece]:
+        """That give one seed's number under one trial, in the order of running."""
+        config = self.config(cell, trial, seed)
+        if cell.arm != "distilled":
+            path = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}" / "result.json"
+            yield _Evaluation(config, None, {"arm": cell.arm}, path)
+            return
+        if config.matching.name == "tm":
+            yield _Experts(config)
+        run = _Run(config, self.workdir(config))
+        yield run
+        if cell.evaluation:
+            path = run.workdir / "evaluations" / f"{_digest(cell.evaluation)}.json"
+            yield _Evaluation(config, run.workdir / "distilled.safetensors", cell.evaluation, path)
+
+    def workdir(self, config: ConfigDict) -> pathlib.Path:
+        """A run's: readable, and another for whatever changes its result."""
+        parts = (config.data.name, config.data.subset, config.matching.name)
+        parts += (config.parameterization.name, f"seed{config.seed}", _digest(decisive(config)))
+        name = "-".join(str(part) for part in parts if part)
+        return self.root / "runs" / re.sub(r"[^\w.-]", "-", name)
+
+    def seed_pieces(self, cell: Cell, reasons: Mapping[str, str]) -> Iterator[Piece]:
+        """All that a cell is known to need by now: its trials, then the other seeds."""
+        first, *others = cell.seeds
+        only_run = dataclasses.replace(cell, evaluation={})
+        for trial in cell.trials:
+            yield from self.pieces(only_run if len(cell.trials) > 1 else cell, trial, first)
+        chosen = self.found(cell, reasons).chosen
+        if chosen is not None:
+            for seed in (first, *others):
+                yield from self.pieces(cell, chosen, seed)
+
+    def found(self, cell: Cell, reasons: Mapping[str, str]) -> Found:
+        """What a cell has come to; `reasons` say of pieces by name why they were not run."""
+        first = cell.seeds[0]
+        trials, why = [], ""
+        for trial in cell.trials:
+            value, reason = None, self._reason(cell, trial, first, reasons)
+            run = self.workdir(self.config(cell, trial, first)) / "result.json"
+            if len(cell.trials) > 1 and run.exists():
+                value = read_object(run, "a run's result")["distilled_train_accuracy"]
+            trials.append((trial, value, reason))
+            why = why or reason
+        chosen = None
+        if len(cell.trials) == 1:
+            chosen = cell.trials[0]
+        elif all(value is not None or reason for _, value, reason in trials):
+            scored = [(value, trial) for trial, value, _ in trials if value is not None]
+            chosen = max(scored, key=lambda pair: pair[0])[1] if scored else None
+        if chosen is None:
+            return Found({}, None, tuple(trials), why)
+        accuracies = {}
+        for seed in cell.seeds:
+            *_, last = self.pieces(cell, chosen, seed)
+            if last.done():
+                accuracies[seed] = _accuracies(cell, last)
+        reason = next((r for s in cell.seeds if (r := self._reason(cell, chosen, s, reasons))), "")
+        return Found(accuracies, chosen, tuple(trials), reason)
+
+    def _reason(self, cell, trial, seed, reasons) -> str:
+        names = (piece.name for piece in self.pieces(cell, trial, seed))
+        return next((reasons[name] for name in names if name in reasons), "")
+
+
+def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list[Found]:
+    """Runs what is missing of a table under `root` and writes it there after each piece.
+
+    A piece that cannot be run (no data, too little memory, a diverged network) leaves its cells
+    without a number and says why; the others go on.
+
+    Raises OSError where nothing can be written.
+    """
+    folder = Folder(root)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    reasons: dict[str, str] = {}
+    clock = _Clock()
+    while True:
+        found = [folder.found(cell, reasons) for cell in table_.cells]
+        table.write(table_, found, folder.root)
+        waiting = _missing(folder, table_, reasons)
+        if not waiting:
+            return found
+        taken = 0
+        for piece in waiting:
+            if reason := why_not(table_, piece):
+                reasons[piece.name] = reason
+                break
+            total = sum(not f.reason and len(f.accuracies) == len(c.seeds)
+                        for c, f in zip(table_.cells, found, strict=True))  # fmt: skip
+            reporter.begin(
+                f"{table_.name} {total}/{len(table_.cells)} cells, {piece.name}",
+                clock.left(piece, waiting),
+            )
+            start = time.monotonic()
+            try:
+                piece.run(reporter)
+            except InUseError:
+                taken += 1
+                continue
+            except UsageError as error:
+                reasons[piece.name] = str(error)
+            else:
+                if not piece.done():
+                    reasons[piece.name] = "it left no result"
+            clock.add(piece, time.monotonic() - start)
+            jax.clear_caches()  # a table has more programs than memory should keep
+            break
+        if taken == len(waiting):
+            time.sleep(WAIT)
+
+
+def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:
+    """(name, state, cost) of every piece that is known by now; a cell that searches lists its
+    trials, and the other seeds once for the first of them."""
+    folder, seen = Folder(root), {}
+    for cell in table_.cells:
+        rest = ((cell.trials[0], seed) for seed in cell.seeds)
+        for trial, seed in (*((t, cell.seeds[0]) for t in cell.trials), *rest):
+            for piece in folder.pieces(cell, trial, seed):
+                if piece.name not in seen:
+                    reason = "" if piece.done() else why_not(table_, piece)
+                    state = "done" if piece.done() else f"no: {reason}" if reason else "to do"
+                    seen[piece.name] = (state, cost_of(piece))
+    return [(name, *rest) for name, rest in seen.items()]
+
+
+def cost_of(piece: Piece) -> cost.Cost | None:
+    """None where the config makes no sense of itself."""
+    try:
+        return piece.cost()
+    except UsageError:
+        return None
+
+
+def why_not(table_: Table, piece: Piece) -> str:
+    """Why a piece cannot be run here, in a few words; empty if it can."""
+    if table_.needs_gpu and jax.default_backend() == "cpu":
+        return "no GPU"
+    if reason := cost.no_data(piece.config):
+        return f"no data: {reason}"
+    estimate, there = cost_of(piece), cost.memory()
+    if estimate is not None and estimate.bytes > there:
+        return (
+            f"too little memory: about {estimate.bytes / 2**30:.1f} GiB, "
+            f"{there / 2**30:.1f} GiB are there"
+        )
+    return ""
+
+
+class _Clock:
+    """The time left, by the estimates and by how far off they were so far."""
+
+    def __init__(self):
+        self._estimated = self._taken = 0.0
+
+    def add(self, piece: Piece, seconds: float) -> None:
+        estimate = cost_of(piece)
+        self._estimated += estimate.seconds if estimate else 0.0
+        self._taken += seconds
+
+    def left(self, piece: Piece, waiting: list[Piece]) -> float:
+        """Seconds, `piece` and all after it included."""
+        factor = self._taken / self._estimated if self._estimated else 1.0
+        costs = (cost_of(p) for p in waiting)
+        return factor * sum(c.seconds for c in costs if c is not None)
+
+
+def _missing(folder: Folder, table_: Table, reasons: Mapping[str, str]) -> list[Piece]:
+    """Pieces to run, each once, none of whose forerunners is missing for good."""
+    missing = {}
+    for cell in table_.cells:
+        for piece in folder.seed_pieces(cell, reasons):
+            blocked = piece.name in reasons or _forerunner(piece) in reasons
+            if not blocked and piece.name not in missing and not piece.done():
+                missing[piece.name] = piece
+    return list(missing.values())
+
+
+def _forerunner(piece: Piece) -> str:
+    if isinstance(piece, _Run) and piece.config.matching.name == "tm":
+        return _Experts(piece.config).name
+    if isinstance(piece, _Evaluation) and piece.source is not None:
+        return _Run(piece.config, piece.source.parent).name
+    return ""
+
+
+def _accuracies(cell: Cell, piece: Piece) -> list[float]:
+    path = piece.path if isinstance(piece, _Evaluation) else piece.workdir / "result.json"
+    value: Any = read_object(path, "an evaluation's result")
+    name = cell.value if cell.arm == "distilled" else f"{cell.arm}_accuracies"
+    for part in name.split("/"):
+        value = value[part]
+    return [float(a) for a in np.ravel(value)]
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:10]

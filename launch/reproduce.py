@@ -1,0 +1,63 @@
+"""Runs a table of the paper, or goes on with it, and writes it beside the published numbers.
+
+    python -m launch.reproduce --table=cifar --size=small --dry_run
+    python -m launch.reproduce --table=cifar --size=small
+
+Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
+ablation, gpc_sweep. The same command goes on where it was interrupted; several at once share the
+work. `--dry_run` lists what is done and what each missing piece will cost.
+"""
+
+import importlib
+import pathlib
+
+from absl import flags
+
+from launch import cli
+
+TABLES = (
+    "cifar",
+    "imagenet128_tm",
+    "imagenet128_dm",
+    "imagenet128_dc",
+    "cross_architecture",
+    "cross_resolution",
+    "ablation",
+    "gpc_sweep",
+)
+TABLE = flags.DEFINE_enum("table", None, TABLES, "Which.", required=True)
+SIZE = flags.DEFINE_enum("size", "small", ["small", "paper"], "For a CPU, or as published.")
+ROOT = flags.DEFINE_string("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its sets.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the pieces with their cost; run nothing.")
+
+
+def main() -> None:
+    from gsdd_jax.runs import reproduce, table
+    from gsdd_jax.runs.report import OneLine
+
+    table_ = importlib.import_module(f"configs.tables.{TABLE.value}").get_table(SIZE.value)
+    for cell in table_.cells:
+        cell.config.data.dir = DATA_DIR.value
+    if DRY_RUN.value:
+        _show(reproduce.plan(table_, ROOT.value))
+        return
+    display = OneLine()
+    found = reproduce.reproduce(table_, ROOT.value, display)
+    display.end()
+    print(table.markdown(table_, found), end="")
+    print(f"\nwritten to {pathlib.Path(ROOT.value, table_.name)}.md, .csv and .json")
+
+
+def _show(pieces) -> None:
+    print(f"{'hours':>8} {'GiB':>6}  piece")
+    total = 0.0
+    for name, state, cost in pieces:
+        hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)
+        total += hours if state != "done" else 0.0
+        print(f"{hours:8.2f} {size:6.1f}  {name}: {state}")
+    print(f"{total:8.2f} hours on this machine for what is not done, {len(pieces)} pieces")
+
+
+if __name__ == "__main__":
+    cli.run(main, resumes=True)

@@ -1,0 +1,266 @@
+"""Tables: which pieces they need, what they share, what is chosen, and how they are shown."""
+
+import csv
+import io
+import json
+import importlib
+import math
+
+import numpy as np
+import pytest
+
+from configs import common, demo
+from gsdd_jax.errors import InUseError, UsageError
+from gsdd_jax.files import locked, write_json
+from gsdd_jax.runs import assess, cost, experts, reproduce, table
+from gsdd_jax.runs.report import OneLine
+from gsdd_jax.runs.table import Cell, Found, Mean, Table
+from launch.reproduce import TABLES
+
+RATE = "distill.learning_rate"
+
+
+class World:
+    """In place of what takes long: runs leave results that say how often they were made."""
+
+    def __init__(self, patch):
+        self.runs, self.evaluations, self.trained = [], [], []
+        self.diverge = self.taken = None
+        patch.setattr(reproduce, "distill_to", self.distill)
+        patch.setattr(assess, "evaluate_file", self.evaluate)
+        patch.setattr(assess, "evaluate_real", self.real)
+        patch.setattr(experts, "train_all", self.train)
+        patch.setattr(experts, "are_there", lambda config: config.experts.dir in self.trained)
+        patch.setattr(reproduce, "why_not", lambda table_, piece: "")
+        patch.setattr(reproduce, "cost_of", lambda piece: cost.Cost(10.0, 0))
+        patch.setattr(reproduce, "WAIT", 0.0)
+
+    def distill(self, config, workdir, display):
+        rate = config.distill.learning_rate
+        if rate == self.diverge:
+            raise UsageError("distill: the loss is nan at step 3")
+        if self.taken:
+            self.taken -= 1
+            raise InUseError("another process runs there")
+        self.runs.append((rate, config.seed))
+        accuracy = 50 - 10 * abs(math.log10(rate / 1e-2)) + config.seed
+        result = {
+            "distilled_accuracies": [accuracy - 1, accuracy + 1],
+            "distilled_train_accuracy": accuracy,
+        }
+        write_json(workdir / "result.json", result)
+
+    def evaluate(self, path, *, display, beside, **settings):
+        self.evaluations.append((path.parent.name, settings))
+        return {"distilled_accuracies": [7.0], "corrupted": {"noise_accuracies": [3.0, 5.0]}}
+
+    def real(self, config, arm, display):
+        return {f"{arm}_accuracies": [15.0, 17.0]}
+
+    def train(self, config, reporter):
+        self.trained.append(config.experts.dir)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World(monkeypatch)
+
+
+def config(objective="dm"):
+    made = common.get_config()
+    made.matching.name = objective
+    made.matching.options = getattr(common, objective)()
+    return made
+
+
+def run(tmp_path, *cells, means=()):
+    table_ = Table("some-small", "Some", cells, means)
+    stream = io.StringIO()
+    found = reproduce.reproduce(table_, tmp_path, OneLine(stream))
+    return table_, found, stream.getvalue()
+
+
+def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_path, world):
+    trials = tuple({RATE: rate} for rate in (1e-3, 1e-2, 1e-1))
+    _, (found,), _ = run(tmp_path, Cell("a", "b", config(), trials=trials, seeds=(0, 1, 2)))
+    assert sorted(world.runs) == [(1e-3, 0), (1e-2, 0), (1e-2, 1), (1e-2, 2), (1e-1, 0)]
+    assert found.chosen == {RATE: 1e-2}
+    assert found.accuracies == {0: [49.0, 51.0], 1: [50.0, 52.0], 2: [51.0, 53.0]}
+    assert (found.mean, found.deviation) == (51.0, 1.0)
+
+
+def test_what_is_done_is_not_run_again_and_what_is_shared_once(tmp_path, world):
+    one = Cell("a", "b", config("tm"), seeds=(0, 1))
+    other = Cell("c", "b", config("tm"), evaluation={"resolution": 64})
+    run(tmp_path, one, other)
+    assert world.runs == [(1e-3, 0), (1e-3, 1)]
+    assert len(world.trained) == len(world.evaluations) == 1
+    run(tmp_path, one, other)
+    assert len(world.runs) == 2 and len(world.trained) == len(world.evaluations) == 1
+    other_experts = config("tm")
+    other_experts.experts.epochs = 3
+    run(tmp_path, Cell("a", "b", other_experts))
+    assert len(world.trained) == 2
+
+
+def test_a_cell_of_an_evaluation_takes_the_value_it_names(tmp_path, world):
+    cells = [
+        Cell("a", "own", config(), evaluation={"resolution": 64}),
+        Cell(
+            "a", "noise", config(), evaluation={"corrupted": ["noise"]},
+            value="corrupted/noise_accuracies",
+        ),
+        Cell("real", "own", config(), arm="random_real"),
+    ]  # fmt: skip
+    _, found, _ = run(tmp_path, *cells)
+    assert [f.mean for f in found] == [7.0, 4.0, 16.0]
+
+
+def test_a_failed_piece_costs_its_cells_only(tmp_path, world):
+    world.diverge = 1e-1
+    trials = ({RATE: 1e-2}, {RATE: 1e-1})
+    cells = (
+        Cell("searched", "b", config(), trials=trials),
+        Cell("lost", "b", config(), trials=({RATE: 1e-1},)),
+        Cell("fine", "b", config(), trials=({RATE: 1e-3},)),
+    )
+    table_, (searched, lost, fine), _ = run(tmp_path, *cells)
+    assert searched.chosen == {RATE: 1e-2} and searched.mean == 50.0
+    assert lost.mean is None and lost.reason == "distill: the loss is nan at step 3"
+    assert fine.mean == 40.0
+    text = table.markdown(table_, [searched, lost, fine])
+    assert "- lost (b): distill: the loss is nan at step 3" in text
+    assert "searched, b: distill.learning_rate=0.01: 50.0 (taken); " in text
+
+
+def test_what_another_process_has_is_waited_for(tmp_path, world):
+    world.taken = 3
+    _, (found,), _ = run(tmp_path, Cell("a", "b", config()))
+    assert found.mean == 40.0
+
+
+def test_evaluations_of_two_processes_do_not_meet(tmp_path, world):
+    cell = Cell("real", "b", config(), arm="random_real")
+    *_, piece = reproduce.Folder(tmp_path).pieces(cell, {}, 0)
+    piece.path.parent.mkdir(parents=True)
+    with locked(piece.path.parent, "taken"), pytest.raises(InUseError):
+        piece.run(OneLine(io.StringIO()))
+
+
+def test_the_files_hold_our_number_the_published_one_and_the_difference(tmp_path, world):
+    cells = (
+        Cell("a", "x", config(), published=39.5),
+        Cell("b", "x", config(), trials=({RATE: 1e-2},)),
+    )
+    run(tmp_path, *cells, means=(Mean("mean", "x", ("a", "b"), 44.0),))
+    text = (tmp_path / "some-small.md").read_text()
+    assert "| a | 40.0 ± 1.4 (39.5, +0.5) |" in text
+    assert "| b | 50.0 ± 1.4 |" in text
+    assert "| mean | 45.0 (44.0, +1.0) |" in text
+    rows = list(csv.DictReader((tmp_path / "some-small.csv").open()))
+    assert [(r["row"], float(r["mean"])) for r in rows] == [
+        ("a", 40.0),
+        ("b", 50.0),
+        ("mean", 45.0),
+    ]
+    assert float(rows[0]["difference"]) == 0.5 and rows[1]["published"] == ""
+    kept = json.loads((tmp_path / "some-small.json").read_text())
+    assert kept["cells"][0]["accuracies"] == {"0": [39.0, 41.0]}
+    assert kept["cells"][0]["config"]["distill"]["learning_rate"] == 1e-3
+
+
+def test_a_deviation_of_one_seed_is_that_of_its_networks():
+    assert Found({0: [1.0, 3.0]}, {}).deviation == pytest.approx(2**0.5)
+    assert Found({0: [1.0, 3.0], 1: [4.0, 4.0]}, {}).deviation == pytest.approx(2**0.5)
+    assert Found({0: [1.0]}, {}).deviation is None
+
+
+def test_the_line_says_what_is_done_and_what_is_left(tmp_path, world):
+    _, _, text = run(tmp_path, *(Cell(str(i), "b", config(), seeds=(i,)) for i in range(3)))
+    first, *_, last = text.splitlines()
+    assert first.startswith("some-small 0/3 cells, run cifar10_mini-dm-gaussian-seed0-")
+    assert first.endswith("00:30 left") and "2/3 cells" in last
+
+
+@pytest.mark.parametrize("size", ["small", "paper"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table(name, size, monkeypatch):
+    """Each row stands in each column once, and every config makes an experiment's parts."""
+    table_ = importlib.import_module(f"configs.tables.{name}").get_table(size)
+    places = [(cell.row, cell.column) for cell in table_.cells]
+    assert len(places) == len(set(places))
+    assert table_.needs_gpu == (size == "paper")
+    monkeypatch.setattr(cost, "_step", lambda network: cost.Cost(1e-4, 1000))
+    monkeypatch.setattr(cost, "_fit_step", lambda stored, images: 1e-5)
+    folder = reproduce.Folder("somewhere")
+    for cell in table_.cells:
+        for trial in cell.trials:
+            for piece in folder.pieces(cell, trial, cell.seeds[0]):
+                assert piece.cost().seconds > 0
+        assert len({len(cell.trials)}) == 1
+    if size == "small" and name == "cifar":
+        searched = [c for c in table_.cells if c.arm == "distilled"]
+        assert {len(c.trials) for c in searched} == {4} and {len(c.seeds) for c in searched} == {3}
+
+
+def test_published_numbers_are_the_papers():
+    cifar = importlib.import_module("configs.tables.cifar").get_table("paper")
+    published = {(c.row, c.column): c.published for c in cifar.cells}
+    assert published["Gaussians", "cifar10_ipc1"] == 67.6
+    assert published["DDiF", "cifar100_ipc50"] == 49.9
+    assert published["pixels", "cifar10_ipc10"] == 65.3
+    dc = importlib.import_module("configs.tables.imagenet128_dc").get_table("paper")
+    published = {(c.row, c.column): c.published for c in dc.cells}
+    assert published["Gaussians", "squawk"] == 69.4 and published["DDiF", "yellow"] is None
+    across = importlib.import_module("configs.tables.cross_architecture").get_table("paper")
+    published = {(c.row, c.column): c.published for c in across.cells}
+    assert published["Gaussians, ViT", "meow"] == 25.8
+    assert {(m.row, m.column): m.published for m in across.means}["FreD, mean", "nette"] == 36.2
+
+
+def tiny(made, objective):
+    """A config of a table made so small that a test can run it, on the set that is shipped."""
+    made = made.copy_and_resolve_references()
+    small = demo.get_config()
+    made.data = small.data
+    made.data.resolution = 16
+    made.network.options.width, made.network.options.depth = 4, 1
+    made.matching.strategy = "flip"
+    made.init.num_steps = min(made.init.num_steps, 2)
+    made.distill.num_steps, made.distill.checkpoint_every = 1, 10
+    made.distill.eval_every = 0
+    made.evaluate.num_networks, made.evaluate.epochs = 1, 1
+    made.budget.ipc, made.budget.gpc = 1, min(made.budget.gpc, 2)
+    options = made.matching.options
+    if made.matching.name == "tm":
+        made.experts.num_experts, made.experts.epochs = 1, 1
+        options.syn_steps, options.batch_syn = 2, 10
+        options.max_start_epoch, options.expert_epochs = 1, 1
+    else:
+        options.batch_real = 4
+    return made
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_one_tiny_cell_of_every_table_runs(name, tmp_path):
+    made = importlib.import_module(f"configs.tables.{name}").get_table("small")
+    cell = next(c for c in reversed(made.cells) if c.arm == "distilled")
+    evaluation = dict(cell.evaluation)
+    if "overrides" in evaluation:  # a network that needs no minutes
+        evaluation["overrides"] = {"network.name": "convnet", "network.options.width": 2}
+    shrunk = Cell(
+        cell.row, cell.column, tiny(cell.config, name), trials=cell.trials[:1],
+        evaluation=evaluation, value=cell.value,
+    )  # fmt: skip
+    stream = io.StringIO()
+    table_ = Table(made.name, made.title, (shrunk,))
+    (found,) = reproduce.reproduce(table_, tmp_path, OneLine(stream))
+    assert found.reason == "" and 0 <= found.mean <= 100
+    assert (tmp_path / f"{made.name}.md").read_text().count(cell.row) == 1
+    left = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    reproduce.reproduce(table_, tmp_path, OneLine(stream))
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert {p.name for p in left if left[p] != again[p]} <= {
+        f"{made.name}.{kind}" for kind in ("md", "csv", "json")
+    }
+    assert np.isfinite(found.mean)
