@@ -42,6 +42,7 @@ def from_spectrum(coefficients, frequencies, native, height, width):
 
     At another size the spectrum is padded with zeros, or cut, and scaled with the root of the area.
     """
+    coefficients, frequencies = np.asarray(coefficients), np.asarray(frequencies)
     images = np.zeros((len(coefficients), height, width, coefficients.shape[-1]))
     for image, values, places in zip(images, coefficients, frequencies, strict=True):
         for value, place in zip(values, places, strict=True):

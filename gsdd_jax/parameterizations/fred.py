@@ -13,6 +13,8 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.errors import UsageError
+from gsdd_jax.options import Limits
+from gsdd_jax.parameterizations.base import MAX_SIDE
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
@@ -34,6 +36,7 @@ class FreD(NamedArrays):
     """
 
     name: ClassVar[str] = "fred"
+    limits: ClassVar[Limits] = NamedArrays.limits | {"size": (1, MAX_SIDE**2)}
     derived: ClassVar[frozenset[str]] = NamedArrays.derived | {"num_frequencies"}
     height: int
     width: int
