@@ -21,8 +21,8 @@ from gsdd_jax.options import Limits
 LEAST_LEARNING_RATE = 0.001
 ABOVE_ZERO = (1e-30, None)
 LEARNING_RATE = "learning_rate"
-# Of a device's memory, for activations by their shapes. At width 128 a program was once seen to grow
-# by 2.7 times as much with each step that is kept: even so they take little more than half.
+# Of a device's memory, for activations by their shapes. At width 128 a program was once seen to
+# grow by 2.7 times as much with each step that is kept: even so they take little more than half.
 KEPT_PART = 0.2
 
 
