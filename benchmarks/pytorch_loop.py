@@ -125,7 +125,7 @@ class TrajectoryMatching:
 
 
 class Expert:
-    """Plain SGD on images that stay on the device."""
+    """Plain SGD on images that stay on the device: bytes, or float32 that was whitened before."""
 
     def __init__(self, network: ConvNet, images: torch.Tensor, labels: torch.Tensor, batch: int):
         self.network, self.images, self.labels, self.batch = network, images, labels, batch
@@ -136,7 +136,8 @@ class Expert:
         optimizer = torch.optim.SGD([self.flat], lr=0.01)
         for chosen in torch.randperm(len(self.images)).split(self.batch):
             chosen = chosen.to(self.images.device)
-            batch = augment(self.images[chosen].float() / 255)
+            batch = self.images[chosen]
+            batch = augment(batch if batch.is_floating_point() else batch.float() / 255)
             loss = F.cross_entropy(self.network(self.flat, batch), self.labels[chosen])
             optimizer.zero_grad()
             loss.backward()

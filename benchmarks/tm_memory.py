@@ -1,8 +1,9 @@
 """Temporary memory of one trajectory matching step against the length of the student's unroll.
 
 Read off the compiled program's own memory analysis, at the flagship's shapes: 300 images a student
-step, ConvNetD3 of width 128, second-order gradients. With rematerialization only the parameters
-between student steps are kept, so memory hardly grows; without it, it grows with every step.
+step, ConvNetD3 of width 128, second-order gradients. With every student step recomputed only the
+parameters between them are kept, so memory hardly grows; with activations kept, it grows with every
+step that keeps them: every third, or all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gsdd_jax.training import distill
 
 IMAGES, CLASSES, WIDTH = 300, 10, 128
 UNROLLS = (6, 20, 60)
+KEEP_EVERY = (0, 3, 1)
 MOST_SECONDS = 120.0  # a step that would take longer is not timed
 
 
@@ -30,11 +32,11 @@ def main(out: str | None) -> None:
     """Prints a table; writes it to `out` as JSON."""
     device = jax.devices()[0]
     print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
-    print(f"{'syn_steps':>10}{'recomputed':>12}{'temporary MiB':>15}{'s a step':>10}")
+    print(f"{'syn_steps':>10}{'keep every':>12}{'temporary MiB':>15}{'s a step':>10}")
     rows, per_student_step = [], None
-    for rematerialize in (True, False):
+    for keep_every in KEEP_EVERY:
         for syn_steps in UNROLLS:
-            problem, arguments = step(syn_steps, rematerialize)
+            problem, arguments = step(syn_steps, keep_every)
             compiled = distill.run.lower(problem, *arguments, 1).compile()
             temporary = compiled.memory_analysis().temp_size_in_bytes / 2**20
             expected = (per_student_step or 0) * syn_steps
@@ -43,20 +45,18 @@ def main(out: str | None) -> None:
             if per_student_step is None and seconds:
                 per_student_step = seconds / syn_steps
             rows.append(
-                dict(syn_steps=syn_steps, rematerialize=rematerialize, temporary_mib=temporary,
+                dict(syn_steps=syn_steps, keep_every=keep_every, temporary_mib=temporary,
                      seconds=seconds)
             )  # fmt: skip
             shown = f"{seconds:10.2f}" if seconds else f"{'-':>10}"
-            print(f"{syn_steps:10d}{rematerialize!s:>12}{temporary:15.0f}{shown}", flush=True)
+            print(f"{syn_steps:10d}{keep_every:12d}{temporary:15.0f}{shown}", flush=True)
             if out:
                 write_json(out, rows)
-    for rematerialize in (True, False):
-        first, last = (r for r in rows if r["rematerialize"] is rematerialize and
+    for keep_every in KEEP_EVERY:
+        first, last = (r for r in rows if r["keep_every"] == keep_every and
                        r["syn_steps"] in (UNROLLS[0], UNROLLS[-1]))  # fmt: skip
         growth = last["temporary_mib"] / first["temporary_mib"]
-        print(
-            f"from {UNROLLS[0]} to {UNROLLS[-1]} steps, recomputed {rematerialize}: x {growth:.2f}"
-        )
+        print(f"from {UNROLLS[0]} to {UNROLLS[-1]} steps, keep every {keep_every}: x {growth:.2f}")
 
 
 @functools.cache
@@ -72,10 +72,10 @@ def parts(precision: str = "default", width: int = WIDTH):
     return network, parameterization, data
 
 
-def step(syn_steps: int, rematerialize: bool, **network_settings):
+def step(syn_steps: int, keep_every: int, **network_settings):
     """The problem and the arguments of one distillation step."""
     network, parameterization, data = parts(**network_settings)
-    objective = matching.TrajectoryMatching(network, syn_steps, IMAGES, rematerialize=rematerialize)
+    objective = matching.TrajectoryMatching(network, syn_steps, IMAGES, keep_every=keep_every)
     problem = distill.Problem(parameterization, objective, CLASSES, 1e-3)
     key = jax.random.key(0)
     params = parameterization.init(key, jnp.zeros((IMAGES, 32, 32, 3)))

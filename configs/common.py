@@ -116,7 +116,9 @@ def tm() -> ConfigDict:
     options.lr_init = 0.01  # of the student, then learned
     options.lr_lr = 1e-5  # at which it is learned
     options.experts_per_step = 1  # side by side, losses averaged
-    options.rematerialize = True  # False: memory grows with syn_steps
+    # Of every so many student steps one keeps its activations; the others recompute them. 1: all
+    # keep them, 0: none (always so on a CPU by -1), -1: decided by the memory of the GPU.
+    options.keep_every = -1
     return options
 
 

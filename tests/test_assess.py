@@ -257,3 +257,9 @@ def test_accuracies_have_one_mean_however_they_arrive():
         assert assess.summary("x", row) == assess.summary("x", kept)
         mean = assess.summary("x", row)["x_accuracy"]
         assert mean == pytest.approx(sum(kept) / 5, rel=1e-15)
+
+
+def test_a_set_whose_matching_had_other_options_still_evaluates(tiny):
+    old = changed(tiny, **{"matching.options.rematerialize": True})
+    now = assess.resolve(tiny.provenance, {})
+    assert assess.resolve(old.provenance, {}).to_json() == now.to_json()

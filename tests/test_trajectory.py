@@ -1,6 +1,7 @@
 """Trajectory matching against a straightforward unroll in float64, written out here."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from configs import cifar10_tm_ipc1
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.matching import Segments, TrajectoryMatching
+from gsdd_jax.matching import Segments, TrajectoryMatching, trajectory
+from gsdd_jax.runs import experiment
 from gsdd_jax.training import distill
 
 SIZE, CLASSES, GPC = 8, 3, 4
@@ -213,21 +216,69 @@ def test_several_experts_are_averaged():
     assert float(together) == pytest.approx(np.mean(alone), rel=1e-5)
 
 
-def test_rematerialization_changes_memory_not_values():
-    losses = []
-    for rematerialize in (True, False):
-        prob = problem(syn_steps=4, rematerialize=rematerialize)
-        params, carry = parameters(prob), segments()
-        losses.append(
-            jax.value_and_grad(
-                lambda p, prob=prob, carry=carry: library_loss(
-                    prob, p, prob.matching.extra(), carry, jax.random.key(0)
-                )
-            )(params)
+def test_what_is_kept_changes_memory_not_values():
+    """Seven student steps of which none, two (with one left over), three or all are kept."""
+    found, memory = [], []
+    for keep_every in (0, 3, 2, 1):
+        prob = problem(syn_steps=7, keep_every=keep_every)
+        loss = lambda p, e, prob=prob: library_loss(prob, p, e, segments(), jax.random.key(0))
+        compiled = (
+            jax.jit(jax.value_and_grad(loss, (0, 1)))
+            .lower(parameters(prob), prob.matching.extra())
+            .compile()
         )
-    (a, da), (b, db) = losses
-    assert float(a) == pytest.approx(float(b), rel=1e-6)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-6), da, db)
+        found.append(compiled(parameters(prob), prob.matching.extra()))
+        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert memory == sorted(set(memory))
+    value, gradient = found[-1]
+    for other, its_gradient in found[:-1]:
+        assert float(other) == pytest.approx(float(value), rel=1e-6)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(y).max()),
+            its_gradient,
+            gradient,
+        )
+
+
+def test_what_is_kept_is_decided_by_the_memory():
+    objective = problem(syn_steps=7, keep_every=-1).matching
+    images, shape = CLASSES * GPC, (SIZE, SIZE, 3)
+    each = objective.activation_bytes(images, shape)
+    decided = lambda room: (
+        objective.decided(
+            images, shape, room and int(room * each / trajectory.KEPT_PART) + 1
+        ).keep_every
+    )
+    # Room for so many steps, one of which is needed to recompute the others.
+    assert [decided(room) for room in (None, 0.5, 1, 2, 3, 4, 7, 8, 100)] == [
+        0, 0, 0, 4, 3, 2, 2, 1, 1,
+    ]  # fmt: skip
+    two = dataclasses.replace(objective, experts_per_step=2)
+    assert two.decided(images, shape, int(8 * each / trajectory.KEPT_PART) + 1).keep_every == 2
+    fixed = problem(syn_steps=7, keep_every=5).matching
+    assert fixed.decided(images, shape, 2**40) is fixed
+
+
+def test_what_was_decided_is_what_a_file_says():
+    config = cifar10_tm_ipc1.get_config()
+    assert config.matching.options.keep_every == -1
+    parts = SimpleNamespace(problem=problem(keep_every=4))
+    decided = experiment.Experiment.decided(parts, config)
+    assert decided.matching.options.keep_every == 4
+    assert config.matching.options.keep_every == -1
+
+
+def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
+    memory = []
+    for syn_steps in (4, 12):
+        prob = problem(syn_steps=syn_steps, keep_every=1)
+        loss = lambda p, prob=prob: library_loss(
+            prob, p, prob.matching.extra(), segments(), jax.random.key(0)
+        )
+        compiled = jax.jit(jax.grad(loss)).lower(parameters(prob)).compile()
+        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    found = prob.matching.activation_bytes(CLASSES * GPC, (SIZE, SIZE, 3))
+    assert (memory[1] - memory[0]) / 8 == pytest.approx(found, rel=0.5)
 
 
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():

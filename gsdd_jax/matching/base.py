@@ -147,6 +147,18 @@ class Matching(abc.ABC):
                 f"a class, got {self.batch_syn}"
             )
 
+    def decided(
+        self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
+    ) -> Matching:
+        """With every option decided that was left to the device: how its memory is used.
+
+        Args:
+          num_images, image_shape: of the synthetic set.
+          memory: bytes of the device; None where it is the host's, which others use too.
+        """
+        del num_images, image_shape, memory
+        return self
+
     def check_experts(self, num_epochs: int) -> None:
         """Raises UsageError where the experts' epochs do not suffice."""
         del num_epochs

@@ -21,6 +21,9 @@ from gsdd_jax.options import Limits
 LEAST_LEARNING_RATE = 0.001
 ABOVE_ZERO = (1e-30, None)
 LEARNING_RATE = "learning_rate"
+# Of a device's memory, for activations by their shapes. At width 128 a program was once seen to
+# grow by 2.7 times as much with each step that is kept: even so they take little more than half.
+KEPT_PART = 0.2
 
 
 class Segments(NamedTuple):
@@ -34,9 +37,9 @@ class Segments(NamedTuple):
 class TrajectoryMatching(Matching):
     """|| student - target ||^2 / || start - target ||^2 after an unroll of the student's SGD.
 
-    The images are rendered and transformed once; the unroll is a scan over steps that keeps the
-    parameters between steps and recomputes everything else in the backward pass, so activation
-    memory does not grow with its length.
+    The images are rendered and transformed once. The unroll is a scan over steps that keeps the
+    parameters between steps and, of every `keep_every`-th, its activations; what is not kept is
+    recomputed in the backward pass. With none kept activation memory does not grow with the length.
 
     Attributes:
       network: of student and expert.
@@ -46,7 +49,8 @@ class TrajectoryMatching(Matching):
       lr_init, lr_lr: the student's learning rate is learned, by SGD with momentum 0.5 at `lr_lr`
         from `lr_init`, and never below 0.001.
       strategy: of the augmentation, drawn at every step, for every image independently.
-      rematerialize: recompute each student step in the backward pass; off only to compare memory.
+      keep_every: of every so many student steps the last one's activations are kept: 1 for all of
+        them, 0 for none, -1 for what `decided` finds room for. Bits of a result may depend on it.
       max_start_epoch: the student starts where an expert was after a random number of epochs below
         this one,
       expert_epochs: and should arrive where the expert was so many epochs later.
@@ -54,7 +58,11 @@ class TrajectoryMatching(Matching):
     """
 
     name: ClassVar[str] = "tm"
-    limits: ClassVar[Limits] = Matching.limits | {"lr_init": ABOVE_ZERO, "lr_lr": ABOVE_ZERO}
+    limits: ClassVar[Limits] = Matching.limits | {
+        "lr_init": ABOVE_ZERO,
+        "lr_lr": ABOVE_ZERO,
+        "keep_every": (-1, None),
+    }
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
     network: Network
@@ -63,7 +71,7 @@ class TrajectoryMatching(Matching):
     lr_init: float = 0.01
     lr_lr: float = 1e-5
     strategy: str = augment.DSA
-    rematerialize: bool = True
+    keep_every: int = 0
     max_start_epoch: int = 30
     expert_epochs: int = 2
     experts_per_step: int = 1
@@ -83,6 +91,41 @@ class TrajectoryMatching(Matching):
                 f"expert_epochs={self.expert_epochs} reach epoch {last}, but the experts end at "
                 f"epoch {num_epochs}"
             )
+
+    def decided(
+        self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
+    ) -> TrajectoryMatching:
+        if self.keep_every >= 0:
+            return self
+        each = self.experts_per_step * self.activation_bytes(num_images, image_shape)
+        # Beside those that are kept there is room for a step that is being recomputed.
+        most = 0 if memory is None else max(0, int(KEPT_PART * memory / each) - 1)
+        # The least k with syn_steps // k <= most.
+        keep_every = self.syn_steps // (most + 1) + 1 if most else 0
+        return dataclasses.replace(self, keep_every=keep_every)
+
+    def activation_bytes(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
+        """What the backward pass of one student step reads of its forward pass, in bytes.
+
+        By the shapes of the step's residuals alone: what XLA needs beside them, or manages to
+        share or to recompute by itself, is not in it.
+        """
+        batch_size = self.batch_syn or num_images
+        shapes = jax.eval_shape(
+            lambda key, images: jax.vjp(
+                lambda params, rate, images: self._step(
+                    rate, images, jnp.zeros(num_images, jnp.int32), params,
+                    (jnp.arange(batch_size), jnp.ones(batch_size, bool), key),
+                ),
+                self.network.init(key), jnp.float32(self.lr_init), images,
+            )[1],
+            jax.random.key(0), jax.ShapeDtypeStruct((num_images, *image_shape), jnp.float32),
+        )  # fmt: skip
+        return sum(
+            leaf.size * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(shapes)
+            if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+        )
 
     def feed(self, experts: Trajectories, seed: int, first: int, count: int) -> Segments:
         """Segments of random experts' trajectories."""
@@ -163,20 +206,45 @@ class TrajectoryMatching(Matching):
         return order, order < num_images
 
     def _unroll(self, params, learning_rate, images, labels, order, present, key):
-        def cross_entropy(params, batch, targets, present):
+        def step(params, drawn):
+            return self._step(learning_rate, images, labels, params, drawn), None
+
+        keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
+        return _scan(step, params, (order, present, keys), self.keep_every)
+
+    def _step(self, learning_rate, images, labels, params, drawn):
+        """The student's parameters after one step of SGD."""
+        indices, present, key = drawn
+        # Unique, so that the sum of their gradients needs no atomics and keeps its bits.
+        batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
+        targets = labels.at[indices].get(mode="fill", fill_value=0)
+        batch = augment.augment(key, batch, strategy=self.strategy)
+
+        def cross_entropy(params):
             logits = self.network.apply(params, batch)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
             return (losses * present).sum() / present.sum()
 
-        def step(params, drawn):
-            indices, present, step_key = drawn
-            # Unique, so that the sum of their gradients needs no atomics and keeps its bits.
-            batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
-            targets = labels.at[indices].get(mode="fill", fill_value=0)
-            batch = augment.augment(step_key, batch, strategy=self.strategy)
-            gradient = jax.grad(cross_entropy)(params, batch, targets, present)
-            return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient), None
+        gradient = jax.grad(cross_entropy)(params)
+        return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
 
-        step = jax.checkpoint(step) if self.rematerialize else step
-        keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
-        return jax.lax.scan(step, params, (order, present, keys))[0]
+
+def _scan(step, carry, inputs, keep_every):
+    """The last carry of a scan in which only every `keep_every`-th step keeps its activations."""
+    recomputed = jax.checkpoint(step)
+    if keep_every < 1:
+        return jax.lax.scan(recomputed, carry, inputs)[0]
+    if keep_every == 1:
+        return jax.lax.scan(step, carry, inputs)[0]
+
+    def group(carry, inputs):
+        carry, _ = jax.lax.scan(recomputed, carry, jax.tree.map(lambda a: a[:-1], inputs))
+        return step(carry, jax.tree.map(lambda a: a[-1], inputs))
+
+    length = len(jax.tree.leaves(inputs)[0])
+    grouped = length - length % keep_every
+    groups = jax.tree.map(
+        lambda a: a[:grouped].reshape(grouped // keep_every, keep_every, *a.shape[1:]), inputs
+    )
+    carry, _ = jax.lax.scan(group, carry, groups)
+    return jax.lax.scan(recomputed, carry, jax.tree.map(lambda a: a[grouped:], inputs))[0]

@@ -247,7 +247,7 @@ class _Run:
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
             # How it was run is left out: it does not change what was made.
-            "config": decisive(self.config),
+            "config": decisive(self.parts.decided(self.config)),
             "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "step": step,
             "versions": {

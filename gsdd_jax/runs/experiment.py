@@ -60,6 +60,10 @@ class Material:
         classes = np.arange(self.dataset.num_classes, dtype=np.int32)
         return np.repeat(classes, self.parameterization.images_per_class)
 
+    def decided(self, config: ConfigDict) -> ConfigDict:
+        """The config, with what it leaves to the device as decided: here nothing."""
+        return config
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Material, Judged):
@@ -69,6 +73,13 @@ class Experiment(Material, Judged):
     problem: Problem
     schedule: Schedule
     feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
+
+    def decided(self, config: ConfigDict) -> ConfigDict:
+        """The config, with options of the objective that were left to the device as decided."""
+        config = config.copy_and_resolve_references()
+        for option in config.matching.options:
+            config.matching.options[option] = getattr(self.problem.matching, option)
+        return config
 
 
 def build_material(config: ConfigDict) -> Material:
@@ -116,6 +127,9 @@ def build(config: ConfigDict) -> Experiment:
         strategy=config.matching.strategy,
         **config.matching.options,
     )
+    objective = objective.decided(
+        len(material.labels), parameterization.image_shape, _device_memory()
+    )
     problem = Problem(
         parameterization, objective, dataset.num_classes, config.distill.learning_rate
     )
@@ -159,6 +173,12 @@ def choose_by_class(
         order = jax.random.permutation(jax.random.fold_in(key, c), len(of_class))
         chosen.append(of_class[np.asarray(order)[:per_class]])
     return np.concatenate(chosen)
+
+
+def _device_memory() -> int | None:
+    """Bytes of an accelerator that this process may use in all; None on a CPU."""
+    stats = jax.devices()[0].memory_stats()
+    return stats["bytes_limit"] if stats else None
 
 
 def _build_feed(config, matching, dataset, network):
