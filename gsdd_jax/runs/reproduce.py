@@ -18,7 +18,7 @@ import pathlib
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ from gsdd_jax.runs.workdir import decisive
 WAIT = 10.0  # seconds, where another process has all that is left
 
 
+@runtime_checkable
 class Piece(Protocol):
     """Something that is run once, whichever cells want it."""
 
