@@ -102,8 +102,19 @@ def distilled(
     reporter: Reporter,
 ) -> Accuracies:
     """Of fresh networks trained on a distilled set, at the learning rate it carries."""
+    return _test(parts, students(config, parts, set_, name, reporter))
+
+
+def students(
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    set_: DistilledSet,
+    name: str,
+    reporter: Reporter,
+) -> Any:
+    """The stacked parameters of those networks."""
     images = parts.transform(set_.images())[None]
-    return _train_and_test(
+    return _train(
         config, parts, images, set_.labels, parts.schedule, set_.learning_rate, name, reporter
     )
 
@@ -131,12 +142,13 @@ def random_real(
     schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
-    return _train_and_test(config, parts, images, labels, schedule, rate, name, reporter)
+    trained = _train(config, parts, images, labels, schedule, rate, name, reporter)
+    return _test(parts, trained)
 
 
-def _train_and_test(config, parts, images, labels, schedule, learning_rate, name, reporter):
+def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
     with reporter.phase(name, schedule.num_epochs) as progress, _named(name):
-        students = evaluate.train(
+        return evaluate.train(
             parts.network,
             schedule,
             stream(config.seed, "evaluate"),
@@ -147,6 +159,8 @@ def _train_and_test(config, parts, images, labels, schedule, learning_rate, name
             progress=progress.advance,
         )
 
+
+def _test(parts, students) -> Accuracies:
     def accuracy(split: data.Split) -> Float[np.ndarray, "s"]:
         images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
         return np.asarray(
@@ -185,12 +199,7 @@ def evaluate_file(
         made or contradicts it, or that was made from other data than is there; for a setting that
         makes no sense.
     """
-    set_ = artifact.load(path)
-    try:
-        config = resolve(set_.provenance, overrides, learning_rate)
-        parts = _build(config, set_)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    set_, config, parts = opened(path, overrides, learning_rate)
     own = set_.provenance["config"]["network.name"] == config.network.name
     if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
         set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
@@ -199,6 +208,26 @@ def evaluate_file(
     result |= summary("distilled", distilled(config, parts, set_, "distilled", reporter).test)
     real = random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", reporter)
     return result | summary("random_real", real.test)
+
+
+class Opened(NamedTuple):
+    """A distilled set, and what evaluating it needs."""
+
+    set_: DistilledSet
+    config: ConfigDict
+    parts: Parts
+
+
+def opened(
+    path: str | os.PathLike, overrides: Mapping[str, Any], learning_rate: float | None = None
+) -> Opened:
+    """A set from a file with the data and the network of its evaluation; as `evaluate_file`."""
+    set_ = artifact.load(path)
+    try:
+        config = resolve(set_.provenance, overrides, learning_rate)
+        return Opened(set_, config, _build(config, set_))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def resolve(

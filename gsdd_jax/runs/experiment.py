@@ -151,6 +151,7 @@ AT_LEAST_ZERO = (
     "network.depth",
     "distill.num_steps",
     "distill.eval_every",
+    "distill.snapshot_every",
 )
 POSITIVE = (
     "distill.learning_rate",
