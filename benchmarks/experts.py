@@ -44,10 +44,9 @@ def epoch_of(count: int, width: int, num_batches: int, precision: str = "default
     """A compiled, warmed-up call that trains `count` experts on `num_batches` batches each."""
     dataset = data.load("cifar10_mini")
     num_images = num_batches * BATCH_SIZE
-    images, labels = (
-        jnp.asarray(a[:num_images]) for a in (dataset.train.images, dataset.train.labels)
-    )
     transform = transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
+    images = transforms.to_device(dataset.train.images[:num_images], transform)
+    labels = jnp.asarray(dataset.train.labels[:num_images])
     network = networks.build(
         "convnet", image_shape=(32, 32, 3), num_classes=10, width=width, precision=precision
     )
@@ -60,7 +59,7 @@ def epoch_of(count: int, width: int, num_batches: int, precision: str = "default
         step += 1  # other draws, and so other augmentations, each time
         jax.block_until_ready(
             training.train_epoch(
-                network, start.copy(), keys, jnp.int32(step), images, labels, transform,
+                network, start.copy(), keys, jnp.int32(step), images, labels,
                 learning_rate=jnp.float32(0.01), batch_size=BATCH_SIZE, strategy=augment.DSA,
             )
         )  # fmt: skip

@@ -150,9 +150,9 @@ def expert_epochs(sizes, device):
     keys = experts.expert_key(0, 0)[None]
     start = training.initial(network, keys[0])[None]
     transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
-    images, targets = jnp.asarray(pixels), jnp.asarray(labels)
+    images, targets = transforms.to_device(pixels, transform), jnp.asarray(labels)
     call = lambda: training.train_epoch.lower(
-        network, start, keys, jnp.int32(0), images, targets, transform,
+        network, start, keys, jnp.int32(0), images, targets,
         learning_rate=jnp.float32(0.01), batch_size=BATCH, strategy=augment.DSA,
     )  # fmt: skip
     compiled = call().compile()
@@ -160,7 +160,7 @@ def expert_epochs(sizes, device):
 
     def ours():
         result = compiled(
-            start.copy(), keys, jnp.int32(0), images, targets, transform,
+            start.copy(), keys, jnp.int32(0), images, targets,
             learning_rate=jnp.float32(0.01),
         )  # fmt: skip
         jax.block_until_ready(result)

@@ -22,7 +22,7 @@ from configs import cifar10_tm_ipc1
 def get_config():
     """See the module's docstring."""
     config = cifar10_tm_ipc1.get_config()
-    config.network.width = 16
+    config.network.options.width = 16
     config.experts.num_experts = 4
     config.experts.epochs = 7
     config.init.num_steps = 2000

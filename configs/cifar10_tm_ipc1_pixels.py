@@ -7,18 +7,15 @@ The settings are those of Cazenavette et al. (2022) with ZCA, not of the paper: 
 loop is the field's.
 """
 
-from configs import cifar10_tm_ipc1
+from configs import cifar10_tm_ipc1, common
 
 
 def get_config():
     """See the module's docstring."""
-    config = cifar10_tm_ipc1.get_config()
-    config.parameterization.name = "pixels"
+    config = common.stored_as(cifar10_tm_ipc1.get_config(), "pixels")
     config.matching.options.batch_syn = 0  # all ten images
     config.matching.options.syn_steps = 50
     config.matching.options.max_start_epoch = 2
-    config.matching.options.lr_lr = 1e-7
     config.distill.num_steps = 5000
-    config.distill.learning_rate = 100.0
     config.distill.eval_every = 500
     return config

@@ -22,20 +22,20 @@ def get_config() -> ConfigDict:
     config.budget.gpc = 30  # Gaussian images a class; the Gaussians of each follow (section 4.1)
 
     config.parameterization = ConfigDict()
-    config.parameterization.name = "gaussian"  # or pixels
+    config.parameterization.name = "gaussian"  # or pixels, idc, fred, ddif: see stored_as()
     config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
 
     config.network = ConfigDict()  # of matching, of its experts and of the evaluation
-    config.network.name = "convnet"
-    config.network.width = 128  # channels; the published width
-    config.network.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
+    config.network.name = "convnet"  # or alexnet, vgg11, resnet18, vit
     config.network.precision = "default"  # of matmuls: default (TF32 on a GPU), float32, bfloat16
+    config.network.options = convnet()  # the network's own: convnet() or vit() below; others: none
 
     config.init = ConfigDict()
-    config.init.real = True  # start from fitted real images, else from random parameters
+    config.init.images = "real"  # to fit at the start; solid: their mean colours; none: no fit
     config.init.num_steps = 50_000  # of the fit, as published
     config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01
     config.init.halve_means_every = 20_000  # steps, of the means' rate; 0: never
+    config.init.dir = ""  # where fits are kept for several runs; empty: in the run's own directory
 
     config.matching = ConfigDict()
     config.matching.name = "dm"  # or tm, dc
@@ -68,7 +68,23 @@ def get_config() -> ConfigDict:
     config.evaluate.learning_rate = 0.01  # where the objective learns none
     config.evaluate.epochs = 1000
     config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128
+    config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
     return config
+
+
+def convnet() -> ConfigDict:
+    """The options of ConvNet."""
+    options = ConfigDict()
+    options.width = 128  # channels; the published width
+    options.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
+    return options
+
+
+def vit() -> ConfigDict:
+    """The options of the vision transformer."""
+    options = ConfigDict()
+    options.depth = 0  # blocks; 0: 6, and 10 from 128 x 128 on
+    return options
 
 
 def dm() -> ConfigDict:
@@ -105,6 +121,33 @@ def tm() -> ConfigDict:
     return options
 
 
+def stored_as(config: ConfigDict, name: str) -> ConfigDict:
+    """`config` with another parameterization, started and distilled as its authors publish it.
+
+    What they publish for an objective or space of their own, or not at all, stays as it is: the
+    rate of FreD, that of pixels but for TM. Changes `config` and returns it.
+    """
+    init, distill = config.init, config.distill
+    if name == "pixels":
+        init.num_steps = 0  # they start as real images
+        if config.matching.name == "tm":
+            distill.learning_rate = 100.0  # of SGD, on whitened images (MTT, IPC 1)
+            config.matching.options.lr_lr = 1e-7
+    elif name == "idc":
+        init.num_steps = 0  # they start as real images made smaller
+        distill.learning_rate = 5e-3  # of SGD, for an objective of its own
+    elif name == "fred":
+        init.num_steps = 0  # the coefficients kept of real images are the best fit
+    elif name == "ddif":
+        init.num_steps, init.learning_rate = 5000, 5e-4  # of Adam
+        init.halve_means_every = 0  # that of the Gaussians' means
+        distill.learning_rate = 1e-4  # of Adam
+    else:
+        raise ValueError(f"stored_as: expected pixels, idc, fred or ddif, got {name!r}")
+    config.parameterization.name = name
+    return config
+
+
 def scaled(config: ConfigDict) -> ConfigDict:
     """The experiment at `config.scale`: lengths shrink by it, sizes by its square root.
 
@@ -137,11 +180,9 @@ def scaled(config: ConfigDict) -> ConfigDict:
     ):
         shrink(name, scale, least)
     size = scale**0.5
-    for name, least in (
-        ("network.width", 4),
-        ("budget.gpc", 1),
-    ):
-        shrink(name, size, least)
+    shrink("budget.gpc", size, 1)
+    if "width" in config.network.options:
+        shrink("network.options.width", size, 4)
     options = config.matching.options
     for name, least in (
         ("batch_real", 1),

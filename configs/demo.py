@@ -14,7 +14,7 @@ def get_config():
     config = common.get_config()
     config.data.name = "cifar10_mini"
     config.budget.ipc, config.budget.gpc = 1, 30
-    config.network.width = 32
+    config.network.options.width = 32
     config.init.num_steps = 500
     config.matching.options.batch_real = 64
     config.distill.num_steps = 200

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import numbers
 import os
 import pathlib
 import reprlib
@@ -24,13 +25,14 @@ from jaxtyping import Array, Float, Int
 from gsdd_jax import parameterizations
 from gsdd_jax.errors import UsageError
 from gsdd_jax.files import write_atomically
-from gsdd_jax.parameterizations.base import Parameterization, Params
+from gsdd_jax.parameterizations.base import MAX_SIDE, RESAMPLINGS, Parameterization, Params
 
 FORMAT = "gsdd-jax distilled set 1"
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
 PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
 LABELS, LEARNING_RATE = "labels", "learning_rate"
-_DTYPES = {"BF16": "bfloat16", "F32": "float32", "I32": "int32"}  # as safetensors calls them
+# As safetensors calls them.
+_DTYPES = {"BF16": "bfloat16", "F32": "float32", "I32": "int32", "U8": "uint8"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,29 @@ class DistilledSet:
     learning_rate: float
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def images(self) -> Float[Array, "m h w c"]:
-        """Rendered images in the data set's [0, 1] space, not clipped."""
-        return _render(self.parameterization, self.params)
+    def images(
+        self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
+    ) -> Float[Array, "m h w c"]:
+        """Rendered images in the data set's [0, 1] space, not clipped.
+
+        Args:
+          height, width: in pixels; None: the set's own.
+          resample: "bilinear" or "nearest", for images that are stored at one size (pixels, idc).
+            The others are rendered at the size that is asked for.
+
+        Raises ValueError for a size or a resampling that there is not.
+        """
+        native = self.parameterization
+        height = native.height if height is None else height
+        width = native.width if width is None else width
+        for name, side in (("height", height), ("width", width)):
+            if not (isinstance(side, numbers.Integral) and 1 <= side <= MAX_SIDE):
+                raise ValueError(f"{name}: expected an integer from 1 to {MAX_SIDE}, got {side!r}")
+        if resample not in RESAMPLINGS:
+            raise ValueError(
+                f"resample: expected one of {', '.join(RESAMPLINGS)}, got {resample!r}"
+            )
+        return _render(native, self.params, int(height), int(width), resample)
 
     @property
     def num_bytes(self) -> int:
@@ -63,9 +85,9 @@ class DistilledSet:
         return sum(a.size * a.dtype.itemsize for a in arrays.values())
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _render(parameterization, params):
-    return parameterization.render(params)
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _render(parameterization, params, height, width, resample):
+    return parameterization.render_at(params, height, width, resample)
 
 
 def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
@@ -227,6 +249,7 @@ def _check_values(parameterization: Parameterization, arrays: Mapping[str, Any])
             finite = np.isfinite(array)
         if wrong := int(array.size - finite.sum()):
             raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
+    parameterization.check_arrays(arrays)
     rate = arrays[LEARNING_RATE]
     if not rate > 0:
         raise UsageError(f"{LEARNING_RATE}: expected a positive number, got {rate}")

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""Exceptions for what a user can put right."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,7 @@ class UsageError(ValueError):
     Its message is one line that says what was wrong, where, and what was expected. The launch
     scripts print that line and exit with status 2.
     """
+
+
+class InUseError(UsageError):
+    """Another process has what is needed; later it is free."""

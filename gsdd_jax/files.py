@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.errors import InUseError, UsageError
 
 
 def write_atomically(
@@ -66,7 +66,7 @@ def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
-    """Holds a directory for this process; raises UsageError(taken) where another one has it.
+    """Holds a directory for this process; raises InUseError(taken) where another one has it.
 
     The lock ends with the process, however that ends. Raises OSError where no file can be made.
     """
@@ -74,7 +74,7 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(taken) from None
+            raise InUseError(taken) from None
         yield
 
 

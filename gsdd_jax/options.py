@@ -10,8 +10,8 @@ from typing import Any
 
 from gsdd_jax.errors import UsageError
 
-Limits = Mapping[str, tuple[int | float, int | float | None]]
-"""Field -> the smallest and, where there is one, the largest value."""
+Limits = Mapping[str, tuple[int | float, int | float | None] | tuple[str, ...]]
+"""Field -> the smallest and, where there is one, the largest value; of a text, its choices."""
 
 
 def check_names(kind: type, names: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -26,7 +26,7 @@ def check_names(kind: type, names: Iterable[str], known: Iterable[str], where: s
 def check_values(kind: type, values: Mapping[str, Any], limits: Limits, where: str) -> None:
     """Raises UsageError, naming the first field of `kind` whose value is not of its type and range.
 
-    Without a limit an integer is at least 1, and a number finite and at least 0.
+    Without a limit an integer is at least 1, a number finite and at least 0, and a text any.
     """
     for field in dataclasses.fields(kind):
         if field.name in values:
@@ -37,14 +37,15 @@ def check_values(kind: type, values: Mapping[str, Any], limits: Limits, where: s
                 raise UsageError(f"{where}{field.name}: expected {expected}, got {value}")
 
 
-def _unlike(
-    kind: str, value: Any, limit: tuple[int | float, int | float | None] | None
-) -> str | None:
+def _unlike(kind: str, value: Any, limit: tuple[Any, ...] | None) -> str | None:
     """What was expected, where `value` is something else."""
     # A bool is an int to Python, but not to whoever wrote one.
     if kind == "bool":
         return None if isinstance(value, bool) else "true or false"
     if kind == "str":
+        if limit:
+            right = isinstance(value, str) and value in limit
+            return None if right else f"one of {', '.join(limit)}"
         return None if isinstance(value, str) else "text"
     least, most = limit or ((1, None) if kind == "int" else (0, None))
     if kind == "int":

@@ -17,42 +17,51 @@ from configs import common
 from gsdd_jax.errors import UsageError
 from gsdd_jax.runs.workdir import dotted
 
-# What stands below such a name is checked by the component that it is given to.
-OPEN = "options"
+# What stands below these is checked by the component that it is given to.
+OPEN = ("parameterization.options", "network.options", "matching.options")
 
 
 def check(config: ConfigDict) -> None:
     """Raises UsageError for a field that no experiment has, that is missing, or of another type."""
-    known, given = dotted(common.get_config().to_dict()), dotted(config.to_dict())
+    default = common.get_config()
+    known, given = _closed(default), _closed(config)
     for name, value in given.items():
-        if name not in known and f".{OPEN}." not in name:
-            raise UsageError(f"config.{name}: no such field{_nearest(name, known)}")
-        elif name in known and f".{OPEN}." not in name and not _alike(value, known[name]):
+        if name not in known:
+            nearest = _nearest(name, dotted(default.to_dict()))
+            raise UsageError(f"config.{name}: no such field{nearest}")
+        if not _alike(value, known[name]):
             raise UsageError(
                 f"config.{name}: expected {_kind(known[name])} such as {known[name]!r}, "
                 f"got {value!r}"
             )
-    for name, value in known.items():
-        if (
-            f".{OPEN}." not in name
-            and name not in given
-            and not (_is_group(value) and any(g.startswith(name) for g in given))
-        ):
+    for name in known:
+        if name not in given:
             raise UsageError(f"config.{name}: missing; start from configs.common.get_config()")
+
+
+def _closed(config: ConfigDict) -> dict[str, Any]:
+    """The fields by their dotted names; an open group is one of them, and empty."""
+    fields = {}
+    for name, value in dotted(config.to_dict()).items():
+        group = next((g for g in OPEN if name.startswith(f"{g}.")), None)
+        fields[group or name] = {} if group else value
+    return fields
 
 
 def describe(config: ConfigDict) -> str:
     """A line for every field: its name, its value in `config`, its comment."""
     comments = _comments(common.get_config, "config.")
-    if own := getattr(common, config.matching.name, None):
-        comments |= {f"matching.{OPEN}.{k}": v for k, v in _comments(own, "options.").items()}
+    for group in ("network", "matching"):
+        if own := getattr(common, config[group].name, None):
+            own = _comments(own, "options.")
+            comments |= {f"{group}.options.{name}": text for name, text in own.items()}
     values = dotted(config.to_dict())
     text = {name: "" if _is_group(value) else str(value) for name, value in values.items()}
     names, width = max(map(len, text)), max(map(len, text.values()))
     lines, group = [], ""
     for name, value in text.items():
         if name.rpartition(".")[0] != group and (group := name.rpartition(".")[0]) in comments:
-            lines.append(f"  {group}: {comments[group]}")
+            lines.append(f"  {group}: {comments.pop(group)}")
         indent = " " * (6 + names + min(width, 14))
         line = f"  {name:{names}}  {value:{min(width, 14)}}  {comments.get(name, '')}".rstrip()
         lines += textwrap.wrap(line, 100, subsequent_indent=indent, drop_whitespace=True)

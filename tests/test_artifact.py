@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -21,12 +22,14 @@ import gsdd_jax
 from gsdd_jax import parameterizations
 from gsdd_jax.files import write_atomically
 
+NAMES = ["gaussian", "pixels", "idc", "fred", "ddif"]
 
-def some_set(name="gaussian", **options):
-    kind = parameterizations.build(name, (8, 8, 3), ipc=1, gpc=4, **options)
+
+def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, gpc=4, **options):
+    kind = parameterizations.build(name, shape, ipc=ipc, gpc=gpc, **options)
     params = kind.init(
         jax.random.key(1),
-        jax.random.uniform(jax.random.key(0), (2 * kind.images_per_class, 8, 8, 3)),
+        jax.random.uniform(jax.random.key(0), (2 * kind.images_per_class, *shape)),
     )
     params = kind.from_arrays(kind.to_arrays(params))
     labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
@@ -39,7 +42,8 @@ def some_set(name="gaussian", **options):
         ("gaussian", {}),
         ("gaussian", {"opacity": False, "samples_per_side": 1}),
         ("gaussian", {"bfloat16": False, "prefilter": False}),
-        ("pixels", {}),
+        *((name, {}) for name in NAMES[1:]),
+        *((name, {"dtype": "bfloat16"}) for name in NAMES[1:]),
     ],
 )
 def test_round_trip(tmp_path, name, options):
@@ -75,6 +79,61 @@ def test_the_file_holds_what_the_budget_counts(tmp_path):
         width=8,
     )
     np.testing.assert_array_equal(again, distilled.images())
+
+
+@pytest.mark.parametrize(("shape", "ipc"), [((8, 12, 1), 6), ((16, 16, 3), 1), ((10, 18, 4), 7)])
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
+    path = tmp_path / "set.safetensors"
+    options = {"dtype": "bfloat16" if bfloat16 else "float32"}
+    distilled = some_set(
+        name, shape, ipc, **({"bfloat16": bfloat16} if name == "gaussian" else options)
+    )
+    gsdd_jax.save(path, distilled)
+    # The payload of the file itself: what follows its header, less labels and learning rate.
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    free = sum(
+        header[n]["data_offsets"][1] - header[n]["data_offsets"][0]
+        for n in ("labels", "learning_rate")
+    )
+    payload = len(content) - start - free
+    budget = 2 * 4 * ipc * math.prod(shape)
+    assert payload == distilled.num_bytes <= budget
+    # And no image of a class is missing that would fit.
+    one = payload / (2 * distilled.parameterization.images_per_class)
+    assert budget - payload < 2 * one
+    np.testing.assert_array_equal(gsdd_jax.load(path).images(), distilled.images())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_at_another_resolution(name):
+    distilled = some_set(name)
+    kind, params = distilled.parameterization, distilled.params
+    count = len(distilled.labels)
+    np.testing.assert_array_equal(distilled.images(8, 8), distilled.images())
+    assert distilled.images(height=5).shape == (count, 5, 8, 3)
+    for resample in ("bilinear", "nearest"):
+        found = distilled.images(16, 12, resample=resample)
+        expected = kind.render_at(params, 16, 12, resample)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    resampled = name in ("pixels", "idc")
+    assert ((found != distilled.images(16, 12)).any()) == resampled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(height=0), "height: expected an integer from 1 to 4096, got 0"),
+        (dict(width=5000), "width: expected an integer from 1 to 4096, got 5000"),
+        (dict(resample="cubic"), "resample: expected one of bilinear, nearest, got 'cubic'"),
+    ],
+)
+def test_sizes_that_there_are_not(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        some_set("pixels").images(**arguments)
 
 
 def test_unreadable_files_are_named(tmp_path):
@@ -146,7 +205,6 @@ def same(a, b):
     )
 
 
-NAMES = ["gaussian", "pixels"]
 # Of every kind; what none of the fields is to be.
 WRONG = (None, [], {}, [1], "8", "", 1.5, math.nan, math.inf, -1, -8, 1e999, "9" * 5000)
 
@@ -167,8 +225,12 @@ def good(request, tmp_path):
 
 
 def test_what_a_file_stores_is_what_its_parameterization_says():
-    for name, options in (("gaussian", {}), ("gaussian", {"opacity": False, "bfloat16": False}),
-                          ("pixels", {})):  # fmt: skip
+    bfloat16 = {"dtype": "bfloat16"}
+    for name, options in (
+        ("gaussian", {}),
+        ("gaussian", {"opacity": False, "bfloat16": False}),
+        *((name, options) for name in NAMES[1:] for options in ({}, bfloat16)),
+    ):
         some = some_set(name, **options)
         arrays = some.parameterization.to_arrays(some.params)
         specs = some.parameterization.array_specs(len(some.labels))
@@ -183,7 +245,7 @@ def test_every_field_of_the_description_is_checked(good):
         changed = copy.deepcopy(header)
         del changed["parameterization"][field]
         write_raw(path, changed, arrays)
-        if field in parameterizations.Gaussian.later:  # older files lack it
+        if field in parameterizations.BY_NAME[header["parameterization"]["name"]].later:
             assert getattr(gsdd_jax.load(path).parameterization, field) == value
         else:
             assert (f": {field} is missing" if field != "name" else "got None") in refusal(path)
@@ -192,14 +254,17 @@ def test_every_field_of_the_description_is_checked(good):
             wrong += [0, 1, "true"]
         elif isinstance(value, int):  # also: what the arrays, or the rasterizer, contradict
             wrong += [True, 0, float(value), 2**31, 10**40]
-            if field not in ("height", "width", "samples_per_side") or "pixels" in arrays:
+            free = {"samples_per_side", "size"}  # no array says otherwise
+            if header["parameterization"]["name"] in ("gaussian", "ddif"):
+                free |= {"height", "width"}
+            if field not in free:
                 wrong += [value + 1, max(value - 1, 0), 2 * value]
         for w in wrong:
             changed["parameterization"][field] = w
             write_raw(path, changed, arrays)
             message = refusal(path)
             if field not in ("name", "images_per_class", "num_gaussians", "channels"):
-                assert field in message or "pixels: expected float32" in message
+                assert field in message or re.search(": expected (float32|uint8) ", message)
     for name in ("gaussiam", "pixels" if "means" in arrays else "gaussian"):
         changed = copy.deepcopy(header)
         changed["parameterization"]["name"] = name
@@ -254,7 +319,7 @@ def test_every_array_is_checked(good):
         wrong += [array.astype(jnp.int32) if array.dtype != jnp.int32 else array.astype(jnp.int8)]
         if array.ndim:
             wrong += [array[:-1], jnp.concatenate([array, array]), flat[0]]
-        for value in (np.nan, np.inf, -np.inf) if array.dtype != jnp.int32 else ():
+        for value in (np.nan, np.inf, -np.inf) if array.dtype.kind not in "iu" else ():
             other = np.array(array)
             other.reshape(-1)[-1] = value
             wrong.append(other)

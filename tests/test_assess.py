@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from gsdd_jax.runs import assess
 from gsdd_jax.runs.workdir import OPERATIONAL, flat
 
 RESOLUTION = 16
+RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,8 +34,8 @@ def tiny():
     config = demo.get_config()
     config.data.resolution = RESOLUTION
     config.budget.gpc = 1
-    config.network.width = 4
-    config.network.depth = 1
+    config.network.options.width = 4
+    config.network.options.depth = 1
     config.matching.strategy = "flip"
     config.evaluate.num_networks = 2
     config.evaluate.epochs = 1
@@ -114,8 +116,13 @@ def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
         ("data.resize", "stretch", "expected one of crop, squash, got 'stretch'"),
         ("data.transform", "wavelet", "expected normalize or zca"),
         ("network.name", "perceptron", "unknown network"),
-        ("network.depth", 2**30, "config.network.depth: expected at most 1000"),
-        ("network.width", 2**30, "config.network.width: expected at most 4096"),
+        ("network.options.depth", 2**30, "config.network.options.depth: expected an integer from"),
+        ("network.options.width", 10**30, "config.network.options.width: expected an integer from"),
+        ("network.options.width", [4], "config.network.options.width: expected an integer from"),
+        ("network.options.width.x", 4, "config.network.options: unknown option 'width.x'"),
+        ("network.options.name", "vit", "config.network.options: unknown option 'name'"),
+        ("network.options.", 1, "config.network.options: unknown option ''"),
+        ("network.options.a\nb", 1, r"config.network.options: unknown option 'a\nb'"),
         ("network.precision", "float8", "unknown precision"),
         ("matching.strategy", "flip_blur", "unknown operation 'blur'"),
         ("evaluate.optimizer", "lion", "expected one of sgd, adam, sgd_cosine, adamw, got 'lion'"),
@@ -140,18 +147,19 @@ def test_names_that_no_config_has_are_not_read(tiny):
     assert config.data.dir == ""  # where data lie is not a file's to say
 
 
-def test_another_network_has_its_own_width_and_depth(tiny):
+def test_another_network_has_its_own_options(tiny):
     def network(**overrides):
         overrides = {f"network.{name}": value for name, value in overrides.items()}
         config = assess.resolve(tiny.provenance, overrides)
-        return config.network.name, config.network.width, config.network.depth
+        return config.network.name, dict(config.network.options)
 
-    assert network() == ("convnet", 4, 1)
-    assert network(name=None) == ("convnet", 4, 1)
-    assert network(name="convnet") == ("convnet", 4, 1)
-    for name in ("alexnet", "vgg11", "resnet18", "vit"):
-        assert network(name=name) == (name, 128, 0)
-        networks.build(name, image_shape=(32, 32, 3), num_classes=10, width=128, depth=None)
+    own = dict(width=4, depth=1)
+    assert network() == ("convnet", own)
+    assert network(name=None) == ("convnet", own)
+    assert network(name="convnet") == ("convnet", own)
+    for name in ("alexnet", "vgg11", "resnet18"):
+        assert network(name=name) == (name, {})
+    assert network(name="vit") == ("vit", dict(depth=0))
     config = assess.resolve(tiny.provenance, {"network.name": "vit"})
     assert (config.evaluate.optimizer, config.evaluate.num_networks) == ("adam", 3)
     assert config.evaluate.learning_rate == 5e-5
@@ -161,11 +169,62 @@ def test_another_network_has_its_own_width_and_depth(tiny):
     assert (config.evaluate.optimizer, config.evaluate.learning_rate) == ("sgd", 1)
     own = tiny.provenance["config"]["evaluate.learning_rate"]
     assert assess.resolve(tiny.provenance, {}).evaluate.learning_rate == own
-    assert network(name="vit", depth=2) == ("vit", 128, 2)
-    assert network(width=8) == ("convnet", 8, 1)
-    made_by_vit = changed(tiny, **{"network.name": "vit", "network.depth": 2}).provenance
+    assert network(**{"name": "vit", "options.depth": 2}) == ("vit", dict(depth=2))
+    assert network(**{"options.width": 8}) == ("convnet", dict(width=8, depth=1))
+    message = "config.network.options: unknown option 'width'; vit has depth"
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        network(**{"name": "vit", "options.width": 8})
+    made_by_vit = {
+        "network.name": "vit",
+        "network.options.depth": 2,
+        "network.options.width": None,
+    }
+    made_by_vit = changed(tiny, **made_by_vit).provenance
+    assert dict(assess.resolve(made_by_vit, {}).network.options) == dict(depth=2)
     config = assess.resolve(made_by_vit, {"network.name": "convnet"})
-    assert (config.network.width, config.network.depth) == (128, 0)
+    assert dict(config.network.options) == dict(width=128, depth=0)
+
+
+def older(tiny, **fields):
+    """The set as it was stored when every network's provenance had a width and a depth."""
+    without = {"network.options.width": None, "network.options.depth": None}
+    fields = {"network.width": 128, "network.depth": 0} | fields
+    return changed(tiny, **without, **fields)
+
+
+def test_options_of_an_older_set(tmp_path, tiny):
+    def options(**fields):
+        return dict(assess.resolve(older(tiny, **fields).provenance, {}).network.options)
+
+    assert options() == dict(width=128, depth=0)
+    assert options(**{"network.width": 4, "network.depth": 1}) == dict(width=4, depth=1)
+    assert options(**{"network.name": "vit", "network.depth": 2}) == dict(depth=2)
+    assert options(**{"network.name": "resnet18"}) == {}
+    for name in ("network.width", "network.depth"):
+        assert f"[{name!r}] is missing" in refusal(tmp_path, older(tiny, **{name: None}))
+        for wrong in ([], {}, True, 1.5, "3", 10**30):
+            assert f"[{name!r}]: expected an" in refusal(tmp_path, older(tiny, **{name: wrong}))
+        for wrong in (-1, 10_000):
+            message = refusal(tmp_path, older(tiny, **{name: wrong}))
+            assert f"{name.replace('.', '.options.')}: expected an integer from" in message
+    new, old = (
+        assess.resolve(set_.provenance, {})
+        for set_ in (tiny, older(tiny, **{"network.width": 4, "network.depth": 1}))
+    )
+    assert new == old
+
+
+def test_a_committed_set_of_an_older_config_is_evaluated_as_it_was():
+    set_ = gsdd_jax.load(RESULTS / "cifar10_tm_ipc1_cpu" / "distilled.safetensors")
+    assert {"network.width", "network.depth"} < set_.provenance["config"].keys()
+    config = assess.resolve(set_.provenance, {})
+    assert dict(config.network.options) == dict(width=16, depth=0)
+    network = networks.architecture(config.network.name, dict(config.network.options))
+    network = network.build(image_shape=(32, 32, 3), num_classes=10)
+    shapes = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0)))
+    # Of each convolution kernel, bias, scale and shift; of the classifier kernel and bias.
+    convolutions = 3 * 9 * 16 + 2 * 9 * 16 * 16 + 3 * 3 * 16
+    assert sum(math.prod(leaf.shape) for leaf in shapes) == convolutions + (16 * 16 + 1) * 10
 
 
 def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
@@ -173,7 +232,11 @@ def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
     path = tmp_path / "set.safetensors"
     made_by = {"matching.name": "tm", "network.name": "vit", "evaluate.num_networks": 1}
     gsdd_jax.save(path, changed(tiny, **made_by))
-    overrides = {"network.name": "convnet", "network.width": 2, "network.depth": 1}
+    overrides = {
+        "network.name": "convnet",
+        "network.options.width": 2,
+        "network.options.depth": 1,
+    }
     result = assess.evaluate_file(path, overrides=overrides, learning_rate=0.02)
     assert (result["network"], result["learning_rate"]) == ("convnet", 0.02)
     for arm in ("distilled", "random_real"):

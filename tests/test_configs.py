@@ -87,6 +87,34 @@ def test_pixels_are_matched_with_their_own_settings():
     assert (o.lr_init, config.distill.learning_rate) == (0.01, 100.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "fit", "rate"),
+    [
+        ("pixels", (0, 0.1, 20_000), 100.0),
+        ("idc", (0, 0.1, 20_000), 5e-3),
+        ("fred", (0, 0.1, 20_000), 1e-3),  # not published for this spectrum: as it was
+        ("ddif", (5000, 5e-4, 0), 1e-4),
+    ],
+)
+def test_other_parameterizations_as_published(name, fit, rate):
+    config = common.stored_as(load("cifar10_tm_ipc1"), name)
+    init = config.init
+    assert (config.parameterization.name, config.distill.learning_rate) == (name, rate)
+    assert (init.num_steps, init.learning_rate, init.halve_means_every) == fit
+    assert config.matching.options.lr_lr == (1e-7 if name == "pixels" else 1e-5)
+    # Nothing else changes.
+    before = load("cifar10_tm_ipc1")
+    for same in ("data", "budget", "network", "experts", "evaluate"):
+        assert config[same].to_dict() == before[same].to_dict()
+    with pytest.raises(ValueError, match="expected pixels, idc, fred or ddif, got 'voxels'"):
+        common.stored_as(before, "voxels")
+
+
+def test_pixels_of_another_objective_keep_its_rate():
+    config = common.stored_as(load("demo"), "pixels")
+    assert config.distill.learning_rate == load("demo").distill.learning_rate
+
+
 @pytest.mark.parametrize("scale", [0.03, 0.01, 0.002])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_shrinks(name, scale, monkeypatch):
@@ -95,7 +123,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     small = common.scaled(config)
     assert small.distill.num_steps == max(10, round(config.distill.num_steps * scale))
     assert (small.matching.options.batch_syn == 0) == (config.matching.options.batch_syn == 0)
-    assert small.network.width <= 16 or scale > 0.01
+    assert small.network.options.width <= 16 or scale > 0.01
     # On the data set at hand; its experts are another command's.
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
     # It has ten classes, CIFAR-100 has a hundred.

@@ -249,7 +249,7 @@ def test_grey_files_in_a_colour_set_become_colour(tmp_path):
 
 def test_more_examples_than_one_chunk(tmp_path, monkeypatch, tiny):
     _, images, labels = tiny
-    monkeypatch.setattr(data.tfds, "_CHUNK", 3)
+    monkeypatch.setattr(data.decode, "CHUNK", 3)
     assert_is_tiny(load_tiny(tmp_path), images, labels)
 
 
@@ -573,7 +573,7 @@ def test_the_embedded_set_has_its_class_names(tmp_path, monkeypatch):
     copied = tmp_path / "cifar10_mini" / "1.0.0"
     shutil.copytree(MINI / "1.0.0", copied)
     (copied / "label.labels.txt").unlink()
-    monkeypatch.setattr(data.tfds, "_EMBEDDED", tmp_path)
+    monkeypatch.setattr(data.prepared, "EMBEDDED", tmp_path)
     message = usage_error("cifar10_mini", cache_dir=tmp_path / "cache")
     assert f"{copied}/label.labels.txt: " in message
     assert "install gsdd-jax again" in message
@@ -631,7 +631,7 @@ def test_second_load_maps_the_cache(tmp_path, tiny, monkeypatch):
         "train_images.npy",
         "train_labels.npy",
     ]
-    monkeypatch.setattr(data.tfds, "_decode_image", refuse_to_decode)
+    monkeypatch.setattr(data.decode, "decode_image", refuse_to_decode)
     second = load_tiny(tmp_path)
     assert_is_tiny(second, images, labels)
     assert isinstance(second.train.images.base, np.memmap)

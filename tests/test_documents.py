@@ -29,25 +29,34 @@ def test_the_readme_runs():
 
 
 def test_what_the_architecture_adds_distils(monkeypatch):
-    """The example parameterization under the example objective, through the real loop."""
+    """The example parameterization under the example objective and under the example network's
+    features, through the real loop."""
     names = {"__name__": __name__}
     for code in blocks("docs/architecture.md"):
         exec(code, names)
     monkeypatch.setitem(parameterizations.BY_NAME, "grey", names["Grey"])
     monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
+    monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
     data = matching.real_data(
         images, labels, 2, transforms.Normalize(jax.numpy.full(3, 0.5), jax.numpy.full(3, 0.25))
     )
     kind = parameterizations.build("grey", (8, 8, 3), ipc=3, gpc=1)
-    network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=1)
-    objective = matching.build(
-        "mean_images", network=network, num_classes=2, images_per_class=3, strategy="",
-        batch_real=20,
-    )  # fmt: skip
-    problem = distill.Problem(kind, objective, 2, 0.01)
-    params = kind.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (6, 8, 8, 3)))
-    state = distill.start(problem, params)
-    _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
-    assert losses[-1] < 0.5 * losses[0]
+    network = networks.build("perceptron", image_shape=(8, 8, 3), num_classes=2, width=32)
+    params = network.init(jax.random.key(3))
+    x = rng.normal(size=(2, 8, 8, 3))
+    expected = x.reshape(2, -1)
+    for layer in params["body"].values():
+        expected = np.maximum(expected @ layer["kernel"] + layer["bias"], 0)
+    np.testing.assert_allclose(network.features(params, jax.numpy.float32(x)), expected, atol=1e-5)
+    assert expected.shape == (2, 32)
+    for name, part in (("mean_images", 0.5), ("dm", 0.8)):
+        objective = matching.build(
+            name, network=network, num_classes=2, images_per_class=3, strategy="", batch_real=20
+        )
+        problem = distill.Problem(kind, objective, 2, 0.01)
+        params = kind.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (6, 8, 8, 3)))
+        state = distill.start(problem, params)
+        _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
+        assert losses[-1] < part * losses[0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gsdd_jax import networks
+from gsdd_jax.data import transforms
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
@@ -146,9 +147,8 @@ def test_accuracy_counts_every_image_once():
     images = np.random.default_rng(0).integers(0, 256, (13, *SHAPE), np.uint8)
     labels = np.arange(13, dtype=np.int32) % 3
     transform = jax.tree_util.Partial(lambda x: 2 * x - 1)
-    actual = evaluate.accuracy(
-        net, params, jnp.asarray(images), jnp.asarray(labels), transform, batch_size=5
-    )
+    real = transforms.to_device(images, transform)
+    actual = evaluate.accuracy(net, params, real, jnp.asarray(labels), batch_size=5)
     for i in range(2):
         one = jax.tree.map(lambda p, i=i: p[i], params)
         logits = [

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import demo
 from gsdd_jax import UsageError, data, networks
@@ -130,7 +131,7 @@ def epoch_of(network, params, expert, images, labels, *, epoch=0, batch_size=256
     mean, std = (jnp.array(v, jnp.float32) for v in (MEAN, STD))
     rows, losses = training.train_epoch(
         network, jnp.array(params)[None], experts.expert_key(0, expert)[None], jnp.int32(epoch),
-        jnp.asarray(images), jnp.asarray(labels), transforms.Normalize(mean, std),
+        transforms.to_device(images, transforms.Normalize(mean, std)), jnp.asarray(labels),
         learning_rate=jnp.float32(0.1), batch_size=batch_size, strategy=strategy,
     )  # fmt: skip
     return np.asarray(rows)[0], float(losses[0])
@@ -302,8 +303,8 @@ def test_a_leftover_of_a_finished_expert_is_removed(made_up, tmp_path):
 
 TINY = {
     "data.resolution": 8,
-    "network.width": 4,
-    "network.depth": 1,
+    "network.options.width": 4,
+    "network.options.depth": 1,
     "matching.strategy": "flip",
     "experts.num_experts": 2,
     "experts.epochs": 20,
@@ -419,7 +420,7 @@ def test_a_store_is_not_continued_with_other_settings(
     [
         ("data.name", "cifar10"),
         ("data.transform", "zca"),
-        ("network.width", 8),
+        ("network.options.width", 8),
         ("network.precision", "float32"),
         ("matching.strategy", "flip"),
     ],
@@ -456,8 +457,10 @@ def test_the_directory_is_named_for_data_and_network():
         "runs/experts/cifar10_mini-normalize-convnet-32"
     )
     config.data.name, config.data.resolution = "imagenette/160px-v2", 128
-    config.data.transform, config.network.depth = "zca", 4
+    config.data.transform, config.network.options.depth = "zca", 4
     name = experts.directory(config).name
     assert name == "imagenette-160px-v2-128-zca-convnet-32-4"
+    config.network.name, config.network.options = "resnet18", ConfigDict()
+    assert experts.directory(config).name == "imagenette-160px-v2-128-zca-resnet18"
     config.experts.dir = "elsewhere/experts"
     assert experts.directory(config) == pathlib.Path("elsewhere/experts")

@@ -42,8 +42,8 @@ def tiny(**fields):
         {
             "data.resolution": 8,
             "budget.gpc": 3,
-            "network.width": 4,
-            "network.depth": 1,
+            "network.options.width": 4,
+            "network.options.depth": 1,
             "init.num_steps": 20,
             "matching.options.batch_real": 4,
             "matching.strategy": "",
@@ -425,10 +425,9 @@ def test_a_landscape_around_the_loss_at_the_set(run, pixels, tmp_path):
         key = jax.random.split(landscape.stream(0, "landscape"), 3)[2]
         losses = []
         for step_key in jax.random.split(key, 2):
-            begin_key, update_key, _ = jax.random.split(step_key, 3)
-            carry = matching.begin(begin_key, real, None)
+            carry = matching.begin(jax.random.split(step_key, 3)[0], real, None)
             images = parts.transform(set_.images()).reshape(10, -1, 8, 8, 3)
-            features = jax.vmap(lambda i, c=carry: matching.network.features(c.network, i))(images)
+            features = jnp.stack([matching.network.features(carry.network, i) for i in images])
             losses.append(float(((features.mean(1) - carry.means) ** 2).sum()))
         assert centre == pytest.approx(np.mean(losses), rel=1e-4)
         around = [float(r["loss"]) for r in rows if r["set"] == label]
@@ -477,10 +476,9 @@ def test_mistakes_are_those_that_accuracy_counts(monkeypatch):
     params = jax.vmap(network.init)(jax.random.split(jax.random.key(0), 3))
     transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
     monkeypatch.setattr(difficulty, "AT_ONCE", 10)
-    wrong = difficulty.mistakes(network, params, images, labels, transform)
-    expected = evaluate.accuracy(
-        network, params, jnp.asarray(images), jnp.asarray(labels), transform
-    )
+    real = transforms.to_device(images, transform)
+    wrong = difficulty.mistakes(network, params, real, labels)
+    expected = evaluate.accuracy(network, params, real, jnp.asarray(labels))
     np.testing.assert_allclose(100 * (1 - wrong.mean(1)), expected, rtol=1e-5)
 
 

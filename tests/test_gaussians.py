@@ -80,6 +80,12 @@ def test_budget_gives_the_published_numbers(ipc, gpc, shape, expected):
     assert spent <= 4 * ipc * shape[0] * shape[1] * shape[2] < (expected + 1) * gpc * 9 * 2
 
 
+def test_the_budget_is_kept_without_bfloat16():
+    for on, expected in ((True, 22), (False, 11)):
+        kind = gsdd_jax.parameterizations.build("gaussian", (32, 32, 3), ipc=1, gpc=30, bfloat16=on)
+        assert kind.num_gaussians == expected
+
+
 def test_impossible_budgets_are_refused():
     with pytest.raises(gsdd_jax.UsageError, match="683 Gaussian images a class do not fit"):
         gaussians.gaussians_within_budget(1, 683, (32, 32, 3))

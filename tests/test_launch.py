@@ -23,8 +23,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
     "--config=configs/demo.py",
     "--config.data.resolution=16",
-    "--config.network.width=4",
-    "--config.network.depth=2",
+    "--config.network.options.width=4",
+    "--config.network.options.depth=2",
     "--config.budget.gpc=6",
     "--config.init.num_steps=40",
     "--config.matching.options.batch_real=8",
@@ -174,7 +174,9 @@ WRONG = [
     (["--config.distill.nope=3"], "config.distill.nope: no such field; the nearest are config.d"),
     (["--config.num_steps=3"], "the nearest are config.distill.num_steps, config.init.num_steps"),
     (["--config.seed.a=1"], "--config: "),
-    (["--config.init.real=maybe"], "expected True or False"),
+    (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
+    (["--config.init.images=some"], "config.init.images: expected one of real, solid, none"),
+    (["--config.evaluate.beside=fitted,all"], "config.evaluate.beside: expected some of fitted,"),
     (["--config=README.md"], "--config: README.md, line"),
     (
         ["--config.parameterization.options.opaque=False"],
@@ -189,6 +191,12 @@ WRONG = [
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
     (["--config.network.name=perceptron"], "perceptron"),
+    (["--config.network.width=8"], "the nearest are config.network.options.width"),
+    (
+        ["--config.network.name=vit"],
+        "config.network.options: unknown option 'width'; vit has depth",
+    ),
+    (["--config.network.options.width=0"], "config.network.options.width: expected an integer"),
     (["--config.matching.name=magic"], "config.matching.name: expected one of dm, dc, tm"),
     (
         ["--config.matching.options.batch_real=0"],
@@ -295,6 +303,9 @@ def test_help_says_what_there_is(module):
     line = next(line for line in again.splitlines() if line.startswith("  seed "))
     assert line.split()[1] == "7"
     assert "of everything random" in line
+    line = next(line for line in again.splitlines() if line.startswith("  network.options.width "))
+    assert line.split()[1] == "128"
+    assert "channels; the published width" in line
     assert "meow" in again
 
 

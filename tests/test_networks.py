@@ -611,9 +611,16 @@ def test_refused_images():
         ("convnet", dict(precision="half"), "unknown precision 'half'"),
         ("convnet", dict(conv="fft"), "unknown convolution 'fft'"),
         ("convnet", dict(depth=6), "64 pixels"),
-        ("convnet", dict(depth=0), "at least 1"),
-        ("resnet18", dict(width=64), "fixed width"),
-        ("alexnet", dict(depth=3), "fixed depth"),
+        ("convnet", dict(depth=-1), r"options.depth: expected an integer from 0 to 16, got -1$"),
+        ("convnet", dict(depth=17), r"options.depth: expected an integer from 0 to 16, got 17$"),
+        ("convnet", dict(width=0), r"options.width: expected an integer from 1 to 4096, got 0$"),
+        ("convnet", dict(width=8.0), r"config.network.options.width: expected .*, got 8.0$"),
+        ("convnet", dict(width=True), r"config.network.options.width: expected .*, got True$"),
+        ("convnet", dict(wide=8), "unknown option 'wide'; convnet has depth, width$"),
+        ("resnet18", dict(width=64), "network.options: unknown option 'width'; resnet18 has none$"),
+        ("alexnet", dict(depth=3), "network.options: unknown option 'depth'; alexnet has none$"),
+        ("vit", dict(width=64), "network.options: unknown option 'width'; vit has depth$"),
+        ("vit", dict(depth="6"), "network.options.depth: expected .*, got '6'$"),
         ("vgg11", dict(size=16), "32 pixels"),
         ("vit", dict(size=28), "patches of 3 pixels"),
     ],
@@ -621,3 +628,13 @@ def test_refused_images():
 def test_refused_settings(name, options, message):
     with pytest.raises(UsageError, match=message):
         network_of(name, **options)
+
+
+@pytest.mark.parametrize(
+    "name, size, depths",
+    [("convnet", 32, (3, 0)), ("convnet", 64, (4, 0)), ("vit", 32, (6, 0)), ("vit", 128, (10, 0))],
+)
+def test_depth_by_resolution(name, size, depths):
+    assert network_of(name, size, depth=depths[0]) == network_of(name, size, depth=depths[1])
+    assert network_of(name, size) == network_of(name, size, depth=0)
+    assert network_of(name, size) != network_of(name, size, depth=1)

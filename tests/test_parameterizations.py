@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import dense
+from plain import bilinear, from_spectrum, nearest
 
 import gsdd_jax
 from gsdd_jax import matching, networks, parameterizations
@@ -11,13 +13,19 @@ from gsdd_jax.data import transforms
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.training import distill
 
-KINDS = [("gaussian", {}), ("gaussian", {"opacity": False}), ("pixels", {})]
+BFLOAT16 = {"dtype": "bfloat16"}
+NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
+KINDS = [
+    ("gaussian", {}),
+    ("gaussian", {"opacity": False}),
+    *((name, options) for name in NAMED_ARRAYS for options in ({}, BFLOAT16)),
+]
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_contract(name, options, channels):
-    kind = parameterizations.build(name, (8, 12, channels), ipc=2, gpc=5, **options)
+    kind = parameterizations.build(name, (8, 12, channels), ipc=4, gpc=5, **options)
     assert hash(kind) == hash(parameterizations.from_settings(parameterizations.settings(kind)))
     count = 3 * kind.images_per_class
     real = jax.random.uniform(jax.random.key(1), (count, 8, 12, channels))
@@ -32,7 +40,7 @@ def test_the_contract(name, options, channels):
     # What is stored renders to the same images, within the budget.
     arrays = kind.to_arrays(params)
     assert sum(a.size * a.dtype.itemsize for a in arrays.values()) <= 3 * budget_bytes(
-        2, (8, 12, channels)
+        4, (8, 12, channels)
     )
     np.testing.assert_array_equal(kind.render(kind.from_arrays(arrays)), images)
     # A few of its own steps reduce the error to a target.
@@ -84,12 +92,81 @@ def test_the_gradient_of_clipped_weights_is_an_option_that_older_files_lack():
 
 
 def test_unknown_names_and_options():
-    with pytest.raises(gsdd_jax.UsageError, match="expected one of gaussian, pixels, got 'voxels'"):
+    names = "gaussian, pixels, idc, fred, ddif"
+    with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
         parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacitty=False)
     with pytest.raises(gsdd_jax.UsageError, match="ipc of at least 1, got 0"):
         parameterizations.build("pixels", (8, 8, 3), ipc=0, gpc=2)
+
+
+def test_what_follows_from_the_budget_is_no_option():
+    for name, field in (("gaussian", "num_gaussians"), ("fred", "num_frequencies")):
+        with pytest.raises(gsdd_jax.UsageError, match=f"unknown option '{field}'; {name} has"):
+            parameterizations.build(name, (8, 8, 3), ipc=1, gpc=2, **{field: 3})
+
+
+@pytest.mark.parametrize("name", NAMED_ARRAYS)
+def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
+    full, half = (
+        parameterizations.build(name, (8, 12, 3), ipc=4, gpc=1, **o) for o in ({}, BFLOAT16)
+    )
+    assert half.images_per_class in (2 * full.images_per_class, 2 * full.images_per_class + 1)
+    real = jax.random.uniform(jax.random.key(1), (2 * half.images_per_class, 8, 12, 3))
+    params = half.init(jax.random.key(0), real)
+    rounded = {
+        n: p if n == "frequencies" else jnp.asarray(np.asarray(p).astype(jnp.bfloat16), jnp.float32)
+        for n, p in params.items()
+    }
+    assert any((params[n] != rounded[n]).any() for n in params)
+    seen, back = jax.vjp(half.render, params)
+    expected, back_at_rounded = jax.vjp(full.render, rounded)
+    np.testing.assert_array_equal(seen, expected)
+    straight, of_rounded = back(seen)[0], back_at_rounded(seen)[0]
+    for n in params:
+        np.testing.assert_array_equal(straight[n], of_rounded[n])
+    with pytest.raises(gsdd_jax.UsageError, match="dtype: expected one of float32, bfloat16, got"):
+        parameterizations.build(name, (8, 12, 3), ipc=4, gpc=1, dtype="float16")
+
+
+def test_older_files_of_pixels_have_float32():
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    written = parameterizations.settings(kind)
+    assert written.pop("dtype") == "float32"
+    assert parameterizations.from_settings(written) == kind
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (24, 24), (5, 7), (1, 30)])
+def test_at_another_resolution(height, width):
+    """Against float64: resampled where an image has one size, rendered where it has any.
+
+    Of ddif see its own tests.
+    """
+    build = lambda name, **o: parameterizations.build(name, (8, 12, 3), ipc=1, gpc=3, **o)
+    rng, size = np.random.default_rng(0), (height, width)
+    for name in ("pixels", "idc"):
+        kind = build(name)
+        real = jnp.asarray(rng.random((4, 8, 12, 3)), jnp.float32)
+        params = kind.init(jax.random.key(0), real)
+        native = np.asarray(kind.render(params), np.float64)
+        for resample, expected in (("bilinear", bilinear), ("nearest", nearest)):
+            found = kind.render_at(params, height, width, resample)
+            np.testing.assert_allclose(found, expected(native, height, width), atol=2e-6)
+    kind = build("fred", size=12)
+    real = jnp.asarray(rng.random((2 * kind.images_per_class, 8, 12, 3)), jnp.float32)
+    params = kind.init(jax.random.key(0), real)
+    expected = from_spectrum(params["coefficients"], params["frequencies"], (8, 12), *size)
+    np.testing.assert_allclose(kind.render_at(params, *size), expected, atol=1e-5)
+    kind = build("gaussian", bfloat16=False)
+    params = kind.init(jax.random.key(0), real[:3])
+    scale, half = np.array([width / 12, height / 8, height / 8]), np.array([0.5, 0, 0.5])
+    found = np.asarray(kind.render_at(params, *size))
+    for i, image in enumerate(found):
+        means, cholesky, *others = (np.asarray(leaf[i]) for leaf in jax.tree.leaves(params))
+        scaled = (cholesky + half) * scale - half
+        expected, near, _ = dense((means, scaled, *others), *size)
+        np.testing.assert_allclose(image[~near], expected[~near], atol=1e-5)
 
 
 @pytest.mark.parametrize(

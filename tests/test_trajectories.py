@@ -19,7 +19,7 @@ EPOCHS, SIZE, EXPERTS = 4, 7, 3
 IDENTITY = {
     "data.name": "made_up",
     "data.fingerprint": "abc",
-    "network.width": 4,
+    "network.options.width": 4,
     "experts.epochs": EPOCHS,
     "experts.learning_rate": 0.01,
     "num_parameters": SIZE,
@@ -157,14 +157,14 @@ def test_other_settings_are_refused_by_name(directory, field):
 
 def test_one_expert_with_other_settings_is_found(directory):
     (directory / "expert_00001.safetensors").unlink()
-    write(directory, 1, {**IDENTITY, "network.width": 8})
-    refuses(directory, "expert_00001.safetensors", "network.width=8, expected 4")
+    write(directory, 1, {**IDENTITY, "network.options.width": 8})
+    refuses(directory, "expert_00001.safetensors", "network.options.width=8, expected 4")
 
 
 def test_a_setting_that_only_one_side_has_is_refused(directory):
     refuses(directory, "made with new=None, expected 1", identity={**IDENTITY, "new": 1})
-    old = {k: v for k, v in IDENTITY.items() if k != "network.width"}
-    refuses(directory, "made with network.width=4, expected None", identity=old)
+    old = {k: v for k, v in IDENTITY.items() if k != "network.options.width"}
+    refuses(directory, "made with network.options.width=4, expected None", identity=old)
 
 
 @pytest.mark.parametrize("rows", [EPOCHS, EPOCHS + 2])
@@ -270,8 +270,10 @@ def test_truncating_forgets_later_epochs(tmp_path):
 def test_a_growing_trajectory_belongs_to_its_settings(tmp_path):
     growing = Growing(tmp_path, IDENTITY, 0)
     growing.append(ROWS[0, 0])
-    with pytest.raises(UsageError, match=r"00000.partial: made with network.width=4, expected 8"):
-        Growing(tmp_path, {**IDENTITY, "network.width": 8}, 0)
+    with pytest.raises(
+        UsageError, match=r"00000.partial: made with network.options.width=4, expected 8"
+    ):
+        Growing(tmp_path, {**IDENTITY, "network.options.width": 8}, 0)
     content = growing.path.read_bytes()
     growing.path.rename(trajectories.partial_of(tmp_path, 1))
     with pytest.raises(UsageError, match=r"00001.partial: holds expert 0, expected 1"):
@@ -299,8 +301,8 @@ def test_a_finished_file_is_checked_before_it_counts(tmp_path):
     assert not trajectories.is_finished(tmp_path, IDENTITY, 0)
     write(tmp_path, 0)
     assert trajectories.is_finished(tmp_path, IDENTITY, 0)
-    with pytest.raises(UsageError, match=r"made with network.width=4, expected 8"):
-        trajectories.is_finished(tmp_path, {**IDENTITY, "network.width": 8}, 0)
+    with pytest.raises(UsageError, match=r"made with network.options.width=4, expected 8"):
+        trajectories.is_finished(tmp_path, {**IDENTITY, "network.options.width": 8}, 0)
 
 
 def test_one_process_trains_in_a_directory(tmp_path):

@@ -334,3 +334,36 @@ def test_a_failed_write_leaves_nothing_behind(images, zca, tmp_path, monkeypatch
 def test_fingerprint_is_part_of_a_file_name(images, tmp_path, fingerprint):
     with pytest.raises(ValueError, match="fingerprint"):
         cached_zca(images, fingerprint, tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 11])
+def test_real_images_are_whitened_once_each(monkeypatch, count):
+    """In parts of four: against float64, and the same bits wherever an image is drawn."""
+    monkeypatch.setattr(transforms, "_WHITENED_AT_ONCE", 4)
+    images = photographs(30)
+    zca = fit_zca(images)
+    real = transforms.to_device(images[-count:], zca)
+    assert real.stored.dtype == jnp.float32
+    mean, whitening = (np.asarray(a, np.float64) for a in (zca.mean, zca.whitening))
+    expected = ((flat(images[-count:]) - mean) @ whitening).reshape(-1, *SHAPE)
+    np.testing.assert_allclose(real.stored, expected, rtol=1e-4, atol=1e-5)
+    for indices in ([[count - 1]], [0, count // 2, 0]):
+        drawn = jax.jit(lambda real, indices: real[indices])(real, jnp.array(indices))
+        np.testing.assert_array_equal(drawn, np.asarray(real.stored)[np.array(indices)])
+
+
+def test_what_is_not_worth_keeping_is_transformed_as_it_is_drawn(monkeypatch):
+    images = photographs(12)
+    zca = fit_zca(images)
+    normalize = Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+    kept = transforms.to_device(images, zca)
+    monkeypatch.setattr(transforms, "MOST_WHITENED", 4 * images.size - 1)
+    for transform, real in (
+        (normalize, transforms.to_device(images, normalize)),
+        (zca, transforms.to_device(images, zca)),
+    ):
+        np.testing.assert_array_equal(real.stored, images)
+        np.testing.assert_allclose(real[jnp.arange(3)], transform(to_unit(images[:3])), atol=1e-5)
+    np.testing.assert_allclose(kept[jnp.arange(3)], real[jnp.arange(3)], atol=1e-5)
+    monkeypatch.undo()
+    assert transforms.to_device(images, zca, drawn=False).stored.dtype == jnp.uint8

@@ -1,5 +1,5 @@
 """Real images: data sets, their transforms, and the augmentation."""
 
-from gsdd_jax.data.tfds import IMAGENET_SUBSETS, Dataset, Split, load
+from gsdd_jax.data.dataset import IMAGENET_SUBSETS, Dataset, Split, load
 
 __all__ = ["IMAGENET_SUBSETS", "Dataset", "Split", "load"]

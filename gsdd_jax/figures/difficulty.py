@@ -18,16 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax import networks
-from gsdd_jax.data import Dataset, transforms
+from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.files import write_atomically
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.experiment import Judged
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.training import experts
 
@@ -66,7 +67,7 @@ def main(
             raise UsageError(f"--{flag}: expected at least 1, got {value}")
     paths = [inputs.set_path(d) for d in distilled]
     opened = [assess.opened(path, overrides) for path in paths]
-    dataset, transform = opened[0].parts.dataset, opened[0].parts.transform
+    dataset = opened[0].parts.dataset
     for path, other in zip(paths, opened, strict=True):
         if other.parts.dataset.fingerprint != dataset.fingerprint:
             raise UsageError(f"{path}: expected a set made from the data of {paths[0]}")
@@ -78,7 +79,7 @@ def main(
         width=width, epochs=epochs, seed=seed, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
     )  # fmt: skip
     path = out / f"{NAME}.safetensors"
-    wrong = errors_of_many(path, made_of, network, dataset, transform, num_networks, seed)
+    wrong = errors_of_many(path, made_of, network, opened[0].parts, num_networks, seed)
     hard = difficulty(wrong)
     kept = inputs.Kept(out / f"{NAME}.json", {"overrides": _plain(overrides)})
     rows, labels = [], _labels(paths, opened)
@@ -86,8 +87,7 @@ def main(
         name = inputs.digest(path)
         if kept.get(name) is None:
             trained = assess.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
-            test = dataset.test
-            found = mistakes(parts.network, trained, test.images, test.labels, parts.transform)
+            found = mistakes(parts.network, trained, *parts.judges[0])
             kept[name] = ["".join("01"[v] for v in row) for row in (~found).astype(int)]
         right = np.array([list(map(int, row)) for row in kept.get(name)], bool)
         rows += [dict(set=label) | row for row in by_difficulty(hard, right)]
@@ -99,24 +99,22 @@ def errors_of_many(
     path: pathlib.Path,
     made_of: Mapping[str, Any],
     network: Network,
-    dataset: Dataset,
-    transform: Any,
+    real: Judged,
     num_networks: int,
     seed: int,
 ) -> Bool[np.ndarray, "networks n"]:
     """Which test images each network gets wrong; those in the file are not trained again."""
     identity = json.dumps(dict(made_of), sort_keys=True)
-    wrong = _read(path, identity, len(dataset.test.labels))
-    train, test = dataset.train, dataset.test
-    images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
+    test, train = real.judges[0], real.dataset.train
+    wrong = _read(path, identity, len(test[1]))
+    images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
     unravel = jax.vmap(experts.unraveling(network))
     done = min(len(wrong), num_networks)
     with Reporter(None).phase(f"{NAME}: networks", num_networks, done) as progress:
         for i in range(done, num_networks):
             key = jax.random.fold_in(stream(seed, NAME), i)
-            epochs = made_of["epochs"]
-            params, loss = trained_shortly(network, key, images, labels, transform, epochs)
-            one = mistakes(network, unravel(params), test.images, test.labels, transform)
+            params, loss = trained_shortly(network, key, images, labels, made_of["epochs"])
+            one = mistakes(network, unravel(params), *test)
             wrong = np.concatenate([wrong, one])
             content = safetensors.numpy.save({"wrong": wrong.astype(np.uint8)}, {NAME: identity})
             write_atomically(path, content)
@@ -127,16 +125,15 @@ def errors_of_many(
 def trained_shortly(
     network: Network,
     key: Key[Array, ""],
-    images: UInt8[Array, "n h w c"],
+    images: RealImages,
     labels: Int[Array, "n"],
-    transform: Any,
     epochs: int,
 ) -> tuple[Float[Array, "1 p"], float]:
     """A fresh network after some epochs of SGD, flat, and its loss in the last."""
     params = experts.initial(network, key)[None]
     for epoch in range(epochs):
         params, losses = experts.train_epoch(
-            network, params, key[None], jnp.int32(epoch), images, labels, transform,
+            network, params, key[None], jnp.int32(epoch), images, labels,
             learning_rate=jnp.float32(LEARNING_RATE), batch_size=BATCH_SIZE, strategy="",
         )  # fmt: skip
     return params, float(losses[0])
@@ -159,24 +156,22 @@ def _read(path, identity, num_images) -> Bool[np.ndarray, "networks n"]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predicted(network, params, images, transform):
-    pixels = transform(transforms.to_unit(images))
-    return jax.vmap(lambda p: network.apply(p, pixels).argmax(-1))(params)
+def _predicted(network, params, images):
+    return jax.vmap(lambda p: network.apply(p, images).argmax(-1))(params)
 
 
 def mistakes(
     network: Network,
     params: Any,
-    images: UInt8[np.ndarray, "n h w c"],
-    labels: Int[np.ndarray, "n"],
-    transform: Any,
+    images: RealImages,
+    labels: Int[Array | np.ndarray, "n"],
 ) -> Bool[np.ndarray, "s n"]:
     """Which images each of several networks (stacked `params`) gets wrong."""
     parts = [
-        np.asarray(_predicted(network, params, jnp.asarray(images[i : i + AT_ONCE]), transform))
+        np.asarray(_predicted(network, params, images.seen(images.stored[i : i + AT_ONCE])))
         for i in range(0, len(labels), AT_ONCE)
     ]
-    return np.concatenate(parts, axis=1) != labels
+    return np.concatenate(parts, axis=1) != np.asarray(labels)
 
 
 def difficulty(wrong: Bool[np.ndarray, "networks n"]) -> Float[np.ndarray, "n"]:

@@ -20,7 +20,7 @@ from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.files import write_atomically
 from gsdd_jax.parameterizations import Gaussian
 from gsdd_jax.rasterizer.gaussians import GaussianImages
-from gsdd_jax.runs import experiment
+from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.runs.workdir import snapshots
@@ -74,7 +74,11 @@ def main(
         chosen = np.arange(min(num_images, material.dataset.num_classes)) * kind.images_per_class
         total = config.init.num_steps
         steps = sorted({s for s in steps or (*STEPS, total) if s <= total})
-        moments = fitting(config, material, chosen, steps)
+        moments = []
+        if config.init.images != "none":
+            moments = fitting(config, material, chosen, steps)
+        elif not kept:
+            raise UsageError("config.init.images: expected real or solid, got none: no fit to show")
     for step, path in kept.items():
         set_ = inputs.load_gaussians(path)
         gaussians = jax.tree.map(lambda a: a[chosen], set_.params)
@@ -98,9 +102,7 @@ def fitting(
     An image's fit depends on no other image, so these few end as they do among all.
     """
     kind = material.parameterization
-    real = experiment.initial_images(
-        material.dataset, stream(config.seed, "initial images"), kind.images_per_class
-    )
+    real = fits.images_of(config, material)
     images = jnp.asarray(real[chosen])
     rates = config.init.learning_rate, config.init.halve_means_every
     # All are drawn at once, as in the run.

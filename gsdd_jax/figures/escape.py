@@ -60,6 +60,7 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     for name, options in ARMS.items():
         workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
         arm.distill.snapshot_every = max(1, config.distill.num_steps)  # the fit's end is kept too
+        arm.evaluate.beside = ""  # its own accuracy is enough
         result = distill_to(arm, workdir)
         fitted = artifact.load(snapshot_path(workdir, 0)).params.means
         centres[name] = np.asarray(artifact.load(workdir / "distilled.safetensors").params.means)
@@ -208,7 +209,10 @@ def endure(
 ) -> Stress:
     """Distils from `params`, looking every `distill.steps_per_call` steps."""
     train = parts.dataset.train
-    data = real_data(train.images, train.labels, parts.dataset.num_classes, parts.transform)
+    data = real_data(
+        train.images, train.labels, parts.dataset.num_classes, parts.transform,
+        drawn=parts.problem.matching.draws_real,
+    )  # fmt: skip
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params))
     been = np.asarray(outside(params.means))
     returned = pulled = np.zeros(been.shape, bool)

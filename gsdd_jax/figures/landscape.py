@@ -128,7 +128,9 @@ def objective(
     """
     problem, dataset = parts.problem, parts.dataset
     matching, train = problem.matching, dataset.train
-    data = real_data(train.images, train.labels, dataset.num_classes, parts.transform)
+    data = real_data(
+        train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
+    )
     extra = jax.tree.map(lambda _: jnp.float32(set_.learning_rate), matching.extra())
     feeds = parts.feed(0, draws)
 

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
+from gsdd_jax.data import transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.options import Limits
 
@@ -33,19 +34,24 @@ from gsdd_jax.options import Limits
 class RealData:
     """A training split on the device, with what drawing by class needs; a pytree."""
 
-    images: Array  # UInt8[n, h, w, c]
+    images: transforms.RealImages  # whitened already where that is affordable
     labels: Array  # Int32[n]
     by_class: Array  # Int32[k, most]: the indices of each class, then padding
     counts: Array  # Int32[k]
-    transform: Any  # callable: [0, 1] images -> what networks see
+
+    @property
+    def transform(self) -> Any:
+        """Callable: [0, 1] images -> what networks see."""
+        return self.images.transform
 
     def draw(
         self, key: Key[Array, ""], per_class: int
-    ) -> tuple[UInt8[Array, "k r h w c"], Float[Array, "k r"], Int[Array, "k r"]]:
+    ) -> tuple[Array, Float[Array, "k r"], Int[Array, "k r"]]:
         """`per_class` images of every class, without replacement; all of a class that has fewer.
 
-        Also their weights, which sum to 1 in each class and are 0 where a class has no more, and
-        their indices.
+        The images [k, r, h, w, c] are as stored: `seen` makes of them, or of a part, what networks
+        see. Also their weights, which sum to 1 in each class and are 0 where a class has no more,
+        and their indices.
         """
         num_classes, most = self.by_class.shape
         present = jnp.arange(most) < self.counts[:, None]
@@ -53,7 +59,11 @@ class RealData:
         drawn, places = jax.lax.top_k(order, min(per_class, most))
         indices = jnp.take_along_axis(self.by_class, places, axis=1)
         weights = (drawn >= 0) / jnp.minimum(self.counts, per_class)[:, None]
-        return self.images[indices], weights, indices
+        return self.images.stored[indices], weights, indices
+
+    def seen(self, drawn: Array) -> Float[Array, "*n h w c"]:
+        """Drawn images [*n, h, w, c] as networks see them."""
+        return self.images.seen(drawn)
 
 
 def real_data(
@@ -61,8 +71,13 @@ def real_data(
     labels: Int[np.ndarray, "n"],
     num_classes: int,
     transform: Any,
+    *,
+    drawn: bool = True,
 ) -> RealData:
-    """Moves a training split to the device. Raises UsageError if a class has no images."""
+    """Moves a training split to the device. Raises UsageError if a class has no images.
+
+    Where nothing of it will be `drawn`, its images are not transformed.
+    """
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() == 0:
         raise UsageError(f"data: class {counts.argmin()} has no training images")
@@ -70,11 +85,10 @@ def real_data(
     for c in range(num_classes):
         by_class[c, : counts[c]] = np.flatnonzero(labels == c)
     return RealData(
-        jnp.asarray(images),
+        transforms.to_device(images, transform, drawn=drawn),
         jnp.asarray(labels, jnp.int32),
         jnp.asarray(by_class),
         jnp.asarray(counts, jnp.int32),
-        transform,
     )
 
 
@@ -122,6 +136,7 @@ class Matching(abc.ABC):
     name: ClassVar[str]
     limits: ClassVar[Limits] = {"batch_syn": (0, None)}
     follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
+    draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
     num_updates: int = 1
 
     def check(self, num_classes: int, images_per_class: int) -> None:

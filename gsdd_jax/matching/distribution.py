@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.data import augment, transforms
+from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
 
@@ -58,8 +58,7 @@ class DistributionMatching(Matching):
         network = self.network.init(keys[0])
         augmentation = jax.random.split(keys[1], self.num_classes)
         real, weights, _ = data.draw(keys[2], self.batch_real)
-        to_network = lambda images: data.transform(transforms.to_unit(images))
-        means = self._mean_features(network, augmentation, real, weights, to_network)
+        means = self._mean_features(network, augmentation, real, weights, data.seen)
         return Carry(network, means, augmentation)
 
     def loss(

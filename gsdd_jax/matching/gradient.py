@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.data import augment, transforms
+from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
 from gsdd_jax.options import Limits
@@ -73,7 +73,6 @@ class GradientMatching(Matching):
 
         def of_class(arguments):
             label, augment_key, real_batch, weights, batch = arguments
-            real_batch = data.transform(transforms.to_unit(real_batch))
             target, gradient = (
                 self._gradient(
                     carry,
@@ -81,7 +80,7 @@ class GradientMatching(Matching):
                     jnp.full(len(x), label),
                     w,
                 )
-                for x, w in ((real_batch, weights), (batch, None))
+                for x, w in ((data.seen(real_batch), weights), (batch, None))
             )
             return gradient_distance(jax.lax.stop_gradient(target), gradient)
 

@@ -56,6 +56,7 @@ class TrajectoryMatching(Matching):
     name: ClassVar[str] = "tm"
     limits: ClassVar[Limits] = Matching.limits | {"lr_init": ABOVE_ZERO, "lr_lr": ABOVE_ZERO}
     follows_experts: ClassVar[bool] = True
+    draws_real: ClassVar[bool] = False
     network: Network
     syn_steps: int = 60
     batch_syn: int = 0

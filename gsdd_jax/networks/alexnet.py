@@ -1,9 +1,13 @@
 """AlexNet as dataset condensation evaluates it."""
 
+import dataclasses
+from typing import ClassVar
+
 import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv, max_pool
 
@@ -11,10 +15,20 @@ from gsdd_jax.networks.layers import Conv, max_pool
 _LAYERS = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
 
 
-class AlexNet(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class AlexNet(Architecture):
     """Five convolutions with ReLU at stride 1, three poolings, no normalization
     (Cazenavette et al. 2023)."""
 
+    name: ClassVar[str] = "alexnet"
+
+    def body(
+        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
+    ) -> nn.Module:
+        return _Body(conv, precision)
+
+
+class _Body(nn.Module):
     method: Method = "auto"
     precision: lax.Precision | None = None
 

@@ -1,18 +1,48 @@
 """ConvNet, the field's student, expert and default evaluation network."""
 
+import dataclasses
+from typing import ClassVar
+
 import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv
 from gsdd_jax.networks.norm_pool import NormPool
+from gsdd_jax.options import Limits
 
 
-class ConvNet(nn.Module):
-    """`depth` blocks of 3×3 convolution, instance norm, ReLU, 2×2 average pooling, flattened
-    (paper, section A.1.2)."""
+@dataclasses.dataclass(frozen=True)
+class ConvNet(Architecture):
+    """Blocks of 3×3 convolution, instance norm, ReLU, 2×2 average pooling, flattened (paper,
+    section A.1.2).
 
+    Attributes:
+        width: channels of every block.
+        depth: blocks; 0: log2(size) - 2, which is 3 at 32×32 and 5 at 128×128.
+    """
+
+    name: ClassVar[str] = "convnet"
+    # Memory ends before the widest; the deepest takes the largest image that is rendered.
+    limits: ClassVar[Limits] = {"width": (1, 4096), "depth": (0, 16)}
+    width: int = 128
+    depth: int = 0
+
+    def smallest(self, size: int) -> int:
+        return 2 ** self._depth(size)
+
+    def body(
+        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
+    ) -> nn.Module:
+        return _Body(self.width, self._depth(min(image_shape[:2])), conv, precision)
+
+    def _depth(self, size: int) -> int:
+        return self.depth or max(1, size.bit_length() - 3)
+
+
+class _Body(nn.Module):
     width: int
     depth: int
     method: Method = "auto"

@@ -1,11 +1,14 @@
 """ResNet18 as dataset condensation evaluates it."""
 
+import dataclasses
 import functools
+from typing import ClassVar
 
 import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv, InstanceNorm
 
@@ -13,10 +16,20 @@ from gsdd_jax.networks.layers import Conv, InstanceNorm
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 
 
-class ResNet18(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class ResNet18(Architecture):
     """A 3×3 stem at full resolution, eight basic blocks, mean over the image; instance norm in
     place of batch norm (Cazenavette et al. 2023)."""
 
+    name: ClassVar[str] = "resnet18"
+
+    def body(
+        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
+    ) -> nn.Module:
+        return _Body(conv, precision)
+
+
+class _Body(nn.Module):
     method: Method = "auto"
     precision: lax.Precision | None = None
 

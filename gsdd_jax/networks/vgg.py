@@ -1,9 +1,13 @@
 """VGG11 as dataset condensation evaluates it."""
 
+import dataclasses
+from typing import ClassVar
+
 import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv, InstanceNorm, adaptive_max_pool, max_pool
 
@@ -11,11 +15,25 @@ from gsdd_jax.networks.layers import Conv, InstanceNorm, adaptive_max_pool, max_
 _STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
-class VGG11(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class VGG11(Architecture):
     """Eight 3×3 convolutions with instance norm and ReLU, five 2×2 max poolings, then the mean over
     what is left of the image, one pixel at 32×32; from 128×128 on an adaptive 7×7 max pooling,
     flattened (Cazenavette et al. 2023)."""
 
+    name: ClassVar[str] = "vgg11"
+
+    def smallest(self, size: int) -> int:
+        del size
+        return 32
+
+    def body(
+        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
+    ) -> nn.Module:
+        return _Body(conv, precision)
+
+
+class _Body(nn.Module):
     method: Method = "auto"
     precision: lax.Precision | None = None
 

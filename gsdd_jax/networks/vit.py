@@ -1,23 +1,58 @@
 """A small vision transformer."""
 
+import dataclasses
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gsdd_jax.errors import UsageError
+from gsdd_jax.networks.base import Architecture
+from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Linear, widen
+from gsdd_jax.options import Limits
 
 DIM = 512
 HEADS = 8
 
 
-class ViT(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class ViT(Architecture):
     """Transformer of width 512, 8 heads and MLPs of width 512 without any norm, read out at a class
     token; the shape that Cazenavette et al. (2023) evaluate, which had dropout 0.1 besides.
 
-    Class token and position embedding start as standard normal numbers, as they did there.
+    Class token and position embedding start as standard normal numbers, as they did there. An
+    image is eight patches a side.
+
+    Attributes:
+        depth: blocks; 0: 6, and 10 from 128×128 on.
     """
 
+    name: ClassVar[str] = "vit"
+    limits: ClassVar[Limits] = {"depth": (0, 1000)}
+    depth: int = 0
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        super().check(image_shape)
+        height, width = image_shape[:2]
+        patch = _patch(image_shape)
+        if height % patch or width % patch:
+            raise UsageError(f"vit cuts patches of {patch} pixels: {height, width} does not fit")
+
+    def body(
+        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
+    ) -> nn.Module:
+        depth = self.depth or (10 if min(image_shape[:2]) >= 128 else 6)
+        return _Body(_patch(image_shape), depth, precision)
+
+
+def _patch(image_shape: tuple[int, int, int]) -> int:
+    return min(image_shape[:2]) // 8
+
+
+class _Body(nn.Module):
     patch: int
     depth: int
     precision: lax.Precision | None = None

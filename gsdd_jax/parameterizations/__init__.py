@@ -10,13 +10,35 @@ from typing import Any
 from gsdd_jax.errors import UsageError
 from gsdd_jax.options import check_names, check_values
 from gsdd_jax.parameterizations.base import Parameterization, Params
+from gsdd_jax.parameterizations.ddif import DDiF
+from gsdd_jax.parameterizations.fred import FreD
 from gsdd_jax.parameterizations.gaussian import Gaussian
+from gsdd_jax.parameterizations.idc import IDC
 from gsdd_jax.parameterizations.pixels import Pixels
-from gsdd_jax.rasterizer import gaussians
 
-__all__ = ["Gaussian", "Parameterization", "Params", "Pixels", "build", "from_settings", "settings"]
+__all__ = [
+    "IDC",
+    "DDiF",
+    "FreD",
+    "Gaussian",
+    "Parameterization",
+    "Params",
+    "Pixels",
+    "build",
+    "from_settings",
+    "settings",
+]
 
-BY_NAME = {kind.name: kind for kind in (Gaussian, Pixels)}
+BY_NAME = {
+    kind.name: kind
+    for kind in (
+        Gaussian,
+        Pixels,
+        IDC,
+        FreD,
+        DDiF,
+    )
+}
 
 
 def build(
@@ -28,7 +50,7 @@ def build(
       name: one of `BY_NAME`.
       image_shape: (height, width, channels) of one image.
       ipc: the budget, in images a class.
-      gpc: Gaussian images a class; other parameterizations follow from `ipc`.
+      gpc: Gaussian images a class; how many others fit follows from `ipc`.
       **options: fields of the parameterization's dataclass.
 
     Raises:
@@ -40,18 +62,11 @@ def build(
     if ipc < 1:
         raise UsageError(f"budget: expected ipc of at least 1, got {ipc}")
     kind = BY_NAME[name]
-    height, width, channels = image_shape
-    fields = dict(height=height, width=width, channels=channels)
-    if kind is Gaussian:
-        fields["images_per_class"] = gpc
-        fields["num_gaussians"] = gaussians.gaussians_within_budget(ipc, gpc, image_shape)
-    else:
-        fields["images_per_class"] = ipc
-    known = {f.name for f in dataclasses.fields(kind)} - fields.keys()
-    where = f"parameterization {name}: "
+    known = {field.name for field in dataclasses.fields(kind)} - kind.derived
     check_names(kind, options, known, "config.parameterization.options")
-    check_values(kind, fields | options, kind.limits, where)
-    return kind(**fields, **options)
+    given = dict(zip(("height", "width", "channels"), image_shape, strict=True)) | options
+    check_values(kind, given, kind.limits, f"parameterization {name}: ")
+    return kind(**kind.within(image_shape, ipc, gpc, options) | given)
 
 
 def settings(parameterization: Parameterization) -> dict:

@@ -6,6 +6,7 @@ An implementation knows nothing of objectives, networks or data sets, and they n
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -16,6 +17,7 @@ from gsdd_jax.options import Limits
 from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
+RESAMPLINGS = ("bilinear", "nearest")
 Params = Any  # a pytree whose leaves all have the images as their leading axis
 
 Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
@@ -31,6 +33,10 @@ class Parameterization(abc.ABC):
         "width": (1, MAX_SIDE),
         "channels": (1, MAX_CHANNELS),
     }
+    # Fields that follow from the data set and the budget; all others are options.
+    derived: ClassVar[frozenset[str]] = frozenset(
+        {"height", "width", "channels", "images_per_class"}
+    )
     height: int
     width: int
     channels: int
@@ -41,6 +47,18 @@ class Parameterization(abc.ABC):
         """(height, width, channels) of every image."""
         return self.height, self.width, self.channels
 
+    @classmethod
+    def within(
+        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The fields that the bytes of `ipc` float32 images a class leave, by name.
+
+        They are `images_per_class` and whatever else has no default; `options` are checked, and
+        prevail. Raises UsageError where not one image fits.
+        """
+        del image_shape, gpc, options
+        return {"images_per_class": ipc}
+
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:
         """Where the fit to `images` ([0, 1] space) starts."""
@@ -48,6 +66,21 @@ class Parameterization(abc.ABC):
     @abc.abstractmethod
     def render(self, params: Params) -> Float[Array, "m h w c"]:
         """The images, in [0, 1] space but unclipped; differentiable."""
+
+    def render_at(
+        self, params: Params, height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Array, "m {height} {width} c"]:
+        """The images at another size, in [0, 1] space but unclipped.
+
+        What has no image but at its own size is resampled, by one of `RESAMPLINGS`: pixels have
+        half-pixel centres, edges are repeated, and nothing is smoothed where it shrinks. What has
+        one at any size renders that, whatever `resample` is.
+        """
+        images = self.render(params)
+        if (height, width) == (self.height, self.width):
+            return images
+        shape = len(images), height, width, self.channels
+        return jax.image.resize(images, shape, resample, antialias=False)
 
     def enter(self, params: Params, transform: Transform) -> Params:
         """What distillation optimises, of what is fitted and stored; not differentiated."""
@@ -93,3 +126,7 @@ class Parameterization(abc.ABC):
     @abc.abstractmethod
     def from_arrays(self, arrays: dict[str, Array]) -> Params:
         """The inverse of `to_arrays`, in float32. Raises KeyError where one is missing."""
+
+    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UsageError for finite values of a file that `to_arrays` would not give."""
+        del arrays

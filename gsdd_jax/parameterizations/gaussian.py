@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.errors import UsageError
 from gsdd_jax.options import Limits
 from gsdd_jax.parameterizations.base import Parameterization
 from gsdd_jax.rasterizer import gaussians
@@ -31,8 +30,10 @@ class Gaussian(Parameterization):
     name: ClassVar[str] = "gaussian"
     later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     limits: ClassVar[Limits] = Parameterization.limits | {
-        "samples_per_side": (1, MAX_SAMPLES_PER_SIDE)
+        "samples_per_side": (1, MAX_SAMPLES_PER_SIDE),
+        "clip_gradient": CLIP_GRADIENTS,
     }
+    derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_gaussians"}
     height: int
     width: int
     channels: int
@@ -46,12 +47,14 @@ class Gaussian(Parameterization):
     clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
     clip_means: bool = True  # after every step; without, centres can escape (section A.4)
 
-    def __post_init__(self):
-        if self.clip_gradient not in CLIP_GRADIENTS:
-            raise UsageError(
-                f"parameterization gaussian: clip_gradient: expected one of "
-                f"{', '.join(CLIP_GRADIENTS)}, got {reprlib.repr(self.clip_gradient)}"
-            )
+    @classmethod
+    def within(
+        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
+        bytes_per_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
+        count = gaussians.gaussians_within_budget(ipc, gpc, image_shape, bytes_per_number)
+        return {"images_per_class": gpc, "num_gaussians": count}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
         """Random Gaussians (section 2's initial values); `images` gives only their number."""
@@ -66,13 +69,20 @@ class Gaussian(Parameterization):
 
     def render(self, params: GaussianImages) -> Float[Array, "m h w c"]:
         """Rounded to bfloat16 on the way, gradients straight through."""
+        return self.render_at(params, self.height, self.width)
+
+    def render_at(
+        self, params: GaussianImages, height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Array, "m {height} {width} c"]:
+        """Of the size itself; the pre-filter is one pixel of it."""
+        del resample
         if self.bfloat16:
             params = jax.tree.map(gaussians.round_to_bfloat16, params)
         if not self.opacity:
             params = dataclasses.replace(params, opacities=jnp.ones_like(params.opacities))
         return params.render(
-            self.height,
-            self.width,
+            height,
+            width,
             samples_per_side=self.samples_per_side,
             prefilter=self.prefilter,
             clip_gradient=self.clip_gradient,

@@ -138,12 +138,18 @@ def budget_bytes(ipc: int, image_shape: tuple[int, int, int]) -> int:
     return 4 * ipc * height * width * channels
 
 
-def gaussians_within_budget(ipc: int, gpc: int, image_shape: tuple[int, int, int]) -> int:
+def gaussians_within_budget(
+    ipc: int,
+    gpc: int,
+    image_shape: tuple[int, int, int],
+    bytes_per_number: int = BYTES_PER_NUMBER,
+) -> int:
     """N, the Gaussians of each of GPC images a class, that IPC float32 images' bytes hold.
 
-    floor(2 IPC C H W / (9 GPC)) for colour images (section 4.1). Raises UsageError if that is 0.
+    floor(2 IPC C H W / (9 GPC)) for colour images (section 4.1), half of it where numbers are not
+    rounded to two bytes. Raises UsageError if that is 0.
     """
-    bytes_each = BYTES_PER_NUMBER * (GEOMETRY_NUMBERS + image_shape[-1])
+    bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + image_shape[-1])
     count = budget_bytes(ipc, image_shape) // (bytes_each * gpc) if gpc > 0 else 0
     if count < 1:
         raise UsageError(

@@ -15,18 +15,17 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact, data
+from gsdd_jax import artifact, networks
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment, workdir
 from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
-from gsdd_jax.runs.experiment import Experiment
+from gsdd_jax.runs.experiment import Experiment, Judged
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
-HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
 # What the evaluation reads of the config that made a set.
 FIELDS = {
     "seed": int,
@@ -37,8 +36,6 @@ FIELDS = {
     "data.transform": str,
     "budget.ipc": int,
     "network.name": str,
-    "network.width": int,
-    "network.depth": int,
     "network.precision": str,
     "matching.strategy": str,
     "evaluate.num_networks": int,
@@ -48,22 +45,11 @@ FIELDS = {
     "evaluate.batch_size": int,
 }
 LATER = {"data.resize": "crop"}  # fields that older sets lack, and what they mean then
-AT_LEAST_ONE = (
-    "budget.ipc",
-    "network.width",
-    "evaluate.num_networks",
-    "evaluate.epochs",
-    "evaluate.batch_size",
-)
-AT_LEAST_ZERO = ("data.resolution", "network.depth")
-AT_MOST = {  # beyond any use, and no file's to ask for: memory ends first
-    "network.width": 4096,
-    "network.depth": 1000,
-    "evaluate.num_networks": 10_000,
-}
-# For another network than the config's: its own width and depth,
-OF_NO_NETWORK = {"network.width": 128, "network.depth": 0}
-# and the published comparison across architectures (section A.2).
+MAX_NETWORKS = 10_000  # beyond any use, and no file's to ask for: memory ends first
+OPTIONS = "network.options"
+# Older sets have these of any network, whether or not it has such an option.
+OPTIONS_BEFORE = ("network.width", "network.depth")
+# The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
 RATES_ACROSS = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
 
@@ -75,11 +61,10 @@ class Accuracies(NamedTuple):
     train: Float[np.ndarray, "s"]  # on real training images, the basis of every choice
 
 
-class Parts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Parts(Judged):
     """What an evaluation needs of an experiment: no objective, and so no experts."""
 
-    dataset: data.Dataset
-    transform: Any
     network: Network
     schedule: Schedule
 
@@ -161,16 +146,11 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
 
 
 def _test(parts, students) -> Accuracies:
-    def accuracy(split: data.Split) -> Float[np.ndarray, "s"]:
-        images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-        return np.asarray(
-            evaluate.accuracy(parts.network, students, images, labels, parts.transform)
-        )
-
-    train = parts.dataset.train
-    chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
-    held_out = data.Split(train.images[chosen], train.labels[chosen])
-    return Accuracies(accuracy(parts.dataset.test), accuracy(held_out))
+    accuracies = (
+        evaluate.accuracy(parts.network, students, images, labels)
+        for images, labels in parts.judges
+    )
+    return Accuracies(*map(np.asarray, accuracies))
 
 
 @contextlib.contextmanager
@@ -237,7 +217,7 @@ def resolve(
 ) -> ConfigDict:
     """The config of an evaluation: that which made the set, as far as it is needed, overridden.
 
-    Where another network is named than the config's, width and depth are no longer those that the
+    Where another network is named than the config's, its options are no longer those that the
     config gave to its own, but its defaults; one of `RATES_ACROSS` is trained as in the published
     comparison across architectures. All of that unless it is overridden too. Where the data lie and
     other settings of how it was run are never a file's to say.
@@ -259,24 +239,42 @@ def resolve(
     values = {field: _value(made_by, field, kind) for field, kind in FIELDS.items()}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])
-    if network != values["network.name"]:
-        values |= OF_NO_NETWORK
-        if network in RATES_ACROSS:
-            values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
+    options = {}
+    if network == values["network.name"]:
+        options = _options(made_by, network)
+    elif network in RATES_ACROSS:
+        values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
+    options |= _below(OPTIONS, overrides)
     config = workdir.unflat(values | workdir.OPERATIONAL)
+    config.network.options = ConfigDict(dataclasses.asdict(networks.architecture(network, options)))
     config.update_from_flattened_dict(overrides)
     if learning_rate is not None:
         config.evaluate.learning_rate = learning_rate
-    checks.at_least(1, config, AT_LEAST_ONE)
-    checks.at_least(0, config, AT_LEAST_ZERO)
-    checks.seeds(config, ("seed",))
-    checks.positive(config, ("evaluate.learning_rate",))
-    for field, value in workdir.flat(config).items():
-        if field in AT_MOST and value > AT_MOST[field]:
-            raise UsageError(f"config.{field}: expected at most {AT_MOST[field]}, got {value}")
+    checks.ranges(config, "seed", "data", "budget", "evaluate")
+    if config.evaluate.num_networks > MAX_NETWORKS:
+        raise UsageError(
+            f"config.evaluate.num_networks: expected at most {MAX_NETWORKS}, "
+            f"got {config.evaluate.num_networks}"
+        )
     experiment.check_optimizer(config)
     experiment.check_strategy(config)
     return config
+
+
+def _options(config: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Of the network of the config that made a set; as `networks.architecture` takes them."""
+    options = _below(OPTIONS, config)
+    if options or OPTIONS in config:  # there it is when it is empty
+        return options
+    before = {f.removeprefix("network."): _value(config, f, int) for f in OPTIONS_BEFORE}
+    has = dataclasses.asdict(networks.architecture(network, {}))
+    return {name: value for name, value in before.items() if name in has}
+
+
+def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a group, by the rest of their names."""
+    below = {field: value for field, value in fields.items() if field.startswith(f"{group}.")}
+    return {field.removeprefix(f"{group}."): value for field, value in below.items()}
 
 
 def _value(config: Mapping[str, Any], field: str, kind: type) -> Any:

@@ -45,11 +45,8 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
 
     A `precision` that is not empty replaces the config's.
     """
-    return networks.build(
-        config.name,
-        image_shape=tuple(dataset.train.images.shape[1:]),
+    return networks.architecture(config.name, dict(config.options)).build(
+        image_shape=dataset.image_shape,
         num_classes=dataset.num_classes,
-        width=config.width,
-        depth=config.depth or None,
         precision=precision or config.precision,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
@@ -22,21 +21,22 @@ from gsdd_jax.errors import UsageError
 from gsdd_jax.files import write_atomically, write_json
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.runs import assess, experiment
+from gsdd_jax.runs import assess, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.experiment import Material
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.report import Display, Reporter
 from gsdd_jax.runs.version import version
 from gsdd_jax.runs.workdir import Records, decisive, identity, prepared, snapshot_path
 from gsdd_jax.training import distill, fit
 
-FIT_STEPS_PER_CALL = 500
 STEP = "step "  # records of evaluations on the way
 
 
-def distill_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def distill_to(
+    config: ConfigDict, workdir: str | os.PathLike, display: Display | None = None
+) -> dict[str, Any]:
     """Runs the experiment of `config` in `workdir`, or goes on where it was interrupted.
 
     Leaves there `distilled.safetensors` (and, with evaluations on the way, `best.safetensors`;
@@ -49,7 +49,7 @@ def distill_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]
         belongs to another config, or a loss that is not finite.
     """
     parts = experiment.build(config)  # first: a config that is refused binds no directory
-    with _running(config, parts, workdir) as run:
+    with _running(config, parts, workdir, display) as run:
         fitted = run.fit()
         final = run.distill(fitted)
         return run.finish(fitted, final)
@@ -65,7 +65,7 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         fitted = run.stored(run.fit(), 0)
         artifact.save(run.workdir / "fitted.safetensors", fitted)
         run.show(fitted)
-        images = jnp.asarray(run.initial_images())
+        images = jnp.asarray(fits.images_of(config, parts))
         psnr = np.asarray(fit.psnr(fitted.parameterization, fitted.params, images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
         write_json(run.workdir / "fit.json", result)
@@ -73,9 +73,9 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _running(config, parts, workdir) -> Iterator[_Run]:
+def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
     with prepared(workdir, config) as workdir:
-        run = _Run(config, parts, workdir)
+        run = _Run(config, parts, workdir, display)
         try:
             yield run
         finally:
@@ -88,11 +88,13 @@ class _Run:
     `parts` is an Experiment, or for a fit alone only its Material.
     """
 
-    def __init__(self, config: ConfigDict, parts: Material, workdir: pathlib.Path):
+    def __init__(
+        self, config: ConfigDict, parts: Material, workdir: pathlib.Path, display: Display | None
+    ):
         self.config, self.parts, self.workdir = config, parts, workdir
         self.identity = identity(config, parts.dataset.fingerprint)
         self.records = Records(workdir, self.identity)
-        self.reporter = Reporter(workdir / "tensorboard")
+        self.reporter = Reporter(workdir / "tensorboard", display=display)
         self.reporter.line(self.description())
 
     def description(self) -> str:
@@ -109,50 +111,19 @@ class _Run:
         """Those of one phase."""
         return Checkpoints(self.workdir / "checkpoints" / phase, self.identity, self.reporter.line)
 
-    def initial_images(self) -> Float[np.ndarray, "m h w c"]:
-        """The random real images that the fit is to."""
-        key = stream(self.config.seed, "initial images")
-        per_class = self.parts.parameterization.images_per_class
-        return experiment.initial_images(self.parts.dataset, key, per_class)
-
     def fit(self) -> Params:
-        """Initial parameters: fitted to random real images, or random."""
-        config, parameterization = self.config, self.parts.parameterization
-        key = stream(config.seed, "initial parameters")
-        if not config.init.real:
-            shape = (len(self.parts.labels), *parameterization.image_shape)
-            return parameterization.init(key, jax.random.uniform(key, shape))
-        images = jnp.asarray(self.initial_images())
-        rates = config.init.learning_rate, config.init.halve_means_every
-        state = fit.start(parameterization, key, images, *rates)
-        checkpoints = self.checkpoints("fit")
-        restored = checkpoints.restore(state)
-        state = state if restored is None else restored
-        done, total = int(state.step), config.init.num_steps
-        with self.reporter.phase("fit", total, done) as progress:
-            while done < total:
-                count = min(FIT_STEPS_PER_CALL, total - done)
-                state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
-                error = float(errors.mean())
-                if not math.isfinite(error):
-                    raise UsageError(
-                        f"fit: the error is {error} by step {done + count}; the config is "
-                        f"{self.workdir / 'config.json'}"
-                    )
-                done += count
-                checkpoints.save(done, state)
-                psnr = -10 * math.log10(max(error, 1e-12))
-                self.reporter.scalars(done, {"fit/psnr": psnr})
-                progress.advance(count, psnr=psnr)
-        checkpoints.close()
-        return state.params
+        """Where distillation starts."""
+        return fits.initial(self.config, self.parts, self.workdir, self.reporter)
 
     def distill(self, fitted: Params) -> distill.DistillState:
         """The distillation loop."""
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
         train = parts.dataset.train
-        data = real_data(train.images, train.labels, parts.dataset.num_classes, parts.transform)
+        data = real_data(
+            train.images, train.labels, parts.dataset.num_classes, parts.transform,
+            drawn=parts.problem.matching.draws_real,
+        )  # fmt: skip
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         params = parts.parameterization.enter(jax.tree.map(jnp.copy, fitted), parts.transform)
         state = distill.start(parts.problem, params)
@@ -246,7 +217,7 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
         ipc, count = config.budget.ipc, len(parts.labels)
-        arms = {
+        beside = {
             "fitted": lambda name: assess.distilled(config, parts, start, name, reporter),
             "random_real": lambda name: assess.random_real(
                 config, parts, count, ipc, name, reporter
@@ -256,9 +227,10 @@ class _Run:
                 config, parts, count, 4 * ipc, name, reporter
             ),
         }
-        for name, accuracies_of in arms.items():
+        arms = [name for name in config.evaluate.beside.split(",") if name]
+        for name in arms:
             if self.records.get(name) is None:
-                accuracies = accuracies_of(f"evaluate {name.replace('_', ' ')}")
+                accuracies = beside[name](f"evaluate {name.replace('_', ' ')}")
                 self.records[name] = {"test": [float(a) for a in accuracies.test]}
         best = self.best()
         result = {}
@@ -266,6 +238,7 @@ class _Run:
             result |= assess.summary(name, self.records.get(name)["test"])
         result |= assess.summary("best", best["test"])
         result |= {
+            "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
             "best_step": best["step"],
             "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
             "images_per_class": parts.parameterization.images_per_class,

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, parameterizations
 from gsdd_jax.data import augment
+from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
@@ -21,6 +23,28 @@ from gsdd_jax.runs import checks, experts
 from gsdd_jax.runs.components import build_network, build_transform, load_data
 from gsdd_jax.training.distill import Problem
 from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
+
+HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Something that real images judge."""
+
+    dataset: data.Dataset
+    transform: Any
+
+    @functools.cached_property
+    def judges(self) -> tuple[tuple[RealImages, Int[Array, "n"]], ...]:
+        """Test images, and training images that are held out, with their labels: on the device,
+        made once for all evaluations."""
+        train = self.dataset.train
+        chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
+        held_out = data.Split(train.images[chosen], train.labels[chosen])
+        return tuple(
+            (to_device(split.images, self.transform), jnp.asarray(split.labels))
+            for split in (self.dataset.test, held_out)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +62,9 @@ class Material:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(Material):
+class Experiment(Material, Judged):
     """All parts of one experiment; each goes with any of the others."""
 
-    transform: Any
     network: Network  # of the evaluation and the experts; the problem has the matching's
     problem: Problem
     schedule: Schedule
@@ -50,7 +73,12 @@ class Experiment(Material):
 
 def build_material(config: ConfigDict) -> Material:
     """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
-    _check_fit(config)
+    checks.ranges(config, "seed", "data", "init")
+    if config.init.images not in INITIAL_IMAGES:
+        raise UsageError(
+            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
+            f"{config.init.images!r}"
+        )
     dataset = load_data(config)
     parameterization = parameterizations.build(
         config.parameterization.name,
@@ -62,18 +90,21 @@ def build_material(config: ConfigDict) -> Material:
     smallest = np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()
     if smallest == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
-    if config.init.real and parameterization.images_per_class > smallest:
+    if config.init.images != "none" and parameterization.images_per_class > smallest:
         raise UsageError(
-            f"config.budget.gpc: {parameterization.images_per_class} images a class to start from, "
+            f"config.budget: {parameterization.images_per_class} images a class to start from, "
             f"but {dataset.name} has a class of only {smallest}; lower it, or set "
-            "config.init.real=False"
+            "config.init.images=none"
         )
     return Material(dataset, parameterization)
 
 
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
-    _check(config)
+    check_strategy(config)
+    checks.ranges(config, "distill", "evaluate")
+    check_optimizer(config)
+    check_beside(config)
     material = build_material(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
@@ -90,8 +121,8 @@ def build(config: ConfigDict) -> Experiment:
     )
     return Experiment(
         dataset,
-        parameterization,
         build_transform(config.data.transform, dataset),
+        parameterization,
         network,
         problem,
         build_schedule(config),
@@ -139,31 +170,10 @@ def _build_feed(config, matching, dataset, network):
     return functools.partial(matching.feed, store, config.seed)
 
 
-AT_LEAST_ONE = (
-    "distill.steps_per_call",
-    "distill.checkpoint_every",
-    "evaluate.num_networks",
-    "evaluate.epochs",
-    "evaluate.batch_size",
-    "network.width",
-)
-AT_LEAST_ZERO = (
-    "network.depth",
-    "distill.num_steps",
-    "distill.eval_every",
-    "distill.snapshot_every",
-)
-POSITIVE = (
-    "distill.learning_rate",
-    "evaluate.learning_rate",
-)
-
-
-def _check_fit(config: ConfigDict) -> None:
-    checks.seeds(config, ("seed",))
-    checks.at_least(0, config, ("init.num_steps", "init.halve_means_every"))
-    checks.positive(config, ("init.learning_rate",))
-    checks.at_least(0, config, ("data.resolution",))
+# What the images are fitted to at the start.
+INITIAL_IMAGES = ("real", "solid", "none")
+# What an experiment evaluates beside its distilled set.
+BESIDE = ("fitted", "random_real", "random_real_uint8")
 
 
 def check_strategy(config: ConfigDict) -> None:
@@ -174,6 +184,16 @@ def check_strategy(config: ConfigDict) -> None:
         raise UsageError(f"config.matching.strategy: {error}") from None
 
 
+def check_beside(config: ConfigDict) -> None:
+    """Raises UsageError for something to evaluate at the end that there is not."""
+    for name in filter(None, config.evaluate.beside.split(",")):
+        if name not in BESIDE:
+            raise UsageError(
+                f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
+                f"{name!r}"
+            )
+
+
 def check_optimizer(config: ConfigDict) -> None:
     """Raises UsageError for an optimizer of evaluation networks that there is not."""
     if config.evaluate.optimizer not in OPTIMIZERS:
@@ -181,11 +201,3 @@ def check_optimizer(config: ConfigDict) -> None:
             f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
             f"{config.evaluate.optimizer!r}"
         )
-
-
-def _check(config: ConfigDict) -> None:
-    check_strategy(config)
-    checks.at_least(1, config, AT_LEAST_ONE)
-    checks.at_least(0, config, AT_LEAST_ZERO)
-    checks.positive(config, POSITIVE)
-    check_optimizer(config)

@@ -1,9 +1,11 @@
 """Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
 
+import dataclasses
 import functools
 import pathlib
 import re
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data
-from gsdd_jax.data import augment
+from gsdd_jax import data, networks
+from gsdd_jax.data import augment, transforms
 from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, components, trajectories
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.report import Display
 from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
 from gsdd_jax.training import evaluate
 from gsdd_jax.training import experts as training
@@ -31,17 +33,17 @@ def directory(config: ConfigDict) -> pathlib.Path:
         return pathlib.Path(config.experts.dir)
     parts = [
         *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
-        *(config.network.name, config.network.width, config.network.depth),
+        *(config.network.name, *_network_options(config).values()),
     ]
     name = "-".join(str(part) for part in parts if part)
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
 
 
-def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Everything that a config's experts depend on, named as in the config."""
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """All of a config that its experts depend on, by dotted name."""
     fields = (
         *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
-        *("network.name", "network.width", "network.depth", "network.precision"),
+        *("network.name", "network.precision"),
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",
     )
@@ -49,12 +51,35 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
         **{
             field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
         },
+        **{f"network.options.{name}": v for name, v in _network_options(config).items()},
+    }
+
+
+def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
+    """Everything that a config's experts depend on, named as in the config."""
+    return {
+        **settings(config),
         "data.fingerprint": dataset.fingerprint,
         "num_parameters": training.num_parameters(network),
     }
 
 
-def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
+def are_there(config: ConfigDict) -> bool:
+    """Whether `directory(config)` has a file of each expert; they are not opened."""
+    where = directory(config)
+    return all(
+        trajectories.file_of(where, expert).is_file()
+        for expert in range(config.experts.num_experts)
+    )
+
+
+def _network_options(config: ConfigDict) -> dict[str, Any]:
+    """All that it has, in their order, whether or not the config names them."""
+    options = dict(config.network.options)
+    return dataclasses.asdict(networks.architecture(config.network.name, options))
+
+
+def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     """Trains the experts of `config` that `directory(config)` does not hold yet; opens them all.
 
     An expert's random numbers are a function of `config.experts.seed` and its index alone. On a
@@ -68,10 +93,7 @@ def train_all(config: ConfigDict, reporter: Reporter) -> ExpertStore:
         experts made with other settings or damaged ones; a loss is not finite.
     """
     settings = config.experts
-    sizes = ("num_experts", "epochs", "batch_size", "at_once")
-    checks.at_least(1, config, (f"experts.{name}" for name in sizes))
-    checks.seeds(config, ("experts.seed",))
-    checks.positive(config, ("experts.learning_rate",))
+    checks.ranges(config, "experts")
     dataset = components.load_data(config)
     transform = components.build_transform(config.data.transform, dataset)
     network = components.build_network(config.network, dataset)
@@ -124,7 +146,7 @@ def _epochs_done(group) -> int:
 def _train_groups(groups, config, dataset, transform, network, reporter) -> None:
     settings = config.experts
     train, test = (
-        (jnp.asarray(split.images), jnp.asarray(split.labels))
+        (transforms.to_device(split.images, transform), jnp.asarray(split.labels))
         for split in (dataset.train, dataset.test)
     )
     total = settings.num_experts * settings.epochs
@@ -134,7 +156,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
     def accuracy(growing, images, labels):
         # Of one alone, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
-        return float(evaluate.accuracy(network, one, images, labels, transform)[0])
+        return float(evaluate.accuracy(network, one, images, labels)[0])
 
     with reporter.phase("experts, epochs of all", total, total - left) as progress:
         for group in groups:
@@ -144,7 +166,7 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
                 params, losses = training.train_epoch(
-                    network, params, keys, jnp.int32(epoch), *train, transform,
+                    network, params, keys, jnp.int32(epoch), *train,
                     learning_rate=jnp.float32(settings.learning_rate),
                     batch_size=settings.batch_size, strategy=config.matching.strategy,
                 )  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import UInt8
@@ -73,12 +75,11 @@ class Progress:
             self._bar.close()
 
 
-class Reporter:
-    """Writes to a stream, and to event files in a directory if one is given."""
+class Display:
+    """Shows on a stream what is going on."""
 
-    def __init__(self, directory: str | os.PathLike | None, stream=None):
+    def __init__(self, stream=None):
         self._stream = stream or sys.stdout
-        self._writer = SummaryWriter(str(directory or ""), write_to_disk=directory is not None)
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int, done: int = 0) -> Iterator[Progress]:
@@ -92,6 +93,68 @@ class Reporter:
     def line(self, text: str) -> None:
         """One line for the reader."""
         print(text, file=self._stream, flush=True)
+
+
+class OneLine(Display):
+    """One line for many runs: what is done of all, what is going on, the time left of all.
+
+    On a terminal the line is written over; elsewhere a new one comes every ten seconds.
+    """
+
+    def __init__(self, stream=None):
+        super().__init__(stream)
+        self._text, self._until, self._shown = "", 0.0, -math.inf
+
+    def begin(self, text: str, seconds_left: float) -> None:
+        """The next run, and how long everything will take from here."""
+        self._text, self._until = text, time.monotonic() + seconds_left
+        self._show("")
+
+    @contextlib.contextmanager
+    def phase(self, name: str, total: int, done: int = 0) -> Iterator[_Part]:
+        """A phase of the run; its steps are shown, its values are not."""
+        yield _Part(functools.partial(self._show, name), total, done)
+
+    def line(self, text: str) -> None:
+        """Left out: a run's own lines."""
+
+    def end(self) -> None:
+        """Leaves the line as it stands."""
+        if self._stream.isatty():
+            print(file=self._stream, flush=True)
+
+    def _show(self, name: str, done: int = 0, total: int = 0) -> None:
+        now, terminal = time.monotonic(), self._stream.isatty()
+        if total and now - self._shown < (0.2 if terminal else LINE_EVERY):
+            return
+        self._shown = now
+        left = tqdm.format_interval(max(0, round(self._until - now)))
+        step = f": {name} {done}/{total}" if total else ""
+        text = f"{self._text}{step}  {left} left"
+        start, end = ("\r\x1b[K", "") if terminal else ("", "\n")
+        print(f"{start}{text}", end=end, file=self._stream, flush=True)
+
+
+class _Part:
+    def __init__(self, show: Callable[[int, int], None], total: int, done: int):
+        self._show, self._total, self._done = show, total, done
+
+    def advance(self, count: int, **values: float) -> None:
+        del values
+        self._done += count
+        self._show(self._done, self._total)
+
+
+class Reporter(Display):
+    """Shows on a display, and writes to event files in a directory if one is given."""
+
+    def __init__(
+        self, directory: str | os.PathLike | None, stream=None, display: Display | None = None
+    ):
+        super().__init__(stream)
+        self._writer = SummaryWriter(str(directory or ""), write_to_disk=directory is not None)
+        if display is not None:
+            self.phase, self.line = display.phase, display.line
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers for TensorBoard."""

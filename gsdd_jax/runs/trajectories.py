@@ -30,7 +30,7 @@ _AGAIN = "run `python -m launch.train_experts` with this config"
 _REPAIR = f"delete it and {_AGAIN}"
 
 Identity = Mapping[str, Any]
-"""What an expert is made of: setting -> JSON value, named as in a config ("network.width").
+"""What an expert is made of: setting -> JSON value, named as in a config ("network.name").
 
 Among them are "experts.epochs" and "num_parameters", which give a trajectory its shape.
 """

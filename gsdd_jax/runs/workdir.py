@@ -23,6 +23,7 @@ OPERATIONAL = {
     "distill.checkpoint_every": 1,
     "distill.snapshot_every": 0,
     "experts.dir": "",
+    "init.dir": "",
     "experts.at_once": 1,
 }
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")

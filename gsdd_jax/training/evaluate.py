@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.errors import UsageError
@@ -228,20 +228,19 @@ def _check_losses(losses, epoch, rate) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def accuracy(
     network: Network,
     params: Any,
-    images: UInt8[Array, "n h w c"],
+    images: transforms.RealImages,
     labels: Int[Array, "n"],
-    transform: Any,
     batch_size: int = 500,
 ) -> Float[Array, "s"]:
     """Test accuracy of every student in `params` (stacked), in percent."""
 
     def correct(chunk):
         batch, targets, counts = chunk
-        logits = jax.vmap(lambda p: network.apply(p, transform(transforms.to_unit(batch))))(params)
+        logits = jax.vmap(lambda p: network.apply(p, images.seen(batch)))(params)
         return ((logits.argmax(-1) == targets) & counts).sum(-1)
 
     count = len(labels)
@@ -249,6 +248,6 @@ def accuracy(
     pad = -count % batch_size
     chunks = [
         jnp.pad(a, [(0, pad)] + [(0, 0)] * (a.ndim - 1)).reshape(-1, batch_size, *a.shape[1:])
-        for a in (images, labels, jnp.ones(count, bool))
+        for a in (images.stored, labels, jnp.ones(count, bool))
     ]
     return 100 * jax.lax.map(correct, tuple(chunks)).sum(0) / count

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
@@ -30,9 +30,8 @@ def train_epoch(
     params: Float[Array, "e p"],
     keys: Key[Array, "e"],
     epoch: Int[Array, ""],
-    images: UInt8[Array, "n h w c"],
+    images: transforms.RealImages,
     labels: Int[Array, "n"],
-    transform: Any,
     *,
     learning_rate: Float[Array, ""],
     batch_size: int,
@@ -45,8 +44,7 @@ def train_epoch(
       params: flat, one row an expert; donated.
       keys: of everything random about each.
       epoch: counted from 0.
-      images, labels: the training set, as stored.
-      transform: from [0, 1] to what the network sees; augmentation follows it.
+      images, labels: the training set.
       learning_rate: of SGD.
       batch_size: the last batch is smaller where the set does not divide.
       strategy: of the augmentation, drawn for every image independently.
@@ -66,9 +64,7 @@ def train_epoch(
 
     def prepare(drawn):
         key, chosen = drawn
-        return augment.augment(
-            key, transform(transforms.to_unit(images[chosen])), strategy=strategy
-        )
+        return augment.augment(key, images[chosen], strategy=strategy)
 
     def step(params, chosen, step_keys):
         # One expert after the other: a drawn operation stays a branch, which vmap would turn into

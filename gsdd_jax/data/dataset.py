@@ -1,0 +1,194 @@
+"""A data set, whole: found on disk, decoded once and cached, with what its transform needs.
+
+`load` decodes both splits of a set once, keeps them as .npy files in a cache, and from then on maps
+those files into memory.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from gsdd_jax import files
+from gsdd_jax.data import cache, prepared
+from gsdd_jax.data.decode import RESIZES, decode_split, size_text
+from gsdd_jax.errors import UsageError
+
+# ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
+IMAGENET_SUBSETS = {
+    "nette": (0, 217, 482, 491, 497, 566, 569, 571, 574, 701),
+    "woof": (193, 182, 258, 162, 155, 167, 159, 273, 207, 229),
+    "fruit": (953, 954, 949, 950, 951, 957, 952, 945, 943, 948),
+    "yellow": (309, 986, 954, 951, 987, 779, 599, 291, 72, 11),
+    "meow": (281, 282, 283, 284, 285, 291, 292, 290, 289, 287),
+    "squawk": (84, 130, 88, 144, 145, 22, 96, 9, 100, 89),
+}
+
+_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_MEAN_STD = {
+    "cifar10": _CIFAR10,
+    "cifar10_mini": _CIFAR10,
+    "imagenette": _IMAGENET,
+    "imagenet2012": _IMAGENET,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images in [0, 255], one size, and their labels in [0, num_classes). Both read-only."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, "n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One data set, whole.
+
+    Attributes:
+        name: as given to `load`.
+        train, test: the splits. `test` is the set's "test" split, or "validation" where there is
+            none or where, as in imagenet2012, the test split has no labels.
+        num_classes: number of classes.
+        class_names: a name for every class, in label order.
+        mean, std: per-channel constants of the normalisation, for images in [0, 1]: the published
+            ones for CIFAR-10, Imagenette and ImageNet, otherwise those of the training pixels.
+        fingerprint: SHA-256, in hexadecimal, of the four arrays with their shapes. Equal
+            fingerprints mean equal data; what is derived from a data set is filed under it.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.train.images.shape[1:]
+
+
+def load(
+    name: str,
+    *,
+    subset: str | None = None,
+    resolution: int | None = None,
+    resize: str = "crop",
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> Dataset:
+    """Load a TFDS image classification set: paper, appendix A.1.1.
+
+    Args:
+        name: "cifar10_mini", which is part of this package (300 training and 100 test images of
+            each CIFAR-10 class), or any set that TFDS has prepared on this machine in array_record
+            format: "cifar10", "cifar100", "imagenette/160px-v2", "imagenet2012", ...
+        subset: one of `IMAGENET_SUBSETS`, for "imagenet2012" only. Only its ten classes are kept,
+            labelled 0 to 9 in the order listed there.
+        resolution: side of the square images, in pixels. None keeps the images as they are.
+        resize: how they get there (bilinear, antialiased): "crop" resizes the shorter side, then
+            cuts out the centre; "squash" resizes both sides, whatever the shape, as the published
+            runs do on ImageNet.
+        data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        cache_dir: where decoded arrays are kept; default $XDG_CACHE_HOME/gsdd_jax, else
+            ~/.cache/gsdd_jax. It may be deleted at any time. Where it cannot be written, nothing
+            is cached.
+
+    Raises:
+        UsageError: the set is unknown, not on disk, in a format that needs TensorFlow, damaged or
+            not one of labelled 8-bit images; its image sizes vary and no resolution was given;
+            `subset` or `resolution` is out of place.
+    """
+    base = name.split("/")[0].split(":")[0]
+    if subset is not None and (base != "imagenet2012" or subset not in IMAGENET_SUBSETS):
+        raise UsageError(
+            f"no subset {subset!r} of data set {name!r}: imagenet2012 has"
+            f" {', '.join(IMAGENET_SUBSETS)}, other sets have none"
+        )
+    if resolution is not None and resolution < 1:
+        raise UsageError(f"resolution {resolution}: expected a positive number of pixels")
+    if resize not in RESIZES:
+        raise UsageError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
+
+    builder, repair = prepared.find(name, base, data_dir)
+    image_key, label_key = prepared.feature_keys(builder, name)
+    label = builder.info.features[label_key]
+    if reason := prepared.wrong_classes(builder, base, label_key):
+        raise UsageError(f"data set {name!r} in {builder.data_dir} is damaged ({reason}); {repair}")
+    classes = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
+    if max(classes) >= label.num_classes:
+        raise UsageError(
+            f"subset {subset!r} needs the 1000 classes of ImageNet-1k, but {name!r} in"
+            f" {builder.data_dir} has {label.num_classes}"
+        )
+
+    if cache_dir is None:
+        cache_dir = files.cache_dir()
+    folder = pathlib.Path(cache_dir).expanduser() / "datasets"
+    size = None if resolution is None else (resolution, resize)
+    folder /= f"{base}-{cache.key(builder, subset, size)}"
+    cached = cache.read(folder)
+    if cached is None:
+        try:
+            arrays = _decode(builder, base, image_key, label_key, classes, size)
+        except (UsageError, ImportError):
+            raise
+        except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
+            reason = prepared.first_line(error)
+            raise UsageError(
+                f"data set {name!r} in {builder.data_dir} is damaged ({reason}); {repair}"
+            ) from error
+        mean, std = _MEAN_STD.get(base) or _channel_mean_std(arrays["train_images"])
+        info = {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
+        cache.write(folder, arrays, info)
+        # From here on the cache's mapping replaces the copy in memory.
+        cached = cache.read(folder) or (arrays, info)
+    arrays, info = cached
+
+    train_shape, test_shape = (arrays[f"{split}_images"].shape[1:] for split in ("train", "test"))
+    if train_shape != test_shape:
+        raise UsageError(
+            f"the training images of data set {name!r} are {size_text(train_shape)}, its test"
+            f" images {size_text(test_shape)}; give a resolution"
+        )
+    return Dataset(
+        name=name,
+        train=Split(arrays["train_images"], arrays["train_labels"]),
+        test=Split(arrays["test_images"], arrays["test_labels"]),
+        num_classes=len(classes),
+        class_names=tuple(label.names[index] for index in classes),
+        mean=tuple(info["mean"]),
+        std=tuple(info["std"]),
+        fingerprint=info["fingerprint"],
+    )
+
+
+def _decode(builder, base, image_key, label_key, classes, size) -> dict[str, np.ndarray]:
+    """Both splits decoded; the keys of the result are the cache's file names."""
+    arrays = {}
+    for name, split in prepared.splits(builder, base).items():
+        prepared.check_records(builder, split)
+        arrays[f"{name}_images"], arrays[f"{name}_labels"] = decode_split(
+            builder, split, image_key, label_key, classes, size
+        )
+    return arrays
+
+
+def _channel_mean_std(images: UInt8[np.ndarray, "n h w c"]):
+    """The mean and the standard deviation of each channel, pixels in [0, 1]."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, however many pixels
+    for image in images:
+        for channel, count in enumerate(counts):
+            count += np.bincount(image[..., channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    weights = counts / counts.sum(axis=1, keepdims=True)
+    mean = weights @ values
+    std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,105 @@
+"""The images of a prepared set as arrays: decoded, and brought to one size."""
+
+import concurrent.futures
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from gsdd_jax.errors import UsageError
+
+PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
+RESIZES = ("crop", "squash")
+CHUNK = 1024  # examples held encoded in memory at a time
+
+
+def decode_split(
+    builder,
+    split: str,
+    image_key: str,
+    label_key: str,
+    classes: Sequence[int],
+    size: tuple[int, str] | None,
+) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
+    """The images of `classes`, and their labels: places in `classes`. Both read-only.
+
+    `size` is as of `decode_image`. Raises UsageError for images of several sizes, for examples
+    without a label where all classes are asked for, and where there are none of those asked for.
+    """
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    channels = features[image_key].shape[-1]
+    new_labels = {old: new for new, old in enumerate(classes)}
+    every_class = len(classes) == features[label_key].num_classes
+    # Other images, such as segmentation masks, are left encoded as well.
+    encoded = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    source = builder.as_data_source(
+        split,
+        decoders={key: tfds.decode.SkipDecoding() for key in encoded},
+        file_format="array_record",
+    )
+
+    pixels, labels, shape = bytearray(), [], None  # a bytearray grows without a second copy
+    progress = tqdm(total=len(source), desc=f"decoding {builder.info.name} {split}", disable=None)
+    with concurrent.futures.ThreadPoolExecutor() as pool, progress:
+        for start in range(0, len(source), CHUNK):
+            indices = range(start, min(start + CHUNK, len(source)))
+            examples = source.__getitems__(indices)
+            if every_class and any(int(e[label_key]) not in new_labels for e in examples):
+                raise UsageError(
+                    f"data set {builder.info.name!r} has examples without a label in its split"
+                    f" {split!r}; expected a class label for each"
+                )
+            examples = [e for e in examples if int(e[label_key]) in new_labels]
+            labels += [new_labels[int(e[label_key])] for e in examples]
+            images = pool.map(
+                lambda example: decode_image(example[image_key], channels, size), examples
+            )
+            for image in images:
+                shape = shape or image.shape
+                if image.shape != shape:
+                    raise UsageError(
+                        f"the image sizes of data set {builder.info.name!r} vary"
+                        f" ({size_text(shape)}, {size_text(image.shape)}, ...); give a resolution"
+                    )
+                pixels += image.data
+            progress.update(len(indices))
+    if not labels:
+        raise UsageError(
+            f"data set {builder.info.name!r} has no examples of the classes asked for in its split"
+            f" {split!r}"
+        )
+    arrays = np.frombuffer(pixels, np.uint8).reshape(-1, *shape), np.array(labels, np.int32)
+    for array in arrays:
+        array.setflags(write=False)
+    return arrays
+
+
+def decode_image(
+    encoded: bytes, channels: int, size: tuple[int, str] | None
+) -> UInt8[np.ndarray, "h w {channels}"]:
+    """One image, brought to a `size` of (pixels a side, one of `RESIZES`) where one is given.
+
+    Sizes and offsets are rounded as torchvision's Resize and CenterCrop round them.
+    """
+    resolution, resize = size or (None, "")
+    with Image.open(io.BytesIO(encoded)) as image:
+        image = image.convert(PIL_MODES[channels])
+    if resize == "squash":
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+    elif resize == "crop" and image.size != (resolution, resolution):
+        short = min(image.size)
+        width, height = (side * resolution // short for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = round((width - resolution) / 2), round((height - resolution) / 2)
+        image = image.crop((left, top, left + resolution, top + resolution))
+    return np.ascontiguousarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """Height and width, for an error."""
+    return f"{shape[0]}x{shape[1]}"

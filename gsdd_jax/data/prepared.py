@@ -1,0 +1,203 @@
+"""Sets of images as TensorFlow Datasets (TFDS) prepares them on disk, found without TensorFlow.
+
+What is wrong with one is said in a line: unknown, not there, of another kind, damaged.
+"""
+
+import difflib
+import json
+import os
+import pathlib
+import shlex
+
+import numpy as np
+
+from gsdd_jax.data.decode import PIL_MODES
+from gsdd_jax.errors import UsageError
+
+# tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
+# never touches a data set.
+
+EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped with the package
+# `tfds` imports all three whatever it is asked to do.
+_TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroissant`"
+
+
+def find(name: str, base: str, data_dir: str | os.PathLike | None):
+    """The TFDS builder of a prepared set, and the advice for when its files are damaged."""
+    import tensorflow_datasets as tfds
+
+    if base == "cifar10_mini":
+        root, repair = EMBEDDED, "install gsdd-jax again"
+    else:
+        root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+        root = pathlib.Path(root).expanduser().absolute()
+        repair = f"delete it and run {_build_command(name, root)}"
+    try:
+        tfds.core.naming.parse_builder_name_kwargs(name)
+    except Exception:  # a name that TFDS cannot parse
+        raise _unknown(name) from None
+    try:
+        # Unlike `tfds.builder`, this never looks for the set on the network.
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
+    except Exception as error:  # of any kind: TFDS takes what its files say as it comes
+        reason = _damaged_description(root, name.partition(":")[0])
+        if reason is None:
+            if isinstance(error, tfds.core.DatasetNotFoundError):
+                raise _not_found(name, base, root) from None
+            if not (root / base).is_dir():
+                raise _unknown(name) from None
+            reason = f"its dataset_info.json or features.json: {first_line(error)}"
+        raise UsageError(
+            f"data set {name!r} in {root / base} is damaged ({reason}); {repair}"
+        ) from None
+
+    array_record = tfds.core.file_adapters.FileFormat.ARRAY_RECORD
+    if array_record not in builder.info.available_file_formats():
+        folder = shlex.quote(str(builder.data_dir))
+        raise UsageError(
+            f"data set {name!r} in {builder.data_dir} is in {builder.info.file_format.value}"
+            " format, which cannot be read without TensorFlow; convert it with"
+            f" `tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record`"
+            f" {_TFDS_NEEDS}"
+        )
+    return builder, repair
+
+
+def feature_keys(builder, name: str) -> tuple[str, str]:
+    """The names of the image and label features."""
+    from tensorflow_datasets import features as kinds
+
+    features = builder.info.features
+    if not isinstance(features, kinds.FeaturesDict):
+        raise UsageError(
+            f"data set {name!r} in {builder.data_dir} has {type(features).__name__} for its "
+            "features: expected an image and a class label by name"
+        )
+    keys = []
+    for kind in (kinds.Image, kinds.ClassLabel):
+        found = [key for key, feature in features.items() if type(feature) is kind]
+        supervised = [key for key in builder.info.supervised_keys or () if key in found]
+        keys.append((supervised or found or [None])[0])
+    image_key, label_key = keys
+    if image_key is None or label_key is None:
+        raise UsageError(
+            f"data set {name!r} has the features {', '.join(features)}: expected an image and a"
+            " class label among them"
+        )
+    image = features[image_key]
+    if image.np_dtype != np.uint8 or image.shape[-1] not in PIL_MODES:
+        raise UsageError(
+            f"data set {name!r} has {image.np_dtype} images of shape {image.shape}: expected"
+            " 8-bit images of 1, 3 or 4 channels"
+        )
+    return image_key, label_key
+
+
+def wrong_classes(builder, base: str, label_key: str) -> str | None:
+    """What is wrong with the number of classes or with their names, which a set may not have."""
+    folder, label = pathlib.Path(builder.data_dir), builder.info.features[label_key]
+    if not label.num_classes or label.num_classes < 1:
+        return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
+    path = folder / f"{label_key}.labels.txt"
+    if not path.exists() and base != "cifar10_mini":  # that its own set has names, we know
+        return None
+    try:
+        names = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        return f"{path}: {first_line(error)}"
+    different = {name.strip() for name in names} - {""}
+    if len(different) != label.num_classes or different != set(label.names):
+        return f"{path}: expected {label.num_classes} different names, got {len(different)}"
+    return None
+
+
+def splits(builder, base: str) -> dict[str, str]:
+    """The set's own names of the training and of the test split."""
+    # The test split of imagenet2012 has no labels.
+    test_names = ["validation"] if base == "imagenet2012" else ["test", "validation"]
+    present = list(builder.info.splits)
+    test = next((name for name in test_names if name in present), None)
+    if "train" not in present or test is None:
+        raise UsageError(
+            f"the data set in {builder.data_dir} has the splits {', '.join(present)}: expected"
+            f" train and {' or '.join(test_names)}"
+        )
+    return {"train": "train", "test": test}
+
+
+def check_records(builder, split: str) -> None:
+    """Raises ValueError, naming the file, where one does not hold its number of examples."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    info = builder.info.splits[split]
+    if not info.shard_lengths:
+        raise ValueError(f"dataset_info.json: its split {split!r} has no files")
+    for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
+        try:
+            reader = ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+        except Exception as error:
+            raise ValueError(f"{path}: {first_line(error)}") from None
+        if found != expected:
+            raise ValueError(f"{path}: expected {expected} examples, got {found}")
+
+
+def first_line(error: Exception) -> str:
+    """What a reader says of damage."""
+    return (str(error).strip() or "it cannot be read").splitlines()[0]
+
+
+def _damaged_description(root: pathlib.Path, name: str) -> str | None:
+    """Which of the files that describe a set is missing or no JSON object, and why."""
+    names = ("dataset_info.json", "features.json")
+    for folder in sorted({path.parent for file in names for path in (root / name).rglob(file)}):
+        for path in (folder / file for file in names):
+            try:
+                value = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                return f"{path}: {first_line(error)}"
+            if not isinstance(value, dict) or not value:
+                return f"{path}: expected a JSON object with its fields"
+    return None
+
+
+def _not_found(name, base, root) -> UsageError:
+    import tensorflow_datasets as tfds
+
+    if base not in tfds.list_builders(with_community_datasets=False):
+        return _unknown(name)
+    builder_class = tfds.builder_cls(base)
+    configs = [config.name for config in builder_class.BUILDER_CONFIGS]
+    config = name.partition(":")[0].partition("/")[2]
+    if config and config not in configs:
+        return UsageError(
+            f"data set {base!r} has no configuration {config!r}: expected"
+            f" {', '.join(configs) or 'none'}"
+        )
+    if configs and not config:  # `tfds build` would prepare every configuration
+        name = name.replace(base, f"{base}/{builder_class.default_builder_config.name}", 1)
+    by_hand = ""
+    if builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        by_hand = f", after putting the archives that it names into {root / 'downloads' / 'manual'}"
+    return UsageError(
+        f"data set {name!r} is not on disk (looked in {root / base}); prepare it with"
+        f" {_build_command(name, root)}{by_hand}"
+    )
+
+
+def _build_command(name, root) -> str:
+    folder = shlex.quote(str(root))
+    return f"`tfds build {name} --file_format=array_record --data_dir={folder}` {_TFDS_NEEDS}"
+
+
+def _unknown(name) -> UsageError:
+    import tensorflow_datasets as tfds
+
+    known = ["cifar10_mini", *tfds.list_builders(with_community_datasets=False)]
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return UsageError(
+        f"unknown data set {name!r}: expected cifar10_mini or a TFDS set such as cifar10,"
+        f" imagenette/160px-v2{hint}"
+    )

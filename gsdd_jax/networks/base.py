@@ -1,0 +1,126 @@
+"""What a network is, to whoever runs it, and what a file of one says of it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key, PyTree
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.networks.conv import Method
+from gsdd_jax.networks.layers import Linear, widen
+from gsdd_jax.options import Limits
+
+PRECISIONS = ("default", "float32", "bfloat16")
+
+
+class _Classifier(nn.Module):
+    body: nn.Module
+    num_classes: int
+    precision: lax.Precision | None
+
+    @nn.compact
+    def __call__(self, images: Array, features_only: bool = False) -> Array:
+        features = self.body(images)
+        if features_only:
+            return features
+        return Linear(self.num_classes, precision=self.precision)(features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A classifier as pure functions; hashable, so it can be a static argument of `jax.jit`.
+
+    Its parameters are a pytree of float32 arrays without any other state; several networks run at
+    once by `jax.vmap` over stacked parameters. Images are in the data set's transformed space.
+    Derivatives are reverse-mode, of any order.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    module: nn.Module
+    compute_dtype: str = "float32"
+
+    def init(self, key: Key[Array, ""]) -> PyTree[Float[Array, "..."]]:
+        """Fresh parameters: weights and biases uniform in ±1/√fan_in, norm scale 1 and shift 0."""
+        image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        return self.module.lazy_init(key, image)["params"]
+
+    def apply(
+        self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
+    ) -> Float[Array, "b num_classes"]:
+        """Logits, float32. Raises ValueError where the images' shape is not `image_shape`."""
+        return self._run(params, images)
+
+    def features(
+        self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
+    ) -> Float[Array, "b f"]:
+        """What the classifier reads, float32: the last block's output, flattened.
+
+        Raises ValueError where the images' shape is not `image_shape`.
+        """
+        return self._run(params, images, features_only=True)
+
+    def _run(self, params: Any, images: Array, **options: bool) -> Array:
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"images are {images.shape[1:]} but the network was built for {self.image_shape}; "
+                "build it with their image_shape"
+            )
+        if self.compute_dtype != "float32":
+            images = images.astype(self.compute_dtype)
+        return widen(self.module.apply({"params": params}, images, **options))
+
+
+class Architecture(abc.ABC):
+    """A frozen dataclass of a network's own options, each with a default, and what they build."""
+
+    name: ClassVar[str]
+    limits: ClassVar[Limits] = {}
+
+    def smallest(self, size: int) -> int:
+        """The fewest pixels a side that it takes, at options that suit `size` pixels a side."""
+        del size
+        return 8
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises UsageError where it does not take images of this shape."""
+        size = min(image_shape[:2])
+        if size < (least := self.smallest(size)):
+            raise UsageError(
+                f"{self.name} needs images of {least} pixels a side or more, not {size}"
+            )
+
+    @abc.abstractmethod
+    def body(
+        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
+    ) -> nn.Module:
+        """A Flax module from images [b, h, w, c] to features [b, f]."""
+
+    def build(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        conv: str = "auto",
+        precision: str = "default",
+    ) -> Network:
+        """The body with a linear classifier on top; arguments and errors as of `networks.build`."""
+        choices = (("convolution", conv, get_args(Method)), ("precision", precision, PRECISIONS))
+        for what, value, known in choices:
+            if value not in known:
+                raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
+        self.check(image_shape)
+        product = lax.Precision.HIGHEST if precision == "float32" else None
+        return Network(
+            tuple(image_shape),
+            num_classes,
+            _Classifier(self.body(image_shape, conv, product), num_classes, product),
+            "bfloat16" if precision == "bfloat16" else "float32",
+        )

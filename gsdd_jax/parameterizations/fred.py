@@ -1,0 +1,175 @@
+"""FreD (Shin et al., 2023): every image is some coefficients of its cosine transform."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.parameterizations.named_arrays import NamedArrays
+from gsdd_jax.rasterizer.gaussians import budget_bytes
+
+MASKS = "masks"
+
+
+@dataclasses.dataclass(frozen=True)
+class FreD(NamedArrays):
+    """IPC · H · W / size images a class (twice as many in bfloat16), by SGD with momentum 0.5.
+
+    Every channel is an orthonormal two-dimensional DCT-II of which `num_frequencies` coefficients
+    are kept: those that vary most over the images of the class that the set starts from. They are
+    the same for all images and channels of a class, and the budget pays for them: one bit for each
+    frequency and class. The published budget does not, so that of its `size` numbers a channel a
+    few are missing here (63 of 64 at 32 x 32).
+
+    Coefficients are of images in [0, 1] space, because a file must render without the data set's
+    whitening matrix (the published code has those of whitened images on CIFAR).
+    """
+
+    name: ClassVar[str] = "fred"
+    derived: ClassVar[frozenset[str]] = NamedArrays.derived | {"num_frequencies"}
+    height: int
+    width: int
+    channels: int
+    images_per_class: int
+    num_frequencies: int
+    size: int  # numbers of a channel, as published: 64 at 32 x 32, 2048 at 128 x 128
+    dtype: str = "float32"
+
+    @classmethod
+    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+        """The power of the image's area that meets both published sizes at IPC 1."""
+        del ipc
+        height, width, _ = image_shape
+        return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
+
+    @classmethod
+    def within(
+        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Images by `size`, then as many frequencies as fit beside the masks."""
+        del gpc
+        height, width, channels = image_shape
+        fields = cls.published(image_shape, ipc)
+        size = options.get("size", fields["size"])
+        itemsize = jnp.dtype(options.get("dtype", cls.dtype)).itemsize
+        images = ipc * height * width // size * (4 // itemsize)
+        left = budget_bytes(ipc, image_shape) - _mask_bytes(height, width)
+        count = left // (images * channels * itemsize) if images else 0
+        if count < 1:
+            raise UsageError(
+                f"parameterization fred: size: expected from 2 to {ipc * height * width} numbers a "
+                f"channel, for the bytes of ipc={ipc}, got {size}"
+            )
+        frequencies = min(count, height * width)
+        return fields | {"images_per_class": images, "num_frequencies": frequencies}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"coefficients": (self.num_frequencies, self.channels)}
+
+    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
+        """The images' own coefficients: of all that the mask allows, already the best fit.
+
+        `images` are ordered by class, `images_per_class` of each.
+        """
+        del key
+        spectrum = _matmul_sides(
+            _cosines(self.height, self.height, self.height).T,
+            images,
+            _cosines(self.width, self.width, self.width).T,
+        ).reshape(len(images), -1, self.channels)
+        of_class = spectrum.reshape(-1, self.images_per_class, *spectrum.shape[1:])
+        # A single image has no variance; its largest coefficients take that place.
+        spread = of_class.var(1) if self.images_per_class > 1 else of_class[:, 0] ** 2
+        _, kept = jax.lax.top_k(spread.mean(-1), self.num_frequencies)
+        kept = jnp.repeat(jnp.sort(kept, axis=-1), self.images_per_class, axis=0)
+        return {
+            "coefficients": jnp.take_along_axis(spectrum, kept[..., None], axis=1),
+            # Not learned: `render` makes integers of them, so that their gradient is 0 and every
+            # optimizer leaves them. float32 holds those up to 4096² exactly.
+            "frequencies": kept.astype(jnp.float32),
+        }
+
+    def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
+        return self.render_at(params, self.height, self.width)
+
+    def render_at(
+        self, params: dict[str, Array], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Array, "m {height} {width} c"]:
+        """The cosines at other points: the spectrum padded with zeros, or cut."""
+        del resample
+        coefficients = self.rounded(params)["coefficients"]
+        places = params["frequencies"].astype(jnp.int32)
+        count = len(coefficients)
+        spectrum = jnp.zeros((count, self.height * self.width, self.channels), jnp.float32)
+        spectrum = spectrum.at[jnp.arange(count)[:, None], places].set(
+            coefficients, indices_are_sorted=True, unique_indices=True
+        )
+        rows, columns = min(height, self.height), min(width, self.width)
+        return _matmul_sides(
+            _cosines(height, rows, self.height),
+            spectrum.reshape(count, *self.image_shape)[:, :rows, :columns],
+            _cosines(width, columns, self.width),
+        )
+
+    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+        return optax.sgd(learning_rate, momentum=0.5)
+
+    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Besides the coefficients a mask, packed to bytes, for all images of a class."""
+        shape = num_images // self.images_per_class, _mask_bytes(self.height, self.width)
+        return super().array_specs(num_images) | {MASKS: jax.ShapeDtypeStruct(shape, jnp.uint8)}
+
+    def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
+        places = params["frequencies"][:: self.images_per_class].astype(jnp.int32)
+        bits = jnp.zeros((len(places), self.height * self.width), jnp.uint8)
+        bits = bits.at[jnp.arange(len(places))[:, None], places].set(1)
+        return super().to_arrays(params) | {MASKS: jnp.packbits(bits, axis=-1)}
+
+    def from_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        bits = jnp.unpackbits(jnp.asarray(arrays[MASKS]), axis=-1)
+        places = jax.vmap(lambda b: jnp.nonzero(b, size=self.num_frequencies)[0])(bits)
+        frequencies = jnp.repeat(places.astype(jnp.float32), self.images_per_class, axis=0)
+        return super().from_arrays(arrays) | {"frequencies": frequencies}
+
+    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
+        """Each mask has as many frequencies as the images have coefficients, and all are known."""
+        bits = np.unpackbits(np.asarray(arrays[MASKS]), axis=-1)
+        known = bits[:, : self.height * self.width].sum(-1, dtype=int)
+        wrong = (known != self.num_frequencies) | (bits.sum(-1, dtype=int) != known)
+        if wrong.any():
+            raise UsageError(
+                f"{MASKS}: expected {self.num_frequencies} of {self.height * self.width} "
+                f"frequencies in each, got others in {wrong.sum()} of {len(wrong)}"
+            )
+
+
+def _mask_bytes(height: int, width: int) -> int:
+    return -(-height * width // 8)
+
+
+def _cosines(points: int, count: int, native: int) -> Float[np.ndarray, "{points} {count}"]:
+    """The first `count` orthonormal DCT-II vectors of `native` samples, seen at `points`.
+
+    At other points than the native ones they keep their height, so that the image keeps its
+    brightness.
+    """
+    angle = np.pi / points * np.outer(np.arange(points) + 0.5, np.arange(count))
+    scale = np.where(np.arange(count) == 0, 1.0, 2.0) / native
+    return (np.sqrt(scale) * np.cos(angle)).astype(np.float32)
+
+
+def _matmul_sides(
+    left: Float[np.ndarray, "y i"], images: Float[Array, "m i j c"], right: Float[np.ndarray, "x j"]
+) -> Float[Array, "m y x c"]:
+    """left · image · rightᵀ of every image and channel, in float32 products."""
+    exact = jax.lax.Precision.HIGHEST
+    rows = jnp.einsum("yi,mijc->myjc", left, images, precision=exact)
+    return jnp.einsum("xj,myjc->myxc", right, rows, precision=exact)

@@ -1,0 +1,74 @@
+"""What the parameterizations share whose parameters are float arrays by name."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.options import Limits
+from gsdd_jax.parameterizations.base import Parameterization
+from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
+
+
+class NamedArrays(Parameterization):
+    """Arrays that are optimised in float32 and stored as `dtype`.
+
+    "float32" is as published. "bfloat16" stores twice as many images in the same bytes; whatever
+    renders the parameters rounds them first, gradients straight through.
+    """
+
+    limits: ClassVar[Limits] = Parameterization.limits | {"dtype": ("float32", "bfloat16")}
+    dtype: str
+
+    @abc.abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one image's arrays, by name."""
+
+    @classmethod
+    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+        """The options that have no default, for images of that shape and that budget."""
+        del image_shape, ipc
+        return {}
+
+    @classmethod
+    def within(
+        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """As many images a class as fit."""
+        del gpc
+        fields = cls.published(image_shape, ipc)
+        one = cls(*image_shape, images_per_class=1, **fields | dict(options))
+        itemsize = jnp.dtype(one.dtype).itemsize
+        bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
+        budget = budget_bytes(ipc, image_shape)
+        if budget < bytes_each:
+            raise UsageError(
+                f"budget: one image of {cls.name} takes {bytes_each} bytes, expected at most the "
+                f"{budget} bytes a class of ipc={ipc}"
+            )
+        return fields | {"images_per_class": budget // bytes_each}
+
+    def rounded(self, params: dict[str, Array]) -> dict[str, Array]:
+        """The parameters as they would be stored."""
+        if self.dtype == "float32":
+            return params
+        return params | {name: round_to_bfloat16(params[name]) for name in self.shapes()}
+
+    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            name: jax.ShapeDtypeStruct((num_images, *shape), self.dtype)
+            for name, shape in self.shapes().items()
+        }
+
+    def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
+        return {name: params[name].astype(self.dtype) for name in self.shapes()}
+
+    def from_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        return {name: jnp.asarray(arrays[name]).astype(jnp.float32) for name in self.shapes()}

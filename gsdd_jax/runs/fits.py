@@ -1,0 +1,100 @@
+"""What distillation starts from: images fitted to random real ones, kept where runs share them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.files import locked
+from gsdd_jax.parameterizations.base import Params
+from gsdd_jax.runs import experiment
+from gsdd_jax.runs.checkpoint import Checkpoints
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.experiment import Material
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import decisive
+from gsdd_jax.training import fit
+
+STEPS_PER_CALL = 500
+GROUPS = (
+    "seed",
+    "data",
+    "budget",
+    "parameterization",
+    "init",
+)  # of a config, that a fit depends on
+
+
+def initial(
+    config: ConfigDict, material: Material, workdir: pathlib.Path, reporter: Reporter
+) -> Params:
+    """Initial parameters: fitted to random real images, or random.
+
+    A fit goes on from its newest checkpoint in `workdir`, or in `config.init.dir`, where every run
+    finds it that starts from the same images. Raises UsageError where the error is not finite, or
+    another process fits the same.
+    """
+    parameterization = material.parameterization
+    key = stream(config.seed, "initial parameters")
+    if config.init.images == "none":
+        shape = (len(material.labels), *parameterization.image_shape)
+        return parameterization.init(key, jax.random.uniform(key, shape))
+    images = jnp.asarray(images_of(config, material))
+    rates = config.init.learning_rate, config.init.halve_means_every
+    state = fit.start(parameterization, key, images, *rates)
+    made_of = _identity(config, material.dataset.fingerprint)
+    with contextlib.ExitStack() as stack:
+        where = workdir / "checkpoints" / "fit"
+        if config.init.dir:
+            where = pathlib.Path(config.init.dir, made_of[:12])
+            where.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(where, f"{where}: another process fits the same images"))
+        checkpoints = Checkpoints(where, made_of, reporter.line)
+        stack.callback(checkpoints.close)
+        restored = checkpoints.restore(state)
+        state = state if restored is None else restored
+        done, total = int(state.step), config.init.num_steps
+        with reporter.phase("fit", total, done) as progress:
+            while done < total:
+                count = min(STEPS_PER_CALL, total - done)
+                state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
+                error = float(errors.mean())
+                if not math.isfinite(error):
+                    raise UsageError(
+                        f"fit: the error is {error} by step {done + count}; the config is "
+                        f"{workdir / 'config.json'}"
+                    )
+                done += count
+                checkpoints.save(done, state)
+                psnr = -10 * math.log10(max(error, 1e-12))
+                reporter.scalars(done, {"fit/psnr": psnr})
+                progress.advance(count, psnr=psnr)
+    return state.params
+
+
+def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h w c"]:
+    """The random real images that the fit is to, or their mean colours."""
+    key = stream(config.seed, "initial images")
+    per_class = material.parameterization.images_per_class
+    images = experiment.initial_images(material.dataset, key, per_class)
+    if config.init.images == "solid":
+        images = np.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)
+    return images
+
+
+def _identity(config: ConfigDict, fingerprint: str) -> str:
+    """A digest of what a fit depends on."""
+    fields: dict[str, Any] = {"data.fingerprint": fingerprint}
+    fields |= {n: v for n, v in decisive(config).items() if n.partition(".")[0] in GROUPS}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

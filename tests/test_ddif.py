@@ -1,0 +1,91 @@
+"""DDiF: a small network of sines for every image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from plain import Siren
+
+import gsdd_jax
+from gsdd_jax import data, parameterizations
+from gsdd_jax.training import fit
+
+
+def build(shape=(32, 32, 3), ipc=1, **options):
+    return parameterizations.build("ddif", shape, ipc=ipc, gpc=1, **options)
+
+
+def sirens(kind, params):
+    """The same networks in float64."""
+    return [
+        Siren(
+            [(params[f"weights_{i}"][m], params[f"biases_{i}"][m]) for i in range(kind.layers + 1)],
+            kind.w0,
+        )
+        for m in range(len(params["biases_0"]))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "ipc", "options", "images", "numbers"),
+    [
+        ((32, 32, 3), 1, {}, 37, 81),
+        ((32, 32, 3), 1, {"dtype": "bfloat16"}, 75, 81),
+        ((32, 32, 3), 10, {}, 379, 81),
+        ((32, 32, 3), 50, {}, 282, 543),
+        ((32, 32, 3), 1, {"layer_width": 10}, 17, 173),  # CIFAR-100
+        ((128, 128, 3), 1, {}, 51, 963),
+        ((128, 128, 3), 50, {}, 697, 3523),
+    ],
+)
+def test_what_the_budget_holds(shape, ipc, options, images, numbers):
+    kind = build(shape, ipc, **options)
+    assert kind.images_per_class == images
+    assert sum(np.prod(s.shape) for s in kind.array_specs(1).values()) == numbers
+    assert (kind.layers, kind.w0) == ((2, 10.0) if shape[0] == 32 else (3, 40.0))
+
+
+def test_a_network_that_does_not_fit_is_refused():
+    with pytest.raises(gsdd_jax.UsageError, match="one image of ddif takes 268 bytes, expected at"):
+        build((4, 4, 1))
+
+
+def test_initial_values_are_uniform_in_their_bounds():
+    kind = build((8, 8, 3), 20, layers=3, layer_width=24, w0=15.0)
+    params = kind.init(jax.random.key(0), jnp.zeros((200, 8, 8, 3)))
+    for name, values in params.items():
+        bound = 0.5 if name.endswith("0") else np.sqrt(6 / 24) / 15
+        assert 0.99 * bound < float(jnp.abs(values).max()) <= bound
+        assert float(values.var()) == pytest.approx(bound**2 / 3, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (10, 4), (1, 3)])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_images_and_gradients_are_those_of_the_formula_at_any_size(size, layers):
+    kind = build((5, 7, 2), 10, layers=layers, layer_width=9, w0=40.0)
+    params = kind.init(jax.random.key(0), jnp.zeros((3, 5, 7, 2)))
+    cotangent = np.random.default_rng(0).normal(size=(3, *size, 2))
+    images, transposed = jax.vjp(lambda p: kind.render_at(p, *size), params)
+    (gradient,) = transposed(jnp.asarray(cotangent, jnp.float32))
+    for m, net in enumerate(sirens(kind, params)):
+        np.testing.assert_allclose(images[m], net.image(*size), atol=1e-5)
+        for i, expected in enumerate(net.gradients(cotangent[m])):
+            for name, g in zip(("weights", "biases"), expected, strict=True):
+                scale = np.abs(g).max()
+                np.testing.assert_allclose(gradient[f"{name}_{i}"][m], g, atol=2e-5 * scale)
+
+
+def test_held_out_images_are_reconstructed_as_well_as_in_float64():
+    """The published network of CIFAR-10, from the same initial values by the same optimizer."""
+    images = jnp.asarray(data.load("cifar10_mini").test.images[:4], jnp.float32) / 255
+    kind, steps, rate = build(), 300, 5e-3
+    state = fit.start(kind, jax.random.key(0), images, rate, 0)
+    start, nets = fit.psnr(kind, state.params, images), sirens(kind, state.params)
+    state, _ = fit.run(kind, state, images, rate, steps, 0)
+    found = fit.psnr(kind, state.params, images)
+    for m, net in enumerate(nets):
+        target = np.asarray(images[m], np.float64)
+        net.fit(target, steps, rate)
+        expected = -10 * np.log10(((net.image(32, 32) - target) ** 2).mean())
+        assert float(found[m]) == pytest.approx(expected, abs=0.2)
+        assert expected > start[m] + 5
