@@ -18,6 +18,7 @@ from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import decisive
 
 NAME = "pruning"
 PERCENT = tuple(range(0, 100, 10))  # of the Gaussians of each image
@@ -42,7 +43,7 @@ def main(
     path = inputs.set_path(distilled)
     inputs.load_gaussians(path)
     set_, config, parts = assess.opened(path, overrides)
-    made_of = {"distilled": inputs.digest(path), "seed": seed, "config": config.to_json()}
+    made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)
     reporter, rows = Reporter(None), []
     for order in ORDERS:
