@@ -106,7 +106,7 @@ def draw(name, **values):
 def rows_of(folder, name):
     """The CSV of a figure, beside which its pictures lie."""
     with Image.open(folder / f"{name}.png") as image:
-        assert image.size[0] > 500
+        assert image.size[0] > 300
         assert len(image.getcolors(1 << 24)) > 3
     assert b"<svg" in (folder / f"{name}.svg").read_bytes()[:1000]
     with open(folder / f"{name}.csv") as file:
