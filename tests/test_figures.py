@@ -363,9 +363,8 @@ def test_pruning_through_the_command(run, tmp_path, monkeypatch):
     rows = rows_of(tmp_path, "pruning")
     assert [r["gaussians_left"] for r in rows] == ["14", "7"] * 3
     whole = assess.evaluate_file(run / "distilled.safetensors", overrides={})
-    assert {float(r["accuracy"]) for r in rows if r["removed_percent"] == "0"} == {
-        pytest.approx(whole["distilled_accuracy"])
-    }
+    for row in rows[::2]:
+        assert float(row["accuracy"]) == pytest.approx(whole["distilled_accuracy"])
     # What was evaluated is kept; of another set it is refused.
     monkeypatch.setattr(assess, "distilled", None)
     draw("pruning", distilled=[str(run)], num_networks=2, out=str(tmp_path))

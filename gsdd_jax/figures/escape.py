@@ -140,14 +140,14 @@ class Stress(NamedTuple):
 
     outside: Bool[np.ndarray, "m n"]  # at the end
     lost: Bool[np.ndarray, "m n"]  # began or went outside, and was never seen inside again
-    pulled: Bool[np.ndarray, "m n"]  # its centre has ever had a gradient
+    pulled: Bool[np.ndarray, "m n"]  # both coordinates have had a gradient in some step
 
 
 def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> Iterator[dict]:
     """A row for each start, weight and clip: how many Gaussians of the start are lost.
 
     `never_returned`: that began or went outside and were never seen inside again; `no_gradient`:
-    whose centre has had none in any step, of the objective or of the boundary loss.
+    that have a coordinate which has had none in any step, of the objective or the boundary loss.
     """
     identity = {"config": decisive(config), "steps": steps}
     kept = inputs.Kept(out / f"{STRESS}.json", identity)
@@ -215,7 +215,7 @@ def endure(
     )  # fmt: skip
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params))
     been = np.asarray(outside(params.means))
-    returned = pulled = np.zeros(been.shape, bool)
+    returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)
     done = 0
     with Reporter(None).phase(name, steps) as progress:
         while done < steps:
@@ -228,11 +228,11 @@ def endure(
             done += count
             # Adam's moments are exactly 0 as long as every gradient has been.
             moments = (optax.tree_utils.tree_get(state.optimizer, m).means for m in ("mu", "nu"))
-            pulled = pulled | np.any([np.asarray(m != 0).any(-1) for m in moments], 0)
+            pulled = pulled | np.any([np.asarray(m != 0) for m in moments], 0)
             now = np.asarray(outside(state.params.means))
             returned, been = returned | (been & ~now), been | now
             progress.advance(count, loss=float(losses.mean()))
-    return Stress(now, been & ~returned, pulled)
+    return Stress(now, been & ~returned, pulled.all(-1))
 
 
 def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
@@ -240,7 +240,7 @@ def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
     columns = {
         "outside": "outside at the end",
         "never_returned": "never returned",
-        "no_gradient": "never had a gradient",
+        "no_gradient": "a coordinate without gradient",
     }
     with draw.sheet(draw.PAGE, 3.2) as figure:
         grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
