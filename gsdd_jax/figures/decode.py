@@ -19,7 +19,7 @@ XLABELS = {
     "resolution": "pixels a side",
     "batch": "images",
 }
-PASSES = {"forward": ("decode", "-"), "both": ("decode and gradient", "--")}
+PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 
 
 def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
@@ -41,7 +41,7 @@ def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
                         ]  # fmt: skip
                         x = [r["value"] for r in mine]
                         y = [scale * r[field] for r in mine]
-                        style = dict(ls=dashes, label=f"{name}: {meaning}") | draw.look(i)
+                        style = dict(ls=dashes, label=name + meaning) | draw.look(i)
                         axes.plot(x, y, **style)
                 axes.set(xscale="log", yscale="log")
                 axes.set_xticks(x, labels=[f"{v:g}" for v in x])
