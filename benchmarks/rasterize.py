@@ -163,6 +163,7 @@ class Contender(NamedTuple):
     call: Callable[[], object]  # waits for its result
     times: int  # that it computes them in a call
     peak_bytes: int
+    temporary_bytes: int = 0  # of them; 0 where that is not known
 
 
 def contenders_of(parameters, size: int, measured: str, with_peers: bool) -> dict[str, Contender]:
@@ -207,12 +208,13 @@ def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
 
         arguments, given = (cotangent, *parameters), cotangent.nbytes
     single, times = jax.jit(function), 1
-    peak = memory.needed(single.lower(*arguments).compile()) - given
+    program = single.lower(*arguments).compile()
+    peak, temporary = memory.needed(program) - given, program.memory_analysis().temp_size_in_bytes
     call = single
     if jax.default_backend() == "gpu":
         times = times_for(best(single, *arguments))
         call = repeated(function, times) if times > 1 else single
-    return Contender(lambda: jax.block_until_ready(call(*arguments)), times, peak)
+    return Contender(lambda: jax.block_until_ready(call(*arguments)), times, peak, temporary)
 
 
 def draw(sweeps: dict[str, list[dict]], path: str) -> None:

@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
     config.distill.steps_per_call = 50  # in one compiled call; no influence on the result
     config.distill.checkpoint_every = 500  # steps
     config.distill.eval_every = 0  # steps; 0: only at the end
+    config.distill.snapshot_every = 0  # steps; the images as they change, for figures; 0: never
 
     config.evaluate = ConfigDict()
     config.evaluate.num_networks = 5

@@ -287,7 +287,9 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
         assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["distill", "evaluate", "fit", "train_experts", "benchmark"])
+@pytest.mark.parametrize(
+    "module", ["distill", "evaluate", "fit", "train_experts", "benchmark", "figure"]
+)
 def test_help_says_what_there_is(module):
     status, out, err = run(module, "--help")
     assert status == 0, err

@@ -93,6 +93,7 @@ def test_a_record_that_is_none_is_named(tmp_path, record):
 def test_the_identity_is_what_results_depend_on():
     config, other = common.get_config(), common.get_config()
     other.distill.steps_per_call, other.data.dir = 7, "elsewhere"
+    other.distill.snapshot_every = 3
     assert workdir.identity(config, "data") == workdir.identity(other, "data")
     assert workdir.identity(config, "data") != workdir.identity(config, "other data")
     other.seed = 1

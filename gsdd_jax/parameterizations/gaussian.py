@@ -28,7 +28,7 @@ class Gaussian(Parameterization):
     """
 
     name: ClassVar[str] = "gaussian"
-    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop"}
+    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     limits: ClassVar[Limits] = Parameterization.limits | {
         "samples_per_side": (1, MAX_SAMPLES_PER_SIDE),
         "clip_gradient": CLIP_GRADIENTS,
@@ -45,6 +45,7 @@ class Gaussian(Parameterization):
     bfloat16: bool = True
     boundary_weight: float = 0.1
     clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
+    clip_means: bool = True  # after every step; without, centres can escape (section A.4)
 
     @classmethod
     def within(
@@ -105,7 +106,7 @@ class Gaussian(Parameterization):
         return self.boundary_weight * gaussians.boundary_loss(params.means)
 
     def project(self, params: GaussianImages) -> GaussianImages:
-        return gaussians.clip_means(params)
+        return gaussians.clip_means(params) if self.clip_means else params
 
     def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
         dtype = jnp.bfloat16 if self.bfloat16 else jnp.float32

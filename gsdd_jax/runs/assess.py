@@ -72,8 +72,21 @@ def distilled(
     reporter: Display,
 ) -> Accuracies:
     """Of fresh networks trained on a distilled set, at the learning rate it carries."""
-    images = parts.transform(set_.images())[None]
-    return _train_and_test(
+    return _judged(parts, students(config, parts, set_, name, reporter))
+
+
+def students(
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    set_: DistilledSet,
+    name: str,
+    reporter: Display,
+    resample: str = "bilinear",
+) -> Any:
+    """The stacked parameters of those networks; the set has the size of the real images."""
+    height, width = parts.dataset.image_shape[:2]
+    images = parts.transform(set_.images(height, width, resample))[None]
+    return _train(
         config, parts, images, set_.labels, parts.schedule, set_.learning_rate, name, reporter
     )
 
@@ -101,15 +114,11 @@ def random_real(
     schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
-    return _train_and_test(config, parts, images, labels, schedule, rate, name, reporter)
+    trained = _train(config, parts, images, labels, schedule, rate, name, reporter)
+    return _judged(parts, trained)
 
 
-def _train_and_test(config, parts, images, labels, schedule, learning_rate, name, reporter):
-    students = _train(config, parts, images, labels, schedule, learning_rate, name, reporter)
-    return _judged(parts, students)
-
-
-def _train(config, parts, images, labels, schedule, learning_rate, name, reporter):
+def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
     with reporter.phase(name, schedule.num_epochs) as progress, _named(name):
         return evaluate.train(
             parts.network,
@@ -189,35 +198,25 @@ def evaluate_file(
         made or contradicts it, or that was made from other data than is there; for a setting that
         makes no sense.
     """
-    set_ = artifact.load(path)
-    try:
-        config = resolve(set_.provenance, overrides or {}, learning_rate)
-        parts = _build(config, set_, resolution)
-        height, width = parts.dataset.image_shape[:2]
-        try:
-            images = set_.images(height, width, resample)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        for kind in corrupted:
-            if kind not in corruptions.STRENGTHS:
-                known = ", ".join(corruptions.STRENGTHS)
-                raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    for kind in corrupted:
+        if kind not in corruptions.STRENGTHS:
+            known = ", ".join(corruptions.STRENGTHS)
+            raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
+    set_, config, parts = opened(path, overrides or {}, learning_rate, resolution)
     own = set_.provenance["config"]["network.name"] == config.network.name
-    rate = set_.learning_rate
     if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
-        rate = config.evaluate.learning_rate
+        set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     display = display or Display()
-    result = {"network": config.network.name, "learning_rate": rate, "resolution": height}
-    students = _train(
-        config, parts, parts.transform(images)[None], set_.labels, parts.schedule, rate,
-        "distilled", display,
-    )  # fmt: skip
-    accuracies = _judged(parts, students)
+    result = {
+        "network": config.network.name,
+        "resolution": parts.dataset.image_shape[0],
+        "learning_rate": set_.learning_rate,
+    }
+    trained = students(config, parts, set_, "distilled", display, resample)
+    accuracies = _judged(parts, trained)
     result |= summary("distilled", accuracies.test) | by_class("distilled", accuracies.confusion)
     if corrupted:
-        result["corrupted"] = _corrupted(config, parts, students, corrupted)
+        result["corrupted"] = _corrupted(config, parts, trained, corrupted)
     if not beside:
         return result
     real = random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", display)
@@ -238,6 +237,29 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     name = arm.replace("_", " ")
     accuracies = random_real(config, parts, len(material.labels), per_class, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
+
+
+class Opened(NamedTuple):
+    """A distilled set, and what evaluating it needs."""
+
+    set_: DistilledSet
+    config: ConfigDict
+    parts: Parts
+
+
+def opened(
+    path: str | os.PathLike,
+    overrides: Mapping[str, Any],
+    learning_rate: float | None = None,
+    resolution: int | None = None,
+) -> Opened:
+    """A set from a file with the data and the network of its evaluation; as `evaluate_file`."""
+    set_ = artifact.load(path)
+    try:
+        config = resolve(set_.provenance, overrides, learning_rate)
+        return Opened(set_, config, _build(config, set_, resolution))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:

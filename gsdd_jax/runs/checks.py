@@ -42,6 +42,7 @@ RULES = {
     "distill.checkpoint_every": AT_LEAST_ONE,
     "distill.num_steps": AT_LEAST_ZERO,
     "distill.eval_every": AT_LEAST_ZERO,
+    "distill.snapshot_every": AT_LEAST_ZERO,
     "distill.learning_rate": POSITIVE,
     "evaluate.num_networks": AT_LEAST_ONE,
     "evaluate.epochs": AT_LEAST_ONE,

@@ -28,7 +28,7 @@ from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.experiment import Material
 from gsdd_jax.runs.report import Display, Reporter
 from gsdd_jax.runs.version import version
-from gsdd_jax.runs.workdir import Records, decisive, identity, prepared
+from gsdd_jax.runs.workdir import Records, decisive, identity, prepared, snapshot_path
 from gsdd_jax.training import distill, fit
 
 STEP = "step "  # records of evaluations on the way
@@ -39,9 +39,10 @@ def distill_to(
 ) -> dict[str, Any]:
     """Runs the experiment of `config` in `workdir`, or goes on where it was interrupted.
 
-    Leaves there `distilled.safetensors` (and, with evaluations on the way, `best.safetensors`),
-    `result.json`, `contact_sheet.png`, TensorBoard event files and checkpoints; returns what
-    `result.json` holds. The same config gives the same bytes, however often it was interrupted.
+    Leaves there `distilled.safetensors` (and, with evaluations on the way, `best.safetensors`;
+    with snapshots, `snapshots/<step>.safetensors`), `result.json`, `contact_sheet.png`, TensorBoard
+    event files and checkpoints; returns what `result.json` holds. The same config gives the same
+    bytes, however often it was interrupted.
 
     Raises:
       UsageError: for a config that makes no sense, a directory that cannot be written or that
@@ -134,7 +135,8 @@ class _Run:
 
         def next_stop(done):
             stops = [total, done + config.distill.steps_per_call]
-            for every in (config.distill.checkpoint_every, config.distill.eval_every):
+            stopping = config.distill
+            for every in (stopping.checkpoint_every, stopping.eval_every, stopping.snapshot_every):
                 if every:
                     stops.append((done // every + 1) * every)
             return min(stops)
@@ -146,6 +148,7 @@ class _Run:
         with self.reporter.phase("distill", total, done) as progress:
             while done < total:
                 self.evaluate_on_the_way(state)
+                self.keep_snapshot(state)
                 count = next_stop(done) - done
                 state, losses = distill.run(parts.problem, state, key, data, fed, count)
                 fed = feed(done + count)  # read from disk while the device computes
@@ -164,8 +167,19 @@ class _Run:
                 shown = {"loss": float(losses.mean())} | _floats(state.extra)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
+        self.keep_snapshot(state)
         checkpoints.close()
         return state
+
+    def keep_snapshot(self, state: distill.DistillState) -> None:
+        """The set at the first step, at every so many and at the last, where that is asked for.
+
+        Written before the state is left behind, so that an interruption loses none.
+        """
+        step, every = int(state.step), self.config.distill.snapshot_every
+        if not every or (step % every and step < self.config.distill.num_steps):
+            return
+        artifact.save(snapshot_path(self.workdir, step), self.distilled(state))
 
     def evaluate_on_the_way(self, state: distill.DistillState, final: bool = False) -> None:
         """Keeps the best set so far: best on real training images, never on test images."""

@@ -21,11 +21,12 @@ OPERATIONAL = {
     "data.dir": "",
     "distill.steps_per_call": 1,
     "distill.checkpoint_every": 1,
+    "distill.snapshot_every": 0,
     "experts.dir": "",
     "init.dir": "",
     "experts.at_once": 1,
 }
-FOLDERS = ("checkpoints", "tensorboard")
+FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
 @contextlib.contextmanager
@@ -63,6 +64,17 @@ def _bind(workdir, config) -> None:
                 f"--workdir: {workdir} holds a run with config.{field}={old.get(field)!r}, not "
                 f"{new.get(field)!r}; expected the same config or another directory"
             )
+
+
+def snapshot_path(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    """Where the set at a step of the distillation is kept."""
+    return workdir / "snapshots" / f"{step}.safetensors"
+
+
+def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """The sets that were kept on the way, by their step, in order."""
+    found = {int(p.stem): p for p in workdir.glob("snapshots/*.safetensors") if p.stem.isdigit()}
+    return dict(sorted(found.items()))
 
 
 def identity(config: ConfigDict, fingerprint: str) -> str:

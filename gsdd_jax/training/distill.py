@@ -39,6 +39,17 @@ class Problem(NamedTuple):
             jnp.arange(self.num_classes, dtype=jnp.int32), self.parameterization.images_per_class
         )
 
+    def synthetic(self, params: Params, transform: Any) -> Synthetic:
+        """What an objective sees of parameters that have entered."""
+
+        def render(indices):
+            chosen = params if indices is None else jax.tree.map(lambda p: p[indices], params)
+            return self.parameterization.to_network(chosen, transform)
+
+        return Synthetic(
+            self.num_classes, self.parameterization.images_per_class, self.labels, render
+        )
+
 
 def start(problem: Problem, params: Params) -> DistillState:
     """The state before the first step, from fitted parameters that have entered."""
@@ -80,13 +91,7 @@ def run(
     extra_optimizer = matching.extra_optimizer()
 
     def synthetic(params):
-        def render(indices):
-            chosen = params if indices is None else jax.tree.map(lambda p: p[indices], params)
-            return parameterization.to_network(chosen, data.transform)
-
-        return Synthetic(
-            problem.num_classes, parameterization.images_per_class, problem.labels, render
-        )
+        return problem.synthetic(params, data.transform)
 
     def update(carry, u, step_key):
         state, shared = carry

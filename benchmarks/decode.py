@@ -1,0 +1,83 @@
+"""Decoding images, and its gradient, beside a SIREN of the same bytes: time and memory.
+
+The measurements of the figure `decode` (python -m launch.figure decode). Gaussians are fitted to
+real images; both take turns in one run, so ratios are the result and times depend on the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+
+import gsdd_jax
+from benchmarks import peers, rasterize
+from benchmarks.rasterize import Shape
+from benchmarks.turns import take_turns
+from gsdd_jax.errors import UsageError
+from gsdd_jax.figures.inputs import Kept
+from gsdd_jax.runs.report import Reporter
+
+SWEEPS = {name: rasterize.SWEEPS[name] for name in ("bytes", "resolution", "batch")}
+BYTES_EACH = 18  # of a Gaussian of three channels
+VALUES = {
+    "bytes": lambda shape: BYTES_EACH * shape.gaussians,
+    "resolution": lambda shape: shape.size,
+    "batch": lambda shape: shape.batch,
+}
+
+
+def chosen(names: Sequence[str]) -> dict[str, list[Shape]]:
+    """Some of the sweeps; all where none is named."""
+    for name in names:
+        if name not in SWEEPS:
+            raise UsageError(f"--sweeps: expected some of {','.join(SWEEPS)}, got {name!r}")
+    return {name: SWEEPS[name] for name in names or SWEEPS}
+
+
+def machine() -> dict[str, Any]:
+    """What times belong to."""
+    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+
+
+def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]]:
+    """A row for each pass and decoder; `seconds` a pass at least."""
+    batch, count, size = shape.batch, shape.gaussians, shape.size
+    parameters = rasterize.fitted(batch, count, size)
+    siren = peers.siren_for(size, BYTES_EACH * count)
+    weights = tuple(siren.init(jax.random.key(0), batch))
+    native = lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend="native")
+    for measured in ("forward", "both"):
+        contenders = {
+            "Gaussians": rasterize.compiled(native, measured, parameters),
+            "SIREN": rasterize.compiled(lambda *p: siren.decode(p, size), measured, weights),
+        }
+        for contender in contenders.values():
+            contender.call()
+        times = take_turns(*(c.call for c in contenders.values()), seconds=seconds)
+        num_bytes = {"Gaussians": BYTES_EACH * count, "SIREN": siren.num_bytes}
+        for (what, contender), time in zip(contenders.items(), times, strict=True):
+            yield dict(
+                sweep=sweep, value=VALUES[sweep](shape), batch=batch, size=size,
+                bytes_an_image=num_bytes[what], measured=measured, what=what,
+                seconds=time / contender.times, temporary_bytes=contender.temporary_bytes,
+                peak_bytes=contender.peak_bytes,
+            )  # fmt: skip
+
+
+def rows(names: Sequence[str], seconds: float, path: str | os.PathLike) -> list[dict[str, Any]]:
+    """All rows of some sweeps (none named: all); those already in the file `path` are kept."""
+    sweeps = chosen(names)
+    kept = Kept(path, {"machine": machine(), "seconds": seconds})
+    total, found = sum(map(len, sweeps.values())), []
+    with Reporter(None).phase("decode", total) as progress:
+        for sweep, shapes in sweeps.items():
+            for shape in shapes:
+                name = f"{sweep} {VALUES[sweep](shape)}"
+                if kept.get(name) is None:
+                    kept[name] = list(measure(sweep, shape, seconds))
+                found += kept.get(name)
+                progress.advance(1)
+    return found

@@ -1,0 +1,27 @@
+"""The paper's figures: what each shows as numbers, and its drawing; one file each, found by name.
+
+Each module has `main(..., out)`, which leaves NAME.png, NAME.svg and NAME.csv, the numbers drawn,
+in the folder `out`. The same input and seed give the same bytes. matplotlib is imported only when
+something is drawn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+NAMES = (
+    "ellipses",
+    "antialias",
+    "escape",
+    "pruning",
+    "convergence",
+    "landscape",
+    "difficulty",
+    "decode",
+)
+
+
+def load(name: str) -> ModuleType:
+    """The module of one of `NAMES`."""
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,76 @@
+"""The same Gaussians with and without anti-aliasing, where it matters most (Figure 6)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.figures import draw, inputs
+
+NAME = "antialias"
+SUPERSAMPLING = 2  # sample points a side, as published
+WAYS = {  # name: (sample points a side, pre-filter)
+    "neither": (1, False),
+    "supersampling": (SUPERSAMPLING, False),
+    "pre-filter": (1, True),
+    "both": (SUPERSAMPLING, True),
+}
+
+
+def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> None:
+    """The `num_images` images of a set that lose most without; the CSV has all of them."""
+    set_ = inputs.load_gaussians(inputs.set_path(distilled))
+    images = renderings(set_)
+    found = psnr_to_both(images)
+    chosen = worst(found["neither"], num_images)
+    draw.table(
+        out,
+        NAME,
+        [
+            dict(image=i, label=int(set_.labels[i]), drawn=int(i in chosen))
+            | {f"psnr_{name}": float(values[i]) for name, values in found.items()}
+            for i in range(len(set_.labels))
+        ],
+    )
+    cell = draw.PAGE / max(len(chosen), 6)
+    with draw.sheet(cell * len(chosen) + 0.3, cell * len(WAYS) + 0.3) as figure:
+        grid = figure.subplots(len(WAYS), len(chosen), squeeze=False)
+        for row, name in zip(grid, WAYS, strict=True):
+            row[0].set_ylabel(name)
+            for axes, image in zip(row, chosen, strict=True):
+                draw.image(axes, images[name][image])
+                if name != "both":
+                    axes.set_xlabel(f"{found[name][image]:.1f} dB", labelpad=1.5)
+        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+        draw.save(figure, out, NAME)
+
+
+def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
+    """The images of a set in each of `WAYS`, not clipped."""
+    found = {}
+    for name, (samples, prefilter) in WAYS.items():
+        kind = dataclasses.replace(
+            set_.parameterization, samples_per_side=samples, prefilter=prefilter
+        )
+        found[name] = np.asarray(jax.jit(kind.render)(set_.params))
+    return found
+
+
+def psnr_to_both(
+    images: dict[str, Float[np.ndarray, "m h w c"]],
+) -> dict[str, Float[np.ndarray, "m"]]:
+    """PSNR of each image in each other way to that in both, in dB, for a peak of 1."""
+    both = images["both"].astype(np.float64)
+    errors = {n: ((i - both) ** 2).mean((1, 2, 3)) for n, i in images.items() if n != "both"}
+    return {name: -10 * np.log10(np.maximum(e, 1e-30)) for name, e in errors.items()}
+
+
+def worst(psnr: Float[np.ndarray, "m"], count: int) -> Int[np.ndarray, "count"]:
+    """The images of least PSNR, the least first."""
+    return np.argsort(psnr, kind="stable")[:count]

@@ -1,0 +1,85 @@
+"""Test accuracy against steps of several runs at the same bytes (Figure 3b)."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.figures import draw, inputs
+from gsdd_jax.files import read_object
+from gsdd_jax.runs import assess
+
+NAME = "convergence"
+BEFORE, STEP, LAST = "fitted", "step ", "distilled"  # as runs record their evaluations
+SAME = ("data.name", "data.subset", "data.resolution", "budget.ipc")
+
+
+def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
+    """A line and a band of one standard deviation over networks for each work directory.
+
+    Raises UsageError for a directory without evaluations, or runs that cannot be compared: of
+    other data or of another budget.
+    """
+    paths = [pathlib.Path(w) for w in workdirs]
+    configs = [inputs.config_of(path, None) for path in paths]
+    rows = []
+    with inputs.building_from("--workdir"):
+        compared = [[_get(config, field) for field in SAME] for config in configs]
+        for path, values in zip(paths, compared, strict=True):
+            for field, value, first in zip(SAME, values, compared[0], strict=True):
+                if value != first:
+                    raise UsageError(
+                        f"{path} has config.{field}={value!r}, {paths[0]} has {first!r}; expected "
+                        "runs on the same data at the same bytes"
+                    )
+        kinds = [config.parameterization.name for config in configs]
+    labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
+    for path, label in zip(paths, labels, strict=True):
+        for step, accuracies in curve(path):
+            summary = assess.summary("test", accuracies)
+            rows.append(
+                dict(run=label, step=step, networks=len(accuracies))
+                | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])
+            )
+    draw.table(out, NAME, rows)
+    with draw.sheet(draw.COLUMN, 2.4) as figure:
+        axes = figure.subplots()
+        for i, label in enumerate(labels):
+            mine = [r for r in rows if r["run"] == label]
+            x, mean, std = (np.array([r[k] for r in mine]) for k in ("step", "accuracy", "std"))
+            axes.plot(x, mean, label=label, **draw.look(i))
+            axes.fill_between(x, mean - std, mean + std, color=draw.COLORS[i], alpha=0.18, lw=0)
+        axes.set(xlabel="distillation step", ylabel="test accuracy, %")
+        axes.legend()
+        draw.save(figure, out, NAME)
+
+
+def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
+    """(step, test accuracy of each network) of a run, in order; step 0 is what was fitted.
+
+    Raises UsageError where nothing was evaluated, or the file holds what no run writes.
+    """
+    path = workdir / "evaluations.json"
+    records = read_object(path, "a run's evaluations")
+    found = {}
+    try:
+        for name, record in records.items():
+            if name == BEFORE:
+                found[0] = [float(a) for a in record["test"]]
+            elif name == LAST or name.startswith(STEP):
+                found[int(record["step"])] = [float(a) for a in record["test"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {name!r} is no evaluation ({error!r})") from None
+    if not found:
+        raise UsageError(f"{path}: no evaluations yet; expected those of a run that has ended")
+    return sorted(found.items())
+
+
+def _get(config, field):
+    for part in field.split("."):
+        config = config[part]
+    return config

@@ -1,0 +1,214 @@
+"""Images beside their Gaussians as ellipses, while they are fitted and distilled (Figure 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+from PIL import Image
+
+from gsdd_jax.errors import UsageError
+from gsdd_jax.figures import draw, geometry, inputs
+from gsdd_jax.files import write_atomically
+from gsdd_jax.parameterizations import Gaussian
+from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.runs import experiment, fits
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import snapshots
+from gsdd_jax.training import fit
+
+NAME = "ellipses"
+STEPS = (0, 50, 200)  # of the fit; its last one comes with them
+MOST_DISTILLED = 4  # columns of the distillation
+FRAMES = 24  # of each part of the animation, about
+FRAME_MS = 150
+
+
+class Moment(NamedTuple):
+    """The Gaussians of a few images at a step; images in [0, 1] space."""
+
+    phase: str  # "fit" or "distill"
+    step: int
+    gaussians: GaussianImages
+    images: Float[np.ndarray, "m h w c"]
+
+
+def main(
+    config: ConfigDict,
+    workdir: str | None,
+    steps: Sequence[int],
+    num_images: int,
+    out: pathlib.Path,
+) -> None:
+    """The first image of `num_images` classes; also an animation, ellipses.gif.
+
+    Args:
+      config: of the fit; where there is a work directory, its config.
+      workdir: of a run with `distill.snapshot_every`; None: the fit alone.
+      steps: of the fit, at which it is shown; none: some, and the last.
+      num_images: one of each of so many classes.
+      out: a folder.
+    """
+    kept = {} if workdir is None else snapshots(pathlib.Path(workdir))
+    if workdir is not None and not kept:
+        raise UsageError(
+            f"{workdir}: no snapshots; run it with --config.distill.snapshot_every=N, or leave "
+            "--workdir out for the fit alone"
+        )
+    where = workdir or "--config"
+    with inputs.building_from(where):
+        material = experiment.build_material(config)
+        kind = material.parameterization
+        if not isinstance(kind, Gaussian):
+            raise UsageError(f"config.parameterization.name: expected gaussian, got {kind.name}")
+        # One of each class, so that they are of different things.
+        chosen = np.arange(min(num_images, material.dataset.num_classes)) * kind.images_per_class
+        total = config.init.num_steps
+        steps = sorted({s for s in steps or (*STEPS, total) if s <= total})
+        moments = []
+        if config.init.images != "none":
+            moments = fitting(config, material, chosen, steps)
+        elif not kept:
+            raise UsageError("config.init.images: expected real or solid, got none: no fit to show")
+    for step, path in kept.items():
+        set_ = inputs.load_gaussians(path)
+        gaussians = jax.tree.map(lambda a: a[chosen], set_.params)
+        moments.append(moment("distill", step, set_.parameterization, gaussians))
+    distilled = [m.step for m in moments if m.phase == "distill"]
+    shown = set(spread(distilled, MOST_DISTILLED))
+    columns = [m for m in moments if m.step in (steps if m.phase == "fit" else shown)]
+    draw.table(out, NAME, rows(kind, chosen, columns))
+    plot(kind, columns, out)
+    animate(kind, moments, out / f"{NAME}.gif")
+
+
+def fitting(
+    config: ConfigDict,
+    material: experiment.Material,
+    chosen: Int[np.ndarray, "m"],
+    steps: Sequence[int],
+) -> list[Moment]:
+    """The fit that a run of `config` makes of the images `chosen`, at `steps` and between.
+
+    An image's fit depends on no other image, so these few end as they do among all.
+    """
+    kind = material.parameterization
+    real = fits.images_of(config, material)
+    images = jnp.asarray(real[chosen])
+    rates = config.init.learning_rate, config.init.halve_means_every
+    # All are drawn at once, as in the run.
+    start = fit.start(kind, stream(config.seed, "initial parameters"), jnp.asarray(real), *rates)
+    params = jax.tree.map(lambda a: a[chosen], start.params)
+    state = fit.FitState(params, kind.fit_optimizer(*rates).init(params), start.step)
+    between = np.unique(np.geomspace(1, max(steps[-1], 1), FRAMES).astype(int)).tolist()
+    moments, done = [], 0
+    with Reporter(None).phase("fit", steps[-1]) as progress:
+        for step in sorted({0, *steps, *(s for s in between if s <= steps[-1])}):
+            while done < step:
+                # Halving calls, so that few lengths are compiled.
+                count = 1 << ((step - done).bit_length() - 1)
+                state, errors = fit.run(kind, state, images, rates[0], count, rates[1])
+                done += count
+                progress.advance(count, error=float(errors.mean()))
+            moments.append(moment("fit", step, kind, jax.tree.map(jnp.copy, state.params)))
+    return moments
+
+
+def moment(phase: str, step: int, kind: Gaussian, gaussians: GaussianImages) -> Moment:
+    """The Gaussians as numbers, and what they render to."""
+    images = np.asarray(kind.render(gaussians))
+    if not kind.opacity:
+        ones = np.ones(gaussians.opacities.shape, np.float32)
+        gaussians = dataclasses.replace(gaussians, opacities=ones)
+    return Moment(phase, step, jax.tree.map(np.asarray, gaussians), images)
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most so many of `steps`, evenly, the first and the last among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
+
+
+def rows(kind: Gaussian, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
+    """Every ellipse drawn; lengths in pixels."""
+    found = []
+    for m in moments:
+        centres, axes, angles = shapes(kind, m.gaussians)
+        for i, image in enumerate(chosen):
+            for n in range(angles.shape[1]):
+                color = m.gaussians.colors[i, n]
+                found.append(
+                    dict(phase=m.phase, step=m.step, image=int(image), gaussian=n)
+                    | dict(zip(("x", "y"), centres[i, n], strict=True))
+                    | dict(long=axes[i, n, 0], short=axes[i, n, 1], degrees=angles[i, n])
+                    | {f"color{c}": float(v) for c, v in enumerate(color)}
+                    | dict(opacity=float(m.gaussians.opacities[i, n]))
+                )
+    return found
+
+
+def shapes(kind: Gaussian, gaussians: GaussianImages) -> geometry.Ellipses:
+    """The ellipses that a parameterization renders."""
+    return geometry.ellipses(gaussians, kind.height, kind.width, kind.prefilter)
+
+
+def plot(kind: Gaussian, moments: Sequence[Moment], out: pathlib.Path) -> None:
+    """A column a step; of each image the rendering, and below it the ellipses."""
+    num_images = len(moments[0].images)
+    cell = draw.PAGE / max(len(moments), 6)
+    with draw.sheet(cell * len(moments), cell * 2 * num_images + 0.35) as figure:
+        grid = figure.subplots(2 * num_images, len(moments), squeeze=False)
+        for column, m in zip(grid.T, moments, strict=True):
+            column[0].set_title(title(m))
+            fill(lambda i, c=column: c[2 * i : 2 * i + 2], kind, m)
+        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+        draw.save(figure, out, NAME)
+
+
+def animate(kind: Gaussian, moments: Sequence[Moment], path: pathlib.Path) -> None:
+    """A GIF: an image a column, the rendering above the ellipses; the ends of both parts rest."""
+    fits, distilled = ([m for m in moments if m.phase == p] for p in ("fit", "distill"))
+    keep = set(spread([m.step for m in distilled], FRAMES))
+    distilled = [m for m in distilled if m.step in keep]
+    frames, lasts = [], []
+    for part in (fits, distilled):
+        frames += [_frame(kind, m) for m in part]
+        lasts += [FRAME_MS] * (len(part) - 1) + [8 * FRAME_MS] * bool(part)
+    content = io.BytesIO()
+    first, *rest = (Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames)
+    first.save(content, "GIF", save_all=True, append_images=rest, duration=lasts, loop=0)
+    write_atomically(path, content.getvalue())
+
+
+def _frame(kind: Gaussian, m: Moment) -> np.ndarray:
+    with draw.sheet(1.1 * len(m.images), 2.5) as figure:
+        grid = figure.subplots(2, len(m.images), squeeze=False)
+        figure.suptitle(title(m))
+        fill(lambda i: grid[:, i], kind, m)
+        return draw.frame(figure)
+
+
+def fill(axes_of: Callable[[int], Sequence[Any]], kind: Gaussian, m: Moment) -> None:
+    """Draws image i and its ellipses in the two axes of `axes_of(i)`."""
+    ellipses = shapes(kind, m.gaussians)
+    for i, image in enumerate(m.images):
+        above, below = axes_of(i)
+        draw.image(above, image)
+        one = geometry.Ellipses(*(a[i] for a in ellipses))
+        colors, opacities = m.gaussians.colors[i], m.gaussians.opacities[i]
+        draw.outlines(below, one, colors, opacities, image.shape[:2])
+
+
+def title(m: Moment) -> str:
+    """Of a column or a frame."""
+    return f"{'fit' if m.phase == 'fit' else 'distillation'}\nstep {m.step}"

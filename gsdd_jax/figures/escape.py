@@ -1,0 +1,260 @@
+"""Where centres go with and without the boundary loss and the clip (Figure 7), and a stress of it.
+
+Both are under distillation, by the objective of the config, which is where the published figure
+has it. The fit that it starts from has no boundary loss but the same clip; how many it leaves
+outside is told apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+from ml_collections import ConfigDict
+
+from gsdd_jax import artifact
+from gsdd_jax.errors import UsageError
+from gsdd_jax.figures import draw, inputs
+from gsdd_jax.matching import real_data
+from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.runs import experiment
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import decisive, snapshot_path
+from gsdd_jax.training import distill
+
+NAME, SHARES, STRESS = "escape", "escape_shares", "escape_stress"
+ARMS = {
+    "loss and clip": {},
+    "loss only": {"clip_means": False},
+    "clip only": {"boundary_weight": 0.0},
+    "neither": {"clip_means": False, "boundary_weight": 0.0},
+}
+WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # of the boundary loss; 0.1 is the published one
+STARTS = ("inside", "at", "on", "beyond")
+MARGIN = 0.15  # beyond the furthest centre, of what is drawn
+
+
+def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
+    """Runs the four distillations and the stress, or goes on with them, and draws both.
+
+    Args:
+      config: of all; of Gaussians. The published weight and clip are replaced.
+      stress_steps: of each of the eight runs of the stress; 0: leave it out.
+      out: a folder; the distillations' directories are in escape/.
+    """
+    if config.parameterization.name != "gaussian":
+        raise UsageError(
+            "config.parameterization.name: expected gaussian, whose centres can escape, got "
+            f"{config.parameterization.name!r}"
+        )
+    centres, shares = {}, []
+    for name, options in ARMS.items():
+        workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
+        arm.distill.snapshot_every = max(1, config.distill.num_steps)  # the fit's end is kept too
+        arm.evaluate.beside = ""  # its own accuracy is enough
+        result = distill_to(arm, workdir)
+        fitted = artifact.load(snapshot_path(workdir, 0)).params.means
+        centres[name] = np.asarray(artifact.load(workdir / "distilled.safetensors").params.means)
+        shares.append(
+            dict(arm=name)
+            | share_outside(centres[name])
+            | dict(fitted_outside_percent=100 * float(outside(np.asarray(fitted)).mean()))
+            | dict(accuracy=result["distilled_accuracy"], std=result["distilled_std"])
+        )
+    draw.table(out, SHARES, shares)
+    draw.table(
+        out,
+        NAME,
+        [
+            dict(arm=name, image=i, gaussian=n, u=float(u), v=float(v))
+            for name, means in centres.items()
+            for i, image in enumerate(means)
+            for n, (u, v) in enumerate(image)
+        ],
+    )
+    plot(centres, shares, out)
+    if stress_steps:
+        rows = list(stress(config, stress_steps, out))
+        draw.table(out, STRESS, rows)
+        plot_stress(rows, stress_steps, out)
+
+
+def with_options(config: ConfigDict, options: dict) -> ConfigDict:
+    """A copy of a config with other options of its parameterization."""
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked():
+        copy.parameterization.options.update(options)
+    return copy
+
+
+def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray, "*b"]:
+    """Whether a centre is beyond [-1, 1]^2."""
+    return (abs(means) > 1).any(-1)
+
+
+def share_outside(means: Float[np.ndarray, "*b 2"]) -> dict:
+    """How many centres there are, and how many of them outside."""
+    beyond = outside(means)
+    return dict(
+        gaussians=beyond.size,
+        outside=int(beyond.sum()),
+        outside_percent=100 * float(beyond.mean()),
+        furthest=float(np.abs(means).max()),
+    )
+
+
+def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) -> None:
+    """A panel for each arm: centres as points, the image's border as a square.
+
+    Shares are those after distillation, and before it, when the images had been fitted.
+    """
+    limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
+    with draw.sheet(draw.PAGE, 2.2) as figure:
+        row = figure.subplots(1, len(centres), sharex=True, sharey=True)
+        for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
+            points, beyond = means.reshape(-1, 2), outside(means).ravel()
+            for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
+                # As pixels within the SVG: thousands of points.
+                axes.scatter(*points[chosen].T, s=1.2, lw=0, color=color, rasterized=True)
+            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
+            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
+            axes.set_title(
+                f"{name}\n{found['outside_percent']:.2f} % outside "
+                f"({found['fitted_outside_percent']:.2f} % before)"
+            )
+        row[0].set_ylabel("v")
+        draw.save(figure, out, NAME)
+
+
+class Stress(NamedTuple):
+    """Of every Gaussian after a run of the stress."""
+
+    outside: Bool[np.ndarray, "m n"]  # at the end
+    lost: Bool[np.ndarray, "m n"]  # began or went outside, and was never seen inside again
+    pulled: Bool[np.ndarray, "m n"]  # both coordinates have had a gradient in some step
+
+
+def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> Iterator[dict]:
+    """A row for each start, weight and clip: how many Gaussians of the start are lost.
+
+    `never_returned`: that began or went outside and were never seen inside again; `no_gradient`:
+    that have a coordinate which has had none in any step, of the objective or the boundary loss.
+    """
+    identity = {"config": decisive(config), "steps": steps}
+    kept = inputs.Kept(out / f"{STRESS}.json", identity)
+    for clip in (False, True):
+        for weight in WEIGHTS:
+            name = f"clip {clip}, weight {weight:g}"
+            if kept.get(name) is None:
+                options = {"clip_means": clip, "boundary_weight": weight}
+                kept[name] = _stressed(with_options(config, options), steps, f"stress: {name}")
+            for start, counts in kept.get(name).items():
+                yield dict(clip=int(clip), weight=weight, start=start) | counts
+
+
+def _stressed(config, steps, name) -> dict[str, dict[str, int]]:
+    parts = experiment.build(config)
+    kind, key = parts.parameterization, stream(config.seed, "stress")
+    shape = (len(parts.labels), *kind.image_shape)
+    params, starts = started(key, kind.init(key, jnp.zeros(shape)))
+    found = endure(parts, config, params, steps, name)
+    counts = {}
+    for i, start in enumerate(STARTS):
+        mine = starts == i
+        counts[start] = dict(
+            gaussians=int(mine.sum()),
+            outside=int(found.outside[mine].sum()),
+            never_returned=int(found.lost[mine].sum()),
+            no_gradient=int((~found.pulled[mine]).sum()),
+        )
+    return counts
+
+
+def started(
+    key: Key[Array, ""], gaussians: GaussianImages
+) -> tuple[GaussianImages, Int[np.ndarray, "m n"]]:
+    """The same Gaussians elsewhere, and of which of `STARTS` each is.
+
+    Inside: anywhere within 0.9. The others have one coordinate there, and the other at 0.995, just
+    inside the border; on it, at 1; or beyond, at 1.02 to 1.5 (8 pixels of an image of 32).
+    """
+    shape = gaussians.opacities.shape
+    keys = jax.random.split(jax.random.fold_in(key, 1), 4)
+    starts = np.broadcast_to(np.arange(shape[1]) % len(STARTS), shape)
+    within = jax.random.uniform(keys[0], (*shape, 2), minval=-0.9, maxval=0.9)
+    beyond = jax.random.uniform(keys[1], shape, minval=1.02, maxval=1.5)
+    distance = jnp.select([starts == 1, starts == 2], [0.995, 1.0], beyond)
+    sign = jnp.where(jax.random.bernoulli(keys[2], shape=shape), 1.0, -1.0)
+    axis = jax.random.bernoulli(keys[3], shape=shape).astype(int)
+    moved = (starts != 0)[..., None] & (jnp.arange(2) == axis[..., None])
+    means = jnp.where(moved, (sign * distance)[..., None], within)
+    return dataclasses.replace(gaussians, means=means), starts
+
+
+def endure(
+    parts: experiment.Experiment,
+    config: ConfigDict,
+    params: GaussianImages,
+    steps: int,
+    name: str,
+) -> Stress:
+    """Distils from `params`, looking every `distill.steps_per_call` steps."""
+    train = parts.dataset.train
+    data = real_data(
+        train.images, train.labels, parts.dataset.num_classes, parts.transform,
+        drawn=parts.problem.matching.draws_real,
+    )  # fmt: skip
+    state = distill.start(parts.problem, jax.tree.map(jnp.copy, params))
+    been = np.asarray(outside(params.means))
+    returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)
+    done = 0
+    with Reporter(None).phase(name, steps) as progress:
+        while done < steps:
+            # The first look is after one step: what the clip moves, it moves then.
+            count = min(config.distill.steps_per_call if done else 1, steps - done)
+            feed = parts.feed(done, count)
+            state, losses = distill.run(
+                parts.problem, state, stream(config.seed, "distill"), data, feed, count
+            )
+            done += count
+            # Adam's moments are exactly 0 as long as every gradient has been.
+            moments = (optax.tree_utils.tree_get(state.optimizer, m).means for m in ("mu", "nu"))
+            pulled = pulled | np.any([np.asarray(m != 0) for m in moments], 0)
+            now = np.asarray(outside(state.params.means))
+            returned, been = returned | (been & ~now), been | now
+            progress.advance(count, loss=float(losses.mean()))
+    return Stress(now, been & ~returned, pulled.all(-1))
+
+
+def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
+    """Shares by weight, a line a start; above without the clip, below with it."""
+    columns = {
+        "outside": "outside at the end",
+        "never_returned": "never returned",
+        "no_gradient": "a coordinate without gradient",
+    }
+    with draw.sheet(draw.PAGE, 3.2) as figure:
+        grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
+        for i, (row, clip) in enumerate(zip(grid, ("no clip", "clip"), strict=True)):
+            for axes, (field, title) in zip(row, columns.items(), strict=True):
+                for j, start in enumerate(STARTS):
+                    mine = [r for r in rows if r["clip"] == i and r["start"] == start]
+                    y = [100 * r[field] / max(r["gaussians"], 1) for r in mine]
+                    axes.plot(range(len(WEIGHTS)), y, label=start, **draw.look(j))
+                axes.set_xticks(range(len(WEIGHTS)), labels=[f"{w:g}" for w in WEIGHTS])
+                if not i:
+                    axes.set_title(f"{title}, % after {steps} steps")
+            row[0].set_ylabel(f"{clip}, %")
+        for axes in grid[1]:
+            axes.set_xlabel("weight of the boundary loss")
+        grid[0, -1].legend(title="start")
+        draw.save(figure, out, STRESS)

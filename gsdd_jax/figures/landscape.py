@@ -1,0 +1,194 @@
+"""The objective's loss around two distilled sets, along two random directions (Figure 4).
+
+The plane is that of the parameters as distillation optimises them. Each field of each image's
+parameters has its direction scaled to that field's own norm, as filter normalisation does for a
+network's filters (Li et al., 2018), so that sets stored in different ways are comparable.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from gsdd_jax import artifact
+from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.errors import UsageError
+from gsdd_jax.figures import draw, inputs
+from gsdd_jax.matching import real_data
+from gsdd_jax.parameterizations import Params
+from gsdd_jax.runs import experiment
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.experiment import Experiment
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import OPERATIONAL, unflat
+
+NAME = "landscape"
+LEVELS = 19
+
+
+def main(
+    distilled: Sequence[str | os.PathLike],
+    *,
+    points: int,
+    radius: float,
+    draws: int,
+    places: dict[str, str | None],
+    seed: int,
+    out: pathlib.Path,
+) -> None:
+    """A contour plot for each set.
+
+    Args:
+      distilled: files or work directories; the objective of each is that which made it.
+      points: of a side of the grid; odd, so that the set itself is its centre.
+      radius: of the grid, in norms of each field.
+      draws: of the objective's randomness, the same ones at every point: networks and real images
+        (DM, DC), segments of experts (TM).
+      places: dotted field -> value (None: the default) of where data and experts lie.
+      seed: of directions and draws.
+      out: a folder; finished rows of the grid are kept there in landscape.json.
+    """
+    if points < 3 or points % 2 == 0:
+        raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
+    if draws < 1 or not radius > 0:
+        raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
+    paths = [inputs.set_path(d) for d in distilled]
+    sets = [artifact.load(path) for path in paths]
+    kinds = [s.parameterization.name for s in sets]
+    labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
+    made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
+    kept = inputs.Kept(
+        out / f"{NAME}.json", made_of | {"distilled": [inputs.digest(path) for path in paths]}
+    )
+    offsets = np.linspace(-radius, radius, points)
+    grids = []
+    for path, label, set_ in zip(paths, labels, sets, strict=True):
+        at = None
+        grid = np.zeros((points, points))
+        with Reporter(None).phase(f"{NAME}: {label}", points) as progress:
+            for row, second in enumerate(offsets):
+                name = f"{label} row {row}"
+                if kept.get(name) is None:
+                    if at is None:
+                        with inputs.building_from(path):
+                            parts = experiment.build(made_by(set_, places))
+                        at = plane(parts, set_, stream(seed, NAME), draws)
+                    kept[name] = [float(at(first, second)) for first in offsets]
+                grid[row] = kept.get(name)
+                progress.advance(1)
+        grids.append(grid)
+    draw.table(
+        out,
+        NAME,
+        [
+            dict(set=label, first=float(a), second=float(b), loss=float(grid[j, i]))
+            for label, grid in zip(labels, grids, strict=True)
+            for j, b in enumerate(offsets)
+            for i, a in enumerate(offsets)
+        ],
+    )
+    plot(offsets, labels, grids, out)
+
+
+def made_by(set_: DistilledSet, places: dict[str, str | None]):
+    """The config that made a set, with where things lie on this machine."""
+    config = set_.provenance.get("config")
+    if not isinstance(config, dict):
+        raise UsageError("provenance.config: expected the config that made the set")
+    given = {field: value for field, value in places.items() if value is not None}
+    return unflat(OPERATIONAL | config | given)
+
+
+def plane(
+    parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
+) -> Callable[[float, float], Float[Array, ""]]:
+    """The mean loss of fixed draws at `set_` + first * direction + second * another one."""
+    entered = parts.parameterization.enter(set_.params, parts.transform)
+    keys = jax.random.split(key, 3)
+    first, second = (direction(k, entered) for k in keys[:2])
+    loss = objective(parts, set_, keys[2], draws)
+    return lambda a, b: loss(
+        jax.tree.map(lambda p, d, e: p + a * d + b * e, entered, first, second)
+    )
+
+
+def objective(
+    parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
+) -> Callable[[Params], Float[Array, ""]]:
+    """The objective alone, without the boundary loss, as a function of entered parameters.
+
+    The mean over `draws` steps that are always the same, each with all updates of the step while
+    the images stay as they are. The student's learning rate is the one the set carries.
+    """
+    problem, dataset = parts.problem, parts.dataset
+    matching, train = problem.matching, dataset.train
+    data = real_data(
+        train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
+    )
+    extra = jax.tree.map(lambda _: jnp.float32(set_.learning_rate), matching.extra())
+    feeds = parts.feed(0, draws)
+
+    def step(params, data, drawn):
+        key, feed = drawn
+        begin_key, update_key, after_key = jax.random.split(key, 3)
+        synthetic = problem.synthetic(params, data.transform)
+
+        def update(carry, u):
+            loss = matching.loss(
+                synthetic, data, extra, carry, u, jax.random.fold_in(update_key, u)
+            )
+            after = matching.after_update(synthetic, carry, u, jax.random.fold_in(after_key, u))
+            return after, loss
+
+        carry = matching.begin(begin_key, data, feed)
+        return jax.lax.scan(update, carry, jnp.arange(matching.num_updates))[1].sum()
+
+    @jax.jit
+    def mean(params, data, keys, feeds):
+        return jax.lax.map(lambda drawn: step(params, data, drawn), (keys, feeds)).mean()
+
+    keys = jax.random.split(key, draws)
+    return lambda params: mean(params, data, keys, feeds)
+
+
+def direction(key: Key[Array, ""], params: Params) -> Params:
+    """A random direction; of the norm of `params` in each field (leaf) of each image."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return tree.unflatten(
+        [_scaled(jax.random.normal(k, p.shape), p) for k, p in zip(keys, leaves, strict=True)]
+    )
+
+
+def _scaled(random: Array, like: Array) -> Array:
+    norm = lambda a: jnp.sqrt((a**2).sum(tuple(range(1, a.ndim)), keepdims=True))
+    return random * norm(like) / norm(random)
+
+
+def plot(
+    offsets: Float[np.ndarray, "p"],
+    labels: Sequence[str],
+    grids: Sequence[Float[np.ndarray, "p p"]],
+    out: pathlib.Path,
+) -> None:
+    """Contours, each of its own scale; the cross is the set itself."""
+    with draw.sheet(draw.PAGE, 2.9) as figure:
+        row = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, label, grid in zip(row, labels, grids, strict=True):
+            least, most = grid.min(), grid.max()
+            levels = np.linspace(least, max(most, least + 1e-6 * abs(least)), LEVELS)
+            filled = axes.contourf(offsets, offsets, grid, levels=levels, cmap="cividis")
+            axes.contour(offsets, offsets, grid, levels=levels, colors="white", linewidths=0.3)
+            axes.plot(0, 0, marker="+", color="white", markersize=7)
+            axes.set(title=f"{label}: {grid[len(grid) // 2, len(grid) // 2]:.3g} at the set")
+            axes.set(xlabel="first direction, norms", aspect="equal")
+            bar = figure.colorbar(filled, ax=axes, label="loss", format="%.4g", shrink=0.85)
+            bar.set_ticks(levels[:: LEVELS // 6])
+        row[0].set_ylabel("second direction, norms")
+        draw.save(figure, out, NAME)

@@ -1,0 +1,100 @@
+"""What networks learn from images that lose some of their Gaussians (Figure 3a)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.figures import draw, geometry, inputs
+from gsdd_jax.runs import assess
+from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.workdir import decisive
+
+NAME = "pruning"
+PERCENT = tuple(range(0, 100, 10))  # of the Gaussians of each image
+ORDERS = {
+    "large": "large and opaque first",
+    "random": "random",
+    "small": "small and transparent first",
+}
+
+
+def main(
+    distilled: str | os.PathLike, overrides: Mapping[str, Any], seed: int, out: pathlib.Path
+) -> None:
+    """Test accuracy after removing 0 to 90 % of the Gaussians of each image, in three orders.
+
+    Args:
+      distilled: a file or a work directory.
+      overrides: as of `assess.evaluate_file`.
+      seed: of the random order.
+      out: a folder; what was evaluated is kept there in pruning.json.
+    """
+    path = inputs.set_path(distilled)
+    inputs.load_gaussians(path)
+    set_, config, parts = assess.opened(path, overrides)
+    made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
+    kept = inputs.Kept(out / f"{NAME}.json", made_of)
+    reporter, rows = Reporter(None), []
+    for order in ORDERS:
+        ranks = removal_order(set_, order, stream(seed, "pruning"))
+        for percent in PERCENT:
+            pruned = without(set_, ranks, percent / 100)
+            left = pruned.parameterization.num_gaussians
+            # Nothing removed is the same in every order.
+            name = f"{order} {percent} %" if percent else "whole"
+            if kept.get(name) is None:
+                accuracies = assess.distilled(config, parts, pruned, f"{NAME}: {name}", reporter)
+                kept[name] = [float(a) for a in accuracies.test]
+            summary = assess.summary("test", kept.get(name))
+            rows.append(
+                dict(order=order, removed_percent=percent, gaussians_left=left)
+                | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])
+            )
+    draw.table(out, NAME, rows)
+    with draw.sheet(draw.COLUMN, 2.4) as figure:
+        axes = figure.subplots()
+        for i, (order, label) in enumerate(ORDERS.items()):
+            mine = [r for r in rows if r["order"] == order]
+            x, mean, std = (
+                np.array([r[k] for r in mine]) for k in ("removed_percent", "accuracy", "std")
+            )
+            axes.plot(x, mean, label=label, **draw.look(i))
+            axes.fill_between(x, mean - std, mean + std, color=draw.COLORS[i], alpha=0.18, lw=0)
+        axes.set(xlabel="Gaussians removed from each image, %", ylabel="test accuracy, %")
+        axes.legend()
+        draw.save(figure, out, NAME)
+
+
+def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:
+    """The Gaussians of each image, the first to go first.
+
+    Size is the area of the ellipse that is rendered, times how opaque it is.
+    """
+    kind, params = set_.parameterization, set_.params
+    if order == "random":
+        uniform = jax.random.uniform(key, params.opacities.shape)
+        return np.argsort(np.asarray(uniform), axis=-1, kind="stable")
+    opaque = np.abs(np.asarray(params.opacities, np.float64))
+    size = geometry.areas(params, kind.height, kind.width, kind.prefilter) * opaque
+    return np.argsort(-size if order == "large" else size, axis=-1, kind="stable")
+
+
+def without(set_: DistilledSet, order: Int[np.ndarray, "m n"], share: float) -> DistilledSet:
+    """The set without the first `share` of `order` of each image; at least one Gaussian stays."""
+    count = order.shape[1]
+    removed = min(round(share * count), count - 1)
+    left = jnp.asarray(np.sort(order[:, removed:], axis=-1))
+    keep = lambda a: jax.vmap(lambda one, places: one[places])(a, left)
+    kind = dataclasses.replace(set_.parameterization, num_gaussians=count - removed)
+    return dataclasses.replace(set_, parameterization=kind, params=jax.tree.map(keep, set_.params))

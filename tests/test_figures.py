@@ -1,0 +1,565 @@
+"""Figures, by the launch script's own path on tiny runs; and what they show, computed otherwise."""
+
+import copy
+import csv
+import dataclasses
+import functools
+import json
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+import gsdd_jax
+from configs import demo
+from gsdd_jax import data, figures, networks, parameterizations
+from gsdd_jax.data import transforms
+from gsdd_jax.figures import (
+    antialias,
+    convergence,
+    difficulty,
+    ellipses,
+    escape,
+    geometry,
+    inputs,
+    landscape,
+    pruning,
+)
+from gsdd_jax.matching import real_data
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.runs import assess, experiment
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.training import distill, evaluate
+
+
+def tiny(**fields):
+    config = demo.get_config()
+    config.update_from_flattened_dict(
+        {
+            "data.resolution": 8,
+            "budget.gpc": 3,
+            "network.options.width": 4,
+            "network.options.depth": 1,
+            "init.num_steps": 20,
+            "matching.options.batch_real": 4,
+            "matching.strategy": "",
+            "distill.num_steps": 6,
+            "distill.learning_rate": 0.02,
+            "distill.steps_per_call": 2,
+            "distill.checkpoint_every": 2,
+            "distill.eval_every": 3,
+            "distill.snapshot_every": 3,
+            "evaluate.num_networks": 2,
+            "evaluate.epochs": 1,
+        }
+        | fields
+    )
+    return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The work directory of a tiny distillation of Gaussians."""
+    workdir = tmp_path_factory.mktemp("gaussians")
+    distill_to(tiny(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory):
+    """The same as pixels."""
+    workdir = tmp_path_factory.mktemp("pixels")
+    distill_to(tiny(**{"parameterization.name": "pixels", "distill.eval_every": 0}), workdir)
+    return workdir
+
+
+@functools.cache
+def command():
+    """The launch script, in this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of how ml_collections loads a config
+        from launch import figure
+    flags.FLAGS.mark_as_parsed()
+    return figure
+
+
+def draw(name, **values):
+    """What `python -m launch.figure NAME` does with these flags."""
+    figure = command()
+    with flagsaver.flagsaver(**values):
+        figure.main(name)
+
+
+def rows_of(folder, name):
+    """The CSV of a figure, beside which its pictures lie."""
+    with Image.open(folder / f"{name}.png") as image:
+        assert image.size[0] > 300
+        assert len(image.getcolors(1 << 24)) > 3
+    assert b"<svg" in (folder / f"{name}.svg").read_bytes()[:1000]
+    with open(folder / f"{name}.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_figure_has_its_module():
+    assert set(command().FIGURES) == set(figures.NAMES)
+    for name in figures.NAMES:
+        assert name == figures.load(name).NAME
+
+
+# Ellipses
+
+
+@pytest.mark.parametrize("prefilter", [False, True])
+def test_ellipses_are_the_eigenvectors_of_the_covariance(prefilter):
+    g = gaussians.init(jax.random.key(0), 3, 8, height=20, width=30)
+    g = dataclasses.replace(g, cholesky=4 * g.cholesky - 2)  # of both signs
+    found = geometry.ellipses(g, 20, 30, prefilter)
+    for index in np.ndindex(3, 8):
+        a, b, c = np.asarray(g.cholesky[index], float)
+        factor = np.array([[a + 0.5, 0], [b, c + 0.5]])
+        covariance = factor @ factor.T + prefilter * np.eye(2) / 12
+        values, vectors = np.linalg.eigh(covariance)
+        np.testing.assert_allclose(found.axes[index], np.sqrt(values[::-1]), rtol=1e-6)
+        angle = np.radians(found.angles[index])
+        along = abs(vectors[:, 1] @ [np.cos(angle), np.sin(angle)])
+        assert along == pytest.approx(1, abs=1e-6)
+        u, v = np.asarray(g.means[index], float)
+        np.testing.assert_allclose(found.centres[index], [15 * (u + 1), 10 * (v + 1)], rtol=1e-6)
+    areas = geometry.areas(g, 20, 30, prefilter)
+    np.testing.assert_allclose(areas, math.pi * found.axes[..., 0] * found.axes[..., 1])
+
+
+def test_ellipses_while_fitting_and_distilling(run, tmp_path):
+    values = dict(workdir=[str(run)], images=2, steps=["0", "20"])
+    draw("ellipses", out=str(tmp_path), **values)
+    rows = rows_of(tmp_path, "ellipses")
+    columns = list(dict.fromkeys((r["phase"], int(r["step"])) for r in rows))
+    assert columns == [("fit", 0), ("fit", 20), *(("distill", s) for s in (0, 3, 6))]
+    # The last ones are the Gaussians of the distilled set, of one image of each class.
+    means = np.asarray(gsdd_jax.load(run / "distilled.safetensors").params.means)
+    last = [r for r in rows if (r["phase"], r["step"]) == ("distill", "6")]
+    assert len(last) == 2 * means.shape[1]
+    for row in last:
+        centre = 4 * (means[int(row["image"]), int(row["gaussian"])] + 1)
+        np.testing.assert_allclose([float(row["x"]), float(row["y"])], centre, rtol=1e-5)
+    # The fit is that of the run: it ends where distillation began.
+    fitted = [r for r in rows if (r["phase"], r["step"]) == ("fit", "20")]
+    began = [r for r in rows if (r["phase"], r["step"]) == ("distill", "0")]
+    for a, b in zip(fitted, began, strict=True):
+        assert float(a["x"]) == pytest.approx(float(b["x"]), abs=0.02)  # of bfloat16
+    with Image.open(tmp_path / "ellipses.gif") as animation:
+        assert animation.n_frames > 5
+    # Again, and it is the same bytes.
+    draw("ellipses", out=str(tmp_path / "again"), **values)
+    for kind in ("png", "svg", "csv", "gif"):
+        first, again = (
+            (d / f"ellipses.{kind}").read_bytes() for d in (tmp_path, tmp_path / "again")
+        )
+        assert first == again, kind
+
+
+def test_ellipses_of_a_run_without_snapshots(pixels, tmp_path):
+    (tmp_path / "config.json").write_bytes((pixels / "config.json").read_bytes())
+    with pytest.raises(gsdd_jax.UsageError, match=r"no snapshots; run it with --config\.distill"):
+        draw("ellipses", workdir=[str(tmp_path)])
+    with pytest.raises(gsdd_jax.UsageError, match="expected gaussian, got pixels"):
+        draw("ellipses", workdir=[str(pixels)])
+
+
+def test_a_fit_alone_has_ellipses_too(tmp_path):
+    draw("ellipses", config=tiny(), images=1, steps=["0", "3"], out=str(tmp_path))
+    rows = rows_of(tmp_path, "ellipses")
+    assert {(r["phase"], r["step"]) for r in rows} == {("fit", "0"), ("fit", "3")}
+
+
+# Snapshots
+
+
+def test_snapshots_are_the_same_after_an_interruption(run, tmp_path, monkeypatch):
+    """Stopped after every call in turn, with other lengths of calls, it leaves the same bytes."""
+    really_run, left = distill.run, [0]
+
+    def run_until(*arguments):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return really_run(*arguments)
+
+    monkeypatch.setattr(distill, "run", run_until)
+    config = tiny(**{"distill.steps_per_call": 4})
+    for calls in (1, 1, 2):
+        left[0] = calls
+        with pytest.raises(KeyboardInterrupt):
+            distill_to(config, tmp_path)
+    monkeypatch.undo()
+    distill_to(config, tmp_path)
+    names = {p.name for p in (run / "snapshots").iterdir()}
+    assert names == {f"{step}.safetensors" for step in (0, 3, 6)}
+    assert {p.name for p in (tmp_path / "snapshots").iterdir()} == names
+    for name in (*(f"snapshots/{n}" for n in sorted(names)), "distilled.safetensors"):
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
+    last = run / "snapshots" / "6.safetensors"
+    assert last.read_bytes() == (run / "distilled.safetensors").read_bytes()
+
+
+def test_the_clip_is_a_switch_that_older_files_do_not_have(run):
+    kind = gsdd_jax.load(run / "distilled.safetensors").parameterization
+    far = dataclasses.replace(
+        kind.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))),
+        means=jnp.full((1, kind.num_gaussians, 2), 3.0),
+    )
+    assert float(kind.project(far).means.max()) == pytest.approx(0.999)
+    unclipped = dataclasses.replace(kind, clip_means=False)
+    assert (unclipped.project(far).means == 3).all()
+    settings = parameterizations.settings(kind)
+    del settings["clip_means"]
+    assert parameterizations.from_settings(settings) == kind
+
+
+# Anti-aliasing
+
+
+def test_antialias_shows_where_it_matters_most(run, tmp_path):
+    draw("antialias", distilled=[str(run)], images=2, out=str(tmp_path))
+    rows = rows_of(tmp_path, "antialias")
+    set_ = gsdd_jax.load(run / "distilled.safetensors")
+    means, cholesky, colors, opacities = jax.tree.leaves(set_.params)
+    render = lambda **settings: np.asarray(
+        gsdd_jax.rasterize(
+            means, cholesky, colors, opacities, height=8, width=8, backend="reference", **settings
+        ),
+        float,
+    )
+    both, neither = render(), render(samples_per_side=1, prefilter=False)
+    expected = [10 * math.log10(1 / e) for e in ((both - neither) ** 2).mean((1, 2, 3))]
+    found = [float(r["psnr_neither"]) for r in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    drawn = {i for i, r in enumerate(rows) if r["drawn"] == "1"}
+    assert drawn == set(np.argsort(expected)[:2])
+
+
+def test_antialias_is_of_gaussians(pixels):
+    with pytest.raises(gsdd_jax.UsageError, match="expected a set of Gaussians, got one of pixels"):
+        draw("antialias", distilled=[str(pixels)])
+
+
+# Escape
+
+
+def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
+    monkeypatch.setattr(escape, "WEIGHTS", (0.0, 0.1))  # each compiles its own programs
+    config = tiny(**{"distill.num_steps": 2, "distill.eval_every": 0, "init.num_steps": 60})
+    config.distill.steps_per_call = 1
+    draw("escape", config=config, stress_steps=3, out=str(tmp_path))
+    centres = rows_of(tmp_path, "escape")
+    with open(tmp_path / "escape_shares.csv") as file:
+        shares = {r["arm"]: r for r in csv.DictReader(file)}
+    assert list(shares) == list(escape.ARMS)
+    for arm, share in shares.items():
+        mine = [(float(r["u"]), float(r["v"])) for r in centres if r["arm"] == arm]
+        count = sum(1 for u, v in mine if abs(u) > 1 or abs(v) > 1)
+        assert (int(share["gaussians"]), int(share["outside"])) == (len(mine), count)
+        assert ("clip" in arm) == (count == 0), arm
+        made = gsdd_jax.load(tmp_path / "escape" / arm.replace(" ", "_") / "distilled.safetensors")
+        np.testing.assert_allclose(np.ravel(made.params.means), np.ravel(mine), rtol=1e-6)
+        assert made.parameterization.clip_means == ("clip" in arm)
+        assert (made.parameterization.boundary_weight > 0) == ("loss" in arm)
+    stress = rows_of(tmp_path, "escape_stress")
+    assert len(stress) == 2 * len(escape.WEIGHTS) * len(escape.STARTS)
+    for row in stress:
+        assert row["clip"] == "0" or row["outside"] == row["never_returned"] == "0"
+        assert int(row["never_returned"]) <= int(row["outside"]) <= int(row["gaussians"])
+    # The second time nothing is computed.
+    before = (tmp_path / "escape_stress.png").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "run", None)
+        draw("escape", config=config, stress_steps=3, out=str(tmp_path))
+    assert (tmp_path / "escape_stress.png").read_bytes() == before
+
+
+def test_the_stress_tells_who_is_lost():
+    """Far outside without the clip: no gradient, and no way back; inside there is one."""
+    options = {"clip_means": False, "boundary_weight": 0.1}
+    config = escape.with_options(tiny(), options)
+    parts = experiment.build(config)
+    params = parts.parameterization.init(jax.random.key(0), jnp.zeros((30, 8, 8, 3)))
+    count = params.opacities.shape[1]
+    means = np.zeros((30, count, 2), np.float32)
+    means[:, 0] = [0.2, 9.0]
+    means[:, 1] = [-1 - 1e-6, 0.0]  # so little outside that it can come back
+    params = dataclasses.replace(params, means=jnp.asarray(means))
+    found = escape.endure(parts, config, params, 3, "test")
+    assert found.outside[:, 0].all() and found.lost[:, 0].all() and not found.pulled[:, 0].any()
+    assert found.pulled[:, 2:].all() and not found.lost[:, 2:].any()
+    # Both ways happen to those on the border; who is inside now is not lost.
+    assert not found.lost[:, 1][~found.outside[:, 1]].any()
+    assert not found.outside[:, 1].all()
+
+
+def test_starts_are_where_their_names_say():
+    g = gaussians.init(jax.random.key(1), 5, 40, height=8, width=8)
+    moved, starts = escape.started(jax.random.key(2), g)
+    furthest = np.abs(np.asarray(moved.means)).max(-1)
+    for start, least, most in ((0, 0, 0.9), (1, 0.995, 0.995), (2, 1, 1), (3, 1.02, 1.5)):
+        mine = furthest[starts == start]
+        assert len(mine) == 50
+        assert np.float32(least) <= mine.min() and mine.max() <= np.float32(most)
+    assert (np.asarray(escape.outside(moved.means)) == (starts == 3)).all()
+
+
+# Pruning
+
+
+@pytest.mark.parametrize("order", ["large", "small"])
+def test_pruning_removes_the_gaussians_it_says(run, order):
+    set_ = gsdd_jax.load(run / "distilled.safetensors")
+    params = dataclasses.replace(
+        set_.params, opacities=set_.params.opacities * jnp.linspace(-0.5, 1, 14)
+    )
+    set_ = dataclasses.replace(set_, params=params)
+    ranks = pruning.removal_order(set_, order, jax.random.key(0))
+    pruned = pruning.without(set_, ranks, 0.4)
+    assert pruned.parameterization.num_gaussians == 14 - 6  # 5.6 of them
+    for image in range(30):
+        sizes = []
+        for n in range(14):
+            a, b, c = np.asarray(params.cholesky[image, n], float)
+            factor = np.array([[a + 0.5, 0], [b, c + 0.5]])
+            area = math.pi * math.sqrt(np.linalg.det(factor @ factor.T + np.eye(2) / 12))
+            sizes.append(area * abs(float(params.opacities[image, n])))
+        gone = sorted(range(14), key=lambda n: sizes[n], reverse=order == "large")[:6]
+        left = [n for n in range(14) if n not in gone]
+        for name in ("means", "cholesky", "colors", "opacities"):
+            expected = np.asarray(getattr(params, name))[image, left]
+            np.testing.assert_array_equal(getattr(pruned.params, name)[image], expected)
+
+
+def test_pruning_at_random_is_a_permutation(run):
+    set_ = gsdd_jax.load(run / "distilled.safetensors")
+    ranks = pruning.removal_order(set_, "random", jax.random.key(0))
+    assert (np.sort(ranks) == np.arange(14)).all()
+    assert (ranks[0] != ranks[1]).any()
+    assert pruning.without(set_, ranks, 1.0).parameterization.num_gaussians == 1
+    whole = pruning.without(set_, ranks, 0.0)
+    np.testing.assert_array_equal(whole.images(), set_.images())
+
+
+def test_pruning_through_the_command(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pruning, "PERCENT", (0, 50))
+    draw("pruning", distilled=[str(run)], num_networks=2, out=str(tmp_path))
+    rows = rows_of(tmp_path, "pruning")
+    assert [r["gaussians_left"] for r in rows] == ["14", "7"] * 3
+    whole = assess.evaluate_file(run / "distilled.safetensors", overrides={})
+    for row in rows[::2]:
+        assert float(row["accuracy"]) == pytest.approx(whole["distilled_accuracy"])
+    # What was evaluated is kept; of another set it is refused.
+    monkeypatch.setattr(assess, "distilled", None)
+    draw("pruning", distilled=[str(run)], num_networks=2, out=str(tmp_path))
+    with pytest.raises(gsdd_jax.UsageError, match=r"pruning\.json: of other inputs or settings"):
+        draw("pruning", distilled=[str(run)], num_networks=1, out=str(tmp_path))
+
+
+# Convergence
+
+
+def test_convergence_is_what_the_runs_recorded(run, pixels, tmp_path):
+    draw("convergence", workdir=[str(run), str(pixels)], out=str(tmp_path))
+    rows = rows_of(tmp_path, "convergence")
+    records = json.loads((run / "evaluations.json").read_text())
+    mine = {int(r["step"]): r for r in rows if r["run"] == "gaussian"}
+    for step, name in ((0, "fitted"), (3, "step 3"), (6, "distilled")):
+        accuracies = records[name]["test"]
+        assert float(mine[step]["accuracy"]) == pytest.approx(np.mean(accuracies), rel=1e-6)
+        assert float(mine[step]["std"]) == pytest.approx(np.std(accuracies, ddof=1), rel=1e-5)
+    assert sorted(mine) == [0, 3, 6]
+    assert [r["step"] for r in rows if r["run"] == "pixels"] == ["0", "6"]
+    draw("convergence", workdir=[str(run), str(pixels)], out=str(tmp_path / "again"))
+    for kind in ("png", "svg", "csv"):
+        again = (tmp_path / "again" / f"convergence.{kind}").read_bytes()
+        assert (tmp_path / f"convergence.{kind}").read_bytes() == again
+
+
+def test_runs_of_other_budgets_are_not_compared(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["budget"]["ipc"] = 10
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(gsdd_jax.UsageError, match=r"config\.budget\.ipc=10, .* has 1; expected"):
+        draw("convergence", workdir=[str(run), str(tmp_path)])
+    (tmp_path / "evaluations.json").write_text('{"identity": "x"}')
+    with pytest.raises(gsdd_jax.UsageError, match="no evaluations yet"):
+        convergence.curve(tmp_path)
+
+
+# Landscape
+
+
+def test_directions_have_the_norm_of_each_field_of_each_image():
+    params = gaussians.init(jax.random.key(0), 4, 5, height=8, width=8)
+    params = dataclasses.replace(params, colors=params.colors * jnp.arange(4)[:, None, None])
+    found = landscape.direction(jax.random.key(1), params)
+    for field in ("means", "cholesky", "colors", "opacities"):
+        for image in range(4):
+            expected = np.linalg.norm(np.ravel(getattr(params, field)[image]))
+            norm = np.linalg.norm(np.ravel(getattr(found, field)[image]))
+            assert norm == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_a_landscape_around_the_loss_at_the_set(run, pixels, tmp_path):
+    values = dict(distilled=[str(run), str(pixels)], points=3, draws=2, radius=0.5)
+    draw("landscape", out=str(tmp_path), **values)
+    rows = rows_of(tmp_path, "landscape")
+    assert len(rows) == 2 * 9
+    for label, workdir in (("gaussian", run), ("pixels", pixels)):
+        centre = [r for r in rows if r["set"] == label and float(r["first"]) == 0]
+        centre = next(float(r["loss"]) for r in centre if float(r["second"]) == 0)
+        # The same draws, step by step.
+        set_ = gsdd_jax.load(workdir / "distilled.safetensors")
+        parts = experiment.build(inputs.config_of(workdir, None))
+        matching, train = parts.problem.matching, parts.dataset.train
+        real = real_data(train.images, train.labels, 10, parts.transform)
+        key = jax.random.split(landscape.stream(0, "landscape"), 3)[2]
+        losses = []
+        for step_key in jax.random.split(key, 2):
+            carry = matching.begin(jax.random.split(step_key, 3)[0], real, None)
+            images = parts.transform(set_.images()).reshape(10, -1, 8, 8, 3)
+            features = jnp.stack([matching.network.features(carry.network, i) for i in images])
+            losses.append(float(((features.mean(1) - carry.means) ** 2).sum()))
+        assert centre == pytest.approx(np.mean(losses), rel=1e-4)
+        around = [float(r["loss"]) for r in rows if r["set"] == label]
+        assert np.std(around) > 0
+    # Kept rows give the same bytes, and nothing is computed.
+    before = (tmp_path / "landscape.svg").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(landscape, "plane", None)
+        draw("landscape", out=str(tmp_path), **values)
+    assert (tmp_path / "landscape.svg").read_bytes() == before
+
+
+def test_a_landscape_of_a_set_that_does_not_say_how_it_was_made(run, tmp_path):
+    set_ = gsdd_jax.load(run / "distilled.safetensors")
+    provenance = copy.deepcopy(set_.provenance)
+    del provenance["config"]["matching.name"]
+    gsdd_jax.save(tmp_path / "a.safetensors", dataclasses.replace(set_, provenance=provenance))
+    with pytest.raises(gsdd_jax.UsageError, match=r"a\.safetensors: not a config of this version"):
+        draw("landscape", distilled=[str(tmp_path / "a.safetensors")], points=3)
+
+
+# Difficulty
+
+
+def test_difficulty_is_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    wrong, right = rng.random((7, 60)) < rng.random(60), rng.random((3, 60)) < 0.4
+    rows = difficulty.by_difficulty(difficulty.difficulty(wrong), right)
+    assert sum(r["images"] for r in rows) == 60
+    for row in rows:
+        last = row["to"] == 100
+        mine = [
+            i for i in range(60)
+            if row["from"] <= 100 * wrong[:, i].sum() / 7 < row["to"] + last
+        ]  # fmt: skip
+        assert row["images"] == len(mine)
+        accuracies = [100 * sum(right[s, i] for i in mine) / len(mine) for s in range(3)]
+        assert row["accuracy"] == pytest.approx(np.mean(accuracies))
+        assert row["std"] == pytest.approx(np.std(accuracies, ddof=1))
+
+
+def test_mistakes_are_those_that_accuracy_counts(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (23, 8, 8, 3), np.uint8), np.arange(23) % 5
+    network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=5, width=4, depth=1)
+    params = jax.vmap(network.init)(jax.random.split(jax.random.key(0), 3))
+    transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+    monkeypatch.setattr(difficulty, "AT_ONCE", 10)
+    real = transforms.to_device(images, transform)
+    wrong = difficulty.mistakes(network, params, real, labels)
+    expected = evaluate.accuracy(network, params, real, jnp.asarray(labels))
+    np.testing.assert_allclose(100 * (1 - wrong.mean(1)), expected, rtol=1e-5)
+
+
+def test_difficulty_through_the_command(run, pixels, tmp_path):
+    values = dict(distilled=[str(run), str(pixels)], judge_width=2, judge_epochs=1)
+    draw("difficulty", judges=1, out=str(tmp_path / "resumed"), **values)
+    draw("difficulty", judges=2, out=str(tmp_path / "resumed"), **values)
+    draw("difficulty", judges=2, out=str(tmp_path / "whole"), **values)
+    for name in ("difficulty.safetensors", "difficulty.csv", "difficulty.png", "difficulty.json"):
+        resumed, whole = ((tmp_path / d / name).read_bytes() for d in ("resumed", "whole"))
+        assert resumed == whole, name
+    rows = rows_of(tmp_path / "whole", "difficulty")
+    number = len(data.load("cifar10_mini").test.labels)
+    for label in ("gaussian, 3 a class", "pixels, 1 a class"):
+        mine = [r for r in rows if r["set"] == label]
+        assert sum(int(r["images"]) for r in mine) == number
+    # Over all bins it is the accuracy that the run itself measured.
+    mine = [r for r in rows if r["set"].startswith("gaussian")]
+    total = sum(int(r["images"]) * float(r["accuracy"]) for r in mine) / number
+    measured = json.loads((run / "result.json").read_text())["distilled_accuracy"]
+    assert total == pytest.approx(measured, abs=1e-3)
+    with pytest.raises(gsdd_jax.UsageError, match="of other data or other networks"):
+        draw("difficulty", judges=2, out=str(tmp_path / "whole"), **values | {"judge_width": 3})
+
+
+# Decode
+
+
+def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
+    from benchmarks import decode, rasterize
+
+    shapes = [rasterize.Shape(2, 5, 16, 2), rasterize.Shape(2, 9, 16, 2)]
+    monkeypatch.setattr(decode, "SWEEPS", {"bytes": shapes})
+    monkeypatch.setattr(rasterize, "FIT_STEPS", 2)
+    draw("decode", seconds=0.01, out=str(tmp_path))
+    rows = rows_of(tmp_path, "decode")
+    assert len(rows) == 2 * 2 * 2
+    for row in rows:
+        assert 0 < float(row["seconds"]) < 10
+        assert int(row["peak_bytes"]) >= 2 * 16 * 16 * 3 * 4  # at least the images
+        assert abs(int(row["bytes_an_image"]) / int(row["value"]) - 1) < 0.35
+    assert {int(r["bytes_an_image"]) for r in rows if r["what"] == "Gaussians"} == {90, 162}
+    before = (tmp_path / "decode.csv").read_bytes()
+    monkeypatch.setattr(decode, "measure", None)
+    draw("decode", seconds=0.01, out=str(tmp_path))
+    assert (tmp_path / "decode.csv").read_bytes() == before
+    with pytest.raises(gsdd_jax.UsageError, match="--sweeps: expected some of bytes, got 'size'"):
+        draw("decode", sweeps=["size"], out=str(tmp_path))
+
+
+# What a user gets wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("pruning", {}, "--distilled: expected one, got 0"),
+        ("convergence", {}, "--workdir: expected one or more"),
+        ("landscape", {"distilled": ["x"], "points": 4}, "--points: expected an odd number"),
+        ("antialias", {"distilled": ["x"], "images": 0}, "--images: expected at least 1, got 0"),
+        ("ellipses", {"workdir": ["x", "y"]}, "--workdir: expected one"),
+        ("difficulty", {"distilled": ["x"], "judges": 0}, "--judges: expected at least 1"),
+        ("pruning", {"distilled": ["x.safetensors"]}, "x.safetensors: no such file"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(name, values, message):
+    with pytest.raises(gsdd_jax.UsageError) as raised:
+        draw(name, **values)
+    assert message in str(raised.value)
+
+
+def test_a_directory_without_anything_else_goes_beside_what_it_is_made_from(run):
+    draw("antialias", distilled=[str(run / "distilled.safetensors")], images=1)
+    rows_of(run, "antialias")
+    assert ellipses.spread([0, 1, 2, 3, 4, 5, 6], 3) == [0, 3, 6]
+    assert antialias.worst(np.array([3.0, 1.0, 2.0]), 2).tolist() == [1, 2]
