@@ -16,7 +16,7 @@ import gsdd_jax
 from benchmarks import peers, rasterize
 from benchmarks.rasterize import Shape
 from benchmarks.turns import take_turns
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures.inputs import Kept
 from gsdd_jax.runs.report import Reporter
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from benchmarks.turns import take_turns
 from gsdd_jax import data, networks
+from gsdd_jax.core.files import write_json
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.files import write_json
 from gsdd_jax.runs import experts
 from gsdd_jax.training import experts as training
 

@@ -9,7 +9,7 @@ import jax
 
 from benchmarks import experts, tm_memory
 from benchmarks.turns import take_turns
-from gsdd_jax.files import write_json
+from gsdd_jax.core.files import write_json
 from gsdd_jax.training import distill
 
 PRECISIONS = ("default", "bfloat16", "float32")

@@ -28,9 +28,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gsdd_jax import data, matching, networks, parameterizations
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_json
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_json
 from gsdd_jax.runs import experts
 from gsdd_jax.training import distill
 from gsdd_jax.training import experts as training

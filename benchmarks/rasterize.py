@@ -26,8 +26,8 @@ from benchmarks import bounds, memory, peers
 from benchmarks.repeat import best, repeated, times_for
 from benchmarks.turns import take_turns
 from gsdd_jax import data
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_json
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_json
 from gsdd_jax.rasterizer import gaussians
 
 FIT_STEPS = 300

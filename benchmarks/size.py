@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks import memory, peers
 from benchmarks.rasterize import fitted
 from benchmarks.repeat import best, repeated, times_for
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_json
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_json
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 GAUSSIANS, FITTED_SIZE = 85, 64

@@ -18,8 +18,8 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks import memory
 from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.core.files import write_json
 from gsdd_jax.data import transforms
-from gsdd_jax.files import write_json
 from gsdd_jax.training import distill
 
 IMAGES, CLASSES, WIDTH = 300, 10, 128

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gsdd_jax.artifact import DistilledSet, load, save
-    from gsdd_jax.errors import UsageError
+    from gsdd_jax.core.errors import UsageError
     from gsdd_jax.rasterizer.gaussians import GaussianImages
     from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
     from gsdd_jax.training.fit import fit_images
@@ -25,7 +25,7 @@ __all__ = [
 _HOMES = {
     "DistilledSet": "artifact",
     "GaussianImages": "rasterizer.gaussians",
-    "UsageError": "errors",
+    "UsageError": "core.errors",
     "fit_images": "training.fit",
     "load": "artifact",
     "rasterize": "rasterizer.rasterize",

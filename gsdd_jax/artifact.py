@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gsdd_jax import parameterizations
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically
 from gsdd_jax.parameterizations.base import MAX_SIDE, RESAMPLINGS, Parameterization, Params
 
 FORMAT = "gsdd-jax distilled set 1"

@@ -17,8 +17,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import cache_dir
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import cache_dir
 from launch import fields, interrupt
 
 USAGE_STATUS = 2

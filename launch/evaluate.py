@@ -33,7 +33,7 @@ RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracie
 
 
 def main() -> None:
-    from gsdd_jax.files import write_json
+    from gsdd_jax.core.files import write_json
     from gsdd_jax.runs.assess import evaluate_file
 
     result = evaluate_file(

@@ -18,7 +18,7 @@ import pathlib
 from absl import flags
 
 from gsdd_jax import figures
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from launch import cli
 
 CONFIG = cli.define_config()

@@ -20,7 +20,7 @@ import safetensors.numpy
 
 import gsdd_jax
 from gsdd_jax import parameterizations
-from gsdd_jax.files import write_atomically
+from gsdd_jax.core.files import write_atomically
 
 NAMES = ["gaussian", "pixels", "idc", "fred", "ddif"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment as dsa
 from gsdd_jax.data.augment import augment
-from gsdd_jax.errors import UsageError
 
 NAMES = ["color", "crop", "cutout", "flip", "scale", "rotate"]
 RESAMPLED = ["crop", "scale", "rotate"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs import checkpoint
 from gsdd_jax.runs.checkpoint import Checkpoints
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 import gsdd_jax
 from gsdd_jax import data
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 
 PACKAGE = pathlib.Path(gsdd_jax.__file__).parent
 REPOSITORY = PACKAGE.parent

@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 from jax.flatten_util import ravel_pytree
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.networks import build, winograd
 from gsdd_jax.networks.conv import conv
 from gsdd_jax.networks.layers import adaptive_max_pool, average_pool, instance_norm, max_pool

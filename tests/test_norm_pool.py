@@ -16,7 +16,8 @@ import pytest
 from jax import export
 from jax.sharding import PartitionSpec as P
 
-from gsdd_jax import native, networks
+from gsdd_jax import networks
+from gsdd_jax.core import native
 from gsdd_jax.networks import calls
 from gsdd_jax.networks.norm_pool import norm_pool
 

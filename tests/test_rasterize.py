@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gsdd_jax
-from gsdd_jax import native
+from gsdd_jax.core import native
 from tests.dense import CUT, dense, random_gaussians, saturated_gaussians
 
 if {"cpu": "cpu", "gpu": "cuda"}[jax.default_backend()] not in native.PLATFORMS:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import common, demo
-from gsdd_jax.errors import InUseError, UsageError
-from gsdd_jax.files import locked, write_json
+from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import assess, cost, experts, reproduce, table
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Mean, Table

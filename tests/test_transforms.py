@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 from jax.sharding import PartitionSpec
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
 from gsdd_jax.data.transforms import ZCA, Normalize, cached_zca, fit_zca, to_unit
-from gsdd_jax.errors import UsageError
 
 SHAPE = (6, 5, 3)
 SIZE = 90

@@ -6,8 +6,8 @@ import multiprocessing
 import pytest
 
 from configs import common
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically
 from gsdd_jax.runs import workdir
 
 

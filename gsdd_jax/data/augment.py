@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 
 DSA = "color_crop_cutout_flip_scale_rotate"
 """The strategy that the experts, the objectives and the evaluation use."""

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from absl import logging
 
-from gsdd_jax.files import write_atomically
+from gsdd_jax.core.files import write_atomically
 
 VERSION = 2  # raise it when the same source would be decoded to other arrays
 

@@ -11,10 +11,10 @@ import pathlib
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from gsdd_jax import files
+from gsdd_jax.core import files
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import cache, prepared
 from gsdd_jax.data.decode import RESIZES, decode_split, size_text
-from gsdd_jax.errors import UsageError
 
 # ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
 IMAGENET_SUBSETS = {

@@ -9,7 +9,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 RESIZES = ("crop", "squash")

@@ -11,8 +11,8 @@ import shlex
 
 import numpy as np
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.decode import PIL_MODES
-from gsdd_jax.errors import UsageError
 
 # tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
 # never touches a data set.

@@ -20,9 +20,9 @@ import safetensors.numpy
 from absl import logging
 from jaxtyping import Array, Float, Int, UInt8
 
-from gsdd_jax import files
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically
+from gsdd_jax.core import files
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically
 
 ZCA_EPSILON = 0.1
 MAX_ZCA_SIZE = 12288

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_object
 from gsdd_jax.figures import draw, inputs
-from gsdd_jax.files import read_object
 from gsdd_jax.runs import assess
 
 NAME = "convergence"

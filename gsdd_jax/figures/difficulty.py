@@ -21,10 +21,10 @@ import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax import networks
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
-from gsdd_jax.errors import UsageError
 from gsdd_jax.figures import draw, inputs
-from gsdd_jax.files import write_atomically
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures.geometry import Ellipses
-from gsdd_jax.files import write_atomically
 
 COLUMN, PAGE = 3.4, 6.9  # inches: a column's width, and two
 # Okabe and Ito's colours, which the colour-blind tell apart; markers tell them apart in grey.

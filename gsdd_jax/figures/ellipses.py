@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from PIL import Image
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures import draw, geometry, inputs
-from gsdd_jax.files import write_atomically
 from gsdd_jax.parameterizations import Gaussian
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import experiment, fits

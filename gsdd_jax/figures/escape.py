@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer.gaussians import GaussianImages

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import read_object, write_json
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_object, write_json
 from gsdd_jax.parameterizations import Gaussian
 from gsdd_jax.runs import workdir as workdirs
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations import Params

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import check_names, check_values
 from gsdd_jax.matching.base import Matching, RealData, Synthetic, Trajectories, real_data
 from gsdd_jax.matching.distribution import DistributionMatching
 from gsdd_jax.matching.gradient import GradientMatching
 from gsdd_jax.matching.trajectory import Segments, TrajectoryMatching
 from gsdd_jax.networks import Network
-from gsdd_jax.options import check_names, check_values
 
 __all__ = [
     "DistributionMatching",

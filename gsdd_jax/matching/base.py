@@ -24,9 +24,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
 from gsdd_jax.data import transforms
-from gsdd_jax.errors import UsageError
-from gsdd_jax.options import Limits
 
 
 @jax.tree_util.register_dataclass

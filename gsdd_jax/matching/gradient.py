@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core.options import Limits
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
-from gsdd_jax.options import Limits
 
 # Outer and inner loops by images a class of the budget.
 PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 50: (50, 10)}

@@ -12,11 +12,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
 from gsdd_jax.data import augment
-from gsdd_jax.errors import UsageError
 from gsdd_jax.matching.base import Matching, RealData, Synthetic, Trajectories
 from gsdd_jax.networks import Network
-from gsdd_jax.options import Limits
 
 LEAST_LEARNING_RATE = 0.001
 ABOVE_ZERO = (1e-30, None)

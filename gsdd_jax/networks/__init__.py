@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import check_names, check_values
 from gsdd_jax.networks.alexnet import AlexNet
 from gsdd_jax.networks.base import Architecture, Network
 from gsdd_jax.networks.convnet import ConvNet
 from gsdd_jax.networks.resnet import ResNet18
 from gsdd_jax.networks.vgg import VGG11
 from gsdd_jax.networks.vit import ViT
-from gsdd_jax.options import check_names, check_values
 
 __all__ = ["Architecture", "Network", "architecture", "build"]
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Linear, widen
-from gsdd_jax.options import Limits
 
 PRECISIONS = ("default", "float32", "bfloat16")
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from gsdd_jax.native import like
+from gsdd_jax.core.native import like
 
 
 def norm_pool(

@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-from gsdd_jax import native
+from gsdd_jax.core import native
 from gsdd_jax.networks import calls, patches, winograd
 
 Method = Literal["auto", "lax"]

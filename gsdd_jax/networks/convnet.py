@@ -7,11 +7,11 @@ import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from gsdd_jax.core.options import Limits
 from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv
 from gsdd_jax.networks.norm_pool import NormPool
-from gsdd_jax.options import Limits
 
 
 @dataclasses.dataclass(frozen=True)

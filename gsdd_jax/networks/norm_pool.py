@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from gsdd_jax import native
+from gsdd_jax.core import native
 from gsdd_jax.networks import calls
 from gsdd_jax.networks.layers import EPSILON, average_pool, instance_norm
 

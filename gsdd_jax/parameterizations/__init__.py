@@ -7,8 +7,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from gsdd_jax.errors import UsageError
-from gsdd_jax.options import check_names, check_values
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import check_names, check_values
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.ddif import DDiF
 from gsdd_jax.parameterizations.fred import FreD

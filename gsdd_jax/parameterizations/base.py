@@ -13,7 +13,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.options import Limits
+from gsdd_jax.core.options import Limits
 from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.options import Limits
+from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 
 FIRST_W0 = 30.0  # of the first layer

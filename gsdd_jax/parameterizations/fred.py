@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.errors import UsageError
-from gsdd_jax.options import Limits
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import MAX_SIDE
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 from gsdd_jax.rasterizer.gaussians import budget_bytes

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.options import Limits
+from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import Parameterization
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages

@@ -9,7 +9,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gsdd_jax.errors import UsageError
-from gsdd_jax.options import Limits
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import Parameterization
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 

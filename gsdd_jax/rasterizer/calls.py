@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
-from gsdd_jax.native import like
+from gsdd_jax.core.native import like
 from gsdd_jax.rasterizer import sharding
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer.rasterize import rasterize
 
 MEANS_LIMIT = 1 - 1e-3  # equation 11

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Integer
 
-from gsdd_jax import native
+from gsdd_jax.core import native
 from gsdd_jax.rasterizer import calls, once, reference, sharding
 from gsdd_jax.rasterizer.calls import Settings
 

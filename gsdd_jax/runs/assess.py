@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact, data
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import corruptions, transforms
-from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment
 from gsdd_jax.runs.components import build_network, build_transform, load_data, stream

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 
 OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
 

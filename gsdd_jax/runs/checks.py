@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs.workdir import dotted
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
-from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 
 

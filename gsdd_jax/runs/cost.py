@@ -19,7 +19,7 @@ import optax
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks, parameterizations
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs.components import load_data
 

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import write_atomically, write_json
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.matching import real_data
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs import assess, experiment, fits

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, parameterizations
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment
 from gsdd_jax.data.transforms import RealImages, to_device
-from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import checks, experts

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, components, trajectories
 from gsdd_jax.runs.report import Display

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import locked
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import locked
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs import experiment
 from gsdd_jax.runs.checkpoint import Checkpoints

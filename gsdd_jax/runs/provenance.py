@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs import checks, experiment, workdir
 
 # What the evaluation reads of the config that made a set.

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gsdd_jax.errors import InUseError, UsageError
-from gsdd_jax.files import locked, read_object, write_json
+from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.runs import assess, cost, experts, table
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.report import OneLine

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from gsdd_jax.files import write_atomically, write_json
+from gsdd_jax.core.files import write_atomically, write_json
 
 ARMS = ("distilled", "random_real", "random_real_uint8")
 

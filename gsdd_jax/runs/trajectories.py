@@ -19,8 +19,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float32
 
-from gsdd_jax.errors import UsageError
-from gsdd_jax.files import locked, write_atomically
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import locked, write_atomically
 from gsdd_jax.runs import version
 
 FORMAT = "gsdd-jax expert trajectory 1"

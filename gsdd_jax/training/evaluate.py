@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.errors import UsageError
 from gsdd_jax.networks import Network
 
 DIVERGED = 1e6  # a cross-entropy from which no training comes back

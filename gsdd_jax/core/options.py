@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 
 Limits = Mapping[str, tuple[int | float, int | float | None] | tuple[str, ...]]
 """Field -> the smallest and, where there is one, the largest value; of a text, its choices."""

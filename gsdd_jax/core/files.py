@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from gsdd_jax.errors import InUseError, UsageError
+from gsdd_jax.core.errors import InUseError, UsageError
 
 
 def write_atomically(

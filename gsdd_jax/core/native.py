@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from gsdd_jax.errors import UsageError
+from gsdd_jax.core.errors import UsageError
 
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 

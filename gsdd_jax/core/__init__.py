@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, options from outside, the bridge to compiled calls."""
