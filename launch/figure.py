@@ -33,8 +33,8 @@ SEED = flags.DEFINE_integer("seed", 0, "Of what the figure itself draws at rando
 IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: how many are shown.")
 STEPS = flags.DEFINE_list("steps", [], "ellipses: of the fit, by commas; empty: some.")
 STRESS_STEPS = flags.DEFINE_integer("stress_steps", 1000, "escape: of the stress; 0: without it.")
-NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "pruning, difficulty: trained on a set.")
-EPOCHS = flags.DEFINE_integer("epochs", None, "pruning, difficulty: passes over a set.")
+NUM_NETWORKS = flags.DEFINE_integer("num_networks", 0, "pruning, difficulty: of a set; 0: its own.")
+EPOCHS = flags.DEFINE_integer("epochs", 0, "pruning, difficulty: passes over a set; 0: its own.")
 POINTS = flags.DEFINE_integer("points", 21, "landscape: a side of the grid; odd.")
 RADIUS = flags.DEFINE_float("radius", 0.5, "landscape: of the grid, in norms of the parameters.")
 DRAWS = flags.DEFINE_integer("draws", 4, "landscape: that the loss is averaged over.")
@@ -122,8 +122,8 @@ def _experiment():
 
 def _evaluation() -> dict:
     return {
-        "evaluate.num_networks": NUM_NETWORKS.value,
-        "evaluate.epochs": EPOCHS.value,
+        "evaluate.num_networks": NUM_NETWORKS.value or None,
+        "evaluate.epochs": EPOCHS.value or None,
         "data.dir": DATA_DIR.value,
     }
 
