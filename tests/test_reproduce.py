@@ -12,7 +12,7 @@ import pytest
 from configs import common, demo
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
-from gsdd_jax.runs import assess, cost, experts, reproduce, table
+from gsdd_jax.runs import assess, cost, experts, fits, reproduce, table
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Mean, Table
 from launch.reproduce import TABLES
@@ -24,12 +24,16 @@ class World:
     """In place of what takes long: runs leave results that say how often they were made."""
 
     def __init__(self, patch):
-        self.runs, self.evaluations, self.trained = [], [], []
+        self.runs, self.evaluations, self.trained, self.fitted = [], [], [], []
         self.diverge = self.taken = None
         patch.setattr(reproduce, "distill_to", self.distill)
         patch.setattr(assess, "evaluate_file", self.evaluate)
         patch.setattr(assess, "evaluate_real", self.real)
         patch.setattr(experts, "train_all", self.train)
+        patch.setattr(
+            fits, "fit_to_share", lambda config, display: self.fitted.append(config.init.dir)
+        )
+        patch.setattr(fits, "is_there", lambda config: config.init.dir in self.fitted)
         patch.setattr(experts, "are_there", lambda config: config.experts.dir in self.trained)
         patch.setattr(reproduce, "why_not", lambda table_, piece: "")
         patch.setattr(reproduce, "cost_of", lambda piece: cost.Cost(10.0, 0))
@@ -84,6 +88,7 @@ def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_p
     trials = tuple({RATE: rate} for rate in (1e-3, 1e-2, 1e-1))
     _, (found,), _ = run(tmp_path, Cell("a", "b", config(), trials=trials, seeds=(0, 1, 2)))
     assert sorted(world.runs) == [(1e-3, 0), (1e-2, 0), (1e-2, 1), (1e-2, 2), (1e-1, 0)]
+    assert len(world.fitted) == 3  # one a seed; the trials share it
     assert found.chosen == {RATE: 1e-2}
     assert found.accuracies == {0: [49.0, 51.0], 1: [50.0, 52.0], 2: [51.0, 53.0]}
     assert (found.mean, found.deviation) == (51.0, 1.0)
@@ -95,6 +100,7 @@ def test_what_is_done_is_not_run_again_and_what_is_shared_once(tmp_path, world):
     run(tmp_path, one, other)
     assert world.runs == [(1e-3, 0), (1e-3, 1)]
     assert len(world.trained) == len(world.evaluations) == 1
+    assert len(world.fitted) == 2  # each seed has its own
     run(tmp_path, one, other)
     assert len(world.runs) == 2 and len(world.trained) == len(world.evaluations) == 1
     other_experts = config("tm")
@@ -178,8 +184,8 @@ def test_a_deviation_of_one_seed_is_that_of_its_networks():
 def test_the_line_says_what_is_done_and_what_is_left(tmp_path, world):
     _, _, text = run(tmp_path, *(Cell(str(i), "b", config(), seeds=(i,)) for i in range(3)))
     first, *_, last = text.splitlines()
-    assert first.startswith("some-small 0/3 cells, run cifar10_mini-dm-gaussian-seed0-")
-    assert first.endswith("00:30 left") and "2/3 cells" in last
+    assert first.startswith("some-small 0/3 cells, fit gaussian ")
+    assert first.endswith("01:00 left") and "2/3 cells, run cifar10_mini-dm-gaussian-seed2-" in last
 
 
 @pytest.mark.parametrize("size", ["small", "paper"])
@@ -191,7 +197,7 @@ def test_every_table(name, size, monkeypatch):
     assert len(places) == len(set(places))
     assert table_.needs_gpu == (size == "paper")
     monkeypatch.setattr(cost, "_step", lambda network: cost.Cost(1e-4, 1000))
-    monkeypatch.setattr(cost, "_fit_step", lambda stored, images: 1e-5)
+    monkeypatch.setattr(cost, "_fit_step", lambda stored, images: cost.Cost(1e-5, 1000))
     folder = reproduce.Folder("somewhere")
     for cell in table_.cells:
         for trial in cell.trials:

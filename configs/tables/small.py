@@ -14,14 +14,14 @@ from configs.tables.methods import Method, stored_as
 from gsdd_jax import parameterizations
 
 SEEDS = (0, 1, 2)
-EVALUATION_STEPS = 600  # of each network, whatever the number of images
+EVALUATION_STEPS = 400  # of each network, whatever the number of images
 
 
 def get_config(objective: str) -> ConfigDict:
     """Gaussians by trajectory matching ("tm") or distribution matching ("dm")."""
     if objective == "tm":
         config = cifar10_tm_ipc1_cpu.get_config()
-        config.distill.num_steps = 150
+        config.distill.num_steps = 100
         config.distill.eval_every = 0
     else:
         config = demo.get_config()

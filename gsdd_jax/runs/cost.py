@@ -21,10 +21,12 @@ from ml_collections import ConfigDict
 from gsdd_jax import networks, parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.networks import Network
+from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs.components import load_data
 
 SECOND_ORDER = 3.5  # of a training step: one that is differentiated once more
 FORWARD = 1 / 3  # of a training step
+COMPILING = 20.0  # seconds, of a run's programs
 BATCH = 64  # images of the step that is timed
 HELD_OUT = 10_000  # training images on which an evaluation is tested beside the test images
 # Side, classes, training images and test images of the data sets that configs name.
@@ -56,17 +58,20 @@ def of_experts(config: ConfigDict) -> Cost:
     )
 
 
-def of_run(config: ConfigDict) -> Cost:
-    """Of fit, distillation and evaluations; a fit that another run shares is counted again."""
+def of_fit(config: ConfigDict) -> Cost:
+    """Of the images that distillation starts from, by timing a step on at most 64 of them."""
     side, classes, examples, _ = _sizes(config)
-    stored = parameterizations.build(
-        config.parameterization.name,
-        (side, side, 3),
-        ipc=config.budget.ipc,
-        gpc=config.budget.gpc,
-        **config.parameterization.options,
-    )
+    stored = _stored(config, side)
     images = classes * stored.images_per_class
+    step = _fit_step(stored, min(images, BATCH))
+    seconds = COMPILING + config.init.num_steps * images * step.seconds
+    return Cost(seconds, int(examples * side * side * 3 + images * step.bytes))
+
+
+def of_run(config: ConfigDict) -> Cost:
+    """Of distillation and evaluations, without the fit."""
+    side, classes, examples, _ = _sizes(config)
+    images = classes * _stored(config, side).images_per_class
     step = _step(_network(config.network, side, classes))
     options = config.matching.options
     if config.matching.name == "tm":
@@ -89,9 +94,7 @@ def of_run(config: ConfigDict) -> Cost:
         evaluations += config.distill.num_steps // config.distill.eval_every
     evaluation = of_evaluation(config, {}, images)
     return Cost(
-        config.distill.num_steps * seconds
-        + evaluations * evaluation.seconds
-        + _fit_seconds(config, stored, images),
+        COMPILING + config.distill.num_steps * seconds + evaluations * evaluation.seconds,
         int(examples * side * side * 3 * 4 + max(at_once * step.bytes, evaluation.bytes)),
     )
 
@@ -103,14 +106,9 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     network = config.network
     if overrides.get("network.name", network.name) != network.name:
         network = ConfigDict({"name": overrides["network.name"], "precision": network.precision})
-    side = settings.get("resolution") or side
+    native, side = side, settings.get("resolution") or side
     step = _step(_network(network, side, classes))
-    if not images:
-        stored = parameterizations.build(
-            config.parameterization.name, (side, side, 3), ipc=config.budget.ipc,
-            gpc=config.budget.gpc, **config.parameterization.options,
-        )  # fmt: skip
-        images = classes * stored.images_per_class
+    images = images or classes * _stored(config, native).images_per_class
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
     tested = tests * (1 + 5 * len(settings.get("corrupted", ()))) + min(examples, HELD_OUT)
@@ -151,6 +149,16 @@ def _sizes(config) -> tuple[int, int, int, int]:
     return config.data.resolution or side, classes, examples, tests
 
 
+def _stored(config: ConfigDict, side: int) -> Parameterization:
+    return parameterizations.build(
+        config.parameterization.name,
+        (side, side, 3),
+        ipc=config.budget.ipc,
+        gpc=config.budget.gpc,
+        **config.parameterization.options,
+    )
+
+
 def _network(config: ConfigDict, side: int, classes: int) -> Network:
     return networks.build(
         config.name,
@@ -179,19 +187,15 @@ def _step(network: Network) -> Cost:
     return Cost(seconds / BATCH, compiled.memory_analysis().temp_size_in_bytes // BATCH)
 
 
-def _fit_seconds(config, stored, images) -> float:
-    """By timing two of its steps on at most 64 of the images."""
-    if config.init.images == "none" or not config.init.num_steps:
-        return 0.0
-    return config.init.num_steps * images * _fit_step(stored, min(images, BATCH))
-
-
 @functools.cache
-def _fit_step(stored, images: int) -> float:
+def _fit_step(stored: Parameterization, images: int) -> Cost:
+    """Of one image in a step of a fit: the second of two calls is timed."""
     target = jnp.zeros((images, *stored.image_shape))
     params = stored.init(jax.random.key(0), target)
     gradient = jax.jit(jax.grad(lambda p: ((stored.render(p) - target) ** 2).mean()))
-    jax.block_until_ready(gradient(params))
+    compiled = gradient.lower(params).compile()
+    jax.block_until_ready(compiled(params))
     start = time.perf_counter()
-    jax.block_until_ready(gradient(params))
-    return (time.perf_counter() - start) / images
+    jax.block_until_ready(compiled(params))
+    seconds = time.perf_counter() - start
+    return Cost(seconds / images, compiled.memory_analysis().temp_size_in_bytes // images)

@@ -22,18 +22,13 @@ from gsdd_jax.runs import experiment
 from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Material
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.report import Display, Reporter
 from gsdd_jax.runs.workdir import decisive
 from gsdd_jax.training import fit
 
 STEPS_PER_CALL = 500
-GROUPS = (
-    "seed",
-    "data",
-    "budget",
-    "parameterization",
-    "init",
-)  # of a config, that a fit depends on
+# Of a config, what a fit depends on.
+GROUPS = ("seed", "data", "budget", "parameterization", "init")
 
 
 def initial(
@@ -83,6 +78,23 @@ def initial(
     return state.params
 
 
+def fit_to_share(config: ConfigDict, display: Display) -> None:
+    """Fits what the runs of `config` will find in `config.init.dir`; raises as `initial`."""
+    reporter = Reporter(None, display=display)
+    initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
+    reporter.close()
+
+
+def is_there(config: ConfigDict) -> bool:
+    """Whether `config.init.dir` has a whole fit of that many steps; it is not opened."""
+    return any(pathlib.Path(config.init.dir).glob(f"*/{config.init.num_steps}"))
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """All of a config that a fit depends on, by dotted name."""
+    return {n: v for n, v in decisive(config).items() if n.partition(".")[0] in GROUPS}
+
+
 def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h w c"]:
     """The random real images that the fit is to, or their mean colours."""
     key = stream(config.seed, "initial images")
@@ -95,6 +107,5 @@ def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h 
 
 def _identity(config: ConfigDict, fingerprint: str) -> str:
     """A digest of what a fit depends on."""
-    fields: dict[str, Any] = {"data.fingerprint": fingerprint}
-    fields |= {n: v for n, v in decisive(config).items() if n.partition(".")[0] in GROUPS}
+    fields = {"data.fingerprint": fingerprint, **settings(config)}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

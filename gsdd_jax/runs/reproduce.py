@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
-from gsdd_jax.runs import assess, cost, experts, table
+from gsdd_jax.runs import assess, cost, experts, fits, table
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Table
@@ -72,6 +72,24 @@ class _Experts:
 
     def cost(self) -> cost.Cost:
         return cost.of_experts(self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    config: ConfigDict
+
+    @property
+    def name(self) -> str:
+        return f"fit {self.config.parameterization.name} {pathlib.Path(self.config.init.dir).name}"
+
+    def done(self) -> bool:
+        return fits.is_there(self.config)
+
+    def run(self, reporter: OneLine) -> None:
+        fits.fit_to_share(self.config, reporter)
+
+    def cost(self) -> cost.Cost:
+        return cost.of_fit(self.config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +151,7 @@ class Folder:
     def config(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> ConfigDict:
         """Of one run of a cell, with the folders that it shares."""
         config = cell.variant(trial, seed)
-        config.init.dir = str(self.root / "fits")
+        config.init.dir = str(self.root / "fits" / _digest(fits.settings(config)))
         config.experts.dir = str(self.root / "experts" / _digest(experts.settings(config)))
         config.evaluate.beside = ""
         return config
@@ -147,6 +165,8 @@ class Folder:
             return
         if config.matching.name == "tm":
             yield _Experts(config)
+        if config.init.images != "none" and config.init.num_steps:
+            yield _Fit(config)
         run = _Run(config, self.workdir(config))
         yield run
         if cell.evaluation:
@@ -221,15 +241,17 @@ def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list
         waiting = _missing(folder, table_, reasons)
         if not waiting:
             return found
+        if refused := {p.name: why for p in waiting if (why := why_not(table_, p))}:
+            reasons |= refused
+            continue
+        complete = sum(
+            not f.reason and len(f.accuracies) == len(cell.seeds)
+            for cell, f in zip(table_.cells, found, strict=True)
+        )
         taken = 0
         for piece in waiting:
-            if reason := why_not(table_, piece):
-                reasons[piece.name] = reason
-                break
-            total = sum(not f.reason and len(f.accuracies) == len(c.seeds)
-                        for c, f in zip(table_.cells, found, strict=True))  # fmt: skip
             reporter.begin(
-                f"{table_.name} {total}/{len(table_.cells)} cells, {piece.name}",
+                f"{table_.name} {complete}/{len(table_.cells)} cells, {piece.name}",
                 clock.left(piece, waiting),
             )
             start = time.monotonic()
@@ -311,18 +333,18 @@ def _missing(folder: Folder, table_: Table, reasons: Mapping[str, str]) -> list[
     missing = {}
     for cell in table_.cells:
         for piece in folder.seed_pieces(cell, reasons):
-            blocked = piece.name in reasons or _forerunner(piece) in reasons
+            blocked = piece.name in reasons or _forerunners(piece) & reasons.keys()
             if not blocked and piece.name not in missing and not piece.done():
                 missing[piece.name] = piece
     return list(missing.values())
 
 
-def _forerunner(piece: Piece) -> str:
-    if isinstance(piece, _Run) and piece.config.matching.name == "tm":
-        return _Experts(piece.config).name
+def _forerunners(piece: Piece) -> set[str]:
+    if isinstance(piece, _Run):
+        return {_Experts(piece.config).name, _Fit(piece.config).name}
     if isinstance(piece, _Evaluation) and piece.source is not None:
-        return _Run(piece.config, piece.source.parent).name
-    return ""
+        return {_Run(piece.config, piece.source.parent).name}
+    return set()
 
 
 def _accuracies(cell: Cell, piece: Piece) -> list[float]:
