@@ -18,7 +18,7 @@ def get_config():
     config.init.num_steps = 500
     config.matching.options.batch_real = 64
     config.distill.num_steps = 200
-    config.distill.learning_rate = 1.25e-3  # the best of six on training images (docs/results.md)
+    config.distill.learning_rate = 1.25e-3  # good on training images (docs/results.md)
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
