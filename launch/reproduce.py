@@ -13,19 +13,10 @@ import pathlib
 
 from absl import flags
 
+from configs import tables
 from launch import cli
 
-TABLES = (
-    "cifar",
-    "imagenet128_tm",
-    "imagenet128_dm",
-    "imagenet128_dc",
-    "cross_architecture",
-    "cross_resolution",
-    "ablation",
-    "gpc_sweep",
-)
-TABLE = flags.DEFINE_enum("table", None, TABLES, "Which.", required=True)
+TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Which.", required=True)
 SIZE = flags.DEFINE_enum("size", "small", ["small", "paper"], "For a CPU, or as published.")
 ROOT = flags.DEFINE_string("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its sets.")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from configs import common, demo
+from configs.tables import NAMES as TABLES
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import assess, cost, experts, fits, reproduce, table
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Mean, Table
-from launch.reproduce import TABLES
 
 RATE = "distill.learning_rate"
 
@@ -224,7 +224,7 @@ def test_published_numbers_are_the_papers():
     assert {(m.row, m.column): m.published for m in across.means}["FreD, mean", "nette"] == 36.2
 
 
-def tiny(made, objective):
+def tiny(made):
     """A config of a table made so small that a test can run it, on the set that is shipped."""
     made = made.copy_and_resolve_references()
     small = demo.get_config()
@@ -247,25 +247,32 @@ def tiny(made, objective):
     return made
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One for all tables: what they share is made once."""
+    return tmp_path_factory.mktemp("tables")
+
+
 @pytest.mark.parametrize("name", TABLES)
-def test_one_tiny_cell_of_every_table_runs(name, tmp_path):
+def test_one_tiny_cell_of_every_table_runs(name, root, monkeypatch):
+    monkeypatch.setattr(reproduce.jax, "clear_caches", lambda: None)  # programs are alike here
     made = importlib.import_module(f"configs.tables.{name}").get_table("small")
     cell = next(c for c in reversed(made.cells) if c.arm == "distilled")
     evaluation = dict(cell.evaluation)
     if "overrides" in evaluation:  # a network that needs no minutes
         evaluation["overrides"] = {"network.name": "convnet", "network.options.width": 2}
     shrunk = Cell(
-        cell.row, cell.column, tiny(cell.config, name), trials=cell.trials[:1],
+        cell.row, cell.column, tiny(cell.config), trials=cell.trials[:1],
         evaluation=evaluation, value=cell.value,
     )  # fmt: skip
     stream = io.StringIO()
     table_ = Table(made.name, made.title, (shrunk,))
-    (found,) = reproduce.reproduce(table_, tmp_path, OneLine(stream))
+    (found,) = reproduce.reproduce(table_, root, OneLine(stream))
     assert found.reason == "" and 0 <= found.mean <= 100
-    assert (tmp_path / f"{made.name}.md").read_text().count(cell.row) == 1
-    left = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    reproduce.reproduce(table_, tmp_path, OneLine(stream))
-    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert (root / f"{made.name}.md").read_text().count(cell.row) == 1
+    left = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    reproduce.reproduce(table_, root, OneLine(stream))
+    again = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     assert {p.name for p in left if left[p] != again[p]} <= {
         f"{made.name}.{kind}" for kind in ("md", "csv", "json")
     }

@@ -5,3 +5,14 @@
 "paper" is the experiment as published, beside the published number; "small" is the same comparison
 made to fit two CPU cores, and no row of the paper.
 """
+
+NAMES = (
+    "cifar",
+    "imagenet128_tm",
+    "imagenet128_dm",
+    "imagenet128_dc",
+    "cross_architecture",
+    "cross_resolution",
+    "ablation",
+    "gpc_sweep",
+)
