@@ -22,19 +22,15 @@ def get_table(objective: str, size: str) -> Table:
         config.data.subset = subset
         if size == "small":
             config.scale = SMALL
-        cells.append(Cell("random real", subset, _scaled(config), arm="random_real"))
+        cells.append(Cell("random real", subset, common.scaled(config), arm="random_real"))
         for row, method in METHODS.items():
             known = {"vanilla": objective.upper()}.get(method.published, method.published)
             number = published.get(known, [None] * len(SUBSETS))[place]
             searched = ({},) if row == "Gaussians" else trials(method, objective)
             cells.append(
-                Cell(row, subset, _scaled(stored_as(config, method)), "distilled", searched,
+                Cell(row, subset, common.scaled(stored_as(config, method)), "distilled", searched,
                      published=None if size == "small" else number)
             )  # fmt: skip
     title = f"ImageNet subsets at one image a class, {objective.upper()}"
     name = f"imagenet128_{objective}-{size}"
     return Table(name, title, tuple(cells), needs_gpu=size == "paper")
-
-
-def _scaled(config):
-    return common.scaled(config)

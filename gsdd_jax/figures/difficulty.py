@@ -6,7 +6,6 @@ get it wrong, from 0 to 100.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import pathlib
@@ -30,12 +29,11 @@ from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Judged
 from gsdd_jax.runs.report import Reporter
-from gsdd_jax.training import experts
+from gsdd_jax.training import evaluate, experts
 
 NAME = "difficulty"
 BINS = 5
 BATCH_SIZE, LEARNING_RATE = 64, 0.05  # of the small networks: SGD without augmentation
-AT_ONCE = 500  # images
 
 
 def main(
@@ -155,11 +153,6 @@ def _read(path, identity, num_images) -> Bool[np.ndarray, "networks n"]:
     return wrong
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predicted(network, params, images):
-    return jax.vmap(lambda p: network.apply(p, images).argmax(-1))(params)
-
-
 def mistakes(
     network: Network,
     params: Any,
@@ -167,11 +160,7 @@ def mistakes(
     labels: Int[Array | np.ndarray, "n"],
 ) -> Bool[np.ndarray, "s n"]:
     """Which images each of several networks (stacked `params`) gets wrong."""
-    parts = [
-        np.asarray(_predicted(network, params, images.seen(images.stored[i : i + AT_ONCE])))
-        for i in range(0, len(labels), AT_ONCE)
-    ]
-    return np.concatenate(parts, axis=1) != np.asarray(labels)
+    return np.asarray(evaluate.predictions(network, params, images)) != np.asarray(labels)
 
 
 def difficulty(wrong: Bool[np.ndarray, "networks n"]) -> Float[np.ndarray, "n"]:

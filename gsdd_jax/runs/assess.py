@@ -22,14 +22,11 @@ from gsdd_jax.data import corruptions, transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment
 from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
-from gsdd_jax.runs.experiment import Experiment, Judged
+from gsdd_jax.runs.experiment import REAL, Experiment, Judged
 from gsdd_jax.runs.provenance import RATES_ACROSS, resolve
 from gsdd_jax.runs.report import Display
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
-
-# Random real images, and how many fit into the bytes of one of float32.
-REAL = {"random_real": 1, "random_real_uint8": 4}
 
 
 class Accuracies(NamedTuple):

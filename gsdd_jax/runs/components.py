@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, networks
+from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
 from gsdd_jax.networks import Network
+from gsdd_jax.parameterizations import Parameterization
 
 
 def stream(seed: int, name: str) -> Key[Array, ""]:
@@ -38,6 +39,19 @@ def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | 
     if name == "zca":
         return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
     raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
+
+
+def build_parameterization(
+    config: ConfigDict, image_shape: tuple[int, int, int]
+) -> Parameterization:
+    """How images of that shape are stored, within the config's budget."""
+    return parameterizations.build(
+        config.parameterization.name,
+        image_shape,
+        ipc=config.budget.ipc,
+        gpc=config.budget.gpc,
+        **config.parameterization.options,
+    )
 
 
 def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:

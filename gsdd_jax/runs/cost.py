@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,17 +18,18 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from gsdd_jax import networks, parameterizations
+from gsdd_jax import networks
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.corruptions import NUM_STRENGTHS
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.runs.components import load_data
+from gsdd_jax.runs.components import build_parameterization, load_data
+from gsdd_jax.runs.experiment import HELD_OUT
 
 SECOND_ORDER = 3.5  # of a training step: one that is differentiated once more
 FORWARD = 1 / 3  # of a training step
 COMPILING = 20.0  # seconds, of a run's programs
 BATCH = 64  # images of the step that is timed
-HELD_OUT = 10_000  # training images on which an evaluation is tested beside the test images
 # Side, classes, training images and test images of the data sets that configs name.
 SIZES = {
     "cifar10": (32, 10, 50_000, 10_000),
@@ -111,7 +112,8 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     images = images or classes * _stored(config, native).images_per_class
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
-    tested = tests * (1 + 5 * len(settings.get("corrupted", ()))) + min(examples, HELD_OUT)
+    test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
+    tested = tests * test_sets + min(examples, HELD_OUT)
     batch = min(config.evaluate.batch_size, images)
     return Cost(
         count * (epochs * images + FORWARD * tested) * step.seconds, int(count * batch * step.bytes)
@@ -150,13 +152,7 @@ def _sizes(config) -> tuple[int, int, int, int]:
 
 
 def _stored(config: ConfigDict, side: int) -> Parameterization:
-    return parameterizations.build(
-        config.parameterization.name,
-        (side, side, 3),
-        ipc=config.budget.ipc,
-        gpc=config.budget.gpc,
-        **config.parameterization.options,
-    )
+    return build_parameterization(config, (side, side, 3))
 
 
 def _network(config: ConfigDict, side: int, classes: int) -> Network:
@@ -171,31 +167,30 @@ def _network(config: ConfigDict, side: int, classes: int) -> Network:
 
 @functools.cache
 def _step(network: Network) -> Cost:
-    """Of one image in a training step: the second of two calls is timed."""
+    """Of one image in a training step."""
 
     def loss(params, images, labels):
         logits = network.apply(params, images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     params = jax.jit(network.init)(jax.random.key(0))
-    arguments = (params, jnp.zeros((BATCH, *network.image_shape)), jnp.zeros(BATCH, jnp.int32))
-    compiled = jax.jit(jax.grad(loss)).lower(*arguments).compile()
-    jax.block_until_ready(compiled(*arguments))
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    seconds = time.perf_counter() - start
-    return Cost(seconds / BATCH, compiled.memory_analysis().temp_size_in_bytes // BATCH)
+    images = jnp.zeros((BATCH, *network.image_shape))
+    return _of_one(BATCH, jax.grad(loss), params, images, jnp.zeros(BATCH, jnp.int32))
 
 
 @functools.cache
 def _fit_step(stored: Parameterization, images: int) -> Cost:
-    """Of one image in a step of a fit: the second of two calls is timed."""
+    """Of one image in a step of a fit."""
     target = jnp.zeros((images, *stored.image_shape))
     params = stored.init(jax.random.key(0), target)
-    gradient = jax.jit(jax.grad(lambda p: ((stored.render(p) - target) ** 2).mean()))
-    compiled = gradient.lower(params).compile()
-    jax.block_until_ready(compiled(params))
+    return _of_one(images, jax.grad(lambda p: ((stored.render(p) - target) ** 2).mean()), params)
+
+
+def _of_one(images: int, function: Callable, *arguments: Any) -> Cost:
+    """Of each of the images that `function` takes: the second of two calls is timed."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
     start = time.perf_counter()
-    jax.block_until_ready(compiled(params))
+    jax.block_until_ready(compiled(*arguments))
     seconds = time.perf_counter() - start
     return Cost(seconds / images, compiled.memory_analysis().temp_size_in_bytes // images)

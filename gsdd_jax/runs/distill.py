@@ -215,21 +215,17 @@ class _Run:
         artifact.save(self.workdir / "distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
-        ipc, count = config.budget.ipc, len(parts.labels)
-        beside = {
-            "fitted": lambda name: assess.distilled(config, parts, start, name, reporter),
-            "random_real": lambda name: assess.random_real(
-                config, parts, count, ipc, name, reporter
-            ),
-            # The field counts real images as float32; stored as bytes, four times as many fit.
-            "random_real_uint8": lambda name: assess.random_real(
-                config, parts, count, 4 * ipc, name, reporter
-            ),
-        }
+
+        def beside(name: str, shown: str) -> assess.Accuracies:
+            if name == "fitted":
+                return assess.distilled(config, parts, start, shown, reporter)
+            per_class = experiment.REAL[name] * config.budget.ipc
+            return assess.random_real(config, parts, len(parts.labels), per_class, shown, reporter)
+
         arms = [name for name in config.evaluate.beside.split(",") if name]
         for name in arms:
             if self.records.get(name) is None:
-                record = _record(beside[name](f"evaluate {name.replace('_', ' ')}"))
+                record = _record(beside(name, f"evaluate {name.replace('_', ' ')}"))
                 self.records[name] = {k: record[k] for k in ("test", "confusion")}
         best = self.best()
         result = {}

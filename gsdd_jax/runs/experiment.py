@@ -13,14 +13,19 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching, parameterizations
+from gsdd_jax import data, matching
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import checks, experts
-from gsdd_jax.runs.components import build_network, build_transform, load_data
+from gsdd_jax.runs.components import (
+    build_network,
+    build_parameterization,
+    build_transform,
+    load_data,
+)
 from gsdd_jax.training.distill import Problem
 from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
 
@@ -91,13 +96,7 @@ def build_material(config: ConfigDict) -> Material:
             f"{config.init.images!r}"
         )
     dataset = load_data(config)
-    parameterization = parameterizations.build(
-        config.parameterization.name,
-        dataset.image_shape,
-        ipc=config.budget.ipc,
-        gpc=config.budget.gpc,
-        **config.parameterization.options,
-    )
+    parameterization = build_parameterization(config, dataset.image_shape)
     smallest = np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()
     if smallest == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
@@ -192,8 +191,11 @@ def _build_feed(config, matching, dataset, network):
 
 # What the images are fitted to at the start.
 INITIAL_IMAGES = ("real", "solid", "none")
+# Random real images, and how many fit into the bytes of one of float32: the field counts them as
+# that; stored as bytes, four times as many fit.
+REAL = {"random_real": 1, "random_real_uint8": 4}
 # What an experiment evaluates beside its distilled set.
-BESIDE = ("fitted", "random_real", "random_real_uint8")
+BESIDE = ("fitted", *REAL)
 
 
 def check_strategy(config: ConfigDict) -> None:

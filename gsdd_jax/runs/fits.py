@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import pathlib
 from typing import Any
@@ -23,7 +21,7 @@ from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Material
 from gsdd_jax.runs.report import Display, Reporter
-from gsdd_jax.runs.workdir import decisive
+from gsdd_jax.runs.workdir import decisive, digest
 from gsdd_jax.training import fit
 
 STEPS_PER_CALL = 500
@@ -107,5 +105,4 @@ def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h 
 
 def _identity(config: ConfigDict, fingerprint: str) -> str:
     """A digest of what a fit depends on."""
-    fields = {"data.fingerprint": fingerprint, **settings(config)}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return digest({"data.fingerprint": fingerprint, **settings(config)})

@@ -11,8 +11,6 @@ its config. Several processes may work on the same folder: each takes what no ot
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import re
@@ -30,7 +28,7 @@ from gsdd_jax.runs import assess, cost, experts, fits, table
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Table
-from gsdd_jax.runs.workdir import decisive
+from gsdd_jax.runs.workdir import decisive, digest
 
 WAIT = 10.0  # seconds, where another process has all that is left
 
@@ -180,16 +178,14 @@ class Folder:
         name = "-".join(str(part) for part in parts if part)
         return self.root / "runs" / re.sub(r"[^\w.-]", "-", name)
 
-    def seed_pieces(self, cell: Cell, reasons: Mapping[str, str]) -> Iterator[Piece]:
-        """All that a cell is known to need by now: its trials, then the other seeds."""
-        first, *others = cell.seeds
+    def seed_pieces(self, cell: Cell, found: Found) -> Iterator[Piece]:
+        """All that a cell is known to need by what it has come to: its trials, then all seeds."""
         only_run = dataclasses.replace(cell, evaluation={})
         for trial in cell.trials:
-            yield from self.pieces(only_run if len(cell.trials) > 1 else cell, trial, first)
-        chosen = self.found(cell, reasons).chosen
-        if chosen is not None:
-            for seed in (first, *others):
-                yield from self.pieces(cell, chosen, seed)
+            yield from self.pieces(only_run if len(cell.trials) > 1 else cell, trial, cell.seeds[0])
+        if found.chosen is not None:
+            for seed in cell.seeds:
+                yield from self.pieces(cell, found.chosen, seed)
 
     def found(self, cell: Cell, reasons: Mapping[str, str]) -> Found:
         """What a cell has come to; `reasons` say of pieces by name why they were not run."""
@@ -238,7 +234,7 @@ def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list
     while True:
         found = [folder.found(cell, reasons) for cell in table_.cells]
         table.write(table_, found, folder.root)
-        waiting = _missing(folder, table_, reasons)
+        waiting = _missing(folder, table_, found, reasons)
         if not waiting:
             return found
         if refused := {p.name: why for p in waiting if (why := why_not(table_, p))}:
@@ -328,11 +324,13 @@ class _Clock:
         return factor * sum(c.seconds for c in costs if c is not None)
 
 
-def _missing(folder: Folder, table_: Table, reasons: Mapping[str, str]) -> list[Piece]:
+def _missing(
+    folder: Folder, table_: Table, found: list[Found], reasons: Mapping[str, str]
+) -> list[Piece]:
     """Pieces to run, each once, none of whose forerunners is missing for good."""
     missing = {}
-    for cell in table_.cells:
-        for piece in folder.seed_pieces(cell, reasons):
+    for cell, f in zip(table_.cells, found, strict=True):
+        for piece in folder.seed_pieces(cell, f):
             blocked = piece.name in reasons or _forerunners(piece) & reasons.keys()
             if not blocked and piece.name not in missing and not piece.done():
                 missing[piece.name] = piece
@@ -357,4 +355,4 @@ def _accuracies(cell: Cell, piece: Piece) -> list[float]:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:10]
+    return digest(values)[:10]

@@ -15,8 +15,6 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.core.files import write_atomically, write_json
 
-ARMS = ("distilled", "random_real", "random_real_uint8")
-
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -25,7 +23,8 @@ class Cell:
     Attributes:
       row, column: where it stands.
       config: the experiment; its seed is replaced by each of `seeds`.
-      arm: one of `ARMS`: what networks are trained on. Random real images need no distillation.
+      arm: what networks are trained on: "distilled", or one of `experiment.REAL`, random real
+        images, which need no distillation.
       trials: dotted fields and their values, tried with the first seed; the other seeds take the
         trial that is best on real training images.
       seeds: of the whole pipeline, each its own fit, distillation and evaluation networks.

@@ -79,8 +79,12 @@ def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
 
 def identity(config: ConfigDict, fingerprint: str) -> str:
     """What a run's results depend on: a digest of its settings and of its data's fingerprint."""
-    fields = {"data.fingerprint": fingerprint, **decisive(config)}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return digest({"data.fingerprint": fingerprint, **decisive(config)})
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values by name, whatever their order."""
+    return hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
