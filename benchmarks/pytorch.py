@@ -134,14 +134,14 @@ def tm_steps(sizes, device, transform):
     network = networks.build("convnet", image_shape=(32, 32, 3), num_classes=10, width=width)
     parameterization = parameterizations.build("gaussian", (32, 32, 3), ipc=1, gpc=images // 10)
     objective = matching.TrajectoryMatching(network, syn_steps, images)
-    problem = distill.Problem(parameterization, objective, 10, 1e-3)
+    problem = distill.Problem(parameterization, objective, 10)
     key = jax.random.key(0)
     params = parameterization.init(key, jnp.zeros((images, 32, 32, 3)))
     start, _ = ravel_pytree(network.init(key))
     feed = matching.Segments(start[None, None], start[None, None] + 0.01)
     pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10, dtype=np.int32)
     real = matching.real_data(pixels, labels, 10, transform_of(transform), drawn=False)
-    state = distill.start(problem, params)
+    state = distill.start(problem, params, 1e-3)
     memory = distill.run.lower(problem, state, key, real, feed, 1).compile().memory_analysis()
 
     def ours():

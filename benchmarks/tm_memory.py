@@ -76,12 +76,12 @@ def step(syn_steps: int, keep_every: int, **network_settings):
     """The problem and the arguments of one distillation step."""
     network, parameterization, data = parts(**network_settings)
     objective = matching.TrajectoryMatching(network, syn_steps, IMAGES, keep_every=keep_every)
-    problem = distill.Problem(parameterization, objective, CLASSES, 1e-3)
+    problem = distill.Problem(parameterization, objective, CLASSES)
     key = jax.random.key(0)
     params = parameterization.init(key, jnp.zeros((IMAGES, 32, 32, 3)))
     start, _ = ravel_pytree(network.init(key))
     feed = matching.Segments(start[None, None], start[None, None] + 0.01)
-    return problem, (distill.start(problem, params), key, data, feed)
+    return problem, (distill.start(problem, params, 1e-3), key, data, feed)
 
 
 def timed(compiled, arguments) -> float:

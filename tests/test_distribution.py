@@ -39,7 +39,6 @@ def problem(**options):
         parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=5),
         matching.DistributionMatching(**settings),
         CLASSES,
-        0.01,
     )
 
 
@@ -146,7 +145,7 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
     expected = jax.tree.map(lambda p, g: p - 0.01 * g / (jnp.abs(g) + 1e-8), params, gradient)
     expected = dataclasses.replace(expected, means=jnp.clip(expected.means, -0.999, 0.999))
     state, losses = distill.run(
-        prob, distill.start(prob, jax.tree.map(jnp.copy, params)), key, data, None, 1
+        prob, distill.start(prob, jax.tree.map(jnp.copy, params), 0.01), key, data, None, 1
     )
     assert losses.shape == (1,)
     assert int(state.step) == 1
@@ -166,7 +165,7 @@ def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
     prob, data = problem(per_class_updates=per_class_updates), real()
 
     def run(groups, seed=0):
-        state = distill.start(prob, initial(prob))
+        state = distill.start(prob, initial(prob), 0.01)
         losses = []
         for count in groups:
             state, some = distill.run(prob, state, jax.random.key(seed), data, None, count)
@@ -177,15 +176,27 @@ def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
     assert run([4])[1] != run([4], seed=1)[1]
 
 
+def test_every_rate_is_one_program():
+    prob, data = problem(), real()
+    before, moved = distill.run._cache_size(), []
+    for rate in (1e-3, 2e-3):
+        start = initial(prob)
+        state = distill.start(prob, jax.tree.map(jnp.copy, start), rate)
+        state, _ = distill.run(prob, state, jax.random.key(0), data, None, 3)
+        moved.append(np.abs(np.asarray(state.params.colors - start.colors)).mean())
+    assert distill.run._cache_size() == before + 1
+    assert 1.8 < moved[1] / moved[0] < 2.2
+
+
 def test_matching_brings_the_features_closer():
     prob, data = problem(batch_real=5, strategy=""), real()
-    still = prob._replace(learning_rate=1e-12)  # measures without moving
 
     def distance(params):
-        state = distill.start(still, jax.tree.map(jnp.copy, params))
-        return distill.run(still, state, jax.random.key(9), data, None, 60)[1].mean()
+        measured = jax.tree.map(jnp.copy, params)
+        state = distill.start(prob, measured, learning_rate=1e-12)  # as good as still
+        return distill.run(prob, state, jax.random.key(9), data, None, 60)[1].mean()
 
     start = initial(prob)
-    state = distill.start(prob, jax.tree.map(jnp.copy, start))
+    state = distill.start(prob, jax.tree.map(jnp.copy, start), 0.01)
     state, _ = distill.run(prob, state, jax.random.key(0), data, None, 60)
     assert distance(state.params) < 0.8 * distance(start)

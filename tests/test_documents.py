@@ -55,8 +55,8 @@ def test_what_the_architecture_adds_distils(monkeypatch):
         objective = matching.build(
             name, network=network, num_classes=2, images_per_class=3, strategy="", batch_real=20
         )
-        problem = distill.Problem(kind, objective, 2, 0.01)
+        problem = distill.Problem(kind, objective, 2)
         params = kind.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (6, 8, 8, 3)))
-        state = distill.start(problem, params)
+        state = distill.start(problem, params, 0.01)
         _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
         assert losses[-1] < part * losses[0]

@@ -24,7 +24,6 @@ def problem(**settings):
         parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
         GradientMatching(**settings),
         CLASSES,
-        0.01,
     )
 
 
@@ -127,7 +126,7 @@ def test_steps_are_the_same_bits_however_grouped_and_match_better(loops):
     prob, data = problem(outer_loops=loops[0], inner_loops=loops[1], strategy="flip"), real()
 
     def run(groups):
-        state, losses = distill.start(prob, initial(prob)), []
+        state, losses = distill.start(prob, initial(prob), 0.01), []
         for count in groups:
             state, some = distill.run(prob, state, jax.random.key(0), data, None, count)
             losses += some.tolist()

@@ -199,7 +199,7 @@ def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
         networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=1),
         num_classes=2, batch_real=8, strategy="",
     )  # fmt: skip
-    problem = distill.Problem(kind, objective, 2, 3.0)
+    problem = distill.Problem(kind, objective, 2)
     pixels = jnp.asarray(images[:4], jnp.float32) / 255
     start = kind.enter({"pixels": pixels}, transform)
     np.testing.assert_allclose(start["pixels"], transform(pixels), atol=1e-6)
@@ -214,7 +214,9 @@ def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
         return objective.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key)
 
     expected = before - 3.0 * np.asarray(jax.grad(loss)(jnp.asarray(before)))
-    state, _ = distill.run(problem, distill.start(problem, start), jax.random.key(5), data, None, 1)
+    state, _ = distill.run(
+        problem, distill.start(problem, start, 3.0), jax.random.key(5), data, None, 1
+    )
     np.testing.assert_allclose(state.params["pixels"], expected, rtol=1e-4, atol=1e-5)
     stored = kind.to_arrays(kind.leave(state.params, transform))["pixels"]
     assert stored.nbytes == 4 * 4 * 8 * 8 * 3

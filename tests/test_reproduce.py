@@ -99,14 +99,18 @@ def test_what_is_done_is_not_run_again_and_what_is_shared_once(tmp_path, world):
     other = Cell("c", "b", config("tm"), evaluation={"resolution": 64})
     run(tmp_path, one, other)
     assert world.runs == [(1e-3, 0), (1e-3, 1)]
-    assert len(world.trained) == len(world.evaluations) == 1
-    assert len(world.fitted) == 2  # each seed has its own
+    assert len(world.evaluations) == 1
+    assert len(world.fitted) == len(world.trained) == 2  # each seed has its own
     run(tmp_path, one, other)
-    assert len(world.runs) == 2 and len(world.trained) == len(world.evaluations) == 1
+    assert len(world.runs) == len(world.trained) == 2 and len(world.evaluations) == 1
+    world.trained.clear()
+    world.fitted.clear()
+    run(tmp_path, one, other)  # the results are enough
+    assert not world.trained and not world.fitted
     other_experts = config("tm")
     other_experts.experts.epochs = 3
     run(tmp_path, Cell("a", "b", other_experts))
-    assert len(world.trained) == 2
+    assert len(world.trained) == 1
 
 
 def test_a_cell_of_an_evaluation_takes_the_value_it_names(tmp_path, world):

@@ -30,7 +30,6 @@ def problem(**settings):
         parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
         TrajectoryMatching(**settings),
         CLASSES,
-        0.01,
     )
 
 
@@ -283,7 +282,7 @@ def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
 
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
     prob = problem(lr_init=0.02, lr_lr=1e-3)
-    state = distill.start(prob, parameters(prob))
+    state = distill.start(prob, parameters(prob), 0.01)
     feed = jax.tree.map(lambda a: jnp.stack([a] * 3), segments())
     rates, gradients = [0.02], []
     for step in range(3):
@@ -324,6 +323,6 @@ def test_matching_moves_the_student_closer():
     )
     carry = Segments(start[None], ravel_pytree(target)[0][None])
     feed = jax.tree.map(lambda a: jnp.broadcast_to(a, (60, *a.shape)), carry)
-    state = distill.start(prob, parameters(prob))
+    state = distill.start(prob, parameters(prob), 0.01)
     state, losses = distill.run(prob, state, jax.random.key(0), data, feed, 60)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()

@@ -213,7 +213,9 @@ def endure(
         train.images, train.labels, parts.dataset.num_classes, parts.transform,
         drawn=parts.problem.matching.draws_real,
     )  # fmt: skip
-    state = distill.start(parts.problem, jax.tree.map(jnp.copy, params))
+    state = distill.start(
+        parts.problem, jax.tree.map(jnp.copy, params), config.distill.learning_rate
+    )
     been = np.asarray(outside(params.means))
     returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)
     done = 0

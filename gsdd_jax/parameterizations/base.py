@@ -18,6 +18,7 @@ from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 RESAMPLINGS = ("bilinear", "nearest")
+Rate = float | Float[Array, ""]  # of learning
 Params = Any  # a pytree whose leaves all have the images as their leading axis
 
 Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
@@ -97,7 +98,7 @@ class Parameterization(abc.ABC):
         return transform(self.render(params))
 
     @abc.abstractmethod
-    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         """The published optimizer of this parameterization."""
 
     def fit_optimizer(self, learning_rate: float, halve_every: int) -> optax.GradientTransformation:

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.options import Limits
+from gsdd_jax.parameterizations.base import Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 
 FIRST_W0 = 30.0  # of the first layer
@@ -94,7 +95,7 @@ class DDiF(NamedArrays):
                 x = jnp.sin((self.w0 if i else FIRST_W0) * x)
         return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
 
-    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations.base import MAX_SIDE
+from gsdd_jax.parameterizations.base import MAX_SIDE, Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
@@ -122,7 +122,7 @@ class FreD(NamedArrays):
             _cosines(width, columns, self.width),
         )
 
-    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)
 
     def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:

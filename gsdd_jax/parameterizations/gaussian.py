@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations.base import Parameterization
+from gsdd_jax.parameterizations.base import Parameterization, Rate
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.rasterizer.rasterize import CLIP_GRADIENTS, MAX_SAMPLES_PER_SIDE
@@ -88,7 +88,7 @@ class Gaussian(Parameterization):
             clip_gradient=self.clip_gradient,
         )
 
-    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)
 
     def fit_optimizer(self, learning_rate: float, halve_every: int) -> optax.GradientTransformation:

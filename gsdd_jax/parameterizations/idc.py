@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.parameterizations.base import Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 
 
@@ -52,5 +53,5 @@ class IDC(NamedArrays):
         small = self.rounded(params)["small"]
         return jax.image.resize(small, (len(small), *self.image_shape), "bilinear")
 
-    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.parameterizations.base import Transform
+from gsdd_jax.parameterizations.base import Rate, Transform
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 
 
@@ -50,5 +50,5 @@ class Pixels(NamedArrays):
         del transform
         return params["pixels"]
 
-    def optimizer(self, learning_rate: float) -> optax.GradientTransformation:
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)

@@ -126,7 +126,7 @@ class _Run:
         )  # fmt: skip
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         params = parts.parameterization.enter(jax.tree.map(jnp.copy, fitted), parts.transform)
-        state = distill.start(parts.problem, params)
+        state = distill.start(parts.problem, params, config.distill.learning_rate)
         checkpoints = self.checkpoints("distill")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored

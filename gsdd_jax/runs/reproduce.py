@@ -161,11 +161,12 @@ class Folder:
             path = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}" / "result.json"
             yield _Evaluation(config, None, {"arm": cell.arm}, path)
             return
-        if config.matching.name == "tm":
-            yield _Experts(config)
-        if config.init.images != "none" and config.init.num_steps:
-            yield _Fit(config)
         run = _Run(config, self.workdir(config))
+        if not run.done():  # of a run that is done only the result need be kept
+            if config.matching.name == "tm":
+                yield _Experts(config)
+            if config.init.images != "none" and config.init.num_steps:
+                yield _Fit(config)
         yield run
         if cell.evaluation:
             path = run.workdir / "evaluations" / f"{_digest(cell.evaluation)}.json"

@@ -27,7 +27,8 @@ class Cell:
         images, which need no distillation.
       trials: dotted fields and their values, tried with the first seed; the other seeds take the
         trial that is best on real training images.
-      seeds: of the whole pipeline, each its own fit, distillation and evaluation networks.
+      seeds: of the whole pipeline, each its own experts, fit, distillation and evaluation
+        networks.
       evaluation: what an evaluation of the distilled set changes (as `assess.evaluate_file`'s
         arguments); empty: the one that the run ends with.
       value: of that evaluation's result, the list of accuracies that is the cell's.
@@ -47,7 +48,8 @@ class Cell:
     def variant(self, trial: Mapping[str, Any], seed: int) -> ConfigDict:
         """The config of one run."""
         config = self.config.copy_and_resolve_references()
-        config.update_from_flattened_dict({**trial, "seed": seed})
+        seeds = {"seed": seed, "experts.seed": config.experts.seed + seed}
+        config.update_from_flattened_dict({**trial, **seeds})
         return config
 
 

@@ -21,16 +21,16 @@ class DistillState(NamedTuple):
     optimizer: Any
     extra: Any  # what the objective learns beside the images
     extra_optimizer: Any
+    learning_rate: Float[Array, ""]  # of the images; traced: every rate is the same program
     step: Int[Array, ""]
 
 
 class Problem(NamedTuple):
-    """What is distilled, how, and at which learning rate; static under `jit`."""
+    """What is distilled, and how; static under `jit`."""
 
     parameterization: Parameterization
     matching: Matching
     num_classes: int
-    learning_rate: float
 
     @property
     def labels(self) -> Int[Array, "m"]:
@@ -51,14 +51,15 @@ class Problem(NamedTuple):
         )
 
 
-def start(problem: Problem, params: Params) -> DistillState:
+def start(problem: Problem, params: Params, learning_rate: float) -> DistillState:
     """The state before the first step, from fitted parameters that have entered."""
     extra = problem.matching.extra()
     return DistillState(
         params,
-        problem.parameterization.optimizer(problem.learning_rate).init(params),
+        problem.parameterization.optimizer(learning_rate).init(params),
         extra,
         problem.matching.extra_optimizer().init(extra),
+        jnp.float32(learning_rate),
         jnp.zeros((), jnp.int32),
     )
 
@@ -87,7 +88,6 @@ def run(
       num_steps: static.
     """
     parameterization, matching = problem.parameterization, problem.matching
-    optimizer = parameterization.optimizer(problem.learning_rate)
     extra_optimizer = matching.extra_optimizer()
 
     def synthetic(params):
@@ -104,12 +104,16 @@ def run(
         (d_params, d_extra), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
             state.params, state.extra
         )
+        optimizer = parameterization.optimizer(state.learning_rate)
         updates, optimizer_state = optimizer.update(d_params, state.optimizer, state.params)
         params = parameterization.project(optax.apply_updates(state.params, updates))
         updates, extra_state = extra_optimizer.update(d_extra, state.extra_optimizer, state.extra)
         extra = matching.project_extra(optax.apply_updates(state.extra, updates))
         shared = matching.after_update(synthetic(params), shared, u, after_key)
-        return (DistillState(params, optimizer_state, extra, extra_state, state.step), shared), loss
+        state = state._replace(
+            params=params, optimizer=optimizer_state, extra=extra, extra_optimizer=extra_state
+        )
+        return (state, shared), loss
 
     def step(state, feed):
         begin_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
