@@ -21,6 +21,8 @@ from gsdd_jax.core import native
 from gsdd_jax.networks import calls
 from gsdd_jax.networks.norm_pool import norm_pool
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = pathlib.Path(__file__).parent.parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
@@ -64,16 +66,18 @@ def exact(x, scale, shift, g, a, a_scale, a_shift):
     """y; the gradient for cotangent g; the gradient for x, scale and g of that one's product with
     the cotangents a: in float64."""
     with jax.enable_x64(True):
-        x, scale, shift, g, *cotangents = map(
-            jnp.asarray, (x, scale, shift, g, a, a_scale, a_shift)
-        )
+        results = plain_derivatives(*map(np.float64, (x, scale, shift, g, a, a_scale, a_shift)))
+        assert results[0].dtype == np.float64
+        return jax.tree.map(np.asarray, results)
 
-        def gradient(x, scale, g):
-            return jax.vjp(plain, x, scale, shift)[1](g)
 
-        y = plain(x, scale, shift)
-        first, pull_back = jax.vjp(gradient, x, scale, g)
-        return jax.tree.map(np.asarray, (y, first, pull_back(tuple(cotangents))))
+@jax.jit
+def plain_derivatives(x, scale, shift, g, *cotangents):
+    def gradient(x, scale, g):
+        return jax.vjp(plain, x, scale, shift)[1](g)
+
+    first, pull_back = jax.vjp(gradient, x, scale, g)
+    return plain(x, scale, shift), first, pull_back(cotangents)
 
 
 def through_jax(x, scale, shift, g, a, a_scale, a_shift):

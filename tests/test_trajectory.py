@@ -17,6 +17,8 @@ from gsdd_jax.matching import Segments, TrajectoryMatching, trajectory
 from gsdd_jax.runs import experiment
 from gsdd_jax.training import distill
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SIZE, CLASSES, GPC = 8, 3, 4
 MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
 NETWORK = networks.build(
@@ -231,6 +233,7 @@ def compiled_gradient(prob):
     return gradient.lower(parameters(), prob.matching.extra()).compile()
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_what_is_kept_changes_memory_not_values():
     """Seven student steps of which none, two (with one left over) or all are kept."""
     found, memory = [], []
@@ -278,6 +281,7 @@ def test_what_was_decided_is_what_a_file_says():
     assert config.matching.options.keep_every == -1
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
     memory = []
     for syn_steps in (4, 12):
