@@ -58,10 +58,10 @@ def loss_of(prob, params, data, carry, update, key):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def features_of(objective, carry, c, batch):
-    """Of images of class c, augmented."""
-    batch = augment.augment(carry.augmentation[c], batch, strategy="crop_flip", shared=True)
-    return objective.network.features(carry.network, batch)
+def features_of(network, params, key, batch):
+    """Of images that are augmented first."""
+    batch = augment.augment(key, batch, strategy="crop_flip", shared=True)
+    return network.features(params, batch)
 
 
 def test_real_images_are_drawn_by_class_without_replacement():
@@ -103,7 +103,8 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_b
         assert len(set(np.asarray(indices[c])[there].tolist())) == count
         np.testing.assert_allclose(np.asarray(weights[c])[there], 1 / count, rtol=1e-6)
         for batch in (TRANSFORM(drawn[c][there] / 255.0), own[c]):
-            features = features_of(objective, carry, c, batch)
+            key = carry.augmentation[c]
+            features = features_of(objective.network, carry.network, key, batch)
             means.append(np.asarray(features, np.float64).mean(0))
         expected += ((means[0] - means[1]) ** 2).sum()
     assert float(actual) == pytest.approx(expected, rel=1e-4)

@@ -232,12 +232,14 @@ if sys.argv[1] == "one":
 import jax, jax.numpy as jnp, numpy as np
 from gsdd_jax import networks
 network = networks.build("convnet", image_shape=(12, 12, 3), num_classes=5, width=20, depth=1)
-params = network.init(jax.random.key(0))
+rng = np.random.default_rng(0)
+f = lambda *s: rng.normal(scale=0.3, size=s).astype(np.float32)
+params = jax.eval_shape(network.init, jax.random.key(0))
+params = jax.tree.map(lambda p: f(*p.shape), params)
 def second(x):
     gradient = jax.grad(lambda p: jnp.sin(network.apply(p, x)).sum())(params)
     return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradient)), gradient
-x = jax.random.normal(jax.random.key(1), (70, 12, 12, 3))
-results = jax.tree.leaves(jax.jit(jax.grad(second, has_aux=True))(x))
+results = jax.tree.leaves(jax.jit(jax.grad(second, has_aux=True))(f(70, 12, 12, 3)))
 np.save(sys.argv[2], np.concatenate([np.ravel(np.asarray(a, np.float32)) for a in results]))
 """
 
