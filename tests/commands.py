@@ -7,10 +7,12 @@ what the child is given, prints and ends with is what `python -m launch.NAME` wo
 import json
 import os
 import pathlib
+import select
 import subprocess
 import sys
 import tempfile
 
+PATIENCE = 300  # seconds
 ROOT = pathlib.Path(__file__).parent.parent
 SERVER = """
 import json, os, runpy, sys, warnings
@@ -44,6 +46,9 @@ class Commands:
             asked = module, list(map(str, arguments)), out.name, err.name
             self.server.stdin.write(json.dumps(asked) + "\n")
             self.server.stdin.flush()
+            if not select.select([self.server.stdout], [], [], PATIENCE)[0]:
+                self.server.kill()
+                raise TimeoutError(f"launch.{module} took more than {PATIENCE} seconds")
             status = int(self.server.stdout.readline())
             return status, out.read().decode(), err.read().decode()
 

@@ -22,6 +22,7 @@ def quickly_compiled():
 @pytest.fixture
 def fully_compiled(quickly_compiled):
     """For tests of bits and of memory among those: compiled as users do."""
+    jax.clear_caches()  # what was compiled quickly is not known as such
     jax.config.update(LITTLE, False)
     yield
     jax.config.update(LITTLE, True)
