@@ -22,6 +22,8 @@ import gsdd_jax
 from gsdd_jax import parameterizations
 from gsdd_jax.core.files import write_atomically
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 NAMES = ["gaussian", "pixels", "idc", "fred", "ddif"]
 
 

@@ -16,6 +16,8 @@ from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.runs import assess, provenance
 from gsdd_jax.runs.workdir import OPERATIONAL, flat
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RESOLUTION = 16
 RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 

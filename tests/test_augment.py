@@ -16,6 +16,8 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment as dsa
 from gsdd_jax.data.augment import augment
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 NAMES = ["color", "crop", "cutout", "flip", "scale", "rotate"]
 RESAMPLED = ["crop", "scale", "rotate"]
 

@@ -15,6 +15,8 @@ from benchmarks.turns import take_turns
 from gsdd_jax import UsageError, rasterize
 from gsdd_jax.rasterizer import gaussians
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_pairs_are_counted_exactly():
     size, side = 19, 2

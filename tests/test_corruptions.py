@@ -12,6 +12,8 @@ from PIL import Image
 from gsdd_jax import data
 from gsdd_jax.data import corruptions
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 KEY = jax.random.key(0)
 
 

@@ -10,6 +10,8 @@ import gsdd_jax
 from gsdd_jax import data, parameterizations
 from gsdd_jax.training import fit
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def build(shape=(32, 32, 3), ipc=1, **options):
     return parameterizations.build("ddif", shape, ipc=ipc, gpc=1, **options)

@@ -1,6 +1,7 @@
 """Distribution matching and the distillation step, against plain loops."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import gsdd_jax
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.training import distill
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES = 8, 3
 TRANSFORM = transforms.Normalize(jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.3, 0.25]))
@@ -42,9 +45,23 @@ def problem(**options):
     )
 
 
-def initial(prob, seed=0):
+@functools.partial(jax.jit, static_argnums=0)
+def initial(prob):
     shape = (CLASSES * prob.parameterization.images_per_class, SIZE, SIZE, 3)
-    return prob.parameterization.init(jax.random.key(seed), jnp.zeros(shape))
+    return prob.parameterization.init(jax.random.key(0), jnp.zeros(shape))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss_of(prob, params, data, carry, update, key):
+    synthetic = prob.synthetic(params, TRANSFORM)
+    return prob.matching.loss(synthetic, data, {}, carry, update, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def features_of(network, params, key, batch):
+    """Of images that are augmented first."""
+    batch = augment.augment(key, batch, strategy="crop_flip", shared=True)
+    return network.features(params, batch)
 
 
 def test_real_images_are_drawn_by_class_without_replacement():
@@ -71,16 +88,12 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_b
     """Two classes have fewer than 8 images: they give all they have, each once."""
     prob = problem(batch_real=batch_real, batch_syn=batch_syn, class_by_class=class_by_class)
     params, data, objective = initial(prob), real(), prob.matching
-    images = TRANSFORM(prob.parameterization.render(params))
-    synthetic = matching.Synthetic(
-        CLASSES, 5, prob.labels, lambda i: images if i is None else images[i]
-    )
-    carry = objective.begin(jax.random.key(1), data, None)
+    carry = jax.jit(objective.begin)(jax.random.key(1), data, None)
     key = jax.random.key(2)
-    actual = objective.loss(synthetic, data, {}, carry, jnp.int32(0), key)
+    actual = loss_of(prob, params, data, carry, 0, key)
 
     drawn, weights, indices = data.draw(jax.random.split(jax.random.key(1), 3)[2], batch_real)
-    own = synthetic.draw(key, batch_syn)
+    own = prob.synthetic(params, TRANSFORM).draw(key, batch_syn)
     assert own.shape[:2] == (CLASSES, batch_syn or 5)
     expected = 0.0
     for c in range(CLASSES):
@@ -90,10 +103,8 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_b
         assert len(set(np.asarray(indices[c])[there].tolist())) == count
         np.testing.assert_allclose(np.asarray(weights[c])[there], 1 / count, rtol=1e-6)
         for batch in (TRANSFORM(drawn[c][there] / 255.0), own[c]):
-            augmented = augment.augment(
-                carry.augmentation[c], batch, strategy="crop_flip", shared=True
-            )
-            features = objective.network.features(carry.network, augmented)
+            key = carry.augmentation[c]
+            features = features_of(objective.network, carry.network, key, batch)
             means.append(np.asarray(features, np.float64).mean(0))
         expected += ((means[0] - means[1]) ** 2).sum()
     assert float(actual) == pytest.approx(expected, rel=1e-4)
@@ -103,20 +114,10 @@ def test_class_losses_sum_to_the_joint_loss_and_touch_only_their_class():
     joint, single = problem(), problem(per_class_updates=True)
     assert (joint.matching.num_updates, single.matching.num_updates) == (1, CLASSES)
     params, data = initial(joint), real()
-    carry = joint.matching.begin(jax.random.key(1), data, None)
-
-    def loss(objective, params, u):
-        images = TRANSFORM(joint.parameterization.render(params))
-        synthetic = matching.Synthetic(
-            CLASSES, 5, joint.labels, lambda i: images if i is None else images[i]
-        )
-        return objective.loss(synthetic, data, {}, carry, u, jax.random.key(2))
-
-    whole = jax.grad(lambda p: loss(joint.matching, p, jnp.int32(0)))(params)
-    parts = [
-        jax.grad(lambda p, c=c: loss(single.matching, p, jnp.int32(c)))(params)
-        for c in range(CLASSES)
-    ]
+    carry = jax.jit(joint.matching.begin)(jax.random.key(1), data, None)
+    gradient = jax.jit(jax.grad(loss_of, argnums=1), static_argnums=0)
+    whole = gradient(joint, params, data, carry, 0, jax.random.key(2))
+    parts = [gradient(single, params, data, carry, c, jax.random.key(2)) for c in range(CLASSES)]
     for c, part in enumerate(parts):
         others = np.setdiff1d(np.arange(15), np.arange(5 * c, 5 * c + 5))
         assert not np.asarray(part.colors)[others].any()
@@ -130,17 +131,15 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
     params = dataclasses.replace(params, means=params.means.at[0, 0].set(0.9989))
     begin_key, update_key = jax.random.split(jax.random.fold_in(key, 0))
     loss_key, _ = jax.random.split(jax.random.fold_in(update_key, 0))
-    carry = prob.matching.begin(begin_key, data, None)
+    carry = jax.jit(prob.matching.begin)(begin_key, data, None)
 
-    def objective(params):
-        images = TRANSFORM(prob.parameterization.render(params))
-        synthetic = matching.Synthetic(CLASSES, 5, prob.labels, lambda i: images)
+    @jax.jit
+    @jax.grad
+    def gradient_of(params):
         boundary = -jnp.log1p(-(params.means**2)).mean()
-        return (
-            prob.matching.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key) + 0.1 * boundary
-        )
+        return loss_of(prob, params, data, carry, 0, loss_key) + 0.1 * boundary
 
-    gradient = jax.grad(objective)(params)
+    gradient = gradient_of(params)
     # Adam's first step with bias correction: -rate * g / (|g| + epsilon).
     expected = jax.tree.map(lambda p, g: p - 0.01 * g / (jnp.abs(g) + 1e-8), params, gradient)
     expected = dataclasses.replace(expected, means=jnp.clip(expected.means, -0.999, 0.999))
@@ -160,6 +159,7 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
         )
 
 
+@pytest.mark.usefixtures("fully_compiled")
 @pytest.mark.parametrize("per_class_updates", [False, True])
 def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
     prob, data = problem(per_class_updates=per_class_updates), real()

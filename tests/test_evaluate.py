@@ -11,6 +11,8 @@ from gsdd_jax.data import transforms
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SHAPE = (8, 8, 3)
 
 
@@ -115,6 +117,7 @@ def test_students_differ_and_may_have_sets_of_their_own():
     assert (leaf(own)[1] != leaf(shared)[1]).any()
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_same_key_same_bits_however_the_epochs_are_grouped():
     net, images = network(), some_images(5)
     labels = jnp.array([0, 1, 2, 0, 1])

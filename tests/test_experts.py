@@ -23,6 +23,8 @@ from gsdd_jax.runs.report import Reporter
 from gsdd_jax.runs.trajectories import Growing, partial_of
 from gsdd_jax.training import experts as training
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = pathlib.Path(__file__).parent.parent
 SHAPE, CLASSES = (8, 8, 3), 3
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -209,6 +211,7 @@ def trained_in_groups(tmp_path, *sizes):
         yield train(config)
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_grouping_changes_no_bit_on_a_cpu(made_up, tmp_path):
     a, b = (files(store.directory) for store in trained_in_groups(tmp_path, 1, 2))
     assert a == b
@@ -223,6 +226,7 @@ def test_grouping_changes_nothing_but_rounding(side_by_side, tmp_path):
         )
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_a_larger_store_grows_from_a_smaller_one(made_up, tmp_path):
     train(config_of(tmp_path / "all", num_experts=3))
     train(config_of(tmp_path / "grown", num_experts=1))
@@ -263,6 +267,7 @@ def dies_in(call, monkeypatch, function, nth):
     return False
 
 
+@pytest.mark.usefixtures("fully_compiled")
 @pytest.mark.parametrize(("function", "least"), [("append", 9), ("finish", 2)])
 def test_killed_at_any_write_it_ends_with_the_same_bytes(
     side_by_side, monkeypatch, tmp_path, function, least
@@ -323,6 +328,7 @@ def launch(directory, **settings):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     config = demo.get_config()
     config.update_from_flattened_dict(TINY | {"experts.dir": str(tmp_path / "whole")})

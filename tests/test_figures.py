@@ -37,6 +37,8 @@ from gsdd_jax.runs import assess, experiment
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill, evaluate
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def tiny(**fields):
     config = demo.get_config()

@@ -12,6 +12,8 @@ from gsdd_jax import data
 from gsdd_jax.parameterizations import Gaussian, Pixels
 from gsdd_jax.training import fit
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def real_images(count):
     return jnp.asarray(data.load("cifar10_mini").train.images[:count], jnp.float32) / 255
@@ -31,6 +33,7 @@ def test_fitted_quality_on_real_images():
     assert float(jnp.abs(fitted.means).max()) <= 0.9991
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_same_key_same_bytes_however_the_steps_are_grouped():
     images = real_images(4)
     kind = Gaussian(32, 32, 3, images_per_class=1, num_gaussians=10)

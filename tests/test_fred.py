@@ -10,6 +10,8 @@ import gsdd_jax
 from gsdd_jax import parameterizations
 from gsdd_jax.training import fit
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SHAPE = (6, 8, 3)
 
 

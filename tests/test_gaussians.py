@@ -12,6 +12,8 @@ import gsdd_jax
 import gsdd_jax.parameterizations
 from gsdd_jax.rasterizer import gaussians
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def some(num_images=3, num_gaussians=5, channels=3, size=8):
     return gaussians.init(

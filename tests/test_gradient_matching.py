@@ -1,5 +1,7 @@
 """Gradient matching against plain loops, and its inner training."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import GradientMatching
 from gsdd_jax.matching.gradient import gradient_distance
 from gsdd_jax.training import distill
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES, GPC = 8, 2, 3
 NETWORK = networks.build(
@@ -34,8 +38,14 @@ def real():
     return matching.real_data(images, np.arange(12, dtype=np.int32) % CLASSES, CLASSES, transform)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def initial(prob):
     return prob.parameterization.init(jax.random.key(1), jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def initial_images(prob, data):
+    return data.transform(prob.parameterization.render(initial(prob)))
 
 
 def synthetic(prob, images):
@@ -44,9 +54,15 @@ def synthetic(prob, images):
     )
 
 
-def cross_entropy(params, images, labels):
+@jax.jit
+@jax.grad
+def gradient_of(params, images, labels):
+    """Of the cross-entropy."""
     logits = NETWORK.apply(params, images)
     return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
+
+
+augmented = jax.jit(functools.partial(augment.augment, shared=True))
 
 
 def test_distance_counts_every_output_neuron_and_no_bias():
@@ -69,9 +85,13 @@ def test_distance_counts_every_output_neuron_and_no_bias():
 def test_loss_is_the_sum_over_classes(batch_real):
     """A class has six images: asked for seven, it gives each of them once."""
     prob, data = problem(batch_real=batch_real), real()
-    images = data.transform(prob.parameterization.render(initial(prob)))
-    network, key = prob.matching.begin(jax.random.key(2), data, None), jax.random.key(3)
-    actual = prob.matching.loss(synthetic(prob, images), data, {}, network, jnp.int32(0), key)
+    images = initial_images(prob, data)
+    network, key = jax.jit(prob.matching.begin)(jax.random.key(2), data, None), jax.random.key(3)
+    actual = jax.jit(
+        lambda images, network: prob.matching.loss(
+            synthetic(prob, images), data, {}, network, jnp.int32(0), key
+        )
+    )(images, network)
     keys = jax.random.split(key, 3)
     drawn, weights, indices = data.draw(keys[1], batch_real)
     expected = 0.0
@@ -82,9 +102,7 @@ def test_loss_is_the_sum_over_classes(batch_real):
         assert (np.asarray(data.labels)[of_class] == c).all()
         assert len(set(of_class.tolist())) == len(of_class)
         gradients = [
-            jax.grad(cross_entropy)(
-                network, augment.augment(augment_key, x, shared=True), np.full(len(x), c)
-            )
+            gradient_of(network, augmented(augment_key, x), np.full(len(x), c))
             for x in (data.transform(drawn[c][there] / 255.0), images[GPC * c : GPC * (c + 1)])
         ]
         expected += float(gradient_distance(*gradients))
@@ -94,36 +112,42 @@ def test_loss_is_the_sum_over_classes(batch_real):
 def test_inner_training_is_sgd_over_the_synthetic_set():
     """Full batches without augmentation: the order does not matter, so a plain loop can follow."""
     prob, data = problem(outer_loops=3, inner_loops=4, strategy=""), real()
-    images = data.transform(prob.parameterization.render(initial(prob)))
+    images = initial_images(prob, data)
     start = NETWORK.init(jax.random.key(0))
-    after = lambda u: prob.matching.after_update(
-        synthetic(prob, images), start, jnp.int32(u), jax.random.key(5)
+    after = jax.jit(
+        lambda u: prob.matching.after_update(synthetic(prob, images), start, u, jax.random.key(5))
     )
     expected = start
     for _ in range(4):
-        gradient = jax.grad(cross_entropy)(expected, images, prob.labels)
+        gradient = gradient_of(expected, images, prob.labels)
         expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), after(0), expected)
     jax.tree.map(np.testing.assert_array_equal, after(2), start)  # after the last: nothing
+    once = problem(outer_loops=1).matching
+    assert (
+        once.after_update(synthetic(prob, images), start, jnp.int32(0), jax.random.key(5)) is start
+    )
 
 
 def test_inner_epochs_use_every_image_in_batches():
     prob, data = problem(outer_loops=2, inner_loops=1, inner_batch=4, strategy=""), real()
-    images = data.transform(prob.parameterization.render(initial(prob)))
+    images = initial_images(prob, data)
     start = NETWORK.init(jax.random.key(0))
     key = jax.random.key(6)
-    actual = prob.matching.after_update(synthetic(prob, images), start, jnp.int32(0), key)
+    actual = jax.jit(
+        lambda start: prob.matching.after_update(synthetic(prob, images), start, jnp.int32(0), key)
+    )(start)
     order = jax.random.permutation(jax.random.split(jax.random.split(key, 1)[0], 3)[0], 6)
     expected = start
     for batch in (order[:4], order[4:]):
-        gradient = jax.grad(cross_entropy)(expected, images[batch], prob.labels[batch])
+        gradient = gradient_of(expected, images[batch], prob.labels[batch])
         expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), actual, expected)
 
 
-@pytest.mark.parametrize("loops", [(1, 1), (3, 2)])
-def test_steps_are_the_same_bits_however_grouped_and_match_better(loops):
-    prob, data = problem(outer_loops=loops[0], inner_loops=loops[1], strategy="flip"), real()
+@pytest.mark.usefixtures("fully_compiled")
+def test_steps_are_the_same_bits_however_grouped_and_match_better():
+    prob, data = problem(outer_loops=3, inner_loops=2, strategy="flip"), real()
 
     def run(groups):
         state, losses = distill.start(prob, initial(prob), 0.01), []
@@ -132,7 +156,7 @@ def test_steps_are_the_same_bits_however_grouped_and_match_better(loops):
             losses += some.tolist()
         return np.asarray(state.params.colors).tobytes(), losses
 
-    once, losses = run([6])
-    assert once == run([2, 4])[0]
-    _, losses = run([40])
+    once, _ = run([6])
+    _, losses = run([2, *[6] * 6, 2])  # every length is a program
+    assert once == run([2, 2, 2])[0]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])

@@ -9,6 +9,8 @@ from plain import bilinear
 import gsdd_jax
 from gsdd_jax import parameterizations
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 @pytest.mark.parametrize(("shape", "factor"), [((8, 12, 3), 2), ((9, 6, 1), 3), ((6, 4, 2), 1)])
 def test_images_and_gradients_are_those_of_the_formula(shape, factor):

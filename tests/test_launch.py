@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
@@ -12,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from commands import ROOT, Commands
 from PIL import Image
 
 import gsdd_jax
@@ -19,7 +19,6 @@ from configs import demo
 from gsdd_jax.runs import distill as run_module
 from gsdd_jax.training import distill
 
-ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
     "--config=configs/demo.py",
     "--config.data.resolution=16",
@@ -56,18 +55,20 @@ def start(module, *arguments):
     )  # fmt: skip
 
 
-def run(module, *arguments):
-    process = start(module, *arguments)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+@pytest.fixture(scope="module")
+def run(compiled_programs):
+    commands = Commands()
+    yield commands
+    commands.close()
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A whole tiny run."""
     workdir = tmp_path_factory.mktemp("run")
-    status, out, err = run("distill", *TINY, f"--workdir={workdir}")
-    assert status == 0, err
+    process = start("distill", *TINY, f"--workdir={workdir}")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
     return workdir, out
 
 
@@ -101,7 +102,7 @@ def test_distill_leaves_everything(finished):
     assert "distill 30/30" in out
 
 
-def test_started_again_it_is_done_at_once(finished):
+def test_started_again_it_is_done_at_once(run, finished):
     workdir, _ = finished
     before = (workdir / "distilled.safetensors").read_bytes()
     status, out, err = run("distill", *TINY, f"--workdir={workdir}")
@@ -111,7 +112,7 @@ def test_started_again_it_is_done_at_once(finished):
     assert (workdir / "distilled.safetensors").read_bytes() == before
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(finished, tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_path):
     """SIGKILL after random delays, then the rest; other call sizes change nothing either."""
     workdir, _ = finished
     rng = random.Random(0)
@@ -128,7 +129,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(finished, tmp_path):
         assert actual == expected, name
 
 
-def test_another_seed_gives_another_set(finished, tmp_path):
+def test_another_seed_gives_another_set(run, finished, tmp_path):
     workdir, _ = finished
     short = [*TINY, "--config.seed=1", f"--workdir={tmp_path / 'run'}"]
     status, _, err = run("distill", *short, "--config.distill.eval_every=0")
@@ -137,7 +138,7 @@ def test_another_seed_gives_another_set(finished, tmp_path):
     assert (a.images() != b.images()).any()
 
 
-def test_evaluate_reads_the_file(finished, tmp_path):
+def test_evaluate_reads_the_file(run, finished, tmp_path):
     workdir, _ = finished
     status, out, err = run(
         "evaluate", f"--distilled={workdir}/distilled.safetensors", f"--result={tmp_path}/r.json"
@@ -151,20 +152,20 @@ def test_evaluate_reads_the_file(finished, tmp_path):
     assert written["random_real_accuracies"] == result["random_real_accuracies"]
 
 
-def test_fit_writes_the_start_of_a_distillation(tmp_path):
+def test_fit_writes_the_start_of_a_distillation(run, tmp_path):
     status, out, err = run("fit", *TINY, f"--workdir={tmp_path}/fit")
     assert status == 0, err
     assert "60 images" in out
     assert gsdd_jax.load(tmp_path / "fit" / "fitted.safetensors").images().shape == (60, 16, 16, 3)
 
 
-def test_a_refused_config_binds_no_directory(tmp_path):
+def test_a_refused_config_binds_no_directory(run, tmp_path):
     flags = [*TINY, f"--workdir={tmp_path}/run"]
     assert run("distill", *flags, "--config.matching.options.batch_syn=100000")[0] == 2
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_fit_needs_nothing_of_the_objective(tmp_path):
+def test_a_fit_needs_nothing_of_the_objective(run, tmp_path):
     flags = [*TINY, f"--workdir={tmp_path}/run", "--config.matching.name=tm"]  # without experts
     status, _, err = run("fit", *flags, "--config.matching.options.batch_real=100000")
     assert status == 0, err
@@ -215,7 +216,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda v: v[0] if v else "")
-def test_what_is_wrong_is_one_line_and_status_2(arguments, message, tmp_path):
+def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message, tmp_path):
     workdir = [] if any("--workdir" in a for a in arguments) else [f"--workdir={tmp_path}/run"]
     status, _, err = run("distill", "--config=configs/demo.py", *workdir, *arguments)
     assert status == 2, err
@@ -224,14 +225,14 @@ def test_what_is_wrong_is_one_line_and_status_2(arguments, message, tmp_path):
     assert message in err
 
 
-def test_a_work_directory_belongs_to_its_config(finished):
+def test_a_work_directory_belongs_to_its_config(run, finished):
     workdir, _ = finished
     status, _, err = run("distill", *TINY, "--config.seed=5", f"--workdir={workdir}")
     assert status == 2
     assert "holds a run with config.seed=0, not 5" in err
 
 
-def test_without_its_config_a_directory_still_belongs_to_it(finished, tmp_path):
+def test_without_its_config_a_directory_still_belongs_to_it(run, finished, tmp_path):
     """Evaluations and checkpoints of another seed are not taken over."""
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
@@ -245,7 +246,7 @@ def test_without_its_config_a_directory_still_belongs_to_it(finished, tmp_path):
     assert "checkpoints/fit/40: the checkpoint of a run with other settings" in err
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, finished, tmp_path):
     workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "run")
     for name in ("distilled.safetensors", "result.json", "evaluations.json", "best.safetensors"):
@@ -261,7 +262,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_
     assert actual.read_bytes() == expected.read_bytes()
 
 
-def test_a_learning_rate_out_of_all_bounds_stops_the_run(tmp_path):
+def test_a_learning_rate_out_of_all_bounds_stops_the_run(run, tmp_path):
     command = [*TINY, f"--workdir={tmp_path}/run"]
     status, _, err = run("distill", *command, "--config.distill.learning_rate=1e38")
     assert status == 2
@@ -290,7 +291,7 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
 @pytest.mark.parametrize(
     "module", ["distill", "evaluate", "fit", "train_experts", "benchmark", "figure"]
 )
-def test_help_says_what_there_is(module):
+def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
     assert status == 0, err
     assert f"python -m launch.{module}" in out
@@ -311,7 +312,7 @@ def test_help_says_what_there_is(module):
     assert "meow" in again
 
 
-def test_a_small_scale_says_that_it_is_no_experiment(tmp_path):
+def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):
     flags = ["--config.scale=0.01", "--config.data.resolution=16", f"--workdir={tmp_path}/fit"]
     status, out, err = run("fit", *flags)
     assert status == 0, err
@@ -343,7 +344,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert not (tmp_path / "distilled.safetensors").exists()
 
 
-def test_the_other_commands_refuse_what_is_wrong(tmp_path):
+def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
     status, _, err = run("evaluate", f"--distilled={tmp_path}/none.safetensors")
     assert status == 2
     assert err.startswith("error: ")

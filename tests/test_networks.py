@@ -17,6 +17,8 @@ from gsdd_jax.networks import build, winograd
 from gsdd_jax.networks.conv import conv
 from gsdd_jax.networks.layers import adaptive_max_pool, average_pool, instance_norm, max_pool
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 # batch, height, width, channels in and out, kernel size, stride, padding: every form a CPU takes
 WINOGRAD = (2, 8, 12, 16, 66, 3, 1, 1)
 PATCHES = (2, 7, 6, 3, 5, 5, 1, 2)
@@ -577,6 +579,7 @@ def test_bfloat16_is_near_float64(name, forward, options):
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_gradient_of_the_same_bits_every_time():
     """Also where a bias has no effect: its gradient is exactly zero."""
     network = network_of("convnet", width=32, depth=2)

@@ -21,6 +21,8 @@ from gsdd_jax.core import native
 from gsdd_jax.networks import calls
 from gsdd_jax.networks.norm_pool import norm_pool
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = pathlib.Path(__file__).parent.parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
@@ -64,16 +66,18 @@ def exact(x, scale, shift, g, a, a_scale, a_shift):
     """y; the gradient for cotangent g; the gradient for x, scale and g of that one's product with
     the cotangents a: in float64."""
     with jax.enable_x64(True):
-        x, scale, shift, g, *cotangents = map(
-            jnp.asarray, (x, scale, shift, g, a, a_scale, a_shift)
-        )
+        results = plain_derivatives(*map(np.float64, (x, scale, shift, g, a, a_scale, a_shift)))
+        assert results[0].dtype == np.float64
+        return jax.tree.map(np.asarray, results)
 
-        def gradient(x, scale, g):
-            return jax.vjp(plain, x, scale, shift)[1](g)
 
-        y = plain(x, scale, shift)
-        first, pull_back = jax.vjp(gradient, x, scale, g)
-        return jax.tree.map(np.asarray, (y, first, pull_back(tuple(cotangents))))
+@jax.jit
+def plain_derivatives(x, scale, shift, g, *cotangents):
+    def gradient(x, scale, g):
+        return jax.vjp(plain, x, scale, shift)[1](g)
+
+    first, pull_back = jax.vjp(gradient, x, scale, g)
+    return plain(x, scale, shift), first, pull_back(cotangents)
 
 
 def through_jax(x, scale, shift, g, a, a_scale, a_shift):
@@ -228,12 +232,14 @@ if sys.argv[1] == "one":
 import jax, jax.numpy as jnp, numpy as np
 from gsdd_jax import networks
 network = networks.build("convnet", image_shape=(12, 12, 3), num_classes=5, width=20, depth=1)
-params = network.init(jax.random.key(0))
+rng = np.random.default_rng(0)
+f = lambda *s: rng.normal(scale=0.3, size=s).astype(np.float32)
+params = jax.eval_shape(network.init, jax.random.key(0))
+params = jax.tree.map(lambda p: f(*p.shape), params)
 def second(x):
     gradient = jax.grad(lambda p: jnp.sin(network.apply(p, x)).sum())(params)
     return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradient)), gradient
-x = jax.random.normal(jax.random.key(1), (70, 12, 12, 3))
-results = jax.tree.leaves(jax.jit(jax.grad(second, has_aux=True))(x))
+results = jax.tree.leaves(jax.jit(jax.grad(second, has_aux=True))(f(70, 12, 12, 3)))
 np.save(sys.argv[2], np.concatenate([np.ravel(np.asarray(a, np.float32)) for a in results]))
 """
 

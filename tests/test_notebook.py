@@ -5,6 +5,9 @@ import pathlib
 import sys
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NOTEBOOK = pathlib.Path(__file__).parent.parent / "notebooks" / "quickstart.ipynb"
 

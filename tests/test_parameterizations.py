@@ -1,5 +1,7 @@
 """What every parameterization promises, and each one's own switches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,8 @@ from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import transforms
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.training import distill
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 BFLOAT16 = {"dtype": "bfloat16"}
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
@@ -28,31 +32,38 @@ def test_the_contract(name, options, channels):
     kind = parameterizations.build(name, (8, 12, channels), ipc=4, gpc=5, **options)
     assert hash(kind) == hash(parameterizations.from_settings(parameterizations.settings(kind)))
     count = 3 * kind.images_per_class
-    real = jax.random.uniform(jax.random.key(1), (count, 8, 12, channels))
-    params = kind.init(jax.random.key(0), real)
+    real, target = np.random.default_rng(1).random((2, count, 8, 12, channels), np.float32)
+    init, render = jax.jit(kind.init), jax.jit(kind.render)
+    params = init(jax.random.key(0), real)
     assert all(len(leaf) == count for leaf in jax.tree.leaves(params))
-    images = kind.render(params)
+    images = render(params)
     assert images.shape == (count, 8, 12, channels)
     assert images.dtype == jnp.float32
     # Any choice of images can be rendered alone.
-    chosen = kind.render(jax.tree.map(lambda p: p[np.array([4, 1])], params))
+    chosen = render(jax.tree.map(lambda p: np.asarray(p)[[4, 1]], params))
     np.testing.assert_allclose(chosen, images[np.array([4, 1])], atol=1e-6)
     # What is stored renders to the same images, within the budget.
-    arrays = kind.to_arrays(params)
+    arrays = jax.jit(kind.to_arrays)(params)
     assert sum(a.size * a.dtype.itemsize for a in arrays.values()) <= 3 * budget_bytes(
         4, (8, 12, channels)
     )
-    np.testing.assert_array_equal(kind.render(kind.from_arrays(arrays)), images)
+    np.testing.assert_array_equal(render(jax.jit(kind.from_arrays)(arrays)), images)
     # A few of its own steps reduce the error to a target.
-    target = jax.random.uniform(jax.random.key(2), images.shape)
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
     adam = name in ("gaussian", "ddif")  # whose steps do not shrink with the number of images
     optimizer = kind.optimizer(0.01 if adam else 30.0)
-    state, before = optimizer.init(params), error(params)
-    for _ in range(5):
-        updates, state = optimizer.update(jax.grad(error)(params), state, params)
-        params = kind.project(jax.tree.map(jnp.add, params, updates))
-    assert error(params) < before
+
+    @jax.jit
+    def step(params, state):
+        found, gradient = jax.value_and_grad(error)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return kind.project(jax.tree.map(jnp.add, params, updates)), state, found
+
+    state, errors = jax.jit(optimizer.init)(params), []
+    for _ in range(6):
+        params, state, found = step(params, state)
+        errors.append(found)
+    assert errors[-1] < errors[0]
 
 
 def test_without_opacity_it_is_one_and_not_stored():
@@ -114,17 +125,21 @@ def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
         parameterizations.build(name, (8, 12, 3), ipc=4, gpc=1, **o) for o in ({}, BFLOAT16)
     )
     assert half.images_per_class in (2 * full.images_per_class, 2 * full.images_per_class + 1)
-    real = jax.random.uniform(jax.random.key(1), (2 * half.images_per_class, 8, 12, 3))
-    params = half.init(jax.random.key(0), real)
+    real = np.random.default_rng(1).random((2 * half.images_per_class, 8, 12, 3), np.float32)
+    params = jax.jit(half.init)(jax.random.key(0), real)
     rounded = {
         n: p if n == "frequencies" else jnp.asarray(np.asarray(p).astype(jnp.bfloat16), jnp.float32)
         for n, p in params.items()
     }
     assert any((params[n] != rounded[n]).any() for n in params)
-    seen, back = jax.vjp(half.render, params)
-    expected, back_at_rounded = jax.vjp(full.render, rounded)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def pulled_back(kind, params):
+        seen, back = jax.vjp(kind.render, params)
+        return seen, back(seen)[0]
+
+    (seen, straight), (expected, of_rounded) = pulled_back(half, params), pulled_back(full, rounded)
     np.testing.assert_array_equal(seen, expected)
-    straight, of_rounded = back(seen)[0], back_at_rounded(seen)[0]
     for n in params:
         np.testing.assert_array_equal(straight[n], of_rounded[n])
     with pytest.raises(gsdd_jax.UsageError, match="dtype: expected one of float32, bfloat16, got"):
@@ -213,7 +228,7 @@ def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
         loss_key = jax.random.split(jax.random.fold_in(update, 0))[0]
         return objective.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key)
 
-    expected = before - 3.0 * np.asarray(jax.grad(loss)(jnp.asarray(before)))
+    expected = before - 3.0 * np.asarray(jax.jit(jax.grad(loss))(before))
     state, _ = distill.run(
         problem, distill.start(problem, start, 3.0), jax.random.key(5), data, None, 1
     )

@@ -9,6 +9,8 @@ import pytest
 
 import gsdd_jax
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SIZE = dict(height=21, width=35)
 NAMES = ("means", "cholesky", "colors", "opacities")
 COUNTS = (0, 5, 1, 0, 0, 130, 22, 0)
@@ -35,6 +37,7 @@ def pull(function, parameters, cotangent):
     return images, back(cotangent)
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_it_has_the_bits_of_a_call_per_image():
     parameters, bounds = gaussians(), offsets()
     cotangent = jax.random.normal(jax.random.key(0), (len(COUNTS), *SIZE.values(), 3))

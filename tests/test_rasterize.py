@@ -21,6 +21,8 @@ import gsdd_jax
 from gsdd_jax.core import native
 from tests.dense import CUT, dense, random_gaussians, saturated_gaussians
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 if {"cpu": "cpu", "gpu": "cuda"}[jax.default_backend()] not in native.PLATFORMS:
     pytest.fail("the custom calls were not built for this platform: see BUILD.md", pytrace=False)
 NAMES = ("means", "cholesky", "colors", "opacities")
@@ -33,6 +35,16 @@ def images(parameters, **settings):
 def gradients(parameters, cotangent, **settings):
     _, pull_back = jax.vjp(lambda *p: gsdd_jax.rasterize(*p, **settings), *parameters)
     return pull_back(jnp.asarray(cotangent))
+
+
+def both(parameters, cotangent, **settings):
+    """The images and the gradients, in one program."""
+
+    def run(*p):
+        image, pull_back = jax.vjp(lambda *p: gsdd_jax.rasterize(*p, **settings), *p)
+        return image, pull_back(cotangent)
+
+    return jax.jit(run)(*parameters)
 
 
 CASES = [
@@ -84,9 +96,9 @@ def test_many_random_images_match_float64():
         cotangent[near] = 0
         _, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
         ours |= dict(min_weight=cut, backend="native")
-        actual = np.asarray(images(parameters, **ours))
+        actual, slopes = both(parameters, cotangent, **ours)
         assert np.abs(actual - image)[~near].max(initial=0) <= 1e-5 * np.abs(image).max() + 1e-30
-        for a, e in zip(gradients(parameters, cotangent, **ours), expected, strict=True):
+        for a, e in zip(slopes, expected, strict=True):
             assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30
 
 
@@ -113,8 +125,7 @@ def test_the_definition_holds_to_its_limits(limit):
     _, _, expected = dense(parameters, 20, 31, cotangent=cotangent, **theirs)
     for backend in ("native", "reference"):
         ours = dict(height=20, width=31, min_weight=cut, prefilter=prefilter, backend=backend)
-        run = jax.jit(lambda *p, ours=ours: (images(p, **ours), gradients(p, cotangent, **ours)))
-        actual, slopes = run(*parameters)
+        actual, slopes = both(parameters, cotangent, **ours)
         assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max(), backend
         for name, a, e in zip(NAMES, slopes, expected, strict=True):
             assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), (backend, name)
@@ -158,6 +169,7 @@ def test_the_gradient_passes_through_the_clipping_of_ragged_batches_too():
             np.testing.assert_array_equal(a[first:last], e)
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_a_hundred_gradients_have_the_same_bits():
     parameters = [jnp.stack([p] * 6) for p in random_gaussians(12, 60, 3)]
     cotangent = jax.random.normal(jax.random.key(0), (6, 40, 56, 3))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from gsdd_jax.rasterizer import reference
 from gsdd_jax.rasterizer.calls import Settings
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_no_product_may_be_rounded_to_tf32():
     """Forward and backward, as lowered for a GPU."""

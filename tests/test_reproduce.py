@@ -17,6 +17,8 @@ from gsdd_jax.runs import assess, cost, experts, fits, reproduce, table
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Mean, Table
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RATE = "distill.learning_rate"
 
 

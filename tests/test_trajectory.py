@@ -1,6 +1,7 @@
 """Trajectory matching against a straightforward unroll in float64, written out here."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,8 @@ from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import Segments, TrajectoryMatching, trajectory
 from gsdd_jax.runs import experiment
 from gsdd_jax.training import distill
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES, GPC = 8, 3, 4
 MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
@@ -33,16 +36,21 @@ def problem(**settings):
     )
 
 
+@functools.cache
+def student():
+    """Its first parameters, flat, and what makes a tree of flat ones."""
+    return ravel_pytree(NETWORK.init(jax.random.key(0)))
+
+
+@functools.cache
 def segments(count=1):
     """Start and target parameters as far apart as two epochs of an expert."""
-    starts, targets = [], []
-    for seed in range(count):
-        flat, _ = ravel_pytree(NETWORK.init(jax.random.key(seed)))
-        starts.append(flat)
-        targets.append(flat + 0.02 * jax.random.normal(jax.random.key(100 + seed), flat.shape))
-    return Segments(jnp.stack(starts), jnp.stack(targets))
+    starts = jnp.stack([ravel_pytree(NETWORK.init(jax.random.key(s)))[0] for s in range(count)])
+    apart = np.random.default_rng(100).normal(scale=0.02, size=starts.shape)
+    return Segments(starts, starts + jnp.float32(apart))
 
 
+@functools.cache
 def real():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
@@ -50,28 +58,24 @@ def real():
     return matching.real_data(images, np.arange(9, dtype=np.int32) % 3, CLASSES, transform)
 
 
-def parameters(prob):
+@functools.cache
+def parameters():
     key = jax.random.key(7)
-    params = prob.parameterization.init(key, jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
-    opacities = jax.random.uniform(key, params.opacities.shape, minval=0.2, maxval=0.9)
+    params = problem().parameterization.init(key, jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
+    opacities = np.random.default_rng(7).uniform(0.2, 0.9, params.opacities.shape)
     params = dataclasses.replace(params, opacities=opacities)
     # Values that bfloat16 holds: float64 then renders the very same Gaussians.
-    return jax.tree.map(lambda p: p.astype(jnp.bfloat16).astype(jnp.float32), params)
+    return jax.tree.map(lambda p: jnp.float32(np.asarray(p, jnp.bfloat16)), params)
 
 
-def library_loss(prob, params, extra, carry, key):
-    data = real()
-    synthetic = matching.Synthetic(
-        CLASSES,
-        GPC,
-        prob.labels,
-        lambda i: data.transform(
-            prob.parameterization.render(
-                params if i is None else jax.tree.map(lambda p: p[i], params)
-            )
-        ),
+def loss_of(prob, data, params, extra, carry, key):
+    return prob.matching.loss(
+        prob.synthetic(params, data.transform), data, extra, carry, jnp.int32(0), key
     )
-    return prob.matching.loss(synthetic, data, extra, carry, jnp.int32(0), key)
+
+
+library_loss = jax.jit(loss_of, static_argnums=0)
+library_gradient = jax.jit(jax.value_and_grad(loss_of, argnums=(2, 3)), static_argnums=0)
 
 
 def plain_render(params):
@@ -114,44 +118,47 @@ def plain_network(params, x):
     return x.reshape(len(x), -1) @ linear["kernel"] + linear["bias"]
 
 
-def plain_loss(params, learning_rate, start, target, unravel, labels, batches):
+def plain_loss(params, learning_rate, start, target, unravel, labels, order):
+    """`order` [steps, batch]: the images of each step; past the last one where it has fewer."""
     images = (plain_render(params) - MEAN) / STD
-    theta = unravel(start)
-    for batch in batches:
 
-        def cross_entropy(theta, batch=batch):
-            logits = plain_network(theta, images[batch])
-            log_probabilities = logits - jax.nn.logsumexp(logits, -1, keepdims=True)
-            return -log_probabilities[jnp.arange(len(batch)), labels[batch]].mean()
+    def cross_entropy(theta, batch):
+        logits = plain_network(theta, images[batch])
+        log_probabilities = logits - jax.nn.logsumexp(logits, -1, keepdims=True)
+        losses = -log_probabilities[jnp.arange(len(batch)), labels[batch]]
+        return losses.mean(where=batch < len(images))
 
-        gradient = jax.grad(cross_entropy)(theta)
-        theta = jax.tree.map(lambda p, g: p - learning_rate * g, theta, gradient)
-    end = ravel_pytree(theta)[0]
+    def step(theta, batch):
+        gradient = jax.grad(cross_entropy)(theta, batch)
+        return jax.tree.map(lambda p, g: p - learning_rate * g, theta, gradient), None
+
+    end = ravel_pytree(jax.lax.scan(step, unravel(start), order)[0])[0]
     return ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
 
 
-@pytest.mark.parametrize(("syn_steps", "batch_syn"), [(1, 12), (3, 12), (10, 12), (3, 5), (2, 4)])
+@pytest.mark.parametrize(("syn_steps", "batch_syn"), [(1, 12), (10, 12), (3, 5), (2, 4)])
 def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn):
     prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05)
-    params, carry, key = parameters(prob), segments(), jax.random.key(3)
-    loss, (d_params, d_extra) = jax.value_and_grad(
-        lambda p, e: library_loss(prob, p, e, carry, key), argnums=(0, 1)
-    )(params, prob.matching.extra())
-
-    order, present = prob.matching._draw(jax.random.split(key, 1)[0], CLASSES * GPC)
-    batches = [np.asarray(o)[np.asarray(p)] for o, p in zip(order, present, strict=True)]
+    params, carry, key = parameters(), segments(), jax.random.key(3)
+    loss, (d_params, d_extra) = library_gradient(
+        prob, real(), params, prob.matching.extra(), carry, key
+    )
+    order, _ = prob.matching._draw(jax.random.split(key, 1)[0], CLASSES * GPC)
     with jax.enable_x64(True):
-        wide = [np.float64(p) for p in jax.tree.leaves(params)]
-        tree = jax.tree.map(np.float64, NETWORK.init(jax.random.key(0)))
-        expected, (e_params, e_rate) = jax.value_and_grad(plain_loss, argnums=(0, 1))(
-            [jnp.asarray(p) for p in wide],
-            jnp.asarray(np.float64(np.float32(0.05))),
-            jnp.asarray(np.float64(carry.start[0])),
-            jnp.asarray(np.float64(carry.target[0])),
-            ravel_pytree(tree)[1],
+        wide = jax.tree.map(np.float64, student()[1](carry.start[0]))
+        start, unravel = ravel_pytree(wide)
+        expected, (e_params, e_rate) = jax.jit(
+            jax.value_and_grad(plain_loss, argnums=(0, 1)), static_argnums=4
+        )(
+            [np.float64(p) for p in jax.tree.leaves(params)],
+            np.float64(np.float32(0.05)),
+            start,
+            np.float64(carry.target[0]),
+            unravel,
             np.asarray(prob.labels),
-            batches,
+            np.asarray(order),
         )
+        assert expected.dtype == np.float64
         expected, e_rate = float(expected), float(e_rate)
         e_params = [np.asarray(g) for g in e_params]
     assert float(loss) == pytest.approx(expected, rel=1e-4)
@@ -173,20 +180,24 @@ def test_batches_go_through_shuffles_of_the_whole_set():
 
 def test_augmentation_is_drawn_anew_at_every_step():
     prob = problem(syn_steps=3, strategy=augment.DSA)
-    params, carry, key = parameters(prob), segments(), jax.random.key(4)
-    actual = library_loss(prob, params, prob.matching.extra(), carry, key)
+    params, carry, key = parameters(), segments(), jax.random.key(4)
+    actual = library_loss(prob, real(), params, prob.matching.extra(), carry, key)
     inner = jax.random.split(key, 1)[0]
     order, _ = prob.matching._draw(inner, CLASSES * GPC)
     step_keys = jax.random.split(jax.random.fold_in(inner, 1), 3)
     images = real().transform(prob.parameterization.render(params))
-    theta, unravel = ravel_pytree(NETWORK.init(jax.random.key(0)))
-    theta = unravel(carry.start[0])
-    for indices, step_key in zip(order, step_keys, strict=True):
+    theta = student()[1](carry.start[0])
+
+    @jax.jit
+    def step(theta, indices, step_key):
         batch, labels = augment.augment(step_key, images[indices]), prob.labels[indices]
-        loss = lambda theta, batch=batch, labels=labels: (
+        loss = lambda theta: (
             -jax.nn.log_softmax(plain_network(theta, batch))[jnp.arange(len(labels)), labels].mean()
         )
-        theta = jax.tree.map(lambda p, g: p - 0.01 * g, theta, jax.grad(loss)(theta))
+        return jax.tree.map(lambda p, g: p - 0.01 * g, theta, jax.grad(loss)(theta))
+
+    for indices, step_key in zip(order, step_keys, strict=True):
+        theta = step(theta, indices, step_key)
     start, target = carry.start[0], carry.target[0]
     end = ravel_pytree(theta)[0]
     expected = ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
@@ -195,38 +206,41 @@ def test_augmentation_is_drawn_anew_at_every_step():
 
 def test_several_experts_are_averaged():
     prob = problem()
-    params, both, key = parameters(prob), segments(2), jax.random.key(5)
+    params, both, key = parameters(), segments(2), jax.random.key(5)
     extra = prob.matching.extra()
-    together = library_loss(prob, params, extra, both, key)
+    together = library_loss(prob, real(), params, extra, both, key)
     keys = jax.random.split(key, 2)
     images = real().transform(prob.parameterization.render(params))
-    alone = []
-    for i in range(2):
-        order, present = prob.matching._draw(keys[i], CLASSES * GPC)
-        unravel = ravel_pytree(NETWORK.init(jax.random.key(0)))[1]
+    unravel = student()[1]
+
+    @jax.jit
+    def distance(start, target, key):
+        order, present = prob.matching._draw(key, CLASSES * GPC)
         end = prob.matching._unroll(
-            unravel(both.start[i]), extra["learning_rate"], images, prob.labels, order, present,
-            keys[i],
-        )  # fmt: skip
-        end = ravel_pytree(end)[0]
-        alone.append(
-            ((end - both.target[i]) ** 2).sum() / ((both.start[i] - both.target[i]) ** 2).sum()
+            unravel(start), extra["learning_rate"], images, prob.labels, order, present, key
         )
+        return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
+
+    alone = [distance(both.start[i], both.target[i], keys[i]) for i in range(2)]
     assert float(together) == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+def compiled_gradient(prob):
+    """With what it needs of memory known."""
+    data, carry = real(), segments()
+    loss = lambda params, extra: loss_of(prob, data, params, extra, carry, jax.random.key(0))
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    return gradient.lower(parameters(), prob.matching.extra()).compile()
+
+
+@pytest.mark.usefixtures("fully_compiled")
 def test_what_is_kept_changes_memory_not_values():
-    """Seven student steps of which none, two (with one left over), three or all are kept."""
+    """Seven student steps of which none, two (with one left over) or all are kept."""
     found, memory = [], []
-    for keep_every in (0, 3, 2, 1):
+    for keep_every in (0, 3, 1):
         prob = problem(syn_steps=7, keep_every=keep_every)
-        loss = lambda p, e, prob=prob: library_loss(prob, p, e, segments(), jax.random.key(0))
-        compiled = (
-            jax.jit(jax.value_and_grad(loss, (0, 1)))
-            .lower(parameters(prob), prob.matching.extra())
-            .compile()
-        )
-        found.append(compiled(parameters(prob), prob.matching.extra()))
+        compiled = compiled_gradient(prob)
+        found.append(compiled(parameters(), prob.matching.extra()))
         memory.append(compiled.memory_analysis().temp_size_in_bytes)
     assert memory == sorted(set(memory))
     value, gradient = found[-1]
@@ -267,37 +281,29 @@ def test_what_was_decided_is_what_a_file_says():
     assert config.matching.options.keep_every == -1
 
 
+@pytest.mark.usefixtures("fully_compiled")
 def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
     memory = []
     for syn_steps in (4, 12):
         prob = problem(syn_steps=syn_steps, keep_every=1)
-        loss = lambda p, prob=prob: library_loss(
-            prob, p, prob.matching.extra(), segments(), jax.random.key(0)
-        )
-        compiled = jax.jit(jax.grad(loss)).lower(parameters(prob)).compile()
-        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+        memory.append(compiled_gradient(prob).memory_analysis().temp_size_in_bytes)
     found = prob.matching.activation_bytes(CLASSES * GPC, (SIZE, SIZE, 3))
     assert (memory[1] - memory[0]) / 8 == pytest.approx(found, rel=0.5)
 
 
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
     prob = problem(lr_init=0.02, lr_lr=1e-3)
-    state = distill.start(prob, parameters(prob), 0.01)
+    state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
     feed = jax.tree.map(lambda a: jnp.stack([a] * 3), segments())
     rates, gradients = [0.02], []
     for step in range(3):
         before = jax.tree.map(jnp.copy, state)
         key = jax.random.split(jax.random.fold_in(jax.random.key(0), step))[1]
         key = jax.random.split(jax.random.fold_in(key, 0))[0]
-        gradients.append(
-            float(
-                jax.grad(
-                    lambda e, before=before, key=key: library_loss(
-                        prob, before.params, e, segments(), key
-                    )
-                )(before.extra)["learning_rate"]
-            )
+        _, (_, gradient) = library_gradient(
+            prob, real(), before.params, before.extra, segments(), key
         )
+        gradients.append(float(gradient["learning_rate"]))
         one = jax.tree.map(lambda a: a[:1], feed)
         state, _ = distill.run(prob, state, jax.random.key(0), real(), one, 1)
         rates.append(float(state.extra["learning_rate"]))
@@ -314,15 +320,15 @@ def test_matching_moves_the_student_closer():
     """Targets that synthetic data can reach: the same student trained on other images."""
     prob = problem(syn_steps=5)
     labels, data = prob.labels, real()
-    teacher_images = jax.random.normal(jax.random.key(9), (CLASSES * GPC, SIZE, SIZE, 3))
-    start = segments().start[0]
-    unravel = ravel_pytree(NETWORK.init(jax.random.key(0)))[1]
+    teacher_images = np.random.default_rng(9).normal(size=(CLASSES * GPC, SIZE, SIZE, 3))
+    start, unravel = student()
     order = jnp.tile(jnp.arange(CLASSES * GPC), (5, 1))
-    target = prob.matching._unroll(
-        unravel(start), 0.05, teacher_images, labels, order, order >= 0, jax.random.key(0)
-    )
+    target = jax.jit(prob.matching._unroll)(
+        unravel(start), 0.05, jnp.float32(teacher_images), labels, order, order >= 0,
+        jax.random.key(0),
+    )  # fmt: skip
     carry = Segments(start[None], ravel_pytree(target)[0][None])
     feed = jax.tree.map(lambda a: jnp.broadcast_to(a, (60, *a.shape)), carry)
-    state = distill.start(prob, parameters(prob), 0.01)
+    state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
     state, losses = distill.run(prob, state, jax.random.key(0), data, feed, 60)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()

@@ -15,6 +15,8 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
 from gsdd_jax.data.transforms import ZCA, Normalize, cached_zca, fit_zca, to_unit
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SHAPE = (6, 5, 3)
 SIZE = 90
 

@@ -1,0 +1,56 @@
+"""Commands as processes of their own that need not import everything again.
+
+A server imports what the commands do and forks for each of them, before any of JAX's threads exist:
+what the child is given, prints and ends with is what `python -m launch.NAME` would be and do.
+"""
+
+import json
+import os
+import pathlib
+import select
+import subprocess
+import sys
+import tempfile
+
+PATIENCE = 300  # seconds
+ROOT = pathlib.Path(__file__).parent.parent
+SERVER = """
+import json, os, runpy, sys, warnings
+import gsdd_jax.figures, gsdd_jax.runs.distill, gsdd_jax.runs.experts, jax
+for line in sys.stdin:
+    module, arguments, out, err = json.loads(line)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that threads do not survive: there are none
+        child = os.fork()
+    if child == 0:
+        for stream, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_WRONLY), stream)
+        sys.argv = ["-m", *arguments]
+        runpy.run_module(f"launch.{module}", run_name="__main__", alter_sys=True)
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Commands:
+    """Call it with a module and its arguments for (exit status, stdout, stderr)."""
+
+    def __init__(self):
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], cwd=ROOT, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
+
+    def __call__(self, module, *arguments):
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+            asked = module, list(map(str, arguments)), out.name, err.name
+            self.server.stdin.write(json.dumps(asked) + "\n")
+            self.server.stdin.flush()
+            if not select.select([self.server.stdout], [], [], PATIENCE)[0]:
+                self.server.kill()
+                raise TimeoutError(f"launch.{module} took more than {PATIENCE} seconds")
+            status = int(self.server.stdout.readline())
+            return status, out.read().decode(), err.read().decode()
+
+    def close(self):
+        self.server.communicate()
