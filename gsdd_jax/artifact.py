@@ -27,7 +27,8 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.parameterizations.base import MAX_SIDE, RESAMPLINGS, Parameterization, Params
 
-FORMAT = "gsdd-jax distilled set 1"
+FORMAT = "gsdd-jax distilled set 2"
+READABLE = ("gsdd-jax distilled set 1", FORMAT)  # the first had no codes
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
 PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
 LABELS, LEARNING_RATE = "labels", "learning_rate"
@@ -154,13 +155,13 @@ def load(path: str | os.PathLike) -> DistilledSet:
             arrays = {name: np.asarray(file.get_tensor(name)) for name in slices}
         _check_values(parameterization, arrays)
         _check_digests(digests, arrays, parts)
+        labels, learning_rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
+        params = parameterization.from_arrays({n: jnp.asarray(a) for n, a in arrays.items()})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except (safetensors.SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable safetensors file ({reason})") from None
-    labels, learning_rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
-    params = parameterization.from_arrays({n: jnp.asarray(a) for n, a in arrays.items()})
     return DistilledSet(parameterization, params, labels, learning_rate, parts[PROVENANCE])
 
 
@@ -182,7 +183,7 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         json.dumps(header)  # what is nested too deeply for anything that follows
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
-    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
+    if not isinstance(header, dict) or header.pop("format", None) not in READABLE:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")
     digests = header.pop(DIGESTS, None)  # files of the first versions have none
     for name in (PARAMETERIZATION, PROVENANCE):
@@ -228,7 +229,11 @@ def _check_shapes(
             )
     for name, spec in specs.items():
         expected = str(spec.dtype), spec.shape
-        if found[name] != expected:
+        dtype, shape = found[name]
+        same = len(shape) == len(spec.shape) and all(
+            there == known or known is None for there, known in zip(shape, spec.shape, strict=True)
+        )
+        if dtype != expected[0] or not same:
             raise UsageError(
                 f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
                 f"got {_shown(*found[name])}"
@@ -240,7 +245,7 @@ def _check_shapes(
 
 
 def _shown(dtype: str, shape: tuple[int, ...]) -> str:
-    return f"{dtype} {list(shape)}"
+    return f"{dtype} [{', '.join('any' if n is None else str(n) for n in shape)}]"
 
 
 def _check_values(parameterization: Parameterization, arrays: Mapping[str, Any]) -> None:

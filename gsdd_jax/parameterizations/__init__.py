@@ -9,12 +9,13 @@ from typing import Any
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_names, check_values
-from gsdd_jax.parameterizations.base import Parameterization, Params
+from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 from gsdd_jax.parameterizations.ddif import DDiF
 from gsdd_jax.parameterizations.fred import FreD
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.idc import IDC
 from gsdd_jax.parameterizations.pixels import Pixels
+from gsdd_jax.parameterizations.quantized import Quantized
 
 __all__ = [
     "IDC",
@@ -24,6 +25,7 @@ __all__ = [
     "Parameterization",
     "Params",
     "Pixels",
+    "Quantized",
     "build",
     "from_settings",
     "settings",
@@ -37,12 +39,19 @@ BY_NAME = {
         IDC,
         FreD,
         DDiF,
+        Quantized,
     )
 }
 
 
 def build(
-    name: str, image_shape: tuple[int, int, int], *, ipc: int, gpc: int, **options
+    name: str,
+    image_shape: tuple[int, int, int],
+    *,
+    ipc: int,
+    gpc: int,
+    num_classes: int = 1,
+    **options,
 ) -> Parameterization:
     """The parameterization `name` within the bytes of `ipc` float32 images a class.
 
@@ -51,6 +60,7 @@ def build(
       image_shape: (height, width, channels) of one image.
       ipc: the budget, in images a class.
       gpc: Gaussian images a class; how many others fit follows from `ipc`.
+      num_classes: of the data set; what is stored once for all is shared by them.
       **options: fields of the parameterization's dataclass.
 
     Raises:
@@ -66,7 +76,7 @@ def build(
     check_names(kind, options, known, "config.parameterization.options")
     given = dict(zip(("height", "width", "channels"), image_shape, strict=True)) | options
     check_values(kind, given, kind.limits, f"parameterization {name}: ")
-    return kind(**kind.within(image_shape, ipc, gpc, options) | given)
+    return kind(**kind.within(image_shape, Budget(ipc, gpc, num_classes), options) | given)
 
 
 def settings(parameterization: Parameterization) -> dict:

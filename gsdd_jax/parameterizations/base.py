@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.options import Limits
 from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
@@ -19,7 +19,16 @@ from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 RESAMPLINGS = ("bilinear", "nearest")
 Rate = float | Float[Array, ""]  # of learning
-Params = Any  # a pytree whose leaves all have the images as their leading axis
+Params = Any  # a pytree; but for what images share, its leaves have them as leading axis
+
+
+class Budget(NamedTuple):
+    """What a parameterization may take: the bytes of `ipc` float32 images a class."""
+
+    ipc: int
+    gpc: int  # Gaussian images a class; how many others fit follows from `ipc`
+    num_classes: int = 1
+
 
 Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
 
@@ -50,19 +59,23 @@ class Parameterization(abc.ABC):
 
     @classmethod
     def within(
-        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The fields that the bytes of `ipc` float32 images a class leave, by name.
+        """The fields that a budget leaves, by name.
 
         They are `images_per_class` and whatever else has no default; `options` are checked, and
         prevail. Raises UsageError where not one image fits.
         """
-        del image_shape, gpc, options
-        return {"images_per_class": ipc}
+        del image_shape, options
+        return {"images_per_class": budget.ipc}
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:
         """Where the fit to `images` ([0, 1] space) starts."""
+
+    def select(self, params: Params, indices: Int[Array, "k"]) -> Params:
+        """Those of some images."""
+        return jax.tree.map(lambda p: p[indices], params)
 
     @abc.abstractmethod
     def render(self, params: Params) -> Float[Array, "m h w c"]:
@@ -118,15 +131,22 @@ class Parameterization(abc.ABC):
 
     @abc.abstractmethod
     def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """What `to_arrays` gives for that many images: shapes and stored types by name."""
+        """What `to_arrays` gives for that many images: shapes and stored types by name.
+
+        A length that depends on the values is None. Raises UsageError for a number of images that
+        the parameterization does not have.
+        """
 
     @abc.abstractmethod
     def to_arrays(self, params: Params) -> dict[str, Array]:
-        """Named arrays in the types that are stored and that the budget counts."""
+        """Named arrays in the types that are stored and that the budget counts; on the host."""
 
     @abc.abstractmethod
     def from_arrays(self, arrays: dict[str, Array]) -> Params:
-        """The inverse of `to_arrays`, in float32. Raises KeyError where one is missing."""
+        """The inverse of `to_arrays`, in float32.
+
+        Raises KeyError where one is missing, UsageError for what `to_arrays` would not give.
+        """
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         """Raises UsageError for finite values of a file that `to_arrays` would not give."""

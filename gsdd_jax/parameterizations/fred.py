@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations.base import MAX_SIDE, Rate
+from gsdd_jax.parameterizations.base import MAX_SIDE, Budget, Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
@@ -55,10 +55,10 @@ class FreD(NamedArrays):
 
     @classmethod
     def within(
-        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Images by `size`, then as many frequencies as fit beside the masks."""
-        del gpc
+        ipc = budget.ipc
         height, width, channels = image_shape
         fields = cls.published(image_shape, ipc)
         size = options.get("size", fields["size"])

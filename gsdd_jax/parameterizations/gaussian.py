@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations.base import Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.rasterizer.rasterize import CLIP_GRADIENTS, MAX_SAMPLES_PER_SIDE
@@ -21,13 +22,12 @@ FIELDS = ("means", "cholesky", "colors", "opacities")
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(Parameterization):
-    """Settings of the Gaussian parameterization; the switches are the paper's ablations (Table 3).
+class Gaussians(Parameterization):
+    """What every way to store Gaussians shares; the switches are the paper's ablations (Table 3).
 
     `opacity=False` keeps every opacity at 1; it is then neither optimised nor stored.
     """
 
-    name: ClassVar[str] = "gaussian"
     later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     limits: ClassVar[Limits] = Parameterization.limits | {
         "samples_per_side": (1, MAX_SAMPLES_PER_SIDE),
@@ -42,19 +42,14 @@ class Gaussian(Parameterization):
     samples_per_side: int = 2
     prefilter: bool = True
     opacity: bool = True
-    bfloat16: bool = True
     boundary_weight: float = 0.1
     clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
     clip_means: bool = True  # after every step; without, centres can escape (section A.4)
 
-    @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
-        bytes_per_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
-        count = gaussians.gaussians_within_budget(ipc, gpc, image_shape, bytes_per_number)
-        return {"images_per_class": gpc, "num_gaussians": count}
+    @abc.abstractmethod
+    def seen(self, params: Any) -> GaussianImages:
+        """The Gaussians that are rendered: those that would be stored; gradients straight
+        through."""
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
         """Random Gaussians (section 2's initial values); `images` gives only their number."""
@@ -67,20 +62,19 @@ class Gaussian(Parameterization):
             channels=self.channels,
         )
 
-    def render(self, params: GaussianImages) -> Float[Array, "m h w c"]:
-        """Rounded to bfloat16 on the way, gradients straight through."""
+    def render(self, params: Any) -> Float[Array, "m h w c"]:
+        """Of the Gaussians as they would be stored."""
         return self.render_at(params, self.height, self.width)
 
     def render_at(
-        self, params: GaussianImages, height: int, width: int, resample: str = "bilinear"
+        self, params: Any, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
         """Of the size itself; the pre-filter is one pixel of it."""
         del resample
-        if self.bfloat16:
-            params = jax.tree.map(gaussians.round_to_bfloat16, params)
+        seen = self.seen(params)
         if not self.opacity:
-            params = dataclasses.replace(params, opacities=jnp.ones_like(params.opacities))
-        return params.render(
+            seen = dataclasses.replace(seen, opacities=jnp.ones_like(seen.opacities))
+        return seen.render(
             height,
             width,
             samples_per_side=self.samples_per_side,
@@ -92,13 +86,13 @@ class Gaussian(Parameterization):
         return optax.adam(learning_rate)
 
     def fit_optimizer(self, learning_rate: float, halve_every: int) -> optax.GradientTransformation:
-        """Adam; the rate of the means alone halves every so many steps."""
+        """The rate of the means alone halves every so many steps."""
         if not halve_every:
             return self.optimizer(learning_rate)
         halving = optax.exponential_decay(learning_rate, halve_every, 0.5, staircase=True)
-        field_of = lambda path: "means" if path[0].name == "means" else "others"
+        field_of = lambda path: "means" if path[-1].name == "means" else "others"
         return optax.multi_transform(
-            {"means": optax.adam(halving), "others": optax.adam(learning_rate)},
+            {"means": optax.adam(halving), "others": self.optimizer(learning_rate)},
             lambda params: jax.tree_util.tree_map_with_path(lambda p, _: field_of(p), params),
         )
 
@@ -107,6 +101,29 @@ class Gaussian(Parameterization):
 
     def project(self, params: GaussianImages) -> GaussianImages:
         return gaussians.clip_means(params) if self.clip_means else params
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(Gaussians):
+    """As published: nine numbers a Gaussian, in bfloat16."""
+
+    name: ClassVar[str] = "gaussian"
+    bfloat16: bool = True
+
+    @classmethod
+    def within(
+        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
+        bytes_per_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
+        count = gaussians.gaussians_within_budget(
+            budget.ipc, budget.gpc, image_shape, bytes_per_number
+        )
+        return {"images_per_class": budget.gpc, "num_gaussians": count}
+
+    def seen(self, params: GaussianImages) -> GaussianImages:
+        """Rounded to bfloat16."""
+        return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
     def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
         dtype = jnp.bfloat16 if self.bfloat16 else jnp.float32

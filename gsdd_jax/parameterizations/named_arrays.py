@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations.base import Parameterization
+from gsdd_jax.parameterizations.base import Budget, Parameterization
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
 
@@ -39,21 +39,20 @@ class NamedArrays(Parameterization):
 
     @classmethod
     def within(
-        cls, image_shape: tuple[int, int, int], ipc: int, gpc: int, options: Mapping[str, Any]
+        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """As many images a class as fit."""
-        del gpc
-        fields = cls.published(image_shape, ipc)
+        fields = cls.published(image_shape, budget.ipc)
         one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         itemsize = jnp.dtype(one.dtype).itemsize
         bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
-        budget = budget_bytes(ipc, image_shape)
-        if budget < bytes_each:
+        there = budget_bytes(budget.ipc, image_shape)
+        if there < bytes_each:
             raise UsageError(
                 f"budget: one image of {cls.name} takes {bytes_each} bytes, expected at most the "
-                f"{budget} bytes a class of ipc={ipc}"
+                f"{there} bytes a class of ipc={budget.ipc}"
             )
-        return fields | {"images_per_class": budget // bytes_each}
+        return fields | {"images_per_class": there // bytes_each}
 
     def rounded(self, params: dict[str, Array]) -> dict[str, Array]:
         """The parameters as they would be stored."""

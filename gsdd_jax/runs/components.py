@@ -42,14 +42,15 @@ def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | 
 
 
 def build_parameterization(
-    config: ConfigDict, image_shape: tuple[int, int, int]
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
 ) -> Parameterization:
-    """How images of that shape are stored, within the config's budget."""
+    """How images of that shape and as many classes are stored, within the config's budget."""
     return parameterizations.build(
         config.parameterization.name,
         image_shape,
         ipc=config.budget.ipc,
         gpc=config.budget.gpc,
+        num_classes=num_classes,
         **config.parameterization.options,
     )
 

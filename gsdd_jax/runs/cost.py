@@ -152,7 +152,7 @@ def _sizes(config) -> tuple[int, int, int, int]:
 
 
 def _stored(config: ConfigDict, side: int) -> Parameterization:
-    return build_parameterization(config, (side, side, 3))
+    return build_parameterization(config, (side, side, 3), _sizes(config)[1])
 
 
 def _network(config: ConfigDict, side: int, classes: int) -> Network:

@@ -96,7 +96,7 @@ def build_material(config: ConfigDict) -> Material:
             f"{config.init.images!r}"
         )
     dataset = load_data(config)
-    parameterization = build_parameterization(config, dataset.image_shape)
+    parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
     smallest = np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()
     if smallest == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")

@@ -43,8 +43,9 @@ class Problem(NamedTuple):
         """What an objective sees of parameters that have entered."""
 
         def render(indices):
-            chosen = params if indices is None else jax.tree.map(lambda p: p[indices], params)
-            return self.parameterization.to_network(chosen, transform)
+            kind = self.parameterization
+            chosen = params if indices is None else kind.select(params, indices)
+            return kind.to_network(chosen, transform)
 
         return Synthetic(
             self.num_classes, self.parameterization.images_per_class, self.labels, render
