@@ -24,11 +24,11 @@ from gsdd_jax.core.files import write_atomically
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-NAMES = ["gaussian", "pixels", "idc", "fred", "ddif"]
+NAMES = ["gaussian", "pixels", "idc", "fred", "ddif", "quantized"]
 
 
 def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, gpc=4, **options):
-    kind = parameterizations.build(name, shape, ipc=ipc, gpc=gpc, **options)
+    kind = parameterizations.build(name, shape, ipc=ipc, gpc=gpc, num_classes=2, **options)
     params = kind.init(
         jax.random.key(1),
         jax.random.uniform(jax.random.key(0), (2 * kind.images_per_class, *shape)),
@@ -45,7 +45,8 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, gpc=4, **options):
         ("gaussian", {"opacity": False, "samples_per_side": 1}),
         ("gaussian", {"bfloat16": False, "prefilter": False}),
         *((name, {}) for name in NAMES[1:]),
-        *((name, {"dtype": "bfloat16"}) for name in NAMES[1:]),
+        *((name, {"dtype": "bfloat16"}) for name in NAMES[1:-1]),
+        ("quantized", {"coding": "none"}),
     ],
 )
 def test_round_trip(tmp_path, name, options):
@@ -89,9 +90,10 @@ def test_the_file_holds_what_the_budget_counts(tmp_path):
 def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
     path = tmp_path / "set.safetensors"
     options = {"dtype": "bfloat16" if bfloat16 else "float32"}
-    distilled = some_set(
-        name, shape, ipc, **({"bfloat16": bfloat16} if name == "gaussian" else options)
-    )
+    options = {
+        "gaussian": {"bfloat16": bfloat16}, "quantized": {"coding": "none" if bfloat16 else "range"}
+    }.get(name, options)  # fmt: skip
+    distilled = some_set(name, shape, ipc, **options)
     gsdd_jax.save(path, distilled)
     # The payload of the file itself: what follows its header, less labels and learning rate.
     content = path.read_bytes()

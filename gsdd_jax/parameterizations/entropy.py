@@ -30,7 +30,7 @@ def bits(codes: Int[np.ndarray, "n"], table_: UInt8[np.ndarray, "levels"]) -> fl
 
 
 def encode(
-    columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "levels"]]
+    columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "_"]]
 ) -> UInt8[np.ndarray, "bytes"]:
     """All codes of all columns by a range coder, column after column, each by its table."""
     import constriction
@@ -43,7 +43,7 @@ def encode(
 
 
 def decode(
-    payload: UInt8[np.ndarray, "bytes"], tables: Sequence[UInt8[np.ndarray, "levels"]], count: int
+    payload: UInt8[np.ndarray, "bytes"], tables: Sequence[UInt8[np.ndarray, "_"]], count: int
 ) -> list[Int[np.ndarray, "n"]]:
     """The inverse of `encode` for `count` codes a column.
 

@@ -96,7 +96,7 @@ class Gaussians(Parameterization):
             lambda params: jax.tree_util.tree_map_with_path(lambda p, _: field_of(p), params),
         )
 
-    def penalty(self, params: GaussianImages) -> Float[Array, ""]:
+    def penalty(self, params: Any) -> Float[Array, ""]:
         return self.boundary_weight * gaussians.boundary_loss(params.means)
 
     def project(self, params: GaussianImages) -> GaussianImages:

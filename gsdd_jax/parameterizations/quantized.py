@@ -208,18 +208,19 @@ class Quantized(Gaussians):
             ENDS: ends,
         }
 
-    def to_arrays(self, params: QuantizedImages) -> dict[str, Array]:
+    def to_arrays(self, params: QuantizedImages) -> dict[str, Any]:
         """Where the coded bytes exceed the budget, the grids are made coarser until they do not."""
         while True:
             arrays = self._coded(params)
             if self.coding == "none" or _num_bytes(arrays) <= self._most_bytes:
                 return arrays
             middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
-            low, high = middle - COARSER * half, middle + COARSER * half
-            params = dataclasses.replace(params, low=low, high=high)
+            params = dataclasses.replace(
+                params, low=middle - COARSER * half, high=middle + COARSER * half
+            )
 
-    def from_arrays(self, arrays: Mapping[str, Array]) -> QuantizedImages:
-        ends, payload = jnp.asarray(arrays[ENDS]), np.asarray(arrays[CODES])
+    def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
+        ends, payload = np.asarray(arrays[ENDS]), np.asarray(arrays[CODES])
         if self.coding == "none":
             columns = entropy.unpack(payload, self.widths, self._count)
         else:
@@ -228,10 +229,8 @@ class Quantized(Gaussians):
             columns[0] = np.cumsum(columns[0].reshape(-1, self.num_gaussians), axis=1).ravel()
             if columns[0].max() >= 2**self.bits_means:
                 raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
-        codes = jnp.asarray(np.stack(columns, 1), jnp.float32)
-        values = _values(codes, ends[:, 0], ends[:, 1], self._levels)
-        values = values.reshape(-1, self.num_gaussians, len(self.widths))
-        return QuantizedImages(self._gaussians(values), ends[:, 0], ends[:, 1])
+        codes = np.stack(columns, 1).reshape(-1, self.num_gaussians, len(self.widths))
+        return _from_codes(self, codes.astype(np.float32), ends)
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         low, high = np.asarray(arrays[ENDS]).T
@@ -263,22 +262,20 @@ class Quantized(Gaussians):
     def _levels(self) -> tuple[int, ...]:
         return tuple(2**width for width in self.widths)
 
-    def _coded(self, params: QuantizedImages) -> dict[str, Array]:
-        values = self._columns(params.gaussians)
-        codes = np.asarray(_codes(values, params.low, params.high, self._levels))
+    def _coded(self, params: QuantizedImages) -> dict[str, Any]:
+        codes, ends = map(np.array, _to_codes(self, params))
         # A set has no order; this one is cheap to store.
         order = np.lexsort((codes[..., 1], codes[..., 0]), axis=-1)
         codes = np.take_along_axis(codes, order[..., None], axis=1)
-        ends = jnp.stack([params.low, params.high], 1)
         if self.coding == "none":
-            columns = codes.reshape(-1, len(self.widths)).T
-            return {CODES: jnp.asarray(entropy.pack(columns, self.widths)), ENDS: ends}
+            columns = list(codes.reshape(-1, len(self.widths)).T)
+            return {CODES: entropy.pack(columns, self.widths), ENDS: ends}
         codes[..., 0] = np.diff(codes[..., 0], axis=1, prepend=0)
-        columns = codes.reshape(-1, len(self.widths)).T
+        columns = list(codes.reshape(-1, len(self.widths)).T)
         tables = [entropy.table(*pair) for pair in zip(columns, self._levels, strict=True)]
         return {
-            CODES: jnp.asarray(entropy.encode(columns, tables)),
-            TABLES: jnp.asarray(np.concatenate(tables)),
+            CODES: entropy.encode(columns, tables),
+            TABLES: np.concatenate(tables),
             ENDS: ends,
         }
 
@@ -336,6 +333,20 @@ def _straight_through(levels, primals, tangents):
     within = d_values + (codes - at) * (d_high - d_low) / most
     tangent = jnp.where(at < 0, d_low, jnp.where(at > most, d_high, within))
     return _values(codes, low, high, levels), tangent
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _to_codes(kind, params):
+    """Codes [images, Gaussians, columns], and the ends of the grids as they are stored."""
+    values = kind._columns(params.gaussians)
+    codes = _codes(values, params.low, params.high, kind._levels)
+    return codes, jnp.stack([params.low, params.high], 1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _from_codes(kind, codes, ends):
+    low, high = ends[:, 0], ends[:, 1]
+    return QuantizedImages(kind._gaussians(_values(codes, low, high, kind._levels)), low, high)
 
 
 def _codes(values, low, high, levels) -> Int[Array, "*s columns"]:
