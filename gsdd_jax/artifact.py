@@ -98,7 +98,10 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     """
     import safetensors.flax
 
-    arrays = {n: np.asarray(a) for n, a in _stored(distilled).items()}
+    try:
+        arrays = {n: np.asarray(a) for n, a in _stored(distilled).items()}
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     try:
         # What JSON makes of them (a tuple becomes a list) is what the digests are of.
         parts = json.loads(
@@ -212,7 +215,7 @@ def _check_shapes(
 ) -> None:
     """Types and shapes by name, against those that the description asks for."""
     # The labels give the number of images; all else follows from it.
-    labels, per_class = found.get(LABELS), parameterization.images_per_class
+    labels = found.get(LABELS)
     num_images = labels[1][0] if labels and labels[1] else 0
     specs = {
         LABELS: jax.ShapeDtypeStruct((num_images,), jnp.int32),
@@ -238,13 +241,13 @@ def _check_shapes(
                 f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
                 f"got {_shown(*found[name])}"
             )
-    if num_images < 1 or num_images % per_class:
-        raise UsageError(
-            f"{LABELS}: expected a multiple of images_per_class={per_class}, got {num_images}"
-        )
+    try:
+        parameterization.check_num_images(num_images)
+    except UsageError as error:
+        raise UsageError(f"{LABELS}: {error}") from None
 
 
-def _shown(dtype: str, shape: tuple[int, ...]) -> str:
+def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:
     return f"{dtype} [{', '.join('any' if n is None else str(n) for n in shape)}]"
 
 

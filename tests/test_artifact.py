@@ -232,14 +232,24 @@ def test_what_a_file_stores_is_what_its_parameterization_says():
     for name, options in (
         ("gaussian", {}),
         ("gaussian", {"opacity": False, "bfloat16": False}),
-        *((name, options) for name in NAMES[1:] for options in ({}, bfloat16)),
+        *(
+            (name, options)
+            for name in NAMES[1:]
+            for options in ({}, bfloat16)
+            if name != "quantized"
+        ),
+        ("quantized", {}),
+        ("quantized", {"coding": "none"}),
     ):
         some = some_set(name, **options)
         arrays = some.parameterization.to_arrays(some.params)
         specs = some.parameterization.array_specs(len(some.labels))
-        assert {n: (a.shape, a.dtype) for n, a in arrays.items()} == {
-            n: (s.shape, s.dtype) for n, s in specs.items()
-        }
+        assert arrays.keys() == specs.keys()
+        for n, spec in specs.items():
+            assert arrays[n].dtype == spec.dtype
+            assert len(arrays[n].shape) == len(spec.shape)
+            for found, expected in zip(arrays[n].shape, spec.shape, strict=True):
+                assert found == expected or expected is None
 
 
 def test_every_field_of_the_description_is_checked(good):
@@ -258,8 +268,8 @@ def test_every_field_of_the_description_is_checked(good):
         elif isinstance(value, int):  # also: what the arrays, or the rasterizer, contradict
             wrong += [True, 0, float(value), 2**31, 10**40]
             free = {"samples_per_side", "size"}  # no array says otherwise
-            if header["parameterization"]["name"] in ("gaussian", "ddif"):
-                free |= {"height", "width"}
+            if header["parameterization"]["name"] in ("gaussian", "ddif", "quantized"):
+                free |= {"height", "width", "bytes_per_class"}
             if field not in free:
                 wrong += [value + 1, max(value - 1, 0), 2 * value]
         for w in wrong:
@@ -401,14 +411,20 @@ def test_a_flipped_byte_is_noticed(tmp_path, name):
         ({"learning_rate": math.nan}, "learning_rate: expected finite numbers"),
         ({"learning_rate": 1e300}, "learning_rate: expected finite numbers"),
         ({"learning_rate": 1e-300}, "learning_rate: expected a positive number, got 0.0"),
-        ({"labels": lambda a: a[:-1]}, r"expected (float32|bfloat16) \["),
+        (
+            {"labels": lambda a: a[:-1]},
+            r"expected (float32|bfloat16) \[|images_per_class=4 of each of 2",
+        ),
         ({"labels": lambda a: a.astype(np.int64) + 2**32}, r"labels: expected int32 \["),
         ({"labels": lambda a: a + 1}, "labels: expected each of 0 to 1"),
         ({"labels": lambda a: 0 * a}, "labels: expected each of 0 to 1"),
         ({"params": lambda p: jax.tree.map(lambda a: a.at[0].set(np.inf), p)}, "finite numbers"),
         ({"params": lambda p: jax.tree.map(lambda a: a[:-1], p)}, "expected"),
         ({"parameterization": lambda k: dataclasses.replace(k, height=9998)}, "height: expected"),
-        ({"parameterization": lambda k: dataclasses.replace(k, images_per_class=3)}, "labels"),
+        (
+            {"parameterization": lambda k: dataclasses.replace(k, images_per_class=3)},
+            "labels|images_per",
+        ),
         ({"provenance": {"made": {1, 2}}}, "provenance: expected plain JSON values"),
         ({"provenance": {"a": 1, 2: 3}}, None),
     ],

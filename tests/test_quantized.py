@@ -198,7 +198,7 @@ def test_a_choice_of_images_renders_alone():
     kind = build()
     params, chosen = some(kind), jnp.array([5, 1])
     np.testing.assert_allclose(
-        kind.render(kind.select(params, chosen)), render(kind)(params)[chosen], atol=1e-6
+        kind.render(kind.select(params, chosen)), render(kind)(params)[chosen], atol=1e-5
     )
 
 
@@ -274,8 +274,10 @@ def test_codes_beyond_their_grid_are_refused():
 
 def test_the_number_of_images_is_the_parameterizations():
     kind = build()
-    with pytest.raises(gsdd_jax.UsageError, match="labels: expected 4 images of each of 2 classes"):
-        kind.array_specs(9)
+    with pytest.raises(
+        gsdd_jax.UsageError, match="expected images_per_class=4 of each of 2 classes"
+    ):
+        kind.check_num_images(9)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
 
@@ -129,12 +130,18 @@ class Parameterization(abc.ABC):
         """Applied after every step."""
         return params
 
+    def check_num_images(self, num_images: int) -> None:
+        """Raises UsageError for a set of so many images, of all classes, that there is not."""
+        if num_images < 1 or num_images % self.images_per_class:
+            raise UsageError(
+                f"expected a multiple of images_per_class={self.images_per_class}, got {num_images}"
+            )
+
     @abc.abstractmethod
     def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
         """What `to_arrays` gives for that many images: shapes and stored types by name.
 
-        A length that depends on the values is None. Raises UsageError for a number of images that
-        the parameterization does not have.
+        A length that depends on the values is None.
         """
 
     @abc.abstractmethod

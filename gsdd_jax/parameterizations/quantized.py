@@ -75,6 +75,7 @@ class Quantized(Gaussians):
     limits: ClassVar[Limits] = Gaussians.limits | {
         **{f"bits_{field}": (2, 8) for field in ("means", "cholesky", "colors", "opacities")},
         "coding": CODINGS,
+        "bytes_per_class": (1, 2**31 - 1),
     }
     derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
     bytes_per_class: int = 0
@@ -191,12 +192,15 @@ class Quantized(Gaussians):
         kept = super().project(params.gaussians)
         return dataclasses.replace(params, gaussians=kept, high=jnp.maximum(params.high, least))
 
-    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def check_num_images(self, num_images: int) -> None:
         if num_images != self.num_classes * self.images_per_class:
             raise UsageError(
-                f"labels: expected {self.images_per_class} images of each of {self.num_classes} "
+                f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
                 f"classes, got {num_images}"
             )
+
+    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
+        del num_images
         ends = jax.ShapeDtypeStruct((len(self.widths), 2), jnp.float32)
         if self.coding == "none":
             size = entropy.packed_bytes(self.widths, self._count)
@@ -210,6 +214,7 @@ class Quantized(Gaussians):
 
     def to_arrays(self, params: QuantizedImages) -> dict[str, Any]:
         """Where the coded bytes exceed the budget, the grids are made coarser until they do not."""
+        self._check(params)
         while True:
             arrays = self._coded(params)
             if self.coding == "none" or _num_bytes(arrays) <= self._most_bytes:
@@ -261,6 +266,25 @@ class Quantized(Gaussians):
     @property
     def _levels(self) -> tuple[int, ...]:
         return tuple(2**width for width in self.widths)
+
+    def _check(self, params: QuantizedImages) -> None:
+        """Raises UsageError for parameters of another shape or that are not finite."""
+        g, shape = params.gaussians, (self.num_classes * self.images_per_class, self.num_gaussians)
+        for name, leaf, expected in (
+            ("means", g.means, (*shape, 2)),
+            ("cholesky", g.cholesky, (*shape, 3)),
+            ("colors", g.colors, (*shape, self.channels)),
+            ("opacities", g.opacities, shape),
+            ("low", params.low, (len(self.widths),)),
+            ("high", params.high, (len(self.widths),)),
+        ):
+            if leaf.shape != expected:
+                raise UsageError(
+                    f"{name}: expected shape {list(expected)}, by num_classes, images_per_class "
+                    f"and num_gaussians, got {list(leaf.shape)}"
+                )
+            if wrong := int((~np.isfinite(leaf)).sum()):
+                raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
 
     def _coded(self, params: QuantizedImages) -> dict[str, Any]:
         codes, ends = map(np.array, _to_codes(self, params))
