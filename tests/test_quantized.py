@@ -17,6 +17,8 @@ from gsdd_jax.parameterizations.quantized import QuantizedImages
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 from gsdd_jax.training import fit
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 SHAPE, CLASSES, GPC = (8, 12, 3), 2, 4
 VARIANTS = [
     {},
