@@ -104,7 +104,7 @@ def test_the_gradient_of_clipped_weights_is_an_option_that_older_files_lack():
 
 
 def test_unknown_names_and_options():
-    names = "gaussian, pixels, idc, fred, ddif"
+    names = "gaussian, pixels, idc, fred, ddif, quantized"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):

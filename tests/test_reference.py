@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from gsdd_jax.rasterizer import reference
 from gsdd_jax.rasterizer.calls import Settings
