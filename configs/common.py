@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     config.distill = ConfigDict()
     config.distill.num_steps = 20_000
     config.distill.learning_rate = 1e-3  # of the images' parameters
+    config.distill.average = 0.0  # of the parameters, over about 1 / (1 - it) steps; 0: the last
     config.distill.steps_per_call = 50  # in one compiled call; no influence on the result
     config.distill.checkpoint_every = 500  # steps
     config.distill.eval_every = 0  # steps; 0: only at the end
@@ -113,6 +114,9 @@ def tm() -> ConfigDict:
     options.syn_steps = 60  # SGD steps of the student
     options.batch_syn = 0  # images a student step; 0: all
     options.max_start_epoch = 30  # it starts where an expert was before this epoch
+    options.min_start_epoch = 0  # nor earlier than this
+    options.grow_start_from = 1  # max_start_epoch grows from this to what it is
+    options.grow_start_over = 0  # over so many steps; 0: it does not grow
     options.expert_epochs = 2  # and should arrive where the expert was so much later
     options.lr_init = 0.01  # of the student, then learned
     options.lr_lr = 1e-5  # at which it is learned
@@ -201,4 +205,7 @@ def scaled(config: ConfigDict) -> ConfigDict:
     if config.matching.name == "tm":
         last = config.experts.epochs - options.expert_epochs + 1
         options.max_start_epoch = min(options.max_start_epoch, last)
+        options.min_start_epoch = min(options.min_start_epoch, options.max_start_epoch - 1)
+        options.grow_start_from = min(options.grow_start_from, options.max_start_epoch)
+        shrink("matching.options.grow_start_over", scale, 0)
     return config

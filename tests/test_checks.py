@@ -14,6 +14,7 @@ WRONG = {
     checks.AT_LEAST_ONE: ("at least 1", (0, -1, math.nan), (1, 2**40)),
     checks.AT_LEAST_ZERO: ("at least 0", (-1, math.nan), (0, 1, 2**40)),
     checks.POSITIVE: ("a positive number", (0.0, -1.0, math.inf, math.nan), (1e-300, 1e300)),
+    checks.BELOW_ONE: ("from 0 to below 1", (-0.1, 1.0, math.nan), (0.0, 0.999)),
     checks.SEED: ("0 to 4294967295", (-1, 2**32), (0, 2**32 - 1)),
 }
 

@@ -188,6 +188,19 @@ def test_every_rate_is_one_program():
     assert 1.8 < moved[1] / moved[0] < 2.2
 
 
+def test_an_average_of_the_parameters_is_what_is_learned():
+    prob, data = problem()._replace(average=0.75), real()
+    state = distill.start(prob, initial(prob), 0.01)
+    average = np.asarray(state.params.colors, np.float64)
+    for _ in range(4):
+        state, _ = distill.run(prob, state, jax.random.key(0), data, None, 1)
+        average = 0.75 * average + 0.25 * np.asarray(state.params.colors, np.float64)
+    np.testing.assert_allclose(state.learned.colors, average, atol=1e-6)
+    assert np.abs(np.asarray(state.learned.colors) - state.params.colors).max() > 1e-3
+    last = distill.start(problem(), initial(prob), 0.01)
+    assert last.average is None and last.learned is last.params
+
+
 def test_matching_brings_the_features_closer():
     prob, data = problem(batch_real=5, strategy=""), real()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+import gsdd_jax
 from configs import cifar10_tm_ipc1
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
@@ -332,3 +333,49 @@ def test_matching_moves_the_student_closer():
     state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
     state, losses = distill.run(prob, state, jax.random.key(0), data, feed, 60)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()
+
+
+class Epochs:
+    """Experts whose parameters say which expert and epoch they are of."""
+
+    epochs = 9
+
+    def __len__(self):
+        return 3
+
+    def parameters(self, expert, epoch):
+        return np.array([expert, epoch], np.float32)
+
+
+def test_start_epochs_grow_from_early_to_late():
+    objective = problem(
+        min_start_epoch=2, max_start_epoch=8, grow_start_from=3, grow_start_over=60,
+        expert_epochs=1, experts_per_step=5,
+    ).matching  # fmt: skip
+    objective.check(CLASSES, GPC)
+    objective.check_experts(Epochs.epochs)
+    starts = []
+    for step in range(120):
+        feed = objective.feed(Epochs(), 0, step, 1)
+        np.testing.assert_array_equal(feed.target - feed.start, np.tile([0.0, 1.0], (1, 5, 1)))
+        starts.append(feed.start[0, :, 1])
+        below = 8 if step >= 60 else 3 + step // 12
+        assert starts[-1].min() >= 2 and starts[-1].max() < below
+    assert set(np.ravel(starts[:12])) == {2}
+    assert set(np.ravel(starts[60:])) == {2, 3, 4, 5, 6, 7}
+
+
+def test_start_epochs_by_default_are_all_there_are():
+    starts = [problem(max_start_epoch=4).matching.feed(Epochs(), 0, s, 1).start for s in range(60)]
+    assert set(np.ravel(np.array(starts)[..., 1])) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("first", "grow", "least"), [(9, 10, 0), (3, 10, 3), (1, 0, 8)], ids=["far", "none", "empty"]
+)
+def test_start_epochs_that_there_are_not(first, grow, least):
+    objective = problem(
+        min_start_epoch=least, max_start_epoch=8, grow_start_from=first, grow_start_over=grow
+    ).matching
+    with pytest.raises(gsdd_jax.UsageError, match="min_start_epoch below grow_start_from"):
+        objective.check(CLASSES, GPC)

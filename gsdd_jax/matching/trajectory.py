@@ -51,9 +51,11 @@ class TrajectoryMatching(Matching):
       strategy: of the augmentation, drawn at every step, for every image independently.
       keep_every: of every so many student steps the last one's activations are kept: 1 for all of
         them, 0 for none, -1 for what `decided` finds room for. Bits of a result may depend on it.
-      max_start_epoch: the student starts where an expert was after a random number of epochs below
-        this one,
+      min_start_epoch, max_start_epoch: the student starts where an expert was after a random number
+        of epochs from the first to below the second,
       expert_epochs: and should arrive where the expert was so many epochs later.
+      grow_start_over: over so many steps the second grows to what it is from `grow_start_from`, so
+        that early epochs come first (difficulty-aligned trajectories, Guo et al., 2024); 0: never.
       experts_per_step: side by side, their losses averaged.
     """
 
@@ -62,6 +64,8 @@ class TrajectoryMatching(Matching):
         "lr_init": ABOVE_ZERO,
         "lr_lr": ABOVE_ZERO,
         "keep_every": (-1, None),
+        "min_start_epoch": (0, None),
+        "grow_start_over": (0, None),
     }
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
@@ -74,6 +78,9 @@ class TrajectoryMatching(Matching):
     keep_every: int = 0
     max_start_epoch: int = 30
     expert_epochs: int = 2
+    min_start_epoch: int = 0
+    grow_start_from: int = 1
+    grow_start_over: int = 0
     experts_per_step: int = 1
 
     def check(self, num_classes: int, images_per_class: int) -> None:
@@ -81,6 +88,13 @@ class TrajectoryMatching(Matching):
             raise UsageError(
                 "config.matching.options.batch_syn: expected 0 (all) to "
                 f"{num_classes * images_per_class} images, got {self.batch_syn}"
+            )
+        first = self.grow_start_from if self.grow_start_over else self.max_start_epoch
+        if not self.min_start_epoch < first <= self.max_start_epoch:
+            raise UsageError(
+                "config.matching.options: expected min_start_epoch below grow_start_from, and that "
+                f"up to max_start_epoch, got {self.min_start_epoch}, {first} and "
+                f"{self.max_start_epoch}"
             )
 
     def check_experts(self, num_epochs: int) -> None:
@@ -133,7 +147,9 @@ class TrajectoryMatching(Matching):
         def segment(step):
             random = np.random.default_rng([seed, step])
             chosen = random.integers(len(experts), size=self.experts_per_step)
-            epochs = random.integers(self.max_start_epoch, size=self.experts_per_step)
+            epochs = random.integers(
+                self.min_start_epoch, self.start_epochs(step), size=self.experts_per_step
+            )
             read = lambda offset: np.stack(
                 [
                     experts.parameters(int(e), int(t) + offset)
@@ -144,6 +160,13 @@ class TrajectoryMatching(Matching):
 
         segments = [segment(step) for step in range(first, first + count)]
         return jax.tree.map(lambda *a: np.stack(a), *segments)
+
+    def start_epochs(self, step: int) -> int:
+        """What start epochs are below at a step."""
+        if step >= self.grow_start_over:
+            return self.max_start_epoch
+        grown = (self.max_start_epoch - self.grow_start_from) * step // self.grow_start_over
+        return self.grow_start_from + grown
 
     def extra(self) -> dict[str, Array]:
         return {LEARNING_RATE: jnp.float32(self.lr_init)}

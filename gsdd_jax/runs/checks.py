@@ -22,6 +22,7 @@ class Rule(NamedTuple):
 AT_LEAST_ONE = Rule("at least 1", lambda value: value >= 1)
 AT_LEAST_ZERO = Rule("at least 0", lambda value: value >= 0)
 POSITIVE = Rule("a positive number", lambda value: value > 0 and math.isfinite(value))
+BELOW_ONE = Rule("from 0 to below 1", lambda value: 0 <= value < 1)
 # JAX takes 32 bits of a seed.
 SEED = Rule(f"0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
 
@@ -44,6 +45,7 @@ RULES = {
     "distill.eval_every": AT_LEAST_ZERO,
     "distill.snapshot_every": AT_LEAST_ZERO,
     "distill.learning_rate": POSITIVE,
+    "distill.average": BELOW_ONE,
     "evaluate.num_networks": AT_LEAST_ONE,
     "evaluate.epochs": AT_LEAST_ONE,
     "evaluate.batch_size": AT_LEAST_ONE,

@@ -247,7 +247,7 @@ class _Run:
 
     def distilled(self, state: distill.DistillState) -> DistilledSet:
         """The set that a state of the distillation holds."""
-        params = self.parts.parameterization.leave(state.params, self.parts.transform)
+        params = self.parts.parameterization.leave(state.learned, self.parts.transform)
         return self.stored(params, int(state.step), state.extra)
 
     def stored(

@@ -129,7 +129,7 @@ def build(config: ConfigDict) -> Experiment:
     objective = objective.decided(
         len(material.labels), parameterization.image_shape, _device_memory()
     )
-    problem = Problem(parameterization, objective, dataset.num_classes)
+    problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     return Experiment(
         dataset,
         build_transform(config.data.transform, dataset),

@@ -21,8 +21,14 @@ class DistillState(NamedTuple):
     optimizer: Any
     extra: Any  # what the objective learns beside the images
     extra_optimizer: Any
+    average: Params | None  # of the parameters so far, where one is kept
     learning_rate: Float[Array, ""]  # of the images; traced: every rate is the same program
     step: Int[Array, ""]
+
+    @property
+    def learned(self) -> Params:
+        """What distillation came to: the average, where one is kept."""
+        return self.params if self.average is None else self.average
 
 
 class Problem(NamedTuple):
@@ -31,6 +37,7 @@ class Problem(NamedTuple):
     parameterization: Parameterization
     matching: Matching
     num_classes: int
+    average: float = 0.0  # the weight of the past in the average of the parameters; 0: none is kept
 
     @property
     def labels(self) -> Int[Array, "m"]:
@@ -60,6 +67,7 @@ def start(problem: Problem, params: Params, learning_rate: float) -> DistillStat
         problem.parameterization.optimizer(learning_rate).init(params),
         extra,
         problem.matching.extra_optimizer().init(extra),
+        jax.tree.map(jnp.copy, params) if problem.average else None,
         jnp.float32(learning_rate),
         jnp.zeros((), jnp.int32),
     )
@@ -124,6 +132,9 @@ def run(
             (state, shared),
             jnp.arange(matching.num_updates),
         )
+        if problem.average:
+            average = optax.incremental_update(state.params, state.average, 1 - problem.average)
+            state = state._replace(average=average)
         return state._replace(step=state.step + 1), losses.sum()
 
     return jax.lax.scan(step, state, feed, length=num_steps)
