@@ -23,7 +23,7 @@ SHAPE, CLASSES, GPC = (8, 12, 3), 2, 4
 VARIANTS = [
     {},
     {"coding": "none"},
-    {"log_scales": True, "luma": True},
+    {"log_scales": True, "luma": False},
     {"opacity": False, "bits_means": 8, "bits_colors": 3},
 ]
 
@@ -114,7 +114,7 @@ def test_the_signs_of_l_do_not_matter_to_its_logarithm():
         a, b = (np.asarray(columns(x)) for x in (g, turned))
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(drawn(g), drawn(turned), atol=1e-5)
-    assert plain.widths == (6,) * 9
+    assert plain.widths == (7, 7, 5, 5, 5, 5, 5, 5, 4)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_choice_of_images_renders_alone():
 
 def test_images_are_those_of_the_codes():
     """From the file's bytes, read here, to pixels in float64."""
-    kind = build(coding="none", bits_means=7, bits_colors=5)
+    kind = build(coding="none", bits_means=6, luma=False)
     arrays = kind.to_arrays(some(kind))
     text = "".join(f"{byte:08b}" for byte in np.asarray(arrays["codes"]))
     columns, at = [], 0

@@ -61,7 +61,7 @@ class Quantized(Gaussians):
     Attributes:
       bits_means, bits_cholesky, bits_colors, bits_opacities: of a column's codes, before coding.
       log_scales: the grids of L's diagonal are of its logarithm.
-      luma: those of the colours are of luma and two differences of chroma (YCoCg).
+      luma: those of three channels are of luma and two differences of chroma (YCoCg).
       coding: "range": Gaussians in the order of u, whose differences are coded, each column by the
         frequencies of its codes; "none": codes of fixed length.
       bits_per_gaussian: that the budget is divided by; 0: those of fixed length. With coding, what
@@ -80,12 +80,13 @@ class Quantized(Gaussians):
     derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
     bytes_per_class: int = 0
     num_classes: int = 1
-    bits_means: int = 6
-    bits_cholesky: int = 6
-    bits_colors: int = 6
-    bits_opacities: int = 6
+    # What costs least at the PSNR of a fit (docs/results.md).
+    bits_means: int = 7
+    bits_cholesky: int = 5
+    bits_colors: int = 5
+    bits_opacities: int = 4
     log_scales: bool = False
-    luma: bool = False
+    luma: bool = True
     coding: str = "range"
     bits_per_gaussian: float = 0.0
     rate_weight: float = 0.01
@@ -135,7 +136,7 @@ class Quantized(Gaussians):
         )  # fmt: skip
         diagonal = (math.log(LEAST_DIAGONAL), math.log(8.0)) if self.log_scales else (-0.5, 4.0)
         color = [(-0.5, 1.5)] * self.channels
-        if self.luma:
+        if self._has_luma:
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
@@ -256,6 +257,10 @@ class Quantized(Gaussians):
             raise UsageError(f"{CODES}: expected at most the budget's {self._most_bytes} bytes")
 
     @property
+    def _has_luma(self) -> bool:
+        return self.luma and self.channels == 3
+
+    @property
     def _count(self) -> int:
         return self.num_classes * self.images_per_class * self.num_gaussians
 
@@ -312,7 +317,7 @@ class Quantized(Gaussians):
             sign = jnp.where(l11 + 0.5 < 0, -1.0, 1.0)
             logs = [jnp.log(jnp.maximum(jnp.abs(x + 0.5), LEAST_DIAGONAL)) for x in (l11, l22)]
             cholesky = jnp.stack([logs[0], sign * l21, logs[1]], -1)
-        if self.luma:
+        if self._has_luma:
             colors = jnp.einsum("mnc,dc->mnd", colors, YCOCG, precision="highest")
         columns = [g.means, cholesky, colors] + [g.opacities[..., None]] * self.opacity
         return jnp.concatenate(columns, -1)
@@ -323,7 +328,7 @@ class Quantized(Gaussians):
         if self.log_scales:
             l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
             cholesky = jnp.stack([jnp.exp(l11) - 0.5, l21, jnp.exp(l22) - 0.5], -1)
-        if self.luma:
+        if self._has_luma:
             colors = jnp.einsum("mnd,cd->mnc", colors, FROM_YCOCG, precision="highest")
         opacities = opacities[..., 0] if self.opacity else jnp.ones(columns.shape[:-1])
         return GaussianImages(
