@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import cli
 
-BENCHMARKS = ("rasterize", "size", "experts", "precision", "tm_memory", "pytorch", "ddif")
+BENCHMARKS = ("rasterize", "size", "experts", "precision", "tm_memory", "pytorch", "ddif", "bits")
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")

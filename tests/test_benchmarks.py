@@ -250,3 +250,28 @@ def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch,
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [(row["what"], row["width"]) for row in rows] == [("tm step", 16), ("expert epoch", 16)]
     capsys.readouterr()
+
+
+def test_ddif_beside_float64(monkeypatch, tmp_path):
+    import benchmarks.ddif as module
+
+    monkeypatch.setattr(module, "SIZES", ((32, 1),))
+    monkeypatch.setattr(module, "STEPS", 5)
+    monkeypatch.setattr(module, "IMAGES", 1)
+    module.main(str(tmp_path / "out.json"))
+    (row,) = json.loads((tmp_path / "out.json").read_text())
+    assert row["network"] == "2 x 6" and abs(row["difference"]) < 1e-3
+
+
+def test_fits_by_the_bits_of_codes(monkeypatch, tmp_path):
+    import benchmarks.bits as module
+
+    monkeypatch.setattr(module, "STEPS", 60)
+    monkeypatch.setattr(module, "IMAGES", 10)
+    monkeypatch.setattr(module, "RATES", (0.1,))
+    monkeypatch.setattr(module, "BITS", ((8, 8, 8, 8), (2, 2, 2, 2)))
+    module.main(str(tmp_path / "out.json"))
+    full, fine, coarse = json.loads((tmp_path / "out.json").read_text())
+    assert full["bits_per_gaussian"] == 144
+    assert fine["bits_per_gaussian"] > 2.5 * coarse["bits_per_gaussian"]
+    assert full["psnr"] > fine["psnr"] - 0.5 > coarse["psnr"]
