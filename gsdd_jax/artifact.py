@@ -23,9 +23,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gsdd_jax import parameterizations
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import write_atomically
-from gsdd_jax.parameterizations.base import MAX_SIDE, RESAMPLINGS, Parameterization, Params
+from gsdd_jax.parameterizations.base import (
+    MAX_SIDE,
+    RESAMPLINGS,
+    Parameterization,
+    Params,
+    num_bytes,
+)
 
 FORMAT = "gsdd-jax distilled set 2"
 READABLE = ("gsdd-jax distilled set 1", FORMAT)  # the first had no codes
@@ -82,8 +88,7 @@ class DistilledSet:
     @property
     def num_bytes(self) -> int:
         """Of the stored parameters, which is what the budget counts (labels are free)."""
-        arrays = self.parameterization.to_arrays(self.params)
-        return sum(a.size * a.dtype.itemsize for a in arrays.values())
+        return num_bytes(self.parameterization.to_arrays(self.params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
@@ -98,31 +103,26 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     """
     import safetensors.flax
 
-    try:
+    with located(path):
         arrays = {n: np.asarray(a) for n, a in _stored(distilled).items()}
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    try:
-        # What JSON makes of them (a tuple becomes a list) is what the digests are of.
-        parts = json.loads(
-            json.dumps(
-                {
-                    PARAMETERIZATION: parameterizations.settings(distilled.parameterization),
-                    PROVENANCE: distilled.provenance,
-                }
+        try:
+            # What JSON makes of them (a tuple becomes a list) is what the digests are of.
+            parts = json.loads(
+                json.dumps(
+                    {
+                        PARAMETERIZATION: parameterizations.settings(distilled.parameterization),
+                        PROVENANCE: distilled.provenance,
+                    }
+                )
             )
-        )
-        digests = _digests(arrays, parts)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {PROVENANCE}: expected plain JSON values ({error})") from None
-    try:
+            digests = _digests(arrays, parts)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
         _check_shapes(
             _parameterization(parts), {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
         )
         _check_values(distilled.parameterization, arrays)
         _check_object(PROVENANCE, parts[PROVENANCE])
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
     header = {"format": FORMAT, **parts, DIGESTS: digests}
     metadata = {HEADER: json.dumps(header, sort_keys=True)}
     content = safetensors.flax.save({n: jnp.asarray(a) for n, a in arrays.items()}, metadata)
@@ -241,10 +241,8 @@ def _check_shapes(
                 f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
                 f"got {_shown(*found[name])}"
             )
-    try:
+    with located(LABELS):
         parameterization.check_num_images(num_images)
-    except UsageError as error:
-        raise UsageError(f"{LABELS}: {error}") from None
 
 
 def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:

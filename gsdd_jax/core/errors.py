@@ -1,5 +1,11 @@
 """Exceptions for what a user can put right."""
 
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
 
 class UsageError(ValueError):
     """A wrong flag, file, budget or setting.
@@ -11,3 +17,12 @@ class UsageError(ValueError):
 
 class InUseError(UsageError):
     """Another process has what is needed; later it is free."""
+
+
+@contextlib.contextmanager
+def located(where: str | os.PathLike) -> Iterator[None]:
+    """Puts `where` something is wrong (a file, a field) before what a UsageError says of it."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None

@@ -158,3 +158,8 @@ class Parameterization(abc.ABC):
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         """Raises UsageError for finite values of a file that `to_arrays` would not give."""
         del arrays
+
+
+def num_bytes(arrays: Mapping[str, Any]) -> int:
+    """What named arrays take, as they are stored."""
+    return sum(array.size * array.dtype.itemsize for array in arrays.values())

@@ -24,11 +24,6 @@ def table(codes: Int[np.ndarray, "n"], levels: int) -> UInt8[np.ndarray, "levels
     return np.where(counts > 0, np.clip(scaled + 1, 1, MOST), 0).astype(np.uint8)
 
 
-def bits(codes: Int[np.ndarray, "n"], table_: UInt8[np.ndarray, "levels"]) -> float:
-    """What `encode` needs for codes by their table, in bits."""
-    return float(-np.log2(_probabilities(table_)[codes]).sum())
-
-
 def encode(
     columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "_"]]
 ) -> UInt8[np.ndarray, "bytes"]:

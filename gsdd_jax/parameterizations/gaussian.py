@@ -28,7 +28,6 @@ class Gaussians(Parameterization):
     `opacity=False` keeps every opacity at 1; it is then neither optimised nor stored.
     """
 
-    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     limits: ClassVar[Limits] = Parameterization.limits | {
         "samples_per_side": (1, MAX_SAMPLES_PER_SIDE),
         "clip_gradient": CLIP_GRADIENTS,
@@ -108,6 +107,7 @@ class Gaussian(Gaussians):
     """As published: nine numbers a Gaussian, in bfloat16."""
 
     name: ClassVar[str] = "gaussian"
+    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     bfloat16: bool = True
 
     @classmethod

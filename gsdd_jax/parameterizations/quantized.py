@@ -23,9 +23,8 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations import entropy
-from gsdd_jax.parameterizations.base import Budget, Rate
+from gsdd_jax.parameterizations.base import Budget, Rate, num_bytes
 from gsdd_jax.parameterizations.gaussian import Gaussians
-from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 
 CODINGS = ("range", "none")
@@ -33,7 +32,7 @@ LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and not believed o
 ENDS_BYTES = 8  # of a column: two float32
 ENDS_RATE = 0.1  # of the ends, as a part of the Gaussians'
 LEAST_DIAGONAL = 1e-2  # pixels; of L, where its logarithm is stored
-COARSER = 1.01
+COARSER = 1.01  # so much wider a grid becomes, again and again, until the file fits
 CODES, TABLES, ENDS = "codes", "tables", "ends"
 YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.float32)
 FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
@@ -71,7 +70,6 @@ class Quantized(Gaussians):
     """
 
     name: ClassVar[str] = "quantized"
-    later: ClassVar[dict[str, Any]] = {}
     limits: ClassVar[Limits] = Gaussians.limits | {
         **{f"bits_{field}": (2, 8) for field in ("means", "cholesky", "colors", "opacities")},
         "coding": CODINGS,
@@ -125,26 +123,21 @@ class Quantized(Gaussians):
     @property
     def overhead_bytes(self) -> int:
         """Of the grids and, with coding, the tables and what the coder may end with."""
-        tables = sum(2**width for width in self.widths) + 8 if self.coding == "range" else 0
+        tables = sum(self._levels) + 8 if self.coding == "range" else 0
         return ENDS_BYTES * len(self.widths) + tables
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> QuantizedImages:
         """Random Gaussians, as without quantisation; grids with room around them."""
-        random = gaussians.init(
-            key, len(images), self.num_gaussians,
-            height=self.height, width=self.width, channels=self.channels,
-        )  # fmt: skip
         diagonal = (math.log(LEAST_DIAGONAL), math.log(8.0)) if self.log_scales else (-0.5, 4.0)
         color = [(-0.5, 1.5)] * self.channels
         if self._has_luma:
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
-        return QuantizedImages(random, low, high)
+        return QuantizedImages(super().init(key, images), low, high)
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
-        chosen = jax.tree.map(lambda p: p[indices], params.gaussians)
-        return dataclasses.replace(params, gaussians=chosen)
+        return dataclasses.replace(params, gaussians=super().select(params.gaussians, indices))
 
     def seen(self, params: QuantizedImages) -> GaussianImages:
         """On the grids."""
@@ -173,18 +166,15 @@ class Quantized(Gaussians):
         Its gradient is that of the frequencies' logarithm, interpolated between neighbouring codes.
         """
         values = self._columns(params.gaussians).reshape(-1, len(self.widths))
-        codes = _codes(values, params.low, params.high, self._levels)
+        places = _places(values, params.low, params.high, self._levels)
+        codes = _nearest(places, self._levels)
+        ordered = jnp.sort(codes[:, 0].reshape(-1, self.num_gaussians), axis=1)  # as it is stored
+        stored = codes.at[:, 0].set(jnp.diff(ordered, axis=1, prepend=0).ravel())
         exact, smooth = 0.0, 0.0
-        for j, width in enumerate(self.widths):
-            cost = jax.lax.stop_gradient(_costs(codes[:, j], 2**width))
-            at = (values[:, j] - params.low[j]) / (params.high[j] - params.low[j])
-            smooth += jnp.interp(at * (2**width - 1), jnp.arange(2.0**width), cost).mean()
-            if j == 0:  # stored in order
-                ordered = jnp.sort(codes[:, 0].reshape(-1, self.num_gaussians), axis=1)
-                steps = jnp.diff(ordered, axis=1, prepend=0).ravel()
-                exact += _entropy(steps, 2**width)
-            else:
-                exact += _entropy(codes[:, j], 2**width)
+        for j, levels in enumerate(self._levels):
+            cost = jax.lax.stop_gradient(_costs(codes[:, j], levels))
+            smooth += jnp.interp(places[:, j], jnp.arange(float(levels)), cost).mean()
+            exact += _entropy(stored[:, j], levels)
         return smooth + jax.lax.stop_gradient(exact - smooth)
 
     def project(self, params: QuantizedImages) -> QuantizedImages:
@@ -206,10 +196,9 @@ class Quantized(Gaussians):
         if self.coding == "none":
             size = entropy.packed_bytes(self.widths, self._count)
             return {CODES: jax.ShapeDtypeStruct((size,), jnp.uint8), ENDS: ends}
-        tables = sum(2**width for width in self.widths)
         return {
             CODES: jax.ShapeDtypeStruct((None,), jnp.uint8),
-            TABLES: jax.ShapeDtypeStruct((tables,), jnp.uint8),
+            TABLES: jax.ShapeDtypeStruct((sum(self._levels),), jnp.uint8),
             ENDS: ends,
         }
 
@@ -218,7 +207,7 @@ class Quantized(Gaussians):
         self._check(params)
         while True:
             arrays = self._coded(params)
-            if self.coding == "none" or _num_bytes(arrays) <= self._most_bytes:
+            if self.coding == "none" or num_bytes(arrays) <= self._most_bytes:
                 return arrays
             middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
             params = dataclasses.replace(
@@ -230,13 +219,12 @@ class Quantized(Gaussians):
         if self.coding == "none":
             columns = entropy.unpack(payload, self.widths, self._count)
         else:
-            tables = np.split(np.asarray(arrays[TABLES]), np.cumsum(self._levels)[:-1])
-            columns = entropy.decode(payload, tables, self._count)
+            columns = entropy.decode(payload, self._tables(arrays), self._count)
             columns[0] = np.cumsum(columns[0].reshape(-1, self.num_gaussians), axis=1).ravel()
             if columns[0].max() >= 2**self.bits_means:
                 raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
         codes = np.stack(columns, 1).reshape(-1, self.num_gaussians, len(self.widths))
-        return _from_codes(self, codes.astype(np.float32), ends)
+        return _from_codes(self, codes, ends)
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         low, high = np.asarray(arrays[ENDS]).T
@@ -244,8 +232,7 @@ class Quantized(Gaussians):
             raise UsageError(f"{ENDS}: expected each column's least value below its largest")
         if self.coding == "none":
             return
-        tables = np.split(np.asarray(arrays[TABLES]), np.cumsum(self._levels)[:-1])
-        if not all(table.any() for table in tables):
+        if not all(table.any() for table in self._tables(arrays)):
             raise UsageError(f"{TABLES}: expected a frequency above 0 in every column")
         least = self._count * LEAST_BITS // 8
         if len(arrays[CODES]) < least:  # what a few bytes cannot hold is not asked of the decoder
@@ -253,7 +240,7 @@ class Quantized(Gaussians):
                 f"{CODES}: expected at least {least} bytes for {self._count} Gaussians, got "
                 f"{len(arrays[CODES])}"
             )
-        if _num_bytes({name: arrays[name] for name in (CODES, TABLES, ENDS)}) > self._most_bytes:
+        if num_bytes({name: arrays[name] for name in (CODES, TABLES, ENDS)}) > self._most_bytes:
             raise UsageError(f"{CODES}: expected at most the budget's {self._most_bytes} bytes")
 
     @property
@@ -271,6 +258,9 @@ class Quantized(Gaussians):
     @property
     def _levels(self) -> tuple[int, ...]:
         return tuple(2**width for width in self.widths)
+
+    def _tables(self, arrays: Mapping[str, Any]) -> list[np.ndarray]:
+        return np.split(np.asarray(arrays[TABLES]), np.cumsum(self._levels)[:-1])
 
     def _check(self, params: QuantizedImages) -> None:
         """Raises UsageError for parameters of another shape or that are not finite."""
@@ -349,18 +339,17 @@ def on_grid(
     learned: 1 for a value within the grid, 0 beyond; an end moves the values that lie beyond it,
     and stretches the rounding of those within.
     """
-    return _values(_codes(values, low, high, levels).astype(values.dtype), low, high, levels)
+    return _values(_nearest(_places(values, low, high, levels), levels), low, high, levels)
 
 
 @on_grid.defjvp
 def _straight_through(levels, primals, tangents):
     values, low, high = primals
     d_values, d_low, d_high = tangents
-    most = np.array(levels) - 1
-    at = (values - low) / (high - low) * most
-    codes = _codes(values, low, high, levels).astype(values.dtype)
-    within = d_values + (codes - at) * (d_high - d_low) / most
-    tangent = jnp.where(at < 0, d_low, jnp.where(at > most, d_high, within))
+    most, places = _most(levels), _places(values, low, high, levels)
+    codes = _nearest(places, levels)
+    within = d_values + (codes - places) * (d_high - d_low) / most
+    tangent = jnp.where(places < 0, d_low, jnp.where(places > most, d_high, within))
     return _values(codes, low, high, levels), tangent
 
 
@@ -368,8 +357,8 @@ def _straight_through(levels, primals, tangents):
 def _to_codes(kind, params):
     """Codes [images, Gaussians, columns], and the ends of the grids as they are stored."""
     values = kind._columns(params.gaussians)
-    codes = _codes(values, params.low, params.high, kind._levels)
-    return codes, jnp.stack([params.low, params.high], 1)
+    places = _places(values, params.low, params.high, kind._levels)
+    return _nearest(places, kind._levels), jnp.stack([params.low, params.high], 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -378,14 +367,23 @@ def _from_codes(kind, codes, ends):
     return QuantizedImages(kind._gaussians(_values(codes, low, high, kind._levels)), low, high)
 
 
-def _codes(values, low, high, levels) -> Int[Array, "*s columns"]:
-    most = np.array(levels, np.float32) - 1
-    codes = jnp.round((values - low) / (high - low) * most)
-    return jnp.clip(codes, 0, most).astype(jnp.int32)
+def _most(levels) -> np.ndarray:
+    """The largest code of each column."""
+    return np.array(levels, np.float32) - 1
+
+
+def _places(values, low, high, levels) -> Float[Array, "*s columns"]:
+    """Where values lie on the grids: at a code where they are whole."""
+    return (values - low) / (high - low) * _most(levels)
+
+
+def _nearest(places, levels) -> Int[Array, "*s columns"]:
+    """The codes next to them."""
+    return jnp.clip(jnp.round(places), 0, _most(levels)).astype(jnp.int32)
 
 
 def _values(codes, low, high, levels) -> Float[Array, "*s columns"]:
-    return low + codes * ((high - low) / (np.array(levels, np.float32) - 1))
+    return low + codes * ((high - low) / _most(levels))
 
 
 def _costs(codes: Int[Array, "n"], levels: int) -> Float[Array, "levels"]:
@@ -400,7 +398,3 @@ def _entropy(codes: Int[Array, "n"], levels: int) -> Float[Array, ""]:
     """Mean bits of a code by the frequencies of `codes`."""
     shares = jnp.zeros(levels).at[codes].add(1.0) / len(codes)
     return -(jnp.where(shares > 0, shares * jnp.log2(jnp.where(shares > 0, shares, 1.0)), 0)).sum()
-
-
-def _num_bytes(arrays: Mapping[str, Any]) -> int:
-    return sum(array.size * array.dtype.itemsize for array in arrays.values())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact, data
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import corruptions, transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment
@@ -116,7 +115,7 @@ def random_real(
 
 
 def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
-    with reporter.phase(name, schedule.num_epochs) as progress, _named(name):
+    with reporter.phase(name, schedule.num_epochs) as progress, located(name):
         return evaluate.train(
             parts.network,
             schedule,
@@ -157,14 +156,6 @@ def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
         result[kind] = [float(a) for a in accuracies.mean(1)]
         result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]
     return result
-
-
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
 
 
 def evaluate_file(
@@ -252,11 +243,9 @@ def opened(
 ) -> Opened:
     """A set from a file with the data and the network of its evaluation; as `evaluate_file`."""
     set_ = artifact.load(path)
-    try:
+    with located(path):
         config = resolve(set_.provenance, overrides, learning_rate)
         return Opened(set_, config, _build(config, set_, resolution))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
 
 
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:

@@ -62,7 +62,7 @@ def of_experts(config: ConfigDict) -> Cost:
 def of_fit(config: ConfigDict) -> Cost:
     """Of the images that distillation starts from, by timing a step on at most 64 of them."""
     side, classes, examples, _ = _sizes(config)
-    stored = _stored(config, side)
+    stored = _stored(config, side, classes)
     images = classes * stored.images_per_class
     step = _fit_step(stored, min(images, BATCH))
     seconds = COMPILING + config.init.num_steps * images * step.seconds
@@ -72,7 +72,7 @@ def of_fit(config: ConfigDict) -> Cost:
 def of_run(config: ConfigDict) -> Cost:
     """Of distillation and evaluations, without the fit."""
     side, classes, examples, _ = _sizes(config)
-    images = classes * _stored(config, side).images_per_class
+    images = classes * _stored(config, side, classes).images_per_class
     step = _step(_network(config.network, side, classes))
     options = config.matching.options
     if config.matching.name == "tm":
@@ -109,7 +109,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
         network = ConfigDict({"name": overrides["network.name"], "precision": network.precision})
     native, side = side, settings.get("resolution") or side
     step = _step(_network(network, side, classes))
-    images = images or classes * _stored(config, native).images_per_class
+    images = images or classes * _stored(config, native, classes).images_per_class
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
     test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
@@ -151,8 +151,8 @@ def _sizes(config) -> tuple[int, int, int, int]:
     return config.data.resolution or side, classes, examples, tests
 
 
-def _stored(config: ConfigDict, side: int) -> Parameterization:
-    return build_parameterization(config, (side, side, 3), _sizes(config)[1])
+def _stored(config: ConfigDict, side: int, classes: int) -> Parameterization:
+    return build_parameterization(config, (side, side, 3), classes)
 
 
 def _network(config: ConfigDict, side: int, classes: int) -> Network:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.networks import Network
@@ -198,10 +198,8 @@ BESIDE = ("fitted", *REAL)
 
 def check_strategy(config: ConfigDict) -> None:
     """Raises UsageError for an augmentation that there is not."""
-    try:
+    with located("config.matching.strategy"):
         augment.parse_strategy(config.matching.strategy)
-    except UsageError as error:
-        raise UsageError(f"config.matching.strategy: {error}") from None
 
 
 def check_beside(config: ConfigDict) -> None:
