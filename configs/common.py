@@ -20,9 +20,10 @@ def get_config() -> ConfigDict:
     config.budget = ConfigDict()
     config.budget.ipc = 1  # bytes of this many float32 images a class
     config.budget.gpc = 30  # Gaussian images a class; the Gaussians of each follow (section 4.1)
+    config.budget.fill = False  # True: quantized Gaussians are added until the codes fill it
 
     config.parameterization = ConfigDict()
-    config.parameterization.name = "gaussian"  # or pixels, idc, fred, ddif: see stored_as()
+    config.parameterization.name = "gaussian"  # or quantized, or stored_as() one of the others
     config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
 
     config.network = ConfigDict()  # of matching, of its experts and of the evaluation

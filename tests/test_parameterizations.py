@@ -113,6 +113,19 @@ def test_unknown_names_and_options():
         parameterizations.build("pixels", (8, 8, 3), ipc=0, gpc=2)
 
 
+def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
+    build = lambda name, **o: parameterizations.build(name, (8, 8, 3), ipc=2, gpc=3, **o)
+    there, each = 2 * 8 * 8 * 3 * 4 - 500, 3 * 18
+    assert build("gaussian", reserved=500).num_gaussians == there // each
+    with pytest.raises(gsdd_jax.UsageError, match=r"36 bytes a class, 18 a Gaussian"):
+        build("gaussian", reserved=1500)
+    message = r"config.matching.options.soft_labels: expected False with pixels; only gaussian, "
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        build("pixels", reserved=1)
+    with pytest.raises(gsdd_jax.UsageError, match=r"config.budget.fill: expected False with fred"):
+        build("fred", fill=True)
+
+
 def test_what_follows_from_the_budget_is_no_option():
     for name, field in (("gaussian", "num_gaussians"), ("fred", "num_frequencies")):
         with pytest.raises(gsdd_jax.UsageError, match=f"unknown option '{field}'; {name} has"):

@@ -100,6 +100,23 @@ def test_the_identity_is_what_results_depend_on():
     assert workdir.identity(config, "data") != workdir.identity(other, "data")
 
 
+def test_a_field_that_came_later_counts_once_it_is_used(tmp_path):
+    config, before = common.get_config(), common.get_config()
+    del before.budget.fill
+    assert workdir.identity(config, "data") == workdir.identity(before, "data")
+    with workdir.prepared(tmp_path, before):
+        pass
+    with workdir.prepared(tmp_path, config):  # goes on
+        pass
+    config.budget.fill = True
+    assert workdir.identity(config, "data") != workdir.identity(before, "data")
+    with (
+        pytest.raises(UsageError, match=r"config.budget.fill=None, not True"),
+        workdir.prepared(tmp_path, config),
+    ):
+        pass
+
+
 def test_a_write_that_fails_names_its_file(tmp_path):
     (tmp_path / "folder").write_text("")
     with pytest.raises(OSError, match=r"folder/file") as raised:

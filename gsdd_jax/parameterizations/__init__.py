@@ -51,6 +51,8 @@ def build(
     ipc: int,
     gpc: int,
     num_classes: int = 1,
+    reserved: int = 0,
+    fill: bool = False,
     **options,
 ) -> Parameterization:
     """The parameterization `name` within the bytes of `ipc` float32 images a class.
@@ -61,6 +63,8 @@ def build(
       ipc: the budget, in images a class.
       gpc: Gaussian images a class; how many others fit follows from `ipc`.
       num_classes: of the data set; what is stored once for all is shared by them.
+      reserved: bytes a class that something else takes (soft labels).
+      fill: whether Gaussians are added until the coded bytes are the budget's.
       **options: fields of the parameterization's dataclass.
 
     Raises:
@@ -74,9 +78,14 @@ def build(
     kind = BY_NAME[name]
     known = {field.name for field in dataclasses.fields(kind)} - kind.derived
     check_names(kind, options, known, "config.parameterization.options")
+    budget = Budget(ipc, gpc, num_classes, reserved, fill)
+    for use, field in (("reserved", "matching.options.soft_labels"), ("fill", "budget.fill")):
+        if getattr(budget, use) and use not in kind.uses:
+            able = ", ".join(n for n, k in BY_NAME.items() if use in k.uses)
+            raise UsageError(f"config.{field}: expected False with {name}; only {able} can")
     given = dict(zip(("height", "width", "channels"), image_shape, strict=True)) | options
     check_values(kind, given, kind.limits, f"parameterization {name}: ")
-    return kind(**kind.within(image_shape, Budget(ipc, gpc, num_classes), options) | given)
+    return kind(**kind.within(image_shape, budget, options) | given)
 
 
 def settings(parameterization: Parameterization) -> dict:

@@ -29,6 +29,8 @@ class Budget(NamedTuple):
     ipc: int
     gpc: int  # Gaussian images a class; how many others fit follows from `ipc`
     num_classes: int = 1
+    reserved: int = 0  # bytes a class that something else takes (soft labels)
+    fill: bool = False  # Gaussians are added until the coded bytes are the budget's
 
 
 Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
@@ -48,6 +50,7 @@ class Parameterization(abc.ABC):
     derived: ClassVar[frozenset[str]] = frozenset(
         {"height", "width", "channels", "images_per_class"}
     )
+    uses: ClassVar[frozenset[str]] = frozenset()  # of a budget's `reserved` and `fill`
     height: int
     width: int
     channels: int

@@ -108,6 +108,7 @@ class Gaussian(Gaussians):
 
     name: ClassVar[str] = "gaussian"
     later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
+    uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
     bfloat16: bool = True
 
     @classmethod
@@ -117,7 +118,7 @@ class Gaussian(Gaussians):
         """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
         bytes_per_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
         count = gaussians.gaussians_within_budget(
-            budget.ipc, budget.gpc, image_shape, bytes_per_number
+            budget.ipc, budget.gpc, image_shape, bytes_per_number, budget.reserved
         )
         return {"images_per_class": budget.gpc, "num_gaussians": count}
 

@@ -76,6 +76,7 @@ class Quantized(Gaussians):
         "bytes_per_class": (1, 2**31 - 1),
     }
     derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
+    uses: ClassVar[frozenset[str]] = frozenset({"reserved", "fill"})
     bytes_per_class: int = 0
     num_classes: int = 1
     # What costs least at the PSNR of a fit (docs/results.md).
@@ -95,7 +96,7 @@ class Quantized(Gaussians):
     ) -> dict[str, Any]:
         """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
         gpc, classes = budget.gpc, budget.num_classes
-        there = budget_bytes(budget.ipc, image_shape)
+        there = budget_bytes(budget.ipc, image_shape) - budget.reserved
         fields = {"images_per_class": gpc, "bytes_per_class": there, "num_classes": classes}
         one = cls(*image_shape, num_gaussians=1, **fields, **options)
         bits = 8 * (classes * there - one.overhead_bytes)

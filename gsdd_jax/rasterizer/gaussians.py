@@ -143,18 +143,21 @@ def gaussians_within_budget(
     gpc: int,
     image_shape: tuple[int, int, int],
     bytes_per_number: int = BYTES_PER_NUMBER,
+    reserved: int = 0,
 ) -> int:
     """N, the Gaussians of each of GPC images a class, that IPC float32 images' bytes hold.
 
     floor(2 IPC C H W / (9 GPC)) for colour images (section 4.1), half of it where numbers are not
-    rounded to two bytes. Raises UsageError if that is 0.
+    rounded to two bytes; less where `reserved` bytes a class are for something else. Raises
+    UsageError if that is 0.
     """
     bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + image_shape[-1])
-    count = budget_bytes(ipc, image_shape) // (bytes_each * gpc) if gpc > 0 else 0
+    there = budget_bytes(ipc, image_shape) - reserved
+    count = there // (bytes_each * gpc) if gpc > 0 and there > 0 else 0
     if count < 1:
         raise UsageError(
             f"budget: {gpc} Gaussian images a class do not fit into the bytes of ipc={ipc} "
-            f"({budget_bytes(ipc, image_shape)} bytes a class, {bytes_each} a Gaussian); "
+            f"({there} bytes a class, {bytes_each} a Gaussian); "
             "expected gpc of at least 1 and at least one Gaussian an image"
         )
     return count

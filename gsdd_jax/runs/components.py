@@ -51,6 +51,7 @@ def build_parameterization(
         ipc=config.budget.ipc,
         gpc=config.budget.gpc,
         num_classes=num_classes,
+        fill=config.budget.fill,
         **config.parameterization.options,
     )
 

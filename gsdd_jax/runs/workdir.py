@@ -26,6 +26,9 @@ OPERATIONAL = {
     "init.dir": "",
     "experts.at_once": 1,
 }
+# Fields that came later, with what runs of before them had: a digest has them only where they
+# differ, so that those runs are found and go on.
+LATER = {"budget.fill": False}
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
@@ -59,7 +62,8 @@ def _bind(workdir, config) -> None:
         write_json(path, json.loads(config.to_json()))
     old, new = dotted(read_object(path, "a run's config")), flat(config)
     for field in sorted(old.keys() | new.keys()):
-        if field not in OPERATIONAL and old.get(field) != new.get(field):
+        before = LATER.get(field)
+        if field not in OPERATIONAL and old.get(field, before) != new.get(field, before):
             raise UsageError(
                 f"--workdir: {workdir} holds a run with config.{field}={old.get(field)!r}, not "
                 f"{new.get(field)!r}; expected the same config or another directory"
@@ -88,8 +92,13 @@ def digest(fields: Mapping[str, Any]) -> str:
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
-    """The settings that a result depends on, flat: all but the operational ones."""
-    return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
+    """The settings that a result depends on, flat: all but the operational ones, and of those that
+    came later only the ones that are used."""
+    return {
+        name: value
+        for name, value in flat(config).items()
+        if name not in OPERATIONAL and not (name in LATER and LATER[name] == value)
+    }
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:
