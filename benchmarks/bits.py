@@ -32,7 +32,7 @@ def main(out: str | None) -> None:
     for bits in BITS:
         fields = ("bits_means", "bits_cholesky", "bits_colors", "bits_opacities")
         coded = dataclasses.replace(
-            kind, num_gaussians=GAUSSIANS, **dict(zip(fields, bits, strict=True))
+            kind, num_gaussians=IMAGES * GAUSSIANS, **dict(zip(fields, bits, strict=True))
         )
         name = " ".join(map(str, bits))
         rows += [_fitted(coded, images, rate, name, jax.jit(coded.rate)) for rate in RATES]

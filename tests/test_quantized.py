@@ -12,7 +12,7 @@ from dense import dense
 
 import gsdd_jax
 from gsdd_jax import parameterizations
-from gsdd_jax.parameterizations import entropy, quantized
+from gsdd_jax.parameterizations import entropy, grids
 from gsdd_jax.parameterizations.quantized import QuantizedImages
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 from gsdd_jax.training import fit
@@ -25,7 +25,9 @@ VARIANTS = [
     {"coding": "none"},
     {"log_scales": True, "luma": False},
     {"opacity": False, "bits_means": 8, "bits_colors": 3},
+    {"moves_until": 1},
 ]
+PARTS = [9, 0, 31, 1, 1, 17, 2, 3]  # of all Gaussians, in the images
 
 
 def build(shape=SHAPE, ipc=4, gpc=GPC, num_classes=CLASSES, **options):
@@ -50,18 +52,27 @@ def some(kind, seed=0):
     moved = [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(
         (g.means, g.cholesky, g.colors, g.opacities), keys, strict=True)]  # fmt: skip
     means = jnp.clip(moved[0], -0.999, 0.999)
-    return dataclasses.replace(
-        params, gaussians=GaussianImages(means, *moved[1:], height=g.height, width=g.width)
-    )
+    gaussians = GaussianImages(means, *moved[1:], height=g.height, width=g.width)
+    counts = params.counts
+    if kind.moves:
+        counts = jnp.array(PARTS) * kind.num_gaussians // sum(PARTS)
+        counts = counts.at[2].add(kind.num_gaussians - counts.sum()).astype(jnp.float32)
+    return dataclasses.replace(params, gaussians=gaussians, counts=counts)
+
+
+def owners(params):
+    """The image of each Gaussian that is of one."""
+    counts = np.asarray(params.counts, int)
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def plain_columns(kind, g):
-    """What the grids are of, in float64: [images, Gaussians, columns]."""
+    """What the grids are of, in float64: [Gaussians, columns]."""
     means, cholesky, colors, opacities = (
         np.asarray(a, np.float64) for a in (g.means, g.cholesky, g.colors, g.opacities)
     )
     if kind.log_scales:
-        l11, l21, l22 = np.moveaxis(cholesky, -1, 0) + np.array([0.5, 0, 0.5])[:, None, None]
+        l11, l21, l22 = np.moveaxis(cholesky, -1, 0) + np.array([0.5, 0, 0.5])[:, None]
         l21 = np.where(l11 < 0, -l21, l21)
         logs = [np.log(np.maximum(np.abs(x), 0.01)) for x in (l11, l22)]
         cholesky = np.stack([logs[0], l21, logs[1]], -1)
@@ -73,7 +84,7 @@ def plain_columns(kind, g):
 
 
 def nearest(kind, params):
-    """Codes and values, in float64, where no value is about half-way between two codes."""
+    """Codes and values, in float64, and where no value is about half-way between two codes."""
     low, high = (np.asarray(a, np.float64) for a in (params.low, params.high))
     step = (high - low) / (2.0 ** np.array(kind.widths) - 1)
     at = (plain_columns(kind, params.gaussians) - low) / step
@@ -85,21 +96,22 @@ def nearest(kind, params):
 def test_what_is_rendered_and_stored_is_the_nearest_on_the_grids(options):
     kind = build(**options)
     params = some(kind)
-    codes, values, clear = nearest(kind, params)
-    seen = plain_columns(kind, jax.jit(kind.seen)(params))
+    owner = owners(params)
+    codes, values, clear = (a[: len(owner)] for a in nearest(kind, params))
+    seen = plain_columns(kind, jax.jit(kind.seen)(params))[: len(owner)]
     np.testing.assert_allclose(seen[clear], values[clear], atol=1e-5)
     assert clear.mean() > 0.99
-    # The same Gaussians come back, in an order of their own.
+    # The same Gaussians come back, in an order of their own within each image.
     loaded = kind.from_arrays(kind.to_arrays(params))
-    found = plain_columns(kind, loaded.gaussians)
-    order = np.lexsort((codes[..., 1], codes[..., 0]), axis=-1)[..., None]
-    kept = np.take_along_axis(clear.all(-1, keepdims=True), order, 1)[..., 0]
-    expected = np.take_along_axis(values, order, 1)
-    np.testing.assert_allclose(found[kept], expected[kept], atol=1e-5)
+    np.testing.assert_array_equal(loaded.counts, params.counts)
+    found = plain_columns(kind, loaded.gaussians)[: len(owner)]
+    order = np.lexsort((codes[:, 1], codes[:, 0], owner))
+    kept = clear.all(-1)[order]
+    np.testing.assert_allclose(found[kept], values[order][kept], atol=1e-5)
     # Stored once more nothing changes.
     for name, array in kind.to_arrays(loaded).items():
         np.testing.assert_array_equal(array, kind.to_arrays(params)[name])
-    np.testing.assert_allclose(render(kind)(loaded), render(kind)(params), atol=1e-5)
+    np.testing.assert_allclose(render(kind)(loaded), render(kind)(params), rtol=1e-5, atol=1e-5)
 
 
 def test_the_signs_of_l_do_not_matter_to_its_logarithm():
@@ -133,15 +145,15 @@ def test_the_budget_is_kept_and_used(shape, ipc, gpc, num_classes, options):
     there = num_classes * budget_bytes(ipc, shape)
     each = (kind.bits_per_gaussian or sum(kind.widths)) / 8
     assert used <= there
-    if kind.coding == "none":  # one more Gaussian an image would not fit
-        assert there - used < num_classes * gpc * each + 1
-        assert used == len(kind.widths) * 8 + int(np.ceil(kind._count * each))
+    if kind.coding == "none":  # one more Gaussian would not fit
+        assert there - used < each + 1
+        assert used == len(kind.widths) * 8 + int(np.ceil(kind.num_gaussians * each))
     else:  # the grids were made coarser, not much more than it takes
         assert used > 0.97 * there
 
 
 def test_no_budget_for_a_single_gaussian():
-    with pytest.raises(gsdd_jax.UsageError, match="budget: 500 images a class of quantized Gauss"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"budget: 500 images a class of quantized Gauss"):
         build((8, 8, 3), 1, 500)
 
 
@@ -158,7 +170,7 @@ def test_gradients_go_to_values_within_and_to_the_end_beyond_which_others_lie():
         grid = low_ + (high_ - low_) / 7 * (at + residue)
         return np.where(inside, grid, np.where(first < 0, low_, high_))
 
-    on_grid = jax.jit(quantized.on_grid, static_argnums=3)
+    on_grid = jax.jit(grids.on_grid, static_argnums=3)
     arguments = [jnp.asarray(a, jnp.float32) for a in (values, low, high)]
     rounded = np.asarray(on_grid(*arguments, levels))
     np.testing.assert_allclose(rounded, held(values, low, high), atol=1e-6)
@@ -182,11 +194,11 @@ def test_the_rate_is_what_the_coder_takes_and_its_gradient_lowers_it():
     arrays = kind._coded(wide)
     rate = jax.jit(jax.value_and_grad(kind.rate))
     estimate, _ = rate(wide)
-    assert float(estimate) == pytest.approx(8 * arrays["codes"].size / kind._count, rel=0.01)
+    assert float(estimate) == pytest.approx(8 * arrays["codes"].size / kind.num_gaussians, rel=0.01)
     for _ in range(30):
         _, gradient = rate(wide)
         wide = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), wide, gradient)
-    coded = 8 * kind._coded(wide)["codes"].size / kind._count
+    coded = 8 * kind._coded(wide)["codes"].size / kind.num_gaussians
     assert coded < float(estimate) - 2
     assert float(kind.penalty(wide)) > 0.01 * (coded - 30) - 0.1
 
@@ -197,11 +209,10 @@ def test_within_the_bits_there_is_no_penalty_but_the_border():
 
 
 def test_a_choice_of_images_renders_alone():
-    kind = build()
-    params, chosen = some(kind), jnp.array([5, 1])
-    np.testing.assert_allclose(
-        kind.render(kind.select(params, chosen)), render(kind)(params)[chosen], atol=1e-5
-    )
+    kind = build(moves_until=1)
+    params, chosen = some(kind), jnp.array([5, 2, 1])
+    select = jax.jit(lambda params, chosen: kind.render(kind.select(params, chosen)))
+    np.testing.assert_allclose(select(params, chosen), render(kind)(params)[chosen], atol=1e-5)
 
 
 def test_images_are_those_of_the_codes():
@@ -211,11 +222,15 @@ def test_images_are_those_of_the_codes():
     text = "".join(f"{byte:08b}" for byte in np.asarray(arrays["codes"]))
     columns, at = [], 0
     for width, (low, high) in zip(kind.widths, np.asarray(arrays["ends"], float), strict=True):
-        numbers = [int(text[at + i * width : at + (i + 1) * width], 2) for i in range(kind._count)]
+        numbers = [
+            int(text[at + i * width : at + (i + 1) * width], 2) for i in range(kind.num_gaussians)
+        ]
         columns.append(low + (high - low) * np.array(numbers) / (2**width - 1))
-        at += width * kind._count
+        at += width * kind.num_gaussians
     assert not text[at:].strip("0") and len(text) - at < 8
-    gaussians = np.stack(columns, 1).reshape(CLASSES * GPC, -1, 9)
+    each, more = divmod(kind.num_gaussians, CLASSES * GPC)
+    ends = np.cumsum([each + (i < more) for i in range(CLASSES * GPC)])
+    gaussians = np.split(np.stack(columns, 1), ends[:-1])
     images = np.asarray(render(kind)(kind.from_arrays(arrays)))
     for image, g in zip(images, gaussians, strict=True):
         expected, near, _ = dense((g[:, :2], g[:, 2:5], g[:, 5:8], g[:, 8]), *SHAPE[:2])
@@ -229,18 +244,20 @@ def test_a_fit_learns_its_grids():
     images = jnp.asarray(coarse, jnp.float32)
     kind = build((16, 16, 3), 4, 4, coding="none", bits_means=5, bits_cholesky=4, bits_colors=4,
                  bits_opacities=3)  # fmt: skip
+    each = kind.num_gaussians // 8
+    kind = dataclasses.replace(kind, num_gaussians=8 * each)
     state = fit.start(kind, jax.random.key(0), images, 0.1)
-    start = state.params
-    low = np.asarray(start.low)
+    low, counts = np.asarray(state.params.low), np.asarray(state.params.counts)
     state, _ = fit.run(kind, state, images, 0.1, 300)
     aware = fit.psnr(kind, state.params, images).mean()
     assert (np.asarray(state.params.low) != low).all()
-    plain = parameterizations.Gaussian(16, 16, 3, 4, kind.num_gaussians)
+    plain = parameterizations.Gaussian(16, 16, 3, 4, each)
     state = fit.start(plain, jax.random.key(0), images, 0.1)
     state, _ = fit.run(plain, state, images, 0.1, 300)
-    columns = np.asarray(kind._columns(state.params)).reshape(-1, 9)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.params)
+    columns = np.asarray(kind._columns(flat))
     low, high = jnp.asarray(np.quantile(columns, [0.002, 0.998], axis=0), jnp.float32)
-    after = fit.psnr(kind, QuantizedImages(state.params, low, high), images).mean()
+    after = fit.psnr(kind, QuantizedImages(flat, counts, low, high), images).mean()
     assert aware > after + 1
 
 
@@ -250,11 +267,19 @@ def test_a_fit_learns_its_grids():
         ("ends", lambda a: a[:, ::-1], "ends: expected each column's least value below its larg"),
         ("tables", lambda a: 0 * a, "tables: expected a frequency above 0 in every column"),
         ("codes", lambda a: a[:8], "codes: expected at least .* bytes for .* Gaussians, got 8"),
-        ("codes", lambda a: np.tile(a, 9), "codes: expected at most the budget's"),
+        ("codes", lambda a: np.tile(a, 99), "codes: expected at most the budget's"),
+        ("counts_table", lambda a: 0 * a, "counts_table: expected a frequency above 0"),
+        ("counts", lambda a: a[:3], "counts: codes: expected a multiple of 4 bytes, got 3"),
+        ("counts", lambda a: np.tile(a, 99), "counts: expected those of 8 images"),
+        (
+            "counts",
+            lambda a: a[::-1],
+            "counts: (codes: not the output|expected 1 to|codes: .* bytes a)",
+        ),
     ],
 )
 def test_arrays_that_make_no_sense(name, change, message):
-    kind = build()
+    kind = build(moves_until=1)
     arrays = {n: np.asarray(a) for n, a in kind.to_arrays(some(kind)).items()}
     kind.check_arrays(arrays)
     arrays[name] = change(arrays[name])
@@ -266,7 +291,7 @@ def test_codes_beyond_their_grid_are_refused():
     kind = build(bits_means=2)
     arrays = kind._coded(some(kind))
     tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind._levels)[:-1])
-    columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind._count)
+    columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind.num_gaussians)
     columns[0] = np.full_like(columns[0], 3)  # differences that add up to far too much
     tables[0] = entropy.table(columns[0], 4)
     wrong = {"codes": entropy.encode(columns, tables), "tables": np.concatenate(tables)}

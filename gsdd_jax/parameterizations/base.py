@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
@@ -132,6 +132,20 @@ class Parameterization(abc.ABC):
     def project(self, params: Params) -> Params:
         """Applied after every step."""
         return params
+
+    def rearrange(
+        self, params: Params, optimizer: Any, step: Int[Array, ""], fitting: bool
+    ) -> tuple[Params, Any, Bool[Array, ""] | None]:
+        """Applied after step `step` (from 1) of the fit or of distillation: parameters may change
+        places, and with them what the optimizer keeps of each. Also whether any did; None: never.
+        """
+        del step, fitting
+        return params, optimizer, None
+
+    def report(self, params: Params) -> dict[str, Any]:
+        """What is worth knowing of stored parameters, as plain values by name."""
+        del params
+        return {}
 
     def check_num_images(self, num_images: int) -> None:
         """Raises UsageError for a set of so many images, of all classes, that there is not."""

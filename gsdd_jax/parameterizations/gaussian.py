@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
@@ -50,6 +50,11 @@ class Gaussians(Parameterization):
         """The Gaussians that are rendered: those that would be stored; gradients straight
         through."""
 
+    def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
+        """Where the Gaussians of each image begin, where they lie in one array."""
+        del params
+        return None
+
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
         """Random Gaussians (section 2's initial values); `images` gives only their number."""
         return gaussians.init(
@@ -76,6 +81,7 @@ class Gaussians(Parameterization):
         return seen.render(
             height,
             width,
+            offsets=self.offsets(params),
             samples_per_side=self.samples_per_side,
             prefilter=self.prefilter,
             clip_gradient=self.clip_gradient,

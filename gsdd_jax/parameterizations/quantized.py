@@ -1,9 +1,12 @@
-"""Gaussians whose numbers are codes on uniform grids, entropy-coded.
+"""Gaussians whose numbers are codes on uniform grids, entropy-coded; of any number an image.
 
 A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. Its grid
 is shared by all images and is learned: the two ends are parameters, the bits of its field say how
 many values lie between them. Rendering rounds to the grid; gradients go straight through to values
 within it, and to the end beyond which a value lies (learned step size quantisation).
+
+The Gaussians of all images lie in one array. Images have as many each, or, where Gaussians change
+places (dynamic density), as many as they need.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations import entropy
+from gsdd_jax.parameterizations import density, entropy, grids
 from gsdd_jax.parameterizations.base import Budget, Rate, num_bytes
-from gsdd_jax.parameterizations.gaussian import Gaussians
+from gsdd_jax.parameterizations.gaussian import FIELDS, Gaussians
+from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 
 CODINGS = ("range", "none")
@@ -33,7 +37,11 @@ ENDS_BYTES = 8  # of a column: two float32
 ENDS_RATE = 0.1  # of the ends, as a part of the Gaussians'
 LEAST_DIAGONAL = 1e-2  # pixels; of L, where its logarithm is stored
 COARSER = 1.01  # so much wider a grid becomes, again and again, until the file fits
-CODES, TABLES, ENDS = "codes", "tables", "ends"
+ROOM = 2  # slots for each Gaussian at the start, where their number is to grow
+EMPTY = 4  # times as many slots as Gaussians at most
+GROWTH = 0.05  # of the slots, at most in one move
+COUNT_BITS = 8  # of an image's number of Gaussians, with its table: more than it takes
+CODES, TABLES, ENDS, COUNTS, COUNTS_TABLE = "codes", "tables", "ends", "counts", "counts_table"
 YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.float32)
 FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
 
@@ -43,14 +51,10 @@ FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np
 class QuantizedImages:
     """Gaussians before rounding, and the grids that all of them share; a pytree."""
 
-    gaussians: GaussianImages
+    gaussians: GaussianImages  # [slots, ...]: of the first image, then of the second, ..., of none
+    counts: Array | Any  # Float[images]: how many each one has; of floats, for they get no gradient
     low: Array | Any  # [columns]: the least value of each grid
     high: Array | Any  # [columns]: the largest
-
-    @property
-    def means(self) -> Array | Any:
-        """Before rounding."""
-        return self.gaussians.means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +69,15 @@ class Quantized(Gaussians):
         frequencies of its codes; "none": codes of fixed length.
       bits_per_gaussian: that the budget is divided by; 0: those of fixed length. With coding, what
         distillation ends with is made to fit, by grids that are as much coarser as it takes.
-      rate_weight: of the bits a Gaussian above those, in the objective.
-      bytes_per_class, num_classes: follow from the budget and the data set.
+      rate_weight: of the bits a Gaussian above those that there are, in the objective.
+      move_every: steps between two moves of Gaussians from where they pay least to where the
+        gradient is largest (`density`),
+      move_share: and the part of all that moves.
+      fit_moves_until, moves_until: the last step of the fit and of distillation to have one; 0:
+        none has.
+      bytes_per_class, num_classes, fill: follow from the budget and the data set. With `fill` a
+        move also adds Gaussians while the coded bytes are below the budget's.
+      num_gaussians: of all images together; with `fill` at most.
     """
 
     name: ClassVar[str] = "quantized"
@@ -74,11 +85,19 @@ class Quantized(Gaussians):
         **{f"bits_{field}": (2, 8) for field in ("means", "cholesky", "colors", "opacities")},
         "coding": CODINGS,
         "bytes_per_class": (1, 2**31 - 1),
+        "num_gaussians": (1, 2**31 - 1),
+        "move_every": (1, 2**31 - 1),
+        "fit_moves_until": (0, 2**31 - 1),
+        "moves_until": (0, 2**31 - 1),
+        "move_share": (0, 0.5),
     }
-    derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
+    derived: ClassVar[frozenset[str]] = Gaussians.derived | {
+        "bytes_per_class", "num_classes", "fill"
+    }  # fmt: skip
     uses: ClassVar[frozenset[str]] = frozenset({"reserved", "fill"})
     bytes_per_class: int = 0
     num_classes: int = 1
+    fill: bool = False
     # What costs least at the PSNR of a fit (docs/results.md).
     bits_means: int = 7
     bits_cholesky: int = 5
@@ -89,26 +108,33 @@ class Quantized(Gaussians):
     coding: str = "range"
     bits_per_gaussian: float = 0.0
     rate_weight: float = 0.01
+    move_every: int = 50
+    move_share: float = 0.005
+    fit_moves_until: int = 0
+    moves_until: int = 0
 
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
-        gpc, classes = budget.gpc, budget.num_classes
+        """`gpc` images a class, and as many Gaussians for them as their bytes hold."""
         there = budget_bytes(budget.ipc, image_shape) - budget.reserved
-        fields = {"images_per_class": gpc, "bytes_per_class": there, "num_classes": classes}
-        one = cls(*image_shape, num_gaussians=1, **fields, **options)
-        bits = 8 * (classes * there - one.overhead_bytes)
-        count = int(bits / (classes * gpc * one.stored_bits)) if gpc > 0 else 0
-        if count < 1:
-            raise UsageError(
-                f"budget: {gpc} images a class of quantized Gaussians do not fit into the bytes of "
-                f"ipc={budget.ipc} ({there} bytes a class, of all {one.overhead_bytes} for grids "
-                f"and tables, {one.stored_bits:g} bits a Gaussian); expected gpc of at least 1 and "
-                "at least one Gaussian an image"
-            )
-        return fields | {"num_gaussians": count}
+        fields = {
+            "images_per_class": budget.gpc,
+            "bytes_per_class": there,
+            "num_classes": budget.num_classes,
+            "fill": budget.fill,
+        }
+        if there > 0 and budget.gpc > 0:
+            one = cls(*image_shape, num_gaussians=1, **fields, **options)
+            count = int(one._bits_for_codes / one.stored_bits)
+            if count >= one.num_images:
+                return fields | {"num_gaussians": ROOM * count if budget.fill else count}
+        raise UsageError(
+            f"budget: {budget.gpc} images a class of quantized Gaussians do not fit into the bytes "
+            f"of ipc={budget.ipc} ({there} a class, grids and tables among them); expected gpc of "
+            "at least 1 and at least one Gaussian an image"
+        )
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
@@ -122,10 +148,21 @@ class Quantized(Gaussians):
         return self.bits_per_gaussian or float(sum(self.widths))
 
     @property
+    def num_images(self) -> int:
+        """Of all classes."""
+        return self.num_classes * self.images_per_class
+
+    @property
+    def moves(self) -> bool:
+        """Whether images come to numbers of Gaussians of their own."""
+        return bool(self.fit_moves_until or self.moves_until)
+
+    @property
     def overhead_bytes(self) -> int:
-        """Of the grids and, with coding, the tables and what the coder may end with."""
+        """Of the grids, the tables, the counts and what the coder may end with."""
         tables = sum(self._levels) + 8 if self.coding == "range" else 0
-        return ENDS_BYTES * len(self.widths) + tables
+        counts = self.num_images * COUNT_BITS // 8 if self.moves else 0
+        return ENDS_BYTES * len(self.widths) + tables + counts
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> QuantizedImages:
         """Random Gaussians, as without quantisation; grids with room around them."""
@@ -135,29 +172,50 @@ class Quantized(Gaussians):
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
-        return QuantizedImages(super().init(key, images), low, high)
+        drawn = gaussians.init(
+            key, 1, self.num_gaussians,
+            height=self.height, width=self.width, channels=self.channels,
+        )  # fmt: skip
+        first = jax.tree.map(lambda leaf: leaf[0], drawn)
+        return QuantizedImages(first, jnp.asarray(self._even(len(images)), jnp.float32), low, high)
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
-        return dataclasses.replace(params, gaussians=super().select(params.gaussians, indices))
+        """Of some images, which differ; slots stay as many."""
+        chosen, counts = density.chosen(params.gaussians, params.counts, indices)
+        return dataclasses.replace(params, gaussians=chosen, counts=counts)
 
     def seen(self, params: QuantizedImages) -> GaussianImages:
-        """On the grids."""
+        """On the grids; of all images, one after the other."""
         values = self._columns(params.gaussians)
-        return self._gaussians(on_grid(values, params.low, params.high, self._levels))
+        return self._gaussians(grids.on_grid(values, params.low, params.high, self._levels))
+
+    def offsets(self, params: QuantizedImages) -> Int[Array, "bounds"]:
+        """Where the Gaussians of each image begin, and where the last one's end."""
+        return jnp.pad(jnp.cumsum(params.counts), (1, 0)).astype(jnp.int32)
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         """Adam; the ends move at a tenth of the rate."""
-        kind = lambda path: "ends" if path[0].name in ("low", "high") else "gaussians"
+
+        def kind(path):
+            return "ends" if path[0].name in ("low", "high") else path[0].name
+
         return optax.multi_transform(
-            {"ends": optax.adam(ENDS_RATE * learning_rate), "gaussians": optax.adam(learning_rate)},
+            {
+                "ends": optax.adam(ENDS_RATE * learning_rate),
+                "gaussians": optax.adam(learning_rate),
+                "counts": optax.set_to_zero(),
+            },
             lambda params: jax.tree_util.tree_map_with_path(lambda p, _: kind(p), params),
         )
 
     def penalty(self, params: QuantizedImages) -> Float[Array, ""]:
         """The boundary loss, and what exceeds the bits that there are."""
-        penalty = super().penalty(params)
+        used = density.in_use(params.counts, self.num_gaussians)
+        part = params.counts.sum() / self.num_gaussians
+        means = jnp.where(used[:, None], params.gaussians.means, 0.0)
+        penalty = self.boundary_weight * gaussians.boundary_loss(means) / part
         if self.coding == "range" and self.rate_weight:
-            excess = self.rate(params) - self.stored_bits
+            excess = self.rate(params) - self._bits_for_codes / params.counts.sum()
             penalty += self.rate_weight * jax.nn.relu(excess)
         return penalty
 
@@ -166,17 +224,25 @@ class Quantized(Gaussians):
 
         Its gradient is that of the frequencies' logarithm, interpolated between neighbouring codes.
         """
-        values = self._columns(params.gaussians).reshape(-1, len(self.widths))
-        places = _places(values, params.low, params.high, self._levels)
-        codes = _nearest(places, self._levels)
-        ordered = jnp.sort(codes[:, 0].reshape(-1, self.num_gaussians), axis=1)  # as it is stored
-        stored = codes.at[:, 0].set(jnp.diff(ordered, axis=1, prepend=0).ravel())
-        exact, smooth = 0.0, 0.0
-        for j, levels in enumerate(self._levels):
-            cost = jax.lax.stop_gradient(_costs(codes[:, j], levels))
-            smooth += jnp.interp(places[:, j], jnp.arange(float(levels)), cost).mean()
-            exact += _entropy(stored[:, j], levels)
-        return smooth + jax.lax.stop_gradient(exact - smooth)
+        return sum(self._rates(params))
+
+    def _rates(self, params: QuantizedImages) -> list[Float[Array, ""]]:
+        """By column."""
+        values = self._columns(params.gaussians)
+        at = grids.places(values, params.low, params.high, self._levels)
+        codes = grids.nearest(at, self._levels)
+        owner = density.owners(params.counts, self.num_gaussians)
+        used = (owner < len(params.counts)).astype(jnp.float32)
+        # As they are stored: in order in each image, and by their differences.
+        ordered = jnp.sort(owner * self._levels[0] + codes[:, 0])
+        image, u = ordered // self._levels[0], ordered % self._levels[0]
+        same = jnp.diff(image, prepend=-1) == 0
+        steps = jnp.where(same, jnp.diff(u, prepend=0), u)
+        stored = codes.at[:, 0].set(steps)
+        return [
+            grids.rate(at[:, j], codes[:, j], stored[:, j], used, levels)
+            for j, levels in enumerate(self._levels)
+        ]
 
     def project(self, params: QuantizedImages) -> QuantizedImages:
         """Means are clipped; a grid keeps its direction."""
@@ -184,8 +250,63 @@ class Quantized(Gaussians):
         kept = super().project(params.gaussians)
         return dataclasses.replace(params, gaussians=kept, high=jnp.maximum(params.high, least))
 
+    def rearrange(
+        self, params: QuantizedImages, optimizer: Any, step: Int[Array, ""], fitting: bool
+    ) -> tuple[QuantizedImages, Any, Bool[Array, ""] | None]:
+        """A move of Gaussians at every so many steps.
+
+        The energy of a Gaussian is what it pays. What it lacks is how much the objective changes
+        with its mean, by what Adam remembers of the gradient, over the length by which it would be
+        split; its halves start with the moments of the whole.
+        """
+        until = self.fit_moves_until if fitting else self.moves_until
+        if not until:
+            return params, optimizer, None
+
+        def move(params, optimizer):
+            g, squares = params.gaussians, _second_moments_of_means(optimizer)
+            total = params.counts.sum()
+            if self.fill:
+                total = self._bits_for_codes / self.rate(params)
+            planned = density.plan(
+                params.counts,
+                density.energies(g),
+                (squares * density.lengths(g) ** 2).sum(-1),
+                int(self.move_share * self.num_gaussians),
+                int(GROWTH * self.num_gaussians) if self.fill else 0,
+                total.astype(jnp.int32),
+            )
+            kept = jax.tree.map(
+                lambda node: _moved_moments(node, planned), optimizer, is_leaf=_is_images
+            )
+            there = density.apply(params.gaussians, planned)
+            params = dataclasses.replace(params, gaussians=there, counts=planned.counts)
+            return self.project(params), kept
+
+        now = (step > 0) & (step % self.move_every == 0) & (step <= until)
+        stay = lambda params, optimizer: (params, optimizer)
+        params, optimizer = jax.lax.cond(now, move, stay, params, optimizer)
+        return params, optimizer, now
+
+    def report(self, params: QuantizedImages) -> dict[str, Any]:
+        """Bits a Gaussian by field, and how many Gaussians an image has."""
+        counts = np.asarray(params.counts)
+        columns = np.array([float(rate) for rate in jax.jit(self._rates)(params)])
+        if self.coding == "none":
+            columns = np.array(self.widths, float)
+        sizes = (2, 3, self.channels, int(self.opacity))
+        parts = np.split(columns, np.cumsum(sizes)[:-1])
+        return {
+            "bits_per_gaussian": {
+                name: float(part.sum()) for name, part in zip(FIELDS, parts, strict=True)
+            },
+            "gaussians_per_image": {
+                "least": int(counts.min()), "mean": float(counts.mean()), "most": int(counts.max())
+            },
+        }  # fmt: skip
+
     def check_num_images(self, num_images: int) -> None:
-        if num_images != self.num_classes * self.images_per_class:
+        if num_images != self.num_images:
             raise UsageError(
                 f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
                 f"classes, got {num_images}"
@@ -193,15 +314,13 @@ class Quantized(Gaussians):
 
     def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
         del num_images
-        ends = jax.ShapeDtypeStruct((len(self.widths), 2), jnp.float32)
-        if self.coding == "none":
-            size = entropy.packed_bytes(self.widths, self._count)
-            return {CODES: jax.ShapeDtypeStruct((size,), jnp.uint8), ENDS: ends}
-        return {
-            CODES: jax.ShapeDtypeStruct((None,), jnp.uint8),
-            TABLES: jax.ShapeDtypeStruct((sum(self._levels),), jnp.uint8),
-            ENDS: ends,
-        }
+        any_bytes = jax.ShapeDtypeStruct((None,), jnp.uint8)
+        specs = {CODES: any_bytes, ENDS: jax.ShapeDtypeStruct((len(self.widths), 2), jnp.float32)}
+        if self.coding == "range":
+            specs[TABLES] = jax.ShapeDtypeStruct((sum(self._levels),), jnp.uint8)
+        if self.moves:
+            specs |= {COUNTS: any_bytes, COUNTS_TABLE: any_bytes}
+        return specs
 
     def to_arrays(self, params: QuantizedImages) -> dict[str, Any]:
         """Where the coded bytes exceed the budget, the grids are made coarser until they do not."""
@@ -217,31 +336,40 @@ class Quantized(Gaussians):
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
         ends, payload = np.asarray(arrays[ENDS]), np.asarray(arrays[CODES])
+        counts = self._counts(arrays)
+        total = int(counts.sum())
         if self.coding == "none":
-            columns = entropy.unpack(payload, self.widths, self._count)
+            columns = entropy.unpack(payload, self.widths, total)
         else:
-            columns = entropy.decode(payload, self._tables(arrays), self._count)
-            columns[0] = np.cumsum(columns[0].reshape(-1, self.num_gaussians), axis=1).ravel()
+            columns = entropy.decode(payload, self._tables(arrays), total)
+            summed = np.cumsum(columns[0])
+            first = _firsts(counts)
+            columns[0] = summed - (summed[first] - columns[0][first])
             if columns[0].max() >= 2**self.bits_means:
                 raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
-        codes = np.stack(columns, 1).reshape(-1, self.num_gaussians, len(self.widths))
-        return _from_codes(self, codes, ends)
+        codes = np.zeros((self.num_gaussians, len(self.widths)), np.int32)
+        codes[:total] = np.stack(columns, 1)
+        return _from_codes(self, codes, counts.astype(np.float32), ends)
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         low, high = np.asarray(arrays[ENDS]).T
         if not (low < high).all():
             raise UsageError(f"{ENDS}: expected each column's least value below its largest")
+        total, there = int(self._counts(arrays).sum()), len(arrays[CODES])
         if self.coding == "none":
+            if there != (expected := entropy.packed_bytes(self.widths, total)):
+                raise UsageError(
+                    f"{CODES}: expected {expected} bytes for {total} Gaussians, got {there}"
+                )
             return
         if not all(table.any() for table in self._tables(arrays)):
             raise UsageError(f"{TABLES}: expected a frequency above 0 in every column")
-        least = self._count * LEAST_BITS // 8
-        if len(arrays[CODES]) < least:  # what a few bytes cannot hold is not asked of the decoder
+        least = total * LEAST_BITS // 8
+        if there < least:  # what a few bytes cannot hold is not asked of the decoder
             raise UsageError(
-                f"{CODES}: expected at least {least} bytes for {self._count} Gaussians, got "
-                f"{len(arrays[CODES])}"
+                f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
             )
-        if num_bytes({name: arrays[name] for name in (CODES, TABLES, ENDS)}) > self._most_bytes:
+        if num_bytes({name: arrays[name] for name in self.array_specs(0)}) > self._most_bytes:
             raise UsageError(f"{CODES}: expected at most the budget's {self._most_bytes} bytes")
 
     @property
@@ -249,28 +377,56 @@ class Quantized(Gaussians):
         return self.luma and self.channels == 3
 
     @property
-    def _count(self) -> int:
-        return self.num_classes * self.images_per_class * self.num_gaussians
-
-    @property
     def _most_bytes(self) -> int:
         return self.num_classes * self.bytes_per_class
 
     @property
+    def _bits_for_codes(self) -> int:
+        return 8 * (self._most_bytes - self.overhead_bytes)
+
+    @property
     def _levels(self) -> tuple[int, ...]:
         return tuple(2**width for width in self.widths)
+
+    def _even(self, num_images: int) -> Int[np.ndarray, "m"]:
+        """Gaussians of each image before any has moved."""
+        total = self.num_gaussians
+        if self.fill:
+            total = min(total, int(self._bits_for_codes / self.stored_bits))
+        each, more = divmod(total, num_images)
+        return each + (np.arange(num_images) < more)
+
+    def _counts(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "m"]:
+        """Gaussians of each image of a file."""
+        if not self.moves:
+            return self._even(self.num_images)
+        payload, table = np.asarray(arrays[COUNTS]), np.asarray(arrays[COUNTS_TABLE])
+        if not table.any():
+            raise UsageError(f"{COUNTS_TABLE}: expected a frequency above 0")
+        if len(payload) > 4 * self.num_images + 8:
+            raise UsageError(f"{COUNTS}: expected those of {self.num_images} images")
+        with located(COUNTS):
+            (counts,) = entropy.decode(payload, [table], self.num_images)
+        most = self.num_gaussians
+        least = -(-most // EMPTY) if self.fill else most
+        if not least <= counts.sum() <= most:
+            raise UsageError(
+                f"{COUNTS}: expected {least} to {most} Gaussians in all, got {counts.sum()}"
+            )
+        return counts.astype(np.int64)
 
     def _tables(self, arrays: Mapping[str, Any]) -> list[np.ndarray]:
         return np.split(np.asarray(arrays[TABLES]), np.cumsum(self._levels)[:-1])
 
     def _check(self, params: QuantizedImages) -> None:
         """Raises UsageError for parameters of another shape or that are not finite."""
-        g, shape = params.gaussians, (self.num_classes * self.images_per_class, self.num_gaussians)
+        g, slots = params.gaussians, self.num_gaussians
         for name, leaf, expected in (
-            ("means", g.means, (*shape, 2)),
-            ("cholesky", g.cholesky, (*shape, 3)),
-            ("colors", g.colors, (*shape, self.channels)),
-            ("opacities", g.opacities, shape),
+            ("means", g.means, (slots, 2)),
+            ("cholesky", g.cholesky, (slots, 3)),
+            ("colors", g.colors, (slots, self.channels)),
+            ("opacities", g.opacities, (slots,)),
+            ("counts", params.counts, (self.num_images,)),
             ("low", params.low, (len(self.widths),)),
             ("high", params.high, (len(self.widths),)),
         ):
@@ -284,22 +440,24 @@ class Quantized(Gaussians):
 
     def _coded(self, params: QuantizedImages) -> dict[str, Any]:
         codes, ends = map(np.array, _to_codes(self, params))
+        counts = np.asarray(params.counts).astype(np.int64)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        codes = codes[: len(owner)]
         # A set has no order; this one is cheap to store.
-        order = np.lexsort((codes[..., 1], codes[..., 0]), axis=-1)
-        codes = np.take_along_axis(codes, order[..., None], axis=1)
+        codes = codes[np.lexsort((codes[:, 1], codes[:, 0], owner))]
+        arrays = {ENDS: ends}
+        if self.moves:
+            table = entropy.table(counts, max(2, int(counts.max()) + 1))
+            arrays |= {COUNTS: entropy.encode([counts], [table]), COUNTS_TABLE: table}
         if self.coding == "none":
-            columns = list(codes.reshape(-1, len(self.widths)).T)
-            return {CODES: entropy.pack(columns, self.widths), ENDS: ends}
-        codes[..., 0] = np.diff(codes[..., 0], axis=1, prepend=0)
-        columns = list(codes.reshape(-1, len(self.widths)).T)
+            return arrays | {CODES: entropy.pack(list(codes.T), self.widths)}
+        same = np.diff(owner, prepend=-1) == 0
+        codes[:, 0] = np.where(same, np.diff(codes[:, 0], prepend=0), codes[:, 0])
+        columns = list(codes.T)
         tables = [entropy.table(*pair) for pair in zip(columns, self._levels, strict=True)]
-        return {
-            CODES: entropy.encode(columns, tables),
-            TABLES: np.concatenate(tables),
-            ENDS: ends,
-        }
+        return arrays | {CODES: entropy.encode(columns, tables), TABLES: np.concatenate(tables)}
 
-    def _columns(self, g: GaussianImages) -> Float[Array, "m n columns"]:
+    def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
         """What the grids are of."""
         cholesky, colors = g.cholesky, g.colors
         if self.log_scales:
@@ -309,93 +467,58 @@ class Quantized(Gaussians):
             logs = [jnp.log(jnp.maximum(jnp.abs(x + 0.5), LEAST_DIAGONAL)) for x in (l11, l22)]
             cholesky = jnp.stack([logs[0], sign * l21, logs[1]], -1)
         if self._has_luma:
-            colors = jnp.einsum("mnc,dc->mnd", colors, YCOCG, precision="highest")
+            colors = jnp.einsum("nc,dc->nd", colors, YCOCG, precision="highest")
         columns = [g.means, cholesky, colors] + [g.opacities[..., None]] * self.opacity
         return jnp.concatenate(columns, -1)
 
-    def _gaussians(self, columns: Float[Array, "m n columns"]) -> GaussianImages:
+    def _gaussians(self, columns: Float[Array, "n columns"]) -> GaussianImages:
         """The inverse of `_columns`."""
         means, cholesky, colors, opacities = jnp.split(columns, (2, 5, 5 + self.channels), -1)
         if self.log_scales:
             l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
             cholesky = jnp.stack([jnp.exp(l11) - 0.5, l21, jnp.exp(l22) - 0.5], -1)
         if self._has_luma:
-            colors = jnp.einsum("mnd,cd->mnc", colors, FROM_YCOCG, precision="highest")
+            colors = jnp.einsum("nd,cd->nc", colors, FROM_YCOCG, precision="highest")
         opacities = opacities[..., 0] if self.opacity else jnp.ones(columns.shape[:-1])
         return GaussianImages(
             means, cholesky, colors, opacities, height=self.height, width=self.width
         )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def on_grid(
-    values: Float[Array, "*s columns"],
-    low: Float[Array, "columns"],
-    high: Float[Array, "columns"],
-    levels: tuple[int, ...],
-) -> Float[Array, "*s columns"]:
-    """Each column's values as the nearest of so many from `low` to `high`.
-
-    The derivative is that of learned step size quantisation (Esser et al., 2020) with both ends
-    learned: 1 for a value within the grid, 0 beyond; an end moves the values that lie beyond it,
-    and stretches the rounding of those within.
-    """
-    return _values(_nearest(_places(values, low, high, levels), levels), low, high, levels)
-
-
-@on_grid.defjvp
-def _straight_through(levels, primals, tangents):
-    values, low, high = primals
-    d_values, d_low, d_high = tangents
-    most, places = _most(levels), _places(values, low, high, levels)
-    codes = _nearest(places, levels)
-    within = d_values + (codes - places) * (d_high - d_low) / most
-    tangent = jnp.where(places < 0, d_low, jnp.where(places > most, d_high, within))
-    return _values(codes, low, high, levels), tangent
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _to_codes(kind, params):
-    """Codes [images, Gaussians, columns], and the ends of the grids as they are stored."""
+    """Codes [slots, columns], and the ends of the grids as they are stored."""
     values = kind._columns(params.gaussians)
-    places = _places(values, params.low, params.high, kind._levels)
-    return _nearest(places, kind._levels), jnp.stack([params.low, params.high], 1)
+    places = grids.places(values, params.low, params.high, kind._levels)
+    return grids.nearest(places, kind._levels), jnp.stack([params.low, params.high], 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _from_codes(kind, codes, ends):
-    low, high = ends[:, 0], ends[:, 1]
-    return QuantizedImages(kind._gaussians(_values(codes, low, high, kind._levels)), low, high)
+def _from_codes(kind, codes, counts, ends):
+    low, high = ends.T
+    gaussians = kind._gaussians(grids.values_of(codes, low, high, kind._levels))
+    return QuantizedImages(gaussians, counts, low, high)
 
 
-def _most(levels) -> np.ndarray:
-    """The largest code of each column."""
-    return np.array(levels, np.float32) - 1
+def _is_images(node: Any) -> bool:
+    return isinstance(node, QuantizedImages)
 
 
-def _places(values, low, high, levels) -> Float[Array, "*s columns"]:
-    """Where values lie on the grids: at a code where they are whole."""
-    return (values - low) / (high - low) * _most(levels)
+def _second_moments_of_means(optimizer: Any) -> Float[Array, "n 2"]:
+    """Of their gradient, in whichever Adam has it."""
+    found = [value for _, value in optax.tree_utils.tree_get_all_with_path(optimizer, "nu")]
+    trees = [nu.gaussians for nu in found if isinstance(nu.gaussians, GaussianImages)]
+    (means,) = [tree.means for tree in trees if isinstance(tree.means, jax.Array)]
+    return means
 
 
-def _nearest(places, levels) -> Int[Array, "*s columns"]:
-    """The codes next to them."""
-    return jnp.clip(jnp.round(places), 0, _most(levels)).astype(jnp.int32)
+def _moved_moments(node: Any, move: density.Move) -> Any:
+    """What an optimizer keeps of each parameter, where the parameter has gone."""
+    if not _is_images(node):
+        return node
+    return dataclasses.replace(node, gaussians=jax.tree.map(move, node.gaussians))
 
 
-def _values(codes, low, high, levels) -> Float[Array, "*s columns"]:
-    return low + codes * ((high - low) / _most(levels))
-
-
-def _costs(codes: Int[Array, "n"], levels: int) -> Float[Array, "levels"]:
-    """Bits of each code by the frequencies of `codes`, smoothed over neighbours."""
-    counts = jnp.zeros(levels).at[codes].add(1.0) + 0.5
-    padded = jnp.pad(counts, 1, mode="edge")
-    smooth = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-    return -jnp.log2(smooth / smooth.sum())
-
-
-def _entropy(codes: Int[Array, "n"], levels: int) -> Float[Array, ""]:
-    """Mean bits of a code by the frequencies of `codes`."""
-    shares = jnp.zeros(levels).at[codes].add(1.0) / len(codes)
-    return -(jnp.where(shares > 0, shares * jnp.log2(jnp.where(shares > 0, shares, 1.0)), 0)).sum()
+def _firsts(counts: Int[np.ndarray, "m"]) -> Int[np.ndarray, "n"]:
+    """For every Gaussian, the index of the first one of its image."""
+    return np.repeat(np.cumsum(counts) - counts, counts)

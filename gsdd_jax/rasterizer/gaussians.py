@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.rasterizer.rasterize import rasterize
+from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
 
 MEANS_LIMIT = 1 - 1e-3  # equation 11
 GEOMETRY_NUMBERS = 6  # of one Gaussian, beside its colour: 2 means, 3 cholesky, 1 opacity
@@ -45,11 +45,13 @@ class GaussianImages:
         prefilter: bool = True,
         clip_gradient: str = "stop",
         backend: str = "auto",
+        offsets: Int[Array, "bounds"] | None = None,
     ) -> Float[Array, "*b h w c"]:
         """Renders at the native resolution, or at another: the Gaussians are resolution-free.
 
         The rows of L scale with the width and the height; the pre-filter stays one pixel of the
-        target. Arguments as `rasterize`; raises ValueError if no resolution is known.
+        target. Arguments as `rasterize`; with `offsets` the images are those of `rasterize_ragged`,
+        and there is a single leading axis. Raises ValueError if no resolution is known.
         """
         height, width = height or self.height, width or self.width
         if not height or not width:
@@ -62,18 +64,18 @@ class GaussianImages:
             half = jnp.array([0.5, 0.0, 0.5], jnp.float32)
             scale = jnp.array([scale_x, scale_y, scale_y], jnp.float32)
             cholesky = (cholesky + half) * scale - half
-        return rasterize(
-            means,
-            cholesky,
-            colors,
-            opacities,
-            height=height,
-            width=width,
-            samples_per_side=samples_per_side,
-            prefilter=prefilter,
-            clip_gradient=clip_gradient,
-            backend=backend,
-        )
+        settings = {
+            "height": height,
+            "width": width,
+            "samples_per_side": samples_per_side,
+            "prefilter": prefilter,
+            "clip_gradient": clip_gradient,
+            "backend": backend,
+        }
+        parameters = means, cholesky, colors, opacities
+        if offsets is None:
+            return rasterize(*parameters, **settings)
+        return rasterize_ragged(*parameters, offsets, **settings)
 
     def astype(self, dtype) -> GaussianImages:
         """The same Gaussians in another float type."""

@@ -240,6 +240,7 @@ class _Run:
             "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
             "images_per_class": parts.parameterization.images_per_class,
             "learning_rate": last.learning_rate,
+            "stored": last.parameterization.report(last.params),
             "provenance": last.provenance,
         }
         write_json(self.workdir / "result.json", result)

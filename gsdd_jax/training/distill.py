@@ -132,8 +132,14 @@ def run(
             (state, shared),
             jnp.arange(matching.num_updates),
         )
+        params, optimizer, moved = parameterization.rearrange(
+            state.params, state.optimizer, state.step + 1, fitting=False
+        )
+        state = state._replace(params=params, optimizer=optimizer)
         if problem.average:
-            average = optax.incremental_update(state.params, state.average, 1 - problem.average)
+            average = optax.incremental_update(params, state.average, 1 - problem.average)
+            if moved is not None:  # of what has changed places there is no past
+                average = jax.tree.map(lambda p, a: jnp.where(moved, p, a), params, average)
             state = state._replace(average=average)
         return state._replace(step=state.step + 1), losses.sum()
 

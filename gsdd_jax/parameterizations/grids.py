@@ -1,0 +1,98 @@
+"""Uniform grids: numbers in columns, each rounded to as many values between two learned ends."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Levels = tuple[int, ...]  # how many values each column has
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def on_grid(
+    values: Float[Array, "*s columns"],
+    low: Float[Array, "columns"],
+    high: Float[Array, "columns"],
+    levels: Levels,
+) -> Float[Array, "*s columns"]:
+    """Rounded to the nearest of `levels` values from `low` to `high`, both among them.
+
+    The derivative is that of the value with its rounding held fixed, so that the ends can be
+    learned: 1 for a value within the grid, 0 beyond; an end moves the values that lie beyond it,
+    and stretches the rounding of those within.
+    """
+    return values_of(nearest(places(values, low, high, levels), levels), low, high, levels)
+
+
+@on_grid.defjvp
+def _straight_through(levels, primals, tangents):
+    values, low, high = primals
+    d_values, d_low, d_high = tangents
+    most, at = _most(levels), places(values, low, high, levels)
+    codes = nearest(at, levels)
+    within = d_values + (codes - at) * (d_high - d_low) / most
+    tangent = jnp.where(at < 0, d_low, jnp.where(at > most, d_high, within))
+    return values_of(codes, low, high, levels), tangent
+
+
+def places(
+    values: Float[Array, "*s columns"],
+    low: Float[Array, "columns"],
+    high: Float[Array, "columns"],
+    levels: Levels,
+) -> Float[Array, "*s columns"]:
+    """Where values lie on the grids: at a code where they are whole."""
+    return (values - low) / (high - low) * _most(levels)
+
+
+def nearest(at: Float[Array, "*s columns"], levels: Levels) -> Int[Array, "*s columns"]:
+    """The codes next to places."""
+    return jnp.clip(jnp.round(at), 0, _most(levels)).astype(jnp.int32)
+
+
+def values_of(
+    codes: Int[Array, "*s columns"],
+    low: Float[Array, "columns"],
+    high: Float[Array, "columns"],
+    levels: Levels,
+) -> Float[Array, "*s columns"]:
+    """What codes stand for."""
+    return low + codes * ((high - low) / _most(levels))
+
+
+def rate(
+    at: Float[Array, "n"],
+    codes: Int[Array, "n"],
+    stored: Int[Array, "n"],
+    counted: Float[Array, "n"],
+    levels: int,
+) -> Float[Array, ""]:
+    """Mean bits of a column's code: those of the frequencies that `stored` has now.
+
+    Its gradient is that of the logarithm of the frequencies of `codes`, interpolated between
+    neighbouring ones.
+
+    Args:
+      at: places on the grid; differentiated.
+      codes: next to them.
+      stored: what is coded in their stead (differences).
+      counted: 1 for what counts, 0 for what does not.
+      levels: of all of them.
+    """
+    counts = jnp.zeros(levels).at[codes].add(counted) + 0.5
+    padded = jnp.pad(counts, 1, mode="edge")  # neighbouring codes are about as frequent
+    smoothed = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    cost = jax.lax.stop_gradient(-jnp.log2(smoothed / smoothed.sum()))
+    smooth = (jnp.interp(at, jnp.arange(float(levels)), cost) * counted).sum() / counted.sum()
+    shares = jnp.zeros(levels).at[stored].add(counted) / counted.sum()
+    exact = -jnp.where(shares > 0, shares * jnp.log2(jnp.where(shares > 0, shares, 1.0)), 0).sum()
+    return smooth + jax.lax.stop_gradient(exact - smooth)
+
+
+def _most(levels) -> np.ndarray:
+    """The largest code of each column."""
+    return np.array(levels, np.float32) - 1
