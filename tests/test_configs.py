@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
+from gsdd_jax import parameterizations
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import experiment, experts
+from gsdd_jax.runs import experiment, experts, workdir
 
 NAMES = sorted(
     p.stem for p in (pathlib.Path(common.__file__).parent).glob("*.py") if p.stem != "common"
@@ -115,8 +116,39 @@ def test_pixels_of_another_objective_keep_its_rate():
     assert config.distill.learning_rate == load("demo").distill.learning_rate
 
 
-@pytest.mark.parametrize("scale", [0.03, 0.01, 0.002])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "gaussians_each"),
+    [
+        ("cifar10_tm_ipc1", 22), ("cifar10_tm_ipc10", 43), ("cifar10_tm_ipc50", 137),
+        ("cifar100_tm_ipc1", 22), ("cifar100_tm_ipc10", 85), ("cifar100_tm_ipc50", 246),
+        ("imagenet_tm_ipc1", 171), ("imagenet_tm_ipc10", 546),
+    ],
+)  # fmt: skip
+def test_rows_of_codes(name, gaussians_each):
+    """More images in the same bytes, of Gaussians as good as the row's; else the row."""
+    row, codes = load(name), load(f"{name}_q")
+    side, classes = row.data.resolution or 32, 100 if "cifar100" in name else 10
+    kinds = [
+        parameterizations.build(
+            c.parameterization.name, (side, side, 3), ipc=c.budget.ipc, gpc=c.budget.gpc,
+            num_classes=classes, **c.parameterization.options,
+        )
+        for c in (row, codes)
+    ]  # fmt: skip
+    assert round(kinds[1].num_gaussians / kinds[1].num_images) == gaussians_each
+    assert gaussians_each >= kinds[0].num_gaussians
+    assert kinds[1].num_images > classes * kinds[0].images_per_class
+    differing = {n for n, v in workdir.flat(codes).items() if workdir.flat(row).get(n, v) != v}
+    assert differing == {"budget.gpc", "parameterization.name"}
+
+
+SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.01, 0.002)]
+
+
+# The rows of codes are the others but for the parameterization: once is enough.
+@pytest.mark.parametrize(
+    ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.01 or not n.endswith("_q")]
+)
 def test_every_config_shrinks(name, scale, monkeypatch):
     config = load(name)
     config.scale = scale

@@ -1,0 +1,15 @@
+"""ImageNet subsets at 128 x 128, trajectory matching, IPC 1, Gaussians as codes.
+
+    python -m launch.train_experts --config=configs/imagenet_tm_ipc1.py --config.data.subset=nette
+    python -m launch.distill --config=configs/imagenet_tm_ipc1_q.py --config.data.subset=nette \\
+        --workdir=runs/imagenet_tm_ipc1_q_nette
+
+230 images a class of about 171 Gaussians, in the bytes of 64 in bfloat16; the same experts.
+"""
+
+from configs import common, imagenet_tm_ipc1
+
+
+def get_config():
+    """The row in bfloat16 but for how Gaussians are stored, and for their number."""
+    return common.quantized(imagenet_tm_ipc1.get_config(), gpc=230)
