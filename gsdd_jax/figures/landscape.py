@@ -26,7 +26,7 @@ from gsdd_jax.runs import experiment
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Experiment
 from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import OPERATIONAL, unflat
+from gsdd_jax.runs.workdir import whole
 
 NAME = "landscape"
 LEVELS = 19
@@ -102,7 +102,7 @@ def made_by(set_: DistilledSet, places: dict[str, str | None]):
     if not isinstance(config, dict):
         raise UsageError("provenance.config: expected the config that made the set")
     given = {field: value for field, value in places.items() if value is not None}
-    return unflat(OPERATIONAL | config | given)
+    return whole(config | given)
 
 
 def plane(

@@ -131,6 +131,13 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
+def whole(fields: Mapping[str, Any]) -> ConfigDict:
+    """The config of a run's recorded `fields`, which may lack operational ones and those that came
+    later; where an option came later, its own default is what it was before."""
+    later = {name: value for name, value in LATER.items() if ".options." not in name}
+    return unflat(OPERATIONAL | later | dict(fields))
+
+
 class Records:
     """Evaluations of a run by name, in `evaluations.json`; each is on disk once it is recorded."""
 
