@@ -28,7 +28,12 @@ OPERATIONAL = {
 }
 # Fields that came later, with what runs of before them had: a digest has them only where they
 # differ, so that those runs are found and go on.
-LATER = {"budget.fill": False}
+LATER = {
+    "budget.fill": False,
+    "matching.options.soft_labels": False,
+    "matching.options.label_bits": 4,
+    "matching.options.labels_lr": 0.02,
+}
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
