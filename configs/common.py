@@ -122,6 +122,9 @@ def tm() -> ConfigDict:
     options.lr_init = 0.01  # of the student, then learned
     options.lr_lr = 1e-5  # at which it is learned
     options.experts_per_step = 1  # side by side, losses averaged
+    options.soft_labels = False  # True: what it learns of each image is learned, within the budget
+    options.label_bits = 4  # of each of their numbers, of an image and a class
+    options.labels_lr = 0.02  # at which they are learned, by Adam
     # Of every so many student steps one keeps its activations; the others recompute them. 1: all
     # keep them, 0: none (always so on a CPU by -1), -1: decided by the memory of the GPU.
     options.keep_every = -1

@@ -1,5 +1,7 @@
 """A distilled set as a file: parameters, labels, learning rate, provenance; nothing pickled.
 
+Soft labels are codes of a few bits, packed; the description says of how many.
+
 Nothing that a file says of itself is believed: its description against its arrays' types and
 shapes, before any of them is read; then their values; then the digest of each part.
 """
@@ -10,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import numbers
 import os
 import pathlib
@@ -20,11 +23,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.data import soft_labels
+from gsdd_jax.parameterizations import entropy
 from gsdd_jax.parameterizations.base import (
     MAX_SIDE,
     RESAMPLINGS,
@@ -38,6 +43,7 @@ READABLE = ("gsdd-jax distilled set 1", FORMAT)  # the first had no codes
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
 PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
 LABELS, LEARNING_RATE = "labels", "learning_rate"
+SOFT_LABELS, LABEL_BITS = "soft_labels", "label_bits"  # where there are any
 # As safetensors calls them.
 _DTYPES = {"BF16": "bfloat16", "F32": "float32", "I32": "int32", "U8": "uint8"}
 
@@ -53,6 +59,9 @@ class DistilledSet:
         `images_per_class`.
       learning_rate: of the student, for training on this set.
       provenance: plain JSON values: how the set was made (config, versions, step, data).
+      soft_labels: where they were learned: of each image a logit for every class, on the grid of
+        `gsdd_jax.data.soft_labels`.
+      label_bits: of the code of each; 0 without.
     """
 
     parameterization: Parameterization
@@ -60,6 +69,14 @@ class DistilledSet:
     labels: Int[np.ndarray, "m"]
     learning_rate: float
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    soft_labels: Float[np.ndarray, "m k"] | None = None
+    label_bits: int = 0
+
+    @property
+    def targets(self) -> Int[np.ndarray, "m"] | Float[Array, "m k"]:
+        """What networks learn of each image: its class, or where the labels are soft, the
+        probabilities of all classes."""
+        return self.labels if self.soft_labels is None else jax.nn.softmax(self.soft_labels)
 
     def images(
         self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
@@ -87,8 +104,10 @@ class DistilledSet:
 
     @property
     def num_bytes(self) -> int:
-        """Of the stored parameters, which is what the budget counts (labels are free)."""
-        return num_bytes(self.parameterization.to_arrays(self.params))
+        """Of the stored parameters and soft labels, which is what the budget counts (the class of
+        each image is free)."""
+        arrays = self.parameterization.to_arrays(self.params)
+        return num_bytes(arrays | _packed_labels(self))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
@@ -107,19 +126,20 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
         arrays = {n: np.asarray(a) for n, a in _stored(distilled).items()}
         try:
             # What JSON makes of them (a tuple becomes a list) is what the digests are of.
-            parts = json.loads(
-                json.dumps(
-                    {
-                        PARAMETERIZATION: parameterizations.settings(distilled.parameterization),
-                        PROVENANCE: distilled.provenance,
-                    }
-                )
-            )
+            parts = {
+                PARAMETERIZATION: parameterizations.settings(distilled.parameterization),
+                PROVENANCE: distilled.provenance,
+            }
+            if SOFT_LABELS in arrays:
+                parts[LABEL_BITS] = distilled.label_bits
+            parts = json.loads(json.dumps(parts))
             digests = _digests(arrays, parts)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
         _check_shapes(
-            _parameterization(parts), {n: (str(a.dtype), a.shape) for n, a in arrays.items()}
+            _parameterization(parts),
+            parts.get(LABEL_BITS, 0),
+            {n: (str(a.dtype), a.shape) for n, a in arrays.items()},
         )
         _check_values(distilled.parameterization, arrays)
         _check_object(PROVENANCE, parts[PROVENANCE])
@@ -147,9 +167,10 @@ def load(path: str | os.PathLike) -> DistilledSet:
         with safetensors.safe_open(path, framework="flax") as file:
             parts, digests = _parse((file.metadata() or {}).get(HEADER, "null"))
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            parameterization = _parameterization(parts)
+            parameterization, bits = _parameterization(parts), parts.get(LABEL_BITS, 0)
             _check_shapes(
                 parameterization,
+                bits,
                 {
                     name: (_DTYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape()))
                     for name, s in slices.items()
@@ -159,13 +180,19 @@ def load(path: str | os.PathLike) -> DistilledSet:
         _check_values(parameterization, arrays)
         _check_digests(digests, arrays, parts)
         labels, learning_rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
+        logits = None
+        if bits:
+            shape = _labels_shape(parameterization, len(labels))
+            logits = _unpacked_labels(arrays.pop(SOFT_LABELS), bits, shape)
         params = parameterization.from_arrays({n: jnp.asarray(a) for n, a in arrays.items()})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except (safetensors.SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable safetensors file ({reason})") from None
-    return DistilledSet(parameterization, params, labels, learning_rate, parts[PROVENANCE])
+    return DistilledSet(
+        parameterization, params, labels, learning_rate, parts[PROVENANCE], logits, bits
+    )
 
 
 def _stored(distilled: DistilledSet) -> dict[str, Any]:
@@ -176,11 +203,54 @@ def _stored(distilled: DistilledSet) -> dict[str, Any]:
         labels = labels.astype(np.int32)
     with np.errstate(over="ignore"):
         rate = np.asarray(distilled.learning_rate).astype(np.float32)
-    return arrays | {LABELS: labels, LEARNING_RATE: rate}
+    return arrays | {LABELS: labels, LEARNING_RATE: rate} | _packed_labels(distilled)
+
+
+def _packed_labels(distilled: DistilledSet) -> dict[str, UInt8[np.ndarray, "bytes"]]:
+    """The array of the soft labels, where there are any; raises UsageError for what is not on the
+    grid, or not one number of each image and class."""
+    if distilled.soft_labels is None:
+        return {}
+    bits, logits = distilled.label_bits, np.asarray(distilled.soft_labels, np.float32)
+    _check_bits(bits)
+    expected = _labels_shape(distilled.parameterization, len(distilled.labels))
+    if logits.shape != expected:
+        raise UsageError(
+            f"{SOFT_LABELS}: expected shape {list(expected)}, of images and classes, got "
+            f"{list(logits.shape)}"
+        )
+    codes = soft_labels.codes(logits, bits)
+    if wrong := int((soft_labels.values(codes, bits) != logits).sum()):  # NaN among them
+        raise UsageError(
+            f"{SOFT_LABELS}: expected logits on the grid of {2**bits} values, got {wrong} beside it"
+        )
+    return {SOFT_LABELS: entropy.pack([codes.astype(np.int32).ravel()], [bits])}
+
+
+def _unpacked_labels(payload, bits, shape) -> Float[np.ndarray, "m k"]:
+    """The inverse of `_packed_labels`."""
+    (codes,) = entropy.unpack(payload, [bits], math.prod(shape))
+    if not np.array_equal(entropy.pack([codes], [bits]), payload):
+        raise UsageError(f"{SOFT_LABELS}: expected zeros after the last code")
+    return soft_labels.values(codes, bits).reshape(shape)
+
+
+def _labels_shape(parameterization: Parameterization, num_images: int) -> tuple[int, int]:
+    """Of soft labels: images and classes."""
+    return num_images, num_images // parameterization.images_per_class
+
+
+def _check_bits(value: Any) -> None:
+    least, most = soft_labels.BITS
+    if type(value) is not int or not least <= value <= most:
+        raise UsageError(
+            f"{LABEL_BITS}: expected an integer from {least} to {most}, got {reprlib.repr(value)}"
+        )
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The description and the provenance, both objects, and the digests where there are any."""
+    """The description and the provenance, both objects, with the bits of soft labels where there
+    are any; and the digests where there are any."""
     try:
         header = json.loads(text)
         json.dumps(header)  # what is nested too deeply for anything that follows
@@ -193,8 +263,10 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         if name not in header:
             raise UsageError(f"{name} is missing from this distilled set")
         _check_object(name, header[name])
+    if LABEL_BITS in header:
+        _check_bits(header[LABEL_BITS])
     for name in header:
-        if name not in (PARAMETERIZATION, PROVENANCE):
+        if name not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS):
             raise UsageError(f"unknown field {reprlib.repr(name)} in the metadata {HEADER}")
     if digests is not None:
         _check_object(DIGESTS, digests)
@@ -211,7 +283,9 @@ def _parameterization(parts: Mapping[str, Any]) -> Parameterization:
 
 
 def _check_shapes(
-    parameterization: Parameterization, found: Mapping[str, tuple[str, tuple[int, ...]]]
+    parameterization: Parameterization,
+    label_bits: int,
+    found: Mapping[str, tuple[str, tuple[int, ...]]],
 ) -> None:
     """Types and shapes by name, against those that the description asks for."""
     # The labels give the number of images; all else follows from it.
@@ -222,6 +296,10 @@ def _check_shapes(
         LEARNING_RATE: jax.ShapeDtypeStruct((), jnp.float32),
         **parameterization.array_specs(num_images),
     }
+    if label_bits:
+        count = math.prod(_labels_shape(parameterization, num_images))
+        size = entropy.packed_bytes([label_bits], count)
+        specs[SOFT_LABELS] = jax.ShapeDtypeStruct((size,), jnp.uint8)
     for name in specs:
         if name not in found:
             raise UsageError(f"the array {name!r} is missing from this distilled set")

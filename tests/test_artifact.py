@@ -26,10 +26,13 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 NAMES = ["gaussian", *NAMED_ARRAYS, "quantized"]
+FILES = [*NAMES, "soft labels"]  # the last: Gaussians with labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
 
 def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, gpc=4, **options):
+    if name == "soft labels":
+        return softened(some_set("gaussian", shape, ipc, gpc=3, **options))
     kind = parameterizations.build(name, shape, ipc=ipc, gpc=gpc, num_classes=2, **options)
     params = kind.init(
         jax.random.key(1),
@@ -40,13 +43,20 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, gpc=4, **options):
     return gsdd_jax.DistilledSet(kind, params, labels, 0.0123, {"note": "ä", "step": 3})
 
 
+def softened(distilled, bits=5):
+    """With soft labels of two classes."""
+    codes = np.random.default_rng(bits).integers(0, 2**bits, (len(distilled.labels), 2))
+    logits = np.float32(codes) * np.float32(8 / (2**bits - 1))
+    return dataclasses.replace(distilled, soft_labels=logits, label_bits=bits)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("gaussian", {}),
         ("gaussian", {"opacity": False, "samples_per_side": 1}),
         ("gaussian", {"bfloat16": False, "prefilter": False}),
-        *((name, {}) for name in NAMES[1:]),
+        *((name, {}) for name in FILES[1:]),
         *((name, {"dtype": "bfloat16"}) for name in NAMED_ARRAYS),
         ("quantized", {"coding": "none"}),
     ],
@@ -61,6 +71,8 @@ def test_round_trip(tmp_path, name, options):
     assert loaded.learning_rate == pytest.approx(0.0123)
     np.testing.assert_array_equal(loaded.labels, distilled.labels)
     assert loaded.labels.dtype == np.int32
+    np.testing.assert_array_equal(loaded.targets, distilled.targets)
+    assert (loaded.num_bytes, loaded.label_bits) == (distilled.num_bytes, distilled.label_bits)
     np.testing.assert_array_equal(loaded.images(), distilled.images())
     assert loaded.images().shape == (len(loaded.labels), 8, 8, 3)
     gsdd_jax.save(tmp_path / "again.safetensors", loaded)
@@ -84,6 +96,77 @@ def test_the_file_holds_what_the_budget_counts(tmp_path):
         width=8,
     )
     np.testing.assert_array_equal(again, distilled.images())
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("name", ["gaussian", "quantized"])
+def test_soft_labels_are_packed_codes_that_count(tmp_path, name, bits):
+    path, hard = tmp_path / "set.safetensors", some_set(name, gpc=3)
+    distilled = softened(hard, bits)
+    gsdd_jax.save(path, distilled)
+    header, arrays = raw(path)
+    packed = np.asarray(arrays["soft_labels"])
+    assert header["label_bits"] == bits
+    assert len(packed) == math.ceil(6 * 2 * bits / 8)
+    assert distilled.num_bytes == hard.num_bytes + len(packed)
+    assert distilled.num_bytes == sum(
+        a.size * a.dtype.itemsize for n, a in arrays.items() if n not in ("labels", "learning_rate")
+    )
+    digits = "".join(f"{byte:08b}" for byte in packed)
+    codes = [int(digits[i * bits : (i + 1) * bits], 2) for i in range(12)]
+    loaded = gsdd_jax.load(path)
+    np.testing.assert_allclose(
+        loaded.soft_labels.ravel(), 8 * np.array(codes) / (2**bits - 1), rtol=1e-6
+    )
+    np.testing.assert_array_equal(loaded.soft_labels, distilled.soft_labels)
+    odds = np.exp(np.float64(loaded.soft_labels))
+    np.testing.assert_allclose(loaded.targets, odds / odds.sum(1, keepdims=True), rtol=1e-5)
+    gsdd_jax.save(path, hard)
+    header, arrays = raw(path)
+    assert "label_bits" not in header and "soft_labels" not in arrays
+
+
+@pytest.mark.parametrize("bits", [None, 0, 1, 9, 4, 2.0, True, "5", [5]])
+def test_bits_that_the_soft_labels_have_not(tmp_path, bits):
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, some_set("soft labels"))
+    header, arrays = raw(path)
+    write_raw(path, header | {"label_bits": bits}, arrays)
+    message = "soft_labels: expected uint8 [6]" if bits == 4 else "label_bits: expected an integer"
+    assert message in refusal(path)
+
+
+def test_soft_labels_that_are_damaged(tmp_path):
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, some_set("soft labels"))
+    header, arrays = raw(path)
+    without = {n: v for n, v in header.items() if n != "label_bits"}
+    write_raw(path, without, arrays)
+    assert "unknown array 'soft_labels'" in refusal(path)
+    packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, and four of nothing
+    write_raw(path, header, arrays | {"soft_labels": packed})
+    assert "soft_labels: expected zeros after the last code" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_bits": 0}, "label_bits: expected an integer from 2 to 8, got 0"),
+        (
+            {"label_bits": 3},
+            r"soft_labels: expected logits on the grid of 8 values, got \d+ beside",
+        ),
+        ({"soft_labels": lambda a: a + 8}, "soft_labels: expected logits on the grid"),
+        ({"soft_labels": lambda a: a * np.nan}, "grid of 32 values, got 12 beside it"),
+        ({"soft_labels": lambda a: a[:, :1]}, r"soft_labels: expected shape \[6, 2\], of images"),
+    ],
+)
+def test_save_refuses_soft_labels_that_are_none(tmp_path, changes, message):
+    some = some_set("soft labels")
+    changes = {n: c(getattr(some, n)) if callable(c) else c for n, c in changes.items()}
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        gsdd_jax.save(tmp_path / "set.safetensors", dataclasses.replace(some, **changes))
+    assert not (tmp_path / "set.safetensors").exists()
 
 
 @pytest.mark.parametrize(("shape", "ipc"), [((8, 12, 1), 6), ((16, 16, 3), 1), ((10, 18, 4), 7)])
@@ -206,6 +289,7 @@ def same(a, b):
         (a.parameterization, a.provenance) == (b.parameterization, b.provenance)
         and (a.labels == b.labels).all()
         and a.learning_rate == b.learning_rate
+        and np.array_equal(a.targets, b.targets)
         and all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)
     )
 
@@ -218,7 +302,7 @@ def nested(depth):
     return '{"a":' * depth + "1" + "}" * depth
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=FILES)
 def good(request, tmp_path):
     """(path, description, arrays) of a good file; `path` is to be written over."""
     path = tmp_path / "set.safetensors"
@@ -369,7 +453,7 @@ def test_the_learning_rate_is_a_positive_number(good, rate):
     assert "learning_rate: expected" in refusal(path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_truncated_file_is_refused(tmp_path, name):
     path = tmp_path / "set.safetensors"
     gsdd_jax.save(path, some_set(name))
@@ -383,7 +467,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     refusal(path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_byte_is_noticed(tmp_path, name):
     path = tmp_path / "set.safetensors"
     original = some_set(name)

@@ -21,6 +21,7 @@ from gsdd_jax.training import distill
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES, GPC = 8, 3, 4
+SOFT, TWO_BITS = {"soft_labels": True}, {"label_bits": 2}
 MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
 NETWORK = networks.build(
     "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
@@ -119,14 +120,18 @@ def plain_network(params, x):
     return x.reshape(len(x), -1) @ linear["kernel"] + linear["bias"]
 
 
-def plain_loss(params, learning_rate, start, target, unravel, labels, order):
-    """`order` [steps, batch]: the images of each step; past the last one where it has fewer."""
+def plain_loss(params, learning_rate, targets, start, target, unravel, order):
+    """`order` [steps, batch]: the images of each step; past the last one where it has fewer.
+
+    `targets` [images, classes]: logits of each image's probabilities.
+    """
     images = (plain_render(params) - MEAN) / STD
+    probabilities = jnp.exp(targets) / jnp.exp(targets).sum(1, keepdims=True)
 
     def cross_entropy(theta, batch):
         logits = plain_network(theta, images[batch])
         log_probabilities = logits - jax.nn.logsumexp(logits, -1, keepdims=True)
-        losses = -log_probabilities[jnp.arange(len(batch)), labels[batch]]
+        losses = -(log_probabilities * probabilities[batch]).sum(1)
         return losses.mean(where=batch < len(images))
 
     def step(theta, batch):
@@ -137,34 +142,43 @@ def plain_loss(params, learning_rate, start, target, unravel, labels, order):
     return ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
 
 
-@pytest.mark.parametrize(("syn_steps", "batch_syn"), [(1, 12), (10, 12), (3, 5), (2, 4)])
-def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn):
-    prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05)
+@pytest.mark.parametrize(
+    ("syn_steps", "batch_syn", "settings"),
+    [(1, 12, {}), (10, 12, {}), (3, 5, {}), (2, 4, {}), (3, 5, SOFT), (2, 4, SOFT | TWO_BITS)],
+)
+def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, settings):
+    prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05, **settings)
     params, carry, key = parameters(), segments(), jax.random.key(3)
-    loss, (d_params, d_extra) = library_gradient(
-        prob, real(), params, prob.matching.extra(), carry, key
-    )
+    extra = prob.matching.extra(prob.labels)
+    targets = 40.0 * np.eye(CLASSES)[np.asarray(prob.labels)]  # hard
+    if settings:
+        logits = np.random.default_rng(2).uniform(0, 8, (CLASSES * GPC, CLASSES))
+        extra["labels"] = jnp.float32(logits)
+        most = 2 ** settings.get("label_bits", 4) - 1
+        targets = 8 * np.rint(logits / 8 * most) / most
+    loss, (d_params, d_extra) = library_gradient(prob, real(), params, extra, carry, key)
     order, _ = prob.matching._draw(jax.random.split(key, 1)[0], CLASSES * GPC)
     with jax.enable_x64(True):
         wide = jax.tree.map(np.float64, student()[1](carry.start[0]))
         start, unravel = ravel_pytree(wide)
-        expected, (e_params, e_rate) = jax.jit(
-            jax.value_and_grad(plain_loss, argnums=(0, 1)), static_argnums=4
+        expected, (e_params, e_rate, e_targets) = jax.jit(
+            jax.value_and_grad(plain_loss, argnums=(0, 1, 2)), static_argnums=5
         )(
             [np.float64(p) for p in jax.tree.leaves(params)],
             np.float64(np.float32(0.05)),
+            targets,
             start,
             np.float64(carry.target[0]),
             unravel,
-            np.asarray(prob.labels),
             np.asarray(order),
         )
         assert expected.dtype == np.float64
         expected, e_rate = float(expected), float(e_rate)
-        e_params = [np.asarray(g) for g in e_params]
+        e_params = [np.asarray(g) for g in (*e_params, e_targets)[: 4 + bool(settings)]]
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert float(d_extra["learning_rate"]) == pytest.approx(e_rate, rel=1e-4)
-    for actual, wanted in zip(jax.tree.leaves(d_params), e_params, strict=True):
+    found = *jax.tree.leaves(d_params), d_extra.get("labels")
+    for actual, wanted in zip(found[: len(e_params)], e_params, strict=True):
         assert np.abs(actual - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
@@ -182,7 +196,7 @@ def test_batches_go_through_shuffles_of_the_whole_set():
 def test_augmentation_is_drawn_anew_at_every_step():
     prob = problem(syn_steps=3, strategy=augment.DSA)
     params, carry, key = parameters(), segments(), jax.random.key(4)
-    actual = library_loss(prob, real(), params, prob.matching.extra(), carry, key)
+    actual = library_loss(prob, real(), params, prob.matching.extra(prob.labels), carry, key)
     inner = jax.random.split(key, 1)[0]
     order, _ = prob.matching._draw(inner, CLASSES * GPC)
     step_keys = jax.random.split(jax.random.fold_in(inner, 1), 3)
@@ -208,7 +222,7 @@ def test_augmentation_is_drawn_anew_at_every_step():
 def test_several_experts_are_averaged():
     prob = problem()
     params, both, key = parameters(), segments(2), jax.random.key(5)
-    extra = prob.matching.extra()
+    extra = prob.matching.extra(prob.labels)
     together = library_loss(prob, real(), params, extra, both, key)
     keys = jax.random.split(key, 2)
     images = real().transform(prob.parameterization.render(params))
@@ -231,7 +245,7 @@ def compiled_gradient(prob):
     data, carry = real(), segments()
     loss = lambda params, extra: loss_of(prob, data, params, extra, carry, jax.random.key(0))
     gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    return gradient.lower(parameters(), prob.matching.extra()).compile()
+    return gradient.lower(parameters(), prob.matching.extra(prob.labels)).compile()
 
 
 @pytest.mark.usefixtures("fully_compiled")
@@ -241,7 +255,7 @@ def test_what_is_kept_changes_memory_not_values():
     for keep_every in (0, 3, 1):
         prob = problem(syn_steps=7, keep_every=keep_every)
         compiled = compiled_gradient(prob)
-        found.append(compiled(parameters(), prob.matching.extra()))
+        found.append(compiled(parameters(), prob.matching.extra(prob.labels)))
         memory.append(compiled.memory_analysis().temp_size_in_bytes)
     assert memory == sorted(set(memory))
     value, gradient = found[-1]
@@ -315,6 +329,31 @@ def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
         assert actual == pytest.approx(rate, rel=1e-4)
     floor = prob.matching.project_extra({"learning_rate": jnp.float32(-3.0)})
     assert float(floor["learning_rate"]) == pytest.approx(0.001)
+
+
+def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
+    prob = problem(lr_init=0.02, lr_lr=1e-3, labels_lr=1.5, batch_syn=5, **SOFT)
+    state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
+    labels, rate = 6.0 * np.eye(CLASSES)[np.asarray(prob.labels)], 0.02
+    np.testing.assert_array_equal(state.extra["labels"], labels)
+    mean, square, velocity = np.zeros_like(labels), np.zeros_like(labels), 0.0
+    one = jax.tree.map(lambda a: a[None], segments())
+    for step in range(3):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(0), step))[1]
+        key = jax.random.split(jax.random.fold_in(key, 0))[0]
+        _, (_, gradient) = library_gradient(
+            prob, real(), state.params, state.extra, segments(), key
+        )
+        found = np.asarray(gradient["labels"], np.float64)
+        mean, square = 0.9 * mean + 0.1 * found, 0.999 * square + 0.001 * found**2
+        corrected = mean / (1 - 0.9 ** (step + 1)), square / (1 - 0.999 ** (step + 1))
+        labels = np.clip(labels - 1.5 * corrected[0] / (np.sqrt(corrected[1]) + 1e-8), 0, 8)
+        velocity = 0.5 * velocity + float(gradient["learning_rate"])
+        rate = max(rate - 1e-3 * velocity, 0.001)
+        state, _ = distill.run(prob, state, jax.random.key(0), real(), one, 1)
+        np.testing.assert_allclose(state.extra["labels"], labels, rtol=2e-3, atol=2e-3)
+        assert float(state.extra["learning_rate"]) == pytest.approx(rate, rel=1e-4)
+    assert (labels == 0).any() and (labels == 8).any()
 
 
 def test_matching_moves_the_student_closer():

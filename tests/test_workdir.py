@@ -117,6 +117,16 @@ def test_a_field_that_came_later_counts_once_it_is_used(tmp_path):
         pass
 
 
+def test_a_config_from_before_is_whole(tmp_path):
+    before = common.get_config()
+    fields = {n: v for n, v in workdir.decisive(before).items() if n not in workdir.LATER}
+    found = workdir.whole(fields | {"matching.options.batch_real": 3})
+    assert found.budget.fill is False
+    assert found.matching.options.batch_real == 3
+    assert set(found.matching.options) == set(before.matching.options)  # an objective's own
+    assert workdir.whole(fields | {"budget.fill": True}).budget.fill is True
+
+
 def test_a_write_that_fails_names_its_file(tmp_path):
     (tmp_path / "folder").write_text("")
     with pytest.raises(OSError, match=r"folder/file") as raised:

@@ -69,10 +69,10 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
     """The config of a run's directory; `data_dir` replaces where its data lie."""
     path = pathlib.Path(workdir, "config.json")
-    values = workdirs.OPERATIONAL | workdirs.dotted(read_object(path, "a run's config"))
+    values = workdirs.dotted(read_object(path, "a run's config"))
     if data_dir is not None:
         values["data.dir"] = data_dir
-    return workdirs.unflat(values)
+    return workdirs.whole(values)
 
 
 @contextlib.contextmanager

@@ -21,12 +21,13 @@ from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.matching import real_data
+from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs import experiment
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Experiment
 from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import OPERATIONAL, unflat
+from gsdd_jax.runs.workdir import whole
 
 NAME = "landscape"
 LEVELS = 19
@@ -102,7 +103,7 @@ def made_by(set_: DistilledSet, places: dict[str, str | None]):
     if not isinstance(config, dict):
         raise UsageError("provenance.config: expected the config that made the set")
     given = {field: value for field, value in places.items() if value is not None}
-    return unflat(OPERATIONAL | config | given)
+    return whole(config | given)
 
 
 def plane(
@@ -124,14 +125,19 @@ def objective(
     """The objective alone, without the boundary loss, as a function of entered parameters.
 
     The mean over `draws` steps that are always the same, each with all updates of the step while
-    the images stay as they are. The student's learning rate is the one the set carries.
+    the images stay as they are. The student's learning rate is the one the set carries, and so are
+    its soft labels.
     """
     problem, dataset = parts.problem, parts.dataset
     matching, train = problem.matching, dataset.train
     data = real_data(
         train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
     )
-    extra = jax.tree.map(lambda _: jnp.float32(set_.learning_rate), matching.extra())
+    carried = {LEARNING_RATE: jnp.float32(set_.learning_rate)}
+    if set_.soft_labels is not None:
+        carried[LABELS] = jnp.asarray(set_.soft_labels)
+    extra = matching.extra(problem.labels)
+    extra = {name: carried.get(name, initial) for name, initial in extra.items()}
     feeds = parts.feed(0, draws)
 
     def step(params, data, drawn):

@@ -169,8 +169,10 @@ class Matching(abc.ABC):
         del experts, seed, first, count
         return None
 
-    def extra(self) -> Any:
-        """Initial values of what is learned beside the images (a student's learning rate)."""
+    def extra(self, labels: Int[Array, "m"]) -> Any:
+        """Initial values of what is learned beside the images (a student's learning rate), which
+        are of the classes `labels`."""
+        del labels
         return {}
 
     def extra_optimizer(self) -> optax.GradientTransformation:

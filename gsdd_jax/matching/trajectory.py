@@ -14,13 +14,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.data import augment
+from gsdd_jax.data import augment, soft_labels
 from gsdd_jax.matching.base import Matching, RealData, Synthetic, Trajectories
 from gsdd_jax.networks import Network
 
 LEAST_LEARNING_RATE = 0.001
 ABOVE_ZERO = (1e-30, None)
-LEARNING_RATE = "learning_rate"
+LEARNING_RATE, LABELS = "learning_rate", "labels"  # what is learned beside the images
 # Of a device's memory, for activations by their shapes. At width 128 a program was once seen to
 # grow by 2.7 times as much with each step that is kept: even so they take little more than half.
 KEPT_PART = 0.2
@@ -57,6 +57,8 @@ class TrajectoryMatching(Matching):
       grow_start_over: over so many steps the second grows to what it is from `grow_start_from`, so
         that early epochs come first (difficulty-aligned trajectories, Guo et al., 2024); 0: never.
       experts_per_step: side by side, their losses averaged.
+      soft_labels: the student's targets are learned too, by Adam at `labels_lr`: of each image a
+        logit for every class, of which the student sees the nearest of 2 ** `label_bits` values.
     """
 
     name: ClassVar[str] = "tm"
@@ -66,6 +68,7 @@ class TrajectoryMatching(Matching):
         "keep_every": (-1, None),
         "min_start_epoch": (0, None),
         "grow_start_over": (0, None),
+        "label_bits": soft_labels.BITS,
     }
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
@@ -82,6 +85,9 @@ class TrajectoryMatching(Matching):
     grow_start_from: int = 1
     grow_start_over: int = 0
     experts_per_step: int = 1
+    soft_labels: bool = False
+    label_bits: int = 4
+    labels_lr: float = 0.02
 
     def check(self, num_classes: int, images_per_class: int) -> None:
         if self.batch_syn > num_classes * images_per_class:
@@ -125,10 +131,11 @@ class TrajectoryMatching(Matching):
         share or to recompute by itself, is not in it.
         """
         batch_size = self.batch_syn or num_images
+        labels = jnp.zeros(num_images, jnp.int32)
         shapes = jax.eval_shape(
             lambda key, images: jax.vjp(
                 lambda params, rate, images: self._step(
-                    rate, images, jnp.zeros(num_images, jnp.int32), params,
+                    rate, images, self._targets(labels, self.extra(labels)), params,
                     (jnp.arange(batch_size), jnp.ones(batch_size, bool), key),
                 ),
                 self.network.init(key), jnp.float32(self.lr_init), images,
@@ -168,14 +175,26 @@ class TrajectoryMatching(Matching):
         grown = (self.max_start_epoch - self.grow_start_from) * step // self.grow_start_over
         return self.grow_start_from + grown
 
-    def extra(self) -> dict[str, Array]:
-        return {LEARNING_RATE: jnp.float32(self.lr_init)}
+    def extra(self, labels: Int[Array, "m"]) -> dict[str, Array]:
+        extra = {LEARNING_RATE: jnp.float32(self.lr_init)}
+        if self.soft_labels:
+            extra[LABELS] = soft_labels.start(labels, self.network.num_classes)
+        return extra
 
     def extra_optimizer(self) -> optax.GradientTransformation:
-        return optax.sgd(self.lr_lr, momentum=0.5)
+        of_rate = optax.sgd(self.lr_lr, momentum=0.5)
+        if not self.soft_labels:
+            return of_rate
+        return optax.multi_transform(
+            {LEARNING_RATE: of_rate, LABELS: optax.adam(self.labels_lr)},
+            {LEARNING_RATE: LEARNING_RATE, LABELS: LABELS},
+        )
 
     def project_extra(self, extra: dict[str, Array]) -> dict[str, Array]:
-        return jax.tree.map(lambda rate: jnp.maximum(rate, LEAST_LEARNING_RATE), extra)
+        projected = {LEARNING_RATE: jnp.maximum(extra[LEARNING_RATE], LEAST_LEARNING_RATE)}
+        if self.soft_labels:
+            projected[LABELS] = soft_labels.clip(extra[LABELS])
+        return projected
 
     def begin(self, key: Key[Array, ""], data: RealData, feed: Segments) -> Segments:
         del key, data
@@ -192,20 +211,21 @@ class TrajectoryMatching(Matching):
     ) -> Float[Array, ""]:
         del data, update
         num_images, num_experts = len(synthetic.labels), len(carry.start)
+        targets = self._targets(synthetic.labels, extra)
         keys = jax.random.split(key, num_experts)
         orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
         if orders.size <= num_images and num_experts == 1:
             # Less than one shuffle: only what is drawn is rendered.
             drawn = orders.ravel()
-            images, labels = synthetic.render(drawn), synthetic.labels[drawn]
+            images, targets = synthetic.render(drawn), targets[drawn]
             orders = jnp.arange(len(drawn)).reshape(orders.shape)
         else:
-            images, labels = synthetic.render(None), synthetic.labels
+            images = synthetic.render(None)
 
         def distance(start, target, order, present, key):
             unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
             end = self._unroll(
-                unravel(start), extra[LEARNING_RATE], images, labels, order, present, key
+                unravel(start), extra[LEARNING_RATE], images, targets, order, present, key
             )
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
@@ -213,6 +233,12 @@ class TrajectoryMatching(Matching):
         if num_experts == 1:  # no vmap: a drawn augmentation stays a branch
             return distance(*(a[0] for a in arguments))
         return jax.vmap(distance)(*arguments).mean()
+
+    def _targets(
+        self, labels: Int[Array, "m"], extra: dict[str, Array]
+    ) -> Int[Array, "m"] | Float[Array, "m k"]:
+        """What the student learns of each image: its class, or the probabilities of all."""
+        return soft_labels.targets(extra[LABELS], self.label_bits) if self.soft_labels else labels
 
     def _draw(
         self, key: Key[Array, ""], num_images: int
@@ -228,24 +254,26 @@ class TrajectoryMatching(Matching):
         order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
 
-    def _unroll(self, params, learning_rate, images, labels, order, present, key):
+    def _unroll(self, params, learning_rate, images, targets, order, present, key):
         def step(params, drawn):
-            return self._step(learning_rate, images, labels, params, drawn), None
+            return self._step(learning_rate, images, targets, params, drawn), None
 
         keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
         return _scan(step, params, (order, present, keys), self.keep_every)
 
-    def _step(self, learning_rate, images, labels, params, drawn):
+    def _step(self, learning_rate, images, targets, params, drawn):
         """The student's parameters after one step of SGD."""
         indices, present, key = drawn
         # Unique, so that the sum of their gradients needs no atomics and keeps its bits.
         batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
-        targets = labels.at[indices].get(mode="fill", fill_value=0)
+        targets = targets.at[indices].get(
+            mode="fill", fill_value=0, unique_indices=self.soft_labels
+        )
         batch = augment.augment(key, batch, strategy=self.strategy)
 
         def cross_entropy(params):
             logits = self.network.apply(params, batch)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+            losses = soft_labels.cross_entropy(logits, targets)
             return (losses * present).sum() / present.sum()
 
         gradient = jax.grad(cross_entropy)(params)

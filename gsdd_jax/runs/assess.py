@@ -83,7 +83,7 @@ def students(
     height, width = parts.dataset.image_shape[:2]
     images = parts.transform(set_.images(height, width, resample))[None]
     return _train(
-        config, parts, images, set_.labels, parts.schedule, set_.learning_rate, name, reporter
+        config, parts, images, set_.targets, parts.schedule, set_.learning_rate, name, reporter
     )
 
 

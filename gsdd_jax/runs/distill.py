@@ -19,7 +19,9 @@ from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
+from gsdd_jax.data import soft_labels
 from gsdd_jax.matching import real_data
+from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs import assess, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
@@ -164,7 +166,7 @@ class _Run:
                 if done == total or done % config.distill.checkpoint_every == 0:
                     checkpoints.save(done, state)
                     saved = done
-                shown = {"loss": float(losses.mean())} | _floats(state.extra)
+                shown = {"loss": float(losses.mean())} | _scalars(state.extra)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
         self.keep_snapshot(state)
@@ -254,7 +256,11 @@ class _Run:
     def stored(
         self, params: Params, step: int, extra: dict[str, Array] | None = None
     ) -> DistilledSet:
-        """`params` as they are stored, so that what is evaluated is what a file holds."""
+        """`params` as they are stored, so that what is evaluated is what a file holds.
+
+        Without what was learned beside them, as of a fit, the labels are hard, and the bytes that
+        soft ones would take are left empty.
+        """
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
             # How it was run is left out: it does not change what was made.
@@ -267,13 +273,19 @@ class _Run:
                 "jaxlib": jaxlib.__version__,
             },
         }
-        learned = _floats(extra or {}).get("learning_rate")
+        extra = extra or {}
+        rate, logits, bits = extra.get(LEARNING_RATE), extra.get(LABELS), 0
+        if logits is not None:
+            bits = self.parts.problem.matching.label_bits
+            logits = soft_labels.values(soft_labels.codes(np.asarray(logits), bits), bits)
         return DistilledSet(
             parameterization,
             parameterization.from_arrays(parameterization.to_arrays(params)),
             self.parts.labels,
-            self.config.evaluate.learning_rate if learned is None else learned,
+            self.config.evaluate.learning_rate if rate is None else float(rate),
             provenance,
+            logits,
+            bits,
         )
 
     def show(self, set_: DistilledSet) -> None:
@@ -287,5 +299,5 @@ def _record(accuracies: assess.Accuracies) -> dict[str, Any]:
     return {name: np.asarray(values).tolist() for name, values in accuracies._asdict().items()}
 
 
-def _floats(extra: dict[str, Array]) -> dict[str, float]:
-    return {name: float(value) for name, value in extra.items()}
+def _scalars(extra: dict[str, Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in extra.items() if not value.ndim}

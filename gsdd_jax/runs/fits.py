@@ -27,6 +27,7 @@ from gsdd_jax.training import fit
 STEPS_PER_CALL = 500
 # Of a config, what a fit depends on.
 GROUPS = ("seed", "data", "budget", "parameterization", "init")
+LABELS = ("matching.options.soft_labels", "matching.options.label_bits")  # where there are any
 
 
 def initial(
@@ -90,7 +91,10 @@ def is_there(config: ConfigDict) -> bool:
 
 def settings(config: ConfigDict) -> dict[str, Any]:
     """All of a config that a fit depends on, by dotted name."""
-    return {n: v for n, v in decisive(config).items() if n.partition(".")[0] in GROUPS}
+    fields = decisive(config)
+    # Soft labels leave fewer bytes to the images.
+    soft = LABELS if fields.get(LABELS[0]) else ()
+    return {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS or n in soft}
 
 
 def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h w c"]:

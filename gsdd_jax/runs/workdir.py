@@ -28,7 +28,12 @@ OPERATIONAL = {
 }
 # Fields that came later, with what runs of before them had: a digest has them only where they
 # differ, so that those runs are found and go on.
-LATER = {"budget.fill": False}
+LATER = {
+    "budget.fill": False,
+    "matching.options.soft_labels": False,
+    "matching.options.label_bits": 4,
+    "matching.options.labels_lr": 0.02,
+}
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
@@ -129,6 +134,13 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
             node = node[parent]
         node[last] = ConfigDict() if value == {} else value
     return config
+
+
+def whole(fields: Mapping[str, Any]) -> ConfigDict:
+    """The config of a run's recorded `fields`, which may lack operational ones and those that came
+    later; where an option came later, its own default is what it was before."""
+    later = {name: value for name, value in LATER.items() if ".options." not in name}
+    return unflat(OPERATIONAL | later | dict(fields))
 
 
 class Records:

@@ -61,7 +61,7 @@ class Problem(NamedTuple):
 
 def start(problem: Problem, params: Params, learning_rate: float) -> DistillState:
     """The state before the first step, from fitted parameters that have entered."""
-    extra = problem.matching.extra()
+    extra = problem.matching.extra(problem.labels)
     return DistillState(
         params,
         problem.parameterization.optimizer(learning_rate).init(params),

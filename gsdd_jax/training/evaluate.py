@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import augment, transforms
+from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
 
 DIVERGED = 1e6  # a cross-entropy from which no training comes back
@@ -102,7 +102,7 @@ def _train_epochs(
     students: Students,
     keys: Key[Array, "s"],
     images: Float[Array, "sets m h w c"],
-    labels: Int[Array, "m"],
+    labels: Int[Array, "m"] | Float[Array, "m k"],
     learning_rate: Float[Array, ""],
     num_epochs: Int[Array, ""],
 ) -> tuple[Students, Float[Array, "s"]]:
@@ -118,7 +118,7 @@ def _train_epochs(
 
     def loss(params, batch, targets):
         logits = network.apply(params, batch)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        return soft_labels.cross_entropy(logits, targets).mean()
 
     def step(carry, chosen, step_keys):
         students, largest = carry
@@ -167,7 +167,7 @@ def train(
     schedule: Schedule,
     key: Key[Array, ""],
     images: Float[Array, "sets m h w c"],
-    labels: Int[Array, "m"],
+    labels: Int[Array, "m"] | Float[Array, "m k"],
     *,
     learning_rate: float,
     num_students: int,
@@ -181,7 +181,7 @@ def train(
       schedule: of the training.
       key: of initial parameters, shuffles and augmentation.
       images: transformed; one set for all students, or one for each.
-      labels: of every set.
+      labels: of every set; the class of each image, or the probabilities of all.
       learning_rate: at the start.
       num_students: trained at once.
       epochs_per_call: in one compiled call; changes nothing in the result.

@@ -1,0 +1,214 @@
+"""Soft labels: their grid, what they take of a budget, and a run that learns them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+from configs import common, demo
+from gsdd_jax import matching, networks
+from gsdd_jax.data import soft_labels
+from gsdd_jax.figures import landscape
+from gsdd_jax.runs import assess, components, experiment, experts, fits
+from gsdd_jax.runs.distill import distill_to, fit_to
+from gsdd_jax.runs.report import Reporter
+from gsdd_jax.training import distill
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_nearest_value_of_the_grid(bits):
+    grid = np.linspace(0, 8, 2**bits)
+    logits = np.float32(np.random.default_rng(0).uniform(-1, 9, (50, 3)))
+    nearest = np.abs(logits[..., None] - grid).argmin(-1)
+    for there in (logits, jnp.asarray(logits)):
+        codes = soft_labels.codes(there, bits)
+        np.testing.assert_array_equal(codes, nearest)
+        values = soft_labels.values(codes, bits)
+        np.testing.assert_allclose(values, grid[nearest], atol=1e-6)
+        np.testing.assert_array_equal(soft_labels.codes(values, bits), nearest)
+        # What is on the grid stays there, to the bit.
+        again = soft_labels.values(soft_labels.codes(values, bits), bits)
+        np.testing.assert_array_equal(again, values)
+
+
+def test_targets_are_of_the_grid_and_gradients_go_straight_through():
+    logits = jnp.float32(np.random.default_rng(1).uniform(0, 8, (6, 4)))
+    on_grid = soft_labels.values(soft_labels.codes(logits, 3), 3)
+    weight = jnp.float32(np.random.default_rng(2).normal(size=(6, 4)))
+    found, back = jax.vjp(lambda x: soft_labels.targets(x, 3), logits)
+    expected, plain = jax.vjp(jax.nn.softmax, on_grid)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(back(weight)[0], plain(weight)[0])
+
+
+def test_they_start_as_the_own_class():
+    labels = jnp.array([2, 0, 1])
+    start = soft_labels.start(labels, 10)
+    assert (start[jnp.arange(3), labels] == 6).all() and float(start.sum()) == 18
+    own = soft_labels.targets(start, 4)[jnp.arange(3), labels]
+    value = np.exp(11 * 8 / 15)  # the nearest to 6
+    np.testing.assert_allclose(own, value / (value + 9), rtol=1e-5)
+    np.testing.assert_array_equal(soft_labels.clip(jnp.array([[-1.0, 3.0, 9.0]])), [[0, 3, 8]])
+
+
+def config_of(name="gaussian", **options):
+    config = demo.get_config()
+    config.budget.gpc = 60
+    config.parameterization.name = name
+    config.matching.name, config.matching.options = "tm", common.tm()
+    config.matching.options.update(options)
+    return config
+
+
+@pytest.mark.parametrize(("bits", "classes"), [(4, 10), (8, 10), (3, 7)])
+def test_they_are_within_the_budget(bits, classes):
+    build = lambda name, **o: components.build_parameterization(
+        config_of(name, label_bits=bits, **o), (32, 32, 3), classes
+    )
+    hard, soft = (build("gaussian", soft_labels=s) for s in (False, True))
+    packed = -(-60 * classes * classes * bits // 8)
+    there = 4 * 32 * 32 * 3 * classes
+    assert hard.num_gaussians == 11  # and 408 bytes a class are left, which eight bits exceed
+    each = 18 * 60 * classes
+    assert soft.num_gaussians * each + packed <= there < (soft.num_gaussians + 1) * each + packed
+    coded = build("quantized", soft_labels=True)
+    assert coded.bytes_per_class * classes + packed <= there
+    assert coded.bytes_per_class * classes + packed > there - classes
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (config_of("pixels", soft_labels=True), "options.soft_labels: expected False with pixels"),
+        (config_of("ddif", soft_labels=True), "options.soft_labels: expected False with ddif"),
+        (config_of(soft_labels=True, label_bits=9), "label_bits: expected an integer from 2 to 8"),
+        (config_of(soft_labels=True, label_bits=1), "label_bits: expected an integer from 2 to 8"),
+    ],
+)
+def test_what_is_refused(config, message):
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        components.build_parameterization(config, (32, 32, 3), 10)
+
+
+def test_only_trajectory_matching_has_them():
+    config = config_of()
+    config.matching.name = "dm"
+    assert components.build_parameterization(config, (32, 32, 3), 10).num_gaussians == 11
+    network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=2)
+    with pytest.raises(gsdd_jax.UsageError, match="unknown option 'soft_labels'; dm has"):
+        matching.build(
+            "dm", network=network, num_classes=2, images_per_class=3, strategy="", soft_labels=True
+        )
+
+
+def test_a_fit_is_of_the_bytes_that_they_leave():
+    hard = fits.settings(config_of())
+    assert hard == fits.settings(config_of(label_bits=5, labels_lr=0.1))
+    soft = fits.settings(config_of(soft_labels=True))
+    assert soft == fits.settings(config_of(soft_labels=True, labels_lr=0.1)) != hard
+    assert fits.settings(config_of(soft_labels=True, label_bits=5)) not in (hard, soft)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A config of a tiny run, whose experts are there."""
+    config = config_of(
+        soft_labels=True, label_bits=3, labels_lr=2.0, syn_steps=3, batch_syn=7, max_start_epoch=2,
+        expert_epochs=1,
+    )  # fmt: skip
+    config.data.resolution = 16
+    config.network.options.width, config.network.options.depth = 4, 2
+    config.budget.gpc = 3
+    config.matching.strategy = "flip"
+    config.init.num_steps = 5
+    config.experts.update(num_experts=2, epochs=2, dir=str(tmp_path_factory.mktemp("experts")))
+    config.distill.update(num_steps=6, steps_per_call=2, checkpoint_every=2)
+    config.evaluate.update(num_networks=2, epochs=2, beside="fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        experts.train_all(config, Reporter(None))
+        yield config
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """The run's directory, and its result."""
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, distill_to(tiny, workdir)
+
+
+def test_a_run_learns_them(tiny, finished):
+    workdir, result = finished
+    set_ = gsdd_jax.load(workdir / "distilled.safetensors")
+    assert set_.soft_labels.shape == (30, 10) and set_.label_bits == 3
+    start = soft_labels.start(jnp.asarray(set_.labels), 10)
+    start = soft_labels.values(soft_labels.codes(start, 3), 3)
+    assert (set_.soft_labels != start).mean() > 0.1
+    kind = set_.parameterization
+    count = 30 * kind.num_gaussians * 18 + -(-30 * 10 * 3 // 8)
+    assert set_.num_bytes == count <= 10 * 4 * 16 * 16 * 3
+    assert result["bytes_per_class"] == count // 10
+    assert set_.provenance["config"]["matching.options.soft_labels"] is True
+
+
+def test_an_evaluation_trains_on_them(tiny, finished):
+    workdir, result = finished
+    path = workdir / "distilled.safetensors"
+    again = assess.evaluate_file(path, beside=False)
+    assert again["distilled_accuracies"] == result["distilled_accuracies"]
+    set_, config, parts = assess.opened(path, {})
+    trained = lambda s: jax.tree.leaves(assess.students(config, parts, s, "", Reporter(None)))
+    soft, hard = trained(set_), trained(dataclasses.replace(set_, soft_labels=None, label_bits=0))
+    assert any((a != b).any() for a, b in zip(soft, hard, strict=True))
+
+
+def test_a_landscape_is_of_the_labels_that_a_set_carries(tiny, finished):
+    set_ = gsdd_jax.load(finished[0] / "distilled.safetensors")
+    parts = experiment.build(landscape.made_by(set_, {"experts.dir": tiny.experts.dir}))
+    key = jax.random.key(4)
+    found = landscape.objective(parts, set_, key, 1)(set_.params)
+    train = parts.dataset.train
+    data = matching.real_data(train.images, train.labels, 10, parts.transform, drawn=False)
+    synthetic = parts.problem.synthetic(set_.params, parts.transform)
+    carry = jax.tree.map(lambda a: jnp.asarray(a[0]), parts.feed(0, 1))
+    update_key = jax.random.split(jax.random.split(key, 1)[0], 3)[1]
+    loss = lambda labels: parts.problem.matching.loss(
+        synthetic, data, {"learning_rate": jnp.float32(set_.learning_rate), "labels": labels},
+        carry, jnp.int32(0), jax.random.fold_in(update_key, 0),
+    )  # fmt: skip
+    carried, start = jnp.asarray(set_.soft_labels), soft_labels.start(jnp.asarray(set_.labels), 10)
+    assert float(found) == pytest.approx(float(loss(carried)), rel=1e-5)
+    assert float(found) != pytest.approx(float(loss(start)), rel=1e-5)
+
+
+def test_interrupted_it_ends_with_the_same_bytes(tiny, finished, tmp_path, monkeypatch):
+    really_run, calls = distill.run, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return really_run(*arguments)
+
+    monkeypatch.setattr(distill, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill_to(tiny, tmp_path)
+    monkeypatch.setattr(distill, "run", really_run)
+    distill_to(tiny, tmp_path)
+    for name in ("distilled.safetensors", "result.json"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_what_is_only_fitted_has_hard_labels(tiny, tmp_path):
+    result = fit_to(tiny, tmp_path)
+    set_ = gsdd_jax.load(tmp_path / "fitted.safetensors")
+    assert set_.soft_labels is None
+    np.testing.assert_array_equal(set_.targets, set_.labels)
+    assert result["bytes"] == set_.num_bytes == 30 * set_.parameterization.num_gaussians * 18
+    parts = experiment.build_material(tiny)
+    assert parts.parameterization == set_.parameterization
