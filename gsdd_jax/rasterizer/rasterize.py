@@ -239,6 +239,7 @@ def _per_platform(always_native: bool, native_function, reference_function, *arg
     return native.where_built(native_function, reference_function, *arguments)
 
 
+@functools.partial(jax.jit, static_argnums=0)  # one program, also where nothing else is compiled
 def _reference(settings, offsets, *parameters):
     if offsets is None:
         return reference.rasterize(settings, *parameters)
