@@ -4,8 +4,8 @@
     python -m launch.reproduce --table=cifar --size=small
 
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
-ablation, gpc_sweep. The same command goes on where it was interrupted; several at once share the
-work. `--dry_run` lists what is done and what each missing piece will cost.
+ablation, gpc_sweep, codes, guidance. The same command goes on where it was interrupted; several at
+once share the work. `--dry_run` lists what is done and what each missing piece will cost.
 """
 
 import importlib

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from commands import ROOT, Commands
+from conftest import QUICKLY
 from PIL import Image
 
 import gsdd_jax
@@ -44,12 +45,12 @@ def compiled_programs(tmp_path_factory):
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        **QUICKLY,
     }
-    os.environ.update(settings)
-    yield
-    for name in settings:
-        del os.environ[name]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield
 
 
 def start(module, *arguments):

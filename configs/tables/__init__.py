@@ -1,4 +1,4 @@
-"""The paper's tables: a module each, with `get_table(size)`, size "paper" or "small".
+"""Tables, the paper's and two more: a module each, with `get_table(size)`, "paper" or "small".
 
     python -m launch.reproduce --table=cifar --size=small
 
@@ -15,4 +15,6 @@ NAMES = (
     "cross_resolution",
     "ablation",
     "gpc_sweep",
+    "codes",
+    "guidance",
 )

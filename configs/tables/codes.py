@@ -1,0 +1,69 @@
+"""What codes of a few bits, and what can be had with them, make of the same bytes.
+
+    python -m launch.reproduce --table=codes --size=paper
+    python -m launch.reproduce --table=codes --size=small
+
+Paper: the three rows of CIFAR-10 and of CIFAR-100, beside the published numbers of Gaussians in
+bfloat16. Small: CIFAR-10 at one image a class for 500 steps, from bfloat16 by one change at a time,
+and both ends of it with experts of 20 epochs instead of seven; three seeds.
+"""
+
+import importlib
+import math
+
+from configs import common
+from configs.tables import small
+from configs.tables.methods import PUBLISHED
+from gsdd_jax.runs.table import Cell, Table
+
+OF, TM = "parameterization.options", "matching.options"
+VARIANTS = {
+    "codes": {},
+    "codes, early epochs first": {f"{TM}.grow_start_from": 2, f"{TM}.grow_start_over": 250},
+    "codes, average of the parameters": {"distill.average": 0.98},
+    "codes, soft labels": {f"{TM}.soft_labels": True},
+    "codes, dynamic density": {f"{OF}.moves_until": 400, f"{OF}.move_every": 25},
+    "codes, budget filled": {
+        f"{OF}.moves_until": 400, f"{OF}.move_every": 25, "budget.fill": True
+    },
+}  # fmt: skip
+IMAGES = 112  # a class, as codes
+STRONG = {"experts.epochs": 20, f"{TM}.max_start_epoch": 15}
+
+
+def get_table(size: str) -> Table:
+    """See the module's docstring."""
+    if size == "small":
+        return Table("codes-small", "Codes instead of bfloat16, small", tuple(_small()))
+    return Table("codes-paper", "Codes instead of bfloat16", tuple(_paper()), needs_gpu=True)
+
+
+def experiment(gpc: int, coded: bool = True):
+    """One of the small table: as many images a class, as codes or in bfloat16."""
+    config = small.get_config("tm")
+    config.distill.num_steps = 500
+    config.budget.gpc = gpc
+    if coded:
+        common.quantized(config, gpc)
+    batches = math.ceil(10 * gpc / config.evaluate.batch_size)
+    config.evaluate.epochs = small.EVALUATION_STEPS // batches
+    return config
+
+
+def _small():
+    usual, strong = "CIFAR-10, TM, IPC 1", "with stronger experts"
+    plain, coded = experiment(30, coded=False), experiment(IMAGES)
+    yield Cell("bfloat16", usual, plain, seeds=small.SEEDS)
+    for row, changes in VARIANTS.items():
+        yield Cell(row, usual, coded, trials=(changes,), seeds=small.SEEDS)
+    yield Cell("bfloat16", strong, plain, trials=(STRONG,), seeds=small.SEEDS)
+    yield Cell("codes", strong, coded, trials=(STRONG,), seeds=small.SEEDS)
+
+
+def _paper():
+    columns = PUBLISHED["cifar"]["columns"]
+    for column, published in zip(columns, PUBLISHED["cifar"]["rows"]["GSDD"], strict=True):
+        name, ipc = column.split("_")
+        for row, suffix, number in (("bfloat16", "", published), ("codes", "_q", None)):
+            module = importlib.import_module(f"configs.{name}_tm_{ipc}{suffix}")
+            yield Cell(row, column, module.get_config(), published=number)

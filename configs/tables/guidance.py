@@ -1,0 +1,40 @@
+"""How many bits, how many images: accuracy at one budget over codes and their number.
+
+    python -m launch.reproduce --table=guidance --size=paper
+    python -m launch.reproduce --table=guidance --size=small
+
+Rows are the bits of a Gaussian, columns the images a class; how many Gaussians an image has follows
+from the two. Small: 100 steps, one seed.
+"""
+
+import math
+
+from configs import cifar10_tm_ipc1_q
+from configs.tables import small
+from gsdd_jax.runs.table import Cell, Table
+
+OF = "parameterization.options"
+# Bits of means, L, colours and opacities, and what they come to when coded.
+BITS = {"6 4 4 3": 32.0, "7 5 5 4": 40.0, "8 6 6 6": 49.0}
+IMAGES = (60, 112, 224)
+
+
+def get_table(size: str) -> Table:
+    """See the module's docstring."""
+    cells = []
+    for bits, coded in BITS.items():
+        fields = ("means", "cholesky", "colors", "opacities")
+        widths = zip(fields, map(int, bits.split()), strict=True)
+        changes = {f"{OF}.bits_{field}": width for field, width in widths}
+        for images in IMAGES:
+            config = cifar10_tm_ipc1_q.get_config()
+            if size == "small":
+                config = small.get_config("tm")
+                config.parameterization = cifar10_tm_ipc1_q.get_config().parameterization
+                batches = math.ceil(10 * images / config.evaluate.batch_size)
+                config.evaluate.epochs = small.EVALUATION_STEPS // batches
+            trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.gpc": images}
+            row = f"{bits} ({coded:g} bits a Gaussian)"
+            cells.append(Cell(row, f"{images} images a class", config, trials=(trial,)))
+    title = "Bits of a Gaussian and images a class at the bytes of one float32 image"
+    return Table(f"guidance-{size}", title, tuple(cells), needs_gpu=size == "paper")
