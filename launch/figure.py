@@ -8,6 +8,7 @@
     python -m launch.figure landscape   --distilled=runs/demo,runs/pixels
     python -m launch.figure difficulty  --distilled=runs/gpc1,runs/gpc10,runs/gpc30
     python -m launch.figure decode
+    python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
 
 docs/figures.md says what each shows. What takes long is kept in --out as it comes, and the same
 command goes on with it.
@@ -27,6 +28,7 @@ WORKDIR = flags.DEFINE_list("workdir", [], "ellipses, convergence: work director
 DISTILLED = flags.DEFINE_list(
     "distilled", [], "Distilled sets by commas: .safetensors files or work directories."
 )
+FROM_TABLE = flags.DEFINE_string("from_table", None, "guidance: JSON that launch.reproduce wrote.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
 EXPERTS_DIR = flags.DEFINE_string("experts_dir", None, "landscape: where the experts are.")
 SEED = flags.DEFINE_integer("seed", 0, "Of what the figure itself draws at random.")
@@ -102,11 +104,17 @@ def _decode(draw, out):
     draw(decode.rows(SWEEPS.value, SECONDS.value, out / "decode.json"), out)
 
 
+def _guidance(draw, out):
+    if not FROM_TABLE.value:
+        raise UsageError("--from_table: expected the JSON file that launch.reproduce wrote")
+    draw(FROM_TABLE.value, out)
+
+
 FIGURES = {name: globals()[f"_{name}"] for name in figures.NAMES}
 
 
 def _beside() -> pathlib.Path:
-    made_from = [*WORKDIR.value, *DISTILLED.value]
+    made_from = [*WORKDIR.value, *DISTILLED.value, *filter(None, [FROM_TABLE.value])]
     if not made_from:
         return pathlib.Path("runs", "figures")
     first = pathlib.Path(made_from[0])

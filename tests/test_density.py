@@ -1,6 +1,7 @@
 """Gaussians that change places: the move against loops, the fit and the distillation around it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax import parameterizations
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import transforms
 from gsdd_jax.parameterizations import density
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.training import fit
+from gsdd_jax.training import distill, fit
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -123,6 +125,60 @@ def test_images_with_more_to_show_get_more_gaussians_and_the_fit_is_better():
     again = fitted(kind, call=30)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_adam_knows_of_a_gaussian_goes_where_it_goes():
+    kind = build(moves_until=5, move_every=5, move_share=0.2)
+    params = kind.init(jax.random.key(0), real_images())
+    optimizer = kind.optimizer(0.01)
+    gradient = jax.tree.map(lambda p: jax.random.normal(jax.random.key(1), p.shape), params)
+    _, state = optimizer.update(gradient, optimizer.init(params), params)
+    rearrange = jax.jit(functools.partial(kind.rearrange, fitting=False))
+    for step in (4, 10):  # not at this one, and no longer
+        same, _, moved = rearrange(params, state, jnp.int32(step))
+        assert not moved
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
+            np.testing.assert_array_equal(a, b)
+    # Numbered, so that each tells where it comes from.
+    numbers = jnp.arange(kind.num_gaussians, dtype=jnp.float32)
+    numbered = dataclasses.replace(params.gaussians, opacities=1 + numbers / 1000)
+    params = dataclasses.replace(params, gaussians=numbered)
+    after, kept, moved = rearrange(params, state, jnp.int32(5))
+    assert moved and (after.counts != params.counts).any()
+    source = np.rint((np.asarray(after.gaussians.opacities) - 1) * 1000).astype(int)
+    assert len(set(source)) == kind.num_gaussians - int(0.2 * kind.num_gaussians)
+    for before, now in zip(jax.tree.leaves(state), jax.tree.leaves(kept), strict=True):
+        if before.shape[:1] == (kind.num_gaussians,):
+            before = before[source]
+        np.testing.assert_array_equal(before, now)
+
+
+def test_distillation_moves_them_too_with_the_same_bits_however_grouped():
+    kind = build(moves_until=4, move_every=2, move_share=0.1)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 16, 16, 3), np.uint8), np.arange(40) % 2
+    transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+    objective = matching.DistributionMatching(
+        networks.build("convnet", image_shape=(16, 16, 3), num_classes=2, width=4, depth=1),
+        num_classes=2, batch_real=8, strategy="",
+    )  # fmt: skip
+    problem = distill.Problem(kind, objective, 2, average=0.9)
+    data = matching.real_data(images, labels, 2, transform)
+    first = kind.init(jax.random.key(0), real_images())
+    ends = []
+    for calls in ((5,), (3, 2)):
+        state = distill.start(problem, jax.tree.map(jnp.copy, first), 0.01)
+        for count in calls:
+            state, _ = distill.run(problem, state, jax.random.key(1), data, None, count)
+        ends.append(state)
+    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_array_equal(a, b)
+    counts = np.asarray(ends[0].params.counts)
+    assert counts.sum() == kind.num_gaussians and len(set(counts)) > 2
+    # The average began anew with the last move, a step before the end.
+    np.testing.assert_array_equal(ends[0].average.counts, counts)
+    apart = np.abs(ends[0].average.gaussians.means - ends[0].params.gaussians.means)
+    assert 0 < apart.max() < 0.02
 
 
 def test_filling_adds_gaussians_until_the_codes_take_the_budget():

@@ -542,6 +542,25 @@ def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
         draw("decode", sweeps=["size"], out=str(tmp_path))
 
 
+def test_guidance_draws_the_cells_that_were_run(tmp_path):
+    cells = [
+        {"row": row, "column": f"{images} images a class", "mean": mean, "deviation": 0.5}
+        for row, images, mean in (("6 bits", 60, 41.0), ("6 bits", 112, None), ("8 bits", 60, 42.5))
+    ]
+    path = tmp_path / "guidance-small.json"
+    path.write_text(json.dumps({"cells": cells}))
+    draw("guidance", from_table=str(path))
+    assert rows_of(tmp_path, "guidance") == [
+        {"bits": "6 bits", "images": "60", "accuracy": "41", "std": "0.5"},
+        {"bits": "8 bits", "images": "60", "accuracy": "42.5", "std": "0.5"},
+    ]
+    for content, message in (("[]", "expected a table"), ("{}", "expected the guidance table"),
+                             ('{"cells": []}', "no cell of this table was run")):  # fmt: skip
+        path.write_text(content)
+        with pytest.raises(gsdd_jax.UsageError, match=message):
+            draw("guidance", from_table=str(path))
+
+
 # What a user gets wrong
 
 

@@ -1,4 +1,5 @@
-"""The paper's figures: what each shows as numbers, and its drawing; one file each, found by name.
+"""Figures, the paper's and one more: what each shows as numbers, and its drawing; one file each,
+found by name.
 
 Each module has `main(..., out)`, which leaves NAME.png, NAME.svg and NAME.csv, the numbers drawn,
 in the folder `out`. The same input and seed give the same bytes. matplotlib is imported only when
@@ -19,6 +20,7 @@ NAMES = (
     "landscape",
     "difficulty",
     "decode",
+    "guidance",
 )
 
 

@@ -1,0 +1,59 @@
+"""Where bits are best spent: accuracy over the bits of a Gaussian and the images a class."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_object
+from gsdd_jax.figures import draw
+
+NAME = "guidance"
+
+
+def main(path: str | os.PathLike, out: pathlib.Path) -> None:
+    """Draws the table that `launch.reproduce --table=guidance` wrote to `path`, a JSON file.
+
+    Raises UsageError for a file that is no such table, or none of whose cells was run.
+    """
+    rows = read(path)
+    draw.table(out, NAME, rows)
+    with draw.sheet(draw.COLUMN, 2.4) as figure:
+        axes = figure.subplots()
+        for i, bits in enumerate(dict.fromkeys(row["bits"] for row in rows)):
+            mine = [row for row in rows if row["bits"] == bits]
+            axes.errorbar(
+                [row["images"] for row in mine], [row["accuracy"] for row in mine],
+                [row["std"] for row in mine], label=bits, capsize=2, elinewidth=0.8,
+                **draw.look(i),
+            )  # fmt: skip
+        images = sorted({row["images"] for row in rows})
+        axes.set(xlabel="images a class in the same bytes", ylabel="test accuracy, %")
+        axes.set_xscale("log")
+        axes.set_xticks(images, labels=map(str, images))
+        axes.minorticks_off()
+        axes.legend()
+        draw.save(figure, out, NAME)
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The cells that were run."""
+    try:
+        cells = read_object(path, "a table")["cells"]
+        rows = [
+            {
+                "bits": cell["row"],
+                "images": int(cell["column"].split()[0]),
+                "accuracy": cell["mean"],
+                "std": cell["deviation"] or 0.0,
+            }
+            for cell in cells
+            if cell["mean"] is not None
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: expected the guidance table's JSON ({error!r})") from None
+    if not rows:
+        raise UsageError(f"{path}: no cell of this table was run")
+    return rows
