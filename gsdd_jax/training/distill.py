@@ -137,7 +137,10 @@ def run(
         )
         state = state._replace(params=params, optimizer=optimizer)
         if problem.average:
-            average = optax.incremental_update(params, state.average, 1 - problem.average)
+            # So written, what does not change is its own average to the bit.
+            average = jax.tree.map(
+                lambda p, a: a + (1 - problem.average) * (p - a), params, state.average
+            )
             if moved is not None:  # of what has changed places there is no past
                 average = jax.tree.map(lambda p, a: jnp.where(moved, p, a), params, average)
             state = state._replace(average=average)
