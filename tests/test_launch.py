@@ -41,7 +41,7 @@ TINY = [
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs(tmp_path_factory):
     """The runs below are of one config: they share their compiled programs, and most of the time
-    is for compiling those (`test_documents` runs commands that compile as users do)."""
+    is for compiling those (the command of `test_experts` compiles as users do)."""
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
