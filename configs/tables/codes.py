@@ -22,6 +22,7 @@ VARIANTS = {
     "codes, early epochs first": {f"{TM}.grow_start_from": 2, f"{TM}.grow_start_over": 250},
     "codes, average of the parameters": {"distill.average": 0.98},
     "codes, soft labels": {f"{TM}.soft_labels": True},
+    "codes, soft labels, average": {f"{TM}.soft_labels": True, "distill.average": 0.98},
     "codes, dynamic density": {f"{OF}.moves_until": 400, f"{OF}.move_every": 25},
     "codes, budget filled": {
         f"{OF}.moves_until": 400, f"{OF}.move_every": 25, "budget.fill": True

@@ -35,7 +35,7 @@ PIXEL_RATES = {"tm": (3.0, 10.0, 30.0, 100.0), "dm": (0.1, 1.0, 10.0, 100.0)}
 IDC_RATES = {"tm": (0.1, 0.3, 1.0, 3.0), "dm": (0.01, 0.1, 1.0, 10.0)}
 FRED_RATES = {"tm": (1.0, 3.0, 10.0, 30.0), "dm": (0.01, 0.1, 1.0, 10.0)}
 DDIF_RATES = {"tm": (1e-4, 3e-4, 1e-3, 3e-3), "dm": (1e-4, 3e-4, 1e-3, 3e-3)}
-GAUSSIAN_RATES = {"tm": (1e-3, 3e-3, 1e-2, 3e-2), "dm": (1e-3, 3e-3, 1e-2, 3e-2)}
+GAUSSIAN_RATES = {"tm": (1e-3, 3e-3, 1e-2, 3e-2), "dm": (3e-4, 1e-3, 3e-3, 1e-2)}
 HALF = {"dtype": "bfloat16"}
 METHODS = {
     "pixels": Method("pixels", {}, PIXEL_RATES, "vanilla"),
