@@ -158,14 +158,17 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     return config
 
 
-def quantized(config: ConfigDict, gpc: int) -> ConfigDict:
-    """`config` with codes of 40 bits a Gaussian instead of nine bfloat16, for more images.
+def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> ConfigDict:
+    """`config` with codes of 40 bits a Gaussian instead of nine bfloat16, for more images; with
+    soft labels, which pay where classes are few: each takes bits in every image.
 
     Changes `config` and returns it.
     """
     config.parameterization.name = "quantized"
     config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
     config.budget.gpc = gpc
+    if soft_labels:
+        config.matching.options.soft_labels = True
     return config
 
 
