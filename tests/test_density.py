@@ -206,6 +206,13 @@ def test_an_image_that_lost_all_its_gaussians_is_black_and_stored():
     assert [bool(image.any()) for image in images] == [bool(c) for c in counts]
 
 
+def test_what_goes_with_moves_alone():
+    with pytest.raises(gsdd_jax.UsageError, match=r"config.budget.fill: expected moves_until or f"):
+        build(fill=True)
+    with pytest.raises(gsdd_jax.UsageError, match=r"options.coding: expected range where Gaussia"):
+        build(moves_until=3, coding="none")
+
+
 def test_more_gaussians_than_slots_are_refused():
     kind = build(moves_until=1)
     params = kind.init(jax.random.key(0), real_images())

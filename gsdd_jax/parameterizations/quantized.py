@@ -118,6 +118,17 @@ class Quantized(Gaussians):
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """`gpc` images a class, and as many Gaussians for them as their bytes hold."""
+        moves = options.get("moves_until") or options.get("fit_moves_until")
+        if budget.fill and not moves:
+            raise UsageError(
+                "config.budget.fill: expected moves_until or fit_moves_until of "
+                "config.parameterization.options above 0: Gaussians are added when some move"
+            )
+        if moves and options.get("coding", cls.coding) == "none":
+            raise UsageError(
+                "config.parameterization.options.coding: expected range where Gaussians move, for "
+                "how many an image has takes bytes that only coding knows, got 'none'"
+            )
         there = budget_bytes(budget.ipc, image_shape) - budget.reserved
         fields = {
             "images_per_class": budget.gpc,
