@@ -9,7 +9,6 @@ and both ends of it with experts of 20 epochs instead of seven; three seeds.
 """
 
 import importlib
-import math
 
 from configs import common
 from configs.tables import small
@@ -46,8 +45,7 @@ def experiment(gpc: int, coded: bool = True):
     config.budget.gpc = gpc
     if coded:
         common.quantized(config, gpc)
-    batches = math.ceil(10 * gpc / config.evaluate.batch_size)
-    config.evaluate.epochs = small.EVALUATION_STEPS // batches
+    small.evaluate_as_long(config, 10 * gpc)
     return config
 
 

@@ -4,8 +4,6 @@ python -m launch.reproduce --table=gpc_sweep --size=paper
 python -m launch.reproduce --table=gpc_sweep --size=small
 """
 
-import math
-
 from configs import cifar10_tm_ipc1
 from configs.tables import small
 from gsdd_jax.runs.table import Cell, Table
@@ -22,8 +20,7 @@ def get_table(size: str) -> Table:
         batch = config.matching.options.batch_syn
         config.matching.options.batch_syn = min(batch, 10 * gpc)
         if size == "small":
-            batches = math.ceil(10 * gpc / config.evaluate.batch_size)
-            config.evaluate.epochs = small.EVALUATION_STEPS // batches
+            small.evaluate_as_long(config, 10 * gpc)
         seeds = small.SEEDS if size == "small" else (0,)
         cells.append(Cell(f"{gpc} images a class", "CIFAR-10, TM, IPC 1", config, seeds=seeds))
     title = "Gaussian images a class at the bytes of one float32 image"

@@ -7,8 +7,6 @@ Rows are the bits of a Gaussian, columns the images a class; how many Gaussians 
 from the two. Small: 100 steps, one seed.
 """
 
-import math
-
 from configs import cifar10_tm_ipc1_q
 from configs.tables import small
 from gsdd_jax.runs.table import Cell, Table
@@ -31,8 +29,7 @@ def get_table(size: str) -> Table:
             if size == "small":
                 config = small.get_config("tm")
                 config.parameterization = cifar10_tm_ipc1_q.get_config().parameterization
-                batches = math.ceil(10 * images / config.evaluate.batch_size)
-                config.evaluate.epochs = small.EVALUATION_STEPS // batches
+                small.evaluate_as_long(config, 10 * images)
             trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.gpc": images}
             row = f"{bits} ({coded:g} bits a Gaussian)"
             cells.append(Cell(row, f"{images} images a class", config, trials=(trial,)))

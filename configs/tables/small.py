@@ -34,6 +34,12 @@ def get_config(objective: str) -> ConfigDict:
     return config
 
 
+def evaluate_as_long(config: ConfigDict, images: int) -> None:
+    """Networks train on so many images, of all classes, for the steps that all networks do."""
+    batches = math.ceil(images / config.evaluate.batch_size)
+    config.evaluate.epochs = EVALUATION_STEPS // batches
+
+
 def stored(objective: str, method: Method) -> ConfigDict:
     """By another method; every network trains for as many steps."""
     config = stored_as(get_config(objective), method)
@@ -43,8 +49,7 @@ def stored(objective: str, method: Method) -> ConfigDict:
     images = 10 * kind.images_per_class
     if objective == "tm":
         config.matching.options.batch_syn = min(config.matching.options.batch_syn, images)
-    batches = math.ceil(images / config.evaluate.batch_size)
-    config.evaluate.epochs = EVALUATION_STEPS // batches
+    evaluate_as_long(config, images)
     if method.name == "ddif":  # as good as 5000 steps at 5e-4
         config.init.num_steps, config.init.learning_rate = 600, 5e-3
     return config

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_object, write_json
 from gsdd_jax.parameterizations import Gaussian
 from gsdd_jax.runs import workdir as workdirs
@@ -78,13 +78,12 @@ def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
 @contextlib.contextmanager
 def building_from(where: str | os.PathLike) -> Iterator[None]:
     """Turns what is wrong with a file's config into a UsageError that names the file."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-    except (AttributeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{where}: not a config of this version ({reason})") from None
+    with located(where):
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"not a config of this version ({reason})") from None
 
 
 def names_of(paths: Sequence[str | os.PathLike]) -> list[str]:

@@ -62,7 +62,7 @@ def plan(
     """
     slots, images = len(worth), len(counts)
     owner = owners(counts, slots)
-    alive = owner < images
+    alive = in_use(counts, slots)
     change = jnp.clip(total, 1, slots) - counts.sum().astype(jnp.int32)
     change = jnp.clip(change, -most_added, most_added)
     freed = moved + jnp.maximum(-change, 0)

@@ -183,12 +183,9 @@ class Quantized(Gaussians):
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
-        drawn = gaussians.init(
-            key, 1, self.num_gaussians,
-            height=self.height, width=self.width, channels=self.channels,
-        )  # fmt: skip
-        first = jax.tree.map(lambda leaf: leaf[0], drawn)
-        return QuantizedImages(first, jnp.asarray(self._even(len(images)), jnp.float32), low, high)
+        drawn = super().init(key, images[:1])  # all of them, as those of one image
+        flat = jax.tree.map(lambda leaf: leaf[0], drawn)
+        return QuantizedImages(flat, jnp.asarray(self._even(len(images)), jnp.float32), low, high)
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
         """Of some images, which differ; slots stay as many."""
@@ -243,7 +240,7 @@ class Quantized(Gaussians):
         at = grids.places(values, params.low, params.high, self._levels)
         codes = grids.nearest(at, self._levels)
         owner = density.owners(params.counts, self.num_gaussians)
-        used = (owner < len(params.counts)).astype(jnp.float32)
+        used = density.in_use(params.counts, self.num_gaussians).astype(jnp.float32)
         # As they are stored: in order in each image, and by their differences.
         ordered = jnp.sort(owner * self._levels[0] + codes[:, 0])
         image, u = ordered // self._levels[0], ordered % self._levels[0]
@@ -294,7 +291,7 @@ class Quantized(Gaussians):
             params = dataclasses.replace(params, gaussians=there, counts=planned.counts)
             return self.project(params), kept
 
-        now = (step > 0) & (step % self.move_every == 0) & (step <= until)
+        now = (step % self.move_every == 0) & (step <= until)
         stay = lambda params, optimizer: (params, optimizer)
         params, optimizer = jax.lax.cond(now, move, stay, params, optimizer)
         return params, optimizer, now
@@ -302,9 +299,8 @@ class Quantized(Gaussians):
     def report(self, params: QuantizedImages) -> dict[str, Any]:
         """Bits a Gaussian by field, and how many Gaussians an image has."""
         counts = np.asarray(params.counts)
-        columns = np.array([float(rate) for rate in jax.jit(self._rates)(params)])
-        if self.coding == "none":
-            columns = np.array(self.widths, float)
+        columns = self.widths if self.coding == "none" else jax.jit(self._rates)(params)
+        columns = np.array([float(bits) for bits in columns])
         sizes = (2, 3, self.channels, int(self.opacity))
         parts = np.split(columns, np.cumsum(sizes)[:-1])
         return {
