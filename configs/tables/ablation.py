@@ -46,7 +46,7 @@ def get_table(size: str) -> Table:
 
 def _experiments(size):
     if size == "small":
-        return {"CIFAR-10, TM, IPC 1": (small.get_config("tm"), small.SEEDS)}
+        return {"CIFAR-10, TM, IPC 1": (small.gaussians(), small.SEEDS)}
     nette = imagenet_tm_ipc1.get_config()
     nette.data.subset = "nette"
     return {

@@ -15,7 +15,7 @@ def get_table(size: str) -> Table:
     """CIFAR-10 at the bytes of one image a class, by trajectory matching."""
     cells = []
     for gpc in COUNTS:
-        config = small.get_config("tm") if size == "small" else cifar10_tm_ipc1.get_config()
+        config = small.gaussians() if size == "small" else cifar10_tm_ipc1.get_config()
         config.budget.gpc = gpc
         batch = config.matching.options.batch_syn
         config.matching.options.batch_syn = min(batch, 10 * gpc)
