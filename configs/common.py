@@ -9,6 +9,9 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of everything random; the same seed gives the same bytes
     config.scale = 1.0  # below 1: a shrunk copy of the experiment, 0.01 for minutes on a CPU
 
+    config.mesh = ConfigDict()
+    config.mesh.devices = 0  # that share the work; 0: all there are
+
     config.data = ConfigDict()
     config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package
     config.data.subset = ""  # of imagenet2012: nette, woof, fruit, yellow, meow or squawk
@@ -50,9 +53,8 @@ def get_config() -> ConfigDict:
     config.experts.epochs = 50
     config.experts.batch_size = 256
     config.experts.learning_rate = 0.01  # of SGD, constant, without momentum and weight decay
-    config.experts.at_once = (
-        4  # side by side on a GPU, as many as its memory holds; a CPU takes one
-    )
+    # Side by side on each GPU, as many as its memory holds; a CPU takes one.
+    config.experts.at_once = 4
     config.experts.seed = 0  # of their own, so that runs of any seed share them
 
     config.distill = ConfigDict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.networks import Network
@@ -100,18 +102,24 @@ class DistributionMatching(Matching):
             return augment.augment(key, transform(one_class), strategy=self.strategy, shared=True)
 
         def mean(features, weights):
-            return (
-                features.mean(0)
-                if weights is None
-                else jnp.matmul(weights, features, precision=jax.lax.Precision.HIGHEST)
-            )
+            if weights is None:
+                return features.mean(0)
+            return jnp.matmul(weights, features, precision=jax.lax.Precision.HIGHEST)
 
-        def mean_of_class(arguments):
+        def mean_of_class(network, arguments):
             *pair, weights = arguments
             return mean(self.network.features(network, prepare(pair)), weights)
 
-        if self.class_by_class:
-            return jax.lax.map(jax.checkpoint(mean_of_class), (augmentation, images, weights))
-        images = jax.lax.map(prepare, (augmentation, images))
-        features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
-        return jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
+        if weights is None and mesh.size() > 1:  # filled up with images that do not count
+            weights = jnp.full(images.shape[:2], 1 / images.shape[1])
+
+        def means(shared, images, weights):
+            network, augmentation = shared
+            if self.class_by_class:
+                of_class = functools.partial(mean_of_class, network)
+                return jax.lax.map(jax.checkpoint(of_class), (augmentation, images, weights))
+            images = jax.lax.map(prepare, (augmentation, images))
+            features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
+            return jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
+
+        return mesh.total(means, (network, augmentation), images, weights, axis=1)

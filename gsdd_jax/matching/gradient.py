@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.core.options import Limits
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
@@ -104,12 +105,15 @@ class GradientMatching(Matching):
         )
 
     def _gradient(self, params, images, labels, weights=None):
-        def cross_entropy(params):
+        if weights is None:
+            weights = jnp.full(len(images), 1 / len(images))
+
+        def cross_entropy(params, images, labels, weights):
             logits = self.network.apply(params, images)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.mean() if weights is None else (losses * weights).sum()
+            return (losses * weights).sum()
 
-        return jax.grad(cross_entropy)(params)
+        return jax.grad(lambda p: mesh.total(cross_entropy, p, images, labels, weights))(params)
 
     def _train(self, synthetic, params, key):
         images, labels = synthetic.render(None), synthetic.labels

@@ -12,6 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.data import augment, soft_labels
@@ -222,17 +223,19 @@ class TrajectoryMatching(Matching):
         else:
             images = synthetic.render(None)
 
-        def distance(start, target, order, present, key):
+        def distance(shared, start, target, order, present, key):
             unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
-            end = self._unroll(
-                unravel(start), extra[LEARNING_RATE], images, targets, order, present, key
-            )
+            end = self._unroll(unravel(start), *shared, order, present, key)
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
+        shared = extra[LEARNING_RATE], images, targets
         arguments = (carry.start, carry.target, orders, present, keys)
         if num_experts == 1:  # no vmap: a drawn augmentation stays a branch
-            return distance(*(a[0] for a in arguments))
-        return jax.vmap(distance)(*arguments).mean()
+            return distance(shared, *(a[0] for a in arguments))
+        distances = jax.vmap(distance, in_axes=(None, *(0 for _ in arguments)))
+        if num_experts >= mesh.size():  # else each student's batches are shared out
+            return mesh.each(distances, shared, *arguments).mean()
+        return distances(shared, *arguments).mean()
 
     def _targets(
         self, labels: Int[Array, "m"], extra: dict[str, Array]
@@ -271,10 +274,12 @@ class TrajectoryMatching(Matching):
         )
         batch = augment.augment(key, batch, strategy=self.strategy)
 
-        def cross_entropy(params):
+        def losses(params, batch, targets, present):
             logits = self.network.apply(params, batch)
-            losses = soft_labels.cross_entropy(logits, targets)
-            return (losses * present).sum() / present.sum()
+            return (soft_labels.cross_entropy(logits, targets) * present).sum()
+
+        def cross_entropy(params):
+            return mesh.total(losses, params, batch, targets, present) / present.sum()
 
         gradient = jax.grad(cross_entropy)(params)
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)

@@ -13,6 +13,7 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
@@ -112,7 +113,7 @@ class Parameterization(abc.ABC):
 
     def to_network(self, params: Params, transform: Transform) -> Float[Array, "m h w c"]:
         """What networks see of what distillation optimises: transformed images; differentiable."""
-        return transform(self.render(params))
+        return transform(mesh.spread(self.render(params)))
 
     @abc.abstractmethod
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact, data
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import corruptions, transforms
 from gsdd_jax.networks import Network
@@ -200,15 +201,17 @@ def evaluate_file(
         "resolution": parts.dataset.image_shape[0],
         "learning_rate": set_.learning_rate,
     }
-    trained = students(config, parts, set_, "distilled", display, resample)
-    accuracies = _judged(parts, trained)
-    result |= summary("distilled", accuracies.test) | by_class("distilled", accuracies.confusion)
-    if corrupted:
-        result["corrupted"] = _corrupted(config, parts, trained, corrupted)
-    if not beside:
-        return result
-    real = random_real(config, parts, len(set_.labels), config.budget.ipc, "random real", display)
-    return result | summary("random_real", real.test)
+    with mesh.over(config.mesh.devices):
+        trained = students(config, parts, set_, "distilled", display, resample)
+        found = _judged(parts, trained)
+        result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
+        if corrupted:
+            result["corrupted"] = _corrupted(config, parts, trained, corrupted)
+        if beside:
+            count, ipc = len(set_.labels), config.budget.ipc
+            real = random_real(config, parts, count, ipc, "random real", display)
+            result |= summary("random_real", real.test)
+    return result
 
 
 def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:
@@ -223,7 +226,8 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     parts = _parts(config, material.dataset)
     per_class = REAL[arm] * config.budget.ipc
     name = arm.replace("_", " ")
-    accuracies = random_real(config, parts, len(material.labels), per_class, name, display)
+    with mesh.over(config.mesh.devices):
+        accuracies = random_real(config, parts, len(material.labels), per_class, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 
 OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
@@ -77,7 +78,11 @@ class Checkpoints:
         Raises UsageError if none is whole, or if one is of another run or does not have the
         structure, shapes and types of `like`.
         """
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), like)
+        # As many devices go on as there are now, however many it was written from.
+        where = mesh.everywhere()
+        target = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype, sharding=where), like
+        )
         reasons: list[str] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             where = f"{self._manager.directory}/{step}"

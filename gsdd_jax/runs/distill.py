@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.data import soft_labels
@@ -50,11 +51,12 @@ def distill_to(
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    parts = experiment.build(config)  # first: a config that is refused binds no directory
-    with _running(config, parts, workdir, display) as run:
-        fitted = run.fit()
-        final = run.distill(fitted)
-        return run.finish(fitted, final)
+    with mesh.over(config.mesh.devices):
+        parts = experiment.build(config)  # first: a config that is refused binds no directory
+        with _running(config, parts, workdir, display) as run:
+            fitted = run.fit()
+            final = run.distill(fitted)
+            return run.finish(fitted, final)
 
 
 def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -62,12 +64,14 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
-    parts = experiment.build_material(config)
-    with _running(config, parts, workdir) as run:
+    with (
+        mesh.over(config.mesh.devices),
+        _running(config, experiment.build_material(config), workdir) as run,
+    ):
         fitted = run.stored(run.fit(), 0)
         artifact.save(run.workdir / "fitted.safetensors", fitted)
         run.show(fitted)
-        images = jnp.asarray(fits.images_of(config, parts))
+        images = jnp.asarray(fits.images_of(config, run.parts))
         psnr = np.asarray(fit.psnr(fitted.parameterization, fitted.params, images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
         write_json(run.workdir / "fit.json", result)

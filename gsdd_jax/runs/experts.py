@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
@@ -99,9 +100,10 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     network = components.build_network(config.network, dataset)
     augment.parse_strategy(config.matching.strategy)
     made_of, where = identity(config, dataset, network), directory(config)
-    with trajectories.exclusive(where):
+    with mesh.over(config.mesh.devices), trajectories.exclusive(where):
         # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
-        at_once = 1 if jax.default_backend() == "cpu" else settings.at_once
+        on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
+        at_once = on_each * mesh.size()
         groups = _unfinished(where, made_of, settings.num_experts, at_once)
         if groups:
             _train_groups(groups, config, dataset, transform, network, reporter)

@@ -18,6 +18,7 @@ from gsdd_jax.core.files import locked, read_object, write_json
 # What may differ between a run and its continuation, because the result does not depend on it,
 # and what a reader of the result may take instead.
 OPERATIONAL = {
+    "mesh.devices": 0,
     "data.dir": "",
     "distill.steps_per_call": 1,
     "distill.checkpoint_every": 1,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.parameterizations.base import Parameterization, Params
 
@@ -52,7 +53,7 @@ class Problem(NamedTuple):
         def render(indices):
             kind = self.parameterization
             chosen = params if indices is None else kind.select(params, indices)
-            return kind.to_network(chosen, transform)
+            return mesh.whole(kind.to_network(chosen, transform))
 
         return Synthetic(
             self.num_classes, self.parameterization.images_per_class, self.labels, render

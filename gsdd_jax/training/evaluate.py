@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
@@ -110,18 +111,17 @@ def _train_epochs(
 
     Also the largest loss of any step of each; NaN if one was, or if parameters are not finite.
     """
-    num_students, num_images = len(keys), len(labels)
+    num_images = len(labels)
     batch_size = min(schedule.batch_size, num_images)
     num_full = num_images // batch_size
-    optimizer = schedule.transformation(learning_rate, num_images)
-    own = jnp.arange(num_students) % len(images)
 
     def loss(params, batch, targets):
         logits = network.apply(params, batch)
         return soft_labels.cross_entropy(logits, targets).mean()
 
-    def step(carry, chosen, step_keys):
+    def step(shared, own, carry, chosen, step_keys):
         students, largest = carry
+        images, labels, optimizer = shared
         # One student after the other: a drawn operation stays a branch, which vmap would turn
         # into computing all of them.
         batches = jax.lax.map(
@@ -138,15 +138,16 @@ def _train_epochs(
         largest = jnp.maximum(largest, losses)
         return Students(params, optimizer_state, students.epoch), largest
 
-    def epoch(_, carry):
+    def epoch(shared, own, keys, carry):
         number = carry[0].epoch
         epoch_keys = jax.vmap(lambda k: jax.random.fold_in(k, number))(keys)
         order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys)
 
         def batch(i, chosen, carry):
-            return step(carry, chosen, jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys))
+            step_keys = jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys)
+            return step(shared, own, carry, chosen, step_keys)
 
-        full = order[:, : num_full * batch_size].reshape(num_students, num_full, batch_size)
+        full = order[:, : num_full * batch_size].reshape(len(keys), num_full, batch_size)
         carry, _ = jax.lax.scan(
             lambda carry, a: (batch(a[0], a[1], carry), None),
             carry,
@@ -157,9 +158,25 @@ def _train_epochs(
         students, largest = carry
         return students._replace(epoch=number + 1), largest
 
-    students, largest = jax.lax.fori_loop(0, num_epochs, epoch, (students, jnp.zeros(num_students)))
-    finite = jax.vmap(lambda p: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(p)]))
-    return students, jnp.where(finite(students.params).all(-1), largest, jnp.nan)
+    def trained(shared, params, optimizer_state, keys, own):
+        images, labels, learning_rate, number, num_epochs = shared
+        optimizer = schedule.transformation(learning_rate, num_images)
+        students, largest = jax.lax.fori_loop(
+            0,
+            num_epochs,
+            lambda _, carry: epoch((images, labels, optimizer), own, keys, carry),
+            (Students(params, optimizer_state, number), jnp.zeros(len(keys))),
+        )
+        finite = jax.vmap(lambda p: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(p)]))
+        largest = jnp.where(finite(students.params).all(-1), largest, jnp.nan)
+        return students.params, students.optimizer, largest
+
+    params, optimizer_state, largest = mesh.each(
+        trained,
+        (images, labels, learning_rate, students.epoch, num_epochs),
+        *(students.params, students.optimizer, keys, jnp.arange(len(keys)) % len(images)),
+    )
+    return Students(params, optimizer_state, students.epoch + num_epochs), largest
 
 
 def train(
@@ -234,16 +251,20 @@ def predictions(
 ) -> Int[Array, "s n"]:
     """The class that every student in `params` (stacked) takes each image for."""
 
-    def predicted(batch):
-        logits = jax.vmap(lambda p: network.apply(p, images.seen(batch)))(params)
-        return logits.argmax(-1)
-
     count = len(images.stored)
     batch_size = min(batch_size, count)
-    padding = [(0, -count % batch_size)] + [(0, 0)] * (images.stored.ndim - 1)
-    batches = jnp.pad(images.stored, padding)
-    found = jax.lax.map(predicted, batches.reshape(-1, batch_size, *batches.shape[1:]))
-    return found.swapaxes(0, 1).reshape(found.shape[1], -1)[:, :count]
+
+    def predicted(images, params):
+        def of_batch(batch):
+            logits = jax.vmap(lambda p: network.apply(p, images.seen(batch)))(params)
+            return logits.argmax(-1)
+
+        padding = [(0, -count % batch_size)] + [(0, 0)] * (images.stored.ndim - 1)
+        batches = jnp.pad(images.stored, padding)
+        found = jax.lax.map(of_batch, batches.reshape(-1, batch_size, *batches.shape[1:]))
+        return found.swapaxes(0, 1).reshape(found.shape[1], -1)[:, :count]
+
+    return mesh.each(predicted, images, params)
 
 
 def accuracy(

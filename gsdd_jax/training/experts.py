@@ -12,6 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
 
@@ -52,7 +53,7 @@ def train_epoch(
     Returns:
       Parameters after the epoch, and each expert's mean loss over the images.
     """
-    num_experts, num_images = len(keys), len(labels)
+    num_images = len(labels)
     batch_size = min(batch_size, num_images)
     num_full = num_images // batch_size
     unravel = unraveling(network)
@@ -62,32 +63,37 @@ def train_epoch(
         logits = network.apply(unravel(params), batch)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
-    def prepare(drawn):
-        key, chosen = drawn
-        return augment.augment(key, images[chosen], strategy=strategy)
+    def train(shared, params, keys):
+        images, labels, learning_rate, epoch = shared
 
-    def step(params, chosen, step_keys):
-        # One expert after the other: a drawn operation stays a branch, which vmap would turn into
-        # computing all of them.
-        batches = jax.lax.map(prepare, (step_keys, chosen))
-        losses, gradients = jax.vmap(loss)(params, batches, labels[chosen])
-        return params - learning_rate * gradients, losses * chosen.shape[1]
+        def prepare(drawn):
+            key, chosen = drawn
+            return augment.augment(key, images[chosen], strategy=strategy)
 
-    # Key 0 is that of the initial parameters.
-    epoch_keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
-    order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
-    batch_keys = lambda i: jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys[:, 1])
-    full = order[:, : num_full * batch_size].reshape(num_experts, num_full, batch_size)
-    params, losses = jax.lax.scan(
-        lambda params, a: step(params, a[1], batch_keys(a[0])),
-        params,
-        (jnp.arange(num_full), full.swapaxes(0, 1)),
-    )
-    total = losses.sum(0)
-    if num_images % batch_size:
-        params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
-        total += rest
-    return params, total / num_images
+        def step(params, chosen, step_keys):
+            # One expert after the other: a drawn operation stays a branch, which vmap would turn
+            # into computing all of them.
+            batches = jax.lax.map(prepare, (step_keys, chosen))
+            losses, gradients = jax.vmap(loss)(params, batches, labels[chosen])
+            return params - learning_rate * gradients, losses * chosen.shape[1]
+
+        # Key 0 is that of the initial parameters.
+        epoch_keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
+        order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
+        batch_keys = lambda i: jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys[:, 1])
+        full = order[:, : num_full * batch_size].reshape(len(keys), num_full, batch_size)
+        params, losses = jax.lax.scan(
+            lambda params, a: step(params, a[1], batch_keys(a[0])),
+            params,
+            (jnp.arange(num_full), full.swapaxes(0, 1)),
+        )
+        total = losses.sum(0)
+        if num_images % batch_size:
+            params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
+            total += rest
+        return params, total / num_images
+
+    return mesh.each(train, (images, labels, learning_rate, epoch), params, keys)
 
 
 def num_parameters(network: Network) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import mesh
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.rasterizer.gaussians import GaussianImages
@@ -61,7 +62,8 @@ def run(
     optimizer = parameterization.fit_optimizer(learning_rate, halve_every)
 
     def loss(params):
-        errors = ((parameterization.render(params) - images) ** 2).mean((1, 2, 3))
+        rendered = mesh.spread(parameterization.render(params))
+        errors = ((rendered - images) ** 2).mean((1, 2, 3))
         return errors.sum(), errors
 
     def step(carry, _):

@@ -1,0 +1,114 @@
+"""Several devices: what of a computation each of them does.
+
+Whoever computes says what is independent of each other (`each`) or only added up (`total`). Under
+`over` every device does its share; with one device, or outside, the function is called as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from gsdd_jax.core.errors import UsageError
+
+AXIS = "devices"
+
+
+@contextlib.contextmanager
+def over(num_devices: int):
+    """What is computed meanwhile is spread over the first `num_devices`; 0: over all.
+
+    Raises UsageError where there are not so many.
+    """
+    there = jax.devices()
+    if not 0 <= num_devices <= len(there):
+        raise UsageError(
+            f"config.mesh.devices: expected 1 to {len(there)}, the devices there are, or 0 for all "
+            f"of them, got {num_devices}"
+        )
+    used = there[: num_devices or len(there)]
+    if len(used) == 1:
+        yield
+        return
+    mesh = jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
+    with jax.set_mesh(mesh):
+        yield
+
+
+def size() -> int:
+    """Devices that the computation is spread over here: 1 where it is one device's share."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if AXIS not in mesh.axis_names or AXIS in mesh.manual_axes else mesh.shape[AXIS]
+
+
+def everywhere() -> Sharding:
+    """Where arrays lie that every device has whole."""
+    if size() == 1:
+        return SingleDeviceSharding(jax.devices()[0])
+    return NamedSharding(jax.sharding.get_mesh(), P())
+
+
+def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
+    """`function(shared, *parts)`, whose results' leading axis is that of the parts.
+
+    Entries along that axis do not depend on each other: every device computes as many of them.
+
+    Args:
+      function: also of fewer entries than all.
+      shared: a pytree that every device has whole.
+      *parts: pytrees of arrays of the same leading axis.
+    """
+    if size() == 1:
+        return function(shared, *parts)
+    count = len(jax.tree.leaves(parts)[0])
+    # The last entry again, until every device has as many.
+    filled = np.minimum(np.arange(-(-count // size()) * size()), count - 1)
+    results = _map(function, P(AXIS), P(AXIS), shared, *jax.tree.map(lambda a: a[filled], parts))
+    return jax.tree.map(lambda a: a[:count], results)
+
+
+def total(function: Callable[..., Any], shared: Any, *parts: Any, axis: int = 0) -> Any:
+    """`function(shared, *parts)`, a sum over an axis of the parts, as each device's sum over a
+    part of it, added. Differentiable as often as `function` is.
+
+    Args:
+      function: of entries that are all zeros it makes 0: so an axis is filled up.
+      shared: as of `each`.
+      *parts: pytrees of arrays whose axis `axis` is as long.
+    """
+    if size() == 1:
+        return function(shared, *parts)
+
+    def part(shared, *parts):
+        return jax.lax.psum(function(shared, *parts), AXIS)
+
+    missing = -jax.tree.leaves(parts)[0].shape[axis] % size()
+    fill = lambda a: jnp.pad(a, [(0, missing if i == axis else 0) for i in range(a.ndim)])
+    return _map(part, P(*[None] * axis, AXIS), P(), shared, *jax.tree.map(fill, parts))
+
+
+def _map(function, parts_spec, result_spec, shared, *parts):
+    # Without the types of what varies, so that a function need not say so of its constants.
+    specs = (P(), *(parts_spec for _ in parts))
+    mapped = jax.shard_map(function, in_specs=specs, out_specs=result_spec, check_vma=False)
+    return mapped(shared, *parts)
+
+
+def spread(array: Array) -> Array:
+    """The array, whose leading axis the compiler is asked to spread over the devices."""
+    if size() == 1:
+        return array
+    return jax.lax.with_sharding_constraint(array, P(AXIS))
+
+
+def whole(array: Array) -> Array:
+    """The array, on every device."""
+    return array if size() == 1 else jax.lax.with_sharding_constraint(array, P())

@@ -1,0 +1,109 @@
+"""Prints, as JSON, how far what several devices compute is from what one of them computes."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.core import mesh
+from gsdd_jax.data import transforms
+from gsdd_jax.matching.trajectory import Segments
+from gsdd_jax.training import distill, evaluate, experts, fit
+
+SHAPE, CLASSES, GPC, STEPS = (16, 16, 3), 3, 3, 10
+STRATEGY = "color_flip"  # few operations: compiling them all takes most of the time
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (100, *SHAPE), np.uint8)
+LABELS = np.arange(100, dtype=np.int32) % CLASSES
+NETWORK = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, width=4, depth=1)
+TRANSFORM = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.3))
+KIND = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=GPC)
+REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
+
+
+def distilled(name, feed=None, **options):
+    """The losses of ten steps, and the parameters and Adam's moments after them."""
+    objective = matching.build(
+        name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy=STRATEGY,
+        **options,
+    )  # fmt: skip
+    problem = distill.Problem(KIND, objective, CLASSES)
+    data = matching.real_data(IMAGES, LABELS, CLASSES, TRANSFORM)
+    state = distill.start(problem, KIND.init(jax.random.key(0), REAL), 1e-3)
+    state, losses = distill.run(problem, state, jax.random.key(1), data, feed, STEPS)
+    return losses, state.params, state.optimizer
+
+
+def followed(num_experts, **options):
+    """The same by TM, along random segments."""
+    shape = STEPS, num_experts, experts.num_parameters(NETWORK)
+    random = np.random.default_rng(1)
+    start, way = (random.normal(0, s, shape).astype(np.float32) for s in (0.1, 0.01))
+    feed = Segments(start, start + way)
+    return distilled("tm", feed, syn_steps=2, experts_per_step=num_experts, **options)
+
+
+def evaluated():
+    """Five networks, and what they take real images for."""
+    schedule = evaluate.Schedule(epochs=2, batch_size=16, strategy=STRATEGY)
+    params = evaluate.train(
+        NETWORK, schedule, jax.random.key(0), jnp.asarray(IMAGES[None, :30] / np.float32(255)),
+        LABELS[:30], learning_rate=0.01, num_students=5,
+    )  # fmt: skip
+    real = transforms.to_device(IMAGES, TRANSFORM)
+    return params, evaluate.predictions(NETWORK, params, real)
+
+
+def trained():
+    """Three experts after an epoch."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    start = jnp.stack([experts.initial(NETWORK, key) for key in keys])
+    real = transforms.to_device(IMAGES, TRANSFORM)
+    return experts.train_epoch(
+        NETWORK, start, keys, jnp.int32(0), real, jnp.asarray(LABELS),
+        learning_rate=jnp.float32(0.01), batch_size=32, strategy=STRATEGY,
+    )  # fmt: skip
+
+
+def fitted():
+    """Ten steps of a fit."""
+    return fit.run(KIND, fit.start(KIND, jax.random.key(0), REAL, 0.1), REAL, 0.1, STEPS)
+
+
+THINGS = {
+    "dm": lambda: distilled("dm", batch_real=13),
+    "dc": lambda: distilled("dc", batch_real=13),
+    "tm, batches shared out": lambda: followed(1, batch_syn=5),
+    "tm, experts shared out": lambda: followed(9),
+    "evaluation": evaluated,
+    "experts": trained,
+    "fit": fitted,
+}
+
+
+def numbers(tree):
+    """Every array of a pytree."""
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def main(num_devices):
+    """The largest difference of each thing, in parts of the largest number of its array."""
+    found = {}
+    for name, thing in THINGS.items():
+        results = []
+        for count in (1, num_devices):
+            with mesh.over(count):
+                assert mesh.size() == count
+                results.append(numbers(thing()))
+        found[name] = max(
+            float(np.abs(one - many).max() / max(np.abs(one).max(), 1e-30))
+            for one, many in zip(*results, strict=True)
+        )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

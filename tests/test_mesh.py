@@ -1,0 +1,60 @@
+"""Several devices, forced on the host's processor, against one of them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from gsdd_jax.core import mesh
+from gsdd_jax.core.errors import UsageError
+from tests.conftest import QUICKLY
+
+DEVICES = 8
+THINGS = [
+    "dm",
+    "dc",
+    "tm, batches shared out",
+    "tm, experts shared out",
+    "evaluation",
+    "experts",
+    "fit",
+]
+
+
+@pytest.fixture(scope="module")
+def differences():
+    forced = f"{QUICKLY.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.many_devices", str(DEVICES)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **QUICKLY, "XLA_FLAGS": forced, "JAX_PLATFORMS": "cpu"},
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_many_devices_compute_what_one_does(differences, thing):
+    """Ten steps of each; batches and networks that eight do not divide."""
+    assert differences[thing] < 1e-5
+
+
+@pytest.mark.parametrize("wanted", [-1, 10_000])
+def test_devices_that_are_not_there(wanted):
+    with (
+        pytest.raises(UsageError, match=rf"config.mesh.devices: expected 1 to .*, got {wanted}$"),
+        mesh.over(wanted),
+    ):
+        pass
+
+
+def test_one_device_needs_no_mesh():
+    with mesh.over(1):
+        assert mesh.size() == 1
+        assert jax.sharding.get_abstract_mesh().empty
