@@ -133,16 +133,18 @@ def test_a_failed_piece_costs_its_cells_only(tmp_path, world):
     trials = ({RATE: 1e-2}, {RATE: 1e-1})
     cells = (
         Cell("searched", "b", config(), trials=trials),
+        Cell("searched", "c", config(), trials=trials),
         Cell("lost", "b", config(), trials=({RATE: 1e-1},)),
         Cell("fine", "b", config(), trials=({RATE: 1e-3},)),
     )
-    table_, (searched, lost, fine), _ = run(tmp_path, *cells)
+    table_, (searched, again, lost, fine), _ = run(tmp_path, *cells)
     assert searched.chosen == {RATE: 1e-2} and searched.mean == 50.0
     assert lost.mean is None and lost.reason == "distill: the loss is nan at step 3"
     assert fine.mean == 40.0
-    text = table.markdown(table_, [searched, lost, fine])
+    text = table.markdown(table_, [searched, again, lost, fine])
     assert "- lost (b): distill: the loss is nan at step 3" in text
-    assert "searched, b: distill.learning_rate=0.01: 50.0 (taken); " in text
+    tried = "(and 1 more of the same): distill.learning_rate=0.01: 50.0 (taken); "
+    assert text.count(tried) == 1 and f"- searched, b {tried}" in text
 
 
 def test_what_another_process_has_is_waited_for(tmp_path, world):

@@ -140,13 +140,17 @@ def markdown(table: Table, found: list[Found]) -> str:
     searched = [(c, f) for c, f in zip(table.cells, found, strict=True) if len(c.trials) > 1]
     if searched:
         lines += ["", "Trials, by accuracy on real training images:", ""]
+    cells_by_trials: dict[str, list[str]] = {}  # what shares its runs is listed once
     for cell, f in searched:
         tried = "; ".join(
             f"{_settings(trial)}: {why if value is None else f'{value:.1f}'}"
             f"{' (taken)' if f.chosen is not None and trial == f.chosen else ''}"
             for trial, value, why in f.trials
         )
-        lines.append(f"- {cell.row}, {cell.column}: {tried}")
+        cells_by_trials.setdefault(tried, []).append(f"{cell.row}, {cell.column}")
+    for tried, cells in cells_by_trials.items():
+        others = f" (and {len(cells) - 1} more of the same)" if len(cells) > 1 else ""
+        lines.append(f"- {cells[0]}{others}: {tried}")
     missing = [(c, f) for c, f in zip(table.cells, found, strict=True) if f.reason]
     if missing:
         lines += ["", "Not run:", ""]
