@@ -85,11 +85,50 @@ def test_not_finite_parameters_stay_in_their_image(backend):
     assert np.isfinite(np.delete(np.asarray(images), bad, axis=0)).all()
 
 
-def test_it_maps_over_parameters():
-    several = [jnp.stack(p) for p in zip(gaussians(3), gaussians(4), strict=True)]
-    one = lambda *p: gsdd_jax.rasterize_ragged(*p, offsets(), **SIZE)
-    expected = jnp.stack([one(*(p[i] for p in several)) for i in range(2)])
-    np.testing.assert_array_equal(jax.vmap(one)(*several), expected)
+def several_batches():
+    """Three batches, each with Gaussians before and after those that its images show."""
+    parameters = [jnp.stack(p) for p in zip(*(gaussians(seed) for seed in (3, 4, 5)), strict=True)]
+    count = parameters[-1].shape[1]
+    bounds = np.array([[0, 9, 9, count - 4], [5, 6, 60, 61], [2, count // 2, count, count]])
+    # Nobody sees them, whatever they are.
+    parameters[0] = parameters[0].at[1, :5].set(jnp.nan).at[0, -4:].set(jnp.nan)
+    return jnp.asarray(bounds), parameters
+
+
+@pytest.mark.parametrize("of_offsets", [0, None], ids=["own offsets", "the same offsets"])
+def test_vmapped_batches_have_the_bits_of_each(of_offsets):
+    bounds, parameters = several_batches()
+    bounds = bounds if of_offsets == 0 else bounds[1]
+    weights = jax.random.normal(jax.random.key(0), (3, SIZE["height"], SIZE["width"], 3))
+
+    def both(bounds, *parameters):
+        images = gsdd_jax.rasterize_ragged(*parameters, bounds, **SIZE)
+        loss = lambda *p: (gsdd_jax.rasterize_ragged(*p, bounds, **SIZE) * weights).sum()
+        return images, jax.grad(loss, argnums=(0, 1, 2, 3))(*parameters)
+
+    axes = (of_offsets, *(0 for _ in parameters))
+    program = jax.jit(jax.vmap(both, axes)).lower(bounds, *parameters)
+    actual = program.compile()(bounds, *parameters)
+    for i in range(3):
+        own = bounds[i] if of_offsets == 0 else bounds
+        expected = both(own, *(p[i] for p in parameters))
+        for all_three, one in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+            np.testing.assert_array_equal(all_three[i], one)
+    assert jax.tree.all(jax.tree.map(lambda a: np.isfinite(a).all(), actual))
+    text = program.as_text()
+    for target in ("@gsdd_rasterize_ragged(", "@gsdd_rasterize_ragged_gradient("):
+        assert text.count(target) == 1  # for all three, and in no loop
+    assert "stablehlo.while" not in text
+
+
+def test_vmapped_offsets_out_of_range_are_noticed():
+    bounds, parameters = several_batches()
+    render = lambda bounds, *p: gsdd_jax.rasterize_ragged(*p, bounds, **SIZE)
+    batches = jax.jit(jax.vmap(render))
+    for wrong in (-1, parameters[-1].shape[1] + 1):
+        bad = bounds.at[1, 1].set(wrong)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="offsets must not decrease"):
+            jax.block_until_ready(batches(bad, *parameters))
 
 
 @pytest.mark.parametrize("bad", [[0, 5, 3], [-1, 2, 4], [0, 2, 10_000]])

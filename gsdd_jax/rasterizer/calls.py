@@ -6,11 +6,12 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
 from gsdd_jax.core.native import like
-from gsdd_jax.rasterizer import sharding
+from gsdd_jax.rasterizer import joined, sharding
 
 
 class Settings(NamedTuple):
@@ -44,13 +45,12 @@ def forward(
     """Renders by the custom call, a ragged batch where there are offsets.
 
     Axes that are vmapped over join the leading ones, so it stays one call, and devices that share
-    them each make their own; a ragged batch, which has none, is called once for each element.
+    them each make their own; ragged batches become one of all their images.
     """
     parameters = (means, cholesky, colors, opacities)
     if offsets is None:
         return _dense_forward(settings, *parameters)
-    shape = (len(offsets) - 1, settings.height, settings.width, colors.shape[-1])
-    return _call("gsdd_rasterize_ragged", like(means, shape), settings)(offsets, *parameters)
+    return _ragged_forward(settings)(offsets, *parameters)
 
 
 def backward(
@@ -71,9 +71,7 @@ def backward(
     parameters = (means, cholesky, colors, opacities)
     if offsets is None:
         return _dense_backward(settings, *parameters, d_images)
-    outputs = tuple(like(means, p.shape) for p in parameters)
-    call = _call("gsdd_rasterize_ragged_gradient", outputs, settings)
-    return tuple(call(offsets, *parameters, d_images))
+    return _ragged_backward(settings)(offsets, *parameters, d_images)
 
 
 PARAMETERS = "... n u, ... n l, ... n c, ... n"
@@ -92,7 +90,48 @@ def _dense_backward(settings, *parameters_and_cotangent):
     return tuple(call(*parameters_and_cotangent))
 
 
+def _ragged_forward(settings):
+    def call(offsets, *parameters):
+        images = len(offsets) - 1
+        shape = (images, settings.height, settings.width, parameters[2].shape[-1])
+        outputs = like(parameters[0], shape)
+        return _call("gsdd_rasterize_ragged", outputs, settings)(offsets, *parameters)
+
+    def together(call, offsets, *parameters):
+        size, count = parameters[-1].shape
+        images = call(
+            joined.offsets_of_all(offsets, count), *map(joined.gaussians_of_all, parameters)
+        )
+        return joined.of_each(images, size)
+
+    return joined.joining(call, together)
+
+
+def _ragged_backward(settings):
+    def call(offsets, *parameters_and_cotangent):
+        outputs = tuple(like(p, p.shape) for p in parameters_and_cotangent[:-1])
+        call = _call("gsdd_rasterize_ragged_gradient", outputs, settings)
+        return tuple(call(offsets, *parameters_and_cotangent))
+
+    def together(call, offsets, *parameters_and_cotangent):
+        *parameters, d_images = parameters_and_cotangent
+        count = parameters[-1].shape[1]
+        gradients = call(
+            joined.offsets_of_all(offsets, count),
+            *map(joined.gaussians_of_all, parameters),
+            joined.images_of_all(d_images),
+        )
+        inside = joined.shown(offsets, count)  # the others might be of anything, NaN too
+
+        def of_batches(gradient, parameter):
+            seen = inside.reshape(*inside.shape, *[1] * (parameter.ndim - 2))
+            return jnp.where(seen, gradient.reshape(parameter.shape), 0)
+
+        return tuple(map(of_batches, gradients, parameters))
+
+    return joined.joining(call, together)
+
+
 def _call(target, outputs, settings):
-    method = "sequential" if "ragged" in target else "broadcast_all"
-    call = jax.ffi.ffi_call(target, outputs, vmap_method=method)
+    call = jax.ffi.ffi_call(target, outputs, vmap_method="broadcast_all")
     return functools.partial(call, **_attributes(settings))
