@@ -49,8 +49,8 @@ def export(
     space = space or ("unit" if pictures else "training")
     if pictures and space != "unit":
         raise UsageError(
-            f"space: expected unit for {to}, whose 8 bits hold [0, 1], got {space!r}; npz and torch "
-            "hold any numbers"
+            f"space: expected unit for {to}, whose 8 bits hold [0, 1], got {space!r}; npz and "
+            "torch hold any numbers"
         )
     path = pathlib.Path(path)
     refuse_existing(path, overwrite, pictures)

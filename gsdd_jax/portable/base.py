@@ -62,12 +62,19 @@ class Stored(abc.ABC):
         """Raises UsageError for finite values of a file that are none of a set's."""
         del arrays
 
-    def decode(
-        self, arrays: Mapping[str, np.ndarray], height: int, width: int, resample: str
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
-        """The images of a file's arrays (bfloat16 as float32), in [0, 1] space but unclipped.
+    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `decode` takes, of a file's arrays (bfloat16 as float32).
 
-        What is stored at one size is resampled, as by `Parameterization.render_at`; all in NumPy.
+        Raises UsageError for codes that are none.
+        """
+        return dict(arrays)
+
+    def decode(
+        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
+    ) -> Float[np.ndarray, "m {height} {width} c"]:
+        """The images in NumPy, in [0, 1] space but unclipped.
+
+        What is stored at one size is resampled, as by `Parameterization.render_at`.
         """
         raise UsageError(f"{self.name} is not decoded without JAX; expected it to be installed")
 

@@ -45,16 +45,16 @@ class DDiF(NamedArrays):
         return shapes
 
     def decode(
-        self, arrays: Mapping[str, np.ndarray], height: int, width: int, resample: str
+        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
         """The networks at other coordinates; their corners stay at -1 and 1."""
         del resample
         points = grid(height, width)
-        images = np.empty((len(arrays["biases_0"]), height, width, self.channels), np.float32)
+        images = np.empty((len(opened["biases_0"]), height, width, self.channels), np.float32)
         for m, image in enumerate(images):
             x = points
             for i in range(self.layers + 1):
-                x = arrays[f"weights_{i}"][m].T @ x + arrays[f"biases_{i}"][m][:, None]
+                x = opened[f"weights_{i}"][m].T @ x + opened[f"biases_{i}"][m][:, None]
                 if i < self.layers:
                     x = np.sin((self.w0 if i else FIRST_W0) * x)
             image[...] = x.T.reshape(height, width, self.channels)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gsdd_jax.core.errors import located
 from gsdd_jax.portable import base, file, kinds, labels
 from gsdd_jax.portable.base import Stored
 from gsdd_jax.portable.shapes import Float, Int
@@ -20,7 +21,7 @@ class DistilledSet(Usable):
 
     Attributes:
       parameterization: how the images are stored; static settings only.
-      params: the arrays of the file by name; bfloat16 as float32.
+      params: what is stored, by name; in float32.
       labels, learning_rate, provenance, soft_labels, label_bits: as there.
       num_bytes: of the stored parameters and soft labels, which is what the budget counts.
     """
@@ -51,9 +52,11 @@ class DistilledSet(Usable):
 def load(path: str | os.PathLike) -> DistilledSet:
     """Reads what `gsdd_jax.save` wrote; raises UsageError as `gsdd_jax.load`."""
     found = file.read(path, lambda values: base.from_settings(values, kinds.BY_NAME))
+    with located(path):
+        params = found.kind.opened(found.arrays)
     return DistilledSet(
         found.kind,
-        found.arrays,
+        params,
         found.labels,
         found.learning_rate,
         found.provenance,

@@ -52,16 +52,16 @@ class FreD(NamedArrays):
             )
 
     def decode(
-        self, arrays: Mapping[str, np.ndarray], height: int, width: int, resample: str
+        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
         """The cosines at other points: the spectrum padded with zeros, or cut."""
         del resample
         size = self.height * self.width
-        masks = np.unpackbits(arrays[MASKS], axis=-1)[:, :size].astype(bool)
-        spectrum = np.zeros((len(arrays["coefficients"]), size, self.channels), np.float32)
+        masks = np.unpackbits(opened[MASKS], axis=-1)[:, :size].astype(bool)
+        spectrum = np.zeros((len(opened["coefficients"]), size, self.channels), np.float32)
         # As booleans choose: image by image, in the order of the frequencies.
         chosen = np.repeat(masks, self.images_per_class, axis=0)
-        spectrum[chosen] = arrays["coefficients"].reshape(-1, self.channels)
+        spectrum[chosen] = opened["coefficients"].reshape(-1, self.channels)
         rows, columns = min(height, self.height), min(width, self.width)
         spectrum = spectrum.reshape(-1, *self.image_shape)[:, :rows, :columns]
         left = cosines(height, rows, self.height)

@@ -42,20 +42,17 @@ class Gaussians(Stored):
     clip_means: bool = True  # after every step; without, centres can escape (section A.4)
 
     @abc.abstractmethod
-    def unpacked(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
-        """How many each image has, and those of all images, one after the other, by field."""
+    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`counts`, how many each image has, and those of all images, one after the other, by
+        field."""
 
     def decode(
-        self, arrays: Mapping[str, np.ndarray], height: int, width: int, resample: str
+        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
         """Of the size itself; the pre-filter is one pixel of it."""
         del resample
-        counts, fields = self.unpacked(arrays)
-        if not self.opacity:
-            fields["opacities"] = np.ones(len(fields["means"]), np.float32)
         return raster.rasterize(
-            counts,
-            **fields,
+            **opened,
             height=height,
             width=width,
             scale=(width / self.width, height / self.height),
@@ -80,7 +77,9 @@ class Gaussian(Gaussians):
             for name in (FIELDS if self.opacity else FIELDS[:-1])
         }
 
-    def unpacked(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = np.full(len(arrays["means"]), self.num_gaussians)
-        named = {name: arrays[name] for name in FIELDS if name in arrays}
-        return counts, {name: a.reshape(-1, *a.shape[2:]) for name, a in named.items()}
+        named = {name: a.reshape(-1, *a.shape[2:]) for name, a in arrays.items()}
+        if not self.opacity:
+            named["opacities"] = np.ones(len(named["means"]), np.float32)
+        return named | {"counts": counts}

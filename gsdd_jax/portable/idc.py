@@ -37,7 +37,7 @@ class IDC(NamedArrays):
         return {"small": (self.height // self.factor, self.width // self.factor, self.channels)}
 
     def decode(
-        self, arrays: Mapping[str, np.ndarray], height: int, width: int, resample: str
+        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
-        images = resize(arrays["small"], self.height, self.width, "bilinear")
+        images = resize(opened["small"], self.height, self.width, "bilinear")
         return resize(images, height, width, resample)

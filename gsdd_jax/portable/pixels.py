@@ -29,6 +29,6 @@ class Pixels(NamedArrays):
         return {"pixels": self.image_shape}
 
     def decode(
-        self, arrays: Mapping[str, np.ndarray], height: int, width: int, resample: str
+        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
-        return resize(arrays["pixels"], height, width, resample)
+        return resize(opened["pixels"], height, width, resample)

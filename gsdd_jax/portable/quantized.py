@@ -165,7 +165,7 @@ class Quantized(Gaussians):
                 raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
         return counts, np.stack(columns, 1).astype(np.int32)
 
-    def unpacked(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts, codes = self.codes(arrays)
         low, high = np.asarray(arrays[ENDS]).T
         values = low + codes * ((high - low) / (np.array(self._levels, np.float32) - 1))
@@ -176,7 +176,8 @@ class Quantized(Gaussians):
         if self._has_luma:
             colors = colors @ FROM_YCOCG.T
         opacities = opacities[:, 0] if self.opacity else np.ones(len(means), np.float32)
-        return counts, dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
+        fields = dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
+        return fields | {"counts": counts}
 
     @property
     def _has_luma(self) -> bool:

@@ -39,8 +39,8 @@ class Normalize:
     mean: Float[np.ndarray, "c"]
     std: Float[np.ndarray, "c"]
 
-    def __call__(self, images: np.ndarray) -> Float[np.ndarray, "*n h w c"]:
-        """Float images [..., h, w, c] in [0, 1] -> normalised images, float32.
+    def __call__(self, images: Any) -> Float[np.ndarray, "*n h w c"]:
+        """Float images [..., h, w, c] in [0, 1], of NumPy or JAX -> normalised images, float32.
 
         Raises UsageError for bytes, and for other channels.
         """
@@ -56,8 +56,8 @@ class ZCA:
     whitening: Float[np.ndarray, "d d"]
     image_shape: tuple[int, int, int]  # h w c = d
 
-    def __call__(self, images: np.ndarray) -> Float[np.ndarray, "*n h w c"]:
-        """Float images [..., h, w, c] in [0, 1] -> whitened images, float32.
+    def __call__(self, images: Any) -> Float[np.ndarray, "*n h w c"]:
+        """Float images [..., h, w, c] in [0, 1], of NumPy or JAX -> whitened images, float32.
 
         Raises UsageError for bytes, and for images of another shape.
         """
@@ -79,10 +79,8 @@ def _checked(images, shape) -> Float[np.ndarray, "*n h w c"]:
     return np.asarray(images, np.float32)
 
 
-def whitening(
-    images: UInt8[np.ndarray, "n h w c"],
-) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d d"]]:
-    """Mean and matrix of the ZCA of training images, in float64 (appendix A.1).
+def whitening(images: np.ndarray) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d d"]]:
+    """Mean and matrix of the ZCA of training images, uint8 [n, h, w, c], in float64 (appendix A.1).
 
     With mean and unbiased covariance U S Uᵀ of the images flattened in [0, 1],
     W = U (S + 0.1)^{-½} Uᵀ. The covariance is summed in whole numbers: the result does not depend
