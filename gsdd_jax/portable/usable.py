@@ -131,7 +131,8 @@ class Usable:
             found = self.transform if transform is None else self.find_transform(transform)
         images = np.asarray(self.images(height, width, resample))
         images = np.clip(images, 0, 1) if clip else images
-        return Arrays(images if found is None else found(images), np.asarray(self.targets))
+        images = images if found is None else np.asarray(found(images))
+        return Arrays(images, np.asarray(self.targets))
 
     def torch(self, space: str = "training", **options: Any) -> Any:
         """A `torch.utils.data.TensorDataset` of float32 images [m, c, h, w] and of classes (int64)
