@@ -53,11 +53,10 @@ def rasterize(
         for axis, variance in enumerate((variance_x, variance_y))
     ]
     points = [(np.arange(count * side) + 0.5) / side for count in (width, height)]
-    owner = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(counts), height, width, colors.shape[-1]), np.float32)
     samples = np.zeros((height * side, width * side, colors.shape[-1]))
-    bounds = np.searchsorted(owner, np.arange(len(counts) + 1))
-    for image, first, last in zip(images, bounds[:-1], bounds[1:], strict=True):
+    ends = np.cumsum(counts)
+    for image, first, last in zip(images, ends - counts, ends, strict=True):
         samples[...] = 0
         for n in first + np.flatnonzero(shows[first:last]):
             (left, right), (top, bottom) = spans[0][n], spans[1][n]
@@ -67,7 +66,8 @@ def rasterize(
             dy = points[1][top:bottom, None] - center[n, 1]
             # d^T Sigma^-1 d with the square completed in x.
             across = dx - l1[n] * l2[n] / variance_y[n] * dy
-            sigma = 0.5 * (across**2 * variance_y[n] / determinant[n] + dy**2 / variance_y[n])
+            with np.errstate(over="ignore"):  # of a line, everywhere but on it
+                sigma = 0.5 * (across**2 * variance_y[n] / determinant[n] + dy**2 / variance_y[n])
             weight = opacities[n] * np.exp(-sigma)
             weight = np.where(weight >= MIN_WEIGHT, np.minimum(weight, 1), 0)
             samples[top:bottom, left:right] += weight[..., None] * colors[n]
