@@ -314,7 +314,7 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["distill", "evaluate", "fit", "train_experts", "benchmark", "figure"]
+    "module", ["distill", "evaluate", "export", "fit", "train_experts", "benchmark", "figure"]
 )
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
