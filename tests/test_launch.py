@@ -320,7 +320,7 @@ def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
     assert status == 0, err
     assert f"python -m launch.{module}" in out
-    if module in ("evaluate", "benchmark"):
+    if module in ("evaluate", "export", "benchmark"):
         assert "--distilled: " in out or "--peers: " in out
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):
