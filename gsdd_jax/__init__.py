@@ -34,10 +34,27 @@ _HOMES = {
 }
 
 
+# Where JAX is not installed: by NumPy.
+_WITHOUT_JAX = {"DistilledSet": "portable.distilled", "load": "portable.distilled"}
+_JAX = ("jax", "jaxlib", "jaxtyping", "flax", "optax")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in _JAX:
+            raise
+        if name not in _WITHOUT_JAX:
+            raise ImportError(
+                f"gsdd_jax.{name} needs {error.name}, which is not installed; without it there are "
+                f"gsdd_jax.{' and gsdd_jax.'.join(_WITHOUT_JAX)}",
+                name=error.name,
+            ) from None
+        home = importlib.import_module(f"{__name__}.{_WITHOUT_JAX[name]}")
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

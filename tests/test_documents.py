@@ -6,7 +6,8 @@ import re
 import jax
 import numpy as np
 
-from gsdd_jax import matching, networks, parameterizations
+import gsdd_jax
+from gsdd_jax import exports, matching, networks, parameterizations
 from gsdd_jax.data import transforms
 from gsdd_jax.training import distill
 
@@ -26,6 +27,28 @@ def test_the_readme_runs():
     exec(code.replace("num_steps=500", "num_steps=5"), names)
     assert names["pixels"].shape == (2, 32, 32, 3)
     assert names["distilled"].images().shape == (300, 32, 32, 3)
+
+
+def test_using_a_set_runs(tmp_path):
+    """All but PyTorch's block, of which `test_portable` has the method."""
+    description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    params = {"pixels": jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))}
+    set_ = gsdd_jax.DistilledSet(
+        kind, params, np.arange(2, dtype=np.int32), 0.1, {"transform": description}
+    )
+    gsdd_jax.save(tmp_path / "set.safetensors", set_)
+    exports.export_transform(set_, tmp_path / "transform.safetensors")
+    names = {}
+    for code in blocks("docs/using.md"):
+        if "import torch" not in code:
+            for name in ("runs/demo/distilled.safetensors", "transform.safetensors"):
+                path = tmp_path / ("set.safetensors" if "demo" in name else name)
+                code = code.replace(f'"{name}"', repr(str(path)))
+            exec(code, names)
+    assert names["larger"].shape == (2, 64, 64, 3)
+    assert names["pictures"].max() <= 1
+    np.testing.assert_allclose(names["images"].sum(), (4 * params["pixels"] - 2).sum(), rtol=1e-3)
 
 
 def test_what_the_architecture_adds_distils(monkeypatch):

@@ -162,7 +162,26 @@ def test_fit_writes_the_start_of_a_distillation(run, tmp_path):
     status, out, err = run("fit", *TINY, f"--workdir={tmp_path}/fit")
     assert status == 0, err
     assert "60 images" in out
-    assert gsdd_jax.load(tmp_path / "fit" / "fitted.safetensors").images().shape == (60, 16, 16, 3)
+    fitted = gsdd_jax.load(tmp_path / "fit" / "fitted.safetensors")
+    assert fitted.images().shape == (60, 16, 16, 3)
+    assert fitted.class_names[:2] == ("airplane", "automobile")
+    np.testing.assert_allclose(fitted.transform.mean, (0.4914, 0.4822, 0.4465))
+
+
+def test_export(run, tmp_path):
+    folder = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu"
+    distilled, out = f"--distilled={folder}", tmp_path / "set.npz"
+    status, printed, err = run("export", distilled, "--to=npz", "--space=unit", f"--out={out}")
+    assert (status, printed) == (0, f"{out}: 300 images of 32x32x3, in [0, 1] space\n"), err
+    assert np.load(out)["images"].shape == (300, 32, 32, 3)
+    for arguments, message in (
+        ([distilled], "--to: expected a format"),
+        ([distilled, "--to=npz"], "--to, --out: expected both"),
+        ([distilled, "--to=npz", "--space=unit", f"--out={out}"], "there already"),
+    ):
+        status, printed, err = run("export", *arguments)
+        assert (status, printed, len(err.splitlines())) == (2, "", 1)
+        assert message in err
 
 
 def test_a_refused_config_binds_no_directory(run, tmp_path):
@@ -295,13 +314,13 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["distill", "evaluate", "fit", "train_experts", "benchmark", "figure"]
+    "module", ["distill", "evaluate", "export", "fit", "train_experts", "benchmark", "figure"]
 )
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
     assert status == 0, err
     assert f"python -m launch.{module}" in out
-    if module in ("evaluate", "benchmark"):
+    if module in ("evaluate", "export", "benchmark"):
         assert "--distilled: " in out or "--peers: " in out
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):

@@ -1,21 +1,16 @@
-"""Soft labels: of each image a logit for every class, one of a few values on a fixed grid.
-
-The grid has 2 ** bits values from 0 to `HIGHEST`. Only differences matter to a softmax, so nothing
-of it is learned, and a code is all that is stored of a logit.
-"""
+"""Soft labels while they are learned: of each image a logit for every class, on a fixed grid."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-BITS = (2, 8)  # of a code, the fewest and the most
-HIGHEST = 8.0  # of the grid; against zeros its probability is 0.997 in ten classes
+from gsdd_jax.portable.labels import BITS, HIGHEST, codes, values
+
+__all__ = ["BITS", "START", "clip", "codes", "cross_entropy", "start", "targets", "values"]
+
 START = 6.0  # of an image's own class, where the others have 0
 
 
@@ -27,20 +22,6 @@ def start(labels: Int[Array, "m"], num_classes: int) -> Float[Array, "m {num_cla
 def clip(logits: Float[Array, "m k"]) -> Float[Array, "m k"]:
     """Within the ends of the grid."""
     return jnp.clip(logits, 0, HIGHEST)
-
-
-def codes(logits: Float[Array | np.ndarray, "m k"], bits: int) -> Any:
-    """Of the nearest values on the grid, in float32: whole numbers from 0 to 2 ** bits - 1.
-
-    A product and a rounding, which NumPy and every device compute to the same bits.
-    """
-    most = 2**bits - 1
-    return (logits * np.float32(most / HIGHEST)).round().clip(0, most)
-
-
-def values(codes: Any, bits: int) -> Any:
-    """The logits that codes stand for."""
-    return codes.astype(np.float32) * np.float32(HIGHEST / (2**bits - 1))
 
 
 def targets(logits: Float[Array, "m k"], bits: int) -> Float[Array, "m k"]:

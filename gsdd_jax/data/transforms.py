@@ -9,24 +9,17 @@ import dataclasses
 import math
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from absl import logging
 from jaxtyping import Array, Float, Int, UInt8
 
-from gsdd_jax.core import files
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
-
-ZCA_EPSILON = 0.1
-MAX_ZCA_SIZE = 12288
-"""Numbers of an image, height · width · channels, up to which its covariance is affordable."""
+from gsdd_jax.portable import transforms as portable
 
 MOST_WHITENED = 2**31
 """Bytes that a set of images may take as float32 to be kept whitened: CIFAR's 50,000 take 614 MB,
@@ -35,10 +28,6 @@ MOST_WHITENED = 2**31
 A constant, not a part of the memory that is free: the bits of a matrix product may depend on how
 many images are multiplied at once, so what is free at the moment would decide about a result."""
 
-_FORMAT = "gsdd_jax.zca.1"
-# Bytes centred at 128 have products of at most 2¹⁴: sums of 2¹⁰ are whole numbers that float32
-# holds exactly, in whatever order they are added.
-_CHUNK = 1024
 _WHITENED_AT_ONCE = 1000  # images; of 32 x 32 x 3 their products fill a processor
 
 
@@ -156,31 +145,9 @@ def _whitened(zca, images):
 
 
 def fit_zca(images: UInt8[np.ndarray, "n h w c"]) -> ZCA:
-    """Fit ZCA whitening to training images, in float64 on the host (appendix A.1).
-
-    With mean and unbiased covariance U S Uᵀ of the images flattened in [0, 1],
-    W = U (S + 0.1)^{-½} Uᵀ. The covariance is summed in whole numbers: the result does not depend
-    on the number of threads.
-
-    Raises:
-        UsageError: h w c is above 12288.
-        ValueError: fewer than two images, or not uint8 [n, h, w, c].
-    """
-    size = _check(images)
-    num = images.shape[0]
-    total, products = np.zeros(size), np.zeros((size, size))
-    for start in range(0, num, _CHUNK):
-        chunk = images[start : start + _CHUNK].reshape(-1, size).astype(np.float32) - 128
-        total += chunk.sum(axis=0, dtype=np.float64)
-        products += chunk.T @ chunk
-    products -= np.outer(total, total / num)
-    products /= (num - 1) * 255**2
-    mean = (total / num + 128) / 255
-    variances, directions = np.linalg.eigh(products)
-    # Rounding may leave the smallest variances below zero.
-    scales = 1 / np.sqrt(np.maximum(variances, 0) + ZCA_EPSILON)
-    half = directions * np.sqrt(scales)
-    return ZCA(jnp.asarray(mean, jnp.float32), jnp.asarray(half @ half.T, jnp.float32))
+    """Fit ZCA whitening to training images, in float64 on the host; as `portable.whitening`."""
+    mean, matrix = portable.whitening(images)
+    return ZCA(jnp.asarray(mean, jnp.float32), jnp.asarray(matrix, jnp.float32))
 
 
 def cached_zca(
@@ -200,56 +167,25 @@ def cached_zca(
     Raises:
         UsageError, ValueError: as `fit_zca`; ValueError for other characters in the fingerprint.
     """
-    size = _check(images)
+    portable.check_images(images)
     if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):
         raise ValueError(
             f"cached_zca: fingerprint {fingerprint!r} names a file, expected letters, digits, "
             "'.', '_' and '-'; pass a hexadecimal digest"
         )
-    if cache_dir is None:
-        cache_dir = files.cache_dir()
-    path = Path(cache_dir) / f"zca-{fingerprint}.safetensors"
-    zca = _read(path, fingerprint, size)
-    if zca is None:
-        zca = fit_zca(images)
-        try:
-            _write(path, fingerprint, zca)
-        except OSError as error:
-            logging.warning("ZCA is not cached in %s: %s", path, error)
-    return zca
-
-
-def _check(images):
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[0] < 2:
-        raise ValueError(
-            f"ZCA: got {images.dtype} images of shape {images.shape}, expected two or more uint8 "
-            "images [n, h, w, c]; pass the training images as stored"
-        )
-    size = math.prod(images.shape[1:])
-    if size > MAX_ZCA_SIZE:
-        raise UsageError(
-            f"ZCA of {'x'.join(map(str, images.shape[1:]))} images: {size} numbers an image, "
-            f"expected at most {MAX_ZCA_SIZE}; use per-channel normalisation"
-        )
-    return size
-
-
-def _read(path, fingerprint, size):
-    """The ZCA in a file, or None if it is missing, damaged or of something else."""
+    path = portable.kept_at(fingerprint, cache_dir)
+    kept = portable.kept(path, fingerprint, images.shape[1:])
+    if kept is not None:
+        return ZCA(jnp.asarray(kept.mean), jnp.asarray(kept.whitening))
+    zca = fit_zca(images)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            if file.metadata() != {_FORMAT: fingerprint}:
-                return None
-            mean, whitening = file.get_tensor("mean"), file.get_tensor("whitening")
-    except (OSError, safetensors.SafetensorError):
-        return None
-    expected = [(np.float32, (size,)), (np.float32, (size, size))]
-    if [(a.dtype, a.shape) for a in (mean, whitening)] != expected:
-        return None
-    return ZCA(jnp.asarray(mean), jnp.asarray(whitening))
+        _write(path, fingerprint, zca)
+    except OSError as error:
+        logging.warning("ZCA is not cached in %s: %s", path, error)
+    return zca
 
 
 def _write(path, fingerprint, zca):
     tensors = {"mean": np.asarray(zca.mean), "whitening": np.asarray(zca.whitening)}
-    content = safetensors.numpy.save(tensors, {_FORMAT: fingerprint})
+    content = safetensors.numpy.save(tensors, {portable.KEPT: fingerprint})
     write_atomically(path, content)

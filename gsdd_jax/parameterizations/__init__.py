@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,8 @@ from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.idc import IDC
 from gsdd_jax.parameterizations.pixels import Pixels
 from gsdd_jax.parameterizations.quantized import Quantized
+from gsdd_jax.portable import base
+from gsdd_jax.portable.base import settings
 
 __all__ = [
     "IDC",
@@ -88,34 +89,6 @@ def build(
     return kind(**kind.within(image_shape, budget, options) | given)
 
 
-def settings(parameterization: Parameterization) -> dict:
-    """What `from_settings` needs to make the same parameterization again, as plain values."""
-    return {"name": parameterization.name, **dataclasses.asdict(parameterization)}
-
-
 def from_settings(values: Mapping[str, Any]) -> Parameterization:
-    """The inverse of `settings`; believes nothing of what it is given.
-
-    Raises UsageError for an unknown name, and for a field that is unknown, missing, not of exactly
-    its type, not in its range (`limits`) or not finite; the message names the field.
-    """
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str) or name not in BY_NAME:
-        raise UsageError(
-            f"parameterization: expected one of {', '.join(BY_NAME)}, got {reprlib.repr(name)}"
-        )
-    kind = BY_NAME[name]
-    values = kind.later | values
-    known = [field.name for field in dataclasses.fields(kind)]
-    for field in known:
-        if field not in values:
-            raise UsageError(f"parameterization {name}: {field} is missing")
-    for field in values:
-        if field not in known:
-            raise UsageError(
-                f"parameterization {name}: unknown field {reprlib.repr(field)}; "
-                f"expected {', '.join(known)}"
-            )
-    check_values(kind, values, kind.limits, f"parameterization {name}: ")
-    return kind(**values)
+    """The inverse of `settings`; as `gsdd_jax.portable.base.from_settings`."""
+    return base.from_settings(values, BY_NAME)

@@ -14,12 +14,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax.core import mesh
-from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
-from gsdd_jax.rasterizer.rasterize import MAX_CHANNELS
+from gsdd_jax.portable.base import Stored
 
-MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
-RESAMPLINGS = ("bilinear", "nearest")
 Rate = float | Float[Array, ""]  # of learning
 Params = Any  # a pytree; but for what images share, its leaves have them as leading axis
 
@@ -37,30 +33,14 @@ class Budget(NamedTuple):
 Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
 
 
-class Parameterization(abc.ABC):
+class Parameterization(Stored):
     """A frozen dataclass of static settings, with pure functions over `Params`."""
 
-    name: ClassVar[str]
-    later: ClassVar[dict[str, Any]] = {}  # settings that older files lack, and what they mean then
-    limits: ClassVar[Limits] = {
-        "height": (1, MAX_SIDE),
-        "width": (1, MAX_SIDE),
-        "channels": (1, MAX_CHANNELS),
-    }
     # Fields that follow from the data set and the budget; all others are options.
     derived: ClassVar[frozenset[str]] = frozenset(
         {"height", "width", "channels", "images_per_class"}
     )
     uses: ClassVar[frozenset[str]] = frozenset()  # of a budget's `reserved` and `fill`
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
-        return self.height, self.width, self.channels
 
     @classmethod
     def within(
@@ -148,20 +128,6 @@ class Parameterization(abc.ABC):
         del params
         return {}
 
-    def check_num_images(self, num_images: int) -> None:
-        """Raises UsageError for a set of so many images, of all classes, that there is not."""
-        if num_images < 1 or num_images % self.images_per_class:
-            raise UsageError(
-                f"expected a multiple of images_per_class={self.images_per_class}, got {num_images}"
-            )
-
-    @abc.abstractmethod
-    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """What `to_arrays` gives for that many images: shapes and stored types by name.
-
-        A length that depends on the values is None.
-        """
-
     @abc.abstractmethod
     def to_arrays(self, params: Params) -> dict[str, Array]:
         """Named arrays in the types that are stored and that the budget counts; on the host."""
@@ -172,12 +138,3 @@ class Parameterization(abc.ABC):
 
         Raises KeyError where one is missing, UsageError for what `to_arrays` would not give.
         """
-
-    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UsageError for finite values of a file that `to_arrays` would not give."""
-        del arrays
-
-
-def num_bytes(arrays: Mapping[str, Any]) -> int:
-    """What named arrays take, as they are stored."""
-    return sum(array.size * array.dtype.itemsize for array in arrays.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
-
-FIRST_W0 = 30.0  # of the first layer
+from gsdd_jax.portable import ddif as stored
+from gsdd_jax.portable.ddif import FIRST_W0, grid
 
 
 @dataclasses.dataclass(frozen=True)
-class DDiF(NamedArrays):
+class DDiF(NamedArrays, stored.DDiF):
     """As many networks a class as the budget holds (37 on CIFAR at IPC 1), by Adam.
 
     A network has `layers` layers of `layer_width` sines, sin(30 (W x + b)) first and
@@ -32,35 +31,12 @@ class DDiF(NamedArrays):
     (the published code fits whitened images on CIFAR). They are fitted for 5000 steps at 5e-4.
     """
 
-    name: ClassVar[str] = "ddif"
-    limits: ClassVar[Limits] = NamedArrays.limits | {
-        "layers": (1, 16),
-        "layer_width": (1, 1024),
-        "w0": (1, None),
-    }
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
-    layers: int
-    layer_width: int
-    w0: float
-    dtype: str = "float32"
-
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
         """The networks of CIFAR-10 or of 128 x 128, whichever is nearer."""
         if max(image_shape[:2]) <= 64:
             return {"layers": 2, "layer_width": 20 if ipc >= 50 else 6, "w0": 10.0}
         return {"layers": 3, "layer_width": 40 if ipc >= 50 else 20, "w0": 40.0}
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        sides = [2, *[self.layer_width] * self.layers, self.channels]
-        shapes: dict[str, tuple[int, ...]] = {}
-        for i in range(self.layers + 1):
-            shapes[f"weights_{i}"] = sides[i], sides[i + 1]
-            shapes[f"biases_{i}"] = (sides[i + 1],)
-        return shapes
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Random networks; `images` gives only their number."""
@@ -82,8 +58,7 @@ class DDiF(NamedArrays):
         """The networks at other coordinates; their corners stay at -1 and 1."""
         del resample
         params = self.rounded(params)
-        grid = np.meshgrid(_coordinates(height), _coordinates(width), indexing="ij")
-        points = np.stack(grid).reshape(2, -1)  # points last: the long axis of every product
+        points = grid(height, width)
         x = jnp.broadcast_to(points, (len(params["biases_0"]), *points.shape))
         for i in range(self.layers + 1):
             # Exact products: the sine multiplies their error by 30.
@@ -97,8 +72,3 @@ class DDiF(NamedArrays):
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)
-
-
-def _coordinates(count: int) -> Float[np.ndarray, "{count}"]:
-    """From -1 to 1; along an axis of one pixel 0."""
-    return np.linspace(-1, 1, count, dtype=np.float32) if count > 1 else np.zeros(1, np.float32)

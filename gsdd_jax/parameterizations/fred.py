@@ -13,16 +13,15 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
-from gsdd_jax.parameterizations.base import MAX_SIDE, Budget, Rate
+from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
+from gsdd_jax.portable import fred as stored
+from gsdd_jax.portable.fred import MASKS, cosines, mask_bytes
 from gsdd_jax.rasterizer.gaussians import budget_bytes
-
-MASKS = "masks"
 
 
 @dataclasses.dataclass(frozen=True)
-class FreD(NamedArrays):
+class FreD(NamedArrays, stored.FreD):
     """IPC · H · W / size images a class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     Every channel is an orthonormal two-dimensional DCT-II of which `num_frequencies` coefficients
@@ -35,16 +34,7 @@ class FreD(NamedArrays):
     whitening matrix (the published code has those of whitened images on CIFAR).
     """
 
-    name: ClassVar[str] = "fred"
-    limits: ClassVar[Limits] = NamedArrays.limits | {"size": (1, MAX_SIDE**2)}
     derived: ClassVar[frozenset[str]] = NamedArrays.derived | {"num_frequencies"}
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
-    num_frequencies: int
-    size: int  # numbers of a channel, as published: 64 at 32 x 32, 2048 at 128 x 128
-    dtype: str = "float32"
 
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
@@ -64,7 +54,7 @@ class FreD(NamedArrays):
         size = options.get("size", fields["size"])
         itemsize = jnp.dtype(options.get("dtype", cls.dtype)).itemsize
         images = ipc * height * width // size * (4 // itemsize)
-        left = budget_bytes(ipc, image_shape) - _mask_bytes(height, width)
+        left = budget_bytes(ipc, image_shape) - mask_bytes(height, width)
         count = left // (images * channels * itemsize) if images else 0
         if count < 1:
             raise UsageError(
@@ -74,9 +64,6 @@ class FreD(NamedArrays):
         frequencies = min(count, height * width)
         return fields | {"images_per_class": images, "num_frequencies": frequencies}
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"coefficients": (self.num_frequencies, self.channels)}
-
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """The images' own coefficients: of all that the mask allows, already the best fit.
 
@@ -84,9 +71,9 @@ class FreD(NamedArrays):
         """
         del key
         spectrum = _matmul_sides(
-            _cosines(self.height, self.height, self.height).T,
+            cosines(self.height, self.height, self.height).T,
             images,
-            _cosines(self.width, self.width, self.width).T,
+            cosines(self.width, self.width, self.width).T,
         ).reshape(len(images), -1, self.channels)
         of_class = spectrum.reshape(-1, self.images_per_class, *spectrum.shape[1:])
         # A single image has no variance; its largest coefficients take that place.
@@ -117,18 +104,13 @@ class FreD(NamedArrays):
         )
         rows, columns = min(height, self.height), min(width, self.width)
         return _matmul_sides(
-            _cosines(height, rows, self.height),
+            cosines(height, rows, self.height),
             spectrum.reshape(count, *self.image_shape)[:, :rows, :columns],
-            _cosines(width, columns, self.width),
+            cosines(width, columns, self.width),
         )
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)
-
-    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Besides the coefficients a mask, packed to bytes, for all images of a class."""
-        shape = num_images // self.images_per_class, _mask_bytes(self.height, self.width)
-        return super().array_specs(num_images) | {MASKS: jax.ShapeDtypeStruct(shape, jnp.uint8)}
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
         places = params["frequencies"][:: self.images_per_class].astype(jnp.int32)
@@ -141,32 +123,6 @@ class FreD(NamedArrays):
         places = jax.vmap(lambda b: jnp.nonzero(b, size=self.num_frequencies)[0])(bits)
         frequencies = jnp.repeat(places.astype(jnp.float32), self.images_per_class, axis=0)
         return super().from_arrays(arrays) | {"frequencies": frequencies}
-
-    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
-        """Each mask has as many frequencies as the images have coefficients, and all are known."""
-        bits = np.unpackbits(np.asarray(arrays[MASKS]), axis=-1)
-        known = bits[:, : self.height * self.width].sum(-1, dtype=int)
-        wrong = (known != self.num_frequencies) | (bits.sum(-1, dtype=int) != known)
-        if wrong.any():
-            raise UsageError(
-                f"{MASKS}: expected {self.num_frequencies} of {self.height * self.width} "
-                f"frequencies in each, got others in {wrong.sum()} of {len(wrong)}"
-            )
-
-
-def _mask_bytes(height: int, width: int) -> int:
-    return -(-height * width // 8)
-
-
-def _cosines(points: int, count: int, native: int) -> Float[np.ndarray, "{points} {count}"]:
-    """The first `count` orthonormal DCT-II vectors of `native` samples, seen at `points`.
-
-    At other points than the native ones they keep their height, so that the image keeps its
-    brightness.
-    """
-    angle = np.pi / points * np.outer(np.arange(points) + 0.5, np.arange(count))
-    scale = np.where(np.arange(count) == 0, 1.0, 2.0) / native
-    return (np.sqrt(scale) * np.cos(angle)).astype(np.float32)
 
 
 def _matmul_sides(

@@ -12,38 +12,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.portable import gaussian as stored
+from gsdd_jax.portable.gaussian import FIELDS
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
-from gsdd_jax.rasterizer.rasterize import CLIP_GRADIENTS, MAX_SAMPLES_PER_SIDE
-
-FIELDS = ("means", "cholesky", "colors", "opacities")
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussians(Parameterization):
-    """What every way to store Gaussians shares; the switches are the paper's ablations (Table 3).
+class Gaussians(Parameterization, stored.Gaussians):
+    """What every way to store Gaussians shares."""
 
-    `opacity=False` keeps every opacity at 1; it is then neither optimised nor stored.
-    """
-
-    limits: ClassVar[Limits] = Parameterization.limits | {
-        "samples_per_side": (1, MAX_SAMPLES_PER_SIDE),
-        "clip_gradient": CLIP_GRADIENTS,
-    }
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_gaussians"}
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
-    num_gaussians: int
-    samples_per_side: int = 2
-    prefilter: bool = True
-    opacity: bool = True
-    boundary_weight: float = 0.1
-    clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
-    clip_means: bool = True  # after every step; without, centres can escape (section A.4)
 
     @abc.abstractmethod
     def seen(self, params: Any) -> GaussianImages:
@@ -109,13 +89,10 @@ class Gaussians(Parameterization):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(Gaussians):
+class Gaussian(Gaussians, stored.Gaussian):
     """As published: nine numbers a Gaussian, in bfloat16."""
 
-    name: ClassVar[str] = "gaussian"
-    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
-    bfloat16: bool = True
 
     @classmethod
     def within(
@@ -131,14 +108,6 @@ class Gaussian(Gaussians):
     def seen(self, params: GaussianImages) -> GaussianImages:
         """Rounded to bfloat16."""
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
-
-    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
-        dtype = jnp.bfloat16 if self.bfloat16 else jnp.float32
-        last = {"means": (2,), "cholesky": (3,), "colors": (self.channels,), "opacities": ()}
-        return {
-            name: jax.ShapeDtypeStruct((num_images, self.num_gaussians, *last[name]), dtype)
-            for name in (FIELDS if self.opacity else FIELDS[:-1])
-        }
 
     def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
         specs = self.array_specs(len(params.means))

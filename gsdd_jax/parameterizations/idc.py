@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.parameterizations.base import Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
+from gsdd_jax.portable import idc as stored
 
 
 @dataclasses.dataclass(frozen=True)
-class IDC(NamedArrays):
+class IDC(NamedArrays, stored.IDC):
     """factor² · IPC images a class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     The published code keeps factor x factor of them side by side in one full-size image; they are
@@ -23,24 +22,6 @@ class IDC(NamedArrays):
     `pixels` they are optimised in [0, 1] space, because a file must render without the data set's
     whitening matrix.
     """
-
-    name: ClassVar[str] = "idc"
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
-    factor: int = 2
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        if self.height % self.factor or self.width % self.factor:
-            raise UsageError(
-                f"parameterization idc: factor: expected a divisor of the height and the width, "
-                f"{self.height} and {self.width}, got {self.factor}"
-            )
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"small": (self.height // self.factor, self.width // self.factor, self.channels)}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """The images, averaged over squares of factor x factor pixels; published without a fit."""

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import abc
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
 from gsdd_jax.parameterizations.base import Budget, Parameterization
+from gsdd_jax.portable import named_arrays as stored
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
 
-class NamedArrays(Parameterization):
+class NamedArrays(Parameterization, stored.NamedArrays):
     """Arrays that are optimised in float32 and stored as `dtype`.
 
     "float32" is as published. "bfloat16" stores twice as many images in the same bytes; whatever
     renders the parameters rounds them first, gradients straight through.
     """
-
-    limits: ClassVar[Limits] = Parameterization.limits | {"dtype": ("float32", "bfloat16")}
-    dtype: str
-
-    @abc.abstractmethod
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of one image's arrays, by name."""
 
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
@@ -59,12 +50,6 @@ class NamedArrays(Parameterization):
         if self.dtype == "float32":
             return params
         return params | {name: round_to_bfloat16(params[name]) for name in self.shapes()}
-
-    def array_specs(self, num_images: int) -> dict[str, jax.ShapeDtypeStruct]:
-        return {
-            name: jax.ShapeDtypeStruct((num_images, *shape), self.dtype)
-            for name, shape in self.shapes().items()
-        }
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
         return {name: params[name].astype(self.dtype) for name in self.shapes()}

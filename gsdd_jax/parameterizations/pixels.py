@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
 
 import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.parameterizations.base import Rate, Transform
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
+from gsdd_jax.portable import pixels as stored
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixels(NamedArrays):
+class Pixels(NamedArrays, stored.Pixels):
     """IPC images a class (twice as many in bfloat16), optimised by SGD with momentum 0.5.
 
     They are optimised as networks see them, normalised or whitened, for which the published
     learning rates are meant, and stored as pixels all the same. Therefore bfloat16 rounds them only
     when they leave: what distillation holds are other numbers than those that are stored.
     """
-
-    name: ClassVar[str] = "pixels"
-    later: ClassVar[dict[str, Any]] = {"dtype": "float32"}
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
-    dtype: str = "float32"
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"pixels": self.image_shape}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """The images themselves: nothing is left to fit."""

@@ -12,16 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float32, Integer
 
 from gsdd_jax.core import native
+from gsdd_jax.portable.base import MAX_CHANNELS
+from gsdd_jax.portable.gaussian import CLIP_GRADIENTS
+from gsdd_jax.portable.raster import MAX_SAMPLES_PER_SIDE
 from gsdd_jax.rasterizer import calls, once, reference, sharding
 from gsdd_jax.rasterizer.calls import Settings
 
-MAX_CHANNELS = 4
-MAX_SAMPLES_PER_SIDE = 16
 MAX_SIDE = 2**16  # pixels; xla_ops/shapes.h has the same limits
 MAX_ELEMENTS = 2**40  # of all images
 MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
-CLIP_GRADIENTS = ("stop", "pass")
 
 
 def rasterize(

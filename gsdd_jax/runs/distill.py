@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from gsdd_jax.data import soft_labels
 from gsdd_jax.matching import real_data
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
+from gsdd_jax.portable import transforms
 from gsdd_jax.runs import assess, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import stream
@@ -112,6 +114,12 @@ class _Run:
             f"{parameterization.images_per_class} images a class as {parameterization.name} in the "
             f"bytes of {self.config.budget.ipc} of float32, on {jax.devices()[0].device_kind}"
         )
+
+    @functools.cached_property
+    def transform(self) -> dict[str, Any]:
+        """What a set says of the transform that networks saw its images through."""
+        dataset, name = self.parts.dataset, self.config.data.transform
+        return transforms.describe(name, dataset.mean, dataset.std, dataset.train.images)
 
     def checkpoints(self, phase: str) -> Checkpoints:
         """Those of one phase."""
@@ -269,7 +277,12 @@ class _Run:
         provenance = {
             # How it was run is left out: it does not change what was made.
             "config": decisive(self.parts.decided(self.config)),
-            "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "data": {
+                "name": dataset.name,
+                "fingerprint": dataset.fingerprint,
+                "class_names": list(dataset.class_names),
+            },
+            "transform": self.transform,
             "step": step,
             "versions": {
                 "gsdd-jax": version(),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.portable.shapes import Int, UInt8
 
 PER_OCTAVE = 8  # table entries: a factor of two in frequency is so many apart
 MOST = 255
@@ -28,9 +28,7 @@ def encode(
     columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "_"]]
 ) -> UInt8[np.ndarray, "bytes"]:
     """All codes of all columns by a range coder, column after column, each by its table."""
-    import constriction
-
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = _coder().stream.queue.RangeEncoder()
     for codes, table_ in zip(columns, tables, strict=True):
         encoder.encode(np.ascontiguousarray(codes, np.int32), _model(table_))
     words = encoder.get_compressed().astype("<u4")
@@ -44,11 +42,9 @@ def decode(
 
     Raises UsageError for bytes that `encode` does not give for such tables and so many codes.
     """
-    import constriction
-
     if len(payload) % 4:
         raise UsageError(f"codes: expected a multiple of 4 bytes, got {len(payload)}")
-    decoder = constriction.stream.queue.RangeDecoder(
+    decoder = _coder().stream.queue.RangeDecoder(
         np.frombuffer(payload.tobytes(), "<u4").astype(np.uint32)
     )
     try:
@@ -99,6 +95,15 @@ def _probabilities(table_):
 
 
 def _model(table_):
-    import constriction
+    return _coder().stream.model.Categorical(_probabilities(table_), perfect=False)
 
-    return constriction.stream.model.Categorical(_probabilities(table_), perfect=False)
+
+def _coder():
+    try:
+        import constriction
+    except ImportError:
+        raise UsageError(
+            "codes: entropy-coded, and constriction, which decodes them, is not installed; "
+            "pip install constriction"
+        ) from None
+    return constriction

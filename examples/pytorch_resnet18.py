@@ -1,0 +1,87 @@
+"""Trains a PyTorch ResNet18 on a distilled set and tests it on CIFAR-10's test images.
+
+    python examples/pytorch_resnet18.py distilled.safetensors [--transform=PATH] [--epochs=300]
+
+Needs NumPy, safetensors, torch, tensorflow-datasets and array_record; no JAX, where the transform
+is given as a file (`python -m launch.export --distilled=... --transform=PATH`).
+"""
+
+import argparse
+
+import numpy as np
+import tensorflow_datasets as tfds
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gsdd_jax
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut."""
+
+    def __init__(self, before, width, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
+        )  # fmt: skip
+        same = stride == 1 and before == width
+        self.shortcut = nn.Identity() if same else nn.Conv2d(before, width, 1, stride)
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet18(num_classes=10):
+    """For 32 x 32: the first convolution neither strides nor pools."""
+    sizes = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
+    sizes += [(128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
+    stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes)]
+    return nn.Sequential(*stem, *(Block(*size) for size in sizes), *pool)
+
+
+def augmented(x):
+    """Every batch shifted by up to four pixels, and flipped half of the time."""
+    shift = [int(s) for s in torch.randint(-4, 5, (2,))]
+    x = F.pad(x, (4, 4, 4, 4))[..., 4 + shift[0] : 36 + shift[0], 4 + shift[1] : 36 + shift[1]]
+    return x.flip(3) if torch.rand(()) < 0.5 else x
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("distilled")
+    parser.add_argument("--transform")
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--test_images", type=int, default=10_000)
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    distilled = gsdd_jax.load(args.distilled)
+    transform = distilled.find_transform(args.transform)  # test images go through it, too
+    train = distilled.torch(transform=transform)
+
+    network = resnet18().to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
+    for _ in range(args.epochs):
+        for images, targets in torch.utils.data.DataLoader(train, batch_size=64, shuffle=True):
+            loss = F.cross_entropy(network(augmented(images.to(device))), targets.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        cosine.step()
+
+    network.eval()
+    test, right = tfds.data_source("cifar10", split="test"), 0
+    for start in range(0, args.test_images, 500):
+        examples = [test[i] for i in range(start, min(start + 500, args.test_images))]
+        images = transform(np.stack([e["image"] for e in examples]).astype(np.float32) / 255)
+        with torch.no_grad():
+            logits = network(torch.from_numpy(images).permute(0, 3, 1, 2).to(device))
+        right += int((logits.argmax(1).cpu() == torch.tensor([e["label"] for e in examples])).sum())
+    print(f"test accuracy {100 * right / args.test_images:.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Distilled sets in other formats, one file each, found by name."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.exports import npz, png, tfds, torch, webdataset
+from gsdd_jax.exports.place import folder, refuse_existing
+from gsdd_jax.portable import transforms
+from gsdd_jax.portable.usable import Usable
+
+ARRAYS = {"npz": npz.write, "torch": torch.write}  # a file of numbers
+PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # a folder
+FORMATS = (*ARRAYS, *PICTURES)
+
+
+def export(
+    distilled: Usable,
+    path: str | os.PathLike,
+    to: str,
+    *,
+    space: str | None = None,
+    resolution: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Writes a distilled set as one of `FORMATS`, whole or not at all; returns a line that says
+    what was written.
+
+    Args:
+      distilled: the set.
+      path: of the file (npz, torch) or the folder (png, tfds, webdataset).
+      to: the format.
+      space: "training" or "unit", as of `Usable.numpy`. Pictures of 8 bits have [0, 1] alone, and
+        are clipped to it; None: "unit" for them, "training" for the others.
+      resolution: pixels a side; None: the set's own.
+      data_dir: where TFDS keeps its sets; for a transform that has to be made of them.
+      overwrite: whether an earlier export at `path` is replaced.
+
+    Raises UsageError for a setting that makes no sense, a transform that cannot be had, or
+    something at `path` that is not to be replaced.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"to: expected one of {', '.join(FORMATS)}, got {to!r}")
+    pictures = to in PICTURES
+    space = space or ("unit" if pictures else "training")
+    if pictures and space != "unit":
+        raise UsageError(
+            f"space: expected unit for {to}, whose 8 bits hold [0, 1], got {space!r}; npz and "
+            "torch hold any numbers"
+        )
+    path = pathlib.Path(path)
+    refuse_existing(path, overwrite, pictures)
+    size: dict[str, Any] = dict(height=resolution, width=resolution)
+    try:
+        transform = distilled.find_transform(data_dir=data_dir) if space == "training" else None
+        images, targets = distilled.numpy(space, transform=transform, **size)
+    except UsageError:
+        raise
+    except ValueError as error:  # a resolution that there is not
+        raise UsageError(str(error)) from None
+    soft = targets if targets.ndim == 2 else None
+    what = f"{len(images)} images of {'x'.join(map(str, images.shape[1:]))}"
+    if not pictures:
+        ARRAYS[to](path, images, distilled.labels, soft)
+        return f"{path}: {what}, {'as in training' if space == 'training' else 'in [0, 1] space'}"
+    with folder(path, {"distilled": distilled.provenance, "format": to}) as made:
+        names = distilled.class_names
+        PICTURES[to](made, png.encoded(images), distilled.labels, names, images.shape[1:])
+    lost = "; its soft labels are not in it" if soft is not None else ""
+    return f"{path}: {what}, clipped to [0, 1] and rounded to 8 bits{lost}"
+
+
+def export_transform(
+    distilled: Usable,
+    path: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Writes the transform of space "training", for `transform=PATH`; returns a line.
+
+    Raises UsageError where it cannot be had, or where there is such a file.
+    """
+    refuse_existing(pathlib.Path(path), overwrite, of_folder=False)
+    transform = distilled.find_transform(data_dir=data_dir)
+    description = distilled.transform_description()
+    transforms.save(path, transform, description)
+    return f"{path}: the {description['name']} transform of this set"

@@ -1,0 +1,54 @@
+"""As PNG files, in a folder for each class."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.portable.shapes import Float
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> what Pillow calls them
+
+
+def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
+    """Each image as a PNG file, clipped to [0, 1] and rounded to 8 bits."""
+    from PIL import Image
+
+    channels = images.shape[-1]
+    if channels not in MODES:
+        raise UsageError(f"PNG has 1, 3 or 4 channels, this set {channels}; npz and torch take any")
+    for image in images:
+        pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(out, "PNG")
+        yield out.getvalue()
+
+
+def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
+    """A name for each class's folder, in the order of the labels when sorted as text."""
+    count = int(labels.max()) + 1
+    digits = len(str(count - 1))
+    if names is None or len(names) != count:
+        return [f"{c:0{digits}}" for c in range(count)]
+    plain = ["".join(x if x.isalnum() or x in "-_." else "_" for x in name) for name in names]
+    return [f"{c:0{digits}}_{name[:100]}" for c, name in enumerate(plain)]
+
+
+def write(
+    path: pathlib.Path,
+    files: Iterator[bytes],
+    labels: np.ndarray,
+    names: Sequence[str] | None,
+    image_shape: tuple[int, ...],
+) -> None:
+    """CLASS/NNNNN.png; read it with torchvision's `ImageFolder`, say, whose labels it gives."""
+    del image_shape
+    of_class = folders(labels, names)
+    for name in of_class:
+        (path / name).mkdir()
+    for index, (content, label) in enumerate(zip(files, labels, strict=True)):
+        (path / of_class[label] / f"{index:05}.png").write_bytes(content)

@@ -1,0 +1,28 @@
+"""As tensors for PyTorch: `images` [m, c, h, w], `labels` [m] (int64) and, where they are soft,
+`targets` [m, k].
+
+In safetensors, not `torch.save`: no pickle to trust, and no PyTorch needed to write it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from gsdd_jax.core.files import write_atomically
+
+
+def write(
+    path: pathlib.Path, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None
+) -> None:
+    """Read it with `safetensors.torch.load_file(path)`."""
+    import safetensors.numpy
+
+    tensors = {
+        "images": np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
+        "labels": labels.astype(np.int64),
+    }
+    if targets is not None:
+        tensors["targets"] = np.asarray(targets, np.float32)
+    write_atomically(path, safetensors.numpy.save(tensors))

@@ -1,0 +1,82 @@
+"""Gaussians to images in NumPy, by float64: each Gaussian over the box that it can reach."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsdd_jax.portable.shapes import Float, Int
+
+MAX_SAMPLES_PER_SIDE = 16
+MIN_WEIGHT = 1 / 255  # a weight below counts as 0
+
+
+def rasterize(
+    counts: Int[np.ndarray, "m"],
+    means: Float[np.ndarray, "n 2"],
+    cholesky: Float[np.ndarray, "n 3"],
+    colors: Float[np.ndarray, "n c"],
+    opacities: Float[np.ndarray, "n"],
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (1.0, 1.0),
+    samples_per_side: int = 2,
+    prefilter: bool = True,
+) -> Float[np.ndarray, "m {height} {width} c"]:
+    """What `gsdd_jax.rasterize` defines, rounded to float32 at the end.
+
+    A weight that float32 would take for one on the other side of `MIN_WEIGHT` is 1/255 of a colour
+    in one sample point; such points are rare.
+
+    Args:
+      counts: Gaussians of each image; those of all images lie one after the other.
+      means, cholesky, colors, opacities: as of `gsdd_jax.rasterize`.
+      height, width: in pixels.
+      scale: of L's rows, (x, y), from the resolution that L is meant for to this one.
+      samples_per_side: sample points of a pixel in each direction.
+      prefilter: whether the variance of a one-pixel box is added.
+    """
+    side, box = samples_per_side, 1 / 12 if prefilter else 0.0
+    means, cholesky, colors, opacities = (
+        np.asarray(p, np.float64) for p in (means, cholesky, colors, opacities)
+    )
+    half = np.array([0.5, 0.0, 0.5])
+    l1, l2, l3 = ((cholesky + half) * np.array([scale[0], scale[1], scale[1]])).T
+    variance_x, variance_y = l1**2 + box, l2**2 + l3**2 + box
+    determinant = (l1 * l3) ** 2 + box * (l1**2 + l2**2 + l3**2 + box)
+    # A Gaussian without area, or too faint anywhere, shows nothing.
+    shows = (determinant > 0) & (opacities >= MIN_WEIGHT)
+    reach = np.sqrt(2 * np.log(np.where(shows, opacities, 1) / MIN_WEIGHT))
+    center = (means + 1) / 2 * np.array([width, height])
+    spans = [
+        _within(center[:, axis], reach * np.sqrt(variance), (width, height)[axis], side)
+        for axis, variance in enumerate((variance_x, variance_y))
+    ]
+    points = [(np.arange(count * side) + 0.5) / side for count in (width, height)]
+    images = np.zeros((len(counts), height, width, colors.shape[-1]), np.float32)
+    samples = np.zeros((height * side, width * side, colors.shape[-1]))
+    ends = np.cumsum(counts)
+    for image, first, last in zip(images, ends - counts, ends, strict=True):
+        samples[...] = 0
+        for n in first + np.flatnonzero(shows[first:last]):
+            (left, right), (top, bottom) = spans[0][n], spans[1][n]
+            if left >= right or top >= bottom:
+                continue
+            dx = points[0][left:right] - center[n, 0]
+            dy = points[1][top:bottom, None] - center[n, 1]
+            # d^T Sigma^-1 d with the square completed in x.
+            across = dx - l1[n] * l2[n] / variance_y[n] * dy
+            with np.errstate(over="ignore"):  # of a line, everywhere but on it
+                sigma = 0.5 * (across**2 * variance_y[n] / determinant[n] + dy**2 / variance_y[n])
+            weight = opacities[n] * np.exp(-sigma)
+            weight = np.where(weight >= MIN_WEIGHT, np.minimum(weight, 1), 0)
+            samples[top:bottom, left:right] += weight[..., None] * colors[n]
+        image[...] = samples.reshape(height, side, width, side, -1).mean((1, 3))
+    return images
+
+
+def _within(center, reach, count, side) -> Int[np.ndarray, "n 2"]:
+    """The sample points, from one to before another, that lie within `reach`, and one more."""
+    ends = np.stack([center - reach, center + reach], 1) * side - 0.5
+    first, last = np.floor(ends[:, 0]), np.ceil(ends[:, 1]) + 1
+    return np.clip(np.stack([first, last], 1), 0, count * side).astype(np.int64)

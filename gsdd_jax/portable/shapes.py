@@ -1,0 +1,8 @@
+"""Shapes in signatures: jaxtyping's, where it is installed; annotations are not evaluated."""
+
+try:
+    from jaxtyping import Float, Int, UInt8
+except ImportError:
+    Float = Int = UInt8 = None
+
+__all__ = ["Float", "Int", "UInt8"]

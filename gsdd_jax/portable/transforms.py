@@ -1,0 +1,230 @@
+"""From [0, 1] images to what networks saw in training, in NumPy; and how a file says which.
+
+A file names its transform and holds what a normalisation needs. A whitening matrix is too large for
+it (38 MB on CIFAR, a distilled set 0.12 MB): the file holds a digest of the images that it is of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gsdd_jax.core import files
+from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.portable.shapes import Float, UInt8
+
+ZCA_EPSILON = 0.1
+MAX_ZCA_SIZE = 12288
+"""Numbers of an image, height · width · channels, up to which its covariance is affordable."""
+
+FORMAT = "gsdd_jax.transform.1"
+KEPT = "gsdd_jax.zca.1"  # of a kept matrix, filed under its data's fingerprint
+# Bytes centred at 128 have products of at most 2¹⁴: sums of 2¹⁰ are whole numbers that float32
+# holds exactly, in whatever order they are added.
+_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalize:
+    """Per-channel normalisation: (x - mean) / std."""
+
+    mean: Float[np.ndarray, "c"]
+    std: Float[np.ndarray, "c"]
+
+    def __call__(self, images: Any) -> Float[np.ndarray, "*n h w c"]:
+        """Float images [..., h, w, c] in [0, 1], of NumPy or JAX -> normalised images, float32.
+
+        Raises UsageError for bytes, and for other channels.
+        """
+        images = _checked(images, images.shape[-3:-1] + self.mean.shape)
+        return (images - self.mean) / self.std
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ZCA:
+    """Whitening of flattened images: (x - mean) W, with W symmetric and positive definite."""
+
+    mean: Float[np.ndarray, "d"]
+    whitening: Float[np.ndarray, "d d"]
+    image_shape: tuple[int, int, int]  # h w c = d
+
+    def __call__(self, images: Any) -> Float[np.ndarray, "*n h w c"]:
+        """Float images [..., h, w, c] in [0, 1], of NumPy or JAX -> whitened images, float32.
+
+        Raises UsageError for bytes, and for images of another shape.
+        """
+        images = _checked(images, self.image_shape)
+        flat = images.reshape(-1, len(self.mean)) - self.mean
+        return (flat @ self.whitening).reshape(images.shape)
+
+
+def _checked(images, shape) -> Float[np.ndarray, "*n h w c"]:
+    if np.issubdtype(images.dtype, np.integer):
+        raise UsageError(
+            f"images: expected floats in [0, 1], got {images.dtype}; divide bytes by 255"
+        )
+    if images.shape[-3:] != shape:
+        raise UsageError(
+            f"images: expected shape [..., {', '.join(map(str, shape))}], channels last, got "
+            f"{list(images.shape)}"
+        )
+    return np.asarray(images, np.float32)
+
+
+def whitening(images: np.ndarray) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d d"]]:
+    """Mean and matrix of the ZCA of training images, uint8 [n, h, w, c], in float64 (appendix A.1).
+
+    With mean and unbiased covariance U S Uᵀ of the images flattened in [0, 1],
+    W = U (S + 0.1)^{-½} Uᵀ. The covariance is summed in whole numbers: the result does not depend
+    on the number of threads, nor on the order of the images.
+
+    Raises:
+        UsageError: h w c is above 12288.
+        ValueError: fewer than two images, or not uint8 [n, h, w, c].
+    """
+    size, num = check_images(images), images.shape[0]
+    total, products = np.zeros(size), np.zeros((size, size))
+    for start in range(0, num, _CHUNK):
+        chunk = images[start : start + _CHUNK].reshape(-1, size).astype(np.float32) - 128
+        total += chunk.sum(axis=0, dtype=np.float64)
+        products += chunk.T @ chunk
+    products -= np.outer(total, total / num)
+    products /= (num - 1) * 255**2
+    mean = (total / num + 128) / 255
+    variances, directions = np.linalg.eigh(products)
+    # Rounding may leave the smallest variances below zero.
+    scales = 1 / np.sqrt(np.maximum(variances, 0) + ZCA_EPSILON)
+    half = directions * np.sqrt(scales)
+    return mean, half @ half.T
+
+
+def check_images(images: np.ndarray) -> int:
+    """The numbers of an image; raises as `whitening`."""
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[0] < 2:
+        raise ValueError(
+            f"ZCA: got {images.dtype} images of shape {images.shape}, expected two or more uint8 "
+            "images [n, h, w, c]; pass the training images as stored"
+        )
+    size = math.prod(images.shape[1:])
+    if size > MAX_ZCA_SIZE:
+        raise UsageError(
+            f"ZCA of {'x'.join(map(str, images.shape[1:]))} images: {size} numbers an image, "
+            f"expected at most {MAX_ZCA_SIZE}; use per-channel normalisation"
+        )
+    return size
+
+
+def digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
+    """Of training images in any order, as their bytes: SHA-256 of their sorted SHA-256."""
+    each = sorted(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
+    shape = " ".join(map(str, images.shape))
+    return hashlib.sha256(shape.encode() + b"".join(each)).hexdigest()
+
+
+def describe(
+    name: str, mean: tuple[float, ...], std: tuple[float, ...], images: UInt8[np.ndarray, "n h w c"]
+) -> dict[str, Any]:
+    """What a file's provenance says of the transform `name` ("normalize" or "zca"), as plain
+    values; `images` are the training images, `mean` and `std` of their channels."""
+    if name == "normalize":
+        return {"name": name, "mean": list(mean), "std": list(std)}
+    return {"name": name, "epsilon": ZCA_EPSILON, "images_sha256": digest(images)}
+
+
+def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None:
+    """A normalisation that is described whole; None for whatever takes more than that.
+
+    Raises UsageError for a description that makes no sense.
+    """
+    if "mean" not in said and "std" not in said:
+        return None
+    numbers = []
+    for name in ("mean", "std"):
+        value = said.get(name)
+        plain = isinstance(value, list) and all(type(x) in (int, float) for x in value)
+        found = np.array(value, np.float32) if plain else np.zeros(0)
+        right = len(found) == channels and np.isfinite(found).all()
+        if not right or (name == "std" and not (found > 0).all()):
+            raise UsageError(
+                f"provenance.transform.{name}: expected {channels} "
+                f"{'positive ' if name == 'std' else ''}numbers, one a channel, got {value!r:.80}"
+            )
+        numbers.append(found)
+    return Normalize(*numbers)
+
+
+def save(
+    path: str | os.PathLike, transform: Normalize | ZCA, description: Mapping[str, Any]
+) -> None:
+    """Writes a transform as a `.safetensors` file, atomically, with what it is the transform of."""
+    import safetensors.numpy
+
+    names = ("mean", "std") if isinstance(transform, Normalize) else ("mean", "whitening")
+    tensors = {name: np.asarray(getattr(transform, name), np.float32) for name in names}
+    header = {FORMAT: json.dumps(dict(description), sort_keys=True)}
+    files.write_atomically(path, safetensors.numpy.save(tensors, header))
+
+
+def load(
+    path: str | os.PathLike, image_shape: tuple[int, int, int]
+) -> tuple[Normalize | ZCA, dict[str, Any]]:
+    """A transform of such images that `save` wrote, and what it is the transform of.
+
+    Raises UsageError where there is none.
+    """
+    import safetensors
+
+    path, size = pathlib.Path(path), math.prod(image_shape)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; expected what launch.export --transform wrote")
+    with located(path):
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                description = json.loads((file.metadata() or {}).get(FORMAT, "null"))
+                tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, RecursionError, TypeError, safetensors.SafetensorError) as e:
+            reason = " ".join(str(e).split())
+            raise UsageError(f"not a readable transform ({reason})") from None
+        if not isinstance(description, dict):
+            raise UsageError("not a transform; expected what launch.export --transform wrote")
+        shapes = {name: a.shape for name, a in tensors.items() if np.isfinite(a).all()}
+        if shapes == {"mean": (size,), "whitening": (size, size)}:
+            return ZCA(**tensors, image_shape=image_shape), description
+        if shapes == {"mean": image_shape[-1:], "std": image_shape[-1:]}:
+            return Normalize(**tensors), description
+        raise UsageError(
+            f"expected mean and whitening, or mean and std, of {'x'.join(map(str, image_shape))} "
+            "images, got others"
+        )
+
+
+def kept(path: str | os.PathLike, fingerprint: str, image_shape: tuple[int, ...]) -> ZCA | None:
+    """The ZCA of the data of that fingerprint in a file that an earlier run kept; None where it is
+    missing, damaged or of something else."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            if file.metadata() != {KEPT: fingerprint}:
+                return None
+            mean, matrix = file.get_tensor("mean"), file.get_tensor("whitening")
+    except (OSError, safetensors.SafetensorError):
+        return None
+    size = math.prod(image_shape)
+    expected = [(np.float32, (size,)), (np.float32, (size, size))]
+    if [(a.dtype, a.shape) for a in (mean, matrix)] != expected:
+        return None
+    return ZCA(mean, matrix, image_shape)
+
+
+def kept_at(fingerprint: str, cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """Where the ZCA of the data of that fingerprint is kept; default as `files.cache_dir`."""
+    return pathlib.Path(cache_dir or files.cache_dir()) / f"zca-{fingerprint}.safetensors"

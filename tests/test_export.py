@@ -1,0 +1,181 @@
+"""Distilled sets as other programs read them: each format by a reader of its own."""
+
+import json
+import tarfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import gsdd_jax
+from gsdd_jax import exports, parameterizations
+from gsdd_jax.exports import webdataset
+from gsdd_jax.portable import distilled as portable
+from gsdd_jax.portable import transforms
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+NAMES = ["sea otter", "café/../.."]  # none that a path should take as it is
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The file of a set of 3 images of each of two classes, some of whose values are beyond
+    [0, 1], with soft labels."""
+    kind = parameterizations.build("pixels", (8, 6, 3), ipc=3, gpc=1)
+    pixels = np.random.default_rng(0).uniform(-0.4, 1.6, (6, 8, 6, 3)).astype(np.float32)
+    made = {
+        "data": {"name": "mine", "class_names": NAMES},
+        "transform": {"name": "normalize", "mean": MEAN, "std": STD},
+    }
+    labels = np.repeat(np.arange(2), 3)
+    logits = np.float32(8 / 3) * np.array([[3, 0]] * 3 + [[1, 2]] * 3, np.float32)
+    params = {"pixels": jnp.asarray(pixels)}
+    path = tmp_path_factory.mktemp("work") / "distilled.safetensors"
+    gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.1, made, logits, 2))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(file):
+    """What 8 bits hold of its images."""
+    return np.floor(255 * np.clip(np.float64(portable.load(file).images()), 0, 1) + 0.5)
+
+
+def test_png(file, pictures, tmp_path):
+    line = exports.export(portable.load(file), tmp_path / "out", "png")
+    assert "6 images of 8x6x3, clipped to [0, 1] and rounded to 8 bits" in line
+    assert "soft labels are not in it" in line
+    folders = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert [path.name for path in folders] == ["0_sea_otter", "1_café_.._.."]
+    files = [path for folder in folders for path in sorted(folder.iterdir())]
+    assert [path.name for path in files] == [f"{i:05}.png" for i in range(6)]
+    for path, expected in zip(files, pictures, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+
+
+def test_tfds(file, pictures, tmp_path):
+    import tensorflow_datasets as tfds
+
+    exports.export(gsdd_jax.load(file), tmp_path / "out", "tfds")
+    builder = tfds.builder_from_directory(tmp_path / "out" / "distilled_set" / "1.0.0")
+    assert builder.info.features["label"].names == NAMES
+    found = list(tfds.data_source("distilled_set", split="train", data_dir=tmp_path / "out"))
+    assert [example["label"] for example in found] == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(np.stack([example["image"] for example in found]), pictures)
+
+
+def test_webdataset(file, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(webdataset, "IN_A_SHARD", 4)
+    for name in ("one", "two"):
+        exports.export(portable.load(file), tmp_path / name, "webdataset")
+    shards = sorted((tmp_path / "one").glob("*.tar"))
+    assert [shard.name for shard in shards] == ["shard-00000.tar", "shard-00001.tar"]
+    index = 0
+    for shard in shards:
+        assert shard.read_bytes() == (tmp_path / "two" / shard.name).read_bytes()
+        with tarfile.open(shard) as tar:
+            members = tar.getmembers()
+            for png, label in zip(members[::2], members[1::2], strict=True):
+                assert (png.name, label.name) == (f"{index:05}.png", f"{index:05}.cls")
+                image = Image.open(tar.extractfile(png))
+                np.testing.assert_array_equal(np.asarray(image), pictures[index])
+                assert int(tar.extractfile(label).read()) == index // 3
+                index += 1
+    assert index == 6
+
+
+@pytest.mark.parametrize("space", [None, "training", "unit"])
+def test_numbers(file, tmp_path, space):
+    set_ = portable.load(file)
+    expected = set_.images()
+    if space != "unit":
+        expected = (expected - np.float32(MEAN)) / np.float32(STD)
+    probabilities = np.exp(np.float64(set_.soft_labels))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    for to in ("npz", "torch"):
+        line = exports.export(set_, tmp_path / to, to, space=space)
+        assert ("in [0, 1] space" if space == "unit" else "as in training") in line
+    with np.load(tmp_path / "npz", allow_pickle=False) as npz:
+        found = dict(npz)
+    tensors = safetensors.numpy.load_file(tmp_path / "torch")
+    np.testing.assert_allclose(found["images"], expected, atol=1e-5)
+    np.testing.assert_array_equal(tensors["images"], found["images"].transpose(0, 3, 1, 2))
+    assert tensors["labels"].dtype == np.int64
+    for arrays in (found, tensors):
+        np.testing.assert_array_equal(arrays["labels"], [0, 0, 0, 1, 1, 1])
+        np.testing.assert_allclose(arrays["targets"], probabilities, atol=1e-6)
+
+
+def test_another_resolution(file, tmp_path):
+    set_ = gsdd_jax.load(file)
+    exports.export(set_, tmp_path / "out", "npz", space="unit", resolution=16)
+    expected = jax.image.resize(set_.images(), (6, 16, 16, 3), "bilinear", antialias=False)
+    np.testing.assert_allclose(np.load(tmp_path / "out")["images"], expected, atol=1e-5)
+
+
+def test_the_transform(file, tmp_path):
+    set_, path = portable.load(file), tmp_path / "transform"
+    assert "normalize transform" in exports.export_transform(set_, path)
+    found, of = transforms.load(path, (8, 6, 3))
+    np.testing.assert_allclose((found.mean, found.std), (MEAN, STD), rtol=1e-6)
+    assert of["name"] == "normalize"
+    np.testing.assert_array_equal(set_.numpy(transform=path).images, set_.numpy().images)
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(gsdd_jax.UsageError) as raised:
+        exports.export(*arguments, **options)
+    assert len(str(raised.value).splitlines()) == 1
+    return str(raised.value)
+
+
+def test_what_is_refused(file, tmp_path):
+    set_, path = portable.load(file), tmp_path / "out"
+    assert "to: expected one of npz, torch, png" in refusal(set_, path, "jpeg")
+    for to in ("png", "tfds", "webdataset"):
+        assert "space: expected unit" in refusal(set_, path, to, space="training")
+    assert "height: expected an integer" in refusal(set_, path, "npz", resolution=0)
+    assert "space: expected one of" in refusal(set_, path, "npz", space="zca")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("to", ["png", "npz"])
+def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monkeypatch):
+    set_, path = portable.load(file), tmp_path / "out"
+    exports.export(set_, path, to)
+    before = content(path)
+    assert "--overwrite" in refusal(set_, path, to)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:  # a write that fails leaves what was there
+        patch.setattr("os.rename" if to == "png" else "os.replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            exports.export(set_, path, to, overwrite=True, resolution=4)
+    assert content(path) == before
+    exports.export(set_, path, to, overwrite=True, resolution=4)
+    assert content(path) != before
+    # Only an earlier export is replaced, never somebody's folder.
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("")
+    assert "no earlier export" in refusal(set_, mine, to, overwrite=True)
+    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+
+
+def content(path):
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {str(file): file.read_bytes() for file in files if file.is_file()}
+
+
+def test_where_it_comes_from_is_beside_the_pictures(file, tmp_path):
+    exports.export(portable.load(file), tmp_path / "out", "png")
+    mark = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (mark["format"], mark["distilled"]["data"]["name"]) == ("png", "mine")

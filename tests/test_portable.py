@@ -1,0 +1,353 @@
+"""A distilled set without JAX, against the compiled renderer, dense matrices and the training's
+transform; and what programs in other frameworks get of it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import ROOT
+from dense import dense, random_gaussians
+
+import gsdd_jax
+from gsdd_jax import data, parameterizations
+from gsdd_jax.data import transforms as training
+from gsdd_jax.portable import distilled as portable
+from gsdd_jax.portable import raster, transforms
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+BFLOAT16 = {"dtype": "bfloat16"}
+KINDS = {
+    "gaussian": ("gaussian", {}),
+    "gaussian without opacity": ("gaussian", {"opacity": False, "samples_per_side": 1}),
+    "gaussian unfiltered": (
+        "gaussian", {"bfloat16": False, "prefilter": False, "samples_per_side": 3},
+    ),
+    "pixels": ("pixels", {}),
+    "pixels in bfloat16": ("pixels", BFLOAT16),
+    "idc": ("idc", {}),
+    "fred": ("fred", {"size": 16}),
+    "fred in bfloat16": ("fred", {"size": 16} | BFLOAT16),
+    "ddif": ("ddif", {"layer_width": 4}),
+    "ddif of three layers": ("ddif", {"layer_width": 4, "layers": 3, "w0": 20.0} | BFLOAT16),
+    "quantized": ("quantized", {}),
+    "quantized uncoded": ("quantized", {"coding": "none", "luma": False, "log_scales": True}),
+    "quantized that moves": ("quantized", {"opacity": False, "moves_until": 50}),
+}  # fmt: skip
+
+
+def saved(path, case, provenance=None):
+    """Some set of two classes as a file, by the parameterization's own start."""
+    name, options = KINDS[case]
+    kind = parameterizations.build(name, (8, 12, 3), ipc=4, gpc=3, num_classes=2, **options)
+    images = np.random.default_rng(0).random((2 * kind.images_per_class, 8, 12, 3), np.float32)
+    params = jax.jit(kind.init)(jax.random.key(1), images)
+    if case == "gaussian unfiltered":
+        params = dataclasses.replace(params, opacities=params.opacities.at[:, ::3].set(1.7))
+    if case == "quantized that moves":
+        counts = params.counts.at[0].add(-5).at[3].add(5)
+        params = dataclasses.replace(params, counts=counts)
+    params = kind.from_arrays(kind.to_arrays(params))
+    labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
+    set_ = gsdd_jax.DistilledSet(kind, params, labels, 0.0123, provenance or {"step": 3})
+    if case == "gaussian":
+        codes = np.random.default_rng(5).integers(0, 32, (len(labels), 2))
+        set_ = dataclasses.replace(
+            set_, soft_labels=np.float32(codes) * np.float32(8 / 31), label_bits=5
+        )
+    gsdd_jax.save(path, set_)
+    return path
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_numpy_shows_what_the_compiled_renderer_shows(tmp_path, case):
+    path = saved(tmp_path / "set.safetensors", case)
+    one, other = gsdd_jax.load(path), portable.load(path)
+    assert portable.DistilledSet is type(other) is not type(one)
+    np.testing.assert_array_equal(other.labels, one.labels)
+    np.testing.assert_allclose(other.targets, one.targets, atol=1e-6)
+    assert other.targets.dtype == (np.float32 if case == "gaussian" else np.int32)
+    for name in ("learning_rate", "provenance", "num_bytes", "label_bits", "class_names"):
+        assert getattr(other, name) == getattr(one, name)
+    sizes = [(None, None, "bilinear"), (11, 7, "bilinear")]
+    if KINDS[case][0] in ("pixels", "idc"):
+        sizes.append((11, 30, "nearest"))
+    for size in sizes:
+        images = other.images(*size)
+        assert images.dtype == np.float32
+        np.testing.assert_allclose(images, one.images(*size), atol=1e-5)
+    with pytest.raises(ValueError, match="height: expected an integer from 1 to 4096"):
+        other.images(0, 8)
+
+
+@pytest.mark.parametrize("prefilter", [True, False])
+@pytest.mark.parametrize("side", [1, 3])
+def test_gaussians_of_every_kind_by_matrices(prefilter, side):
+    several = [random_gaussians(seed, 12, 2) for seed in range(3)]
+    counts = [12, 7, 12]
+    parts = [[p[:count] for p in image] for image, count in zip(several, counts, strict=True)]
+    together = [np.concatenate(p) for p in zip(*parts, strict=True)]
+    images = raster.rasterize(
+        np.array(counts), *together, height=9, width=14, samples_per_side=side, prefilter=prefilter
+    )
+    for image, parameters in zip(images, parts, strict=True):
+        expected, near, _ = dense(parameters, 9, 14, side=side, prefilter=prefilter)
+        assert near.mean() < 0.1
+        np.testing.assert_allclose(image[~near], expected[~near], atol=1e-5)
+
+
+WITHOUT_JAX = """
+import json, sys
+for name in ("jax", "jaxlib", "jaxtyping", "flax", "optax", "ml_dtypes", "constriction"):
+    sys.modules[name] = None
+import gsdd_jax
+found = gsdd_jax.load(sys.argv[1])
+images, targets = found.numpy()
+lines = []
+for do in (lambda: gsdd_jax.load(sys.argv[2]), lambda: gsdd_jax.save, lambda: gsdd_jax.gone):
+    try:
+        do()
+    except Exception as error:
+        lines.append(f"{type(error).__name__}: {error}")
+print(json.dumps([images.tolist(), targets.tolist(), lines]))
+"""
+
+
+def test_without_jax(tmp_path):
+    """In a Python in which none of it can be imported."""
+    normalize = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 0.25, 0.5]}}
+    path = saved(tmp_path / "set.safetensors", "gaussian", normalize)
+    coded = saved(tmp_path / "coded.safetensors", "quantized")
+    out = subprocess.run(
+        [sys.executable, "-c", WITHOUT_JAX, path, coded], capture_output=True, text=True,
+        check=True, cwd=ROOT,
+    )  # fmt: skip
+    images, targets, (constriction, save, gone) = json.loads(out.stdout)
+    expected = gsdd_jax.load(path)
+    rendered = (np.asarray(expected.images()) - 0.5) / np.array([0.2, 0.25, 0.5])
+    np.testing.assert_allclose(images, rendered, atol=1e-4)
+    np.testing.assert_allclose(targets, expected.targets, atol=1e-6)
+    assert constriction.startswith(f"UsageError: {coded}: ")
+    assert "pip install constriction" in constriction
+    assert save.startswith("ImportError: gsdd_jax.save needs ")
+    assert gone.startswith("AttributeError")
+
+
+@pytest.mark.parametrize("case", ["gaussian", "fred", "quantized"])
+def test_damaged_files_are_refused_alike(tmp_path, case):
+    path = saved(tmp_path / "set.safetensors", case)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    damaged = [whole[:100], whole[:-1], b"", whole.replace(b'"labels"', b'"others"')]
+    for position in rng.integers(len(whole), size=20):
+        one = bytearray(whole)
+        one[position] ^= 1
+        damaged.append(bytes(one))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        lines = []
+        for load in (gsdd_jax.load, portable.load):
+            try:
+                load(path)
+            except gsdd_jax.UsageError as error:
+                lines.append(str(error))
+        assert len(lines) in (0, 2) and len(set(lines)) <= 1
+        refused += len(lines) // 2
+        assert all(line.startswith(f"{path}: ") and "\n" not in line for line in lines)
+    assert refused >= len(damaged) - 2
+
+
+# --- Transforms
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Training images of 8 x 12, and what a set says of their ZCA."""
+    images = np.random.default_rng(3).integers(0, 256, (40, 8, 12, 3), np.uint8)
+    return images, transforms.describe("zca", (), (), images)
+
+
+@pytest.fixture
+def pixels(tmp_path, real):
+    """The file of a set that was made with a ZCA."""
+    made = {"transform": real[1], "data": {"name": "mine", "fingerprint": "ab" * 32}}
+    return saved(tmp_path / "zca.safetensors", "pixels", made)
+
+
+def test_the_zca_is_that_of_training(real, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    images, _ = real
+    zca = training.fit_zca(images)
+    test = jnp.asarray(np.random.default_rng(4).random((5, 8, 12, 3), np.float32))
+    shuffled = np.random.default_rng(5).permutation(images)  # the order is no matter
+    for set_ in (gsdd_jax.load(pixels), portable.load(pixels)):
+        found = set_.find_transform(shuffled)
+        np.testing.assert_allclose(found(np.asarray(test)), zca(test), atol=1e-4)
+        whitened, targets = set_.numpy(transform=shuffled)
+        np.testing.assert_allclose(whitened, zca(jnp.asarray(set_.images())), atol=1e-4)
+        np.testing.assert_array_equal(targets, set_.labels)
+        plain, _ = set_.numpy("unit")
+        np.testing.assert_array_equal(plain, set_.images())
+        clipped, _ = set_.numpy("unit", clip=True)
+        np.testing.assert_array_equal(clipped, np.clip(plain, 0, 1))
+
+
+def test_a_normalisation_is_in_the_file(tmp_path):
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    made = {
+        "transform": transforms.describe("normalize", mean, std, np.zeros((0, 1, 1, 3), np.uint8))
+    }
+    path = saved(tmp_path / "set.safetensors", "idc", json.loads(json.dumps(made)))
+    test = np.random.default_rng(4).random((2, 5, 8, 12, 3), np.float32)
+    expected = training.Normalize(jnp.array(mean), jnp.array(std))(jnp.asarray(test))
+    for set_ in (gsdd_jax.load(path), portable.load(path)):
+        np.testing.assert_allclose(set_.transform(test), expected, atol=1e-5)
+        small = set_.numpy(height=4, width=6).images
+        np.testing.assert_allclose(small, set_.transform(set_.images(4, 6)), atol=1e-6)
+        with pytest.raises(gsdd_jax.UsageError, match="divide bytes by 255"):
+            set_.transform(np.zeros((1, 8, 12, 3), np.uint8))
+        with pytest.raises(gsdd_jax.UsageError, match="channels last, got"):
+            set_.transform(np.zeros((1, 3, 8, 12), np.float32))
+
+
+def test_a_transform_as_a_file(real, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    set_ = portable.load(pixels)
+    found = set_.find_transform(real[0])
+    path = tmp_path / "transform.safetensors"
+    transforms.save(path, found, set_.transform_description())
+    again = set_.find_transform(path)
+    for name in ("mean", "whitening"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+    same = path.read_bytes()
+    transforms.save(path, found, set_.transform_description())
+    assert path.read_bytes() == same
+    others = real[1] | {"images_sha256": "0" * 64, "data_fingerprint": "1" * 64}
+    transforms.save(path, found, others)
+    assert "the transform of another data set" in refusal(set_, path)
+    for content in (same[:200], same[:-1], b"none", pixels.read_bytes()):
+        path.write_bytes(content)
+        assert str(path) in refusal(set_, path)
+    assert "no such file" in refusal(set_, tmp_path / "none")
+
+
+def refusal(set_, transform=None):
+    """The one line that says why there is no transform."""
+    with pytest.raises(gsdd_jax.UsageError) as raised:
+        set_.numpy(transform=transform)
+    message = str(raised.value)
+    assert len(message.splitlines()) == 1 and len(message) < 900
+    return message
+
+
+def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    set_ = portable.load(pixels)
+    for message in (refusal(set_), refusal(dataclasses.replace(set_, provenance={}))):
+        for way in ("launch.export --transform=PATH", "transform=IMAGES", "space='unit'"):
+            assert way in message
+    assert "zca transform of 'mine'" in refusal(set_)
+    changed = real[0].copy()
+    changed[3, 2, 1, 0] ^= 1
+    assert "these 40 images are not those" in refusal(set_, changed)
+    assert "got float32" in refusal(set_, np.zeros((40, 8, 12, 3), np.float32))
+    before = {"config": {"data.transform": "zca"}}  # as files had it before
+    older = dataclasses.replace(set_, provenance=before)
+    assert "an earlier version" in refusal(older, real[0])
+    for wrong in ({"name": "pca"}, [], {"name": "normalize", "mean": [1.0], "std": [1.0]}):
+        assert "provenance.transform" in refusal(
+            dataclasses.replace(set_, provenance={"transform": wrong})
+        )
+    whitening = set_.find_transform(real[0])
+    with pytest.raises(gsdd_jax.UsageError, match="channels last"):
+        whitening(np.zeros((2, 3, 8, 12), np.float32))
+    with pytest.raises(gsdd_jax.UsageError, match="expected shape"):
+        set_.numpy(transform=real[0], height=4, width=6)
+    with pytest.raises(ValueError, match="space: expected one of training, unit"):
+        set_.numpy("zca")
+    with pytest.raises(ValueError, match="clip: expected False"):
+        set_.numpy(clip=True)
+
+
+def test_a_matrix_by_the_data_on_disk(tmp_path, monkeypatch):
+    """Of a file that does not describe it, as all did before; then without JAX, as it was kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mini = data.load("cifar10_mini", resolution=8)
+    config = {"data.name": "cifar10_mini", "data.resolution": 8, "data.transform": "zca"}
+    made = {"config": config, "data": {"name": mini.name, "fingerprint": mini.fingerprint}}
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    test = np.random.default_rng(0).random((10, 8, 8, 3), np.float32)
+    path = tmp_path / "set.safetensors"
+    set_ = gsdd_jax.DistilledSet(kind, {"pixels": jnp.asarray(test)}, np.arange(10), 0.1, made)
+    gsdd_jax.save(path, set_)
+    assert "without JAX" in refusal(portable.load(path))
+    expected = training.fit_zca(mini.train.images)(jnp.asarray(test))
+    for load in (gsdd_jax.load, portable.load):
+        np.testing.assert_allclose(load(path).transform(test), expected, atol=1e-4)
+    for name, value in (("data.name", "cifar10"), ("data.name", 3), ("data.resolution", 10)):
+        other = dataclasses.replace(set_, provenance=made | {"config": config | {name: value}})
+        other = dataclasses.replace(
+            other, provenance=other.provenance | {"data": {"fingerprint": "0" * 64}}
+        )
+        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+        assert "space='unit'" in refusal(other)
+
+
+# --- Frameworks
+
+
+def test_batches(pixels):
+    set_ = portable.load(pixels)
+    images, targets = set_.numpy("unit")
+    passes = [list(set_.batches(3, seed=seed, epochs=2, space="unit")) for seed in (0, 0, 1)]
+    for batches in passes:
+        assert [len(batch.images) for batch in batches] == [3, 3, 2] * 2
+    orders = []
+    for batches in passes:
+        seen = np.concatenate([batch.images for batch in batches])
+        order = [int(np.flatnonzero((images == one).all((1, 2, 3)))[0]) for one in seen]
+        labels = np.concatenate([batch.targets for batch in batches])
+        np.testing.assert_array_equal(labels, targets[order])
+        assert sorted(order[:8]) == sorted(order[8:]) == list(range(8))
+        orders.append(order)
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0][:8] != orders[0][8:]
+    with pytest.raises(ValueError, match="batch_size"):
+        set_.batches(0, space="unit")
+
+
+def test_torch(tmp_path, monkeypatch):
+    """With a stand-in for PyTorch, which the tests do not need; and without any."""
+    hard, soft = (
+        portable.load(saved(tmp_path / f"{case}.safetensors", case))
+        for case in ("pixels", "gaussian")
+    )
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(gsdd_jax.UsageError, match=r"pip install torch, or use \.numpy\(\)"):
+        hard.torch("unit")
+    utils = types.SimpleNamespace(data=types.SimpleNamespace(TensorDataset=lambda *parts: parts))
+    stand_in = types.SimpleNamespace(tensor=np.array, utils=utils)
+    monkeypatch.setitem(sys.modules, "torch", stand_in)
+    images, targets = hard.torch("unit")
+    assert images.dtype == np.float32 and targets.dtype == np.int64
+    np.testing.assert_array_equal(images, np.moveaxis(hard.images(), -1, 1))
+    np.testing.assert_array_equal(targets, hard.labels)
+    _, targets = soft.torch("unit")
+    assert targets.dtype == np.float32
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+
+
+def test_the_committed_set_is_read_as_ever():
+    """A file of an early version, which says less of itself."""
+    path = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"
+    one, other = gsdd_jax.load(path), portable.load(path)
+    assert one.class_names is other.class_names is None
+    np.testing.assert_allclose(other.images(), one.images(), atol=1e-5)
+    assert os.path.getsize(path) > other.num_bytes == one.num_bytes == 118800
