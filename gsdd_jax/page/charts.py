@@ -100,10 +100,10 @@ def dots(
 def dots_axis(scale: tuple[float, float], unit: str) -> Markup:
     """The numbers below a column of `dots`."""
     low, high = scale
-    labels = [
-        element("span", f"{_value(t)}{unit}", style=f"left:{_short(100 * (t - low) / (high - low))}%")
-        for t in ticks(low, high, 4)
-    ]  # fmt: skip
+    labels = []
+    for tick in ticks(low, high, 4):
+        left = _short(100 * (tick - low) / (high - low))
+        labels.append(element("span", f"{_value(tick)}{unit}", style=f"left:{left}%"))
     return element("div", *labels, class_="dots-axis", aria_hidden="true")
 
 

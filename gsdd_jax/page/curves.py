@@ -1,4 +1,4 @@
-"""Accuracy, loss and whatever else a run wrote, over its steps; of several runs in the same charts."""
+"""Accuracy, loss and whatever else runs wrote, over their steps; of several in the same charts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ACCURACY = "evaluate/accuracy"  # which the records have with their deviations
 def section(runs: Sequence[Run]) -> list[Markup]:
     """A chart for each quantity that any of the runs has, and sentences for what is missing."""
     charts = [_accuracy(runs)]
-    tags = {tag: None for tag in TAGS}
-    tags |= {tag: None for run in runs for tag in run.events.scalars if tag != ACCURACY}
+    found = [tag for run in runs for tag in run.events.scalars if tag != ACCURACY]
+    tags = dict.fromkeys([*TAGS, *found])
     for tag in tags:
         of_runs = {run.name: run.events.scalars.get(tag, []) for run in runs}
         drawn = [Line(n, [(s, v, 0) for s, v in p]) for n, p in of_runs.items() if len(p) > 1]

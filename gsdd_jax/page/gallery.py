@@ -104,8 +104,10 @@ def _controls(run: Run, frames: list[dict[str, Any]], share: Share, prefix: str)
     parts = []
     if len(frames) > 1:
         last = len(frames) - 1
-        slider = element("input", type="range", id=f"{prefix}-step", class_="step", min=0, max=last,
-                         value=last, step=1, aria_valuetext=f"step {frames[-1]['step']}")  # fmt: skip
+        slider = element(
+            "input", type="range", id=f"{prefix}-step", class_="step", min=0, max=last, value=last,
+            step=1, aria_valuetext=f"step {frames[-1]['step']}",
+        )  # fmt: skip
         label = element("label", "step", for_=f"{prefix}-step")
         output = element("output", f"{frames[-1]['step']:,}", for_=f"{prefix}-step")
         parts.append(element("div", label, slider, output, class_="slider"))

@@ -76,10 +76,7 @@ def provenance(run: Run) -> list[Markup]:
     if not pairs:
         return [element("p", "Nothing is known of how it was made.", class_="note")]
     items = [element("div", element("dt", name), element("dd", value)) for name, value in pairs]
-    notes = (
-        [element("p", run.missing["dataset"], class_="note")] if "dataset" in run.missing else []
-    )
-    return [element("dl", *items, class_="facts wide"), *notes]
+    return [element("dl", *items, class_="facts")]
 
 
 def _code_state(version: str) -> list[tuple[str, Any]]:
