@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gsdd_jax.page.charts import around, dots, dots_axis
+from gsdd_jax.page.charts import Dots, around, dots, dots_axis
 from gsdd_jax.page.markup import Markup, element, table
 from gsdd_jax.page.source import ARMS, Run
 from gsdd_jax.runs import assess
@@ -79,7 +79,7 @@ def on_one_scale(what: str, rows: Sequence[Row], heads: Sequence[str]) -> Markup
     for row in rows:
         summary = assess.summary("", row.values)
         mean, deviation = summary["_accuracy"], summary["_std"]
-        drawn = dots(row.values, mean, deviation, scale, row.color)
+        drawn = dots([Dots(row.values, mean, deviation, row.color)], scale)
         body.append([row.head, shown(row.values), drawn, *row.more])
     body.append([None, None, dots_axis(scale, " %"), *[None] * len(heads)])
     return table([what, "test accuracy", None, *heads], body, class_="accuracies")
@@ -117,12 +117,12 @@ def _by_class(run: Run) -> Markup | None:
     scale = 0.0, 100.0
     rows = []
     for label, value in enumerate(distilled):
-        drawn = [dots([], value, 0.0, scale, 0)]
+        drawn = [Dots([], value, 0.0, 0)]
         cells = [run.class_name(label), f"{value:.1f} %"]
         if real:
-            drawn.append(dots([], real[label], 0.0, scale, 1))
+            drawn.append(Dots([], real[label], 0.0, 1))
             cells.append(f"{real[label]:.1f} %")
-        rows.append([*cells, element("div", *drawn, class_="over")])
+        rows.append([*cells, dots(drawn, scale)])
     heads = ["class", "distilled"] + (["random real"] if real else []) + [None]
     axis = [None] * (len(heads) - 1) + [dots_axis(scale, " %")]
     content = table(heads, [*rows, axis], class_="accuracies by-class")

@@ -17,30 +17,43 @@ MOST_POINTS = 500  # of a line; of more, evenly chosen ones are drawn
 LOGARITHMIC = 30.0  # a positive range of so many times and more has a logarithmic axis
 
 
+Number = int | float
+
+
 class Line(NamedTuple):
     """A line of a chart: (x, y, deviation of y or 0) in the order of x."""
 
     name: str
-    points: Sequence[tuple[float, float, float]]
+    points: Sequence[tuple[Number, Number, Number]]
+    color: int = 0
 
 
 class Level(NamedTuple):
     """A horizontal line to compare with."""
 
     name: str
-    value: float
+    value: Number
+
+
+class Dots(NamedTuple):
+    """What is drawn in a cell of a table."""
+
+    values: Sequence[Number]
+    mean: Number
+    deviation: Number
+    color: int
 
 
 class Scale(NamedTuple):
     """From values to coordinates."""
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: Number
+    high: Number
+    start: Number
+    end: Number
     logarithmic: bool = False
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Number) -> float:
         low, high, value = (
             (math.log(v) for v in (self.low, self.high, value))
             if self.logarithmic
@@ -50,21 +63,26 @@ class Scale(NamedTuple):
 
 
 def lines(
-    title: str, x_label: str, y_label: str, given: Sequence[Line], levels: Sequence[Level] = ()
+    title: str,
+    x_label: str,
+    y_label: str,
+    given: Sequence[Line],
+    levels: Sequence[Level] = (),
+    legend: bool = False,
 ) -> Markup:
-    """A figure with its title and, where there are several lines, their legend."""
+    """A figure with its title and a legend, for a single line only where that is asked for."""
     given = [line._replace(points=_thinned(line.points)) for line in given]
     x, y = _scales(given, levels)
     parts = [*_axes(x, y, x_label, y_label)]
     for level in levels:
         at = _short(y(level.value))
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="level"))
-    for i, line in enumerate(given):
-        parts += _line(line, i, x, y)
+    for line in given:
+        parts += _line(line, x, y)
     data = {
         "x": x_label,
         "points": [
-            [i, round(x(a), 1), round(y(b), 1), _value(a), _value(b), _value(s) if s else ""]
+            [i, round(x(a), 1), round(y(b), 1), _value(a), _value(b), f"{s:.2g}" if s else ""]
             for i, line in enumerate(given)
             for a, b, s in line.points
         ],
@@ -74,30 +92,30 @@ def lines(
         "svg", *parts, class_="chart", role="img", tabindex=0, viewBox=f"0 0 {WIDTH} {HEIGHT}",
         aria_label=f"{title}: {_described(given)}", data_chart=json.dumps(data),
     )  # fmt: skip
-    head = element("figcaption", element("h3", title), _legend(given, levels))
+    head = element("figcaption", element("h3", title), _legend(given, levels, legend))
     return element("figure", head, drawing)
 
 
-def dots(
-    values: Sequence[float], mean: float, deviation: float, scale: tuple[float, float], color: int
-) -> Markup:
-    """A cell of a table: the mean with its deviation, and each value as a faint dot; on a common
-    scale from its left end to its right."""
+def dots(given: Sequence[Dots], scale: tuple[Number, Number]) -> Markup:
+    """A cell of a table: of each of `given` the mean with its deviation, and the values as faint
+    dots; on a scale from the cell's left end to its right."""
     low, high = scale
     at = lambda v: f"{_short(100 * (v - low) / (high - low))}%"
     parts = [element("line", x1="0", x2="100%", y1="50%", y2="50%", class_="track")]
-    parts += [element("line", x1=at(t), x2=at(t), y1="0", y2="100%", class_="grid")
-              for t in ticks(low, high, 4)]  # fmt: skip
-    parts += [element("circle", cx=at(v), cy="50%", r=2.5, class_=f"one c{color}") for v in values]
-    if deviation:
-        ends = at(max(low, mean - deviation)), at(min(high, mean + deviation))
-        parts.append(element("line", x1=ends[0], x2=ends[1], y1="50%", y2="50%",
-                             class_=f"whisker c{color}"))  # fmt: skip
-    parts.append(element("circle", cx=at(mean), cy="50%", r=5, class_=f"mean c{color}"))
+    for tick in ticks(low, high, 4):
+        parts.append(element("line", x1=at(tick), x2=at(tick), y1="0", y2="100%", class_="grid"))
+    for values, mean, deviation, color in given:
+        for value in values:
+            parts.append(element("circle", cx=at(value), cy="50%", r=2.5, class_=f"one c{color}"))
+        if deviation:
+            left, right = at(max(low, mean - deviation)), at(min(high, mean + deviation))
+            whisker = dict(x1=left, x2=right, y1="50%", y2="50%", class_=f"whisker c{color}")
+            parts.append(element("line", **whisker))
+        parts.append(element("circle", cx=at(mean), cy="50%", r=5, class_=f"mean c{color}"))
     return element("svg", *parts, class_="dots", aria_hidden="true")
 
 
-def dots_axis(scale: tuple[float, float], unit: str) -> Markup:
+def dots_axis(scale: tuple[Number, Number], unit: str) -> Markup:
     """The numbers below a column of `dots`."""
     low, high = scale
     labels = []
@@ -107,14 +125,14 @@ def dots_axis(scale: tuple[float, float], unit: str) -> Markup:
     return element("div", *labels, class_="dots-axis", aria_hidden="true")
 
 
-def around(values: Sequence[float]) -> tuple[float, float]:
+def around(values: Sequence[Number]) -> tuple[Number, Number]:
     """A scale with some room on both sides."""
     low, high = min(values), max(values)
     room = 0.08 * (high - low) or 1.0
     return low - room, high + room
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: Number, high: Number, about: int) -> list[float]:
     """Round numbers from `low` to `high`, about so many."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
@@ -123,7 +141,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _logarithmic_ticks(low: float, high: float) -> list[float]:
+def _logarithmic_ticks(low: Number, high: Number) -> list[float]:
     """1, 2 and 5 of each power of ten; over many powers 1 alone."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1, 2, 5) if len(powers) <= 3 else (1,)
@@ -170,12 +188,12 @@ def _axes(x, y, x_label, y_label) -> list[Markup]:
         *parts,
         element("line", **axis),
         element("text", x_label, x=_short(middle), y=HEIGHT - 6, class_="middle label"),
-        element("text", y_label, x=4, y=12, class_="label"),
+        element("text", y_label, x=0, y=12, class_="label"),
     ]
 
 
-def _line(line, i, x, y) -> list[Markup]:
-    look = f"c{i % COLORS}" + (" dashed" if i >= COLORS else "")
+def _line(line, x, y) -> list[Markup]:
+    look = f"c{line.color % COLORS}" + (" dashed" if line.color >= COLORS else "")
     at = lambda points: [f"{_short(x(a))},{_short(y(b))}" for a, b in points]
     parts = []
     if any(s for _, _, s in line.points):
@@ -193,12 +211,12 @@ def _line(line, i, x, y) -> list[Markup]:
     return parts
 
 
-def _legend(given, levels) -> Markup | None:
-    if len(given) + len(levels) < 2:
+def _legend(given, levels, always) -> Markup | None:
+    if len(given) + len(levels) < 2 and not always:
         return None
     entries = [
-        element("li", element("span", class_=f"swatch c{i % COLORS}"), line.name)
-        for i, line in enumerate(given)
+        element("li", element("span", class_=f"swatch c{line.color % COLORS}"), line.name)
+        for line in given
     ]
     entries += [
         element(
@@ -226,7 +244,7 @@ def _thinned(points: Sequence) -> list:
     return [points[round(i * last / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
 
 
-def _value(value: float) -> str:
+def _value(value: Number) -> str:
     """For the reader: four digits; thousands in groups."""
     if value and not 1e-3 <= abs(value) < 1e7:
         return f"{value:.3g}"
@@ -235,4 +253,4 @@ def _value(value: float) -> str:
     return f"{value:.4g}"
 
 
-_short: Callable[[float], str] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
+_short: Callable[[Number], str] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gsdd_jax.figures.convergence import SAME
 from gsdd_jax.page import accuracy, curves, settings
 from gsdd_jax.page.accuracy import Row
 from gsdd_jax.page.charts import COLORS
@@ -31,12 +32,18 @@ def _results(runs: Sequence[Run]) -> list[Markup]:
             continue
         head = element("span", run.name, element("small", described(run)))
         others = [run.accuracies(arm) for arm in OTHERS]
-        more = [accuracy.shown(v) if v else "not evaluated" for v in others]
+        more = [accuracy.shown(v) if v else "–" for v in others]
         rows.append(Row(head, values, i % COLORS, more))
     parts = []
     if rows:
         heads = [accuracy.NAMES[arm][0].lower() for arm in OTHERS]
         parts.append(accuracy.on_one_scale("run", rows, heads))
+    if different := [f for f in SAME if len({str(run.config.get(f)) for run in runs}) > 1]:
+        text = (
+            f"The runs differ in {', '.join(different)}: they are not on the same data at the same "
+            "bytes, and their accuracies do not compare."
+        )
+        parts.append(element("p", text, class_="note"))
     parts += [element("p", f"{run.name}: no accuracy yet.", class_="note") for run in without]
     return parts
 

@@ -26,11 +26,15 @@ def section(runs: Sequence[Run]) -> list[Markup]:
     found = [tag for run in runs for tag in run.events.scalars if tag != ACCURACY]
     tags = dict.fromkeys([*TAGS, *found])
     for tag in tags:
-        of_runs = {run.name: run.events.scalars.get(tag, []) for run in runs}
-        drawn = [Line(n, [(s, v, 0) for s, v in p]) for n, p in of_runs.items() if len(p) > 1]
+        of_runs = [run.events.scalars.get(tag, []) for run in runs]
+        drawn = [
+            Line(run.name, [(step, value, 0) for step, value in points], i)
+            for i, (run, points) in enumerate(zip(runs, of_runs, strict=True))
+            if len(points) > 1
+        ]
         if drawn:
             title, x_label, y_label = TAGS.get(tag, (tag, "step", tag.rpartition("/")[2]))
-            charts.append(lines(title, x_label, y_label, drawn))
+            charts.append(lines(title, x_label, y_label, drawn, legend=len(runs) > 1))
     charts = [chart for chart in charts if chart is not None]
     notes = [] if charts else [element("p", "Nothing was recorded more than once.", class_="note")]
     if not any(len(accuracies(run)) > 1 for run in runs):
@@ -46,7 +50,7 @@ def section(runs: Sequence[Run]) -> list[Markup]:
     return [element("div", *charts, class_="charts") if charts else None, *notes]
 
 
-def accuracies(run: Run, split: str = "test") -> list[tuple[float, float, float]]:
+def accuracies(run: Run, split: str = "test") -> list[tuple[int, float, float]]:
     """(step, mean, deviation) of the networks' accuracies in percent, in the order of the steps;
     step 0 is what was fitted."""
     found = {}
@@ -63,15 +67,14 @@ def _accuracy(runs: Sequence[Run]) -> Markup | None:
     if len(runs) == 1:
         (run,) = runs
         drawn = [Line("test images", accuracies(run))]
-        drawn.append(Line("training images, by which the best set is chosen",
-                          accuracies(run, "train")))  # fmt: skip
+        drawn.append(Line("training images", accuracies(run, "train"), 1))
         real = run.accuracies("random_real")
         if real:
             level = assess.summary("real", real)["real_accuracy"]
             levels.append(Level("random real images at the same bytes", level))
     else:
-        drawn = [Line(run.name, accuracies(run)) for run in runs]
+        drawn = [Line(run.name, accuracies(run), i) for i, run in enumerate(runs)]
     drawn = [line for line in drawn if len(line.points) > 1]
     if not drawn:
         return None
-    return lines("Accuracy", ON_THE_WAY, "accuracy, %", drawn, levels)
+    return lines("Accuracy", ON_THE_WAY, "accuracy, %", drawn, levels, legend=len(runs) > 1)

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -85,7 +86,7 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     if len(indices) == len(set_.labels):
         return set_
     there = jax.tree.map(np.asarray, set_.params)  # or every array's selection would be compiled
-    params = set_.parameterization.select(there, indices)
+    params = set_.parameterization.select(there, jnp.asarray(indices))
     return dataclasses.replace(set_, params=params, labels=set_.labels[indices], soft_labels=None)
 
 

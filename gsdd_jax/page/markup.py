@@ -46,10 +46,14 @@ def script_data(value: Any) -> Markup:
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], class_: str | None = None) -> Markup:
     """A table that scrolls sideways where it is too wide; the first cell of a row names it."""
-    head = element("tr", [element("th", cell, scope="col") for cell in head])
+    heads = list(head)
+    head = element("tr", [element("th", cell, scope="col") for cell in heads])
     body = []
     for first, *rest in rows:
-        cells = [element("td", cell) for cell in rest]
+        # Where there is no room for a table, a cell says itself what it is.
+        cells = [
+            element("td", cell, data_head=name) for name, cell in zip(heads[1:], rest, strict=True)
+        ]
         body.append(element("tr", element("th", first, scope="row"), cells))
     content = element("table", element("thead", head), element("tbody", body), class_=class_)
     return element("div", content, class_="scrolls", tabindex=0)

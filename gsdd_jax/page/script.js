@@ -110,14 +110,14 @@ function drawEllipses(canvas, gaussians, width, height) {
   const scale = DETAIL / Math.max(width, height);
   [canvas.width, canvas.height] = [width * scale, height * scale];
   const context = canvas.getContext("2d");
-  context.lineWidth = 2;
+  context.lineWidth = 3;
   for (const { x, y, long, short, angle, color, alpha } of gaussians) {
     const seen = Math.max(alpha, 0.08); // the least visible is still seen
     context.beginPath();
     context.ellipse(
       x * canvas.width, y * canvas.height, long * scale, short * scale, angle, 0, 2 * Math.PI,
     );
-    context.fillStyle = `rgb(${color} / ${0.25 * seen})`;
+    context.fillStyle = `rgb(${color} / ${0.4 * seen})`;
     context.strokeStyle = `rgb(${color} / ${seen})`;
     context.fill();
     context.stroke();

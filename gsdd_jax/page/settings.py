@@ -11,6 +11,7 @@ from gsdd_jax.page.source import Run
 
 # From the fields of a config to the default of each field and what it means.
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, tuple[Any, str]]]
+NONE = element("code", "none", class_="empty")  # no such field
 
 
 def section(run: Run, defaults: Defaults) -> list[Markup]:
@@ -22,7 +23,7 @@ def section(run: Run, defaults: Defaults) -> list[Markup]:
         if field in known and _alike(value, default):
             same.append([_code(field), _code(value), meaning])
         else:
-            was = _code(default) if field in known else "none"
+            was = _code(default) if field in known else NONE
             changed.append([_code(field), _code(value), was, meaning])
     parts = [element("p", "Every field has its default.", class_="note")]
     if changed:
@@ -41,8 +42,7 @@ def differences(runs: Sequence[Run]) -> Markup:
     for field in fields:
         values = [run.config.get(field) for run in runs]
         if any(not _alike(value, values[0]) for value in values):
-            shown = [_code(v) if field in run.config else "none"
-                     for run, v in zip(runs, values, strict=True)]  # fmt: skip
+            shown = [_code(run.config[field]) if field in run.config else NONE for run in runs]
             rows.append([_code(field), *shown])
     if not rows:
         return element("p", "The configs are the same.", class_="note")

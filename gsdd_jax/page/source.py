@@ -83,7 +83,8 @@ class Run:
 
     def class_name(self, label: int) -> str:
         """Of the data set, where that is there."""
-        return self.dataset.class_names[label] if self.dataset else f"class {label}"
+        name = self.dataset.class_names[label] if self.dataset else str(label)
+        return f"class {name}" if name.isdigit() else name
 
     def real(self, per_class: int) -> tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]:
         """Real images of each class in [0, 1] with their labels: those with which the run's images
