@@ -395,7 +395,7 @@ def test_data_that_are_elsewhere_are_said(copy, tmp_path):
     config["data"]["name"] = "cifar10"
     (copy / "config.json").write_text(json.dumps(config))
     page = page_of(copy, data_dir=str(tmp_path))
-    assert "Data set 'cifar10' is not on disk" in page.text
+    assert "Real images: data set 'cifar10' is not on disk" in page.text
     assert "class 3" in page.text
     assert page.data["real"] == 0
     config["data"] = {"name": "cifar10_mini", "resolution": 16, "resize": "crop", "subset": ""}

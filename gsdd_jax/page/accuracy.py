@@ -31,7 +31,7 @@ class Row(NamedTuple):
     more: Sequence[str | None]
 
 
-def section(run: Run) -> list[Markup]:
+def section(run: Run) -> list[Markup | None]:
     """The table of the arms, by class where that is known, and sentences for what is missing."""
     notes = [run.missing[piece] for piece in ("result", "records") if piece in run.missing]
     arms = [arm for arm in ARMS if run.accuracies(arm) and not _is_the_last(run, arm)]

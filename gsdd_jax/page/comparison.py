@@ -14,7 +14,7 @@ from gsdd_jax.page.source import Run
 OTHERS = ("fitted", "random_real")
 
 
-def sections(runs: Sequence[Run]) -> list[tuple[str, list[Markup]]]:
+def sections(runs: Sequence[Run]) -> list[tuple[str, list[Markup | None]]]:
     """(heading, content) of each: results, curves, configs."""
     return [
         ("Results", _results(runs)),
@@ -23,7 +23,7 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[Markup]]]:
     ]
 
 
-def _results(runs: Sequence[Run]) -> list[Markup]:
+def _results(runs: Sequence[Run]) -> list[Markup | None]:
     rows, without = [], []
     for i, run in enumerate(runs):
         values = run.accuracies("distilled")

@@ -20,7 +20,7 @@ TAGS = {
 ACCURACY = "evaluate/accuracy"  # which the records have with their deviations
 
 
-def section(runs: Sequence[Run]) -> list[Markup]:
+def section(runs: Sequence[Run]) -> list[Markup | None]:
     """A chart for each quantity that any of the runs has, and sentences for what is missing."""
     charts = [_accuracy(runs)]
     found = [tag for run in runs for tag in run.events.scalars if tag != ACCURACY]

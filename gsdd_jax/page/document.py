@@ -65,7 +65,9 @@ def page(runs: Sequence[Run], defaults: Defaults, per_class: int = 0) -> str:
     )
 
 
-def _run(run: Run, num_runs: int, per_class: int, defaults: Defaults, prefix: str) -> list[Markup]:
+def _run(
+    run: Run, num_runs: int, per_class: int, defaults: Defaults, prefix: str
+) -> list[Markup | None]:
     images = [element("p", run.missing.get("sets"), class_="note")]
     if run.last is not None:
         share = gallery.share(run, num_runs, per_class)

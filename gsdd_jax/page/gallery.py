@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ def share(run: Run, num_runs: int, per_class: int = 0) -> Share:
     return Share(last, min(last, max((room - last) // max(before, 1), LEAST)), real)
 
 
-def section(run: Run, share: Share, prefix: str) -> list[Markup]:
+def section(run: Run, share: Share, prefix: str) -> list[Markup | None]:
     """The controls, an empty place for each class, and the data that script.js fills them with.
 
     Args:
@@ -85,9 +86,13 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     ]))  # fmt: skip
     if len(indices) == len(set_.labels):
         return set_
-    there = jax.tree.map(np.asarray, set_.params)  # or every array's selection would be compiled
-    params = set_.parameterization.select(there, jnp.asarray(indices))
+    params = _selected(set_.parameterization, set_.params, jnp.asarray(indices))
     return dataclasses.replace(set_, params=params, labels=set_.labels[indices], soft_labels=None)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _selected(kind, params, indices):
+    return kind.select(params, indices)
 
 
 def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"]) -> bytes:

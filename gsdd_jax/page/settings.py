@@ -14,7 +14,7 @@ Defaults = Callable[[Mapping[str, Any]], Mapping[str, tuple[Any, str]]]
 NONE = element("code", "none", class_="empty")  # no such field
 
 
-def section(run: Run, defaults: Defaults) -> list[Markup]:
+def section(run: Run, defaults: Defaults) -> list[Markup | None]:
     """Two tables, the second one folded."""
     known = defaults(run.config)
     changed, same = [], []
@@ -49,7 +49,7 @@ def differences(runs: Sequence[Run]) -> Markup:
     return table(["field", *(run.name for run in runs)], rows, class_="fields")
 
 
-def provenance(run: Run) -> list[Markup]:
+def provenance(run: Run) -> list[Markup | None]:
     """Versions, data, machine and times, as far as the files say."""
     found = run.provenance
     pairs = []

@@ -204,7 +204,7 @@ def _step(set_: DistilledSet) -> int:
 
 
 def _dataset(path, data_dir, sets) -> Dataset:
-    with inputs.building_from("the config"):
+    with inputs.building_from("real images"):
         dataset = load_data(inputs.config_of(path, data_dir))
     for set_ in sets.values():
         made_from = set_.provenance.get("data")

@@ -13,7 +13,7 @@ from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
-def section(run: Run) -> list[Markup]:
+def section(run: Run) -> list[Markup | None]:
     """The use of the budget, bits a Gaussian by field, bytes by stored array."""
     if run.last is None:
         return [element("p", run.missing["sets"], class_="note")]
