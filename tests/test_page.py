@@ -553,6 +553,7 @@ addEventListener("load", () => setTimeout(() => {
   move(0);
   seen.first = pixels();
   seen.step = [document.querySelector("output").textContent, slider.getAttribute("aria-valuetext")];
+  seen.now = [...document.querySelectorAll(".now")].map((line) => line.getAttribute("x1"));
   seen.cells = document.querySelectorAll(".made canvas").length;
   document.querySelector(".all").click();
   seen.all = document.querySelectorAll(".made canvas").length;
@@ -590,6 +591,7 @@ def test_a_browser_shows_it(run, page, tmp_path):
         shown = np.array(values).reshape(8, 8, 4)[..., :3]
         np.testing.assert_array_equal(shown, page.sheets[frame][:8, :8])
     assert seen["step"] == ["0", "step 0"]
+    assert seen["now"] == [str(charts.LEFT)]  # the losses begin with those up to step 2
     assert (seen["cells"], seen["all"]) == (10 * gallery.SHOWN, 70)
     assert seen["before"] != seen["after"]
     assert seen["tip"].startswith("distillation step 0\n")

@@ -122,9 +122,9 @@ def _by_class(run: Run) -> Markup | None:
         if real:
             drawn.append(Dots([], real[label], 0.0, 1))
             cells.append(f"{real[label]:.1f} %")
-        rows.append([*cells, dots(drawn, scale)])
+        rows.append([*cells, dots(drawn, scale, about=2)])
     heads = ["class", "distilled"] + (["random real"] if real else []) + [None]
-    axis = [None] * (len(heads) - 1) + [dots_axis(scale, " %")]
+    axis = [None] * (len(heads) - 1) + [dots_axis(scale, " %", about=2)]
     content = table(heads, [*rows, axis], class_="accuracies by-class")
     return element("details", element("summary", "Accuracy by class"), content)
 

@@ -81,6 +81,8 @@ def lines(
         parts += _line(line, x, y)
     data = {
         "x": x_label,
+        "scale": x[:4],
+        "between": [TOP, HEIGHT - BOTTOM],
         "points": [
             [i, round(x(a), 1), round(y(b), 1), _value(a), _value(b), f"{s:.2g}" if s else ""]
             for i, line in enumerate(given)
@@ -96,13 +98,13 @@ def lines(
     return element("figure", head, drawing)
 
 
-def dots(given: Sequence[Dots], scale: tuple[Number, Number]) -> Markup:
+def dots(given: Sequence[Dots], scale: tuple[Number, Number], about: int = 4) -> Markup:
     """A cell of a table: of each of `given` the mean with its deviation, and the values as faint
-    dots; on a scale from the cell's left end to its right."""
+    dots; on a scale with about so many ticks from the cell's left end to its right."""
     low, high = scale
     at = lambda v: f"{_short(100 * (v - low) / (high - low))}%"
     parts = [element("line", x1="0", x2="100%", y1="50%", y2="50%", class_="track")]
-    for tick in ticks(low, high, 4):
+    for tick in ticks(low, high, about):
         parts.append(element("line", x1=at(tick), x2=at(tick), y1="0", y2="100%", class_="grid"))
     for values, mean, deviation, color in given:
         for value in values:
@@ -115,11 +117,11 @@ def dots(given: Sequence[Dots], scale: tuple[Number, Number]) -> Markup:
     return element("svg", *parts, class_="dots", aria_hidden="true")
 
 
-def dots_axis(scale: tuple[Number, Number], unit: str) -> Markup:
+def dots_axis(scale: tuple[Number, Number], unit: str, about: int = 4) -> Markup:
     """The numbers below a column of `dots`."""
     low, high = scale
     labels = []
-    for tick in ticks(low, high, 4):
+    for tick in ticks(low, high, about):
         left = _short(100 * (tick - low) / (high - low))
         labels.append(element("span", f"{_value(tick)}{unit}", style=f"left:{left}%"))
     return element("div", *labels, class_="dots-axis", aria_hidden="true")

@@ -19,13 +19,21 @@
   show();
 }
 
+function drawn(parent, name, attributes) {
+  const shape = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
+  parent.append(shape);
+  return shape;
+}
+
 // Charts: the values at the pointer, or where the arrow keys have gone.
+const charts = new Map();
 for (const chart of document.querySelectorAll(".chart")) {
-  const { x: label, names, points } = JSON.parse(chart.dataset.chart);
+  charts.set(chart, JSON.parse(chart.dataset.chart));
+  const { x: label, names, points } = charts.get(chart);
   const places = [...new Set(points.map((point) => point[1]))].sort((a, b) => a - b);
   const tip = document.getElementById("tip");
-  const marks = document.createElementNS("http://www.w3.org/2000/svg", "g");
-  chart.append(marks);
+  const marks = drawn(chart, "g", {});
   let at = places.length - 1;
 
   const hide = () => {
@@ -35,14 +43,8 @@ for (const chart of document.querySelectorAll(".chart")) {
   const show = (place) => {
     at = place;
     const here = points.filter((point) => point[1] === places[place]);
-    marks.replaceChildren(
-      ...here.map(([, x, y]) => {
-        const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-        for (const [name, value] of Object.entries({ cx: x, cy: y, r: 5, class: "here" }))
-          ring.setAttribute(name, value);
-        return ring;
-      }),
-    );
+    marks.replaceChildren();
+    for (const [, x, y] of here) drawn(marks, "circle", { cx: x, cy: y, r: 5, class: "here" });
     const lines = here.map(([line, , , , y, spread]) => {
       const name = names.length > 1 ? `${names[line]}: ` : "";
       return `${name}${y}${spread ? ` ± ${spread}` : ""}`;
@@ -75,6 +77,17 @@ for (const chart of document.querySelectorAll(".chart")) {
     event.preventDefault();
     show(Math.max(0, Math.min(steps[event.key], places.length - 1)));
   });
+}
+
+// Where in the curves of its run a step of the images is.
+function follow(run, step) {
+  for (const chart of run.querySelectorAll(":scope > section .chart")) {
+    const { x, scale: [low, high, left, right], between: [y1, y2] } = charts.get(chart);
+    chart.querySelector(".now")?.remove();
+    if (x !== "distillation step" || step < low || step > high) continue;
+    const at = left + ((step - low) / (high - low)) * (right - left);
+    drawn(chart, "line", { x1: at, x2: at, y1, y2, class: "now" });
+  }
 }
 
 // Images: a canvas for each, drawn from the sheet of a step or from its Gaussians.
@@ -161,6 +174,7 @@ async function fill(gallery) {
     if (slider) {
       output.textContent = frame.step.toLocaleString("en");
       slider.setAttribute("aria-valuetext", `step ${frame.step}`);
+      follow(gallery.parentElement, frame.step);
     }
     strips.forEach((strip, row) => {
       while (strip.children.length > count) strip.lastChild.remove();
