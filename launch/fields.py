@@ -74,7 +74,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     fields of `config` name say which options there are."""
     default = common.get_config()
     for group, own in OWN.items():
-        options = own.get(config.get(f"{group}.name"), ConfigDict)
+        options = own.get(str(config.get(f"{group}.name")), ConfigDict)
         default[group].options = options()
     meanings = _meanings(config)
     values = dotted(default.to_dict())
@@ -85,7 +85,7 @@ def _meanings(config: Mapping[str, Any]) -> dict[str, str]:
     """The comments of all fields, among them the options of what `config` names."""
     comments = _comments(common.get_config, "config.")
     for group, own in OWN.items():
-        if function := own.get(config.get(f"{group}.name")):
+        if function := own.get(str(config.get(f"{group}.name"))):
             options = _comments(function, "options.")
             comments |= {f"{group}.options.{name}": text for name, text in options.items()}
     return comments

@@ -271,6 +271,9 @@ def test_outlines_of_images_with_numbers_of_their_own():
     chosen = [*range(first, first + counts[0]), *range(third, third + counts[2])]
     part = jax.tree.map(lambda a: a[chosen], kept)
     check_outlines(some, outlines.packed(some), part, counts[[0, 2]].tolist())
+    # In whatever order a set has its classes, they are shown in theirs.
+    mixed = dataclasses.replace(set_, labels=np.array([1, 0, 1, 0], np.int32))
+    assert outlines.packed(gallery.chosen(mixed, 2))["counts"] == counts[[1, 3, 0, 2]].tolist()
 
 
 def test_what_has_no_gaussians_has_no_switch(copy):
@@ -343,13 +346,14 @@ def remove(path):
 @pytest.mark.parametrize(
     ("gone", "sentences"),
     [
-        (EVERYTHING, ["the run has not ended", "Nothing is evaluated yet", "No accuracies yet",
+        (EVERYTHING, ["the run has not ended", "No accuracies yet",
+                      "There is no evaluations.json: nothing was evaluated",
                       "No numbers in TensorBoard event files",
                       "No images yet: the run has neither ended nor left a snapshot"]),
         (["result.json"], ["There is no result.json: the run has not ended"]),
         (["snapshots"], ["No snapshots; a run with --config.distill.snapshot_every=N keeps"]),
         (["tensorboard"], ["No numbers in TensorBoard event files"]),
-        (["evaluations.json"], ["a run with --config.distill.eval_every=N"]),
+        (["evaluations.json"], ["There is no evaluations.json: nothing was evaluated"]),
     ],
     ids=lambda v: v[0],
 )  # fmt: skip

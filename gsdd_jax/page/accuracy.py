@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 def section(run: Run) -> list[Markup | None]:
     """The table of the arms, by class where that is known, and sentences for what is missing."""
-    notes = [run.missing[piece] for piece in ("result", "records") if piece in run.missing]
+    notes = [run.missing["result"]] if "result" in run.missing else []
     arms = [arm for arm in ARMS if run.accuracies(arm) and not _is_the_last(run, arm)]
     if not arms:
         return [_note("No accuracies yet."), *map(_note, notes)]
@@ -99,7 +99,7 @@ def shown(values: Sequence[float]) -> str:
 def _head(run: Run, arm: str) -> Markup:
     name, what = NAMES[arm]
     if arm == "best":
-        what = f"step {run.number('best_step')}, chosen {what}"
+        what = f"step {run.result.get('best_step')}, chosen {what}"
     return element("span", name, element("small", what))
 
 

@@ -130,7 +130,7 @@ def dots_axis(scale: tuple[Number, Number], unit: str, about: int = 4) -> Markup
 def around(values: Sequence[Number]) -> tuple[Number, Number]:
     """A scale with some room on both sides."""
     low, high = min(values), max(values)
-    room = 0.08 * (high - low) or 1.0
+    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     return low - room, high + room
 
 

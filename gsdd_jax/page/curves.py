@@ -37,16 +37,17 @@ def section(runs: Sequence[Run]) -> list[Markup | None]:
             charts.append(lines(title, x_label, y_label, drawn, legend=len(runs) > 1))
     charts = [chart for chart in charts if chart is not None]
     notes = [] if charts else [element("p", "Nothing was recorded more than once.", class_="note")]
-    if not any(len(accuracies(run)) > 1 for run in runs):
+    if all(len(accuracies(run)) < 2 and run.records for run in runs):
         text = (
             "Accuracy was measured only at the end; a run with --config.distill.eval_every=N "
             "measures it on the way."
         )
         notes.append(element("p", text, class_="note"))
     for run in runs:
-        if "events" in run.missing:
-            of = f"{run.name}: " if len(runs) > 1 else ""
-            notes.append(element("p", of, run.missing["events"], class_="note"))
+        of = f"{run.name}: " if len(runs) > 1 else ""
+        for piece in ("records", "events"):
+            if piece in run.missing:
+                notes.append(element("p", of, run.missing[piece], class_="note"))
     return [element("div", *charts, class_="charts") if charts else None, *notes]
 
 
@@ -58,7 +59,8 @@ def accuracies(run: Run, split: str = "test") -> list[tuple[int, float, float]]:
         step = 0 if name == BEFORE else record.get("step")
         if (name in (BEFORE, LAST) or name.startswith(STEP)) and split in record:
             summary = assess.summary(split, record[split])
-            found[step] = (step, summary[f"{split}_accuracy"], summary[f"{split}_std"])
+            if 0 <= summary[f"{split}_accuracy"] <= 100:
+                found[step] = (step, summary[f"{split}_accuracy"], summary[f"{split}_std"])
     return [found[step] for step in sorted(found)]
 
 

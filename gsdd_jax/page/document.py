@@ -68,8 +68,9 @@ def page(runs: Sequence[Run], defaults: Defaults, per_class: int = 0) -> str:
 def _run(
     run: Run, num_runs: int, per_class: int, defaults: Defaults, prefix: str
 ) -> list[Markup | None]:
-    images = [element("p", run.missing.get("sets"), class_="note")]
-    if run.last is not None:
+    if run.last is None:
+        images = [element("p", run.missing["sets"], class_="note")]
+    else:
         share = gallery.share(run, num_runs, per_class)
         images = gallery.section(run, share, prefix)
     parts = [

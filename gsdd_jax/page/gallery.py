@@ -52,8 +52,6 @@ def section(run: Run, share: Share, prefix: str) -> list[Markup | None]:
       share: what of it is in the file.
       prefix: of ids.
     """
-    if run.last is None:
-        return [element("p", run.missing["sets"], class_="note")]
     kind, steps = run.last.parameterization, list(run.sets)
     frames, sheets = [], []
     for step, set_ in run.sets.items():
@@ -80,11 +78,12 @@ def section(run: Run, share: Share, prefix: str) -> list[Markup | None]:
 
 
 def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
-    """The first images of each class; only for rendering, for there is no such set by itself."""
-    indices = np.sort(np.concatenate([
+    """The first images of each class, class after class; only for rendering, for there is no such
+    set by itself."""
+    indices = np.concatenate([
         np.flatnonzero(set_.labels == label)[:per_class] for label in np.unique(set_.labels)
-    ]))  # fmt: skip
-    if len(indices) == len(set_.labels):
+    ])  # fmt: skip
+    if np.array_equal(indices, np.arange(len(set_.labels))):
         return set_
     params = _selected(set_.parameterization, set_.params, jnp.asarray(indices))
     return dataclasses.replace(set_, params=params, labels=set_.labels[indices], soft_labels=None)

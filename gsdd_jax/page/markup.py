@@ -56,7 +56,7 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], class_: str | None
         ]
         body.append(element("tr", element("th", first, scope="row"), cells))
     content = element("table", element("thead", head), element("tbody", body), class_=class_)
-    return element("div", content, class_="scrolls", tabindex=0)
+    return element("div", content, class_="scrolls")
 
 
 def _attribute(name: str, value: Any) -> str:

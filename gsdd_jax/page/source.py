@@ -69,21 +69,17 @@ class Run:
     def accuracies(self, arm: str) -> list[float] | None:
         """Of each network, in percent; None where the arm was not evaluated."""
         values = self.result.get(f"{arm}_accuracies")
-        return values if _are_numbers(values) else None
+        return values if _are_percentages(values) else None
 
     def by_class(self, arm: str) -> list[float] | None:
         """On the test images of each class, in percent."""
         values = self.result.get(f"{arm}_by_class")
-        return values if _are_numbers(values) else None
-
-    def number(self, name: str) -> float | int | None:
-        """A number of the result."""
-        value = self.result.get(name)
-        return value if _are_numbers([value]) else None
+        return values if _are_percentages(values) else None
 
     def class_name(self, label: int) -> str:
         """Of the data set, where that is there."""
-        name = self.dataset.class_names[label] if self.dataset else str(label)
+        names = self.dataset.class_names if self.dataset else ()
+        name = names[label] if label < len(names) else str(label)
         return f"class {name}" if name.isdigit() else name
 
     def real(self, per_class: int) -> tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]:
@@ -158,7 +154,7 @@ def _noting(missing: dict[str, str], piece: str) -> Iterator[None]:
 def _records(path: pathlib.Path) -> dict[str, Any]:
     file = path / "evaluations.json"
     if not file.exists():
-        raise UsageError("nothing is evaluated yet")
+        raise UsageError("there is no evaluations.json: nothing was evaluated yet")
     identity = read_object(file, "a run's evaluations").get("identity")
     found = Records(path, identity).starting_with("")
     return {name: record for name, record in found.items() if name != "identity"}
@@ -215,9 +211,9 @@ def _dataset(path, data_dir, sets) -> Dataset:
     return dataset
 
 
-def _are_numbers(values: Any) -> bool:
+def _are_percentages(values: Any) -> bool:
     return (
         isinstance(values, list)
         and bool(values)
-        and all(type(v) in (int, float) and np.isfinite(v) for v in values)
+        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
     )
