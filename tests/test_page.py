@@ -46,7 +46,7 @@ TINY = {
     "evaluate.num_networks": 2,
     "evaluate.epochs": 1,
 }
-# What a browser of a test is; without one, the tests that need it are left out.
+# Where there is one (`apt-get install chromium`), the page is tried in it; else it is not.
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
 

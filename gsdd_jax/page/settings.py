@@ -36,8 +36,9 @@ def section(run: Run, defaults: Defaults) -> list[Markup | None]:
 
 
 def differences(runs: Sequence[Run]) -> Markup:
-    """The fields in which runs differ; a run a column."""
-    fields = dict.fromkeys(field for run in runs for field in run.config)
+    """The fields in which runs differ; a run a column. Options that one has and another has not
+    say so themselves, without the group that is empty then."""
+    fields = dict.fromkeys(f for run in runs for f, value in run.config.items() if value != {})
     rows = []
     for field in fields:
         values = [run.config.get(field) for run in runs]
@@ -46,7 +47,7 @@ def differences(runs: Sequence[Run]) -> Markup:
             rows.append([_code(field), *shown])
     if not rows:
         return element("p", "The configs are the same.", class_="note")
-    return table(["field", *(run.name for run in runs)], rows, class_="fields")
+    return table(["field", *(run.name for run in runs)], rows, class_="fields of-runs")
 
 
 def provenance(run: Run) -> list[Markup | None]:
