@@ -44,12 +44,17 @@ HELP = ("-h", "-help", "--help", "-helpfull", "--helpfull")
 
 
 def run(
-    main: Callable[..., None], *, positional: tuple[str, ...] = (), resumes: bool = False
+    main: Callable[..., None],
+    *,
+    positional: tuple[str, ...] = (),
+    several: str = "",
+    resumes: bool = False,
 ) -> None:
     """Parses the flags, runs `main`, and turns what a user can put right into exit status 2.
 
-    Where `positional` names choices, the command takes one of them and `main` gets it. A command
-    that `resumes` says so when it is interrupted.
+    Where `positional` names choices, the command takes one of them and `main` gets it; where
+    `several` says what they are, it takes one or more of those. A command that `resumes` says so
+    when it is interrupted.
     """
     if resumes:
         interrupt.says(interrupt.GOES_ON)
@@ -61,7 +66,7 @@ def run(
         if any(argument in HELP for argument in sys.argv[1:]):
             _print_help()
             return
-        main(*_parse(positional))
+        main(*_parse(positional, several))
     except UsageError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder taken away
@@ -134,8 +139,12 @@ def accuracy(arm: str, result: Mapping[str, float]) -> str:
     return f"{arm.replace('_', ' ')} {mean:.1f} ± {deviation:.1f} %"
 
 
-def _parse(positional: tuple[str, ...]) -> list[str]:
+def _parse(positional: tuple[str, ...], several: str) -> list[str]:
     rest = _parse_flags(sys.argv)
+    if several:
+        if not rest:
+            raise UsageError(f"expected one or more {several}, got none")
+        return rest
     if positional and (len(rest) != 1 or rest[0] not in positional):
         raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")
     if rest and not positional:

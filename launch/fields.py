@@ -19,6 +19,11 @@ from gsdd_jax.runs.workdir import dotted
 
 # What stands below these is checked by the component that it is given to.
 OPEN = ("parameterization.options", "network.options", "matching.options")
+# What has options with defaults, by their names.
+OWN = {
+    "network": {own.__name__: own for own in (common.convnet, common.vit)},
+    "matching": {own.__name__: own for own in (common.dm, common.dc, common.tm)},
+}
 
 
 def check(config: ConfigDict) -> None:
@@ -50,12 +55,8 @@ def _closed(config: ConfigDict) -> dict[str, Any]:
 
 def describe(config: ConfigDict) -> str:
     """A line for every field: its name, its value in `config`, its comment."""
-    comments = _comments(common.get_config, "config.")
-    for group in ("network", "matching"):
-        if own := getattr(common, config[group].name, None):
-            own = _comments(own, "options.")
-            comments |= {f"{group}.options.{name}": text for name, text in own.items()}
     values = dotted(config.to_dict())
+    comments = _meanings(values)
     text = {name: "" if _is_group(value) else str(value) for name, value in values.items()}
     names, width = max(map(len, text)), max(map(len, text.values()))
     lines, group = [], ""
@@ -66,6 +67,28 @@ def describe(config: ConfigDict) -> str:
         line = f"  {name:{names}}  {value:{min(width, 14)}}  {comments.get(name, '')}".rstrip()
         lines += textwrap.wrap(line, 100, subsequent_indent=indent, drop_whitespace=True)
     return "\n".join(lines)
+
+
+def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """Of each field, its default and its comment; the network and the objective that the dotted
+    fields of `config` name say which options there are."""
+    default = common.get_config()
+    for group, own in OWN.items():
+        options = own.get(str(config.get(f"{group}.name")), ConfigDict)
+        default[group].options = options()
+    meanings = _meanings(config)
+    values = dotted(default.to_dict())
+    return {name: (value, meanings.get(name, "")) for name, value in values.items()}
+
+
+def _meanings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The comments of all fields, among them the options of what `config` names."""
+    comments = _comments(common.get_config, "config.")
+    for group, own in OWN.items():
+        if function := own.get(str(config.get(f"{group}.name"))):
+            options = _comments(function, "options.")
+            comments |= {f"{group}.options.{name}": text for name, text in options.items()}
+    return comments
 
 
 def _is_group(value: Any) -> bool:

@@ -98,6 +98,8 @@ def test_distill_leaves_everything(finished):
     with Image.open(workdir / "contact_sheet.png") as sheet:
         assert sheet.size == (2 * (6 * 17 - 1), 2 * (10 * 17 - 1))
     assert list((workdir / "tensorboard").glob("events*"))
+    report = (workdir / "report.html").read_text()
+    assert f"{result['distilled_accuracy']:.1f} ± {result['distilled_std']:.1f} %" in report
     records = json.loads((workdir / "evaluations.json").read_text())
     # The best set is the one that does best on training images, and it is kept.
     best = max(("step 20", "distilled"), key=lambda name: np.mean(records[name]["train"]))
@@ -314,14 +316,15 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["distill", "evaluate", "export", "fit", "train_experts", "benchmark", "figure"]
+    "module",
+    ["distill", "evaluate", "export", "fit", "train_experts", "benchmark", "figure", "report"],
 )
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
     assert status == 0, err
     assert f"python -m launch.{module}" in out
-    if module in ("evaluate", "export", "benchmark"):
-        assert "--distilled: " in out or "--peers: " in out
+    if module in ("evaluate", "export", "benchmark", "report"):
+        assert "--distilled: " in out or "--peers: " in out or "--out: " in out
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):
         assert f"\n  {field} " in out
@@ -367,6 +370,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     kept = {p.name for p in (tmp_path / "checkpoints" / "distill").iterdir()}
     assert kept == {"4", "8"}
     assert not (tmp_path / "distilled.safetensors").exists()
+
+
+def test_a_report_of_a_run_and_of_what_is_none(run, finished, tmp_path):
+    workdir, _ = finished
+    before = (workdir / "report.html").read_bytes()
+    status, out, err = run("report", workdir)
+    assert status == 0, err
+    assert out.strip() == str(workdir / "report.html")
+    assert (workdir / "report.html").read_bytes() == before
+    status, out, err = run("report", workdir, tmp_path, f"--out={tmp_path}/both.html")
+    assert status == 2
+    assert err == f"error: {tmp_path}: expected a run's work directory, with its config.json\n"
+    status, _, err = run("report")
+    assert status == 2
+    assert err == "error: expected one or more work directories, got none\n"
+    status, _, err = run("report", workdir, "--images=-1")
+    assert status == 2
+    assert err == "error: --images: expected 0 or more, got -1\n"
 
 
 def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):

@@ -1,0 +1,219 @@
+"""A work directory as it is found: whatever is there is read, and what is not is said in words."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gsdd_jax import artifact
+from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_object
+from gsdd_jax.data import Dataset
+from gsdd_jax.figures import inputs
+from gsdd_jax.figures.ellipses import spread
+from gsdd_jax.page import events
+from gsdd_jax.runs import assess, experiment
+from gsdd_jax.runs.components import load_data, stream
+from gsdd_jax.runs.workdir import Records, dotted, snapshots
+
+ARMS = ("distilled", "best", *experiment.BESIDE)
+MOST_STEPS = 11  # of the images, evenly chosen, the first and the last among them
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a work directory holds.
+
+    Attributes:
+      name: for the reader.
+      config: the fields of its config by their dotted names.
+      result: of `result.json`; where there is none yet, the accuracies recorded so far.
+      records: of `evaluations.json`.
+      events: of the event files.
+      sets: by the step of the distillation at which they were; the last is the distilled one.
+      dataset: the real images, where they are on disk and are those that the run was of.
+      missing: of each of "result", "records", "events", "sets", "snapshots" and "dataset" that is
+        not there, or not whole, a sentence.
+    """
+
+    name: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+    records: dict[str, Any]
+    events: events.Events
+    sets: dict[int, DistilledSet]
+    dataset: Dataset | None
+    missing: dict[str, str]
+
+    @property
+    def last(self) -> DistilledSet | None:
+        """The distilled set, or the newest one there is."""
+        return self.sets[max(self.sets)] if self.sets else None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of the distilled set."""
+        found = self.result.get("provenance")
+        if not isinstance(found, dict):
+            found = self.last.provenance if self.last else {}
+        return found
+
+    def accuracies(self, arm: str) -> list[float] | None:
+        """Of each network, in percent; None where the arm was not evaluated."""
+        values = self.result.get(f"{arm}_accuracies")
+        return values if _are_percentages(values) else None
+
+    def by_class(self, arm: str) -> list[float] | None:
+        """On the test images of each class, in percent."""
+        values = self.result.get(f"{arm}_by_class")
+        return values if _are_percentages(values) else None
+
+    def class_name(self, label: int) -> str:
+        """Of the data set, where that is there."""
+        names = self.dataset.class_names if self.dataset else ()
+        name = names[label] if label < len(names) else str(label)
+        return f"class {name}" if name.isdigit() else name
+
+    def real(self, per_class: int) -> tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]:
+        """Real images of each class in [0, 1] with their labels: those with which the run's images
+        began, in the same order."""
+        train, num_classes = self.dataset.train, self.dataset.num_classes
+        per_class = min(per_class, int(np.bincount(train.labels, minlength=num_classes).min()))
+        seed = self.config.get("seed")
+        key = stream(seed if type(seed) is int else 0, "initial images")
+        images = experiment.initial_images(self.dataset, key, per_class)
+        return images, np.repeat(np.arange(num_classes), per_class)
+
+
+def read(path: str | os.PathLike, name: str, data_dir: str | None = None) -> Run:
+    """The run in a work directory.
+
+    Args:
+      path: of the directory.
+      name: for the reader.
+      data_dir: where TFDS keeps its sets, instead of where the config says.
+
+    Raises:
+      UsageError: it is no work directory.
+    """
+    path = pathlib.Path(path)
+    if not (path / "config.json").is_file():
+        raise UsageError(f"{path}: expected a run's work directory, with its config.json")
+    config = dotted(read_object(path / "config.json", "a run's config"))
+    missing: dict[str, str] = {}
+    say = lambda piece: _noting(missing, piece)
+    records, result = {}, {}
+    with say("records"):
+        records = _records(path)
+    with say("result"):
+        result = _result(path, records)
+    if not (path / "result.json").exists():
+        missing["result"] = "There is no result.json: the run has not ended."
+    found = events.read(path / "tensorboard")
+    if not found.scalars:
+        missing["events"] = "No numbers in TensorBoard event files."
+    sets = {}
+    with say("sets"):
+        last = _newest(path)
+        with say("snapshots"):
+            sets = _on_the_way(path, last)
+        sets[_step(last)] = last
+    dataset = None
+    with say("dataset"):
+        dataset = _dataset(path, data_dir, sets)
+    return Run(name, config, result, records, found, dict(sorted(sets.items())), dataset, missing)
+
+
+def read_all(paths: list[str | os.PathLike], data_dir: str | None = None) -> list[Run]:
+    """Of several directories, each once; named by the last parts of their paths."""
+    paths = list(dict.fromkeys(pathlib.Path(p) for p in paths))
+    names = inputs.names_of([path.absolute() for path in paths])
+    if len(set(names)) < len(names):
+        names = list(map(str, paths))
+    return [read(path, name, data_dir) for path, name in zip(paths, names, strict=True)]
+
+
+@contextlib.contextmanager
+def _noting(missing: dict[str, str], piece: str) -> Iterator[None]:
+    """Makes a sentence of what a UsageError says."""
+    try:
+        yield
+    except UsageError as error:
+        text = str(error)
+        missing[piece] = text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _records(path: pathlib.Path) -> dict[str, Any]:
+    file = path / "evaluations.json"
+    if not file.exists():
+        raise UsageError("there is no evaluations.json: nothing was evaluated yet")
+    identity = read_object(file, "a run's evaluations").get("identity")
+    found = Records(path, identity).starting_with("")
+    return {name: record for name, record in found.items() if name != "identity"}
+
+
+def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:
+    file = path / "result.json"
+    if file.exists():
+        return read_object(file, "a run's result")
+    found = {}
+    for arm in ARMS:
+        if arm in records:
+            found |= assess.summary(arm, records[arm]["test"])
+            found |= assess.by_class(arm, np.asarray(records[arm]["confusion"]))
+    return found
+
+
+def _newest(path: pathlib.Path) -> DistilledSet:
+    """The distilled set; of a run that goes on, or of a fit, what there is instead."""
+    candidates = [path / "distilled.safetensors", *reversed(snapshots(path).values())]
+    candidates += [path / "best.safetensors", path / "fitted.safetensors"]
+    for file in candidates:
+        if file.exists():
+            return artifact.load(file)
+    raise UsageError("no images yet: the run has neither ended nor left a snapshot")
+
+
+def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSet]:
+    kept = snapshots(path)
+    if not kept:
+        raise UsageError(
+            "no snapshots; a run with --config.distill.snapshot_every=N keeps its images as they "
+            "change"
+        )
+    like = lambda s: (s.parameterization.image_shape, len(s.labels))
+    sets = {step: artifact.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
+    return {step: set_ for step, set_ in sets.items() if like(set_) == like(last)}
+
+
+def _step(set_: DistilledSet) -> int:
+    step = set_.provenance.get("step")
+    return step if type(step) is int else 0
+
+
+def _dataset(path, data_dir, sets) -> Dataset:
+    with inputs.building_from("real images"):
+        dataset = load_data(inputs.config_of(path, data_dir))
+    for set_ in sets.values():
+        made_from = set_.provenance.get("data")
+        fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
+        classes = len(set_.labels) // set_.parameterization.images_per_class
+        if (fingerprint, classes) != (dataset.fingerprint, dataset.num_classes):
+            raise UsageError(f"the {dataset.name} on disk is not what the run was of")
+    return dataset
+
+
+def _are_percentages(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
+    )

@@ -1,0 +1,619 @@
+"""The page about runs: in it is what the files hold; where there is a browser, it is used."""
+
+import base64
+import dataclasses
+import functools
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+import gsdd_jax
+from configs import demo
+from gsdd_jax import artifact, parameterizations
+from gsdd_jax.page import charts, document, events, gallery, markup, outlines, source
+from gsdd_jax.parameterizations.base import num_bytes
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.runs import experiment, fits
+from gsdd_jax.runs.distill import distill_to
+from launch import fields
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+TINY = {
+    "data.resolution": 8,
+    "budget.gpc": 7,
+    "network.options.width": 4,
+    "network.options.depth": 1,
+    "init.num_steps": 20,
+    "matching.options.batch_real": 4,
+    "matching.strategy": "",
+    "distill.num_steps": 6,
+    "distill.learning_rate": 0.02,
+    "distill.steps_per_call": 2,
+    "distill.checkpoint_every": 2,
+    "distill.eval_every": 3,
+    "distill.snapshot_every": 3,
+    "evaluate.num_networks": 2,
+    "evaluate.epochs": 1,
+}
+# Where there is one (`apt-get install chromium`), the page is tried in it; else it is not.
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Page(html.parser.HTMLParser):
+    """Elements and texts of a page, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source, self.elements, self.pieces = text, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.pieces.append(data)
+
+    @functools.cached_property
+    def text(self):
+        return " ".join(" ".join(self.pieces).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def data(self):
+        """Of the first gallery."""
+        found = re.search(r'<script type="application/json">(.*?)</script>', self.source)
+        return json.loads(found.group(1))
+
+    @property
+    def sheets(self):
+        """The images as arrays."""
+        prefix = "data:image/png;base64,"
+        contents = [image["src"].removeprefix(prefix) for image in self.all("img")]
+        return [np.asarray(Image.open(io.BytesIO(base64.b64decode(c)))) for c in contents]
+
+
+def page_of(*workdirs, **settings):
+    out = workdirs[0].parent / "page.html"
+    document.write(workdirs, out, fields.defaults, **settings)
+    return Page(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The work directory of a tiny distillation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        config = demo.get_config()
+        config.update_from_flattened_dict(TINY)
+        workdir = tmp_path_factory.mktemp("runs") / "tiny"
+        distill_to(config, workdir)
+        yield workdir
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return page_of(run)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the work directory, to spoil."""
+    shutil.copytree(run, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_the_numbers_are_those_of_the_result(run, page):
+    result = json.loads((run / "result.json").read_text())
+    reference = np.mean(result["random_real_accuracies"])
+    for arm in ("distilled", "fitted", "random_real", "random_real_uint8"):
+        values = result[f"{arm}_accuracies"]
+        assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} %" in page.text
+        if arm != "random_real":
+            assert f"{np.mean(values) - reference:+.1f}" in page.text
+    for share in result["distilled_by_class"] + result["random_real_by_class"]:
+        assert f"{share:.1f} %" in page.text
+    used, there = 10 * result["bytes_per_class"], 10 * 4 * 8 * 8 * 3
+    assert f"{used:,} of {there:,} bytes, {100 * used / there:.1f} %" in page.text
+    set_ = gsdd_jax.load(run / "distilled.safetensors")
+    # Two bytes a number: two of the mean, three of the factor, three of the colour, the opacity.
+    for name, numbers in (("means", 2), ("cholesky", 3), ("colors", 3), ("opacities", 1)):
+        size = 2 * numbers * 70 * set_.parameterization.num_gaussians
+        assert f"{name} {size:,} {100 * size / used:.1f} %" in page.text
+        assert f"{name} {16 * numbers}.0" in page.text
+    for version in (jax.__version__, result["provenance"]["data"]["fingerprint"][:16]):
+        assert version in page.text
+
+
+def test_a_config_shows_what_differs_first(page):
+    listed = re.search(r"Config(.*?)(\d+) fields as by default(.*?)Provenance", page.text)
+    changed, count, same = listed.groups()
+    # demo.py changes two fields that TINY leaves alone.
+    both = {**TINY, "evaluate.batch_size": 300, "network.options.width": 4}
+    for name, value in both.items():
+        shown = "empty" if value == "" else str(value)
+        assert f"{name} {shown} " in changed, name
+        assert f" {name} " not in same, name
+    assert "distill.learning_rate 0.02 0.001 of the images' parameters" in changed
+    assert "matching.options.batch_syn 0 synthetic images a class and step; 0: all" in same
+    assert changed.count(".") + int(count) >= 30
+
+
+def test_curves_are_those_of_the_files(run, page):
+    drawn = {c["aria-label"].partition(":")[0]: json.loads(c["data-chart"])
+             for c in page.all("svg") if "data-chart" in c}  # fmt: skip
+    assert set(drawn) == {"Accuracy", "Objective"}
+    found = {}
+    for path in (run / "tensorboard").iterdir():
+        found |= dict(events.read(path.parent).scalars["distill/loss"])
+    assert list(found) == [2, 3, 4, 6]  # where calls end
+    points = drawn["Objective"]["points"]
+    assert [(int(p[3]), float(p[4])) for p in points] == [
+        (step, pytest.approx(loss, rel=1e-3)) for step, loss in found.items()
+    ]
+    # Coordinates are affine in the values, and grow upwards.
+    heights, losses = [p[2] for p in points], list(found.values())
+    slope, offset = np.polyfit(losses, heights, 1)
+    assert slope < 0
+    np.testing.assert_allclose(np.polyval([slope, offset], losses), heights, atol=0.1)
+    records = json.loads((run / "evaluations.json").read_text())
+    means = [np.mean(records[name]["test"]) for name in ("fitted", "step 3", "distilled")]
+    test = [p for p in drawn["Accuracy"]["points"] if p[0] == 0]
+    assert [p[3] for p in test] == ["0", "3", "6"]
+    np.testing.assert_allclose([float(p[4]) for p in test], means, rtol=1e-3)
+
+
+def test_sheets_are_the_images(run, page):
+    data, sheets = page.data, page.sheets
+    assert [f["step"] for f in data["frames"]] == [0, 3, 6]
+    for frame, sheet in zip(data["frames"], sheets, strict=False):
+        set_ = gsdd_jax.load(run / "snapshots" / f"{frame['step']}.safetensors")
+        expected = 255 * np.clip(np.asarray(set_.images()), 0, 1).reshape(10, 7, 8, 8, 3)
+        assert frame["perClass"] == 7
+        for row, column in np.ndindex(10, 7):
+            found = sheet[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+            np.testing.assert_allclose(found, expected[row, column], atol=0.51)
+    # The real images beside them are those that the fit was to.
+    config = demo.get_config()
+    config.update_from_flattened_dict(TINY)
+    real = fits.images_of(config, experiment.build_material(config)).reshape(10, 7, 8, 8, 3)
+    assert data["real"] == gallery.SHOWN
+    for row, column in np.ndindex(10, gallery.SHOWN):
+        found = sheets[3][9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+        np.testing.assert_array_equal(found, np.round(255 * real[row, column]))
+    fewer = page_of(run, per_class=2)
+    for few, sheet in zip(fewer.sheets[:3], sheets, strict=False):
+        np.testing.assert_array_equal(few, sheet[:, : 2 * 9 - 1])
+    assert "The file has 2 of 7 images a class" in fewer.text
+    assert "airplane" in page.text
+    assert "truck" in page.text
+
+
+def by_eigenvalues(set_, kept):
+    """Centre, axes and the direction of the longer one of every Gaussian, from its covariance."""
+    kind, box = set_.parameterization, np.eye(2) / 12
+    for mean, (a, b, c) in zip(kept.means, kept.cholesky, strict=True):
+        factor = np.array([[a + 0.5, 0], [b, c + 0.5]], float)
+        values, vectors = np.linalg.eigh(factor @ factor.T + kind.prefilter * box)
+        yield (np.asarray(mean, float) + 1) / 2, np.sqrt(values[::-1]), vectors[:, 1]
+
+
+def check_outlines(set_, packed, kept, counts):
+    """Against the stored Gaussians, one after the other."""
+    assert packed["counts"] == counts
+    content = base64.b64decode(packed["records"])
+    assert len(content) == 14 * sum(counts)  # as script.js reads them
+    colors = np.frombuffer(content, np.uint8).reshape(-1, 14)[:, 10:]
+    shorts = np.frombuffer(content, "<i2").reshape(-1, 7)[:, :5].astype(float)
+    for i, (centre, axes, along) in enumerate(by_eigenvalues(set_, kept)):
+        np.testing.assert_allclose(shorts[i, :2] / 2**14, centre, atol=1e-4)
+        np.testing.assert_allclose(shorts[i, 2:4] / 64, axes, atol=0.01)
+        if axes[0] > 1.05 * axes[1]:  # a circle has no direction
+            angle = np.radians(shorts[i, 4] / 100)
+            assert abs(along @ [np.cos(angle), np.sin(angle)]) == pytest.approx(1, abs=1e-5)
+    shown = np.column_stack([kept.colors, kept.opacities])
+    np.testing.assert_allclose(colors, 255 * np.clip(shown, 0, 1), atol=0.51)
+
+
+def flat(params):
+    return jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), params)
+
+
+def test_outlines_are_the_covariances(run, page):
+    for frame in page.data["frames"]:
+        set_ = gsdd_jax.load(run / "snapshots" / f"{frame['step']}.safetensors")
+        count = set_.parameterization.num_gaussians
+        check_outlines(set_, frame["outlines"], flat(set_.params), [count] * 70)
+
+
+@pytest.mark.parametrize("options", [{"prefilter": False}, {"opacity": False}], ids=str)
+def test_outlines_of_the_ablations(options):
+    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=3, **options)
+    params = kind.init(jax.random.key(0), jnp.zeros((3, 8, 8, 3)))
+    params = kind.from_arrays(kind.to_arrays(params))
+    set_ = artifact.DistilledSet(kind, params, np.zeros(3, np.int32), 0.01)
+    if not options.get("opacity", True):
+        np.testing.assert_array_equal(params.opacities, 1)
+    check_outlines(set_, outlines.packed(set_), flat(params), [kind.num_gaussians] * 3)
+
+
+def test_outlines_of_images_with_numbers_of_their_own():
+    kind = parameterizations.build(
+        "quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2, moves_until=5
+    )
+    drawn = gaussians.init(jax.random.key(1), 1, kind.num_gaussians, height=8, width=8)
+    params = kind.init(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
+    total = int(params.counts.sum())
+    counts = np.array([total - 9, 2, 3, 4])
+    params = dataclasses.replace(
+        params, gaussians=jax.tree.map(lambda a: a[0], drawn), counts=jnp.float32(counts)
+    )
+    params = kind.from_arrays(kind.to_arrays(params))
+    set_ = artifact.DistilledSet(kind, params, np.repeat([0, 1], 2).astype(np.int32), 0.01)
+    kept = jax.tree.map(lambda a: np.asarray(a)[:total], kind.seen(params))
+    check_outlines(set_, outlines.packed(set_), kept, counts.tolist())
+    # A part of each class is the same images.
+    some = gallery.chosen(set_, 1)
+    assert some.labels.tolist() == [0, 1]
+    first, third = (np.cumsum(counts) - counts)[[0, 2]]
+    chosen = [*range(first, first + counts[0]), *range(third, third + counts[2])]
+    part = jax.tree.map(lambda a: a[chosen], kept)
+    check_outlines(some, outlines.packed(some), part, counts[[0, 2]].tolist())
+    # In whatever order a set has its classes, they are shown in theirs.
+    mixed = dataclasses.replace(set_, labels=np.array([1, 0, 1, 0], np.int32))
+    assert outlines.packed(gallery.chosen(mixed, 2))["counts"] == counts[[1, 3, 0, 2]].tolist()
+
+
+def test_what_has_no_gaussians_has_no_switch(copy):
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    pixels = kind.init(jax.random.key(1), jax.random.uniform(jax.random.key(0), (10, 8, 8, 3)))
+    old = gsdd_jax.load(copy / "distilled.safetensors")
+    set_ = artifact.DistilledSet(kind, pixels, np.arange(10, dtype=np.int32), 0.01, old.provenance)
+    shutil.rmtree(copy / "snapshots")
+    gsdd_jax.save(copy / "distilled.safetensors", set_)
+    page = page_of(copy)
+    assert not [i for i in page.all("input") if i["type"] == "radio"]
+    assert page.data["frames"][0]["outlines"] is None
+    assert "bits a Gaussian" not in page.text
+    size = num_bytes(kind.to_arrays(pixels))
+    assert f"{size:,} of {size:,} bytes, 100.0 %" in page.text
+
+
+def test_the_same_files_give_the_same_bytes_that_need_nothing_else(run, page):
+    assert page_of(run).source == page.source
+    for _, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert attributes.get(name, "data:").startswith("data:")
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.source)
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    policy = next(m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"].startswith("default-src 'none'; img-src data:;")
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(set(ids)) == len(ids)
+    for label in page.all("label"):
+        assert label.get("for") is None or label["for"] in ids
+
+
+def test_nothing_in_a_file_becomes_markup(copy, page):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    config = json.loads((copy / "config.json").read_text())
+    config["init"]["dir"] = config["experts"]["dir"] = evil
+    config[evil] = evil
+    (copy / "config.json").write_text(json.dumps(config))
+    result = json.loads((copy / "result.json").read_text())
+    result["provenance"]["versions"]["jax"] = evil
+    result["provenance"]["data"]["name"] = evil
+    (copy / "result.json").write_text(json.dumps(result))
+    with SummaryWriter(str(copy / "tensorboard"), filename_suffix="2") as writer:
+        for step in range(3):
+            writer.add_scalar("<b>" + evil.replace("/", "|"), step, step)
+    named = copy.rename(copy.parent / "<i>&amp;")
+    spoilt = page_of(named)
+    for tag in ("script", "img", "b", "i"):
+        assert len(spoilt.all(tag)) == len(page.all(tag)), tag
+    assert not any("onerror" in a for _, a in spoilt.elements)
+    assert spoilt.text.count("alert(1)") >= 5
+    assert "<i>&amp;" in spoilt.text
+    assert spoilt.data == page.data
+    data = markup.script_data({"a": "</script><!--&"})
+    assert not set("<>&") & set(data)
+    assert json.loads(data) == {"a": "</script><!--&"}
+
+
+# What is missing
+
+EVERYTHING = ("result.json", "evaluations.json", "tensorboard", "snapshots", "best.safetensors",
+              "distilled.safetensors")  # fmt: skip
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentences"),
+    [
+        (EVERYTHING, ["the run has not ended", "No accuracies yet",
+                      "There is no evaluations.json: nothing was evaluated",
+                      "No numbers in TensorBoard event files",
+                      "No images yet: the run has neither ended nor left a snapshot"]),
+        (["result.json"], ["There is no result.json: the run has not ended"]),
+        (["snapshots"], ["No snapshots; a run with --config.distill.snapshot_every=N keeps"]),
+        (["tensorboard"], ["No numbers in TensorBoard event files"]),
+        (["evaluations.json"], ["There is no evaluations.json: nothing was evaluated"]),
+    ],
+    ids=lambda v: v[0],
+)  # fmt: skip
+def test_what_is_not_there_is_said(copy, gone, sentences):
+    for name in gone:
+        remove(copy / name)
+    page = page_of(copy)
+    for sentence in sentences:
+        assert sentence in page.text
+    assert "Config" in page.text
+
+
+def test_a_run_that_goes_on_shows_its_newest_images(copy, run):
+    for name in ("result.json", "distilled.safetensors", "snapshots/6.safetensors"):
+        remove(copy / name)
+    page = page_of(copy)
+    assert [frame["step"] for frame in page.data["frames"]] == [0, 3]
+    records = json.loads((run / "evaluations.json").read_text())
+    assert f"{np.mean(records['distilled']['test']):.1f} ±" in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("result.json", b"{", "result.json: expected a run's result, a JSON object"),
+        ("result.json", b'{"distilled_accuracies": ["a"], "stored": 3, "provenance": []}',
+         "No accuracies yet"),
+        ("evaluations.json", b'{"identity": "x", "distilled": 3}', "is no evaluation"),
+        ("distilled.safetensors", b"damaged", "not a readable safetensors file"),
+        ("snapshots/3.safetensors", b"damaged", "3.safetensors: not a readable safetensors file"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_damaged_is_said(copy, name, content, sentence):
+    (copy / name).write_bytes(content)
+    page = page_of(copy)
+    assert sentence in page.text
+    assert "Provenance" in page.text
+
+
+def test_data_that_are_elsewhere_are_said(copy, tmp_path):
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["name"] = "cifar10"
+    (copy / "config.json").write_text(json.dumps(config))
+    page = page_of(copy, data_dir=str(tmp_path))
+    assert "Real images: data set 'cifar10' is not on disk" in page.text
+    assert "class 3" in page.text
+    assert page.data["real"] == 0
+    config["data"] = {"name": "cifar10_mini", "resolution": 16, "resize": "crop", "subset": ""}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "The cifar10_mini on disk is not what the run was of" in page_of(copy).text
+
+
+@pytest.mark.parametrize("content", [None, b"[]", b"{"])
+def test_what_is_no_work_directory_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(gsdd_jax.UsageError, match="expected a run's"):
+        page_of(tmp_path)
+
+
+# Event files
+
+
+def test_event_files_are_read_as_far_as_they_go(tmp_path):
+    with SummaryWriter(str(tmp_path), filename_suffix=".1") as writer:
+        for step in range(5):
+            writer.add_scalar("loss", 10.0 - step, step)
+        writer.add_scalar("loss", float("nan"), 5)
+        writer.add_image("image", np.zeros((4, 4, 3), np.uint8), 5, dataformats="HWC")
+    found = events.read(tmp_path)
+    assert found.scalars == {"loss": [(step, 10.0 - step) for step in range(5)]}
+    first, last = found.times
+    assert 0 <= last - first < 60
+    # Started again: what was done twice counts as it was the last time.
+    with SummaryWriter(str(tmp_path), filename_suffix=".2") as writer:
+        writer.add_scalar("loss", 3.0, 4)
+        writer.add_scalar("loss", 2.0, 6)
+    paths = sorted(tmp_path.iterdir())
+    assert events.read(tmp_path).scalars["loss"][3:] == [(3, 7.0), (4, 3.0), (6, 2.0)]
+    content = paths[1].read_bytes()
+    for length in (0, 5, 11, len(content) - 1):
+        paths[1].write_bytes(content[:length])
+        assert events.read(tmp_path).scalars["loss"][:4] == [(s, 10.0 - s) for s in range(4)]
+    assert events.read(tmp_path / "nowhere").scalars == {}
+
+
+# Several runs
+
+
+def test_runs_beside_each_other(run, page, copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["distill"]["learning_rate"] = 0.5
+    del config["budget"]["fill"]
+    (copy / "config.json").write_text(json.dumps(config))
+    result = json.loads((copy / "result.json").read_text())
+    result["distilled_accuracies"] = [60.0, 70.0]
+    (copy / "result.json").write_text(json.dumps(result))
+    both = page_of(run, copy)
+    assert "2 runs" in both.text
+    assert f"{65:.1f} ± {np.std([60, 70], ddof=1):.1f} %" in both.text
+    differ = re.search("Differences of the configs(.*?)Accuracy", both.text).group(1)
+    assert "distill.learning_rate 0.02 0.5" in differ
+    assert "budget.fill False none" in differ
+    assert "seed" not in differ
+    curve = next(json.loads(c["data-chart"]) for c in both.all("svg")
+                 if c.get("aria-label", "").startswith("Objective"))  # fmt: skip
+    assert curve["names"] == ["tiny", "copy"]
+    assert "do not compare" not in both.text
+    config["budget"]["ipc"] = 2
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "The runs differ in budget.ipc" in page_of(run, copy).text
+    # One directory twice is one run.
+    assert page_of(run, run).source == page.source
+
+
+def test_names_of_runs_tell_them_apart(run, tmp_path):
+    for folder in ("a/1.5", "a/1.6", "b/1.5"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(run / "config.json", tmp_path / folder)
+    paths = [tmp_path / folder for folder in ("a/1.5", "a/1.6", "b/1.5")]
+    assert [r.name for r in source.read_all(paths)] == ["a/1.5", "a/1.6", "b/1.5"]
+
+
+# How much is in the file
+
+
+def test_a_share_keeps_the_file_small_and_the_last_step_whole():
+    def shares(per_class, classes, side, steps, asked=0):
+        kind = parameterizations.build("gaussian", (side, side, 3), ipc=per_class, gpc=per_class)
+        labels = np.repeat(np.arange(classes), per_class).astype(np.int32)
+        set_ = artifact.DistilledSet(kind, None, labels, 0.01)
+        run = source.Run(
+            "", {}, {}, {}, events.Events({}, [], None), dict.fromkeys(range(steps), set_), None, {}
+        )
+        return gallery.share(run, 1, asked)
+
+    found = shares(30, 10, 32, 11)
+    assert found.last == 30
+    assert gallery.SHOWN <= found.before < 30
+    pixels = 10 * 32 * 32 * (found.last + 10 * found.before)
+    assert pixels <= gallery.PIXELS
+    assert shares(30, 10, 32, 11, asked=20)[:2] == (20, 20)
+    assert shares(30, 10, 32, 11, asked=99)[:2] == (30, 30)
+    assert shares(200, 10, 128, 2)[:2] == (gallery.LEAST, gallery.LEAST)
+    assert shares(1, 2, 8, 1)[:2] == (1, 1)
+
+
+# The look
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (13.2, 37.9), (-3, 250), (1e-5, 3e-5), (0, 7e6)])
+def test_ticks_are_round_and_within(low, high):
+    found = charts.ticks(low, high, 4)
+    assert 2 <= len(found) <= 9
+    assert low - 1e-12 <= found[0] < found[-1] <= high * (1 + 1e-9)
+    steps = np.diff(found)
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+    mantissa = steps[0] / 10 ** np.floor(np.log10(steps[0] * (1 + 1e-9)))
+    assert min(abs(mantissa - m) for m in (1, 2, 2.5, 5)) < 1e-6
+
+
+def test_colours_are_seen_in_light_and_dark():
+    """Contrast as WCAG counts it: 4.5 for text, 3 for lines."""
+    style = (document.FOLDER / "style.css").read_text()
+    pairs = dict(re.findall(r"--(\w+): light-dark\(([^)]*)\)", style))
+    pairs = {name: value.split(", ") for name, value in pairs.items()}
+
+    def luminance(color):
+        parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        parts = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return parts @ [0.2126, 0.7152, 0.0722]
+
+    def contrast(a, b, i):
+        high, low = sorted([luminance(pairs[a][i]), luminance(pairs[b][i])], reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    for i in range(2):
+        assert contrast("ink", "page", i) > 10
+        assert contrast("soft", "page", i) > 4.5
+        assert contrast("focus", "page", i) > 4.5
+        for color in range(charts.COLORS):
+            assert contrast(f"c{color}", "page", i) > 3, (color, i)
+
+
+# In a browser
+
+PROBE = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const seen = {};
+  const pixels = () => {
+    const canvas = document.querySelector(".made canvas");
+    const { width, height } = canvas;
+    return [width, height, ...canvas.getContext("2d").getImageData(0, 0, width, height).data];
+  };
+  const choose = (value) => document.querySelector(`input[value=${value}]`).click();
+  const slider = document.querySelector(".step");
+  const move = (value) => { slider.value = value; slider.dispatchEvent(new Event("input")); };
+  seen.last = pixels();
+  move(0);
+  seen.first = pixels();
+  seen.step = [document.querySelector("output").textContent, slider.getAttribute("aria-valuetext")];
+  seen.now = [...document.querySelectorAll(".now")].map((line) => line.getAttribute("x1"));
+  seen.cells = document.querySelectorAll(".made canvas").length;
+  document.querySelector(".all").click();
+  seen.all = document.querySelectorAll(".made canvas").length;
+  choose("ellipses");
+  seen.ellipses = pixels();
+  const dark = () => getComputedStyle(document.body).backgroundColor;
+  seen.before = dark();
+  document.getElementById("theme").click();
+  seen.after = dark();
+  const chart = document.querySelector(".chart");
+  chart.dispatchEvent(new KeyboardEvent("keydown", { key: "Home" }));
+  seen.tip = document.getElementById("tip").textContent;
+  seen.wide = document.documentElement.scrollWidth <= innerWidth;
+  document.title = JSON.stringify(seen);
+}, 0));
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+def test_a_browser_shows_it(run, page, tmp_path):
+    probed = tmp_path / "page.html"
+    probed.write_text(page.source.replace("</body>", PROBE + "</body>"))
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=390,844",
+        f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom",
+        probed.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
+    assert title, done.stderr[-2000:]
+    seen = json.loads(html.unescape(title.group(1)))
+    for when, frame in (("first", 0), ("last", 2)):
+        width, height, *values = seen[when]
+        assert (width, height) == (8, 8)
+        shown = np.array(values).reshape(8, 8, 4)[..., :3]
+        np.testing.assert_array_equal(shown, page.sheets[frame][:8, :8])
+    assert seen["step"] == ["0", "step 0"]
+    assert seen["now"] == [str(charts.LEFT)]  # the losses begin with those up to step 2
+    assert (seen["cells"], seen["all"]) == (10 * gallery.SHOWN, 70)
+    assert seen["before"] != seen["after"]
+    assert seen["tip"].startswith("distillation step 0\n")
+    assert seen["wide"]
+    # Where the ellipses of the first image lie is where there is ink.
+    set_ = gsdd_jax.load(run / "snapshots" / "0.safetensors")
+    count = set_.parameterization.num_gaussians
+    width, height, *values = seen["ellipses"]
+    ink = np.array(values).reshape(height, width, 4)[..., 3] > 0
+    y, x = np.mgrid[:height, :width] + 0.5
+    inside, around = np.zeros_like(ink), np.zeros_like(ink)
+    kept = jax.tree.map(lambda a: a[:count], flat(set_.params))
+    for centre, axes, along in by_eigenvalues(set_, kept):
+        offset = np.stack([x, y], -1) * 8 / width - 8 * centre
+        long, short = offset @ along, offset @ [-along[1], along[0]]
+        for mask, room in ((inside, -0.1), (around, 0.15)):
+            long_axis, short_axis = np.maximum(axes + room, 1e-3)
+            mask |= (long / long_axis) ** 2 + (short / short_axis) ** 2 < 1
+    assert inside.any()
+    assert not (inside & ~ink).any()
+    assert not (ink & ~around).any()
