@@ -193,8 +193,8 @@ def suited(
     - `budget.gpc`: so many that each has 22 Gaussians at 32 x 32, as published, and twice as many
       at twice the side; no more than the smallest class has, for each starts from another image.
     - `init.learning_rate`: the published ones, 0.1 up to 32 x 32 and 0.01 above.
-    - `evaluate.batch_size`: all distilled images, but at most 256.
-    - `evaluate.epochs`: about 300 steps, but from 30 to 300 epochs.
+    - `evaluate.batch_size`: equal parts of all distilled images, of at most 256.
+    - `evaluate.epochs`: about 200 steps, but from 30 to 200 epochs.
     """
     config = config.copy_and_resolve_references()
     height, width, channels = image_shape
@@ -206,10 +206,10 @@ def suited(
         config.init.learning_rate = 0.1 if max(height, width) <= 32 else 0.01
     num_images = num_classes * config.budget.gpc
     if config.evaluate.batch_size == 0:
-        config.evaluate.batch_size = min(256, num_images)
+        config.evaluate.batch_size = -(-num_images // -(-num_images // 256))
     if config.evaluate.epochs == 0:
         steps_per_epoch = -(-num_images // config.evaluate.batch_size)
-        config.evaluate.epochs = min(300, max(30, 300 // steps_per_epoch))
+        config.evaluate.epochs = max(30, 200 // steps_per_epoch)
     return config
 
 

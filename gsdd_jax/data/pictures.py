@@ -57,8 +57,8 @@ def square(
     image = _eight_bits(image).convert(PIL_MODES[channels])
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
-    box = left, top, left + side, top + side
-    image = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
+    image = image.crop((left, top, left + side, top + side))
+    image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
 
 

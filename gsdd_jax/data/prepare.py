@@ -87,8 +87,13 @@ def prepare(
     _check_name(name, root, overwrite)
     found = sources.find(images)
     class_names = sources.class_names(found.train)
+    if len(class_names) < 2:
+        raise UsageError(
+            f"{images}: expected two classes or more, got {some(class_names) or 'none'}"
+        )
     train, test_items = _splits(found, test, test_fraction)
-    _check_classes(class_names, test_items)
+    if unknown := sorted({item.label for item in test_items} - set(class_names)):
+        raise UsageError(f"--test: expected the classes of training, got {some(unknown)}, too")
     size = _resolution(resolution, train[0])
     reader = _Reader(class_names, (size, size, 1 if grey else 3))
     work = root / f".{name}.preparing"  # hidden, until all of it is there
@@ -120,7 +125,7 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
             f"--name: expected small letters, digits and underscores, such as my_pictures, got "
             f"{name!r}"
         )
-    if name in prepared.tfds_names():
+    if name in prepared.known_names():
         raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
     if (root / name).exists() and not overwrite:
         raise UsageError(
@@ -171,20 +176,12 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
     return parts
 
 
-def _check_classes(class_names: list[str], test: list[Item]) -> None:
-    if len(class_names) < 2:
-        raise UsageError(f"--images: expected two classes or more, got {some(class_names)}")
-    unknown = sorted({item.label for item in test} - set(class_names))
-    if unknown:
-        raise UsageError(f"--test: expected the classes of training, got {some(unknown)}, too")
-
-
 def _resolution(given: int | None, first: Item) -> int:
     """Pixels a side."""
+    least, most = RESOLUTIONS
     if given is None:
         array = isinstance(first.content, np.ndarray)
-        given = min(first.content.shape[:2]) if array else RESOLUTION
-    least, most = RESOLUTIONS
+        given = max(least, min(first.content.shape[:2])) if array else RESOLUTION
     if not least <= given <= most:
         raise UsageError(f"--resolution: expected {least} to {most} pixels a side, got {given}")
     return given

@@ -63,8 +63,8 @@ def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
     return pathlib.Path(root).expanduser().absolute()
 
 
-def tfds_names() -> list[str]:
-    """Of the sets that need no pictures of one's own: TFDS's, and the one in this package."""
+def known_names() -> list[str]:
+    """Of the sets that there are: the one in this package, and those that TFDS knows to make."""
     import tensorflow_datasets as tfds
 
     return [EMBEDDED_NAME, *tfds.list_builders(with_community_datasets=False)]
@@ -80,7 +80,7 @@ def damaged(
     """For a set in `folder` whose files are not what they should be, with what to do."""
     if base == EMBEDDED_NAME:
         repair = "install gsdd-jax again"
-    elif base in tfds_names():
+    elif base in known_names():
         repair = f"delete it and run {_build_command(name, data_root(data_dir))}"
     else:
         repair = f"make it again, own pictures by {_prepare_command(base)} --overwrite`"
@@ -189,7 +189,7 @@ def _damaged_description(root: pathlib.Path, name: str) -> str | None:
 def _not_found(name, base, root) -> UsageError:
     import tensorflow_datasets as tfds
 
-    if base not in tfds_names():
+    if base == EMBEDDED_NAME or base not in known_names():
         return _unknown(name, root)
     builder_class = tfds.builder_cls(base)
     configs = [config.name for config in builder_class.BUILDER_CONFIGS]
@@ -221,7 +221,7 @@ def _prepare_command(name) -> str:
 
 
 def _unknown(name, root) -> UsageError:
-    close = difflib.get_close_matches(name, [*_on_disk(root), *tfds_names()], n=3)
+    close = difflib.get_close_matches(name, [*_on_disk(root), *known_names()], n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return UsageError(
         f"unknown data set {name!r}: expected cifar10_mini, a TFDS set such as cifar10,"

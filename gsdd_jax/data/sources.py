@@ -166,8 +166,9 @@ def _csv(path: pathlib.Path) -> Found:
 
 def _npz(path: pathlib.Path) -> Found:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {name: loaded[name] for name in getattr(loaded, "files", ())}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"expected arrays by name, without objects ({error})") from None
     with_test = "test_images" in arrays or "test_labels" in arrays
