@@ -48,10 +48,12 @@ def main() -> None:
     )
     for note in made.notes:
         print(f"note: {note}")
+    least, most = min(made.train), max(made.train)
+    a_class = f"{least}" if least == most else f"{least} to {most}"
     print(
         f"{NAME.value} in {made.folder}: {sum(made.train)} training and {sum(made.test)} test "
-        f"pictures of {len(made.class_names)} classes, {min(made.train)} to {max(made.train)} a "
-        f"class to train on, {'x'.join(map(str, made.image_shape))}"
+        f"pictures of {len(made.class_names)} classes, {a_class} a class to train on, "
+        f"{'x'.join(map(str, made.image_shape))}"
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""
     print(

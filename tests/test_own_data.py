@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -595,3 +596,14 @@ def test_a_wrong_flag_is_one_line_and_status_2(tmp_path):
     )
     assert (status, out) == (2, "")
     assert err == f"error: {tmp_path}/none: no such file or folder\n"
+
+
+def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):
+    """What it writes, fewer of them, is what `prepare` takes; its numbers are those it says."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text(), re.S)
+    assert '("pictures", mini.train, 40), ("others", mini.test, 100)' in code
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("train, 40", "train, 3").replace("test, 100", "test, 2"), {})
+    result = make(tmp_path, "runs/pictures", test="runs/others", resolution=32)
+    assert (result.train, result.test, result.notes) == ([3] * 10, [2] * 10, [])
+    assert "truck" in result.class_names
