@@ -21,8 +21,7 @@ def get_config() -> ConfigDict:
 
     config.budget = ConfigDict()
     config.budget.ipc = 1  # bytes of this many float32 images a class
-    # Gaussian images a class; the Gaussians of each follow (section 4.1); 0: as suits the data set
-    config.budget.gpc = 30
+    config.budget.gpc = 30  # Gaussian images a class (of how many: section 4.1); 0: by the data set
     config.budget.fill = False  # True: quantized Gaussians are added until the codes fill it
 
     config.parameterization = ConfigDict()
@@ -37,7 +36,7 @@ def get_config() -> ConfigDict:
     config.init = ConfigDict()
     config.init.images = "real"  # to fit at the start; solid: their mean colours; none: no fit
     config.init.num_steps = 50_000  # of the fit, as published
-    config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01; 0: by the size
+    config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01; 0: by the data set
     config.init.halve_means_every = 20_000  # steps, of the means' rate; 0: never
     config.init.dir = ""  # where fits are kept for several runs; empty: in the run's own directory
 
@@ -71,8 +70,8 @@ def get_config() -> ConfigDict:
     config.evaluate.num_networks = 5
     config.evaluate.optimizer = "sgd"  # or adam, sgd_cosine, adamw, for other architectures
     config.evaluate.learning_rate = 0.01  # where the objective learns none
-    config.evaluate.epochs = 1000  # 0: as suits the data set
-    config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128; 0: by the set
+    config.evaluate.epochs = 1000  # 0: by the data set
+    config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128; 0: by the data set
     config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
     return config
 

@@ -4,8 +4,8 @@
     python -m launch.distill --config=configs/own.py --config.data.name=NAME --workdir=runs/mine
 
 Distribution matching at the bytes of one image a class, with a narrow ConvNet and short schedules:
-minutes on two cores for a thousand pictures of 32 x 32. Whatever a flag gives prevails; what is 0
-here follows from the size of the pictures and the number of each class (`common.suited`).
+minutes on two cores at 32 x 32. Whatever a flag gives prevails; what is 0 here follows from the
+size of the pictures, the number of classes and the smallest of them (`common.suited`).
 """
 
 from configs import common
