@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
 
     config.budget = ConfigDict()
     config.budget.ipc = 1  # bytes of this many float32 images a class
-    config.budget.gpc = 30  # Gaussian images a class (of how many: section 4.1); 0: by the data set
+    config.budget.gpc = 30  # Gaussian images a class (section 4.1); 0: by the data set
     config.budget.fill = False  # True: quantized Gaussians are added until the codes fill it
 
     config.parameterization = ConfigDict()
