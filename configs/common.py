@@ -1,5 +1,7 @@
 """Every field of an experiment, with its default and its reason; a config changes what differs."""
 
+import math
+
 from ml_collections import ConfigDict
 
 
@@ -22,7 +24,7 @@ def get_config() -> ConfigDict:
 
     config.budget = ConfigDict()
     config.budget.ipc = 1  # bytes of this many float32 images a class
-    config.budget.gpc = 30  # Gaussian images a class; the Gaussians of each follow (section 4.1)
+    config.budget.gpc = 30  # Gaussian images a class (section 4.1); 0: by the data set
     config.budget.fill = False  # True: quantized Gaussians are added until the codes fill it
 
     config.parameterization = ConfigDict()
@@ -37,7 +39,7 @@ def get_config() -> ConfigDict:
     config.init = ConfigDict()
     config.init.images = "real"  # to fit at the start; solid: their mean colours; none: no fit
     config.init.num_steps = 50_000  # of the fit, as published
-    config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01
+    config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01; 0: by the data set
     config.init.halve_means_every = 20_000  # steps, of the means' rate; 0: never
     config.init.dir = ""  # where fits are kept for several runs; empty: in the run's own directory
 
@@ -70,8 +72,8 @@ def get_config() -> ConfigDict:
     config.evaluate.num_networks = 5
     config.evaluate.optimizer = "sgd"  # or adam, sgd_cosine, adamw, for other architectures
     config.evaluate.learning_rate = 0.01  # where the objective learns none
-    config.evaluate.epochs = 1000
-    config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128
+    config.evaluate.epochs = 1000  # 0: by the data set
+    config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128; 0: by the data set
     config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
     return config
 
@@ -172,6 +174,49 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     if soft_labels:
         config.matching.options.soft_labels = True
     return config
+
+
+# Fields that are 0 where the data set decides.
+OPEN = ("budget.gpc", "init.learning_rate", "evaluate.batch_size", "evaluate.epochs")
+
+
+def is_open(config: ConfigDict) -> bool:
+    """Whether `suited` has something to decide."""
+    return any(_get(config, name) == 0 for name in OPEN)
+
+
+def suited(
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, smallest: int
+) -> ConfigDict:
+    """The config with every field of `OPEN` that is 0 as suits images of that shape and as many
+    classes, of which the smallest has `smallest` training images.
+
+    - `budget.gpc`: so many that each has 22 Gaussians at 32 x 32, as published, and twice as many
+      at twice the side; no more than the smallest class has, for each starts from another image.
+    - `init.learning_rate`: the published ones, 0.1 up to 32 x 32 and 0.01 above.
+    - `evaluate.batch_size`: equal parts of all distilled images, of at most 256.
+    - `evaluate.epochs`: about 200 steps, but from 30 to 200 epochs.
+    """
+    config = config.copy_and_resolve_references()
+    height, width, channels = image_shape
+    if config.budget.gpc == 0:
+        side = math.sqrt(height * width)
+        in_budget = 2 * config.budget.ipc * height * width * channels // (6 + channels)
+        config.budget.gpc = max(1, min(int(in_budget / (22 * side / 32)), smallest))
+    if config.init.learning_rate == 0:
+        config.init.learning_rate = 0.1 if max(height, width) <= 32 else 0.01
+    num_images = num_classes * config.budget.gpc
+    if config.evaluate.batch_size == 0:
+        config.evaluate.batch_size = -(-num_images // -(-num_images // 256))
+    if config.evaluate.epochs == 0:
+        steps_per_epoch = -(-num_images // config.evaluate.batch_size)
+        config.evaluate.epochs = max(30, 200 // steps_per_epoch)
+    return config
+
+
+def _get(config: ConfigDict, name: str):
+    group, field = name.split(".")
+    return config[group][field]
 
 
 def scaled(config: ConfigDict) -> ConfigDict:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import common
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import cache_dir
+from gsdd_jax.runs.workdir import flat
 from launch import fields, interrupt
 
 USAGE_STATUS = 2
@@ -118,8 +119,10 @@ def define_config() -> flags.FlagHolder:
 
 
 def experiment(config: ConfigDict) -> ConfigDict:
-    """The config that a flag gave, at its scale."""
+    """The config that a flag gave, with what suits its data set where it leaves that open, at its
+    scale."""
     fields.check(config)
+    config = _suited(config)
     try:
         shrunk = common.scaled(config)
     except ValueError as error:
@@ -131,6 +134,23 @@ def experiment(config: ConfigDict) -> ConfigDict:
             flush=True,
         )
     return shrunk
+
+
+def _suited(config: ConfigDict) -> ConfigDict:
+    if not common.is_open(config):
+        return config
+    from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
+
+    dataset = load_data(config)
+    smallest = min(dataset.train_counts)
+    suited = common.suited(config, dataset.image_shape, dataset.num_classes, smallest)
+    chosen = {f: v for f, v in flat(suited).items() if flat(config)[f] != v}
+    print(
+        f"for {dataset.name}, of {dataset.num_classes} classes of {smallest} training images or "
+        f"more: {' '.join(f'--config.{f}={v}' for f, v in chosen.items())}",
+        flush=True,
+    )
+    return suited
 
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:

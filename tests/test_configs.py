@@ -28,7 +28,8 @@ TM = {
 
 
 def load(name):
-    return importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"configs.{name}").get_config()
+    return common.suited(config, (32, 32, 3), num_classes=10, smallest=300)
 
 
 @pytest.mark.parametrize("name", TM)

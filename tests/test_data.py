@@ -480,7 +480,7 @@ def test_damaged_set(tmp_path, damage):
     message = usage_error("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     assert "damaged" in message
     assert str(folder.parent) in message
-    assert "tfds build tiny" in message
+    assert "`python -m launch.prepare --images=FOLDER --name=tiny --overwrite`" in message
 
 
 @pytest.fixture(scope="module")
@@ -506,7 +506,7 @@ def damage_to(tmp_path, files) -> str:
         (folder / name).write_bytes(content)
     message = usage_error("named", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     assert str(folder.parent) in message
-    assert message.count("tfds build named") == 1
+    assert message.count("--name=named --overwrite") == 1
     return message.replace(f"{folder}/", "")
 
 

@@ -74,6 +74,12 @@ class Dataset:
         """(height, width, channels) of every image."""
         return self.train.images.shape[1:]
 
+    @property
+    def train_counts(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        counts = np.bincount(self.train.labels, minlength=self.num_classes)
+        return tuple(counts.tolist())
+
 
 def load(
     name: str,
@@ -117,11 +123,11 @@ def load(
     if resize not in RESIZES:
         raise UsageError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
 
-    builder, repair = prepared.find(name, base, data_dir)
+    builder = prepared.find(name, base, data_dir)
     image_key, label_key = prepared.feature_keys(builder, name)
     label = builder.info.features[label_key]
     if reason := prepared.wrong_classes(builder, base, label_key):
-        raise UsageError(f"data set {name!r} in {builder.data_dir} is damaged ({reason}); {repair}")
+        raise prepared.damaged(name, base, data_dir, builder.data_dir, reason)
     classes = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
     if max(classes) >= label.num_classes:
         raise UsageError(
@@ -142,9 +148,7 @@ def load(
             raise
         except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
             reason = prepared.first_line(error)
-            raise UsageError(
-                f"data set {name!r} in {builder.data_dir} is damaged ({reason}); {repair}"
-            ) from error
+            raise prepared.damaged(name, base, data_dir, builder.data_dir, reason) from error
         mean, std = _MEAN_STD.get(base) or _channel_mean_std(arrays["train_images"])
         info = {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
         cache.write(folder, arrays, info)

@@ -17,25 +17,21 @@ from gsdd_jax.data.decode import PIL_MODES
 # tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
 # never touches a data set.
 
+EMBEDDED_NAME = "cifar10_mini"
 EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped with the package
 # `tfds` imports all three whatever it is asked to do.
 _TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroissant`"
 
 
 def find(name: str, base: str, data_dir: str | os.PathLike | None):
-    """The TFDS builder of a prepared set, and the advice for when its files are damaged."""
+    """The TFDS builder of a prepared set."""
     import tensorflow_datasets as tfds
 
-    if base == "cifar10_mini":
-        root, repair = EMBEDDED, "install gsdd-jax again"
-    else:
-        root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        root = pathlib.Path(root).expanduser().absolute()
-        repair = f"delete it and run {_build_command(name, root)}"
+    root = EMBEDDED if base == EMBEDDED_NAME else data_root(data_dir)
     try:
         tfds.core.naming.parse_builder_name_kwargs(name)
     except Exception:  # a name that TFDS cannot parse
-        raise _unknown(name) from None
+        raise _unknown(name, root) from None
     try:
         # Unlike `tfds.builder`, this never looks for the set on the network.
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
@@ -45,11 +41,9 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
             if isinstance(error, tfds.core.DatasetNotFoundError):
                 raise _not_found(name, base, root) from None
             if not (root / base).is_dir():
-                raise _unknown(name) from None
+                raise _unknown(name, root) from None
             reason = f"its dataset_info.json or features.json: {first_line(error)}"
-        raise UsageError(
-            f"data set {name!r} in {root / base} is damaged ({reason}); {repair}"
-        ) from None
+        raise damaged(name, base, data_dir, root / base, reason) from None
 
     array_record = tfds.core.file_adapters.FileFormat.ARRAY_RECORD
     if array_record not in builder.info.available_file_formats():
@@ -60,7 +54,37 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
             f" `tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record`"
             f" {_TFDS_NEEDS}"
         )
-    return builder, repair
+    return builder
+
+
+def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(root).expanduser().absolute()
+
+
+def known_names() -> list[str]:
+    """Of the sets that there are: the one in this package, and those that TFDS knows to make."""
+    import tensorflow_datasets as tfds
+
+    return [EMBEDDED_NAME, *tfds.list_builders(with_community_datasets=False)]
+
+
+def damaged(
+    name: str,
+    base: str,
+    data_dir: str | os.PathLike | None,
+    folder: str | os.PathLike,
+    reason: str,
+) -> UsageError:
+    """For a set in `folder` whose files are not what they should be, with what to do."""
+    if base == EMBEDDED_NAME:
+        repair = "install gsdd-jax again"
+    elif base in known_names():
+        repair = f"delete it and run {_build_command(name, data_root(data_dir))}"
+    else:
+        repair = f"make it again, own pictures by {_prepare_command(base)} --overwrite`"
+    return UsageError(f"data set {name!r} in {folder} is damaged ({reason}); {repair}")
 
 
 def feature_keys(builder, name: str) -> tuple[str, str]:
@@ -99,7 +123,7 @@ def wrong_classes(builder, base: str, label_key: str) -> str | None:
     if not label.num_classes or label.num_classes < 1:
         return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
     path = folder / f"{label_key}.labels.txt"
-    if not path.exists() and base != "cifar10_mini":  # that its own set has names, we know
+    if not path.exists() and base != EMBEDDED_NAME:  # that its own set has names, we know
         return None
     try:
         names = path.read_text(encoding="utf-8").split("\n")
@@ -165,8 +189,8 @@ def _damaged_description(root: pathlib.Path, name: str) -> str | None:
 def _not_found(name, base, root) -> UsageError:
     import tensorflow_datasets as tfds
 
-    if base not in tfds.list_builders(with_community_datasets=False):
-        return _unknown(name)
+    if base == EMBEDDED_NAME or base not in known_names():
+        return _unknown(name, root)
     builder_class = tfds.builder_cls(base)
     configs = [config.name for config in builder_class.BUILDER_CONFIGS]
     config = name.partition(":")[0].partition("/")[2]
@@ -191,13 +215,23 @@ def _build_command(name, root) -> str:
     return f"`tfds build {name} --file_format=array_record --data_dir={folder}` {_TFDS_NEEDS}"
 
 
-def _unknown(name) -> UsageError:
-    import tensorflow_datasets as tfds
+def _prepare_command(name) -> str:
+    """Without its end: a backtick, or more flags."""
+    return f"`python -m launch.prepare --images=FOLDER --name={name}"
 
-    known = ["cifar10_mini", *tfds.list_builders(with_community_datasets=False)]
-    close = difflib.get_close_matches(name, known, n=3)
+
+def _unknown(name, root) -> UsageError:
+    close = difflib.get_close_matches(name, [*_on_disk(root), *known_names()], n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return UsageError(
-        f"unknown data set {name!r}: expected cifar10_mini or a TFDS set such as cifar10,"
-        f" imagenette/160px-v2{hint}"
+        f"unknown data set {name!r}: expected cifar10_mini, a TFDS set such as cifar10,"
+        f" imagenette/160px-v2, or one of your own in {root}, made by"
+        f" {_prepare_command('NAME')}`{hint}"
     )
+
+
+def _on_disk(root) -> list[str]:
+    try:
+        return sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+    except OSError:
+        return []

@@ -25,7 +25,12 @@ def stream(seed: int, name: str) -> Key[Array, ""]:
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
-    """The data set that the config names."""
+    """The data set that the config names. Raises UsageError where it names none."""
+    if not config.data.name:
+        raise UsageError(
+            "config.data.name: expected a data set, as by --config.data.name=NAME; "
+            "`python -m launch.prepare` makes one of your own pictures"
+        )
     return data.load(
         config.data.name,
         subset=config.data.subset or None,

@@ -97,7 +97,7 @@ def build_material(config: ConfigDict) -> Material:
         )
     dataset = load_data(config)
     parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
-    smallest = np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()
+    smallest = min(dataset.train_counts)
     if smallest == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
     if config.init.images != "none" and parameterization.images_per_class > smallest:

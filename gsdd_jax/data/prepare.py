@@ -1,0 +1,273 @@
+"""Own pictures as a data set that TFDS reads, in array_record files, written without TensorFlow.
+
+The same pictures give the same files, on every machine.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import io
+import os
+import pathlib
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import locked
+from gsdd_jax.data import pictures, prepared, records, sources
+from gsdd_jax.data.sources import Found, Item, some
+
+VERSION = "1.0.0"
+RESOLUTION = 64  # pixels a side, where neither the user nor an array gives another
+RESOLUTIONS = (8, 1024)
+TEST_FRACTION = 0.1
+CHUNK = 256  # pictures decoded at a time
+
+
+class Prepared(NamedTuple):
+    """What was made."""
+
+    folder: pathlib.Path
+    class_names: list[str]
+    train: list[int]  # pictures of each class
+    test: list[int]
+    image_shape: tuple[int, int, int]
+    notes: list[str]  # what the user may not expect, a line each
+
+
+class _Read(NamedTuple):
+    """A picture as it is stored."""
+
+    png: bytes
+    digest: bytes  # of what it was made from
+    short: int  # pixels of its shorter side before
+
+
+def prepare(
+    images: str | os.PathLike,
+    name: str,
+    *,
+    test: str | os.PathLike | None = None,
+    test_fraction: float | None = None,
+    resolution: int | None = None,
+    grey: bool = False,
+    skip_broken: bool = False,
+    overwrite: bool = False,
+    data_dir: str | os.PathLike | None = None,
+) -> Prepared:
+    """Makes the data set `name`, which `data.load` and every config then know by it.
+
+    Args:
+        images: a folder with one folder a class, a .csv or a .npz file (`sources.find`).
+        name: of small letters, digits and underscores, and none that TFDS knows.
+        test: test pictures, likewise.
+        test_fraction: without any, the part of each class that becomes them, by a hash of their
+            names; default 0.1, but at least one picture and not all.
+        resolution: pixels a side; default 64, or the shorter side of arrays.
+        grey: one channel instead of three.
+        skip_broken: leave out what cannot be read instead of refusing it.
+        overwrite: replace a data set of that name.
+        data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+        UsageError: for a setting that makes no sense, pictures that cannot be read or are too
+            few, or a name that is taken. Nothing is left of a new set then, nor changed of an
+            old one.
+        OSError: it cannot be written; likewise.
+    """
+    root = prepared.data_root(data_dir)
+    _check_name(name, root, overwrite)
+    found = sources.find(images)
+    class_names = sources.class_names(found.train)
+    if len(class_names) < 2:
+        raise UsageError(
+            f"{images}: expected two classes or more, got {some(class_names) or 'none'}"
+        )
+    train, test_items = _splits(found, test, test_fraction)
+    if unknown := sorted({item.label for item in test_items} - set(class_names)):
+        raise UsageError(f"--test: expected the classes of training, got {some(unknown)}, too")
+    size = _resolution(resolution, train[0])
+    reader = _Reader(class_names, (size, size, 1 if grey else 3))
+    work = root / f".{name}.preparing"  # hidden, until all of it is there
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work, f"{work}: another process prepares {name!r}; wait for it"):
+        try:
+            for rest in work.glob("[!.]*"):  # of one that was interrupted
+                shutil.rmtree(rest)
+            made = work / "new" / VERSION
+            made.mkdir(parents=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, of what it mends or finds large
+                splits = {"train": train, "test": test_items}
+                examples = {s: reader.examples(s, items) for s, items in splits.items()}
+                records.write(made, name, class_names, reader.shape, examples)
+            reader.check(class_names, len(train) + len(test_items), skip_broken)
+            if (root / name).exists():
+                os.replace(root / name, work / "old")
+            os.replace(made.parent, root / name)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    counts, notes = reader.counts, sources.notes(found) + reader.notes(class_names)
+    return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
+
+
+def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise UsageError(
+            f"--name: expected small letters, digits and underscores, such as my_pictures, got "
+            f"{name!r}"
+        )
+    if name in prepared.known_names():
+        raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
+    if (root / name).exists() and not overwrite:
+        raise UsageError(
+            f"--name: {root / name} is there already; give another name, or --overwrite"
+        )
+
+
+def _splits(
+    found: Found, test: str | os.PathLike | None, test_fraction: float | None
+) -> tuple[list[Item], list[Item]]:
+    """The training and the test pictures."""
+    ways = {
+        "--test": test is not None,
+        "--test_fraction": test_fraction is not None,
+        "test_images of --images": bool(found.test),
+    }
+    if sum(ways.values()) > 1:
+        raise UsageError(f"{' and '.join(w for w in ways if ways[w])}: expected one of them")
+    if found.test:
+        return found.train, found.test
+    if test is not None:
+        others = sources.find(test)
+        if others.test:
+            raise UsageError(f"--test: {test} has test_images, expected images and labels alone")
+        return found.train, others.train
+    fraction = TEST_FRACTION if test_fraction is None else test_fraction
+    if not 0 < fraction < 1:
+        raise UsageError(f"--test_fraction: expected a number between 0 and 1, got {fraction}")
+    return _divided(found.train, fraction)
+
+
+def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
+    """Those that stay, and that part of every class, by a hash of their names: at least one
+    picture, but not all."""
+    by_class: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        by_class.setdefault(item.label, []).append(place)
+    drawn = set()
+    for label, places in by_class.items():
+        names = {i: f"{label}/{items[i].name}".encode() for i in places}
+        places.sort(key=lambda i, names=names: hashlib.sha256(names[i]).digest())
+        drawn.update(places[: min(len(places) - 1, max(1, int(fraction * len(places) + 0.5)))])
+    if not drawn:
+        raise UsageError("--test_fraction: no class has two pictures, one to test; give --test")
+    parts = ([], [])
+    for place, item in enumerate(items):
+        parts[place in drawn].append(item)
+    return parts
+
+
+def _resolution(given: int | None, first: Item) -> int:
+    """Pixels a side."""
+    least, most = RESOLUTIONS
+    if given is None:
+        array = isinstance(first.content, np.ndarray)
+        given = max(least, min(first.content.shape[:2])) if array else RESOLUTION
+    if not least <= given <= most:
+        raise UsageError(f"--resolution: expected {least} to {most} pixels a side, got {given}")
+    return given
+
+
+class _Reader:
+    """Decodes pictures by several threads, in their order, and counts what there is to say."""
+
+    def __init__(self, class_names: list[str], shape: tuple[int, int, int]):
+        self.labels = {name: place for place, name in enumerate(class_names)}
+        self.shape = shape
+        self.broken: list[str] = []
+        self.enlarged = 0
+        self.digests: dict[str, list[bytes]] = {}  # of what the pictures are made from
+        self.counts: dict[str, list[int]] = {}  # of each class
+
+    def examples(self, split: str, items: list[Item]) -> Iterator[dict[str, Any]]:
+        """What `records.write` takes; pictures that cannot be read are only counted."""
+        digests = self.digests[split] = []
+        counts = self.counts[split] = [0] * len(self.labels)
+        progress = tqdm(total=len(items), desc=f"preparing {split}", disable=None)
+        with concurrent.futures.ThreadPoolExecutor() as pool, progress:
+            for start in range(0, len(items), CHUNK):
+                chunk = items[start : start + CHUNK]
+                for item, read in zip(chunk, pool.map(self._read, chunk), strict=True):
+                    if isinstance(read, str):
+                        self.broken.append(f"{item.name} ({read})")
+                        continue
+                    self.enlarged += read.short < self.shape[0]
+                    digests.append(read.digest)
+                    label = self.labels[item.label]
+                    counts[label] += 1
+                    image = io.BytesIO(read.png)
+                    yield {"file": item.name, "image": image, "label": label}
+                progress.update(len(chunk))
+
+    def _read(self, item: Item) -> _Read | str:
+        """A picture, or what is wrong with it."""
+        size, _, channels = self.shape
+        try:
+            if isinstance(item.content, np.ndarray):
+                content = item.content.tobytes()
+                image = pictures.from_array(item.content)
+                short = min(image.size)
+            else:
+                content = item.content.read_bytes()
+                image, short = pictures.decode(content, size)
+            png = pictures.encode(pictures.square(image, size, channels))
+        except OSError as error:
+            return error.strerror or _plainly(error)
+        except Exception as error:  # of any kind: Pillow's readers raise what damage leads them to
+            return _plainly(error)
+        return _Read(png, hashlib.sha256(content).digest(), short)
+
+    def check(self, class_names: list[str], total: int, skip_broken: bool) -> None:
+        """Raises UsageError for pictures that are broken, or where none of a class is left."""
+        if self.broken and not skip_broken:
+            raise UsageError(
+                f"{len(self.broken)} of {total} pictures cannot be read: {some(self.broken)}; "
+                "mend or remove them, or leave them out by --skip_broken"
+            )
+        if bare := _without(class_names, self.counts["train"]):
+            raise UsageError(f"no picture to train on is left of the classes {some(bare)}")
+        if not any(self.counts["test"]):
+            raise UsageError("no picture to test is left")
+
+    def notes(self, class_names: list[str]) -> list[str]:
+        """What the user may not expect."""
+        notes = []
+        if self.broken:
+            notes.append(f"{len(self.broken)} pictures cannot be read: {some(self.broken)}")
+        if self.enlarged:
+            notes.append(f"{self.enlarged} pictures are smaller than that and were enlarged")
+        both = len(set(self.digests["train"]) & set(self.digests["test"]))
+        if both:
+            notes.append(f"{both} test pictures are training pictures, too: the same bytes")
+        if bare := _without(class_names, self.counts["test"]):
+            notes.append(f"no test pictures of the classes {some(bare)}")
+        return notes
+
+
+def _without(class_names: list[str], counts: list[int]) -> list[str]:
+    return [name for name, count in zip(class_names, counts, strict=True) if not count]
+
+
+def _plainly(error: Exception) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "no picture that can be read"
+    return prepared.first_line(error)

@@ -1,0 +1,84 @@
+"""A data set's files as TFDS reads them: one of array_record a split, and their description.
+
+TFDS's own writers need TensorFlow from a gigabyte on, and write the fields of an example in random
+order; here the same examples give the same bytes.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+
+def write(
+    folder: str | os.PathLike,
+    name: str,
+    class_names: list[str],
+    image_shape: tuple[int, int, int],
+    splits: dict[str, Iterable[dict[str, Any]]],
+) -> None:
+    """Writes the set `name` into a folder that is there, named for its version.
+
+    An example is a dict of `file`, a text, `image`, an encoded picture, and `label`, a place in
+    `class_names`. Raises OSError, naming the file, where one cannot be written.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_info, example_serializer, naming
+
+    folder = pathlib.Path(folder)
+    features = tfds.features.FeaturesDict(
+        {
+            "file": tfds.features.Text(),
+            "image": tfds.features.Image(shape=image_shape, encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=class_names),
+        }
+    )
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    infos = []
+    for split, examples in splits.items():
+        template = naming.ShardedFileTemplate(
+            data_dir=folder, dataset_name=name, split=split, filetype_suffix="array_record"
+        )
+        path = template.sharded_filepath(shard_index=0, num_shards=1)
+        records = (
+            # Only this order of an example's fields is the same in every process.
+            serializer.get_tf_example(features.encode_example(e)).SerializeToString(
+                deterministic=True
+            )
+            for e in examples
+        )
+        count, size = _write_records(path, records)
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split, shard_lengths=[count], num_bytes=size, filename_template=template
+            )
+        )
+    identity = dataset_info.DatasetIdentity(
+        name=name, version=folder.name, data_dir=os.fspath(folder), module_name=""
+    )
+    info = dataset_info.DatasetInfo(
+        builder=identity,
+        description="Made by launch.prepare.",
+        features=features,
+        supervised_keys=("image", "label"),
+        disable_shuffling=True,
+    )
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.write_to_directory(folder)
+
+
+def _write_records(path: os.PathLike, records: Iterable[bytes]) -> tuple[int, int]:
+    """How many there were, and their bytes."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    count = size = 0
+    try:
+        writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
+        for record in records:
+            writer.write(record)
+            count, size = count + 1, size + len(record)
+        writer.close()
+    except RuntimeError as error:
+        raise OSError(0, str(error).split(";")[0], os.fspath(path)) from None
+    return count, size
