@@ -21,7 +21,7 @@ import gsdd_jax
 from configs import demo
 from gsdd_jax import artifact, parameterizations
 from gsdd_jax.page import charts, document, events, gallery, markup, outlines, source
-from gsdd_jax.parameterizations.base import num_bytes
+from gsdd_jax.portable.base import num_bytes
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs.distill import distill_to
