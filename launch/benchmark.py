@@ -1,7 +1,12 @@
 """Runs a benchmark and prints its table.
 
-python -m launch.benchmark rasterize
-python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json --plot=figures.png
+    python -m launch.benchmark rasterize
+    python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json --plot=figures.png
+    python -m launch.benchmark tm_memory --out=memory.json
+
+rasterize, size: the rasterizer beside its peers, and the largest images it takes. experts,
+precision, tm_memory: training and matching steps. pytorch: the same beside PyTorch. ddif, bits:
+other ways to store an image.
 """
 
 import importlib

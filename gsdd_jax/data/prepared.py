@@ -22,6 +22,21 @@ EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped w
 _TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroissant`"
 
 
+def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """Where sets are looked for: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(root).expanduser().absolute()
+
+
+def sets_in(root: pathlib.Path) -> list[str]:
+    """The sets that lie in a folder, with their configurations, whatever their format."""
+    # NAME/VERSION, or NAME/CONFIGURATION/VERSION.
+    described = (root.glob(f"{levels}/dataset_info.json") for levels in ("*/*", "*/*/*"))
+    return sorted(
+        {path.parent.parent.relative_to(root).as_posix() for found in described for path in found}
+    )
+
+
 def find(name: str, base: str, data_dir: str | os.PathLike | None):
     """The TFDS builder of a prepared set, and the advice for when its files are damaged."""
     import tensorflow_datasets as tfds
@@ -29,8 +44,7 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
     if base == "cifar10_mini":
         root, repair = EMBEDDED, "install gsdd-jax again"
     else:
-        root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        root = pathlib.Path(root).expanduser().absolute()
+        root = data_folder(data_dir)
         repair = f"delete it and run {_build_command(name, root)}"
     try:
         tfds.core.naming.parse_builder_name_kwargs(name)

@@ -61,6 +61,11 @@ class Parameterization(abc.ABC):
         """(height, width, channels) of every image."""
         return self.height, self.width, self.channels
 
+    @property
+    def described(self) -> str:
+        """What an image is stored as, in a word or two."""
+        return self.name
+
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]

@@ -117,6 +117,11 @@ class Gaussian(Gaussians):
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
     bfloat16: bool = True
 
+    @property
+    def described(self) -> str:
+        """How many Gaussians."""
+        return f"{self.num_gaussians} Gaussians"
+
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]

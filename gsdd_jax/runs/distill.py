@@ -23,7 +23,8 @@ from gsdd_jax.data import soft_labels
 from gsdd_jax.matching import real_data
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.runs import assess, experiment, fits
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.runs import assess, cost, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
@@ -100,13 +101,20 @@ class _Run:
         self.reporter.line(self.description())
 
     def description(self) -> str:
-        """One line: the data, the bytes, the images, the device."""
-        parameterization, dataset = self.parts.parameterization, self.parts.dataset
-        height, width, channels = dataset.image_shape
-        return (
-            f"{dataset.name} {height}x{width}x{channels}, {dataset.num_classes} classes: "
-            f"{parameterization.images_per_class} images a class as {parameterization.name} in the "
-            f"bytes of {self.config.budget.ipc} of float32, on {jax.devices()[0].device_kind}"
+        """One line: the data, the network, the images, their bytes, the device."""
+        config, dataset = self.config, self.parts.dataset
+        stored, options = self.parts.parameterization, config.network.options
+        ipc, shape = config.budget.ipc, dataset.image_shape
+        there = dataset.num_classes * gaussians.budget_bytes(ipc, shape)
+        width = f" of width {options.width}" if "width" in options else ""
+        return "; ".join(
+            (
+                f"{dataset.name} {'x'.join(map(str, shape))}, {dataset.num_classes} classes",
+                f"{config.network.name}{width}",
+                f"{stored.images_per_class} images a class of {stored.described}",
+                f"in {there} bytes, those of {ipc} a class in float32",
+                f"on {jax.devices()[0].device_kind}",
+            )
         )
 
     def checkpoints(self, phase: str) -> Checkpoints:
@@ -147,7 +155,8 @@ class _Run:
             return parts.feed(done, next_stop(done) - done) if done < total else None
 
         fed = feed(done)
-        with self.reporter.phase("distill", total, done) as progress:
+        afterwards = cost.evaluations_in_steps(config, parts.dataset, len(parts.labels))
+        with self.reporter.phase("distill", total, done, afterwards) as progress:
             while done < total:
                 self.evaluate_on_the_way(state)
                 self.keep_snapshot(state)
