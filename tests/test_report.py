@@ -39,6 +39,19 @@ def test_lines_say_that_it_compiles_and_do_not_count_it(clock):
     assert lines[-1] == "distill 100/100  loss 1.5  5 steps/s  00:00 left"
 
 
+def test_the_time_of_the_run_is_said_as_soon_as_a_step_is_timed(clock):
+    stream = io.StringIO()
+    progress = report.Progress("distill", 100, 0, stream, afterwards=50.0)
+    for _ in range(10):
+        clock[0] += 2.0
+        progress.advance(10, loss=3.0)
+    lines = stream.getvalue().splitlines()
+    # Two seconds for ten steps: 80 are left and the time of 50 more.
+    assert lines[1] == "distill 20/100  loss 3  5 steps/s  00:16 left, 00:26 of the run"
+    assert lines[2].startswith("distill 70/100")  # ten seconds later, as ever
+    assert lines[-1].endswith("00:00 left, 00:10 of the run")
+
+
 def test_a_bar_says_that_it_compiles_and_does_not_count_it(clock, monkeypatch):
     bars = []
 
