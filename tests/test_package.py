@@ -123,9 +123,13 @@ def test_a_directory_is_locked_on_any_system(windows, monkeypatch, tmp_path):
         monkeypatch.setattr(files, "fcntl", None)
         monkeypatch.setattr(files, "msvcrt", Msvcrt(), raising=False)
     (tmp_path / "other").mkdir()
-    with files.locked(tmp_path, "taken"), files.locked(tmp_path / "other", "taken"):
-        with pytest.raises(InUseError, match="^taken$"), files.locked(tmp_path, "taken"):
-            pass
+    with (
+        files.locked(tmp_path, "taken"),
+        files.locked(tmp_path / "other", "taken"),
+        pytest.raises(InUseError, match=r"^taken$"),
+        files.locked(tmp_path, "taken"),
+    ):
+        pass
 
 
 def test_files_are_imported_where_there_is_no_fcntl():

@@ -26,7 +26,7 @@ from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import assess, cost, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.components import described, stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.experiment import Material
 from gsdd_jax.runs.report import Display, Reporter
@@ -102,19 +102,14 @@ class _Run:
 
     def description(self) -> str:
         """One line: the data, the network, the images, their bytes, the device."""
-        config, dataset = self.config, self.parts.dataset
-        stored, options = self.parts.parameterization, config.network.options
-        ipc, shape = config.budget.ipc, dataset.image_shape
-        there = dataset.num_classes * gaussians.budget_bytes(ipc, shape)
-        width = f" of width {options.width}" if "width" in options else ""
-        return "; ".join(
-            (
-                f"{dataset.name} {'x'.join(map(str, shape))}, {dataset.num_classes} classes",
-                f"{config.network.name}{width}",
-                f"{stored.images_per_class} images a class of {stored.described}",
-                f"in {there} bytes, those of {ipc} a class in float32",
-                f"on {jax.devices()[0].device_kind}",
-            )
+        dataset, stored = self.parts.dataset, self.parts.parameterization
+        ipc = self.config.budget.ipc
+        there = dataset.num_classes * gaussians.budget_bytes(ipc, dataset.image_shape)
+        return described(
+            self.config,
+            dataset,
+            f"{stored.images_per_class} images a class of {stored.described}",
+            f"in {there} bytes, those of {ipc} a class in float32",
         )
 
     def checkpoints(self, phase: str) -> Checkpoints:
