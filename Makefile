@@ -36,4 +36,4 @@ $(VENV)/.installed: pyproject.toml $(NATIVE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build runs
+	rm -rf $(VENV) build runs site

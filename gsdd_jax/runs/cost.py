@@ -103,20 +103,21 @@ def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int) -> f
 
 def _in_training_steps(config: ConfigDict, classes: int, images: int) -> tuple[float, float]:
     """A step of distillation as training steps of the network on one image: how many take as long,
-    and how many take as much memory."""
-    options = config.matching.options
-    if config.matching.name == "tm":
+    and how many take as much memory. An objective that is none of ours counts as one of features.
+    """
+    name, options = config.matching.name, config.matching.options
+    if name == "tm":
         drawn = options.batch_syn or images
         student_steps = options.syn_steps * options.experts_per_step
         return SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn
-    drawn = classes * options.batch_syn or images
-    real = classes * options.batch_real
-    if config.matching.name == "dm":
-        steps = FORWARD * real + drawn
-        return steps, steps / (classes if options.class_by_class else 1)
-    inner = options.inner_loops * images
-    steps = options.outer_loops * (real + SECOND_ORDER * drawn + inner)
-    return steps, (real + SECOND_ORDER * drawn) / classes
+    drawn = classes * options.get("batch_syn", 0) or images
+    real = classes * options.get("batch_real", 0)
+    if name == "dc":
+        inner = options.inner_loops * images
+        steps = options.outer_loops * (real + SECOND_ORDER * drawn + inner)
+        return steps, (real + SECOND_ORDER * drawn) / classes
+    steps = FORWARD * real + drawn
+    return steps, steps / (classes if options.get("class_by_class") else 1)
 
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
