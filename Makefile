@@ -20,7 +20,7 @@ lint: setup
 	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_driver.cu tests/cuda_on_cpu/*
 
 docs: setup  # into site/; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # On a machine with an NVIDIA GPU; BUILD.md says what there is.
 gpu-%:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -100,13 +101,17 @@ def test_commands_that_are_shown_are_there(path):
         assert re.search(rf"^{name}:", makefiles, re.MULTILINE), name
 
 
-def test_the_site_is_built_and_needs_nobody_else(tmp_path):
-    """Every link between documents, out of docs/ and to headings leads somewhere, or it is not."""
-    pytest.importorskip("mkdocs")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+def build_site(root, out):
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(build, cwd=root, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def test_the_site_is_built_and_needs_nobody_else(tmp_path):
+    pytest.importorskip("mkdocs")
+    status, said = build_site(ROOT, tmp_path)
+    assert status == 0, said
     home = (tmp_path / "index.html").read_text()
     assert 'href="results/">Results</a>' in home  # by its title, where the README has its path
     results = (tmp_path / "results" / "index.html").read_text()
@@ -117,3 +122,30 @@ def test_the_site_is_built_and_needs_nobody_else(tmp_path):
     fetched = re.compile(r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="http')
     for page in tmp_path.rglob("*.html"):
         assert not fetched.search(page.read_text()), page
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    pytest.importorskip("mkdocs")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in ROOT.iterdir():
+        if path.suffix == ".md" or path.name in (
+            "LICENSE",
+            "CITATION.cff",
+            "notebooks",
+            "benchmarks",
+        ):
+            (copy / path.name).symlink_to(path)
+    for folder in ("docs", "tools"):
+        shutil.copytree(ROOT / folder, copy / folder)
+    settings, plugin, rest = (ROOT / "mkdocs.yml").read_text().partition("  - mkdocstrings:\n")
+    assert plugin
+    rest = rest[rest.index("markdown_extensions:") :]  # without the slow half, the interface
+    (copy / "mkdocs.yml").write_text(settings + rest)
+    dead = ["nothere.md", "nothere.png", "../nothere.py", "results.md#no-such-heading"]
+    with open(copy / "docs" / "concepts.md", "a") as file:
+        file.write(" ".join(f"[a]({link})" for link in dead))
+    status, said = build_site(copy, tmp_path / "site")
+    assert status == 1
+    assert [link for link in dead if f"'{link}'" not in said] == []
+    assert said.count("WARNING") == len(dead), said
