@@ -65,6 +65,8 @@ def run(
         main(*_parse(positional))
     except UsageError as error:
         _fail(str(error))
+    except BrokenPipeError:  # `| head` has read enough
+        os._exit(0)
     except OSError as error:  # a full disk, a folder taken away
         _fail(_one_line(error))
 
@@ -114,6 +116,8 @@ def define_config() -> flags.FlagHolder:
             lock_config=False,  # unknown fields are refused by `fields.check`, with the nearest
             accept_new_attributes=True,
         )
+    except BrokenPipeError:
+        os._exit(0)
     except (flags.Error, *FAILURES) as error:  # the default is loaded here, overrides and all
         _fail(f"--config: {_one_line(error)}")
 
