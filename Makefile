@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRA ?= test
 NATIVE := $(wildcard xla_ops/*)
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs setup clean
 
 demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
@@ -18,6 +18,9 @@ lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python tools/lint_imports.py
 	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_driver.cu tests/cuda_on_cpu/*
+
+docs: setup  # into site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # On a machine with an NVIDIA GPU; BUILD.md says what there is.
 gpu-%:
@@ -33,4 +36,4 @@ $(VENV)/.installed: pyproject.toml $(NATIVE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build runs
+	rm -rf $(VENV) build runs site

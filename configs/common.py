@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
 
     config.experts = ConfigDict()  # of trajectory matching; their augmentation is matching's
     config.experts.dir = ""  # where they are kept; empty: runs/experts/<data and network>
-    config.experts.num_experts = 100
+    config.experts.num_experts = 100  # networks trained on the real images
     config.experts.epochs = 50
     config.experts.batch_size = 256
     config.experts.learning_rate = 0.01  # of SGD, constant, without momentum and weight decay
@@ -60,19 +60,19 @@ def get_config() -> ConfigDict:
     config.experts.seed = 0  # of their own, so that runs of any seed share them
 
     config.distill = ConfigDict()
-    config.distill.num_steps = 20_000
+    config.distill.num_steps = 20_000  # of the images by the objective
     config.distill.learning_rate = 1e-3  # of the images' parameters
     config.distill.average = 0.0  # of the parameters, over about 1 / (1 - it) steps; 0: the last
     config.distill.steps_per_call = 50  # in one compiled call; no influence on the result
     config.distill.checkpoint_every = 500  # steps
-    config.distill.eval_every = 0  # steps; 0: only at the end
+    config.distill.eval_every = 0  # steps, to find the best set on the way; 0: only the last
     config.distill.snapshot_every = 0  # steps; the images as they change, for figures; 0: never
 
     config.evaluate = ConfigDict()
-    config.evaluate.num_networks = 5
+    config.evaluate.num_networks = 5  # trained on each set, from different starts
     config.evaluate.optimizer = "sgd"  # or adam, sgd_cosine, adamw, for other architectures
     config.evaluate.learning_rate = 0.01  # where the objective learns none
-    config.evaluate.epochs = 1000  # 0: by the data set
+    config.evaluate.epochs = 1000  # of theirs; 0: by the data set
     config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128; 0: by the data set
     config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
     return config

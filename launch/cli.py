@@ -20,7 +20,7 @@ from configs import common
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import cache_dir
 from gsdd_jax.runs.workdir import flat
-from launch import fields, interrupt
+from launch import experiments, fields, interrupt
 
 USAGE_STATUS = 2
 # What a config file can raise while it is loaded and its fields are overridden.
@@ -41,7 +41,8 @@ PLAINER = {
     r"could not convert string to float: .*": "expected a number",
     r"Configuration is not available because of an earlier failure to load: ": "",
 }
-HELP = ("-h", "-help", "--help", "-helpfull", "--helpfull")
+HELP_FULL = ("-helpfull", "--helpfull")
+HELP = ("-h", "-help", "--help", *HELP_FULL)
 
 
 def run(
@@ -70,6 +71,8 @@ def run(
         main(*_parse(positional, several))
     except UsageError as error:
         _fail(str(error))
+    except BrokenPipeError:  # `| head` has read enough
+        os._exit(0)
     except OSError as error:  # a full disk, a folder taken away
         _fail(_one_line(error))
 
@@ -105,15 +108,22 @@ def keep_compiled_programs() -> None:
 
 
 def define_config() -> flags.FlagHolder:
-    """The flag `--config`, and `--config.field=value` for each of its fields."""
+    """The flag `--config`, and `--config.field=value` for each of its fields.
+
+    A config that comes with this package is found by its name, wherever the command is started; a
+    folder instead of a config is listed.
+    """
     try:
+        sys.argv[1:] = _with_paths(sys.argv[1:])
         return config_flags.DEFINE_config_file(
             "config",
-            "configs/demo.py",
+            experiments.find("demo"),
             "The experiment.",
             lock_config=False,  # unknown fields are refused by `fields.check`, with the nearest
             accept_new_attributes=True,
         )
+    except BrokenPipeError:
+        os._exit(0)
     except (flags.Error, *FAILURES) as error:  # the default is loaded here, overrides and all
         _fail(f"--config: {_one_line(error)}")
 
@@ -159,6 +169,34 @@ def accuracy(arm: str, result: Mapping[str, float]) -> str:
     return f"{arm.replace('_', ' ')} {mean:.1f} ± {deviation:.1f} %"
 
 
+def _with_paths(arguments: list[str]) -> list[str]:
+    """The arguments with the path of a config for its name."""
+    out, is_config = [], False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if is_config or (flag in ("--config", "-config") and equals):
+            is_config, given = False, argument if is_config else value
+            if listed := experiments.folder(given):
+                _list(listed)
+            prefix = "" if given is argument else f"{flag}="
+            argument = f"{prefix}{experiments.find(given)}"
+        else:
+            is_config = argument in ("--config", "-config")
+        out.append(argument)
+    return out
+
+
+def _list(folder: pathlib.Path) -> NoReturn:
+    """The experiments of a folder."""
+    titles = experiments.titles(folder)
+    if not titles:
+        raise UsageError(f"{folder}: a folder without configs; expected a file or a name")
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        print(f"{name:{width}}  {title}")
+    sys.exit()
+
+
 def _parse(positional: tuple[str, ...], several: str) -> list[str]:
     rest = _parse_flags(sys.argv)
     if several:
@@ -186,15 +224,15 @@ def _parse_flags(arguments: list[str]) -> list[str]:
 
 
 def _print_help() -> None:
-    """The script's docstring, its flags, and the fields of the config that is given."""
+    """The script's docstring, its flags, and fields of the config that is given."""
     script = sys.modules["__main__"]
     print(script.__doc__.strip(), "\n\nflags:", sep="")
     has_config = "config" in flags.FLAGS
     if has_config:
-        print("  --config: A file with an experiment. (default: configs/demo.py)")
+        print("  --config: An experiment: a file, or a name of configs/. (default: demo)")
     own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
     for flag in sorted(own, key=lambda flag: flag.name):
-        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
         print(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
     if has_config:
         given = [argument for argument in sys.argv if argument not in HELP]
@@ -202,8 +240,14 @@ def _print_help() -> None:
             given += [f"--{name}=-"] if flags.FLAGS[name].default is None else []
         _parse_flags(given)
         config = flags.FLAGS["config"]
-        print(f"\nfields of {config.config_filename}, each changed by --config.FIELD=VALUE:")
-        print(fields.describe(config.value))
+        name = pathlib.Path(config.config_filename).stem
+        if any(argument in HELP_FULL for argument in sys.argv):
+            print(f"\nfields of {name}, each changed by --config.FIELD=VALUE:")
+            print(fields.describe(config.value))
+            return
+        print(f"\nfields of {name} that are changed most, by --config.FIELD=VALUE:")
+        print(fields.describe(config.value, fields.MOST_USED))
+        print("\n--helpfull has all fields, --config=configs/ the experiments")
 
 
 def _fail(text: str) -> NoReturn:

@@ -1,9 +1,12 @@
 """Distils a data set.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
+    python -m launch.distill --config=cifar10_dm_ipc1 --config.budget.gpc=10 --workdir=runs/dm
+    python -m launch.distill --config=cifar10_tm_ipc1 --config.scale=0.01 --workdir=runs/small
 
-Any field of the config can be changed: `--config.distill.num_steps=100`. The same command started
-again goes on where it was interrupted.
+Any field of the config can be changed. The work directory holds the distilled set, its accuracies
+beside those of real images of the same bytes, and checkpoints: the same command started again goes
+on where it was interrupted. Trajectory matching (tm) needs experts first: launch.train_experts.
 """
 
 import pathlib

@@ -8,7 +8,7 @@ import inspect
 import io
 import textwrap
 import tokenize
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +17,26 @@ from configs import common
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs.workdir import dotted
 
+# What --help shows; --helpfull has the rest.
+MOST_USED = (
+    "seed",
+    "scale",
+    "data.name",
+    "data.resolution",
+    "budget.ipc",
+    "budget.gpc",
+    "parameterization.name",
+    "network.name",
+    "network.options.width",
+    "init.num_steps",
+    "matching.name",
+    "experts.num_experts",
+    "distill.num_steps",
+    "distill.learning_rate",
+    "distill.eval_every",
+    "evaluate.num_networks",
+    "evaluate.epochs",
+)
 # What stands below these is checked by the component that it is given to.
 OPEN = ("parameterization.options", "network.options", "matching.options")
 # What has options with defaults, by their names.
@@ -53,15 +73,19 @@ def _closed(config: ConfigDict) -> dict[str, Any]:
     return fields
 
 
-def describe(config: ConfigDict) -> str:
-    """A line for every field: its name, its value in `config`, its comment."""
+def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
+    """A line for every field, or for those of `only`: its name, its value in `config`, its
+    comment."""
     values = dotted(config.to_dict())
     comments = _meanings(values)
+    if only:
+        values = {name: values[name] for name in only if name in values}
     text = {name: "" if _is_group(value) else str(value) for name, value in values.items()}
     names, width = max(map(len, text)), max(map(len, text.values()))
     lines, group = [], ""
     for name, value in text.items():
-        if name.rpartition(".")[0] != group and (group := name.rpartition(".")[0]) in comments:
+        before, group = group, name.rpartition(".")[0]
+        if not only and group != before and group in comments:
             lines.append(f"  {group}: {comments.pop(group)}")
         indent = " " * (6 + names + min(width, 14))
         line = f"  {name:{names}}  {value:{min(width, 14)}}  {comments.get(name, '')}".rstrip()

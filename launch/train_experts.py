@@ -1,5 +1,6 @@
 """Trains the experts that trajectory matching (TM) follows.
 
+    python -m launch.train_experts --config=cifar10_tm_ipc1
     python -m launch.train_experts --config=configs/demo.py --config.experts.num_experts=2
 
 They go to `config.experts.dir`. The same command started again goes on with what is missing.

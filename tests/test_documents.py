@@ -1,17 +1,26 @@
 """What the documents show as Python runs, and what it defines fits the rest."""
 
+import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
+import pytest
 
 import gsdd_jax
-from gsdd_jax import exports, matching, networks, parameterizations
+from gsdd_jax import command, exports, matching, networks, parameterizations
 from gsdd_jax.data import transforms
 from gsdd_jax.training import distill
+from launch import experiments
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def blocks(document):
@@ -83,3 +92,83 @@ def test_what_the_architecture_adds_distils(monkeypatch):
         state = distill.start(problem, params, 0.01)
         _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
         assert losses[-1] < part * losses[0]
+
+
+def test_the_concepts_count_as_they_say():
+    (code,) = blocks("docs/concepts.md")
+    names = {}
+    exec(code, names)
+    counted = names["budget"], names["num_gaussians"], names["used"]
+    assert code.rstrip().endswith("# " + " ".join(map(str, counted)))
+    assert counted == (32 * 32 * 3 * 4, 32 * 32 * 3 * 4 // (9 * 2 * 30), 30 * 22 * 9 * 2)
+
+
+def test_every_document_with_python_is_run_by_a_test():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for path in DOCUMENTS:
+        name = path.relative_to(ROOT).as_posix()
+        assert not blocks(name) or f'"{name}"' in tests, f"{name} has Python that no test names"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_that_are_shown_are_there(path):
+    """Modules, experiments, make's targets: what a reader copies has the names that there are."""
+    text = path.read_text()
+    known = command.commands()
+    for name in re.findall(r"(?:python3? -m launch\.|`gsdd |^ *gsdd )(\w+)", text, re.MULTILINE):
+        assert name in {*known, "COMMAND", "NAME"}, name
+    for name in re.findall(r"--config=([\w./]+)", text):
+        assert experiments.folder(name) or experiments.find(name)
+    makefiles = (ROOT / "Makefile").read_text() + (ROOT / "gpu.mk").read_text()
+    for name in re.findall(r"^(?:`|    )?make ([\w-]+)", text, re.MULTILINE):
+        assert re.search(rf"^{name}:", makefiles, re.MULTILINE), name
+
+
+def build_site(root, out):
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=root, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def test_the_site_is_built_and_needs_nobody_else(tmp_path):
+    pytest.importorskip("mkdocs")
+    status, said = build_site(ROOT, tmp_path)
+    assert status == 0, said
+    home = (tmp_path / "index.html").read_text()
+    assert 'href="results/">Results</a>' in home  # by its title, where the README has its path
+    results = (tmp_path / "results" / "index.html").read_text()
+    pictures = re.findall(r'<img [^>]*src="([^"]+)"', results)
+    assert pictures and all((tmp_path / "results" / picture).is_file() for picture in pictures)
+    interface = (tmp_path / "api" / "index.html").read_text()
+    assert 'id="gsdd_jax.rasterizer.rasterize.rasterize"' in interface
+    fetched = re.compile(r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="http')
+    for page in tmp_path.rglob("*.html"):
+        assert not fetched.search(page.read_text()), page
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    pytest.importorskip("mkdocs")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in ROOT.iterdir():
+        if path.suffix == ".md" or path.name in (
+            "LICENSE",
+            "CITATION.cff",
+            "notebooks",
+            "benchmarks",
+        ):
+            (copy / path.name).symlink_to(path)
+    for folder in ("docs", "tools"):
+        shutil.copytree(ROOT / folder, copy / folder)
+    settings, plugin, rest = (ROOT / "mkdocs.yml").read_text().partition("  - mkdocstrings:\n")
+    assert plugin
+    rest = rest[rest.index("markdown_extensions:") :]  # without the slow half, the interface
+    (copy / "mkdocs.yml").write_text(settings + rest)
+    dead = ["nothere.md", "nothere.png", "../nothere.py", "results.md#no-such-heading"]
+    with open(copy / "docs" / "concepts.md", "a") as file:
+        file.write(" ".join(f"[a]({link})" for link in dead))
+    status, said = build_site(copy, tmp_path / "site")
+    assert status == 1
+    assert [link for link in dead if f"'{link}'" not in said] == []
+    assert said.count("WARNING") == len(dead), said

@@ -213,7 +213,10 @@ WRONG = [
     (["--config.seed=4294967296"], "config.seed: expected 0 to 4294967295, got 4294967296"),
     (["--config.seed=99999999999999999999"], "config.seed: expected 0 to 4294967295"),
     (["--config.distill.num_steps=many"], "num_steps"),
-    (["--config=configs/none.py"], "configs/none.py"),
+    (["--config=configs/none.py"], "--config: configs/none.py: no such file"),
+    (["--config=cifra10_tm_ipc1"], "no such file; did you mean cifar10_tm_ipc1"),
+    (["--config", "dmeo"], "dmeo: no such file; did you mean demo?"),
+    (["--config=docs"], "--config: docs: a folder without configs"),
     (["--config.budget.gpc=5000"], "5000 Gaussian images a class do not fit"),
     (["--config.budget.ipc=0"], "expected ipc of at least 1, got 0"),
     (["--config.data.name=no_such_set"], "no_such_set"),
@@ -322,15 +325,18 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
     assert status == 0, err
-    assert f"python -m launch.{module}" in out
+    assert f"\n    python -m launch.{module}" in out
     if module in ("evaluate", "export", "benchmark", "report"):
         assert "--distilled: " in out or "--peers: " in out or "--out: " in out
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):
         assert f"\n  {field} " in out
+    assert "matching.strategy" not in out  # of the many that few change
     # The values of the config that is given, its fields' comments beside them.
-    status, again, _ = run(module, "-h", "--config=configs/imagenet_dm_ipc1.py", "--config.seed=7")
+    given = "--config=configs/imagenet_dm_ipc1.py", "--config.seed=7"
+    status, again, _ = run(module, "--helpfull", *given)
     assert status == 0
+    assert "\n  matching.strategy " in again
     line = next(line for line in again.splitlines() if line.startswith("  seed "))
     assert line.split()[1] == "7"
     assert "of everything random" in line
@@ -338,6 +344,29 @@ def test_help_says_what_there_is(run, module):
     assert line.split()[1] == "128"
     assert "channels; the published width" in line
     assert "meow" in again
+
+
+def test_a_config_has_a_name_and_a_folder_is_listed(run):
+    status, out, err = run("fit", "--config=imagenet_dm_ipc1", "--help")
+    assert status == 0, err
+    assert "\n  data.name              imagenet2012" in out
+    status, out, err = run("fit", "--config=configs/")
+    assert status == 0, err
+    lines = out.splitlines()
+    assert "demo" in [line.split()[0] for line in lines]
+    first = (ROOT / "configs" / "demo.py").read_text().splitlines()[0].strip('"')
+    assert any(line.startswith("demo ") and line.endswith(first) for line in lines)
+
+
+def test_the_first_line_says_what_is_run(finished):
+    first = finished[1].splitlines()[0]
+    # 6 images a class share the bytes of a 16 x 16 image of float32; 18 bytes are a Gaussian.
+    num_gaussians = 4 * 16 * 16 * 3 // (18 * 6)
+    assert first.startswith(
+        "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images a class of "
+        f"{num_gaussians} Gaussians; in {10 * 4 * 16 * 16 * 3} bytes, those of 1 a class"
+    )
+    assert "; on " in first
 
 
 def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):

@@ -2,9 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from gsdd_jax.runs import report
+from configs import demo
+from gsdd_jax import data
+from gsdd_jax.runs import cost, report
 
 
 class Terminal(io.StringIO):
@@ -37,6 +41,36 @@ def test_lines_say_that_it_compiles_and_do_not_count_it(clock):
     assert lines[1] == "distill 10/100  loss 3"  # no rate is known yet
     assert lines[2] == "distill 60/100  loss 1.5  5 steps/s  00:08 left"
     assert lines[-1] == "distill 100/100  loss 1.5  5 steps/s  00:00 left"
+
+
+def test_the_time_of_the_run_is_said_as_soon_as_a_step_is_timed(clock):
+    stream = io.StringIO()
+    progress = report.Progress("distill", 100, 0, stream, afterwards=50.0)
+    for _ in range(10):
+        clock[0] += 2.0
+        progress.advance(10, loss=3.0)
+    lines = stream.getvalue().splitlines()
+    # Two seconds for ten steps: 80 are left and the time of 50 more.
+    assert lines[1] == "distill 20/100  loss 3  5 steps/s  00:16 left, 00:26 of the run"
+    assert lines[2].startswith("distill 70/100")  # ten seconds later, as ever
+    assert lines[-1].endswith("00:00 left, 00:10 of the run")
+
+
+def test_evaluations_are_counted_in_steps_of_distillation():
+    """A third of a training step is a real image's forward pass, in the step and when tested."""
+    split = lambda n: data.Split(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int32))
+    names, ones = tuple("abcdefghij"), (1.0, 1.0, 1.0)
+    dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")
+    config = demo.get_config()  # 150 epochs of 3 networks; 64 real images a class
+    config.evaluate.beside = "fitted,random_real,random_real_uint8"
+    one_arm = 3500 / 3
+    trained = 150 * (300 + 300 + 10 + 40)
+    expected = 3 * (trained + 4 * one_arm) / (640 / 3 + 300)
+    assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
+    config.evaluate.beside = ""
+    config.matching.name, config.matching.options = "mine", ConfigDict({"weight": 2.0})
+    expected = 3 * (150 * 300 + one_arm) / 300
+    assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
 
 
 def test_a_bar_says_that_it_compiles_and_does_not_count_it(clock, monkeypatch):

@@ -28,13 +28,18 @@ def test_a_checkout_names_its_commit(tmp_path):
     for name in ("__init__.py", "runs/__init__.py", "runs/version.py"):
         shutil.copy(ROOT / "gsdd_jax" / name, tmp_path / "gsdd_jax" / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    number = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    number = re.search(r'^fallback_version = "(.*?)"', (ROOT / "pyproject.toml").read_text(), re.M)[
+        1
+    ]
     assert shown(tmp_path) == number  # files without a repository
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")[:12]
     assert shown(tmp_path) == f"{number}+g{commit}"
+    git(tmp_path, "tag", "v12.3.4")
+    assert shown(tmp_path) == f"12.3.4+g{commit}"
+    git(tmp_path, "tag", "-d", "v12.3.4")
     with open(tmp_path / "gsdd_jax" / "__init__.py", "a") as file:
         file.write("# changed\n")
     assert shown(tmp_path) == f"{number}+g{commit}.changed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -12,6 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from gsdd_jax.core.errors import InUseError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
 
 
 def write_atomically(
@@ -72,10 +78,21 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     """
     with open(pathlib.Path(directory, ".lock"), "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock.fileno())
         except BlockingIOError:
             raise InUseError(taken) from None
         yield
+
+
+def _lock(descriptor: int) -> None:
+    """Locks an open file until it is closed; raises BlockingIOError where another process has."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(error.errno, error.strerror) from None
 
 
 def cache_dir() -> pathlib.Path:

@@ -23,6 +23,21 @@ EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped w
 _TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroissant`"
 
 
+def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(root).expanduser().absolute()
+
+
+def sets_in(root: pathlib.Path) -> list[str]:
+    """The sets that lie in a folder, with their configurations, whatever their format."""
+    # NAME/VERSION, or NAME/CONFIGURATION/VERSION.
+    described = (root.glob(f"{levels}/dataset_info.json") for levels in ("*/*", "*/*/*"))
+    return sorted(
+        {path.parent.parent.relative_to(root).as_posix() for found in described for path in found}
+    )
+
+
 def find(name: str, base: str, data_dir: str | os.PathLike | None):
     """The TFDS builder of a prepared set."""
     import tensorflow_datasets as tfds
@@ -55,12 +70,6 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
             f" {_TFDS_NEEDS}"
         )
     return builder
-
-
-def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
-    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own."""
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(root).expanduser().absolute()
 
 
 def known_names() -> list[str]:
@@ -221,17 +230,10 @@ def _prepare_command(name) -> str:
 
 
 def _unknown(name, root) -> UsageError:
-    close = difflib.get_close_matches(name, [*_on_disk(root), *known_names()], n=3)
+    close = difflib.get_close_matches(name, [*sets_in(root), *known_names()], n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return UsageError(
         f"unknown data set {name!r}: expected cifar10_mini, a TFDS set such as cifar10,"
         f" imagenette/160px-v2, or one of your own in {root}, made by"
         f" {_prepare_command('NAME')}`{hint}"
     )
-
-
-def _on_disk(root) -> list[str]:
-    try:
-        return sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
-    except OSError:
-        return []

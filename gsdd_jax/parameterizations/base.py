@@ -42,6 +42,11 @@ class Parameterization(Stored):
     )
     uses: ClassVar[frozenset[str]] = frozenset()  # of a budget's `reserved` and `fill`
 
+    @property
+    def described(self) -> str:
+        """What an image is stored as, in a word or two."""
+        return self.name
+
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]

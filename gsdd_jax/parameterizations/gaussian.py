@@ -94,6 +94,11 @@ class Gaussian(Gaussians, stored.Gaussian):
 
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
 
+    @property
+    def described(self) -> str:
+        """How many Gaussians."""
+        return f"{self.num_gaussians} Gaussians"
+
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]

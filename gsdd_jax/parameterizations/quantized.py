@@ -70,6 +70,12 @@ class Quantized(Gaussians, stored.Quantized):
     }  # fmt: skip
     uses: ClassVar[frozenset[str]] = frozenset({"reserved", "fill"})
 
+    @property
+    def described(self) -> str:
+        """How many Gaussians, in the mean."""
+        most = "at most " if self.fill else ""
+        return f"{most}{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
+
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]

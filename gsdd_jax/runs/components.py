@@ -40,6 +40,20 @@ def load_data(config: ConfigDict) -> data.Dataset:
     )
 
 
+def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
+    """What is run, in a line: the data, the network, whatever else, the device."""
+    width = config.network.options.get("width")
+    shape = "x".join(map(str, dataset.image_shape))
+    return "; ".join(
+        (
+            f"{dataset.name} {shape}, {dataset.num_classes} classes",
+            config.network.name + (f" of width {width}" if width else ""),
+            *more,
+            f"on {jax.devices()[0].device_kind}",
+        )
+    )
+
+
 def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
     """The data set's transform, applied after rendering."""
     if name == "normalize":

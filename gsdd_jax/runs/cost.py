@@ -8,7 +8,6 @@ factor of two, which is enough to decide whether to start.
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,15 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import psutil
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs.components import build_parameterization, load_data
-from gsdd_jax.runs.experiment import HELD_OUT
+from gsdd_jax.runs.experiment import HELD_OUT, REAL
 
 SECOND_ORDER = 3.5  # of a training step: one that is differentiated once more
 FORWARD = 1 / 3  # of a training step
@@ -74,30 +75,49 @@ def of_run(config: ConfigDict) -> Cost:
     side, classes, examples, _ = _sizes(config)
     images = classes * _stored(config, side, classes).images_per_class
     step = _step(_network(config.network, side, classes))
-    options = config.matching.options
-    if config.matching.name == "tm":
-        drawn = options.batch_syn or images
-        student_steps = options.syn_steps * options.experts_per_step
-        seconds = SECOND_ORDER * student_steps * drawn * step.seconds
-        at_once = SECOND_ORDER * drawn
-    else:
-        drawn = classes * options.batch_syn or images
-        real = classes * options.batch_real
-        if config.matching.name == "dm":
-            seconds = (FORWARD * real + drawn) * step.seconds
-            at_once = (FORWARD * real + drawn) / (classes if options.class_by_class else 1)
-        else:
-            inner = options.inner_loops * images
-            seconds = options.outer_loops * (real + SECOND_ORDER * drawn + inner) * step.seconds
-            at_once = (real + SECOND_ORDER * drawn) / classes
+    steps, at_once = _in_training_steps(config, classes, images)
     evaluations = 1
     if config.distill.eval_every:
         evaluations += config.distill.num_steps // config.distill.eval_every
     evaluation = of_evaluation(config, {}, images)
+    seconds = config.distill.num_steps * steps * step.seconds
     return Cost(
-        COMPILING + config.distill.num_steps * seconds + evaluations * evaluation.seconds,
+        COMPILING + seconds + evaluations * evaluation.seconds,
         int(examples * side * side * 3 * 4 + max(at_once * step.bytes, evaluation.bytes)),
     )
+
+
+def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int) -> float:
+    """Of all that is evaluated at the end of a run of `images` images: how many of its steps of
+    distillation would take as long."""
+    tested = len(dataset.test.labels) + min(len(dataset.train.labels), HELD_OUT)
+    arms = ["distilled", *filter(None, config.evaluate.beside.split(","))]
+    trained = sum(
+        REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
+        for name in arms
+    )
+    evaluated = config.evaluate.epochs * trained + FORWARD * tested * len(arms)
+    steps, _ = _in_training_steps(config, dataset.num_classes, images)
+    return config.evaluate.num_networks * evaluated / steps
+
+
+def _in_training_steps(config: ConfigDict, classes: int, images: int) -> tuple[float, float]:
+    """A step of distillation as training steps of the network on one image: how many take as long,
+    and how many take as much memory. An objective that is none of ours counts as one of features.
+    """
+    name, options = config.matching.name, config.matching.options
+    if name == "tm":
+        drawn = options.batch_syn or images
+        student_steps = options.syn_steps * options.experts_per_step
+        return SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn
+    drawn = classes * options.get("batch_syn", 0) or images
+    real = classes * options.get("batch_real", 0)
+    if name == "dc":
+        inner = options.inner_loops * images
+        steps = options.outer_loops * (real + SECOND_ORDER * drawn + inner)
+        return steps, (real + SECOND_ORDER * drawn) / classes
+    steps = FORWARD * real + drawn
+    return steps, steps / (classes if options.get("class_by_class") else 1)
 
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
@@ -131,7 +151,7 @@ def memory() -> int:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.memory_stats()["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return psutil.virtual_memory().total
 
 
 @functools.cache

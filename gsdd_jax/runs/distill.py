@@ -26,9 +26,10 @@ from gsdd_jax.matching import real_data
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.portable import transforms
-from gsdd_jax.runs import assess, experiment, fits
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.runs import assess, cost, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import stream
+from gsdd_jax.runs.components import described, stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.experiment import Material
 from gsdd_jax.runs.report import Display, Reporter
@@ -106,13 +107,15 @@ class _Run:
         self.reporter.line(self.description())
 
     def description(self) -> str:
-        """One line: the data, the bytes, the images, the device."""
-        parameterization, dataset = self.parts.parameterization, self.parts.dataset
-        height, width, channels = dataset.image_shape
-        return (
-            f"{dataset.name} {height}x{width}x{channels}, {dataset.num_classes} classes: "
-            f"{parameterization.images_per_class} images a class as {parameterization.name} in the "
-            f"bytes of {self.config.budget.ipc} of float32, on {jax.devices()[0].device_kind}"
+        """One line: the data, the network, the images, their bytes, the device."""
+        dataset, stored = self.parts.dataset, self.parts.parameterization
+        ipc = self.config.budget.ipc
+        there = dataset.num_classes * gaussians.budget_bytes(ipc, dataset.image_shape)
+        return described(
+            self.config,
+            dataset,
+            f"{stored.images_per_class} images a class of {stored.described}",
+            f"in {there} bytes, those of {ipc} a class in float32",
         )
 
     @functools.cached_property
@@ -159,7 +162,8 @@ class _Run:
             return parts.feed(done, next_stop(done) - done) if done < total else None
 
         fed = feed(done)
-        with self.reporter.phase("distill", total, done) as progress:
+        afterwards = cost.evaluations_in_steps(config, parts.dataset, len(parts.labels))
+        with self.reporter.phase("distill", total, done, afterwards) as progress:
             while done < total:
                 self.evaluate_on_the_way(state)
                 self.keep_snapshot(state)

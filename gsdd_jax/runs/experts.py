@@ -100,6 +100,8 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     network = components.build_network(config.network, dataset)
     augment.parse_strategy(config.matching.strategy)
     made_of, where = identity(config, dataset, network), directory(config)
+    what = f"{settings.num_experts} experts of {settings.epochs} epochs in {where}"
+    reporter.line(components.described(config, dataset, what))
     with mesh.over(config.mesh.devices), trajectories.exclusive(where):
         # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
         on_each = 1 if jax.default_backend() == "cpu" else settings.at_once

@@ -22,11 +22,14 @@ class Progress:
     """One phase of a run: how far, the loss, the rate, the time left.
 
     The first steps are those of a call that is compiled first: it says so, and the clock that
-    gives the rate and the time left starts after them.
+    gives the rate and the time left starts after them. `afterwards` is what the run still does when
+    the phase is over, in steps that would take as long: as soon as the rate is known, the time of
+    both is shown too.
     """
 
-    def __init__(self, name: str, total: int, done: int, stream):
+    def __init__(self, name: str, total: int, done: int, stream, afterwards: float = 0.0):
         self._name, self._total, self._done, self._stream = name, total, done, stream
+        self._afterwards, self._told = afterwards, not afterwards
         self._start = self._first = None
         self._last_line = time.monotonic()
         self._bar = None
@@ -48,7 +51,12 @@ class Progress:
         if restarted:
             self._start, self._first = now, self._done
         shown = {name: f"{value:.4g}" for name, value in values.items()}
+        steps = 0 if restarted else self._done - self._first
+        rate = steps / max(now - self._start, 1e-9)
+        left = lambda more: tqdm.format_interval((self._total - self._done + more) / rate)
         if self._bar is not None:
+            if rate and self._afterwards:
+                shown["run"] = f"{left(self._afterwards)} left"
             self._bar.set_postfix(shown, refresh=False)
             if restarted:
                 bar = self._bar
@@ -58,15 +66,16 @@ class Progress:
             else:
                 self._bar.update(count)
             return
-        if now - self._last_line < LINE_EVERY and self._done < self._total:
+        is_due = now - self._last_line >= LINE_EVERY or self._done == self._total
+        if not is_due and (self._told or not rate):
             return
         self._last_line = now
+        self._told = self._told or rate > 0
         parts = [f"{self._name} {self._done}/{self._total}"]
         parts += [f"{name} {value}" for name, value in shown.items()]
-        if self._done > self._first:
-            rate = (self._done - self._first) / max(now - self._start, 1e-9)
-            left = tqdm.format_interval((self._total - self._done) / rate)
-            parts += [f"{rate:.3g} steps/s", f"{left} left"]
+        if rate:
+            whole = f", {left(self._afterwards)} of the run" if self._afterwards else ""
+            parts += [f"{rate:.3g} steps/s", f"{left(0)} left{whole}"]
         print("  ".join(parts), file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -82,9 +91,11 @@ class Display:
         self._stream = stream or sys.stdout
 
     @contextlib.contextmanager
-    def phase(self, name: str, total: int, done: int = 0) -> Iterator[Progress]:
-        """A phase of `total` steps of which `done` are behind us."""
-        progress = Progress(name, total, done, self._stream)
+    def phase(
+        self, name: str, total: int, done: int = 0, afterwards: float = 0.0
+    ) -> Iterator[Progress]:
+        """A phase of `total` steps of which `done` are behind us, and what comes `afterwards`."""
+        progress = Progress(name, total, done, self._stream, afterwards)
         try:
             yield progress
         finally:
@@ -111,8 +122,11 @@ class OneLine(Display):
         self._show("")
 
     @contextlib.contextmanager
-    def phase(self, name: str, total: int, done: int = 0) -> Iterator[_Part]:
+    def phase(
+        self, name: str, total: int, done: int = 0, afterwards: float = 0.0
+    ) -> Iterator[_Part]:
         """A phase of the run; its steps are shown, its values are not."""
+        del afterwards
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:

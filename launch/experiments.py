@@ -1,0 +1,55 @@
+"""Which file `--config` means: one that is there, or one of the experiments that come with this."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import pathlib
+
+from configs import common
+from gsdd_jax.core.errors import UsageError
+
+SHIPPED = pathlib.Path(common.__file__).parent
+# Folders in which a name alone is looked for.
+ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
+
+
+def find(given: str) -> str:
+    """The path of the config `given`: a file, or the name of one in ./configs or of ours.
+
+    Raises UsageError, with the nearest names, where there is none.
+    """
+    path = pathlib.Path(given)
+    name = path.name.removesuffix(".py")
+    places = [path]
+    if path.parent in ANYWHERE:
+        places += [folder / f"{name}.py" for folder in (*ANYWHERE, SHIPPED)]
+    for place in places:
+        if place.is_file():
+            return str(place)
+    known = [*titles(path.parent), *titles(SHIPPED)]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists what there is'}")
+
+
+def folder(given: str) -> pathlib.Path | None:
+    """The folder that `given` names, if it is one: on this disk, or `configs` for ours."""
+    path = pathlib.Path(given)
+    if path.is_dir():
+        return path
+    return SHIPPED if path == pathlib.Path("configs") else None
+
+
+def titles(folder: pathlib.Path) -> dict[str, str]:
+    """The first line of each experiment in a folder, by its name; none is run."""
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, ValueError):  # not ours to judge unless it is asked for
+            continue
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if "get_config" in defined and path.stem != "common":
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found

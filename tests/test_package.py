@@ -1,0 +1,165 @@
+"""What an installation has: commands by discovery, experiments by name, locks on any system."""
+
+import ast
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import gsdd_jax.__main__
+from gsdd_jax import command
+from gsdd_jax.core import files
+from gsdd_jax.core.errors import InUseError, UsageError
+from launch import experiments
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def gsdd(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["gsdd", *arguments])
+    command.main()
+
+
+def test_every_module_that_runs_is_a_command():
+    """Those are the ones that call their main when they are run."""
+    runs = {p.stem for p in (ROOT / "launch").glob("*.py") if "cli.run(main" in p.read_text()}
+    assert {"distill", "evaluate", "fit", "train_experts", "benchmark"} <= runs
+    found = command.commands()
+    assert set(found) == runs
+    assert all(title.endswith(".") for title in found.values()), found
+
+
+def test_a_command_is_started_as_python_does(monkeypatch, tmp_path, capsys):
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "hello.py").write_text(
+        '"""Says hello."""\nimport sys\ndef main(): print("hello", sys.argv[1:])\n'
+        'if __name__ == "__main__": main()\n'
+    )
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    started = []
+    monkeypatch.setattr(runpy, "run_module", lambda name, **how: started.append((name, how)))
+    gsdd(monkeypatch, "--help")
+    assert "  hello  Says hello." in capsys.readouterr().out
+    gsdd(monkeypatch, "hello", "--one=1")
+    assert started == [("launch.hello", {"run_name": "__main__", "alter_sys": True})]
+    assert sys.argv == ["-m", "--one=1"]  # by which launch/__init__.py takes over Ctrl-C
+    assert sys.path[0] == str(tmp_path)
+
+
+def test_a_wrong_command_is_one_line_with_the_nearest(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        gsdd(monkeypatch, "distil")
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: gsdd: expected one of benchmark, ")
+    assert err.endswith("got distil; did you mean distill?\n")
+    assert err.count("\n") == 1
+
+
+def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
+    ours = ROOT / "configs" / "demo.py"
+    monkeypatch.chdir(tmp_path)
+    for given in ("demo", "demo.py", "configs/demo", "configs/demo.py"):
+        assert pathlib.Path(experiments.find(given)).samefile(ours)
+    with pytest.raises(UsageError, match=r"^dmo: no such file; did you mean demo\?$"):
+        experiments.find("dmo")
+    # A folder of one's own is meant as it is said.
+    with pytest.raises(UsageError, match=r"^mine/demo.py: no such file"):
+        experiments.find("mine/demo.py")
+    assert experiments.folder("configs/") == ROOT / "configs"
+    # What is in the working directory comes first.
+    (tmp_path / "configs").mkdir()
+    own = tmp_path / "configs" / "demo.py"
+    own.write_text('"""Mine.\n\nMore."""\n\ndef get_config():\n    pass\n')
+    for given in ("demo", "configs/demo.py"):
+        assert pathlib.Path(experiments.find(given)).samefile(own)
+    assert experiments.titles(experiments.folder("configs/")) == {"demo": "Mine."}
+
+
+def test_all_experiments_are_listed_with_a_line():
+    titles = experiments.titles(ROOT / "configs")
+    defined = {p.stem for p in (ROOT / "configs").glob("*.py") if "get_config" in p.read_text()}
+    assert set(titles) == defined - {"common"}
+    assert all(titles.values()), titles
+
+
+def test_what_is_installed_is_said_in_a_few_lines(monkeypatch, tmp_path, capsys):
+    for name in ("cifar10/3.0.2", "imagenette/160px-v2/1.0.0"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "dataset_info.json").write_text("{}")
+    (tmp_path / "downloads" / "extracted" / "deep" / "er").mkdir(parents=True)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    gsdd_jax.__main__.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("gsdd-jax ")
+    assert "CPU" in lines[1] and "CUDA" in lines[1]
+    assert lines[3].endswith(f"in {tmp_path} (TFDS_DATA_DIR): cifar10, imagenette/160px-v2")
+
+
+class Msvcrt:
+    """As on Windows: bytes of a file are locked, and PermissionError where they are taken."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.taken = set()
+
+    def locking(self, descriptor, mode, num_bytes):
+        assert (mode, num_bytes) == (self.LK_NBLCK, 1)
+        if os.fstat(descriptor).st_ino in self.taken:
+            raise PermissionError(13, "Permission denied")
+        self.taken.add(os.fstat(descriptor).st_ino)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_directory_is_locked_on_any_system(windows, monkeypatch, tmp_path):
+    if windows:
+        monkeypatch.setattr(files, "fcntl", None)
+        monkeypatch.setattr(files, "msvcrt", Msvcrt(), raising=False)
+    (tmp_path / "other").mkdir()
+    with (
+        files.locked(tmp_path, "taken"),
+        files.locked(tmp_path / "other", "taken"),
+        pytest.raises(InUseError, match=r"^taken$"),
+        files.locked(tmp_path, "taken"),
+    ):
+        pass
+
+
+def test_files_are_imported_where_there_is_no_fcntl():
+    code = "import sys, types; sys.modules['fcntl'] = None; sys.modules['msvcrt'] = types"
+    code += ".ModuleType('msvcrt'); import gsdd_jax.core.files"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_wheel_has_all_that_the_commands_import():
+    """Every package at the top that launch/, configs/ and benchmarks/ import goes into it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    build = project["tool"]["scikit-build"]
+    shipped = build["wheel"]["packages"]
+    # What is moved would put folders above the checkout where an editable install looks.
+    (editable,) = (o for o in build["overrides"] if o["if"] == {"state": "editable"})
+    assert editable["wheel"]["packages"] == ["gsdd_jax"]
+    here = {p.name for p in ROOT.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    imported = set()
+    for folder in ("launch", "configs", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {name.name.partition(".")[0] for name in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module.partition(".")[0])
+    assert {"launch", "configs", "benchmarks", "gsdd_jax"} <= imported & here
+    imported -= {"tests"}  # by one benchmark, which says that it needs a checkout
+    assert imported & here <= set(shipped.values())
+    commands = {folder: place for place, folder in shipped.items() if folder != "gsdd_jax"}
+    for folder, place in commands.items():
+        assert ROOT / place == command.INSTALLED / folder
+    on_path = (ROOT / "xla_ops" / "gsdd_jax_commands.pth").read_text()
+    assert ROOT / on_path.strip() == command.INSTALLED
