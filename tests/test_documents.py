@@ -14,6 +14,7 @@ import pytest
 import gsdd_jax
 from gsdd_jax import command, exports, matching, networks, parameterizations
 from gsdd_jax.data import transforms
+from gsdd_jax.data.prepare import prepare
 from gsdd_jax.training import distill
 from launch import experiments
 
@@ -58,6 +59,18 @@ def test_using_a_set_runs(tmp_path):
     assert names["larger"].shape == (2, 64, 64, 3)
     assert names["pictures"].max() <= 1
     np.testing.assert_allclose(names["images"].sum(), (4 * params["pixels"] - 2).sum(), rtol=1e-3)
+
+
+def test_the_pictures_of_the_tutorial_become_a_data_set(tmp_path, monkeypatch):
+    """As many as its block says, but fewer of each class."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("docs/own_data.md")
+    for few, many in (("mini.train, 3", "mini.train, 40"), ("mini.test, 2", "mini.test, 100")):
+        assert many in code
+        code = code.replace(many, few)
+    exec(code, {})
+    made = prepare("runs/pictures", "mine", test="runs/others", resolution=32, data_dir="sets")
+    assert (sum(made.train), sum(made.test), len(made.class_names)) == (30, 20, 10)
 
 
 def test_what_the_architecture_adds_distils(monkeypatch):
@@ -157,6 +170,7 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path):
             "CITATION.cff",
             "notebooks",
             "benchmarks",
+            "examples",
         ):
             (copy / path.name).symlink_to(path)
     for folder in ("docs", "tools"):
