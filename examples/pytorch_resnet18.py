@@ -1,6 +1,8 @@
-"""Trains a PyTorch ResNet18 on a distilled set and tests it on CIFAR-10's test images.
+"""Trains a PyTorch ResNet18 on a distilled set and tests it on the data set's test images.
 
     python examples/pytorch_resnet18.py distilled.safetensors [--transform=PATH] [--epochs=300]
+
+The data set is CIFAR-10, or any other of TFDS or of your own by `--data=NAME`.
 
 Needs NumPy, safetensors, torch, tensorflow-datasets and array_record; no JAX, where the transform
 is given as a file (`python -m launch.export --distilled=... --transform=PATH`).
@@ -33,7 +35,7 @@ class Block(nn.Module):
         return F.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet18(num_classes=10):
+def resnet18(num_classes):
     """For 32 x 32: the first convolution neither strides nor pools."""
     sizes = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
     sizes += [(128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
@@ -53,15 +55,17 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("distilled")
     parser.add_argument("--transform")
+    parser.add_argument("--data", default="cifar10")
     parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--test_images", type=int, default=10_000)
+    parser.add_argument("--test_images", type=int)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     distilled = gsdd_jax.load(args.distilled)
     transform = distilled.find_transform(args.transform)  # test images go through it, too
     train = distilled.torch(transform=transform)
 
-    network = resnet18().to(device)
+    num_classes = int(distilled.labels.max()) + 1
+    network = resnet18(num_classes).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
     for _ in range(args.epochs):
@@ -73,14 +77,15 @@ def main():
         cosine.step()
 
     network.eval()
-    test, right = tfds.data_source("cifar10", split="test"), 0
-    for start in range(0, args.test_images, 500):
-        examples = [test[i] for i in range(start, min(start + 500, args.test_images))]
+    test, right = tfds.data_source(args.data, split="test"), 0
+    count = min(args.test_images or len(test), len(test))
+    for start in range(0, count, 500):
+        examples = [test[i] for i in range(start, min(start + 500, count))]
         images = transform(np.stack([e["image"] for e in examples]).astype(np.float32) / 255)
         with torch.no_grad():
             logits = network(torch.from_numpy(images).permute(0, 3, 1, 2).to(device))
         right += int((logits.argmax(1).cpu() == torch.tensor([e["label"] for e in examples])).sum())
-    print(f"test accuracy {100 * right / args.test_images:.1f} %")
+    print(f"test accuracy {100 * right / count:.1f} %")
 
 
 if __name__ == "__main__":
