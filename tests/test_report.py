@@ -63,13 +63,13 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")
     config = demo.get_config()  # 150 epochs of 3 networks; 64 real images a class
     config.evaluate.beside = "fitted,random_real,random_real_uint8"
-    one_arm = 3500 / 3
+    tested, held_out = 500 / 3, 3000 / 3  # the second of the distilled set alone
     trained = 150 * (300 + 300 + 10 + 40)
-    expected = 3 * (trained + 4 * one_arm) / (640 / 3 + 300)
+    expected = 3 * (trained + 4 * tested + held_out) / (640 / 3 + 300)
     assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
     config.evaluate.beside = ""
     config.matching.name, config.matching.options = "mine", ConfigDict({"weight": 2.0})
-    expected = 3 * (150 * 300 + one_arm) / 300
+    expected = 3 * (150 * 300 + tested + held_out) / 300
     assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
 
 

@@ -33,7 +33,8 @@ class Accuracies(NamedTuple):
     """Of each network, in percent; and what the test images of each class were taken for."""
 
     test: Float[np.ndarray, "s"]
-    train: Float[np.ndarray, "s"]  # on real training images, the basis of every choice
+    # On real training images, the basis of every choice; None where nothing is to be chosen.
+    train: Float[np.ndarray, "s"] | None
     confusion: Int[np.ndarray, "k k"]  # [class, predicted class], counted over all networks
 
 
@@ -67,9 +68,16 @@ def distilled(
     set_: DistilledSet,
     name: str,
     reporter: Display,
+    chosen: bool = False,
 ) -> Accuracies:
-    """Of fresh networks trained on a distilled set, at the learning rate it carries."""
-    return _judged(parts, students(config, parts, set_, name, reporter))
+    """Of fresh networks trained on a distilled set, at the learning rate it carries; `chosen`:
+    also what sets are chosen by."""
+    trained = students(config, parts, set_, name, reporter)
+    accuracies = _tested(parts, trained)
+    if not chosen:
+        return accuracies
+    train = evaluate.accuracy(parts.network, trained, *parts.judges[1])
+    return accuracies._replace(train=np.asarray(train))
 
 
 def students(
@@ -112,7 +120,7 @@ def random_real(
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
     trained = _train(config, parts, images, labels, schedule, rate, name, reporter)
-    return _judged(parts, trained)
+    return _tested(parts, trained)
 
 
 def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
@@ -129,14 +137,14 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
         )
 
 
-def _judged(parts, students) -> Accuracies:
-    (test, labels), (held_out, held_out_labels) = parts.judges
+def _tested(parts, students) -> Accuracies:
+    test, labels = parts.judges[0]
     found = np.asarray(evaluate.predictions(parts.network, students, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
     return Accuracies(
         (100 * (found == np.asarray(labels)).sum(-1)).astype(np.float32) / np.float32(len(labels)),
-        np.asarray(evaluate.accuracy(parts.network, students, held_out, held_out_labels)),
+        None,
         confusion,
     )
 
@@ -203,7 +211,7 @@ def evaluate_file(
     }
     with mesh.over(config.mesh.devices):
         trained = students(config, parts, set_, "distilled", display, resample)
-        found = _judged(parts, trained)
+        found = _tested(parts, trained)
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
         if corrupted:
             result["corrupted"] = _corrupted(config, parts, trained, corrupted)

@@ -90,13 +90,13 @@ def of_run(config: ConfigDict) -> Cost:
 def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int) -> float:
     """Of all that is evaluated at the end of a run of `images` images: how many of its steps of
     distillation would take as long."""
-    tested = len(dataset.test.labels) + min(len(dataset.train.labels), HELD_OUT)
     arms = ["distilled", *filter(None, config.evaluate.beside.split(","))]
     trained = sum(
         REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
         for name in arms
     )
-    evaluated = config.evaluate.epochs * trained + FORWARD * tested * len(arms)
+    tested = len(arms) * len(dataset.test.labels) + min(len(dataset.train.labels), HELD_OUT)
+    evaluated = config.evaluate.epochs * trained + FORWARD * tested
     steps, _ = _in_training_steps(config, dataset.num_classes, images)
     return config.evaluate.num_networks * evaluated / steps
 
@@ -133,7 +133,8 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
     test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
-    tested = tests * test_sets + min(examples, HELD_OUT)
+    # What is evaluated later is not chosen by.
+    tested = tests * test_sets + (0 if settings else min(examples, HELD_OUT))
     batch = min(config.evaluate.batch_size, images)
     return Cost(
         count * (epochs * images + FORWARD * tested) * step.seconds, int(count * batch * step.bytes)

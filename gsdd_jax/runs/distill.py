@@ -210,7 +210,7 @@ class _Run:
         found = self.records.get(name)
         if found is None:
             accuracies = assess.distilled(
-                self.config, self.parts, set_, f"evaluate {name}", self.reporter
+                self.config, self.parts, set_, f"evaluate {name}", self.reporter, chosen=True
             )
             found = _record(accuracies) | {"step": step}
             self.records[name] = found
