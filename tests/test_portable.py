@@ -140,6 +140,19 @@ def test_without_jax(tmp_path):
     assert gone.startswith("AttributeError")
 
 
+def test_what_the_description_refuses_is_not_read(tmp_path, monkeypatch):
+    """A file of four gigabytes that is no set, most of them holes."""
+    path, size = tmp_path / "large.safetensors", 2**32
+    header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("it is read"))
+    for load in (gsdd_jax.load, portable.load):
+        with pytest.raises(gsdd_jax.UsageError, match="not a distilled set"):
+            load(path)
+
+
 @pytest.mark.parametrize("case", ["gaussian", "fred", "quantized"])
 def test_damaged_files_are_refused_alike(tmp_path, case):
     path = saved(tmp_path / "set.safetensors", case)

@@ -6,6 +6,7 @@ shapes, before any of them is read; then their values; then the digest of each p
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,7 @@ import math
 import os
 import pathlib
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,22 +70,19 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
     path = pathlib.Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected a distilled set (.safetensors)")
-    try:
-        content = path.read_bytes()
-        stored = dict(safetensors.deserialize(content))
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: not a readable safetensors file ({reason})") from None
-    with located(path):
-        parts, expected = _parse(metadata.get(HEADER, "null"))
+    with located(path), _readable():
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = (file.metadata() or {}).get(HEADER, "null")
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            dtypes = {n: _DTYPES.get(s.get_dtype(), (s.get_dtype(), "")) for n, s in slices.items()}
+            shapes = {n: tuple(s.get_shape()) for n, s in slices.items()}
+        parts, expected = _parse(metadata)
         kind, bits = from_settings(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
-        dtypes = {n: _DTYPES.get(s["dtype"], (s["dtype"], "")) for n, s in stored.items()}
-        shapes = {n: tuple(s["shape"]) for n, s in stored.items()}
-        check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in stored})
+        check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
+        # Only now: what is refused so far, however large, was not read.
         raw = {
-            n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n]) for n, s in stored.items()
+            n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
+            for n, s in safetensors.deserialize(path.read_bytes())
         }
         arrays = {n: _widened(a) if dtypes[n][0] == "bfloat16" else a for n, a in raw.items()}
         check_values(kind, arrays)
@@ -96,6 +94,18 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
     counted = sum(a.nbytes for n, a in raw.items() if n not in (LABELS, LEARNING_RATE))
     return Contents(kind, arrays, counted, classes, rate, parts[PROVENANCE], logits, bits)
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Turns what safetensors and the disk say of a file into a UsageError."""
+    import safetensors
+
+    try:
+        yield
+    except (safetensors.SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"not a readable safetensors file ({reason})") from None
 
 
 def _widened(halves: np.ndarray) -> np.ndarray:
