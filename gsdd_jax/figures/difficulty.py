@@ -85,7 +85,7 @@ def main(
         name = inputs.digest(path)
         if kept.get(name) is None:
             trained = assess.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
-            found = mistakes(parts.network, trained, *parts.judges[0])
+            found = mistakes(parts.network, trained, *parts.tested_on)
             kept[name] = ["".join("01"[v] for v in row) for row in (~found).astype(int)]
         right = np.array([list(map(int, row)) for row in kept.get(name)], bool)
         rows += [dict(set=label) | row for row in by_difficulty(hard, right)]
@@ -103,7 +103,7 @@ def errors_of_many(
 ) -> Bool[np.ndarray, "networks n"]:
     """Which test images each network gets wrong; those in the file are not trained again."""
     identity = json.dumps(dict(made_of), sort_keys=True)
-    test, train = real.judges[0], real.dataset.train
+    test, train = real.tested_on, real.dataset.train
     wrong = _read(path, identity, len(test[1]))
     images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
     unravel = jax.vmap(experts.unraveling(network))

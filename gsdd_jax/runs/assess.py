@@ -76,7 +76,7 @@ def distilled(
     accuracies = _tested(parts, trained)
     if not chosen:
         return accuracies
-    train = evaluate.accuracy(parts.network, trained, *parts.judges[1])
+    train = evaluate.accuracy(parts.network, trained, *parts.chosen_on)
     return accuracies._replace(train=np.asarray(train))
 
 
@@ -138,7 +138,7 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
 
 
 def _tested(parts, students) -> Accuracies:
-    test, labels = parts.judges[0]
+    test, labels = parts.tested_on
     found = np.asarray(evaluate.predictions(parts.network, students, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)

@@ -40,16 +40,19 @@ class Judged:
     transform: Any
 
     @functools.cached_property
-    def judges(self) -> tuple[tuple[RealImages, Int[Array, "n"]], ...]:
-        """Test images, and training images that are held out, with their labels: on the device,
-        made once for all evaluations."""
+    def tested_on(self) -> tuple[RealImages, Int[Array, "n"]]:
+        """Test images with their labels: on the device, made once for all evaluations."""
+        return self._on_device(self.dataset.test)
+
+    @functools.cached_property
+    def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
+        """Training images that are held out, likewise."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
-        held_out = data.Split(train.images[chosen], train.labels[chosen])
-        return tuple(
-            (to_device(split.images, self.transform), jnp.asarray(split.labels))
-            for split in (self.dataset.test, held_out)
-        )
+        return self._on_device(data.Split(train.images[chosen], train.labels[chosen]))
+
+    def _on_device(self, split):
+        return to_device(split.images, self.transform), jnp.asarray(split.labels)
 
 
 @dataclasses.dataclass(frozen=True)
