@@ -6,33 +6,27 @@ order; here the same examples give the same bytes.
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def write(
     folder: str | os.PathLike,
     name: str,
-    class_names: list[str],
-    image_shape: tuple[int, int, int],
-    splits: dict[str, Iterable[dict[str, Any]]],
+    features: Mapping[str, Any],
+    splits: Mapping[str, Iterable[dict[str, Any]]],
+    description: str,
 ) -> None:
     """Writes the set `name` into a folder that is there, named for its version.
 
-    An example is a dict of `file`, a text, `image`, an encoded picture, and `label`, a place in
-    `class_names`. Raises OSError, naming the file, where one cannot be written.
+    An example is a dict with a value for each of `features`, which are TFDS's, among them `image`,
+    an encoded picture, and `label`. Raises OSError, naming the file, where one cannot be written.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info, example_serializer, naming
 
     folder = pathlib.Path(folder)
-    features = tfds.features.FeaturesDict(
-        {
-            "file": tfds.features.Text(),
-            "image": tfds.features.Image(shape=image_shape, encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=class_names),
-        }
-    )
+    features = tfds.features.FeaturesDict(dict(features))
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     infos = []
     for split, examples in splits.items():
@@ -58,7 +52,7 @@ def write(
     )
     info = dataset_info.DatasetInfo(
         builder=identity,
-        description="Made by launch.prepare.",
+        description=description,
         features=features,
         supervised_keys=("image", "label"),
         disable_shuffling=True,

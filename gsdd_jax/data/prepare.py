@@ -20,9 +20,10 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
+from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked
-from gsdd_jax.data import pictures, prepared, records, sources
+from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.sources import Found, Item, some
 
 VERSION = "1.0.0"
@@ -108,7 +109,7 @@ def prepare(
                 warnings.simplefilter("ignore")  # Pillow's, of what it mends or finds large
                 splits = {"train": train, "test": test_items}
                 examples = {s: reader.examples(s, items) for s, items in splits.items()}
-                records.write(made, name, class_names, reader.shape, examples)
+                records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
             reader.check(class_names, len(train) + len(test_items), skip_broken)
             if (root / name).exists():
                 os.replace(root / name, work / "old")
@@ -198,8 +199,18 @@ class _Reader:
         self.digests: dict[str, list[bytes]] = {}  # of what the pictures are made from
         self.counts: dict[str, list[int]] = {}  # of each class
 
+    def features(self) -> dict[str, Any]:
+        """Of each picture, as TFDS has them."""
+        import tensorflow_datasets as tfds
+
+        return {
+            "file": tfds.features.Text(),
+            "image": tfds.features.Image(shape=self.shape, encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=list(self.labels)),
+        }
+
     def examples(self, split: str, items: list[Item]) -> Iterator[dict[str, Any]]:
-        """What `records.write` takes; pictures that cannot be read are only counted."""
+        """Of `features`; pictures that cannot be read are only counted."""
         digests = self.digests[split] = []
         counts = self.counts[split] = [0] * len(self.labels)
         progress = tqdm(total=len(items), desc=f"preparing {split}", disable=None)
