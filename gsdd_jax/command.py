@@ -49,10 +49,19 @@ def main() -> None:
 
 
 def commands() -> dict[str, str]:
-    """The first line of each module of `launch/` that has a `main`, by its name; none is run."""
+    """The first line of each module of `launch/` that has a `main`, by its name."""
+    return titles(ROOT / "launch", "main")
+
+
+def titles(folder: pathlib.Path, function: str) -> dict[str, str]:
+    """The first line of each module in a folder that defines `function`, by its name; none is run,
+    and one that is no Python is passed over."""
     found = {}
-    for path in sorted((ROOT / "launch").glob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+    for path in sorted(folder.glob("*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, ValueError):  # not ours to judge unless it is asked for
+            continue
+        if any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body):
             found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found

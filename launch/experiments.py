@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import pathlib
 
 from configs import common
+from gsdd_jax import command
 from gsdd_jax.core.errors import UsageError
 
 SHIPPED = pathlib.Path(common.__file__).parent
@@ -43,13 +43,6 @@ def folder(given: str) -> pathlib.Path | None:
 
 def titles(folder: pathlib.Path) -> dict[str, str]:
     """The first line of each experiment in a folder, by its name; none is run."""
-    found = {}
-    for path in sorted(folder.glob("*.py")):
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):  # not ours to judge unless it is asked for
-            continue
-        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        if "get_config" in defined and path.stem != "common":
-            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    found = command.titles(folder, "get_config")
+    found.pop("common", None)  # the fields of all of them
     return found
