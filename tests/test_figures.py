@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
+from tiny import TINY
 
 import gsdd_jax
 from configs import demo
@@ -42,26 +43,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 def tiny(**fields):
     config = demo.get_config()
-    config.update_from_flattened_dict(
-        {
-            "data.resolution": 8,
-            "budget.gpc": 3,
-            "network.options.width": 4,
-            "network.options.depth": 1,
-            "init.num_steps": 20,
-            "matching.options.batch_real": 4,
-            "matching.strategy": "",
-            "distill.num_steps": 6,
-            "distill.learning_rate": 0.02,
-            "distill.steps_per_call": 2,
-            "distill.checkpoint_every": 2,
-            "distill.eval_every": 3,
-            "distill.snapshot_every": 3,
-            "evaluate.num_networks": 2,
-            "evaluate.epochs": 1,
-        }
-        | fields
-    )
+    config.update_from_flattened_dict(TINY | {"budget.gpc": 3} | fields)
     return config
 
 

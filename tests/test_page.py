@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboardX import SummaryWriter
+from tiny import TINY
 
 import gsdd_jax
 from configs import demo
@@ -29,23 +30,6 @@ from launch import fields
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-TINY = {
-    "data.resolution": 8,
-    "budget.gpc": 7,
-    "network.options.width": 4,
-    "network.options.depth": 1,
-    "init.num_steps": 20,
-    "matching.options.batch_real": 4,
-    "matching.strategy": "",
-    "distill.num_steps": 6,
-    "distill.learning_rate": 0.02,
-    "distill.steps_per_call": 2,
-    "distill.checkpoint_every": 2,
-    "distill.eval_every": 3,
-    "distill.snapshot_every": 3,
-    "evaluate.num_networks": 2,
-    "evaluate.epochs": 1,
-}
 # Where there is one (`apt-get install chromium`), the page is tried in it; else it is not.
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 

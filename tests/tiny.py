@@ -1,0 +1,19 @@
+"""Fields of `configs/demo.py` for a run of seconds that leaves what figures and reports read."""
+
+TINY = {
+    "data.resolution": 8,
+    "budget.gpc": 7,
+    "network.options.width": 4,
+    "network.options.depth": 1,
+    "init.num_steps": 20,
+    "matching.options.batch_real": 4,
+    "matching.strategy": "",
+    "distill.num_steps": 6,
+    "distill.learning_rate": 0.02,
+    "distill.steps_per_call": 2,
+    "distill.checkpoint_every": 2,
+    "distill.eval_every": 3,
+    "distill.snapshot_every": 3,
+    "evaluate.num_networks": 2,
+    "evaluate.epochs": 1,
+}
