@@ -4,7 +4,8 @@
     python -m launch.reproduce --table=cross_architecture --size=small
 
 Paper: trajectory matching on the subsets of ImageNet; every other network three times, at its own
-rate with cosine decay. Small: CIFAR-10, sets of the small table, fewer and shorter trainings.
+rate with cosine decay. Small: CIFAR-10, sets of the small table, fewer and shorter trainings, as
+many steps for every method.
 """
 
 from configs import imagenet_tm_ipc1
@@ -13,7 +14,7 @@ from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trial
 from gsdd_jax.runs.table import Cell, Mean, Table
 
 NETWORKS = {"AlexNet": "alexnet", "VGG11": "vgg11", "ResNet18": "resnet18", "ViT": "vit"}
-SMALL_EPOCHS = 40
+SMALL_STEPS = 80  # of each network, whatever the number of images
 SMALL_ROWS = ("pixels", "IDC", "FreD", "DDiF", "Gaussians")
 
 
@@ -48,8 +49,10 @@ def get_table(size: str) -> Table:
 
 def _experiment(size, column, method):
     if size == "small":
-        few = {"evaluate.num_networks": 2, "evaluate.epochs": SMALL_EPOCHS}
-        return small.stored("tm", method), few
+        config = small.stored("tm", method)
+        # `small.stored` has set the epochs so that every method's networks take as many steps.
+        epochs = config.evaluate.epochs * SMALL_STEPS // small.EVALUATION_STEPS
+        return config, {"evaluate.num_networks": 2, "evaluate.epochs": epochs}
     config = imagenet_tm_ipc1.get_config()
     config.data.subset = column
     return stored_as(config, method), {}
