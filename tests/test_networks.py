@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 # batch, height, width, channels in and out, kernel size, stride, padding: every form a CPU takes
 WINOGRAD = (2, 8, 12, 16, 66, 3, 1, 1)
 PATCHES = (2, 7, 6, 3, 5, 5, 1, 2)
+SHIFTS = (2, 8, 7, 16, 18, 3, 2, 0)
 DIRECT = {
     "direct, to one register": (2, 8, 8, 16, 16, 3, 1, 1),
     "direct, from colours": (2, 5, 19, 3, 21, 3, 1, 1),
@@ -37,6 +38,9 @@ GEOMETRIES = {
     "sides not divisible by 4": (2, 6, 8, 16, 65, 3, 1, 1),
     "stride 2": (2, 8, 8, 16, 18, 3, 2, 1),
     "1×1": (2, 8, 8, 16, 18, 1, 2, 0),
+    "5×5, many channels": (2, 8, 6, 16, 18, 5, 1, 2),
+    "images of one tile": (2, 4, 4, 16, 66, 3, 1, 1),
+    "stride 2, rows left over": SHIFTS,
 }
 
 
@@ -137,7 +141,9 @@ def test_convolution_gradient_is_the_finite_difference(geometry):
 
 
 @pytest.mark.parametrize(
-    "geometry, shared_images", [(WINOGRAD, False), (PATCHES, True)], ids=["winograd", "patches"]
+    "geometry, shared_images",
+    [(WINOGRAD, False), (PATCHES, True), (SHIFTS, False)],
+    ids=["winograd", "patches", "shifts"],
 )
 def test_convolution_of_several_networks_at_once(geometry, shared_images):
     images, kernel, options = operands(geometry)

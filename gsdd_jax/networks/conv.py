@@ -18,7 +18,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.networks import calls, patches, winograd
+from gsdd_jax.networks import calls, patches, shifts, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # fewer do not pay for Winograd's transforms
@@ -66,9 +66,10 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
         return "patches"
     # The transforms would lose what precision bfloat16 has.
     fits = (geometry.stride, geometry.padding) == (1, 1) and jnp.finfo(dtype).bits >= 32
-    if fits and min(channels) >= MIN_CHANNELS and winograd.applies(geometry.image, geometry.kernel):
+    fits = fits and min(channels) >= MIN_CHANNELS and max(geometry.image) > winograd.TILE
+    if fits and winograd.applies(geometry.image, geometry.kernel):
         return "winograd"
-    return "lax"
+    return "shifts"
 
 
 def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
@@ -79,7 +80,7 @@ def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
         return winograd.forward(x, kernel)
     if form == "patches":
         return patches.forward(x, kernel, geometry.padding)
-    return _lax(geometry, x, kernel)
+    return shifts.forward(x, kernel, geometry.stride, geometry.padding)
 
 
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
@@ -90,7 +91,7 @@ def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
         return winograd.image_gradient(g, kernel)
     if form == "patches":
         return patches.image_gradient(g, kernel, geometry.padding)
-    return _lax_image_gradient(geometry, g, kernel)
+    return shifts.image_gradient(g, kernel, geometry.image, geometry.stride, geometry.padding)
 
 
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
@@ -101,7 +102,7 @@ def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
         return winograd.kernel_gradient(x, g)
     if form == "patches":
         return patches.kernel_gradient(x, g, geometry.kernel, geometry.padding)
-    return _lax_kernel_gradient(geometry, x, g)
+    return shifts.kernel_gradient(x, g, geometry.kernel, geometry.stride, geometry.padding)
 
 
 def _by_platform(cpu: Callable, default: Callable) -> Callable:
