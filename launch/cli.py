@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -11,7 +12,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -68,7 +69,17 @@ def run(
         if any(argument in HELP for argument in sys.argv[1:]):
             _print_help()
             return
-        main(*_parse(positional, several))
+        arguments = _parse(positional, several)
+        if "coordinator" not in flags.FLAGS:
+            main(*arguments)
+            return
+        from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
+
+        here = processes.place(
+            *(flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id"))
+        )
+        with processes.together(here, _task()):
+            main(*arguments)
     except UsageError as error:
         _fail(str(error))
     except BrokenPipeError:  # `| head` has read enough
@@ -126,6 +137,17 @@ def define_config() -> flags.FlagHolder:
         os._exit(0)
     except (flags.Error, *FAILURES) as error:  # the default is loaded here, overrides and all
         _fail(f"--config: {_one_line(error)}")
+
+
+def define_processes() -> None:
+    """The flags by which several processes find each other."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "Of several processes: HOST:PORT of the first; the next port is used, too.",
+    )
+    flags.DEFINE_integer("num_processes", None, "Of several processes: how many.")
+    flags.DEFINE_integer("process_id", None, "Of several processes: which this is, from 0.")
 
 
 def experiment(config: ConfigDict) -> ConfigDict:
@@ -208,6 +230,20 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
     if rest and not positional:
         raise UsageError(f"unexpected argument {rest[0]!r}; settings are given as --flag=value")
     return rest
+
+
+def _task() -> dict[str, Any]:
+    """What several processes have to agree in: the flags, and the versions."""
+    from gsdd_jax.runs.version import version
+
+    task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"])
+    for flag in own:
+        if flag.name == "config":
+            task |= {f"config.{field}": value for field, value in flat(flag.value).items()}
+        elif flag.name != "process_id":
+            task[f"--{flag.name}"] = flag.value
+    return task
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:

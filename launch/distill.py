@@ -16,14 +16,18 @@ from absl import flags
 from launch import cli, fields
 
 CONFIG = cli.define_config()
+cli.define_processes()
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go.", required=True)
 
 
 def main() -> None:
-    from gsdd_jax.page import document  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.page import document
     from gsdd_jax.runs.distill import distill_to
 
     result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)
+    if not processes.first():
+        return
     document.write([WORKDIR.value], pathlib.Path(WORKDIR.value, document.NAME), fields.defaults)
     shown = ("distilled", "fitted", "random_real")
     arms = (cli.accuracy(arm, result) for arm in shown if f"{arm}_accuracy" in result)

@@ -29,10 +29,12 @@ RESAMPLE = flags.DEFINE_enum(
 CORRUPTED = flags.DEFINE_list(
     "corrupted", [], "Of noise, blur, contrast, jpeg: tested on images made worse, too."
 )
+cli.define_processes()
 RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracies to.")
 
 
 def main() -> None:
+    from gsdd_jax.core import processes
     from gsdd_jax.core.files import write_json
     from gsdd_jax.runs.assess import evaluate_file
 
@@ -50,7 +52,7 @@ def main() -> None:
         resample=RESAMPLE.value,
         corrupted=CORRUPTED.value,
     )
-    if RESULT.value:
+    if RESULT.value and processes.first():
         write_json(RESULT.value, result)
     arms = (cli.accuracy(arm, result) for arm in ("distilled", "random_real"))
     print(f"test accuracy ({result['network']}):  " + "   ".join(arms))

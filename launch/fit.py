@@ -11,6 +11,7 @@ from absl import flags
 from launch import cli
 
 CONFIG = cli.define_config()
+cli.define_processes()
 WORKDIR = flags.DEFINE_string("workdir", "runs/fit", "Where the fitted set and checkpoints go.")
 
 

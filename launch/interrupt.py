@@ -47,5 +47,5 @@ def _wait() -> None:
 def _end() -> None:
     # No buffered stream: its lock may be held by the thread that is interrupted.
     line = ("\n" if sys.stderr.isatty() else "") + _says + "\n"
-    os.write(2, line.encode())
+    os.write(sys.stderr.fileno(), line.encode())
     os._exit(STATUS)

@@ -9,6 +9,7 @@ They go to `config.experts.dir`. The same command started again goes on with wha
 from launch import cli
 
 CONFIG = cli.define_config()
+cli.define_processes()
 
 
 def main() -> None:

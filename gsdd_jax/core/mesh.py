@@ -26,9 +26,14 @@ AXIS = "devices"
 def over(num_devices: int):
     """What is computed meanwhile is spread over the first `num_devices`; 0: over all.
 
-    Raises UsageError where there are not so many.
+    Raises UsageError where there are not so many, or where a process would have none of them.
     """
     there = jax.devices()
+    if jax.process_count() > 1 and num_devices not in (0, len(there)):
+        raise UsageError(
+            f"config.mesh.devices: expected {len(there)}, all devices of {jax.process_count()} "
+            f"processes, or 0, which means the same, got {num_devices}"
+        )
     if not 0 <= num_devices <= len(there):
         raise UsageError(
             f"config.mesh.devices: expected 1 to {len(there)}, the devices there are, or 0 for all "
@@ -52,8 +57,30 @@ def size() -> int:
 def everywhere() -> Sharding:
     """Where arrays lie that every device has whole."""
     if size() == 1:
-        return SingleDeviceSharding(jax.devices()[0])
+        return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(jax.sharding.get_mesh(), P())
+
+
+def placed(array: np.ndarray) -> Array:
+    """The array, whole on every device; every process has it."""
+    where = everywhere()
+    if where.is_fully_addressable:
+        return jax.device_put(array, where)
+    return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
+
+
+def host(array: Any) -> np.ndarray:
+    """The numbers of an array, wherever its parts lie; every process asks for them."""
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        array = jax.jit(lambda a: a, out_shardings=everywhere())(array)
+    return np.asarray(array)
+
+
+def local(tree: Any) -> Any:
+    """A pytree of arrays as this process has them for itself."""
+    return tree if jax.process_count() == 1 else jax.tree.map(lambda a: jnp.asarray(host(a)), tree)
 
 
 def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:

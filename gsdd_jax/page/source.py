@@ -22,7 +22,7 @@ from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.page import events
 from gsdd_jax.runs import assess, experiment
 from gsdd_jax.runs.components import load_data, stream
-from gsdd_jax.runs.workdir import Records, dotted, snapshots
+from gsdd_jax.runs.workdir import EVALUATIONS, dotted, evaluations, snapshots
 
 ARMS = ("distilled", "best", *experiment.BESIDE)
 MOST_STEPS = 11  # of the images, evenly chosen, the first and the last among them
@@ -152,12 +152,11 @@ def _noting(missing: dict[str, str], piece: str) -> Iterator[None]:
 
 
 def _records(path: pathlib.Path) -> dict[str, Any]:
-    file = path / "evaluations.json"
+    file = path / EVALUATIONS
     if not file.exists():
-        raise UsageError("there is no evaluations.json: nothing was evaluated yet")
+        raise UsageError(f"there is no {file.name}: nothing was evaluated yet")
     identity = read_object(file, "a run's evaluations").get("identity")
-    found = Records(path, identity).starting_with("")
-    return {name: record for name, record in found.items() if name != "identity"}
+    return evaluations(path, identity)
 
 
 def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:

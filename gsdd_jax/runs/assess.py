@@ -77,7 +77,7 @@ def distilled(
     if not chosen:
         return accuracies
     train = evaluate.accuracy(parts.network, trained, *parts.chosen_on)
-    return accuracies._replace(train=np.asarray(train))
+    return accuracies._replace(train=mesh.host(train))
 
 
 def students(
@@ -139,7 +139,7 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
 
 def _tested(parts, students) -> Accuracies:
     test, labels = parts.tested_on
-    found = np.asarray(evaluate.predictions(parts.network, students, test))
+    found = mesh.host(evaluate.predictions(parts.network, students, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
     return Accuracies(
@@ -160,7 +160,7 @@ def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
             key = stream(config.seed, f"{kind} {strength}")
             worse = corruptions.corrupt(key, test.images, kind, strength)
             worse = transforms.to_device(np.asarray(worse), parts.transform)
-            accuracies.append(evaluate.accuracy(parts.network, students, worse, labels))
+            accuracies.append(mesh.host(evaluate.accuracy(parts.network, students, worse, labels)))
         accuracies = np.stack(accuracies)
         result[kind] = [float(a) for a in accuracies.mean(1)]
         result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]

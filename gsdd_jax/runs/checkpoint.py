@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gsdd_jax.core import mesh
+from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 
 OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
@@ -33,12 +33,7 @@ class Checkpoints:
         Where the newest is damaged and the one before is taken, `report` gets a line that says so.
         """
         self._identity, self._report = {"identity": identity}, report
-        self._manager = ocp.CheckpointManager(
-            pathlib.Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
-            ),
-        )
+        self._manager = _manager(pathlib.Path(directory).absolute()) if processes.first() else None
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state`, a pytree of arrays, and returns when it is on disk.
@@ -46,6 +41,9 @@ class Checkpoints:
         Raises UsageError, and leaves the states before, where a number is not finite or the disk
         is full.
         """
+        state = jax.tree.map(mesh.host, state)
+        if self._manager is None:
+            return
         # Looked at before, because Orbax's threads print pages when they fail.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._manager.directory.mkdir(parents=True, exist_ok=True)
@@ -78,11 +76,19 @@ class Checkpoints:
         Raises UsageError if none is whole, or if one is of another run or does not have the
         structure, shapes and types of `like`.
         """
+        target = jax.tree.map(lambda a: np.empty(np.shape(a), a.dtype), like)
+        read = processes.from_first(lambda: _packed(self._newest(target)))
+        if not read:
+            return None
         # As many devices go on as there are now, however many it was written from.
-        where = mesh.everywhere()
-        target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype, sharding=where), like
-        )
+        return jax.tree.map(mesh.placed, _unpacked(read, target))
+
+    def close(self) -> None:
+        """Ends Orbax's background threads."""
+        if self._manager is not None:
+            self._manager.close()
+
+    def _newest(self, target):
         reasons: list[str] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             where = f"{self._manager.directory}/{step}"
@@ -102,10 +108,6 @@ class Checkpoints:
                 f"{'; '.join(reasons)}; no checkpoint is whole: delete them to begin again"
             )
         return None
-
-    def close(self) -> None:
-        """Ends Orbax's background threads."""
-        self._manager.close()
 
     def _read(self, step, target):
         found = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
@@ -127,6 +129,36 @@ class Checkpoints:
             if later > step:
                 shutil.rmtree(self._manager.directory / str(later), ignore_errors=True)
         self._manager.reload()
+
+
+def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
+    """Of this process alone."""
+    alone = {}
+    if jax.process_count() > 1:
+        alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix=directory.name
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        alone["create"] = False
+    return ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True, **alone
+        ),
+    )
+
+
+def _packed(state: Any | None) -> bytes:
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
+
+
+def _unpacked(content: bytes, target: Any) -> Any:
+    leaves, read = [], 0
+    for leaf in jax.tree.leaves(target):
+        end = read + leaf.nbytes
+        leaves.append(np.frombuffer(content[read:end], leaf.dtype).reshape(leaf.shape))
+        read = end
+    return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
 def _first_line(error: Exception) -> str:

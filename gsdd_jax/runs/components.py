@@ -49,7 +49,7 @@ def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
             f"{dataset.name} {shape}, {dataset.num_classes} classes",
             config.network.name + (f" of width {width}" if width else ""),
             *more,
-            f"on {jax.devices()[0].device_kind}",
+            f"on {jax.local_devices()[0].device_kind}",
         )
     )
 

@@ -149,7 +149,7 @@ def no_data(config: ConfigDict) -> str:
 
 def memory() -> int:
     """Bytes of the device that computes."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device.memory_stats()["bytes_limit"]
     return psutil.virtual_memory().total

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.core import mesh
+from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.data import soft_labels
@@ -72,12 +72,12 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         _running(config, experiment.build_material(config), workdir) as run,
     ):
         fitted = run.stored(run.fit(), 0)
-        artifact.save(run.workdir / "fitted.safetensors", fitted)
+        run.save("fitted.safetensors", fitted)
         run.show(fitted)
         images = jnp.asarray(fits.images_of(config, run.parts))
-        psnr = np.asarray(fit.psnr(fitted.parameterization, fitted.params, images))
+        psnr = mesh.host(fit.psnr(fitted.parameterization, fitted.params, images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
-        write_json(run.workdir / "fit.json", result)
+        run.write_json("fit.json", result)
         return result
 
 
@@ -170,7 +170,7 @@ class _Run:
                 count = next_stop(done) - done
                 state, losses = distill.run(parts.problem, state, key, data, fed, count)
                 fed = feed(done + count)  # read from disk while the device computes
-                losses = np.asarray(losses)
+                losses = mesh.host(losses)
                 if not np.isfinite(losses).all():
                     first = int(np.argmin(np.isfinite(losses)))
                     raise UsageError(
@@ -197,7 +197,7 @@ class _Run:
         step, every = int(state.step), self.config.distill.snapshot_every
         if not every or (step % every and step < self.config.distill.num_steps):
             return
-        artifact.save(snapshot_path(self.workdir, step), self.distilled(state))
+        self.save(snapshot_path(self.workdir, step), self.distilled(state))
 
     def evaluate_on_the_way(self, state: distill.DistillState, final: bool = False) -> None:
         """Keeps the best set so far: best on real training images, never on test images."""
@@ -217,7 +217,7 @@ class _Run:
         self.reporter.scalars(step, {"evaluate/accuracy": float(np.mean(found["test"]))})
         self.show(set_)
         if self.best()["step"] == step:
-            artifact.save(self.workdir / "best.safetensors", set_)
+            self.save("best.safetensors", set_)
 
     def best(self) -> dict[str, Any]:
         """The record of the best evaluation so far."""
@@ -230,7 +230,7 @@ class _Run:
         """Writes the distilled set, evaluates it beside what it must beat, writes the result."""
         config, parts, reporter = self.config, self.parts, self.reporter
         last = self.distilled(state)
-        artifact.save(self.workdir / "distilled.safetensors", last)
+        self.save("distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
@@ -261,7 +261,7 @@ class _Run:
             "stored": last.parameterization.report(last.params),
             "provenance": last.provenance,
         }
-        write_json(self.workdir / "result.json", result)
+        self.write_json("result.json", result)
         return result
 
     def distilled(self, state: distill.DistillState) -> DistilledSet:
@@ -294,7 +294,7 @@ class _Run:
                 "jaxlib": jaxlib.__version__,
             },
         }
-        extra = extra or {}
+        params, extra = mesh.local((params, extra or {}))
         rate, logits, bits = extra.get(LEARNING_RATE), extra.get(LABELS), 0
         if logits is not None:
             bits = self.parts.problem.matching.label_bits
@@ -309,10 +309,21 @@ class _Run:
             bits,
         )
 
+    def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:
+        """A set, as a file of the directory."""
+        if processes.first():
+            artifact.save(self.workdir / name, set_)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Plain values, as a file of the directory."""
+        if processes.first():
+            write_json(self.workdir / name, value)
+
     def show(self, set_: DistilledSet) -> None:
         """A contact sheet, as a file and for TensorBoard."""
-        sheet = contact_sheet(np.asarray(set_.images()), set_.labels)
-        write_atomically(self.workdir / "contact_sheet.png", png(sheet))
+        sheet = contact_sheet(mesh.host(set_.images()), set_.labels)
+        if processes.first():
+            write_atomically(self.workdir / "contact_sheet.png", png(sheet))
         self.reporter.image(set_.provenance["step"], "distilled", sheet)
 
 

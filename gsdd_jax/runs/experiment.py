@@ -177,7 +177,7 @@ def choose_by_class(
 
 def _device_memory() -> int | None:
     """Bytes of an accelerator that this process may use in all; None on a CPU."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     return stats["bytes_limit"] if stats else None
 
 

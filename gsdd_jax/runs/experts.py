@@ -1,7 +1,9 @@
 """Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
 
+import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 import re
 import time
@@ -10,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
-from gsdd_jax.core import mesh
+from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
@@ -102,13 +104,27 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     made_of, where = identity(config, dataset, network), directory(config)
     what = f"{settings.num_experts} experts of {settings.epochs} epochs in {where}"
     reporter.line(components.described(config, dataset, what))
-    with mesh.over(config.mesh.devices), trajectories.exclusive(where):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mesh.over(config.mesh.devices))
+        if processes.first():
+            stack.enter_context(trajectories.exclusive(where))
         # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
         on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
         at_once = on_each * mesh.size()
-        groups = _unfinished(where, made_of, settings.num_experts, at_once)
+        files: dict[int, Growing] = {}  # in the first process, which alone writes them
+
+        def unfinished() -> bytes:
+            groups = _unfinished(where, made_of, settings.num_experts, at_once)
+            files.update({growing.expert: growing for group in groups for growing in group})
+            found = [
+                ([growing.expert for growing in group], _epochs_done(group)) for group in groups
+            ]
+            return json.dumps(found).encode()
+
+        groups = json.loads(processes.from_first(unfinished))
         if groups:
-            _train_groups(groups, config, dataset, transform, network, reporter)
+            _train_groups(groups, files, config, dataset, transform, network, reporter)
+        processes.from_first(bytes)  # all are there before anyone opens them
     return open_store(config, dataset, network)
 
 
@@ -147,55 +163,60 @@ def _epochs_done(group) -> int:
     return max(0, min(growing.rows for growing in group) - 1)
 
 
-def _train_groups(groups, config, dataset, transform, network, reporter) -> None:
+def _train_groups(groups, files, config, dataset, transform, network, reporter) -> None:
     settings = config.experts
     train, test = (
         (transforms.to_device(split.images, transform), jnp.asarray(split.labels))
         for split in (dataset.train, dataset.test)
     )
     total = settings.num_experts * settings.epochs
-    left = sum(len(group) * (settings.epochs - _epochs_done(group)) for group in groups)
+    left = sum(len(group) * (settings.epochs - done) for group, done in groups)
     unravel = training.unraveling(network)
 
-    def accuracy(growing, images, labels):
+    def accuracy(row, images, labels):
         # Of one alone, so that it does not depend on the group.
-        one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
-        return float(evaluate.accuracy(network, one, images, labels)[0])
+        one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(row)))
+        return float(mesh.host(evaluate.accuracy(network, one, images, labels))[0])
 
     with reporter.phase("experts, epochs of all", total, total - left) as progress:
-        for group in groups:
-            keys = jnp.stack([expert_key(settings.seed, growing.expert) for growing in group])
-            done = _epochs_done(group)
-            params = jnp.asarray(_continue(group, done, network, keys))
+        for group, done in groups:
+            keys = [expert_key(settings.seed, expert) for expert in group]
+            starts = np.stack([mesh.host(training.initial(network, key)) for key in keys])
+            written = [files[expert] for expert in group if expert in files]
+            begin = functools.partial(_continue, written, done, starts)
+            params = np.frombuffer(processes.from_first(begin), np.float32).reshape(starts.shape)
+            keys = jnp.stack(keys)
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
-                params, losses = training.train_epoch(
-                    network, params, keys, jnp.int32(epoch), *train,
+                trained, losses = training.train_epoch(
+                    network, jnp.asarray(params), keys, jnp.int32(epoch), *train,
                     learning_rate=jnp.float32(settings.learning_rate),
                     batch_size=settings.batch_size, strategy=config.matching.strategy,
                 )  # fmt: skip
-                _append(group, np.asarray(params), np.asarray(losses), epoch)
+                params, losses = mesh.host(trained), mesh.host(losses)
+                _check_finite(group, params, losses, epoch)
+                for growing, row in zip(written, params, strict=False):
+                    growing.append(row)
                 rate = len(group) * len(train[1]) / (time.monotonic() - start)
                 progress.advance(len(group), loss=float(losses.mean()), **{"images/s": rate})
-            for growing in group:
-                growing.finish(accuracy(growing, *train), accuracy(growing, *test))
+            found = [(accuracy(row, *train), accuracy(row, *test)) for row in params]
+            for growing, accuracies in zip(written, found, strict=False):
+                growing.finish(*accuracies)
 
 
-def _continue(group, epochs_done, network, keys) -> Float[np.ndarray, "e p"]:
-    """The parameters after `epochs_done`, where all of the group go on; the initial ones if new."""
-    for growing, key in zip(group, keys, strict=True):
+def _continue(group, epochs_done, starts) -> bytes:
+    """The parameters [e, p] after `epochs_done`, where all of the group go on; `starts` if new."""
+    for growing, start in zip(group, starts, strict=True):
         growing.truncate(epochs_done + 1)
         if not growing.rows:
-            growing.append(np.asarray(training.initial(network, key)))
-    return np.stack([growing.last() for growing in group])
+            growing.append(start)
+    return np.stack([growing.last() for growing in group]).tobytes()
 
 
-def _append(group, params, losses, epoch) -> None:
-    for growing, row, loss in zip(group, params, losses, strict=True):
+def _check_finite(group, params, losses, epoch) -> None:
+    for expert, row, loss in zip(group, params, losses, strict=True):
         if not (loss < evaluate.DIVERGED and np.isfinite(row).all()):
             raise UsageError(
-                f"expert {growing.expert} diverged in epoch {epoch + 1} (loss {loss:.3g}); lower "
+                f"expert {expert} diverged in epoch {epoch + 1} (loss {loss:.3g}); lower "
                 "config.experts.learning_rate and give another config.experts.dir"
             )
-    for growing, row in zip(group, params, strict=True):
-        growing.append(row)

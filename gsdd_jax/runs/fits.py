@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked
 from gsdd_jax.parameterizations.base import Params
@@ -52,8 +53,9 @@ def initial(
         where = workdir / "checkpoints" / "fit"
         if config.init.dir:
             where = pathlib.Path(config.init.dir, made_of[:12])
-            where.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(where, f"{where}: another process fits the same images"))
+            if processes.first():
+                where.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(where, f"{where}: another process fits the same images"))
         checkpoints = Checkpoints(where, made_of, reporter.line)
         stack.callback(checkpoints.close)
         restored = checkpoints.restore(state)
@@ -63,7 +65,7 @@ def initial(
             while done < total:
                 count = min(STEPS_PER_CALL, total - done)
                 state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
-                error = float(errors.mean())
+                error = float(mesh.host(errors).mean())
                 if not math.isfinite(error):
                     raise UsageError(
                         f"fit: the error is {error} by step {done + count}; the config is "

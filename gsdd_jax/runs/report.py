@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from gsdd_jax.core import processes
+
 LINE_EVERY = 10.0  # seconds, where standard output is no terminal
 
 
@@ -166,7 +168,8 @@ class Reporter(Display):
         self, directory: str | os.PathLike | None, stream=None, display: Display | None = None
     ):
         super().__init__(stream)
-        self._writer = SummaryWriter(str(directory or ""), write_to_disk=directory is not None)
+        written = directory is not None and processes.first()
+        self._writer = SummaryWriter(str(directory or ""), write_to_disk=written)
         if display is not None:
             self.phase, self.line = display.phase, display.line
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
 
@@ -42,12 +43,17 @@ FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib.Path]:
     """Makes the directory, binds it to `config` and keeps other processes out of it.
 
+    Of several processes that compute together the first one does so, for all of them.
+
     Raises:
       UsageError: it cannot be written, belongs to another config, or another process runs in it.
     """
     if not str(workdir):
         raise UsageError("--workdir: expected a directory to write to, got an empty path")
     workdir = pathlib.Path(workdir)
+    if not processes.first():
+        yield workdir
+        return
     taken = f"--workdir: another process runs in {workdir}; wait for it, or give another directory"
     with contextlib.ExitStack() as stack:
         try:
@@ -144,29 +150,44 @@ def whole(fields: Mapping[str, Any]) -> ConfigDict:
     return unflat(OPERATIONAL | later | dict(fields))
 
 
+EVALUATIONS = "evaluations.json"
+
+
+def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
+    """What was recorded of a run, by name.
+
+    Raises UsageError for a file that is damaged, or of a run with another `identity`.
+    """
+    path = workdir / EVALUATIONS
+    if not path.exists():
+        return {}
+    values = read_object(path, "a run's evaluations")
+    if values.pop("identity", None) != identity:
+        raise UsageError(
+            f"{path}: of a run with other settings or other data; move it away, or give another "
+            "--workdir"
+        )
+    for name, record in values.items():
+        if not _is_record(record):
+            raise UsageError(
+                f"{path}: {name!r} is no evaluation; delete the file to evaluate again"
+            )
+    return values
+
+
 class Records:
-    """Evaluations of a run by name, in `evaluations.json`; each is on disk once it is recorded."""
+    """Evaluations of a run by name; each is on disk once it is recorded."""
 
     def __init__(self, workdir: pathlib.Path, identity: str):
-        """Raises UsageError for a file that is damaged, or of a run with another `identity`."""
-        self._path = workdir / "evaluations.json"
-        self._values = {"identity": identity}
-        if self._path.exists():
-            self._values = read_object(self._path, "a run's evaluations")
-        if self._values.get("identity") != identity:
-            raise UsageError(
-                f"{self._path}: of a run with other settings or other data; move it away, or give "
-                "another --workdir"
-            )
-        for name, record in self._values.items():
-            if name != "identity" and not _is_record(record):
-                raise UsageError(
-                    f"{self._path}: {name!r} is no evaluation; delete the file to evaluate again"
-                )
+        """Raises as `evaluations`."""
+        self._path, self._identity = workdir / EVALUATIONS, {"identity": identity}
+        read = lambda: json.dumps(evaluations(workdir, identity)).encode()
+        self._values = json.loads(processes.from_first(read))
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._values[name] = value
-        write_json(self._path, self._values)
+        if processes.first():
+            write_json(self._path, self._identity | self._values)
 
     def get(self, name: str) -> Any | None:
         """What was recorded under `name`, or None."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -229,7 +228,7 @@ def train(
                 jnp.int32(count),
             )
             done += count
-            _check_losses(np.asarray(losses), int(students.epoch), rate)
+            _check_losses(mesh.host(losses), int(students.epoch), rate)
             progress(count)
         params, epoch = students.params, students.epoch
     return params

@@ -1,0 +1,323 @@
+"""Several processes that compute together, on one machine or many, by `jax.distributed`.
+
+Every process runs the whole program on the same data; of each computation it does the share of its
+devices (`core.mesh`). The first one alone reads and writes the run's files and talks: what it read
+reaches the others by `from_first`.
+
+Before JAX is started, the processes meet at the port after the coordinator's and compare what they
+were told to do. The connections stay: where a process ends early, the others hear of it at once and
+end too, in one line, where JAX would wait for a heartbeat and abort with a stack trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from gsdd_jax.core.errors import UsageError
+
+MEETING = 60.0  # seconds until all have come
+PATIENCE = 10.0  # seconds, for what is about to happen
+STATUS = 1  # of a process that ends because another one did
+AGAIN = "the same commands go on from the last checkpoint"
+# A machine that is gone without a word is noticed within half a minute.
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+_DONE = "done"
+
+
+class Place(NamedTuple):
+    """Of this process among the others."""
+
+    host: str
+    port: int  # of JAX's coordinator; the processes meet at the next one
+    count: int
+    index: int
+
+
+def place(coordinator: str | None, count: int | None, index: int | None) -> Place | None:
+    """What flags say; None where they say nothing. Raises UsageError where it makes no sense."""
+    given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        raise UsageError(f"{missing[0]}: expected with the other two of --{', --'.join(given)}")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65535:
+        raise UsageError(f"--coordinator: expected HOST:PORT of process 0, got {coordinator!r}")
+    if count < 1:
+        raise UsageError(f"--num_processes: expected at least 1, got {count}")
+    if not 0 <= index < count:
+        raise UsageError(f"--process_id: expected 0 to {count - 1}, got {index}")
+    return Place(host.strip("[]"), int(port), count, index)
+
+
+@contextlib.contextmanager
+def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
+    """Makes this process one of several while it lasts; begun before JAX is used.
+
+    Args:
+      here: None where JAX finds out by itself, as under Slurm; a process alone stays alone.
+      task: plain values by flag or field, in which the processes have to agree.
+
+    Raises UsageError where one does not come, or is told to do something else.
+    """
+    if here is None:
+        with contextlib.suppress(ValueError):  # no cluster that JAX knows
+            jax.distributed.initialize()
+    elif here.count > 1:
+        _join(here, task)
+    if not first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
+    try:
+        yield
+    except UsageError as error:
+        tell(str(error))
+        raise
+    except Exception:
+        if _peers is not None:  # a collective whose other end is gone: the watch will say so
+            time.sleep(PATIENCE)
+        raise
+    if _peers is not None:
+        _peers.leave()
+
+
+def _join(here: Place, task: Mapping[str, Any]) -> None:
+    global _peers
+    _peers = _meet(here, dict(task))
+    # What JAX and its collectives print, most of it when a peer is gone; Python keeps its streams.
+    for stream in ("stdout", "stderr"):
+        kept = getattr(sys, stream)
+        kept.flush()
+        setattr(sys, stream, os.fdopen(os.dup(kept.fileno()), "w", buffering=1))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), kept.fileno())
+    jax.config.update("jax_enable_recoverability", True)  # we end, not by JAX's heartbeat
+    jax.distributed.initialize(
+        f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
+    )
+    threading.Thread(target=_peers.watch, name="peers", daemon=True).start()
+
+
+def first() -> bool:
+    """Whether this process is the one that reads, writes and talks."""
+    return jax.process_index() == 0
+
+
+def from_first(make: Callable[[], bytes]) -> bytes:
+    """What `make` returns in the first process, in all of them; all raise the UsageError that it
+    raises there."""
+    if jax.process_count() == 1:
+        return make()
+    sent = b""
+    if first():
+        try:
+            sent = b"+" + make()
+        except UsageError as error:
+            sent = b"-" + str(error).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
+    buffer = np.frombuffer(sent, np.uint8) if first() else np.zeros(length, np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
+    if received[:1] == b"-":
+        raise UsageError(received[1:].decode())
+    return received[1:]
+
+
+def tell(text: str) -> None:
+    """Tells the others why this process ends."""
+    if _peers is not None:
+        _peers.tell(text)
+
+
+_peers: _Peers | None = None
+
+
+class _Peers:
+    """Open lines to the others: process 0 has one to each, the others have one to process 0.
+
+    What is said is a line of JSON: [who, what].
+    """
+
+    def __init__(self, here: Place, lines: dict[int, _Line]):
+        self._here, self._lines = here, lines
+        self._done: set[int] = set()
+        self._all_done, self._all_gone = threading.Event(), threading.Event()
+
+    def watch(self) -> None:
+        """Ends the process as soon as one of the others has ended early."""
+        selector = selectors.DefaultSelector()
+        for index, line in self._lines.items():
+            selector.register(line.socket, selectors.EVENT_READ, (index, line))
+        while selector.get_map():
+            for key, _ in selector.select():
+                index, line = key.data
+                heard = line.read()
+                for message in heard or ():
+                    self._heard(*message)
+                if heard is None:
+                    selector.unregister(line.socket)
+                    if not self._all_done.is_set():
+                        self._end(index, "ended early")
+        self._all_gone.set()
+
+    def tell(self, what: str) -> None:
+        """A word to the others, of this process."""
+        for line in self._lines.values():
+            line.write(self._here.index, what)
+
+    def leave(self) -> None:
+        """Ends the service when all are done. The first process, which has it, is the last."""
+        if self._here.index == 0:
+            self._heard(0, _DONE)
+            self._all_done.wait()
+            self._all_gone.wait(PATIENCE)
+            jax.distributed.shutdown()
+        else:
+            self.tell(_DONE)
+            self._all_done.wait()
+            jax.distributed.shutdown()
+            self._lines[0].socket.shutdown(socket.SHUT_RDWR)
+
+    def _heard(self, who: int, what: str) -> None:
+        if what != _DONE:
+            self._end(who, what)
+        self._done.add(who)
+        if self._here.index:  # process 0 has heard of all
+            self._all_done.set()
+        elif len(self._done) == self._here.count:
+            self.tell(_DONE)
+            self._all_done.set()
+
+    def _end(self, who: int, what: str) -> NoReturn:
+        if self._here.index == 0:
+            for line in self._lines.values():
+                line.write(who, what)
+        _print(f"error: process {who}: {what}; {AGAIN}")
+        os._exit(STATUS)
+
+
+class _Line:
+    """A connection, line by line."""
+
+    def __init__(self, connection: socket.socket):
+        self.socket = connection
+        self._read = b""
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def asked(self) -> list[Any]:
+        """The one message of somebody who has just come."""
+        self.socket.settimeout(2 * MEETING)
+        heard = self.read()
+        self.socket.settimeout(None)
+        if heard is None:
+            self.socket.close()
+            raise UsageError("--coordinator: a process ended before all had come")
+        return heard[0]
+
+    def write(self, *message: Any) -> None:
+        with contextlib.suppress(OSError):  # gone: whoever reads finds out
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self) -> list[Any] | None:
+        """Whole messages, at least one; None when there will be no more."""
+        while b"\n" not in self._read:
+            try:
+                received = self.socket.recv(1 << 16)
+            except OSError:
+                received = b""
+            if not received:
+                return None
+            self._read += received
+        *lines, self._read = self._read.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def _meet(here: Place, task: dict[str, Any]) -> _Peers:
+    """All processes, when they have come and agree."""
+    until = time.monotonic() + MEETING
+    if here.index:
+        return _Peers(here, {0: _visit(here, task, until)})
+    try:
+        door = socket.create_server(("", here.port + 1))
+    except OSError as error:
+        raise UsageError(
+            f"--coordinator: port {here.port + 1}, where the processes meet, cannot be opened "
+            f"({error.strerror})"
+        ) from None
+    lines: dict[int, _Line] = {}
+    with door:
+        while len(lines) < here.count - 1:
+            door.settimeout(max(until - time.monotonic(), 0.01))
+            try:
+                line = _Line(door.accept()[0])
+            except TimeoutError:
+                missing = ", ".join(str(i) for i in range(1, here.count) if i not in lines)
+                _refuse(lines.values(), f"no word of process {missing} in {MEETING:.0f} s")
+            index, count, other = line.asked()
+            refusal = _disagreement(here, task, index, count, other)
+            if index in lines or not 0 < index < here.count:
+                refusal = refusal or f"--process_id: {index} was given twice"
+            if refusal:
+                _refuse([line, *lines.values()], refusal)
+            lines[index] = line
+    for line in lines.values():
+        line.write("")
+    return _Peers(here, lines)
+
+
+def _refuse(lines, refusal) -> NoReturn:
+    for line in lines:
+        line.write(refusal)
+        line.socket.close()
+    raise UsageError(refusal)
+
+
+def _disagreement(here, task, index, count, other) -> str:
+    if count != here.count:
+        return f"--num_processes: process 0 was given {here.count}, process {index} {count}"
+    for name in sorted(task.keys() | other.keys()):
+        ours, theirs = task.get(name), other.get(name)
+        if ours != theirs:
+            return f"{name}: process 0 has {ours!r}, process {index} {theirs!r}; expected the same"
+    return ""
+
+
+def _visit(here, task, until) -> _Line:
+    address = f"{here.host}:{here.port + 1}"
+    while True:
+        try:
+            line = _Line(socket.create_connection((here.host, here.port + 1), timeout=5))
+            break
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"--coordinator: no process 0 at {address} in {MEETING:.0f} s "
+                    f"({error.strerror or error})"
+                ) from None
+            time.sleep(0.2)
+    line.write(here.index, here.count, task)
+    (refusal,) = line.asked()
+    if refusal:
+        line.socket.close()
+        raise UsageError(refusal)
+    return line
+
+
+def _print(text: str) -> None:
+    # No buffered stream: its lock may be held by a thread that waits for a process that is gone.
+    os.write(sys.stderr.fileno(), f"{text}\n".encode())
