@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks, parameterizations
+from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_values
 from gsdd_jax.data import transforms
@@ -38,6 +39,16 @@ def load_data(config: ConfigDict) -> data.Dataset:
         resize=config.data.resize,
         data_dir=config.data.dir or None,
     )
+
+
+def check_same(dataset: data.Dataset) -> None:
+    """Raises UsageError where the first of several processes has other images."""
+    expected = processes.from_first(dataset.fingerprint.encode).decode()
+    if dataset.fingerprint != expected:
+        raise UsageError(
+            f"config.data.name: {dataset.name} of process {jax.process_index()} has other images "
+            f"than that of process 0 (fingerprints {dataset.fingerprint[:8]} and {expected[:8]})"
+        )
 
 
 def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:

@@ -29,7 +29,7 @@ from gsdd_jax.portable import transforms
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import assess, cost, experiment, fits
 from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import described, stream
+from gsdd_jax.runs.components import check_same, described, stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.experiment import Material
 from gsdd_jax.runs.report import Display, Reporter
@@ -83,6 +83,7 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
+    check_same(parts.dataset)
     with prepared(workdir, config) as workdir:
         run = _Run(config, parts, workdir, display)
         try:

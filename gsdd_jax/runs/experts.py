@@ -98,6 +98,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     settings = config.experts
     checks.ranges(config, "experts")
     dataset = components.load_data(config)
+    components.check_same(dataset)
     transform = components.build_transform(config.data.transform, dataset)
     network = components.build_network(config.network, dataset)
     augment.parse_strategy(config.matching.strategy)
