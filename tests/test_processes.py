@@ -1,5 +1,6 @@
 """Several processes that compute together, as commands on this machine."""
 
+import json
 import os
 import pathlib
 import re
@@ -21,6 +22,7 @@ from gsdd_jax.core.errors import UsageError
 
 ROOT = pathlib.Path(__file__).parent.parent
 SETTINGS = TINY | {"evaluate.beside": "fitted", "distill.snapshot_every": 0}
+CONFIG = ["--config=demo", *(f"--config.{name}={value}" for name, value in SETTINGS.items())]
 
 
 def free_port():
@@ -36,21 +38,24 @@ def free_port():
             return port
 
 
-def started(workdir, count, **more):
-    """A distillation by so many processes; they wait for none but each other."""
+def started(module, count, *arguments):
+    """A command of so many processes, of two devices together."""
     port = free_port()
-    fields = [f"--config.{name}={value}" for name, value in (SETTINGS | more).items()]
-    command = [sys.executable, "-m", "launch.distill", "--config=demo", *fields]
     flags = f"{QUICKLY.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 // count}"
     environment = {**os.environ, **QUICKLY, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     together = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
     return [
         subprocess.Popen(
-            [*command, f"--workdir={workdir}", *together, f"--process_id={index}"],
+            [sys.executable, "-m", f"launch.{module}", *map(str, arguments), *together,
+             f"--process_id={index}"],
             cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for index in range(count)
     ]  # fmt: skip
+
+
+def distilled(workdir, count):
+    return started("distill", count, *CONFIG, f"--workdir={workdir}")
 
 
 def ended(running, patience=300):
@@ -64,7 +69,7 @@ def ended(running, patience=300):
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("two")
-    first, second = ended(started(workdir, 2))
+    first, second = ended(distilled(workdir, 2))
     assert (first[0], second[0]) == (0, 0), (first, second)
     assert "test accuracy" in first[1]
     assert second[1:] == ("", "")  # it has nothing to say
@@ -73,7 +78,7 @@ def by_two(tmp_path_factory):
 
 def test_two_processes_make_what_one_does(by_two, tmp_path):
     """One of two devices."""
-    assert ended(started(tmp_path, 1))[0][0] == 0
+    assert ended(distilled(tmp_path, 1))[0][0] == 0
     one, two = (load_file(folder / "distilled.safetensors") for folder in (tmp_path, by_two))
     assert one.keys() == two.keys()
     for name, array in one.items():
@@ -83,9 +88,38 @@ def test_two_processes_make_what_one_does(by_two, tmp_path):
         )
 
 
+def test_experts(tmp_path):
+    """Three, of which each process trains some."""
+    settings = [*CONFIG, "--config.experts.num_experts=3", "--config.experts.epochs=1"]
+    for count in (1, 2):
+        running = started(
+            "train_experts", count, *settings, f"--config.experts.dir={tmp_path / str(count)}"
+        )
+        assert all(status == 0 for status, *_ in ended(running))
+    for expert in range(3):
+        one, two = (
+            load_file(tmp_path / count / f"expert_{expert:05d}.safetensors") for count in "12"
+        )
+        np.testing.assert_allclose(two["trajectory"], one["trajectory"], rtol=1e-4, atol=1e-6)
+        assert abs(two["test_accuracy"] - one["test_accuracy"]) < 0.5
+
+
+def test_evaluation(by_two, tmp_path):
+    found = []
+    for count in (1, 2):
+        result = tmp_path / f"{count}.json"
+        running = started(
+            "evaluate", count, f"--distilled={by_two / 'distilled.safetensors'}",
+            f"--result={result}",
+        )  # fmt: skip
+        assert all(status == 0 for status, *_ in ended(running))
+        found.append(json.loads(result.read_text())["distilled_accuracies"])
+    np.testing.assert_allclose(found[1], found[0], atol=1.0)
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_and_both_go_on(by_two, tmp_path, killed):
-    running = started(tmp_path, 2)
+    running = distilled(tmp_path, 2)
     while not (tmp_path / "checkpoints" / "distill" / "2").exists():
         assert all(process.poll() is None for process in running)
         time.sleep(0.01)
@@ -96,7 +130,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on(by_two, tmp_path, killed
     expected = f"error: process {killed}: ended early; {processes.AGAIN}\n"
     assert found[1 - killed][2] == expected
     assert not (tmp_path / "distilled.safetensors").exists()
-    assert [status for status, *_ in ended(started(tmp_path, 2))] == [0, 0]
+    assert [status for status, *_ in ended(distilled(tmp_path, 2))] == [0, 0]
     for name in ("distilled.safetensors", "best.safetensors"):
         assert (tmp_path / name).read_bytes() == (by_two / name).read_bytes()
     assert (tmp_path / "evaluations.json").read_bytes() == (
@@ -106,7 +140,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on(by_two, tmp_path, killed
 
 def test_an_error_of_one_is_the_end_of_all(tmp_path):
     (tmp_path / "config.json").write_text("[]")
-    first, second = ended(started(tmp_path, 2))
+    first, second = ended(distilled(tmp_path, 2))
     line = f"{tmp_path / 'config.json'}: expected a run's config, a JSON object, got list"
     assert first[0] == 2 and first[2] == f"error: {line}\n"
     assert second[0] == processes.STATUS
