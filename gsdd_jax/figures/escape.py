@@ -118,7 +118,7 @@ def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) 
     Shares are those after distillation, and before it, when the images had been fitted.
     """
     limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
-    with draw.sheet(draw.PAGE, 2.2) as figure:
+    with draw.sheet(draw.PAGE, 2.4) as figure:
         row = figure.subplots(1, len(centres), sharex=True, sharey=True)
         for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
             points, beyond = means.reshape(-1, 2), outside(means).ravel()
@@ -128,8 +128,8 @@ def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) 
             axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
             axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
             axes.set_title(
-                f"{name}\n{found['outside_percent']:.2f} % outside "
-                f"({found['fitted_outside_percent']:.2f} % before)"
+                f"{name}\n{found['outside_percent']:.1f} % outside\n"
+                f"({found['fitted_outside_percent']:.1f} % before)"
             )
         row[0].set_ylabel("v")
         draw.save(figure, out, NAME)
