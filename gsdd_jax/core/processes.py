@@ -34,6 +34,9 @@ STATUS = 1  # of a process that ends because another one did
 AGAIN = "the same commands go on from the last checkpoint"
 # A machine that is gone without a word is noticed within half a minute.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+# Where JAX finds the others by itself: how many tasks the scheduler has started of a command.
+# Kubernetes and clouds are left out, for JAX asks them also where a process is alone.
+SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
 _DONE = "done"
 
 
@@ -69,14 +72,16 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     """Makes this process one of several while it lasts; begun before JAX is used.
 
     Args:
-      here: None where JAX finds out by itself, as under Slurm; a process alone stays alone.
+      here: None: as a scheduler has it, where there is one; a process alone stays alone.
       task: plain values by flag or field, in which the processes have to agree.
 
     Raises UsageError where one does not come, or is told to do something else.
     """
     if here is None:
-        with contextlib.suppress(ValueError):  # no cluster that JAX knows
-            jax.distributed.initialize()
+        for scheduler, tasks in SCHEDULERS.items():
+            if int(os.environ.get(tasks, 1)) > 1:
+                jax.distributed.initialize(cluster_detection_method=scheduler)
+                break
     elif here.count > 1:
         _join(here, task)
     if not first():
