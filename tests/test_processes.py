@@ -177,7 +177,9 @@ def met(monkeypatch, *visitors, patience=20.0):
 
     def come(place, count, index, task):
         try:
-            peers = processes._meet(processes.Place("127.0.0.1", port, count, index), task)
+            peers = processes._meet(
+                processes.Place("127.0.0.1", port - 1, count, index), port, task
+            )
             said[place] = ""
             for line in peers._lines.values():
                 line.socket.close()

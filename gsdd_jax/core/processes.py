@@ -80,10 +80,10 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     if here is None:
         for scheduler, tasks in SCHEDULERS.items():
             if int(os.environ.get(tasks, 1)) > 1:
-                jax.distributed.initialize(cluster_detection_method=scheduler)
+                _join_by(scheduler, dict(task))
                 break
     elif here.count > 1:
-        _join(here, task)
+        _join(here, dict(task))
     if not first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
     try:
@@ -99,9 +99,25 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
         _peers.leave()
 
 
-def _join(here: Place, task: Mapping[str, Any]) -> None:
-    global _peers
-    _peers = _meet(here, dict(task))
+def _join(here: Place, task: dict[str, Any]) -> None:
+    # Before JAX, which would abort where one does not come.
+    peers = _meet(here, here.port + 1, task)
+    _initialize(
+        f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
+    )
+    _watch(peers)
+
+
+def _join_by(scheduler: str, task: dict[str, Any]) -> None:
+    _initialize(cluster_detection_method=scheduler)
+    door = socket.create_server(("", 0)) if first() else None
+    named = from_first(lambda: json.dumps([socket.gethostname(), door.getsockname()[1]]).encode())
+    host, port = json.loads(named)
+    here = Place(host, 0, jax.process_count(), jax.process_index())
+    _watch(_meet(here, port, task, door))
+
+
+def _initialize(*address: Any, **how: Any) -> None:
     # What JAX and its collectives print, most of it when a peer is gone; Python keeps its streams.
     for stream in ("stdout", "stderr"):
         kept = getattr(sys, stream)
@@ -109,10 +125,13 @@ def _join(here: Place, task: Mapping[str, Any]) -> None:
         setattr(sys, stream, os.fdopen(os.dup(kept.fileno()), "w", buffering=1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), kept.fileno())
     jax.config.update("jax_enable_recoverability", True)  # we end, not by JAX's heartbeat
-    jax.distributed.initialize(
-        f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
-    )
-    threading.Thread(target=_peers.watch, name="peers", daemon=True).start()
+    jax.distributed.initialize(*address, **how)
+
+
+def _watch(peers: _Peers) -> None:
+    global _peers
+    _peers = peers
+    threading.Thread(target=peers.watch, name="peers", daemon=True).start()
 
 
 def first() -> bool:
@@ -252,16 +271,18 @@ class _Line:
         return [json.loads(line) for line in lines]
 
 
-def _meet(here: Place, task: dict[str, Any]) -> _Peers:
-    """All processes, when they have come and agree."""
+def _meet(
+    here: Place, port: int, task: dict[str, Any], door: socket.socket | None = None
+) -> _Peers:
+    """All processes, when they have come to a port of the first one and agree."""
     until = time.monotonic() + MEETING
     if here.index:
-        return _Peers(here, {0: _visit(here, task, until)})
+        return _Peers(here, {0: _visit(here, port, task, until)})
     try:
-        door = socket.create_server(("", here.port + 1))
+        door = door or socket.create_server(("", port))
     except OSError as error:
         raise UsageError(
-            f"--coordinator: port {here.port + 1}, where the processes meet, cannot be opened "
+            f"--coordinator: port {port}, where the processes meet, cannot be opened "
             f"({error.strerror})"
         ) from None
     lines: dict[int, _Line] = {}
@@ -302,11 +323,11 @@ def _disagreement(here, task, index, count, other) -> str:
     return ""
 
 
-def _visit(here, task, until) -> _Line:
-    address = f"{here.host}:{here.port + 1}"
+def _visit(here, port, task, until) -> _Line:
+    address = f"{here.host}:{port}"
     while True:
         try:
-            line = _Line(socket.create_connection((here.host, here.port + 1), timeout=5))
+            line = _Line(socket.create_connection((here.host, port), timeout=5))
             break
         except OSError as error:
             if time.monotonic() > until:
