@@ -63,9 +63,7 @@ def decode_split(
                     f" {split!r}; expected a class label for each"
                 )
             examples = [e for e in examples if int(e[label_key]) in new_labels]
-            images = list(
-                pool.map(lambda e: decode_image(e[image_key], channels, size), examples)
-            )
+            images = list(pool.map(lambda e: decode_image(e[image_key], channels, size), examples))
             for image in images:
                 shape = shape or image.shape
                 if image.shape != shape:

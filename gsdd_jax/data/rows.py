@@ -20,7 +20,10 @@ PIECE = 2**22  # bytes that `pieces` holds at a time
 def take(
     array: Shaped[np.ndarray, "n ..."], indices: Int[np.ndarray, "*k"]
 ) -> Shaped[np.ndarray, "..."]:
-    """`array[indices]` [*k, ...], for indices in [0, n). Raises UsageError where the file was cut short."""
+    """`array[indices]` [*k, ...], for indices in [0, n).
+
+    Raises UsageError where the file was cut short.
+    """
     with _file(array) as (descriptor, start):
         if descriptor is None:
             return array[indices]
@@ -67,5 +70,8 @@ def _read(descriptor, offset, out) -> None:
     while left:
         count = os.preadv(descriptor, [left], offset)
         if not count:
-            raise UsageError(f"data: a cached file was cut short at byte {offset} while it was read")
+            raise UsageError(
+                f"data: a file of the cache ends at byte {offset}, where more was expected; delete "
+                "the cache and start again"
+            )
         left, offset = left[count:], offset + count

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import psutil
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
@@ -145,14 +144,6 @@ def no_data(config: ConfigDict) -> str:
     """Why the data set of a config cannot be read; empty if it can."""
     data = config.data
     return _no_data(data.name, data.subset, data.resolution, data.resize, data.dir)
-
-
-def memory() -> int:
-    """Bytes of the device that computes."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.memory_stats()["bytes_limit"]
-    return psutil.virtual_memory().total
 
 
 @functools.cache

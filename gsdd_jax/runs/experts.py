@@ -18,7 +18,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
-from gsdd_jax.runs import checks, components, trajectories
+from gsdd_jax.runs import checks, components, real, streaming, trajectories
 from gsdd_jax.runs.report import Display
 from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
 from gsdd_jax.training import evaluate
@@ -95,6 +95,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     """
     settings = config.experts
     checks.ranges(config, "experts")
+    real.check(config)
     dataset = components.load_data(config)
     transform = components.build_transform(config.data.transform, dataset)
     network = components.build_network(config.network, dataset)
@@ -149,18 +150,30 @@ def _epochs_done(group) -> int:
 
 def _train_groups(groups, config, dataset, transform, network, reporter) -> None:
     settings = config.experts
+    streamed = real.is_streamed(config, dataset.train.images, transform)
     train, test = (
-        (transforms.to_device(split.images, transform), jnp.asarray(split.labels))
-        for split in (dataset.train, dataset.test)
+        (transforms.to_device(split.images, transform), jnp.asarray(split.labels)) if held else None
+        for split, held in ((dataset.train, not streamed), (dataset.test, True))
     )
+    sgd = dict(learning_rate=jnp.float32(settings.learning_rate), strategy=config.matching.strategy)
     total = settings.num_experts * settings.epochs
     left = sum(len(group) * (settings.epochs - _epochs_done(group)) for group in groups)
     unravel = training.unraveling(network)
 
-    def accuracy(growing, images, labels):
+    def train_epoch(params, keys, epoch):
+        size = settings.batch_size
+        if streamed:
+            return streaming.train_epoch(
+                network, params, keys, epoch, dataset.train, transform, batch_size=size, **sgd
+            )
+        return training.train_epoch(network, params, keys, epoch, *train, batch_size=size, **sgd)
+
+    def accuracy(growing, held, split):
         # Of one alone, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(growing.last())))
-        return float(evaluate.accuracy(network, one, images, labels)[0])
+        if held is None:
+            return float(streaming.accuracy(network, one, split, transform)[0])
+        return float(evaluate.accuracy(network, one, *held)[0])
 
     with reporter.phase("experts, epochs of all", total, total - left) as progress:
         for group in groups:
@@ -169,16 +182,14 @@ def _train_groups(groups, config, dataset, transform, network, reporter) -> None
             params = jnp.asarray(_continue(group, done, network, keys))
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
-                params, losses = training.train_epoch(
-                    network, params, keys, jnp.int32(epoch), *train,
-                    learning_rate=jnp.float32(settings.learning_rate),
-                    batch_size=settings.batch_size, strategy=config.matching.strategy,
-                )  # fmt: skip
+                params, losses = train_epoch(params, keys, jnp.int32(epoch))
                 _append(group, np.asarray(params), np.asarray(losses), epoch)
-                rate = len(group) * len(train[1]) / (time.monotonic() - start)
+                rate = len(group) * len(dataset.train.labels) / (time.monotonic() - start)
                 progress.advance(len(group), loss=float(losses.mean()), **{"images/s": rate})
             for growing in group:
-                growing.finish(accuracy(growing, *train), accuracy(growing, *test))
+                growing.finish(
+                    accuracy(growing, train, dataset.train), accuracy(growing, test, dataset.test)
+                )
 
 
 def _continue(group, epochs_done, network, keys) -> Float[np.ndarray, "e p"]:
