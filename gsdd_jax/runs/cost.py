@@ -109,6 +109,8 @@ def _in_training_steps(config: ConfigDict, classes: int, images: int) -> tuple[f
         drawn = options.batch_syn or images
         student_steps = options.syn_steps * options.experts_per_step
         return SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn
+    compared = options.get("classes_per_step", 0) or classes
+    images, classes = images * compared // classes, compared
     drawn = classes * options.get("batch_syn", 0) or images
     real = classes * options.get("batch_real", 0)
     if name == "dc":
