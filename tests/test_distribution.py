@@ -132,7 +132,7 @@ def step_of(prob, params, data, classes):
     def loss(params):
         carry = prob.matching.begin(jax.random.key(1), data, classes)
         synthetic = prob.synthetic(params, TRANSFORM)
-        return prob.matching.loss(synthetic, data, {}, carry, 0, jax.random.key(2))
+        return prob.matching.loss(synthetic, data, {}, carry, jnp.int32(0), jax.random.key(2))
 
     return jax.value_and_grad(loss)(params)
 
@@ -149,7 +149,7 @@ def test_a_group_of_classes_is_a_problem_of_those_alone():
     )
     own = np.concatenate([np.arange(5 * c, 5 * c + 5) for c in group])
     alone = dataclasses.replace(prob.matching, num_classes=2, classes_per_step=0)
-    selected = prob.parameterization.select(params, own)
+    selected = prob.parameterization.select(params, jnp.asarray(own))
     expected, own_gradient = step_of(
         prob._replace(matching=alone, num_classes=2), selected, few, None
     )
