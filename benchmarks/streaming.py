@@ -19,8 +19,8 @@ from gsdd_jax.data import augment, transforms
 from gsdd_jax.runs import real
 from gsdd_jax.training import distill
 
-SIDE, CLASSES, GPC, BATCH = 64, 10, 10, 64
-STEPS_PER_CALL, ROUNDS = 5, 5
+SIDE, CLASSES, GPC, BATCH = 64, 10, 10, 32
+STEPS_PER_CALL, ROUNDS = 5, 3
 WAYS = ("whole", "streamed")
 
 
@@ -28,7 +28,7 @@ def main(out: str | None) -> None:
     """Prints a table of steps a second and their ratio; writes it to `out` as JSON."""
     device = jax.devices()[0]
     # Short on a CPU; on a GPU the published width, and steps enough to be timed.
-    width, images, steps = (16, 20_000, 20) if device.platform == "cpu" else (128, 100_000, 200)
+    width, images, steps = (8, 20_000, 15) if device.platform == "cpu" else (128, 100_000, 200)
     print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
     print(f"DM, ConvNetD4, width {width}, {SIDE} x {SIDE}, {images} images, {BATCH} a class, DSA")
     with tempfile.TemporaryDirectory() as folder:
