@@ -21,6 +21,9 @@ def get_config() -> ConfigDict:
     config.data.resize = "crop"  # to it: the shorter side, then the centre; or squash, both sides
     config.data.transform = "normalize"  # per channel; or zca
     config.data.dir = ""  # where TFDS keeps its sets; empty: TFDS_DATA_DIR, else its default
+    config.data.on_device = (
+        "auto"  # training images: whole, or streamed from disk; auto: if it fits
+    )
 
     config.budget = ConfigDict()
     config.budget.ipc = 1  # bytes of this many float32 images a class
@@ -99,6 +102,7 @@ def dm() -> ConfigDict:
     options.batch_real = 256  # real images a class and step
     options.batch_syn = 0  # synthetic images a class and step; 0: all
     options.per_class_updates = False  # True: update after each class in turn
+    options.classes_per_step = 0  # that are compared, a divisor of all; 0: all
     options.class_by_class = False  # True: the memory of one class (needed at 128 x 128)
     return options
 
@@ -108,6 +112,7 @@ def dc() -> ConfigDict:
     options = ConfigDict()
     options.batch_real = 256  # real images a class and update
     options.batch_syn = 0  # synthetic images a class and update; 0: all
+    options.classes_per_step = 0  # that are compared, a divisor of all; 0: all
     options.outer_loops = 1  # updates of the images for each fresh network
     options.inner_loops = 1  # epochs of that network between two updates
     return options

@@ -5,8 +5,8 @@
     python -m launch.benchmark tm_memory --out=memory.json
 
 rasterize, size: the rasterizer beside its peers, and the largest images it takes. experts,
-precision, tm_memory: training and matching steps. pytorch: the same beside PyTorch. ddif, bits:
-other ways to store an image.
+precision, tm_memory: training and matching steps. streaming: steps on a set that is read from disk.
+pytorch: training and matching beside PyTorch. ddif, bits: other ways to store an image.
 """
 
 import importlib
@@ -16,7 +16,10 @@ from absl import flags
 from gsdd_jax.core.errors import UsageError
 from launch import cli
 
-BENCHMARKS = ("rasterize", "size", "experts", "precision", "tm_memory", "pytorch", "ddif", "bits")
+BENCHMARKS = (
+    *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
+    *("pytorch", "ddif", "bits"),
+)
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")

@@ -125,6 +125,84 @@ def test_class_losses_sum_to_the_joint_loss_and_touch_only_their_class():
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-3, atol=1e-6), total, whole)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step_of(prob, params, data, classes):
+    """The loss of a step that compares `classes`, and its gradient."""
+
+    def loss(params):
+        carry = prob.matching.begin(jax.random.key(1), data, classes)
+        synthetic = prob.synthetic(params, TRANSFORM)
+        return prob.matching.loss(synthetic, data, {}, carry, jnp.int32(0), jax.random.key(2))
+
+    return jax.value_and_grad(loss)(params)
+
+
+def test_a_group_of_classes_is_a_problem_of_those_alone():
+    """All real and synthetic images of two classes, as if there were no third."""
+    prob, group = problem(batch_real=9, strategy="", classes_per_step=2), (2, 0)
+    params = initial(prob)
+    actual, gradient = step_of(prob, params, real(), jnp.array(group))
+    images, labels = real_split()
+    of_group = np.isin(labels, group)
+    few = matching.real_data(
+        images[of_group], np.array([1, -1, 0], np.int32)[labels[of_group]], 2, TRANSFORM
+    )
+    own = np.concatenate([np.arange(5 * c, 5 * c + 5) for c in group])
+    alone = dataclasses.replace(prob.matching, num_classes=2, classes_per_step=0)
+    selected = prob.parameterization.select(params, jnp.asarray(own))
+    expected, own_gradient = step_of(
+        prob._replace(matching=alone, num_classes=2), selected, few, None
+    )
+    assert float(actual) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(gradient.colors[own], own_gradient.colors, rtol=1e-3, atol=1e-6)
+    assert not np.asarray(gradient.colors)[5:10].any()
+
+
+def test_a_group_of_all_classes_is_a_step_without_groups():
+    """Up to the order of the sum: each class has its own draws, of real and synthetic images."""
+    prob, grouped = (problem(batch_syn=2, classes_per_step=n) for n in (0, CLASSES))
+    expected, wanted = step_of(prob, initial(prob), real(), None)
+    actual, gradient = step_of(grouped, initial(prob), real(), jnp.array([1, 2, 0]))
+    assert float(actual) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(gradient.colors, wanted.colors, rtol=1e-3, atol=1e-6)
+
+
+def test_class_by_class_a_group_is_updated_in_its_order():
+    prob = problem(strategy="", classes_per_step=2, per_class_updates=True)
+    whole = problem(strategy="", classes_per_step=0, per_class_updates=True)
+    assert prob.matching.num_updates == 2
+    params, data, key = initial(prob), real(), jax.random.key(2)
+    begin = jax.jit(prob.matching.begin)
+    carry = begin(jax.random.key(1), data, jnp.array([2, 0]))
+    everything = begin(jax.random.key(1), data, jnp.arange(CLASSES))._replace(classes=None)
+    for update, label in enumerate((2, 0)):
+        actual = loss_of(prob, params, data, carry, jnp.int32(update), key)
+        expected = loss_of(whole, params, data, everything, jnp.int32(label), key)
+        assert float(actual) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dm", "dc"])
+def test_every_class_is_visited_once_a_pass(name):
+    network = problem().matching.network
+    build = lambda classes, per_step: matching.build(
+        name, network=network, num_classes=classes, images_per_class=5, strategy="",
+        classes_per_step=per_step,
+    )  # fmt: skip
+    visited = build(12, 3).feed(None, 7, 0, 40)
+    assert visited.shape == (40, 3)
+    passes = visited.reshape(10, 12)
+    np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(np.arange(12), (10, 1)))
+    assert len({tuple(one) for one in passes.tolist()}) == 10
+    np.testing.assert_array_equal(build(12, 3).feed(None, 7, 5, 9), visited[5:14])  # any grouping
+    assert (build(12, 3).feed(None, 8, 0, 40) != visited).any()
+    assert build(12, 0).feed(None, 7, 0, 40) is None
+    for wrong in (5, 24):
+        with pytest.raises(
+            gsdd_jax.UsageError, match=rf"a divisor of the 12 classes, got {wrong}$"
+        ):
+            build(12, wrong)
+
+
 def test_one_step_is_adam_on_the_gradient_then_a_clip():
     prob = problem(strategy="")
     params, data, key = initial(prob), real(), jax.random.key(5)

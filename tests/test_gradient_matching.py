@@ -10,7 +10,7 @@ import pytest
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import GradientMatching
-from gsdd_jax.matching.gradient import gradient_distance
+from gsdd_jax.matching.gradient import Carry, gradient_distance
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -81,28 +81,32 @@ def test_distance_counts_every_output_neuron_and_no_bias():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope))
 
 
-@pytest.mark.parametrize("batch_real", [4, 7])
-def test_loss_is_the_sum_over_classes(batch_real):
-    """A class has six images: asked for seven, it gives each of them once."""
-    prob, data = problem(batch_real=batch_real), real()
+@pytest.mark.parametrize(("batch_real", "group"), [(4, None), (7, (1, 0)), (4, (1,))])
+def test_loss_is_the_sum_over_classes(batch_real, group):
+    """A class has six images: asked for seven, it gives each of them once. Of a group of classes it
+    is the sum over those, in any order."""
+    prob, data = problem(batch_real=batch_real, classes_per_step=len(group or ())), real()
     images = initial_images(prob, data)
-    network, key = jax.jit(prob.matching.begin)(jax.random.key(2), data, None), jax.random.key(3)
+    feed, key = None if group is None else jnp.array(group), jax.random.key(3)
+    carry = jax.jit(prob.matching.begin)(jax.random.key(2), data, feed)
     actual = jax.jit(
-        lambda images, network: prob.matching.loss(
-            synthetic(prob, images), data, {}, network, jnp.int32(0), key
+        lambda images, carry: prob.matching.loss(
+            synthetic(prob, images), data, {}, carry, jnp.int32(0), key
         )
-    )(images, network)
+    )(images, carry)
     keys = jax.random.split(key, 3)
     drawn, weights, indices = data.draw(keys[1], batch_real)
     expected = 0.0
     for c, augment_key in enumerate(jax.random.split(keys[0], CLASSES)):
         there = np.asarray(weights[c]) > 0
+        if c not in (group or range(CLASSES)):
+            continue
         assert there.sum() == min(batch_real, 6)
         of_class = np.asarray(indices[c])[there]
         assert (np.asarray(data.labels)[of_class] == c).all()
         assert len(set(of_class.tolist())) == len(of_class)
         gradients = [
-            gradient_of(network, augmented(augment_key, x), np.full(len(x), c))
+            gradient_of(carry.network, augmented(augment_key, x), np.full(len(x), c))
             for x in (data.transform(drawn[c][there] / 255.0), images[GPC * c : GPC * (c + 1)])
         ]
         expected += float(gradient_distance(*gradients))
@@ -114,8 +118,9 @@ def test_inner_training_is_sgd_over_the_synthetic_set():
     prob, data = problem(outer_loops=3, inner_loops=4, strategy=""), real()
     images = initial_images(prob, data)
     start = NETWORK.init(jax.random.key(0))
+    carry, key = Carry(start, None), jax.random.key(5)
     after = jax.jit(
-        lambda u: prob.matching.after_update(synthetic(prob, images), start, u, jax.random.key(5))
+        lambda u: prob.matching.after_update(synthetic(prob, images), carry, u, key).network
     )
     expected = start
     for _ in range(4):
@@ -123,10 +128,21 @@ def test_inner_training_is_sgd_over_the_synthetic_set():
         expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), after(0), expected)
     jax.tree.map(np.testing.assert_array_equal, after(2), start)  # after the last: nothing
-    once = problem(outer_loops=1).matching
-    assert (
-        once.after_update(synthetic(prob, images), start, jnp.int32(0), jax.random.key(5)) is start
+    own = slice(GPC, 2 * GPC)  # of class 1
+    of_group = jax.jit(
+        lambda: (
+            prob.matching.after_update(
+                synthetic(prob, images), Carry(start, jnp.array([1])), jnp.int32(0), key
+            ).network
+        )
     )
+    expected = start
+    for _ in range(4):
+        gradient = gradient_of(expected, images[own], prob.labels[own])
+        expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), of_group(), expected)
+    once = problem(outer_loops=1).matching
+    assert once.after_update(synthetic(prob, images), carry, jnp.int32(0), key) is carry
 
 
 def test_inner_epochs_use_every_image_in_batches():
@@ -135,8 +151,8 @@ def test_inner_epochs_use_every_image_in_batches():
     start = NETWORK.init(jax.random.key(0))
     key = jax.random.key(6)
     actual = jax.jit(
-        lambda start: prob.matching.after_update(synthetic(prob, images), start, jnp.int32(0), key)
-    )(start)
+        lambda carry: prob.matching.after_update(synthetic(prob, images), carry, jnp.int32(0), key)
+    )(Carry(start, None)).network
     order = jax.random.permutation(jax.random.split(jax.random.split(key, 1)[0], 3)[0], 6)
     expected = start
     for batch in (order[:4], order[4:]):

@@ -121,10 +121,12 @@ def test_started_again_it_is_done_at_once(run, finished):
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_path):
-    """SIGKILL after random delays, then the rest; other call sizes change nothing either."""
+    """SIGKILL after random delays, then the rest; other call sizes change nothing either, nor
+    whether real images are read from disk."""
     workdir, _ = finished
     rng = random.Random(0)
-    command = [*TINY, "--config.distill.steps_per_call=3", f"--workdir={tmp_path / 'run'}"]
+    other = ("--config.distill.steps_per_call=3", "--config.data.on_device=streamed")
+    command = [*TINY, *other, f"--workdir={tmp_path / 'run'}"]
     for _ in range(3):
         process = start("distill", *command)
         time.sleep(rng.uniform(3, 8))

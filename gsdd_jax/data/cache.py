@@ -4,15 +4,18 @@ Every file appears whole or not at all, and info.json, without which a folder do
 last. Processes that write the same folder at the same time replace files by equal ones.
 """
 
+import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import PIL
-from absl import logging
 
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.data import rows
+from gsdd_jax.data.decode import Chunk
 
 VERSION = 2  # raise it when the same source would be decoded to other arrays
 
@@ -36,7 +39,8 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
-        digest.update(arrays[name].data)
+        for piece in rows.pieces(arrays[name]):
+            digest.update(piece.data)
     return digest.hexdigest()
 
 
@@ -46,11 +50,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
         info = json.loads((folder / "info.json").read_text())
         if info.pop("sha256") != _info_digest(info):
             return None
-        arrays = {
-            f"{split}_{part}": np.asarray(np.load(folder / f"{split}_{part}.npy", mmap_mode="r"))
-            for split in ("train", "test")
-            for part in ("images", "labels")
-        }
+        arrays = _mapped(folder)
         # Hashing 150 MB takes a tenth of a second, and it catches whatever happened to the files.
         if fingerprint(arrays) == info["fingerprint"]:
             return arrays, info
@@ -59,16 +59,55 @@ def read(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
     return None
 
 
-def write(folder: pathlib.Path, arrays: dict[str, np.ndarray], info: dict) -> None:
-    """Keeps `arrays` and `info`, which holds their fingerprint, where the folder can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in arrays.items():
-            write_atomically(folder / f"{name}.npy", lambda file, array=array: np.save(file, array))
-        text = json.dumps({**info, "sha256": _info_digest(info)})
-        write_atomically(folder / "info.json", text.encode())
-    except OSError as error:
-        logging.warning("Decoded images are not cached: %s", error)
+def write(
+    folder: pathlib.Path,
+    splits: Mapping[str, Iterable[Chunk]],
+    describe: Callable[[dict[str, np.ndarray]], dict],
+) -> None:
+    """Keeps the splits "train" and "test", whose chunks go to disk as they come, and what
+    `describe` says of their arrays, which is to hold their fingerprint.
+
+    Raises OSError where the folder cannot be written, and what the chunks raise.
+    """
+    for split, chunks in splits.items():
+        labels = []
+        images = functools.partial(_write_images, chunks=chunks, labels=labels)
+        write_atomically(folder / f"{split}_images.npy", images)
+        whole = np.concatenate(labels)
+        write_atomically(folder / f"{split}_labels.npy", functools.partial(np.save, arr=whole))
+    info = describe(_mapped(folder))
+    text = json.dumps({**info, "sha256": _info_digest(info)})
+    write_atomically(folder / "info.json", text.encode())
+
+
+def _write_images(file, chunks, labels) -> None:
+    """As `np.save` would write them all; their labels are appended to `labels`."""
+
+    def header(count):
+        fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(file, fields)
+        return file.tell()
+
+    count, begin = 0, 0
+    for chunk in chunks:
+        if not count:
+            shape = chunk.images.shape[1:]
+            begin = header(0)
+        file.write(chunk.images.data)
+        labels.append(chunk.labels)
+        count += len(chunk.labels)
+    file.seek(0)
+    # NumPy leaves room in a header for a first axis that grows.
+    if header(count) != begin:
+        raise ValueError(f"a header of {count} images is longer than one of none")
+
+
+def _mapped(folder) -> dict[str, np.ndarray]:
+    return {
+        f"{split}_{part}": np.asarray(np.load(folder / f"{split}_{part}.npy", mmap_mode="r"))
+        for split in ("train", "test")
+        for part in ("images", "labels")
+    }
 
 
 def _info_digest(info: dict) -> str:

@@ -1,20 +1,22 @@
 """A data set, whole: found on disk, decoded once and cached, with what its transform needs.
 
-`load` decodes both splits of a set once, keeps them as .npy files in a cache, and from then on maps
-those files into memory.
+`load` decodes both splits of a set once, straight into .npy files of a cache, and from then on maps
+those files into memory: of a set of any size only a chunk is ever held.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 
 import numpy as np
+from absl import logging
 from jaxtyping import Int32, UInt8
 
 from gsdd_jax.core import files
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import cache, prepared
-from gsdd_jax.data.decode import RESIZES, decode_split, size_text
+from gsdd_jax.data import cache, prepared, rows
+from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 
 # ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
 IMAGENET_SUBSETS = {
@@ -140,21 +142,13 @@ def load(
     folder = pathlib.Path(cache_dir).expanduser() / "datasets"
     size = None if resolution is None else (resolution, resize)
     folder /= f"{base}-{cache.key(builder, subset, size)}"
-    cached = cache.read(folder)
-    if cached is None:
-        try:
-            arrays = _decode(builder, base, image_key, label_key, classes, size)
-        except (UsageError, ImportError):
-            raise
-        except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
-            reason = prepared.first_line(error)
-            raise prepared.damaged(name, base, data_dir, builder.data_dir, reason) from error
-        mean, std = _MEAN_STD.get(base) or _channel_mean_std(arrays["train_images"])
-        info = {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
-        cache.write(folder, arrays, info)
-        # From here on the cache's mapping replaces the copy in memory.
-        cached = cache.read(folder) or (arrays, info)
-    arrays, info = cached
+    arrays, info = cache.read(folder) or _decode(
+        builder,
+        base,
+        folder,
+        lambda split: decode_split(builder, split, image_key, label_key, classes, size),
+        lambda reason: prepared.damaged(name, base, data_dir, builder.data_dir, reason),
+    )
 
     train_shape, test_shape = (arrays[f"{split}_images"].shape[1:] for split in ("train", "test"))
     if train_shape != test_shape:
@@ -174,23 +168,49 @@ def load(
     )
 
 
-def _decode(builder, base, image_key, label_key, classes, size) -> dict[str, np.ndarray]:
-    """Both splits decoded; the keys of the result are the cache's file names."""
+def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
+    """(arrays, info) of both splits: in the cache's `folder`, or in memory where that cannot be
+    written."""
+
+    @contextlib.contextmanager
+    def named():
+        try:
+            yield
+        except (UsageError, ImportError):
+            raise
+        except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
+            raise damaged(prepared.first_line(error)) from error
+
+    def chunks(split):
+        with named():
+            yield from chunks_of(split)
+
+    def describe(arrays):
+        mean, std = _MEAN_STD.get(base) or _channel_mean_std(arrays["train_images"])
+        return {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
+
+    splits = prepared.splits(builder, base)
+    with named():
+        for split in splits.values():
+            prepared.check_records(builder, split)
+    try:
+        cache.write(folder, {name: chunks(split) for name, split in splits.items()}, describe)
+        if (kept := cache.read(folder)) is not None:
+            return kept
+    except OSError as error:
+        logging.warning("Decoded images are not cached: %s", error)
     arrays = {}
-    for name, split in prepared.splits(builder, base).items():
-        prepared.check_records(builder, split)
-        arrays[f"{name}_images"], arrays[f"{name}_labels"] = decode_split(
-            builder, split, image_key, label_key, classes, size
-        )
-    return arrays
+    for name, split in splits.items():
+        arrays[f"{name}_images"], arrays[f"{name}_labels"] = in_memory(chunks(split))
+    return arrays, describe(arrays)
 
 
 def _channel_mean_std(images: UInt8[np.ndarray, "n h w c"]):
     """The mean and the standard deviation of each channel, pixels in [0, 1]."""
     counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, however many pixels
-    for image in images:
+    for piece in rows.pieces(images):
         for channel, count in enumerate(counts):
-            count += np.bincount(image[..., channel].ravel(), minlength=256)
+            count += np.bincount(piece[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ values

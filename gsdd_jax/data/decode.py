@@ -1,8 +1,9 @@
-"""The images of a prepared set as arrays: decoded, and brought to one size."""
+"""The images of a prepared set as arrays: decoded, and brought to one size, some at a time."""
 
 import concurrent.futures
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -13,7 +14,14 @@ from gsdd_jax.core.errors import UsageError
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 RESIZES = ("crop", "squash")
-CHUNK = 1024  # examples held encoded in memory at a time
+CHUNK = 1024  # examples held in memory at a time
+
+
+class Chunk(NamedTuple):
+    """Some images of a split, and their labels."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, "n"]
 
 
 def decode_split(
@@ -23,8 +31,8 @@ def decode_split(
     label_key: str,
     classes: Sequence[int],
     size: tuple[int, str] | None,
-) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-    """The images of `classes`, and their labels: places in `classes`. Both read-only.
+) -> Iterator[Chunk]:
+    """The images of `classes` in file order, a chunk at a time; labels are places in `classes`.
 
     `size` is as of `decode_image`. Raises UsageError for images of several sizes, for examples
     without a label where all classes are asked for, and where there are none of those asked for.
@@ -43,7 +51,7 @@ def decode_split(
         file_format="array_record",
     )
 
-    pixels, labels, shape = bytearray(), [], None  # a bytearray grows without a second copy
+    shape = None
     progress = tqdm(total=len(source), desc=f"decoding {builder.info.name} {split}", disable=None)
     with concurrent.futures.ThreadPoolExecutor() as pool, progress:
         for start in range(0, len(source), CHUNK):
@@ -55,10 +63,7 @@ def decode_split(
                     f" {split!r}; expected a class label for each"
                 )
             examples = [e for e in examples if int(e[label_key]) in new_labels]
-            labels += [new_labels[int(e[label_key])] for e in examples]
-            images = pool.map(
-                lambda example: decode_image(example[image_key], channels, size), examples
-            )
+            images = list(pool.map(lambda e: decode_image(e[image_key], channels, size), examples))
             for image in images:
                 shape = shape or image.shape
                 if image.shape != shape:
@@ -66,17 +71,28 @@ def decode_split(
                         f"the image sizes of data set {builder.info.name!r} vary"
                         f" ({size_text(shape)}, {size_text(image.shape)}, ...); give a resolution"
                     )
-                pixels += image.data
+            if images:
+                labels = [new_labels[int(e[label_key])] for e in examples]
+                yield Chunk(np.stack(images), np.array(labels, np.int32))
             progress.update(len(indices))
-    if not labels:
+    if shape is None:
         raise UsageError(
             f"data set {builder.info.name!r} has no examples of the classes asked for in its split"
             f" {split!r}"
         )
-    arrays = np.frombuffer(pixels, np.uint8).reshape(-1, *shape), np.array(labels, np.int32)
-    for array in arrays:
+
+
+def in_memory(chunks: Iterable[Chunk]) -> Chunk:
+    """One or more chunks as one, read-only."""
+    pixels, labels = bytearray(), []  # a bytearray grows without a second copy
+    for chunk in chunks:
+        pixels += chunk.images.data
+        labels.append(chunk.labels)
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, *chunk.images.shape[1:])
+    whole = Chunk(images, np.concatenate(labels))
+    for array in whole:
         array.setflags(write=False)
-    return arrays
+    return whole
 
 
 def decode_image(

@@ -101,7 +101,8 @@ class RealImages:
     `real.seen(real.stored[indices])` transforms them later.
     """
 
-    stored: UInt8[Array, "n h w c"] | Float[Array, "n h w c"] | Any  # float32: transformed
+    # float32: transformed; None: they are elsewhere, and only `seen` is of use
+    stored: UInt8[Array, "n h w c"] | Float[Array, "n h w c"] | Any
     transform: Any  # callable: [0, 1] images -> what networks see
 
     def __getitem__(self, indices: Int[Array, "*n"]) -> Float[Array, "*n h w c"]:
@@ -114,20 +115,21 @@ class RealImages:
         return self.transform(to_unit(stored)) if stored.dtype == jnp.uint8 else stored
 
 
-def to_device(
-    images: UInt8[np.ndarray, "n h w c"], transform: Any, *, drawn: bool = True
-) -> RealImages:
+def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImages:
     """Real images to draw from: whitened now where `transform` is a ZCA and they take at most
     `MOST_WHITENED` bytes, else bytes that are transformed whenever they are drawn.
-
-    Where none will be `drawn`, they stay bytes.
 
     Whitening an image of 32 x 32 is 19 million multiply-adds, more than a narrow network's step on
     it. Normalisation costs less than the three quarters of a float32 that a byte saves to read.
     """
-    if drawn and isinstance(transform, ZCA) and 4 * images.size <= MOST_WHITENED:
+    if is_whitened(images, transform):
         return RealImages(_whitened(transform, jnp.asarray(images)), transform)
     return RealImages(jnp.asarray(images), transform)
+
+
+def is_whitened(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:
+    """Whether `to_device` whitens them."""
+    return isinstance(transform, ZCA) and 4 * images.size <= MOST_WHITENED
 
 
 @jax.jit

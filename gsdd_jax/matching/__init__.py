@@ -7,7 +7,7 @@ from typing import Any
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_names, check_values
-from gsdd_jax.matching.base import Matching, RealData, Synthetic, Trajectories, real_data
+from gsdd_jax.matching.base import Draws, Matching, RealData, Synthetic, Trajectories, real_data
 from gsdd_jax.matching.distribution import DistributionMatching
 from gsdd_jax.matching.gradient import GradientMatching
 from gsdd_jax.matching.trajectory import Segments, TrajectoryMatching
@@ -15,6 +15,7 @@ from gsdd_jax.networks import Network
 
 __all__ = [
     "DistributionMatching",
+    "Draws",
     "GradientMatching",
     "Matching",
     "RealData",

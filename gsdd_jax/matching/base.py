@@ -8,15 +8,17 @@ carries whatever it likes (a network that is trained meanwhile, drawn real image
         loss = matching.loss(synthetic, data, extra, carry, u, key)  # differentiated, updated
         carry = matching.after_update(synthetic, carry, u, key)
 
-An objective sees synthetic images only through `Synthetic`, never how they are stored.
+An objective sees synthetic images only through `Synthetic`, never how they are stored, and real
+ones only through `RealData`, never where they lie.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +34,15 @@ from gsdd_jax.data import transforms
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RealData:
-    """A training split on the device, with what drawing by class needs; a pytree."""
+    """A training split to draw from by class: on the device, or as the host reads it; a pytree."""
 
-    images: transforms.RealImages  # whitened already where that is affordable
+    images: transforms.RealImages  # whitened already where that is affordable; or none are stored
     labels: Array  # Int32[n]
     by_class: Array  # Int32[k, most]: the indices of each class, then padding
     counts: Array  # Int32[k]
+    # Of a split that is read: what a step draws, UInt8[d, k, r, h, w, c]; of several steps, with
+    # the steps as leading axis.
+    read: Array | Any = None
 
     @property
     def transform(self) -> Any:
@@ -45,21 +50,42 @@ class RealData:
         return self.images.transform
 
     def draw(
-        self, key: Key[Array, ""], per_class: int
+        self,
+        key: Key[Array, ""],
+        per_class: int,
+        classes: Int[Array, "k"] | None = None,
+        turn: int | Int[Array, ""] = 0,
     ) -> tuple[Array, Float[Array, "k r"], Int[Array, "k r"]]:
         """`per_class` images of every class, without replacement; all of a class that has fewer.
 
         The images [k, r, h, w, c] are as stored: `seen` makes of them, or of a part, what networks
         see. Also their weights, which sum to 1 in each class and are 0 where a class has no more,
         and their indices.
+
+        Args:
+          key, per_class, classes: as an objective that says what it draws says it
+            (`Matching.draws`); without `classes`, of all.
+          turn: which of the draws of a step this is.
         """
-        num_classes, most = self.by_class.shape
-        present = jnp.arange(most) < self.counts[:, None]
-        order = jnp.where(present, jax.random.uniform(key, (num_classes, most)), -1.0)
-        drawn, places = jax.lax.top_k(order, min(per_class, most))
-        indices = jnp.take_along_axis(self.by_class, places, axis=1)
-        weights = (drawn >= 0) / jnp.minimum(self.counts, per_class)[:, None]
-        return self.images.stored[indices], weights, indices
+        indices = self.indices(key, per_class, classes)
+        counts = (self.counts if classes is None else self.counts[classes])[:, None]
+        there = jnp.arange(indices.shape[1]) < counts
+        weights = there / jnp.minimum(counts, per_class)
+        images = self.images.stored[indices] if self.read is None else self.read[turn]
+        return images, weights, indices
+
+    def indices(
+        self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
+    ) -> Int[Array, "k r"]:
+        """Those that `draw` draws: what a class has comes first, then any."""
+        most = self.by_class.shape[1]
+        by_class, counts = self.by_class, self.counts
+        random = jax.random.uniform(key, by_class.shape)  # of a class, whichever others there are
+        if classes is not None:
+            by_class, counts, random = (a[classes] for a in (by_class, counts, random))
+        order = jnp.where(jnp.arange(most) < counts[:, None], random, -1.0)
+        _, places = jax.lax.top_k(order, min(per_class, most))
+        return jnp.take_along_axis(by_class, places, axis=1)
 
     def seen(self, drawn: Array) -> Float[Array, "*n h w c"]:
         """Drawn images [*n, h, w, c] as networks see them."""
@@ -76,7 +102,7 @@ def real_data(
 ) -> RealData:
     """Moves a training split to the device. Raises UsageError if a class has no images.
 
-    Where nothing of it will be `drawn`, its images are not transformed.
+    Where nothing of it will be `drawn`, or what is drawn will be read, its images stay behind.
     """
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() == 0:
@@ -85,7 +111,9 @@ def real_data(
     for c in range(num_classes):
         by_class[c, : counts[c]] = np.flatnonzero(labels == c)
     return RealData(
-        transforms.to_device(images, transform, drawn=drawn),
+        transforms.to_device(images, transform)
+        if drawn
+        else transforms.RealImages(None, transform),
         jnp.asarray(labels, jnp.int32),
         jnp.asarray(by_class),
         jnp.asarray(counts, jnp.int32),
@@ -105,16 +133,30 @@ class Synthetic:
     # Indices (or None for all) -> transformed images.
     render: Callable[[Int[Array, "s"] | None], Float[Array, "s h w c"]]
 
-    def draw(self, key: Key[Array, ""], per_class: int) -> Float[Array, "k s h w c"]:
-        """`per_class` transformed images of every class, without replacement; 0: all, in order."""
-        if per_class in (0, self.images_per_class):
-            images = self.render(None)
-        else:
-            order = jax.random.uniform(key, (self.num_classes, self.images_per_class))
-            _, places = jax.lax.top_k(order, per_class)
-            first = jnp.arange(self.num_classes)[:, None] * self.images_per_class
-            images = self.render((first + places).ravel())
-        return images.reshape(self.num_classes, -1, *images.shape[1:])
+    def draw(
+        self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
+    ) -> Float[Array, "k s h w c"]:
+        """`per_class` transformed images of every class, without replacement; 0: all, in order.
+
+        Of `classes`, where they are given: no others are rendered.
+        """
+        shape = self.num_classes, self.images_per_class
+        chosen = jnp.arange(math.prod(shape)).reshape(shape)
+        if part := per_class not in (0, self.images_per_class):
+            _, places = jax.lax.top_k(jax.random.uniform(key, shape), per_class)
+            chosen = chosen[:, :1] + places
+        if classes is not None:
+            chosen = chosen[classes]
+        images = self.render(chosen.ravel() if part or classes is not None else None)
+        return images.reshape(len(chosen), -1, *images.shape[1:])
+
+
+class Draws(NamedTuple):
+    """What a step draws of real images, once with every key: the arguments of `RealData.draw`."""
+
+    keys: Key[Array, "d"]
+    per_class: int
+    classes: Int[Array, "k"] | None = None
 
 
 @runtime_checkable
@@ -167,6 +209,15 @@ class Matching(abc.ABC):
         """What `count` steps from step `first` on get from the host: a pytree of arrays with
         `count` as leading axis, or None. A step's share depends on `seed` and the step alone."""
         del experts, seed, first, count
+        return None
+
+    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws | None:
+        """What a step draws of real images, so that the host can read them: from the arguments of
+        its `begin` and the keys of its losses.
+
+        None for an objective that does not say: it takes all real images on the device.
+        """
+        del key, loss_keys, feed
         return None
 
     def extra(self, labels: Int[Array, "m"]) -> Any:

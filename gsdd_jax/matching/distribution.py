@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment
-from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.matching.base import Draws, RealData, Synthetic
+from gsdd_jax.matching.by_class import ByClass
 from gsdd_jax.networks import Network
 
 
@@ -23,10 +24,11 @@ class Carry(NamedTuple):
     network: Any
     means: Float[Array, "k f"]
     augmentation: Key[Array, "k"]  # one draw a class, applied to real and synthetic alike
+    classes: Int[Array, "k"] | None  # None: all
 
 
 @dataclasses.dataclass(frozen=True)
-class DistributionMatching(Matching):
+class DistributionMatching(ByClass):
     """The squared distance between mean features of real and synthetic images of each class.
 
     Attributes:
@@ -36,6 +38,7 @@ class DistributionMatching(Matching):
       batch_syn: synthetic images a class; 0 for all.
       per_class_updates: update after each class in turn, as the published DM code does, instead
         of once a step on the loss summed over classes.
+      classes_per_step: as of `ByClass`.
       class_by_class: run the networks on one class at a time and recompute activations in the
         backward pass: memory of one class instead of all, for about a third more work.
       strategy: of the augmentation.
@@ -47,21 +50,27 @@ class DistributionMatching(Matching):
     batch_real: int = 256
     batch_syn: int = 0
     per_class_updates: bool = False
+    classes_per_step: int = 0
     class_by_class: bool = False
     strategy: str = augment.DSA
 
     @property
     def num_updates(self) -> int:
-        return self.num_classes if self.per_class_updates else 1
+        return (self.classes_per_step or self.num_classes) if self.per_class_updates else 1
+
+    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
+        del loss_keys
+        return Draws(jax.random.split(key, 3)[2:], self.batch_real, feed)
 
     def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Carry:
-        del feed
         keys = jax.random.split(key, 3)
         network = self.network.init(keys[0])
         augmentation = jax.random.split(keys[1], self.num_classes)
-        real, weights, _ = data.draw(keys[2], self.batch_real)
+        if feed is not None:
+            augmentation = augmentation[feed]
+        real, weights, _ = data.draw(keys[2], self.batch_real, feed)
         means = self._mean_features(network, augmentation, real, weights, data.seen)
-        return Carry(network, means, augmentation)
+        return Carry(network, means, augmentation, feed)
 
     def loss(
         self,
@@ -74,11 +83,12 @@ class DistributionMatching(Matching):
     ) -> Float[Array, ""]:
         del data, extra
         if self.per_class_updates:
-            images = self._one_class(synthetic, update, key)[None]
+            label = update if carry.classes is None else carry.classes[update]
+            images = self._one_class(synthetic, label, key)[None]
             augmentation, target = carry.augmentation[update][None], carry.means[update][None]
         else:
-            images, augmentation = synthetic.draw(key, self.batch_syn), carry.augmentation
-            target = carry.means
+            images = synthetic.draw(key, self.batch_syn, carry.classes)
+            augmentation, target = carry.augmentation, carry.means
         means = self._mean_features(carry.network, augmentation, images)
         return ((means - target) ** 2).sum()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,23 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.core import mesh
 from gsdd_jax.core.options import Limits
 from gsdd_jax.data import augment
-from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.matching.base import Draws, RealData, Synthetic
+from gsdd_jax.matching.by_class import ByClass
 from gsdd_jax.networks import Network
 
 # Outer and inner loops by images a class of the budget.
 PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
 
 
+class Carry(NamedTuple):
+    """Of one step: a network that is trained meanwhile."""
+
+    network: Any
+    classes: Int[Array, "k"] | None  # that are compared; None: all
+
+
 @dataclasses.dataclass(frozen=True)
-class GradientMatching(Matching):
+class GradientMatching(ByClass):
     """The distance between a network's loss gradients on real and on synthetic images of a class.
 
     A step starts a fresh network. Each of its `outer_loops` updates matches gradients at the
@@ -31,6 +39,7 @@ class GradientMatching(Matching):
       network: whose gradients are compared.
       batch_real: real images a class and update; a class with fewer gives all it has.
       batch_syn: synthetic images a class and update; 0 for all.
+      classes_per_step: as of `ByClass`; the network is trained on images of those classes.
       outer_loops: updates of the synthetic set a step.
       inner_loops: epochs of the network on the synthetic set between two updates.
       inner_learning_rate, inner_batch: of that training, by plain SGD.
@@ -38,11 +47,12 @@ class GradientMatching(Matching):
     """
 
     name: ClassVar[str] = "dc"
-    limits: ClassVar[Limits] = Matching.limits | {"inner_loops": (0, None)}
+    limits: ClassVar[Limits] = ByClass.limits | {"inner_loops": (0, None)}
     network: Network
     num_classes: int
     batch_real: int = 256
     batch_syn: int = 0
+    classes_per_step: int = 0
     outer_loops: int = 1
     inner_loops: int = 1
     inner_learning_rate: float = 0.01
@@ -53,30 +63,36 @@ class GradientMatching(Matching):
     def num_updates(self) -> int:
         return self.outer_loops
 
-    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Any:
-        del data, feed
-        return self.network.init(key)
+    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
+        del key
+        keys = jax.vmap(lambda k: jax.random.split(k, 3)[1])(loss_keys)
+        return Draws(keys, self.batch_real, feed)
+
+    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Carry:
+        del data
+        return Carry(self.network.init(key), feed)
 
     def loss(
         self,
         synthetic: Synthetic,
         data: RealData,
         extra: Any,
-        carry: Any,
+        carry: Carry,
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del extra, update
+        del extra
+        network, classes = carry
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)
-        real, weights, _ = data.draw(keys[1], self.batch_real)
-        images = synthetic.draw(keys[2], self.batch_syn)
+        real, weights, _ = data.draw(keys[1], self.batch_real, classes, update)
+        images = synthetic.draw(keys[2], self.batch_syn, classes)
 
         def of_class(arguments):
             label, augment_key, real_batch, weights, batch = arguments
             target, gradient = (
                 self._gradient(
-                    carry,
+                    network,
                     augment.augment(augment_key, x, strategy=self.strategy, shared=True),
                     jnp.full(len(x), label),
                     w,
@@ -87,22 +103,25 @@ class GradientMatching(Matching):
 
         # Class by class, recomputed in the backward pass: the memory of one class.
         labels = jnp.arange(self.num_classes)
+        if classes is not None:
+            labels, augmentation = classes, augmentation[classes]
         return jax.lax.map(
             jax.checkpoint(of_class), (labels, augmentation, real, weights, images)
         ).sum()
 
     def after_update(
-        self, synthetic: Synthetic, carry: Any, update: Int[Array, ""], key: Key[Array, ""]
-    ) -> Any:
+        self, synthetic: Synthetic, carry: Carry, update: Int[Array, ""], key: Key[Array, ""]
+    ) -> Carry:
         if self.outer_loops == 1:
             return carry
         # The network of the last update is not used again.
-        return jax.lax.cond(
+        network = jax.lax.cond(
             update < self.outer_loops - 1,
-            lambda params: self._train(synthetic, params, key),
+            lambda params: self._train(synthetic, params, carry.classes, key),
             lambda params: params,
-            carry,
+            carry.network,
         )
+        return carry._replace(network=network)
 
     def _gradient(self, params, images, labels, weights=None):
         if weights is None:
@@ -115,9 +134,11 @@ class GradientMatching(Matching):
 
         return jax.grad(lambda p: mesh.total(cross_entropy, p, images, labels, weights))(params)
 
-    def _train(self, synthetic, params, key):
-        images, labels = synthetic.render(None), synthetic.labels
-        count = len(labels)
+    def _train(self, synthetic, params, classes, key):
+        images, labels = synthetic.draw(key, 0, classes), synthetic.labels
+        if classes is not None:
+            labels = jnp.repeat(classes, synthetic.images_per_class)
+        images, count = images.reshape(-1, *images.shape[2:]), len(labels)
         size = min(self.inner_batch, count)
 
         def step(params, indices, step_key):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import psutil
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
@@ -110,6 +109,8 @@ def _in_training_steps(config: ConfigDict, classes: int, images: int) -> tuple[f
         drawn = options.batch_syn or images
         student_steps = options.syn_steps * options.experts_per_step
         return SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn
+    compared = options.get("classes_per_step", 0) or classes
+    images, classes = images * compared // classes, compared
     drawn = classes * options.get("batch_syn", 0) or images
     real = classes * options.get("batch_real", 0)
     if name == "dc":
@@ -145,14 +146,6 @@ def no_data(config: ConfigDict) -> str:
     """Why the data set of a config cannot be read; empty if it can."""
     data = config.data
     return _no_data(data.name, data.subset, data.resolution, data.resize, data.dir)
-
-
-def memory() -> int:
-    """Bytes of the device that computes."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        return device.memory_stats()["bytes_limit"]
-    return psutil.virtual_memory().total
 
 
 @functools.cache

@@ -22,12 +22,11 @@ from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.data import soft_labels
-from gsdd_jax.matching import real_data
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.portable import transforms
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import assess, cost, experiment, fits
+from gsdd_jax.runs import assess, cost, experiment, fits, real
 from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import check_same, described, stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
@@ -137,11 +136,6 @@ class _Run:
         """The distillation loop."""
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
-        train = parts.dataset.train
-        data = real_data(
-            train.images, train.labels, parts.dataset.num_classes, parts.transform,
-            drawn=parts.problem.matching.draws_real,
-        )  # fmt: skip
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         params = parts.parameterization.enter(jax.tree.map(jnp.copy, fitted), parts.transform)
         state = distill.start(parts.problem, params, config.distill.learning_rate)
@@ -150,27 +144,28 @@ class _Run:
         state = state if restored is None else restored
         done, total = int(state.step), config.distill.num_steps
         saved = done
+        steps = real.steps(config, parts, key, done)
 
         def next_stop(done):
-            stops = [total, done + config.distill.steps_per_call]
+            stops = [total, done + steps.at_once]
             stopping = config.distill
             for every in (stopping.checkpoint_every, stopping.eval_every, stopping.snapshot_every):
                 if every:
                     stops.append((done // every + 1) * every)
             return min(stops)
 
-        def feed(done):
-            return parts.feed(done, next_stop(done) - done) if done < total else None
+        def given(done):
+            return steps.given(done, next_stop(done) - done) if done < total else None
 
-        fed = feed(done)
+        ahead = given(done)
         afterwards = cost.evaluations_in_steps(config, parts.dataset, len(parts.labels))
         with self.reporter.phase("distill", total, done, afterwards) as progress:
             while done < total:
                 self.evaluate_on_the_way(state)
                 self.keep_snapshot(state)
                 count = next_stop(done) - done
-                state, losses = distill.run(parts.problem, state, key, data, fed, count)
-                fed = feed(done + count)  # read from disk while the device computes
+                state, losses = distill.run(parts.problem, state, key, *ahead, count)
+                ahead = given(done + count)  # read from disk while the device computes
                 losses = mesh.host(losses)
                 if not np.isfinite(losses).all():
                     first = int(np.argmin(np.isfinite(losses)))

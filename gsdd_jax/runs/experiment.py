@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.data import augment
+from gsdd_jax.data import augment, rows
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.runs import checks, experts
+from gsdd_jax.runs import checks, experts, real
 from gsdd_jax.runs.components import (
     build_network,
     build_parameterization,
@@ -49,7 +49,7 @@ class Judged:
         """Training images that are held out, likewise."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
-        return self._on_device(data.Split(train.images[chosen], train.labels[chosen]))
+        return self._on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
 
     def _on_device(self, split):
         return to_device(split.images, self.transform), jnp.asarray(split.labels)
@@ -115,6 +115,7 @@ def build_material(config: ConfigDict) -> Material:
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
     check_strategy(config)
+    real.check(config)
     checks.ranges(config, "distill", "evaluate")
     check_optimizer(config)
     check_beside(config)
@@ -160,7 +161,7 @@ def initial_images(
     """`per_class` random real images of each class, ordered by class, in [0, 1]."""
     train = dataset.train
     chosen = choose_by_class(key, train.labels, dataset.num_classes, per_class)
-    return train.images[chosen].astype(np.float32) / 255
+    return rows.take(train.images, chosen).astype(np.float32) / 255
 
 
 def choose_by_class(

@@ -20,7 +20,7 @@ from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
-from gsdd_jax.runs import checks, components, trajectories
+from gsdd_jax.runs import checks, components, real, streaming, trajectories
 from gsdd_jax.runs.report import Display
 from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
 from gsdd_jax.training import evaluate
@@ -97,6 +97,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     """
     settings = config.experts
     checks.ranges(config, "experts")
+    real.check(config)
     dataset = components.load_data(config)
     components.check_same(dataset)
     transform = components.build_transform(config.data.transform, dataset)
@@ -166,18 +167,30 @@ def _epochs_done(group) -> int:
 
 def _train_groups(groups, files, config, dataset, transform, network, reporter) -> None:
     settings = config.experts
+    streamed = real.is_streamed(config, dataset.train.images, transform)
     train, test = (
-        (transforms.to_device(split.images, transform), jnp.asarray(split.labels))
-        for split in (dataset.train, dataset.test)
+        (transforms.to_device(split.images, transform), jnp.asarray(split.labels)) if held else None
+        for split, held in ((dataset.train, not streamed), (dataset.test, True))
     )
+    sgd = dict(learning_rate=jnp.float32(settings.learning_rate), strategy=config.matching.strategy)
     total = settings.num_experts * settings.epochs
     left = sum(len(group) * (settings.epochs - done) for group, done in groups)
     unravel = training.unraveling(network)
 
-    def accuracy(row, images, labels):
+    def train_epoch(params, keys, epoch):
+        size = settings.batch_size
+        if streamed:
+            return streaming.train_epoch(
+                network, params, keys, epoch, dataset.train, transform, batch_size=size, **sgd
+            )
+        return training.train_epoch(network, params, keys, epoch, *train, batch_size=size, **sgd)
+
+    def accuracy(row, held, split):
         # Of one alone, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(row)))
-        return float(mesh.host(evaluate.accuracy(network, one, images, labels))[0])
+        if held is None:
+            return float(mesh.host(streaming.accuracy(network, one, split, transform))[0])
+        return float(mesh.host(evaluate.accuracy(network, one, *held))[0])
 
     with reporter.phase("experts, epochs of all", total, total - left) as progress:
         for group, done in groups:
@@ -189,18 +202,17 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
             keys = jnp.stack(keys)
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
-                trained, losses = training.train_epoch(
-                    network, jnp.asarray(params), keys, jnp.int32(epoch), *train,
-                    learning_rate=jnp.float32(settings.learning_rate),
-                    batch_size=settings.batch_size, strategy=config.matching.strategy,
-                )  # fmt: skip
+                trained, losses = train_epoch(jnp.asarray(params), keys, jnp.int32(epoch))
                 params, losses = mesh.host(trained), mesh.host(losses)
                 _check_finite(group, params, losses, epoch)
                 for growing, row in zip(written, params, strict=False):
                     growing.append(row)
-                rate = len(group) * len(train[1]) / (time.monotonic() - start)
+                rate = len(group) * len(dataset.train.labels) / (time.monotonic() - start)
                 progress.advance(len(group), loss=float(losses.mean()), **{"images/s": rate})
-            found = [(accuracy(row, *train), accuracy(row, *test)) for row in params]
+            found = [
+                (accuracy(row, train, dataset.train), accuracy(row, test, dataset.test))
+                for row in params
+            ]
             for growing, accuracies in zip(written, found, strict=False):
                 growing.finish(*accuracies)
 

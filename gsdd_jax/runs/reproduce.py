@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
-from gsdd_jax.runs import assess, cost, experts, fits, table
+from gsdd_jax.runs import assess, cost, experts, fits, real, table
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Table
@@ -298,7 +298,7 @@ def why_not(table_: Table, piece: Piece) -> str:
         return "no GPU"
     if reason := cost.no_data(piece.config):
         return f"no data: {reason}"
-    estimate, there = cost_of(piece), cost.memory()
+    estimate, there = cost_of(piece), real.memory()
     if estimate is not None and estimate.bytes > there:
         return (
             f"too little memory: about {estimate.bytes / 2**30:.1f} GiB, "

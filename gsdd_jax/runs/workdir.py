@@ -21,6 +21,7 @@ from gsdd_jax.core.files import locked, read_object, write_json
 OPERATIONAL = {
     "mesh.devices": 0,
     "data.dir": "",
+    "data.on_device": "auto",
     "distill.steps_per_call": 1,
     "distill.checkpoint_every": 1,
     "distill.snapshot_every": 0,
@@ -32,6 +33,7 @@ OPERATIONAL = {
 # differ, so that those runs are found and go on.
 LATER = {
     "budget.fill": False,
+    "matching.options.classes_per_step": 0,
     "matching.options.soft_labels": False,
     "matching.options.label_bits": 4,
     "matching.options.labels_lr": 0.02,

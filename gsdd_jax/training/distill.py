@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def run(
       problem: static.
       state: donated.
       key: of the whole run.
-      data: real images, on the device.
+      data: real images, on the device, or those that these steps draw (`drawn`).
       feed: what the objective got from the host for these steps: a pytree of arrays with
         `num_steps` as leading axis, or None.
       num_steps: static.
@@ -103,12 +104,12 @@ def run(
     def synthetic(params):
         return problem.synthetic(params, data.transform)
 
-    def update(carry, u, step_key):
+    def update(real, carry, u, update_key):
         state, shared = carry
-        loss_key, after_key = jax.random.split(jax.random.fold_in(step_key, u))
+        loss_key, after_key = _loss_keys(update_key, u)
 
         def objective(params, extra):
-            loss = matching.loss(synthetic(params), data, extra, shared, u, loss_key)
+            loss = matching.loss(synthetic(params), real, extra, shared, u, loss_key)
             return loss + parameterization.penalty(params), loss
 
         (d_params, d_extra), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
@@ -125,11 +126,13 @@ def run(
         )
         return (state, shared), loss
 
-    def step(state, feed):
-        begin_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
-        shared = matching.begin(begin_key, data, feed)
+    def step(state, given):
+        feed, read = given
+        begin_key, update_key = _step_keys(key, state.step)
+        real = dataclasses.replace(data, read=read)
+        shared = matching.begin(begin_key, real, feed)
         (state, _), losses = jax.lax.scan(
-            lambda carry, u: update(carry, u, update_key),
+            lambda carry, u: update(real, carry, u, update_key),
             (state, shared),
             jnp.arange(matching.num_updates),
         )
@@ -147,4 +150,34 @@ def run(
             state = state._replace(average=average)
         return state._replace(step=state.step + 1), losses.sum()
 
-    return jax.lax.scan(step, state, feed, length=num_steps)
+    return jax.lax.scan(step, state, (feed, data.read), length=num_steps)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def drawn(
+    problem: Problem, key: Key[Array, ""], data: RealData, feed: Any, step: Int[Array, ""]
+) -> Int[Array, "d k r"]:
+    """The indices of the real images that a step of `run` draws, for who reads them for it.
+
+    Args:
+      problem: static; its objective says what it draws.
+      key: of the whole run.
+      data: which images there are of each class; it need not have them.
+      feed: what the objective got from the host for this step.
+      step: from 0 on.
+    """
+    matching = problem.matching
+    begin_key, update_key = _step_keys(key, step)
+    loss_keys = jax.vmap(lambda u: _loss_keys(update_key, u)[0])(jnp.arange(matching.num_updates))
+    draws = matching.draws(begin_key, loss_keys, feed)
+    return jax.vmap(lambda k: data.indices(k, draws.per_class, draws.classes))(draws.keys)
+
+
+def _step_keys(key, step):
+    """Of the step's beginning, and of its updates."""
+    return jax.random.split(jax.random.fold_in(key, step))
+
+
+def _loss_keys(update_key, update):
+    """Of an update's loss, and of what is done after it."""
+    return jax.random.split(jax.random.fold_in(update_key, update))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
@@ -56,6 +56,78 @@ def train_epoch(
     num_images = len(labels)
     batch_size = min(batch_size, num_images)
     num_full = num_images // batch_size
+
+    def train(shared, params, keys):
+        images, labels, learning_rate, epoch = shared
+        step = _sgd(network, learning_rate, strategy, images.__getitem__)
+        epoch_keys = _epoch_keys(keys, epoch)
+        order = _orders(epoch_keys, num_images)
+        full = order[:, : num_full * batch_size].reshape(len(keys), num_full, batch_size)
+        params, losses = jax.lax.scan(
+            lambda params, a: step(params, a[1], labels[a[1]], _batch_keys(epoch_keys, a[0])),
+            params,
+            (jnp.arange(num_full), full.swapaxes(0, 1)),
+        )
+        total = losses.sum(0)
+        if num_images % batch_size:
+            chosen = order[:, num_full * batch_size :]
+            params, rest = step(params, chosen, labels[chosen], _batch_keys(epoch_keys, num_full))
+            total += rest
+        return params, total / num_images
+
+    return mesh.each(train, (images, labels, learning_rate, epoch), params, keys)
+
+
+@functools.partial(jax.jit, static_argnames="num_images")
+def orders(keys: Key[Array, "e"], epoch: Int[Array, ""], num_images: int) -> Int[Array, "e n"]:
+    """In which order each expert takes the images in an epoch, batch after batch."""
+    return _orders(_epoch_keys(keys, epoch), num_images)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "strategy"), donate_argnames="params")
+def train_batches(
+    network: Network,
+    params: Float[Array, "e p"],
+    keys: Key[Array, "e"],
+    epoch: Int[Array, ""],
+    first: Int[Array, ""],
+    images: UInt8[Array, "e b s h w c"],
+    labels: Int[Array, "e b s"],
+    transform: Any,
+    *,
+    learning_rate: Float[Array, ""],
+    strategy: str,
+) -> tuple[Float[Array, "e p"], Float[Array, "e"]]:
+    """Some batches of `train_epoch`, of images that the host read in the order of `orders`.
+
+    Args:
+      network, params, keys, epoch, learning_rate, strategy: as of `train_epoch`.
+      first: the place of the first batch in the epoch.
+      images, labels: of each expert, batch and place in it.
+      transform: of the images.
+
+    Returns:
+      Parameters after the batches, and each expert's loss summed over the images.
+    """
+    seen = transforms.RealImages(None, transform).seen
+
+    def train(shared, params, keys, images, labels):
+        learning_rate, epoch, first = shared
+        step = _sgd(network, learning_rate, strategy, seen)
+        epoch_keys = _epoch_keys(keys, epoch)
+        params, losses = jax.lax.scan(
+            lambda params, a: step(params, a[1], a[2], _batch_keys(epoch_keys, a[0])),
+            params,
+            (first + jnp.arange(images.shape[1]), images.swapaxes(0, 1), labels.swapaxes(0, 1)),
+        )
+        return params, losses.sum(0)
+
+    return mesh.each(train, (learning_rate, epoch, first), params, keys, images, labels)
+
+
+def _sgd(network, learning_rate, strategy, seen):
+    """A step of all experts: (params, what `seen` makes images of, targets, keys) -> (params, the
+    sums of the losses)."""
     unravel = unraveling(network)
 
     @jax.value_and_grad
@@ -63,37 +135,32 @@ def train_epoch(
         logits = network.apply(unravel(params), batch)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
-    def train(shared, params, keys):
-        images, labels, learning_rate, epoch = shared
+    def prepare(drawn):
+        key, chosen = drawn
+        return augment.augment(key, seen(chosen), strategy=strategy)
 
-        def prepare(drawn):
-            key, chosen = drawn
-            return augment.augment(key, images[chosen], strategy=strategy)
+    def step(params, chosen, targets, step_keys):
+        # One expert after the other: a drawn operation stays a branch, which vmap would turn
+        # into computing all of them.
+        batches = jax.lax.map(prepare, (step_keys, chosen))
+        losses, gradients = jax.vmap(loss)(params, batches, targets)
+        return params - learning_rate * gradients, losses * targets.shape[1]
 
-        def step(params, chosen, step_keys):
-            # One expert after the other: a drawn operation stays a branch, which vmap would turn
-            # into computing all of them.
-            batches = jax.lax.map(prepare, (step_keys, chosen))
-            losses, gradients = jax.vmap(loss)(params, batches, labels[chosen])
-            return params - learning_rate * gradients, losses * chosen.shape[1]
+    return step
 
-        # Key 0 is that of the initial parameters.
-        epoch_keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
-        order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
-        batch_keys = lambda i: jax.vmap(lambda k: jax.random.fold_in(k, i))(epoch_keys[:, 1])
-        full = order[:, : num_full * batch_size].reshape(len(keys), num_full, batch_size)
-        params, losses = jax.lax.scan(
-            lambda params, a: step(params, a[1], batch_keys(a[0])),
-            params,
-            (jnp.arange(num_full), full.swapaxes(0, 1)),
-        )
-        total = losses.sum(0)
-        if num_images % batch_size:
-            params, rest = step(params, order[:, num_full * batch_size :], batch_keys(num_full))
-            total += rest
-        return params, total / num_images
 
-    return mesh.each(train, (images, labels, learning_rate, epoch), params, keys)
+def _epoch_keys(keys, epoch):
+    """Of each expert's order, and of its batches."""
+    # Key 0 is that of the initial parameters.
+    return jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
+
+
+def _orders(epoch_keys, num_images):
+    return jax.vmap(lambda k: jax.random.permutation(k, num_images))(epoch_keys[:, 0])
+
+
+def _batch_keys(epoch_keys, place):
+    return jax.vmap(lambda k: jax.random.fold_in(k, place))(epoch_keys[:, 1])
 
 
 def num_parameters(network: Network) -> int:

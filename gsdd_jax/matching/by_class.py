@@ -1,0 +1,50 @@
+"""Objectives that compare real and synthetic images class by class: all classes a step, or some."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int32
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
+from gsdd_jax.matching.base import Matching, Trajectories
+
+
+class ByClass(Matching):
+    """What objectives with the field `classes_per_step` share.
+
+    A step compares so many classes; 0: all. Every pass over the classes is a permutation of its
+    own, cut into groups, so that each class is visited once a pass. The images of the others are
+    not rendered in that step: of the objective they get no gradient, and move by the penalty and
+    by what the optimizer remembers.
+    """
+
+    limits: ClassVar[Limits] = Matching.limits | {"classes_per_step": (0, None)}
+    num_classes: int
+    classes_per_step: int
+
+    def check(self, num_classes: int, images_per_class: int) -> None:
+        super().check(num_classes, images_per_class)
+        count = self.classes_per_step
+        if count and num_classes % count:
+            raise UsageError(
+                "config.matching.options.classes_per_step: expected 0 (all) or a divisor of the "
+                f"{num_classes} classes, got {count}"
+            )
+
+    def feed(
+        self, experts: Trajectories | None, seed: int, first: int, count: int
+    ) -> Int32[np.ndarray, "count k"] | None:
+        """The classes of each step, where they are not all."""
+        del experts
+        if not self.classes_per_step:
+            return None
+        steps = range(first, first + count)
+        return np.stack([self._classes(seed, step) for step in steps]).astype(np.int32)
+
+    def _classes(self, seed, step):
+        done, place = divmod(step * self.classes_per_step, self.num_classes)
+        order = np.random.default_rng([seed, done]).permutation(self.num_classes)
+        return order[place : place + self.classes_per_step]
