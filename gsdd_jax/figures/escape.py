@@ -254,9 +254,9 @@ def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
                     axes.plot(range(len(WEIGHTS)), y, label=start, **draw.look(j))
                 axes.set_xticks(range(len(WEIGHTS)), labels=[f"{w:g}" for w in WEIGHTS])
                 if not i:
-                    axes.set_title(f"{title}, % after {steps} steps")
+                    axes.set_title(f"{title},\n% after {steps} steps")
             row[0].set_ylabel(f"{clip}, %")
         for axes in grid[1]:
             axes.set_xlabel("weight of the boundary loss")
-        grid[0, -1].legend(title="start")
+        grid[-1, -1].legend(title="start")
         draw.save(figure, out, STRESS)
