@@ -44,7 +44,7 @@ class Machine:
     node: int = 8  # devices
     # Assumed:
     products_reached: float = 0.3  # of the rate of products
-    bandwidth_reached: float = 0.5
+    bandwidth_reached: float = 0.7
     links_reached: float = 0.7
     launch: float = 2e-6  # seconds of the shortest operation
     latency_inside: float = 10e-6  # seconds of the shortest collective
@@ -194,8 +194,10 @@ def run(
     real = sum(count for name, count in REAL.items() if name in judged.beside.split(","))
     images = distilled * own.images + real * config.budget.ipc * classes
     row = found["distill"]
-    # Of the classes that a step does not compare there are the parameters and the real images.
-    rest = (1 - 1 / groups) * (STATES * own.parameters + own.data)
+    # There are the parameters and the real images of classes that a step does not compare, too;
+    # TM draws none of the images.
+    unused = own.data if config.matching.name == "tm" else (1 - 1 / groups) * own.data
+    rest = (1 - 1 / groups) * STATES * own.parameters + unused
     return Run(
         experiment,
         row,

@@ -6,8 +6,14 @@
 Published accuracy (%) at these bytes: DM 3.9 ± 0.2.
 
 30 images a class of 91 Gaussians; real images a class and steps as DM's. One update a step on the
-loss of all classes: one a class would be 200 of all Gaussians. The data come as a folder;
-docs/own_data.md has the commands that make the set `tiny_imagenet` of it.
+loss of all classes: one a class would be 200 of all Gaussians. Of the archive of the pictures
+
+    awk 'BEGIN { print "path,label" } { print "images/" $1 "," $2 }' \\
+        tiny-imagenet-200/val/val_annotations.txt > tiny-imagenet-200/val/val.csv
+    python -m launch.prepare --images=tiny-imagenet-200/train \\
+        --test=tiny-imagenet-200/val/val.csv --name=tiny_imagenet
+
+make a set (docs/own_data.md).
 """
 
 from configs import common

@@ -7,8 +7,8 @@
 Published accuracy (%) at these bytes: MTT 8.8 ± 0.3, DATM 17.1 ± 0.3 (with soft labels, whitened).
 
 30 images a class of 91 Gaussians; which epochs are followed, the student's steps and their batches
-as DATM's. Its experts take 100 epochs. The data come as a folder; docs/own_data.md has the commands
-that make the set `tiny_imagenet` of it.
+as DATM's. Its experts take 100 epochs. tiny_imagenet_dm_ipc1.py has the commands that make the set
+of its archive.
 """
 
 from configs import common
