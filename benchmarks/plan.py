@@ -70,21 +70,64 @@ class Seconds(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A config, and those whose rows have its fit and what does not depend on the objective."""
+    """A config, and the configs whose steps were compiled."""
 
     config: str
+    like: str  # its step but for sizes
     fit: str
-    alone: str
+    alone: str  # experts and the networks that judge
+    group: int = 0  # classes that a step compares; 0: all
+
+
+def _imagenet(name: str, ipc: int, group: int = 0) -> Experiment:
+    tm = "imagenet1k_tm_ipc"
+    return Experiment(
+        f"imagenet1k_{name}_ipc{ipc}", f"imagenet1k_{name}_ipc1", f"{tm}{ipc}", f"{tm}1", group
+    )
 
 
 EXPERIMENTS = (
-    Experiment("cifar100_tm_ipc50", "cifar100_tm_ipc50", "cifar100_tm_ipc50"),
-    *(
-        Experiment(f"imagenet1k_{name}_ipc{ipc}", f"imagenet1k_tm_ipc{ipc}", "imagenet1k_tm_ipc1")
-        for name in ("dm", "tm")
-        for ipc in (1, 10, 50)
-    ),
+    Experiment(*["cifar100_tm_ipc50"] * 4),
+    *(_imagenet("dm", ipc, group) for ipc, group in ((1, 0), (10, 100), (50, 100))),
+    *(_imagenet("tm", ipc) for ipc in (1, 10, 50)),
 )
+
+
+def scaled(row: dict[str, Any], like: ConfigDict, config: ConfigDict, group: int) -> dict[str, Any]:
+    """The row of a step of `config`, from that of a config which differs from it in sizes alone.
+
+    Args:
+      row: of `like`.
+      like, config: ImageNet-1K's or one and the same.
+      group: classes that the step compares; 0: all.
+    """
+    share = lambda count: -(-count // row["devices"])  # of each device
+    there, here = like.matching.options, config.matching.options
+    if config.matching.name == "tm":
+        # A student step costs its batch; and the gradients of all images that any step draws.
+        launches = here.syn_steps / there.syn_steps
+        products = launches * share(here.batch_syn) / share(there.batch_syn)
+        moved = launches * here.syn_steps * here.batch_syn / (there.syn_steps * there.batch_syn)
+        calls, touched, kept = launches, max(products, moved), 1.0
+    else:
+        _, classes, _, _ = cost.sizes(config)
+        launches = (group or classes) / classes
+        # Real images forward; synthetic ones forward, once more, and back.
+        forward = lambda c, options: share(options.batch_real) + 3 * share(c.budget.gpc)
+        products = launches * forward(config, here) / forward(like, there)
+        moved = launches * config.budget.gpc / like.budget.gpc
+        calls, touched, kept = 1.0, products, moved
+    more = sizes(config).parameters - kept * sizes(like).parameters
+    return row | dict(
+        products=products * row["products"],
+        bytes=touched * row["bytes"],
+        operations=launches * row["operations"],
+        calls={kind: calls * count for kind, count in row["calls"].items()},
+        moved={kind: moved * size for kind, size in row["moved"].items()},
+        arguments=row["arguments"]
+        + (STATES - 1) * (sizes(config).parameters - sizes(like).parameters),
+        temporary=kept * row["temporary"] + more,
+    )
 
 
 def step_seconds(row: dict[str, Any], machine: Machine) -> Seconds:
@@ -169,15 +212,18 @@ def run(
     config = config_of(experiment.config)
     _, classes, _, _ = cost.sizes(config)
     needed = {
-        "distill": (experiment.config, devices),
+        "distill": (experiment.like, devices),
         "fit": (experiment.fit, devices),
         **dict.fromkeys(programs.ALONE, (experiment.alone, DEVICES[0])),
     }
     found = {part: _row(rows, part, *where) for part, where in needed.items()}
     if None in found.values():
         return None
+    found["distill"] = scaled(
+        found["distill"], config_of(experiment.like), config, experiment.group
+    )
     seconds = {part: step_seconds(row, machine).total for part, row in found.items()}
-    groups = classes // found["distill"]["classes"]
+    groups = classes // (experiment.group or classes)
     settings, judged = config.experts, config.evaluate
     training = 0.0
     if config.matching.name == "tm":
@@ -194,10 +240,7 @@ def run(
     real = sum(count for name, count in REAL.items() if name in judged.beside.split(","))
     images = distilled * own.images + real * config.budget.ipc * classes
     row = found["distill"]
-    # There are the parameters and the real images of classes that a step does not compare, too;
-    # TM draws none of the images.
-    unused = own.data if config.matching.name == "tm" else (1 - 1 / groups) * own.data
-    rest = (1 - 1 / groups) * STATES * own.parameters + unused
+    unused = own.data if config.matching.name == "tm" else 0  # is there, but TM draws none of it
     return Run(
         experiment,
         row,
@@ -206,7 +249,7 @@ def run(
         config.init.num_steps * seconds["fit"] / 3600,
         groups * config.distill.num_steps * seconds["distill"] / 3600,
         (judged.epochs + 1) * images * epoch / 3600,
-        row["arguments"] + row["results"] + row["temporary"] + rest,
+        row["arguments"] + row["results"] + row["temporary"] + unused,
     )
 
 
@@ -277,17 +320,18 @@ def _of_sizes(machine: Machine) -> Iterator[tuple[str, ...]]:
 
 COUNTS = (
     *("config", "classes a step", "GPUs", "TFLOP", "GB", "operations"),
-    *("collectives", "MB sent"),
+    *("collectives", "GB sent"),
 )
 
 
 def _of_counts(runs: list[Run]) -> Iterator[tuple[str, ...]]:
-    for name, row in ((r.experiment.config, r.row) for r in runs):
+    for experiment, row in ((r.experiment, r.row) for r in runs):
+        _, classes, _, _ = cost.sizes(config_of(experiment.config))
         yield (
-            *(name, str(row["classes"]), str(row["devices"])),
+            *(experiment.config, str(experiment.group or classes), str(row["devices"])),
             *(_figure(row["products"] / 1e12), _figure(row["bytes"] / 1e9)),
             *(f"{row['operations']:,.0f}", f"{sum(row['calls'].values()):,.0f}"),
-            _figure(sent(row) / 1e6),
+            _figure(sent(row) / 1e9),
         )
 
 

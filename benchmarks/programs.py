@@ -1,7 +1,7 @@
 """The compiled steps of an experiment, on devices that a host is made to have: what each device
 does.
 
-    python -m benchmarks.programs CONFIG CLASSES STEP,STEP DEVICES,DEVICES
+    python -m benchmarks.programs CONFIG STEP,STEP DEVICES,DEVICES
 
 prints a row as JSON for each step on each number of devices. Only shapes matter: nothing is read,
 and nothing is run. Convolutions are XLA's own, as on a GPU, and norms and rasterizer custom calls;
@@ -48,11 +48,9 @@ class Parts(NamedTuple):
         return jnp.zeros(self.num_classes * self.parameterization.images_per_class, jnp.int32)
 
 
-def parts(config: ConfigDict, classes: int = 0) -> Parts:
-    """Of a config; with fewer `classes` than its data has, of a group of them."""
+def parts(config: ConfigDict) -> Parts:
+    """Of a config. Raises UsageError where the size of its data is not known."""
     side, num_classes, examples, _ = cost.sizes(config)
-    examples = examples * (classes or num_classes) // num_classes
-    num_classes = classes or num_classes
     network = networks.build(
         config.network.name, image_shape=(side, side, 3), num_classes=num_classes,
         precision=config.network.precision, **config.network.options,
@@ -73,7 +71,6 @@ def rows(of: Parts, steps: list[str], devices: list[int]) -> Iterator[dict[str, 
         memory, theirs = compiled.memory_analysis(), compiled.cost_analysis()
         yield dict(
             part=part,
-            classes=of.num_classes,
             devices=count,
             products=counts.products,
             bytes=counts.bytes,
@@ -191,11 +188,11 @@ STEPS = {"distill": _distill, "fit": _fit, "experts": _experts, "evaluation": _e
 ALONE = ("experts", "evaluation")
 
 
-def main(name: str, classes: str, steps: str, devices: str) -> None:
+def main(name: str, steps: str, devices: str) -> None:
     conv._form = lambda *_: "lax"  # as on a GPU
     config = importlib.import_module(f"configs.{name}").get_config()
     counts = [int(count) for count in devices.split(",")]
-    for row in rows(parts(config, int(classes)), steps.split(","), counts):
+    for row in rows(parts(config), steps.split(","), counts):
         print(json.dumps(dict(config=name) | row), flush=True)
 
 

@@ -196,7 +196,7 @@ def test_what_is_not_compiled(devices, configs, message):
 
 
 ROW = dict(
-    config="cifar100_tm_ipc50", part="distill", classes=100, devices=8, products=2e12, bytes=3e9,
+    config="cifar100_tm_ipc50", part="distill", devices=8, products=2e12, bytes=3e9,
     operations=500.0, calls={"all-reduce": 4.0}, moved={"all-reduce": 8e6}, arguments=int(1e9),
     results=0, temporary=int(5e9), products_of_xla=1.0, bytes_of_xla=1.0,
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_rows_are_written_as_they_come_and_others_stay(monkeypatch, tmp_path, ca
     monkeypatch.setattr(scale, "compiled", lambda case, devices: iter([new]))
     scale.main(str(path), "8", "cifar100_tm_ipc50")
     assert json.loads(path.read_text()) == [ROW | dict(devices=1), new]
-    assert "| cifar100_tm_ipc50 | distill | 100 | 8 | 4,000 | 3 | 500 | 4 all-reduce | 8 |" in (
+    assert "| cifar100_tm_ipc50 | distill | 8 | 4,000 | 3 | 500 | 4 all-reduce | 8 |" in (
         capsys.readouterr().out
     )
 
@@ -242,6 +242,27 @@ def test_sizes_of_an_experiment():
     assert (own.read, own.store) == (2 * 4 * network, 50 * 51 * 4 * network)
 
 
+def test_a_step_of_other_sizes():
+    row = ROW | dict(devices=1, arguments=100e9, temporary=50e9)
+    of = lambda name, ipc: plan.config_of(f"imagenet1k_{name}_ipc{ipc}")
+    assert plan.scaled(row, of("tm", 1), of("tm", 1), 0) == row
+    longer = plan.scaled(row, of("tm", 1), of("tm", 50), 0)
+    # 30 student steps of 500 instead of 20 of 1000, each with the gradients of all that are drawn.
+    assert longer["products"] == pytest.approx(0.75 * row["products"])
+    assert longer["operations"] == pytest.approx(1.5 * row["operations"])
+    assert longer["calls"] == {"all-reduce": 6.0}
+    assert longer["moved"] == {"all-reduce": pytest.approx(1.125 * 8e6)}
+    group = plan.scaled(row, of("dm", 1), of("dm", 50), 100)
+    assert group["products"] == pytest.approx(
+        0.1 * (256 + 3 * 400) / (256 + 3 * 30) * row["products"]
+    )
+    assert group["moved"] == {"all-reduce": pytest.approx(0.1 * 400 / 30 * 8e6)}
+    few, many = (4 * 9 * 1000 * gpc * n for gpc, n in ((30, 91), (400, 341)))
+    # Parameters and two moments of every class; the images of the group, a gradient of every class.
+    assert group["arguments"] == pytest.approx(100e9 + 3 * (many - few))
+    assert group["temporary"] == pytest.approx(0.1 * 400 / 30 * (50e9 - few) + many)
+
+
 def test_a_whole_run_by_hand():
     machine = plan.Machine()
     config = plan.config_of("imagenet1k_dm_ipc10")
@@ -251,27 +272,27 @@ def test_a_whole_run_by_hand():
         bytes=machine.bandwidth * machine.bandwidth_reached,
     )  # fmt: skip
     rows = [
-        dict(config=name, part=part, classes=classes, devices=devices, **second)
-        for name, part, classes, devices in (
-            ("imagenet1k_dm_ipc10", "distill", 100, 8),
-            ("imagenet1k_tm_ipc10", "fit", 1000, 8),
-            ("imagenet1k_tm_ipc1", "experts", 1000, 1),
-            ("imagenet1k_tm_ipc1", "evaluation", 1000, 1),
+        dict(config=name, part=part, devices=devices, **second)
+        for name, part, devices in (
+            ("imagenet1k_dm_ipc1", "distill", 8),
+            ("imagenet1k_tm_ipc10", "fit", 8),
+            ("imagenet1k_tm_ipc1", "experts", 1),
+            ("imagenet1k_tm_ipc1", "evaluation", 1),
         )
     ]
     experiment = next(e for e in plan.EXPERIMENTS if e.config == "imagenet1k_dm_ipc10")
     run = plan.run(experiment, 8, rows, machine)
     assert (run.groups, run.experts) == (10, 0)
     assert run.fit == pytest.approx(50_000 / 3600)
-    assert run.distill == pytest.approx(10 * config.distill.num_steps / 3600)
+    # A device has 32 of 256 real images, and 10 of 80 instead of 4 of 30.
+    step = 0.1 * (32 + 3 * 10) / (32 + 3 * 4)
+    assert run.distill == pytest.approx(step * 10 * config.distill.num_steps / 3600)
     # The set, the same only fitted, real images: once and four times as many as float32 ones.
     # Of five networks, which take a second for 30,000 images, each has a device of its own.
     images = 2 * 80_000 + 5 * 10_000
     expected = (config.evaluate.epochs + 1) * images / 30_000 / 5 / 3600
     assert run.evaluation == pytest.approx(expected)
-    gaussians = 2 * 10 * 64 * 64 * 3 // 9 // 80
-    kept = 4 * (80_000 * gaussians * 9 * 4) + 1_281_167 * 64 * 64 * 3
-    assert run.memory == pytest.approx(10 + 0.9 * kept)
+    assert run.row == plan.scaled(rows[0], plan.config_of("imagenet1k_dm_ipc1"), config, 100)
     assert plan.run(experiment, 64, rows, machine) is None
 
 
