@@ -3,10 +3,12 @@
     python -m launch.benchmark rasterize
     python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json --plot=figures.png
     python -m launch.benchmark tm_memory --out=memory.json
+    python -m launch.benchmark scale --devices=1,8,64 --out=steps.json
 
 rasterize, size: the rasterizer beside its peers, and the largest images it takes. experts,
 precision, tm_memory: training and matching steps. streaming: steps on a set that is read from disk.
-pytorch: training and matching beside PyTorch. ddif, bits: other ways to store an image.
+pytorch: training and matching beside PyTorch. ddif, bits: other ways to store an image. scale: what
+each of many devices does, without them.
 """
 
 import importlib
@@ -18,12 +20,14 @@ from launch import cli
 
 BENCHMARKS = (
     *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
-    *("pytorch", "ddif", "bits"),
+    *("pytorch", "ddif", "bits", "scale"),
 )
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
 PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")
+DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1 to 64.")
+CONFIGS = flags.DEFINE_string("configs", "", "scale: of which experiments, by commas; empty: all.")
 
 
 def main(name: str) -> None:
@@ -34,6 +38,8 @@ def main(name: str) -> None:
         raise UsageError(f"{name}: needs {error.name}, which is not there; {where}") from None
     if name == "rasterize":
         benchmark.main(OUT.value, SHAPES.value, PEERS.value, PLOT.value)
+    elif name == "scale":
+        benchmark.main(OUT.value, DEVICES.value, CONFIGS.value)
     else:
         benchmark.main(OUT.value)
 

@@ -35,8 +35,10 @@ SIZES = {
     "cifar10": (32, 10, 50_000, 10_000),
     "cifar10_mini": (32, 10, 1_000, 1_000),
     "cifar100": (32, 100, 50_000, 10_000),
-    "imagenet2012": (128, 10, 13_000, 500),
+    "tiny_imagenet": (64, 200, 100_000, 10_000),
+    "imagenet2012": (128, 1000, 1_281_167, 50_000),
 }
+SUBSET = (128, 10, 13_000, 500)  # of imagenet2012: one of the six
 
 
 class Cost(NamedTuple):
@@ -48,7 +50,7 @@ class Cost(NamedTuple):
 
 def of_experts(config: ConfigDict) -> Cost:
     """Of all of them."""
-    side, classes, examples, _ = _sizes(config)
+    side, classes, examples, _ = sizes(config)
     step = _step(_network(config.network, side, classes))
     epochs = config.experts.num_experts * config.experts.epochs
     at_once = 1 if jax.default_backend() == "cpu" else config.experts.at_once
@@ -61,7 +63,7 @@ def of_experts(config: ConfigDict) -> Cost:
 
 def of_fit(config: ConfigDict) -> Cost:
     """Of the images that distillation starts from, by timing a step on at most 64 of them."""
-    side, classes, examples, _ = _sizes(config)
+    side, classes, examples, _ = sizes(config)
     stored = _stored(config, side, classes)
     images = classes * stored.images_per_class
     step = _fit_step(stored, min(images, BATCH))
@@ -71,7 +73,7 @@ def of_fit(config: ConfigDict) -> Cost:
 
 def of_run(config: ConfigDict) -> Cost:
     """Of distillation and evaluations, without the fit."""
-    side, classes, examples, _ = _sizes(config)
+    side, classes, examples, _ = sizes(config)
     images = classes * _stored(config, side, classes).images_per_class
     step = _step(_network(config.network, side, classes))
     steps, at_once = _in_training_steps(config, classes, images)
@@ -123,7 +125,7 @@ def _in_training_steps(config: ConfigDict, classes: int, images: int) -> tuple[f
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
     """Of networks trained on `images` synthetic images and tested; 0: as many as the run has."""
-    side, classes, examples, tests = _sizes(config)
+    side, classes, examples, tests = sizes(config)
     overrides = settings.get("overrides", {})
     network = config.network
     if overrides.get("network.name", network.name) != network.name:
@@ -158,10 +160,12 @@ def _no_data(name, subset, resolution, resize, folder) -> str:
     return ""
 
 
-def _sizes(config) -> tuple[int, int, int, int]:
+def sizes(config: ConfigDict) -> tuple[int, int, int, int]:
+    """Side, classes, training images and test images of a config's data. Raises UsageError where
+    they are not known."""
     if config.data.name not in SIZES:
         raise UsageError(f"cost: the size of {config.data.name!r} is not known")
-    side, classes, examples, tests = SIZES[config.data.name]
+    side, classes, examples, tests = SUBSET if config.data.subset else SIZES[config.data.name]
     return config.data.resolution or side, classes, examples, tests
 
 

@@ -1,0 +1,30 @@
+"""ImageNet-1K at 64 x 64, distribution matching, IPC 1: no row of the paper.
+
+    python -m launch.distill --config=configs/imagenet1k_dm_ipc1.py \\
+        --workdir=runs/imagenet1k_dm_ipc1
+
+No accuracy of DM itself is known to us with certainty; that of trajectory matching at these bytes
+stands in imagenet1k_tm_ipc1.py.
+
+30 images a class of 91 Gaussians; real images a class and steps as DM's elsewhere. One update a
+step on the loss of all classes: one a class would be 1000 of all Gaussians. docs/scale.md says what
+it takes.
+"""
+
+from configs import common
+
+
+def get_config():
+    """See the module's docstring."""
+    config = common.get_config()
+    config.data.name = "imagenet2012"
+    config.data.resolution, config.data.resize = 64, "squash"
+    config.init.learning_rate = 0.01
+    config.budget.ipc, config.budget.gpc = 1, 30  # 91 Gaussians each
+    config.matching.name, config.matching.options = "dm", common.dm()
+    config.matching.options.batch_real = 256
+    config.matching.options.class_by_class = True
+    config.distill.num_steps = 20_000
+    config.evaluate.epochs = 300  # 1000 of so many images would be many more steps than elsewhere
+    config.evaluate.batch_size = 256
+    return config
