@@ -286,7 +286,8 @@ def test_a_whole_run_by_hand():
     assert run.fit == pytest.approx(50_000 / 3600)
     # A device has 32 of 256 real images, and 10 of 80 instead of 4 of 30.
     step = 0.1 * (32 + 3 * 10) / (32 + 3 * 4)
-    assert run.distill == pytest.approx(step * 10 * config.distill.num_steps / 3600)
+    assert config.distill.num_steps == 10 * 20_000  # as many passes as without groups
+    assert run.distill == pytest.approx(step * 10 * 20_000 / 3600)
     # The set, the same only fitted, real images: once and four times as many as float32 ones.
     # Of five networks, which take a second for 30,000 images, each has a device of its own.
     images = 2 * 80_000 + 5 * 10_000

@@ -57,7 +57,11 @@ def _lax_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
 
 def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> str:
     """Which implementation a CPU takes: fixed by shapes and by what was built, so that a
-    convolution and its gradients agree."""
+    convolution and its gradients agree.
+
+    "lax" is none of them: where something else stands here for it, a program is compiled on a CPU
+    to be read as that of another device (benchmarks/programs.py).
+    """
     call = "cpu" in native.PLATFORMS and dtype == jnp.float32
     call = call and (geometry.kernel, geometry.stride, geometry.padding) == ((3, 3), 1, 1)
     if call and (max(channels) <= MAX_DIRECT_CHANNELS or min(channels) < MIN_CHANNELS):
@@ -80,7 +84,9 @@ def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
         return winograd.forward(x, kernel)
     if form == "patches":
         return patches.forward(x, kernel, geometry.padding)
-    return shifts.forward(x, kernel, geometry.stride, geometry.padding)
+    if form == "shifts":
+        return shifts.forward(x, kernel, geometry.stride, geometry.padding)
+    return _lax(geometry, x, kernel)
 
 
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
@@ -91,7 +97,9 @@ def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
         return winograd.image_gradient(g, kernel)
     if form == "patches":
         return patches.image_gradient(g, kernel, geometry.padding)
-    return shifts.image_gradient(g, kernel, geometry.image, geometry.stride, geometry.padding)
+    if form == "shifts":
+        return shifts.image_gradient(g, kernel, geometry.image, geometry.stride, geometry.padding)
+    return _lax_image_gradient(geometry, g, kernel)
 
 
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
@@ -102,7 +110,9 @@ def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
         return winograd.kernel_gradient(x, g)
     if form == "patches":
         return patches.kernel_gradient(x, g, geometry.kernel, geometry.padding)
-    return shifts.kernel_gradient(x, g, geometry.kernel, geometry.stride, geometry.padding)
+    if form == "shifts":
+        return shifts.kernel_gradient(x, g, geometry.kernel, geometry.stride, geometry.padding)
+    return _lax_kernel_gradient(geometry, x, g)
 
 
 def _by_platform(cpu: Callable, default: Callable) -> Callable:
