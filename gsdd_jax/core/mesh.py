@@ -7,8 +7,9 @@ Whoever computes says what is independent of each other (`each`) or only added u
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,46 @@ def total(function: Callable[..., Any], shared: Any, *parts: Any, axis: int = 0)
     missing = -jax.tree.leaves(parts)[0].shape[axis] % size()
     fill = lambda a: jnp.pad(a, [(0, missing if i == axis else 0) for i in range(a.ndim)])
     return _map(part, P(*[None] * axis, AXIS), P(), shared, *jax.tree.map(fill, parts))
+
+
+class Share(NamedTuple):
+    """What of a batch a device has to do where all of them do the rest alike."""
+
+    devices: int = 1
+
+    def own(self, tree: Any) -> Any:
+        """This device's part of arrays of the same leading axis, filled up with zeros."""
+        if self.devices == 1:
+            return tree
+        count = -(-len(jax.tree.leaves(tree)[0]) // self.devices)
+        first = jax.lax.axis_index(AXIS) * count
+
+        def part(a):
+            missing = count * self.devices - len(a)
+            a = jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
+            return jax.lax.dynamic_slice_in_dim(a, first, count)
+
+        return jax.tree.map(part, tree)
+
+    def added(self, tree: Any) -> Any:
+        """The sum of what the devices have found of their parts, on each of them."""
+        return tree if self.devices == 1 else jax.lax.psum(tree, AXIS)
+
+
+def alike(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(share, *arguments)`, which all devices compute alike but for what `share` gives.
+
+    Derivatives by the arguments are added up over the devices once, at the end. Within `function`
+    differentiate what is local, and add the gradients.
+
+    Args:
+      function: differentiable as often as needed; its `share` is a `Share`.
+      *arguments: pytrees that every device has whole.
+    """
+    if size() == 1:
+        return function(Share(), *arguments)
+    shared = functools.partial(function, Share(size()))
+    return jax.shard_map(shared, in_specs=P(), out_specs=P(), check_vma=False)(*arguments)
 
 
 def _map(function, parts_spec, result_spec, shared, *parts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -223,19 +224,24 @@ class TrajectoryMatching(Matching):
         else:
             images = synthetic.render(None)
 
-        def distance(shared, start, target, order, present, key):
+        def distance(share, shared, start, target, order, present, key):
             unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
-            end = self._unroll(unravel(start), *shared, order, present, key)
+            end = self._unroll(share, unravel(start), *shared, order, present, key)
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
         shared = extra[LEARNING_RATE], images, targets
         arguments = (carry.start, carry.target, orders, present, keys)
         if num_experts == 1:  # no vmap: a drawn augmentation stays a branch
-            return distance(shared, *(a[0] for a in arguments))
-        distances = jax.vmap(distance, in_axes=(None, *(0 for _ in arguments)))
+            return mesh.alike(distance, shared, *(a[0] for a in arguments))
+
+        def distances(share, shared, *arguments):
+            in_axes = (None, *(0 for _ in arguments))
+            return jax.vmap(functools.partial(distance, share), in_axes)(shared, *arguments)
+
         if num_experts >= mesh.size():  # else each student's batches are shared out
-            return mesh.each(distances, shared, *arguments).mean()
-        return distances(shared, *arguments).mean()
+            alone = functools.partial(distances, mesh.Share())
+            return mesh.each(alone, shared, *arguments).mean()
+        return mesh.alike(distances, shared, *arguments).mean()
 
     def _targets(
         self, labels: Int[Array, "m"], extra: dict[str, Array]
@@ -257,14 +263,14 @@ class TrajectoryMatching(Matching):
         order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
 
-    def _unroll(self, params, learning_rate, images, targets, order, present, key):
+    def _unroll(self, share, params, learning_rate, images, targets, order, present, key):
         def step(params, drawn):
-            return self._step(learning_rate, images, targets, params, drawn), None
+            return self._step(share, learning_rate, images, targets, params, drawn), None
 
         keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
         return _scan(step, params, (order, present, keys), self.keep_every)
 
-    def _step(self, learning_rate, images, targets, params, drawn):
+    def _step(self, share, learning_rate, images, targets, params, drawn):
         """The student's parameters after one step of SGD."""
         indices, present, key = drawn
         # Unique, so that the sum of their gradients needs no atomics and keeps its bits.
@@ -274,14 +280,13 @@ class TrajectoryMatching(Matching):
         )
         batch = augment.augment(key, batch, strategy=self.strategy)
 
-        def losses(params, batch, targets, present):
-            logits = self.network.apply(params, batch)
-            return (soft_labels.cross_entropy(logits, targets) * present).sum()
+        own, own_targets, own_present = share.own((batch, targets, present))
 
         def cross_entropy(params):
-            return mesh.total(losses, params, batch, targets, present) / present.sum()
+            losses = soft_labels.cross_entropy(self.network.apply(params, own), own_targets)
+            return (losses * own_present).sum() / present.sum()
 
-        gradient = jax.grad(cross_entropy)(params)
+        gradient = share.added(jax.grad(cross_entropy)(params))
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
 
 
