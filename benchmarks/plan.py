@@ -107,11 +107,13 @@ def scaled(row: dict[str, Any], like: ConfigDict, config: ConfigDict, group: int
     share = lambda count: -(-count // row["devices"])  # of each device
     there, here = like.matching.options, config.matching.options
     if config.matching.name == "tm":
-        # A student step costs its batch; and the gradients of all images that any step draws.
+        # A student step costs its batch and sends the student's gradients; the images that are
+        # drawn, and their gradients, are sent once. The larger counts, for both.
         launches = here.syn_steps / there.syn_steps
         products = launches * share(here.batch_syn) / share(there.batch_syn)
-        moved = launches * here.syn_steps * here.batch_syn / (there.syn_steps * there.batch_syn)
-        calls, touched, kept = launches, max(products, moved), 1.0
+        drawn = here.syn_steps * here.batch_syn / (there.syn_steps * there.batch_syn)
+        moved = max(launches, drawn)
+        calls, touched, kept = launches, max(products, drawn), 1.0
     else:
         _, classes, _, _ = cost.sizes(config)
         launches = (group or classes) / classes

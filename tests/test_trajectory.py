@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 import gsdd_jax
 from configs import cifar10_tm_ipc1
 from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import Segments, TrajectoryMatching, trajectory
 from gsdd_jax.runs import experiment
@@ -232,7 +233,14 @@ def test_several_experts_are_averaged():
     def distance(start, target, key):
         order, present = prob.matching._draw(key, CLASSES * GPC)
         end = prob.matching._unroll(
-            unravel(start), extra["learning_rate"], images, prob.labels, order, present, key
+            mesh.Share(),
+            unravel(start),
+            extra["learning_rate"],
+            images,
+            prob.labels,
+            order,
+            present,
+            key,
         )
         return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
@@ -363,7 +371,7 @@ def test_matching_moves_the_student_closer():
     teacher_images = np.random.default_rng(9).normal(size=(CLASSES * GPC, SIZE, SIZE, 3))
     start, unravel = student()
     order = jnp.tile(jnp.arange(CLASSES * GPC), (5, 1))
-    target = jax.jit(prob.matching._unroll)(
+    target = jax.jit(functools.partial(prob.matching._unroll, mesh.Share()))(
         unravel(start), 0.05, jnp.float32(teacher_images), labels, order, order >= 0,
         jax.random.key(0),
     )  # fmt: skip

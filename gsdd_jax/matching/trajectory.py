@@ -137,7 +137,7 @@ class TrajectoryMatching(Matching):
         shapes = jax.eval_shape(
             lambda key, images: jax.vjp(
                 lambda params, rate, images: self._step(
-                    rate, images, self._targets(labels, self.extra(labels)), params,
+                    mesh.Share(), rate, images, self._targets(labels, self.extra(labels)), params,
                     (jnp.arange(batch_size), jnp.ones(batch_size, bool), key),
                 ),
                 self.network.init(key), jnp.float32(self.lr_init), images,
