@@ -80,7 +80,7 @@ def test_devices_share_the_products_of_a_step(found):
     parameters = (27 * 4 + 3 * 4) + (16 * 16 * 4 * 10 + 10)
     longer = found["tm, longer"][0]
     more = longer["moved"]["all-reduce"] - four["moved"]["all-reduce"]
-    # The gradients of all 40 images instead of the 24 drawn, once; of each step more, the student's.
+    # The gradients of all 40 images, not of the 24 drawn, once; of each step more, the student's.
     of_students = more - 16 * 32 * 32 * 3 * 4
     assert 3 * 4 * parameters <= of_students <= 3 * 3 * 4 * parameters
     # Whitening, and back: of the images that are drawn, or of all 40.

@@ -72,7 +72,7 @@ def main(
             axes.plot(x, mean, label=label, **draw.look(i))
             axes.fill_between(x, mean - std, mean + std, color=draw.COLORS[i], alpha=0.18, lw=0)
         axes.set(xlabel="Gaussians removed from each image, %", ylabel="test accuracy, %")
-        axes.legend()
+        figure.legend(loc="outside upper center")
         draw.save(figure, out, NAME)
 
 
