@@ -273,7 +273,7 @@ def _print_help() -> None:
     if has_config:
         given = [argument for argument in sys.argv if argument not in HELP]
         for name in flags.FLAGS:  # help needs no required flag
-            given += [f"--{name}=-"] if flags.FLAGS[name].default is None else []
+            given += [f"--{name}=1"] if flags.FLAGS[name].default is None else []
         _parse_flags(given)
         config = flags.FLAGS["config"]
         name = pathlib.Path(config.config_filename).stem
