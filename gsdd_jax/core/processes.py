@@ -100,12 +100,11 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _join(here: Place, task: dict[str, Any]) -> None:
-    # Before JAX, which would abort where one does not come.
-    peers = _meet(here, here.port + 1, task)
+    # Before JAX, which would abort where one does not come, or ends while the others wait for it.
+    _watch(_meet(here, here.port + 1, task))
     _initialize(
         f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
     )
-    _watch(peers)
 
 
 def _join_by(scheduler: str, task: dict[str, Any]) -> None:
