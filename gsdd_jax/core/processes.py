@@ -91,9 +91,10 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     except UsageError as error:
         tell(str(error))
         raise
-    except Exception:
+    except Exception as error:
         if _peers is not None:  # a collective whose other end is gone: the watch will say so
             time.sleep(PATIENCE)
+            tell(f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     if _peers is not None:
         _peers.leave()
