@@ -227,7 +227,8 @@ class _Peers:
         if self._here.index == 0:
             for line in self._lines.values():
                 line.write(who, what)
-        _print(f"error: process {who}: {what}; {AGAIN}")
+        # No buffered stream, whose lock a thread may hold that waits for a process that is gone.
+        os.write(sys.stderr.fileno(), f"error: process {who}: {what}; {AGAIN}\n".encode())
         os._exit(STATUS)
 
 
@@ -342,8 +343,3 @@ def _visit(here, port, task, until) -> _Line:
         line.socket.close()
         raise UsageError(refusal)
     return line
-
-
-def _print(text: str) -> None:
-    # No buffered stream: its lock may be held by a thread that waits for a process that is gone.
-    os.write(sys.stderr.fileno(), f"{text}\n".encode())

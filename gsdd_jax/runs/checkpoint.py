@@ -53,7 +53,7 @@ class Checkpoints:
                 f"{step} ({size / 2**20:.1f} MiB); make room, and the same command goes on"
             )
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-            if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
                 raise UsageError(
                     f"{self._manager.directory.name}: numbers of {jax.tree_util.keystr(path)} are "
                     f"not finite at step {step}; the last good checkpoint is step "

@@ -131,7 +131,7 @@ def build(config: ConfigDict) -> Experiment:
         **config.matching.options,
     )
     objective = objective.decided(
-        len(material.labels), parameterization.image_shape, _device_memory()
+        len(material.labels), parameterization.image_shape, real.accelerator_memory()
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     return Experiment(
@@ -174,12 +174,6 @@ def choose_by_class(
         order = jax.random.permutation(jax.random.fold_in(key, c), len(of_class))
         chosen.append(of_class[np.asarray(order)[:per_class]])
     return np.concatenate(chosen)
-
-
-def _device_memory() -> int | None:
-    """Bytes of an accelerator that this process may use in all; None on a CPU."""
-    stats = jax.local_devices()[0].memory_stats()
-    return stats["bytes_limit"] if stats else None
 
 
 def _build_feed(config, matching, dataset, network):

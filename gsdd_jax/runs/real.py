@@ -39,16 +39,19 @@ def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transf
     if config.data.on_device != "auto":
         return config.data.on_device == "streamed"
     size = images.size * (4 if transforms.is_whitened(images, transform) else 1)
-    share = SHARE_OF_HOST if jax.local_devices()[0].platform == "cpu" else SHARE
+    share = SHARE_OF_HOST if accelerator_memory() is None else SHARE
     return size > share * memory()
 
 
 def memory() -> int:
     """Bytes of the device that computes."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        return device.memory_stats()["bytes_limit"]
-    return psutil.virtual_memory().total
+    return accelerator_memory() or psutil.virtual_memory().total
+
+
+def accelerator_memory() -> int | None:
+    """Bytes of an accelerator that this process may use in all; None on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] if stats else None
 
 
 @dataclasses.dataclass(frozen=True)
