@@ -235,6 +235,31 @@ def test_antialias_shows_where_it_matters_most(run, tmp_path):
     assert drawn == set(np.argsort(expected)[:2])
 
 
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory):
+    """The work directory of a tiny distillation of Gaussians as codes."""
+    workdir = tmp_path_factory.mktemp("codes")
+    distill_to(tiny(**{"parameterization.name": "quantized", "budget.gpc": 4}), workdir)
+    return workdir
+
+
+def test_codes_are_shown_as_gaussians(codes, tmp_path):
+    set_ = gsdd_jax.load(codes / "distilled.safetensors")
+    counts = np.diff(set_.parameterization.offsets(set_.params)).astype(int)
+    assert counts.max() == counts.min() + 1  # some are filled up
+    shown = inputs.load_gaussians(codes / "distilled.safetensors")
+    np.testing.assert_allclose(shown.images(), set_.images(), atol=1e-6)
+    filled = np.flatnonzero(counts < counts.max())
+    for order in pruning.ORDERS:  # what only fills up goes first
+        first = pruning.removal_order(shown, order, jax.random.key(0))[:, 0]
+        assert (np.asarray(shown.params.opacities)[filled, first[filled]] == 0).all()
+    draw("ellipses", workdir=[str(codes)], images=2, out=str(tmp_path))
+    rows = rows_of(tmp_path, "ellipses")
+    assert {r["phase"] for r in rows} == {"distill"}
+    chosen = [0, set_.parameterization.images_per_class]
+    assert len([r for r in rows if r["step"] == "6"]) == counts[chosen].sum()
+
+
 def test_antialias_is_of_gaussians(pixels):
     with pytest.raises(gsdd_jax.UsageError, match="expected a set of Gaussians, got one of pixels"):
         draw("antialias", distilled=[str(pixels)])

@@ -119,12 +119,14 @@ def outlines(
     opacities: Float[np.ndarray, "n"],
     size: tuple[int, int],
 ) -> None:
-    """Gaussians of an image of `size` (height, width): 1-sigma outlines, more or less opaque."""
+    """Gaussians of an image of `size` (height, width): 1-sigma outlines, more or less opaque; none
+    of opacity 0."""
     from matplotlib.patches import Ellipse
 
     rgb = np.clip(colors if colors.shape[1] == 3 else colors[:, :1].repeat(3, -1), 0, 1)
     alpha = np.clip(opacities, 0.08, 1)  # the least visible is still seen
-    for centre, (long, short), angle, color, a in zip(*ellipses, rgb, alpha, strict=True):
+    drawn = (a[opacities != 0] for a in (*ellipses, rgb, alpha))
+    for centre, (long, short), angle, color, a in zip(*drawn, strict=True):
         shape = dict(xy=centre, width=2 * long, height=2 * short, angle=angle)
         axes.add_patch(Ellipse(**shape, facecolor=(*color, 0.25 * a), edgecolor=(*color, a)))
     height, width = size

@@ -18,7 +18,7 @@ from PIL import Image
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures import draw, geometry, inputs
-from gsdd_jax.parameterizations import Gaussian
+from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs.components import stream
@@ -49,7 +49,8 @@ def main(
     num_images: int,
     out: pathlib.Path,
 ) -> None:
-    """The first image of `num_images` classes; also an animation, ellipses.gif.
+    """The first image of `num_images` classes; also an animation, ellipses.gif. Of codes their
+    distillation alone.
 
     Args:
       config: of the fit; where there is a work directory, its config.
@@ -68,14 +69,16 @@ def main(
     with inputs.building_from(where):
         material = experiment.build_material(config)
         kind = material.parameterization
-        if not isinstance(kind, Gaussian):
-            raise UsageError(f"config.parameterization.name: expected gaussian, got {kind.name}")
+        fits_alone = isinstance(kind, Gaussian)  # the grids of codes are those of all images
+        if not (fits_alone or (kept and isinstance(kind, Gaussians))):
+            expected = "gaussian" + ", or quantized with a --workdir" * (not kept)
+            raise UsageError(f"config.parameterization.name: expected {expected}, got {kind.name}")
         # One of each class, so that they are of different things.
         chosen = np.arange(min(num_images, material.dataset.num_classes)) * kind.images_per_class
         total = config.init.num_steps
         steps = sorted({s for s in steps or (*STEPS, total) if s <= total})
         moments = []
-        if config.init.images != "none":
+        if fits_alone and config.init.images != "none":
             moments = fitting(config, material, chosen, steps)
         elif not kept:
             raise UsageError("config.init.images: expected real or solid, got none: no fit to show")
@@ -139,16 +142,16 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
     return [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
 
 
-def rows(kind: Gaussian, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
+def rows(kind: Gaussians, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
     """Every ellipse drawn; lengths in pixels."""
     found = []
     for m in moments:
         centres, axes, angles = shapes(kind, m.gaussians)
         for i, image in enumerate(chosen):
-            for n in range(angles.shape[1]):
+            for n in np.flatnonzero(m.gaussians.opacities[i]):
                 color = m.gaussians.colors[i, n]
                 found.append(
-                    dict(phase=m.phase, step=m.step, image=int(image), gaussian=n)
+                    dict(phase=m.phase, step=m.step, image=int(image), gaussian=int(n))
                     | dict(zip(("x", "y"), centres[i, n], strict=True))
                     | dict(long=axes[i, n, 0], short=axes[i, n, 1], degrees=angles[i, n])
                     | {f"color{c}": float(v) for c, v in enumerate(color)}
@@ -157,12 +160,12 @@ def rows(kind: Gaussian, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]
     return found
 
 
-def shapes(kind: Gaussian, gaussians: GaussianImages) -> geometry.Ellipses:
+def shapes(kind: Gaussians, gaussians: GaussianImages) -> geometry.Ellipses:
     """The ellipses that a parameterization renders."""
     return geometry.ellipses(gaussians, kind.height, kind.width, kind.prefilter)
 
 
-def plot(kind: Gaussian, moments: Sequence[Moment], out: pathlib.Path) -> None:
+def plot(kind: Gaussians, moments: Sequence[Moment], out: pathlib.Path) -> None:
     """A column a step; of each image the rendering, and below it the ellipses."""
     num_images = len(moments[0].images)
     cell = draw.PAGE / max(len(moments), 6)
@@ -175,7 +178,7 @@ def plot(kind: Gaussian, moments: Sequence[Moment], out: pathlib.Path) -> None:
         draw.save(figure, out, NAME)
 
 
-def animate(kind: Gaussian, moments: Sequence[Moment], path: pathlib.Path) -> None:
+def animate(kind: Gaussians, moments: Sequence[Moment], path: pathlib.Path) -> None:
     """A GIF: an image a column, the rendering above the ellipses; the ends of both parts rest."""
     fits, distilled = ([m for m in moments if m.phase == p] for p in ("fit", "distill"))
     keep = set(spread([m.step for m in distilled], FRAMES))
@@ -190,7 +193,7 @@ def animate(kind: Gaussian, moments: Sequence[Moment], path: pathlib.Path) -> No
     write_atomically(path, content.getvalue())
 
 
-def _frame(kind: Gaussian, m: Moment) -> np.ndarray:
+def _frame(kind: Gaussians, m: Moment) -> np.ndarray:
     with draw.sheet(1.1 * len(m.images), 2.5) as figure:
         grid = figure.subplots(2, len(m.images), squeeze=False)
         figure.suptitle(title(m))
@@ -198,7 +201,7 @@ def _frame(kind: Gaussian, m: Moment) -> np.ndarray:
         return draw.frame(figure)
 
 
-def fill(axes_of: Callable[[int], Sequence[Any]], kind: Gaussian, m: Moment) -> None:
+def fill(axes_of: Callable[[int], Sequence[Any]], kind: Gaussians, m: Moment) -> None:
     """Draws image i and its ellipses in the two axes of `axes_of(i)`."""
     ellipses = shapes(kind, m.gaussians)
     for i, image in enumerate(m.images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,13 +11,16 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_object, write_json
-from gsdd_jax.parameterizations import Gaussian
+from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.runs import workdir as workdirs
 
 
@@ -57,13 +61,41 @@ def digest(path: str | os.PathLike) -> str:
 
 
 def load_gaussians(path: str | os.PathLike) -> DistilledSet:
-    """Raises UsageError for a file that is no distilled set, or none of Gaussians."""
+    """A set of Gaussians, as `as_gaussians` has it.
+
+    Raises UsageError for a file that is no distilled set, or none of Gaussians.
+    """
     set_ = artifact.load(path)
-    if not isinstance(set_.parameterization, Gaussian):
+    if not isinstance(set_.parameterization, Gaussians):
         raise UsageError(
             f"{path}: expected a set of Gaussians, got one of {set_.parameterization.name}"
         )
-    return set_
+    return as_gaussians(set_)
+
+
+def as_gaussians(set_: DistilledSet) -> DistilledSet:
+    """The same images by nine numbers a Gaussian, however its Gaussians are stored.
+
+    Where images have different numbers of them, they are filled up with some of opacity 0.
+    """
+    kind = set_.parameterization
+    offsets = kind.offsets(set_.params)
+    if offsets is None:
+        return set_
+    seen = kind.seen(set_.params)
+    bounds = np.asarray(offsets)
+    slots = np.arange(np.diff(bounds).max())
+    places = bounds[:-1, None] + slots
+    there = places < bounds[1:, None]
+    params = jax.tree.map(lambda a: a[np.minimum(places, len(a) - 1)], seen)
+    params = dataclasses.replace(
+        params,
+        colors=jnp.where(there[..., None], params.colors, 0.0),  # where opacities are not used
+        opacities=jnp.where(there, params.opacities, 0.0),
+    )
+    shared = {f.name: getattr(kind, f.name) for f in dataclasses.fields(Gaussians)}
+    kind = Gaussian(**shared | {"num_gaussians": len(slots)}, bfloat16=False)
+    return dataclasses.replace(set_, parameterization=kind, params=params)
 
 
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
@@ -43,6 +44,8 @@ def main(
     path = inputs.set_path(distilled)
     inputs.load_gaussians(path)
     set_, config, parts = assess.opened(path, overrides)
+    check(path, set_)
+    set_ = inputs.as_gaussians(set_)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)
     reporter, rows = Reporter(None), []
@@ -76,18 +79,30 @@ def main(
         draw.save(figure, out, NAME)
 
 
+def check(path: str | os.PathLike, set_: DistilledSet) -> None:
+    """Raises UsageError where a share of each image's Gaussians is another number of them."""
+    offsets = set_.parameterization.offsets(set_.params)
+    counts = np.ones(1) if offsets is None else np.diff(np.asarray(offsets))
+    if counts.max() - counts.min() > 1:
+        raise UsageError(
+            f"{path}: expected images of as many Gaussians each, got {counts.min()} to "
+            f"{counts.max()}"
+        )
+
+
 def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:
-    """The Gaussians of each image, the first to go first.
+    """The Gaussians of each image, the first to go first; in every order, those of no opacity.
 
     Size is the area of the ellipse that is rendered, times how opaque it is.
     """
     kind, params = set_.parameterization, set_.params
-    if order == "random":
-        uniform = jax.random.uniform(key, params.opacities.shape)
-        return np.argsort(np.asarray(uniform), axis=-1, kind="stable")
     opaque = np.abs(np.asarray(params.opacities, np.float64))
-    size = geometry.areas(params, kind.height, kind.width, kind.prefilter) * opaque
-    return np.argsort(-size if order == "large" else size, axis=-1, kind="stable")
+    if order == "random":
+        rank = np.asarray(jax.random.uniform(key, params.opacities.shape))
+    else:
+        size = geometry.areas(params, kind.height, kind.width, kind.prefilter) * opaque
+        rank = -size if order == "large" else size
+    return np.argsort(np.where(opaque == 0, -np.inf, rank), axis=-1, kind="stable")
 
 
 def without(set_: DistilledSet, order: Int[np.ndarray, "m n"], share: float) -> DistilledSet:
