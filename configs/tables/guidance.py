@@ -4,7 +4,7 @@
     python -m launch.reproduce --table=guidance --size=small
 
 Rows are the bits of a Gaussian, columns the images a class; how many Gaussians an image has follows
-from the two. Small: 100 steps, one seed.
+from the two. Small: 100 steps, fits of 500, one seed.
 """
 
 from configs import cifar10_tm_ipc1_q
@@ -28,6 +28,7 @@ def get_table(size: str) -> Table:
             config = cifar10_tm_ipc1_q.get_config()
             if size == "small":
                 config = small.get_config("tm")
+                config.init.num_steps = 500
                 config.parameterization = cifar10_tm_ipc1_q.get_config().parameterization
                 small.evaluate_as_long(config, 10 * images)
             trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.gpc": images}
