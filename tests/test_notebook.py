@@ -9,6 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
+# What most of the time would be compiling.
+LITTLE = "config.network.options.depth = 1; config.matching.strategy = ''"
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 
 
@@ -20,7 +22,8 @@ def run(name, monkeypatch, replaced):
     assert not any(cell["outputs"] for cell in cells)  # committed without them
     monkeypatch.chdir(NOTEBOOKS)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    names = {}
+    names, everything = {}, "".join("".join(cell["source"]) for cell in cells)
+    assert all(text in everything for text in replaced)
     for cell in cells:
         source = "".join(cell["source"])
         for text, other in replaced.items():
@@ -50,3 +53,49 @@ def test_the_inside_of_a_set_is_shown(monkeypatch):
     large, small = (np.array(names["psnr"][order]) for order in ("large", "small"))
     assert (large < small).all() and (np.diff(small) < 0).all()
     assert names["large"].shape == (5, 128, 128, 3)
+
+
+def test_own_pictures_are_distilled(tmp_path, monkeypatch):
+    few = {
+        '"own_data_run"': repr(str(tmp_path)),
+        "PER_CLASS = 100": "PER_CLASS = 8",
+        "config.scale = 0.3": f"config.scale = 0.02; {LITTLE}",
+        "EPOCHS = 100": "EPOCHS = 30",
+    }
+    names = run("own_data.ipynb", monkeypatch, few)
+    assert len(list(tmp_path.glob("pictures/*/*.jpg"))) == 80
+    mine = names["mine"]
+    assert len(mine.train.labels) == 70 and len(mine.test.labels) == 10
+    everything = np.concatenate([mine.train.images, mine.test.images])
+    assert (everything == names["picture"]).all((1, 2, 3)).any()
+    distilled = names["distilled"]
+    assert distilled.class_names == tuple(names["made"].class_names) == mine.class_names
+    assert distilled.provenance["data"]["fingerprint"] == mine.fingerprint
+    # The network has learned the set, and answers with a class.
+    learned = names["predict"](names["network"], distilled.numpy().images)
+    assert (learned == distilled.labels).mean() > 0.3
+    assert 0 <= int(names["answer"]) < 10
+
+
+def test_trajectory_matching_is_followed(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("agg")
+    smaller = {
+        '"tm_run"': repr(str(tmp_path)),
+        "else 0.1": f"else 0.01; config.data.resolution = 8; {LITTLE}",
+        "config.experts.epochs, config.experts.learning_rate = 10,": (
+            "config.experts.epochs, config.experts.learning_rate = 3,"
+        ),
+        "cifar10_tm_ipc1.get_config()": "config",
+    }
+    names = run("trajectory_matching.ipynb", monkeypatch, smaller)
+    store, distilled = names["store"], names["distilled"]
+    assert (len(store), store.epochs) == (2, 3) and (names["moved"] > 0).all()
+    assert names["steps"] == [0, 5, 10]
+    assert distilled.learning_rate != names["config"].matching.options.lr_init
+    assert distilled.provenance["config"]["matching.name"] == "tm"
+    result = names["result"]
+    curve = [np.mean(names["curve"][step]["test"]) for step in names["steps"]]
+    np.testing.assert_allclose(
+        curve[::2], [result["fitted_accuracy"], result["distilled_accuracy"]], rtol=1e-5
+    )
+    assert all(part.seconds > 0 and part.bytes > 0 for part in names["costs"].values())

@@ -21,7 +21,16 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import artifact, parameterizations
-from gsdd_jax.page import charts, document, events, gallery, markup, outlines, source
+from gsdd_jax.page import (
+    charts,
+    confusion,
+    document,
+    events,
+    gallery,
+    markup,
+    outlines,
+    source,
+)
 from gsdd_jax.portable.base import num_bytes
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import experiment, fits
@@ -119,6 +128,43 @@ def test_the_numbers_are_those_of_the_result(run, page):
         assert f"{name} {16 * numbers}.0" in page.text
     for version in (jax.__version__, result["provenance"]["data"]["fingerprint"][:16]):
         assert version in page.text
+
+
+def test_the_confusion_is_that_of_the_result(run, page):
+    counts = json.loads((run / "result.json").read_text())["distilled_confusion"]
+    assert np.sum(counts) == 2 * 1000  # two networks
+    titles = iter([cell["title"] for cell in page.all("td") if "title" in cell])
+    names = re.findall(r"class ((?:\w+ ){10})airplane", page.text)[0].split()
+    assert names[0] == "airplane" and names[9] == "truck"
+    for i, name in enumerate(names):
+        shares = [f"{100 * count / sum(counts[i]):.0f}" for count in counts[i]]
+        assert f"{name} {' '.join(shares)} " in page.text
+        for j, other in enumerate(names):
+            assert next(titles) == f"{name} as {other}: {counts[i][j]:,} of 200"
+
+
+def of_result(**result):
+    """A run of nothing but a result."""
+    return source.Run("", {}, result, {}, events.Events({}, [], None), {}, None, {})
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_told():
+    counts = np.diag(np.full(21, 60))
+    counts[3, 20], counts[17, 2], counts[0, 1] = 40, 20, 30
+    counts[5] = 0  # a class without test images
+    page = Page(confusion.details(of_result(distilled_confusion=counts.tolist())))
+    assert "class 3 class 20 40.0 % class 0 class 1 33.3 % class 17 class 2 25.0 %" in page.text
+    assert len(page.all("tr")) == 1 + confusion.PAIRS
+    whole = Page(confusion.details(of_result(distilled_confusion=counts[:20, :20].tolist())))
+    assert len(whole.all("td")) == 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 3, [], [3], [[]], [[1, 2]], [[1, 2], [3]], [[1, -2], [3, 4]], [[1.5]], [[2**40]]],
+)
+def test_what_is_no_confusion_is_not_shown(value):
+    assert confusion.details(of_result(distilled_confusion=value)) is None
 
 
 def test_a_config_shows_what_differs_first(page):
@@ -511,6 +557,13 @@ def test_colours_are_seen_in_light_and_dark():
         parts = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         return parts @ [0.2126, 0.7152, 0.0722]
 
+    def mixed(color, page):
+        of = lambda text, i: int(text[i : i + 2], 16)
+        part = confusion.DARKEST / 100
+        return "#" + "".join(
+            f"{round(part * of(color, i) + (1 - part) * of(page, i)):02x}" for i in (1, 3, 5)
+        )
+
     def contrast(a, b, i):
         high, low = sorted([luminance(pairs[a][i]), luminance(pairs[b][i])], reverse=True)
         return (high + 0.05) / (low + 0.05)
@@ -521,6 +574,9 @@ def test_colours_are_seen_in_light_and_dark():
         assert contrast("focus", "page", i) > 4.5
         for color in range(charts.COLORS):
             assert contrast(f"c{color}", "page", i) > 3, (color, i)
+        for color in ("c0", "c1"):  # of the confusion, where there is most of it
+            pairs["mixed"] = [mixed(pairs[color][k], pairs["page"][k]) for k in range(2)]
+            assert contrast("ink", "mixed", i) > 4.5, (color, i)
 
 
 # In a browser
@@ -554,6 +610,9 @@ addEventListener("load", () => setTimeout(() => {
   const chart = document.querySelector(".chart");
   chart.dispatchEvent(new KeyboardEvent("keydown", { key: "Home" }));
   seen.tip = document.getElementById("tip").textContent;
+  document.querySelectorAll("details").forEach((details) => { details.open = true; });
+  seen.shades = [...document.querySelectorAll(".confusion td")].map((cell) =>
+    [Number(cell.textContent), getComputedStyle(cell).backgroundColor]);
   seen.wide = document.documentElement.scrollWidth <= innerWidth;
   document.title = JSON.stringify(seen);
 }, 0));
@@ -584,6 +643,13 @@ def test_a_browser_shows_it(run, page, tmp_path):
     assert seen["before"] != seen["after"]
     assert seen["tip"].startswith("distillation step 0\n")
     assert seen["wide"]
+    # The larger a share, the less its colour lets through.
+    shades = sorted((share, float(color.split("/")[1][:-1])) for share, color in seen["shades"])
+    assert len(shades) == 100
+    assert shades[0][1] == 0 and shades[-1][1] > 0.15
+    assert all(
+        shade == pytest.approx(0.5 * (share / 100) ** 0.5, abs=0.04) for share, shade in shades
+    )
     # Where the ellipses of the first image lie is where there is ink.
     set_ = gsdd_jax.load(run / "snapshots" / "0.safetensors")
     count = set_.parameterization.num_gaussians

@@ -357,6 +357,32 @@ def test_torch(tmp_path, monkeypatch):
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
 
 
+def test_grain(tmp_path, monkeypatch):
+    """What Grain shuffles, batches and repeats; and without it."""
+    normalize = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 0.25, 0.5]}}
+    hard, soft = (
+        portable.load(saved(tmp_path / f"{case}.safetensors", case, normalize))
+        for case in ("pixels", "gaussian")
+    )
+    records, pixels = hard.grain(), hard.params["pixels"]
+    assert len(records) == len(pixels) == 8
+    for i in (0, 5, 7):
+        expected = (pixels[i] - 0.5) / np.array([0.2, 0.25, 0.5])
+        np.testing.assert_allclose(records[i]["image"], expected, atol=1e-5)
+        assert records[i]["image"].dtype == np.float32 and records[i]["label"] == i // 4
+    seen = list(hard.grain("unit").shuffle(seed=3).batch(3))
+    assert [batch["image"].shape for batch in seen] == [(n, 8, 12, 3) for n in (3, 3, 2)]
+    images, labels = (np.concatenate([batch[key] for batch in seen]) for key in ("image", "label"))
+    order = [int(np.flatnonzero((pixels == image).all((1, 2, 3)))[0]) for image in images]
+    assert sorted(order) == list(range(8)) != order
+    np.testing.assert_array_equal(labels, hard.labels[order])
+    probabilities = np.stack([record["label"] for record in soft.grain("unit")])
+    np.testing.assert_allclose(probabilities, soft.targets)
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(gsdd_jax.UsageError, match=r"pip install grain, or use \.numpy\(\)"):
+        hard.grain()
+
+
 def test_the_committed_set_is_read_as_ever():
     """A file of an early version, which says less of itself."""
     path = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gsdd_jax.page import confusion
 from gsdd_jax.page.charts import Dots, around, dots, dots_axis
 from gsdd_jax.page.markup import Markup, element, table
 from gsdd_jax.page.source import ARMS, Run
@@ -32,7 +33,8 @@ class Row(NamedTuple):
 
 
 def section(run: Run) -> list[Markup | None]:
-    """The table of the arms, by class where that is known, and sentences for what is missing."""
+    """The table of the arms, by class and what was taken for what where that is known, and
+    sentences for what is missing."""
     notes = [run.missing["result"]] if "result" in run.missing else []
     arms = [arm for arm in ARMS if run.accuracies(arm) and not _is_the_last(run, arm)]
     if not arms:
@@ -61,7 +63,7 @@ def section(run: Run) -> list[Markup | None]:
             f"The run is a shrunk copy, at scale {scale:g}: its accuracies say nothing about the "
             "experiment's."
         )
-    return [*parts, *map(_note, notes), _by_class(run)]
+    return [*parts, *map(_note, notes), _by_class(run), confusion.details(run)]
 
 
 def on_one_scale(what: str, rows: Sequence[Row], heads: Sequence[str]) -> Markup:

@@ -76,6 +76,11 @@ class Run:
         values = self.result.get(f"{arm}_by_class")
         return values if _are_percentages(values) else None
 
+    def confusion(self, arm: str) -> Int[np.ndarray, "k k"] | None:
+        """[class, predicted class] of the test images, counted over all networks."""
+        counts = self.result.get(f"{arm}_confusion")
+        return np.array(counts) if _are_counts(counts) else None
+
     def class_name(self, label: int) -> str:
         """Of the data set, where that is there."""
         names = self.dataset.class_names if self.dataset else ()
@@ -215,4 +220,13 @@ def _are_percentages(values: Any) -> bool:
         isinstance(values, list)
         and bool(values)
         and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
+    )
+
+
+def _are_counts(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(row, list) and len(row) == len(values) for row in values)
+        and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
     )

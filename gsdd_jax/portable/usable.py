@@ -1,4 +1,5 @@
-"""What programs get of a distilled set: arrays, tensors and batches, transformed as in training."""
+"""What programs get of a distilled set: arrays, tensors, records and batches, transformed as in
+training."""
 
 from __future__ import annotations
 
@@ -151,6 +152,23 @@ class Usable:
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         # Copies: arrays of a file may be read-only.
         return torch.utils.data.TensorDataset(torch.tensor(images), torch.tensor(targets))
+
+    def grain(self, space: str = "training", **options: Any) -> Any:
+        """A `grain.MapDataset` of {"image": float32 [h, w, c], "label": its class, or where the
+        labels are soft, the probabilities of all [k]}, in the set's order.
+
+        Arguments and errors as of `numpy`; UsageError where Grain is not installed.
+        """
+        try:
+            import grain
+        except ImportError:
+            raise UsageError(
+                "grain is not installed; pip install grain, or use .numpy(), which needs none"
+            ) from None
+        images, targets = self.numpy(space, **options)
+        return grain.MapDataset.range(len(images)).map(
+            lambda i: {"image": images[i], "label": targets[i]}
+        )
 
     def batches(
         self, batch_size: int, *, seed: int = 0, epochs: int = 1, space: str = "training",

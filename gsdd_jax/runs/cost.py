@@ -33,7 +33,7 @@ BATCH = 64  # images of the step that is timed
 # Side, classes, training images and test images of the data sets that configs name.
 SIZES = {
     "cifar10": (32, 10, 50_000, 10_000),
-    "cifar10_mini": (32, 10, 1_000, 1_000),
+    "cifar10_mini": (32, 10, 3_000, 1_000),
     "cifar100": (32, 100, 50_000, 10_000),
     "tiny_imagenet": (64, 200, 100_000, 10_000),
     "imagenet2012": (128, 1000, 1_281_167, 50_000),

@@ -1,0 +1,129 @@
+"""Ten sets of every parameterization: NumPy, PyTorch and the compiled call show the same images."""
+
+import collections
+import importlib.util
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+from gsdd_jax import parameterizations
+from gsdd_jax.parameterizations.quantized import QuantizedImages
+from gsdd_jax.portable import distilled as portable
+from gsdd_jax.portable import kinds
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+TORCH = importlib.util.find_spec("torch") is not None
+CLASSES = 2
+BFLOAT16 = {"dtype": "bfloat16"}
+
+# Name, shape of an image, IPC, GPC, options, and how many sets of other values: what is compiled
+# for the first of them serves the others.
+ROWS = [
+    ("gaussian", (8, 12, 3), 4, 3, {}, 4),
+    ("gaussian", (32, 32, 3), 1, 8, {"clip_means": False}, 3),
+    ("gaussian", (16, 10, 1), 4, 2, {"bfloat16": False, "prefilter": False}, 2),
+    ("gaussian", (9, 9, 4), 4, 5, {"opacity": False, "samples_per_side": 3}, 1),
+    ("pixels", (8, 12, 3), 2, 1, {}, 4),
+    ("pixels", (32, 32, 3), 1, 1, BFLOAT16, 3),
+    ("pixels", (5, 7, 1), 3, 1, {}, 2),
+    ("pixels", (16, 16, 4), 1, 1, BFLOAT16, 1),
+    ("idc", (8, 12, 3), 2, 1, {}, 4),
+    ("idc", (32, 32, 3), 1, 1, BFLOAT16, 3),
+    ("idc", (6, 9, 1), 2, 1, {"factor": 3}, 2),
+    ("idc", (16, 16, 4), 1, 1, BFLOAT16 | {"factor": 4}, 1),
+    ("fred", (8, 12, 3), 4, 1, {"size": 16}, 4),
+    ("fred", (32, 32, 3), 1, 1, {}, 3),
+    ("fred", (10, 6, 1), 4, 1, BFLOAT16 | {"size": 20}, 3),
+    ("ddif", (8, 12, 3), 4, 1, {"layer_width": 4}, 4),
+    ("ddif", (32, 32, 3), 1, 1, {}, 3),
+    ("ddif", (9, 7, 4), 4, 1, BFLOAT16 | {"layer_width": 4, "layers": 3, "w0": 20.0}, 3),
+    ("quantized", (8, 12, 3), 4, 3, {}, 4),
+    ("quantized", (32, 32, 3), 1, 8, {"coding": "none", "luma": False, "log_scales": True}, 3),
+    ("quantized", (16, 10, 3), 4, 3, {"opacity": False, "moves_until": 50}, 2),
+    ("quantized", (24, 24, 1), 2, 4, {"bits_means": 8, "bits_opacities": 2}, 1),
+]
+
+
+def drawn_gaussians(rng, shape, channels):
+    """Small and large, thin and round, in the image and beyond, of either sign."""
+    return {
+        "means": rng.uniform(-1.2, 1.2, (*shape, 2)),
+        "cholesky": rng.normal(0.5, 1.0, (*shape, 3)),
+        "colors": rng.normal(0.4, 0.5, (*shape, channels)),
+        "opacities": rng.normal(0.7, 0.6, shape),
+    }
+
+
+def drawn(kind, images, seed):
+    """Parameters without a start from real images, which most sets have left far behind."""
+    rng = np.random.default_rng(seed)
+    if kind.name == "gaussian":
+        arrays = drawn_gaussians(rng, (images, kind.num_gaussians), kind.channels)
+        return kind.from_arrays({n: jnp.float32(a) for n, a in arrays.items()})
+    if kind.name == "quantized":
+        arrays = drawn_gaussians(rng, (kind.num_gaussians,), kind.channels)
+        gaussians = gsdd_jax.GaussianImages(
+            **{n: jnp.float32(a) for n, a in arrays.items()}, height=kind.height, width=kind.width
+        )
+        counts = kind._even(images)
+        if kind.moves:  # any that add up
+            counts = rng.multinomial(counts.sum() - images, np.full(images, 1 / images)) + 1
+        ends = jnp.array([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
+        return QuantizedImages(gaussians, jnp.float32(counts), ends, ends + 2.5)
+    if kind.name == "fred":
+        size, count = kind.height * kind.width, kind.num_frequencies
+        places = [np.sort(rng.permutation(size)[:count]) for _ in range(CLASSES)]
+        return {
+            "coefficients": jnp.float32(rng.normal(0, 1, (images, *kind.shapes()["coefficients"]))),
+            "frequencies": jnp.float32(np.repeat(places, kind.images_per_class, axis=0)),
+        }
+    params = {}
+    for name, shape in kind.shapes().items():
+        # Of a network of sines: as large as its sines stand without becoming noise.
+        bound = 0.5 if name[-2:] == "_0" else np.sqrt(6 / shape[0]) / getattr(kind, "w0", 1)
+        values = rng.uniform(-bound, bound, (images, *shape))
+        params[name] = jnp.float32(values if kind.name == "ddif" else values + 0.5)
+    return params
+
+
+def agree(found, expected, darkest):
+    """To 1e-5, but for a sample point in which rounding decides whether a weight reaches 1/255."""
+    difference = np.abs(found - expected)
+    far = (difference > 1e-5 * np.maximum(1, np.abs(expected))).any(-1)
+    assert far.sum() <= 1, f"{far.sum()} pixels differ, the most by {difference.max()}"
+    assert difference.max() < darkest, difference.max()
+    return difference[~far].max()
+
+
+def differences(path, row):
+    """Of each set of a row, the largest beside the compiled call."""
+    name, shape, ipc, gpc, options, count = row
+    kind = parameterizations.build(name, shape, ipc=ipc, gpc=gpc, num_classes=CLASSES, **options)
+    images = CLASSES * kind.images_per_class
+    labels = np.repeat(np.arange(CLASSES, dtype=np.int32), kind.images_per_class)
+    for seed in range(count):
+        params = drawn(kind, images, seed)
+        gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.01, {"seed": seed}))
+        expected, decoded = np.asarray(gsdd_jax.load(path).images()), portable.load(path)
+        assert expected.shape == (images, *shape) and expected.std() > 0.02
+        darkest = 0.01 if name in ("gaussian", "quantized") else 1e-4
+        yield agree(decoded.images(), expected, darkest)
+        if TORCH:
+            tensors, classes = decoded.torch("unit").tensors
+            agree(np.moveaxis(tensors.numpy(), 1, -1), expected, darkest)
+            np.testing.assert_array_equal(classes.numpy(), labels)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}-{'x'.join(map(str, row[1]))}")
+def test_all_show_the_same(tmp_path, row):
+    assert len(list(differences(tmp_path / "set.safetensors", row))) == row[-1]
+
+
+def test_there_are_ten_sets_of_every_parameterization():
+    counts = collections.Counter()
+    for name, *_, count in ROWS:
+        counts[name] += count
+    assert counts == dict.fromkeys(kinds.BY_NAME, 10)
