@@ -43,7 +43,7 @@ KEEPALIVE = {
 # Where JAX finds the others by itself: how many tasks the scheduler has started of a command.
 # Kubernetes and clouds are left out, for JAX asks them also where a process is alone.
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
-_DONE, _FAILED = "done", "failed"
+_DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # what all say before they go on, or end
 _TAKEN = b"+"
 _REFUSALS = {b"-": UsageError, b"~": InUseError}
 
@@ -97,12 +97,13 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        tell(str(error))
+        if _peers is not None:
+            _peers.refuse(str(error))
         raise
     except Exception as error:
         if _peers is not None:  # a collective whose other end is gone: the watch will say so
             time.sleep(PATIENCE)
-            tell(f"{type(error).__name__}: {error}".splitlines()[0])
+            _peers.tell(f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     if _peers is not None:
         _peers.leave()
@@ -181,13 +182,7 @@ def all_failed() -> bool:
     Where one of them does not say so within `MEETING` seconds, it waits for the others in the
     middle of what failed, and all have to end.
     """
-    return _peers is None or _peers.all_failed()
-
-
-def tell(text: str) -> None:
-    """Tells the others why this process ends."""
-    if _peers is not None:
-        _peers.tell(text)
+    return _peers is None or _peers.all_failed(MEETING)
 
 
 _peers: _Peers | None = None
@@ -201,7 +196,7 @@ class _Peers:
 
     def __init__(self, here: Place, lines: dict[int, _Line]):
         self._here, self._lines = here, lines
-        self._said: dict[str, set[int]] = {_DONE: set(), _FAILED: set()}  # who, of what all say
+        self._said: dict[str, set[int]] = {what: set() for what in (_DONE, _FAILED, _REFUSED)}
         self._all_said = {what: threading.Event() for what in self._said}
         self._all_gone = threading.Event()
         self._lock = threading.Lock()
@@ -219,7 +214,7 @@ class _Peers:
                     self._heard(*message)
                 if heard is None:
                     selector.unregister(line.socket)
-                    if not self._all_said[_DONE].is_set():
+                    if not any(self._all_said[what].is_set() for what in (_DONE, _REFUSED)):
                         self._end(index, "ended early")
         self._all_gone.set()
 
@@ -230,8 +225,7 @@ class _Peers:
 
     def leave(self) -> None:
         """Ends the service when all are done. The first process, which has it, is the last."""
-        self._say(_DONE)
-        self._all_said[_DONE].wait()
+        self._all_say(_DONE)
         if self._here.index == 0:
             self._all_gone.wait(PATIENCE)
             jax.distributed.shutdown()
@@ -239,31 +233,38 @@ class _Peers:
             jax.distributed.shutdown()
             self._lines[0].socket.shutdown(socket.SHUT_RDWR)
 
-    def all_failed(self) -> bool:
-        """Whether all call it, within `MEETING` seconds."""
-        self._say(_FAILED)
-        if not self._all_said[_FAILED].wait(MEETING):
+    def all_failed(self, patience: float) -> bool:
+        """Whether all call it, within so many seconds."""
+        if not self._all_say(_FAILED, patience):
             return False
         self._all_said[_FAILED].clear()
         return True
 
-    def _say(self, what: str) -> None:
+    def refuse(self, why: str) -> None:
+        """Before this process ends by an error: all of them have it, or the others are told."""
+        if not self._all_say(_REFUSED, PATIENCE):
+            self.tell(why)
+        elif self._here.index == 0:
+            self._all_gone.wait(PATIENCE)
+
+    def _all_say(self, what: str, patience: float | None = None) -> bool:
         if self._here.index == 0:
             self._heard(0, what)
         else:
             self.tell(what)
+        return self._all_said[what].wait(patience)
 
     def _heard(self, who: int, what: str) -> None:
         if what not in self._said:
             self._end(who, what)
         with self._lock:
-            self._said[what].add(who)
-            if self._here.index == 0:
-                if len(self._said[what]) < self._here.count:
-                    return
-                self._said[what].clear()
-                self.tell(what)
-        self._all_said[what].set()  # process 0 has heard of all
+            said = self._said[what]
+            said.add(who)
+            if self._here.index or len(said) == self._here.count:  # process 0 has heard of all
+                said.clear()
+                self._all_said[what].set()
+                if self._here.index == 0:
+                    self.tell(what)
 
     def _end(self, who: int, what: str) -> NoReturn:
         if self._here.index == 0:
