@@ -14,7 +14,15 @@ from launch import cli
 from tests.tiny import TINY
 
 # Of the first cell, as a command could be given them.
-SETTINGS = TINY | {"evaluate.beside": "", "distill.snapshot_every": 0}
+SETTINGS = TINY | {
+    "evaluate.beside": "",
+    "distill.snapshot_every": 0,
+    "experts.num_experts": 3,
+    "experts.epochs": 1,
+    # So that all calls are of two steps, and all batches of a size: fewer programs.
+    "distill.eval_every": 4,
+    "experts.batch_size": 1500,
+}
 CELLS = {  # what differs, of `matching` but for the number of steps
     "dm": ("dm", {}, 6),
     "dm, of too many": ("dm", {"batch_syn": 1000}, 6),
@@ -33,13 +41,11 @@ def cells():
     made = []
     for name, (objective, options, num_steps) in CELLS.items():
         config = demo.get_config()
+        config.update_from_flattened_dict(SETTINGS)
         if objective != "dm":
             config.matching.name, config.matching.options = objective, getattr(common, objective)()
-        settings = {n: v for n, v in SETTINGS.items() if n != "matching.options.batch_real"}
-        config.update_from_flattened_dict(settings if objective != "dm" else SETTINGS)
         config.data.on_device = "streamed"
         config.matching.options.update(options)
-        config.experts.num_experts, config.experts.epochs = 3, 1
         config.distill.num_steps = num_steps
         made.append(Cell(name, "accuracy", config))
     return *made, Cell("dm, again", "accuracy", made[0].config, evaluation={"learning_rate": 0.02})
@@ -74,7 +80,8 @@ def main():
             stack.enter_context(processes.held(lambda: files.locked(root / "taken", "taken")))
         except errors.InUseError as error:
             refused = str(error) == "taken"
-    files.write_json(root / f"process_{jax.process_index()}.json", {"read": read, "refused": refused})
+    kept = root / f"process_{jax.process_index()}.json"
+    files.write_json(kept, {"read": read, "refused": refused})
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     if not streamed:
         return Steps(at_once, data, feed)
 
-    # What is drawn is decided on the host, so that it waits for no step that the devices compute; by
-    # threads that know nothing of the mesh.
+    # What is drawn is decided on the host, so that it waits for no step that the devices compute;
+    # by threads that know nothing of the mesh.
     by_class = dataclasses.replace(data, images=transforms.RealImages(None, None))
     own_copy = lambda a: jax.device_put(a.addressable_data(0), _host())
     here = jax.tree.map(own_copy, (key, by_class))

@@ -1,8 +1,8 @@
 """Runs every cell of a table, each piece once, and goes on where it stopped.
 
 What cells share is found by what it depends on: experts by their settings, fits by theirs, a run by
-its config. Several commands may work on the same folder: each takes what no other one has. A command
-may be one of several processes, which run every piece together; the first one says which is next.
+its config. Several commands may work on the same folder: each takes what no other one has. One may
+be of several processes, which run every piece together; the first of them says which is next.
 
     <root>/experts/, fits/    shared by the runs
     <root>/runs/<name>/       a work directory for each, as of `launch.distill`
