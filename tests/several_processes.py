@@ -26,7 +26,7 @@ SETTINGS = TINY | {
 CELLS = {  # what differs, of `matching` but for the number of steps
     "dm": ("dm", {}, 6),
     "dm, of too many": ("dm", {"batch_syn": 1000}, 6),
-    "dc": ("dc", {"batch_real": 4}, 2),
+    "dc": ("dc", {"batch_real": 3}, 2),  # which two devices do not divide
     "tm": ("tm", {"syn_steps": 2, "batch_syn": 10, "max_start_epoch": 1, "expert_epochs": 1}, 2),
 }
 ROOT = flags.DEFINE_string("root", None, "Where the table is made.", required=True)
