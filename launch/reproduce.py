@@ -5,7 +5,8 @@
 
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
 ablation, gpc_sweep, codes, guidance. The same command goes on where it was interrupted; several at
-once share the work. `--dry_run` lists what is done and what each missing piece will cost.
+once share the pieces, and several processes (`--coordinator`) run each piece together. `--dry_run`
+lists what is done and what each missing piece will cost.
 """
 
 import importlib
@@ -20,10 +21,12 @@ TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Which.", required=True)
 SIZE = flags.DEFINE_enum("size", "small", ["small", "paper"], "For a CPU, or as published.")
 ROOT = flags.DEFINE_string("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its sets.")
+cli.define_processes()
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the pieces with their cost; run nothing.")
 
 
 def main() -> None:
+    from gsdd_jax.core import processes
     from gsdd_jax.runs import reproduce, table
     from gsdd_jax.runs.report import OneLine
 
@@ -31,11 +34,14 @@ def main() -> None:
     for cell in table_.cells:
         cell.config.data.dir = DATA_DIR.value
     if DRY_RUN.value:
-        _show(reproduce.plan(table_, ROOT.value))
+        if processes.first():
+            _show(reproduce.plan(table_, ROOT.value))
         return
     display = OneLine()
     found = reproduce.reproduce(table_, ROOT.value, display)
     display.end()
+    if not processes.first():
+        return
     print(table.markdown(table_, found), end="")
     print(f"\nwritten to {pathlib.Path(ROOT.value, table_.name)}.md, .csv and .json")
 

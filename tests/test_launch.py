@@ -429,3 +429,6 @@ def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
     status, _, err = run("benchmark", "rasterise")
     assert status == 2
     assert "expected one of rasterize, " in err
+    for command in (("benchmark", "scale"), ("figure", "decode")):  # of one process alone
+        status, _, err = run(*command, "--coordinator=node0:4000")
+        assert (status, err) == (2, "error: Unknown command line flag 'coordinator'\n")

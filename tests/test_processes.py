@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from conftest import QUICKLY
 from safetensors.numpy import load_file
-from tiny import TINY
 
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.runs import reproduce
+from tests import several_processes
+from tests.several_processes import SETTINGS
 
 ROOT = pathlib.Path(__file__).parent.parent
-SETTINGS = TINY | {"evaluate.beside": "fitted", "distill.snapshot_every": 0}
 CONFIG = ["--config=demo", *(f"--config.{name}={value}" for name, value in SETTINGS.items())]
 
 
@@ -38,24 +39,41 @@ def free_port():
             return port
 
 
-def started(module, count, *arguments):
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """They are of one config, and share their programs."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+
+
+@pytest.fixture(scope="module")
+def start(compiled):
     """A command of so many processes, of two devices together."""
-    port = free_port()
-    flags = f"{QUICKLY.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 // count}"
-    environment = {**os.environ, **QUICKLY, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    together = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", f"launch.{module}", *map(str, arguments), *together,
-             f"--process_id={index}"],
-            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for index in range(count)
-    ]  # fmt: skip
+
+    def started(module, count, *arguments):
+        port = free_port()
+        devices = f"--xla_force_host_platform_device_count={2 // count}"
+        flags = f"{QUICKLY.get('XLA_FLAGS', '')} {devices}"
+        environment = {**os.environ, **QUICKLY, **compiled, "XLA_FLAGS": flags}
+        together = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+        return [
+            subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, arguments), *together,
+                 f"--process_id={index}"],
+                cwd=ROOT, env={**environment, "JAX_PLATFORMS": "cpu"}, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for index in range(count)
+        ]  # fmt: skip
+
+    return started
 
 
-def distilled(workdir, count):
-    return started("distill", count, *CONFIG, f"--workdir={workdir}")
+def distilled(start, workdir):
+    """The first cell of the table by two processes that hold the images."""
+    return start("launch.distill", 2, *CONFIG, f"--workdir={workdir}")
 
 
 def ended(running, patience=300):
@@ -67,84 +85,91 @@ def ended(running, patience=300):
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("two")
-    first, second = ended(distilled(workdir, 2))
-    assert (first[0], second[0]) == (0, 0), (first, second)
+def tables(tmp_path_factory, start):
+    """The folder of a table by one process of two devices, and by two."""
+    folders = [tmp_path_factory.mktemp(f"by{count}") for count in (1, 2)]
+    for count, folder in enumerate(folders, 1):
+        first, *others = ended(start("tests.several_processes", count, f"--root={folder}"))
+        assert first[0] == 0, (first, others)
+        assert "tiny 0/5 cells" in first[1]
+        assert others == [(0, "", "")] * (count - 1)  # they have nothing to say
+    return folders
+
+
+def found(folder):
+    return json.loads((folder / "tiny.json").read_text())["cells"]
+
+
+def test_a_table_by_two_processes_is_that_by_one(tables):
+    """DM, DC, and TM with its experts, of images that are read from disk."""
+    for one, two in zip(*map(found, tables), strict=True):
+        assert (one["row"], one["reason"]) == (two["row"], two["reason"])
+        refused = one["row"] == "dm, of too many"
+        assert refused == ("batch_syn: expected 0 (all) to 7 images a class" in one["reason"])
+        assert len(one["accuracies"]) == (0 if refused else 1)
+        for seed, accuracies in one["accuracies"].items():
+            np.testing.assert_allclose(two["accuracies"][seed], accuracies, atol=1.0)
+
+
+def test_sets_and_experts_by_two_processes_are_those_by_one(tables):
+    files = [path.relative_to(tables[0]) for path in tables[0].rglob("*.safetensors")]
+    experts = [path for path in files if path.parts[0] == "experts"]
+    sets = [path for path in files if path.name == "distilled.safetensors"]
+    assert (len(experts), len(sets)) == (3, 3)
+    for path in (*experts, *sets):
+        # Sums are taken in another order, and what is stored of sets is rounded to bfloat16.
+        rtol, atol = (1e-4, 1e-6) if path in experts else (2**-7, 1e-3)
+        arrays, others = (load_file(folder / path) for folder in tables)
+        assert arrays.keys() == others.keys()
+        for name in arrays.keys() - {"checksums"}:
+            one, two = (some[name].astype(np.float32) for some in (arrays, others))
+            tolerance = 0.5 if name.endswith("accuracy") else atol
+            np.testing.assert_allclose(two, one, rtol=rtol, atol=tolerance)
+
+
+def test_each_process_reads_what_its_devices_need(tables):
+    """Of DM 6 steps of 4 images of 10 classes; of DC 2 steps of 3, which are not divided; then two
+    experts, and one that all devices train alike."""
+    for folder, count in zip(tables, (1, 2), strict=True):
+        for process in range(count):
+            kept = json.loads((folder / f"process_{process}.json").read_text())
+            assert kept["read"] == [6 * 40 // count, 2 * 30, 2 * 3000 // count, 3000]
+
+
+def test_what_the_first_process_cannot_lock_is_in_use_for_all(tables):
+    for process in range(2):
+        assert json.loads((tables[1] / f"process_{process}.json").read_text())["refused"]
+
+
+def test_a_killed_process_ends_the_other_and_both_go_on(tables, start, tmp_path):
+    """First one of them, then the other; with the bytes of the table, which read its images."""
+    steps = tmp_path / "checkpoints" / "distill"
+    for killed, step in ((0, 2), (1, 4)):
+        running = distilled(start, tmp_path)
+        while not (steps / str(step)).exists():
+            assert all(process.poll() is None for process in running)
+            time.sleep(0.01)
+        running[killed].send_signal(signal.SIGKILL)
+        outputs = ended(running, patience=60)
+        assert outputs[killed][0] == -signal.SIGKILL
+        assert outputs[1 - killed][0] == processes.STATUS
+        expected = f"error: process {killed}: ended early; {processes.AGAIN}\n"
+        assert outputs[1 - killed][2] == expected
+        assert not (tmp_path / "distilled.safetensors").exists()
+    first, second = ended(distilled(start, tmp_path))
+    assert (first[0], second) == (0, (0, "", ""))
     assert "test accuracy" in first[1]
-    assert second[1:] == ("", "")  # it has nothing to say
-    return workdir
+    cell, *_ = several_processes.cells()
+    reference = reproduce.Folder(tables[1]).workdir(cell.variant({}, 0))
+    for name in ("distilled.safetensors", "best.safetensors", "evaluations.json"):
+        assert (tmp_path / name).read_bytes() == (reference / name).read_bytes()
 
 
-def test_two_processes_make_what_one_does(by_two, tmp_path):
-    """One of two devices."""
-    assert ended(distilled(tmp_path, 1))[0][0] == 0
-    one, two = (load_file(folder / "distilled.safetensors") for folder in (tmp_path, by_two))
-    assert one.keys() == two.keys()
-    for name, array in one.items():
-        # Sums are taken in another order, and what is stored is rounded to bfloat16.
-        np.testing.assert_allclose(
-            two[name].astype(np.float32), array.astype(np.float32), rtol=2**-7, atol=1e-3
-        )
-
-
-def test_experts(tmp_path):
-    """Three, of which each process trains some."""
-    settings = [*CONFIG, "--config.experts.num_experts=3", "--config.experts.epochs=1"]
-    for count in (1, 2):
-        running = started(
-            "train_experts", count, *settings, f"--config.experts.dir={tmp_path / str(count)}"
-        )
-        assert all(status == 0 for status, *_ in ended(running))
-    for expert in range(3):
-        one, two = (
-            load_file(tmp_path / count / f"expert_{expert:05d}.safetensors") for count in "12"
-        )
-        np.testing.assert_allclose(two["trajectory"], one["trajectory"], rtol=1e-4, atol=1e-6)
-        assert abs(two["test_accuracy"] - one["test_accuracy"]) < 0.5
-
-
-def test_evaluation(by_two, tmp_path):
-    found = []
-    for count in (1, 2):
-        result = tmp_path / f"{count}.json"
-        running = started(
-            "evaluate", count, f"--distilled={by_two / 'distilled.safetensors'}",
-            f"--result={result}",
-        )  # fmt: skip
-        assert all(status == 0 for status, *_ in ended(running))
-        found.append(json.loads(result.read_text())["distilled_accuracies"])
-    np.testing.assert_allclose(found[1], found[0], atol=1.0)
-
-
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_ends_the_other_and_both_go_on(by_two, tmp_path, killed):
-    running = distilled(tmp_path, 2)
-    while not (tmp_path / "checkpoints" / "distill" / "2").exists():
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.01)
-    running[killed].send_signal(signal.SIGKILL)
-    found = ended(running, patience=60)
-    assert found[killed][0] == -signal.SIGKILL
-    assert found[1 - killed][0] == processes.STATUS
-    expected = f"error: process {killed}: ended early; {processes.AGAIN}\n"
-    assert found[1 - killed][2] == expected
-    assert not (tmp_path / "distilled.safetensors").exists()
-    assert [status for status, *_ in ended(distilled(tmp_path, 2))] == [0, 0]
-    for name in ("distilled.safetensors", "best.safetensors"):
-        assert (tmp_path / name).read_bytes() == (by_two / name).read_bytes()
-    assert (tmp_path / "evaluations.json").read_bytes() == (
-        by_two / "evaluations.json"
-    ).read_bytes()
-
-
-def test_an_error_of_one_is_the_end_of_all(tmp_path):
+def test_what_the_first_process_refuses_all_refuse(start, tmp_path):
     (tmp_path / "config.json").write_text("[]")
-    first, second = ended(distilled(tmp_path, 2))
     line = f"{tmp_path / 'config.json'}: expected a run's config, a JSON object, got list"
-    assert first[0] == 2 and first[2] == f"error: {line}\n"
-    assert second[0] == processes.STATUS
-    assert second[2] == f"error: process 0: {line}; {processes.AGAIN}\n"
+    for status, _, error in ended(distilled(start, tmp_path)):
+        assert (status, error) == (2, f"error: {line}\n")
 
 
 @pytest.mark.parametrize(
@@ -170,8 +195,14 @@ def test_flags():
     assert processes.place("[::1]:80", 2, 1) == ("::1", 80, 2, 1)
 
 
-def met(monkeypatch, *visitors, patience=20.0):
-    """What processes with these (number, index, task) say when they meet."""
+def parted(peers):
+    for line in peers._lines.values():
+        line.socket.close()
+    return ""
+
+
+def met(monkeypatch, *visitors, patience=20.0, then=parted):
+    """What processes with these (number, index, task) say when they meet, or do `then`."""
     monkeypatch.setattr(processes, "MEETING", patience)
     port, said = free_port(), {}
 
@@ -180,9 +211,7 @@ def met(monkeypatch, *visitors, patience=20.0):
             peers = processes._meet(
                 processes.Place("127.0.0.1", port - 1, count, index), port, task
             )
-            said[place] = ""
-            for line in peers._lines.values():
-                line.socket.close()
+            said[place] = then(peers)
         except UsageError as error:
             said[place] = str(error)
 
@@ -226,3 +255,17 @@ def test_processes_that_do_not_come(monkeypatch):
     assert alone == ["no word of process 1, 2 in 0 s"]
     (nobody,) = met(monkeypatch, (2, 1, {}), patience=0.3)
     assert re.match(r"--coordinator: no process 0 at 127.0.0.1:\d+ in 0 s \(", nobody)
+
+
+def test_what_fails_in_all_is_told_from_what_fails_in_some(monkeypatch):
+    def fails(peers):
+        threading.Thread(target=peers.watch, daemon=True).start()
+        said = [peers.all_failed(20.0) for _ in range(2)]
+        if peers._here.index != 1:
+            said.append(peers.all_failed(0.2))  # without process 1
+        peers.refuse("")  # from here on nobody minds who leaves
+        parted(peers)
+        return said
+
+    expected = [[True, True, False], [True, True], [True, True, False]]
+    assert met(monkeypatch, (3, 0, {}), (3, 1, {}), (3, 2, {}), then=fails) == expected

@@ -72,10 +72,12 @@ def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
-    """Holds a directory for this process; raises InUseError(taken) where another one has it.
+    """Makes a directory and holds it for this process; raises InUseError(taken) where another one
+    has it.
 
     The lock ends with the process, however that ends. Raises OSError where no file can be made.
     """
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     with open(pathlib.Path(directory, ".lock"), "w") as lock:
         try:
             _lock(lock.fileno())

@@ -70,6 +70,37 @@ def placed(array: np.ndarray) -> Array:
     return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
 
 
+def part(count: int) -> slice:
+    """Which of `count` entries of an axis the devices of this process get by `dealt`: all, where
+    the devices do not divide them."""
+    if size() == 1 or count % size():
+        return slice(0, count)
+    theirs = _along(0).addressable_devices_indices_map((count,)).values()
+    return slice(min(own.start for (own,) in theirs), max(own.stop for (own,) in theirs))
+
+
+def dealt(own: np.ndarray, axis: int, count: int) -> Array:
+    """An array of `count` entries along an axis, of which every device has as many; whole on every
+    device, where the devices do not divide them.
+
+    Args:
+      own: of all entries those of `part(count)`.
+    """
+    if size() == 1 or count % size():
+        return placed(own)
+    shape, first = (*own.shape[:axis], count, *own.shape[axis + 1 :]), part(count).start
+
+    def of_device(places):
+        here = slice(places[axis].start - first, places[axis].stop - first)
+        return own[(*places[:axis], here)]
+
+    return jax.make_array_from_callback(shape, _along(axis), of_device)
+
+
+def _along(axis: int) -> Sharding:
+    return NamedSharding(jax.sharding.get_mesh(), P(*[None] * axis, AXIS))
+
+
 def host(array: Any) -> np.ndarray:
     """The numbers of an array, wherever its parts lie; every process asks for them."""
     if isinstance(array, jax.Array) and not (
@@ -97,9 +128,10 @@ def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     if size() == 1:
         return function(shared, *parts)
     count = len(jax.tree.leaves(parts)[0])
-    # The last entry again, until every device has as many.
-    filled = np.minimum(np.arange(-(-count // size()) * size()), count - 1)
-    results = _map(function, P(AXIS), P(AXIS), shared, *jax.tree.map(lambda a: a[filled], parts))
+    if count % size():  # the last entry again, until every device has as many
+        filled = np.minimum(np.arange(-(-count // size()) * size()), count - 1)
+        parts = jax.tree.map(lambda a: a[filled], parts)
+    results = _map(function, P(AXIS), P(AXIS), shared, *parts)
     return jax.tree.map(lambda a: a[:count], results)
 
 

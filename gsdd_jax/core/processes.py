@@ -2,7 +2,7 @@
 
 Every process runs the whole program on the same data; of each computation it does the share of its
 devices (`core.mesh`). The first one alone reads and writes the run's files and talks: what it read
-reaches the others by `from_first`.
+reaches the others by `from_first`, and what it locks is locked for all of them (`held`).
 
 Before JAX is started, the processes meet at the port after the coordinator's and compare what they
 were told to do. The connections stay: where a process ends early, the others hear of it at once and
@@ -26,18 +26,26 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import InUseError, UsageError
 
 MEETING = 60.0  # seconds until all have come
 PATIENCE = 10.0  # seconds, for what is about to happen
 STATUS = 1  # of a process that ends because another one did
 AGAIN = "the same commands go on from the last checkpoint"
-# A machine that is gone without a word is noticed within half a minute.
-KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+# A machine that is gone without a word is noticed within half a minute, whether or not something
+# was on its way to it (the last, in milliseconds).
+KEEPALIVE = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": 30_000,
+}
 # Where JAX finds the others by itself: how many tasks the scheduler has started of a command.
 # Kubernetes and clouds are left out, for JAX asks them also where a process is alone.
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
-_DONE = "done"
+_DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # what all say before they go on, or end
+_TAKEN = b"+"
+_REFUSALS = {b"-": UsageError, b"~": InUseError}
 
 
 class Place(NamedTuple):
@@ -89,12 +97,13 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        tell(str(error))
+        if _peers is not None:
+            _peers.refuse(str(error))
         raise
     except Exception as error:
         if _peers is not None:  # a collective whose other end is gone: the watch will say so
             time.sleep(PATIENCE)
-            tell(f"{type(error).__name__}: {error}".splitlines()[0])
+            _peers.tell(f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     if _peers is not None:
         _peers.leave()
@@ -140,28 +149,40 @@ def first() -> bool:
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` returns in the first process, in all of them; all raise the UsageError that it
-    raises there."""
+    """What `make` returns in the first process, in all of them; all raise the UsageError or the
+    InUseError that it raises there."""
     if jax.process_count() == 1:
         return make()
     sent = b""
     if first():
         try:
-            sent = b"+" + make()
+            sent = _TAKEN + make()
         except UsageError as error:
-            sent = b"-" + str(error).encode()
+            sent = (b"~" if isinstance(error, InUseError) else b"-") + str(error).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
     buffer = np.frombuffer(sent, np.uint8) if first() else np.zeros(length, np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
-    if received[:1] == b"-":
-        raise UsageError(received[1:].decode())
+    if received[:1] != _TAKEN:
+        raise _REFUSALS[received[:1]](received[1:].decode())
     return received[1:]
 
 
-def tell(text: str) -> None:
-    """Tells the others why this process ends."""
-    if _peers is not None:
-        _peers.tell(text)
+@contextlib.contextmanager
+def held(make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    """The context that `make` makes, entered by the first process for all; raises as `from_first`
+    where it cannot be entered."""
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: stack.enter_context(make()) or b"")
+        yield
+
+
+def all_failed() -> bool:
+    """Whether all processes failed here, so that all can go on with something else.
+
+    Where one of them does not say so within `MEETING` seconds, it waits for the others in the
+    middle of what failed, and all have to end.
+    """
+    return _peers is None or _peers.all_failed(MEETING)
 
 
 _peers: _Peers | None = None
@@ -175,8 +196,10 @@ class _Peers:
 
     def __init__(self, here: Place, lines: dict[int, _Line]):
         self._here, self._lines = here, lines
-        self._done: set[int] = set()
-        self._all_done, self._all_gone = threading.Event(), threading.Event()
+        self._said: dict[str, set[int]] = {what: set() for what in (_DONE, _FAILED, _REFUSED)}
+        self._all_said = {what: threading.Event() for what in self._said}
+        self._all_gone = threading.Event()
+        self._lock = threading.Lock()
 
     def watch(self) -> None:
         """Ends the process as soon as one of the others has ended early."""
@@ -191,7 +214,7 @@ class _Peers:
                     self._heard(*message)
                 if heard is None:
                     selector.unregister(line.socket)
-                    if not self._all_done.is_set():
+                    if not any(self._all_said[what].is_set() for what in (_DONE, _REFUSED)):
                         self._end(index, "ended early")
         self._all_gone.set()
 
@@ -202,26 +225,46 @@ class _Peers:
 
     def leave(self) -> None:
         """Ends the service when all are done. The first process, which has it, is the last."""
+        self._all_say(_DONE)
         if self._here.index == 0:
-            self._heard(0, _DONE)
-            self._all_done.wait()
             self._all_gone.wait(PATIENCE)
             jax.distributed.shutdown()
         else:
-            self.tell(_DONE)
-            self._all_done.wait()
             jax.distributed.shutdown()
             self._lines[0].socket.shutdown(socket.SHUT_RDWR)
 
+    def all_failed(self, patience: float) -> bool:
+        """Whether all call it, within so many seconds."""
+        if not self._all_say(_FAILED, patience):
+            return False
+        self._all_said[_FAILED].clear()
+        return True
+
+    def refuse(self, why: str) -> None:
+        """Before this process ends by an error: all of them have it, or the others are told."""
+        if not self._all_say(_REFUSED, PATIENCE):
+            self.tell(why)
+        elif self._here.index == 0:
+            self._all_gone.wait(PATIENCE)
+
+    def _all_say(self, what: str, patience: float | None = None) -> bool:
+        if self._here.index == 0:
+            self._heard(0, what)
+        else:
+            self.tell(what)
+        return self._all_said[what].wait(patience)
+
     def _heard(self, who: int, what: str) -> None:
-        if what != _DONE:
+        if what not in self._said:
             self._end(who, what)
-        self._done.add(who)
-        if self._here.index:  # process 0 has heard of all
-            self._all_done.set()
-        elif len(self._done) == self._here.count:
-            self.tell(_DONE)
-            self._all_done.set()
+        with self._lock:
+            said = self._said[what]
+            said.add(who)
+            if self._here.index or len(said) == self._here.count:  # process 0 has heard of all
+                said.clear()
+                self._all_said[what].set()
+                if self._here.index == 0:
+                    self.tell(what)
 
     def _end(self, who: int, what: str) -> NoReturn:
         if self._here.index == 0:

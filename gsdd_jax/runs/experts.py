@@ -108,8 +108,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     reporter.line(components.described(config, dataset, what))
     with contextlib.ExitStack() as stack:
         stack.enter_context(mesh.over(config.mesh.devices))
-        if processes.first():
-            stack.enter_context(trajectories.exclusive(where))
+        stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
         # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
         on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
         at_once = on_each * mesh.size()

@@ -53,9 +53,8 @@ def initial(
         where = workdir / "checkpoints" / "fit"
         if config.init.dir:
             where = pathlib.Path(config.init.dir, made_of[:12])
-            if processes.first():
-                where.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(where, f"{where}: another process fits the same images"))
+            taken = f"{where}: another process fits the same images"
+            stack.enter_context(processes.held(lambda: locked(where, taken)))
         checkpoints = Checkpoints(where, made_of, reporter.line)
         stack.callback(checkpoints.close)
         restored = checkpoints.restore(state)
@@ -82,7 +81,8 @@ def initial(
 def fit_to_share(config: ConfigDict, display: Display) -> None:
     """Fits what the runs of `config` will find in `config.init.dir`; raises as `initial`."""
     reporter = Reporter(None, display=display)
-    initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
+    with mesh.over(config.mesh.devices):
+        initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
     reporter.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,7 +66,9 @@ class Steps:
     at_once: int
     _data: RealData
     _feed: Callable[[int, int], Any]
-    _read: Iterator[UInt8[np.ndarray, "d k r h w c"]] | None = None  # of each step, if streamed
+    # Of each step, if streamed: this process's part of the images of a class, and how many all are.
+    _read: Iterator[UInt8[np.ndarray, "d k r h w c"]] | None = None
+    _per_class: int = 0
 
     def given(self, first: int, count: int) -> tuple[RealData, Any]:
         """The `data` and the `feed` of `training.distill.run` for `count` steps from `first` on,
@@ -73,7 +76,7 @@ class Steps:
         data = self._data
         if self._read is not None:
             read = np.stack([next(self._read) for _ in range(count)])
-            data = dataclasses.replace(data, read=mesh.placed(read))
+            data = dataclasses.replace(data, read=mesh.dealt(read, 3, self._per_class))
         return data, self._feed(first, count)
 
 
@@ -99,18 +102,27 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     if not streamed:
         return Steps(at_once, data, feed)
 
-    # What is drawn is decided on the host, so that it waits for no step that the device computes.
+    # What is drawn is decided on the host, so that it waits for no step that the devices compute;
+    # by threads that know nothing of the mesh.
     by_class = dataclasses.replace(data, images=transforms.RealImages(None, None))
-    here = jax.device_put((key, by_class), _host())
+    own_copy = lambda a: jax.device_put(a.addressable_data(0), _host())
+    here = jax.tree.map(own_copy, (key, by_class))
+
+    def of_step(step):
+        return jax.tree.map(lambda a: a[0], feed(step, 1)), np.int32(step)
 
     def indices(step):
-        own = jax.tree.map(lambda a: a[0], feed(step, 1))
-        return np.asarray(distill.drawn(problem, *here, own, np.int32(step)))
+        return np.asarray(distill.drawn(problem, *here, *of_step(step)))
 
-    shape = *indices(first).shape, *parts.dataset.image_shape
-    end = config.distill.num_steps
-    read = reading.ahead(train.images, indices, first, end, shape)
-    return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read)
+    drawn = jax.eval_shape(
+        functools.partial(distill.drawn, problem), key, by_class, *of_step(first)
+    )
+    shape = *drawn.shape, *parts.dataset.image_shape
+    # Objectives add up over the images of a class, of which each device gets a part.
+    per_class, end = shape[2], config.distill.num_steps
+    own = mesh.part(per_class)
+    read = reading.ahead(train.images, lambda step: indices(step)[..., own], first, end, shape)
+    return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read, per_class)
 
 
 def _host() -> jax.Device:

@@ -1,7 +1,8 @@
 """Runs every cell of a table, each piece once, and goes on where it stopped.
 
 What cells share is found by what it depends on: experts by their settings, fits by theirs, a run by
-its config. Several processes may work on the same folder: each takes what no other one has.
+its config. Several commands may work on the same folder: each takes what no other one has. One may
+be of several processes, which run every piece together; the first of them says which is next.
 
     <root>/experts/, fits/    shared by the runs
     <root>/runs/<name>/       a work directory for each, as of `launch.distill`
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from gsdd_jax.core import processes
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.runs import assess, cost, experts, fits, real, table
@@ -30,7 +32,7 @@ from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Table
 from gsdd_jax.runs.workdir import decisive, digest
 
-WAIT = 10.0  # seconds, where another process has all that is left
+WAIT = 10.0  # seconds, where other commands have all that is left
 
 
 @runtime_checkable
@@ -120,21 +122,23 @@ class _Evaluation:
 
     @property
     def name(self) -> str:
-        return f"evaluation {self.path.parent.name}/{self.path.stem}"
+        of = self.path.parent if self.source is None else self.source.parent
+        return f"evaluation {of.name}/{self.path.stem}"
 
     def done(self) -> bool:
         return self.path.exists()
 
     def run(self, reporter: OneLine) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.path.parent, f"{self.path.parent}: another process evaluates here"):
+        taken = f"{self.path.parent}: another process evaluates here"
+        with processes.held(lambda: locked(self.path.parent, taken)):
             if self.source is None:
                 result = assess.evaluate_real(self.config, self.settings["arm"], reporter)
             else:
                 result = assess.evaluate_file(
                     self.source, display=reporter, beside=False, **self.settings
                 )
-            write_json(self.path, result)
+            if processes.first():
+                write_json(self.path, result)
 
     def cost(self) -> cost.Cost:
         return cost.of_evaluation(self.config, self.settings)
@@ -154,19 +158,35 @@ class Folder:
         config.evaluate.beside = ""
         return config
 
-    def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> Iterator[Piece]:
+    def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> list[Piece]:
         """That give one seed's number under one trial, in the order of running."""
+        pieces = list(self._all_pieces(cell, trial, seed))
+        if any(isinstance(piece, _Run) and piece.done() for piece in pieces):
+            # Of what it was made from nothing need be kept.
+            return [piece for piece in pieces if not isinstance(piece, _Experts | _Fit)]
+        return pieces
+
+    def by_name(self, table_: Table) -> dict[str, Piece]:
+        """All that a table may need, whatever is done."""
+        return {
+            piece.name: piece
+            for cell in table_.cells
+            for trial in cell.trials
+            for seed in cell.seeds
+            for piece in self._all_pieces(cell, trial, seed)
+        }
+
+    def _all_pieces(self, cell, trial, seed) -> Iterator[Piece]:
         config = self.config(cell, trial, seed)
         if cell.arm != "distilled":
             path = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}" / "result.json"
             yield _Evaluation(config, None, {"arm": cell.arm}, path)
             return
         run = _Run(config, self.workdir(config))
-        if not run.done():  # of a run that is done only the result need be kept
-            if config.matching.name == "tm":
-                yield _Experts(config)
-            if config.init.images != "none" and config.init.num_steps:
-                yield _Fit(config)
+        if config.matching.name == "tm":
+            yield _Experts(config)
+        if config.init.images != "none" and config.init.num_steps:
+            yield _Fit(config)
         yield run
         if cell.evaluation:
             path = run.workdir / "evaluations" / f"{_digest(cell.evaluation)}.json"
@@ -224,49 +244,80 @@ def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list
     """Runs what is missing of a table under `root` and writes it there after each piece.
 
     A piece that cannot be run (no data, too little memory, a diverged network) leaves its cells
-    without a number and says why; the others go on.
+    without a number and says why; the others go on. Of several processes the first one gets what
+    was found, the others nothing.
 
-    Raises OSError where nothing can be written.
+    Raises OSError where nothing can be written, and UsageError where a piece fails in some of
+    several processes alone.
     """
     folder = Folder(root)
-    folder.root.mkdir(parents=True, exist_ok=True)
-    reasons: dict[str, str] = {}
-    clock = _Clock()
-    while True:
-        found = [folder.found(cell, reasons) for cell in table_.cells]
-        table.write(table_, found, folder.root)
-        waiting = _missing(folder, table_, found, reasons)
-        if not waiting:
-            return found
-        if refused := {p.name: why for p in waiting if (why := why_not(table_, p))}:
-            reasons |= refused
+    pieces, work = folder.by_name(table_), _Work(table_, folder, reporter)
+    while name := processes.from_first(work.next).decode():
+        start, reason = time.monotonic(), ""
+        try:
+            pieces[name].run(reporter)
+        except InUseError:
             continue
-        complete = sum(
-            not f.reason and len(f.accuracies) == len(cell.seeds)
-            for cell, f in zip(table_.cells, found, strict=True)
-        )
-        taken = 0
-        for piece in waiting:
-            reporter.begin(
-                f"{table_.name} {complete}/{len(table_.cells)} cells, {piece.name}",
-                clock.left(piece, waiting),
-            )
-            start = time.monotonic()
-            try:
-                piece.run(reporter)
-            except InUseError:
-                taken += 1
+        except UsageError as error:
+            if not processes.all_failed():
+                raise
+            reason = str(error)
+        if processes.first():
+            work.ran(pieces[name], time.monotonic() - start, reason)
+        jax.clear_caches()  # a table has more programs than memory should keep
+    return work.found
+
+
+class _Work:
+    """What is left of a table, for the first process, which says what is next."""
+
+    def __init__(self, table_: Table, folder: Folder, reporter: OneLine):
+        self.found: list[Found] = []
+        self._table, self._folder, self._reporter = table_, folder, reporter
+        self._reasons: dict[str, str] = {}
+        self._clock, self._names = _Clock(), self._offered()
+        self._has_run = False
+
+    def next(self) -> bytes:
+        """The name of a piece that is not done and may be free; nothing where all is done."""
+        return next(self._names, "").encode()
+
+    def ran(self, piece: Piece, seconds: float, reason: str) -> None:
+        """The piece that was next was not in use; `reason` says why it has no result."""
+        if not reason and not piece.done():
+            reason = "it left no result"
+        if reason:
+            self._reasons[piece.name] = reason
+        self._clock.add(piece, seconds)
+        self._has_run = True
+
+    def _offered(self) -> Iterator[str]:
+        table_, folder = self._table, self._folder
+        folder.root.mkdir(parents=True, exist_ok=True)
+        while True:
+            self.found = [folder.found(cell, self._reasons) for cell in table_.cells]
+            table.write(table_, self.found, folder.root)
+            waiting = _missing(folder, table_, self.found, self._reasons)
+            if not waiting:
+                return
+            if refused := {p.name: why for p in waiting if (why := why_not(table_, p))}:
+                self._reasons |= refused
                 continue
-            except UsageError as error:
-                reasons[piece.name] = str(error)
+            complete = sum(
+                not f.reason and len(f.accuracies) == len(cell.seeds)
+                for cell, f in zip(table_.cells, self.found, strict=True)
+            )
+            self._has_run = False
+            for piece in waiting:
+                self._reporter.begin(
+                    f"{table_.name} {complete}/{len(table_.cells)} cells, {piece.name}",
+                    self._clock.left(piece, waiting),
+                )
+                yield piece.name
+                if self._has_run:
+                    break
             else:
-                if not piece.done():
-                    reasons[piece.name] = "it left no result"
-            clock.add(piece, time.monotonic() - start)
-            jax.clear_caches()  # a table has more programs than memory should keep
-            break
-        if taken == len(waiting):
-            time.sleep(WAIT)
+                time.sleep(WAIT)
 
 
 def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:

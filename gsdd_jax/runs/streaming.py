@@ -35,15 +35,16 @@ def train_epoch(
     order = np.asarray(experts.orders(keys, epoch, count))
     of_batch = lambda place: order[:, place * size : (place + 1) * size]
     shape = len(keys), size, *split.images.shape[1:]
-    read = reading.ahead(split.images, of_batch, 0, -(-count // size), shape)
+    own = mesh.part(len(keys))  # whose experts are trained by this process's devices
+    read = reading.ahead(split.images, lambda i: of_batch(i)[own], 0, -(-count // size), shape)
     losses, waiting, first = np.zeros(len(keys), np.float32), None, 0
     for number in _calls(count, size, reading.items_at_once(shape)):
         # Read while the device computes the call before.
-        images = jnp.asarray(np.stack([next(read) for _ in range(number)], axis=1))
+        images = np.stack([next(read) for _ in range(number)], axis=1)
         chosen = np.stack([of_batch(first + i) for i in range(number)], axis=1)
         losses += 0 if waiting is None else mesh.host(waiting)
         params, waiting = experts.train_batches(
-            network, params, keys, epoch, jnp.int32(first), images,
+            network, params, keys, epoch, jnp.int32(first), mesh.dealt(images, 0, len(keys)),
             jnp.asarray(split.labels[chosen]), transform,
             learning_rate=learning_rate, strategy=strategy,
         )  # fmt: skip

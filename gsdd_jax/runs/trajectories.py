@@ -239,7 +239,6 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
     directory = pathlib.Path(directory)
     with contextlib.ExitStack() as stack:
         with _writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
             taken = (
                 f"{directory}: another process is training experts here; wait for it, or give "
                 "another config.experts.dir"

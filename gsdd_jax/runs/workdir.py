@@ -53,18 +53,20 @@ def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib
     if not str(workdir):
         raise UsageError("--workdir: expected a directory to write to, got an empty path")
     workdir = pathlib.Path(workdir)
-    if not processes.first():
+    with processes.held(lambda: _bound(workdir, config)):
         yield workdir
-        return
+
+
+@contextlib.contextmanager
+def _bound(workdir, config) -> Iterator[None]:
     taken = f"--workdir: another process runs in {workdir}; wait for it, or give another directory"
     with contextlib.ExitStack() as stack:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, taken))
             _bind(workdir, config)
         except OSError as error:
             raise UsageError(f"--workdir: cannot write to {workdir} ({error.strerror})") from None
-        yield workdir
+        yield
 
 
 def _bind(workdir, config) -> None:

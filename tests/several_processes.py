@@ -1,0 +1,88 @@
+"""Runs a tiny table as one of several processes, and says how many images it read for its devices.
+
+python -m tests.several_processes --root=FOLDER
+"""
+
+import contextlib
+import math
+import pathlib
+
+from absl import flags
+
+from configs import common, demo
+from launch import cli
+from tests.tiny import TINY
+
+# Of the first cell, as a command could be given them.
+SETTINGS = TINY | {
+    "evaluate.beside": "",
+    "distill.snapshot_every": 0,
+    "experts.num_experts": 3,
+    "experts.epochs": 1,
+    # So that all calls are of two steps, and all batches of a size: fewer programs.
+    "distill.eval_every": 4,
+    "experts.batch_size": 1500,
+}
+CELLS = {  # what differs, of `matching` but for the number of steps
+    "dm": ("dm", {}, 6),
+    "dm, of too many": ("dm", {"batch_syn": 1000}, 6),
+    "dc": ("dc", {"batch_real": 3}, 2),  # which two devices do not divide
+    "tm": ("tm", {"syn_steps": 2, "batch_syn": 10, "max_start_epoch": 1, "expert_epochs": 1}, 2),
+}
+ROOT = flags.DEFINE_string("root", None, "Where the table is made.", required=True)
+cli.define_processes()
+
+
+def cells():
+    """All by images that are read from disk; the last one is what another evaluation says of the
+    first."""
+    from gsdd_jax.runs.table import Cell
+
+    made = []
+    for name, (objective, options, num_steps) in CELLS.items():
+        config = demo.get_config()
+        config.update_from_flattened_dict(SETTINGS)
+        if objective != "dm":
+            config.matching.name, config.matching.options = objective, getattr(common, objective)()
+        config.data.on_device = "streamed"
+        config.matching.options.update(options)
+        config.distill.num_steps = num_steps
+        made.append(Cell(name, "accuracy", config))
+    return *made, Cell("dm, again", "accuracy", made[0].config, evaluation={"learning_rate": 0.02})
+
+
+def main():
+    import jax
+
+    from gsdd_jax.core import errors, files, processes
+    from gsdd_jax.data import reading
+    from gsdd_jax.runs import report, reproduce, table
+
+    read, ahead = [], reading.ahead
+
+    def counted(images, *arguments):
+        place = len(read)
+        read.append(0)
+        for item in ahead(images, *arguments):
+            read[place] += item.size // math.prod(images.shape[1:])
+            yield item
+
+    reading.ahead = counted
+    jax.clear_caches = lambda: None  # the cells' programs are alike
+    root = pathlib.Path(ROOT.value)
+    found = reproduce.reproduce(table.Table("tiny", "Tiny", cells()), root, report.OneLine())
+    assert len(found) == (len(cells()) if processes.first() else 0)
+    refused = False
+    with contextlib.ExitStack() as stack:
+        if processes.first():
+            stack.enter_context(files.locked(root / "taken", ""))
+        try:
+            stack.enter_context(processes.held(lambda: files.locked(root / "taken", "taken")))
+        except errors.InUseError as error:
+            refused = str(error) == "taken"
+    kept = root / f"process_{jax.process_index()}.json"
+    files.write_json(kept, {"read": read, "refused": refused})
+
+
+if __name__ == "__main__":
+    cli.run(main)
