@@ -45,7 +45,7 @@ KEEPALIVE = {
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
 _DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # what all say before they go on, or end
 _TAKEN = b"+"
-_REFUSALS = {b"-": UsageError, b"~": InUseError}
+_REFUSALS = {b"~": InUseError, b"-": UsageError}  # the narrower one first
 
 
 class Place(NamedTuple):
@@ -158,7 +158,8 @@ def from_first(make: Callable[[], bytes]) -> bytes:
         try:
             sent = _TAKEN + make()
         except UsageError as error:
-            sent = (b"~" if isinstance(error, InUseError) else b"-") + str(error).encode()
+            mark = next(mark for mark, kind in _REFUSALS.items() if isinstance(error, kind))
+            sent = mark + str(error).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
     buffer = np.frombuffer(sent, np.uint8) if first() else np.zeros(length, np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()

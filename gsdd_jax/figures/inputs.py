@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,8 @@ from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_object, write_json
-from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
+from gsdd_jax.parameterizations.gaussian import FIELDS, Gaussian, Gaussians
+from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import workdir as workdirs
 
 
@@ -60,42 +62,55 @@ def digest(path: str | os.PathLike) -> str:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
-def load_gaussians(path: str | os.PathLike) -> DistilledSet:
-    """A set of Gaussians, as `as_gaussians` has it.
-
-    Raises UsageError for a file that is no distilled set, or none of Gaussians.
-    """
-    set_ = artifact.load(path)
-    if not isinstance(set_.parameterization, Gaussians):
-        raise UsageError(
-            f"{path}: expected a set of Gaussians, got one of {set_.parameterization.name}"
-        )
-    return as_gaussians(set_)
-
-
-def as_gaussians(set_: DistilledSet) -> DistilledSet:
-    """The same images by nine numbers a Gaussian, however its Gaussians are stored.
+def load_gaussians(path: str | os.PathLike, alike: bool = False) -> DistilledSet:
+    """A set of Gaussians by nine numbers each, however they are stored.
 
     Where images have different numbers of them, they are filled up with some of opacity 0.
+
+    Raises UsageError for a file that is no distilled set, or none of Gaussians, or, if they have to
+    be `alike`, whose images do not have as many each, or one less.
     """
+    set_ = artifact.load(path)
     kind = set_.parameterization
-    offsets = kind.offsets(set_.params)
-    if offsets is None:
+    if not isinstance(kind, Gaussians):
+        raise UsageError(f"{path}: expected a set of Gaussians, got one of {kind.name}")
+    if isinstance(kind, Gaussian):
         return set_
-    seen = kind.seen(set_.params)
-    bounds = np.asarray(offsets)
-    slots = np.arange(np.diff(bounds).max())
-    places = bounds[:-1, None] + slots
-    there = places < bounds[1:, None]
-    params = jax.tree.map(lambda a: a[np.minimum(places, len(a) - 1)], seen)
-    params = dataclasses.replace(
-        params,
-        colors=jnp.where(there[..., None], params.colors, 0.0),  # where opacities are not used
-        opacities=jnp.where(there, params.opacities, 0.0),
-    )
+    flat, counts = one_after_the_other(set_)
+    least, most = min(counts), max(counts)
+    if alike and most - least > 1:
+        raise UsageError(
+            f"{path}: expected images of as many Gaussians each, got {least} to {most}"
+        )
+    there = np.arange(most) < np.array(counts)[:, None]
+
+    def filled(field):
+        images = np.zeros((*there.shape, *field.shape[1:]), np.float32)
+        images[there] = field
+        return jnp.asarray(images)
+
     shared = {f.name: getattr(kind, f.name) for f in dataclasses.fields(Gaussians)}
-    kind = Gaussian(**shared | {"num_gaussians": len(slots)}, bfloat16=False)
-    return dataclasses.replace(set_, parameterization=kind, params=params)
+    kind = Gaussian(**shared | {"num_gaussians": most}, bfloat16=False)
+    return dataclasses.replace(set_, parameterization=kind, params=jax.tree.map(filled, flat))
+
+
+def one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
+    """The rendered Gaussians of all images as arrays [n, ...], and how many each image has."""
+    kind = set_.parameterization
+    seen, offsets = _seen(kind, set_.params)
+    fields = {f: np.asarray(getattr(seen, f), np.float32) for f in FIELDS}
+    if offsets is None:
+        counts = [kind.num_gaussians] * len(fields["means"])
+        fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}
+    else:
+        counts = np.diff(np.asarray(offsets)).tolist()
+        fields = {f: a[: sum(counts)] for f, a in fields.items()}  # the slots in use
+    return dataclasses.replace(seen, **fields), counts
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _seen(kind, params):
+    return kind.seen(params), kind.offsets(params)
 
 
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:

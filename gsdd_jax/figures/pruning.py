@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
@@ -42,10 +41,8 @@ def main(
       out: a folder; what was evaluated is kept there in pruning.json.
     """
     path = inputs.set_path(distilled)
-    inputs.load_gaussians(path)
-    set_, config, parts = assess.opened(path, overrides)
-    check(path, set_)
-    set_ = inputs.as_gaussians(set_)
+    set_ = inputs.load_gaussians(path, alike=True)
+    _, config, parts = assess.opened(path, overrides)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)
     reporter, rows = Reporter(None), []
@@ -77,17 +74,6 @@ def main(
         axes.set(xlabel="Gaussians removed from each image, %", ylabel="test accuracy, %")
         figure.legend(loc="outside upper center")
         draw.save(figure, out, NAME)
-
-
-def check(path: str | os.PathLike, set_: DistilledSet) -> None:
-    """Raises UsageError where a share of each image's Gaussians is another number of them."""
-    offsets = set_.parameterization.offsets(set_.params)
-    counts = np.ones(1) if offsets is None else np.diff(np.asarray(offsets))
-    if counts.max() - counts.min() > 1:
-        raise UsageError(
-            f"{path}: expected images of as many Gaussians each, got {counts.min()} to "
-            f"{counts.max()}"
-        )
 
 
 def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from gsdd_jax.artifact import DistilledSet
-from gsdd_jax.figures import geometry
-from gsdd_jax.parameterizations.gaussian import FIELDS, Gaussians
-from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.figures import geometry, inputs
+from gsdd_jax.parameterizations.gaussian import Gaussians
 
 # Units of the integers that are stored; script.js has the same.
 PER_SIDE = 1 << 14  # of a centre, a part of the image's width or height
@@ -41,7 +38,7 @@ def packed(set_: DistilledSet) -> dict[str, Any] | None:
     kind = set_.parameterization
     if not isinstance(kind, Gaussians):
         return None
-    flat, counts = _one_after_the_other(set_)
+    flat, counts = inputs.one_after_the_other(set_)
     if not kind.opacity:
         flat = dataclasses.replace(flat, opacities=np.ones_like(flat.opacities))
     shapes = geometry.ellipses(flat, kind.height, kind.width, kind.prefilter)
@@ -53,25 +50,6 @@ def packed(set_: DistilledSet) -> dict[str, Any] | None:
     records["color"] = _bytes(_three_channels(flat.colors))
     records["alpha"] = _bytes(flat.opacities)
     return {"counts": counts, "records": base64.b64encode(records.tobytes()).decode()}
-
-
-def _one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
-    """The rendered Gaussians of all images as arrays [n, ...], and how many each image has."""
-    kind = set_.parameterization
-    seen, offsets = _seen(kind, set_.params)
-    fields = {f: np.asarray(getattr(seen, f), np.float32) for f in FIELDS}
-    if offsets is None:
-        counts = [kind.num_gaussians] * len(fields["means"])
-        fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}
-    else:
-        counts = np.diff(np.asarray(offsets)).tolist()
-        fields = {f: a[: sum(counts)] for f, a in fields.items()}  # the slots in use
-    return dataclasses.replace(seen, **fields), counts
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _seen(kind, params):
-    return kind.seen(params), kind.offsets(params)
 
 
 def _integers(values: Float[np.ndarray, "..."], dtype: str) -> np.ndarray:

@@ -4,6 +4,7 @@ training."""
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
 import reprlib
@@ -141,12 +142,7 @@ class Usable:
 
         Arguments and errors as of `numpy`; UsageError where PyTorch is not installed.
         """
-        try:
-            import torch
-        except ImportError:
-            raise UsageError(
-                "torch is not installed; pip install torch, or use .numpy(), which needs none"
-            ) from None
+        torch = _imported("torch")
         images, targets = self.numpy(space, **options)
         targets = targets.astype(np.int64 if targets.ndim == 1 else np.float32)
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -159,12 +155,7 @@ class Usable:
 
         Arguments and errors as of `numpy`; UsageError where Grain is not installed.
         """
-        try:
-            import grain
-        except ImportError:
-            raise UsageError(
-                "grain is not installed; pip install grain, or use .numpy(), which needs none"
-            ) from None
+        grain = _imported("grain")
         images, targets = self.numpy(space, **options)
         return grain.MapDataset.range(len(images)).map(
             lambda i: {"image": images[i], "label": targets[i]}
@@ -235,6 +226,16 @@ class Usable:
             f"space='training' takes the {name} transform of {reprlib.repr(of)}, which is not in "
             f"the file: {reason}; {GO_ON}"
         )
+
+
+def _imported(module: str) -> Any:
+    """A library that need not be there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UsageError(
+            f"{module} is not installed; pip install {module}, or use .numpy(), which needs none"
+        ) from None
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
