@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from benchmarks import programs
+from gsdd_jax.core import mesh
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import cost
@@ -116,12 +117,19 @@ def scaled(row: dict[str, Any], like: ConfigDict, config: ConfigDict, group: int
         calls, touched, kept = launches, max(products, drawn), 1.0
     else:
         _, classes, _, _ = cost.sizes(config)
-        launches = (group or classes) / classes
+        group = group or classes
+        own, dividing = _own_classes(group, row["devices"])
+        own_there, dividing_there = _own_classes(classes, row["devices"])
         # Real images forward; synthetic ones forward, once more, and back.
-        forward = lambda c, options: share(options.batch_real) + 3 * share(c.budget.gpc)
-        products = launches * forward(config, here) / forward(like, there)
-        moved = launches * config.budget.gpc / like.budget.gpc
-        calls, touched, kept = 1.0, products, moved
+        forward = lambda c, options, devices: (
+            -(-options.batch_real // devices) + 3 * -(-c.budget.gpc // devices)
+        )
+        launches = own / own_there
+        products = launches * forward(config, here, dividing)
+        products /= forward(like, there, dividing_there)
+        # The gradients of what is stored of the images that are drawn.
+        moved = group / classes * sizes(config).parameters / sizes(like).parameters
+        calls, touched, kept = 1.0, products, products
     more = sizes(config).parameters - kept * sizes(like).parameters
     return row | dict(
         products=products * row["products"],
@@ -133,6 +141,12 @@ def scaled(row: dict[str, Any], like: ConfigDict, config: ConfigDict, group: int
         + (STATES - 1) * (sizes(config).parameters - sizes(like).parameters),
         temporary=kept * row["temporary"] + more,
     )
+
+
+def _own_classes(count: int, devices: int) -> tuple[int, int]:
+    """Classes of each device, and the devices that divide their images."""
+    groups = mesh.divided(devices, count)
+    return -(-count // groups), devices // groups
 
 
 def step_seconds(row: dict[str, Any], machine: Machine) -> Seconds:

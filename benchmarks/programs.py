@@ -104,7 +104,8 @@ def _distill(of: Parts):
         state = distill.start(problem, params, 1e-3)
         return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
 
-    return distill.run.lower(problem, *_shapes(arguments), 1)
+    with mesh.grid(objective.classes_at_once):
+        return distill.run.lower(problem, *_shapes(arguments), 1)
 
 
 def _fit(of: Parts):

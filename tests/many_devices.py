@@ -21,18 +21,21 @@ LABELS = np.arange(100, dtype=np.int32) % CLASSES
 NETWORK = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, width=4, depth=1)
 TRANSFORM = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.3))
 KIND = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=GPC)
+CODED = parameterizations.build(
+    "quantized", SHAPE, ipc=1, gpc=GPC, num_classes=CLASSES, moves_until=5, move_every=2
+)
 REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 
-def distilled(name, feed=None, **options):
+def distilled(name, feed=None, kind=KIND, **options):
     """The losses of ten steps, and the parameters and Adam's moments after them."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy=STRATEGY,
         **options,
     )  # fmt: skip
-    problem = distill.Problem(KIND, objective, CLASSES)
+    problem = distill.Problem(kind, objective, CLASSES)
     data = matching.real_data(IMAGES, LABELS, CLASSES, TRANSFORM)
-    state = distill.start(problem, KIND.init(jax.random.key(0), REAL), 1e-3)
+    state = distill.start(problem, kind.init(jax.random.key(0), REAL), 1e-3)
     state, losses = distill.run(problem, state, jax.random.key(1), data, feed, STEPS)
     return losses, state.params, state.optimizer
 
@@ -68,19 +71,26 @@ def trained():
     )  # fmt: skip
 
 
-def fitted():
+def fitted(kind=KIND):
     """Ten steps of a fit."""
-    return fit.run(KIND, fit.start(KIND, jax.random.key(0), REAL, 0.1), REAL, 0.1, STEPS)
+    return fit.run(kind, fit.start(kind, jax.random.key(0), REAL, 0.1), REAL, 0.1, STEPS)
 
 
+# Of each thing how many devices divide the classes (0: decided), and what is computed.
 THINGS = {
-    "dm": lambda: distilled("dm", batch_real=13),
-    "dc": lambda: distilled("dc", batch_real=13),
-    "tm, batches shared out": lambda: followed(1, batch_syn=5),
-    "tm, experts shared out": lambda: followed(9),
-    "evaluation": evaluated,
-    "experts": trained,
-    "fit": fitted,
+    "dm": (0, lambda: distilled("dm", batch_real=13)),
+    "dm, two groups of classes": (2, lambda: distilled("dm", batch_real=13, batch_syn=2)),
+    "dm, a class each": (8, lambda: distilled("dm", batch_real=13, kind=CODED)),
+    "dm, class after class": (0, lambda: distilled("dm", batch_real=13, per_class_updates=True)),
+    "dc": (0, lambda: distilled("dc", batch_real=13, outer_loops=2)),
+    "dc, two groups of classes": (2, lambda: distilled("dc", batch_real=13)),
+    "dc, a class each": (8, lambda: distilled("dc", batch_real=13)),
+    "tm, batches shared out": (0, lambda: followed(1, batch_syn=5, kind=CODED)),
+    "tm, experts shared out": (0, lambda: followed(9)),
+    "evaluation": (0, evaluated),
+    "experts": (0, trained),
+    "fit": (0, fitted),
+    "fit of codes": (0, lambda: fitted(CODED)),
 }
 
 
@@ -92,10 +102,10 @@ def numbers(tree):
 def main(num_devices):
     """The largest difference of each thing, in parts of the largest number of its array."""
     found = {}
-    for name, thing in THINGS.items():
+    for name, (classes, thing) in THINGS.items():
         results = []
         for count in (1, num_devices):
-            with mesh.over(count):
+            with mesh.over(count), mesh.grid(CLASSES, classes):
                 assert mesh.size() == count
                 results.append(numbers(thing()))
         found[name] = max(

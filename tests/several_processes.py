@@ -26,7 +26,7 @@ SETTINGS = TINY | {
 CELLS = {  # what differs, of `matching` but for the number of steps
     "dm": ("dm", {}, 6),
     "dm, of too many": ("dm", {"batch_syn": 1000}, 6),
-    "dc": ("dc", {"batch_real": 3}, 2),  # which two devices do not divide
+    "dc": ("dc", {"batch_real": 3}, 2),  # which two devices do not divide, nor the classes
     "tm": ("tm", {"syn_steps": 2, "batch_syn": 10, "max_start_epoch": 1, "expert_epochs": 1}, 2),
 }
 ROOT = flags.DEFINE_string("root", None, "Where the table is made.", required=True)
@@ -45,6 +45,7 @@ def cells():
         if objective != "dm":
             config.matching.name, config.matching.options = objective, getattr(common, objective)()
         config.data.on_device = "streamed"
+        config.mesh.classes = int(objective == "dc")
         config.matching.options.update(options)
         config.distill.num_steps = num_steps
         made.append(Cell(name, "accuracy", config))

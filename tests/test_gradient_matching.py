@@ -49,9 +49,18 @@ def initial_images(prob, data):
 
 
 def synthetic(prob, images):
-    return matching.Synthetic(
-        CLASSES, GPC, prob.labels, lambda i: images if i is None else images[i]
-    )
+    return matching.Synthetic(CLASSES, GPC, Shown(), images, None, prob.labels)
+
+
+class Shown:
+    """Images that are stored as networks see them."""
+
+    def select(self, images, indices):
+        return images[indices]
+
+    def to_network(self, images, transform):
+        del transform
+        return images
 
 
 @jax.jit

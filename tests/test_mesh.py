@@ -16,12 +16,18 @@ from gsdd_jax.core.errors import UsageError
 DEVICES = 8
 THINGS = [
     "dm",
+    "dm, two groups of classes",
+    "dm, a class each",
+    "dm, class after class",
     "dc",
+    "dc, two groups of classes",
+    "dc, a class each",
     "tm, batches shared out",
     "tm, experts shared out",
     "evaluation",
     "experts",
     "fit",
+    "fit of codes",
 ]
 
 
@@ -52,6 +58,21 @@ def test_devices_that_are_not_there(wanted):
         mesh.over(wanted),
     ):
         pass
+
+
+@pytest.mark.parametrize("wanted", [-1, 2])
+def test_classes_that_the_devices_are_not_divided_by(wanted):
+    expected = rf"config.mesh.classes: expected 0, or a divisor of 1, .*, got {wanted}$"
+    with pytest.raises(UsageError, match=expected), mesh.over(1, wanted):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("devices", "classes", "expected"),
+    [(8, 10, 2), (8, 100, 8), (64, 100, 8), (64, 1000, 64), (6, 3, 3), (8, 1, 1), (1, 10, 1)],
+)
+def test_devices_have_classes_of_their_own_where_few_are_idle(devices, classes, expected):
+    assert mesh.divided(devices, classes) == expected
 
 
 def test_one_device_needs_no_mesh():

@@ -237,7 +237,7 @@ def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
         key = jax.random.fold_in(jax.random.key(5), 0)
         begin, update = jax.random.split(key)
         carry = objective.begin(begin, data, None)
-        synthetic = matching.Synthetic(2, 2, problem.labels, lambda _: seen)
+        synthetic = matching.Synthetic(2, 2, kind, {"pixels": seen}, transform, problem.labels)
         loss_key = jax.random.split(jax.random.fold_in(update, 0))[0]
         return objective.loss(synthetic, data, {}, carry, jnp.int32(0), loss_key)
 

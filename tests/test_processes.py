@@ -128,8 +128,8 @@ def test_sets_and_experts_by_two_processes_are_those_by_one(tables):
 
 
 def test_each_process_reads_what_its_devices_need(tables):
-    """Of DM 6 steps of 4 images of 10 classes; of DC 2 steps of 3, which are not divided; then two
-    experts, and one that all devices train alike."""
+    """Of DM 6 steps of 4 images of 10 classes, which the processes divide; of DC 2 steps of 3, by
+    devices that divide neither; then two experts, and one that all devices train alike."""
     for folder, count in zip(tables, (1, 2), strict=True):
         for process in range(count):
             kept = json.loads((folder / f"process_{process}.json").read_text())

@@ -97,10 +97,18 @@ def test_distribution_matching_adds_up_means(found):
     # 80 real images forward; 40 synthetic ones forward and, into the images, back.
     # And the weighted sums of the real ones' features.
     assert one["products"] == (80 + 2 * 40) * block + 2 * 80 * 16 * 16 * 4
-    assert four["products"] == one["products"] / 4
-    means = 10 * (16 * 16 * 4) * 4
-    assert four["moved"]["all-reduce"] >= 2 * means  # of real and of synthetic images
-    assert four["moved"]["all-gather"] >= 40 * 32 * 32 * 3 * 4  # what each rendered goes to all
+    # On several devices the means of the synthetic ones are weighted sums as well.
+    assert four["products"] == (one["products"] + 2 * 40 * 16 * 16 * 4) / 4
+
+
+def test_distribution_matching_sends_no_images(found):
+    """Two devices divide the classes, and two the images of a class."""
+    moved = found["dm"][1]["moved"]
+    means = 5 * (16 * 16 * 4) * 4
+    gradients = 40 * (12288 // (4 * 18)) * 9 * 4  # of four images a class
+    # Means of real and of synthetic images, the gradient of the latter, the loss.
+    assert moved["all-reduce"] == gradients + 3 * means + 4
+    assert sum(moved.values()) < 40 * 32 * 32 * 3 * 4
 
 
 def test_experts_send_each_other_nothing(found):
@@ -254,14 +262,13 @@ def test_a_step_of_other_sizes():
     assert longer["calls"] == {"all-reduce": 6.0}
     assert longer["moved"] == {"all-reduce": pytest.approx(1.5 * 8e6)}
     group = plan.scaled(row, of("dm", 1), of("dm", 50), 100)
-    assert group["products"] == pytest.approx(
-        0.1 * (256 + 3 * 400) / (256 + 3 * 30) * row["products"]
-    )
-    assert group["moved"] == {"all-reduce": pytest.approx(0.1 * 400 / 30 * 8e6)}
+    work = 0.1 * (256 + 3 * 400) / (256 + 3 * 30)
+    assert group["products"] == pytest.approx(work * row["products"])
     few, many = (4 * 9 * 1000 * gpc * n for gpc, n in ((30, 91), (400, 341)))
+    assert group["moved"] == {"all-reduce": pytest.approx(0.1 * many / few * 8e6)}
     # Parameters and two moments of every class; the images of the group, a gradient of every class.
     assert group["arguments"] == pytest.approx(100e9 + 3 * (many - few))
-    assert group["temporary"] == pytest.approx(0.1 * 400 / 30 * (50e9 - few) + many)
+    assert group["temporary"] == pytest.approx(work * (50e9 - few) + many)
 
 
 def test_a_whole_run_by_hand():
@@ -285,8 +292,8 @@ def test_a_whole_run_by_hand():
     run = plan.run(experiment, 8, rows, machine)
     assert (run.groups, run.experts) == (10, 0)
     assert run.fit == pytest.approx(50_000 / 3600)
-    # A device has 32 of 256 real images, and 10 of 80 instead of 4 of 30.
-    step = 0.1 * (32 + 3 * 10) / (32 + 3 * 4)
+    # A device has 13 of 100 classes instead of 125 of 1000: 256 real images, and 80 instead of 30.
+    step = 13 / 125 * (256 + 3 * 80) / (256 + 3 * 30)
     assert config.distill.num_steps == 10 * 20_000  # as many passes as without groups
     assert run.distill == pytest.approx(step * 10 * 20_000 / 3600)
     # The set, the same only fitted, real images: once and four times as many as float32 ones.

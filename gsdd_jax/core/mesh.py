@@ -1,13 +1,18 @@
 """Several devices: what of a computation each of them does.
 
-Whoever computes says what is independent of each other (`each`) or only added up (`total`). Under
-`over` every device does its share; with one device, or outside, the function is called as it is.
+Whoever computes says what is independent of each other (`each`), only added up (`total`), or both,
+by class and by image of a class (`by_class`). Under `over` every device does its share; with one
+device, or outside, the function is called as it is.
+
+The devices are a grid: along one axis they divide classes, along the other images of a class. What
+has no classes is divided along both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,14 +25,19 @@ from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError
 
-AXIS = "devices"
+CLASSES, IMAGES = AXES = "classes", "images"
+IDLE = 1 / 16  # of the classes' axis, at most, where it is chosen: repeated so that all have as many
 
 
 @contextlib.contextmanager
-def over(num_devices: int):
+def over(num_devices: int, classes: int = 0):
     """What is computed meanwhile is spread over the first `num_devices`; 0: over all.
 
-    Raises UsageError where there are not so many, or where a process would have none of them.
+    Args:
+      classes: the devices that divide classes; 0: left to `grid`, which makes the grid.
+
+    Raises UsageError where there are not so many, or where a process would have none of them, or
+    where `classes` do not divide them.
     """
     there = jax.devices()
     if jax.process_count() > 1 and num_devices not in (0, len(there)):
@@ -41,18 +51,56 @@ def over(num_devices: int):
             f"of them, got {num_devices}"
         )
     used = there[: num_devices or len(there)]
-    if len(used) == 1:
+    if classes < 0 or classes and len(used) % classes:
+        raise UsageError(
+            f"config.mesh.classes: expected 0, or a divisor of {len(used)}, the number of devices, "
+            f"got {classes}"
+        )
+    with _set(used, classes or 1):
+        yield
+
+
+@contextlib.contextmanager
+def grid(num_classes: int, classes: int = 0):
+    """The devices as a grid for as many classes a step.
+
+    Args:
+      classes: the devices that divide them; 0: the largest divisor of all devices by which at most
+        1/16 of the classes' axis is idle. Devices that have classes of their own send each other
+        nothing of their images.
+    """
+    if size() == 1:
         yield
         return
-    mesh = jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
-    with jax.set_mesh(mesh):
+    with _set(list(jax.sharding.get_mesh().devices.flat), classes or divided(size(), num_classes)):
         yield
+
+
+def divided(num_devices: int, num_classes: int) -> int:
+    """How many devices divide the classes, where `grid` decides."""
+    divisors = (d for d in range(1, num_devices + 1) if num_devices % d == 0)
+    filled = lambda d: -(-num_classes // d) * d
+    return max(d for d in divisors if filled(d) <= num_classes * (1 + IDLE))
+
+
+def _set(devices, classes):
+    if len(devices) == 1:
+        return contextlib.nullcontext()
+    shape, types = (classes, len(devices) // classes), (AxisType.Auto,) * 2
+    return jax.set_mesh(jax.make_mesh(shape, AXES, axis_types=types, devices=devices))
 
 
 def size() -> int:
     """Devices that the computation is spread over here: 1 where it is one device's share."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if AXIS not in mesh.axis_names or AXIS in mesh.manual_axes else mesh.shape[AXIS]
+    return 1 if mesh.axis_names != AXES or mesh.manual_axes else math.prod(shape())
+
+
+def shape() -> tuple[int, int]:
+    """Of the grid, where there are several devices: those that divide classes, and those that
+    divide the images of a class."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape[CLASSES], mesh.shape[IMAGES]
 
 
 def everywhere() -> Sharding:
@@ -70,35 +118,44 @@ def placed(array: np.ndarray) -> Array:
     return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
 
 
-def part(count: int) -> slice:
-    """Which of `count` entries of an axis the devices of this process get by `dealt`: all, where
-    the devices do not divide them."""
-    if size() == 1 or count % size():
-        return slice(0, count)
-    theirs = _along(0).addressable_devices_indices_map((count,)).values()
-    return slice(min(own.start for (own,) in theirs), max(own.stop for (own,) in theirs))
+def part(*counts: int) -> tuple[slice, ...]:
+    """Which of as many entries of one axis, or of classes and images, the devices of this process
+    get by `dealt`."""
+    if size() == 1:
+        return tuple(slice(0, count) for count in counts)
+    theirs = _dealing(0, counts).addressable_devices_indices_map(counts).values()
+    bounds = [own.indices(count)[:2] for places in theirs for own, count in zip(places, counts)]
+    of_axis = (bounds[i :: len(counts)] for i in range(len(counts)))
+    return tuple(slice(min(b[0] for b in own), max(b[1] for b in own)) for own in of_axis)
 
 
-def dealt(own: np.ndarray, axis: int, count: int) -> Array:
-    """An array of `count` entries along an axis, of which every device has as many; whole on every
-    device, where the devices do not divide them.
+def dealt(own: np.ndarray, axis: int, *counts: int) -> Array:
+    """An array of which every device has as many entries of an axis, or of classes and images.
+
+    What the devices do not divide, all of them have whole.
 
     Args:
-      own: of all entries those of `part(count)`.
+      own: of all entries those of `part(*counts)`.
+      axis: of the entries; with two counts, of the classes, and the images' is the next.
     """
-    if size() == 1 or count % size():
+    if size() == 1:
         return placed(own)
-    shape, first = (*own.shape[:axis], count, *own.shape[axis + 1 :]), part(count).start
+    end = axis + len(counts)
+    first = [0] * axis + [here.start for here in part(*counts)] + [0] * (own.ndim - end)
+    shape = (*own.shape[:axis], *counts, *own.shape[end:])
 
     def of_device(places):
-        here = slice(places[axis].start - first, places[axis].stop - first)
-        return own[(*places[:axis], here)]
+        bounds = (place.indices(count)[:2] for place, count in zip(places, shape, strict=True))
+        return own[tuple(slice(a - i, b - i) for (a, b), i in zip(bounds, first, strict=True))]
 
-    return jax.make_array_from_callback(shape, _along(axis), of_device)
+    return jax.make_array_from_callback(shape, _dealing(axis, counts), of_device)
 
 
-def _along(axis: int) -> Sharding:
-    return NamedSharding(jax.sharding.get_mesh(), P(*[None] * axis, AXIS))
+def _dealing(axis, counts):
+    axes = (AXES,) if len(counts) == 1 else AXES
+    sizes = (size(),) if len(counts) == 1 else shape()
+    along = [a if n % s == 0 else None for a, s, n in zip(axes, sizes, counts, strict=True)]
+    return NamedSharding(jax.sharding.get_mesh(), P(*[None] * axis, *along))
 
 
 def host(array: Any) -> np.ndarray:
@@ -131,7 +188,7 @@ def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     if count % size():  # the last entry again, until every device has as many
         filled = np.minimum(np.arange(-(-count // size()) * size()), count - 1)
         parts = jax.tree.map(lambda a: a[filled], parts)
-    results = _map(function, P(AXIS), P(AXIS), shared, *parts)
+    results = _map(function, P(AXES), P(AXES), shared, *parts)
     return jax.tree.map(lambda a: a[:count], results)
 
 
@@ -148,24 +205,59 @@ def total(function: Callable[..., Any], shared: Any, *parts: Any, axis: int = 0)
         return function(shared, *parts)
 
     def part(shared, *parts):
-        return jax.lax.psum(function(shared, *parts), AXIS)
+        return jax.lax.psum(function(shared, *parts), AXES)
 
     missing = -jax.tree.leaves(parts)[0].shape[axis] % size()
     fill = lambda a: jnp.pad(a, [(0, missing if i == axis else 0) for i in range(a.ndim)])
-    return _map(part, P(*[None] * axis, AXIS), P(), shared, *jax.tree.map(fill, parts))
+    return _map(part, P(*[None] * axis, AXES), P(), shared, *jax.tree.map(fill, parts))
+
+
+def by_class(function: Callable[..., Any], shared: Any, classes: Any, images: Any) -> Any:
+    """`function(share, shared, classes, images)`, whose results' leading axis is that of classes.
+
+    Classes do not depend on each other: every device has as many of them. What images of a class
+    come to, it adds up by `share.added`; what follows, the devices of the same classes do alike.
+
+    Args:
+      function: differentiable as often as needed, of fewer classes and images than all; its `share`
+        is a `Share`.
+      shared: a pytree that every device has whole.
+      classes: a pytree of arrays whose leading axis are the classes.
+      images: a pytree of arrays whose leading axes are classes and images of each; zeros are added,
+        to which `function` gives no weight.
+    """
+    if size() == 1:
+        return function(Share(), shared, classes, images)
+    count = len(jax.tree.leaves((classes, images))[0])
+    of_classes, of_images = shape()
+
+    def pad(a):
+        missing = -a.shape[1] % of_images
+        return jnp.pad(a, [(0, missing if i == 1 else 0) for i in range(a.ndim)])
+
+    images = jax.tree.map(pad, images)
+    if count % of_classes:  # the last class again
+        filled = np.minimum(np.arange(-(-count // of_classes) * of_classes), count - 1)
+        classes, images = jax.tree.map(lambda a: a[filled], (classes, images))
+    specs = P(), P(CLASSES), P(*AXES)
+    share = Share(of_images, (IMAGES,))
+    function = functools.partial(function, share)
+    mapped = jax.shard_map(function, in_specs=specs, out_specs=P(CLASSES), check_vma=False)
+    return jax.tree.map(lambda a: a[:count], mapped(shared, classes, images))
 
 
 class Share(NamedTuple):
-    """What of a batch a device has to do where all of them do the rest alike."""
+    """What of a batch a device has to do where some of them do the rest alike."""
 
     devices: int = 1
+    axes: tuple[str, ...] = AXES  # along which they lie
 
     def own(self, tree: Any) -> Any:
         """This device's part of arrays of the same leading axis, filled up with zeros."""
         if self.devices == 1:
             return tree
         count = -(-len(jax.tree.leaves(tree)[0]) // self.devices)
-        first = jax.lax.axis_index(AXIS) * count
+        first = jax.lax.axis_index(self.axes) * count
 
         def part(a):
             missing = count * self.devices - len(a)
@@ -176,7 +268,7 @@ class Share(NamedTuple):
 
     def added(self, tree: Any) -> Any:
         """The sum of what the devices have found of their parts, on each of them."""
-        return tree if self.devices == 1 else jax.lax.psum(tree, AXIS)
+        return tree if self.devices == 1 else jax.lax.psum(tree, self.axes)
 
 
 def alike(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -204,9 +296,7 @@ def _map(function, parts_spec, result_spec, shared, *parts):
 
 def spread(array: Array) -> Array:
     """The array, whose leading axis the compiler is asked to spread over the devices."""
-    if size() == 1:
-        return array
-    return jax.lax.with_sharding_constraint(array, P(AXIS))
+    return array if size() == 1 else jax.lax.with_sharding_constraint(array, P(AXES))
 
 
 def whole(array: Array) -> Array:

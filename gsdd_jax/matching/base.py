@@ -26,6 +26,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.data import transforms
@@ -120,35 +121,79 @@ def real_data(
     )
 
 
+@runtime_checkable
+class Images(Protocol):
+    """How synthetic images are stored: a parameterization, as far as objectives need it."""
+
+    def select(self, params: Any, indices: Int[Array, "k"]) -> Any:
+        """The parameters of some images."""
+        ...
+
+    def to_network(self, params: Any, transform: Any) -> Float[Array, "m h w c"]:
+        """What networks see of all images that have parameters."""
+        ...
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
-    """The synthetic set inside a differentiated function.
+    """Synthetic images inside a differentiated function, as many of each class; a pytree.
 
-    Images are ordered by class: image `c * images_per_class + i` is the i-th of class c.
+    Images are ordered by class: image `c * images_per_class + i` is the i-th of the c-th class.
     """
 
-    num_classes: int
-    images_per_class: int
-    labels: Int[Array, "m"]
-    # Indices (or None for all) -> transformed images.
-    render: Callable[[Int[Array, "s"] | None], Float[Array, "s h w c"]]
+    num_classes: int = dataclasses.field(metadata={"static": True})
+    images_per_class: int = dataclasses.field(metadata={"static": True})
+    kind: Images = dataclasses.field(metadata={"static": True})
+    params: Any
+    transform: Any
+    labels: Array  # Int32[m]
+
+    def render(self, indices: Int[Array, "s"] | None = None) -> Float[Array, "s h w c"]:
+        """Transformed images, by index or all: of several devices each renders as many, and has
+        them all."""
+        if mesh.size() == 1:
+            return self._rendered(indices)
+        indices = jnp.arange(len(self.labels)) if indices is None else indices
+        return mesh.whole(mesh.each(Synthetic._rendered, self, indices))
+
+    def _rendered(self, indices):
+        params = self.params if indices is None else self.kind.select(self.params, indices)
+        return self.kind.to_network(params, self.transform)
 
     def draw(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
-    ) -> Float[Array, "k s h w c"]:
-        """`per_class` transformed images of every class, without replacement; 0: all, in order.
+    ) -> Synthetic:
+        """`per_class` images of every class, without replacement; 0: all, in order.
 
-        Of `classes`, where they are given: no others are rendered.
+        Of `classes`, where they are given.
         """
         shape = self.num_classes, self.images_per_class
         chosen = jnp.arange(math.prod(shape)).reshape(shape)
-        if part := per_class not in (0, self.images_per_class):
+        if per_class not in (0, self.images_per_class):
             _, places = jax.lax.top_k(jax.random.uniform(key, shape), per_class)
             chosen = chosen[:, :1] + places
-        if classes is not None:
-            chosen = chosen[classes]
-        images = self.render(chosen.ravel() if part or classes is not None else None)
-        return images.reshape(len(chosen), -1, *images.shape[1:])
+        elif classes is None:
+            return self
+        return self.only(chosen if classes is None else chosen[classes])
+
+    def only(self, chosen: Int[Array, "k s"]) -> Synthetic:
+        """Those of as many classes and images of each."""
+        indices = chosen.ravel()
+        params = self.kind.select(self.params, indices)
+        return Synthetic(*chosen.shape, self.kind, params, self.transform, self.labels[indices])
+
+    @property
+    def places(self) -> Int[Array, "k s"] | None:
+        """Of all images, for `at`; None: they are one device's."""
+        shape = self.num_classes, self.images_per_class
+        return None if mesh.size() == 1 else jnp.arange(math.prod(shape)).reshape(shape)
+
+    def at(self, places: Int[Array, "k s"] | None) -> Float[Array, "k s h w c"]:
+        """Transformed images of some classes, at some of `places`; None: all."""
+        count = self.num_classes if places is None else len(places)
+        images = self.render(None if places is None else places.ravel())
+        return images.reshape(count, -1, *images.shape[1:])
 
 
 class Draws(NamedTuple):
@@ -180,6 +225,7 @@ class Matching(abc.ABC):
     follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
     num_updates: int = 1
+    classes_at_once: int = 1  # that are independent of each other
 
     def check(self, num_classes: int, images_per_class: int) -> None:
         """Raises UsageError, naming the option, where it does not suit a synthetic set."""

@@ -25,6 +25,10 @@ class ByClass(Matching):
     num_classes: int
     classes_per_step: int
 
+    @property
+    def classes_at_once(self) -> int:
+        return self.classes_per_step or self.num_classes
+
     def check(self, num_classes: int, images_per_class: int) -> None:
         super().check(num_classes, images_per_class)
         count = self.classes_per_step

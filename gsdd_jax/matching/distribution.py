@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -56,7 +55,11 @@ class DistributionMatching(ByClass):
 
     @property
     def num_updates(self) -> int:
-        return (self.classes_per_step or self.num_classes) if self.per_class_updates else 1
+        return super().classes_at_once if self.per_class_updates else 1
+
+    @property
+    def classes_at_once(self) -> int:
+        return 1 if self.per_class_updates else super().classes_at_once
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
         del loss_keys
@@ -69,7 +72,11 @@ class DistributionMatching(ByClass):
         if feed is not None:
             augmentation = augmentation[feed]
         real, weights, _ = data.draw(keys[2], self.batch_real, feed)
-        means = self._mean_features(network, augmentation, real, weights, data.seen)
+
+        def means(share, network, augmentation, images):
+            return self._mean_features(share, network, augmentation, *images, data.seen)
+
+        means = mesh.by_class(means, network, augmentation, (real, weights))
         return Carry(network, means, augmentation, feed)
 
     def loss(
@@ -82,31 +89,46 @@ class DistributionMatching(ByClass):
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
         del data, extra
+        augmentation, target = carry.augmentation, carry.means
         if self.per_class_updates:
             label = update if carry.classes is None else carry.classes[update]
-            images = self._one_class(synthetic, label, key)[None]
-            augmentation, target = carry.augmentation[update][None], carry.means[update][None]
+            drawn = self._of_one_class(synthetic, label, key)
+            augmentation, target = augmentation[update][None], target[update][None]
         else:
-            images = synthetic.draw(key, self.batch_syn, carry.classes)
-            augmentation, target = carry.augmentation, carry.means
-        means = self._mean_features(carry.network, augmentation, images)
-        return ((means - target) ** 2).sum()
+            drawn = synthetic.draw(key, self.batch_syn, carry.classes)
+        weights = None  # alike
+        if mesh.size() > 1:  # images that do not count are added
+            weights = jnp.full(drawn.places.shape, 1 / drawn.images_per_class)
 
-    def _one_class(self, synthetic, label, key):
+        def distances(share, shared, of_classes, of_images):
+            network, drawn = shared
+            augmentation, target = of_classes
+            places, weights = of_images
+            images = drawn.at(places)
+            means = self._mean_features(share, network, augmentation, images, weights)
+            return ((means - target) ** 2).sum(1)
+
+        shared, of_images = (carry.network, drawn), (drawn.places, weights)
+        return mesh.by_class(distances, shared, (augmentation, target), of_images).sum()
+
+    def _of_one_class(self, synthetic, label, key):
         count = synthetic.images_per_class
         places = jnp.arange(count)
         if self.batch_syn not in (0, count):
             places = jax.random.permutation(key, count)[: self.batch_syn]
-        return synthetic.render(label * count + places)
+        return synthetic.only((label * count + places)[None])
 
     def _mean_features(
         self,
+        share: mesh.Share,
         network: Any,
         augmentation: Key[Array, "k"],
         images: Array,  # [k, s, h, w, c], of the type that `transform` takes
-        weights: Float[Array, "k s"] | None = None,  # of each image in its class; None: alike
+        weights: Float[Array, "k s"] | None,  # of each image in its class; None: alike
         transform: Callable = lambda images: images,
     ) -> Float[Array, "k f"]:
+        """Of the images of each class, whichever devices have them."""
+
         def prepare(pair):
             key, one_class = pair
             return augment.augment(key, transform(one_class), strategy=self.strategy, shared=True)
@@ -116,20 +138,14 @@ class DistributionMatching(ByClass):
                 return features.mean(0)
             return jnp.matmul(weights, features, precision=jax.lax.Precision.HIGHEST)
 
-        def mean_of_class(network, arguments):
+        def mean_of_class(arguments):
             *pair, weights = arguments
             return mean(self.network.features(network, prepare(pair)), weights)
 
-        if weights is None and mesh.size() > 1:  # filled up with images that do not count
-            weights = jnp.full(images.shape[:2], 1 / images.shape[1])
-
-        def means(shared, images, weights):
-            network, augmentation = shared
-            if self.class_by_class:
-                of_class = functools.partial(mean_of_class, network)
-                return jax.lax.map(jax.checkpoint(of_class), (augmentation, images, weights))
+        if self.class_by_class:
+            means = jax.lax.map(jax.checkpoint(mean_of_class), (augmentation, images, weights))
+        else:
             images = jax.lax.map(prepare, (augmentation, images))
             features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
-            return jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
-
-        return mesh.total(means, (network, augmentation), images, weights, axis=1)
+            means = jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
+        return share.added(means)

@@ -86,28 +86,36 @@ class GradientMatching(ByClass):
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)
         real, weights, _ = data.draw(keys[1], self.batch_real, classes, update)
-        images = synthetic.draw(keys[2], self.batch_syn, classes)
-
-        def of_class(arguments):
-            label, augment_key, real_batch, weights, batch = arguments
-            target, gradient = (
-                self._gradient(
-                    network,
-                    augment.augment(augment_key, x, strategy=self.strategy, shared=True),
-                    jnp.full(len(x), label),
-                    w,
-                )
-                for x, w in ((data.seen(real_batch), weights), (batch, None))
-            )
-            return gradient_distance(jax.lax.stop_gradient(target), gradient)
-
-        # Class by class, recomputed in the backward pass: the memory of one class.
+        drawn = synthetic.draw(keys[2], self.batch_syn, classes)
         labels = jnp.arange(self.num_classes)
         if classes is not None:
             labels, augmentation = classes, augmentation[classes]
-        return jax.lax.map(
-            jax.checkpoint(of_class), (labels, augmentation, real, weights, images)
-        ).sum()
+        even = None
+        if mesh.size() > 1:  # images that do not count are added
+            even = jnp.full(drawn.places.shape, 1 / drawn.images_per_class)
+
+        def distances(share, shared, of_classes, of_images):
+            network, drawn = shared
+            real, weights, places, even = of_images
+
+            def of_class(arguments):
+                label, augment_key, *batches = arguments
+
+                def gradient(x, weights):
+                    x = augment.augment(augment_key, x, strategy=self.strategy, shared=True)
+                    labels = jnp.full(len(x), label)
+                    return share.added(self._gradient(network, x, labels, weights))
+
+                real, weights, batch, even = batches
+                target = gradient(data.seen(real), weights)
+                return gradient_distance(jax.lax.stop_gradient(target), gradient(batch, even))
+
+            # Class by class, recomputed in the backward pass: the memory of one class.
+            batches = real, weights, drawn.at(places), even
+            return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
+
+        shared, of_images = (network, drawn), (real, weights, drawn.places, even)
+        return mesh.by_class(distances, shared, (labels, augmentation), of_images).sum()
 
     def after_update(
         self, synthetic: Synthetic, carry: Carry, update: Int[Array, ""], key: Key[Array, ""]
@@ -135,10 +143,9 @@ class GradientMatching(ByClass):
         return jax.grad(lambda p: mesh.total(cross_entropy, p, images, labels, weights))(params)
 
     def _train(self, synthetic, params, classes, key):
-        images, labels = synthetic.draw(key, 0, classes), synthetic.labels
-        if classes is not None:
-            labels = jnp.repeat(classes, synthetic.images_per_class)
-        images, count = images.reshape(-1, *images.shape[2:]), len(labels)
+        drawn = synthetic.draw(key, 0, classes)
+        images, labels = drawn.render(), drawn.labels
+        count = len(labels)
         size = min(self.inner_batch, count)
 
         def step(params, indices, step_key):

@@ -17,7 +17,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.portable.base import Stored
 
 Rate = float | Float[Array, ""]  # of learning
-Params = Any  # a pytree; but for what images share, its leaves have them as leading axis
+Params = Any  # a pytree, of which `Parameterization.by_image` says more
 
 
 class Budget(NamedTuple):
@@ -41,6 +41,7 @@ class Parameterization(Stored):
         {"height", "width", "channels", "images_per_class"}
     )
     uses: ClassVar[frozenset[str]] = frozenset()  # of a budget's `reserved` and `fill`
+    by_image: ClassVar[bool] = True  # whether what images do not share has them as leading axis
 
     @property
     def described(self) -> str:
@@ -98,7 +99,7 @@ class Parameterization(Stored):
 
     def to_network(self, params: Params, transform: Transform) -> Float[Array, "m h w c"]:
         """What networks see of what distillation optimises: transformed images; differentiable."""
-        return transform(mesh.spread(self.render(params)))
+        return transform(self.render(params))
 
     @abc.abstractmethod
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:

@@ -69,6 +69,7 @@ class Quantized(Gaussians, stored.Quantized):
         "bytes_per_class", "num_classes", "fill"
     }  # fmt: skip
     uses: ClassVar[frozenset[str]] = frozenset({"reserved", "fill"})
+    by_image: ClassVar[bool] = False
 
     @property
     def described(self) -> str:

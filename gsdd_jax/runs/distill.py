@@ -53,9 +53,12 @@ def distill_to(
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    with mesh.over(config.mesh.devices):
+    with mesh.over(config.mesh.devices, config.mesh.classes):
         parts = experiment.build(config)  # first: a config that is refused binds no directory
-        with _running(config, parts, workdir, display) as run:
+        with (
+            mesh.grid(parts.problem.matching.classes_at_once, config.mesh.classes),
+            _running(config, parts, workdir, display) as run,
+        ):
             fitted = run.fit()
             final = run.distill(fitted)
             return run.finish(fitted, final)

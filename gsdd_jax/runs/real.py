@@ -66,9 +66,10 @@ class Steps:
     at_once: int
     _data: RealData
     _feed: Callable[[int, int], Any]
-    # Of each step, if streamed: this process's part of the images of a class, and how many all are.
+    # Of each step, if streamed: this process's part of what is drawn, and of how many classes and
+    # images of each that is.
     _read: Iterator[UInt8[np.ndarray, "d k r h w c"]] | None = None
-    _per_class: int = 0
+    _drawn: tuple[int, int] = (0, 0)
 
     def given(self, first: int, count: int) -> tuple[RealData, Any]:
         """The `data` and the `feed` of `training.distill.run` for `count` steps from `first` on,
@@ -76,7 +77,7 @@ class Steps:
         data = self._data
         if self._read is not None:
             read = np.stack([next(self._read) for _ in range(count)])
-            data = dataclasses.replace(data, read=mesh.dealt(read, 3, self._per_class))
+            data = dataclasses.replace(data, read=mesh.dealt(read, 2, *self._drawn))
         return data, self._feed(first, count)
 
 
@@ -118,11 +119,11 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
         functools.partial(distill.drawn, problem), key, by_class, *of_step(first)
     )
     shape = *drawn.shape, *parts.dataset.image_shape
-    # Objectives add up over the images of a class, of which each device gets a part.
-    per_class, end = shape[2], config.distill.num_steps
-    own = mesh.part(per_class)
-    read = reading.ahead(train.images, lambda step: indices(step)[..., own], first, end, shape)
-    return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read, per_class)
+    of_all, end = shape[1:3], config.distill.num_steps
+    classes, images = mesh.part(*of_all)
+    own = lambda step: indices(step)[:, classes, images]
+    read = reading.ahead(train.images, own, first, end, shape)
+    return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read, of_all)
 
 
 def _host() -> jax.Device:

@@ -35,7 +35,7 @@ def train_epoch(
     order = np.asarray(experts.orders(keys, epoch, count))
     of_batch = lambda place: order[:, place * size : (place + 1) * size]
     shape = len(keys), size, *split.images.shape[1:]
-    own = mesh.part(len(keys))  # whose experts are trained by this process's devices
+    (own,) = mesh.part(len(keys))  # whose experts are trained by this process's devices
     read = reading.ahead(split.images, lambda i: of_batch(i)[own], 0, -(-count // size), shape)
     losses, waiting, first = np.zeros(len(keys), np.float32), None, 0
     for number in _calls(count, size, reading.items_at_once(shape)):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.core import mesh
 from gsdd_jax.matching.base import Matching, RealData, Synthetic
 from gsdd_jax.parameterizations.base import Parameterization, Params
 
@@ -50,15 +49,9 @@ class Problem(NamedTuple):
 
     def synthetic(self, params: Params, transform: Any) -> Synthetic:
         """What an objective sees of parameters that have entered."""
-
-        def render(indices):
-            kind = self.parameterization
-            chosen = params if indices is None else kind.select(params, indices)
-            return mesh.whole(kind.to_network(chosen, transform))
-
-        return Synthetic(
-            self.num_classes, self.parameterization.images_per_class, self.labels, render
-        )
+        kind = self.parameterization
+        of_images = kind, params, transform, self.labels
+        return Synthetic(self.num_classes, kind.images_per_class, *of_images)
 
 
 def start(problem: Problem, params: Params, learning_rate: float) -> DistillState:

@@ -61,9 +61,19 @@ def run(
     """
     optimizer = parameterization.fit_optimizer(learning_rate, halve_every)
 
+    def squared(rendered, images):
+        return ((rendered - images) ** 2).mean((1, 2, 3))
+
+    def of_some(params, indices, images):
+        return squared(parameterization.render(parameterization.select(params, indices)), images)
+
+    divided = parameterization.by_image and len(images) % mesh.size() == 0
+
     def loss(params):
-        rendered = mesh.spread(parameterization.render(params))
-        errors = ((rendered - images) ** 2).mean((1, 2, 3))
+        if divided or mesh.size() == 1:  # a device's images keep their parameters there
+            errors = squared(mesh.spread(parameterization.render(params)), images)
+        else:
+            errors = mesh.each(of_some, params, jnp.arange(len(images)), images)
         return errors.sum(), errors
 
     def step(carry, _):
