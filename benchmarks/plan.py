@@ -120,16 +120,16 @@ def scaled(row: dict[str, Any], like: ConfigDict, config: ConfigDict, group: int
         group = group or classes
         own, dividing = _own_classes(group, row["devices"])
         own_there, dividing_there = _own_classes(classes, row["devices"])
-        # Real images forward; synthetic ones forward, once more, and back.
-        forward = lambda c, options, devices: (
-            -(-options.batch_real // devices) + 3 * -(-c.budget.gpc // devices)
-        )
         launches = own / own_there
-        products = launches * forward(config, here, dividing)
-        products /= forward(like, there, dividing_there)
+        synthetic = -(-config.budget.gpc // dividing)
+        synthetic_there = -(-like.budget.gpc // dividing_there)
+        # Real images forward; synthetic ones forward, once more, and back.
+        forward = -(-here.batch_real // dividing) + 3 * synthetic
+        products = launches * forward
+        products /= -(-there.batch_real // dividing_there) + 3 * synthetic_there
         # The gradients of what is stored of the images that are drawn.
         moved = group / classes * sizes(config).parameters / sizes(like).parameters
-        calls, touched, kept = 1.0, products, products
+        calls, touched, kept = 1.0, products, launches * synthetic / synthetic_there
     more = sizes(config).parameters - kept * sizes(like).parameters
     return row | dict(
         products=products * row["products"],

@@ -93,8 +93,7 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_b
     actual = loss_of(prob, params, data, carry, 0, key)
 
     drawn, weights, indices = data.draw(jax.random.split(jax.random.key(1), 3)[2], batch_real)
-    synthetic = prob.synthetic(params, TRANSFORM)
-    own = synthetic.draw(key, batch_syn).at(None)
+    own = prob.synthetic(params, TRANSFORM).draw(key, batch_syn)
     assert own.shape[:2] == (CLASSES, batch_syn or 5)
     expected = 0.0
     for c in range(CLASSES):

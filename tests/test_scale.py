@@ -268,7 +268,7 @@ def test_a_step_of_other_sizes():
     assert group["moved"] == {"all-reduce": pytest.approx(0.1 * many / few * 8e6)}
     # Parameters and two moments of every class; the images of the group, a gradient of every class.
     assert group["arguments"] == pytest.approx(100e9 + 3 * (many - few))
-    assert group["temporary"] == pytest.approx(work * (50e9 - few) + many)
+    assert group["temporary"] == pytest.approx(0.1 * 400 / 30 * (50e9 - few) + many)
 
 
 def test_a_whole_run_by_hand():

@@ -26,7 +26,8 @@ from jaxtyping import Array
 from gsdd_jax.core.errors import UsageError
 
 CLASSES, IMAGES = AXES = "classes", "images"
-IDLE = 1 / 16  # of the classes' axis, at most, where it is chosen: repeated so that all have as many
+# Of the classes' axis, at most, where it is chosen: repeated, so that all devices have as many.
+IDLE = 1 / 16
 
 
 @contextlib.contextmanager
@@ -51,7 +52,7 @@ def over(num_devices: int, classes: int = 0):
             f"of them, got {num_devices}"
         )
     used = there[: num_devices or len(there)]
-    if classes < 0 or classes and len(used) % classes:
+    if classes < 0 or (classes and len(used) % classes):
         raise UsageError(
             f"config.mesh.classes: expected 0, or a divisor of {len(used)}, the number of devices, "
             f"got {classes}"
@@ -124,9 +125,12 @@ def part(*counts: int) -> tuple[slice, ...]:
     if size() == 1:
         return tuple(slice(0, count) for count in counts)
     theirs = _dealing(0, counts).addressable_devices_indices_map(counts).values()
-    bounds = [own.indices(count)[:2] for places in theirs for own, count in zip(places, counts)]
-    of_axis = (bounds[i :: len(counts)] for i in range(len(counts)))
-    return tuple(slice(min(b[0] for b in own), max(b[1] for b in own)) for own in of_axis)
+
+    def along(axis):
+        bounds = [places[axis].indices(counts[axis]) for places in theirs]
+        return slice(min(first for first, _, _ in bounds), max(end for _, end, _ in bounds))
+
+    return tuple(along(axis) for axis in range(len(counts)))
 
 
 def dealt(own: np.ndarray, axis: int, *counts: int) -> Array:
@@ -142,13 +146,13 @@ def dealt(own: np.ndarray, axis: int, *counts: int) -> Array:
         return placed(own)
     end = axis + len(counts)
     first = [0] * axis + [here.start for here in part(*counts)] + [0] * (own.ndim - end)
-    shape = (*own.shape[:axis], *counts, *own.shape[end:])
+    of_all = (*own.shape[:axis], *counts, *own.shape[end:])
 
     def of_device(places):
-        bounds = (place.indices(count)[:2] for place, count in zip(places, shape, strict=True))
+        bounds = (place.indices(count)[:2] for place, count in zip(places, of_all, strict=True))
         return own[tuple(slice(a - i, b - i) for (a, b), i in zip(bounds, first, strict=True))]
 
-    return jax.make_array_from_callback(shape, _dealing(axis, counts), of_device)
+    return jax.make_array_from_callback(of_all, _dealing(axis, counts), of_device)
 
 
 def _dealing(axis, counts):

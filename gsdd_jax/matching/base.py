@@ -17,7 +17,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -163,6 +162,12 @@ class Synthetic:
 
     def draw(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
+    ) -> Float[Array, "k s h w c"]:
+        """Transformed images of those that `sample` takes; no others are rendered."""
+        return self.sample(key, per_class, classes).at()
+
+    def sample(
+        self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
     ) -> Synthetic:
         """`per_class` images of every class, without replacement; 0: all, in order.
 
@@ -189,7 +194,7 @@ class Synthetic:
         shape = self.num_classes, self.images_per_class
         return None if mesh.size() == 1 else jnp.arange(math.prod(shape)).reshape(shape)
 
-    def at(self, places: Int[Array, "k s"] | None) -> Float[Array, "k s h w c"]:
+    def at(self, places: Int[Array, "k s"] | None = None) -> Float[Array, "k s h w c"]:
         """Transformed images of some classes, at some of `places`; None: all."""
         count = self.num_classes if places is None else len(places)
         images = self.render(None if places is None else places.ravel())

@@ -92,23 +92,23 @@ class DistributionMatching(ByClass):
         augmentation, target = carry.augmentation, carry.means
         if self.per_class_updates:
             label = update if carry.classes is None else carry.classes[update]
-            drawn = self._of_one_class(synthetic, label, key)
+            sample = self._of_one_class(synthetic, label, key)
             augmentation, target = augmentation[update][None], target[update][None]
         else:
-            drawn = synthetic.draw(key, self.batch_syn, carry.classes)
+            sample = synthetic.sample(key, self.batch_syn, carry.classes)
         weights = None  # alike
         if mesh.size() > 1:  # images that do not count are added
-            weights = jnp.full(drawn.places.shape, 1 / drawn.images_per_class)
+            weights = jnp.full(sample.places.shape, 1 / sample.images_per_class)
 
         def distances(share, shared, of_classes, of_images):
-            network, drawn = shared
+            network, sample = shared
             augmentation, target = of_classes
             places, weights = of_images
-            images = drawn.at(places)
+            images = sample.at(places)
             means = self._mean_features(share, network, augmentation, images, weights)
             return ((means - target) ** 2).sum(1)
 
-        shared, of_images = (carry.network, drawn), (drawn.places, weights)
+        shared, of_images = (carry.network, sample), (sample.places, weights)
         return mesh.by_class(distances, shared, (augmentation, target), of_images).sum()
 
     def _of_one_class(self, synthetic, label, key):

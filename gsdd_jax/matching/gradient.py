@@ -86,16 +86,16 @@ class GradientMatching(ByClass):
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)
         real, weights, _ = data.draw(keys[1], self.batch_real, classes, update)
-        drawn = synthetic.draw(keys[2], self.batch_syn, classes)
+        sample = synthetic.sample(keys[2], self.batch_syn, classes)
         labels = jnp.arange(self.num_classes)
         if classes is not None:
             labels, augmentation = classes, augmentation[classes]
         even = None
         if mesh.size() > 1:  # images that do not count are added
-            even = jnp.full(drawn.places.shape, 1 / drawn.images_per_class)
+            even = jnp.full(sample.places.shape, 1 / sample.images_per_class)
 
         def distances(share, shared, of_classes, of_images):
-            network, drawn = shared
+            network, sample = shared
             real, weights, places, even = of_images
 
             def of_class(arguments):
@@ -111,10 +111,10 @@ class GradientMatching(ByClass):
                 return gradient_distance(jax.lax.stop_gradient(target), gradient(batch, even))
 
             # Class by class, recomputed in the backward pass: the memory of one class.
-            batches = real, weights, drawn.at(places), even
+            batches = real, weights, sample.at(places), even
             return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
 
-        shared, of_images = (network, drawn), (real, weights, drawn.places, even)
+        shared, of_images = (network, sample), (real, weights, sample.places, even)
         return mesh.by_class(distances, shared, (labels, augmentation), of_images).sum()
 
     def after_update(
@@ -143,8 +143,8 @@ class GradientMatching(ByClass):
         return jax.grad(lambda p: mesh.total(cross_entropy, p, images, labels, weights))(params)
 
     def _train(self, synthetic, params, classes, key):
-        drawn = synthetic.draw(key, 0, classes)
-        images, labels = drawn.render(), drawn.labels
+        sample = synthetic.sample(key, 0, classes)
+        images, labels = sample.render(), sample.labels
         count = len(labels)
         size = min(self.inner_batch, count)
 

@@ -13,7 +13,6 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from gsdd_jax.core import mesh
 from gsdd_jax.portable.base import Stored
 
 Rate = float | Float[Array, ""]  # of learning
