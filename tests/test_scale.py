@@ -108,7 +108,8 @@ def test_distribution_matching_sends_no_images(found):
     gradients = 40 * (12288 // (4 * 18)) * 9 * 4  # of four images a class
     # Means of real and of synthetic images, the gradient of the latter, the loss.
     assert moved["all-reduce"] == gradients + 3 * means + 4
-    assert sum(moved.values()) < 40 * 32 * 32 * 3 * 4
+    chosen = 50_000 * 4  # the random numbers by which real images are drawn
+    assert moved.keys() == {"all-reduce", "all-gather"} and moved["all-gather"] <= chosen
 
 
 def test_experts_send_each_other_nothing(found):
