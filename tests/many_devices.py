@@ -1,17 +1,25 @@
-"""Prints, as JSON, how far what several devices compute is from what one of them computes."""
+"""Prints how far what several devices compute is from what one of them computes: JSON, in the last
+line."""
 
 import json
+import pathlib
+import shutil
 import sys
+import tempfile
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import demo
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
 from gsdd_jax.matching.trajectory import Segments
+from gsdd_jax.runs import distill as runs
 from gsdd_jax.training import distill, evaluate, experts, fit
+from tests.tiny import TINY
 
 SHAPE, CLASSES, GPC, STEPS = (16, 16, 3), 3, 3, 10
 STRATEGY = "color_flip"  # few operations: compiling them all takes most of the time
@@ -99,19 +107,59 @@ def numbers(tree):
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
 
 
+def ended(workdir, devices, calls=None):
+    """The state at the end of a run by so many devices, or before it is interrupted, which is after
+    so many calls."""
+    config = demo.get_config()
+    config.update_from_flattened_dict(TINY | {"evaluate.num_networks": 1, "evaluate.beside": ""})
+    config.mesh.devices, states, step = devices, [], distill.run
+
+    def run(*arguments):
+        if len(states) == calls:
+            raise KeyboardInterrupt
+        state, losses = step(*arguments)
+        states.append(jax.tree.map(np.asarray, state))  # the next call takes its memory
+        return state, losses
+
+    with mock.patch.object(distill, "run", run):
+        try:
+            runs.distill_to(config, workdir)
+        except KeyboardInterrupt:
+            assert calls
+    return states[-1]
+
+
+def continued(num_devices):
+    """How far runs that many devices begin, and fewer end, are from one that they end."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        expected = ended(folder / "whole", num_devices)
+        ended(folder / "begun", num_devices, calls=3)
+        for count in (1, num_devices // 2):
+            workdir = shutil.copytree(folder / "begun", folder / str(count))
+            state = ended(workdir, count)
+            assert int(state.step) == int(expected.step) == TINY["distill.num_steps"]
+            yield f"ended by {count}", difference(numbers(expected), numbers(state))
+
+
+def difference(expected, found):
+    """The largest, in parts of the largest number of its array."""
+    return max(
+        float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-30))
+        for one, other in zip(expected, found, strict=True)
+    )
+
+
 def main(num_devices):
-    """The largest difference of each thing, in parts of the largest number of its array."""
-    found = {}
+    """The largest difference of each thing."""
+    found = dict(continued(num_devices))
     for name, (classes, thing) in THINGS.items():
         results = []
         for count in (1, num_devices):
             with mesh.over(count), mesh.grid(CLASSES, classes):
                 assert mesh.size() == count
                 results.append(numbers(thing()))
-        found[name] = max(
-            float(np.abs(one - many).max() / max(np.abs(one).max(), 1e-30))
-            for one, many in zip(*results, strict=True)
-        )
+        found[name] = difference(*results)
     print(json.dumps(found))
 
 

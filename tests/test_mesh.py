@@ -42,13 +42,18 @@ def differences():
         cwd=pathlib.Path(__file__).parent.parent,
     )
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return json.loads(result.stdout.splitlines()[-1])  # after what runs say
 
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_many_devices_compute_what_one_does(differences, thing):
     """Ten steps of each; batches and networks that eight do not divide."""
     assert differences[thing] < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, DEVICES // 2])
+def test_a_run_goes_on_with_another_number_of_devices(differences, count):
+    assert differences[f"ended by {count}"] < 1e-4
 
 
 @pytest.mark.parametrize("wanted", [-1, 10_000])
