@@ -56,7 +56,8 @@ def _small():
     for row, changes in VARIANTS.items():
         yield Cell(row, usual, coded, trials=(changes,), seeds=small.SEEDS)
     yield Cell("bfloat16", strong, plain, trials=(STRONG,), seeds=small.SEEDS)
-    yield Cell("codes", strong, coded, trials=(STRONG,), seeds=small.SEEDS)
+    for row in ("codes", "codes, soft labels"):
+        yield Cell(row, strong, coded, trials=(STRONG | VARIANTS[row],), seeds=small.SEEDS)
 
 
 def _paper():
