@@ -196,14 +196,14 @@ def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     return jax.tree.map(lambda a: a[:count], results)
 
 
-def total(function: Callable[..., Any], shared: Any, *parts: Any, axis: int = 0) -> Any:
-    """`function(shared, *parts)`, a sum over an axis of the parts, as each device's sum over a
-    part of it, added. Differentiable as often as `function` is.
+def total(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
+    """`function(shared, *parts)`, a sum over the leading axis of the parts, as each device's sum
+    over some of them, added. Differentiable as often as `function` is.
 
     Args:
-      function: of entries that are all zeros it makes 0: so an axis is filled up.
+      function: of entries that are all zeros it makes 0: so the axis is filled up.
       shared: as of `each`.
-      *parts: pytrees of arrays whose axis `axis` is as long.
+      *parts: pytrees of arrays of the same leading axis.
     """
     if size() == 1:
         return function(shared, *parts)
@@ -211,9 +211,9 @@ def total(function: Callable[..., Any], shared: Any, *parts: Any, axis: int = 0)
     def part(shared, *parts):
         return jax.lax.psum(function(shared, *parts), AXES)
 
-    missing = -jax.tree.leaves(parts)[0].shape[axis] % size()
-    fill = lambda a: jnp.pad(a, [(0, missing if i == axis else 0) for i in range(a.ndim)])
-    return _map(part, P(*[None] * axis, AXES), P(), shared, *jax.tree.map(fill, parts))
+    missing = -len(jax.tree.leaves(parts)[0]) % size()
+    fill = lambda a: jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
+    return _map(part, P(AXES), P(), shared, *jax.tree.map(fill, parts))
 
 
 def by_class(function: Callable[..., Any], shared: Any, classes: Any, images: Any) -> Any:
