@@ -104,7 +104,7 @@ def _distill(of: Parts):
         state = distill.start(problem, params, 1e-3)
         return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
 
-    with mesh.grid(objective.classes_at_once):
+    with mesh.grid(objective.independent):
         return distill.run.lower(problem, *_shapes(arguments), 1)
 
 

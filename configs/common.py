@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.devices = 0  # that share the work; 0: all there are
-    config.mesh.classes = 0  # of them, that divide the classes of a step; 0: by their number
+    config.mesh.groups = 0  # of them, that divide classes or students; 0: by the number of these
 
     config.data = ConfigDict()
     config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package

@@ -84,7 +84,8 @@ def fitted(kind=KIND):
     return fit.run(kind, fit.start(kind, jax.random.key(0), REAL, 0.1), REAL, 0.1, STEPS)
 
 
-# Of each thing how many devices divide the classes (0: decided), and what is computed.
+# Of each thing how many groups of devices there are (0: decided, for its classes), and what is
+# computed.
 THINGS = {
     "dm": (0, lambda: distilled("dm", batch_real=13)),
     "dm, two groups of classes": (2, lambda: distilled("dm", batch_real=13, batch_syn=2)),
@@ -93,8 +94,9 @@ THINGS = {
     "dc": (0, lambda: distilled("dc", batch_real=13, outer_loops=2)),
     "dc, two groups of classes": (2, lambda: distilled("dc", batch_real=13)),
     "dc, a class each": (8, lambda: distilled("dc", batch_real=13)),
-    "tm, batches shared out": (0, lambda: followed(1, batch_syn=5, kind=CODED)),
-    "tm, experts shared out": (0, lambda: followed(9)),
+    "tm, batches shared out": (1, lambda: followed(1, batch_syn=5, kind=CODED)),
+    "tm, students shared out": (8, lambda: followed(9)),
+    "tm, both": (4, lambda: followed(4, batch_syn=5)),
     "evaluation": (0, evaluated),
     "experts": (0, trained),
     "fit": (0, fitted),
@@ -153,10 +155,10 @@ def difference(expected, found):
 def main(num_devices):
     """The largest difference of each thing."""
     found = dict(continued(num_devices))
-    for name, (classes, thing) in THINGS.items():
+    for name, (groups, thing) in THINGS.items():
         results = []
         for count in (1, num_devices):
-            with mesh.over(count), mesh.grid(CLASSES, classes):
+            with mesh.over(count), mesh.grid(CLASSES, groups):
                 assert mesh.size() == count
                 results.append(numbers(thing()))
         found[name] = difference(*results)

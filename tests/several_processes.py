@@ -45,7 +45,7 @@ def cells():
         if objective != "dm":
             config.matching.name, config.matching.options = objective, getattr(common, objective)()
         config.data.on_device = "streamed"
-        config.mesh.classes = int(objective == "dc")
+        config.mesh.groups = int(objective == "dc")
         config.matching.options.update(options)
         config.distill.num_steps = num_steps
         made.append(Cell(name, "accuracy", config))

@@ -23,7 +23,8 @@ THINGS = [
     "dc, two groups of classes",
     "dc, a class each",
     "tm, batches shared out",
-    "tm, experts shared out",
+    "tm, students shared out",
+    "tm, both",
     "evaluation",
     "experts",
     "fit",
@@ -66,18 +67,18 @@ def test_devices_that_are_not_there(wanted):
 
 
 @pytest.mark.parametrize("wanted", [-1, 2])
-def test_classes_that_the_devices_are_not_divided_by(wanted):
-    expected = rf"config.mesh.classes: expected 0, or a divisor of 1, .*, got {wanted}$"
+def test_groups_that_devices_do_not_make(wanted):
+    expected = rf"config.mesh.groups: expected 0, or a divisor of 1, .*, got {wanted}$"
     with pytest.raises(UsageError, match=expected), mesh.over(1, wanted):
         pass
 
 
 @pytest.mark.parametrize(
-    ("devices", "classes", "expected"),
+    ("devices", "parts", "expected"),
     [(8, 10, 2), (8, 100, 8), (64, 100, 8), (64, 1000, 64), (6, 3, 3), (8, 1, 1), (1, 10, 1)],
 )
-def test_devices_have_classes_of_their_own_where_few_are_idle(devices, classes, expected):
-    assert mesh.divided(devices, classes) == expected
+def test_groups_have_parts_of_their_own_where_few_are_idle(devices, parts, expected):
+    assert mesh.divided(devices, parts) == expected
 
 
 def test_one_device_needs_no_mesh():

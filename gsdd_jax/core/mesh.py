@@ -1,11 +1,12 @@
 """Several devices: what of a computation each of them does.
 
 Whoever computes says what is independent of each other (`each`), only added up (`total`), or both,
-by class and by image of a class (`by_class`). Under `over` every device does its share; with one
-device, or outside, the function is called as it is.
+as are classes and the images of each (`by_group`). Under `over` every device does its share; with
+one device, or outside, the function is called as it is.
 
-The devices are a grid: along one axis they divide classes, along the other images of a class. What
-has no classes is divided along both.
+The devices are a grid: groups of them, along one axis, divide parts that are independent of each
+other, and the devices of a group, along the other, the images of a part. What has no such parts is
+divided along both axes.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError
 
-CLASSES, IMAGES = AXES = "classes", "images"
-# Of the classes' axis, at most, where it is chosen: repeated, so that all devices have as many.
+GROUPS, IMAGES = AXES = "groups", "images"
+# Of the parts, at most, where groups are chosen: repeated, so that all groups have as many.
 IDLE = 1 / 16
 
 
 @contextlib.contextmanager
-def over(num_devices: int, classes: int = 0):
+def over(num_devices: int, groups: int = 0):
     """What is computed meanwhile is spread over the first `num_devices`; 0: over all.
 
     Args:
-      classes: the devices that divide classes; 0: left to `grid`, which makes the grid.
+      groups: of devices, by which parts of a computation are divided; 0: left to `grid`.
 
     Raises UsageError where there are not so many, or where a process would have none of them, or
-    where `classes` do not divide them.
+    where they do not make so many groups.
     """
     there = jax.devices()
     if jax.process_count() > 1 and num_devices not in (0, len(there)):
@@ -52,42 +53,41 @@ def over(num_devices: int, classes: int = 0):
             f"of them, got {num_devices}"
         )
     used = there[: num_devices or len(there)]
-    if classes < 0 or (classes and len(used) % classes):
+    if groups < 0 or (groups and len(used) % groups):
         raise UsageError(
-            f"config.mesh.classes: expected 0, or a divisor of {len(used)}, the number of devices, "
-            f"got {classes}"
+            f"config.mesh.groups: expected 0, or a divisor of {len(used)}, the number of devices, "
+            f"got {groups}"
         )
-    with _set(used, classes or 1):
+    with _set(used, groups or 1):
         yield
 
 
 @contextlib.contextmanager
-def grid(num_classes: int, classes: int = 0):
-    """The devices as a grid for as many classes a step.
+def grid(num_parts: int, groups: int = 0):
+    """The devices in groups for a computation of as many parts.
 
     Args:
-      classes: the devices that divide them; 0: the largest divisor of all devices by which at most
-        1/16 of the classes' axis is idle. Devices that have classes of their own send each other
-        nothing of their images.
+      groups: their number; 0: decided by `divided`.
     """
     if size() == 1:
         yield
         return
-    with _set(list(jax.sharding.get_mesh().devices.flat), classes or divided(size(), num_classes)):
+    with _set(list(jax.sharding.get_mesh().devices.flat), groups or divided(size(), num_parts)):
         yield
 
 
-def divided(num_devices: int, num_classes: int) -> int:
-    """How many devices divide the classes, where `grid` decides."""
+def divided(num_devices: int, num_parts: int) -> int:
+    """Groups of devices for as many parts: the most by which at most 1/16 of the parts is idle,
+    since groups send each other nothing of their images."""
     divisors = (d for d in range(1, num_devices + 1) if num_devices % d == 0)
-    filled = lambda d: -(-num_classes // d) * d
-    return max(d for d in divisors if filled(d) <= num_classes * (1 + IDLE))
+    filled = lambda d: -(-num_parts // d) * d
+    return max(d for d in divisors if filled(d) <= num_parts * (1 + IDLE))
 
 
-def _set(devices, classes):
+def _set(devices, groups):
     if len(devices) == 1:
         return contextlib.nullcontext()
-    shape, types = (classes, len(devices) // classes), (AxisType.Auto,) * 2
+    shape, types = (groups, len(devices) // groups), (AxisType.Auto,) * 2
     return jax.set_mesh(jax.make_mesh(shape, AXES, axis_types=types, devices=devices))
 
 
@@ -98,10 +98,9 @@ def size() -> int:
 
 
 def shape() -> tuple[int, int]:
-    """Of the grid, where there are several devices: those that divide classes, and those that
-    divide the images of a class."""
+    """Of the grid, where there are several devices: how many groups, of how many each."""
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.shape[CLASSES], mesh.shape[IMAGES]
+    return mesh.shape[GROUPS], mesh.shape[IMAGES]
 
 
 def everywhere() -> Sharding:
@@ -120,8 +119,8 @@ def placed(array: np.ndarray) -> Array:
 
 
 def part(*counts: int) -> tuple[slice, ...]:
-    """Which of as many entries of one axis, or of classes and images, the devices of this process
-    get by `dealt`."""
+    """Which of as many entries of one axis, or of parts and the images of each, the devices of this
+    process get by `dealt`."""
     if size() == 1:
         return tuple(slice(0, count) for count in counts)
     theirs = _dealing(0, counts).addressable_devices_indices_map(counts).values()
@@ -134,13 +133,13 @@ def part(*counts: int) -> tuple[slice, ...]:
 
 
 def dealt(own: np.ndarray, axis: int, *counts: int) -> Array:
-    """An array of which every device has as many entries of an axis, or of classes and images.
+    """An array of which every device has as many entries of an axis, or of parts and images.
 
     What the devices do not divide, all of them have whole.
 
     Args:
       own: of all entries those of `part(*counts)`.
-      axis: of the entries; with two counts, of the classes, and the images' is the next.
+      axis: of the entries; with two counts, of the parts, and the images' is the next.
     """
     if size() == 1:
         return placed(own)
@@ -216,52 +215,54 @@ def total(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     return _map(part, P(AXES), P(), shared, *jax.tree.map(fill, parts))
 
 
-def by_class(function: Callable[..., Any], shared: Any, classes: Any, images: Any) -> Any:
-    """`function(share, shared, classes, images)`, whose results' leading axis is that of classes.
+def by_group(function: Callable[..., Any], shared: Any, parts: Any, images: Any = ()) -> Any:
+    """`function(share, shared, parts, images)`, whose results' leading axis is that of the parts.
 
-    Classes do not depend on each other: every device has as many of them. What images of a class
-    come to, it adds up by `share.added`; what follows, the devices of the same classes do alike.
+    Parts do not depend on each other: every group of devices has as many of them. Within a group
+    each device does its share of what a part has of images, and `share.added` adds up what they
+    come to; the rest the devices of a group do alike.
+
+    Derivatives by the arguments are added up over the devices once, at the end. Within `function`
+    differentiate what is local, and add the gradients.
 
     Args:
-      function: differentiable as often as needed, of fewer classes and images than all; its `share`
+      function: differentiable as often as needed, of fewer parts and images than all; its `share`
         is a `Share`.
       shared: a pytree that every device has whole.
-      classes: a pytree of arrays whose leading axis are the classes.
-      images: a pytree of arrays whose leading axes are classes and images of each; zeros are added,
-        to which `function` gives no weight.
+      parts: a pytree of arrays of the same leading axis.
+      images: a pytree of arrays whose leading axes are the parts and images of each, of which a
+        device gets its share; zeros are added, to which `function` gives no weight.
     """
     if size() == 1:
-        return function(Share(), shared, classes, images)
-    count = len(jax.tree.leaves((classes, images))[0])
-    of_classes, of_images = shape()
+        return function(Share(), shared, parts, images)
+    count = len(jax.tree.leaves((parts, images))[0])
+    groups, members = shape()
 
     def pad(a):
-        missing = -a.shape[1] % of_images
+        missing = -a.shape[1] % members
         return jnp.pad(a, [(0, missing if i == 1 else 0) for i in range(a.ndim)])
 
     images = jax.tree.map(pad, images)
-    if count % of_classes:  # the last class again
-        filled = np.minimum(np.arange(-(-count // of_classes) * of_classes), count - 1)
-        classes, images = jax.tree.map(lambda a: a[filled], (classes, images))
-    specs = P(), P(CLASSES), P(*AXES)
-    share = Share(of_images, (IMAGES,))
-    function = functools.partial(function, share)
-    mapped = jax.shard_map(function, in_specs=specs, out_specs=P(CLASSES), check_vma=False)
-    return jax.tree.map(lambda a: a[:count], mapped(shared, classes, images))
+    if count % groups:  # the last part again
+        filled = np.minimum(np.arange(-(-count // groups) * groups), count - 1)
+        parts, images = jax.tree.map(lambda a: a[filled], (parts, images))
+    specs = P(), P(GROUPS), P(*AXES)
+    function = functools.partial(function, Share(members))
+    mapped = jax.shard_map(function, in_specs=specs, out_specs=P(GROUPS), check_vma=False)
+    return jax.tree.map(lambda a: a[:count], mapped(shared, parts, images))
 
 
 class Share(NamedTuple):
-    """What of a batch a device has to do where some of them do the rest alike."""
+    """What of a batch a device of a group has to do, where all of them do the rest alike."""
 
-    devices: int = 1
-    axes: tuple[str, ...] = AXES  # along which they lie
+    devices: int = 1  # of the group
 
     def own(self, tree: Any) -> Any:
         """This device's part of arrays of the same leading axis, filled up with zeros."""
         if self.devices == 1:
             return tree
         count = -(-len(jax.tree.leaves(tree)[0]) // self.devices)
-        first = jax.lax.axis_index(self.axes) * count
+        first = jax.lax.axis_index(IMAGES) * count
 
         def part(a):
             missing = count * self.devices - len(a)
@@ -272,23 +273,7 @@ class Share(NamedTuple):
 
     def added(self, tree: Any) -> Any:
         """The sum of what the devices have found of their parts, on each of them."""
-        return tree if self.devices == 1 else jax.lax.psum(tree, self.axes)
-
-
-def alike(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(share, *arguments)`, which all devices compute alike but for what `share` gives.
-
-    Derivatives by the arguments are added up over the devices once, at the end. Within `function`
-    differentiate what is local, and add the gradients.
-
-    Args:
-      function: differentiable as often as needed; its `share` is a `Share`.
-      *arguments: pytrees that every device has whole.
-    """
-    if size() == 1:
-        return function(Share(), *arguments)
-    shared = functools.partial(function, Share(size()))
-    return jax.shard_map(shared, in_specs=P(), out_specs=P(), check_vma=False)(*arguments)
+        return tree if self.devices == 1 else jax.lax.psum(tree, IMAGES)
 
 
 def _map(function, parts_spec, result_spec, shared, *parts):

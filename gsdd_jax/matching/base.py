@@ -230,7 +230,7 @@ class Matching(abc.ABC):
     follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
     num_updates: int = 1
-    classes_at_once: int = 1  # that are independent of each other
+    independent: int = 1  # parts of a step that do not depend on each other: classes, students
 
     def check(self, num_classes: int, images_per_class: int) -> None:
         """Raises UsageError, naming the option, where it does not suit a synthetic set."""

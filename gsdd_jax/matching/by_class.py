@@ -26,7 +26,7 @@ class ByClass(Matching):
     classes_per_step: int
 
     @property
-    def classes_at_once(self) -> int:
+    def independent(self) -> int:
         return self.classes_per_step or self.num_classes
 
     def check(self, num_classes: int, images_per_class: int) -> None:

@@ -55,11 +55,11 @@ class DistributionMatching(ByClass):
 
     @property
     def num_updates(self) -> int:
-        return super().classes_at_once if self.per_class_updates else 1
+        return super().independent if self.per_class_updates else 1
 
     @property
-    def classes_at_once(self) -> int:
-        return 1 if self.per_class_updates else super().classes_at_once
+    def independent(self) -> int:
+        return 1 if self.per_class_updates else super().independent
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
         del loss_keys
@@ -76,7 +76,7 @@ class DistributionMatching(ByClass):
         def means(share, network, augmentation, images):
             return self._mean_features(share, network, augmentation, *images, data.seen)
 
-        means = mesh.by_class(means, network, augmentation, (real, weights))
+        means = mesh.by_group(means, network, augmentation, (real, weights))
         return Carry(network, means, augmentation, feed)
 
     def loss(
@@ -109,7 +109,7 @@ class DistributionMatching(ByClass):
             return ((means - target) ** 2).sum(1)
 
         shared, of_images = (carry.network, sample), (sample.places, weights)
-        return mesh.by_class(distances, shared, (augmentation, target), of_images).sum()
+        return mesh.by_group(distances, shared, (augmentation, target), of_images).sum()
 
     def _of_one_class(self, synthetic, label, key):
         count = synthetic.images_per_class

@@ -115,7 +115,7 @@ class GradientMatching(ByClass):
             return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
 
         shared, of_images = (network, sample), (real, weights, sample.places, even)
-        return mesh.by_class(distances, shared, (labels, augmentation), of_images).sum()
+        return mesh.by_group(distances, shared, (labels, augmentation), of_images).sum()
 
     def after_update(
         self, synthetic: Synthetic, carry: Carry, update: Int[Array, ""], key: Key[Array, ""]

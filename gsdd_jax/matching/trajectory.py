@@ -91,6 +91,10 @@ class TrajectoryMatching(Matching):
     label_bits: int = 4
     labels_lr: float = 0.02
 
+    @property
+    def independent(self) -> int:
+        return self.experts_per_step
+
     def check(self, num_classes: int, images_per_class: int) -> None:
         if self.batch_syn > num_classes * images_per_class:
             raise UsageError(
@@ -229,19 +233,15 @@ class TrajectoryMatching(Matching):
             end = self._unroll(share, unravel(start), *shared, order, present, key)
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
+        def distances(share, shared, students, _):
+            if len(students[0]) == 1:  # no vmap: a drawn augmentation stays a branch
+                return distance(share, shared, *(a[0] for a in students))[None]
+            in_axes = (None, *(0 for _ in students))
+            return jax.vmap(functools.partial(distance, share), in_axes)(shared, *students)
+
         shared = extra[LEARNING_RATE], images, targets
-        arguments = (carry.start, carry.target, orders, present, keys)
-        if num_experts == 1:  # no vmap: a drawn augmentation stays a branch
-            return mesh.alike(distance, shared, *(a[0] for a in arguments))
-
-        def distances(share, shared, *arguments):
-            in_axes = (None, *(0 for _ in arguments))
-            return jax.vmap(functools.partial(distance, share), in_axes)(shared, *arguments)
-
-        if num_experts >= mesh.size():  # else each student's batches are shared out
-            alone = functools.partial(distances, mesh.Share())
-            return mesh.each(alone, shared, *arguments).mean()
-        return mesh.alike(distances, shared, *arguments).mean()
+        students = carry.start, carry.target, orders, present, keys
+        return mesh.by_group(distances, shared, students).mean()
 
     def _targets(
         self, labels: Int[Array, "m"], extra: dict[str, Array]

@@ -29,7 +29,7 @@ SEED = Rule(f"0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
 RULES = {
     "seed": SEED,
     "mesh.devices": AT_LEAST_ZERO,
-    "mesh.classes": AT_LEAST_ZERO,
+    "mesh.groups": AT_LEAST_ZERO,
     "data.resolution": AT_LEAST_ZERO,
     "budget.ipc": AT_LEAST_ONE,
     "init.num_steps": AT_LEAST_ZERO,

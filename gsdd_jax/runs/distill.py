@@ -53,10 +53,10 @@ def distill_to(
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    with mesh.over(config.mesh.devices, config.mesh.classes):
+    with mesh.over(config.mesh.devices, config.mesh.groups):
         parts = experiment.build(config)  # first: a config that is refused binds no directory
         with (
-            mesh.grid(parts.problem.matching.classes_at_once, config.mesh.classes),
+            mesh.grid(parts.problem.matching.independent, config.mesh.groups),
             _running(config, parts, workdir, display) as run,
         ):
             fitted = run.fit()

@@ -20,7 +20,7 @@ from gsdd_jax.core.files import locked, read_object, write_json
 # and what a reader of the result may take instead.
 OPERATIONAL = {
     "mesh.devices": 0,
-    "mesh.classes": 0,
+    "mesh.groups": 0,
     "data.dir": "",
     "data.on_device": "auto",
     "distill.steps_per_call": 1,
