@@ -314,7 +314,10 @@ def test_an_interrupt_is_one_line_and_status_130(module, finished, tmp_path):
         process = start(module, *command)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        try:
+            _, err = process.communicate(timeout=120)  # no call of a program is interrupted
+        finally:
+            process.kill()
         assert process.returncode == 130, err
         assert err.startswith("interrupted")
         assert len(err.splitlines()) == 1
