@@ -94,7 +94,7 @@ THINGS = {
     "dc": (0, lambda: distilled("dc", batch_real=13, outer_loops=2)),
     "dc, two groups of classes": (2, lambda: distilled("dc", batch_real=13)),
     "dc, a class each": (8, lambda: distilled("dc", batch_real=13)),
-    "tm, batches shared out": (1, lambda: followed(1, batch_syn=5, kind=CODED)),
+    "tm, batches shared out": (1, lambda: followed(1, batch_syn=5)),
     "tm, students shared out": (8, lambda: followed(9)),
     "tm, both": (4, lambda: followed(4, batch_syn=5)),
     "evaluation": (0, evaluated),
