@@ -6,6 +6,8 @@ import io
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import assess, cost, experts, fits, reproduce, table
 from gsdd_jax.runs.report import OneLine
 from gsdd_jax.runs.table import Cell, Found, Mean, Table
+from gsdd_jax.training import fit
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -215,6 +218,22 @@ def test_every_table(name, size, monkeypatch):
     if size == "small" and name == "cifar":
         searched = [c for c in table_.cells if c.arm == "distilled"]
         assert {len(c.trials) for c in searched} == {4} and {len(c.seeds) for c in searched} == {3}
+
+
+@pytest.mark.parametrize("name", ["gaussian", "quantized"])
+def test_the_cost_of_a_fit_has_every_gaussian_once(name):
+    """As much memory as the real fit takes, whichever images the timed step has."""
+    made = demo.get_config()
+    if name == "quantized":
+        common.quantized(made, 120)
+    _, _, examples, _ = cost.sizes(made)
+    estimated = cost.of_fit(made).bytes - examples * 32 * 32 * 3
+    kind = cost._stored(made, 32, 10)
+    images = jnp.zeros((10 * kind.images_per_class, 32, 32, 3))
+    state = jax.eval_shape(lambda: fit.start(kind, jax.random.key(0), images, 0.1))
+    compiled = fit.run.lower(kind, state, images, 0.1, 1).compile()
+    taken = compiled.memory_analysis().temp_size_in_bytes
+    assert 0.3 < estimated / taken < 3, (estimated, taken)
 
 
 def test_published_numbers_are_the_papers():

@@ -62,11 +62,15 @@ def of_experts(config: ConfigDict) -> Cost:
 
 
 def of_fit(config: ConfigDict) -> Cost:
-    """Of the images that distillation starts from, by timing a step on at most 64 of them."""
+    """Of the images that distillation starts from, by timing a step on some of them: at most 64,
+    or, where a step computes what images share, those of one class."""
     side, classes, examples, _ = sizes(config)
     stored = _stored(config, side, classes)
     images = classes * stored.images_per_class
-    step = _fit_step(stored, min(images, BATCH))
+    if stored.by_image:
+        step = _fit_step(stored, min(images, BATCH))
+    else:
+        step = _fit_step(_stored(config, side, 1), stored.images_per_class)
     seconds = COMPILING + config.init.num_steps * images * step.seconds
     return Cost(seconds, int(examples * side * side * 3 + images * step.bytes))
 
