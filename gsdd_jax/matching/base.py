@@ -188,14 +188,17 @@ class Synthetic:
         params = self.kind.select(self.params, indices)
         return Synthetic(*chosen.shape, self.kind, params, self.transform, self.labels[indices])
 
-    @property
-    def places(self) -> Int[Array, "k s"] | None:
-        """Of all images, for `at`; None: they are one device's."""
+    def to_share(self) -> tuple[Int[Array, "k s"], Float[Array, "k s"]] | tuple[None, None]:
+        """What devices divide of all images: their places, for `at`, and the weights by which they
+        add up to the mean of a class. None, None where they are one device's."""
+        if mesh.size() == 1:
+            return None, None
         shape = self.num_classes, self.images_per_class
-        return None if mesh.size() == 1 else jnp.arange(math.prod(shape)).reshape(shape)
+        weights = jnp.full(shape, 1 / self.images_per_class)
+        return jnp.arange(math.prod(shape)).reshape(shape), weights
 
     def at(self, places: Int[Array, "k s"] | None = None) -> Float[Array, "k s h w c"]:
-        """Transformed images of some classes, at some of `places`; None: all."""
+        """Transformed images of some classes, at some of the places; None: all."""
         count = self.num_classes if places is None else len(places)
         images = self.render(None if places is None else places.ravel())
         return images.reshape(count, -1, *images.shape[1:])

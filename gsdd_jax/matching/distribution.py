@@ -96,9 +96,6 @@ class DistributionMatching(ByClass):
             augmentation, target = augmentation[update][None], target[update][None]
         else:
             sample = synthetic.sample(key, self.batch_syn, carry.classes)
-        weights = None  # alike
-        if mesh.size() > 1:  # images that do not count are added
-            weights = jnp.full(sample.places.shape, 1 / sample.images_per_class)
 
         def distances(share, shared, of_classes, of_images):
             network, sample = shared
@@ -108,8 +105,8 @@ class DistributionMatching(ByClass):
             means = self._mean_features(share, network, augmentation, images, weights)
             return ((means - target) ** 2).sum(1)
 
-        shared, of_images = (carry.network, sample), (sample.places, weights)
-        return mesh.by_group(distances, shared, (augmentation, target), of_images).sum()
+        shared, of_classes = (carry.network, sample), (augmentation, target)
+        return mesh.by_group(distances, shared, of_classes, sample.to_share()).sum()
 
     def _of_one_class(self, synthetic, label, key):
         count = synthetic.images_per_class

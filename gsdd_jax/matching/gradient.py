@@ -90,9 +90,6 @@ class GradientMatching(ByClass):
         labels = jnp.arange(self.num_classes)
         if classes is not None:
             labels, augmentation = classes, augmentation[classes]
-        even = None
-        if mesh.size() > 1:  # images that do not count are added
-            even = jnp.full(sample.places.shape, 1 / sample.images_per_class)
 
         def distances(share, shared, of_classes, of_images):
             network, sample = shared
@@ -114,7 +111,7 @@ class GradientMatching(ByClass):
             batches = real, weights, sample.at(places), even
             return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
 
-        shared, of_images = (network, sample), (real, weights, sample.places, even)
+        shared, of_images = (network, sample), (real, weights, *sample.to_share())
         return mesh.by_group(distances, shared, (labels, augmentation), of_images).sum()
 
     def after_update(
