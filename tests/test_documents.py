@@ -137,6 +137,19 @@ def test_commands_that_are_shown_are_there(path):
         assert re.search(rf"^{name}:", makefiles, re.MULTILINE), name
 
 
+def test_the_architecture_names_what_modules_have():
+    """`mesh.each` and the like: the module, or one of the package, has the word."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    checked = 0
+    for owner, name in set(re.findall(r"`(\w+)\.(\w+)(?=[`(.,: ])", text)):
+        files = [*ROOT.glob(f"gsdd_jax/**/{owner}.py"), *ROOT.glob(f"gsdd_jax/**/{owner}/*.py")]
+        if files and name not in ("py", "md"):
+            words = re.compile(rf"\b{name}\b")
+            assert any(words.search(f.read_text()) or f.stem == name for f in files), (owner, name)
+            checked += 1
+    assert checked >= 10, checked
+
+
 def build_site(root, out):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
