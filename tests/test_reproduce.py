@@ -1,6 +1,7 @@
 """Tables: which pieces they need, what they share, what is chosen, and how they are shown."""
 
 import csv
+import dataclasses
 import importlib
 import io
 import json
@@ -30,7 +31,7 @@ class World:
 
     def __init__(self, patch):
         self.runs, self.evaluations, self.trained, self.fitted = [], [], [], []
-        self.diverge = self.taken = None
+        self.diverge = self.taken = self.others = None
         patch.setattr(reproduce, "distill_to", self.distill)
         patch.setattr(assess, "evaluate_file", self.evaluate)
         patch.setattr(assess, "evaluate_real", self.real)
@@ -67,6 +68,11 @@ class World:
         return {f"{arm}_accuracies": [15.0, 17.0]}
 
     def train(self, config, reporter):
+        if self.others:
+            self.others -= 1
+            if not self.others:
+                self.trained.append(config.experts.dir)
+            raise InUseError("another process trains there")
         self.trained.append(config.experts.dir)
 
 
@@ -154,6 +160,33 @@ def test_what_another_process_has_is_waited_for(tmp_path, world):
     world.taken = 3
     _, (found,), _ = run(tmp_path, Cell("a", "b", config()))
     assert found.mean == 40.0
+
+
+def test_a_run_waits_for_experts_that_another_process_trains(tmp_path, world, monkeypatch):
+    """And one that needs none does not."""
+    world.others, begun = 3, []
+
+    def distill(config, workdir, display):
+        begun.append((config.matching.name, config.experts.dir in world.trained))
+        world.distill(config, workdir, display)
+
+    monkeypatch.setattr(reproduce, "distill_to", distill)
+    cells = (Cell("a", "tm", config("tm")), Cell("a", "dm", config("dm")))
+    _, (tm, dm), _ = run(tmp_path, *cells)
+    assert begun == [("dm", False), ("tm", True)]
+    assert tm.mean == dm.mean == 40.0 and not tm.reason
+
+
+def test_experts_that_fail_cost_only_those_who_need_them(tmp_path, world, monkeypatch):
+    def train(config, reporter):
+        raise UsageError("experts: the loss is nan at epoch 3")
+
+    monkeypatch.setattr(experts, "train_all", train)
+    tm = Cell("a", "tm", config("tm"))
+    seen = dataclasses.replace(tm, column="seen", evaluation={"resolution": 64})
+    _, found, _ = run(tmp_path, tm, seen, Cell("a", "dm", config("dm")))
+    assert [f.reason for f in found] == ["experts: the loss is nan at epoch 3"] * 2 + [""]
+    assert [f.mean for f in found] == [None, None, 40.0] and not world.evaluations
 
 
 def test_evaluations_of_two_processes_do_not_meet(tmp_path, world):

@@ -42,6 +42,10 @@ class Piece(Protocol):
     name: str
     config: ConfigDict
 
+    def needs(self) -> list[Piece]:
+        """What has to be done before it."""
+        ...
+
     def done(self) -> bool:
         """Whether its result is on disk."""
         ...
@@ -64,6 +68,9 @@ class _Experts:
         settings = self.config.experts
         return f"{settings.num_experts} experts {pathlib.Path(settings.dir).name}"
 
+    def needs(self) -> list[Piece]:
+        return []
+
     def done(self) -> bool:
         return experts.are_there(self.config)
 
@@ -81,6 +88,9 @@ class _Fit:
     @property
     def name(self) -> str:
         return f"fit {self.config.parameterization.name} {pathlib.Path(self.config.init.dir).name}"
+
+    def needs(self) -> list[Piece]:
+        return []
 
     def done(self) -> bool:
         return fits.is_there(self.config)
@@ -101,6 +111,12 @@ class _Run:
     def name(self) -> str:
         return f"run {self.workdir.name}"
 
+    def needs(self) -> list[Piece]:
+        config = self.config
+        experts_ = [_Experts(config)] if config.matching.name == "tm" else []
+        fitted = config.init.images != "none" and config.init.num_steps
+        return experts_ + ([_Fit(config)] if fitted else [])
+
     def done(self) -> bool:
         return (self.workdir / "result.json").exists()
 
@@ -113,17 +129,20 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluation:
-    """Of a distilled set in another way than the run's; or of real images, without a set."""
+    """Of a run's distilled set in another way than the run's; or of real images, without a set."""
 
     config: ConfigDict
-    source: pathlib.Path | None
+    of: _Run | None
     settings: Mapping[str, Any]
     path: pathlib.Path
 
     @property
     def name(self) -> str:
-        of = self.path.parent if self.source is None else self.source.parent
-        return f"evaluation {of.name}/{self.path.stem}"
+        folder = self.path.parent if self.of is None else self.of.workdir
+        return f"evaluation {folder.name}/{self.path.stem}"
+
+    def needs(self) -> list[Piece]:
+        return [self.of] if self.of else []
 
     def done(self) -> bool:
         return self.path.exists()
@@ -131,11 +150,12 @@ class _Evaluation:
     def run(self, reporter: OneLine) -> None:
         taken = f"{self.path.parent}: another process evaluates here"
         with processes.held(lambda: locked(self.path.parent, taken)):
-            if self.source is None:
+            if self.of is None:
                 result = assess.evaluate_real(self.config, self.settings["arm"], reporter)
             else:
+                source = self.of.workdir / "distilled.safetensors"
                 result = assess.evaluate_file(
-                    self.source, display=reporter, beside=False, **self.settings
+                    source, display=reporter, beside=False, **self.settings
                 )
             if processes.first():
                 write_json(self.path, result)
@@ -183,14 +203,11 @@ class Folder:
             yield _Evaluation(config, None, {"arm": cell.arm}, path)
             return
         run = _Run(config, self.workdir(config))
-        if config.matching.name == "tm":
-            yield _Experts(config)
-        if config.init.images != "none" and config.init.num_steps:
-            yield _Fit(config)
+        yield from run.needs()
         yield run
         if cell.evaluation:
             path = run.workdir / "evaluations" / f"{_digest(cell.evaluation)}.json"
-            yield _Evaluation(config, run.workdir / "distilled.safetensors", cell.evaluation, path)
+            yield _Evaluation(config, run, cell.evaluation, path)
 
     def workdir(self, config: ConfigDict) -> pathlib.Path:
         """A run's: readable, and another for whatever changes its result."""
@@ -236,8 +253,8 @@ class Folder:
         return Found(accuracies, chosen, tuple(trials), reason)
 
     def _reason(self, cell, trial, seed, reasons) -> str:
-        names = (piece.name for piece in self.pieces(cell, trial, seed))
-        return next((reasons[name] for name in names if name in reasons), "")
+        pieces = (p for p in self.pieces(cell, trial, seed) if p.name in reasons)
+        return next((reasons[p.name] for p in pieces if not p.done()), "")
 
 
 def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list[Found]:
@@ -309,6 +326,8 @@ class _Work:
             )
             self._has_run = False
             for piece in waiting:
+                if not all(need.done() for need in piece.needs()):
+                    continue  # another command has what is needed, or this one will
                 self._reporter.begin(
                     f"{table_.name} {complete}/{len(table_.cells)} cells, {piece.name}",
                     self._clock.left(piece, waiting),
@@ -379,22 +398,20 @@ class _Clock:
 def _missing(
     folder: Folder, table_: Table, found: list[Found], reasons: Mapping[str, str]
 ) -> list[Piece]:
-    """Pieces to run, each once, none of whose forerunners is missing for good."""
+    """Pieces to run, each once, nothing of whose needs is missing for good."""
     missing = {}
     for cell, f in zip(table_.cells, found, strict=True):
         for piece in folder.seed_pieces(cell, f):
-            blocked = piece.name in reasons or _forerunners(piece) & reasons.keys()
-            if not blocked and piece.name not in missing and not piece.done():
+            if piece.name not in missing and not piece.done() and not _lost(piece, reasons):
                 missing[piece.name] = piece
     return list(missing.values())
 
 
-def _forerunners(piece: Piece) -> set[str]:
-    if isinstance(piece, _Run):
-        return {_Experts(piece.config).name, _Fit(piece.config).name}
-    if isinstance(piece, _Evaluation) and piece.source is not None:
-        return {_Run(piece.config, piece.source.parent).name}
-    return set()
+def _lost(piece: Piece, reasons: Mapping[str, str]) -> bool:
+    """Whether a piece, or what it needs, is among those that were not run."""
+    if piece.name in reasons:
+        return True
+    return any(not need.done() and _lost(need, reasons) for need in piece.needs())
 
 
 def _accuracies(cell: Cell, piece: Piece) -> list[float]:
