@@ -37,7 +37,7 @@ benchmark = $(begin); $(call limited,$(1),$(PY) -m launch.benchmark $(1) --out=$
 
 .PHONY: gpu-first gpu-second gpu-third gpu-native gpu-test gpu-sanitize gpu-rasterizer gpu-size \
 	gpu-profile gpu-precision gpu-experts-at-once gpu-pytorch gpu-same-bits gpu-experts \
-	gpu-flagship gpu-pixels gpu-dm
+	gpu-run gpu-flagship gpu-codes gpu-pixels gpu-dm
 
 # Three sittings. Whatever fails, the rest is still run; what LIMIT leaves no time for is named.
 gpu-first: PARTS = gpu-native gpu-test gpu-sanitize gpu-rasterizer
@@ -152,11 +152,11 @@ gpu-experts: gpu-native
 	$(begin); $(SAME_BITS); \
 	$(call limited,experts,$(PY) -m launch.train_experts --config=configs/cifar10_tm_ipc1.py $(FLAGS))
 
-gpu-flagship: gpu-native
-	$(call run,cifar10_tm_ipc1,with experts)
-
-gpu-pixels: gpu-native  # the field's own loop
-	$(call run,cifar10_tm_ipc1_pixels,with experts)
-
-gpu-dm: gpu-native
-	$(call run,cifar10_dm_ipc1)
+gpu-flagship: CONFIG = cifar10_tm_ipc1
+gpu-codes: CONFIG = cifar10_tm_ipc1_q
+gpu-pixels: CONFIG = cifar10_tm_ipc1_pixels
+gpu-dm: CONFIG = cifar10_dm_ipc1
+gpu-run gpu-flagship gpu-codes gpu-pixels gpu-dm: gpu-native  # gpu-run CONFIG=cifar10_tm_ipc10
+	[ -e "configs/$(CONFIG).py" ] || { echo "error: CONFIG=$(CONFIG): expected the name of a file" \
+		"of configs/, such as cifar10_tm_ipc10"; exit 2; }; \
+	$(call run,$(CONFIG),$(findstring _tm_,$(CONFIG)))

@@ -21,6 +21,8 @@ def make(folder, *arguments):
 def test_what_the_documentation_names_is_there(tmp_path, target):
     result = make(tmp_path, "-n", target, "PARTS=gpu-native")
     assert result.returncode == 0, result.stderr
+    for name in re.findall(r"--config=(\S+)", result.stdout.replace("configs/.py", "")):
+        assert (ROOT / name).exists()
 
 
 def test_parts_fail_one_by_one_and_the_rest_is_named(tmp_path):
@@ -49,3 +51,15 @@ def test_a_failure_in_time_is_one(tmp_path):
     script.chmod(0o755)
     result = make(tmp_path, "-o", "gpu-native", "gpu-precision", f"PY={script}", "LIMIT=60")
     assert result.returncode != 0
+
+
+def test_any_experiment_by_name(tmp_path):
+    result = make(tmp_path, "-n", "gpu-run", "CONFIG=cifar10_tm_ipc10_q")
+    for script in ("train_experts", "distill"):
+        assert f"launch.{script} --config=configs/cifar10_tm_ipc10_q.py" in result.stdout
+    result = make(tmp_path, "-n", "gpu-run", "CONFIG=imagenet1k_dm_ipc1")
+    assert "configs/imagenet1k_dm_ipc1.py" in result.stdout
+    assert "train_experts" not in result.stdout
+    result = make(tmp_path, "-o", "gpu-native", "gpu-run", "CONFIG=cifar11")
+    assert result.returncode != 0
+    assert "error: CONFIG=cifar11: expected the name of a file of configs/" in result.stdout
