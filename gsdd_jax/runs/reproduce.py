@@ -411,7 +411,7 @@ def _lost(piece: Piece, reasons: Mapping[str, str]) -> bool:
     """Whether a piece, or what it needs, is among those that were not run."""
     if piece.name in reasons:
         return True
-    return any(not need.done() and _lost(need, reasons) for need in piece.needs())
+    return any(_lost(need, reasons) and not need.done() for need in piece.needs())
 
 
 def _accuracies(cell: Cell, piece: Piece) -> list[float]:
