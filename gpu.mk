@@ -23,8 +23,12 @@ WORKERS ?= 12
 JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/gpu/xla
 export JAX_COMPILATION_CACHE_DIR
 CHOSEN = xla_gpu_per_fusion_autotune_cache_dir
-# Only algorithms that give the same bits each time, which among them is the folder's to say.
-SAME_BITS = export XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_exclude_nondeterministic_ops=true"
+# Only algorithms that give the same bits each time. What is kept of them has a folder of its own:
+# XLA looks an algorithm up by the instruction alone, whatever it may choose from this time.
+cache = export JAX_COMPILATION_CACHE_DIR=$(JAX_COMPILATION_CACHE_DIR)_$(1); \
+	mkdir -p $$JAX_COMPILATION_CACHE_DIR/$(CHOSEN)
+SAME_BITS = export XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_exclude_nondeterministic_ops=true"; \
+	$(call cache,same_bits)
 SHARED = export XLA_PYTHON_CLIENT_PREALLOCATE=false  # the GPU's memory, with another process
 
 # A command for what is left of LIMIT, with a record. Out of time is no failure.
@@ -35,22 +39,9 @@ limited = { timeout -s INT -k 30 $(left) $(2) 2>&1 | tee -a $(RESULTS)/$(1).log 
 	echo "$(1): stopped after $(LIMIT) s"; exit 0; }; }
 benchmark = $(begin); $(call limited,$(1),$(PY) -m launch.benchmark $(1) --out=$(RESULTS)/$(1).json $(2))
 
-.PHONY: gpu-first gpu-second gpu-third gpu-native gpu-test gpu-sanitize gpu-rasterizer gpu-size \
-	gpu-profile gpu-precision gpu-experts-at-once gpu-pytorch gpu-same-bits gpu-experts \
-	gpu-run gpu-flagship gpu-codes gpu-pixels gpu-dm
-
-# Three sittings. Whatever fails, the rest is still run; what LIMIT leaves no time for is named.
-gpu-first: PARTS = gpu-native gpu-test gpu-sanitize gpu-rasterizer
-gpu-first: export SHAPES ?= A,B,D,E
-gpu-second: PARTS = gpu-native gpu-precision gpu-experts-at-once gpu-pytorch gpu-same-bits
-gpu-third: PARTS = gpu-native gpu-flagship
-gpu-first gpu-second gpu-third:
-	failed=; rest=; for part in $(PARTS); do \
-		[ $$SECONDS -lt $(LIMIT) ] || { rest="$$rest $$part"; continue; }; \
-		$(MAKE) --no-print-directory -f gpu.mk $$part LIMIT=$(left) || failed="$$failed $$part"; \
-		echo "$$part: $$SECONDS s since the start"; done; \
-	[ -z "$$rest" ] || echo "not begun: make $@ PARTS=\"$${rest# }\""; \
-	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+.PHONY: gpu-native gpu-test gpu-sanitize gpu-rasterizer gpu-size gpu-profile gpu-precision \
+	gpu-experts-at-once gpu-pytorch gpu-same-bits gpu-experts gpu-run gpu-flagship gpu-codes \
+	gpu-pixels gpu-dm
 
 # By content, because whatever brings a checkout here may give its files new dates.
 native_sources = cat xla_ops/* | sha256sum
@@ -72,8 +63,8 @@ TESTS ?= rasterize reference ragged gaussians parameterizations fit trajectory d
 gpu-test: gpu-native
 	$(begin); $(SHARED) JAX_DEFAULT_MATMUL_PRECISION=highest \
 		XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_autotune_level=0 \
-		--xla_gpu_exclude_nondeterministic_ops=true"; \
-	timeout -s INT -k 30 $(LIMIT) $(PY) -m pytest -q -n $(WORKERS) --durations=10 \
+		--xla_gpu_exclude_nondeterministic_ops=true"; $(call cache,test); \
+	timeout -s INT -k 30 $(LIMIT) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations=10 \
 		-o filterwarnings=default $(TESTS:%=tests/test_%.py) 2>&1 | tee $(RESULTS)/test.log
 
 DRIVER = build/gpu/cuda_driver
@@ -141,8 +132,8 @@ gpu-same-bits: gpu-native
 # Experts are not in the file. They are trained again from their seed, or found in runs/experts.
 run = $(begin); $(SAME_BITS); $(if $(FROM),tar -xf $(FROM);) \
 	workdir=$(or $(WORKDIR),runs/$(1)); \
-	mkdir -p $$workdir/chosen; cp -r --update $$workdir/chosen/. $(JAX_COMPILATION_CACHE_DIR)/$(CHOSEN)/; \
-	keep() { cp -r $(JAX_COMPILATION_CACHE_DIR)/$(CHOSEN)/. $$workdir/chosen/; \
+	mkdir -p $$workdir/chosen; chosen=$$JAX_COMPILATION_CACHE_DIR/$(CHOSEN); \
+	cp -r --update $$workdir/chosen/. $$chosen/; keep() { cp -r $$chosen/. $$workdir/chosen/; \
 		tar -cf $(RESULTS)/$(1).tar $$workdir; }; trap keep EXIT; \
 	$(if $(2),$(call limited,$(1),$(PY) -m launch.train_experts --config=configs/$(1).py $(FLAGS));) \
 	$(call limited,$(1),$(PY) -m launch.distill --config=configs/$(1).py --workdir=$$workdir \

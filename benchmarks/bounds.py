@@ -30,8 +30,12 @@ class Machine:
 
 
 # By the data sheet, which no program exceeds: 132 multiprocessors at 1.98 GHz, each of 128 lanes
-# of float32 and 16 of special functions; 4.8 TB/s of HBM3e.
-DATA_SHEETS = {"NVIDIA H200": Machine(132 * 128 * 1.98e9, 4.8e12, 132 * 16 * 1.98e9)}
+# of float32 and 16 of special functions; HBM3 of 3.35 TB/s, or HBM3e of 4.8.
+_HOPPER_CYCLES = 132 * 1.98e9
+DATA_SHEETS = {
+    name: Machine(128 * _HOPPER_CYCLES, bandwidth, 16 * _HOPPER_CYCLES)
+    for name, bandwidth in (("NVIDIA H100 80GB HBM3", 3.35e12), ("NVIDIA H200", 4.8e12))
+}
 
 
 def machine_of(device: jax.Device, reached: Machine) -> Machine:

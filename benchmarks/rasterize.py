@@ -13,6 +13,7 @@ each batch. The file is written anew with each row.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from PIL import Image
 
 import gsdd_jax
 from benchmarks import bounds, memory, peers
+from benchmarks.left_out import left_out
 from benchmarks.repeat import best, repeated, times_for
 from benchmarks.turns import take_turns
 from gsdd_jax import data
@@ -96,12 +98,14 @@ def main(out: str | None, shapes: str = "", with_peers: bool = False, plot: str 
                 write_json(out, result)
 
     for name in names:
-        add(result["rows"], compare(name, SHAPES[name], machine, with_peers, True))
+        with left_out(f"shape {name}"):
+            add(result["rows"], compare(name, SHAPES[name], machine, with_peers, True))
     if plot:
         result["sweeps"] = {sweep: [] for sweep in SWEEPS}
         for sweep, members in SWEEPS.items():
             for shape in members:
-                add(result["sweeps"][sweep], compare(sweep, shape, machine, with_peers, False))
+                with left_out(f"{sweep}, {shape}"):
+                    add(result["sweeps"][sweep], compare(sweep, shape, machine, with_peers, False))
         draw(result["sweeps"], plot)
 
 
@@ -167,29 +171,42 @@ class Contender(NamedTuple):
 
 
 def contenders_of(parameters, size: int, measured: str, with_peers: bool) -> dict[str, Contender]:
-    """By name, native first; all have been called."""
+    """Ways to the images by name, native first; all have been called.
+
+    A peer that fails is left out.
+    """
     batch, count = parameters[3].shape
     rasterizer = lambda backend: (
         lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend=backend)
     )
     found = {"native": compiled(rasterizer("native"), measured, parameters)}
+    makers = {}
     if 4 * batch * count * 4 * size**2 <= MOST_REFERENCE_BYTES:
-        found["reference"] = compiled(rasterizer("reference"), measured, parameters)
+        makers["reference"] = lambda: compiled(rasterizer("reference"), measured, parameters)
     if with_peers:
         siren = peers.siren_for(size, 18 * count)
-        weights = siren.init(jax.random.key(0), batch)
-        decode = lambda *p: siren.decode(p, size)
-        found[f"siren {siren.layers}x{siren.width}"] = compiled(decode, measured, tuple(weights))
+
+        def decoded():
+            weights = tuple(siren.init(jax.random.key(0), batch))
+            return compiled(lambda *p: siren.decode(p, size), measured, weights)
+
+        makers[f"siren {siren.layers}x{siren.width}"] = decoded
         if peers.gsplat_unavailable() is None:
             for name, kind in (("gsplat", peers.Gsplat), ("gsplat kernels", peers.GsplatKernels)):
-                try:
-                    gsplat = kind(parameters, size, measured == "both")
-                    found[name] = Contender(gsplat, gsplat.times, gsplat.peak_bytes())
-                except RuntimeError as error:  # one that cannot be captured as a graph, say
-                    print(f"{name} is left out: {str(error).splitlines()[0]}")
-    for contender in found.values():
-        contender.call()
+                makers[name] = functools.partial(of_gsplat, kind, parameters, size, measured)
+    found["native"].call()
+    for name, make in makers.items():
+        with left_out(name):
+            contender = make()
+            contender.call()
+            found[name] = contender
     return found
+
+
+def of_gsplat(kind: type[peers.Gsplat], parameters, size: int, measured: str) -> Contender:
+    """gsplat, or its kernels alone, on the same Gaussians."""
+    gsplat = kind(parameters, size, measured == "both")
+    return Contender(gsplat, gsplat.times, gsplat.peak_bytes())
 
 
 def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:

@@ -59,8 +59,8 @@ def get_config() -> ConfigDict:
     config.experts.epochs = 50
     config.experts.batch_size = 256
     config.experts.learning_rate = 0.01  # of SGD, constant, without momentum and weight decay
-    # Side by side on each GPU, as many as its memory holds; a CPU takes one.
-    config.experts.at_once = 4
+    # Trained side by side on each GPU; a CPU takes one. By the compiled program one moves least.
+    config.experts.at_once = 1
     config.experts.seed = 0  # of their own, so that runs of any seed share them
 
     config.distill = ConfigDict()
@@ -135,9 +135,9 @@ def tm() -> ConfigDict:
     options.soft_labels = False  # True: what it learns of each image is learned, within the budget
     options.label_bits = 4  # of each of their numbers, of an image and a class
     options.labels_lr = 0.02  # at which they are learned, by Adam
-    # Of every so many student steps one keeps its activations; the others recompute them. 1: all
-    # keep them, 0: none (always so on a CPU by -1), -1: decided by the memory of the GPU.
-    options.keep_every = -1
+    # Of so many student steps one keeps its activations, the others recompute them. 0: none does,
+    # which moves the fewest bytes; 1: all do; -1: as many as a GPU's memory holds, none on a CPU.
+    options.keep_every = 0
     return options
 
 

@@ -96,12 +96,15 @@ def test_an_unknown_shape_is_named():
         main(None, shapes="A,q")
 
 
-def test_a_data_sheet_goes_before_what_a_machine_reaches():
+@pytest.mark.parametrize(
+    "kind, bandwidth", [("NVIDIA H100 80GB HBM3", 3.35e12), ("NVIDIA H200", 4.8e12)]
+)
+def test_a_data_sheet_goes_before_what_a_machine_reaches(kind, bandwidth):
     reached = bounds.Machine(1e12, 1e12)
-    device = SimpleNamespace(device_kind="NVIDIA H200")
+    device = SimpleNamespace(device_kind=kind)
     sheet = bounds.machine_of(device, reached)
     assert 2 * sheet.multiply_adds == pytest.approx(67e12, rel=0.01)  # FLOP/s
-    assert sheet.bandwidth == 4.8e12
+    assert sheet.bandwidth == bandwidth
     assert sheet.exponentials == sheet.multiply_adds / 8
     device.device_kind = "cpu"
     assert bounds.machine_of(device, reached) is reached
@@ -160,6 +163,30 @@ def test_a_stopped_rasterize_keeps_its_rows(monkeypatch, stopped):
     assert [row["what"] for row in result["rows"]] == ["native", "reference"]
 
 
+def test_what_fails_costs_only_itself(monkeypatch, tmp_path, capsys):
+    import benchmarks.rasterize as module
+
+    class Broken:
+        def __init__(self, *_):
+            raise NotImplementedError("no such kernel")
+
+    for name in ("Gsplat", "GsplatKernels"):
+        monkeypatch.setattr(module.peers, name, Broken)
+    monkeypatch.setattr(module.peers, "gsplat_unavailable", lambda: None)
+    monkeypatch.setattr(module.bounds, "measure_machine", lambda: bounds.Machine(1e11, 1e10))
+    monkeypatch.setattr(module, "take_turns", lambda *calls, seconds: [1.0] * len(calls))
+    monkeypatch.setattr(module, "FIT_STEPS", 2)
+    small = module.Shape(2, 3, 16, cpu_batch=2)
+    monkeypatch.setattr(module, "SHAPES", {"A": small, "B": None, "C": small})
+    main(str(tmp_path / "out.json"), "A,B,C", with_peers=True)
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["shape"] for row in rows] == ["A"] * 6 + ["C"] * 6
+    assert {row["what"].split()[0] for row in rows} == {"native", "reference", "siren"}
+    out = capsys.readouterr().out
+    assert out.count("gsplat kernels is left out: NotImplementedError: no such kernel") == 4
+    assert "shape B is left out: AttributeError" in out
+
+
 def test_a_stopped_experts_keeps_its_rows(monkeypatch, stopped):
     monkeypatch.setattr(experts, "epoch_of", lambda *_: lambda: None)
     monkeypatch.setattr(experts, "take_turns", lambda *epochs: [1.0] * len(epochs))
@@ -176,8 +203,10 @@ def no_steps(monkeypatch):
     run = SimpleNamespace(lower=lambda *_: lowered)
     for module in (tm_memory, precision):
         monkeypatch.setattr(module, "distill", SimpleNamespace(run=run))
-    monkeypatch.setattr(tm_memory, "step", lambda *_, **settings: (None, ()))
+    steps = []
+    monkeypatch.setattr(tm_memory, "step", lambda *a, **_: (steps.append(a), (None, ()))[1])
     monkeypatch.setattr(tm_memory, "timed", lambda *_: 1.0)
+    return steps
 
 
 def test_a_stopped_tm_memory_keeps_its_rows(no_steps, stopped):
@@ -208,6 +237,7 @@ def test_precisions_have_a_row_each(monkeypatch, no_steps, tmp_path, capsys):
     rows = json.loads((tmp_path / "precision.json").read_text())
     assert [row["precision"] for row in rows] == ["default", "bfloat16", "float32"]
     assert all(row["images_per_second"] == 2 * experts.BATCH_SIZE for row in rows)
+    assert no_steps == [(2, 0)] * 3  # as a run has them: no activations kept
 
 
 def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch, tmp_path, capsys):

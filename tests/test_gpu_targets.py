@@ -19,19 +19,34 @@ def make(folder, *arguments):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_the_documentation_names_is_there(tmp_path, target):
-    result = make(tmp_path, "-n", target, "PARTS=gpu-native")
+    result = make(tmp_path, "-n", target)
     assert result.returncode == 0, result.stderr
     for name in re.findall(r"--config=(\S+)", result.stdout.replace("configs/.py", "")):
         assert (ROOT / name).exists()
 
 
-def test_parts_fail_one_by_one_and_the_rest_is_named(tmp_path):
-    result = make(tmp_path, "gpu-first", "PARTS=gpu-nothing gpu-neither")
-    assert result.returncode != 0
-    assert "failed: gpu-nothing gpu-neither" in result.stdout
-    result = make(tmp_path, "gpu-first", "PARTS=gpu-native gpu-test", "LIMIT=0")
-    assert result.returncode == 0
-    assert 'not begun: make gpu-first PARTS="gpu-native gpu-test"' in result.stdout
+def test_a_run_of_the_same_bits_shares_no_cache_with_other_flags(tmp_path):
+    """XLA looks a tuned algorithm up by the instruction, whatever the flags allow this time."""
+    seen = tmp_path / "seen"
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\necho "$JAX_COMPILATION_CACHE_DIR|$XLA_FLAGS" >>{seen}\n')
+    script.chmod(0o755)
+    targets = ("gpu-precision", "gpu-pytorch", "gpu-experts", "gpu-dm", "gpu-test")
+    for target in targets:
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        result = make(
+            tmp_path, "-o", "gpu-native", target, f"PY={script}", f"WORKDIR={tmp_path / 'runs'}",
+            f"JAX_COMPILATION_CACHE_DIR={tmp_path / 'xla'}",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    flags_by_folder = {}
+    for line in seen.read_text().splitlines():
+        folder, _, flags = line.partition("|")
+        assert pathlib.Path(folder, "xla_gpu_per_fusion_autotune_cache_dir").is_dir()
+        flags_by_folder.setdefault(folder, set()).add(flags.strip())
+    assert len(seen.read_text().splitlines()) == len(targets)
+    assert all(len(flags) == 1 for flags in flags_by_folder.values())
+    assert len(flags_by_folder) == 3  # tuned; the same bits; the tests', untuned
 
 
 def test_out_of_time_is_no_failure_and_leaves_a_record(tmp_path):

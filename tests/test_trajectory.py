@@ -297,7 +297,8 @@ def test_what_is_kept_is_decided_by_the_memory():
 
 def test_what_was_decided_is_what_a_file_says():
     config = cifar10_tm_ipc1.get_config()
-    assert config.matching.options.keep_every == -1
+    assert config.matching.options.keep_every == 0
+    config.matching.options.keep_every = -1
     parts = SimpleNamespace(problem=problem(keep_every=4))
     decided = experiment.Experiment.decided(parts, config)
     assert decided.matching.options.keep_every == 4
