@@ -168,9 +168,9 @@ class _Reader:
         return items
 
     def _say(self, train: str, test: str | None, left_out: list[str]) -> None:
-        tested = f"those of {test} are to test" if test else "no other is to test"
+        tested = f"folder {test} for testing" if test else "none for testing"
         rest = f"; left out: {', '.join(left_out)}" if left_out else ""
-        self.said.append(f"its pictures of {train} are to train on, {tested}{rest}")
+        self.said.append(f"folder {train} is for training, {tested}{rest}")
 
     def _unclear(self, folder: _Folder, names: list[str] | None = None) -> UsageError:
         return UsageError(

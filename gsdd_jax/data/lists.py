@@ -76,8 +76,8 @@ def _divided(by_part: dict[str, list[Item]], notes: list[str]) -> Found:
     if len(found) > 1:
         rest = [f"{part} ({len(found[part])})" for part in chosen.left_out]
         left_out = f"; left out: {', '.join(rest)}" if rest else ""
-        test = f"{chosen.test} tests" if chosen.test else "nothing tests"
-        notes = [f"by the column split {chosen.train} trains, {test}{left_out}", *notes]
+        test = f"{chosen.test} for testing" if chosen.test else "none for testing"
+        notes = [f"column split: {chosen.train} is for training, {test}{left_out}", *notes]
     return Found(found[chosen.train], found.get(chosen.test, []), notes)
 
 
@@ -153,4 +153,4 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _no_csv(error: Exception) -> UsageError:
-    return UsageError(f"expected text in UTF-8, or in UTF-16 with its mark ({error})")
+    return UsageError(f"expected text saved as UTF-8, or as UTF-16 with its mark ({error})")
