@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import os
@@ -93,7 +94,8 @@ def prepare(
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
-    found = sources.find(images)
+    with quietly():
+        found = sources.find(images)
     class_names = sources.class_names(found.train)
     if len(class_names) < 2:
         raise UsageError(
@@ -107,27 +109,42 @@ def prepare(
     depth, depth_notes = _depth(depth, train + test_items)
     notes += depth_notes + sources.order_note(class_names)
     reader = _Reader(class_names, (size, size, 1 if grey else 3), depth)
+    with new_set(root, name, VERSION) as made:
+        with quietly():
+            splits = {"train": train, "test": test_items}
+            examples = {s: reader.examples(s, items) for s, items in splits.items()}
+            records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
+        reader.check(class_names, len(train) + len(test_items), skip_broken)
+    counts, notes = reader.counts, notes + reader.notes(class_names)
+    return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
+
+
+@contextlib.contextmanager
+def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
+    """A folder for the files of the set `name`, which is there, instead of an old one, once all of
+    it is; where something is raised, nothing is changed."""
     work = root / f".{name}.preparing"  # hidden, until all of it is there
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, f"{work}: another process prepares {name!r}; wait for it"):
         try:
             for rest in work.glob("[!.]*"):  # of one that was interrupted
                 shutil.rmtree(rest)
-            made = work / "new" / VERSION
+            made = work / "new" / version
             made.mkdir(parents=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, of what it mends or finds large
-                splits = {"train": train, "test": test_items}
-                examples = {s: reader.examples(s, items) for s, items in splits.items()}
-                records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
-            reader.check(class_names, len(train) + len(test_items), skip_broken)
+            yield made
             if (root / name).exists():
                 os.replace(root / name, work / "old")
             os.replace(made.parent, root / name)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    counts, notes = reader.counts, notes + reader.notes(class_names)
-    return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without Pillow's warnings of what it mends or finds large."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
@@ -138,6 +155,11 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
         )
     if name in prepared.known_names():
         raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
+    check_free(root, name, overwrite)
+
+
+def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
+    """Raises UsageError where there is a set of that name that is not to be replaced."""
     if (root / name).exists() and not overwrite:
         raise UsageError(
             f"--name: {root / name} is there already; give another name, or --overwrite"
@@ -158,7 +180,8 @@ def _splits(
     if found.test:
         return found.train, found.test, found.notes
     if test is not None:
-        others = sources.find(test)
+        with quietly():
+            others = sources.find(test)
         if others.test:
             raise UsageError(f"--test: {test} has parts to train on and to test on, expected one")
         return found.train, others.train, found.notes + [f"--test: {n}" for n in others.notes]
@@ -206,7 +229,7 @@ def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
             raise UsageError(f"--depth: expected one of {known}, got {given}")
         return given, []
     files = [item.content for item in items if not isinstance(item.content, np.ndarray)]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with quietly(), concurrent.futures.ThreadPoolExecutor() as pool:
         found = [value for value in pool.map(pictures.maximum, files) if value is not None]
     if not found or max(found) > 65535:
         return 16, []
