@@ -174,12 +174,13 @@ def _suited(config: ConfigDict) -> ConfigDict:
     from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
-    smallest = min(dataset.train_counts)
-    suited = common.suited(config, dataset.image_shape, dataset.num_classes, smallest)
+    least, most = min(dataset.train_counts), max(dataset.train_counts)
+    suited = common.suited(config, dataset.image_shape, dataset.num_classes, most)
     chosen = {f: v for f, v in flat(suited).items() if flat(config)[f] != v}
     print(
-        f"for {dataset.name}, of {dataset.num_classes} classes of {smallest} training images or "
-        f"more: {' '.join(f'--config.{f}={v}' for f, v in chosen.items())}",
+        f"for {dataset.name}, of {dataset.num_classes} classes of "
+        f"{least if least == most else f'{least} to {most}'} training images: "
+        f"{' '.join(f'--config.{f}={v}' for f, v in chosen.items())}",
         flush=True,
     )
     return suited

@@ -20,7 +20,11 @@ from gsdd_jax.data.decode import PIL_MODES
 EMBEDDED_NAME = "cifar10_mini"
 EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped with the package
 # `tfds` imports all three whatever it is asked to do.
-_TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroissant`"
+_TFDS_NEEDS = (
+    "in an environment with `pip install tensorflow-datasets tensorflow apache-beam mlcroissant "
+    "importlib_resources array_record`"
+)
+CIFAR = ("cifar10", "cifar100")  # made from torchvision's files as well
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -215,13 +219,22 @@ def _not_found(name, base, root) -> UsageError:
         by_hand = f", after putting the archives that it names into {root / 'downloads' / 'manual'}"
     return UsageError(
         f"data set {name!r} is not on disk (looked in {root / base}); prepare it with"
-        f" {_build_command(name, root)}{by_hand}"
+        f" {_build_command(name, root)}{by_hand}{_from_torchvision(base)}"
     )
 
 
 def _build_command(name, root) -> str:
     folder = shlex.quote(str(root))
     return f"`tfds build {name} --file_format=array_record --data_dir={folder}` {_TFDS_NEEDS}"
+
+
+def _from_torchvision(base) -> str:
+    if base not in CIFAR:
+        return ""
+    return (
+        "; or, of what torchvision downloads, with `python -m launch.prepare --cifar=FOLDER`, "
+        f"the folder {'cifar-10-batches-py' if base == CIFAR[0] else 'cifar-100-python'}"
+    )
 
 
 def _prepare_command(name) -> str:

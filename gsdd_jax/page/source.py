@@ -90,12 +90,10 @@ class Run:
     def real(self, per_class: int) -> tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]:
         """Real images of each class in [0, 1] with their labels: those with which the run's images
         began, in the same order."""
-        train, num_classes = self.dataset.train, self.dataset.num_classes
-        per_class = min(per_class, int(np.bincount(train.labels, minlength=num_classes).min()))
         seed = self.config.get("seed")
         key = stream(seed if type(seed) is int else 0, "initial images")
         images = experiment.initial_images(self.dataset, key, per_class)
-        return images, np.repeat(np.arange(num_classes), per_class)
+        return images, np.repeat(np.arange(self.dataset.num_classes), per_class)
 
 
 def read(path: str | os.PathLike, name: str, data_dir: str | None = None) -> Run:

@@ -108,6 +108,8 @@ class _Run:
         self.records = Records(workdir, self.identity)
         self.reporter = Reporter(workdir / "tensorboard", display=display)
         self.reporter.line(self.description())
+        for warning in parts.warnings:
+            self.reporter.line(warning)
 
     def description(self) -> str:
         """One line: the data, the network, the images, their bytes, the device."""
