@@ -1,4 +1,4 @@
-"""Many coarse images or few fine ones: Gaussian images a class at one budget (Figure 3).
+"""Accuracy by number of Gaussian images per class at one budget (Figure 3).
 
 python -m launch.reproduce --table=gpc_sweep --size=paper
 python -m launch.reproduce --table=gpc_sweep --size=small
