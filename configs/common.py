@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     config.budget.fill = False  # True: add quantized Gaussians until their codes fill the budget
 
     config.parameterization = ConfigDict()
-    config.parameterization.name = "gaussian"  # gaussian or quantized; others by stored_as()
-    config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. for ablations
+    config.parameterization.name = "gaussian"  # gaussian, quantized, pixels, idc, fred or ddif
+    config.parameterization.options = ConfigDict()  # fields of the parameterization, e.g. ablations
 
     config.network = ConfigDict()  # network of the objective, the experts and the evaluation
     config.network.name = "convnet"  # convnet, alexnet, vgg11, resnet18 or vit

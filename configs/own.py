@@ -4,8 +4,8 @@
     python -m launch.distill --config=configs/own.py --config.data.name=NAME --workdir=runs/mine
 
 The budget is the bytes of one float32 image per class. Takes minutes on two cores at 32 x 32: the
-ConvNet is narrow, the schedules are short. Fields that are 0 here follow from the size of the pictures, the
-number of classes and the largest class (`common.suited`); flags override them.
+ConvNet is narrow, the schedules are short. Fields that are 0 here follow from the size of the
+pictures, the number of classes and the largest class (`common.suited`); flags override them.
 """
 
 from configs import common
