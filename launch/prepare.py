@@ -65,7 +65,7 @@ def main() -> None:
     name = made.folder.name
     print(
         f"{name} in {made.folder}: {sum(made.train)} training and {sum(made.test)} test "
-        f"pictures of {len(made.class_names)} classes, {a_class} a class to train on, "
+        f"pictures of {len(made.class_names)} classes, {a_class} per class to train on, "
         f"{'x'.join(map(str, made.image_shape))}"
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""

@@ -28,7 +28,7 @@ VARIANTS = {
         f"{OF}.moves_until": 400, f"{OF}.move_every": 25, "budget.fill": True
     },
 }  # fmt: skip
-IMAGES = 112  # a class, as codes
+IMAGES = 112  # per class, as codes
 STRONG = {"experts.epochs": 20, f"{TM}.max_start_epoch": 15}
 LONGER = {"distill.num_steps": 1500}
 
@@ -41,7 +41,7 @@ def get_table(size: str) -> Table:
 
 
 def experiment(gpc: int, coded: bool = True):
-    """One of the small table: as many images a class, as codes or in bfloat16."""
+    """Config of the small table with `gpc` images per class, as codes or in bfloat16."""
     config = small.get_config("tm")
     config.distill.num_steps = 500
     config.budget.gpc = gpc

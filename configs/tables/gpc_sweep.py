@@ -12,7 +12,7 @@ COUNTS = (1, 5, 10, 30, 60, 120)
 
 
 def get_table(size: str) -> Table:
-    """CIFAR-10 at the bytes of one image a class, by trajectory matching."""
+    """Table of CIFAR-10 at IPC 1, by trajectory matching."""
     cells = []
     for gpc in COUNTS:
         config = small.gaussians() if size == "small" else cifar10_tm_ipc1.get_config()
