@@ -26,7 +26,7 @@ OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as 
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
 PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")
-DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1 to 64.")
+DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1,8,64.")
 CONFIGS = flags.DEFINE_string("configs", "", "scale: of which experiments, by commas; empty: all.")
 
 

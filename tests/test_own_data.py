@@ -607,3 +607,29 @@ def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):
     result = make(tmp_path, "runs/pictures", test="runs/others", resolution=32)
     assert (result.train, result.test, result.notes) == ([3] * 10, [2] * 10, [])
     assert "truck" in result.class_names
+
+
+def test_tiny_imagenet_is_made_of_its_archive(tmp_path):
+    """By the commands of the document, from folders and a list as the archive has them."""
+    text = (ROOT / "docs" / "own_data.md").read_text()
+    (awk,) = re.findall(r"^(awk .*?val\.csv)$", text, re.DOTALL | re.MULTILINE)
+    root = tmp_path / "tiny-imagenet-200"
+    (root / "val" / "images").mkdir(parents=True)
+    listed = ["n02", "n01", "n02"]
+    for wnid in sorted(set(listed)):
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t62\n")
+        for i in range(3):
+            picture = Image.new("RGB", (64, 64), (40 * i, 80, 90))
+            picture.save(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG")
+    for i in range(len(listed)):
+        Image.new("L", (64, 64), 50 * i).save(root / "val" / "images" / f"val_{i}.JPEG")
+    (root / "val" / "val_annotations.txt").write_text(
+        "".join(f"val_{i}.JPEG\t{wnid}\t0\t32\t44\t62\n" for i, wnid in enumerate(listed))
+    )
+    subprocess.run(["sh", "-c", awk], cwd=tmp_path, check=True)
+    made = prepare.prepare(
+        root / "train", "tiny_imagenet", test=root / "val" / "val.csv", data_dir=tmp_path / "sets"
+    )
+    assert made.class_names == ["n01", "n02"] and made.image_shape == (64, 64, 3)
+    assert (made.train, made.test) == ([3, 3], [1, 2])
