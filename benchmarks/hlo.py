@@ -1,8 +1,8 @@
 """Counts what a device does in one run of a compiled program.
 
-`compiled.cost_analysis()` is XLA's count. Its `flops` are those of convolutions and matrix products,
-a product and a sum each, padding left out, and of elementwise operations. Its bytes are read and
-written by operations that are not fused into others. Neither is the cost of a run, which differs:
+`compiled.cost_analysis()` is XLA's count. Its `flops` are those of convolutions and matrix
+products, a product and a sum each, padding left out, and of elementwise operations. Its bytes are
+read and written by operations that are not fused into others. A run costs something else:
 
 - XLA counts the body of a loop once. Here the body is analysed as a program of its own, and counts
   as often as XLA says that it runs (`known_trip_count`). A loop of unknown length counts once.

@@ -23,10 +23,7 @@ CONFIGS = (
     *(f"imagenet1k_{name}_ipc{ipc}" for name in ("dm", "tm") for ipc in (1, 10, 50)),
 )
 COLUMNS = (
-    *((f"{'config':>18}", "config"), ("step", "part"), ("devices", "devices")),
-    *(("GFLOP", "flops", ",.4g", 1e-9), ("GB", "bytes", ",.4g", 1e-9)),
-    *(("operations", "operations", ",.0f"), ("GB sent", "sent", ",.3g", 1e-9)),
-    *(("arguments, GB", "arguments", ",.3g", 1e-9), ("temporary, GB", "temporary", ",.3g", 1e-9)),
+    "config part devices flops:.4g bytes:.4g operations:,.0f sent:.3g arguments:.3g temporary:.3g"
 )
 
 

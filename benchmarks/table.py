@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -21,30 +21,31 @@ class Table:
 
     Args:
       out: a JSON file, or None.
-      columns: (heading, key of a row, format of its value, factor before it is printed); the last
-        two may be left out. A value of None is printed as "-".
+      columns: keys of a row in the order in which they are printed, between spaces, each with the
+        format of its values after a colon, where it has one: "what seconds:.3f peak_bytes:MiB".
+        Bytes may be shown as MiB. A row may have more keys; None is printed as "-".
       about: what the file says beside its "rows"; without it the file is the list of rows.
     """
 
-    def __init__(
-        self, out: str | None, columns: Sequence[tuple], about: dict[str, Any] | None = None
-    ):
+    def __init__(self, out: str | None, columns: str, about: dict[str, Any] | None = None):
         self.out, self.about, self.rows = out, about, []
-        self.columns = [(*column, *("", 1)[len(column) - 2 :]) for column in columns]
-        self._print(heading for heading, *_ in self.columns)
+        self.columns = [column.partition(":")[::2] for column in columns.split()]
+        self._print(name for name, _ in self.columns)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a row, which may have more values than are printed."""
+        """Adds a row."""
         self.rows.append(row)
-        values = ((row[key], style, factor) for _, key, style, factor in self.columns)
-        self._print(
-            "-" if value is None else format(value if factor == 1 else factor * value, style)
-            for value, style, factor in values
-        )
+        self._print(_shown(row[name], style) for name, style in self.columns)
         if self.out:
             rows = self.rows
             write_json(self.out, rows if self.about is None else self.about | {"rows": rows})
 
     def _print(self, cells: Iterable[str]) -> None:
-        widths = [max(9, len(heading)) for heading, *_ in self.columns]
+        widths = [max(10, len(name)) for name, _ in self.columns]
         print(*map(str.rjust, cells, widths), flush=True)
+
+
+def _shown(value: Any, style: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 2**20:,.1f}" if style == "MiB" else format(value, style)
