@@ -177,7 +177,7 @@ def test_rows_are_written_as_they_come_and_others_stay(monkeypatch, tmp_path, ca
     scale.main(str(path), "8", "cifar100_tm_ipc50")
     assert json.loads(path.read_text()) == [ROW | dict(devices=1), new]
     line = capsys.readouterr().out.splitlines()[-1].split()
-    assert line[:6] == ["cifar100_tm_ipc50", "distill", "8", "4,000", "3", "500"]
+    assert line[:6] == ["cifar100_tm_ipc50", "distill", "8", "4e+12", "3e+09", "500"]
 
 
 def test_bytes_sent_in_rings():
