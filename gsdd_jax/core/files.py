@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -18,6 +19,8 @@ except ImportError:  # Windows
     import msvcrt
 
     fcntl = None
+
+JSON_LIMIT = 64 << 20  # bytes; a run's largest is a few megabytes
 
 
 def write_atomically(
@@ -59,11 +62,59 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading; a FIFO or a device is neither waited for nor read.
+
+    Raises UsageError, which names the path and calls it `what`, where there is no such file.
+    """
+    named = f"{os.fspath(path)}: expected {what}"
+    with contextlib.ExitStack() as stack:
+        try:
+            # Asked first, for a device may do something when it is opened.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise UsageError(f"{named}, got no regular file")
+            file = stack.enter_context(open(path, "rb", opener=_without_waiting))
+        except UsageError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise UsageError(f"{named} ({getattr(error, 'strerror', None) or error})") from None
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced in the meantime
+            raise UsageError(f"{named}, got no regular file")
+        yield file
+
+
+def _without_waiting(path, flags) -> int:
+    """Opens a FIFO without a writer at once; a regular file is read as ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; more are never read.
+
+    Raises UsageError, which names the path and calls it `what`, for anything else.
+    """
+    with open_regular(path, what) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            content = file.read(limit + 1) if size <= limit else b""
+        except OSError as error:
+            raise UsageError(f"{os.fspath(path)}: expected {what} ({error.strerror})") from None
+    # A file of /proc has a size of 0 and content, and one may grow while it is read.
+    if size > limit or len(content) > limit:
+        found = max(size, len(content))
+        raise UsageError(
+            f"{os.fspath(path)}: expected {what} of at most {limit:,} bytes, got {found:,}"
+        )
+    return content
+
+
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
     """The JSON object in a file. Raises UsageError, calling it `what`, where it holds none."""
+    content = read_regular(path, f"{what}, a JSON object", JSON_LIMIT)
     try:
-        value = json.loads(pathlib.Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: expected {what}, a JSON object ({error})") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected {what}, a JSON object, got {type(value).__name__}")
