@@ -166,7 +166,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("")
-    assert "no earlier export" in refusal(set_, mine, to, overwrite=True)
+    assert "not an earlier export" in refusal(set_, mine, to, overwrite=True)
     assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
 
 

@@ -11,7 +11,6 @@ import io
 import os
 import pathlib
 import re
-import shutil
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,9 +19,9 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from gsdd_jax.core import records
+from gsdd_jax.core import records, swap
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import locked
+from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.sources import Found, Item, some
 
@@ -31,6 +30,9 @@ RESOLUTION = 64  # pixels a side, where neither the user nor an array gives anot
 RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at a time
+LARGEST = 1 << 28  # bytes of a picture's file
+MARK = "prepared.json"  # in the folder of every set that is made here
+WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
@@ -75,7 +77,7 @@ def prepare(
         resolution: pixels a side; default 64, or the shorter side of arrays.
         grey: one channel instead of three.
         skip_broken: leave out what cannot be read instead of refusing it.
-        overwrite: replace a data set of that name.
+        overwrite: replace a data set of that name that was made here.
         data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
@@ -97,25 +99,15 @@ def prepare(
         raise UsageError(f"--test: expected the classes of training, got {some(unknown)}, too")
     size = _resolution(resolution, train[0])
     reader = _Reader(class_names, (size, size, 1 if grey else 3))
-    work = root / f".{name}.preparing"  # hidden, until all of it is there
-    work.mkdir(parents=True, exist_ok=True)
-    with locked(work, f"{work}: another process prepares {name!r}; wait for it"):
-        try:
-            for rest in work.glob("[!.]*"):  # of one that was interrupted
-                shutil.rmtree(rest)
-            made = work / "new" / VERSION
-            made.mkdir(parents=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, of what it mends or finds large
-                splits = {"train": train, "test": test_items}
-                examples = {s: reader.examples(s, items) for s, items in splits.items()}
-                records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
-            reader.check(class_names, len(train) + len(test_items), skip_broken)
-            if (root / name).exists():
-                os.replace(root / name, work / "old")
-            os.replace(made.parent, root / name)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
+        made = folder / VERSION
+        made.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it mends or finds large
+            splits = {"train": train, "test": test_items}
+            examples = {s: reader.examples(s, items) for s, items in splits.items()}
+            records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
+        reader.check(class_names, len(train) + len(test_items), skip_broken)
     counts, notes = reader.counts, sources.notes(found) + reader.notes(class_names)
     return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
 
@@ -128,10 +120,14 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
         )
     if name in prepared.known_names():
         raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
-    if (root / name).exists() and not overwrite:
+    swap.recover(root / name)
+    if not os.path.lexists(root / name):
+        return
+    if not overwrite:
         raise UsageError(
             f"--name: {root / name} is there already; give another name, or --overwrite"
         )
+    swap.check_ours(root / name, MARK, WHAT)
 
 
 def _splits(
@@ -238,9 +234,11 @@ class _Reader:
                 image = pictures.from_array(item.content)
                 short = min(image.size)
             else:
-                content = item.content.read_bytes()
+                content = read_regular(item.content, "a picture", LARGEST)
                 image, short = pictures.decode(content, size)
             png = pictures.encode(pictures.square(image, size, channels))
+        except UsageError as error:
+            return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
         except Exception as error:  # of any kind: Pillow's readers raise what damage leads them to
