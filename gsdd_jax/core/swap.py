@@ -38,7 +38,10 @@ def folder(
         if os.path.lexists(path):
             check_ours(path, mark, what)
             os.rename(path, work / "old")
-        os.rename(made, path)
+        try:
+            os.rename(made, path)
+        except OSError as error:  # named by where it was to be
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def check_ours(path: pathlib.Path, mark: str, what: str) -> None:

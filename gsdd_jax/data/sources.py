@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.files import check_regular
 from gsdd_jax.data.decode import PIL_MODES
 from gsdd_jax.data.pictures import FORMATS
 
@@ -61,6 +62,7 @@ def find(path: str | os.PathLike) -> Found:
     readers = {".csv": _csv, ".npz": _npz}
     if path.suffix.lower() not in readers:
         raise UsageError(f"{path}: expected a folder, a .csv or a .npz file")
+    check_regular(path, "a folder, a .csv or a .npz file")
     with located(path):
         return readers[path.suffix.lower()](path)
 
