@@ -196,7 +196,7 @@ def cache_dir() -> pathlib.Path | None:
     base = os.environ.get("XDG_CACHE_HOME") or home(".cache")
     if base is None:
         warnings.warn(
-            "there is no home directory, so nothing is cached; XDG_CACHE_HOME may name a folder",
+            "there is no home directory, so nothing is cached; set XDG_CACHE_HOME to a folder",
             UsageWarning,
             stacklevel=2,
         )

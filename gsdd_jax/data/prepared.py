@@ -33,8 +33,8 @@ def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or home("tensorflow_datasets")
     if root is None:
         raise UsageError(
-            "there is no home directory, where data sets are looked for; TFDS_DATA_DIR, or a "
-            "data directory that is given, may name a folder"
+            "there is no home directory to look for data sets in; set TFDS_DATA_DIR, or give the "
+            "folder by --data_dir or --config.data.dir"
         )
     return pathlib.Path(root).expanduser().absolute()
 

@@ -244,9 +244,8 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
                 "another config.experts.dir"
             )
             stack.enter_context(locked(directory, taken))
-        for left_over in directory.glob(
-            ".expert_[0-9]*.????????"
-        ):  # of a process killed while writing
+        # Of a process that was killed while it wrote.
+        for left_over in directory.glob(".expert_[0-9]*.????????"):
             left_over.unlink()
         yield
 
