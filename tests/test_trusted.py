@@ -103,7 +103,8 @@ def test_features_of_tfds_pass(folder):
         "file": kinds.Text(), "boxes": kinds.Sequence({"box": kinds.BBoxFeature()}),
         "one": kinds.Scalar(np.int64),
         "some": kinds.Dataset({"x": kinds.Tensor(shape=(2,), dtype=np.float32)}),
-        "words": kinds.Translation(["en", "de"]), "mask": kinds.LabeledImage(2, (8, 8, 1)),
+        "words": kinds.Translation(["en", "de"]),
+        "mask": kinds.LabeledImage(labels=2, shape=(8, 8, 1)),
     })  # fmt: skip
     for described in (features.to_json(), json.loads(json.dumps(_as_proto(features)))):
         (folder / "features.json").write_text(json.dumps(described))

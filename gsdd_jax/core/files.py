@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -31,13 +32,13 @@ def write_atomically(
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
     `content` is the bytes, or a function that writes them to an open file. Missing folders are
-    made. A link is replaced, not followed. Raises UsageError where a device, a FIFO or a folder has
-    the name, and OSError, which names `path`, where it cannot be written.
+    made. A link is replaced, not followed. Raises OSError, which names `path`, where it cannot be
+    written, or a device, a FIFO or a folder has the name.
     """
     path = pathlib.Path(path)
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: expected a regular file to replace, or nothing")
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EEXIST, "expected a regular file to replace, or nothing")
         _write(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None

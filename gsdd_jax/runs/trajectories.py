@@ -245,7 +245,7 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
             )
             stack.enter_context(locked(directory, taken))
         # Of a process that was killed while it wrote.
-        for left_over in directory.glob(".expert_[0-9]*.????????"):
+        for left_over in directory.glob(".expert_[0-9]*.*.*"):
             left_over.unlink()
         yield
 
