@@ -192,13 +192,14 @@ def is_open(config: ConfigDict) -> bool:
 
 
 def suited(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, smallest: int
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, largest: int
 ) -> ConfigDict:
     """The config with every field of `OPEN` that is 0 as suits images of that shape and as many
-    classes, of which the smallest has `smallest` training images.
+    classes, of which the largest has `largest` training images.
 
     - `budget.gpc`: so many that each has 22 Gaussians at 32 x 32, as published, and twice as many
-      at twice the side; no more than the smallest class has, for each starts from another image.
+      at twice the side; no more than the largest class has, for each starts from another image
+      there. A smaller class starts several from one.
     - `init.learning_rate`: the published ones, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.batch_size`: equal parts of all distilled images, of at most 256.
     - `evaluate.epochs`: about 200 steps, but from 30 to 200 epochs.
@@ -208,7 +209,7 @@ def suited(
     if config.budget.gpc == 0:
         side = math.sqrt(height * width)
         in_budget = 2 * config.budget.ipc * height * width * channels // (6 + channels)
-        config.budget.gpc = max(1, min(int(in_budget / (22 * side / 32)), smallest))
+        config.budget.gpc = max(1, min(int(in_budget / (22 * side / 32)), largest))
     if config.init.learning_rate == 0:
         config.init.learning_rate = 0.1 if max(height, width) <= 32 else 0.01
     num_images = num_classes * config.budget.gpc

@@ -5,7 +5,7 @@
 
 Distribution matching at the bytes of one image a class, with a narrow ConvNet and short schedules:
 minutes on two cores at 32 x 32. Whatever a flag gives prevails; what is 0 here follows from the
-size of the pictures, the number of classes and the smallest of them (`common.suited`).
+size of the pictures, the number of classes and the largest of them (`common.suited`).
 """
 
 from configs import common

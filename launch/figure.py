@@ -1,5 +1,6 @@
 """Draws a figure of the paper: NAME.png, NAME.svg, and NAME.csv with the numbers drawn.
 
+    python -m launch.figure overview    --distilled=runs/demo
     python -m launch.figure ellipses    --workdir=runs/demo
     python -m launch.figure antialias   --distilled=runs/demo
     python -m launch.figure escape      --config=configs/demo.py
@@ -33,6 +34,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
 EXPERTS_DIR = flags.DEFINE_string("experts_dir", None, "landscape: where the experts are.")
 SEED = flags.DEFINE_integer("seed", 0, "Of what the figure itself draws at random.")
 IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: how many are shown.")
+IMAGE = flags.DEFINE_integer("image", 0, "overview: which image of each class, from 0.")
 STEPS = flags.DEFINE_list("steps", [], "ellipses: of the fit, by commas; empty: some.")
 STRESS_STEPS = flags.DEFINE_integer("stress_steps", 1000, "escape: of the stress; 0: without it.")
 NUM_NETWORKS = flags.DEFINE_integer("num_networks", 0, "pruning, difficulty: of a set; 0: its own.")
@@ -54,6 +56,10 @@ def main(name: str) -> None:
     out = pathlib.Path(OUT.value or _beside())
     FIGURES[name](figures.load(name).main, out)
     print(f"{out / name}.png, .svg and .csv")
+
+
+def _overview(draw, out):
+    draw(_one_set(), IMAGE.value, DATA_DIR.value, out)
 
 
 def _ellipses(draw, out):

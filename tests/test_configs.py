@@ -29,7 +29,7 @@ TM = {
 
 def load(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    return common.suited(config, (32, 32, 3), num_classes=10, smallest=300)
+    return common.suited(config, (32, 32, 3), num_classes=10, largest=300)
 
 
 @pytest.mark.parametrize("name", TM)

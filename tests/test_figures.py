@@ -32,6 +32,7 @@ from gsdd_jax.figures import (
     landscape,
     pruning,
 )
+from gsdd_jax.figures import draw as drawing
 from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import assess, experiment
@@ -211,6 +212,22 @@ def test_the_clip_is_a_switch_that_older_files_do_not_have(run):
     settings = parameterizations.settings(kind)
     del settings["clip_means"]
     assert parameterizations.from_settings(settings) == kind
+
+
+# Overview
+
+
+def test_overview_has_the_images_that_the_set_started_from(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(drawing, "image", lambda axes, image: seen.append(np.asarray(image)))
+    draw("overview", distilled=[str(run)], image=1, out=str(tmp_path))
+    dataset = data.load("cifar10_mini", resolution=8)
+    set_ = gsdd_jax.load(run / "distilled.safetensors")
+    for label, (real, distilled) in enumerate(zip(seen[::2], seen[1::2], strict=True)):
+        of_class = dataset.train.images[dataset.train.labels == label] / 255
+        assert np.abs(of_class - real).max((1, 2, 3)).min() < 1e-6
+        np.testing.assert_allclose(distilled, set_.images()[3 * label + 1], atol=1e-5)
+    assert len(seen) == 2 * dataset.num_classes
 
 
 # Anti-aliasing

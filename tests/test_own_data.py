@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -11,65 +10,22 @@ import sys
 
 import numpy as np
 import pytest
+from own_pictures import (
+    CLASSES,
+    ROOT,
+    SIZE,
+    files,
+    fill,
+    load,
+    make,
+    noise,
+    only,
+    refusal,
+    save,
+)
 from PIL import Image
 
-import gsdd_jax
-from configs import common, own
-from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import pictures, prepare
-from gsdd_jax.runs import distill, workdir
-from launch import cli
-
-ROOT = pathlib.Path(__file__).parent.parent
-SIZE = 8
-CLASSES = {"äpfel": 12, "birnen": 6, "kirschen": 2}
-
-
-def noise(seed, *shape) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def save(pixels, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, "PNG")
-
-
-def fill(folder, order=1) -> dict[str, np.ndarray]:
-    """PNG files of the size of the data set, so that nothing is resampled; their pixels by name."""
-    made = {}
-    for label, count in CLASSES.items():
-        for i in range(count):
-            made[f"{label}/{i:02d}.png"] = noise(len(made), SIZE, SIZE, 3)
-    for name in list(made)[::order]:
-        save(made[name], folder / name)
-    return made
-
-
-def make(tmp_path, images, name="mine", **options):
-    options = {"resolution": SIZE, "data_dir": tmp_path / "tfds"} | options
-    return prepare.prepare(images, name, **options)
-
-
-def load(tmp_path, name="mine", **options) -> data.Dataset:
-    return data.load(name, data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache", **options)
-
-
-def refusal(tmp_path, images, **options) -> str:
-    """The one line; nothing of the data set is there after it."""
-    with pytest.raises(UsageError) as raised:
-        make(tmp_path, images, **options)
-    message = str(raised.value)
-    assert "\n" not in message
-    root = tmp_path / "tfds"
-    assert not root.exists() or not list(root.iterdir())
-    return message
-
-
-def files(folder) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
 
 # What becomes of a folder.
 
@@ -106,7 +62,12 @@ def test_test_pictures_of_their_own(tmp_path):
     (tmp_path / "others" / "äpfel").rmdir()
     result = make(tmp_path, tmp_path / "pictures", test=tmp_path / "others")
     assert (result.train, result.test) == ([6, 2, 12], [6, 2, 0])
-    assert "8 test pictures are training pictures, too: the same bytes" in result.notes
+    (both,) = [note for note in result.notes if "too" in note]
+    assert both.startswith("warning: 8 test pictures are training pictures, too")
+    assert both.endswith(
+        "birnen/00.png = birnen/00.png, birnen/01.png = birnen/01.png, "
+        "birnen/02.png = birnen/02.png and 5 more"
+    )
     assert "no test pictures of the classes äpfel" in result.notes
     np.testing.assert_array_equal(load(tmp_path).test.labels, [0] * 6 + [1] * 2)
 
@@ -135,6 +96,27 @@ def test_what_is_no_picture_is_passed_over(tmp_path):
     assert result.notes[0] == "files that are no pictures were left out: 1 .db, 2 .txt"
 
 
+def test_a_picture_that_is_there_twice_is_named(tmp_path):
+    """Under two labels, and to train on and test on: by its pixels, however they are stored."""
+    folder = only(tmp_path / "pictures", "a/0.png", "a/1.png", "b/2.png")
+    Image.fromarray(noise(1, SIZE, SIZE, 3)).save(folder / "b" / "same.bmp")
+    others = only(tmp_path / "others", "b/0.png", "a/1.png", "a/new.png")
+    save(noise(7, SIZE, SIZE, 3), others / "a" / "new.png")
+    result = make(tmp_path, folder, test=others)
+    assert [note for note in result.notes if note.startswith("warning: ")] == [
+        "warning: 2 pictures are there under another label, too: a/1.png = b/same.bmp (a, b), "
+        "a/0.png = b/0.png (a, b)",
+        "warning: 2 test pictures are training pictures, too, so the test accuracy is too high: "
+        "a/1.png = a/1.png, a/0.png = b/0.png",
+    ]
+
+
+def test_a_class_far_smaller_than_another_is_named(tmp_path):
+    folder = only(tmp_path / "pictures", "b/0.png", *(f"a/{i}.png" for i in range(10)))
+    few = "few pictures of b (1), where another class has 10: a distilled set has as many images"
+    assert any(note.startswith(few) for note in make(tmp_path, folder, test=folder).notes)
+
+
 def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
     """Files written in another order, read by one thread, under another seed of hashes."""
     for folder, order in (("one", 1), ("two", -1)):
@@ -150,96 +132,6 @@ def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
     arguments = [sys.executable, "-c", code, tmp_path / "two", tmp_path / "again"]
     subprocess.run(arguments, cwd=ROOT, check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
     assert files(tmp_path / "again") == files(tmp_path / "tfds")
-
-
-# Pictures of all kinds.
-
-
-def stored(image_or_bytes, size=4, channels=3, **options) -> np.ndarray:
-    """The square that is stored of a picture."""
-    content = image_or_bytes
-    if isinstance(content, Image.Image):
-        out = io.BytesIO()
-        content.save(out, **({"format": "PNG"} | options))
-        content = out.getvalue()
-    image, _ = pictures.decode(content, size)
-    pixels = pictures.square(image, size, channels)
-    with Image.open(io.BytesIO(pictures.encode(pixels))) as again:
-        np.testing.assert_array_equal(np.asarray(again).reshape(pixels.shape), pixels)
-    return pixels
-
-
-def test_the_middle_is_kept_and_resampled(tmp_path):
-    """A linear interpolation whose triangle is widened when it shrinks, of the square's pixels."""
-    pixels = noise(1, 18, 31, 3)
-    scale = 18 / 4
-    distance = np.abs(np.arange(18) + 0.5 - (np.arange(4)[:, None] + 0.5) * scale)
-    weights = np.maximum(0, 1 - distance / scale)
-    weights /= weights.sum(1, keepdims=True)
-    middle = pixels[:, 6 : 6 + 18].astype(float)
-    expected = np.einsum("ri,cj,ijk->rck", weights, weights, middle)
-    np.testing.assert_allclose(stored(Image.fromarray(pixels)), expected, atol=1.05)
-
-
-def solid(mode, color):
-    return Image.new(mode, (6, 4), color)
-
-
-@pytest.mark.parametrize(
-    ("image", "options", "expected"),
-    [
-        (solid("L", 70), {}, (70, 70, 70)),
-        (solid("1", 1), {}, (255, 255, 255)),
-        (solid("RGBA", (200, 40, 0, 0)), {}, (255, 255, 255)),  # transparent lies on white
-        (solid("RGBA", (200, 40, 0, 255)), {}, (200, 40, 0)),
-        (solid("LA", (0, 255)), {}, (0, 0, 0)),
-        (solid("CMYK", (0, 255, 255, 0)), {"format": "TIFF"}, (255, 0, 0)),
-        (solid("RGB", (9, 90, 200)).quantize(), {}, (9, 90, 200)),  # a palette
-        (solid("RGB", (9, 90, 200)), {"transparency": (9, 90, 200)}, (255, 255, 255)),
-        (solid("I;16", 257 * 77), {}, (77, 77, 77)),
-        (solid("I;16", 257 * 77), {"format": "TIFF"}, (77, 77, 77)),
-    ],
-    ids=lambda v: getattr(v, "mode", None),
-)
-def test_every_mode_becomes_colour(image, options, expected):
-    np.testing.assert_array_equal(stored(image, **options), np.full((4, 4, 3), expected))
-
-
-def test_of_an_animation_the_first_frame():
-    frames = [solid("RGB", color) for color in ((250, 0, 0), (0, 250, 0))]
-    pixels = stored(frames[0], format="GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(pixels, np.full((4, 4, 3), (250, 0, 0)))
-
-
-def test_a_camera_held_sideways():
-    """Orientation 6: what is stored left is shown on top."""
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[:, :4] = 200
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    shown = stored(Image.fromarray(pixels), size=8, exif=exif)
-    assert (shown[:4] == 200).all() and (shown[4:] == 0).all()
-
-
-def test_a_large_jpeg_is_what_all_of_it_would_give():
-    x = np.linspace(0, 1, 1600)
-    waves = np.stack([np.sin(9 * x)[:, None] * np.cos(7 * x), np.outer(x, x), 0 * np.outer(x, x)])
-    pixels = np.uint8(127 + 120 * waves.transpose(1, 2, 0))
-    whole = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(
-        stored(Image.fromarray(pixels), size=32, format="JPEG", quality=95).astype(float),
-        whole.astype(float), atol=4,
-    )  # fmt: skip
-
-
-def test_grey_has_one_channel(tmp_path):
-    colour = solid("RGB", (255, 0, 0))
-    assert stored(colour, channels=1).shape == (4, 4, 1)
-    fill(tmp_path / "pictures")
-    assert make(tmp_path, tmp_path / "pictures", grey=True).image_shape == (SIZE, SIZE, 1)
-    dataset = load(tmp_path)
-    assert dataset.image_shape == (SIZE, SIZE, 1)
-    assert len(dataset.mean) == 1
 
 
 # What is broken.
@@ -289,93 +181,7 @@ def test_a_class_of_nothing_but_broken_pictures_is_refused(tmp_path):
     assert message == "no picture to train on is left of the classes kirschen"
 
 
-# Lists and arrays.
-
-
-def test_a_list_of_pictures(tmp_path):
-    made = fill(tmp_path / "pictures")
-    rows = "".join(f"x,pictures/{name},{name.split('/')[0]}\n" for name in reversed(made))
-    (tmp_path / "list.csv").write_text("note,path,label\n" + rows, encoding="utf-8-sig")
-    make(tmp_path, tmp_path / "list.csv", test=tmp_path / "pictures")
-    dataset = load(tmp_path)
-    np.testing.assert_array_equal(dataset.train.images, [made[name] for name in sorted(made)])
-    np.testing.assert_array_equal(dataset.train.labels, dataset.test.labels)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected a first line that names the columns path and label, got nothing"),
-        ("a.png,cat\n", "the columns path and label, got a.png,cat"),
-        ("path;label\n", "the columns path and label, got path;label"),
-        ("path,label\na.png,cat\nb.png\n", "line 3: expected a path and a label"),
-        ("path,label\na.png,cat\n./a.png,dog\n", "line 3: a.png is in line 2 already"),
-        ("path,label\na.png,cat\nb.png,cat\n", "expected two classes or more, got cat"),
-        ("path,label\n", "expected two classes or more, got none"),
-        ('path,label\na.png,"a\nb"\n', "expected a class name of printable characters"),
-        ("path,label\nnone.png,a\nb.png,b\nc.png,b\n", "3 of 3 pictures cannot be read: "),
-    ],
-)
-def test_a_list_that_is_refused(tmp_path, text, message):
-    (tmp_path / "list.csv").write_text(text)
-    assert message in refusal(tmp_path, tmp_path / "list.csv")
-
-
-def test_arrays(tmp_path):
-    images, labels = noise(3, 30, 5, 9, 4)[..., :3], np.arange(30) % 12
-    np.savez(tmp_path / "a.npz", images=images, labels=labels)
-    result = make(tmp_path, tmp_path / "a.npz", test_fraction=0.3, resolution=None, name="wide")
-    assert result.image_shape == (8, 8, 3)  # the shorter side, but at least 8
-
-
-def test_arrays_of_grey_images_with_test_images(tmp_path):
-    images, labels = noise(4, 30, SIZE, SIZE), np.arange(30) % 12
-    np.savez_compressed(
-        tmp_path / "b.npz", images=images, labels=labels,
-        test_images=images[::-1, ..., None], test_labels=labels[::-1],
-    )  # fmt: skip
-    result = make(tmp_path, tmp_path / "b.npz", resolution=None, grey=True)
-    assert result.class_names == [str(i) for i in range(12)]  # 10 is after 9
-    dataset = load(tmp_path)
-    np.testing.assert_array_equal(dataset.train.images[..., 0], images)
-    np.testing.assert_array_equal(dataset.test.images[..., 0], images[::-1])
-    np.testing.assert_array_equal(dataset.train.labels, labels)
-    np.testing.assert_array_equal(dataset.test.labels, labels[::-1])
-
-
-GOOD = {"images": noise(5, 4, SIZE, SIZE, 3), "labels": np.array(["cat", "dog"] * 2)}
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"images": GOOD["images"]}, "expected an array labels, got images"),
-        (GOOD | {"images": GOOD["images"] / 255}, "images: expected uint8 [n, h, w] or"),
-        (GOOD | {"images": GOOD["images"][..., :2]}, "got uint8 [4, 8, 8, 2]"),
-        (GOOD | {"labels": GOOD["labels"][:3]}, "labels: expected 4 whole numbers or texts"),
-        (GOOD | {"labels": np.arange(4.0)}, "got float64 [4]"),
-        (GOOD | {"labels": np.array(["cat", None] * 2)}, "expected arrays by name, without obj"),
-        (GOOD | {"test_images": GOOD["images"]}, "expected an array test_labels"),
-        (
-            GOOD | {"test_images": GOOD["images"], "test_labels": np.array(["cow"] * 4)},
-            "--test: expected the classes of training, got cow, too",
-        ),
-    ],
-)
-def test_arrays_that_are_refused(tmp_path, arrays, message):
-    np.savez(tmp_path / "a.npz", **arrays)
-    assert message in refusal(tmp_path, tmp_path / "a.npz")
-    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
-    assert "expected arrays by name" in refusal(tmp_path, tmp_path / "a.npz")
-
-
 # What is refused.
-
-
-def only(folder, *names):
-    for i, name in enumerate(names):
-        save(noise(i, SIZE, SIZE, 3), folder / name)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -384,7 +190,6 @@ def only(folder, *names):
         (["a/1.png", "a/2.png"], {}, "expected two classes or more, got a"),
         (["1.png", "2.png"], {}, "expected one folder a class, got pictures that are in none: 1"),
         (["a/1.png", "b/1.png", "3.png"], {}, "pictures that are in none: 3.png"),
-        (["train/a/1.png", "test/a/1.png"], {}, "are parts of a data set, expected classes"),
         (["a/1.png", "b/1.png"], {}, "no class has two pictures"),
         (["a/1.png", "b/1.png"], {"test_fraction": 0.0}, "--test_fraction: expected a number betw"),
         (["a/1.png", "b/1.png"], {"test_fraction": 1.0}, "--test_fraction: expected a number betw"),
@@ -415,13 +220,55 @@ def test_other_things_that_are_refused(tmp_path):
     only(tmp_path / "others", "a/1.png", "c/1.png")
     assert "got c, too" in refusal(tmp_path, folder, test=tmp_path / "others")
     assert "no such file or folder" in refusal(tmp_path, tmp_path / "nowhere")
-    assert "expected a folder, a .csv or" in refusal(tmp_path, folder / "a" / "1.png")
+    assert "expected a folder, a .csv, .tsv" in refusal(tmp_path, folder / "a" / "1.png")
     (folder / "empty").mkdir()
     (folder / "empty" / "notes.txt").touch()
     assert "no pictures in the class folders empty" in refusal(tmp_path, folder)
 
 
 # What is there stays whole.
+
+
+@pytest.mark.parametrize("what", ["thesis", "added", "link"])
+def test_only_what_was_made_here_is_replaced(tmp_path, what):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    mine = tmp_path / "tfds" / "mine"
+    if what == "added":
+        mine = make(tmp_path, folder).folder
+        (mine / "1.0.0" / "thesis.tex").write_text("years of work")
+    elif what == "link":
+        (tmp_path / "tfds").mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        mine.symlink_to(tmp_path / "elsewhere")
+    else:
+        mine.mkdir(parents=True)
+        (mine / "thesis.tex").write_text("years of work")
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=r"a set that launch\.prepare made"):
+        make(tmp_path, folder, overwrite=True)
+    assert files(tmp_path) == before
+
+
+def test_a_set_that_a_killed_swap_moved_away_is_found(tmp_path):
+    """By whoever looks for it next, though only to read it."""
+    made = make(tmp_path, only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png"))
+    beside = tmp_path / "tfds" / ".mine.replacing"
+    beside.mkdir()
+    (beside / ".lock").touch()
+    before = files(made.folder)
+    made.folder.rename(beside / "old")
+    assert load(tmp_path).num_classes == 2
+    assert files(made.folder) == before
+    assert not beside.exists()
+
+
+def test_a_picture_that_is_no_regular_file_is_named(tmp_path):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    os.mkfifo(folder / "a" / "3.png")
+    signal.alarm(60)  # a reader of a FIFO waits for its writer
+    message = refusal(tmp_path, folder)
+    signal.alarm(0)
+    assert "a/3.png (expected a picture, got no regular file)" in message
 
 
 def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
@@ -489,83 +336,6 @@ def test_where_nothing_can_be_written(tmp_path):
         make(tmp_path, folder, data_dir=tmp_path / "file")
 
 
-# The starter config.
-
-
-@pytest.mark.parametrize(
-    ("shape", "num_classes", "smallest", "expected"),
-    [
-        # 682 Gaussians a class: 31 of 22; two equal batches, 200 steps
-        ((32, 32, 3), 10, 400, (31, 0.1, 155, 100)),
-        ((32, 32, 3), 2, 12, (12, 0.1, 24, 200)),  # no more than there are
-        ((64, 64, 3), 10, 400, (62, 0.01, 207, 66)),  # 2730: 62 of 44
-        ((128, 128, 3), 10, 400, (124, 0.01, 248, 40)),  # 10922: 124 of 88
-        ((28, 28, 1), 10, 400, (11, 0.1, 110, 200)),  # 224 of seven numbers: 11 of 20
-        ((32, 32, 3), 100, 400, (31, 0.1, 239, 30)),
-        ((8, 8, 3), 2, 1, (1, 0.1, 2, 200)),
-    ],
-)
-def test_settings_that_suit_a_data_set(shape, num_classes, smallest, expected):
-    config = common.suited(own.get_config(), shape, num_classes, smallest)
-    found = (
-        config.budget.gpc,
-        config.init.learning_rate,
-        config.evaluate.batch_size,
-        config.evaluate.epochs,
-    )
-    assert found == expected
-    assert not common.is_open(config)
-
-
-def test_what_is_given_prevails():
-    config = own.get_config()
-    config.budget.gpc, config.evaluate.batch_size = 7, 5
-    before = workdir.flat(config)
-    after = workdir.flat(common.suited(config, (32, 32, 3), 10, 400))
-    differing = {name for name in before if before[name] != after[name]}
-    assert differing == {"init.learning_rate", "evaluate.epochs"}
-    assert workdir.flat(config) == before
-
-
-def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png")
-    make(tmp_path, folder, test=folder)
-    config = own.get_config()
-    with pytest.raises(UsageError, match=r"config\.data\.name: .* `python -m launch\.prepare`"):
-        cli.experiment(config)
-    config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
-    config.evaluate.epochs = 7
-    decided = cli.experiment(config)
-    assert (decided.budget.gpc, decided.evaluate.epochs) == (2, 7)
-    assert not common.is_open(decided)
-    assert capsys.readouterr().out == (
-        "for mine, of 2 classes of 2 training images or more: --config.budget.gpc=2 "
-        "--config.init.learning_rate=0.1 --config.evaluate.batch_size=4\n"
-    )
-    config.scale = 0.01  # of what was decided
-    assert cli.experiment(config).budget.gpc == 1
-    assert cli.experiment(decided) == decided
-
-
-def test_two_classes_one_of_a_single_grey_picture_distil(tmp_path, quickly_compiled):
-    counts = {"many": 9, "one": 1}
-    names = [f"{label}/{i}.png" for label, count in counts.items() for i in range(count)]
-    folder = only(tmp_path / "pictures", *names)
-    result = make(tmp_path, folder, test=folder, grey=True, resolution=16)
-    assert result.train == [9, 1]
-    config = own.get_config()
-    config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
-    config.network.options.width, config.init.num_steps, config.distill.num_steps = 4, 2, 2
-    config.matching.strategy, config.evaluate.num_networks = "color", 1
-    config.evaluate.epochs, config.evaluate.beside = 1, "random_real"
-    config = common.suited(config, result.image_shape, 2, min(result.train))
-    assert config.budget.gpc == 1
-    distill.distill_to(config, tmp_path / "run")
-    images = gsdd_jax.load(tmp_path / "run" / "distilled.safetensors").images()
-    assert images.shape == (2, 16, 16, 1)
-    assert np.isfinite(images).all()
-
-
 def run(*arguments, tmp_path):
     env = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds"), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", *map(str, arguments)]
@@ -578,8 +348,10 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
     flags = [f"--images={tmp_path}/pictures", "--name=mine", "--resolution=16"]
     status, out, err = run("launch.prepare", *flags, tmp_path=tmp_path)
     assert (status, "preparing" in out) == (0, False), err
-    note, made, command = out.splitlines()
+    note, few, classes, made, command = out.splitlines()
     assert note == "note: 20 pictures are smaller than that and were enlarged"
+    assert few.startswith("note: few pictures of kirschen (1), where another class has 11")
+    assert classes == "classes: birnen, kirschen, äpfel"
     assert made.endswith(
         "17 training and 3 test pictures of 3 classes, 1 to 11 a class to train on, 16x16x3"
     )

@@ -1,12 +1,19 @@
 """Pictures from anywhere as square images of 8 bits, and as PNG files."""
 
+import contextlib
 import io
+import os
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import colour
 from gsdd_jax.data.decode import PIL_MODES
 
 # Those of photographs and screens; others start programs (EPS) or have no pixels (PDF).
@@ -21,24 +28,74 @@ _SIXTEEN_BITS = (
     "I;16N",
     "I",
 )  # the last as older versions of Pillow read
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners have, stored in 16
+_GREY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def decode(content: bytes, resolution: int) -> tuple[Image.Image, int]:
-    """A picture of a file, upright, in its own mode, and its shorter side as stored, in pixels.
+class Read(NamedTuple):
+    """A picture as it is stored."""
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    short: int  # pixels of its shorter side before
+    ignored: tuple[str, ...]  # what it carries that is not valid
+
+
+class Room:
+    """Lets threads decode at the same time as long as their pixels are no more than `most`, or one
+    alone."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self._taken, self._changed = 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Holds room for a picture, as soon as there is some."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self.most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_ROOM = Room(2**25)  # about half a gigabyte, with copies
+
+
+def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Read:
+    """A picture of a file, upright, as `square` makes it.
 
     Of an animation the first frame. A JPEG far larger than `resolution` is decoded at an eighth, a
     quarter or half of its size, at least twice the resolution.
 
     Raises whatever Pillow does with a file that is no picture or a damaged one, or that would take
-    more than its limit of pixels.
+    more than its limit of pixels; UsageError as `square`.
     """
-    Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]
-    with Image.open(io.BytesIO(content), formats=known) as image:
+    with _opened(io.BytesIO(content)) as image:
         short = min(image.size)
         image.draft(None, (2 * resolution, 2 * resolution))
-        return ImageOps.exif_transpose(image), short
+        deep = image.mode not in _SIXTEEN_BITS and ";16" in str([tile[3] for tile in image.tile])
+        with _ROOM.taken(image.width * image.height):
+            image.load()  # before its EXIF, which may be damaged where the pixels are not
+            _refuse_dark(image, deep)
+            image, valid = _upright(image)
+            pixels, profile_valid = square(image, resolution, channels, depth)
+    flaws = {"EXIF": valid, "a colour profile": profile_valid}
+    return Read(pixels, short, tuple(name for name, valid in flaws.items() if not valid))
 
 
 def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
@@ -46,20 +103,48 @@ def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def square(
-    image: Image.Image, resolution: int, channels: int
-) -> UInt8[np.ndarray, "{resolution} {resolution} {channels}"]:
-    """The square in the middle of a picture of any mode, at `resolution` pixels a side.
+def is_picture(path: str | os.PathLike) -> bool:
+    """Whether a file whose name does not say so begins as one."""
+    if not pathlib.Path(path).is_file():
+        return False
+    try:
+        with _opened(path):
+            return True
+    except Exception:  # of any kind: Pillow's readers raise what damage leads them to
+        return False
 
-    Bilinear and antialiased. What is transparent lies on white. Raises UsageError for pixels that
-    are no colours of 8 or 16 bits.
+
+def maximum(path: str | os.PathLike) -> int | None:
+    """The largest value of a grey picture of 16 bits; None for any other, or none."""
+    if not pathlib.Path(path).is_file():
+        return None
+    try:
+        with _opened(path) as image:
+            if image.mode not in _SIXTEEN_BITS:
+                return None
+            with _ROOM.taken(image.width * image.height):
+                return int(np.asarray(image).max())
+    except Exception:  # as above; it will be named when it is read
+        return None
+
+
+def square(
+    image: Image.Image, resolution: int, channels: int, depth: int = 16
+) -> tuple[UInt8[np.ndarray, "{resolution} {resolution} {channels}"], bool]:
+    """The square in the middle of a picture of any mode, at `resolution` pixels a side, and whether
+    its colour profile was valid, if any.
+
+    In sRGB, bilinear and antialiased. What is transparent lies on white. `depth` is how many of 16
+    bits are used. Raises UsageError for pixels that are no colours of 8 or 16 bits, or of more than
+    `depth`.
     """
-    image = _eight_bits(image).convert(PIL_MODES[channels])
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
-    image = image.crop((left, top, left + side, top + side))
+    image = _eight_bits(image.crop((left, top, left + side, top + side)), depth)
+    image, valid = colour.to_srgb(image)
+    image = image.convert(PIL_MODES[channels])
     image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
+    return np.asarray(image, np.uint8).reshape(resolution, resolution, channels), valid
 
 
 def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
@@ -69,17 +154,46 @@ def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
     return out.getvalue()
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _opened(file) -> Image.Image:
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    return Image.open(file, formats=known)
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """As a camera was held, and whether its EXIF could be read."""
+    try:
+        method = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # of any kind: what reads EXIF raises what damage leads it to
+        return image, False
+    return image if method is None else image.transpose(method), True
+
+
+def _refuse_dark(image: Image.Image, deep: bool) -> None:
+    """Of colours of 16 bits Pillow keeps the upper eight, of which 12 bits leave four."""
+    if deep:
+        bands = zip(image.getbands(), image.split(), strict=True)
+        if 0 < max(band.getextrema()[1] for name, band in bands if name != "A") < 16:
+            raise UsageError("its colours have 12 bits stored in 16, expected 8 or all 16")
+
+
+def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
     """Opaque, 8 bits a channel."""
     if image.mode in _SIXTEEN_BITS:
-        values = np.asarray(image).astype(np.int64)
+        values, most = np.asarray(image).astype(np.int64), 2**depth - 1
         if values.min() < 0 or values.max() > 65535:
             raise UsageError("its pixels have 32 bits, expected 8 or 16")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        if values.max() > most:
+            raise UsageError(f"its pixels are up to {values.max()}, expected {depth} bits")
+        grey = Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
+        grey.info = image.info
+        return grey
     if image.mode == "F":
         raise UsageError("its pixels are floating-point numbers, expected 8 or 16 bits")
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image.convert("RGBA"))
-        return page.convert("RGB")
+        opaque = page.convert("L" if image.mode in _GREY else "RGB")
+        opaque.info = {k: v for k, v in image.info.items() if k != "transparency"}
+        return opaque
     return image

@@ -5,13 +5,14 @@ The same pictures give the same files, on every machine.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import os
 import pathlib
 import re
-import shutil
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,17 +21,22 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from gsdd_jax.core import records
+from gsdd_jax.core import records, swap
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import locked
+from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
-from gsdd_jax.data.sources import Found, Item, some
+from gsdd_jax.data.items import Found, Item, some
+from gsdd_jax.data.twice import Twice
 
 VERSION = "1.0.0"
 RESOLUTION = 64  # pixels a side, where neither the user nor an array gives another
 RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at a time
+FEW = 10  # times smaller than the largest class
+LARGEST = 1 << 28  # bytes of a picture's file
+MARK = "prepared.json"  # in the folder of every set that is made here
+WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
@@ -45,11 +51,11 @@ class Prepared(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A picture as it is stored."""
+    """A picture, decoded and encoded."""
 
     png: bytes
-    digest: bytes  # of what it was made from
     short: int  # pixels of its shorter side before
+    ignored: tuple[str, ...]  # what it carries that is not valid
 
 
 def prepare(
@@ -60,6 +66,7 @@ def prepare(
     test_fraction: float | None = None,
     resolution: int | None = None,
     grey: bool = False,
+    depth: int | None = None,
     skip_broken: bool = False,
     overwrite: bool = False,
     data_dir: str | os.PathLike | None = None,
@@ -67,15 +74,18 @@ def prepare(
     """Makes the data set `name`, which `data.load` and every config then know by it.
 
     Args:
-        images: a folder with one folder a class, a .csv or a .npz file (`sources.find`).
+        images: a folder with one folder a class, a list or a .npz file (`sources.find`).
         name: of small letters, digits and underscores, and none that TFDS knows.
         test: test pictures, likewise.
-        test_fraction: without any, the part of each class that becomes them, by a hash of their
-            names; default 0.1, but at least one picture and not all.
+        test_fraction: without any, and where `images` do not say which they are, the part of each
+            class that becomes them, by a hash of their names; default 0.1, but at least one picture
+            and not all.
         resolution: pixels a side; default 64, or the shorter side of arrays.
         grey: one channel instead of three.
+        depth: of grey pictures of 16 bits, how many are used, one of `pictures.DEPTHS`; default by
+            the largest value of all.
         skip_broken: leave out what cannot be read instead of refusing it.
-        overwrite: replace a data set of that name.
+        overwrite: replace a data set of that name that was made here.
         data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
@@ -86,38 +96,47 @@ def prepare(
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
-    found = sources.find(images)
+    with quietly():
+        found = sources.find(images)
     class_names = sources.class_names(found.train)
     if len(class_names) < 2:
         raise UsageError(
             f"{images}: expected two classes or more, got {some(class_names) or 'none'}"
         )
-    train, test_items = _splits(found, test, test_fraction)
+    train, test_items, notes = _splits(found, test, test_fraction)
     if unknown := sorted({item.label for item in test_items} - set(class_names)):
-        raise UsageError(f"--test: expected the classes of training, got {some(unknown)}, too")
+        where = "the test pictures of --images" if test is None else "--test"
+        raise UsageError(f"{where}: expected the classes of training, got {some(unknown)}, too")
     size = _resolution(resolution, train[0])
-    reader = _Reader(class_names, (size, size, 1 if grey else 3))
-    work = root / f".{name}.preparing"  # hidden, until all of it is there
-    work.mkdir(parents=True, exist_ok=True)
-    with locked(work, f"{work}: another process prepares {name!r}; wait for it"):
-        try:
-            for rest in work.glob("[!.]*"):  # of one that was interrupted
-                shutil.rmtree(rest)
-            made = work / "new" / VERSION
-            made.mkdir(parents=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, of what it mends or finds large
-                splits = {"train": train, "test": test_items}
-                examples = {s: reader.examples(s, items) for s, items in splits.items()}
-                records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
-            reader.check(class_names, len(train) + len(test_items), skip_broken)
-            if (root / name).exists():
-                os.replace(root / name, work / "old")
-            os.replace(made.parent, root / name)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    counts, notes = reader.counts, sources.notes(found) + reader.notes(class_names)
+    depth, depth_notes = _depth(depth, train + test_items)
+    notes += depth_notes + sources.order_note(class_names)
+    reader = _Reader(class_names, (size, size, 1 if grey else 3), depth)
+    with new_set(root, name, VERSION) as made:
+        with quietly():
+            splits = {"train": train, "test": test_items}
+            examples = {s: reader.examples(s, items) for s, items in splits.items()}
+            records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
+        reader.check(class_names, len(train) + len(test_items), skip_broken)
+    counts, notes = reader.counts, notes + reader.notes(class_names)
     return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
+
+
+@contextlib.contextmanager
+def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
+    """A folder for the files of the set `name`, which is there, instead of an old one, once all of
+    it is; where something is raised, nothing is changed."""
+    with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
+        made = folder / version
+        made.mkdir()
+        yield made
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without Pillow's warnings of what it mends or finds large."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
@@ -128,34 +147,44 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
         )
     if name in prepared.known_names():
         raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
-    if (root / name).exists() and not overwrite:
+    check_free(root, name, overwrite)
+
+
+def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
+    """Raises UsageError where something of that name is not to be replaced."""
+    swap.recover(root / name)
+    if not os.path.lexists(root / name):
+        return
+    if not overwrite:
         raise UsageError(
             f"--name: {root / name} is there already; give another name, or --overwrite"
         )
+    swap.check_ours(root / name, MARK, WHAT)
 
 
 def _splits(
     found: Found, test: str | os.PathLike | None, test_fraction: float | None
-) -> tuple[list[Item], list[Item]]:
-    """The training and the test pictures."""
+) -> tuple[list[Item], list[Item], list[str]]:
+    """The training and the test pictures, and what the user may not expect of them."""
     ways = {
         "--test": test is not None,
         "--test_fraction": test_fraction is not None,
-        "test_images of --images": bool(found.test),
+        "the test pictures of --images": bool(found.test),
     }
     if sum(ways.values()) > 1:
         raise UsageError(f"{' and '.join(w for w in ways if ways[w])}: expected one of them")
     if found.test:
-        return found.train, found.test
+        return found.train, found.test, found.notes
     if test is not None:
-        others = sources.find(test)
+        with quietly():
+            others = sources.find(test)
         if others.test:
-            raise UsageError(f"--test: {test} has test_images, expected images and labels alone")
-        return found.train, others.train
+            raise UsageError(f"--test: {test} has parts to train on and to test on, expected one")
+        return found.train, others.train, found.notes + [f"--test: {n}" for n in others.notes]
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if not 0 < fraction < 1:
         raise UsageError(f"--test_fraction: expected a number between 0 and 1, got {fraction}")
-    return _divided(found.train, fraction)
+    return *_divided(found.train, fraction), found.notes
 
 
 def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
@@ -188,15 +217,35 @@ def _resolution(given: int | None, first: Item) -> int:
     return given
 
 
+def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
+    """Bits that grey pictures of 16 bits use, and a note where there are some."""
+    if given is not None:
+        if given not in pictures.DEPTHS:
+            known = ", ".join(map(str, pictures.DEPTHS))
+            raise UsageError(f"--depth: expected one of {known}, got {given}")
+        return given, []
+    files = [item.content for item in items if not isinstance(item.content, np.ndarray)]
+    with quietly(), concurrent.futures.ThreadPoolExecutor() as pool:
+        found = [value for value in pool.map(pictures.maximum, files) if value is not None]
+    if not found or max(found) > 65535:
+        return 16, []
+    depth = next(bits for bits in pictures.DEPTHS if max(found) < 2**bits)
+    return depth, [
+        f"{len(found)} pictures store their values in 16 bits; the largest is {max(found)}, so "
+        f"they were taken for {depth} bits (--depth)"
+    ]
+
+
 class _Reader:
     """Decodes pictures by several threads, in their order, and counts what there is to say."""
 
-    def __init__(self, class_names: list[str], shape: tuple[int, int, int]):
+    def __init__(self, class_names: list[str], shape: tuple[int, int, int], depth: int):
         self.labels = {name: place for place, name in enumerate(class_names)}
-        self.shape = shape
+        self.shape, self.depth = shape, depth
         self.broken: list[str] = []
         self.enlarged = 0
-        self.digests: dict[str, list[bytes]] = {}  # of what the pictures are made from
+        self.ignored: collections.Counter[str] = collections.Counter()
+        self.twice = Twice()
         self.counts: dict[str, list[int]] = {}  # of each class
 
     def features(self) -> dict[str, Any]:
@@ -211,7 +260,6 @@ class _Reader:
 
     def examples(self, split: str, items: list[Item]) -> Iterator[dict[str, Any]]:
         """Of `features`; pictures that cannot be read are only counted."""
-        digests = self.digests[split] = []
         counts = self.counts[split] = [0] * len(self.labels)
         progress = tqdm(total=len(items), desc=f"preparing {split}", disable=None)
         with concurrent.futures.ThreadPoolExecutor() as pool, progress:
@@ -222,7 +270,8 @@ class _Reader:
                         self.broken.append(f"{item.name} ({read})")
                         continue
                     self.enlarged += read.short < self.shape[0]
-                    digests.append(read.digest)
+                    self.ignored.update(read.ignored)
+                    self.twice.add(read.png, split, item)
                     label = self.labels[item.label]
                     counts[label] += 1
                     image = io.BytesIO(read.png)
@@ -234,18 +283,20 @@ class _Reader:
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
-                content = item.content.tobytes()
                 image = pictures.from_array(item.content)
-                short = min(image.size)
+                pixels, _ = pictures.square(image, size, channels)
+                read = pictures.Read(pixels, min(image.size), ())
             else:
-                content = item.content.read_bytes()
-                image, short = pictures.decode(content, size)
-            png = pictures.encode(pictures.square(image, size, channels))
+                content = read_regular(item.content, "a picture", LARGEST)
+                read = pictures.read(content, size, channels, self.depth)
+            png = pictures.encode(read.pixels)
+        except UsageError as error:
+            return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
         except Exception as error:  # of any kind: Pillow's readers raise what damage leads them to
             return _plainly(error)
-        return _Read(png, hashlib.sha256(content).digest(), short)
+        return _Read(png, read.short, read.ignored)
 
     def check(self, class_names: list[str], total: int, skip_broken: bool) -> None:
         """Raises UsageError for pictures that are broken, or where none of a class is left."""
@@ -266,12 +317,24 @@ class _Reader:
             notes.append(f"{len(self.broken)} pictures cannot be read: {some(self.broken)}")
         if self.enlarged:
             notes.append(f"{self.enlarged} pictures are smaller than that and were enlarged")
-        both = len(set(self.digests["train"]) & set(self.digests["test"]))
-        if both:
-            notes.append(f"{both} test pictures are training pictures, too: the same bytes")
+        for flaw, count in sorted(self.ignored.items()):
+            notes.append(f"{count} pictures have {flaw} that is damaged and was ignored")
+        notes += self.twice.notes()
         if bare := _without(class_names, self.counts["test"]):
             notes.append(f"no test pictures of the classes {some(bare)}")
-        return notes
+        return notes + _few(class_names, self.counts["train"])
+
+
+def _few(class_names: list[str], counts: list[int]) -> list[str]:
+    """Classes that are far smaller than others."""
+    of_class = zip(class_names, counts, strict=True)
+    few = [f"{name} ({count})" for name, count in of_class if FEW * count <= max(counts)]
+    if not few:
+        return []
+    return [
+        f"few pictures of {some(few)}, where another class has {max(counts)}: a distilled set has "
+        "as many images of every class, and several of such a class start from one picture"
+    ]
 
 
 def _without(class_names: list[str], counts: list[int]) -> list[str]:

@@ -1,66 +1,52 @@
-"""Where own pictures come from: a folder with one folder a class, a CSV file, NumPy arrays.
+"""Where own pictures come from: a folder with one folder a class, a list, NumPy arrays.
 
 Nothing is decoded here. What is found does not depend on the order of a file system.
 """
 
-import collections
-import csv
+import decimal
 import os
 import pathlib
-import unicodedata
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.files import check_regular
+from gsdd_jax.data import folders, lists
 from gsdd_jax.data.decode import PIL_MODES
-from gsdd_jax.data.pictures import FORMATS
-
-# Pictures by their names though Pillow reads none: to be named, not passed over.
-UNREAD = {".heic", ".heif"}
-SHOWN = 3  # of a list in an error
-_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
-
-
-class Item(NamedTuple):
-    """One picture, not decoded yet."""
-
-    name: str  # where it is from: a path below the folder or the list, a place in an array
-    label: str  # the name of its class
-    content: pathlib.Path | UInt8[np.ndarray, "h w c"]
-
-
-class Found(NamedTuple):
-    """What a source holds."""
-
-    train: list[Item]
-    test: list[Item]  # of arrays that come with some; else empty
-    left_out: dict[str, int]  # files whose names are no pictures': how many by extension
+from gsdd_jax.data.items import Found, Item, Labels, some
 
 
 def find(path: str | os.PathLike) -> Found:
-    """The pictures of a folder, a .csv or a .npz file.
+    """The pictures of a folder, a .csv, .tsv, .jsonl or .npz file.
 
-    A folder has one folder a class, in which pictures may lie at any depth; hidden files are
-    passed over, links followed. A CSV file names the columns `path` (relative to the file) and
-    `label` in its first line. Arrays are `images`, uint8 [n, h, w] or [n, h, w, c], and `labels`
-    [n], and `test_images` and `test_labels` likewise where there are any.
+    A folder has one folder a class, in which pictures may lie at any depth, and may be divided into
+    parts such as train and test; links are followed, hidden folders and those of a system passed
+    over (`folders.find`). Or it has a list beside its pictures. A list names the columns `path`
+    (relative to the file) and `label` in its first line (`lists.read`). Arrays are `images`, uint8
+    [n, h, w] or [n, h, w, c], and `labels` [n], and `test_images` and `test_labels` likewise where
+    there are any.
 
     Raises UsageError for anything else.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        return _folder(path)
+        metadata = lists.has_pictures(path)
+        if metadata is None:
+            return folders.find(path)
+        path = metadata
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    readers = {".csv": _csv, ".npz": _npz}
+    readers = {".csv": lists.read, ".tsv": lists.read, ".jsonl": lists.read, ".npz": _npz}
+    if path.suffix.lower() == ".npy":
+        raise UsageError(
+            f"{path}: expected labels, too: np.savez('arrays.npz', images=images, labels=labels)"
+        )
     if path.suffix.lower() not in readers:
-        raise UsageError(f"{path}: expected a folder, a .csv or a .npz file")
+        raise UsageError(f"{path}: expected a folder, a .csv, .tsv, .jsonl or .npz file")
+    check_regular(path, "a folder, a .csv, .tsv, .jsonl or .npz file")
     with located(path):
         return readers[path.suffix.lower()](path)
 
@@ -68,100 +54,19 @@ def find(path: str | os.PathLike) -> Found:
 def class_names(items: list[Item]) -> list[str]:
     """The different classes in the order of their labels: of numbers, else of the alphabet."""
     names = {item.label for item in items}
-    if all(name.isdecimal() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
+    if all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in names):
+        return sorted(names, key=lambda name: (decimal.Decimal(name), name))
     return sorted(names)
 
 
-def notes(found: Found) -> list[str]:
-    """What was passed over, in a line."""
-    if not found.left_out:
+def order_note(class_names: list[str]) -> list[str]:
+    """What reads the same pictures elsewhere may order the classes otherwise."""
+    if class_names == sorted(class_names):
         return []
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
-    return [f"files that are no pictures were left out: {kinds}"]
-
-
-def some(names: list[str]) -> str:
-    """The first few of a list, for a line."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _folder(root: pathlib.Path) -> Found:
-    folders = sorted(entry for entry in _visible(root) if entry.is_dir())
-    names, extensions = [folder.name for folder in folders], _extensions()
-    others = sorted(entry.name for entry in _visible(root) if not entry.is_dir())
-    if stray := [name for name in others if pathlib.Path(name).suffix.lower() in extensions]:
-        raise UsageError(
-            f"{root}: expected one folder a class, got pictures that are in none: {some(stray)}"
-        )
-    if not folders:
-        raise UsageError(f"{root}: expected one folder a class, got none")
-    if {name.lower() for name in names} <= _SPLITS:
-        raise UsageError(
-            f"{root}: its folders ({some(names)}) are parts of a data set, expected classes; give "
-            "one of them by --images and another by --test"
-        )
-    items, left_out, empty = [], collections.Counter(), []
-    for folder in folders:
-        label, before = _class_name(folder.name, f"folder {folder}"), len(items)
-        for file in _files(folder, frozenset()):
-            if file.suffix and file.suffix.lower() not in extensions:
-                left_out[file.suffix.lower()] += 1
-                continue
-            name = file.relative_to(root).as_posix()
-            items.append(Item(_plain(name), label, file))
-        if len(items) == before:
-            empty.append(folder.name)
-    if empty:
-        raise UsageError(f"{root}: no pictures in the class folders {some(empty)}; remove them")
-    return Found(sorted(items, key=lambda item: item.name), [], dict(left_out))
-
-
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-
-
-def _files(folder: pathlib.Path, above: frozenset[str]) -> Iterator[pathlib.Path]:
-    """All files below, links followed but not in circles."""
-    above |= {os.path.realpath(folder)}
-    for entry in _visible(folder):
-        if not entry.is_dir():
-            yield entry
-        elif os.path.realpath(entry) not in above:
-            yield from _files(entry, above)
-
-
-def _extensions() -> set[str]:
-    """Of the names of picture files."""
-    known = Image.registered_extensions().items()
-    return {extension for extension, kind in known if kind in FORMATS} | UNREAD
-
-
-def _csv(path: pathlib.Path) -> Found:
-    items, lines = [], {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            fields = reader.fieldnames or []
-            if "path" not in fields or "label" not in fields:
-                raise UsageError(
-                    "expected a first line that names the columns path and label, got "
-                    f"{','.join(fields) or 'nothing'}"
-                )
-            for row in reader:
-                where = f"line {reader.line_num}"
-                if not row["path"] or not row["label"]:
-                    raise UsageError(f"{where}: expected a path and a label")
-                name = pathlib.PurePath(row["path"]).as_posix()
-                if name in lines:
-                    raise UsageError(f"{where}: {name} is in {lines[name]} already")
-                lines[name] = where
-                label = _class_name(row["label"], where)
-                items.append(Item(_plain(name), label, path.parent / row["path"]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"expected a CSV file in UTF-8 ({error})") from None
-    return Found(sorted(items, key=lambda item: item.name), [], {})
+    return [
+        f"classes are in the order of their numbers: {some(class_names)}; torchvision's "
+        f"ImageFolder has them in the alphabet's: {some(sorted(class_names))}"
+    ]
 
 
 def _npz(path: pathlib.Path) -> Found:
@@ -171,11 +76,12 @@ def _npz(path: pathlib.Path) -> Found:
             arrays = {name: loaded[name] for name in getattr(loaded, "files", ())}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"expected arrays by name, without objects ({error})") from None
-    with_test = "test_images" in arrays or "test_labels" in arrays
-    return Found(_arrays(arrays, ""), _arrays(arrays, "test_") if with_test else [], {})
+    with_test, labels = "test_images" in arrays or "test_labels" in arrays, Labels()
+    test = _arrays(arrays, "test_", labels) if with_test else []
+    return Found(_arrays(arrays, "", labels), test, labels.notes())
 
 
-def _arrays(arrays: dict[str, np.ndarray], prefix: str) -> list[Item]:
+def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[Item]:
     image_key, label_key = f"{prefix}images", f"{prefix}labels"
     for key in (image_key, label_key):
         if key not in arrays:
@@ -186,7 +92,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str) -> list[Item]:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in PIL_MODES:
         raise UsageError(
             f"{image_key}: expected uint8 [n, h, w] or [n, h, w, c] of 1, 3 or 4 channels, got "
-            f"{images.dtype} {list(arrays[image_key].shape)}"
+            f"{images.dtype} {list(arrays[image_key].shape)}{_remedy(images)}"
         )
     if 0 in images.shape[1:]:
         raise UsageError(f"{image_key}: expected pixels, got images of {list(images.shape[1:])}")
@@ -196,18 +102,18 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str) -> list[Item]:
             f"{labels.dtype} {list(labels.shape)}"
         )
     return [
-        Item(f"{image_key}[{i}]", _class_name(str(label), f"{label_key}[{i}]"), image)
+        Item(f"{image_key}[{i}]", names.name(str(label), f"{label_key}[{i}]"), image)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 
 
-def _class_name(name: str, where: str) -> str:
-    """One way to write it on every system; TFDS keeps it as a line of a file."""
-    plain = unicodedata.normalize("NFC", name).strip()
-    if not plain or not plain.isprintable():
-        raise UsageError(f"{where}: expected a class name of printable characters, got {name!r}")
-    return plain
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).encode(errors="replace").decode()
+def _remedy(images: np.ndarray) -> str:
+    """How arrays as other libraries have them become what is expected."""
+    steps = []
+    if images.ndim == 4 and images.shape[-1] not in PIL_MODES and images.shape[1] in PIL_MODES:
+        steps.append("images.transpose(0, 2, 3, 1)")
+    if images.dtype.kind == "f":
+        steps.append("(255 * images).round().astype('uint8') where they are in [0, 1]")
+    elif images.dtype.kind in "iu" and images.dtype != np.uint8:
+        steps.append("images.astype('uint8') where they are 0 to 255")
+    return f"; convert them: {', then '.join(steps)}" if steps else ""

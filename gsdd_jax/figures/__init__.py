@@ -12,6 +12,7 @@ import importlib
 from types import ModuleType
 
 NAMES = (
+    "overview",
     "ellipses",
     "antialias",
     "escape",

@@ -18,7 +18,7 @@ from gsdd_jax import artifact, data
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.data import corruptions, transforms
+from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment
 from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
@@ -104,18 +104,21 @@ def random_real(
     name: str,
     reporter: Display,
 ) -> Accuracies:
-    """Of networks trained on random real images, others for every network.
+    """Of networks trained on random real images, others for every network: `per_class` of each
+    class, or all of one that has fewer.
 
     They get as many steps of SGD as a distilled set of `num_images` gets, so that a small set is
     not at a disadvantage because its epochs are short.
     """
     train, num_classes = parts.dataset.train, parts.dataset.num_classes
-    per_class = min(per_class, int(np.bincount(train.labels, minlength=num_classes).min()))
     keys = jax.random.split(
         stream(config.seed, f"random real {per_class}"), config.evaluate.num_networks
     )
-    images = np.stack([experiment.initial_images(parts.dataset, k, per_class) for k in keys])
-    labels = np.repeat(np.arange(num_classes), per_class).astype(np.int32)
+    chosen = np.stack(
+        [experiment.choose_by_class(k, train.labels, num_classes, per_class) for k in keys]
+    )
+    images = rows.take(train.images, chosen).astype(np.float32) / 255
+    labels = train.labels[chosen[0]]  # by class, so the same for all
     schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
+from gsdd_jax.data.items import some
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
@@ -72,6 +73,19 @@ class Material:
         """The config, with what it leaves to the device as decided: here nothing."""
         return config
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a set will lack because classes have fewer real images than it has of them."""
+        there, counts = self.parameterization.images_per_class, self.dataset.train_counts
+        few = [c for c, count in enumerate(counts) if count < there]
+        if not few:
+            return []
+        classes = [f"{self.dataset.class_names[c]!r} ({counts[c]})" for c in few]
+        return [
+            f"warning: fewer than {there} training images of {some(classes)}: several images of "
+            "such a class start from one real image, shifted, and show no more than it does"
+        ]
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Material, Judged):
@@ -100,13 +114,13 @@ def build_material(config: ConfigDict) -> Material:
         )
     dataset = load_data(config)
     parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
-    smallest = min(dataset.train_counts)
-    if smallest == 0:
+    if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
-    if config.init.images != "none" and parameterization.images_per_class > smallest:
+    largest = max(dataset.train_counts)
+    if config.init.images != "none" and parameterization.images_per_class > largest:
         raise UsageError(
             f"config.budget: {parameterization.images_per_class} images a class to start from, "
-            f"but {dataset.name} has a class of only {smallest}; lower it, or set "
+            f"but {dataset.name} has no class of more than {largest}; lower it, or set "
             "config.init.images=none"
         )
     return Material(dataset, parameterization)
@@ -158,22 +172,56 @@ def build_schedule(config: ConfigDict) -> Schedule:
 def initial_images(
     dataset: data.Dataset, key: Key[Array, ""], per_class: int
 ) -> Float[np.ndarray, "m h w c"]:
-    """`per_class` random real images of each class, ordered by class, in [0, 1]."""
+    """`per_class` random real images of each class, ordered by class, in [0, 1].
+
+    Of a class that has fewer they come again, each time shifted otherwise: copies would stay the
+    same under every objective.
+    """
     train = dataset.train
     chosen = choose_by_class(key, train.labels, dataset.num_classes, per_class)
-    return rows.take(train.images, chosen).astype(np.float32) / 255
+    images = rows.take(train.images, chosen)
+    if len(chosen) < dataset.num_classes * per_class:
+        labels = train.labels[chosen]
+        of_class = [images[labels == c] for c in range(dataset.num_classes)]
+        keys = [jax.random.fold_in(key, c) for c in range(dataset.num_classes)]
+        images = np.concatenate(
+            [_repeated(k, i, per_class) for k, i in zip(keys, of_class, strict=True)]
+        )
+    return images.astype(np.float32) / 255
 
 
 def choose_by_class(
     key: Key[Array, ""], labels: Int[np.ndarray, "n"], num_classes: int, per_class: int
 ) -> Int[np.ndarray, "m"]:
-    """Indices of `per_class` random images of each class, without replacement, by class."""
+    """Indices of `per_class` random images of each class, without replacement, by class; all of a
+    class that has fewer."""
     chosen = []
     for c in range(num_classes):
         of_class = np.flatnonzero(labels == c)
         order = jax.random.permutation(jax.random.fold_in(key, c), len(of_class))
         chosen.append(of_class[np.asarray(order)[:per_class]])
     return np.concatenate(chosen)
+
+
+def _repeated(
+    key: Key[Array, ""], images: UInt8[np.ndarray, "n h w c"], count: int
+) -> UInt8[np.ndarray, "{count} h w c"]:
+    """`count` images: those there are, then they again, shifted by up to an eighth of a side, as
+    far as there are such shifts each time by another; what is left bare repeats the border."""
+    if len(images) >= count:
+        return images
+    height, width = images.shape[1:3]
+    down, right = max(1, height // 8), max(1, width // 8)
+    shifts = [(y, x) for y in range(2 * down + 1) for x in range(2 * right + 1)]
+    shifts.remove((down, right))
+    order = np.asarray(jax.random.permutation(key, len(shifts))).tolist()
+    wider = np.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), "edge")
+    out = list(images)
+    for i in range(len(images), count):
+        times, place = divmod(i, len(images))
+        y, x = shifts[order[(times - 1) % len(order)]]
+        out.append(wider[place, y : y + height, x : x + width])
+    return np.stack(out)
 
 
 def _build_feed(config, matching, dataset, network):

@@ -1,0 +1,47 @@
+"""Pictures that are there twice: under two labels, or to train on and to test on."""
+
+import hashlib
+from typing import NamedTuple
+
+from gsdd_jax.data.items import Item, some
+
+
+class _First(NamedTuple):
+    split: str
+    label: str
+    name: str
+
+
+class Twice:
+    """Finds pictures of which the same pixels are stored, among those that it is given: all of
+    "train", then those of "test"."""
+
+    def __init__(self):
+        self._first: dict[bytes, _First] = {}
+        self._labels: list[str] = []  # pairs under two labels
+        self._splits: list[str] = []  # pairs of a test picture and one to train on
+
+    def add(self, stored: bytes, split: str, item: Item) -> None:
+        """One more picture, as it is stored."""
+        digest = hashlib.blake2b(stored, digest_size=16).digest()
+        first = self._first.setdefault(digest, _First(split, item.label, item.name))
+        pair = f"{first.name} = {item.name}"
+        if first.label != item.label:
+            self._labels.append(f"{pair} ({first.label}, {item.label})")
+        if first.split != split:
+            self._splits.append(pair)
+
+    def notes(self) -> list[str]:
+        """What was found, with examples."""
+        notes = []
+        if self._labels:
+            notes.append(
+                f"warning: {len(self._labels)} pictures are there under another label, too: "
+                f"{some(self._labels)}"
+            )
+        if self._splits:
+            notes.append(
+                f"warning: {len(self._splits)} test pictures are training pictures, too, so the "
+                f"test accuracy is too high: {some(self._splits)}"
+            )
+        return notes

@@ -1,0 +1,142 @@
+"""Settings that follow from a data set, and classes of few pictures."""
+
+import jax
+import numpy as np
+import pytest
+from own_pictures import make, only
+
+import gsdd_jax
+from configs import common, own
+from gsdd_jax import data
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.runs import distill, experiment, experts, workdir
+from gsdd_jax.runs.report import Display
+from launch import cli
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_classes", "largest", "expected"),
+    [
+        # 682 Gaussians a class: 31 of 22; two equal batches, 200 steps
+        ((32, 32, 3), 10, 400, (31, 0.1, 155, 100)),
+        ((32, 32, 3), 2, 12, (12, 0.1, 24, 200)),  # no more than there are
+        ((64, 64, 3), 10, 400, (62, 0.01, 207, 66)),  # 2730: 62 of 44
+        ((128, 128, 3), 10, 400, (124, 0.01, 248, 40)),  # 10922: 124 of 88
+        ((28, 28, 1), 10, 400, (11, 0.1, 110, 200)),  # 224 of seven numbers: 11 of 20
+        ((32, 32, 3), 100, 400, (31, 0.1, 239, 30)),
+        ((8, 8, 3), 2, 1, (1, 0.1, 2, 200)),
+    ],
+)
+def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
+    config = common.suited(own.get_config(), shape, num_classes, largest)
+    found = (
+        config.budget.gpc,
+        config.init.learning_rate,
+        config.evaluate.batch_size,
+        config.evaluate.epochs,
+    )
+    assert found == expected
+    assert not common.is_open(config)
+
+
+def test_what_is_given_prevails():
+    config = own.get_config()
+    config.budget.gpc, config.evaluate.batch_size = 7, 5
+    before = workdir.flat(config)
+    after = workdir.flat(common.suited(config, (32, 32, 3), 10, 400))
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {"init.learning_rate", "evaluate.epochs"}
+    assert workdir.flat(config) == before
+
+
+def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png")
+    make(tmp_path, folder, test=folder)
+    config = own.get_config()
+    with pytest.raises(UsageError, match=r"config\.data\.name: .* `python -m launch\.prepare`"):
+        cli.experiment(config)
+    config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
+    config.evaluate.epochs = 7
+    decided = cli.experiment(config)
+    assert (decided.budget.gpc, decided.evaluate.epochs) == (3, 7)
+    assert not common.is_open(decided)
+    assert capsys.readouterr().out == (
+        "for mine, of 2 classes of 2 to 3 training images: --config.budget.gpc=3 "
+        "--config.init.learning_rate=0.1 --config.evaluate.batch_size=6\n"
+    )
+    config.scale = 0.01  # of what was decided
+    assert cli.experiment(config).budget.gpc == 1
+    assert cli.experiment(decided) == decided
+
+
+COUNTS = {"many": 9, "one": 1}
+
+
+@pytest.fixture
+def unequal(tmp_path):
+    """A grey set of two classes, one of a single picture, and the config that suits it."""
+    names = [f"{label}/{i}.png" for label, count in COUNTS.items() for i in range(count)]
+    folder = only(tmp_path / "pictures", *names)
+    result = make(tmp_path, folder, test=folder, grey=True, resolution=16)
+    assert result.train == [9, 1]
+    config = own.get_config()
+    config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
+    config.network.options.width, config.init.num_steps, config.distill.num_steps = 4, 2, 2
+    config.matching.strategy, config.evaluate.num_networks = "color", 1
+    config.evaluate.epochs, config.evaluate.beside = 1, "random_real,random_real_uint8"
+    return common.suited(config, result.image_shape, 2, max(result.train))
+
+
+@pytest.mark.parametrize("matching", ["dm", "dc", "tm"])
+def test_two_classes_one_of_a_single_grey_picture_distil(
+    tmp_path, unequal, matching, quickly_compiled, capsys
+):
+    """As many images of each, by every objective; the class is named."""
+    config = unequal
+    assert config.budget.gpc == 6  # as many as the bytes hold
+    config.matching.name = matching
+    if matching != "dm":
+        config.matching.options = {"dc": common.dc, "tm": common.tm}[matching]()
+    if matching == "tm":
+        config.matching.options.syn_steps, config.matching.options.expert_epochs = 2, 1
+        config.matching.options.max_start_epoch = config.experts.num_experts = 1
+        config.experts.epochs, config.experts.dir = 2, str(tmp_path / "experts")
+        experts.train_all(config, Display())
+    result = distill.distill_to(config, tmp_path / "run")
+    images = gsdd_jax.load(tmp_path / "run" / "distilled.safetensors").images()
+    assert images.shape == (12, 16, 16, 1)
+    assert np.isfinite(images).all()
+    assert 0 <= result["random_real_uint8_accuracy"] <= 100
+    assert "warning: fewer than 6 training images of 'one' (1): several images" in (
+        capsys.readouterr().out
+    )
+
+
+def test_images_of_a_class_of_few_come_again_shifted():
+    """All of them first; then each is one of them, moved by a pixel to one of eight places, with
+    the border repeated; no two alike. A class of more has what it has without the other."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 8, 8, 1), np.uint8)
+    labels = np.array([0] * 10 + [1] * 2, np.int32)
+    split = data.Split(pixels, labels)
+    dataset = data.Dataset("mine", split, split, 2, ("many", "few"), (0.5,), (0.5,), "")
+    key = jax.random.key(3)
+    found = np.uint8(np.round(255 * experiment.initial_images(dataset, key, 10)))
+    few = [image.tobytes() for image in found[10:]]
+    assert set(few[:2]) == {pixels[10].tobytes(), pixels[11].tobytes()}
+    assert len(set(few)) == 10
+    wider = pixels[10:].take(np.clip(range(-1, 9), 0, 7), 1).take(np.clip(range(-1, 9), 0, 7), 2)
+    moved = {
+        (which, wider[which, y : y + 8, x : x + 8].tobytes())
+        for which in (0, 1) for y in range(3) for x in range(3)
+    }  # fmt: skip
+    times = [next(which for which, image in moved if image == there) for there in few]
+    assert times == [times[0], times[1]] * 5
+    fewer = experiment.initial_images(dataset, key, 2)
+    np.testing.assert_array_equal(np.uint8(np.round(255 * fewer)), found[[0, 1, 10, 11]])
+
+
+def test_more_images_than_any_class_has_are_refused(unequal):
+    unequal.budget.gpc = 10
+    with pytest.raises(UsageError, match=r"10 images a class .* no class of more than 9; lower it"):
+        experiment.build_material(unequal)
