@@ -1,7 +1,7 @@
 """Runs a benchmark and prints its table.
 
     python -m launch.benchmark rasterize
-    python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json --plot=figures.png
+    python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json
     python -m launch.benchmark tm_memory --out=memory.json
     python -m launch.benchmark scale --devices=1,8,64 --out=steps.json
 
@@ -14,7 +14,7 @@ streaming    steps on a data set that is read from disk
 pytorch      a matching step and an expert's epoch, compared with PyTorch
 ddif         training of DDiF's networks, compared with float64
 bits         quality of a fit by bits per Gaussian
-scale        work per device on 1 to 64 devices, read off compiled programs
+scale        work per device on 1, 8 and 64 devices, read off compiled programs
 """
 
 import importlib
@@ -33,9 +33,8 @@ SHAPES = flags.DEFINE_string(
     "shapes", "", "rasterize: shapes out of A to F and R, comma-separated; empty: all."
 )
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: also measure SIREN and gsplat.")
-PLOT = flags.DEFINE_string("plot", None, "rasterize: PNG file for a plot of time against size.")
 DEVICES = flags.DEFINE_string(
-    "devices", "", "scale: device counts, comma-separated; empty: 1 to 64."
+    "devices", "", "scale: device counts, comma-separated; empty: 1,8,64."
 )
 CONFIGS = flags.DEFINE_string("configs", "", "scale: experiments, comma-separated; empty: all.")
 
@@ -47,7 +46,7 @@ def main(name: str) -> None:
         where = "run it from a checkout" if error.name.startswith("tests") else "install it"
         raise UsageError(f"{name}: needs {error.name}, which is not there; {where}") from None
     if name == "rasterize":
-        benchmark.main(OUT.value, SHAPES.value, PEERS.value, PLOT.value)
+        benchmark.main(OUT.value, SHAPES.value, PEERS.value)
     elif name == "scale":
         benchmark.main(OUT.value, DEVICES.value, CONFIGS.value)
     else:

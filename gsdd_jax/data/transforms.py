@@ -180,6 +180,8 @@ def cached_zca(
     if kept is not None:
         return ZCA(jnp.asarray(kept.mean), jnp.asarray(kept.whitening))
     zca = fit_zca(images)
+    if path is None:
+        return zca
     try:
         _write(path, fingerprint, zca)
     except OSError as error:
