@@ -21,18 +21,10 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import artifact, parameterizations
-from gsdd_jax.page import (
-    charts,
-    confusion,
-    document,
-    events,
-    gallery,
-    markup,
-    outlines,
-    source,
-)
+from gsdd_jax.page import charts, confusion, document, gallery, markup, outlines
 from gsdd_jax.portable.base import num_bytes
 from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.report import events, source
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs.distill import distill_to
 from launch import fields

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gsdd_jax.page import confusion
 from gsdd_jax.page.charts import Dots, around, dots, dots_axis
 from gsdd_jax.page.markup import Markup, element, table
-from gsdd_jax.page.source import ARMS, Run
+from gsdd_jax.report.source import ARMS, Run
 from gsdd_jax.runs import assess
 
 # What an arm is, and what it is made of.

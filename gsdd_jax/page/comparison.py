@@ -9,7 +9,7 @@ from gsdd_jax.page import accuracy, curves, settings
 from gsdd_jax.page.accuracy import Row
 from gsdd_jax.page.charts import COLORS
 from gsdd_jax.page.markup import Markup, element
-from gsdd_jax.page.source import Run
+from gsdd_jax.report.source import Run
 
 OTHERS = ("fitted", "random_real")
 

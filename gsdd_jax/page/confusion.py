@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gsdd_jax.page.markup import Markup, element, table
-from gsdd_jax.page.source import Run
+from gsdd_jax.report.source import Run
 
 MOST = 20  # classes of a whole matrix; of more, only what happens most often is told
 PAIRS = 10  # that are told then

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gsdd_jax.figures.convergence import BEFORE, LAST, STEP
 from gsdd_jax.page.charts import Level, Line, lines
 from gsdd_jax.page.markup import Markup, element
-from gsdd_jax.page.source import Run
+from gsdd_jax.report.source import Run
 from gsdd_jax.runs import assess
 
 ON_THE_WAY = "distillation step"

@@ -11,7 +11,7 @@ from gsdd_jax.core.files import write_atomically
 from gsdd_jax.page import accuracy, comparison, curves, gallery, settings, storage
 from gsdd_jax.page.markup import Markup, element, joined
 from gsdd_jax.page.settings import Defaults
-from gsdd_jax.page.source import Run, read_all
+from gsdd_jax.report.source import Run, read_all
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = "report.html"  # in a work directory

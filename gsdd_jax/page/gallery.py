@@ -15,7 +15,7 @@ from jaxtyping import Int
 from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.page import outlines
 from gsdd_jax.page.markup import Markup, element, script_data
-from gsdd_jax.page.source import Run
+from gsdd_jax.report.source import Run
 from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
 
 SHOWN = 5  # images a class before all are asked for

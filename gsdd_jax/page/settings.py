@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gsdd_jax.page.markup import Markup, element, table
-from gsdd_jax.page.source import Run
+from gsdd_jax.report.source import Run
 
 # From the fields of a config to the default of each field and what it means.
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, tuple[Any, str]]]
