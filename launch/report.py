@@ -23,7 +23,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
 
 
 def main(*workdirs: str) -> None:
-    from gsdd_jax.page import document
+    from gsdd_jax.report import document
 
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")

@@ -1,1 +1,0 @@
-"""Runs as one HTML file that needs nothing else."""
