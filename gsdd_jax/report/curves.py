@@ -23,11 +23,11 @@ TAGS = {
     "fit/psnr": ("Fit to real images", "step of the fit", "PSNR, dB"),
 }
 ACCURACY = "evaluate/accuracy"  # which the records have with their deviations
-WIDTH, HEIGHT = 420, 230
+SIZE = np.array([420, 230])
 COLORS = 6  # of style.css; further lines take them again, dashed
 MOST_POINTS = 500  # of a line; of more, evenly chosen ones are drawn
 LOGARITHMIC = 30.0  # a positive range of so many times and more has a logarithmic axis
-# The variables of style.css that colours in a drawing stand for.
+# Colours in a drawing that stand for variables of style.css, which are light or dark.
 SOFT, PAGE = "#0000ca", "#0000cb"
 VARIABLES = {"#000000": "track", "#e6e6e6": "rule", SOFT: "soft", PAGE: "page"}
 VARIABLES |= {f"#0000c{i}": f"c{i}" for i in range(COLORS)}
@@ -43,18 +43,20 @@ class Line(NamedTuple):
 
 def section(runs: Sequence[Run], prefix: str) -> list[dict[str, Any]]:
     """Returns a chart of each quantity that any of the runs has; `prefix` is of ids in the page."""
-    parts = [("Accuracy", WAY, "accuracy, %", *_accuracy(runs))]
+    lines, levels = [Line(run.name, accuracies(run), i) for i, run in enumerate(runs)], {}
+    if len(runs) == 1:
+        lines = [lines[0]._replace(name="test images")]
+        lines.append(Line("training images", accuracies(runs[0], "train"), 1))
+        if real := runs[0].accuracies("random_real"):
+            levels["random real images at the same bytes"] = float(np.mean(real))
+    charts = [_chart("Accuracy", WAY, "accuracy, %", lines, levels, prefix)]
     found = [tag for run in runs for tag in run.events.scalars if tag != ACCURACY]
-    for tag in dict.fromkeys([*TAGS, *found]):
+    for i, tag in enumerate(dict.fromkeys([*TAGS, *found])):
         points = [[(x, y, 0) for x, y in run.events.scalars.get(tag, [])] for run in runs]
-        lines = [Line(run.name, points[i], i) for i, run in enumerate(runs)]
-        parts.append((*TAGS.get(tag, (tag, "step", tag.rpartition("/")[2])), lines, {}))
-    charts = []
-    for title, x_label, y_label, lines, levels in parts:
-        if drawn := [_thinned(line) for line in lines if len(line.points) > 1]:
-            chart = _chart(drawn, levels, f"{prefix}-{len(charts)}")
-            charts.append(chart | {"title": title, "x_label": x_label, "y_label": y_label})
-    return charts
+        lines = [Line(run.name, points[k], k) for k, run in enumerate(runs)]
+        heads = TAGS.get(tag, (tag, "step", tag.rpartition("/")[2]))
+        charts.append(_chart(*heads, lines, {}, f"{prefix}-{i}"))
+    return [chart for chart in charts if chart]
 
 
 def only_at_end(runs: Sequence[Run]) -> bool:
@@ -82,59 +84,51 @@ def ticks(**settings: Any) -> Any:
     return MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], **settings)
 
 
-def shown(value: float, _: Any = None) -> str:
+def shown(value: int | float, _: Any = None) -> str:
     """Returns four digits, thousands in groups."""
     if value and not 1e-3 <= abs(value) < 1e7:
         return f"{value:.3g}"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def _accuracy(runs: Sequence[Run]) -> tuple[list[Line], dict[str, float]]:
-    lines, levels = [Line(run.name, accuracies(run), i) for i, run in enumerate(runs)], {}
-    if len(runs) == 1:
-        lines = [Line("test images", accuracies(runs[0]))]
-        lines.append(Line("training images", accuracies(runs[0], "train"), 1))
-        if real := runs[0].accuracies("random_real"):
-            levels["random real images at the same bytes"] = float(np.mean(real))
-    return lines, levels
-
-
-def _thinned(line: Line) -> Line:
-    chosen = np.linspace(0, len(line.points) - 1, min(len(line.points), MOST_POINTS))
-    return line._replace(points=[line.points[i] for i in chosen.round().astype(int)])
-
-
-def _chart(lines: Sequence[Line], levels: dict[str, float], salt: str) -> dict[str, Any]:
-    """Returns a drawing with its legend, and what is read on strips around its places. No text but
-    numbers is drawn: in others matplotlib reads formulas."""
+def _chart(title, x_label, y_label, lines: Sequence[Line], levels, salt) -> dict[str, Any] | None:
+    """Returns a drawing, its legend, and what is read on strips around its places; None without a
+    line. No text but numbers is drawn: in others matplotlib reads formulas."""
     import matplotlib
 
-    with draw.sheet(WIDTH / 72, HEIGHT / 72) as figure:
+    lines = [_thinned(line) for line in lines if len(line.points) > 1]
+    if not lines:
+        return None
+    with draw.sheet(*SIZE / 72) as figure:
         matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 11}
         axes, content = figure.subplots(), io.StringIO()
         _plot(axes, lines, list(levels.values()))
         figure.savefig(content, format="svg", transparent=True)
-        (left, right), (low, high) = WIDTH * axes.get_position().intervalx, axes.get_xlim()
-        bottom = HEIGHT * (1 - axes.get_position().y0)
+        (left, bottom), (right, _) = axes.get_position().get_points() * SIZE
+        low, high = axes.get_xlim()
     svg = re.search(r"<svg.*?>(.*)</svg>", content.getvalue(), re.DOTALL).group(1)
     svg = re.sub(r"<(metadata|style).*?</\1>| id=\"[\w.]+_\d+\"", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda color: f"var(--{VARIABLES[color.group()]})", svg)
     read: dict[float, list[str]] = {}
     for line in lines:
         for x, y, deviation in line.points:
-            text = shown(y) + (f" ± {deviation:.2g}" if deviation else "")
-            read.setdefault(x, []).append(f"{line.name}: {text}" if len(lines) > 1 else text)
+            text = f"{line.name}: " if len(lines) > 1 else ""
+            text += shown(y) + (f" ± {deviation:.2g}" if deviation else "")
+            read.setdefault(x, []).append(text)
     places = np.array(sorted(read), float)
     edges = np.array([low, *(places[1:] + places[:-1]) / 2, high])
     edges = left + (edges - low) / (high - low) * (right - left)
     return {
-        "axis": [low, high, left, right],
-        "bottom": bottom,
-        "drawing": Markup(svg),
-        "levels": [(name, shown(value)) for name, value in levels.items()],
-        "lines": lines,
+        "title": title, "x_label": x_label, "y_label": y_label, "size": SIZE, "lines": lines,
+        "levels": levels, "drawing": Markup(svg), "axis": [low, high, left, right],
         "strips": zip(edges[:-1], np.diff(edges), sorted(read.items()), strict=True),
-    }
+        "bottom": SIZE[1] - bottom,
+    }  # fmt: skip
+
+
+def _thinned(line: Line) -> Line:
+    chosen = np.linspace(0, len(line.points) - 1, min(len(line.points), MOST_POINTS))
+    return line._replace(points=[line.points[i] for i in chosen.round().astype(int)])
 
 
 def _plot(axes: Any, lines: Sequence[Line], levels: list[float]) -> None:
@@ -159,8 +153,8 @@ def _plot(axes: Any, lines: Sequence[Line], levels: list[float]) -> None:
         if min(ends) >= 0:
             axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     axes.xaxis.set_major_locator(ticks(integer=True))
-    axes.xaxis.set_major_formatter(shown)
-    axes.yaxis.set_major_formatter(shown)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(shown)
     axes.grid(axis="x", visible=False)
     axes.spines.left.set_visible(False)
     axes.tick_params(axis="y", which="both", length=0)

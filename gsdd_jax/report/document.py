@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.report import curves, gallery, results, tables
-from gsdd_jax.report.source import Run, read_all
+from gsdd_jax.report.source import read_all
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = "report.html"  # in a work directory
@@ -33,14 +33,9 @@ def write(
     Raises:
       UsageError: for a directory that is no work directory. Whatever one lacks is said in the page.
     """
-    runs = read_all(list(workdirs), data_dir)
-    write_atomically(out, page(runs, defaults, per_class).encode())
-
-
-def page(runs: Sequence[Run], defaults: tables.Defaults, per_class: int = 0) -> str:
-    """Returns the HTML. The template asks the sections; text from files is escaped in it."""
     import jinja2
 
+    runs = read_all(list(workdirs), data_dir)
     environment = jinja2.Environment(
         autoescape=True,
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -48,7 +43,7 @@ def page(runs: Sequence[Run], defaults: tables.Defaults, per_class: int = 0) -> 
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("template.html").render(
+    page = environment.get_template("template.html").render(
         runs=runs,
         config=lambda run: tables.config(run, defaults),
         curves=curves,
@@ -56,3 +51,4 @@ def page(runs: Sequence[Run], defaults: tables.Defaults, per_class: int = 0) -> 
         results=results,
         tables=tables,
     )
+    write_atomically(out, page.encode())

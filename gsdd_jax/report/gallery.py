@@ -32,7 +32,7 @@ def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
     frames, sheets = [], []
     for step, set_ in run.sets.items():
         some = chosen(set_, last if step == last_step else before)
-        sheets.append((f"step {step}", _sheet(some.images(), some.labels)))
+        sheets.append((f"step {step}", _sheet(np.asarray(some.images()), some.labels)))
         frames.append({
             "step": step, "perClass": len(some.labels) // num_classes, "gaussians": gaussians(some)
         })  # fmt: skip
@@ -68,9 +68,9 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
 
 
 def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
-    """Returns how many Gaussians each image has, and in base64 int16 of each in `UNITS`: the ellipse
-    where a Gaussian as it is rendered, pre-filter and all, has exp(-1/2) of its peak, and its colour
-    and opacity as far as a screen shows them. None for a set without Gaussians."""
+    """Returns how many Gaussians each image has and in base64 the int16 of all: the ellipse where a
+    Gaussian as it is rendered, pre-filter and all, has exp(-1/2) of its peak, its colour and its
+    opacity as far as a screen shows them. None for a set without Gaussians."""
     kind = set_.parameterization
     if not isinstance(kind, Gaussians):
         return None
@@ -87,6 +87,5 @@ def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
 
 def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"]) -> str:
     """Returns a PNG with a row for each class, as a URL."""
-    everything = dict(per_class=len(labels), num_classes=len(labels))
-    content = png(contact_sheet(np.asarray(images), np.asarray(labels), **everything), scale=1)
+    content = png(contact_sheet(images, labels, len(labels), len(labels)), scale=1)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -10,6 +10,7 @@ import numpy as np
 from gsdd_jax.figures.convergence import SAME
 from gsdd_jax.report.curves import COLORS, ticks
 from gsdd_jax.report.source import ARMS, Run
+from gsdd_jax.report.tables import described
 from gsdd_jax.runs import assess
 
 # An arm's name, what it is made of, and its colour.
@@ -24,7 +25,7 @@ REFERENCE = "random_real"
 WHOLE = 20  # classes of a whole confusion matrix; of more, only what happens most often is told
 PAIRS = 10  # that are told then
 # A name and a note on it; numbers; the means, deviations, values and colours drawn; further cells.
-Row = tuple[str, str, list[str], list[tuple[float, float, Sequence[float], int]], list[str]]
+Row = tuple[str, str, list[str], list[tuple], list[str]]
 
 
 def arms(run: Run) -> dict[str, Any]:
@@ -36,12 +37,14 @@ def arms(run: Run) -> dict[str, Any]:
     rows, reference = [], values.get(REFERENCE)
     for arm, found in values.items():
         name, note, color = NAMES[arm]
-        gain = f"{np.mean(found) - np.mean(reference or 0):+.1f}" if arm != REFERENCE else ""
-        note = note.format(run.result.get("best_step"))
-        rows.append(_row(name, note, found, color, [gain] if reference else []))
-    more = ["over random real"] if reference else []
-    found = _table(["images that networks learn from", "test accuracy"], rows, more)
-    return found | {"networks": sorted({len(found) for found in values.values()})}
+        note, more = note.format(run.result.get("best_step")), []
+        if reference:
+            gain = np.mean(found) - np.mean(reference)
+            more = [f"{gain:+.1f}" if arm != REFERENCE else ""]
+        rows.append(_row(name, note, found, color, more))
+    heads = ["images that networks learn from", "test accuracy"]
+    table = _table(heads, rows, ["over random real"] if reference else [])
+    return table | {"networks": sorted({len(found) for found in values.values()})}
 
 
 def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
@@ -52,7 +55,7 @@ def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
         if values := run.accuracies("distilled"):
             others = [run.accuracies(arm) for arm in ("fitted", REFERENCE)]
             more = [_shown(found) if found else "–" for found in others]
-            rows.append(_row(run.name, "", values, i % COLORS, more))
+            rows.append(_row(run.name, described(run), values, i % COLORS, more))
     different = [f for f in SAME if len({str(run.config.get(f)) for run in runs}) > 1]
     return _table(["run", "test accuracy"], rows, ["only fitted", "random real images"]), different
 
@@ -64,7 +67,7 @@ def by_class(run: Run) -> dict[str, Any]:
         del arms["random real"]
     rows = []
     for label, values in enumerate(zip(*(found or [] for found in arms.values()), strict=True)):
-        dots = [(value, 0, [], color) for color, value in enumerate(values)]
+        dots = [(value, 0.0, [], color) for color, value in enumerate(values)]
         rows.append((run.class_name(label), "", [f"{value:.1f} %" for value in values], dots, []))
     return _table(["class", *arms], rows, ends=(0.0, 100.0))
 

@@ -20,6 +20,19 @@ Defaults = Callable[[Mapping[str, Any]], Mapping[str, tuple[Any, str]]]
 Rows = list[list[str]]
 
 
+def described(run: Run) -> str:
+    """Returns one line: what is stored how, in how many bytes."""
+    if run.last is None:
+        return "no images yet"
+    kind, data = run.last.parameterization, run.provenance.get("data")
+    classes = len(run.last.labels) // kind.images_per_class
+    return (
+        f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
+        f"{'×'.join(map(str, kind.image_shape))}, {classes} classes: {kind.images_per_class:,} "
+        f"images a class as {kind.name}, {run.last.num_bytes // classes:,} bytes a class"
+    )
+
+
 def config(run: Run, defaults: Defaults) -> tuple[Rows, Rows]:
     """Returns the fields that differ from the defaults, and those that do not."""
     known, changed, same = defaults(run.config), [], []
