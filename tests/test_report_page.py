@@ -182,7 +182,7 @@ class Chart:
 
     def __init__(self, figure):
         self.title = re.search(r"<h3>(.*?)</h3>", figure).group(1)
-        texts = re.findall(r"<rect x=\"(.*?)\".*?<title>(.*?)</title>", figure, re.DOTALL)
+        texts = re.findall(r'<rect x="([^"]*)"[^>]*><title>(.*?)</title>', figure, re.DOTALL)
         self.places = [float(x) for x, _ in texts]
         self.read = [text.split("\n") for _, text in texts]
         self.lines = {}
@@ -635,9 +635,9 @@ addEventListener("load", () => setTimeout(() => {
   move(0);
   seen.first = pixels();
   seen.step = [document.querySelector("output").textContent, slider.getAttribute("aria-valuetext")];
-  const place = (node) => { const box = node.getBoundingClientRect(); return box.left; };
+  const place = (chart, what) => chart.querySelector(what).getBoundingClientRect().left;
   const charts = [...document.querySelectorAll(".chart")];
-  seen.now = charts.map((c) => [place(c.querySelector(".now")), place(c.querySelector("rect"))]);
+  seen.now = charts.map((chart) => [place(chart, ".now"), place(chart, "rect:has(title)")]);
   seen.cells = document.querySelectorAll(".made canvas").length;
   document.querySelector(".all").click();
   seen.all = document.querySelectorAll(".made canvas").length;

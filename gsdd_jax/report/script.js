@@ -37,7 +37,7 @@ function drawEllipses(canvas, { counts, numbers }, index, { width, height }) {
   }
 }
 
-for (const gallery of all(document, ".gallery:has(script)")) {
+function show(gallery) {
   const data = JSON.parse(gallery.querySelector("script").textContent);
   const sheets = all(gallery, ".sheets img");
   const [slider, ellipses, more] = [".step", ".ellipses", ".all"].map((s) => gallery.querySelector(s));
@@ -45,16 +45,16 @@ for (const gallery of all(document, ".gallery:has(script)")) {
     const bytes = Uint8Array.from(atob(gaussians.records), (letter) => letter.charCodeAt(0));
     gaussians.numbers = new Int16Array(bytes.buffer);
   }
-  const fill = (strips, count, kind, draw) => strips.forEach((strip, row) => {
+  const fill = (strips, count, kind, paint) => strips.forEach((strip, row) => {
     strip.replaceChildren(...Array.from({ length: count }, (_, column) => {
       const canvas = document.createElement("canvas");
       canvas.title = `${strip.parentElement.firstChild.textContent}, ${kind} ${column + 1}`;
       canvas.role = "img";
-      draw(canvas, row, column);
+      paint(canvas, row, column);
       return canvas;
     }));
   });
-  const show = () => {
+  const draw = () => {
     const at = slider ? Number(slider.value) : data.frames.length - 1;
     const { step, perClass, gaussians } = data.frames[at];
     if (slider) {
@@ -67,10 +67,10 @@ for (const gallery of all(document, ".gallery:has(script)")) {
       else drawPixels(canvas, sheets[at], row, column, data);
     });
   };
-  Promise.all(sheets.map((sheet) => sheet.decode())).then(() => {
-    fill(all(gallery, ".real"), data.real, "real image", (canvas, row, column) =>
-      drawPixels(canvas, sheets.at(-1), row, column, data));
-    gallery.addEventListener("input", show);
-    show();
-  });
+  fill(all(gallery, ".real"), data.real, "real image", (canvas, row, column) =>
+    drawPixels(canvas, sheets.at(-1), row, column, data));
+  gallery.addEventListener("input", draw);
+  draw();
 }
+
+addEventListener("load", () => all(document, ".gallery:has(script)").forEach(show));
