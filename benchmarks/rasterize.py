@@ -236,10 +236,8 @@ def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
 
 def draw(sweeps: dict[str, list[dict]], path: str) -> None:
     """Forward and backward time against resolution, batch and bytes, as Figure 5 of the paper."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("--plot needs matplotlib: pip install matplotlib") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axes, (sweep, rows) in zip(figure.subplots(1, len(sweeps)), sweeps.items(), strict=True):
         of = {"resolution": "size", "batch": "batch", "bytes": "gaussians"}[sweep]
