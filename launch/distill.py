@@ -24,7 +24,7 @@ WORKDIR = flags.DEFINE_string(
 
 def main() -> None:
     from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
-    from gsdd_jax.page import document
+    from gsdd_jax.report import document
     from gsdd_jax.runs.distill import distill_to
 
     result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)

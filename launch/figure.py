@@ -65,9 +65,6 @@ SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measur
 
 
 def main(name: str) -> None:
-    from gsdd_jax.figures import draw
-
-    draw.require()
     out = pathlib.Path(OUT.value or _beside())
     FIGURES[name](figures.load(name).main, out)
     print(f"{out / name}.png, .svg and .csv")

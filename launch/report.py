@@ -24,7 +24,7 @@ IMAGES = flags.DEFINE_integer(
 
 
 def main(*workdirs: str) -> None:
-    from gsdd_jax.page import document
+    from gsdd_jax.report import document
 
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")
