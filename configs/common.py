@@ -1,6 +1,8 @@
 """Every field of an experiment, with its default and its reason; a config changes what differs."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -141,6 +143,10 @@ def tm() -> ConfigDict:
     return options
 
 
+STORED_AS = ("pixels", "idc", "fred", "ddif")
+START = ("num_steps", "learning_rate", "halve_means_every")  # of config.init
+
+
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     """`config` with another parameterization, started and distilled as its authors publish it.
 
@@ -180,6 +186,45 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     if soft_labels:
         config.matching.options.soft_labels = True
     return config
+
+
+# The options of components that have some, by the components' names.
+OPTIONS = {
+    "network": {"convnet": convnet, "vit": vit},
+    "matching": {"dm": dm, "dc": dc, "tm": tm},
+}
+
+
+def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
+    """`config`, in which flags name another network, objective or parameterization than `before`,
+    with the defaults of what they name: its options, and of a parameterization how it is started
+    and distilled. What flags `given` say prevails, by dotted fields.
+    """
+    config = config.copy_and_resolve_references()
+    changed = lambda group: config[group].name != before[group].name
+    for group, kinds in OPTIONS.items():
+        if changed(group):
+            name = config[group].name
+            options = kinds[name]() if name in kinds else {}
+            config[group].options = _options(options, group, given)
+    if changed("parameterization"):
+        config.parameterization.options = _options({}, "parameterization", given)
+        name = config.parameterization.name
+        if before.parameterization.name in STORED_AS:
+            default = get_config()
+            config.init.update({field: default.init[field] for field in START})
+            config.distill.learning_rate = default.distill.learning_rate
+        if name in STORED_AS:
+            stored_as(config, name)
+        config.update_from_flattened_dict(given)
+    return config
+
+
+def _options(defaults: Mapping[str, Any], group: str, given: Mapping[str, Any]) -> ConfigDict:
+    # Of a plain dict: the types of what is given are for the component to judge.
+    start = f"{group}.options."
+    own = {f.removeprefix(start): v for f, v in given.items() if f.startswith(start)}
+    return ConfigDict({**defaults, **own})
 
 
 # Fields that are 0 where the data set decides.
@@ -261,6 +306,8 @@ def scaled(config: ConfigDict) -> ConfigDict:
     if "width" in config.network.options:
         shrink("network.options.width", size, 4)
     options = config.matching.options
+    if config.matching.name == "tm":  # those that a file leaves out have to fit, too
+        options.update({name: value for name, value in tm().items() if name not in options})
     for name, least in (
         ("batch_real", 1),
         ("syn_steps", 2),

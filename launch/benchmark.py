@@ -16,16 +16,16 @@ import importlib
 from absl import flags
 
 from gsdd_jax.core.errors import UsageError
-from launch import cli
+from launch import cli, paths
 
 BENCHMARKS = (
     *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
     *("pytorch", "ddif", "bits", "scale"),
 )
-OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
+OUT = paths.define("out", None, "A JSON file to write the figures to, as they come.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
-PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")
+PLOT = paths.define("plot", None, "rasterize: a PNG file of time against size.")
 DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1 to 64.")
 CONFIGS = flags.DEFINE_string("configs", "", "scale: of which experiments, by commas; empty: all.")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import pathlib
 import re
 import sys
 import threading
-import warnings
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -18,10 +15,10 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
+from gsdd_jax.core import devices, program, stopping
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import cache_dir
 from gsdd_jax.runs.workdir import flat
-from launch import experiments, fields, interrupt
+from launch import environment, experiments, fields, interrupt, paths
 
 USAGE_STATUS = 2
 # What a config file can raise while it is loaded and its fields are overridden.
@@ -52,25 +49,28 @@ def run(
     positional: tuple[str, ...] = (),
     several: str = "",
     resumes: bool = False,
+    computes: bool = True,
 ) -> None:
     """Parses the flags, runs `main`, and turns what a user can put right into exit status 2.
 
     Where `positional` names choices, the command takes one of them and `main` gets it; where
-    `several` says what they are, it takes one or more of those. A command that `resumes` says so
-    when it is interrupted.
+    `several` says what they are, it takes one or more of those, all of them paths. A command that
+    `resumes` says so when it is interrupted. One that computes next to nothing does so on a CPU,
+    whatever devices there are or are asked for.
     """
     if resumes:
         interrupt.says(interrupt.GOES_ON)
     logging.set_verbosity(logging.FATAL)  # the libraries' chatter; what counts is raised
     threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
-    keep_freed_memory()
-    keep_compiled_programs()
+    environment.keep_freed_memory()
     try:
         if any(argument in HELP for argument in sys.argv[1:]):
             _print_help()
             return
         arguments = _parse(positional, several)
+        _prepare(computes)
         if "coordinator" not in flags.FLAGS:
+            environment.say_what_is_not_built()
             main(*arguments)
             return
         from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
@@ -79,6 +79,7 @@ def run(
             *(flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id"))
         )
         with processes.together(here, _task()):
+            environment.say_what_is_not_built()
             main(*arguments)
     except UsageError as error:
         _fail(str(error))
@@ -86,36 +87,42 @@ def run(
         os._exit(0)
     except OSError as error:  # a full disk, a folder taken away
         _fail(_one_line(error))
+    except stopping.Stopped:
+        interrupt.end()
+    except Exception as error:
+        if reason := _of_the_device(error):
+            _fail(reason)
+        raise
 
 
-def keep_freed_memory() -> None:
-    """Lets glibc reuse what XLA's CPU backend frees instead of returning it to the kernel.
+def _prepare(computes: bool) -> None:
+    """JAX, before anything of it is used."""
+    if not computes:
+        import jax
 
-    Otherwise every call faults its temporaries in afresh, a quarter or more of a training step.
-    """
+        jax.config.update("jax_platforms", "cpu")
+    environment.keep_compiled_programs()
+
+
+def _of_the_device(error: Exception) -> str:
+    """What a user can put right of an error of JAX's, by what it says or by what has caused it."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
+        first = " ".join(said.strip().partition("\n")[0].split())
+        return f"out of memory ({first or type(error).__name__}); smaller: {_smaller()}"
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another libc
-        return
-    one_arena, no_mmap, no_trim = (-8, 1), (-4, 0), (-1, -1)
-    for option, value in (one_arena, no_mmap, no_trim):
-        mallopt(option, value)
+        devices.check()
+    except UsageError as reason:
+        return str(reason)
+    return ""
 
 
-def keep_compiled_programs() -> None:
-    """JAX's compilation cache, where the user has not chosen one; before JAX is imported.
-
-    Each kind of processor has a folder of its own: home directories are shared between machines.
-    """
-    try:
-        cpu = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-        kind = [line for line in cpu.splitlines() if line.startswith(("flags", "Features"))]
-    except OSError:
-        kind = []
-    folder = cache_dir() / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+def _smaller() -> str:
+    """Flags that make a command take less memory."""
+    if "config" in flags.FLAGS:
+        return fields.smaller(flags.FLAGS.config)
+    given = [name for name in ("num_networks", "resolution", "images") if name in flags.FLAGS]
+    return ", ".join(f"--{name}" for name in given) or "the set, or a device with more memory"
 
 
 def define_config() -> flags.FlagHolder:
@@ -154,6 +161,8 @@ def experiment(config: ConfigDict) -> ConfigDict:
     """The config that a flag gave, with what suits its data set where it leaves that open, at its
     scale."""
     fields.check(config)
+    config = _swapped(config)
+    paths.expand(config)
     config = _suited(config)
     try:
         shrunk = common.scaled(config)
@@ -166,6 +175,13 @@ def experiment(config: ConfigDict) -> ConfigDict:
             flush=True,
         )
     return shrunk
+
+
+def _swapped(config: ConfigDict) -> ConfigDict:
+    """The config with the defaults of what flags name in place of what its file names."""
+    flag = flags.FLAGS["config"]
+    before = flag.parser.parse(flag.config_filename)
+    return common.swapped(config, before, flag.override_values)
 
 
 def _suited(config: ConfigDict) -> ConfigDict:
@@ -187,8 +203,9 @@ def _suited(config: ConfigDict) -> ConfigDict:
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
     """One arm of a result as text."""
-    mean, deviation = result[f"{arm}_accuracy"], result[f"{arm}_std"]
-    return f"{arm.replace('_', ' ')} {mean:.1f} ± {deviation:.1f} %"
+    from gsdd_jax.runs.assess import shown  # after the flags: it takes seconds
+
+    return f"{arm.replace('_', ' ')} {shown(result[f'{arm}_accuracies'])}"
 
 
 def _with_paths(arguments: list[str]) -> list[str]:
@@ -224,7 +241,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
     if several:
         if not rest:
             raise UsageError(f"expected one or more {several}, got none")
-        return rest
+        return list(map(os.path.expanduser, rest))
     if positional and (len(rest) != 1 or rest[0] not in positional):
         raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")
     if rest and not positional:
@@ -262,27 +279,28 @@ def _parse_flags(arguments: list[str]) -> list[str]:
 def _print_help() -> None:
     """The script's docstring, its flags, and fields of the config that is given."""
     script = sys.modules["__main__"]
-    print(script.__doc__.strip(), "\n\nflags:", sep="")
+    print(program.as_started(script.__doc__.strip()), "\n\nflags:", sep="")
     has_config = "config" in flags.FLAGS
     if has_config:
         print("  --config: An experiment: a file, or a name of configs/. (default: demo)")
     own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
     for flag in sorted(own, key=lambda flag: flag.name):
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
-        print(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
+        meaning = program.as_started(" ".join(flag.help.split()))
+        print(f"  --{flag.name}: {meaning}{default}")
     if has_config:
         given = [argument for argument in sys.argv if argument not in HELP]
         for name in flags.FLAGS:  # help needs no required flag
             given += [f"--{name}=1"] if flags.FLAGS[name].default is None else []
         _parse_flags(given)
-        config = flags.FLAGS["config"]
-        name = pathlib.Path(config.config_filename).stem
+        config = _swapped(flags.FLAGS.config)
+        name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
         if any(argument in HELP_FULL for argument in sys.argv):
             print(f"\nfields of {name}, each changed by --config.FIELD=VALUE:")
-            print(fields.describe(config.value))
+            print(fields.describe(config))
             return
         print(f"\nfields of {name} that are changed most, by --config.FIELD=VALUE:")
-        print(fields.describe(config.value, fields.MOST_USED))
+        print(fields.describe(config, fields.MOST_USED))
         print("\n--helpfull has all fields, --config=configs/ the experiments")
 
 

@@ -6,18 +6,16 @@
 
 Any field of the config can be changed. The work directory holds the distilled set, its accuracies
 beside those of real images of the same bytes, and checkpoints: the same command started again goes
-on where it was interrupted. Trajectory matching (tm) needs experts first: launch.train_experts.
+on where it was interrupted. Trajectory matching (tm) needs experts first, by launch.train_experts.
 """
 
 import pathlib
 
-from absl import flags
-
-from launch import cli, fields
+from launch import cli, fields, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go.", required=True)
+WORKDIR = paths.define("workdir", None, "Where results and checkpoints go.", required=True)
 
 
 def main() -> None:

@@ -9,9 +9,11 @@ config's, as in the published comparison across architectures.
 
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
-DISTILLED = flags.DEFINE_string("distilled", None, "The .safetensors file.", required=True)
+DISTILLED = paths.define(
+    "distilled", None, "The .safetensors file, or the work directory of its run.", required=True
+)
 NETWORK = flags.DEFINE_string("network", None, "convnet, alexnet, vgg11, resnet18 or vit.")
 NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "How many networks are trained.")
 EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the distilled set.")
@@ -19,7 +21,7 @@ OPTIMIZER = flags.DEFINE_enum(
     "optimizer", None, ["sgd", "adam", "sgd_cosine", "adamw"], "Of the networks."
 )
 LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Default: the set's, or the network's.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+DATA_DIR = paths.define("data_dir", None, "Where TFDS keeps its sets.")
 RESOLUTION = flags.DEFINE_integer(
     "resolution", None, "Pixels a side at which the set is used and tested; default: its own."
 )
@@ -30,7 +32,7 @@ CORRUPTED = flags.DEFINE_list(
     "corrupted", [], "Of noise, blur, contrast, jpeg: tested on images made worse, too."
 )
 cli.define_processes()
-RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracies to.")
+RESULT = paths.define("result", None, "A JSON file to write the accuracies to.")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 
 from configs import common
@@ -19,7 +20,7 @@ def find(given: str) -> str:
 
     Raises UsageError, with the nearest names, where there is none.
     """
-    path = pathlib.Path(given)
+    path = pathlib.Path(os.path.expanduser(given))
     name = path.name.removesuffix(".py")
     places = [path]
     if path.parent in ANYWHERE:
@@ -35,7 +36,7 @@ def find(given: str) -> str:
 
 def folder(given: str) -> pathlib.Path | None:
     """The folder that `given` names, if it is one: on this disk, or `configs` for ours."""
-    path = pathlib.Path(given)
+    path = pathlib.Path(os.path.expanduser(given))
     if path.is_dir():
         return path
     return SHIPPED if path == pathlib.Path("configs") else None

@@ -9,23 +9,21 @@ are as networks saw them in training, normalised or whitened, unless --space=uni
 to be transformed alike, by the file that --transform writes.
 """
 
-import pathlib
-
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
-DISTILLED = flags.DEFINE_string(
+DISTILLED = paths.define(
     "distilled", None, "The .safetensors file, or the work directory of its run.", required=True
 )
 TO = flags.DEFINE_enum("to", None, ["png", "npz", "torch", "tfds", "webdataset"], "The format.")
-OUT = flags.DEFINE_string("out", None, "The file (npz, torch) or the folder to write.")
+OUT = paths.define("out", None, "The file (npz, torch) or the folder to write.")
 SPACE = flags.DEFINE_enum(
     "space", None, ["training", "unit"], "Default: training for numbers, unit for pictures."
 )
 RESOLUTION = flags.DEFINE_integer("resolution", None, "Pixels a side; default: the set's own.")
-TRANSFORM = flags.DEFINE_string("transform", None, "A file to write the data's transform to.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+TRANSFORM = paths.define("transform", None, "A file to write the data's transform to.")
+DATA_DIR = paths.define("data_dir", None, "Where TFDS keeps its sets.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether an earlier export is replaced.")
 
 
@@ -37,8 +35,7 @@ def main() -> None:
         raise gsdd_jax.UsageError("--to: expected a format, or --transform=PATH, got neither")
     if bool(TO.value) != bool(OUT.value):
         raise gsdd_jax.UsageError("--to, --out: expected both or neither, got one of them")
-    path = pathlib.Path(DISTILLED.value)
-    distilled = gsdd_jax.load(path / "distilled.safetensors" if path.is_dir() else path)
+    distilled = gsdd_jax.load(DISTILLED.value)
     where = dict(data_dir=DATA_DIR.value, overwrite=OVERWRITE.value)
     if TRANSFORM.value:
         print(exports.export_transform(distilled, TRANSFORM.value, **where))

@@ -20,17 +20,17 @@ from absl import flags
 
 from gsdd_jax import figures
 from gsdd_jax.core.errors import UsageError
-from launch import cli
+from launch import cli, paths
 
 CONFIG = cli.define_config()
-OUT = flags.DEFINE_string("out", None, "A folder; by default beside what the figure is made from.")
-WORKDIR = flags.DEFINE_list("workdir", [], "ellipses, convergence: work directories, by commas.")
-DISTILLED = flags.DEFINE_list(
-    "distilled", [], "Distilled sets by commas: .safetensors files or work directories."
+OUT = paths.define("out", None, "A folder; by default beside what the figure is made from.")
+WORKDIR = paths.define_several("workdir", "ellipses, convergence: work directories, by commas.")
+DISTILLED = paths.define_several(
+    "distilled", "Distilled sets by commas: .safetensors files or work directories."
 )
-FROM_TABLE = flags.DEFINE_string("from_table", None, "guidance: JSON that launch.reproduce wrote.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
-EXPERTS_DIR = flags.DEFINE_string("experts_dir", None, "landscape: where the experts are.")
+FROM_TABLE = paths.define("from_table", None, "guidance: JSON that launch.reproduce wrote.")
+DATA_DIR = paths.define("data_dir", None, "Where TFDS keeps its sets.")
+EXPERTS_DIR = paths.define("experts_dir", None, "landscape: where the experts are.")
 SEED = flags.DEFINE_integer("seed", 0, "Of what the figure itself draws at random.")
 IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: how many are shown.")
 STEPS = flags.DEFINE_list("steps", [], "ellipses: of the fit, by commas; empty: some.")

@@ -6,13 +6,11 @@
 It says how well what a distillation starts from shows the images, and leaves it there as a set.
 """
 
-from absl import flags
-
-from launch import cli
+from launch import cli, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string("workdir", "runs/fit", "Where the fitted set and checkpoints go.")
+WORKDIR = paths.define("workdir", "runs/fit", "Where the fitted set and checkpoints go.")
 
 
 def main() -> None:

@@ -11,13 +11,14 @@ import shlex
 
 from absl import flags
 
-from launch import cli
+from gsdd_jax.core import program
+from launch import cli, paths
 
-IMAGES = flags.DEFINE_string("images", None, "A folder, a .csv or a .npz file.", required=True)
+IMAGES = paths.define("images", None, "A folder, a .csv or a .npz file.", required=True)
 NAME = flags.DEFINE_string(
     "name", None, "Of the data set: small letters, digits, underscores.", required=True
 )
-TEST = flags.DEFINE_string("test", None, "Test pictures, given as --images are.")
+TEST = paths.define("test", None, "Test pictures, given as --images are.")
 TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", None, "Without --test: what part of each class tests; 0.1 if not given."
 )
@@ -29,7 +30,7 @@ SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Leave out what cannot be read instead of refusing it."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a data set of that name.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+DATA_DIR = paths.define("data_dir", None, "Where TFDS keeps its sets.")
 
 
 def main() -> None:
@@ -57,10 +58,10 @@ def main() -> None:
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""
     print(
-        f"distil it: python -m launch.distill --config=configs/own.py "
+        f"distil it: {program.command('distill')} --config=configs/own.py "
         f"--config.data.name={NAME.value}{where} --workdir=runs/{NAME.value}"
     )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, computes=False)

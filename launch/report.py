@@ -11,15 +11,17 @@ import pathlib
 from absl import flags
 
 from gsdd_jax.core.errors import UsageError
-from launch import cli, fields
+from launch import cli, fields, paths
 
-OUT = flags.DEFINE_string(
-    "out", None, "The file; by default report.html, in the work directory where it is only one."
+OUT = paths.define(
+    "out",
+    None,
+    "The file, or a folder for report.html; by default the work directory where it is only one.",
 )
 IMAGES = flags.DEFINE_integer(
     "images", 0, "Images a class in the file at every step; 0: as many as keep it small."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+DATA_DIR = paths.define("data_dir", None, "Where TFDS keeps its sets.")
 
 
 def main(*workdirs: str) -> None:
@@ -27,11 +29,11 @@ def main(*workdirs: str) -> None:
 
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")
-    folder = workdirs[0] if len(workdirs) == 1 else ""
-    out = pathlib.Path(OUT.value or pathlib.Path(folder, document.NAME))
+    out = pathlib.Path(OUT.value or (workdirs[0] if len(workdirs) == 1 else "."))
+    out = out / document.NAME if out.is_dir() else out
     document.write(workdirs, out, fields.defaults, IMAGES.value, DATA_DIR.value)
     print(out)
 
 
 if __name__ == "__main__":
-    cli.run(main, several="work directories")
+    cli.run(main, several="work directories", computes=False)

@@ -15,13 +15,14 @@ import pathlib
 from absl import flags
 
 from configs import tables
-from launch import cli
+from launch import cli, paths
 
 TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Which.", required=True)
 SIZE = flags.DEFINE_enum("size", "small", ["small", "paper"], "For a CPU, or as published.")
-ROOT = flags.DEFINE_string("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its sets.")
+ROOT = paths.define("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
+DATA_DIR = paths.define("data_dir", "", "Where TFDS keeps its sets.")
 cli.define_processes()
+SHORT = 60  # characters of a state, in its piece's line
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the pieces with their cost; run nothing.")
 
 
@@ -48,12 +49,16 @@ def main() -> None:
 
 def _show(pieces) -> None:
     print(f"{'hours':>8} {'GiB':>6}  piece")
-    total = 0.0
+    total, notes = 0.0, {}  # what keeps many from being run is said once
     for name, state, cost in pieces:
         hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)
         total += hours if state != "done" else 0.0
+        if len(state) > SHORT:
+            state = f"no, ({notes.setdefault(state, len(notes) + 1)})"
         print(f"{hours:8.2f} {size:6.1f}  {name}: {state}")
     print(f"{total:8.2f} hours on this machine for what is not done, {len(pieces)} pieces")
+    for state, number in notes.items():
+        print(f"({number}) {state.removeprefix('no: ')}")
 
 
 if __name__ == "__main__":

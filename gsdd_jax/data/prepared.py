@@ -11,6 +11,7 @@ import shlex
 
 import numpy as np
 
+from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.decode import PIL_MODES
 
@@ -226,7 +227,7 @@ def _build_command(name, root) -> str:
 
 def _prepare_command(name) -> str:
     """Without its end: a backtick, or more flags."""
-    return f"`python -m launch.prepare --images=FOLDER --name={name}"
+    return f"`{program.command('prepare')} --images=FOLDER --name={name}"
 
 
 def _unknown(name, root) -> UsageError:

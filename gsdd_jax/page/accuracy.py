@@ -82,7 +82,7 @@ def on_one_scale(what: str, rows: Sequence[Row], heads: Sequence[str]) -> Markup
         summary = assess.summary("", row.values)
         mean, deviation = summary["_accuracy"], summary["_std"]
         drawn = dots([Dots(row.values, mean, deviation, row.color)], scale)
-        body.append([row.head, shown(row.values), drawn, *row.more])
+        body.append([row.head, assess.shown(row.values), drawn, *row.more])
     body.append([None, None, dots_axis(scale, " %"), *[None] * len(heads)])
     return table([what, "test accuracy", None, *heads], body, class_="accuracies")
 
@@ -90,12 +90,6 @@ def on_one_scale(what: str, rows: Sequence[Row], heads: Sequence[str]) -> Markup
 def mean_of(values: Sequence[float]) -> float:
     """As a result has it."""
     return assess.summary("", values)["_accuracy"]
-
-
-def shown(values: Sequence[float]) -> str:
-    """The mean with its deviation, in percent."""
-    summary = assess.summary("", values)
-    return f"{summary['_accuracy']:.1f} ± {summary['_std']:.1f} %"
 
 
 def _head(run: Run, arm: str) -> Markup:

@@ -10,6 +10,7 @@ from gsdd_jax.page.accuracy import Row
 from gsdd_jax.page.charts import COLORS
 from gsdd_jax.page.markup import Markup, element
 from gsdd_jax.page.source import Run
+from gsdd_jax.runs.assess import shown
 
 OTHERS = ("fitted", "random_real")
 
@@ -32,7 +33,7 @@ def _results(runs: Sequence[Run]) -> list[Markup | None]:
             continue
         head = element("span", run.name, element("small", described(run)))
         others = [run.accuracies(arm) for arm in OTHERS]
-        more = [accuracy.shown(v) if v else "–" for v in others]
+        more = [shown(v) if v else "–" for v in others]
         rows.append(Row(head, values, i % COLORS, more))
     parts = []
     if rows:

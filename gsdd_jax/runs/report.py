@@ -29,8 +29,18 @@ class Progress:
     both is shown too.
     """
 
-    def __init__(self, name: str, total: int, done: int, stream, afterwards: float = 0.0):
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        done: int,
+        stream,
+        afterwards: float = 0.0,
+        unit: str = "step",
+    ):
         self._name, self._total, self._done, self._stream = name, total, done, stream
+        self._unit = unit
+        self._of = f"/{total}" + ("" if unit == "step" else f" {unit}s")
         self._afterwards, self._told = afterwards, not afterwards
         self._start = self._first = None
         self._last_line = time.monotonic()
@@ -39,11 +49,11 @@ class Progress:
             return
         if stream.isatty():
             self._bar = tqdm(
-                total=total, initial=done, desc=name, file=stream, unit="step", dynamic_ncols=True
+                total=total, initial=done, desc=name, file=stream, unit=unit, dynamic_ncols=True
             )
             self._bar.set_postfix_str("compiling")
         else:
-            print(f"{name} {done}/{total}  compiling", file=stream, flush=True)
+            print(f"{name} {done}{self._of}  compiling", file=stream, flush=True)
 
     def advance(self, count: int, **values: float) -> None:
         """`count` more steps are done; `values` (the loss) are shown beside them."""
@@ -73,12 +83,27 @@ class Progress:
             return
         self._last_line = now
         self._told = self._told or rate > 0
-        parts = [f"{self._name} {self._done}/{self._total}"]
+        parts = [f"{self._name} {self._done}{self._of}"]
         parts += [f"{name} {value}" for name, value in shown.items()]
         if rate:
             whole = f", {left(self._afterwards)} of the run" if self._afterwards else ""
-            parts += [f"{rate:.3g} steps/s", f"{left(0)} left{whole}"]
+            parts += [f"{rate:.3g} {self._unit}s/s", f"{left(0)} left{whole}"]
         print("  ".join(parts), file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def standing(self, afterwards: float) -> Iterator[None]:
+        """Stops the clock for what is done between two steps, of which `afterwards` is left."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            pause = time.monotonic() - begun
+            if self._start is not None:
+                self._start += pause
+            if self._bar is not None:
+                self._bar.start_t += pause
+                self._bar.last_print_t += pause
+            self._afterwards = afterwards
 
     def close(self) -> None:
         """Ends the bar."""
@@ -94,10 +119,11 @@ class Display:
 
     @contextlib.contextmanager
     def phase(
-        self, name: str, total: int, done: int = 0, afterwards: float = 0.0
+        self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[Progress]:
-        """A phase of `total` steps of which `done` are behind us, and what comes `afterwards`."""
-        progress = Progress(name, total, done, self._stream, afterwards)
+        """A phase of `total` steps of which `done` are behind us, and what comes `afterwards`;
+        `unit` is what a step is called."""
+        progress = Progress(name, total, done, self._stream, afterwards, unit)
         try:
             yield progress
         finally:
@@ -125,10 +151,10 @@ class OneLine(Display):
 
     @contextlib.contextmanager
     def phase(
-        self, name: str, total: int, done: int = 0, afterwards: float = 0.0
+        self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[_Part]:
         """A phase of the run; its steps are shown, its values are not."""
-        del afterwards
+        del afterwards, unit
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:
@@ -154,6 +180,10 @@ class OneLine(Display):
 class _Part:
     def __init__(self, show: Callable[[int, int], None], total: int, done: int):
         self._show, self._total, self._done = show, total, done
+
+    def standing(self, afterwards: float) -> contextlib.AbstractContextManager[None]:
+        del afterwards
+        return contextlib.nullcontext()
 
     def advance(self, count: int, **values: float) -> None:
         del values
