@@ -23,10 +23,10 @@ LINE_EVERY = 10.0  # seconds, where standard output is no terminal
 class Progress:
     """One phase of a run: how far, the loss, the rate, the time left.
 
-    The first steps are those of a call that is compiled first: it says so, and the clock that
-    gives the rate and the time left starts after them. `afterwards` is what the run still does when
-    the phase is over, in steps that would take as long: as soon as the rate is known, the time of
-    both is shown too.
+    The first call of so many steps is compiled first: its time is left out of the rate and of the
+    time left, and at the start it is said. `afterwards` is what the run still does when the phase
+    is over, in steps that would take as long: as soon as the rate is known, the time of both is
+    shown too.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Progress:
         unit: str = "step",
     ):
         self._name, self._total, self._done, self._stream = name, total, done, stream
-        self._unit = unit
         self._of = f"/{total}" + ("" if unit == "step" else f" {unit}s")
-        self._afterwards, self._told = afterwards, not afterwards
-        self._start = self._first = None
-        self._last_line = time.monotonic()
+        self._unit, self._afterwards, self._told = unit, afterwards, not afterwards
+        self._compiled: set[int] = set()  # lengths of calls
+        self._steps, self._seconds = 0, 0.0  # that were timed
+        self._last_line = self._mark = time.monotonic()
         self._bar = None
         if done >= total:
             return
@@ -57,26 +57,27 @@ class Progress:
 
     def advance(self, count: int, **values: float) -> None:
         """`count` more steps are done; `values` (the loss) are shown beside them."""
-        self._done += count
         now = time.monotonic()
-        restarted = self._start is None
-        if restarted:
-            self._start, self._first = now, self._done
+        took, self._mark = now - self._mark, now
+        self._done += count
+        is_timed = count in self._compiled
+        self._compiled.add(count)
+        if is_timed:
+            self._steps, self._seconds = self._steps + count, self._seconds + took
         shown = {name: f"{value:.4g}" for name, value in values.items()}
-        steps = 0 if restarted else self._done - self._first
-        rate = steps / max(now - self._start, 1e-9)
+        rate = self._steps / max(self._seconds, 1e-9)
         left = lambda more: tqdm.format_interval((self._total - self._done + more) / rate)
         if self._bar is not None:
             if rate and self._afterwards:
                 shown["run"] = f"{left(self._afterwards)} left"
             self._bar.set_postfix(shown, refresh=False)
-            if restarted:
-                bar = self._bar
-                bar.n = bar.initial = bar.last_print_n = self._done
-                bar.start_t = bar.last_print_t = bar._time()
-                bar.refresh()
-            else:
+            if is_timed:
                 self._bar.update(count)
+            else:
+                self._bar.n += count
+                self._bar.initial += count
+                self._set_clock()
+                self._bar.refresh()
             return
         is_due = now - self._last_line >= LINE_EVERY or self._done == self._total
         if not is_due and (self._told or not rate):
@@ -98,12 +99,16 @@ class Progress:
             yield
         finally:
             pause = time.monotonic() - begun
-            if self._start is not None:
-                self._start += pause
-            if self._bar is not None:
-                self._bar.start_t += pause
-                self._bar.last_print_t += pause
+            self._mark += pause
             self._afterwards = afterwards
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        """The bar's, to the seconds that were timed."""
+        if self._bar is not None:
+            self._bar.start_t = self._bar._time() - self._seconds
+            self._bar.last_print_t = self._bar._time()
+            self._bar.last_print_n = self._bar.n
 
     def close(self) -> None:
         """Ends the bar."""
