@@ -201,7 +201,7 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
     and distilled. What flags `given` say prevails, by dotted fields.
     """
     config = config.copy_and_resolve_references()
-    changed = lambda group: config[group].name != before[group].name
+    changed = lambda group: given.get(f"{group}.name", before[group].name) != before[group].name
     for group, kinds in OPTIONS.items():
         if changed(group):
             name = config[group].name

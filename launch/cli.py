@@ -180,8 +180,10 @@ def experiment(config: ConfigDict) -> ConfigDict:
 def _swapped(config: ConfigDict) -> ConfigDict:
     """The config with the defaults of what flags name in place of what its file names."""
     flag = flags.FLAGS["config"]
-    before = flag.parser.parse(flag.config_filename)
-    return common.swapped(config, before, flag.override_values)
+    given = flag.override_values
+    if not any(f"{group}.name" in given for group in (*common.OPTIONS, "parameterization")):
+        return config
+    return common.swapped(config, flag.parser.parse(flag.config_filename), given)
 
 
 def _suited(config: ConfigDict) -> ConfigDict:

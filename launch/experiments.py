@@ -20,26 +20,35 @@ def find(given: str) -> str:
 
     Raises UsageError, with the nearest names, where there is none.
     """
-    path = pathlib.Path(os.path.expanduser(given))
-    name = path.name.removesuffix(".py")
-    places = [path]
-    if path.parent in ANYWHERE:
-        places += [folder / f"{name}.py" for folder in (*ANYWHERE, SHIPPED)]
-    for place in places:
-        if place.is_file():
-            return str(place)
-    known = [*titles(path.parent), *titles(SHIPPED)]
+    if place := _place(given):
+        return str(place)
+    known = [*titles(_path(given).parent), *titles(SHIPPED)]
+    name = _path(given).name.removesuffix(".py")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
     raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists what there is'}")
 
 
 def folder(given: str) -> pathlib.Path | None:
-    """The folder that `given` names, if it is one: on this disk, or `configs` for ours."""
-    path = pathlib.Path(os.path.expanduser(given))
+    """The folder that `given` names, if it names no experiment: on this disk, or `configs` for
+    ours. A work directory may have an experiment's name."""
+    path = _path(given)
     if path.is_dir():
-        return path
+        return None if _place(given) else path
     return SHIPPED if path == pathlib.Path("configs") else None
+
+
+def _path(given: str) -> pathlib.Path:
+    return pathlib.Path(os.path.expanduser(given))
+
+
+def _place(given: str) -> pathlib.Path | None:
+    path = _path(given)
+    places = [path]
+    if path.parent in ANYWHERE:
+        name = path.name.removesuffix(".py")
+        places += [folder / f"{name}.py" for folder in (*ANYWHERE, SHIPPED)]
+    return next((place for place in places if place.is_file()), None)
 
 
 def titles(folder: pathlib.Path) -> dict[str, str]:

@@ -72,6 +72,10 @@ def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"^mine/demo.py: no such file"):
         experiments.find("mine/demo.py")
     assert experiments.folder("configs/") == ROOT / "configs"
+    # A work directory of the same name is no config.
+    (tmp_path / "demo").mkdir()
+    assert experiments.folder("demo") is None
+    assert pathlib.Path(experiments.find("demo")).samefile(ours)
     # What is in the working directory comes first.
     (tmp_path / "configs").mkdir()
     own = tmp_path / "configs" / "demo.py"
