@@ -70,7 +70,8 @@ def run(
         arguments = _parse(positional, several)
         _prepare(computes)
         if "coordinator" not in flags.FLAGS:
-            environment.say_what_is_not_built()
+            if computes:
+                environment.say_what_is_not_built()
             main(*arguments)
             return
         from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once

@@ -22,7 +22,6 @@ SIZE = flags.DEFINE_enum("size", "small", ["small", "paper"], "For a CPU, or as 
 ROOT = paths.define("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
 DATA_DIR = paths.define("data_dir", "", "Where TFDS keeps its sets.")
 cli.define_processes()
-SHORT = 60  # characters of a state, in its piece's line
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the pieces with their cost; run nothing.")
 
 
@@ -36,7 +35,7 @@ def main() -> None:
         cell.config.data.dir = DATA_DIR.value
     if DRY_RUN.value:
         if processes.first():
-            _show(reproduce.plan(table_, ROOT.value))
+            print(table.listed(reproduce.plan(table_, ROOT.value)), end="")
         return
     display = OneLine()
     found = reproduce.reproduce(table_, ROOT.value, display)
@@ -45,20 +44,6 @@ def main() -> None:
         return
     print(table.markdown(table_, found), end="")
     print(f"\nwritten to {pathlib.Path(ROOT.value, table_.name)}.md, .csv and .json")
-
-
-def _show(pieces) -> None:
-    print(f"{'hours':>8} {'GiB':>6}  piece")
-    total, notes = 0.0, {}  # what keeps many from being run is said once
-    for name, state, cost in pieces:
-        hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)
-        total += hours if state != "done" else 0.0
-        if len(state) > SHORT:
-            state = f"no, ({notes.setdefault(state, len(notes) + 1)})"
-        print(f"{hours:8.2f} {size:6.1f}  {name}: {state}")
-    print(f"{total:8.2f} hours on this machine for what is not done, {len(pieces)} pieces")
-    for state, number in notes.items():
-        print(f"({number}) {state.removeprefix('no: ')}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def able(unsaved: Callable[[], bool]) -> Iterator[None]:
     finally:
         with _lock:
             _unsaved = None
-    if _asked.is_set():
+        asked = _asked.is_set()
+        _asked.clear()
+    if asked:
         raise Stopped
 
 
