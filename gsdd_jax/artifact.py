@@ -29,7 +29,7 @@ from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.portable.usable import Usable
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DistilledSet(Usable):
     """What distillation produces, independent of the data set it came from.
 
@@ -133,11 +133,11 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     header = {"format": FORMAT, **parts, DIGESTS: digests}
     metadata = {HEADER: json.dumps(header, sort_keys=True)}
     content = safetensors.flax.save({n: jnp.asarray(a) for n, a in arrays.items()}, metadata)
-    write_atomically(path, content)
+    write_atomically(os.path.expanduser(path), content)
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads what `save` wrote.
+    """Reads what `save` wrote; of a work directory its `distilled.safetensors`.
 
     Raises:
       UsageError: the file is missing, truncated or foreign; its description is incomplete, makes

@@ -11,15 +11,11 @@ interrupted run. Trajectory matching (tm) needs experts: run launch.train_expert
 
 import pathlib
 
-from absl import flags
-
-from launch import cli, fields
+from launch import cli, fields, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory for results and checkpoints.", required=True
-)
+WORKDIR = paths.define("workdir", None, "Directory for results and checkpoints.", required=True)
 
 
 def main() -> None:

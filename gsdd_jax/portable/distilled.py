@@ -15,7 +15,7 @@ from gsdd_jax.portable.shapes import Float, Int
 from gsdd_jax.portable.usable import Usable
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DistilledSet(Usable):
     """What distillation produces; as `gsdd_jax.DistilledSet`, but that nothing is differentiated.
 

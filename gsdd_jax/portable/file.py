@@ -25,6 +25,7 @@ from gsdd_jax.portable.base import Spec, Stored
 from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.portable.shapes import Float, Int
 
+NAME = "distilled.safetensors"  # in a work directory
 FORMAT = "gsdd-jax distilled set 2"
 READABLE = ("gsdd-jax distilled set 1", FORMAT)  # the first had no codes
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
@@ -60,6 +61,12 @@ class Contents:
     label_bits: int
 
 
+def path_of(path: str | os.PathLike) -> pathlib.Path:
+    """The file that is meant: itself, or the one in a run's work directory; `~` is the home."""
+    path = pathlib.Path(os.path.expanduser(path))
+    return path / NAME if path.is_dir() else path
+
+
 def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], Stored]) -> Contents:
     """Reads and checks a file; `from_settings` makes the `kind` of its description.
 
@@ -67,7 +74,7 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
     """
     import safetensors
 
-    path = pathlib.Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected a distilled set (.safetensors)")
     with located(path), _readable():

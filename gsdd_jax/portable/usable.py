@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.portable import transforms
 from gsdd_jax.portable.base import Stored
@@ -22,9 +23,9 @@ from gsdd_jax.portable.transforms import ZCA, Normalize
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")
 GO_ON = (
-    "go on with transform=PATH, a file that `python -m launch.export --transform=PATH` wrote where "
-    "the data are, with transform=IMAGES, the training images as bytes, or with space='unit' if "
-    "your network wants [0, 1]"
+    f"go on with transform=PATH, a file that `{program.command('export --transform=PATH')}` wrote "
+    "where the data are, with transform=IMAGES, the training images as bytes, or with space='unit' "
+    "if your network wants [0, 1]"
 )
 
 
@@ -47,7 +48,19 @@ class Usable:
     """
 
     parameterization: Stored
+    labels: Int[np.ndarray, "m"]
+    num_bytes: int
     provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """One line: how many images, of what, in how many bytes."""
+        kind, data = self.parameterization, self.provenance.get("data")
+        name = data.get("name") if isinstance(data, dict) else None
+        size = "x".join(map(str, kind.image_shape))
+        return (
+            f"DistilledSet({len(self.labels)} images of {size} as {kind.name}"
+            f"{f', of {name[:80]}' if isinstance(name, str) else ''}; {self.num_bytes} bytes)"
+        )
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

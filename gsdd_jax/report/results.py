@@ -54,7 +54,7 @@ def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
     for i, run in enumerate(runs):
         if values := run.accuracies("distilled"):
             others = [run.accuracies(arm) for arm in ("fitted", REFERENCE)]
-            more = [_shown(found) if found else "–" for found in others]
+            more = [assess.shown(found) if found else "–" for found in others]
             rows.append(_row(run.name, described(run), values, i % COLORS, more))
     different = [f for f in SAME if len({str(run.config.get(f)) for run in runs}) > 1]
     return _table(["run", "test accuracy"], rows, ["only fitted", "random real images"]), different
@@ -93,12 +93,7 @@ def confusion(run: Run) -> dict[str, Any] | None:
 def _row(name: str, note: str, values: Sequence[float], color: int, more: list[str]) -> Row:
     found = assess.summary("", values)
     dots = (found["_accuracy"], found["_std"], values, color)
-    return name, note, [_shown(values)], [dots], more
-
-
-def _shown(values: Sequence[float]) -> str:
-    found = assess.summary("", values)
-    return f"{found['_accuracy']:.1f} ± {found['_std']:.1f} %"
+    return name, note, [assess.shown(values)], [dots], more
 
 
 def _table(heads: list[str], rows: list[Row], more: Sequence[str] = (), ends=()) -> dict[str, Any]:
