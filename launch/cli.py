@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import common
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import cache_dir
+from gsdd_jax.core.options import check_value
 from gsdd_jax.runs.workdir import flat
 from launch import experiments, fields, interrupt
 
@@ -153,7 +154,10 @@ def define_processes() -> None:
 def experiment(config: ConfigDict) -> ConfigDict:
     """The config that a flag gave, with what suits its data set where it leaves that open, at its
     scale."""
+    from gsdd_jax.runs import checks  # after the flags: it takes seconds
+
     fields.check(config)
+    checks.every(config, undecided=common.OPEN)
     config = _suited(config)
     try:
         shrunk = common.scaled(config)
@@ -256,6 +260,9 @@ def _parse_flags(arguments: list[str]) -> list[str]:
     except FAILURES as error:
         # A config's own overrides fail while the flags are parsed.
         raise UsageError(f"--config: {_one_line(error)}") from None
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
+        if isinstance(flag.value, str):
+            check_value(f"--{flag.name}", "str", flag.value)
     return rest
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core.options import parse_json
 
 try:
     import fcntl
@@ -62,8 +63,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
     """The JSON object in a file. Raises UsageError, calling it `what`, where it holds none."""
     try:
-        value = json.loads(pathlib.Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(pathlib.Path(path).read_bytes())
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: expected {what}, a JSON object ({error})") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected {what}, a JSON object, got {type(value).__name__}")

@@ -12,6 +12,7 @@ import shlex
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import check_value
 from gsdd_jax.data.decode import PIL_MODES
 
 # tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
@@ -24,8 +25,12 @@ _TFDS_NEEDS = "in an environment with `pip install tensorflow apache-beam mlcroi
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own."""
+    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own.
+
+    Raises UsageError for a path that no file can name.
+    """
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    check_value("data_dir", "str", os.fspath(root))
     return pathlib.Path(root).expanduser().absolute()
 
 

@@ -5,8 +5,11 @@ Nothing is decoded here. What is found does not depend on the order of a file sy
 
 import collections
 import csv
+import lzma
+import math
 import os
 import pathlib
+import reprlib
 import unicodedata
 import zipfile
 import zlib
@@ -17,12 +20,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core import memory
+from gsdd_jax.core.errors import UsageError, located, printable
 from gsdd_jax.data.decode import PIL_MODES
 from gsdd_jax.data.pictures import FORMATS
 
 # Pictures by their names though Pillow reads none: to be named, not passed over.
 UNREAD = {".heic", ".heif"}
+LONGEST_NAME = 255  # characters, of a class
 SHOWN = 3  # of a list in an error
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
@@ -77,14 +82,16 @@ def notes(found: Found) -> list[str]:
     """What was passed over, in a line."""
     if not found.left_out:
         return []
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
+    kinds = ", ".join(
+        f"{count} {printable(kind)}" for kind, count in sorted(found.left_out.items())
+    )
     return [f"files that are no pictures were left out: {kinds}"]
 
 
 def some(names: list[str]) -> str:
     """The first few of a list, for a line."""
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def _folder(root: pathlib.Path) -> Found:
@@ -168,11 +175,33 @@ def _npz(path: pathlib.Path) -> Found:
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
+            for name in getattr(loaded, "files", ()):
+                memory.check(f"the array {name}", _claimed(loaded.zip, f"{name}.npy"), 3)
             arrays = {name: loaded[name] for name in getattr(loaded, "files", ())}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UsageError:
+        raise
+    # Of an encrypted file zipfile says so by RuntimeError, of an unknown compression by its child.
+    except (
+        OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
+        lzma.LZMAError, MemoryError,
+    ) as error:  # fmt: skip
         raise UsageError(f"expected arrays by name, without objects ({error})") from None
     with_test = "test_images" in arrays or "test_labels" in arrays
     return Found(_arrays(arrays, ""), _arrays(arrays, "test_") if with_test else [], {})
+
+
+def _claimed(archive: zipfile.ZipFile, member: str) -> int:
+    """Bytes of the array that a file of an archive says that it holds."""
+    with archive.open(member) as file:
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        version = np.lib.format.read_magic(file)
+        if version not in readers:
+            raise ValueError(f"{member} is of version {version}")
+        shape, _, dtype = readers[version](file)
+        return math.prod(shape) * dtype.itemsize
 
 
 def _arrays(arrays: dict[str, np.ndarray], prefix: str) -> list[Item]:
@@ -204,8 +233,11 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str) -> list[Item]:
 def _class_name(name: str, where: str) -> str:
     """One way to write it on every system; TFDS keeps it as a line of a file."""
     plain = unicodedata.normalize("NFC", name).strip()
-    if not plain or not plain.isprintable():
-        raise UsageError(f"{where}: expected a class name of printable characters, got {name!r}")
+    if not plain or not plain.isprintable() or len(plain) > LONGEST_NAME:
+        raise UsageError(
+            f"{where}: expected a class name of 1 to {LONGEST_NAME} printable characters, got "
+            f"{reprlib.repr(name)}"
+        )
     return plain
 
 

@@ -57,8 +57,8 @@ def section(run: Run) -> list[Markup | None]:
         f"Test accuracy of {count} networks trained on each: the mean, a standard deviation of a "
         "sample to both sides, and every network as a faint dot."
     )
-    scale = run.config.get("scale", 1)
-    if type(scale) in (int, float) and scale < 1:
+    scale = run.setting("scale")
+    if scale is not None and scale < 1:
         notes.append(
             f"The run is a shrunk copy, at scale {scale:g}: its accuracies say nothing about the "
             "experiment's."

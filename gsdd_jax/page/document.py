@@ -7,6 +7,7 @@ import pathlib
 import string
 from collections.abc import Sequence
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.page import accuracy, comparison, curves, gallery, settings, storage
 from gsdd_jax.page.markup import Markup, element, joined
@@ -37,7 +38,8 @@ def write(
       UsageError: for a directory that is no work directory. Whatever one lacks is said in the page.
     """
     runs = read_all(list(workdirs), data_dir)
-    write_atomically(out, page(runs, defaults, per_class).encode())
+    # A lone surrogate of somebody's JSON is shown as what it is.
+    write_atomically(out, page(runs, defaults, per_class).encode(errors="backslashreplace"))
 
 
 def page(runs: Sequence[Run], defaults: Defaults, per_class: int = 0) -> str:
@@ -71,8 +73,11 @@ def _run(
     if run.last is None:
         images = [element("p", run.missing["sets"], class_="note")]
     else:
-        share = gallery.share(run, num_runs, per_class)
-        images = gallery.section(run, share, prefix)
+        try:
+            share = gallery.share(run, num_runs, per_class)
+            images = gallery.section(run, share, prefix)
+        except UsageError as error:  # they do not fit into memory
+            images = [element("p", str(error), class_="note")]
     parts = [
         ("Accuracy", accuracy.section(run), None),
         ("Curves", curves.section([run]), None),

@@ -9,7 +9,11 @@ import struct
 from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError
+from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
+
+LONGEST = 2**28  # bytes of an event; a contact sheet is a few megabytes
+LATEST = 253_402_300_800.0  # seconds since 1970: the year 10000, which no calendar writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,8 @@ def read(folder: pathlib.Path) -> Events:
     for path in sorted(folder.glob("events.out.tfevents.*")):
         hosts[path.name.split(".", 4)[-1]] = None
         for event in _events(path):
-            times.append(event.wall_time)
+            if 0 < event.wall_time < LATEST:  # nor NaN
+                times.append(event.wall_time)
             for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value" and math.isfinite(
                     value.simple_value
@@ -47,13 +52,22 @@ def read(folder: pathlib.Path) -> Events:
 
 def _events(path: pathlib.Path) -> Iterator[Event]:
     """TFRecords: the length (8 bytes), its checksum (4), an event, its checksum (4)."""
-    content, at = memoryview(path.read_bytes()), 0
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        start, at = at + 12, at + 16 + length
-        if at > len(content):
-            return
-        try:
-            yield Event.FromString(bytes(content[start : start + length]))
-        except DecodeError:
-            return
+    with open(path, "rb") as file:
+        while len(head := file.read(12)) == 12:
+            length, checksum = struct.unpack("<QI", head)
+            # Also what was never written, of which a sparse file has any length.
+            if length > LONGEST or checksum != _checksum(head[:8]):
+                return
+            content = file.read(length + 4)
+            if len(content) < length + 4:
+                return
+            try:
+                yield Event.FromString(content[:length])
+            except DecodeError:
+                return
+
+
+def _checksum(content: bytes) -> int:
+    """As TFRecords have it: a CRC that is rotated and moved, so that it is not one of a CRC."""
+    found = crc32c(content)
+    return ((found >> 15 | found << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -20,9 +20,16 @@ from gsdd_jax.data import Dataset
 from gsdd_jax.figures import inputs
 from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.page import events
-from gsdd_jax.runs import assess, experiment
+from gsdd_jax.runs import assess, checks, experiment
 from gsdd_jax.runs.components import load_data, stream
-from gsdd_jax.runs.workdir import EVALUATIONS, dotted, evaluations, snapshots
+from gsdd_jax.runs.workdir import (
+    EVALUATIONS,
+    are_counts,
+    are_percentages,
+    dotted,
+    evaluations,
+    snapshots,
+)
 
 ARMS = ("distilled", "best", *experiment.BESIDE)
 MOST_STEPS = 11  # of the images, evenly chosen, the first and the last among them
@@ -66,20 +73,28 @@ class Run:
             found = self.last.provenance if self.last else {}
         return found
 
+    def setting(self, field: str) -> Any | None:
+        """A number of its config to compute with; None where it is none, or out of its range."""
+        try:
+            checks.field(field, self.config.get(field))
+        except UsageError:
+            return None
+        return self.config.get(field)
+
     def accuracies(self, arm: str) -> list[float] | None:
         """Of each network, in percent; None where the arm was not evaluated."""
         values = self.result.get(f"{arm}_accuracies")
-        return values if _are_percentages(values) else None
+        return values if are_percentages(values) else None
 
     def by_class(self, arm: str) -> list[float] | None:
         """On the test images of each class, in percent."""
         values = self.result.get(f"{arm}_by_class")
-        return values if _are_percentages(values) else None
+        return values if are_percentages(values) else None
 
     def confusion(self, arm: str) -> Int[np.ndarray, "k k"] | None:
         """[class, predicted class] of the test images, counted over all networks."""
         counts = self.result.get(f"{arm}_confusion")
-        return np.array(counts) if _are_counts(counts) else None
+        return np.array(counts) if are_counts(counts) else None
 
     def class_name(self, label: int) -> str:
         """Of the data set, where that is there."""
@@ -92,8 +107,7 @@ class Run:
         began, in the same order."""
         train, num_classes = self.dataset.train, self.dataset.num_classes
         per_class = min(per_class, int(np.bincount(train.labels, minlength=num_classes).min()))
-        seed = self.config.get("seed")
-        key = stream(seed if type(seed) is int else 0, "initial images")
+        key = stream(self.setting("seed") or 0, "initial images")
         images = experiment.initial_images(self.dataset, key, per_class)
         return images, np.repeat(np.arange(num_classes), per_class)
 
@@ -205,7 +219,9 @@ def _step(set_: DistilledSet) -> int:
 
 def _dataset(path, data_dir, sets) -> Dataset:
     with inputs.building_from("real images"):
-        dataset = load_data(inputs.config_of(path, data_dir))
+        config = inputs.config_of(path, data_dir)
+        checks.ranges(config, "seed", "data")
+        dataset = load_data(config)
     for set_ in sets.values():
         made_from = set_.provenance.get("data")
         fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
@@ -213,20 +229,3 @@ def _dataset(path, data_dir, sets) -> Dataset:
         if (fingerprint, classes) != (dataset.fingerprint, dataset.num_classes):
             raise UsageError(f"the {dataset.name} on disk is not what the run was of")
     return dataset
-
-
-def _are_percentages(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
-    )
-
-
-def _are_counts(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(row, list) and len(row) == len(values) for row in values)
-        and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
-    )

@@ -36,8 +36,8 @@ def _budget(run: Run, used: int) -> Markup:
     set_ = run.last
     num_images = len(set_.labels)
     facts = [("images", f"{num_images:,}"), ("bytes an image", f"{used / num_images:,.0f}")]
-    ipc = run.config.get("budget.ipc")
-    if type(ipc) is not int or ipc < 1:
+    ipc = run.setting("budget.ipc")
+    if ipc is None:
         return _facts([("bytes", f"{used:,}"), *facts])
     kind = set_.parameterization
     there = budget_bytes(ipc, kind.image_shape) * (num_images // kind.images_per_class)
