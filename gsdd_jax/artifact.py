@@ -24,6 +24,7 @@ from gsdd_jax.data import transforms
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.portable import base, file, labels
 from gsdd_jax.portable import transforms as portable
+from gsdd_jax.portable.base import Stored
 from gsdd_jax.portable.file import DIGESTS, FORMAT, HEADER, PARAMETERIZATION, PROVENANCE
 from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.portable.usable import Usable
@@ -72,10 +73,32 @@ class DistilledSet(Usable):
         Raises ValueError for a size or a resampling that there is not.
         """
         native = self.parameterization
-        height, width = base.checked_size(native, height, width, resample)
+        height, width = base.checked_size(native, len(self.labels), height, width, resample)
         return _render(native, self.params, height, width, resample)
 
-    @property
+    def decoded(
+        self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
+    ) -> Float[np.ndarray, "m h w c"]:
+        """As `images`, by NumPy: no device is started, whose memory another framework wants."""
+        native = self.parameterization
+        if type(native).decode is Stored.decode:  # one that only JAX knows to render
+            return np.asarray(self.images(height, width, resample))
+        height, width = base.checked_size(native, len(self.labels), height, width, resample)
+        return native.decode(self._opened, height, width, resample)
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """As a file of it has them; bfloat16 as float32."""
+        arrays = self.parameterization.to_arrays(self.params)
+        halves = lambda a: a.dtype == jnp.bfloat16
+        return {n: np.asarray(a, np.float32 if halves(a) else None) for n, a in arrays.items()}
+
+    @functools.cached_property
+    def _opened(self) -> dict[str, np.ndarray]:
+        """What `decode` takes."""
+        return self.parameterization.opened(self._arrays)
+
+    @functools.cached_property
     def num_bytes(self) -> int:
         """Of the stored parameters and soft labels, which is what the budget counts (the class of
         each image is free)."""
@@ -95,6 +118,17 @@ class DistilledSet(Usable):
         zca = transforms.cached_zca(dataset.train.images, dataset.fingerprint)
         mean, matrix = np.asarray(zca.mean), np.asarray(zca.whitening)
         return portable.ZCA(mean, matrix, dataset.image_shape)
+
+
+class _Read(DistilledSet):
+    """A set of a file, whose parameters are JAX's once they are asked for."""
+
+    @functools.cached_property
+    def params(self) -> Params:
+        """As of any set."""
+        return self.parameterization.from_arrays(
+            {n: jnp.asarray(a) for n, a in self._arrays.items()}
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
@@ -145,17 +179,14 @@ def load(path: str | os.PathLike) -> DistilledSet:
         says. One line that names the file and the field.
     """
     found = file.read(path, parameterizations.from_settings)
+    fields = {f.name for f in dataclasses.fields(DistilledSet)} - {"parameterization", "params"}
+    values = {name: getattr(found, name) for name in fields}
+    set_ = object.__new__(_Read)
+    values |= {"parameterization": found.kind, "num_bytes": found.num_bytes}
+    set_.__dict__.update(values, _arrays=found.arrays)
     with located(path):
-        params = found.kind.from_arrays({n: jnp.asarray(a) for n, a in found.arrays.items()})
-    return DistilledSet(
-        found.kind,
-        params,
-        found.labels,
-        found.learning_rate,
-        found.provenance,
-        found.soft_labels,
-        found.label_bits,
-    )
+        set_._opened  # noqa: B018, codes that are none are refused here
+    return set_
 
 
 def _stored(distilled: DistilledSet) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import artifact
 from gsdd_jax.artifact import DistilledSet
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import open_regular, read_object, write_json
 from gsdd_jax.parameterizations.gaussian import FIELDS, Gaussian, Gaussians
@@ -77,6 +78,9 @@ def load_gaussians(path: str | os.PathLike, alike: bool = False) -> DistilledSet
         raise UsageError(
             f"{path}: expected images of as many Gaussians each, got {least} to {most}"
         )
+    with located(path):
+        numbers = 6 + kind.channels
+        memory.check(f"{most} Gaussians in each image", 4 * numbers * most * len(counts), 2)
     there = np.arange(most) < np.array(counts)[:, None]
 
     def filled(field):

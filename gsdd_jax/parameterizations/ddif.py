@@ -70,5 +70,9 @@ class DDiF(NamedArrays, stored.DDiF):
                 x = jnp.sin((self.w0 if i else FIRST_W0) * x)
         return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """For all images at once."""
+        return num_images * super().working_bytes(num_images, height, width)
+
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits, check_values
 from gsdd_jax.portable.shapes import Float
@@ -18,6 +19,7 @@ from gsdd_jax.portable.shapes import Float
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 MAX_CHANNELS = 4
 RESAMPLINGS = ("bilinear", "nearest")
+COPIES = 4  # of images: what they are made of, they themselves, and transformed
 
 
 class Spec(NamedTuple):
@@ -78,6 +80,11 @@ class Stored(abc.ABC):
         """
         raise UsageError(f"{self.name} is not decoded without JAX; expected it to be installed")
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """What rendering them takes beside images of their own size and of this one."""
+        del num_images, height, width
+        return 0
+
 
 def settings(stored: Stored) -> dict[str, Any]:
     """What `from_settings` needs to make the same again, as plain values."""
@@ -113,11 +120,12 @@ def from_settings(values: Mapping[str, Any], by_name: Mapping[str, type[Stored]]
 
 
 def checked_size(
-    native: Stored, height: int | None, width: int | None, resample: str
+    native: Stored, num_images: int, height: int | None, width: int | None, resample: str
 ) -> tuple[int, int]:
     """The size that was asked for, or the set's own.
 
-    Raises ValueError for a size or a resampling that there is not.
+    Raises ValueError for a size or a resampling that there is not, UsageError where so many images
+    do not fit into memory.
     """
     height = native.height if height is None else height
     width = native.width if width is None else width
@@ -126,7 +134,12 @@ def checked_size(
             raise ValueError(f"{name}: expected an integer from 1 to {MAX_SIDE}, got {side!r}")
     if resample not in RESAMPLINGS:
         raise ValueError(f"resample: expected one of {', '.join(RESAMPLINGS)}, got {resample!r}")
-    return int(height), int(width)
+    height, width = int(height), int(width)
+    pixels = max(height * width, native.height * native.width)
+    what = f"{num_images:,} images of {height}x{width}x{native.channels}"
+    memory.check(what, 4 * num_images * pixels * native.channels, COPIES)
+    memory.check(f"what {what} are rendered with", native.working_bytes(num_images, height, width))
+    return height, width
 
 
 def num_bytes(arrays: Mapping[str, Any]) -> int:

@@ -60,6 +60,11 @@ class DDiF(NamedArrays):
             image[...] = x.T.reshape(height, width, self.channels)
         return images
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Of a layer before and after its sines, for one image at a time."""
+        del num_images
+        return 3 * 4 * max(2, self.layer_width) * height * width
+
 
 def grid(height: int, width: int) -> Float[np.ndarray, "2 points"]:
     """Coordinates of all pixels, row by row; points last: the long axis of every product."""

@@ -45,8 +45,11 @@ class DistilledSet(Usable):
         self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
     ) -> Float[np.ndarray, "m h w c"]:
         """Rendered images in the data set's [0, 1] space, not clipped; as with JAX, to 1e-5."""
-        height, width = base.checked_size(self.parameterization, height, width, resample)
-        return self.parameterization.decode(self.params, height, width, resample)
+        kind, count = self.parameterization, len(self.labels)
+        height, width = base.checked_size(kind, count, height, width, resample)
+        return kind.decode(self.params, height, width, resample)
+
+    decoded = images
 
 
 def load(path: str | os.PathLike) -> DistilledSet:

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.options import parse_json
 from gsdd_jax.portable import entropy, labels
 from gsdd_jax.portable.base import Spec, Stored
 from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
@@ -38,6 +40,8 @@ _DTYPES = {
     "I32": ("int32", "<i4"),
     "U8": ("uint8", "u1"),
 }
+# How many times their bytes arrays take while they are read and checked; codes become numbers.
+_COPIES = {"bfloat16": 8, "float32": 6, "int32": 8, "uint8": 64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,7 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
         parts, expected = _parse(metadata)
         kind, bits = from_settings(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
         check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
+        _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
         # Only now: what is refused so far, however large, was not read.
         raw = {
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
@@ -101,6 +106,13 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
     counted = sum(a.nbytes for n, a in raw.items() if n not in (LABELS, LEARNING_RATE))
     return Contents(kind, arrays, counted, classes, rate, parts[PROVENANCE], logits, bits)
+
+
+def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
+    """Raises UsageError for arrays, (type, what NumPy reads, count), that memory does not hold."""
+    sizes = [(dtype, count * np.dtype(read).itemsize) for dtype, read, count in arrays]
+    what = f"its arrays of {memory.shown(sum(size for _, size in sizes))}, while they are read"
+    memory.check(what, sum(_COPIES[dtype] * size for dtype, size in sizes))
 
 
 @contextlib.contextmanager
@@ -129,9 +141,8 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The description and the provenance, both objects, with the bits of soft labels where there
     are any; and the digests where there are any."""
     try:
-        header = json.loads(text)
-        json.dumps(header)  # what is nested too deeply for anything that follows
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text)
+    except ValueError as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
     if not isinstance(header, dict) or header.pop("format", None) not in READABLE:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")

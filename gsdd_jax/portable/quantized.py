@@ -132,6 +132,11 @@ class Quantized(Gaussians):
         if not (low < high).all():
             raise UsageError(f"{ENDS}: expected each column's least value below its largest")
         total, there = int(self._counts(arrays).sum()), len(arrays[CODES])
+        if self.num_gaussians > EMPTY * total:
+            raise UsageError(
+                f"num_gaussians: expected at most {EMPTY} times the {total} that there are, got "
+                f"{self.num_gaussians}"
+            )
         if self.coding == "none":
             if there != (expected := entropy.packed_bytes(self.widths, total)):
                 raise UsageError(

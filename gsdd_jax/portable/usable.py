@@ -15,7 +15,7 @@ import numpy as np
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable import transforms
+from gsdd_jax.portable import labels, transforms
 from gsdd_jax.portable.base import Stored
 from gsdd_jax.portable.shapes import Float, Int
 from gsdd_jax.portable.transforms import ZCA, Normalize
@@ -49,6 +49,7 @@ class Usable:
 
     parameterization: Stored
     labels: Int[np.ndarray, "m"]
+    soft_labels: Float[np.ndarray, "m k"] | None
     num_bytes: int
     provenance: dict[str, Any]
 
@@ -61,6 +62,12 @@ class Usable:
             f"DistilledSet({len(self.labels)} images of {size} as {kind.name}"
             f"{f', of {name[:80]}' if isinstance(name, str) else ''}; {self.num_bytes} bytes)"
         )
+
+    def decoded(
+        self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
+    ) -> Float[np.ndarray, "m h w c"]:
+        """The images by NumPy; as `images`."""
+        raise NotImplementedError
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -144,10 +151,11 @@ class Usable:
         found = None
         if space == "training":  # first: what cannot be had is said before anything is rendered
             found = self.transform if transform is None else self.find_transform(transform)
-        images = np.asarray(self.images(height, width, resample))
+        images = self.decoded(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
         images = images if found is None else np.asarray(found(images))
-        return Arrays(images, np.asarray(self.targets))
+        soft = self.soft_labels
+        return Arrays(images, self.labels if soft is None else labels.softmax(np.asarray(soft)))
 
     def torch(self, space: str = "training", **options: Any) -> Any:
         """A `torch.utils.data.TensorDataset` of float32 images [m, c, h, w] and of classes (int64)

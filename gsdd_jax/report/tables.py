@@ -91,8 +91,8 @@ def storage(run: Run) -> dict[str, Any]:
     set_, kind, used = run.last, run.last.parameterization, run.last.num_bytes
     arrays = kind.to_arrays(set_.params)
     sizes = {name: num_bytes({name: np.asarray(array)}) for name, array in arrays.items()}
-    num_images, ipc, budget = len(set_.labels), run.config.get("budget.ipc"), None
-    if type(ipc) is int and ipc > 0:
+    num_images, ipc, budget = len(set_.labels), run.setting("budget.ipc"), None
+    if ipc is not None:
         there = budget_bytes(ipc, kind.image_shape) * (num_images // kind.images_per_class)
         budget = (there, 100 * used / there, ipc)
     facts = [("images", f"{num_images:,}"), ("bytes an image", f"{used / num_images:,.0f}")]
