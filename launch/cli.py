@@ -191,6 +191,8 @@ def experiment(config: ConfigDict) -> ConfigDict:
 
 def _swapped(config: ConfigDict) -> ConfigDict:
     """The config with the defaults of what flags name in place of what its file names."""
+    if "config" not in flags.FLAGS:  # no flag gave it
+        return config
     flag = flags.FLAGS["config"]
     given = flag.override_values
     if not any(f"{group}.name" in given for group in (*common.OPTIONS, "parameterization")):

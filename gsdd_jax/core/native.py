@@ -66,7 +66,7 @@ def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> A
     return lax.platform_dependent(*operands, default=otherwise, **built)
 
 
-def like(array: Array, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+def like(array: Array, shape: tuple, dtype: Any = np.float32) -> Any:
     """The type of a call's result: under shard_map it varies over the same mesh axes as `array`."""
     kind = jax.typeof(array)
     if kind.manual_axis_type.empty:

@@ -13,6 +13,13 @@ from jaxtyping import Array, Float32, Int32
 from gsdd_jax.core.native import like
 from gsdd_jax.rasterizer import joined, sharding
 
+TARGETS = tuple(
+    f"gsdd_rasterize{ragged}{gradient}"
+    for ragged in ("", "_ragged")
+    for gradient in ("", "_gradient")
+)
+CHANNELS = 4  # of a call, at most; xla_ops/gaussian.h has the same limit
+
 
 class Settings(NamedTuple):
     """The static arguments of a rasterization (section 3 of the paper: anti-aliasing)."""
@@ -47,10 +54,14 @@ def forward(
     Axes that are vmapped over join the leading ones, so it stays one call, and devices that share
     them each make their own; ragged batches become one of all their images.
     """
-    parameters = (means, cholesky, colors, opacities)
-    if offsets is None:
-        return _dense_forward(settings, *parameters)
-    return _ragged_forward(settings)(offsets, *parameters)
+
+    def images(colors):
+        parameters = (means, cholesky, colors, opacities)
+        if offsets is None:
+            return _dense_forward(settings, *parameters)
+        return _ragged_forward(settings)(offsets, *parameters)
+
+    return jnp.concatenate([images(part) for part in _parts(_poisoned(colors))], -1)
 
 
 def backward(
@@ -68,10 +79,29 @@ def backward(
     Float32[Array, "*b n"],
 ]:
     """dL/dimages -> dL/d(means, cholesky, colors, opacities), by the custom call."""
-    parameters = (means, cholesky, colors, opacities)
-    if offsets is None:
-        return _dense_backward(settings, *parameters, d_images)
-    return _ragged_backward(settings)(offsets, *parameters, d_images)
+
+    def gradients(colors, d_images):
+        operands = (means, cholesky, colors, opacities, d_images)
+        if offsets is None:
+            return _dense_backward(settings, *operands)
+        return _ragged_backward(settings)(offsets, *operands)
+
+    parts = map(gradients, _parts(_poisoned(colors)), _parts(d_images))
+    d_means, d_cholesky, d_colors, d_opacities = zip(*parts, strict=True)
+    total = functools.partial(functools.reduce, jnp.add)
+    return total(d_means), total(d_cholesky), jnp.concatenate(d_colors, -1), total(d_opacities)
+
+
+def _parts(array):
+    """Of the channels, as many at a time as a call takes."""
+    return [array[..., at : at + CHANNELS] for at in range(0, array.shape[-1], CHANNELS)]
+
+
+def _poisoned(colors):
+    """Colours of which one that is not finite makes NaN of all, also in the other parts' calls."""
+    if colors.shape[-1] <= CHANNELS:
+        return colors
+    return jnp.where(jnp.isfinite(colors).all(-1, keepdims=True), colors, jnp.nan)
 
 
 PARAMETERS = "... n u, ... n l, ... n c, ... n"
@@ -92,7 +122,7 @@ def _dense_backward(settings, *parameters_and_cotangent):
 
 def _ragged_forward(settings):
     def call(offsets, *parameters):
-        images = len(offsets) - 1
+        images = offsets.shape[0] - 1
         shape = (images, settings.height, settings.width, parameters[2].shape[-1])
         outputs = like(parameters[0], shape)
         return _call("gsdd_rasterize_ragged", outputs, settings)(offsets, *parameters)

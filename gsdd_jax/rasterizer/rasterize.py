@@ -9,10 +9,10 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Integer
+from jax.export import is_symbolic_dim
+from jaxtyping import Array, Float, Integer
 
 from gsdd_jax.core import native
-from gsdd_jax.portable.base import MAX_CHANNELS
 from gsdd_jax.portable.gaussian import CLIP_GRADIENTS
 from gsdd_jax.portable.raster import MAX_SAMPLES_PER_SIDE
 from gsdd_jax.rasterizer import calls, once, reference, sharding
@@ -22,13 +22,14 @@ MAX_SIDE = 2**16  # pixels; xla_ops/shapes.h has the same limits
 MAX_ELEMENTS = 2**40  # of all images
 MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
+TYPES = ("bfloat16", "float16", "float32", "float64")  # of parameters
 
 
 def rasterize(
-    means: Float32[Array | np.ndarray, "*b n 2"],
-    cholesky: Float32[Array | np.ndarray, "*b n 3"],
-    colors: Float32[Array | np.ndarray, "*b n c"],
-    opacities: Float32[Array | np.ndarray, "*b n"],
+    means: Float[Array | np.ndarray, "*b n 2"],
+    cholesky: Float[Array | np.ndarray, "*b n 3"],
+    colors: Float[Array | np.ndarray, "*b n c"],
+    opacities: Float[Array | np.ndarray, "*b n"],
     *,
     height: int,
     width: int,
@@ -37,7 +38,7 @@ def rasterize(
     min_weight: float = 1 / 255,
     clip_gradient: str = "stop",
     backend: str = "auto",
-) -> Float32[Array, "*b h w c"]:
+) -> Float[Array, "*b h w c"]:
     """Renders images as plain sums of 2-D Gaussians (section 3.2 of the paper).
 
     A sample point p gets the sum of w_n c_n over the Gaussians, w = min(1, opacity exp(-sigma)),
@@ -46,6 +47,17 @@ def rasterize(
     `jax.checkpoint` and `shard_map`. The native call is differentiable once, in reverse mode, and
     says so (TypeError) where more is asked of it; the reference has all derivatives.
 
+    The derivative is that of the formula at fixed supports: a weight below `min_weight` has none,
+    so a Gaussian of negative opacity has no gradient, nor one of opacity 0 unless `min_weight` is
+    0. `jax.test_util.check_grads(render, parameters, order=1, modes=["rev"])` agrees where no
+    weight meets a threshold: with `min_weight=0` and opacities between 0 and 1.
+
+    `jax.export` takes programs with it, of symbolic leading axes too, where its safety check is
+    told the calls' names:
+    `disabled_checks=[DisabledSafetyCheck.custom_call(name) for name in calls.TARGETS]`, of
+    `gsdd_jax.rasterizer.calls`. A process that runs one imports this function first, which
+    registers the calls.
+
     Images that are sharded over devices along their leading axes, by `jit`'s inputs or on an
     explicit mesh, are rendered and differentiated where they lie. Every other axis is gathered.
 
@@ -53,11 +65,15 @@ def rasterize(
     1e-37 on; larger numbers may overflow. Without the pre-filter the gradients of a Gaussian
     thinner than a hundredth of a pixel lose digits, more of them in the reference than natively.
 
+    Parameters are of bfloat16, float16, float32 or float64, also of several, and a gradient has its
+    parameter's type. They are computed with in float32, and by backend="reference" in float64 where
+    one is of float64 (`jax_enable_x64`).
+
     Args:
       means: (u, v) in [-1, 1]: pixel position x = width (u + 1) / 2, y = height (v + 1) / 2; pixel
         (row i, column j) covers [j, j + 1) x [i, i + 1).
       cholesky: (l11, l21, l22), in pixels, of L = [[l11 + 1/2, 0], [l21, l22 + 1/2]].
-      colors: 1 to 4 channels, unbounded.
+      colors: any number of channels C, unbounded; the native call is made once for each 4 of them.
       opacities: unbounded; no sigmoid is applied.
       height, width: of the images, in pixels, to 65,536; 2^40 elements in all.
       samples_per_side: S; a pixel is the mean of S x S sample points at ((k + 1/2) / S).
@@ -70,14 +86,14 @@ def rasterize(
         when the computation is lowered.
 
     Returns:
-      Images in the units of `colors`. A NaN or infinite parameter makes its whole image NaN, and
-      no other.
+      Images in the units of `colors`, of the type that was computed with. A NaN or infinite
+      parameter makes its whole image NaN, and no other.
 
     Raises:
       ValueError: for a wrong shape, dtype, size or choice; the message names the argument.
       UsageError: for a GSDD_CPU in the environment that this machine lacks (see BUILD.md).
     """
-    parameters = _check_arrays(means, cholesky, colors, opacities)
+    parameters = _check_arrays(backend, means, cholesky, colors, opacities)
     settings = _check_settings(
         height, width, samples_per_side, prefilter, min_weight, clip_gradient
     )
@@ -86,10 +102,10 @@ def rasterize(
 
 
 def rasterize_ragged(
-    means: Float32[Array | np.ndarray, "n 2"],
-    cholesky: Float32[Array | np.ndarray, "n 3"],
-    colors: Float32[Array | np.ndarray, "n c"],
-    opacities: Float32[Array | np.ndarray, "n"],
+    means: Float[Array | np.ndarray, "n 2"],
+    cholesky: Float[Array | np.ndarray, "n 3"],
+    colors: Float[Array | np.ndarray, "n c"],
+    opacities: Float[Array | np.ndarray, "n"],
     offsets: Integer[Array | np.ndarray, "images_plus_1"],
     *,
     height: int,
@@ -99,7 +115,7 @@ def rasterize_ragged(
     min_weight: float = 1 / 255,
     clip_gradient: str = "stop",
     backend: str = "auto",
-) -> Float32[Array, "images h w c"]:
+) -> Float[Array, "images h w c"]:
     """`rasterize` for images that own different numbers of Gaussians, all of them in one array.
 
     Image b is the sum of Gaussians offsets[b] to offsets[b + 1], which may be none; it has the bits
@@ -118,17 +134,17 @@ def rasterize_ragged(
         known only at run time, the native call on a CPU raises `jax.errors.JaxRuntimeError`, and
         on other platforms and in the reference the images between such offsets are NaN.
     """
-    parameters = _check_arrays(means, cholesky, colors, opacities)
-    count = len(parameters[-1])
+    parameters = _check_arrays(backend, means, cholesky, colors, opacities)
     if parameters[-1].ndim != 1:
         raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
-    if count >= MAX_GAUSSIANS:
+    count = parameters[-1].shape[0]
+    if _exceeds(count, MAX_GAUSSIANS - 1):
         raise ValueError(f"opacities: expected fewer than {MAX_GAUSSIANS} Gaussians, got {count}")
     settings = _check_settings(
         height, width, samples_per_side, prefilter, min_weight, clip_gradient
     )
     offsets = _check_offsets(offsets, count)
-    _check_elements(settings, len(offsets) - 1, parameters[2].shape[-1])
+    _check_elements(settings, offsets.shape[0] - 1, parameters[2].shape[-1])
     return _rasterize(backend, settings, offsets, parameters)
 
 
@@ -150,9 +166,14 @@ def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip
     return settings
 
 
+def _exceeds(size, limit):
+    """Whether a size is too large; a symbolic one is checked by the call, which knows it."""
+    return not is_symbolic_dim(size) and size > limit
+
+
 def _check_elements(settings, num_images, channels):
     elements = num_images * settings.height * settings.width * channels
-    if elements > MAX_ELEMENTS:
+    if _exceeds(elements, MAX_ELEMENTS):
         raise ValueError(
             f"height, width: expected images of at most 2^40 elements in all, got {num_images} of "
             f"{settings.height} x {settings.width} x {channels}"
@@ -163,7 +184,7 @@ def _check_offsets(offsets, count):
     # What is known is checked before JAX sees it, which would cut 64 bits to 32.
     known = None if isinstance(offsets, jax.core.Tracer) else np.asarray(offsets)
     array = offsets if known is None else known
-    if array.ndim != 1 or len(array) < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
+    if array.ndim != 1 or 0 in array.shape or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             f"offsets: expected integers of shape [B + 1], got {array.dtype} of {array.shape}"
         )
@@ -177,8 +198,6 @@ def _check_offsets(offsets, count):
 
 
 def _rasterize(backend, settings, offsets, parameters):
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     num_batch = parameters[-1].ndim - 1
     render = functools.partial(_render, settings, backend)
     return sharding.on_explicit_mesh(render, num_batch, offsets, *parameters)
@@ -199,7 +218,9 @@ def _render(settings, backend, offsets, *parameters):
         return _custom(settings, backend == "native", offsets, *parameters)
 
 
-def _check_arrays(means, cholesky, colors, opacities):
+def _check_arrays(backend, means, cholesky, colors, opacities):
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     arrays = {"means": means, "cholesky": cholesky, "colors": colors, "opacities": opacities}
     arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
     if arrays["opacities"].ndim < 1:
@@ -212,15 +233,13 @@ def _check_arrays(means, cholesky, colors, opacities):
             raise ValueError(f"{name}: {expected} to match opacities {list(batch)}, got {shape}")
         if last and shape[-1] != last:
             raise ValueError(f"{name}: {expected}, got {shape}")
-    channels = arrays["colors"].shape[-1]
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise ValueError(f"colors: expected 1 to {MAX_CHANNELS} channels, got {channels}")
+    if 0 in arrays["colors"].shape[-1:]:
+        raise ValueError("colors: expected at least 1 channel, got 0")
     for name, array in arrays.items():
-        if array.dtype != jnp.float32:
-            raise ValueError(
-                f"{name}: expected float32, got {array.dtype}; convert with .astype(jnp.float32)"
-            )
-    return tuple(arrays.values())
+        if array.dtype.name not in TYPES:
+            raise ValueError(f"{name}: expected one of {', '.join(TYPES)}, got {array.dtype}")
+    exact = backend == "reference" and any(a.dtype == jnp.float64 for a in arrays.values())
+    return tuple(a.astype(jnp.float64 if exact else jnp.float32) for a in arrays.values())
 
 
 def _check_size(name: str, value: object, low: int, high: int | None) -> int:
@@ -272,7 +291,7 @@ def _custom_forward(settings, always_native, offsets, *parameters):
 
 def _custom_backward(settings, always_native, residuals, d_images):
     offsets, parameters = residuals
-    *parameters, d_images = once.no_derivative((*parameters, d_images))
+    *parameters, d_images = once.no_derivative((*parameters, jnp.asarray(d_images)))
     gradients = _per_platform(
         always_native,
         functools.partial(calls.backward, settings),
