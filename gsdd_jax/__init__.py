@@ -35,7 +35,7 @@ _HOMES = {
 
 
 # Where JAX is not installed: by NumPy.
-_WITHOUT_JAX = {"DistilledSet": "portable.distilled", "load": "portable.distilled"}
+_WITHOUT_JAX = {"DistilledSet": "formats.distilled", "load": "formats.distilled"}
 _JAX = ("jax", "jaxlib", "jaxtyping", "flax", "optax")
 
 

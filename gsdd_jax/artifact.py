@@ -1,7 +1,7 @@
 """A distilled set as a file: parameters, labels, learning rate, provenance; nothing pickled.
 
 Soft labels are codes of a few bits, packed; the description says of how many. What of a file is
-believed is in `portable.file`.
+believed is in `formats.file`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gsdd_jax import data, parameterizations
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.data import transforms
+from gsdd_jax.formats import base, file, labels
+from gsdd_jax.formats import transforms as portable
+from gsdd_jax.formats.file import DIGESTS, FORMAT, HEADER, PARAMETERIZATION, PROVENANCE
+from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
+from gsdd_jax.formats.usable import Usable
 from gsdd_jax.parameterizations.base import Parameterization, Params
-from gsdd_jax.portable import base, file, labels
-from gsdd_jax.portable import transforms as portable
-from gsdd_jax.portable.file import DIGESTS, FORMAT, HEADER, PARAMETERIZATION, PROVENANCE
-from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
-from gsdd_jax.portable.usable import Usable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import parameterizations
+from gsdd_jax.formats import distilled as portable
+from gsdd_jax.formats import kinds
 from gsdd_jax.parameterizations.quantized import QuantizedImages
-from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import kinds
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

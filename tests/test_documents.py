@@ -40,7 +40,7 @@ def test_the_readme_runs():
 
 
 def test_using_a_set_runs(tmp_path):
-    """All but PyTorch's block, of which `test_portable` has the method."""
+    """All but PyTorch's block, of which `test_formats` has the method."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}
     kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
     params = {"pixels": jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))}

@@ -10,7 +10,7 @@ from commands import ROOT
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
-from gsdd_jax.portable import transforms
+from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -13,8 +13,8 @@ from PIL import Image
 import gsdd_jax
 from gsdd_jax import exports, parameterizations
 from gsdd_jax.exports import webdataset
-from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import transforms
+from gsdd_jax.formats import distilled as portable
+from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

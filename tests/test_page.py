@@ -21,6 +21,7 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import artifact, parameterizations
+from gsdd_jax.formats.base import num_bytes
 from gsdd_jax.page import (
     charts,
     confusion,
@@ -31,7 +32,6 @@ from gsdd_jax.page import (
     outlines,
     source,
 )
-from gsdd_jax.portable.base import num_bytes
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs.distill import distill_to

@@ -12,9 +12,9 @@ from dense import dense
 
 import gsdd_jax
 from gsdd_jax import parameterizations
+from gsdd_jax.formats import entropy
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.quantized import QuantizedImages
-from gsdd_jax.portable import entropy
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 from gsdd_jax.training import fit
 

@@ -19,7 +19,7 @@ from absl import logging
 from jaxtyping import Array, Float, Int, UInt8
 
 from gsdd_jax.core.files import write_atomically
-from gsdd_jax.portable import transforms as portable
+from gsdd_jax.formats import transforms as portable
 
 MOST_WHITENED = 2**31
 """Bytes that a set of images may take as float32 to be kept whitened: CIFAR's 50,000 take 614 MB,

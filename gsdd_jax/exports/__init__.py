@@ -9,8 +9,8 @@ from typing import Any
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.exports import npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import folder, refuse_existing
-from gsdd_jax.portable import transforms
-from gsdd_jax.portable.usable import Usable
+from gsdd_jax.formats import transforms
+from gsdd_jax.formats.usable import Usable
 
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # a file of numbers
 PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # a folder

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gsdd_jax.formats.base import num_bytes
 from gsdd_jax.page.markup import Markup, element, table
 from gsdd_jax.page.source import Run
 from gsdd_jax.parameterizations.gaussian import Gaussian
-from gsdd_jax.portable.base import num_bytes
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 

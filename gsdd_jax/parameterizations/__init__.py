@@ -8,6 +8,8 @@ from typing import Any
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_names, check_values
+from gsdd_jax.formats import base
+from gsdd_jax.formats.base import settings
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 from gsdd_jax.parameterizations.ddif import DDiF
 from gsdd_jax.parameterizations.fred import FreD
@@ -15,8 +17,6 @@ from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.idc import IDC
 from gsdd_jax.parameterizations.pixels import Pixels
 from gsdd_jax.parameterizations.quantized import Quantized
-from gsdd_jax.portable import base
-from gsdd_jax.portable.base import settings
 
 __all__ = [
     "IDC",
@@ -90,5 +90,5 @@ def build(
 
 
 def from_settings(values: Mapping[str, Any]) -> Parameterization:
-    """The inverse of `settings`; as `gsdd_jax.portable.base.from_settings`."""
+    """The inverse of `settings`; as `gsdd_jax.formats.base.from_settings`."""
     return base.from_settings(values, BY_NAME)

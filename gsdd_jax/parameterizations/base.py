@@ -13,7 +13,7 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from gsdd_jax.portable.base import Stored
+from gsdd_jax.formats.base import Stored
 
 Rate = float | Float[Array, ""]  # of learning
 Params = Any  # a pytree, of which `Parameterization.by_image` says more

@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.formats import ddif as stored
+from gsdd_jax.formats.ddif import FIRST_W0, grid
 from gsdd_jax.parameterizations.base import Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import ddif as stored
-from gsdd_jax.portable.ddif import FIRST_W0, grid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats import fred as stored
+from gsdd_jax.formats.fred import MASKS, cosines, mask_bytes
 from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import fred as stored
-from gsdd_jax.portable.fred import MASKS, cosines, mask_bytes
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.formats import gaussian as stored
+from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
-from gsdd_jax.portable import gaussian as stored
-from gsdd_jax.portable.gaussian import FIELDS
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 

@@ -8,9 +8,9 @@ import jax
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.formats import idc as stored
 from gsdd_jax.parameterizations.base import Rate
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import idc as stored
 
 
 @dataclasses.dataclass(frozen=True)

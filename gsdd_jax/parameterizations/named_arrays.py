@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats import named_arrays as stored
 from gsdd_jax.parameterizations.base import Budget, Parameterization
-from gsdd_jax.portable import named_arrays as stored
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
 

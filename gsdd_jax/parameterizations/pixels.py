@@ -7,9 +7,9 @@ import dataclasses
 import optax
 from jaxtyping import Array, Float, Key
 
+from gsdd_jax.formats import pixels as stored
 from gsdd_jax.parameterizations.base import Rate, Transform
 from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import pixels as stored
 
 
 @dataclasses.dataclass(frozen=True)

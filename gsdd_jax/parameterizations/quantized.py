@@ -24,14 +24,11 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.parameterizations import density, grids
-from gsdd_jax.parameterizations.base import Budget, Rate
-from gsdd_jax.parameterizations.gaussian import Gaussians
-from gsdd_jax.portable import entropy
-from gsdd_jax.portable import quantized as stored
-from gsdd_jax.portable.base import num_bytes
-from gsdd_jax.portable.gaussian import FIELDS
-from gsdd_jax.portable.quantized import (
+from gsdd_jax.formats import entropy
+from gsdd_jax.formats import quantized as stored
+from gsdd_jax.formats.base import num_bytes
+from gsdd_jax.formats.gaussian import FIELDS
+from gsdd_jax.formats.quantized import (
     CODES,
     COUNTS,
     COUNTS_TABLE,
@@ -39,6 +36,9 @@ from gsdd_jax.portable.quantized import (
     FROM_YCOCG,
     TABLES,
 )
+from gsdd_jax.parameterizations import density, grids
+from gsdd_jax.parameterizations.base import Budget, Rate
+from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float32, Integer
 
 from gsdd_jax.core import native
-from gsdd_jax.portable.base import MAX_CHANNELS
-from gsdd_jax.portable.gaussian import CLIP_GRADIENTS
-from gsdd_jax.portable.raster import MAX_SAMPLES_PER_SIDE
+from gsdd_jax.formats.base import MAX_CHANNELS
+from gsdd_jax.formats.gaussian import CLIP_GRADIENTS
+from gsdd_jax.formats.raster import MAX_SAMPLES_PER_SIDE
 from gsdd_jax.rasterizer import calls, once, reference, sharding
 from gsdd_jax.rasterizer.calls import Settings
 

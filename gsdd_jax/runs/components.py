@@ -14,10 +14,10 @@ from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_values
 from gsdd_jax.data import transforms
+from gsdd_jax.formats import entropy
 from gsdd_jax.matching import TrajectoryMatching
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.portable import entropy
 
 
 def stream(seed: int, name: str) -> Key[Array, ""]:

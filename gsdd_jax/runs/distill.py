@@ -22,9 +22,9 @@ from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.data import soft_labels
+from gsdd_jax.formats import transforms
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.portable import transforms
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import assess, cost, experiment, fits, real
 from gsdd_jax.runs.checkpoint import Checkpoints

@@ -16,10 +16,10 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable import entropy
-from gsdd_jax.portable.base import Spec, num_bytes
-from gsdd_jax.portable.gaussian import FIELDS, Gaussians
-from gsdd_jax.portable.shapes import Int
+from gsdd_jax.formats import entropy
+from gsdd_jax.formats.base import Spec, num_bytes
+from gsdd_jax.formats.gaussian import FIELDS, Gaussians
+from gsdd_jax.formats.shapes import Int
 
 CODINGS = ("range", "none")
 LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and not believed of a file

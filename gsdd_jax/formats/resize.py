@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.shapes import Float
 
 
 def resize(

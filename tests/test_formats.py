@@ -18,8 +18,8 @@ from dense import dense, random_gaussians
 import gsdd_jax
 from gsdd_jax import data, parameterizations
 from gsdd_jax.data import transforms as training
-from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import raster, transforms
+from gsdd_jax.formats import distilled as portable
+from gsdd_jax.formats import raster, transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core.errors import located
-from gsdd_jax.portable import base, file, kinds, labels
-from gsdd_jax.portable.base import Stored
-from gsdd_jax.portable.shapes import Float, Int
-from gsdd_jax.portable.usable import Usable
+from gsdd_jax.formats import base, file, kinds, labels
+from gsdd_jax.formats.base import Stored
+from gsdd_jax.formats.shapes import Float, Int
+from gsdd_jax.formats.usable import Usable
 
 
 @dataclasses.dataclass(frozen=True)

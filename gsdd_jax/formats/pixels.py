@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gsdd_jax.portable.named_arrays import NamedArrays
-from gsdd_jax.portable.resize import resize
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.named_arrays import NamedArrays
+from gsdd_jax.formats.resize import resize
+from gsdd_jax.formats.shapes import Float
 
 
 @dataclasses.dataclass(frozen=True)

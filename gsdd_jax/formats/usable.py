@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable import transforms
-from gsdd_jax.portable.base import Stored
-from gsdd_jax.portable.shapes import Float, Int
-from gsdd_jax.portable.transforms import ZCA, Normalize
+from gsdd_jax.formats import transforms
+from gsdd_jax.formats.base import Stored
+from gsdd_jax.formats.shapes import Float, Int
+from gsdd_jax.formats.transforms import ZCA, Normalize
 
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")

@@ -13,7 +13,7 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits, check_values
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.shapes import Float
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 MAX_CHANNELS = 4

@@ -6,7 +6,7 @@ import abc
 from typing import ClassVar
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable.base import Spec, Stored
+from gsdd_jax.formats.base import Spec, Stored
 
 
 class NamedArrays(Stored):

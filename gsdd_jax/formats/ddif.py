@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable.named_arrays import NamedArrays
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.named_arrays import NamedArrays
+from gsdd_jax.formats.shapes import Float
 
 FIRST_W0 = 30.0  # of the first layer
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from gsdd_jax.core import files
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.portable.shapes import Float, UInt8
+from gsdd_jax.formats.shapes import Float, UInt8
 
 ZCA_EPSILON = 0.1
 MAX_ZCA_SIZE = 12288

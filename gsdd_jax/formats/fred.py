@@ -10,9 +10,9 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable.base import MAX_SIDE, Spec
-from gsdd_jax.portable.named_arrays import NamedArrays
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.base import MAX_SIDE, Spec
+from gsdd_jax.formats.named_arrays import NamedArrays
+from gsdd_jax.formats.shapes import Float
 
 MASKS = "masks"
 

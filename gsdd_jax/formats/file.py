@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.portable import entropy, labels
-from gsdd_jax.portable.base import Spec, Stored
-from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
-from gsdd_jax.portable.shapes import Float, Int
+from gsdd_jax.formats import entropy, labels
+from gsdd_jax.formats.base import Spec, Stored
+from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
+from gsdd_jax.formats.shapes import Float, Int
 
 FORMAT = "gsdd-jax distilled set 2"
 READABLE = ("gsdd-jax distilled set 1", FORMAT)  # the first had no codes

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable import raster
-from gsdd_jax.portable.base import Spec, Stored
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats import raster
+from gsdd_jax.formats.base import Spec, Stored
+from gsdd_jax.formats.shapes import Float
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 CLIP_GRADIENTS = ("stop", "pass")
