@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     config.budget = ConfigDict()
     config.budget.ipc = 1  # bytes of this many float32 images a class
     config.budget.gpc = 30  # Gaussian images a class (section 4.1); 0: by the data set
-    config.budget.fill = False  # True: quantized Gaussians are added until the codes fill it
 
     config.parameterization = ConfigDict()
     config.parameterization.name = "gaussian"  # or quantized, or stored_as() one of the others

@@ -42,7 +42,7 @@ ROWS = [
     ("ddif", (9, 7, 4), 4, 1, BFLOAT16 | {"layer_width": 4, "layers": 3, "w0": 20.0}, 3),
     ("quantized", (8, 12, 3), 4, 3, {}, 4),
     ("quantized", (32, 32, 3), 1, 8, {"coding": "none", "luma": False, "log_scales": True}, 3),
-    ("quantized", (16, 10, 3), 4, 3, {"opacity": False, "moves_until": 50}, 2),
+    ("quantized", (16, 10, 3), 4, 3, {"opacity": False}, 2),
     ("quantized", (24, 24, 1), 2, 4, {"bits_means": 8, "bits_opacities": 2}, 1),
 ]
 
@@ -68,11 +68,8 @@ def drawn(kind, images, seed):
         gaussians = gsdd_jax.GaussianImages(
             **{n: jnp.float32(a) for n, a in arrays.items()}, height=kind.height, width=kind.width
         )
-        counts = kind._even(images)
-        if kind.moves:  # any that add up
-            counts = rng.multinomial(counts.sum() - images, np.full(images, 1 / images)) + 1
         ends = jnp.array([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
-        return QuantizedImages(gaussians, jnp.float32(counts), ends, ends + 2.5)
+        return QuantizedImages(gaussians, jnp.float32(kind.counts), ends, ends + 2.5)
     if kind.name == "fred":
         size, count = kind.height * kind.width, kind.num_frequencies
         places = [np.sort(rng.permutation(size)[:count]) for _ in range(CLASSES)]

@@ -398,22 +398,6 @@ def test_pruning_through_the_command(run, tmp_path, monkeypatch):
         draw("pruning", distilled=[str(run)], num_networks=1, out=str(tmp_path))
 
 
-def test_pruning_is_of_images_of_as_many_gaussians(tmp_path):
-    kind = parameterizations.build(
-        "quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2, moves_until=5
-    )
-    params = kind.init(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
-    total = int(params.counts.sum())
-    params = dataclasses.replace(params, counts=jnp.float32([total - 9, 2, 3, 4]))
-    labels = np.repeat([0, 1], 2).astype(np.int32)
-    path = tmp_path / "distilled.safetensors"
-    gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.01))
-    shown = inputs.load_gaussians(path)  # other figures take it
-    np.testing.assert_allclose(shown.images(), gsdd_jax.load(path).images(), atol=1e-6)
-    with pytest.raises(gsdd_jax.UsageError, match=f"as many Gaussians each, got 2 to {total - 9}"):
-        draw("pruning", distilled=[str(path)])
-
-
 # Convergence
 
 

@@ -39,7 +39,7 @@ KINDS = {
     "ddif of three layers": ("ddif", {"layer_width": 4, "layers": 3, "w0": 20.0} | BFLOAT16),
     "quantized": ("quantized", {}),
     "quantized uncoded": ("quantized", {"coding": "none", "luma": False, "log_scales": True}),
-    "quantized that moves": ("quantized", {"opacity": False, "moves_until": 50}),
+    "quantized without opacity": ("quantized", {"opacity": False}),
 }  # fmt: skip
 
 
@@ -51,9 +51,6 @@ def saved(path, case, provenance=None):
     params = jax.jit(kind.init)(jax.random.key(1), images)
     if case == "gaussian unfiltered":
         params = dataclasses.replace(params, opacities=params.opacities.at[:, ::3].set(1.7))
-    if case == "quantized that moves":
-        counts = params.counts.at[0].add(-5).at[3].add(5)
-        params = dataclasses.replace(params, counts=counts)
     params = kind.from_arrays(kind.to_arrays(params))
     labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
     set_ = gsdd_jax.DistilledSet(kind, params, labels, 0.0123, provenance or {"step": 3})

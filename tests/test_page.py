@@ -279,20 +279,16 @@ def test_outlines_of_the_ablations(options):
     check_outlines(set_, outlines.packed(set_), flat(params), [kind.num_gaussians] * 3)
 
 
-def test_outlines_of_images_with_numbers_of_their_own():
-    kind = parameterizations.build(
-        "quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2, moves_until=5
-    )
+def test_outlines_of_images_of_which_some_have_one_more():
+    kind = parameterizations.build("quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2)
     drawn = gaussians.init(jax.random.key(1), 1, kind.num_gaussians, height=8, width=8)
     params = kind.init(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
-    total = int(params.counts.sum())
-    counts = np.array([total - 9, 2, 3, 4])
-    params = dataclasses.replace(
-        params, gaussians=jax.tree.map(lambda a: a[0], drawn), counts=jnp.float32(counts)
-    )
+    counts = kind.counts
+    assert len(set(counts)) == 2
+    params = dataclasses.replace(params, gaussians=jax.tree.map(lambda a: a[0], drawn))
     params = kind.from_arrays(kind.to_arrays(params))
     set_ = artifact.DistilledSet(kind, params, np.repeat([0, 1], 2).astype(np.int32), 0.01)
-    kept = jax.tree.map(lambda a: np.asarray(a)[:total], kind.seen(params))
+    kept = kind.seen(params)
     check_outlines(set_, outlines.packed(set_), kept, counts.tolist())
     # A part of each class is the same images.
     some = gallery.chosen(set_, 1)
@@ -477,7 +473,7 @@ def test_event_files_are_read_as_far_as_they_go(tmp_path):
 def test_runs_beside_each_other(run, page, copy):
     config = json.loads((copy / "config.json").read_text())
     config["distill"]["learning_rate"] = 0.5
-    del config["budget"]["fill"]
+    del config["distill"]["average"]
     (copy / "config.json").write_text(json.dumps(config))
     result = json.loads((copy / "result.json").read_text())
     result["distilled_accuracies"] = [60.0, 70.0]
@@ -487,7 +483,7 @@ def test_runs_beside_each_other(run, page, copy):
     assert f"{65:.1f} ± {np.std([60, 70], ddof=1):.1f} %" in both.text
     differ = re.search("Differences of the configs(.*?)Accuracy", both.text).group(1)
     assert "distill.learning_rate 0.02 0.5" in differ
-    assert "budget.fill False none" in differ
+    assert "distill.average 0.0 none" in differ
     assert "seed" not in differ
     curve = next(json.loads(c["data-chart"]) for c in both.all("svg")
                  if c.get("aria-label", "").startswith("Objective"))  # fmt: skip

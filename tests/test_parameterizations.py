@@ -122,8 +122,6 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
     message = r"config.matching.options.soft_labels: expected False with pixels; only gaussian, "
     with pytest.raises(gsdd_jax.UsageError, match=message):
         build("pixels", reserved=1)
-    with pytest.raises(gsdd_jax.UsageError, match=r"config.budget.fill: expected False with fred"):
-        build("fred", fill=True)
 
 
 def test_what_follows_from_the_budget_is_no_option():

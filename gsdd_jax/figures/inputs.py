@@ -62,13 +62,12 @@ def digest(path: str | os.PathLike) -> str:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
-def load_gaussians(path: str | os.PathLike, alike: bool = False) -> DistilledSet:
+def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     """A set of Gaussians by nine numbers each, however they are stored.
 
-    Where images have different numbers of them, they are filled up with some of opacity 0.
+    Images that have one less are filled up with one of opacity 0.
 
-    Raises UsageError for a file that is no distilled set, or none of Gaussians, or, if they have to
-    be `alike`, whose images do not have as many each, or one less.
+    Raises UsageError for a file that is no distilled set, or none of Gaussians.
     """
     set_ = artifact.load(path)
     kind = set_.parameterization
@@ -77,11 +76,7 @@ def load_gaussians(path: str | os.PathLike, alike: bool = False) -> DistilledSet
     if isinstance(kind, Gaussian):
         return set_
     flat, counts = one_after_the_other(set_)
-    least, most = min(counts), max(counts)
-    if alike and most - least > 1:
-        raise UsageError(
-            f"{path}: expected images of as many Gaussians each, got {least} to {most}"
-        )
+    most = max(counts)
     there = np.arange(most) < np.array(counts)[:, None]
 
     def filled(field):
@@ -104,7 +99,6 @@ def one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
         fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}
     else:
         counts = np.diff(np.asarray(offsets)).tolist()
-        fields = {f: a[: sum(counts)] for f, a in fields.items()}  # the slots in use
     return dataclasses.replace(seen, **fields), counts
 
 

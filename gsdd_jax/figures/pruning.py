@@ -41,7 +41,7 @@ def main(
       out: a folder; what was evaluated is kept there in pruning.json.
     """
     path = inputs.set_path(distilled)
-    set_ = inputs.load_gaussians(path, alike=True)
+    set_ = inputs.load_gaussians(path)
     _, config, parts = assess.opened(path, overrides)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)

@@ -2,7 +2,7 @@
 
 A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. Its grid
 is shared by all images: the ends are in the file, the bits of its field say how many values lie
-between them. Images have as many Gaussians each, or as the file says.
+between them. Images have as many Gaussians each, or one more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.base import Spec, num_bytes
@@ -24,9 +24,7 @@ from gsdd_jax.formats.shapes import Int
 CODINGS = ("range", "none")
 LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and not believed of a file
 ENDS_BYTES = 8  # of a column: two float32
-EMPTY = 4  # times as many slots as Gaussians at most
-COUNT_BITS = 8  # of an image's number of Gaussians, with its table: more than it takes
-CODES, TABLES, ENDS, COUNTS, COUNTS_TABLE = "codes", "tables", "ends", "counts", "counts_table"
+CODES, TABLES, ENDS = "codes", "tables", "ends"
 FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
 
 
@@ -43,14 +41,8 @@ class Quantized(Gaussians):
       bits_per_gaussian: that the budget is divided by; 0: those of fixed length. With coding, what
         distillation ends with is made to fit, by grids that are as much coarser as it takes.
       rate_weight: of the bits a Gaussian above those that there are, in the objective.
-      move_every: steps between two moves of Gaussians from where they pay least to where the
-        gradient is largest (`density`),
-      move_share: and the part of all that moves.
-      fit_moves_until, moves_until: the last step of the fit and of distillation to have one; 0:
-        none has.
-      bytes_per_class, num_classes, fill: follow from the budget and the data set. With `fill` a
-        move also adds Gaussians while the coded bytes are below the budget's.
-      num_gaussians: of all images together; with `fill` at most.
+      bytes_per_class, num_classes: follow from the budget and the data set.
+      num_gaussians: of all images together.
     """
 
     name: ClassVar[str] = "quantized"
@@ -59,14 +51,9 @@ class Quantized(Gaussians):
         "coding": CODINGS,
         "bytes_per_class": (1, 2**31 - 1),
         "num_gaussians": (1, 2**31 - 1),
-        "move_every": (1, 2**31 - 1),
-        "fit_moves_until": (0, 2**31 - 1),
-        "moves_until": (0, 2**31 - 1),
-        "move_share": (0, 0.5),
     }
     bytes_per_class: int = 0
     num_classes: int = 1
-    fill: bool = False
     # What costs least at the PSNR of a fit (docs/results.md).
     bits_means: int = 7
     bits_cholesky: int = 5
@@ -77,10 +64,6 @@ class Quantized(Gaussians):
     coding: str = "range"
     bits_per_gaussian: float = 0.0
     rate_weight: float = 0.01
-    move_every: int = 50
-    move_share: float = 0.005
-    fit_moves_until: int = 0
-    moves_until: int = 0
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
@@ -99,16 +82,16 @@ class Quantized(Gaussians):
         return self.num_classes * self.images_per_class
 
     @property
-    def moves(self) -> bool:
-        """Whether images come to numbers of Gaussians of their own."""
-        return bool(self.fit_moves_until or self.moves_until)
+    def counts(self) -> Int[np.ndarray, "m"]:
+        """Gaussians of each image."""
+        each, more = divmod(self.num_gaussians, self.num_images)
+        return each + (np.arange(self.num_images) < more)
 
     @property
     def overhead_bytes(self) -> int:
-        """Of the grids, the tables, the counts and what the coder may end with."""
+        """Of the grids, the tables and what the coder may end with."""
         tables = sum(self._levels) + 8 if self.coding == "range" else 0
-        counts = self.num_images * COUNT_BITS // 8 if self.moves else 0
-        return ENDS_BYTES * len(self.widths) + tables + counts
+        return ENDS_BYTES * len(self.widths) + tables
 
     def check_num_images(self, num_images: int) -> None:
         if num_images != self.num_images:
@@ -119,19 +102,16 @@ class Quantized(Gaussians):
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         del num_images
-        any_bytes = Spec((None,), "uint8")
-        specs = {CODES: any_bytes, ENDS: Spec((len(self.widths), 2), "float32")}
+        specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
         if self.coding == "range":
             specs[TABLES] = Spec((sum(self._levels),), "uint8")
-        if self.moves:
-            specs |= {COUNTS: any_bytes, COUNTS_TABLE: any_bytes}
         return specs
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         low, high = np.asarray(arrays[ENDS]).T
         if not (low < high).all():
             raise UsageError(f"{ENDS}: expected each column's least value below its largest")
-        total, there = int(self._counts(arrays).sum()), len(arrays[CODES])
+        total, there = self.num_gaussians, len(arrays[CODES])
         if self.coding == "none":
             if there != (expected := entropy.packed_bytes(self.widths, total)):
                 raise UsageError(
@@ -148,25 +128,22 @@ class Quantized(Gaussians):
         if num_bytes({name: arrays[name] for name in self.array_specs(0)}) > self._most_bytes:
             raise UsageError(f"{CODES}: expected at most the budget's {self._most_bytes} bytes")
 
-    def codes(
-        self, arrays: Mapping[str, Any]
-    ) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "n columns"]]:
-        """How many Gaussians each image has, and the codes of all."""
-        payload, counts = np.asarray(arrays[CODES]), self._counts(arrays)
-        total = int(counts.sum())
+    def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
+        """The codes of all Gaussians, image after image."""
+        payload = np.asarray(arrays[CODES])
         if self.coding == "none":
-            columns = entropy.unpack(payload, self.widths, total)
+            columns = entropy.unpack(payload, self.widths, self.num_gaussians)
         else:
-            columns = entropy.decode(payload, self._tables(arrays), total)
-            summed = np.cumsum(columns[0])
+            columns = entropy.decode(payload, self._tables(arrays), self.num_gaussians)
+            counts, summed = self.counts, np.cumsum(columns[0])
             first = np.repeat(np.cumsum(counts) - counts, counts)  # of the same image
             columns[0] = summed - (summed[first] - columns[0][first])
             if columns[0].max() >= 2**self.bits_means:
                 raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
-        return counts, np.stack(columns, 1).astype(np.int32)
+        return np.stack(columns, 1).astype(np.int32)
 
     def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        counts, codes = self.codes(arrays)
+        codes = self.codes(arrays)
         low, high = np.asarray(arrays[ENDS]).T
         values = low + codes * ((high - low) / (np.array(self._levels, np.float32) - 1))
         means, cholesky, colors, opacities = np.split(values, (2, 5, 5 + self.channels), -1)
@@ -177,7 +154,7 @@ class Quantized(Gaussians):
             colors = colors @ FROM_YCOCG.T
         opacities = opacities[:, 0] if self.opacity else np.ones(len(means), np.float32)
         fields = dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
-        return fields | {"counts": counts}
+        return fields | {"counts": self.counts}
 
     @property
     def _has_luma(self) -> bool:
@@ -194,33 +171,6 @@ class Quantized(Gaussians):
     @property
     def _levels(self) -> tuple[int, ...]:
         return tuple(2**width for width in self.widths)
-
-    def _even(self, num_images: int) -> Int[np.ndarray, "m"]:
-        """Gaussians of each image before any has moved."""
-        total = self.num_gaussians
-        if self.fill:
-            total = min(total, int(self._bits_for_codes / self.stored_bits))
-        each, more = divmod(total, num_images)
-        return each + (np.arange(num_images) < more)
-
-    def _counts(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "m"]:
-        """Gaussians of each image of a file."""
-        if not self.moves:
-            return self._even(self.num_images)
-        payload, table = np.asarray(arrays[COUNTS]), np.asarray(arrays[COUNTS_TABLE])
-        if not table.any():
-            raise UsageError(f"{COUNTS_TABLE}: expected a frequency above 0")
-        if len(payload) > 4 * self.num_images + 8:
-            raise UsageError(f"{COUNTS}: expected those of {self.num_images} images")
-        with located(COUNTS):
-            (counts,) = entropy.decode(payload, [table], self.num_images)
-        most = self.num_gaussians
-        least = -(-most // EMPTY) if self.fill else most
-        if not least <= counts.sum() <= most:
-            raise UsageError(
-                f"{COUNTS}: expected {least} to {most} Gaussians in all, got {counts.sum()}"
-            )
-        return counts.astype(np.int64)
 
     def _tables(self, arrays: Mapping[str, Any]) -> list[np.ndarray]:
         return np.split(np.asarray(arrays[TABLES]), np.cumsum(self._levels)[:-1])

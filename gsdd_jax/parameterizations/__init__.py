@@ -8,7 +8,7 @@ from typing import Any
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_names, check_values
-from gsdd_jax.formats import base
+from gsdd_jax.formats import base as stored
 from gsdd_jax.formats.base import settings
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 from gsdd_jax.parameterizations.ddif import DDiF
@@ -53,7 +53,6 @@ def build(
     gpc: int,
     num_classes: int = 1,
     reserved: int = 0,
-    fill: bool = False,
     **options,
 ) -> Parameterization:
     """The parameterization `name` within the bytes of `ipc` float32 images a class.
@@ -65,7 +64,6 @@ def build(
       gpc: Gaussian images a class; how many others fit follows from `ipc`.
       num_classes: of the data set; what is stored once for all is shared by them.
       reserved: bytes a class that something else takes (soft labels).
-      fill: whether Gaussians are added until the coded bytes are the budget's.
       **options: fields of the parameterization's dataclass.
 
     Raises:
@@ -79,11 +77,12 @@ def build(
     kind = BY_NAME[name]
     known = {field.name for field in dataclasses.fields(kind)} - kind.derived
     check_names(kind, options, known, "config.parameterization.options")
-    budget = Budget(ipc, gpc, num_classes, reserved, fill)
-    for use, field in (("reserved", "matching.options.soft_labels"), ("fill", "budget.fill")):
-        if getattr(budget, use) and use not in kind.uses:
-            able = ", ".join(n for n, k in BY_NAME.items() if use in k.uses)
-            raise UsageError(f"config.{field}: expected False with {name}; only {able} can")
+    budget = Budget(ipc, gpc, num_classes, reserved)
+    if reserved and not kind.reserves:
+        able = ", ".join(n for n, k in BY_NAME.items() if k.reserves)
+        raise UsageError(
+            f"config.matching.options.soft_labels: expected False with {name}; only {able} can"
+        )
     given = dict(zip(("height", "width", "channels"), image_shape, strict=True)) | options
     check_values(kind, given, kind.limits, f"parameterization {name}: ")
     return kind(**kind.within(image_shape, budget, options) | given)
@@ -91,4 +90,4 @@ def build(
 
 def from_settings(values: Mapping[str, Any]) -> Parameterization:
     """The inverse of `settings`; as `gsdd_jax.formats.base.from_settings`."""
-    return base.from_settings(values, BY_NAME)
+    return stored.from_settings(values, BY_NAME)

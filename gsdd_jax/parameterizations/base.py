@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats.base import Stored
 
@@ -26,7 +26,6 @@ class Budget(NamedTuple):
     gpc: int  # Gaussian images a class; how many others fit follows from `ipc`
     num_classes: int = 1
     reserved: int = 0  # bytes a class that something else takes (soft labels)
-    fill: bool = False  # Gaussians are added until the coded bytes are the budget's
 
 
 Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
@@ -39,7 +38,7 @@ class Parameterization(Stored):
     derived: ClassVar[frozenset[str]] = frozenset(
         {"height", "width", "channels", "images_per_class"}
     )
-    uses: ClassVar[frozenset[str]] = frozenset()  # of a budget's `reserved` and `fill`
+    reserves: ClassVar[bool] = False  # whether it leaves the budget's `reserved` bytes to others
     by_image: ClassVar[bool] = True  # whether what images do not share has them as leading axis
 
     @property
@@ -118,15 +117,6 @@ class Parameterization(Stored):
     def project(self, params: Params) -> Params:
         """Applied after every step."""
         return params
-
-    def rearrange(
-        self, params: Params, optimizer: Any, step: Int[Array, ""], fitting: bool
-    ) -> tuple[Params, Any, Bool[Array, ""] | None]:
-        """Applied after step `step` (from 1) of the fit or of distillation: parameters may change
-        places, and with them what the optimizer keeps of each. Also whether any did; None: never.
-        """
-        del step, fitting
-        return params, optimizer, None
 
     def report(self, params: Params) -> dict[str, Any]:
         """What is worth knowing of stored parameters, as plain values by name."""

@@ -92,7 +92,7 @@ class Gaussians(Parameterization, stored.Gaussians):
 class Gaussian(Gaussians, stored.Gaussian):
     """As published: nine numbers a Gaussian, in bfloat16."""
 
-    uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
+    reserves: ClassVar[bool] = True
 
     @property
     def described(self) -> str:

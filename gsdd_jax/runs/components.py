@@ -88,7 +88,6 @@ def build_parameterization(
         gpc=config.budget.gpc,
         num_classes=num_classes,
         reserved=_label_bytes(config, num_classes),
-        fill=config.budget.fill,
         **config.parameterization.options,
     )
 

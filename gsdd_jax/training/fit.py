@@ -81,9 +81,6 @@ def run(
         gradient, errors = jax.grad(loss, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = parameterization.project(optax.apply_updates(state.params, updates))
-        params, optimizer_state, _ = parameterization.rearrange(
-            params, optimizer_state, state.step + 1, fitting=True
-        )
         return (FitState(params, optimizer_state, state.step + 1), errors), None
 
     (state, errors), _ = jax.lax.scan(
