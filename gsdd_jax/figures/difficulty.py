@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from gsdd_jax import networks
+from gsdd_jax import networks, parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
@@ -211,7 +211,7 @@ def plot(
 
 
 def _labels(paths, opened) -> list[str]:
-    kinds = [o.set_.parameterization for o in opened]
+    kinds = [parameterizations.of_format(o.set_.format) for o in opened]
     labels = [f"{k.name}, {k.images_per_class} a class" for k in kinds]
     return labels if len(set(labels)) == len(labels) else inputs.names_of(paths)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from PIL import Image
 
+from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures import draw, geometry, inputs
@@ -84,8 +85,9 @@ def main(
             raise UsageError("config.init.images: expected real or solid, got none: no fit to show")
     for step, path in kept.items():
         set_ = inputs.load_gaussians(path)
-        gaussians = jax.tree.map(lambda a: a[chosen], set_.params)
-        moments.append(moment("distill", step, set_.parameterization, gaussians))
+        kind_then, params = parameterizations.of(set_)
+        gaussians = jax.tree.map(lambda a: a[chosen], params)
+        moments.append(moment("distill", step, kind_then, gaussians))
     distilled = [m.step for m in moments if m.phase == "distill"]
     shown = set(spread(distilled, MOST_DISTILLED))
     columns = [m for m in moments if m.step in (steps if m.phase == "fit" else shown)]

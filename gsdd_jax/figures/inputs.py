@@ -17,11 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_object, write_json
-from gsdd_jax.parameterizations.gaussian import FIELDS, Gaussian, Gaussians
+from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.gaussian import FIELDS
+from gsdd_jax.parameterizations.base import Parameterization, Params
+from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import workdir as workdirs
 
@@ -69,10 +72,15 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
 
     Raises UsageError for a file that is no distilled set, or none of Gaussians.
     """
-    set_ = artifact.load(path)
-    kind = set_.parameterization
-    if not isinstance(kind, Gaussians):
-        raise UsageError(f"{path}: expected a set of Gaussians, got one of {kind.name}")
+    set_ = file.load(path)
+    if not isinstance(parameterizations.of_format(set_.format), Gaussians):
+        raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
+    return as_gaussians(set_)
+
+
+def as_gaussians(set_: DistilledSet) -> DistilledSet:
+    """A set of Gaussians by nine numbers each; as `load_gaussians`."""
+    kind = parameterizations.of_format(set_.format)
     if isinstance(kind, Gaussian):
         return set_
     flat, counts = one_after_the_other(set_)
@@ -86,25 +94,32 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
 
     shared = {f.name: getattr(kind, f.name) for f in dataclasses.fields(Gaussians)}
     kind = Gaussian(**shared | {"num_gaussians": most}, bfloat16=False)
-    return dataclasses.replace(set_, parameterization=kind, params=jax.tree.map(filled, flat))
+    return with_params(set_, kind, jax.tree.map(filled, flat))
+
+
+def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
+    """A set with other images."""
+    return dataclasses.replace(
+        set_, format=kind, arrays=jax.tree.map(np.asarray, kind.to_arrays(params))
+    )
 
 
 def one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
     """The rendered Gaussians of all images as arrays [n, ...], and how many each image has."""
-    kind = set_.parameterization
-    seen, offsets = _seen(kind, set_.params)
-    fields = {f: np.asarray(getattr(seen, f), np.float32) for f in FIELDS}
+    kind, params = parameterizations.of(set_)
+    stored, offsets = _stored(kind, params)
+    fields = {f: np.asarray(getattr(stored, f), np.float32) for f in FIELDS}
     if offsets is None:
         counts = [kind.num_gaussians] * len(fields["means"])
         fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}
     else:
         counts = np.diff(np.asarray(offsets)).tolist()
-    return dataclasses.replace(seen, **fields), counts
+    return dataclasses.replace(stored, **fields), counts
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _seen(kind, params):
-    return kind.seen(params), kind.offsets(params)
+def _stored(kind, params):
+    return kind.quantized(params), kind.offsets(params)
 
 
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:

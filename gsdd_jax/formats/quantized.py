@@ -17,12 +17,13 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.formats import entropy
-from gsdd_jax.formats.base import Spec, num_bytes
+from gsdd_jax.formats.arrays import einsum, namespace
+from gsdd_jax.formats.base import Spec
 from gsdd_jax.formats.gaussian import FIELDS, Gaussians
-from gsdd_jax.formats.shapes import Int
+from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
-LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and not believed of a file
+LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and refused in a file
 ENDS_BYTES = 8  # of a column: two float32
 CODES, TABLES, ENDS = "codes", "tables", "ends"
 FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
@@ -90,7 +91,7 @@ class Quantized(Gaussians):
     @property
     def overhead_bytes(self) -> int:
         """Of the grids, the tables and what the coder may end with."""
-        tables = sum(self._levels) + 8 if self.coding == "range" else 0
+        tables = sum(self.levels) + 8 if self.coding == "range" else 0
         return ENDS_BYTES * len(self.widths) + tables
 
     def check_num_images(self, num_images: int) -> None:
@@ -104,7 +105,7 @@ class Quantized(Gaussians):
         del num_images
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
         if self.coding == "range":
-            specs[TABLES] = Spec((sum(self._levels),), "uint8")
+            specs[TABLES] = Spec((sum(self.levels),), "uint8")
         return specs
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
@@ -125,8 +126,8 @@ class Quantized(Gaussians):
             raise UsageError(
                 f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
             )
-        if num_bytes({name: arrays[name] for name in self.array_specs(0)}) > self._most_bytes:
-            raise UsageError(f"{CODES}: expected at most the budget's {self._most_bytes} bytes")
+        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
+            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
 
     def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
         """The codes of all Gaussians, image after image."""
@@ -142,35 +143,64 @@ class Quantized(Gaussians):
                 raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
         return np.stack(columns, 1).astype(np.int32)
 
-    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        codes = self.codes(arrays)
-        low, high = np.asarray(arrays[ENDS]).T
-        values = low + codes * ((high - low) / (np.array(self._levels, np.float32) - 1))
-        means, cholesky, colors, opacities = np.split(values, (2, 5, 5 + self.channels), -1)
-        if self.log_scales:
-            diagonal = np.array([True, False, True])
-            cholesky = np.where(diagonal, np.exp(np.where(diagonal, cholesky, 0)) - 0.5, cholesky)
-        if self._has_luma:
-            colors = colors @ FROM_YCOCG.T
-        opacities = opacities[:, 0] if self.opacity else np.ones(len(means), np.float32)
-        fields = dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
+    def pack(
+        self, codes: Int[np.ndarray, "n columns"], ends: Float[np.ndarray, "columns 2"]
+    ) -> dict[str, np.ndarray]:
+        """A file's arrays: codes, in another order within each image, and the ends of the grids."""
+        owner = np.repeat(np.arange(self.num_images), self.counts)
+        # A set has no order; this one is cheap to store.
+        codes = codes[np.lexsort((codes[:, 1], codes[:, 0], owner))]
+        if self.coding == "none":
+            return {ENDS: ends, CODES: entropy.pack(list(codes.T), self.widths)}
+        same = np.diff(owner, prepend=-1) == 0
+        codes[:, 0] = np.where(same, np.diff(codes[:, 0], prepend=0), codes[:, 0])
+        columns = list(codes.T)
+        tables = [entropy.table(*pair) for pair in zip(columns, self.levels, strict=True)]
+        coded = entropy.encode(columns, tables)
+        return {ENDS: ends, CODES: coded, TABLES: np.concatenate(tables)}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        low, high = arrays[ENDS].T
+        fields = self.fields(values_of(self.codes(arrays), low, high, self.levels))
         return fields | {"counts": self.counts}
 
+    def fields(self, columns: Float[Any, "n columns"]) -> dict[str, Any]:
+        """Gaussians by field, of what the grids are of; in NumPy or JAX."""
+        xp = namespace(columns)
+        means, cholesky, colors, opacities = xp.split(columns, (2, 5, 5 + self.channels), -1)
+        if self.log_scales:
+            l11, l21, l22 = xp.moveaxis(cholesky, -1, 0)
+            cholesky = xp.stack([xp.exp(l11) - 0.5, l21, xp.exp(l22) - 0.5], -1)
+        if self.has_luma:
+            colors = einsum("nd,cd->nc", colors, FROM_YCOCG)
+        opacities = opacities[..., 0] if self.opacity else xp.ones(columns.shape[:-1], np.float32)
+        return dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
+
     @property
-    def _has_luma(self) -> bool:
+    def has_luma(self) -> bool:
         return self.luma and self.channels == 3
 
     @property
-    def _most_bytes(self) -> int:
+    def most_bytes(self) -> int:
         return self.num_classes * self.bytes_per_class
 
     @property
-    def _bits_for_codes(self) -> int:
-        return 8 * (self._most_bytes - self.overhead_bytes)
+    def bits_for_codes(self) -> int:
+        return 8 * (self.most_bytes - self.overhead_bytes)
 
     @property
-    def _levels(self) -> tuple[int, ...]:
+    def levels(self) -> tuple[int, ...]:
         return tuple(2**width for width in self.widths)
 
     def _tables(self, arrays: Mapping[str, Any]) -> list[np.ndarray]:
-        return np.split(np.asarray(arrays[TABLES]), np.cumsum(self._levels)[:-1])
+        return np.split(np.asarray(arrays[TABLES]), np.cumsum(self.levels)[:-1])
+
+
+def values_of(
+    codes: Int[Any, "*s columns"],
+    low: Float[Any, "columns"],
+    high: Float[Any, "columns"],
+    levels: tuple[int, ...],
+) -> Float[Any, "*s columns"]:
+    """The numbers that codes stand for, on grids of so many `levels` from `low` to `high`."""
+    return low + codes * ((high - low) / (np.array(levels, np.float32) - 1))

@@ -53,7 +53,7 @@ def described(run: Run) -> str:
     set_ = run.last
     if set_ is None:
         return "no images yet"
-    kind = set_.parameterization
+    kind = set_.format
     height, width, channels = kind.image_shape
     classes = len(set_.labels) // kind.images_per_class
     data = run.provenance.get("data")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
+from gsdd_jax.figures import inputs
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.page import outlines
 from gsdd_jax.page.markup import Markup, element, script_data
 from gsdd_jax.page.source import Run
@@ -33,7 +33,7 @@ class Share(NamedTuple):
 
 def share(run: Run, num_runs: int, per_class: int = 0) -> Share:
     """As many as `PIXELS` hold; or `per_class` of every step where that is not 0."""
-    kind = run.last.parameterization
+    kind = run.last.format
     there, before = kind.images_per_class, len(run.sets) - 1
     real = min(there, SHOWN) if run.dataset else 0
     if per_class:
@@ -52,13 +52,13 @@ def section(run: Run, share: Share, prefix: str) -> list[Markup | None]:
       share: what of it is in the file.
       prefix: of ids.
     """
-    kind, steps = run.last.parameterization, list(run.sets)
+    kind, steps = run.last.format, list(run.sets)
     frames, sheets = [], []
     for step, set_ in run.sets.items():
         most = share.last if step == steps[-1] else share.before
         some = chosen(set_, most)
         frames.append({"step": step, "perClass": most, "outlines": outlines.packed(some)})
-        sheet = _sheet(np.asarray(some.images()), some.labels)
+        sheet = _sheet(np.asarray(parameterizations.images(some)), some.labels)
         sheets.append(_image(sheet, f"The images of all classes at step {step}"))
     classes = len(run.last.labels) // kind.images_per_class
     data = {"height": kind.height, "width": kind.width, "gap": GAP, "shown": SHOWN,
@@ -85,13 +85,12 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     ])  # fmt: skip
     if np.array_equal(indices, np.arange(len(set_.labels))):
         return set_
-    params = _selected(set_.parameterization, set_.params, jnp.asarray(indices))
-    return dataclasses.replace(set_, params=params, labels=set_.labels[indices], soft_labels=None)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _selected(kind, params, indices):
-    return kind.select(params, indices)
+    if isinstance(set_.format, Gaussians):
+        set_ = inputs.as_gaussians(set_)
+    kind, params = parameterizations.of(set_)
+    kind = dataclasses.replace(kind, images_per_class=per_class)
+    chosen = inputs.with_params(set_, kind, kind.select(params, indices))
+    return dataclasses.replace(chosen, labels=set_.labels[indices], soft_labels=None)
 
 
 def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"]) -> bytes:
@@ -139,7 +138,7 @@ def _card(name: str, has_real: bool) -> Markup:
 
 
 def _notes(run: Run, share: Share) -> list[str]:
-    notes, there = [], run.last.parameterization.images_per_class
+    notes, there = [], run.last.format.images_per_class
     if share.last < there:
         notes.append(
             f"The file has {share.last} of {there} images a class; launch.report --images={there} "

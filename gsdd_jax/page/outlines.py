@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.figures import geometry, inputs
-from gsdd_jax.parameterizations.gaussian import Gaussians
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.gaussian import Gaussians
 
 # Units of the integers that are stored; script.js has the same.
 PER_SIDE = 1 << 14  # of a centre, a part of the image's width or height
@@ -35,7 +35,7 @@ def packed(set_: DistilledSet) -> dict[str, Any] | None:
     A record is of `RECORD`: the ellipse where a Gaussian as it is rendered, pre-filter and all, has
     exp(-1/2) of its peak, its colour as far as a screen shows it, and its opacity likewise.
     """
-    kind = set_.parameterization
+    kind = set_.format
     if not isinstance(kind, Gaussians):
         return None
     flat, counts = inputs.one_after_the_other(set_)

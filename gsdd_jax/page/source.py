@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from gsdd_jax import artifact
-from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.data import Dataset
 from gsdd_jax.figures import inputs
 from gsdd_jax.figures.ellipses import spread
+from gsdd_jax.formats import file as files
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.page import events
 from gsdd_jax.runs import assess, experiment
 from gsdd_jax.runs.components import load_data, stream
@@ -180,7 +180,7 @@ def _newest(path: pathlib.Path) -> DistilledSet:
     candidates += [path / "best.safetensors", path / "fitted.safetensors"]
     for file in candidates:
         if file.exists():
-            return artifact.load(file)
+            return files.load(file)
     raise UsageError("no images yet: the run has neither ended nor left a snapshot")
 
 
@@ -191,8 +191,8 @@ def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSe
             "no snapshots; a run with --config.distill.snapshot_every=N keeps its images as they "
             "change"
         )
-    like = lambda s: (s.parameterization.image_shape, len(s.labels))
-    sets = {step: artifact.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
+    like = lambda s: (s.format.image_shape, len(s.labels))
+    sets = {step: files.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
     return {step: set_ for step, set_ in sets.items() if like(set_) == like(last)}
 
 
@@ -207,7 +207,7 @@ def _dataset(path, data_dir, sets) -> Dataset:
     for set_ in sets.values():
         made_from = set_.provenance.get("data")
         fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
-        classes = len(set_.labels) // set_.parameterization.images_per_class
+        classes = len(set_.labels) // set_.format.images_per_class
         if (fingerprint, classes) != (dataset.fingerprint, dataset.num_classes):
             raise UsageError(f"the {dataset.name} on disk is not what the run was of")
     return dataset

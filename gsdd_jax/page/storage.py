@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from gsdd_jax.formats.base import num_bytes
+from gsdd_jax import parameterizations
+from gsdd_jax.formats.gaussian import Gaussian
 from gsdd_jax.page.markup import Markup, element, table
 from gsdd_jax.page.source import Run
-from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
@@ -18,11 +16,8 @@ def section(run: Run) -> list[Markup | None]:
     if run.last is None:
         return [element("p", run.missing["sets"], class_="note")]
     set_ = run.last
-    arrays = {n: np.asarray(a) for n, a in set_.parameterization.to_arrays(set_.params).items()}
-    sizes = {name: num_bytes({name: array}) for name, array in arrays.items()}
     used = set_.num_bytes
-    if labels := used - sum(sizes.values()):
-        sizes["soft labels"] = labels
+    sizes = {name.replace("_", " "): size for name, size in set_.stored_bytes.items()}
     rows = [[name, f"{size:,}", f"{100 * size / used:.1f} %"] for name, size in sizes.items()]
     rows.append(["all", f"{used:,}", "100.0 %"])
     return [
@@ -39,7 +34,7 @@ def _budget(run: Run, used: int) -> Markup:
     ipc = run.config.get("budget.ipc")
     if type(ipc) is not int or ipc < 1:
         return _facts([("bytes", f"{used:,}"), *facts])
-    kind = set_.parameterization
+    kind = set_.format
     there = budget_bytes(ipc, kind.image_shape) * (num_images // kind.images_per_class)
     share = 100 * used / there
     bar = element(
@@ -73,7 +68,7 @@ def _bits(run: Run, sizes: dict[str, int]) -> Markup | None:
 
 
 def _bits_by_field(run: Run, sizes: dict[str, int]) -> dict[str, float]:
-    kind = run.last.parameterization
+    kind = run.last.format
     if isinstance(kind, Gaussian):
         count = len(run.last.labels) * kind.num_gaussians
         return {name: 8 * size / count for name, size in sizes.items() if name != "soft labels"}
@@ -84,7 +79,7 @@ def _bits_by_field(run: Run, sizes: dict[str, int]) -> dict[str, float]:
 
 
 def _gaussians(run: Run) -> list[tuple[str, str]]:
-    kind = run.last.parameterization
+    kind = run.last.format
     if isinstance(kind, Gaussian):
         return [("Gaussians an image", f"{kind.num_gaussians:,}")]
     found = _stored(run).get("gaussians_per_image")
@@ -101,7 +96,10 @@ def _gaussians(run: Run) -> list[tuple[str, str]]:
 def _stored(run: Run) -> dict[str, Any]:
     """What the parameterization reports of the set."""
     found = run.result.get("stored")
-    return found if isinstance(found, dict) else run.last.parameterization.report(run.last.params)
+    if isinstance(found, dict):
+        return found
+    kind, params = parameterizations.of(run.last)
+    return kind.report(params)
 
 
 def _facts(facts: list[tuple[str, str]]) -> Markup:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gsdd_jax.formats.quantized import values_of
+
 Levels = tuple[int, ...]  # how many values each column has
 
 
@@ -52,16 +54,6 @@ def places(
 def nearest(at: Float[Array, "*s columns"], levels: Levels) -> Int[Array, "*s columns"]:
     """The codes next to places."""
     return jnp.clip(jnp.round(at), 0, _most(levels)).astype(jnp.int32)
-
-
-def values_of(
-    codes: Int[Array, "*s columns"],
-    low: Float[Array, "columns"],
-    high: Float[Array, "columns"],
-    levels: Levels,
-) -> Float[Array, "*s columns"]:
-    """What codes stand for."""
-    return low + codes * ((high - low) / _most(levels))
 
 
 def rate(

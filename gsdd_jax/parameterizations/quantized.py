@@ -23,16 +23,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.formats import entropy
-from gsdd_jax.formats import quantized as stored
-from gsdd_jax.formats.base import num_bytes
+from gsdd_jax.formats import quantized
+from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.formats.quantized import (
-    CODES,
-    ENDS,
-    FROM_YCOCG,
-    TABLES,
-)
+from gsdd_jax.formats.quantized import ENDS, values_of
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.gaussian import Gaussians
@@ -56,11 +50,10 @@ class QuantizedImages:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantized(Gaussians, stored.Quantized):
+class Quantized(Gaussians, quantized.Quantized):
     """Codes of a few bits instead of nine bfloat16."""
 
     derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
-    reserves: ClassVar[bool] = True
     by_image: ClassVar[bool] = False
 
     @property
@@ -81,7 +74,7 @@ class Quantized(Gaussians, stored.Quantized):
         }
         if there > 0 and budget.gpc > 0:
             one = cls(*image_shape, num_gaussians=1, **fields, **options)
-            count = int(one._bits_for_codes / one.stored_bits)
+            count = int(one.bits_for_codes / one.stored_bits)
             if count >= one.num_images:
                 return fields | {"num_gaussians": count}
         raise UsageError(
@@ -94,7 +87,7 @@ class Quantized(Gaussians, stored.Quantized):
         """Random Gaussians, as without quantisation; grids with room around them."""
         diagonal = (math.log(LEAST_DIAGONAL), math.log(8.0)) if self.log_scales else (-0.5, 4.0)
         color = [(-0.5, 1.5)] * self.channels
-        if self._has_luma:
+        if self.has_luma:
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
@@ -110,10 +103,10 @@ class Quantized(Gaussians, stored.Quantized):
         chosen = jax.tree.map(lambda leaf: leaf[order], params.gaussians)
         return dataclasses.replace(params, gaussians=chosen, counts=params.counts[indices])
 
-    def seen(self, params: QuantizedImages) -> GaussianImages:
+    def quantized(self, params: QuantizedImages) -> GaussianImages:
         """On the grids; of all images, one after the other."""
         values = self._columns(params.gaussians)
-        return self._gaussians(grids.on_grid(values, params.low, params.high, self._levels))
+        return self._gaussians(grids.on_grid(values, params.low, params.high, self.levels))
 
     def offsets(self, params: QuantizedImages) -> Int[Array, "bounds"]:
         """Where the Gaussians of each image begin, and where the last one's end."""
@@ -138,7 +131,7 @@ class Quantized(Gaussians, stored.Quantized):
         """The boundary loss, and what exceeds the bits that there are."""
         penalty = super().penalty(params.gaussians)
         if self.coding == "range" and self.rate_weight:
-            excess = self.rate(params) - self._bits_for_codes / self.num_gaussians
+            excess = self.rate(params) - self.bits_for_codes / self.num_gaussians
             penalty += self.rate_weight * jax.nn.relu(excess)
         return penalty
 
@@ -152,18 +145,18 @@ class Quantized(Gaussians, stored.Quantized):
     def _rates(self, params: QuantizedImages) -> list[Float[Array, ""]]:
         """By column."""
         values = self._columns(params.gaussians)
-        at = grids.places(values, params.low, params.high, self._levels)
-        codes = grids.nearest(at, self._levels)
+        at = grids.places(values, params.low, params.high, self.levels)
+        codes = grids.nearest(at, self.levels)
         owner = _owners(params.counts, self.num_gaussians)
         # As they are stored: in order in each image, and by their differences.
-        ordered = jnp.sort(owner * self._levels[0] + codes[:, 0])
-        image, u = ordered // self._levels[0], ordered % self._levels[0]
+        ordered = jnp.sort(owner * self.levels[0] + codes[:, 0])
+        image, u = ordered // self.levels[0], ordered % self.levels[0]
         same = jnp.diff(image, prepend=-1) == 0
         steps = jnp.where(same, jnp.diff(u, prepend=0), u)
         stored = codes.at[:, 0].set(steps)
         return [
             grids.rate(at[:, j], codes[:, j], stored[:, j], levels)
-            for j, levels in enumerate(self._levels)
+            for j, levels in enumerate(self.levels)
         ]
 
     def project(self, params: QuantizedImages) -> QuantizedImages:
@@ -193,7 +186,8 @@ class Quantized(Gaussians, stored.Quantized):
         self._check(params)
         while True:
             arrays = self._coded(params)
-            if self.coding == "none" or num_bytes(arrays) <= self._most_bytes:
+            used = sum(self.stored_bytes(arrays, self.num_images).values())
+            if self.coding == "none" or used <= self.most_bytes:
                 return arrays
             middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
             params = dataclasses.replace(
@@ -224,19 +218,8 @@ class Quantized(Gaussians, stored.Quantized):
             if wrong := int((~np.isfinite(leaf)).sum()):
                 raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
 
-    def _coded(self, params: QuantizedImages) -> dict[str, Any]:
-        codes, ends = map(np.array, _to_codes(self, params))
-        owner = np.repeat(np.arange(self.num_images), self.counts)
-        # A set has no order; this one is cheap to store.
-        codes = codes[np.lexsort((codes[:, 1], codes[:, 0], owner))]
-        arrays = {ENDS: ends}
-        if self.coding == "none":
-            return arrays | {CODES: entropy.pack(list(codes.T), self.widths)}
-        same = np.diff(owner, prepend=-1) == 0
-        codes[:, 0] = np.where(same, np.diff(codes[:, 0], prepend=0), codes[:, 0])
-        columns = list(codes.T)
-        tables = [entropy.table(*pair) for pair in zip(columns, self._levels, strict=True)]
-        return arrays | {CODES: entropy.encode(columns, tables), TABLES: np.concatenate(tables)}
+    def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
+        return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
         """What the grids are of."""
@@ -247,37 +230,28 @@ class Quantized(Gaussians, stored.Quantized):
             sign = jnp.where(l11 + 0.5 < 0, -1.0, 1.0)
             logs = [jnp.log(jnp.maximum(jnp.abs(x + 0.5), LEAST_DIAGONAL)) for x in (l11, l22)]
             cholesky = jnp.stack([logs[0], sign * l21, logs[1]], -1)
-        if self._has_luma:
-            colors = jnp.einsum("nc,dc->nd", colors, YCOCG, precision="highest")
+        if self.has_luma:
+            colors = einsum("nc,dc->nd", colors, YCOCG)
         columns = [g.means, cholesky, colors] + [g.opacities[..., None]] * self.opacity
         return jnp.concatenate(columns, -1)
 
     def _gaussians(self, columns: Float[Array, "n columns"]) -> GaussianImages:
         """The inverse of `_columns`."""
-        means, cholesky, colors, opacities = jnp.split(columns, (2, 5, 5 + self.channels), -1)
-        if self.log_scales:
-            l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
-            cholesky = jnp.stack([jnp.exp(l11) - 0.5, l21, jnp.exp(l22) - 0.5], -1)
-        if self._has_luma:
-            colors = jnp.einsum("nd,cd->nc", colors, FROM_YCOCG, precision="highest")
-        opacities = opacities[..., 0] if self.opacity else jnp.ones(columns.shape[:-1])
-        return GaussianImages(
-            means, cholesky, colors, opacities, height=self.height, width=self.width
-        )
+        return GaussianImages(**self.fields(columns), height=self.height, width=self.width)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _to_codes(kind, params):
     """Codes [n, columns], and the ends of the grids as they are stored."""
     values = kind._columns(params.gaussians)
-    places = grids.places(values, params.low, params.high, kind._levels)
-    return grids.nearest(places, kind._levels), jnp.stack([params.low, params.high], 1)
+    places = grids.places(values, params.low, params.high, kind.levels)
+    return grids.nearest(places, kind.levels), jnp.stack([params.low, params.high], 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _from_codes(kind, codes, counts, ends):
     low, high = ends.T
-    gaussians = kind._gaussians(grids.values_of(codes, low, high, kind._levels))
+    gaussians = kind._gaussians(values_of(codes, low, high, kind.levels))
     return QuantizedImages(gaussians, counts, low, high)
 
 
