@@ -9,8 +9,7 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import parameterizations
-from gsdd_jax.formats import distilled as portable
-from gsdd_jax.formats import kinds
+from gsdd_jax.formats import base, kinds
 from gsdd_jax.parameterizations.quantized import QuantizedImages
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -103,11 +102,16 @@ def differences(path, row):
     labels = np.repeat(np.arange(CLASSES, dtype=np.int32), kind.images_per_class)
     for seed in range(count):
         params = drawn(kind, images, seed)
-        gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.01, {"seed": seed}))
-        expected, decoded = np.asarray(gsdd_jax.load(path).images()), portable.load(path)
+        gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.01, {"seed": seed}))
+        decoded = gsdd_jax.load(path)
+        expected = np.asarray(parameterizations.images(decoded))
         assert expected.shape == (images, *shape) and expected.std() > 0.02
         darkest = 0.01 if name in ("gaussian", "quantized") else 1e-4
         yield agree(decoded.images(), expected, darkest)
+        if seed == 0:  # and at another size
+            for size in ((11, 30, "bilinear"), (2 * shape[0], 3, "nearest")):
+                expected_there = np.asarray(parameterizations.images(decoded, *size))
+                agree(decoded.images(*size), expected_there, darkest)
         if TORCH:
             tensors, classes = decoded.torch("unit").tensors
             agree(np.moveaxis(tensors.numpy(), 1, -1), expected, darkest)
@@ -123,4 +127,4 @@ def test_there_are_ten_sets_of_every_parameterization():
     counts = collections.Counter()
     for name, *_, count in ROWS:
         counts[name] += count
-    assert counts == dict.fromkeys(kinds.BY_NAME, 10)
+    assert counts == dict.fromkeys(kinds.known("gsdd_jax.formats", base.Format), 10)

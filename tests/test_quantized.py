@@ -93,7 +93,7 @@ def test_what_is_rendered_and_stored_is_the_nearest_on_the_grids(options):
     params = some(kind)
     owner = owners(params)
     codes, values, clear = (a[: len(owner)] for a in nearest(kind, params))
-    seen = plain_columns(kind, jax.jit(kind.seen)(params))[: len(owner)]
+    seen = plain_columns(kind, jax.jit(kind.quantized)(params))[: len(owner)]
     np.testing.assert_allclose(seen[clear], values[clear], atol=1e-5)
     assert clear.mean() > 0.99
     # The same Gaussians come back, in an order of their own within each image.
@@ -277,13 +277,13 @@ def test_arrays_that_make_no_sense(name, change, message):
 def test_codes_beyond_their_grid_are_refused():
     kind = build(bits_means=2)
     arrays = kind._coded(some(kind))
-    tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind._levels)[:-1])
+    tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind.levels)[:-1])
     columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind.num_gaussians)
     columns[0] = np.full_like(columns[0], 3)  # differences that add up to far too much
     tables[0] = entropy.table(columns[0], 4)
     wrong = {"codes": entropy.encode(columns, tables), "tables": np.concatenate(tables)}
     with pytest.raises(gsdd_jax.UsageError, match="codes: u goes beyond its 4 values"):
-        kind.from_arrays(arrays | wrong)
+        kind.unpack(arrays | wrong)
 
 
 def test_the_number_of_images_is_the_parameterizations():
@@ -311,4 +311,4 @@ def test_grids_of_every_shape_are_counted():
     for channels, opacity in itertools.product((1, 3, 4), (False, True)):
         kind = build((8, 8, channels), opacity=opacity, coding="none")
         assert len(kind.widths) == 5 + channels + opacity
-        assert jax.eval_shape(kind.seen, some(kind)).colors.shape[-1] == channels
+        assert jax.eval_shape(kind.quantized, some(kind)).colors.shape[-1] == channels
