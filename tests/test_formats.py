@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from commands import ROOT
 from dense import dense, random_gaussians
+from more_kinds import in_package
 
 import gsdd_jax
 from gsdd_jax import data, formats, parameterizations
@@ -131,20 +132,16 @@ class {kind}(Format):
 
 
 @pytest.fixture
-def more(tmp_path, monkeypatch):
-    """Writes a module into the package of formats, where it has another folder."""
-    monkeypatch.setattr(formats, "__path__", formats.__path__)
-    formats.__path__.append(str(tmp_path))
+def more(tmp_path):
+    """Writes a module of formats, and finds its kind."""
 
     def write(module, text):
         (tmp_path / f"{module}.py").write_text(text)
         importlib.invalidate_caches()
         return kinds.find("gsdd_jax.formats", module, base.Format)
 
-    yield write
-    formats.__path__.remove(str(tmp_path))
-    for file in tmp_path.glob("*.py"):
-        sys.modules.pop(f"gsdd_jax.formats.{file.stem}", None)
+    with in_package(formats, tmp_path):
+        yield write
 
 
 def test_a_kind_is_the_public_class_of_its_modules_name(more):
