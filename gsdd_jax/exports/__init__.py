@@ -10,7 +10,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.exports import npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import folder, refuse_existing
 from gsdd_jax.formats import transforms
-from gsdd_jax.formats.usable import Usable
+from gsdd_jax.formats.distilled import DistilledSet
 
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # a file of numbers
 PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # a folder
@@ -18,7 +18,7 @@ FORMATS = (*ARRAYS, *PICTURES)
 
 
 def export(
-    distilled: Usable,
+    distilled: DistilledSet,
     path: str | os.PathLike,
     to: str,
     *,
@@ -34,8 +34,8 @@ def export(
       distilled: the set.
       path: of the file (npz, torch) or the folder (png, tfds, webdataset).
       to: the format.
-      space: "training" or "unit", as of `Usable.numpy`. Pictures of 8 bits have [0, 1] alone, and
-        are clipped to it; None: "unit" for them, "training" for the others.
+      space: "training" or "unit", as of `DistilledSet.numpy`. Pictures of 8 bits have [0, 1] alone,
+        and are clipped to it; None: "unit" for them, "training" for the others.
       resolution: pixels a side; None: the set's own.
       data_dir: where TFDS keeps its sets; for a transform that has to be made of them.
       overwrite: whether an earlier export at `path` is replaced.
@@ -75,7 +75,7 @@ def export(
 
 
 def export_transform(
-    distilled: Usable,
+    distilled: DistilledSet,
     path: str | os.PathLike,
     *,
     data_dir: str | os.PathLike | None = None,
