@@ -6,12 +6,13 @@ weigh less.
 """
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.table import Table
 from gsdd_jax import data, parameterizations
-from gsdd_jax.core.files import write_json
 from gsdd_jax.training import fit
 
 IMAGES, GAUSSIANS, STEPS = 60, 22, 600
@@ -19,6 +20,8 @@ RATES = (0.1, 0.03)
 # Of means, L, colours, opacities.
 BITS = ((6, 6, 6, 6), (7, 6, 6, 6), (8, 6, 6, 6), (7, 7, 7, 7), (7, 5, 5, 4), (7, 6, 5, 4),
         (7, 5, 6, 4))  # fmt: skip
+
+COLUMNS = "bits rate psnr:.2f bits_per_gaussian:.1f"
 
 
 def main(out: str | None) -> None:
@@ -28,26 +31,17 @@ def main(out: str | None) -> None:
     kind = parameterizations.build(
         "quantized", images.shape[1:], ipc=1, gpc=per_class, num_classes=10, rate_weight=0.0
     )
-    rows = [_fitted(plain, images, rate, "bfloat16", lambda _: 144.0) for rate in RATES]
+    plans = [(plain, "bfloat16", lambda _: 144.0)]
     for bits in BITS:
         fields = ("bits_means", "bits_cholesky", "bits_colors", "bits_opacities")
         coded = dataclasses.replace(
             kind, num_gaussians=IMAGES * GAUSSIANS, **dict(zip(fields, bits, strict=True))
         )
-        name = " ".join(map(str, bits))
-        rows += [_fitted(coded, images, rate, name, jax.jit(coded.rate)) for rate in RATES]
-        if out:
-            write_json(out, rows)
-
-
-def _fitted(kind, images, rate, name, bits_of):
-    state = fit.start(kind, jax.random.key(0), images, rate)
-    state, _ = fit.run(kind, state, images, rate, STEPS)
-    row = {
-        "bits": name,
-        "rate": rate,
-        "psnr": float(fit.psnr(kind, state.params, images).mean()),
-        "bits_per_gaussian": float(bits_of(state.params)),
-    }
-    print(f"{name:>8} {rate:5.2f}: {row['psnr']:.2f} dB, {row['bits_per_gaussian']:.1f} bits")
-    return row
+        plans.append((coded, " ".join(map(str, bits)), jax.jit(coded.rate)))
+    table = Table(out, COLUMNS)
+    for (stored, name, bits_of), rate in itertools.product(plans, RATES):
+        state = fit.start(stored, jax.random.key(0), images, rate)
+        state, _ = fit.run(stored, state, images, rate, STEPS)
+        psnr = float(fit.psnr(stored, state.params, images).mean())
+        bits = float(bits_of(state.params))
+        table.add(dict(bits=name, rate=rate, psnr=psnr, bits_per_gaussian=bits))

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.table import Table
 from gsdd_jax import data, parameterizations
-from gsdd_jax.core.files import write_json
 from gsdd_jax.training import fit
 from tests.plain import Siren
 
@@ -19,19 +19,15 @@ STEPS, RATE = 5000, 5e-4  # as published
 IMAGES = 2
 
 
+COLUMNS = "side network image float32_db:.3f float64_db:.3f difference:+.4f"
+
+
 def main(out: str | None) -> None:
-    rows = []
     images = jnp.asarray(data.load("cifar10_mini").test.images[:IMAGES], jnp.float32) / 255
+    table = Table(out, COLUMNS)
     for side, ipc in SIZES:
-        rows += _compare(jax.image.resize(images, (IMAGES, side, side, 3), "cubic"), ipc)
-        for row in rows[-IMAGES:]:
-            print(
-                f"{row['side']:4d} {row['network']:>7} image {row['image']}: float32 "
-                f"{row['float32_db']:.3f} dB, float64 {row['float64_db']:.3f} dB, "
-                f"difference {row['difference']:+.4f}"
-            )
-        if out:
-            write_json(out, rows)
+        for row in _compare(jax.image.resize(images, (IMAGES, side, side, 3), "cubic"), ipc):
+            table.add(row)
 
 
 def _compare(images, ipc):
@@ -39,7 +35,6 @@ def _compare(images, ipc):
     state = fit.start(kind, jax.random.key(0), images, RATE, 0)
     first = jax.tree.map(np.asarray, state.params)
     state, _ = fit.run(kind, state, images, RATE, STEPS, 0)
-    rows = []
     for m, psnr in enumerate(fit.psnr(kind, state.params, images).tolist()):
         layers = [
             (first[f"weights_{i}"][m], first[f"biases_{i}"][m]) for i in range(kind.layers + 1)
@@ -47,8 +42,7 @@ def _compare(images, ipc):
         net, target = Siren(layers, kind.w0), np.asarray(images[m], np.float64)
         net.fit(target, STEPS, RATE)
         expected = -10 * np.log10(((net.image(*target.shape[:2]) - target) ** 2).mean())
-        rows.append(
-            {"side": len(target), "network": f"{kind.layers} x {kind.layer_width}", "image": m,
-             "float32_db": psnr, "float64_db": expected, "difference": psnr - expected}
+        yield dict(
+            side=len(target), network=f"{kind.layers} x {kind.layer_width}", image=m,
+            float32_db=psnr, float64_db=expected, difference=psnr - expected,
         )  # fmt: skip
-    return rows

@@ -1,7 +1,7 @@
-"""Decoding images, and its gradient, beside a SIREN of the same bytes: time and memory.
+"""Decoding images, and its gradient, beside its peers at the same bytes: time and memory.
 
 The measurements of the figure `decode` (python -m launch.figure decode). Gaussians are fitted to
-real images; both take turns in one run, so ratios are the result and times depend on the machine.
+real images; all take turns in one run, so ratios are the result and times depend on the machine.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any
 
 import jax
 
-import gsdd_jax
 from benchmarks import peers, rasterize
-from benchmarks.rasterize import Shape
-from benchmarks.turns import take_turns
+from benchmarks.rasterize import BYTES_EACH, Shape
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures.inputs import Kept
 from gsdd_jax.runs.report import Reporter
 
-SWEEPS = {name: rasterize.SWEEPS[name] for name in ("bytes", "resolution", "batch")}
-BYTES_EACH = 18  # of a Gaussian of three channels
+SWEEPS = {  # what varies, and its values
+    "bytes": [Shape(8, count, 64, 8) for count in (11, 22, 44, 88, 176)],
+    "resolution": [Shape(8, 85, size, 8) for size in (32, 64, 128, 256)],
+    "batch": [Shape(batch, 22, 32, batch) for batch in (1, 4, 16, 64, 256)],
+}
+NAMES = {"native": "Gaussians", "siren": "SIREN"}
 VALUES = {
     "bytes": lambda shape: BYTES_EACH * shape.gaussians,
     "resolution": lambda shape: shape.size,
@@ -46,24 +48,15 @@ def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]
     """A row for each pass and decoder; `seconds` a pass at least."""
     batch, count, size = shape.batch, shape.gaussians, shape.size
     parameters = rasterize.fitted(batch, count, size)
-    siren = peers.siren_for(size, BYTES_EACH * count)
-    weights = tuple(siren.init(jax.random.key(0), batch))
-    native = lambda *p: gsdd_jax.rasterize(*p, height=size, width=size, backend="native")
+    siren = peers.siren_for(size, BYTES_EACH * count).num_bytes
     for measured in ("forward", "both"):
-        contenders = {
-            "Gaussians": rasterize.compiled(native, measured, parameters),
-            "SIREN": rasterize.compiled(lambda *p: siren.decode(p, size), measured, weights),
-        }
-        for contender in contenders.values():
-            contender.call()
-        times = take_turns(*(c.call for c in contenders.values()), seconds=seconds)
-        num_bytes = {"Gaussians": BYTES_EACH * count, "SIREN": siren.num_bytes}
-        for (what, contender), time in zip(contenders.items(), times, strict=True):
+        found = rasterize.timed(parameters, size, measured, rasterize.ALL, seconds)
+        for name, contender, time in found:
             yield dict(
                 sweep=sweep, value=VALUES[sweep](shape), batch=batch, size=size,
-                bytes_an_image=num_bytes[what], measured=measured, what=what,
-                seconds=time / contender.times, temporary_bytes=contender.temporary_bytes,
-                peak_bytes=contender.peak_bytes,
+                bytes_an_image=siren if name.startswith("siren") else BYTES_EACH * count,
+                measured=measured, what=NAMES.get(name.split()[0], name), seconds=time,
+                temporary_bytes=contender.temporary_bytes, peak_bytes=contender.peak_bytes,
             )  # fmt: skip
 
 

@@ -1,20 +1,12 @@
-"""The compiled steps of an experiment, on devices that a host is made to have: what each device
-does.
+"""The steps of an experiment, compiled for devices that this host is made to have.
 
-    python -m benchmarks.programs CONFIG STEP,STEP DEVICES,DEVICES
-
-prints a row as JSON for each step on each number of devices. Only shapes matter: nothing is read,
-and nothing is run. Convolutions are XLA's own, as on a GPU, and norms and rasterizer custom calls;
-a CPU would take Winograd's transforms or calls of its own.
+Only shapes matter: nothing is read, and nothing is run.
 """
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +17,7 @@ from benchmarks import hlo
 from gsdd_jax import matching, networks
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
-from gsdd_jax.networks import Network, conv
+from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import cost
 from gsdd_jax.runs.components import build_parameterization
@@ -35,7 +27,7 @@ GPU_MEMORY = int(0.75 * 141e9)  # bytes that JAX takes of an H200's, by its defa
 
 
 class Parts(NamedTuple):
-    """Of an experiment, without its data."""
+    """An experiment without its data."""
 
     config: ConfigDict
     num_images: int  # to train on
@@ -49,7 +41,7 @@ class Parts(NamedTuple):
 
 
 def parts(config: ConfigDict) -> Parts:
-    """Of a config. Raises UsageError where the size of its data is not known."""
+    """Raises UsageError where the size of the config's data is not known."""
     side, num_classes, examples, _ = cost.sizes(config)
     network = networks.build(
         config.network.name, image_shape=(side, side, 3), num_classes=num_classes,
@@ -59,30 +51,24 @@ def parts(config: ConfigDict) -> Parts:
     return Parts(config, examples, num_classes, stored, network)
 
 
-def rows(of: Parts, steps: list[str], devices: list[int]) -> Iterator[dict[str, Any]]:
-    """What each device does in some of `STEPS`, where they are so many."""
+def rows(
+    config: ConfigDict, devices: Sequence[int], steps: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """What each device does in some of `STEPS`, for each number of devices."""
+    of = parts(config)
     for count, part in itertools.product(devices, steps):
-        if part in ALONE and count != devices[0]:
-            continue
         with mesh.over(count):
             compiled = STEPS[part](of).compile()
-        text = compiled.as_text()
-        counts, once = hlo.count(text, unknown=1), hlo.count_once(text)
-        memory, theirs = compiled.memory_analysis(), compiled.cost_analysis()
+        memory = compiled.memory_analysis()
+        counted = hlo.count(compiled)
         yield dict(
             part=part,
             devices=count,
-            products=counts.products,
-            bytes=counts.bytes,
-            operations=counts.operations,
-            calls=dict(counts.calls),
-            moved=dict(counts.moved),
+            **counted,
+            sent=hlo.sent(counted["moved"], count),
             arguments=memory.argument_size_in_bytes,
             results=memory.output_size_in_bytes - memory.alias_size_in_bytes,
             temporary=memory.temp_size_in_bytes,
-            # With every loop counted once: what is counted here in parts of what XLA counts.
-            products_of_xla=once.products / theirs["flops"],
-            bytes_of_xla=once.bytes / theirs["bytes accessed"],
         )
 
 
@@ -97,10 +83,11 @@ def _distill(of: Parts):
 
     def arguments():
         params = stored.init(jax.random.key(0), jnp.zeros((len(of.labels), *side)))
-        feed = None
         if objective.follows_experts:
             shape = 1, objective.experts_per_step, experts.num_parameters(of.network)
             feed = matching.Segments(jnp.zeros(shape), jnp.zeros(shape))
+        else:  # the classes that are compared
+            feed = jax.tree.map(jnp.asarray, objective.feed(None, seed=0, first=0, count=1))
         state = distill.start(problem, params, 1e-3)
         return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
 
@@ -156,7 +143,7 @@ def _evaluation(of: Parts):
 
 
 def _real(of: Parts, drawn: bool) -> matching.RealData:
-    """Training images, as many of each class."""
+    """Training images, as many per class."""
     height, width, channels = of.network.image_shape
     transform = transforms.Normalize(jnp.zeros(channels), jnp.ones(channels))
     stored = jnp.zeros((of.num_images, height, width, channels), jnp.uint8)
@@ -172,7 +159,7 @@ def _real(of: Parts, drawn: bool) -> matching.RealData:
 
 
 def _shapes(arguments):
-    """What a function returns, as shapes that every device has whole; it is not run."""
+    """Shapes of what a function returns, whole on every device; the function is not run."""
     where = mesh.everywhere()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -180,22 +167,6 @@ def _shapes(arguments):
     )
 
 
-# distill, fit: one step. experts: an epoch of as many as are trained side by side on every device.
+# distill, fit: one step. experts: an epoch of those that are trained side by side on every device.
 # evaluation: an epoch of the networks that judge a set.
 STEPS = {"distill": _distill, "fit": _fit, "experts": _experts, "evaluation": _evaluation}
-
-
-# Of these every device has its own, and they send each other nothing: one number says it all.
-ALONE = ("experts", "evaluation")
-
-
-def main(name: str, steps: str, devices: str) -> None:
-    conv._form = lambda *_: "lax"  # as on a GPU
-    config = importlib.import_module(f"configs.{name}").get_config()
-    counts = [int(count) for count in devices.split(",")]
-    for row in rows(parts(config), steps.split(","), counts):
-        print(json.dumps(dict(config=name) | row), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

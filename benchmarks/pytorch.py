@@ -19,25 +19,20 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
+from benchmarks import steps
 from benchmarks.left_out import left_out
-from gsdd_jax import data, matching, networks, parameterizations
+from benchmarks.table import Table
+from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import write_json
-from gsdd_jax.data import augment, transforms
-from gsdd_jax.runs import experts
-from gsdd_jax.training import distill
-from gsdd_jax.training import experts as training
+from gsdd_jax.data import transforms
 
 ROUNDS = 3
-BATCH = 256  # of an expert
 TRANSFORMS = ("normalize", "zca")
 # PyTorch keeps the graph of all steps: of sixty 65 to 90 GiB, by estimate. Twenty come first.
 ON_GPU = (
@@ -51,8 +46,14 @@ ON_CPU = (
 )
 
 
+COLUMNS = (
+    "what width images steps transform ours_seconds:.3f torch_seconds:.3f ratio:.2f ours_bytes:MiB "
+    "torch_bytes:MiB once_seconds:.2f"
+)
+
+
 def main(out: str | None) -> None:
-    """Prints seconds and peak memory of both; writes them to `out` as JSON, anew after each row."""
+    """Prints seconds and peak memory of both."""
     try:
         import torch
     except ImportError:
@@ -60,27 +61,13 @@ def main(out: str | None) -> None:
     on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    device = "cuda" if on_gpu else "cpu"
     name = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
-    print(f"{name}, jax {jax.__version__}, torch {torch.__version__}")
-    print(
-        f"{'what':>14}{'width':>7}{'images':>8}{'steps':>7}{'ours s':>10}{'torch s':>10}"
-        f"{'ratio':>8}{'ours MiB':>11}{'torch MiB':>11}{'transform':>11}{'once s':>8}"
-    )
-    rows = []
+    about = dict(device=name, jax=jax.__version__, torch=torch.__version__)
+    print(about)
+    table = Table(out, COLUMNS, about)
     for sizes in ON_GPU if on_gpu else ON_CPU:
-        for row in measure(sizes, device):
-            rows.append(row)
-            print(
-                f"{row['what']:>14}{row['width']:7}{row['images']:8}{row['steps']:7}"
-                f"{row['ours_seconds']:10.3f}{row['torch_seconds']:10.3f}{row['ratio']:8.2f}"
-                f"{row['ours_bytes'] / 2**20:11.0f}{row['torch_bytes'] / 2**20:11.0f}"
-                f"{row['transform']:>11}{row['once_seconds']:8.2f}",
-                flush=True,
-            )
-            if out:
-                figures = dict(device=name, jax=jax.__version__, torch=torch.__version__, rows=rows)
-                write_json(out, figures)
+        for row in measure(sizes, "cuda" if on_gpu else "cpu"):
+            table.add(row)
 
 
 def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
@@ -90,25 +77,23 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
     """
     import torch
 
-    width = sizes["width"]
-    for transform, what, pair, images, steps in (
-        (transform, *row)
-        for transform in TRANSFORMS
-        for row in (
+    batches = -(-sizes["examples"] // steps.BATCH)
+    for transform in TRANSFORMS:
+        for what, pair, images, number in (
             ("tm step", tm_steps, sizes["images"], sizes["syn_steps"]),
-            ("expert epoch", expert_epochs, BATCH, -(-sizes["examples"] // BATCH)),
-        )
-    ):
-        with left_out(f"{what} of {steps} steps, {transform}"):
-            ours, ours_bytes, theirs, once = pair(sizes, device, transform)
-            (ours_s, theirs_s), theirs_bytes = turns(ours, theirs, device == "cuda")
-            yield dict(
-                what=what, width=width, images=images, steps=steps, ours_seconds=ours_s,
-                torch_seconds=theirs_s, ratio=theirs_s / ours_s, ours_bytes=ours_bytes,
-                torch_bytes=theirs_bytes, transform=transform, once_seconds=once,
-            )  # fmt: skip
-        if device == "cuda":  # what a row that failed had taken
-            torch.cuda.empty_cache()
+            ("expert epoch", expert_epochs, steps.BATCH, batches),
+        ):
+            with left_out(f"{what} of {number} steps, {transform}"):
+                ours, theirs = pair(sizes, device, transform_of(transform))
+                (ours_s, theirs_s), theirs_bytes = turns(ours.call, theirs, device == "cuda")
+                yield dict(
+                    what=what, width=sizes["width"], images=images, steps=number,
+                    ours_seconds=ours_s, torch_seconds=theirs_s, ratio=theirs_s / ours_s,
+                    ours_bytes=ours.bytes, torch_bytes=theirs_bytes, transform=transform,
+                    once_seconds=ours.once,
+                )  # fmt: skip
+            if device == "cuda":  # what a row that failed had taken
+                torch.cuda.empty_cache()
 
 
 def turns(ours, theirs, on_gpu: bool):
@@ -135,76 +120,34 @@ def turns(ours, theirs, on_gpu: bool):
 def transform_of(name: str) -> Any:
     """The transform of CIFAR-10's size that a run would have."""
     if name == "normalize":
-        return transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+        return steps.normalize()
     return transforms.fit_zca(data.load("cifar10_mini").train.images)
 
 
-def tm_steps(sizes, device, transform):
-    """(our step, its bytes, PyTorch's step, seconds of what is done once)."""
+def tm_steps(sizes: dict[str, int], device: str, transform: Any) -> tuple[steps.Timed, Callable]:
+    """Our step, and PyTorch's."""
     from benchmarks import pytorch_loop
 
     images, syn_steps, width = sizes["images"], sizes["syn_steps"], sizes["width"]
-    network = networks.build("convnet", image_shape=(32, 32, 3), num_classes=10, width=width)
-    parameterization = parameterizations.build("gaussian", (32, 32, 3), ipc=1, gpc=images // 10)
-    objective = matching.TrajectoryMatching(network, syn_steps, images)
-    problem = distill.Problem(parameterization, objective, 10)
-    key = jax.random.key(0)
-    params = parameterization.init(key, jnp.zeros((images, 32, 32, 3)))
-    start, _ = ravel_pytree(network.init(key))
-    feed = matching.Segments(start[None, None], start[None, None] + 0.01)
-    pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10, dtype=np.int32)
-    real = matching.real_data(pixels, labels, 10, transform_of(transform), drawn=False)
-    state = distill.start(problem, params, 1e-3)
-    memory = distill.run.lower(problem, state, key, real, feed, 1).compile().memory_analysis()
-
-    def ours():
-        nonlocal state
-        state, losses = distill.run(problem, state, key, real, feed, 1)
-        jax.block_until_ready(losses)
-
-    theirs = pytorch_loop.TrajectoryMatching(
-        pytorch_loop.ConvNet(width, 32, 10), images, 32, 10, syn_steps, images, device
+    network = pytorch_loop.ConvNet(width, 32, 10)
+    return (
+        steps.timed_step(images, syn_steps, transform=transform, width=width),
+        pytorch_loop.TrajectoryMatching(network, images, 32, 10, syn_steps, images, device),
     )
-    return ours, memory.temp_size_in_bytes + memory.argument_size_in_bytes, theirs, 0.0
 
 
-def expert_epochs(sizes, device, transform):
-    """(our epoch, its bytes, PyTorch's epoch, seconds of what is done once) of one expert."""
+def expert_epochs(
+    sizes: dict[str, int], device: str, transform: Any
+) -> tuple[steps.Timed, Callable]:
+    """An epoch of our expert, and of PyTorch's."""
     import torch
 
     from benchmarks import pytorch_loop
 
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (sizes["examples"], 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, sizes["examples"], np.int32)
-    network = networks.build(
-        "convnet", image_shape=(32, 32, 3), num_classes=10, width=sizes["width"]
-    )
-    keys = experts.expert_key(0, 0)[None]
-    start = training.initial(network, keys[0])[None]
-    transform = transform_of(transform)
-    jax.block_until_ready(transforms.to_device(pixels, transform))  # compiles
-    before = time.perf_counter()
-    images = jax.block_until_ready(transforms.to_device(pixels, transform))
-    once, targets = time.perf_counter() - before, jnp.asarray(labels)
-    call = lambda: training.train_epoch.lower(
-        network, start, keys, jnp.int32(0), images, targets,
-        learning_rate=jnp.float32(0.01), batch_size=BATCH, strategy=augment.DSA,
-    )  # fmt: skip
-    compiled = call().compile()
-    memory = compiled.memory_analysis()
-
-    def ours():
-        result = compiled(
-            start.copy(), keys, jnp.int32(0), images, targets,
-            learning_rate=jnp.float32(0.01),
-        )  # fmt: skip
-        jax.block_until_ready(result)
-
-    theirs = pytorch_loop.Expert(
+    ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=sizes["width"])
+    return ours, pytorch_loop.Expert(
         pytorch_loop.ConvNet(sizes["width"], 32, 10),
-        torch.tensor(np.array(images.stored).transpose(0, 3, 1, 2).copy(), device=device),
+        torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device),
         torch.tensor(labels, device=device).long(),
-        BATCH,
+        steps.BATCH,
     )
-    return ours, memory.temp_size_in_bytes + memory.argument_size_in_bytes, theirs, once

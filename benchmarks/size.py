@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import memory, peers
-from benchmarks.rasterize import fitted
+from benchmarks.rasterize import BYTES_EACH, both_passes, fitted
 from benchmarks.repeat import best, repeated, times_for
+from benchmarks.table import Table, device
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import write_json
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 GAUSSIANS, FITTED_SIZE = 85, 64
@@ -47,29 +47,29 @@ ON_GPU = (Sweep("side", 16, 128, 2**14), Sweep("batch", 64, 128, 2**20))
 ON_CPU = (Sweep("side", 2, 16, 64), Sweep("batch", 1, 32, 8))
 
 
+COLUMNS = "sweep what batch side seconds:.3g bytes:MiB"
+
+
 def main(out: str | None) -> None:
-    """Prints a table; writes it to `out` as JSON with each row."""
-    device = jax.devices()[0]
-    on_cpu = device.platform == "cpu"
-    print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
-    print(f"{memory.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians an image, forward and backward")
-    print(f"{'sweep':>6}{'what':>12}{'B':>8}{'side':>7}{'ms':>11}{'MiB':>11}")
+    """Prints a table."""
+    on_cpu = jax.default_backend() == "cpu"
+    print(
+        f"{device()}; {memory.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians an image, both passes"
+    )
     one = fitted(1 if on_cpu else 64, GAUSSIANS, FITTED_SIZE)
-    rows = []
+    table = Table(out, COLUMNS)
     for sweep in ON_CPU if on_cpu else ON_GPU:
         for what, program in (("gaussians", gaussians), ("siren", siren)):
             for row in climb(sweep, what, lambda *size, of=program: of(one, *size)):
-                rows.append(row)
-                if out:
-                    write_json(out, rows)
-    for sweep in dict.fromkeys(row["sweep"] for row in rows):
-        mine = [row for row in rows if row["sweep"] == sweep and row["fits"]]
+                table.add(row)
+    for sweep in dict.fromkeys(row["sweep"] for row in table.rows):
+        mine = [row for row in table.rows if row["sweep"] == sweep and row["fits"]]
         largest = {row["what"]: row["batch" if sweep == "batch" else "side"] for row in mine}
         print(f"largest {sweep} that fits: {largest}")
 
 
 def climb(sweep: Sweep, what: str, program: Callable) -> Iterator[dict]:
-    """A row for each size, printed as it comes, up to the first that does not fit."""
+    """A row for each size, up to the first that does not fit."""
     for batch, side in sweep.sizes():
         row = dict(sweep=sweep.of, what=what, batch=batch, side=side, seconds=None, bytes=None)
         try:
@@ -82,9 +82,6 @@ def climb(sweep: Sweep, what: str, program: Callable) -> Iterator[dict]:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise UsageError(f"{what} at {batch} x {side}^2: {error}") from None
         row["fits"] = row["seconds"] is not None
-        shown = f"{1e3 * row['seconds']:11.3f}" if row["fits"] else f"{'-':>11}"
-        needed = f"{row['bytes'] / 2**20:11.1f}" if row["bytes"] else f"{'-':>11}"
-        print(f"{sweep.of:>6}{what:>12}{batch:8d}{side:7d}{shown}{needed}", flush=True)
         yield row
         if not row["fits"]:
             return
@@ -112,7 +109,7 @@ def gaussians(one, batch: int, side: int):
 
 def siren(one, batch: int, side: int):
     """As `gaussians`, of networks with the bytes of `one`."""
-    network = peers.siren_for(side, 18 * one[3].shape[1])
+    network = peers.siren_for(side, BYTES_EACH * one[3].shape[1])
     make = lambda: jax.tree.leaves(network.init(jax.random.key(0), batch))
     tree = jax.tree.structure(jax.eval_shape(lambda: network.init(jax.random.key(0), 1)))
     decode = lambda *leaves: network.decode(jax.tree.unflatten(tree, leaves), side)
@@ -121,12 +118,7 @@ def siren(one, batch: int, side: int):
 
 def both(render: Callable, shapes: list[tuple[int, ...]], side: int, make: Callable):
     """Images and the gradient of the parameters, as `gaussians`."""
-
-    def function(cotangent, *parameters):
-        images, pull_back = jax.vjp(render, *parameters)
-        return images, pull_back(cotangent)
-
     shapes = [(shapes[0][0], side, side, 3), *shapes]
     row = jax.random.normal(jax.random.key(1), (side, 3))  # of every image: the largest are 50 GB
     arguments = lambda: (jnp.broadcast_to(row, shapes[0]), *make())
-    return function, [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], arguments
+    return both_passes(render), [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], arguments

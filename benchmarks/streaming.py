@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks.table import Table, device
 from gsdd_jax import data, matching, networks, parameterizations
-from gsdd_jax.core.files import write_json
 from gsdd_jax.data import transforms
 from gsdd_jax.runs import real
 from gsdd_jax.training import distill
@@ -25,21 +25,21 @@ STEPS_PER_CALL, ROUNDS = 5, 3
 WAYS = ("whole", "streamed")
 
 
+COLUMNS = "width images whole:.2f streamed:.2f ratio:.2f"
+
+
 def main(out: str | None) -> None:
-    """Prints a table of steps a second and their ratio; writes it to `out` as JSON."""
-    device = jax.devices()[0]
+    """Prints a table of steps a second and their ratio."""
     # Short on a CPU; on a GPU the published width, and more to read.
-    width, images, steps = (8, 20_000, 15) if device.platform == "cpu" else (128, 100_000, 200)
-    print(f"{device.device_kind}, {device.platform}, jax {jax.__version__}")
-    print(f"DM, ConvNetD4, width {width}, {SIDE} x {SIDE}, {images} images, {BATCH} a class")
+    on_cpu = jax.default_backend() == "cpu"
+    width, images, steps = (8, 20_000, 15) if on_cpu else (128, 100_000, 200)
+    print(f"{device()}; DM, ConvNetD4, {SIDE} x {SIDE}, {BATCH} images per class")
+    table = Table(out, COLUMNS)
     with tempfile.TemporaryDirectory() as folder:
         seconds = compare(on_disk(pathlib.Path(folder), images), width, steps)
     rates = {way: 1 / s for way, s in seconds.items()}
-    row = dict(width=width, images=images, **rates, ratio=rates["streamed"] / rates["whole"])
-    print(f"{'whole':>10}{'streamed':>10}{'ratio':>8}  steps/s")
-    print(f"{row['whole']:10.2f}{row['streamed']:10.2f}{row['ratio']:8.2f}")
-    if out:
-        write_json(out, [row])
+    ratio = rates["streamed"] / rates["whole"]
+    table.add(dict(width=width, images=images, **rates, ratio=ratio))
 
 
 def compare(split: data.Split, width: int, num_steps: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ def main() -> None:
     import jax
 
     from gsdd_jax.core import native
+    from gsdd_jax.core.errors import UsageError
     from gsdd_jax.data import prepared
     from gsdd_jax.runs.version import version
 
@@ -21,13 +22,16 @@ def main() -> None:
     if "cpu" in native.PLATFORMS:
         built["cpu"] += f" for {importlib.import_module(native.MODULES['cpu']).instruction_set}"
     devices = ", ".join(device.device_kind for device in jax.devices())
-    folder = prepared.data_root()
     given = "TFDS_DATA_DIR" if os.environ.get("TFDS_DATA_DIR") else "by default; or TFDS_DATA_DIR"
     print(f"gsdd-jax {version()}, JAX {jax.__version__}, Python {platform.python_version()}")
     print(f"custom calls: CPU {built['cpu']}; CUDA {built['cuda']}; elsewhere jax.numpy")
     print(f"devices: {devices} ({jax.default_backend()})")
-    print(f"data: cifar10_mini in the package; in {folder} ({given}): ", end="")
-    print(", ".join(prepared.sets_in(folder)) or "none")
+    try:
+        folder = prepared.data_root()
+        sets = f"in {folder} ({given}): {', '.join(prepared.sets_in(folder)) or 'none'}"
+    except UsageError as error:  # no home directory
+        sets = str(error)
+    print(f"data: cifar10_mini in the package; {sets}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Runs a benchmark and prints its table.
 
     python -m launch.benchmark rasterize
-    python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json --plot=figures.png
+    python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json
     python -m launch.benchmark tm_memory --out=memory.json
     python -m launch.benchmark scale --devices=1,8,64 --out=steps.json
 
@@ -25,8 +25,7 @@ BENCHMARKS = (
 OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
 SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
-PLOT = flags.DEFINE_string("plot", None, "rasterize: a PNG file of time against size.")
-DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1 to 64.")
+DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1,8,64.")
 CONFIGS = flags.DEFINE_string("configs", "", "scale: of which experiments, by commas; empty: all.")
 
 
@@ -37,7 +36,7 @@ def main(name: str) -> None:
         where = "run it from a checkout" if error.name.startswith("tests") else "install it"
         raise UsageError(f"{name}: needs {error.name}, which is not there; {where}") from None
     if name == "rasterize":
-        benchmark.main(OUT.value, SHAPES.value, PEERS.value, PLOT.value)
+        benchmark.main(OUT.value, SHAPES.value, PEERS.value)
     elif name == "scale":
         benchmark.main(OUT.value, DEVICES.value, CONFIGS.value)
     else:

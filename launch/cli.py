@@ -18,7 +18,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, UsageWarning
 from gsdd_jax.core.files import cache_dir
 from gsdd_jax.runs.workdir import flat
 from launch import experiments, fields, interrupt
@@ -63,6 +63,12 @@ def run(
         interrupt.says(interrupt.GOES_ON)
     logging.set_verbosity(logging.FATAL)  # the libraries' chatter; what counts is raised
     threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *rest, **more: (
+        f"warning: {message}\n"
+        if issubclass(category, UsageWarning)
+        else plain(message, category, *rest, **more)
+    )
     keep_freed_memory()
     keep_compiled_programs()
     try:
@@ -112,7 +118,10 @@ def keep_compiled_programs() -> None:
         kind = [line for line in cpu.splitlines() if line.startswith(("flags", "Features"))]
     except OSError:
         kind = []
-    folder = cache_dir() / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
+    folder = cache_dir()
+    if folder is None:
+        return
+    folder = folder / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -19,7 +19,6 @@ OUT = flags.DEFINE_string(
 IMAGES = flags.DEFINE_integer(
     "images", 0, "Images a class in the file at every step; 0: as many as keep it small."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
 
 
 def main(*workdirs: str) -> None:
@@ -29,7 +28,7 @@ def main(*workdirs: str) -> None:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")
     folder = workdirs[0] if len(workdirs) == 1 else ""
     out = pathlib.Path(OUT.value or pathlib.Path(folder, document.NAME))
-    document.write(workdirs, out, fields.defaults, IMAGES.value, DATA_DIR.value)
+    document.write(workdirs, out, fields.defaults, IMAGES.value)
     print(out)
 
 

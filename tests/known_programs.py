@@ -1,6 +1,5 @@
-"""Prints, as JSON, what is counted of programs for four devices whose collectives are known."""
+"""Prints, as JSON, the counts of programs on four devices whose collectives are known."""
 
-import importlib
 import json
 
 import jax
@@ -9,14 +8,13 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import hlo, programs
-from gsdd_jax.networks import conv
+from benchmarks import hlo, plan, programs, scale
 
 DEVICES = 4
 
 
 def known():
-    """Every kind of collective, alone and in loops of known lengths, and a matrix product."""
+    """Every kind of collective, and in loops of known lengths."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
 
     def device(x, w):  # [2, 6] of [8, 6], and [6, 10]
@@ -40,31 +38,29 @@ def known():
     mapped = jax.shard_map(
         device, mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"), check_vma=False
     )
-    return hlo.count(jax.jit(mapped).lower(jnp.ones((8, 6)), jnp.ones((6, 10))).compile().as_text())
+    return hlo.count(jax.jit(mapped).lower(jnp.ones((8, 6)), jnp.ones((6, 10))).compile())
 
 
-def small(name, **options):
-    """A shipped experiment, but for its sizes."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+def small(name, step, devices=(1, DEVICES), **options):
+    """Rows of a step of a shipped experiment but for its sizes."""
+    config = plan.config_of(name)
     config.network.options.width, config.network.options.depth = 4, 1
     config.matching.strategy, config.budget.gpc, config.experts.at_once = "flip", 4, 1
     config.matching.options.update(options)
-    return programs.parts(config)
+    return list(programs.rows(config, devices, [step]))
 
 
 def main():
-    conv._form = lambda *_: "lax"
-    counts = known()
-    found = {"known": dict(products=counts.products, calls=counts.calls, moved=counts.moved)}
+    scale.as_on_gpus(DEVICES)
+    tm, several = ("cifar10_tm_ipc1", "distill"), [DEVICES]
     followed = dict(batch_syn=8, keep_every=0)
-    for name, of, steps in (
-        ("tm", small("cifar10_tm_ipc1", syn_steps=3, **followed), ["distill"]),
-        ("tm, longer", small("cifar10_tm_ipc1", syn_steps=6, **followed), ["distill"]),
-        ("dm", small("cifar10_dm_ipc1", batch_real=8), ["distill"]),
-        ("experts", small("cifar10_tm_ipc1"), ["experts"]),
-    ):
-        counts = [DEVICES] if name in ("tm, longer", "experts") else [1, DEVICES]
-        found[name] = list(programs.rows(of, steps, counts))
+    found = dict(
+        known=known(),
+        tm=small(*tm, syn_steps=3, **followed),
+        longer=small(*tm, several, syn_steps=6, **followed),
+        dm=small("cifar10_dm_ipc1", "distill", batch_real=8),
+        experts=small("cifar10_tm_ipc1", "experts", several),
+    )
     print(json.dumps(found))
 
 

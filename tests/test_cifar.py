@@ -160,7 +160,7 @@ def test_other_folders_are_refused(tmp_path):
         cifar.prepare_cifar(tmp_path, data_dir=tmp_path / "tfds")
     fill(tmp_path / "files", "cifar10")
     (tmp_path / "files" / "data_batch_5").unlink()
-    with pytest.raises(UsageError, match="data_batch_5: no such file"):
+    with pytest.raises(UsageError, match="data_batch_5: expected a file of CIFAR"):
         cifar.prepare_cifar(tmp_path / "files", data_dir=tmp_path / "tfds")
 
 

@@ -1,6 +1,7 @@
 """Distilled sets as other programs read them: each format by a reader of its own."""
 
 import json
+import os
 import tarfile
 
 import jax
@@ -143,6 +144,42 @@ def test_what_is_refused(file, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("to", ["npz", "torch", "transform"])
+@pytest.mark.parametrize("what", ["the set", "arrays of mine", "a text", "a link", "a FIFO"])
+def test_a_file_that_is_no_export_is_not_replaced(file, tmp_path, to, what):
+    set_, path = gsdd_jax.load(file), tmp_path / "out"
+    if what == "the set":
+        path.write_bytes(file.read_bytes())
+    elif what == "arrays of mine":
+        with open(path, "wb") as out:
+            np.savez(out, images=np.zeros(1), labels=np.zeros(1))
+    elif what == "a text":
+        path.write_text("years of work")
+    elif what == "a link":
+        exports.export_transform(set_, tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(path)
+    before = None if what == "a FIFO" else path.read_bytes()
+    with pytest.raises(gsdd_jax.UsageError, match="not an earlier export"):
+        if to == "transform":
+            exports.export_transform(set_, path, overwrite=True)
+        else:
+            exports.export(set_, path, to, overwrite=True)
+    assert path.is_fifo() if before is None else path.read_bytes() == before
+    assert path.is_symlink() == (what == "a link")
+
+
+@pytest.mark.parametrize("to", ["npz", "torch", "transform"])
+def test_a_file_that_is_an_export_is_replaced(file, tmp_path, to):
+    set_, path = gsdd_jax.load(file), tmp_path / "out"
+    for _ in range(2):
+        if to == "transform":
+            exports.export_transform(set_, path, overwrite=True)
+        else:
+            exports.export(set_, path, to, overwrite=True)
+
+
 @pytest.mark.parametrize("to", ["png", "npz"])
 def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monkeypatch):
     set_, path = gsdd_jax.load(file), tmp_path / "out"
@@ -160,12 +197,15 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     assert content(path) == before
     exports.export(set_, path, to, overwrite=True, resolution=4)
     assert content(path) != before
+    if to == "npz":
+        with np.load(path) as arrays:
+            assert sorted(arrays) == ["images", "labels", "targets"]
     # Only an earlier export is replaced, never somebody's folder.
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("")
-    assert "no earlier export" in refusal(set_, mine, to, overwrite=True)
+    assert "not an earlier export" in refusal(set_, mine, to, overwrite=True)
     assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
 
 

@@ -549,7 +549,8 @@ def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(rasterize, "FIT_STEPS", 2)
     draw("decode", seconds=0.01, out=str(tmp_path))
     rows = rows_of(tmp_path, "decode")
-    assert len(rows) == 2 * 2 * 2
+    assert len(rows) == 2 * 2 * 3
+    assert {row["what"] for row in rows} == {"Gaussians", "SIREN", "reference"}
     for row in rows:
         assert 0 < float(row["seconds"]) < 10
         assert int(row["peak_bytes"]) >= 2 * 16 * 16 * 3 * 4  # at least the images

@@ -229,6 +229,48 @@ def test_other_things_that_are_refused(tmp_path):
 # What is there stays whole.
 
 
+@pytest.mark.parametrize("what", ["thesis", "added", "link"])
+def test_only_what_was_made_here_is_replaced(tmp_path, what):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    mine = tmp_path / "tfds" / "mine"
+    if what == "added":
+        mine = make(tmp_path, folder).folder
+        (mine / "1.0.0" / "thesis.tex").write_text("years of work")
+    elif what == "link":
+        (tmp_path / "tfds").mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        mine.symlink_to(tmp_path / "elsewhere")
+    else:
+        mine.mkdir(parents=True)
+        (mine / "thesis.tex").write_text("years of work")
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=r"a set that launch\.prepare made"):
+        make(tmp_path, folder, overwrite=True)
+    assert files(tmp_path) == before
+
+
+def test_a_set_that_a_killed_swap_moved_away_is_found(tmp_path):
+    """By whoever looks for it next, though only to read it."""
+    made = make(tmp_path, only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png"))
+    beside = tmp_path / "tfds" / ".mine.replacing"
+    beside.mkdir()
+    (beside / ".lock").touch()
+    before = files(made.folder)
+    made.folder.rename(beside / "old")
+    assert load(tmp_path).num_classes == 2
+    assert files(made.folder) == before
+    assert not beside.exists()
+
+
+def test_a_picture_that_is_no_regular_file_is_named(tmp_path):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    os.mkfifo(folder / "a" / "3.png")
+    signal.alarm(60)  # a reader of a FIFO waits for its writer
+    message = refusal(tmp_path, folder)
+    signal.alarm(0)
+    assert "a/3.png (expected a picture, got no regular file)" in message
+
+
 def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
     folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     made = make(tmp_path, folder).folder
@@ -337,3 +379,29 @@ def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):
     result = make(tmp_path, "runs/pictures", test="runs/others", resolution=32)
     assert (result.train, result.test, result.notes) == ([3] * 10, [2] * 10, [])
     assert "truck" in result.class_names
+
+
+def test_tiny_imagenet_is_made_of_its_archive(tmp_path):
+    """By the commands of the document, from folders and a list as the archive has them."""
+    text = (ROOT / "docs" / "own_data.md").read_text()
+    (awk,) = re.findall(r"^(awk .*?val\.csv)$", text, re.DOTALL | re.MULTILINE)
+    root = tmp_path / "tiny-imagenet-200"
+    (root / "val" / "images").mkdir(parents=True)
+    listed = ["n02", "n01", "n02"]
+    for wnid in sorted(set(listed)):
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t62\n")
+        for i in range(3):
+            picture = Image.new("RGB", (64, 64), (40 * i, 80, 90))
+            picture.save(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG")
+    for i in range(len(listed)):
+        Image.new("L", (64, 64), 50 * i).save(root / "val" / "images" / f"val_{i}.JPEG")
+    (root / "val" / "val_annotations.txt").write_text(
+        "".join(f"val_{i}.JPEG\t{wnid}\t0\t32\t44\t62\n" for i, wnid in enumerate(listed))
+    )
+    subprocess.run(["sh", "-c", awk], cwd=tmp_path, check=True)
+    made = prepare.prepare(
+        root / "train", "tiny_imagenet", test=root / "val" / "val.csv", data_dir=tmp_path / "sets"
+    )
+    assert made.class_names == ["n01", "n02"] and made.image_shape == (64, 64, 3)
+    assert (made.train, made.test) == ([3, 3], [1, 2])

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 from tensorboardX import SummaryWriter
 from tiny import TINY
 
 import gsdd_jax
 from configs import demo
-from gsdd_jax import parameterizations
+from gsdd_jax import data, parameterizations
 from gsdd_jax.page import (
     charts,
     confusion,
@@ -32,7 +33,7 @@ from gsdd_jax.page import (
     source,
 )
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import experiment, fits
+from gsdd_jax.runs import components, experiment, fits
 from gsdd_jax.runs.distill import distill_to
 from launch import fields
 
@@ -422,17 +423,36 @@ def test_what_is_damaged_is_said(copy, name, content, sentence):
     assert "Provenance" in page.text
 
 
-def test_data_that_are_elsewhere_are_said(copy, tmp_path):
-    config = json.loads((copy / "config.json").read_text())
-    config["data"]["name"] = "cifar10"
-    (copy / "config.json").write_text(json.dumps(config))
-    page = page_of(copy, data_dir=str(tmp_path))
-    assert "Real images: data set 'cifar10' is not on disk" in page.text
-    assert "class 3" in page.text
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        (None, "There is no real.safetensors"),
+        ({}, "expected real images"),
+        ({"images": np.zeros((10, 5, 8, 8, 3), np.float32)}, "expected images as uint8"),
+        ({"images": np.zeros((50, 8, 8, 3), np.uint8)}, "got uint8 [50, 8, 8, 3]"),
+        ({"images": np.zeros((9, 5, 8, 8, 3), np.uint8)}, "not of the images of this run"),
+        ({"images": np.zeros((10, 5, 9, 8, 3), np.uint8)}, "not of the images of this run"),
+    ],
+    ids=["absent", "empty", "floats", "flat", "classes", "shape"],
+)
+def test_real_images_that_are_not_there_are_said(copy, arrays, sentence):
+    (copy / "real.safetensors").unlink()
+    if arrays is not None:
+        (copy / "real.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    page = page_of(copy)
+    assert sentence in page.text
+    assert "airplane" in page.text
     assert page.data["real"] == 0
-    config["data"] = {"name": "cifar10_mini", "resolution": 16, "resize": "crop", "subset": ""}
+
+
+def test_no_data_set_is_opened_whatever_a_directory_names(copy, monkeypatch):
+    """Its config may name any, also one of classes that would be imported."""
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr(components, "load_data", lambda *_: pytest.fail("opened"))
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"name": "somebody_s", "dir": str(copy)}
     (copy / "config.json").write_text(json.dumps(config))
-    assert "The cifar10_mini on disk is not what the run was of" in page_of(copy).text
+    assert page_of(copy).data["real"] == gallery.SHOWN
 
 
 @pytest.mark.parametrize("content", [None, b"[]", b"{"])

@@ -19,10 +19,15 @@ class InUseError(UsageError):
     """Another process has what is needed; later it is free."""
 
 
+class UsageWarning(UserWarning):
+    """A convenience that is not to be had here; the launch scripts print it as one line."""
+
+
 @contextlib.contextmanager
 def located(where: str | os.PathLike) -> Iterator[None]:
-    """Puts `where` something is wrong (a file, a field) before what a UsageError says of it."""
+    """Puts `where` something is wrong (a file, a field) before a UsageError, once."""
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
+        text = str(error).removeprefix(f"{where}: ")
+        raise UsageError(f"{where}: {text}") from None

@@ -1,16 +1,19 @@
-"""Files that are whole or not there, and where derived ones are kept."""
+"""Files that are whole or not there, those of others, and where derived ones are kept."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
-import tempfile
+import secrets
+import stat
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
 
 try:
     import fcntl
@@ -19,6 +22,9 @@ except ImportError:  # Windows
 
     fcntl = None
 
+LOCK = ".lock"
+JSON_LIMIT = 64 << 20  # bytes; a run's largest is a few megabytes
+
 
 def write_atomically(
     path: str | os.PathLike, content: bytes | Callable[[BinaryIO], object]
@@ -26,10 +32,13 @@ def write_atomically(
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
     `content` is the bytes, or a function that writes them to an open file. Missing folders are
-    made. Raises OSError, which names `path`, where it cannot be written.
+    made. A link is replaced, not followed. Raises OSError, which names `path`, where it cannot be
+    written, or a device, a FIFO or a folder has the name.
     """
     path = pathlib.Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EEXIST, "expected a regular file to replace, or nothing")
         _write(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
@@ -37,19 +46,19 @@ def write_atomically(
 
 def _write(path, content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # With the permissions of any new file: not every file system lets them be changed.
+        with open(temporary, "xb") as file:
             if callable(content):
                 content(file)
             else:
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
 
@@ -59,11 +68,75 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading; a FIFO or a device is neither waited for nor read.
+
+    Raises UsageError, which names the path and calls it `what`, where there is no such file.
+    """
+    named = f"{os.fspath(path)}: expected {what}"
+    with contextlib.ExitStack() as stack:
+        try:
+            # Asked first, for a device may do something when it is opened.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise UsageError(f"{named}, got no regular file")
+            file = stack.enter_context(open(path, "rb", opener=_without_waiting))
+        except UsageError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise UsageError(f"{named} ({getattr(error, 'strerror', None) or error})") from None
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced in the meantime
+            raise UsageError(f"{named}, got no regular file")
+        yield file
+
+
+def _without_waiting(path, flags) -> int:
+    """Opens a FIFO without a writer at once; a regular file is read as ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def check_regular(path: str | os.PathLike, what: str) -> None:
+    """Raises UsageError as `open_regular`, for a reader that opens the path itself."""
+    with open_regular(path, what):
+        pass
+
+
+def check_tree(folder: str | os.PathLike) -> None:
+    """Raises UsageError, naming the first, where something below is no folder and no regular
+    file, so that a library that reads the folder does not wait for it."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = pathlib.Path(parent, name)
+            if path.exists() and not path.is_file():
+                raise UsageError(f"{path}: expected regular files below {folder}")
+
+
+def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; more are never read.
+
+    Raises UsageError, which names the path and calls it `what`, for anything else.
+    """
+    with open_regular(path, what) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            content = file.read(limit + 1) if size <= limit else b""
+        except OSError as error:
+            raise UsageError(f"{os.fspath(path)}: expected {what} ({error.strerror})") from None
+    # A file of /proc has a size of 0 and content, and one may grow while it is read.
+    if size > limit or len(content) > limit:
+        found = max(size, len(content))
+        raise UsageError(
+            f"{os.fspath(path)}: expected {what} of at most {limit:,} bytes, got {found:,}"
+        )
+    return content
+
+
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
     """The JSON object in a file. Raises UsageError, calling it `what`, where it holds none."""
+    content = read_regular(path, f"{what}, a JSON object", JSON_LIMIT)
     try:
-        value = json.loads(pathlib.Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: expected {what}, a JSON object ({error})") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected {what}, a JSON object, got {type(value).__name__}")
@@ -75,15 +148,34 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     """Makes a directory and holds it for this process; raises InUseError(taken) where another one
     has it.
 
-    The lock ends with the process, however that ends. Raises OSError where no file can be made.
+    The lock ends with the process, however that ends. Where the file system has no locks, a warning
+    says so and nothing is held. Raises UsageError where something else has the lock's name, and
+    OSError where no file can be made.
     """
     pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
-    with open(pathlib.Path(directory, ".lock"), "w") as lock:
+    path = pathlib.Path(directory, LOCK)
+    # Asked first, for a device may do something when it is opened, and again of what is open.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
+    with open(path, "ab", opener=_not_through_a_link) as lock:
+        if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
+            raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
         try:
             _lock(lock.fileno())
         except BlockingIOError:
             raise InUseError(taken) from None
+        except OSError as error:  # NFS, Lustre, EFS
+            warnings.warn(
+                f"{path}: this file system has no locks ({error.strerror}); see to it that no "
+                "other process uses the folder at the same time",
+                UsageWarning,
+                stacklevel=2,
+            )
         yield
+
+
+def _not_through_a_link(path, flags) -> int:
+    return _without_waiting(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _lock(descriptor: int) -> None:
@@ -97,7 +189,25 @@ def _lock(descriptor: int) -> None:
         raise BlockingIOError(error.errno, error.strerror) from None
 
 
-def cache_dir() -> pathlib.Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+def cache_dir() -> pathlib.Path | None:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax.
+
+    None, after a warning, where there is no home directory: nothing is kept then.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or home(".cache")
+    if base is None:
+        warnings.warn(
+            "there is no home directory, so nothing is cached; set XDG_CACHE_HOME to a folder",
+            UsageWarning,
+            stacklevel=2,
+        )
+        return None
     return pathlib.Path(base, "gsdd_jax")
+
+
+def home(name: str) -> pathlib.Path | None:
+    """A folder of the user's home directory; None where there is no such directory."""
+    try:
+        return pathlib.Path.home() / name
+    except RuntimeError:  # no HOME, and a user without a name
+        return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import PIL
 
-from gsdd_jax.core.files import write_atomically
+from gsdd_jax.core.files import check_regular, read_object, write_atomically
 from gsdd_jax.data import rows
 from gsdd_jax.data.decode import Chunk
 
@@ -26,7 +26,7 @@ def key(builder, subset: str | None, size: tuple[int, str] | None) -> str:
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     identity = {
         "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files],
-        "dataset_info": (folder / "dataset_info.json").read_text(),
+        "dataset_info": (folder / "dataset_info.json").read_text(),  # checked when it was found
         "subset": subset,
         "size": size,
         "decoder": [VERSION, PIL.__version__],
@@ -47,7 +47,7 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
 def read(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
     """(arrays, info), or None where the folder is absent, incomplete or damaged."""
     try:
-        info = json.loads((folder / "info.json").read_text())
+        info = read_object(folder / "info.json", "what is cached")
         if info.pop("sha256") != _info_digest(info):
             return None
         arrays = _mapped(folder)
@@ -103,11 +103,12 @@ def _write_images(file, chunks, labels) -> None:
 
 
 def _mapped(folder) -> dict[str, np.ndarray]:
-    return {
-        f"{split}_{part}": np.asarray(np.load(folder / f"{split}_{part}.npy", mmap_mode="r"))
-        for split in ("train", "test")
-        for part in ("images", "labels")
-    }
+    arrays = {}
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        path = folder / f"{name}.npy"
+        check_regular(path, "a cached array")
+        arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
+    return arrays
 
 
 def _info_digest(info: dict) -> str:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepare, prepared
 
 VERSION = "3.0.2"  # of TFDS's sets, which is what these are
@@ -175,12 +176,9 @@ def _is_list(value: Any, kind: type) -> bool:
 
 def _values(path: pathlib.Path) -> dict[bytes, Any]:
     """What a file holds, arrays as `_Array`."""
-    if not path.is_file():
-        raise UsageError("no such file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise UsageError(f"expected at most {_MOST_BYTES} bytes")
+    content = read_regular(path, "a file of CIFAR", _MOST_BYTES)
     try:
-        values = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        values = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # of any kind: what damage leads an unpickler to
         reason = prepared.first_line(error)
         raise UsageError(f"expected a file of CIFAR as its authors made it ({reason})") from None

@@ -137,12 +137,11 @@ def load(
             f" {builder.data_dir} has {label.num_classes}"
         )
 
-    if cache_dir is None:
-        cache_dir = files.cache_dir()
-    folder = pathlib.Path(cache_dir).expanduser() / "datasets"
     size = None if resolution is None else (resolution, resize)
-    folder /= f"{base}-{cache.key(builder, subset, size)}"
-    arrays, info = cache.read(folder) or _decode(
+    folder = files.cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+    if folder is not None:
+        folder /= f"datasets/{base}-{cache.key(builder, subset, size)}"
+    arrays, info = (folder and cache.read(folder)) or _decode(
         builder,
         base,
         folder,
@@ -169,8 +168,8 @@ def load(
 
 
 def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
-    """(arrays, info) of both splits: in the cache's `folder`, or in memory where that cannot be
-    written."""
+    """(arrays, info) of both splits: in the cache's `folder`, or in memory where there is none or
+    it cannot be written."""
 
     @contextlib.contextmanager
     def named():
@@ -194,9 +193,10 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
         for split in splits.values():
             prepared.check_records(builder, split)
     try:
-        cache.write(folder, {name: chunks(split) for name, split in splits.items()}, describe)
-        if (kept := cache.read(folder)) is not None:
-            return kept
+        if folder is not None:
+            cache.write(folder, {name: chunks(split) for name, split in splits.items()}, describe)
+            if (kept := cache.read(folder)) is not None:
+                return kept
     except OSError as error:
         logging.warning("Decoded images are not cached: %s", error)
     arrays = {}

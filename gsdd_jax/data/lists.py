@@ -9,12 +9,14 @@ import pathlib
 from collections.abc import Iterator
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import parts
 from gsdd_jax.data.items import Found, Item, Labels, plain, some
 
 _PATHS = ("path", "file_name")  # a column for each; the second is the Hub's
 _LABEL, _PART = "label", "split"
 _DELIMITERS = ",;\t"
+_LIMIT = 1 << 30  # bytes of a file
 METADATA = ("metadata.csv", "metadata.jsonl")  # beside pictures, in their folder
 
 Rows = Iterator[tuple[str, dict[str, str]]]  # where each is, and its columns
@@ -144,11 +146,11 @@ def _jsonl(path: pathlib.Path) -> tuple[list[str], Rows]:
 
 
 def _text(path: pathlib.Path) -> str:
+    content = read_regular(path, "a list of pictures", _LIMIT)
     try:
-        content = path.read_bytes()
         marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return content.decode("utf-16" if marked else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise _no_csv(error) from None
 
 

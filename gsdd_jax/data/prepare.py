@@ -13,7 +13,6 @@ import io
 import os
 import pathlib
 import re
-import shutil
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,9 +21,9 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from gsdd_jax.core import records
+from gsdd_jax.core import records, swap
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import locked
+from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
 from gsdd_jax.data.twice import Twice
@@ -35,6 +34,9 @@ RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at a time
 FEW = 10  # times smaller than the largest class
+LARGEST = 1 << 28  # bytes of a picture's file
+MARK = "prepared.json"  # in the folder of every set that is made here
+WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
@@ -83,7 +85,7 @@ def prepare(
         depth: of grey pictures of 16 bits, how many are used, one of `pictures.DEPTHS`; default by
             the largest value of all.
         skip_broken: leave out what cannot be read instead of refusing it.
-        overwrite: replace a data set of that name.
+        overwrite: replace a data set of that name that was made here.
         data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
@@ -123,20 +125,10 @@ def prepare(
 def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
     """A folder for the files of the set `name`, which is there, instead of an old one, once all of
     it is; where something is raised, nothing is changed."""
-    work = root / f".{name}.preparing"  # hidden, until all of it is there
-    work.mkdir(parents=True, exist_ok=True)
-    with locked(work, f"{work}: another process prepares {name!r}; wait for it"):
-        try:
-            for rest in work.glob("[!.]*"):  # of one that was interrupted
-                shutil.rmtree(rest)
-            made = work / "new" / version
-            made.mkdir(parents=True)
-            yield made
-            if (root / name).exists():
-                os.replace(root / name, work / "old")
-            os.replace(made.parent, root / name)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
+        made = folder / version
+        made.mkdir()
+        yield made
 
 
 @contextlib.contextmanager
@@ -159,11 +151,15 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
 
 
 def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
-    """Raises UsageError where there is a set of that name that is not to be replaced."""
-    if (root / name).exists() and not overwrite:
+    """Raises UsageError where something of that name is not to be replaced."""
+    swap.recover(root / name)
+    if not os.path.lexists(root / name):
+        return
+    if not overwrite:
         raise UsageError(
             f"--name: {root / name} is there already; give another name, or --overwrite"
         )
+    swap.check_ours(root / name, MARK, WHAT)
 
 
 def _splits(
@@ -291,9 +287,11 @@ class _Reader:
                 pixels, _ = pictures.square(image, size, channels)
                 read = pictures.Read(pixels, min(image.size), ())
             else:
-                content = item.content.read_bytes()
+                content = read_regular(item.content, "a picture", LARGEST)
                 read = pictures.read(content, size, channels, self.depth)
             png = pictures.encode(read.pixels)
+        except UsageError as error:
+            return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
         except Exception as error:  # of any kind: Pillow's readers raise what damage leads them to

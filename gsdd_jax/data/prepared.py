@@ -4,14 +4,16 @@ What is wrong with one is said in a line: unknown, not there, of another kind, d
 """
 
 import difflib
-import json
 import os
 import pathlib
 import shlex
 
 import numpy as np
 
+from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
+from gsdd_jax.data import trusted
 from gsdd_jax.data.decode import PIL_MODES
 
 # tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
@@ -28,8 +30,16 @@ CIFAR = ("cifar10", "cifar100")  # made from torchvision's files as well
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own."""
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own.
+
+    Raises UsageError where there is none, for want of a home directory.
+    """
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or home("tensorflow_datasets")
+    if root is None:
+        raise UsageError(
+            "there is no home directory to look for data sets in; set TFDS_DATA_DIR, or give the "
+            "folder by --data_dir or --config.data.dir"
+        )
     return pathlib.Path(root).expanduser().absolute()
 
 
@@ -48,9 +58,14 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
 
     root = EMBEDDED if base == EMBEDDED_NAME else data_root(data_dir)
     try:
-        tfds.core.naming.parse_builder_name_kwargs(name)
+        parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
     except Exception:  # a name that TFDS cannot parse
         raise _unknown(name, root) from None
+    swap.recover(root / parsed.name)
+    try:
+        trusted.check(root / parsed.name)
+    except UsageError as error:
+        raise damaged(name, base, data_dir, root / base, str(error)) from None
     try:
         # Unlike `tfds.builder`, this never looks for the set on the network.
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
@@ -139,8 +154,10 @@ def wrong_classes(builder, base: str, label_key: str) -> str | None:
     if not path.exists() and base != EMBEDDED_NAME:  # that its own set has names, we know
         return None
     try:
-        names = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
+        names = read_regular(path, "the names of classes", JSON_LIMIT).decode().split("\n")
+    except UsageError as error:
+        return first_line(error)
+    except ValueError as error:
         return f"{path}: {first_line(error)}"
     different = {name.strip() for name in names} - {""}
     if len(different) != label.num_classes or different != set(label.names):
@@ -171,6 +188,10 @@ def check_records(builder, split: str) -> None:
         raise ValueError(f"dataset_info.json: its split {split!r} has no files")
     for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
         try:
+            check_regular(path, "records")
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        try:
             reader = ArrayRecordReader(str(path))
             found = reader.num_records()
             reader.close()
@@ -191,11 +212,10 @@ def _damaged_description(root: pathlib.Path, name: str) -> str | None:
     for folder in sorted({path.parent for file in names for path in (root / name).rglob(file)}):
         for path in (folder / file for file in names):
             try:
-                value = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError) as error:
-                return f"{path}: {first_line(error)}"
-            if not isinstance(value, dict) or not value:
-                return f"{path}: expected a JSON object with its fields"
+                if not read_object(path, "its fields"):
+                    return f"{path}: expected a JSON object with its fields"
+            except UsageError as error:
+                return first_line(error)
     return None
 
 

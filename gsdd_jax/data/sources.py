@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.files import check_regular
 from gsdd_jax.data import folders, lists
 from gsdd_jax.data.decode import PIL_MODES
 from gsdd_jax.data.items import Found, Item, Labels, some
@@ -45,6 +46,7 @@ def find(path: str | os.PathLike) -> Found:
         )
     if path.suffix.lower() not in readers:
         raise UsageError(f"{path}: expected a folder, a .csv, .tsv, .jsonl or .npz file")
+    check_regular(path, "a folder, a .csv, .tsv, .jsonl or .npz file")
     with located(path):
         return readers[path.suffix.lower()](path)
 

@@ -6,9 +6,10 @@ import os
 import pathlib
 from typing import Any
 
+from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.exports import npz, png, tfds, torch, webdataset
-from gsdd_jax.exports.place import folder, refuse_existing
+from gsdd_jax.exports.place import MARK, WHAT, refuse_existing
 from gsdd_jax.formats import transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
@@ -67,7 +68,8 @@ def export(
     if not pictures:
         ARRAYS[to](path, images, distilled.labels, soft)
         return f"{path}: {what}, {'as in training' if space == 'training' else 'in [0, 1] space'}"
-    with folder(path, {"distilled": distilled.provenance, "format": to}) as made:
+    about = {"distilled": distilled.provenance, "format": to}
+    with swap.folder(path, MARK, about, WHAT) as made:
         names = distilled.class_names
         PICTURES[to](made, png.encoded(images), distilled.labels, names, images.shape[1:])
     lost = "; its soft labels are not in it" if soft is not None else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import zipfile
 
 import numpy as np
 
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.exports.place import FILE_MARK
 
 
 def write(
@@ -16,4 +18,14 @@ def write(
     arrays = {"images": images, "labels": labels}
     if targets is not None:
         arrays["targets"] = targets
-    write_atomically(path, lambda file: np.savez(file, **arrays))
+    write_atomically(path, lambda file: _write(file, arrays))
+
+
+def _write(file, arrays) -> None:
+    """As `numpy.savez`, and marked as an export where no reader of arrays looks."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = FILE_MARK.encode()
+        for name, array in arrays.items():
+            # Of the year 1980, so that the same arrays give the same bytes.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)

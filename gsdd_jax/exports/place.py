@@ -1,44 +1,49 @@
-"""Where an export goes: whole or not at all, and over nothing but an earlier one."""
+"""Where an export goes: over nothing but an earlier one."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator
-from typing import Any
+import zipfile
 
+from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import write_json
+from gsdd_jax.core.files import check_regular
+from gsdd_jax.formats.transforms import FORMAT
 
-MARK = "export.json"  # in every folder that is an export; only such a one is ever replaced
+MARK = "export.json"  # in every folder that is an export
+FILE_MARK = "gsdd-jax export"  # in every file that is one
+WHAT = "an earlier export"
 
 
 def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:
     """Raises UsageError where something lies at `path` that is not to be replaced."""
-    if not path.exists():
+    if of_folder:
+        swap.recover(path)
+    if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
         raise UsageError(f"{path}: there already; give another path, or --overwrite")
-    if of_folder != path.is_dir() or (of_folder and not (path / MARK).is_file()):
-        kind = f"a folder with {MARK}" if of_folder else "a file"
-        raise UsageError(f"{path}: no earlier export, {kind}; give another path")
+    if of_folder:
+        swap.check_ours(path, MARK, WHAT)
+        return
+    if path.is_symlink() or not path.is_file():
+        raise UsageError(f"{path}: not {WHAT}, which is a regular file; give another path")
+    if not _is_marked(path):
+        raise UsageError(f"{path}: not {WHAT}; move it away, or give another path")
 
 
-@contextlib.contextmanager
-def folder(path: pathlib.Path, mark: dict[str, Any]) -> Iterator[pathlib.Path]:
-    """A new folder to write into, which takes the place of `path` when all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+def _is_marked(path: pathlib.Path) -> bool:
+    """Whether a file says of itself that it is an export: safetensors or a zip archive."""
+    import safetensors
+
+    check_regular(path, WHAT)
     try:
-        made = work / "new"
-        made.mkdir()
-        yield made
-        write_json(made / MARK, mark)
-        if path.exists():
-            os.rename(path, work / "old")
-        os.rename(made, path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return not {FILE_MARK, FORMAT}.isdisjoint(file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        pass
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == FILE_MARK.encode()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False

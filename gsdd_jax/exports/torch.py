@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.exports.place import FILE_MARK
 
 
 def write(
@@ -25,4 +26,4 @@ def write(
     }
     if targets is not None:
         tensors["targets"] = np.asarray(targets, np.float32)
-    write_atomically(path, safetensors.numpy.save(tensors))
+    write_atomically(path, safetensors.numpy.save(tensors, {FILE_MARK: "torch"}))

@@ -1,4 +1,4 @@
-"""Time and memory of decoding against bytes, resolution and batch, beside a SIREN (Figure 5).
+"""Time and memory of decoding against bytes, resolution and batch, with peers (Figure 5).
 
 What is measured comes from the caller: rows of `sweep` ("bytes", "resolution" or "batch"), `value`
 (of what varies), `what` (who decodes), `measured` ("forward" or "both"), `seconds` of a call and

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax import networks, parameterizations
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import write_atomically
+from gsdd_jax.core.files import check_regular, write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.networks import Network
@@ -140,6 +140,7 @@ def trained_shortly(
 def _read(path, identity, num_images) -> Bool[np.ndarray, "networks n"]:
     if not path.exists():
         return np.zeros((0, num_images), bool)
+    check_regular(path, "the networks' errors")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             found = (file.metadata() or {}).get(NAME)

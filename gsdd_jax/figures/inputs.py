@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.files import read_object, write_json
+from gsdd_jax.core.files import open_regular, read_object, write_json
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import FIELDS
@@ -62,7 +62,8 @@ def set_path(path: str | os.PathLike) -> pathlib.Path:
 
 def digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    with open_regular(path, "a distilled set") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_gaussians(path: str | os.PathLike) -> DistilledSet:

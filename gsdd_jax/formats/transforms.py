@@ -231,17 +231,22 @@ def load(
         )
 
 
-def kept(path: str | os.PathLike, fingerprint: str, image_shape: tuple[int, ...]) -> ZCA | None:
-    """The ZCA of the data of that fingerprint in a file that an earlier run kept; None where it is
-    missing, damaged or of something else."""
+def kept(
+    path: str | os.PathLike | None, fingerprint: str, image_shape: tuple[int, ...]
+) -> ZCA | None:
+    """The ZCA of the data of that fingerprint in a file that an earlier run kept; None where there
+    is none, or it is damaged or of something else."""
     import safetensors
 
+    if path is None:
+        return None
     try:
+        files.check_regular(path, "a kept transform")
         with safetensors.safe_open(path, framework="numpy") as file:
             if file.metadata() != {KEPT: fingerprint}:
                 return None
             mean, matrix = file.get_tensor("mean"), file.get_tensor("whitening")
-    except (OSError, safetensors.SafetensorError):
+    except (UsageError, OSError, safetensors.SafetensorError):
         return None
     size = math.prod(image_shape)
     expected = [(np.float32, (size,)), (np.float32, (size, size))]
@@ -250,9 +255,10 @@ def kept(path: str | os.PathLike, fingerprint: str, image_shape: tuple[int, ...]
     return ZCA(mean, matrix, image_shape)
 
 
-def kept_at(fingerprint: str, cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def kept_at(fingerprint: str, cache_dir: str | os.PathLike | None = None) -> pathlib.Path | None:
     """Where the ZCA of the data of that fingerprint is kept; default as `files.cache_dir`."""
-    return pathlib.Path(cache_dir or files.cache_dir()) / f"zca-{fingerprint}.safetensors"
+    folder = cache_dir or files.cache_dir()
+    return folder and pathlib.Path(folder, f"zca-{fingerprint}.safetensors")
 
 
 def cached_zca(
@@ -284,6 +290,8 @@ def cached_zca(
     if (zca := kept(path, fingerprint, images.shape[1:])) is not None:
         return zca
     zca = fit_zca(images)
+    if path is None:
+        return zca
     tensors = {"mean": zca.mean, "whitening": zca.whitening}
     try:
         files.write_atomically(path, safetensors.numpy.save(tensors, {KEPT: fingerprint}))

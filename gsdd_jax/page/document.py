@@ -22,7 +22,6 @@ def write(
     out: str | os.PathLike,
     defaults: Defaults,
     per_class: int = 0,
-    data_dir: str | None = None,
 ) -> None:
     """Writes one HTML file about the runs of work directories, beside each other if several.
 
@@ -31,12 +30,11 @@ def write(
       out: the file.
       defaults: of configs.
       per_class: images a class in the file at every step; 0: as many as keep it small.
-      data_dir: where TFDS keeps its sets, instead of where the configs say.
 
     Raises:
       UsageError: for a directory that is no work directory. Whatever one lacks is said in the page.
     """
-    runs = read_all(list(workdirs), data_dir)
+    runs = read_all(list(workdirs))
     write_atomically(out, page(runs, defaults, per_class).encode())
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
 from tensorboardX.proto.event_pb2 import Event
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import open_regular
+
+LARGEST = 1 << 28  # bytes of an event; pictures have a few million
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +36,12 @@ class Events:
 
 def read(folder: pathlib.Path) -> Events:
     """A file that ends early, as of a run that goes on, counts as far as it goes; so does one that
-    is damaged."""
+    is damaged, and what is no regular file does not."""
     found: dict[str, dict[int, float]] = {}
     hosts, times = {}, []
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        hosts[path.name.split(".", 4)[-1]] = None
-        for event in _events(path):
+        for event in _events_of(path):
+            hosts[path.name.split(".", 4)[-1]] = None
             times.append(event.wall_time)
             for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value" and math.isfinite(
@@ -45,15 +52,23 @@ def read(folder: pathlib.Path) -> Events:
     return Events(scalars, list(hosts), (min(times), max(times)) if times else None)
 
 
-def _events(path: pathlib.Path) -> Iterator[Event]:
+def _events_of(path: pathlib.Path) -> Iterator[Event]:
+    try:
+        with open_regular(path, "events") as file:
+            yield from _events(file)
+    except (UsageError, OSError):
+        return
+
+
+def _events(file: BinaryIO) -> Iterator[Event]:
     """TFRecords: the length (8 bytes), its checksum (4), an event, its checksum (4)."""
-    content, at = memoryview(path.read_bytes()), 0
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        start, at = at + 12, at + 16 + length
-        if at > len(content):
+    size = os.fstat(file.fileno()).st_size
+    while len(head := file.read(12)) == 12:
+        (length,) = struct.unpack_from("<Q", head)
+        if length + 4 > min(size - file.tell(), LARGEST):
             return
+        content = file.read(length + 4)[:length]
         try:
-            yield Event.FromString(bytes(content[start : start + length]))
+            yield Event.FromString(content)
         except DecodeError:
             return

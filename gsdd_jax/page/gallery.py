@@ -16,9 +16,10 @@ from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.page import outlines
 from gsdd_jax.page.markup import Markup, element, script_data
 from gsdd_jax.page.source import Run
+from gsdd_jax.runs import beside
 from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
 
-SHOWN = 5  # images a class before all are asked for
+SHOWN = beside.MOST  # images a class before all are asked for
 PIXELS = 950_000  # of all sheets of a page, about: 2 to 3 MB
 LEAST = 2  # images a class, however large they are
 
@@ -35,7 +36,7 @@ def share(run: Run, num_runs: int, per_class: int = 0) -> Share:
     """As many as `PIXELS` hold; or `per_class` of every step where that is not 0."""
     kind = run.last.format
     there, before = kind.images_per_class, len(run.sets) - 1
-    real = min(there, SHOWN) if run.dataset else 0
+    real = min(there, SHOWN) if run.real is not None else 0
     if per_class:
         return Share(min(per_class, there), min(per_class, there), real)
     of_a_class = len(run.last.labels) // there * kind.height * kind.width
@@ -63,14 +64,16 @@ def section(run: Run, share: Share, prefix: str) -> list[Markup | None]:
     classes = len(run.last.labels) // kind.images_per_class
     data = {"height": kind.height, "width": kind.width, "gap": GAP, "shown": SHOWN,
             "frames": frames, "real": 0}  # fmt: skip
-    if run.dataset:
-        images, labels = run.real(share.real)
-        sheets.append(_image(_sheet(images, labels), "Real images of all classes"))
-        data["real"] = len(labels) // classes
+    if run.real is not None:
+        some = run.real[:, : share.real]
+        labels = np.repeat(np.arange(classes), some.shape[1])
+        sheet = _sheet(some.reshape(-1, *some.shape[2:]) / 255, labels)
+        sheets.append(_image(sheet, "Real images of all classes"))
+        data["real"] = some.shape[1]
     names = [run.class_name(label) for label in range(classes)]
     return [
         _controls(run, frames, share, prefix),
-        element("div", *(_card(name, bool(run.dataset)) for name in names), class_="classes"),
+        element("div", *(_card(name, run.real is not None) for name in names), class_="classes"),
         *(element("p", note, class_="note") for note in _notes(run, share)),
         element("div", *sheets, class_="sheets"),
         element("script", script_data(data), type="application/json"),
@@ -146,12 +149,12 @@ def _notes(run: Run, share: Share) -> list[str]:
         )
     if len(run.sets) > 1 and share.before < share.last:
         notes.append(f"Of each step before the last the file has {share.before} images a class.")
-    if run.dataset:
+    if run.real is not None:
         began = run.config.get("init.images") == "real"
         notes.append(
             "The real images are those that the images above them began as."
             if began
             else "The real images are some of the training images of the class."
         )
-    notes += [run.missing[piece] for piece in ("snapshots", "dataset") if piece in run.missing]
+    notes += [run.missing[piece] for piece in ("snapshots", "real") if piece in run.missing]
     return notes

@@ -10,18 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, UInt8
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
-from gsdd_jax.data import Dataset
 from gsdd_jax.figures import inputs
 from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.page import events
-from gsdd_jax.runs import assess, experiment
-from gsdd_jax.runs.components import load_data, stream
+from gsdd_jax.runs import assess, beside, experiment
 from gsdd_jax.runs.workdir import EVALUATIONS, dotted, evaluations, snapshots
 
 ARMS = ("distilled", "best", *experiment.BESIDE)
@@ -39,9 +37,10 @@ class Run:
       records: of `evaluations.json`.
       events: of the event files.
       sets: by the step of the distillation at which they were; the last is the distilled one.
-      dataset: the real images, where they are on disk and are those that the run was of.
-      missing: of each of "result", "records", "events", "sets", "snapshots" and "dataset" that is
-        not there, or not whole, a sentence.
+      real: as many real images of each class, with which the run's images began; None where the
+        run kept none.
+      missing: of each of "result", "records", "events", "sets", "snapshots" and "real" that is not
+        there, or not whole, a sentence.
     """
 
     name: str
@@ -50,7 +49,7 @@ class Run:
     records: dict[str, Any]
     events: events.Events
     sets: dict[int, DistilledSet]
-    dataset: Dataset | None
+    real: UInt8[np.ndarray, "k n h w c"] | None
     missing: dict[str, str]
 
     @property
@@ -82,27 +81,18 @@ class Run:
         return np.array(counts) if _are_counts(counts) else None
 
     def class_name(self, label: int) -> str:
-        """Of the data set, where that is there."""
-        names = self.dataset.class_names if self.dataset else ()
+        """As the distilled set has it, where it says."""
+        names = (self.last and self.last.class_names) or ()
         name = names[label] if label < len(names) else str(label)
         return f"class {name}" if name.isdigit() else name
 
-    def real(self, per_class: int) -> tuple[Float[np.ndarray, "m h w c"], Int[np.ndarray, "m"]]:
-        """Real images of each class in [0, 1] with their labels: those with which the run's images
-        began, in the same order."""
-        seed = self.config.get("seed")
-        key = stream(seed if type(seed) is int else 0, "initial images")
-        images = experiment.initial_images(self.dataset, key, per_class)
-        return images, np.repeat(np.arange(self.dataset.num_classes), per_class)
 
-
-def read(path: str | os.PathLike, name: str, data_dir: str | None = None) -> Run:
-    """The run in a work directory.
+def read(path: str | os.PathLike, name: str) -> Run:
+    """The run in a work directory; nothing is opened that is not in it.
 
     Args:
       path: of the directory.
       name: for the reader.
-      data_dir: where TFDS keeps its sets, instead of where the config says.
 
     Raises:
       UsageError: it is no work directory.
@@ -129,19 +119,19 @@ def read(path: str | os.PathLike, name: str, data_dir: str | None = None) -> Run
         with say("snapshots"):
             sets = _on_the_way(path, last)
         sets[_step(last)] = last
-    dataset = None
-    with say("dataset"):
-        dataset = _dataset(path, data_dir, sets)
-    return Run(name, config, result, records, found, dict(sorted(sets.items())), dataset, missing)
+    real = None
+    with say("real"):
+        real = _real(path, sets)
+    return Run(name, config, result, records, found, dict(sorted(sets.items())), real, missing)
 
 
-def read_all(paths: list[str | os.PathLike], data_dir: str | None = None) -> list[Run]:
+def read_all(paths: list[str | os.PathLike]) -> list[Run]:
     """Of several directories, each once; named by the last parts of their paths."""
     paths = list(dict.fromkeys(pathlib.Path(p) for p in paths))
     names = inputs.names_of([path.absolute() for path in paths])
     if len(set(names)) < len(names):
         names = list(map(str, paths))
-    return [read(path, name, data_dir) for path, name in zip(paths, names, strict=True)]
+    return [read(path, name) for path, name in zip(paths, names, strict=True)]
 
 
 @contextlib.contextmanager
@@ -201,16 +191,13 @@ def _step(set_: DistilledSet) -> int:
     return step if type(step) is int else 0
 
 
-def _dataset(path, data_dir, sets) -> Dataset:
-    with inputs.building_from("real images"):
-        dataset = load_data(inputs.config_of(path, data_dir))
+def _real(path, sets):
+    images = beside.read(path)
     for set_ in sets.values():
-        made_from = set_.provenance.get("data")
-        fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
         classes = len(set_.labels) // set_.format.images_per_class
-        if (fingerprint, classes) != (dataset.fingerprint, dataset.num_classes):
-            raise UsageError(f"the {dataset.name} on disk is not what the run was of")
-    return dataset
+        if (len(images), *images.shape[2:]) != (classes, *set_.format.image_shape):
+            raise UsageError(f"{path / beside.NAME}: not of the images of this run")
+    return images
 
 
 def _are_percentages(values: Any) -> bool:

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import check_tree
 
 OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
 
@@ -30,10 +31,14 @@ class Checkpoints:
     ):
         """States are stored with `identity` (of their run) and restored only by the same one.
 
-        Where the newest is damaged and the one before is taken, `report` gets a line that says so.
+        Raises UsageError where something below the directory is no regular file. Where the newest
+        is damaged and the one before is taken, `report` gets a line that says so.
         """
         self._identity, self._report = {"identity": identity}, report
-        self._manager = _manager(pathlib.Path(directory).absolute()) if processes.first() else None
+        self._manager = None
+        if processes.first():
+            check_tree(directory)
+            self._manager = _manager(pathlib.Path(directory).absolute())
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state`, a pytree of arrays, and returns when it is on disk.

@@ -26,7 +26,7 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import assess, cost, experiment, fits, real
+from gsdd_jax.runs import assess, beside, cost, experiment, fits, real
 from gsdd_jax.runs.checkpoint import Checkpoints
 from gsdd_jax.runs.components import check_same, described, stream
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
@@ -88,6 +88,8 @@ def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
     check_same(parts.dataset)
     with prepared(workdir, config) as workdir:
         run = _Run(config, parts, workdir, display)
+        if processes.first():
+            beside.keep(workdir, config, parts.dataset)
         try:
             yield run
         finally:

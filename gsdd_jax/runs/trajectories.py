@@ -20,7 +20,7 @@ import safetensors.numpy
 from jaxtyping import Float32
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import locked, write_atomically
+from gsdd_jax.core.files import check_regular, locked, open_regular, write_atomically
 from gsdd_jax.runs import version
 
 FORMAT = "gsdd-jax expert trajectory 1"
@@ -190,7 +190,7 @@ class Growing:
         return np.fromfile(self.path, self._record, self.rows, offset=len(self._header))
 
     def _whole_rows(self) -> int:
-        with open(self.path, "rb") as file:
+        with open_regular(self.path, "an expert in training") as file:
             line = file.readline(_LONGEST_HEADER)
             size = os.fstat(file.fileno()).st_size
         if line != self._header:
@@ -244,7 +244,8 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
                 "another config.experts.dir"
             )
             stack.enter_context(locked(directory, taken))
-        for left_over in directory.glob(".expert_*"):  # of a process killed while writing
+        # Of a process that was killed while it wrote.
+        for left_over in directory.glob(".expert_[0-9]*.*.*"):
             left_over.unlink()
         yield
 
@@ -276,6 +277,7 @@ def _header(identity, expert) -> dict[str, Any]:
 def _open(directory, identity, expert):
     """The opened file of an expert; only its header is read."""
     path = file_of(directory, expert)
+    check_regular(path, "an expert")
     try:
         file = safetensors.safe_open(path, framework="numpy")
         header = json.loads((file.metadata() or {}).get(_HEADER, "null"))

@@ -1,0 +1,107 @@
+"""A step of trajectory matching and an epoch of experts at CIFAR-10's sizes, to be timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import augment, transforms
+from gsdd_jax.runs.experts import expert_key
+from gsdd_jax.training import distill, experts
+
+SHAPE, CLASSES = (32, 32, 3), 10
+BATCH = 256  # of an expert
+
+
+def normalize() -> transforms.Normalize:
+    """The transform where a benchmark asks for no other."""
+    return transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
+
+
+class Timed(NamedTuple):
+    """What is timed."""
+
+    call: Callable[[], object]  # waits for its result
+    temporary: int  # bytes
+    bytes: int  # with arguments
+    once: float = 0.0  # seconds of what a run does before the first call
+
+
+def matching_step(
+    images: int, syn_steps: int, keep_every: int = 0, transform: Any = None, **settings: Any
+) -> tuple[Callable, tuple]:
+    """A compiled step, and its arguments, of which the first is donated.
+
+    Args:
+      images: of the synthetic set, Gaussians of CIFAR-10's budget at IPC 1; and of a student step.
+      settings: of the network.
+    """
+    network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, **settings)
+    stored = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=images // CLASSES)
+    objective = matching.TrajectoryMatching(network, syn_steps, images, keep_every=keep_every)
+    problem = distill.Problem(stored, objective, CLASSES)
+    key = jax.random.key(0)
+    start, _ = ravel_pytree(network.init(key))
+    feed = matching.Segments(start[None, None], start[None, None] + 0.01)
+    # Real images have a part in the transform only.
+    pixels, labels = np.zeros((CLASSES, *SHAPE), np.uint8), np.arange(CLASSES, dtype=np.int32)
+    real = matching.real_data(pixels, labels, CLASSES, transform or normalize(), drawn=False)
+    state = distill.start(problem, stored.init(key, jnp.zeros((images, *SHAPE))), 1e-3)
+    arguments = state, key, real, feed
+    return distill.run.lower(problem, *arguments, 1).compile(), arguments
+
+
+def timed_step(*sizes: Any, **settings: Any) -> Timed:
+    """Steps of `matching_step` one after the other."""
+    compiled, (state, *others) = matching_step(*sizes, **settings)
+
+    def call():
+        nonlocal state
+        state, losses = compiled(state, *others)
+        jax.block_until_ready(losses)
+
+    return _timed(call, compiled)
+
+
+def expert_epoch(
+    count: int, examples: int, transform: Any = None, **settings: Any
+) -> tuple[Timed, np.ndarray, np.ndarray]:
+    """An epoch of `count` experts side by side on random images; those, transformed, and labels."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (examples, *SHAPE), np.uint8)
+    labels = random.integers(0, CLASSES, examples, np.int32)
+    network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, **settings)
+    keys = jnp.stack([expert_key(0, expert) for expert in range(count)])
+    start = jnp.stack([experts.initial(network, key) for key in keys])
+    prepare = lambda: jax.block_until_ready(transforms.to_device(pixels, transform or normalize()))
+    prepare()  # compiles
+    before = time.perf_counter()
+    images = prepare()
+    once, rate = time.perf_counter() - before, dict(learning_rate=jnp.float32(0.01))
+    arguments = keys, jnp.int32(0), images, jnp.asarray(labels)
+    compiled = experts.train_epoch.lower(
+        network, start, *arguments, **rate, batch_size=BATCH, strategy=augment.DSA
+    ).compile()
+    epoch = 0
+
+    def call():
+        nonlocal epoch
+        epoch += 1  # other draws, and so other augmentations, each time
+        numbered = arguments[0], jnp.int32(epoch), *arguments[2:]
+        jax.block_until_ready(compiled(start.copy(), *numbered, **rate))
+
+    return _timed(call, compiled, once), np.array(images.stored), labels
+
+
+def _timed(call: Callable, compiled: jax.stages.Compiled, once: float = 0.0) -> Timed:
+    call()
+    found = compiled.memory_analysis()
+    temporary = found.temp_size_in_bytes
+    return Timed(call, temporary, temporary + found.argument_size_in_bytes, once)

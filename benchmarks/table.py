@@ -1,0 +1,51 @@
+"""The table of a benchmark: rows are printed and written to a JSON file as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from gsdd_jax.core.files import write_json
+
+
+def device() -> str:
+    """The device and the version of JAX that figures belong to."""
+    first = jax.devices()[0]
+    return f"{first.device_kind}, {first.platform}, jax {jax.__version__}"
+
+
+class Table:
+    """Prints a heading at once and a line for each row; writes all rows anew with each.
+
+    Args:
+      out: a JSON file, or None.
+      columns: keys of a row in the order in which they are printed, between spaces, each with the
+        format of its values after a colon, where it has one: "what seconds:.3f peak_bytes:MiB".
+        Bytes may be shown as MiB. A row may have more keys; None is printed as "-".
+      about: what the file says beside its "rows"; without it the file is the list of rows.
+    """
+
+    def __init__(self, out: str | None, columns: str, about: dict[str, Any] | None = None):
+        self.out, self.about, self.rows = out, about, []
+        self.columns = [column.partition(":")[::2] for column in columns.split()]
+        self._print(name for name, _ in self.columns)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row."""
+        self.rows.append(row)
+        self._print(_shown(row[name], style) for name, style in self.columns)
+        if self.out:
+            rows = self.rows
+            write_json(self.out, rows if self.about is None else self.about | {"rows": rows})
+
+    def _print(self, cells: Iterable[str]) -> None:
+        widths = [max(10, len(name)) for name, _ in self.columns]
+        print(*map(str.rjust, cells, widths), flush=True)
+
+
+def _shown(value: Any, style: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 2**20:,.1f}" if style == "MiB" else format(value, style)

@@ -1,0 +1,117 @@
+"""Folders that are whole or not there, and replace nothing but an earlier one of their kind.
+
+Beside PATH, `.NAME.replacing` holds the new folder while it is written, and the old one for the
+moment between two renames. Whatever ends a process in between, the old one is put back: at once, or
+by whoever looks for PATH next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core.files import LOCK, locked, read_object, write_json
+
+FILES = "files"  # in a folder's mark: all that were written into it
+
+
+@contextlib.contextmanager
+def folder(
+    path: pathlib.Path, mark: str, about: Mapping[str, Any], what: str
+) -> Iterator[pathlib.Path]:
+    """A new folder to write into, which takes the place of `path` when all is written.
+
+    It gets a file `mark`, which holds `about` and the names of all files. Raises UsageError as
+    `check_ours` or where another process writes the same folder, and OSError where it cannot be
+    written; `path` is as it was then.
+    """
+    with _held(path) as work:
+        made = work / "new"
+        made.mkdir()
+        yield made
+        write_json(made / mark, {**about, FILES: _files(made)})
+        if os.path.lexists(path):
+            check_ours(path, mark, what)
+            os.rename(path, work / "old")
+        try:
+            os.rename(made, path)
+        except OSError as error:  # named by where it was to be
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
+    """Raises UsageError unless `path` is a folder that `folder` made with that `mark`, in which
+    there is nothing else; calls it `what`."""
+    if path.is_symlink() or not path.is_dir():
+        raise UsageError(f"{path}: not {what}, which is a folder; give another name")
+    if not (path / mark).is_file():
+        raise UsageError(f"{path}: not {what}: no {mark} in it; move it away, or give another name")
+    known = read_object(path / mark, f"the mark of {what}").get(FILES)
+    known = known if isinstance(known, list) else []
+    if others := [name for name in _files(path) if name not in {*known, mark}]:
+        raise UsageError(
+            f"{path / others[0]}: not a file of {what}; move it away, or give another name"
+        )
+
+
+def recover(path: pathlib.Path) -> None:
+    """Puts back what a process that was killed had moved from `path`; to be called before reading.
+
+    Does nothing where another process is at it, or where nothing can be written.
+    """
+    if _is_work(_work_of(path)):
+        with contextlib.suppress(InUseError, OSError), _held(path):
+            pass
+
+
+@contextlib.contextmanager
+def _held(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The folder beside `path`, empty, for this process alone; it is gone afterwards."""
+    work = _work_of(path)
+    if work.is_symlink() or (work.exists() and not _is_work(work) and any(work.iterdir())):
+        raise UsageError(f"{work}: expected nothing of this name; move it away")
+    with locked(work, f"{path}: another process writes it; wait for it"):
+        _settle(path, work)
+        try:
+            yield work
+        finally:
+            _settle(path, work)
+            with contextlib.suppress(OSError):
+                (work / LOCK).unlink()
+                work.rmdir()
+
+
+def _settle(path: pathlib.Path, work: pathlib.Path) -> None:
+    """Moves the old folder back where none took its place, and deletes what is left."""
+    old = work / "old"
+    if old.exists() and not path.exists():
+        try:
+            os.rename(old, path)
+        except OSError as error:
+            # What may be the only copy is not deleted.
+            reason = f"{error.strerror}; what was there is in {old}"
+            raise OSError(error.errno, reason, str(path)) from None
+    for rest in (work / "new", old):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _work_of(path: pathlib.Path) -> pathlib.Path:
+    return path.absolute().with_name(f".{path.absolute().name}.replacing")
+
+
+def _is_work(work: pathlib.Path) -> bool:
+    return (work / LOCK).is_file() and not work.is_symlink()
+
+
+def _files(folder: pathlib.Path) -> list[str]:
+    """All below, links among them, as paths relative to it."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        found += [pathlib.Path(parent, n).relative_to(folder).as_posix() for n in names + links]
+    return sorted(found)

@@ -1,0 +1,333 @@
+"""Files of others: what is read, locked, replaced and deleted, and what is only a convenience."""
+
+import os
+import pathlib
+import pwd
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from gsdd_jax import data
+from gsdd_jax.core import files, swap
+from gsdd_jax.core.errors import UsageError, UsageWarning
+from gsdd_jax.data import prepared, sources
+from gsdd_jax.formats import transforms
+from gsdd_jax.page import events
+from gsdd_jax.runs import checkpoint, workdir
+
+ROOT = pathlib.Path(__file__).parent.parent
+MARK, WHAT = "mark.json", "a thing of ours"
+
+
+@pytest.fixture(autouse=True)
+def soon():
+    """A test that waits for a FIFO fails."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a FIFO"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+def tree(folder) -> dict[str, str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}
+
+
+# Reading.
+
+
+def test_only_so_much_of_a_regular_file_is_read(tmp_path):
+    (tmp_path / "three").write_bytes(b"abc")
+    assert files.read_regular(tmp_path / "three", "a thing", 3) == b"abc"
+    with pytest.raises(UsageError, match=r"three: expected a thing of at most 2 bytes, got 3$"):
+        files.read_regular(tmp_path / "three", "a thing", 2)
+    # Larger than any memory, and refused by its size alone.
+    with open(tmp_path / "vast", "wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(UsageError, match="at most 10 bytes, got 4,398,046,511,104"):
+        files.read_regular(tmp_path / "vast", "a thing", 10)
+    if os.path.exists("/proc/self/status"):  # of 0 bytes, by what it says
+        with pytest.raises(UsageError, match="at most 10 bytes, got 11"):
+            files.read_regular("/proc/self/status", "a thing", 10)
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path, fifo):
+    for path in (fifo, "/dev/zero", tmp_path):
+        with pytest.raises(UsageError, match=f"^{path}: expected a thing, got no regular file$"):
+            files.read_regular(path, "a thing", 10)
+    with pytest.raises(UsageError, match=r"expected a thing .*No such file"):
+        files.read_regular(tmp_path / "absent", "a thing", 10)
+
+
+def _expert(folder):
+    os.rename(folder / "fifo", folder / "expert_00000.safetensors")
+    from gsdd_jax.runs import trajectories
+
+    trajectories.is_finished(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
+
+
+def _expert_in_training(folder):
+    os.rename(folder / "fifo", folder / "expert_00000.partial")
+    from gsdd_jax.runs import trajectories
+
+    trajectories.Growing(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
+
+
+def _config(folder):
+    os.rename(folder / "fifo", folder / "config.json")
+    files.read_object(folder / "config.json", "a run's config")
+
+
+def _evaluations(folder):
+    os.rename(folder / "fifo", folder / "evaluations.json")
+    workdir.evaluations(folder, "")
+
+
+def _csv(folder):
+    os.rename(folder / "fifo", folder / "list.csv")
+    sources.find(folder / "list.csv")
+
+
+def _npz(folder):
+    os.rename(folder / "fifo", folder / "arrays.npz")
+    sources.find(folder / "arrays.npz")
+
+
+def _checkpoints(folder):
+    (folder / "7").mkdir()
+    os.rename(folder / "fifo", folder / "7" / "_METADATA")
+    checkpoint.Checkpoints(folder, "")
+
+
+def _features(folder):
+    (folder / "mine" / "1.0.0").mkdir(parents=True)
+    os.rename(folder / "fifo", folder / "mine" / "1.0.0" / "features.json")
+    prepared.find("mine", "mine", folder)
+
+
+def _default_configuration(folder):
+    (folder / "mine" / ".config").mkdir(parents=True)
+    os.rename(folder / "fifo", folder / "mine" / ".config" / "metadata.json")
+    prepared.find("mine", "mine", folder)
+
+
+READERS = [_expert, _expert_in_training, _config, _evaluations, _csv, _npz, _checkpoints,
+           _features, _default_configuration]  # fmt: skip
+
+
+@pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
+def test_a_fifo_is_refused(tmp_path, fifo, read):
+    with pytest.raises(UsageError, match="regular file"):
+        read(tmp_path)
+
+
+def test_a_fifo_where_a_file_is_a_convenience_counts_as_none(tmp_path, fifo):
+    os.rename(fifo, tmp_path / "events.out.tfevents.1.somewhere")
+    assert events.read(tmp_path) == events.Events({}, [], None)
+    os.mkfifo(fifo)
+    assert transforms.kept(fifo, "", (2, 2, 1)) is None
+
+
+# Writing.
+
+
+def test_a_device_or_a_fifo_is_not_replaced(tmp_path, fifo):
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (fifo, tmp_path / "link", tmp_path):
+        with pytest.raises(OSError, match="expected a regular file to replace") as raised:
+            files.write_atomically(path, b"")
+        assert raised.value.filename == str(path)
+    assert fifo.is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "link"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path, monkeypatch):
+    """None is changed, for which some file systems have no leave."""
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    before = os.umask(0o027)
+    try:
+        files.write_atomically(tmp_path / "file", b"content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+# Locks.
+
+
+def test_a_lock_follows_no_link_and_waits_for_nothing(tmp_path, fifo):
+    mine = tmp_path / "thesis"
+    mine.write_text("years of work")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(mine)
+    with pytest.raises(UsageError, match=r"\.lock: expected a regular file"):
+        files.locked(folder, "").__enter__()
+    assert mine.read_text() == "years of work"
+    os.replace(fifo, folder / ".lock")
+    with pytest.raises(UsageError, match=r"\.lock: expected a regular file"):
+        files.locked(folder, "").__enter__()
+
+
+def test_a_lock_that_is_there_keeps_its_content(tmp_path):
+    (tmp_path / ".lock").write_text("of others")
+    with files.locked(tmp_path, ""):
+        pass
+    assert (tmp_path / ".lock").read_text() == "of others"
+
+
+def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with pytest.warns(UsageWarning, match=f"{tmp_path}/.lock: .*No locks available"):
+        lock = files.locked(tmp_path, "taken")
+        lock.__enter__()
+    lock.__exit__(None, None, None)
+
+
+# Home.
+
+
+def test_without_a_home_directory_nothing_is_cached(monkeypatch, tmp_path):
+    for name in ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.warns(UsageWarning, match="set XDG_CACHE_HOME"):
+        assert files.cache_dir() is None
+    with pytest.warns(UsageWarning, match="nothing is cached"):
+        dataset = data.load("cifar10_mini")
+    assert dataset.train.images.shape == (3000, 32, 32, 3)
+    with warnings.catch_warnings(), pytest.raises(UsageError, match="TFDS_DATA_DIR"):
+        warnings.simplefilter("ignore")
+        data.load("mine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert files.cache_dir() == tmp_path / "gsdd_jax"
+
+
+# Folders that are replaced.
+
+
+def make(path, content):
+    with swap.folder(path, MARK, {}, WHAT) as made:
+        (made / "inner").mkdir()
+        (made / "inner" / "file").write_text(content)
+
+
+def test_a_folder_is_replaced_by_a_new_one(tmp_path):
+    make(tmp_path / "a", "old")
+    make(tmp_path / "a", "new")
+    swap.check_ours(tmp_path / "a", MARK, WHAT)
+    assert (tmp_path / "a" / "inner" / "file").read_text() == "new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("what", ["a folder", "a marked one", "an added file", "a link", "a file"])
+def test_nothing_else_is_replaced(tmp_path, what):
+    path = tmp_path / "a"
+    if what == "a file":
+        path.write_text("thesis")
+    elif what == "a link":
+        make(tmp_path / "elsewhere", "mine")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif what == "an added file":
+        make(path, "old")
+        (path / "inner" / "thesis").write_text("thesis")
+    else:
+        path.mkdir()
+        (path / "thesis").write_text("thesis")
+        if what == "a marked one":
+            files.write_json(path / MARK, {"files": "thesis"})
+    before = tree(tmp_path)
+    with pytest.raises(UsageError, match=f"not (a file of )?{WHAT}"):
+        make(path, "new")
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_with_the_name_of_the_one_beside_is_left(tmp_path):
+    beside = tmp_path / ".a.replacing"
+    (beside / "new").mkdir(parents=True)
+    (beside / "new" / "thesis").write_text("thesis")
+    with pytest.raises(UsageError, match="expected nothing of this name"):
+        make(tmp_path / "a", "new")
+    assert tree(beside) == {"new/thesis": "thesis"}
+    swap.recover(tmp_path / "a")
+    assert tree(beside) == {"new/thesis": "thesis"}
+
+
+RENAMING = """
+import errno, os, pathlib, signal, sys
+from gsdd_jax.core import swap
+
+rename, path = os.rename, pathlib.Path(sys.argv[1])
+
+
+def broken(old, new):
+    if os.path.basename(old) == "new":
+        if sys.argv[2] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.EIO, "Input/output error")
+    if os.path.basename(old) == "old" and sys.argv[2] == "fail twice":
+        raise OSError(errno.EIO, "Input/output error")
+    rename(old, new)
+
+
+os.rename = broken
+try:
+    with swap.folder(path, "mark.json", {}, "a thing of ours") as made:
+        (made / "file").write_text("new")
+except OSError as error:
+    sys.exit(str(error))
+"""
+
+
+def interrupted(path, how):
+    command = [sys.executable, "-c", RENAMING, str(path), how]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_swap_that_fails_leaves_the_old_one(tmp_path):
+    make(tmp_path / "a", "old")
+    before = tree(tmp_path)
+    found = interrupted(tmp_path / "a", "fail")
+    assert f"Input/output error: '{tmp_path / 'a'}'" in found.stderr
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["kill", "fail twice"])
+@pytest.mark.parametrize("then", ["read", "write"])
+def test_a_swap_that_is_killed_is_undone_by_the_next(tmp_path, how, then):
+    make(tmp_path / "a", "old")
+    before = tree(tmp_path)
+    found = interrupted(tmp_path / "a", how)
+    assert found.returncode == (-signal.SIGKILL if how == "kill" else 1)
+    assert not (tmp_path / "a").exists()
+    if how == "fail twice":  # the only copy is named, and not deleted
+        assert f"what was there is in {tmp_path / '.a.replacing' / 'old'}" in found.stderr
+    if then == "read":
+        swap.recover(tmp_path / "a")
+        assert tree(tmp_path) == before
+        return
+    with pytest.raises(ZeroDivisionError), swap.folder(tmp_path / "a", MARK, {}, WHAT):
+        1 / 0  # noqa: B018
+    assert tree(tmp_path) == before
