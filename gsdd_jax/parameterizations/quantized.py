@@ -26,7 +26,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import quantized
 from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.formats.quantized import ENDS, values_of
+from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.gaussian import Gaussians
@@ -106,7 +106,8 @@ class Quantized(Gaussians, quantized.Quantized):
     def quantized(self, params: QuantizedImages) -> GaussianImages:
         """On the grids; of all images, one after the other."""
         values = self._columns(params.gaussians)
-        return self._gaussians(grids.on_grid(values, params.low, params.high, self.levels))
+        values = grids.on_grid(values, params.low, params.high, self.levels)
+        return GaussianImages(**self.fields(values), height=self.height, width=self.width)
 
     def offsets(self, params: QuantizedImages) -> Int[Array, "bounds"]:
         """Where the Gaussians of each image begin, and where the last one's end."""
@@ -167,23 +168,19 @@ class Quantized(Gaussians, quantized.Quantized):
 
     def report(self, params: QuantizedImages) -> dict[str, Any]:
         """Bits a Gaussian by field, and how many Gaussians an image has."""
-        counts = np.asarray(params.counts)
         columns = self.widths if self.coding == "none" else jax.jit(self._rates)(params)
         columns = np.array([float(bits) for bits in columns])
         sizes = (2, 3, self.channels, int(self.opacity))
         parts = np.split(columns, np.cumsum(sizes)[:-1])
-        return {
-            "bits_per_gaussian": {
-                name: float(part.sum()) for name, part in zip(FIELDS, parts, strict=True)
-            },
-            "gaussians_per_image": {
-                "least": int(counts.min()), "mean": float(counts.mean()), "most": int(counts.max())
-            },
-        }  # fmt: skip
+        bits = {name: float(part.sum()) for name, part in zip(FIELDS, parts, strict=True)}
+        least, most = int(self.counts.min()), int(self.counts.max())
+        each = {"least": least, "mean": float(self.counts.mean()), "most": most}
+        return {"bits_per_gaussian": bits, "gaussians_per_image": each}
 
     def to_arrays(self, params: QuantizedImages) -> dict[str, Any]:
         """Where the coded bytes exceed the budget, the grids are made coarser until they do not."""
-        self._check(params)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise UsageError("parameterization quantized: expected finite numbers, got others")
         while True:
             arrays = self._coded(params)
             used = sum(self.stored_bytes(arrays, self.num_images).values())
@@ -195,34 +192,17 @@ class Quantized(Gaussians, quantized.Quantized):
             )
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
-        counts = self.counts.astype(np.float32)
-        return _from_codes(self, self.codes(arrays), counts, np.asarray(arrays[ENDS]))
-
-    def _check(self, params: QuantizedImages) -> None:
-        """Raises UsageError for parameters of another shape or that are not finite."""
-        g, count = params.gaussians, self.num_gaussians
-        for name, leaf, expected in (
-            ("means", g.means, (count, 2)),
-            ("cholesky", g.cholesky, (count, 3)),
-            ("colors", g.colors, (count, self.channels)),
-            ("opacities", g.opacities, (count,)),
-            ("counts", params.counts, (self.num_images,)),
-            ("low", params.low, (len(self.widths),)),
-            ("high", params.high, (len(self.widths),)),
-        ):
-            if leaf.shape != expected:
-                raise UsageError(
-                    f"{name}: expected shape {list(expected)}, by num_classes, images_per_class "
-                    f"and num_gaussians, got {list(leaf.shape)}"
-                )
-            if wrong := int((~np.isfinite(leaf)).sum()):
-                raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
+        fields = super().from_arrays(arrays)
+        counts = fields.pop("counts").astype(jnp.float32)
+        gaussians = GaussianImages(**fields, height=self.height, width=self.width)
+        return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
 
     def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
+        """The arrays of a file, whatever the budget."""
         return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
-        """What the grids are of."""
+        """What the grids are of; the inverse of `fields`."""
         cholesky, colors = g.cholesky, g.colors
         if self.log_scales:
             l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
@@ -235,10 +215,6 @@ class Quantized(Gaussians, quantized.Quantized):
         columns = [g.means, cholesky, colors] + [g.opacities[..., None]] * self.opacity
         return jnp.concatenate(columns, -1)
 
-    def _gaussians(self, columns: Float[Array, "n columns"]) -> GaussianImages:
-        """The inverse of `_columns`."""
-        return GaussianImages(**self.fields(columns), height=self.height, width=self.width)
-
 
 @functools.partial(jax.jit, static_argnums=0)
 def _to_codes(kind, params):
@@ -246,13 +222,6 @@ def _to_codes(kind, params):
     values = kind._columns(params.gaussians)
     places = grids.places(values, params.low, params.high, kind.levels)
     return grids.nearest(places, kind.levels), jnp.stack([params.low, params.high], 1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _from_codes(kind, codes, counts, ends):
-    low, high = ends.T
-    gaussians = kind._gaussians(values_of(codes, low, high, kind.levels))
-    return QuantizedImages(gaussians, counts, low, high)
 
 
 def _owners(counts: Float[Array, "m"], size: int) -> Int[Array, "size"]:
