@@ -3,14 +3,14 @@
     python -m launch.train_experts --config=configs/cifar100_tm_ipc1.py
     python -m launch.distill --config=configs/cifar100_tm_ipc1.py --workdir=runs/cifar100_tm_ipc1
 
-30 images a class of 22 Gaussians. The experts serve every TM config of this data set.
+30 images per class of 22 Gaussians. All TM configs of this data set share experts.
 """
 
 from configs import cifar10_tm_ipc1
 
 
 def get_config():
-    """The IPC 1 row of CIFAR-10 but for what differs."""
+    """Config of CIFAR-10 at IPC 1 with the fields that differ."""
     config = cifar10_tm_ipc1.get_config()
     config.data.name = "cifar100"
     config.init.learning_rate = 0.01

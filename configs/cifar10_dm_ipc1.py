@@ -1,15 +1,15 @@
-"""CIFAR-10, distribution matching, IPC 1: no row of the paper, its DM rows being ImageNet's.
+"""CIFAR-10, distribution matching, IPC 1: no row of the paper, whose DM rows are ImageNet.
 
     python -m launch.distill --config=configs/cifar10_dm_ipc1.py --workdir=runs/cifar10_dm_ipc1
 
-30 images a class of 22 Gaussians, per-channel normalisation, the CIFAR budget of the TM row.
+30 images per class of 22 Gaussians, with per-channel normalisation. The budget is the TM row's.
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "cifar10"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each

@@ -3,14 +3,14 @@
     python -m launch.train_experts --config=configs/cifar10_tm_ipc1.py
     python -m launch.distill --config=configs/cifar10_tm_ipc1.py --workdir=runs/cifar10_tm_ipc1
 
-30 images a class of 22 Gaussians. The experts serve every TM config of this data set.
+30 images per class of 22 Gaussians. All TM configs of this data set share experts.
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "cifar10"
     config.data.transform = "zca"

@@ -3,15 +3,14 @@
     python -m launch.train_experts --config=configs/cifar10_tm_ipc1.py
     python -m launch.distill --config=configs/cifar10_tm_ipc1_pixels.py --workdir=runs/pixels
 
-The settings are those of Cazenavette et al. (2022) with ZCA, not of the paper: this checks that the
-loop is the field's.
+Checks the training loop with the settings of Cazenavette et al. (2022) with ZCA, not the paper's.
 """
 
 from configs import cifar10_tm_ipc1, common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.stored_as(cifar10_tm_ipc1.get_config(), "pixels")
     config.matching.options.batch_syn = 0  # all ten images
     config.matching.options.syn_steps = 50

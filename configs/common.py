@@ -1,4 +1,4 @@
-"""Every field of an experiment, with its default and its reason; a config changes what differs."""
+"""Fields of an experiment with their defaults; a config overrides some of them."""
 
 import math
 
@@ -6,161 +6,159 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Distribution matching at the smallest budget; not an experiment of its own."""
+    """Default config: distribution matching at the smallest budget."""
     config = ConfigDict()
-    config.seed = 0  # of everything random; the same seed gives the same bytes
-    config.scale = 1.0  # below 1: a shrunk copy of the experiment, 0.01 for minutes on a CPU
+    config.seed = 0  # random seed of the run; the same seed gives the same bytes
+    config.scale = 1.0  # below 1: a shrunk copy of the experiment; 0.01 takes minutes on a CPU
 
-    config.mesh = ConfigDict()
-    config.mesh.devices = 0  # that share the work; 0: all there are
-    config.mesh.groups = 0  # of them, that divide classes or students; 0: by the number of these
+    config.mesh = ConfigDict()  # devices and how they share the work
+    config.mesh.devices = 0  # number of devices; 0: all
+    config.mesh.groups = 0  # device groups that divide classes or students; 0: automatic
 
     config.data = ConfigDict()
-    config.data.name = "cifar10_mini"  # a TFDS name, or the set that ships with the package
-    config.data.subset = ""  # of imagenet2012: nette, woof, fruit, yellow, meow or squawk
-    config.data.resolution = 0  # pixels a side; 0: as stored
-    config.data.resize = "crop"  # to it: the shorter side, then the centre; or squash, both sides
-    config.data.transform = "normalize"  # per channel; or zca
-    config.data.dir = ""  # where TFDS keeps its sets; empty: TFDS_DATA_DIR, else its default
-    config.data.on_device = (
-        "auto"  # training images: whole, or streamed from disk; auto: if it fits
-    )
+    config.data.name = "cifar10_mini"  # TFDS name, or cifar10_mini, which ships with the package
+    config.data.subset = ""  # subset of imagenet2012: nette, woof, fruit, yellow, meow or squawk
+    config.data.resolution = 0  # pixels per side; 0: as stored
+    config.data.resize = "crop"  # resizing: crop (scale the shorter side, cut the centre) or squash
+    config.data.transform = "normalize"  # normalize (per channel) or zca (whitening)
+    config.data.dir = ""  # directory of TFDS data sets; empty: $TFDS_DATA_DIR, else the default
+    config.data.on_device = "auto"  # training images: whole, streamed (from disk), auto (by size)
 
     config.budget = ConfigDict()
-    config.budget.ipc = 1  # bytes of this many float32 images a class
-    config.budget.gpc = 30  # Gaussian images a class (section 4.1); 0: by the data set
+    config.budget.ipc = 1  # images per class: the budget is the bytes of this many float32 images
+    config.budget.gpc = 30  # Gaussian images per class (section 4.1); 0: by data set
 
     config.parameterization = ConfigDict()
-    config.parameterization.name = "gaussian"  # or quantized, or stored_as() one of the others
-    config.parameterization.options = ConfigDict()  # fields of its dataclass, e.g. the ablations
+    config.parameterization.name = "gaussian"  # gaussian, quantized, pixels, idc, fred or ddif
+    config.parameterization.options = ConfigDict()  # fields of the parameterization, e.g. ablations
 
-    config.network = ConfigDict()  # of matching, of its experts and of the evaluation
-    config.network.name = "convnet"  # or alexnet, vgg11, resnet18, vit
-    config.network.precision = "default"  # of matmuls: default (TF32 on a GPU), float32, bfloat16
-    config.network.options = convnet()  # the network's own: convnet() or vit() below; others: none
+    config.network = ConfigDict()  # network of the objective, the experts and the evaluation
+    config.network.name = "convnet"  # convnet, alexnet, vgg11, resnet18 or vit
+    config.network.precision = "default"  # matmuls: default (TF32 on a GPU), float32 or bfloat16
+    config.network.options = convnet()  # convnet() or vit() below; none for the other networks
 
     config.init = ConfigDict()
-    config.init.images = "real"  # to fit at the start; solid: their mean colours; none: no fit
-    config.init.num_steps = 50_000  # of the fit, as published
-    config.init.learning_rate = 0.1  # as published on CIFAR-10; elsewhere 0.01; 0: by the data set
-    config.init.halve_means_every = 20_000  # steps, of the means' rate; 0: never
-    config.init.dir = ""  # where fits are kept for several runs; empty: in the run's own directory
+    config.init.images = "real"  # fitted images: real, solid (mean colours) or none (no fit)
+    config.init.num_steps = 50_000  # fit steps; published: 50,000
+    config.init.learning_rate = 0.1  # fit rate; published 0.1 (CIFAR-10), 0.01; 0: by data set
+    config.init.halve_means_every = 20_000  # steps between halvings of the means' rate; 0: never
+    config.init.dir = ""  # directory of fits shared by several runs; empty: the run's own
 
     config.matching = ConfigDict()
-    config.matching.name = "dm"  # or tm, dc
-    config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # of the augmentation (DSA)
-    config.matching.precision = ""  # of its networks, as network.precision; empty: that one
-    config.matching.options = dm()  # the objective's own: dm(), dc() or tm() below
+    config.matching.name = "dm"  # objective: dm, dc or tm
+    config.matching.strategy = "color_crop_cutout_flip_scale_rotate"  # DSA augmentations
+    config.matching.precision = ""  # matmul precision of the objective; empty: network.precision
+    config.matching.options = dm()  # dm(), dc() or tm() below
 
-    config.experts = ConfigDict()  # of trajectory matching; their augmentation is matching's
-    config.experts.dir = ""  # where they are kept; empty: runs/experts/<data and network>
-    config.experts.num_experts = 100  # networks trained on the real images
-    config.experts.epochs = 50
-    config.experts.batch_size = 256
-    config.experts.learning_rate = 0.01  # of SGD, constant, without momentum and weight decay
-    # Trained side by side on each GPU; a CPU takes one. By the compiled program one moves least.
-    config.experts.at_once = 1
-    config.experts.seed = 0  # of their own, so that runs of any seed share them
+    config.experts = ConfigDict()  # experts of trajectory matching, augmented by matching.strategy
+    config.experts.dir = ""  # directory of the experts; empty: runs/experts/<data and network>
+    config.experts.num_experts = 100  # number of experts, networks trained on the real images
+    config.experts.epochs = 50  # training epochs per expert
+    config.experts.batch_size = 256  # batch size of expert training
+    config.experts.learning_rate = 0.01  # constant SGD rate, without momentum or weight decay
+    # By the compiled program's count, one at a time moves the fewest bytes per expert.
+    config.experts.at_once = 1  # experts trained in parallel per GPU; a CPU trains one at a time
+    config.experts.seed = 0  # seed of the experts; not config.seed, so that runs share experts
 
     config.distill = ConfigDict()
-    config.distill.num_steps = 20_000  # of the images by the objective
-    config.distill.learning_rate = 1e-3  # of the images' parameters
-    config.distill.average = 0.0  # of the parameters, over about 1 / (1 - it) steps; 0: the last
-    config.distill.steps_per_call = 50  # in one compiled call; no influence on the result
-    config.distill.checkpoint_every = 500  # steps
-    config.distill.eval_every = 0  # steps, to find the best set on the way; 0: only the last
-    config.distill.snapshot_every = 0  # steps; the images as they change, for figures; 0: never
+    config.distill.num_steps = 20_000  # distillation steps
+    config.distill.learning_rate = 1e-3  # learning rate of the images' parameters
+    config.distill.average = 0.0  # decay of a parameter average (1 / (1 - decay) steps); 0: none
+    config.distill.steps_per_call = 50  # steps per compiled call; no effect on the result
+    config.distill.checkpoint_every = 500  # steps between checkpoints
+    config.distill.eval_every = 0  # steps between evaluations, to keep the best set; 0: last only
+    config.distill.snapshot_every = 0  # steps between snapshots of the images, for figures; 0: none
 
     config.evaluate = ConfigDict()
-    config.evaluate.num_networks = 5  # trained on each set, from different starts
-    config.evaluate.optimizer = "sgd"  # or adam, sgd_cosine, adamw, for other architectures
-    config.evaluate.learning_rate = 0.01  # where the objective learns none
-    config.evaluate.epochs = 1000  # of theirs; 0: by the data set
-    config.evaluate.batch_size = 256  # as published for TM; DM and DC: 128; 0: by the data set
-    config.evaluate.beside = "fitted,random_real,random_real_uint8"  # what else is, at the end
+    config.evaluate.num_networks = 5  # networks trained per set, from different initializations
+    config.evaluate.optimizer = "sgd"  # sgd; or adam, sgd_cosine, adamw for other architectures
+    config.evaluate.learning_rate = 0.01  # learning rate where the objective learns none
+    config.evaluate.epochs = 1000  # training epochs per network; 0: by data set
+    config.evaluate.batch_size = 256  # batch size; published 256 (TM), 128 (DM, DC); 0: by data set
+    config.evaluate.beside = "fitted,random_real,random_real_uint8"  # baselines to evaluate
     return config
 
 
 def convnet() -> ConfigDict:
-    """The options of ConvNet."""
+    """Options of ConvNet."""
     options = ConfigDict()
-    options.width = 128  # channels; the published width
-    options.depth = 0  # blocks; 0: 3 at 32 x 32, 5 at 128 x 128
+    options.width = 128  # channels per layer; published: 128
+    options.depth = 0  # blocks; 0: by the resolution, 3 at 32 x 32 and 5 at 128 x 128
     return options
 
 
 def vit() -> ConfigDict:
-    """The options of the vision transformer."""
+    """Options of the vision transformer."""
     options = ConfigDict()
-    options.depth = 0  # blocks; 0: 6, and 10 from 128 x 128 on
+    options.depth = 0  # blocks; 0: by the resolution, 10 from 128 x 128 on, else 6
     return options
 
 
 def dm() -> ConfigDict:
-    """The options of distribution matching."""
+    """Options of distribution matching."""
     options = ConfigDict()
-    options.batch_real = 256  # real images a class and step
-    options.batch_syn = 0  # synthetic images a class and step; 0: all
+    options.batch_real = 256  # real images per class and step
+    options.batch_syn = 0  # synthetic images per class and step; 0: all
     options.per_class_updates = False  # True: update after each class in turn
-    options.classes_per_step = 0  # that are compared, a divisor of all; 0: all
-    options.class_by_class = False  # True: the memory of one class (needed at 128 x 128)
+    options.classes_per_step = 0  # classes compared per step, a divisor of their number; 0: all
+    options.class_by_class = False  # True: one class at a time, for memory (needed at 128 x 128)
     return options
 
 
 def dc() -> ConfigDict:
-    """The options of gradient matching; published loops: 1/1, 10/50, 50/10 at IPC 1, 10, 50."""
+    """Options of gradient matching; published loops: 1/1, 10/50, 50/10 at IPC 1, 10, 50."""
     options = ConfigDict()
-    options.batch_real = 256  # real images a class and update
-    options.batch_syn = 0  # synthetic images a class and update; 0: all
-    options.classes_per_step = 0  # that are compared, a divisor of all; 0: all
-    options.outer_loops = 1  # updates of the images for each fresh network
-    options.inner_loops = 1  # epochs of that network between two updates
+    options.batch_real = 256  # real images per class and update
+    options.batch_syn = 0  # synthetic images per class and update; 0: all
+    options.classes_per_step = 0  # classes compared per step, a divisor of their number; 0: all
+    options.outer_loops = 1  # image updates per fresh network
+    options.inner_loops = 1  # training epochs of the network between two image updates
     return options
 
 
 def tm() -> ConfigDict:
-    """The options of trajectory matching."""
+    """Options of trajectory matching."""
     options = ConfigDict()
     options.syn_steps = 60  # SGD steps of the student
-    options.batch_syn = 0  # images a student step; 0: all
-    options.max_start_epoch = 30  # it starts where an expert was before this epoch
-    options.min_start_epoch = 0  # nor earlier than this
-    options.grow_start_from = 1  # max_start_epoch grows from this to what it is
-    options.grow_start_over = 0  # over so many steps; 0: it does not grow
-    options.expert_epochs = 2  # and should arrive where the expert was so much later
-    options.lr_init = 0.01  # of the student, then learned
-    options.lr_lr = 1e-5  # at which it is learned
-    options.experts_per_step = 1  # side by side, losses averaged
-    options.soft_labels = False  # True: what it learns of each image is learned, within the budget
-    options.label_bits = 4  # of each of their numbers, of an image and a class
-    options.labels_lr = 0.02  # at which they are learned, by Adam
-    # Of so many student steps one keeps its activations, the others recompute them. 0: none does,
-    # which moves the fewest bytes; 1: all do; -1: as many as a GPU's memory holds, none on a CPU.
-    options.keep_every = 0
+    options.batch_syn = 0  # synthetic images per student step; 0: all
+    options.max_start_epoch = 30  # exclusive upper bound of the student's start epoch
+    options.min_start_epoch = 0  # lower bound of the student's start epoch
+    options.grow_start_from = 1  # value from which max_start_epoch grows, if grow_start_over > 0
+    options.grow_start_over = 0  # distillation steps over which max_start_epoch grows; 0: constant
+    options.expert_epochs = 2  # expert epochs between the student's start and its target
+    options.lr_init = 0.01  # initial learning rate of the student, which is learned
+    options.lr_lr = 1e-5  # learning rate of the student's learning rate
+    options.experts_per_step = 1  # experts followed per step; their losses are averaged
+    options.soft_labels = False  # True: learn soft labels, whose bytes count towards the budget
+    options.label_bits = 4  # bits per soft-label value, one value per image and class
+    options.labels_lr = 0.02  # Adam learning rate of the soft labels
+    # The other student steps recompute their activations. 0 moves the fewest bytes; -1 keeps as
+    # many as a GPU's memory holds, none on a CPU.
+    options.keep_every = 0  # one student step in this many keeps activations; 0: none; -1: auto
     return options
 
 
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
-    """`config` with another parameterization, started and distilled as its authors publish it.
+    """Changes `config` to another parameterization with its authors' settings, and returns it.
 
-    What they publish for an objective or space of their own, or not at all, stays as it is: the
-    rate of FreD, that of pixels but for TM. Changes `config` and returns it.
+    Settings that the authors give for another objective or space, or not at all, stay unchanged:
+    the rate of FreD, and the rate of pixels except for TM.
     """
     init, distill = config.init, config.distill
     if name == "pixels":
-        init.num_steps = 0  # they start as real images
+        init.num_steps = 0  # the start is real images
         if config.matching.name == "tm":
-            distill.learning_rate = 100.0  # of SGD, on whitened images (MTT, IPC 1)
+            distill.learning_rate = 100.0  # SGD on whitened images (MTT, IPC 1)
             config.matching.options.lr_lr = 1e-7
     elif name == "idc":
-        init.num_steps = 0  # they start as real images made smaller
-        distill.learning_rate = 5e-3  # of SGD, for an objective of its own
+        init.num_steps = 0  # the start is downsampled real images
+        distill.learning_rate = 5e-3  # SGD, published for IDC's own objective
     elif name == "fred":
-        init.num_steps = 0  # the coefficients kept of real images are the best fit
+        init.num_steps = 0  # truncating real images' coefficients is the best fit
     elif name == "ddif":
-        init.num_steps, init.learning_rate = 5000, 5e-4  # of Adam
-        init.halve_means_every = 0  # that of the Gaussians' means
-        distill.learning_rate = 1e-4  # of Adam
+        init.num_steps, init.learning_rate = 5000, 5e-4  # Adam
+        init.halve_means_every = 0  # applies to Gaussians' means only
+        distill.learning_rate = 1e-4  # Adam
     else:
         raise ValueError(f"stored_as: expected pixels, idc, fred or ddif, got {name!r}")
     config.parameterization.name = name
@@ -168,10 +166,9 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> ConfigDict:
-    """`config` with codes of 40 bits a Gaussian instead of nine bfloat16, for more images; with
-    soft labels, which pay where classes are few: each takes bits in every image.
+    """Changes `config` to codes of 40 bits per Gaussian and `gpc` images, and returns it.
 
-    Changes `config` and returns it.
+    Soft labels pay where classes are few: every image stores a value per class.
     """
     config.parameterization.name = "quantized"
     config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
@@ -181,27 +178,32 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     return config
 
 
-# Fields that are 0 where the data set decides.
+# Fields whose value 0 means: chosen by the data set.
 OPEN = ("budget.gpc", "init.learning_rate", "evaluate.batch_size", "evaluate.epochs")
 
 
 def is_open(config: ConfigDict) -> bool:
-    """Whether `suited` has something to decide."""
+    """Whether `suited` would change any field."""
     return any(_get(config, name) == 0 for name in OPEN)
 
 
 def suited(
     config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, largest: int
 ) -> ConfigDict:
-    """The config with every field of `OPEN` that is 0 as suits images of that shape and as many
-    classes, of which the largest has `largest` training images.
+    """Copy of the config whose fields of `OPEN` that are 0 are set to suit the data set.
 
-    - `budget.gpc`: so many that each has 22 Gaussians at 32 x 32, as published, and twice as many
-      at twice the side; no more than the largest class has, for each starts from another image
-      there. A smaller class starts several from one.
-    - `init.learning_rate`: the published ones, 0.1 up to 32 x 32 and 0.01 above.
+    - `budget.gpc`: images of 22 Gaussians at 32 x 32, as published, and of twice as many at twice
+      the side. At most `largest`, so that in the largest class each image starts from its own real
+      image. Smaller classes start several images from one.
+    - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.batch_size`: equal parts of all distilled images, of at most 256.
-    - `evaluate.epochs`: about 200 steps, but from 30 to 200 epochs.
+    - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
+
+    Args:
+      config: the config, which stays as it is.
+      image_shape: height, width and channels.
+      num_classes: number of classes.
+      largest: training images of the largest class.
     """
     config = config.copy_and_resolve_references()
     height, width, channels = image_shape
@@ -226,9 +228,9 @@ def _get(config: ConfigDict, name: str):
 
 
 def scaled(config: ConfigDict) -> ConfigDict:
-    """The experiment at `config.scale`: lengths shrink by it, sizes by its square root.
+    """Copy of the experiment with lengths shrunk by `config.scale` and sizes by its square root.
 
-    Whatever must fit together still does; the resolution, the data set and the objective stay.
+    Fields that depend on each other stay consistent. Resolution, data set and objective are kept.
     """
     scale = config.scale
     if not 0 < scale <= 1:
@@ -269,9 +271,9 @@ def scaled(config: ConfigDict) -> ConfigDict:
     ):
         if name in options:
             shrink(f"matching.options.{name}", size, least)
-    if options.get("batch_syn"):  # the same part of the images
+    if options.get("batch_syn"):  # the same share of the images
         part = options.batch_syn / gpc
-        least = 2 if config.matching.name == "tm" else 1  # of all images, or of a class
+        least = 2 if config.matching.name == "tm" else 1  # images in all, or per class
         options.batch_syn = max(least, int(part * config.budget.gpc))
     if config.matching.name == "tm":
         last = config.experts.epochs - options.expert_epochs + 1

@@ -1,16 +1,16 @@
-"""A first run: CIFAR-10's small embedded subset at the budget of one image a class, on a CPU.
+"""Demo on a CPU: the shipped subset of CIFAR-10, distribution matching, IPC 1.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
 
-Distribution matching with a narrow ConvNet and short schedules: minutes on two cores. It is no row
-of the paper; it shows that distilled Gaussians beat the same bytes of real images.
+Takes minutes on two cores, with a narrow ConvNet and short schedules. No row of the paper: it
+compares distilled Gaussians with random real images of the same bytes.
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "cifar10_mini"
     config.budget.ipc, config.budget.gpc = 1, 30

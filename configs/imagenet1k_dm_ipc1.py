@@ -3,19 +3,19 @@
     python -m launch.distill --config=configs/imagenet1k_dm_ipc1.py \\
         --workdir=runs/imagenet1k_dm_ipc1
 
-No accuracy of DM itself is known to us with certainty; that of trajectory matching at these bytes
-stands in imagenet1k_tm_ipc1.py.
+We know of no certain accuracy of DM itself; imagenet1k_tm_ipc1.py has that of trajectory matching
+at these bytes.
 
-30 images a class of 91 Gaussians; real images a class and steps as DM's elsewhere. One update a
-step on the loss of all classes: one a class would be 1000 of all Gaussians. docs/scale.md says what
-it takes.
+30 images per class of 91 Gaussians, with DM's usual number of real images per class and of steps.
+Each step makes one update on the loss of all classes; one update per class would be 1000 of all
+Gaussians. docs/scale.md estimates the cost.
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "imagenet2012"
     config.data.resolution, config.data.resize = 64, "squash"
@@ -25,6 +25,6 @@ def get_config():
     config.matching.options.batch_real = 256
     config.matching.options.class_by_class = True
     config.distill.num_steps = 20_000
-    config.evaluate.epochs = 300  # 1000 of so many images would be many more steps than elsewhere
+    config.evaluate.epochs = 300  # 1000 would be many more steps than for smaller sets
     config.evaluate.batch_size = 256
     return config

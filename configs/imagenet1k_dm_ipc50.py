@@ -3,16 +3,16 @@
     python -m launch.distill --config=configs/imagenet1k_dm_ipc50.py \\
         --workdir=runs/imagenet1k_dm_ipc50
 
-No accuracy of DM itself is published at these bytes that we know of.
+We know of no published accuracy of DM at these bytes.
 
-400 images a class of 341 Gaussians.
+400 images per class of 341 Gaussians.
 """
 
 from configs import imagenet1k_dm_ipc1
 
 
 def get_config():
-    """The IPC 1 row but for what differs."""
+    """Config of IPC 1 with the fields that differ."""
     config = imagenet1k_dm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 50, 400  # 341 Gaussians each
     # A group at a time, and as many more steps.

@@ -6,15 +6,15 @@
 
 Published accuracy (%) at these bytes: TESLA 7.7 ± 0.2 (with soft labels).
 
-30 images a class of 91 Gaussians; which epochs are followed, the student's steps and their batches
-as DATM's settings of this data set, experts as many as TESLA's. docs/scale.md says what it takes.
+30 images per class of 91 Gaussians. The epochs followed, the student's steps and the batch size are
+DATM's for this data set, the number of experts is TESLA's. docs/scale.md estimates the cost.
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "imagenet2012"
     config.data.resolution, config.data.resize = 64, "squash"
@@ -30,6 +30,6 @@ def get_config():
     options.grow_start_from, options.grow_start_over = 14, 3_000
     options.lr_lr = 1e-4
     config.distill.num_steps = 10_000
-    config.evaluate.epochs = 300  # 1000 of so many images would be many more steps than elsewhere
+    config.evaluate.epochs = 300  # 1000 would be many more steps than for smaller sets
     config.evaluate.batch_size = 256
     return config

@@ -12,7 +12,7 @@ from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "imagenet2012"
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk

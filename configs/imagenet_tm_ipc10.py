@@ -11,7 +11,7 @@ from configs import imagenet_tm_ipc1
 
 
 def get_config():
-    """The IPC 1 row but for what differs."""
+    """Config of IPC 1 with the fields that differ."""
     config = imagenet_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 10, 640  # 170 Gaussians each
     config.matching.options.batch_syn = 160

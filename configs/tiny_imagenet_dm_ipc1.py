@@ -5,22 +5,23 @@
 
 Published accuracy (%) at these bytes: DM 3.9 ± 0.2.
 
-30 images a class of 91 Gaussians; real images a class and steps as DM's. One update a step on the
-loss of all classes: one a class would be 200 of all Gaussians. Of the archive of the pictures
+30 images per class of 91 Gaussians, with DM's number of real images per class and of steps. Each
+step makes one update on the loss of all classes; one update per class would be 200 of all
+Gaussians.
+
+The data set is prepared from its archive (docs/own_data.md) by
 
     awk 'BEGIN { print "path,label" } { print "images/" $1 "," $2 }' \\
         tiny-imagenet-200/val/val_annotations.txt > tiny-imagenet-200/val/val.csv
     python -m launch.prepare --images=tiny-imagenet-200/train \\
         --test=tiny-imagenet-200/val/val.csv --name=tiny_imagenet
-
-make a set (docs/own_data.md).
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "tiny_imagenet"
     config.data.resolution = 64

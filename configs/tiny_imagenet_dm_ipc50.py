@@ -5,14 +5,14 @@
 
 Published accuracy (%) at these bytes: DM 24.1 ± 0.3.
 
-400 images a class of 341 Gaussians.
+400 images per class of 341 Gaussians.
 """
 
 from configs import tiny_imagenet_dm_ipc1
 
 
 def get_config():
-    """The IPC 1 row but for what differs."""
+    """Config of IPC 1 with the fields that differ."""
     config = tiny_imagenet_dm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 50, 400  # 341 Gaussians each
     return config

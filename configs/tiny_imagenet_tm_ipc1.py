@@ -6,16 +6,16 @@
 
 Published accuracy (%) at these bytes: MTT 8.8 ± 0.3, DATM 17.1 ± 0.3 (with soft labels, whitened).
 
-30 images a class of 91 Gaussians; which epochs are followed, the student's steps and their batches
-as DATM's. Its experts take 100 epochs. tiny_imagenet_dm_ipc1.py has the commands that make the set
-of its archive.
+30 images per class of 91 Gaussians. The epochs followed, the student's steps and the batch size are
+DATM's; experts train for 100 epochs. tiny_imagenet_dm_ipc1.py has the commands that prepare the
+data set.
 """
 
 from configs import common
 
 
 def get_config():
-    """See the module's docstring."""
+    """Config of the experiment."""
     config = common.get_config()
     config.data.name = "tiny_imagenet"
     config.data.resolution = 64

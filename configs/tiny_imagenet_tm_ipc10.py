@@ -6,14 +6,14 @@
 
 Published accuracy (%) at these bytes: MTT 23.2 ± 0.2, DATM 31.1 ± 0.3 (with soft labels, whitened).
 
-80 images a class of 341 Gaussians; the experts serve every TM config of this data set.
+80 images per class of 341 Gaussians. All TM configs of this data set share experts.
 """
 
 from configs import tiny_imagenet_tm_ipc1
 
 
 def get_config():
-    """The IPC 1 row but for what differs."""
+    """Config of IPC 1 with the fields that differ."""
     config = tiny_imagenet_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 10, 80  # 341 Gaussians each
     options = config.matching.options

@@ -6,14 +6,14 @@
 
 Published accuracy (%) at these bytes: MTT 28.0 ± 0.3, DATM 39.7 ± 0.3 (with soft labels, whitened).
 
-400 images a class of 341 Gaussians; the experts serve every TM config of this data set.
+400 images per class of 341 Gaussians. All TM configs of this data set share experts.
 """
 
 from configs import tiny_imagenet_tm_ipc1
 
 
 def get_config():
-    """The IPC 1 row but for what differs."""
+    """Config of IPC 1 with the fields that differ."""
     config = tiny_imagenet_tm_ipc1.get_config()
     config.budget.ipc, config.budget.gpc = 50, 400  # 341 Gaussians each
     options = config.matching.options

@@ -1,8 +1,8 @@
-"""The commands: `python -m launch.distill` and its siblings."""
+"""Commands, each run as `python -m launch.NAME`."""
 
 import sys
 
-# While Python looks for the module of `python -m`, before anything slow is imported.
+# Runs while Python looks for the module of `python -m`, before any slow import.
 if sys.argv[:1] == ["-m"]:
     from launch import interrupt
 

@@ -5,10 +5,16 @@
     python -m launch.benchmark tm_memory --out=memory.json
     python -m launch.benchmark scale --devices=1,8,64 --out=steps.json
 
-rasterize, size: the rasterizer beside its peers, and the largest images it takes. experts,
-precision, tm_memory: training and matching steps. streaming: steps on a set that is read from disk.
-pytorch: training and matching beside PyTorch. ddif, bits: other ways to store an image. scale: what
-each of many devices does, without them.
+rasterize    the rasterizer, with --peers also SIREN and gsplat
+size         time and memory up to the largest batch and resolution
+experts      training of several experts at once
+precision    a matching step and an expert's epoch by precision
+tm_memory    memory of a trajectory matching step by length of the unroll
+streaming    steps on a data set that is read from disk
+pytorch      a matching step and an expert's epoch, compared with PyTorch
+ddif         training of DDiF's networks, compared with float64
+bits         quality of a fit by bits per Gaussian
+scale        work per device on 1, 8 and 64 devices, read off compiled programs
 """
 
 import importlib
@@ -22,11 +28,15 @@ BENCHMARKS = (
     *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
     *("pytorch", "ddif", "bits", "scale"),
 )
-OUT = flags.DEFINE_string("out", None, "A JSON file to write the figures to, as they come.")
-SHAPES = flags.DEFINE_string("shapes", "", "rasterize: some of A to F, R, by commas; empty: all.")
-PEERS = flags.DEFINE_bool("peers", False, "rasterize: beside SIREN and gsplat too.")
-DEVICES = flags.DEFINE_string("devices", "", "scale: how many, by commas; empty: 1,8,64.")
-CONFIGS = flags.DEFINE_string("configs", "", "scale: of which experiments, by commas; empty: all.")
+OUT = flags.DEFINE_string("out", None, "JSON file for the measurements, written as they are made.")
+SHAPES = flags.DEFINE_string(
+    "shapes", "", "rasterize: shapes out of A to F and R, comma-separated; empty: all."
+)
+PEERS = flags.DEFINE_bool("peers", False, "rasterize: also measure SIREN and gsplat.")
+DEVICES = flags.DEFINE_string(
+    "devices", "", "scale: device counts, comma-separated; empty: 1,8,64."
+)
+CONFIGS = flags.DEFINE_string("configs", "", "scale: experiments, comma-separated; empty: all.")
 
 
 def main(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the launch scripts share: flags in, one clear line out when they are wrong."""
+"""Flags, help and one-line errors shared by the launch scripts."""
 
 from __future__ import annotations
 
@@ -53,14 +53,16 @@ def run(
     several: str = "",
     resumes: bool = False,
 ) -> None:
-    """Parses the flags, runs `main`, and turns what a user can put right into exit status 2.
+    """Parses the flags, runs `main` and turns user errors into one line and exit status 2.
 
-    Where `positional` names choices, the command takes one of them and `main` gets it; where
-    `several` says what they are, it takes one or more of those. A command that `resumes` says so
-    when it is interrupted.
+    Args:
+      main: the command; gets the positional arguments.
+      positional: choices of the command's one positional argument; empty: no such argument.
+      several: noun for the one or more arguments of a command that takes a list; empty: no list.
+      resumes: whether an interruption announces that the same command resumes.
     """
     if resumes:
-        interrupt.says(interrupt.GOES_ON)
+        interrupt.says(interrupt.RESUMES)
     logging.set_verbosity(logging.FATAL)  # the libraries' chatter; what counts is raised
     threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
     plain = warnings.formatwarning
@@ -95,9 +97,9 @@ def run(
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc reuse what XLA's CPU backend frees instead of returning it to the kernel.
+    """Lets glibc reuse memory that XLA's CPU backend frees, instead of returning it to the kernel.
 
-    Otherwise every call faults its temporaries in afresh, a quarter or more of a training step.
+    Otherwise every call faults its temporaries in again: a quarter or more of a training step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -109,9 +111,9 @@ def keep_freed_memory() -> None:
 
 
 def keep_compiled_programs() -> None:
-    """JAX's compilation cache, where the user has not chosen one; before JAX is imported.
+    """Sets JAX's compilation cache unless the user did; call it before JAX is imported.
 
-    Each kind of processor has a folder of its own: home directories are shared between machines.
+    Each kind of processor gets its own folder, since machines share home directories.
     """
     try:
         cpu = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
@@ -128,17 +130,16 @@ def keep_compiled_programs() -> None:
 
 
 def define_config() -> flags.FlagHolder:
-    """The flag `--config`, and `--config.field=value` for each of its fields.
+    """Defines `--config`, and `--config.FIELD=VALUE` for each field.
 
-    A config that comes with this package is found by its name, wherever the command is started; a
-    folder instead of a config is listed.
+    Shipped configs are found by name from any directory. A folder is listed.
     """
     try:
         sys.argv[1:] = _with_paths(sys.argv[1:])
         return config_flags.DEFINE_config_file(
             "config",
             experiments.find("demo"),
-            "The experiment.",
+            "Experiment: a config file, or the name of one in configs/.",
             lock_config=False,  # unknown fields are refused by `fields.check`, with the nearest
             accept_new_attributes=True,
         )
@@ -149,19 +150,18 @@ def define_config() -> flags.FlagHolder:
 
 
 def define_processes() -> None:
-    """The flags by which several processes find each other."""
+    """Defines the flags of multi-process runs."""
     flags.DEFINE_string(
         "coordinator",
         None,
-        "Of several processes: HOST:PORT of the first; the next port is used, too.",
+        "Multi-process run: HOST:PORT of process 0; the next port is used, too.",
     )
-    flags.DEFINE_integer("num_processes", None, "Of several processes: how many.")
-    flags.DEFINE_integer("process_id", None, "Of several processes: which this is, from 0.")
+    flags.DEFINE_integer("num_processes", None, "Multi-process run: number of processes.")
+    flags.DEFINE_integer("process_id", None, "Multi-process run: index of this process, from 0.")
 
 
 def experiment(config: ConfigDict) -> ConfigDict:
-    """The config that a flag gave, with what suits its data set where it leaves that open, at its
-    scale."""
+    """Config to run: fields left open are set to suit the data set, then `scale` is applied."""
     fields.check(config)
     config = _suited(config)
     try:
@@ -196,13 +196,13 @@ def _suited(config: ConfigDict) -> ConfigDict:
 
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
-    """One arm of a result as text."""
+    """Accuracy of one arm of a result, as text."""
     mean, deviation = result[f"{arm}_accuracy"], result[f"{arm}_std"]
     return f"{arm.replace('_', ' ')} {mean:.1f} ± {deviation:.1f} %"
 
 
 def _with_paths(arguments: list[str]) -> list[str]:
-    """The arguments with the path of a config for its name."""
+    """Arguments in which each config's name is replaced by its path."""
     out, is_config = [], False
     for argument in arguments:
         flag, equals, value = argument.partition("=")
@@ -219,7 +219,7 @@ def _with_paths(arguments: list[str]) -> list[str]:
 
 
 def _list(folder: pathlib.Path) -> NoReturn:
-    """The experiments of a folder."""
+    """Prints the experiments of a folder and exits."""
     titles = experiments.titles(folder)
     if not titles:
         raise UsageError(f"{folder}: a folder without configs; expected a file or a name")
@@ -243,7 +243,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 
 
 def _task() -> dict[str, Any]:
-    """What several processes have to agree in: the flags, and the versions."""
+    """Flags and versions, which all processes of a run must share."""
     from gsdd_jax.runs.version import version
 
     task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
@@ -270,12 +270,14 @@ def _parse_flags(arguments: list[str]) -> list[str]:
 
 
 def _print_help() -> None:
-    """The script's docstring, its flags, and fields of the config that is given."""
+    """Prints the script's docstring, its flags and fields of the given config."""
     script = sys.modules["__main__"]
     print(script.__doc__.strip(), "\n\nflags:", sep="")
     has_config = "config" in flags.FLAGS
     if has_config:
-        print("  --config: An experiment: a file, or a name of configs/. (default: demo)")
+        print(
+            "  --config: Experiment: a config file, or the name of one in configs/. (default: demo)"
+        )
     own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
     for flag in sorted(own, key=lambda flag: flag.name):
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
@@ -288,16 +290,16 @@ def _print_help() -> None:
         config = flags.FLAGS["config"]
         name = pathlib.Path(config.config_filename).stem
         if any(argument in HELP_FULL for argument in sys.argv):
-            print(f"\nfields of {name}, each changed by --config.FIELD=VALUE:")
+            print(f"\nfields of {name}, set by --config.FIELD=VALUE:")
             print(fields.describe(config.value))
             return
-        print(f"\nfields of {name} that are changed most, by --config.FIELD=VALUE:")
+        print(f"\nmost used fields of {name}, set by --config.FIELD=VALUE:")
         print(fields.describe(config.value, fields.MOST_USED))
-        print("\n--helpfull has all fields, --config=configs/ the experiments")
+        print("\n--helpfull lists all fields, --config=configs/ all experiments")
 
 
 def _fail(text: str) -> NoReturn:
-    """One line and status 2, without unwinding the interpreter under threads that still compute."""
+    """Prints one line and exits with status 2, under threads that may still compute."""
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

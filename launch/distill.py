@@ -1,12 +1,12 @@
-"""Distils a data set.
+"""Distils a data set into a small synthetic one.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
     python -m launch.distill --config=cifar10_dm_ipc1 --config.budget.gpc=10 --workdir=runs/dm
     python -m launch.distill --config=cifar10_tm_ipc1 --config.scale=0.01 --workdir=runs/small
 
-Any field of the config can be changed. The work directory holds the distilled set, its accuracies
-beside those of real images of the same bytes, and checkpoints: the same command started again goes
-on where it was interrupted. Trajectory matching (tm) needs experts first: launch.train_experts.
+Writes distilled.safetensors, result.json, report.html and checkpoints to --workdir. The result
+compares the set's accuracy with baselines of the same bytes. The same command resumes an
+interrupted run. Trajectory matching (tm) needs experts: run launch.train_experts first.
 """
 
 import pathlib
@@ -17,7 +17,9 @@ from launch import cli, fields
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go.", required=True)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory for results and checkpoints.", required=True
+)
 
 
 def main() -> None:

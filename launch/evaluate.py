@@ -1,36 +1,45 @@
-"""Trains fresh networks on a distilled set and tests them, beside the same bytes of real images.
+"""Trains fresh networks on a distilled set and tests them, compared with random real images.
 
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors --network=resnet18
 
-Everything that no flag names is as in the config that made the set; for another network than the
-config's, as in the published comparison across architectures.
+Settings default to those of the config that made the set. Another --network defaults to the
+settings of the published cross-architecture comparison.
 """
 
 from absl import flags
 
 from launch import cli
 
-DISTILLED = flags.DEFINE_string("distilled", None, "The .safetensors file.", required=True)
-NETWORK = flags.DEFINE_string("network", None, "convnet, alexnet, vgg11, resnet18 or vit.")
-NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "How many networks are trained.")
-EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the distilled set.")
-OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", None, ["sgd", "adam", "sgd_cosine", "adamw"], "Of the networks."
+DISTILLED = flags.DEFINE_string(
+    "distilled", None, "Distilled set: a .safetensors file.", required=True
 )
-LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Default: the set's, or the network's.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+NETWORK = flags.DEFINE_string(
+    "network", None, "Network to train: convnet, alexnet, vgg11, resnet18 or vit."
+)
+NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "Number of networks to train.")
+EPOCHS = flags.DEFINE_integer("epochs", None, "Training epochs over the distilled set.")
+OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", None, ["sgd", "adam", "sgd_cosine", "adamw"], "Optimizer of the networks."
+)
+LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", None, "Learning rate; default: the set's, or the network's."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
 RESOLUTION = flags.DEFINE_integer(
-    "resolution", None, "Pixels a side at which the set is used and tested; default: its own."
+    "resolution", None, "Pixels per side to train and test at; default: the set's own."
 )
 RESAMPLE = flags.DEFINE_enum(
-    "resample", "bilinear", ["bilinear", "nearest"], "How stored pixels come to it."
+    "resample",
+    "bilinear",
+    ["bilinear", "nearest"],
+    "Interpolation of stored pixels to --resolution.",
 )
 CORRUPTED = flags.DEFINE_list(
-    "corrupted", [], "Of noise, blur, contrast, jpeg: tested on images made worse, too."
+    "corrupted", [], "Corrupted test images to test on as well: noise, blur, contrast, jpeg."
 )
 cli.define_processes()
-RESULT = flags.DEFINE_string("result", None, "A JSON file to write the accuracies to.")
+RESULT = flags.DEFINE_string("result", None, "JSON file for the accuracies.")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Which file `--config` means: one that is there, or one of the experiments that come with this."""
+"""Finds the file that `--config` names: a file on disk or a shipped experiment."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from gsdd_jax import command
 from gsdd_jax.core.errors import UsageError
 
 SHIPPED = pathlib.Path(common.__file__).parent
-# Folders in which a name alone is looked for.
+# Folders that are searched for a bare name.
 ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
 
 
 def find(given: str) -> str:
-    """The path of the config `given`: a file, or the name of one in ./configs or of ours.
+    """Path of the config `given`: a file, or the name of one in ./configs or of a shipped one.
 
-    Raises UsageError, with the nearest names, where there is none.
+    Raises:
+      UsageError: if there is none; the message has the nearest names.
     """
     path = pathlib.Path(given)
     name = path.name.removesuffix(".py")
@@ -34,7 +35,7 @@ def find(given: str) -> str:
 
 
 def folder(given: str) -> pathlib.Path | None:
-    """The folder that `given` names, if it is one: on this disk, or `configs` for ours."""
+    """Folder that `given` names, if any: one on disk, or `configs` for the shipped ones."""
     path = pathlib.Path(given)
     if path.is_dir():
         return path
@@ -42,7 +43,7 @@ def folder(given: str) -> pathlib.Path | None:
 
 
 def titles(folder: pathlib.Path) -> dict[str, str]:
-    """The first line of each experiment in a folder, by its name; none is run."""
+    """First docstring line of each experiment in a folder, by name; no file is executed."""
     found = command.titles(folder, "get_config")
     found.pop("common", None)  # the fields of all of them
     return found

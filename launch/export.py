@@ -1,12 +1,12 @@
-"""Writes a distilled set in a format that other programs read.
+"""Exports a distilled set to PNG, npz, torch, TFDS or WebDataset files.
 
     python -m launch.export --distilled=runs/demo --to=png --out=images
     python -m launch.export --distilled=runs/demo --to=torch --out=demo.safetensors
     python -m launch.export --distilled=runs/demo --transform=demo_transform.safetensors
 
-Pictures (png, tfds, webdataset) are clipped to [0, 1] and rounded to 8 bits. Numbers (npz, torch)
-are as networks saw them in training, normalised or whitened, unless --space=unit; test images have
-to be transformed alike, by the file that --transform writes.
+png, tfds and webdataset store pictures, clipped to [0, 1] and rounded to 8 bits. npz and torch
+store numbers: normalised or whitened as in training, or in [0, 1] with --space=unit. Test images
+need the same transform: --transform writes it to a file.
 """
 
 import pathlib
@@ -16,17 +16,22 @@ from absl import flags
 from launch import cli
 
 DISTILLED = flags.DEFINE_string(
-    "distilled", None, "The .safetensors file, or the work directory of its run.", required=True
+    "distilled", None, "Distilled set: a .safetensors file or a work directory.", required=True
 )
-TO = flags.DEFINE_enum("to", None, ["png", "npz", "torch", "tfds", "webdataset"], "The format.")
-OUT = flags.DEFINE_string("out", None, "The file (npz, torch) or the folder to write.")
+TO = flags.DEFINE_enum("to", None, ["png", "npz", "torch", "tfds", "webdataset"], "Output format.")
+OUT = flags.DEFINE_string(
+    "out", None, "Output file (npz, torch) or folder (png, tfds, webdataset)."
+)
 SPACE = flags.DEFINE_enum(
-    "space", None, ["training", "unit"], "Default: training for numbers, unit for pictures."
+    "space",
+    None,
+    ["training", "unit"],
+    "Space of the values; default: training for npz and torch, unit for pictures.",
 )
-RESOLUTION = flags.DEFINE_integer("resolution", None, "Pixels a side; default: the set's own.")
-TRANSFORM = flags.DEFINE_string("transform", None, "A file to write the data's transform to.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether an earlier export is replaced.")
+RESOLUTION = flags.DEFINE_integer("resolution", None, "Pixels per side; default: the set's own.")
+TRANSFORM = flags.DEFINE_string("transform", None, "Output file for the data's transform.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export.")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The fields of a config: what they mean, and whether a config has exactly those."""
+"""Checks and describes the fields of a config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from configs import common
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs.workdir import dotted
 
-# What --help shows; --helpfull has the rest.
+# Fields shown by --help; --helpfull shows all.
 MOST_USED = (
     "seed",
     "scale",
@@ -37,9 +37,9 @@ MOST_USED = (
     "evaluate.num_networks",
     "evaluate.epochs",
 )
-# What stands below these is checked by the component that it is given to.
+# Groups whose fields are checked by the component that takes them.
 OPEN = ("parameterization.options", "network.options", "matching.options")
-# What has options with defaults, by their names.
+# Functions that define the default options, by component name.
 OWN = {
     "network": {own.__name__: own for own in (common.convnet, common.vit)},
     "matching": {own.__name__: own for own in (common.dm, common.dc, common.tm)},
@@ -47,7 +47,7 @@ OWN = {
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UsageError for a field that no experiment has, that is missing, or of another type."""
+    """Raises UsageError for a field that is unknown, missing or of another type."""
     default = common.get_config()
     known, given = _closed(default), _closed(config)
     for name, value in given.items():
@@ -65,7 +65,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _closed(config: ConfigDict) -> dict[str, Any]:
-    """The fields by their dotted names; an open group is one of them, and empty."""
+    """Fields by dotted name; an open group is one empty field."""
     fields = {}
     for name, value in dotted(config.to_dict()).items():
         group = next((g for g in OPEN if name.startswith(f"{g}.")), None)
@@ -74,8 +74,7 @@ def _closed(config: ConfigDict) -> dict[str, Any]:
 
 
 def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
-    """A line for every field, or for those of `only`: its name, its value in `config`, its
-    comment."""
+    """Describes each field, or each of `only`: name, value in `config` and comment."""
     values = dotted(config.to_dict())
     comments = _meanings(values)
     if only:
@@ -94,8 +93,10 @@ def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """Of each field, its default and its comment; the network and the objective that the dotted
-    fields of `config` name say which options there are."""
+    """Default and comment of each field, by dotted name.
+
+    The options are those of the network and the objective that `config` names.
+    """
     default = common.get_config()
     for group, own in OWN.items():
         options = own.get(str(config.get(f"{group}.name")), ConfigDict)
@@ -106,7 +107,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 
 
 def _meanings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The comments of all fields, among them the options of what `config` names."""
+    """Comments of all fields, including options of the network and objective of `config`."""
     comments = _comments(common.get_config, "config.")
     for group, own in OWN.items():
         if function := own.get(str(config.get(f"{group}.name"))):
@@ -140,7 +141,7 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _comments(function: Callable, prefix: str) -> dict[str, str]:
-    """The comment behind each assignment to a name with this prefix, by the rest of the name."""
+    """Comments behind assignments to names with `prefix`, by the rest of the name."""
     source = textwrap.dedent(inspect.getsource(function))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     at = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}

@@ -1,4 +1,4 @@
-"""Draws a figure of the paper: NAME.png, NAME.svg, and NAME.csv with the numbers drawn.
+"""Draws a figure of the paper as NAME.png, NAME.svg and NAME.csv (the numbers drawn).
 
     python -m launch.figure overview    --distilled=runs/demo
     python -m launch.figure ellipses    --workdir=runs/demo
@@ -11,8 +11,7 @@
     python -m launch.figure decode
     python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
 
-docs/figures.md says what each shows. What takes long is kept in --out as it comes, and the same
-command goes on with it.
+docs/figures.md describes the figures. Slow parts are kept in --out; the same command resumes.
 """
 
 import pathlib
@@ -24,29 +23,45 @@ from gsdd_jax.core.errors import UsageError
 from launch import cli
 
 CONFIG = cli.define_config()
-OUT = flags.DEFINE_string("out", None, "A folder; by default beside what the figure is made from.")
-WORKDIR = flags.DEFINE_list("workdir", [], "ellipses, convergence: work directories, by commas.")
-DISTILLED = flags.DEFINE_list(
-    "distilled", [], "Distilled sets by commas: .safetensors files or work directories."
+OUT = flags.DEFINE_string("out", None, "Output folder; default: the folder of the figure's input.")
+WORKDIR = flags.DEFINE_list(
+    "workdir", [], "ellipses, convergence: work directories, comma-separated."
 )
-FROM_TABLE = flags.DEFINE_string("from_table", None, "guidance: JSON that launch.reproduce wrote.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
-EXPERTS_DIR = flags.DEFINE_string("experts_dir", None, "landscape: where the experts are.")
-SEED = flags.DEFINE_integer("seed", 0, "Of what the figure itself draws at random.")
-IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: how many are shown.")
-IMAGE = flags.DEFINE_integer("image", 0, "overview: which image of each class, from 0.")
-STEPS = flags.DEFINE_list("steps", [], "ellipses: of the fit, by commas; empty: some.")
-STRESS_STEPS = flags.DEFINE_integer("stress_steps", 1000, "escape: of the stress; 0: without it.")
-NUM_NETWORKS = flags.DEFINE_integer("num_networks", 0, "pruning, difficulty: of a set; 0: its own.")
-EPOCHS = flags.DEFINE_integer("epochs", 0, "pruning, difficulty: passes over a set; 0: its own.")
-POINTS = flags.DEFINE_integer("points", 21, "landscape: a side of the grid; odd.")
-RADIUS = flags.DEFINE_float("radius", 0.5, "landscape: of the grid, in norms of the parameters.")
-DRAWS = flags.DEFINE_integer("draws", 4, "landscape: that the loss is averaged over.")
-JUDGES = flags.DEFINE_integer("judges", 100, "difficulty: small networks trained on real images.")
-JUDGE_WIDTH = flags.DEFINE_integer("judge_width", 16, "difficulty: of those networks.")
-JUDGE_EPOCHS = flags.DEFINE_integer("judge_epochs", 5, "difficulty: of those networks.")
-SWEEPS = flags.DEFINE_list("sweeps", [], "decode: some of bytes, resolution, batch; empty: all.")
-SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: at least, of each measurement.")
+DISTILLED = flags.DEFINE_list(
+    "distilled", [], "Distilled sets, comma-separated: .safetensors files or work directories."
+)
+FROM_TABLE = flags.DEFINE_string("from_table", None, "guidance: JSON file of launch.reproduce.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
+EXPERTS_DIR = flags.DEFINE_string("experts_dir", None, "landscape: directory of the experts.")
+SEED = flags.DEFINE_integer("seed", 0, "Random seed of the figure.")
+IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: number of images shown.")
+IMAGE = flags.DEFINE_integer("image", 0, "overview: index of the image shown per class, from 0.")
+STEPS = flags.DEFINE_list(
+    "steps", [], "ellipses: fit steps shown, comma-separated; empty: a selection."
+)
+STRESS_STEPS = flags.DEFINE_integer(
+    "stress_steps", 1000, "escape: distillation steps of the stress test; 0: no stress test."
+)
+NUM_NETWORKS = flags.DEFINE_integer(
+    "num_networks", 0, "pruning, difficulty: networks per set; 0: as in the set's config."
+)
+EPOCHS = flags.DEFINE_integer(
+    "epochs", 0, "pruning, difficulty: epochs per network; 0: as in the set's config."
+)
+POINTS = flags.DEFINE_integer("points", 21, "landscape: grid points per side, an odd number.")
+RADIUS = flags.DEFINE_float(
+    "radius", 0.5, "landscape: half the side of the grid, in norms of the parameters."
+)
+DRAWS = flags.DEFINE_integer("draws", 4, "landscape: random draws averaged per point.")
+JUDGES = flags.DEFINE_integer(
+    "judges", 100, "difficulty: number of judges, networks trained on real images."
+)
+JUDGE_WIDTH = flags.DEFINE_integer("judge_width", 16, "difficulty: width of the judges.")
+JUDGE_EPOCHS = flags.DEFINE_integer("judge_epochs", 5, "difficulty: training epochs of the judges.")
+SWEEPS = flags.DEFINE_list(
+    "sweeps", [], "decode: sweeps out of bytes, resolution, batch, comma-separated; empty: all."
+)
+SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measurement.")
 
 
 def main(name: str) -> None:

@@ -1,9 +1,9 @@
-"""Fits the parameterization of a config to real images, without distilling.
+"""Fits the parameterization of a config to real images, without distillation.
 
     python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
     python -m launch.fit --config=demo --config.budget.gpc=10 --workdir=runs/larger
 
-It says how well what a distillation starts from shows the images, and leaves it there as a set.
+Prints the PSNR of the fit and writes it as a set: the starting point of a distillation.
 """
 
 from absl import flags
@@ -12,7 +12,9 @@ from launch import cli
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string("workdir", "runs/fit", "Where the fitted set and checkpoints go.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/fit", "Directory for the fitted set and checkpoints."
+)
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Ctrl-C ends a command with one line and status 130, whatever it is doing.
+"""Ends a command on Ctrl-C with one line and status 130, at any moment.
 
-Python's own handling waits for the main thread, which may be deep inside a compilation, can be
-swallowed while modules are imported, and unwinds an interpreter under XLA's running threads. All
-that is written is written atomically, so a command may as well stop on the spot.
+Python's own handler waits for the main thread, which may be compiling. Imports can swallow it, and
+it unwinds the interpreter under XLA's threads. All writes are atomic, so an immediate stop is safe.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ import sys
 import threading
 
 STATUS = 130
-GOES_ON = "; the same command goes on from the last checkpoint"
+RESUMES = "; the same command resumes from the last checkpoint"
 
 _says = "interrupted"
 
 
 def says(more: str) -> None:
-    """What the line says after "interrupted" from now on."""
+    """Sets the text printed after "interrupted"."""
     global _says
     _says = f"interrupted{more}"
 
 
 def install() -> None:
-    """From now on SIGINT ends the process; to be called before other threads exist.
+    """Makes SIGINT end the process; call it before other threads exist.
 
-    Where the process was started to ignore SIGINT (in the background of a script), it stays so.
+    A process that was started to ignore SIGINT (in a script's background) still ignores it.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return

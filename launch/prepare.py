@@ -1,15 +1,14 @@
-"""Makes a data set of your own pictures.
+"""Prepares a data set from your own pictures.
 
     python -m launch.prepare --images=FOLDER --name=NAME
 
-The folder has one folder a class, or parts such as train and test that each have. In its place a
-.csv or .jsonl file may name pictures and their classes (columns path and label), or a .npz file
-hold them (arrays images and labels). From then on every command knows the data set by its name,
-`--config.data.name=NAME`.
+FOLDER has one subfolder per class, or parts such as train and test with one per class. --images
+also takes a .csv or .jsonl file (columns path and label) or a .npz file (arrays images and labels).
+Every command then takes the data set by name: `--config.data.name=NAME`.
 
     python -m launch.prepare --cifar=FOLDER
 
-makes cifar10 or cifar100 of torchvision's folder cifar-10-batches-py or cifar-100-python.
+prepares cifar10 or cifar100 from torchvision's cifar-10-batches-py or cifar-100-python.
 """
 
 from __future__ import annotations
@@ -25,26 +24,30 @@ from launch import cli
 if TYPE_CHECKING:
     from gsdd_jax.data.prepare import Prepared
 
-IMAGES = flags.DEFINE_string("images", None, "A folder, a .csv, .tsv, .jsonl or .npz file.")
-NAME = flags.DEFINE_string("name", None, "Of the data set: small letters, digits, underscores.")
-TEST = flags.DEFINE_string("test", None, "Test pictures, given as --images are.")
+IMAGES = flags.DEFINE_string(
+    "images", None, "Pictures: a folder, or a .csv, .tsv, .jsonl or .npz file."
+)
+NAME = flags.DEFINE_string(
+    "name", None, "Name of the data set: lower-case letters, digits and underscores."
+)
+TEST = flags.DEFINE_string("test", None, "Test pictures, in any form that --images takes.")
 TEST_FRACTION = flags.DEFINE_float(
-    "test_fraction", None, "Without --test: what part of each class tests; 0.1 if not given."
+    "test_fraction", None, "Test fraction per class if --test is not given; default: 0.1."
 )
 RESOLUTION = flags.DEFINE_integer(
-    "resolution", None, "Pixels a side; 64 if not given, of arrays their shorter side."
+    "resolution", None, "Pixels per side; default: 64, or the shorter side of arrays."
 )
-GREY = flags.DEFINE_bool("grey", False, "One channel instead of three.")
+GREY = flags.DEFINE_bool("grey", False, "Store one grey channel instead of RGB.")
 DEPTH = flags.DEFINE_integer(
-    "depth", None, "Bits that grey pictures of 16 bits use; by their largest value if not given."
+    "depth", None, "Bits used in 16-bit grey pictures; default: from their largest value."
 )
 SKIP_BROKEN = flags.DEFINE_bool(
-    "skip_broken", False, "Leave out what cannot be read instead of refusing it."
+    "skip_broken", False, "Skip unreadable pictures instead of stopping."
 )
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a data set of that name.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing data set of the same name.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
 CIFAR = flags.DEFINE_string(
-    "cifar", None, "Instead of all but --overwrite and --data_dir: torchvision's folder of CIFAR."
+    "cifar", None, "CIFAR folder of torchvision; takes only --overwrite and --data_dir."
 )
 OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GREY, DEPTH, SKIP_BROKEN)
 SHOWN = 30  # class names
@@ -62,7 +65,7 @@ def main() -> None:
     name = made.folder.name
     print(
         f"{name} in {made.folder}: {sum(made.train)} training and {sum(made.test)} test "
-        f"pictures of {len(made.class_names)} classes, {a_class} a class to train on, "
+        f"pictures of {len(made.class_names)} classes, {a_class} per class to train on, "
         f"{'x'.join(map(str, made.image_shape))}"
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""

@@ -1,9 +1,9 @@
-"""Shows runs as one HTML file that needs nothing else; several runs beside each other.
+"""Writes a report of one or more runs as a single self-contained HTML file.
 
     python -m launch.report runs/demo
     python -m launch.report runs/gaussians runs/pixels --out=comparison.html
 
-A run goes on or has ended: whatever its work directory lacks is said in the page.
+Reports of unfinished runs are possible: the page says what is missing.
 """
 
 import pathlib
@@ -14,10 +14,12 @@ from gsdd_jax.core.errors import UsageError
 from launch import cli, fields
 
 OUT = flags.DEFINE_string(
-    "out", None, "The file; by default report.html, in the work directory where it is only one."
+    "out",
+    None,
+    "Output file; default: report.html, inside the work directory if there is only one.",
 )
 IMAGES = flags.DEFINE_integer(
-    "images", 0, "Images a class in the file at every step; 0: as many as keep it small."
+    "images", 0, "Images per class and step in the file; 0: as many as keep it small."
 )
 
 

@@ -1,12 +1,12 @@
-"""Runs a table of the paper, or goes on with it, and writes it beside the published numbers.
+"""Runs or resumes a table of the paper and writes it with the published numbers.
 
     python -m launch.reproduce --table=cifar --size=small --dry_run
     python -m launch.reproduce --table=cifar --size=small
 
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
-ablation, gpc_sweep, codes, guidance. The same command goes on where it was interrupted; several at
-once share the pieces, and several processes (`--coordinator`) run each piece together. `--dry_run`
-lists what is done and what each missing piece will cost.
+ablation, gpc_sweep, codes, guidance. The same command resumes an interrupted table. Several
+commands at once divide the pieces among them; the processes of one multi-process run
+(`--coordinator`) compute each piece together.
 """
 
 import importlib
@@ -17,12 +17,19 @@ from absl import flags
 from configs import tables
 from launch import cli
 
-TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Which.", required=True)
-SIZE = flags.DEFINE_enum("size", "small", ["small", "paper"], "For a CPU, or as published.")
-ROOT = flags.DEFINE_string("root", "runs/tables", "Where runs, experts, fits and tables are kept.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its sets.")
+TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Table to run.", required=True)
+SIZE = flags.DEFINE_enum(
+    "size",
+    "small",
+    ["small", "paper"],
+    "Size of the experiments: small for a CPU, paper as published.",
+)
+ROOT = flags.DEFINE_string("root", "runs/tables", "Directory for runs, experts, fits and tables.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "List the pieces with their cost; run nothing.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "List the pieces with their state and estimated cost; run nothing."
+)
 
 
 def main() -> None:

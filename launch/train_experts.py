@@ -3,7 +3,7 @@
     python -m launch.train_experts --config=cifar10_tm_ipc1
     python -m launch.train_experts --config=configs/demo.py --config.experts.num_experts=2
 
-They go to `config.experts.dir`. The same command started again goes on with what is missing.
+Writes them to `config.experts.dir`. The same command resumes with the missing ones.
 """
 
 from launch import cli

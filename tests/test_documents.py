@@ -30,12 +30,13 @@ def blocks(document):
 
 
 def test_the_readme_runs():
-    (code,) = blocks("README.md")
     a_set = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"
-    assert '"runs/demo/distilled.safetensors"' in code
     names = {}
-    code = code.replace('"runs/demo/distilled.safetensors"', repr(str(a_set)))
-    exec(code.replace("num_steps=500", "num_steps=5"), names)
+    for code in blocks("README.md"):
+        assert '"runs/demo/distilled.safetensors"' in code
+        code = code.replace('"runs/demo/distilled.safetensors"', repr(str(a_set)))
+        exec(code.replace("num_steps=500", "num_steps=5"), names)
+    assert names["larger"].shape == (300, 64, 64, 3)
     assert names["pixels"].shape == (2, 32, 32, 3)
     assert names["distilled"].images().shape == (300, 32, 32, 3)
 
@@ -204,6 +205,8 @@ def test_the_site_is_built_and_needs_nobody_else(tmp_path):
     assert status == 0, said
     home = (tmp_path / "index.html").read_text()
     assert 'href="results/">Results</a>' in home  # by its title, where the README has its path
+    (sized,) = re.findall(r'<img src="([^"]+)" width', home)
+    assert (tmp_path / sized).is_file()
     results = (tmp_path / "results" / "index.html").read_text()
     pictures = re.findall(r'<img [^>]*src="([^"]+)"', results)
     assert pictures and all((tmp_path / "results" / picture).is_file() for picture in pictures)

@@ -347,10 +347,10 @@ def test_help_says_what_there_is(run, module):
     assert "\n  matching.strategy " in again
     line = next(line for line in again.splitlines() if line.startswith("  seed "))
     assert line.split()[1] == "7"
-    assert "of everything random" in line
+    assert "random seed" in line
     line = next(line for line in again.splitlines() if line.startswith("  network.options.width "))
     assert line.split()[1] == "128"
-    assert "channels; the published width" in line
+    assert "channels per layer" in line
     assert "meow" in again
 
 

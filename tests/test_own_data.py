@@ -354,7 +354,7 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
     assert few.startswith("note: few pictures of kirschen (1), where another class has 11")
     assert classes == "classes: birnen, kirschen, äpfel"
     assert made.endswith(
-        "17 training and 3 test pictures of 3 classes, 1 to 11 a class to train on, 16x16x3"
+        "17 training and 3 test pictures of 3 classes, 1 to 11 per class to train on, 16x16x3"
     )
     expected = (
         "distil it: python -m launch.distill --config=configs/own.py --config.data.name=mine "

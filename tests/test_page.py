@@ -176,8 +176,8 @@ def test_a_config_shows_what_differs_first(page):
         shown = "empty" if value == "" else str(value)
         assert f"{name} {shown} " in changed, name
         assert f" {name} " not in same, name
-    assert "distill.learning_rate 0.02 0.001 of the images' parameters" in changed
-    assert "matching.options.batch_syn 0 synthetic images a class and step; 0: all" in same
+    assert "distill.learning_rate 0.02 0.001 learning rate of the images' parameters" in changed
+    assert "matching.options.batch_syn 0 synthetic images per class and step; 0: all" in same
     assert changed.count(".") + int(count) >= 30
 
 

@@ -20,6 +20,7 @@ PAGES = {  # by their names on the site
 }
 PICTURES = (".png", ".svg", ".gif")
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#:]+)((?:#[^)\s]*)?)\)")
+SIZED = re.compile(r'(?<=<img src=")[^":]+')  # a picture of a given width is HTML
 
 
 def on_files(files, config):
@@ -44,7 +45,11 @@ def on_page_markdown(markdown, page, config, files):
             text = (ROOT / path).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         return f"[{text}]({_on_site(target, path, config)}{anchor})"
 
-    return LINK.sub(on_site, markdown)
+    def picture(source):
+        path = _in_repository(page.file.src_uri, source[0])
+        return _on_site(source[0], path, config)
+
+    return SIZED.sub(picture, LINK.sub(on_site, markdown))
 
 
 def _targets(page: str, markdown: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""Tables, the paper's and two more: a module each, with `get_table(size)`, "paper" or "small".
+"""Tables of the paper and two more, one module each with `get_table(size)`.
 
     python -m launch.reproduce --table=cifar --size=small
 
-"paper" is the experiment as published, beside the published number; "small" is the same comparison
-made to fit two CPU cores, and no row of the paper.
+Size "paper" is the published experiment with its published numbers. "small" is the same comparison,
+shrunk to two CPU cores; it reproduces no row of the paper.
 """
 
 NAMES = (

@@ -1,10 +1,10 @@
-"""What each part of the Gaussians is for (Table 3), and what it could be instead.
+"""Ablation of the parts of the Gaussian parameterization (Table 3).
 
     python -m launch.reproduce --table=ablation --size=paper
     python -m launch.reproduce --table=ablation --size=small
 
-Paper: ImageNette at one image a class and CIFAR-10 at ten, both by trajectory matching. Small:
-CIFAR-10 at one image a class, three seeds.
+Paper: ImageNette at IPC 1 and CIFAR-10 at IPC 10, both by trajectory matching. Small: CIFAR-10 at
+IPC 1, three seeds.
 """
 
 from configs import cifar10_tm_ipc10, imagenet_tm_ipc1

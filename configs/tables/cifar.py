@@ -1,10 +1,10 @@
-"""Accuracy at the bytes of 1, 10 and 50 float32 images a class, by trajectory matching (Table 7).
+"""Accuracy by parameterization at IPC 1, 10 and 50, by trajectory matching (Table 7).
 
     python -m launch.reproduce --table=cifar --size=paper
     python -m launch.reproduce --table=cifar --size=small
 
-Small: CIFAR-10 at one image a class, by trajectory and by distribution matching, each method's rate
-the best of four on training images, three seeds of the whole pipeline.
+Small: CIFAR-10 at IPC 1, by trajectory and by distribution matching, three seeds of the whole
+pipeline. Each method's rate is the best of four on training images.
 """
 
 import importlib

@@ -1,12 +1,12 @@
-"""What codes of a few bits, and what can be had with them, make of the same bytes.
+"""Accuracy of codes of a few bits, and of their options, at the same bytes.
 
     python -m launch.reproduce --table=codes --size=paper
     python -m launch.reproduce --table=codes --size=small
 
-Paper: the three rows of CIFAR-10 and of CIFAR-100, beside the published numbers of Gaussians in
-bfloat16. Small: CIFAR-10 at one image a class for 500 steps, from bfloat16 by one change at a time,
-and both ends of it with experts of 20 epochs instead of seven; three seeds. And with those experts
-for 1,500 steps; one seed.
+Paper: three rows each of CIFAR-10 and CIFAR-100, with the published numbers of bfloat16 Gaussians.
+Small: CIFAR-10 at IPC 1, 500 steps, one change at a time from bfloat16, three seeds. Its first and
+last rows are repeated with experts of 20 epochs instead of seven, and with those experts for 1,500
+steps (one seed).
 """
 
 import importlib
@@ -24,7 +24,7 @@ VARIANTS = {
     "codes, soft labels": {f"{TM}.soft_labels": True},
     "codes, soft labels, average": {f"{TM}.soft_labels": True, "distill.average": 0.98},
 }
-IMAGES = 112  # a class, as codes
+IMAGES = 112  # per class, as codes
 STRONG = {"experts.epochs": 20, f"{TM}.max_start_epoch": 15}
 LONGER = {"distill.num_steps": 1500}
 
@@ -37,7 +37,7 @@ def get_table(size: str) -> Table:
 
 
 def experiment(gpc: int, coded: bool = True):
-    """One of the small table: as many images a class, as codes or in bfloat16."""
+    """Config of the small table with `gpc` images per class, as codes or in bfloat16."""
     config = small.get_config("tm")
     config.distill.num_steps = 500
     config.budget.gpc = gpc

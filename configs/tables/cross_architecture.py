@@ -1,10 +1,10 @@
-"""Sets distilled for a ConvNet, judged by other networks (Tables 4 and 8).
+"""Accuracy of other networks on sets distilled for a ConvNet (Tables 4 and 8).
 
     python -m launch.reproduce --table=cross_architecture --size=paper
     python -m launch.reproduce --table=cross_architecture --size=small
 
-Paper: trajectory matching on the subsets of ImageNet; every other network three times, at its own
-rate with cosine decay. Small: CIFAR-10, sets of the small table, fewer and shorter trainings, as
+Paper: trajectory matching on the subsets of ImageNet; three trainings per network, at its own rate
+with cosine decay. Small: CIFAR-10, sets of the small table; fewer and shorter trainings, of equally
 many steps for every method.
 """
 

@@ -1,12 +1,11 @@
-"""Sets distilled at one resolution, used at others; and judged on test images made worse.
+"""Accuracy of sets at other resolutions and on corrupted test images.
 
     python -m launch.reproduce --table=cross_resolution --size=paper
     python -m launch.reproduce --table=cross_resolution --size=small
 
-Gaussians and fields are rendered at the other size, FreD's spectrum is padded, pixels are
-resampled, bilinearly and to the nearest; networks are as deep as the size asks. A column of a
-corruption is the mean over its five strengths. Small: CIFAR-10 distilled at 16 x 16, where 32 x 32
-has real detail to be right about.
+Gaussians and fields are rendered at the other size, FreD's spectrum is padded, and pixels are
+resampled (bilinear and nearest). The network's depth follows the size. A corruption's column is the
+mean over its five strengths. Small: CIFAR-10 distilled at 16 x 16, so that 32 x 32 has real detail.
 """
 
 from configs import imagenet_tm_ipc1

@@ -1,4 +1,4 @@
-"""Many coarse images or few fine ones: Gaussian images a class at one budget (Figure 3).
+"""Accuracy by number of Gaussian images per class at one budget (Figure 3).
 
 python -m launch.reproduce --table=gpc_sweep --size=paper
 python -m launch.reproduce --table=gpc_sweep --size=small
@@ -12,7 +12,7 @@ COUNTS = (1, 5, 10, 30, 60, 120)
 
 
 def get_table(size: str) -> Table:
-    """CIFAR-10 at the bytes of one image a class, by trajectory matching."""
+    """Table of CIFAR-10 at IPC 1, by trajectory matching."""
     cells = []
     for gpc in COUNTS:
         config = small.gaussians() if size == "small" else cifar10_tm_ipc1.get_config()

@@ -1,10 +1,10 @@
-"""How many bits, how many images: accuracy at one budget over codes and their number.
+"""Accuracy by bits per Gaussian and images per class at one budget.
 
     python -m launch.reproduce --table=guidance --size=paper
     python -m launch.reproduce --table=guidance --size=small
 
-Rows are the bits of a Gaussian, columns the images a class; how many Gaussians an image has follows
-from the two. Small: 100 steps, fits of 500, one seed.
+Rows are bits per Gaussian, columns images per class. The number of Gaussians per image follows.
+Small: 100 distillation steps, 500 fit steps, one seed.
 """
 
 from configs import cifar10_tm_ipc1_q

@@ -1,6 +1,6 @@
-"""Accuracy on six subsets of ImageNet at 128 x 128, one image a class (Table 2), by one objective.
+"""Accuracy on six subsets of ImageNet at 128 x 128, IPC 1, by one objective (Table 2).
 
-The tables imagenet128_tm, imagenet128_dm and imagenet128_dc are this one.
+Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 """
 
 import importlib

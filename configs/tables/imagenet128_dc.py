@@ -1,4 +1,4 @@
-"""The subsets of ImageNet by DC.
+"""Accuracy on the subsets of ImageNet by DC.
 
 python -m launch.reproduce --table=imagenet128_dc --size=paper
 """

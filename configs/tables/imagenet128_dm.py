@@ -1,4 +1,4 @@
-"""The subsets of ImageNet by DM.
+"""Accuracy on the subsets of ImageNet by DM.
 
 python -m launch.reproduce --table=imagenet128_dm --size=paper
 """

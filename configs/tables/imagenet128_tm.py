@@ -1,4 +1,4 @@
-"""The subsets of ImageNet by TM.
+"""Accuracy on the subsets of ImageNet by TM.
 
 python -m launch.reproduce --table=imagenet128_tm --size=paper
 """

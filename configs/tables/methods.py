@@ -1,4 +1,4 @@
-"""The ways of storing images that the tables compare, with what is searched for each."""
+"""Parameterizations that the tables compare, with the learning rates tried for each."""
 
 from __future__ import annotations
 
