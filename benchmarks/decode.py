@@ -65,7 +65,7 @@ def rows(names: Sequence[str], seconds: float, path: str | os.PathLike) -> list[
     sweeps = chosen(names)
     kept = Kept(path, {"machine": machine(), "seconds": seconds})
     total, found = sum(map(len, sweeps.values())), []
-    with Reporter(None).phase("decode", total) as progress:
+    with Reporter(None).phase("decode", total, unit="measurement") as progress:
         for sweep, shapes in sweeps.items():
             for shape in shapes:
                 name = f"{sweep} {VALUES[sweep](shape)}"

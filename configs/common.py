@@ -1,6 +1,8 @@
 """Fields of an experiment with their defaults; a config overrides some of them."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -73,7 +75,7 @@ def get_config() -> ConfigDict:
     config.evaluate.num_networks = 5  # networks trained per set, from different initializations
     config.evaluate.optimizer = "sgd"  # sgd; or adam, sgd_cosine, adamw for other architectures
     config.evaluate.learning_rate = 0.01  # learning rate where the objective learns none
-    config.evaluate.epochs = 1000  # training epochs per network; 0: by data set
+    config.evaluate.epochs = 1000  # training epochs (sgd: one more, as published); 0: by data set
     config.evaluate.batch_size = 256  # batch size; published 256 (TM), 128 (DM, DC); 0: by data set
     config.evaluate.beside = "fitted,random_real,random_real_uint8"  # baselines to evaluate
     return config
@@ -138,6 +140,10 @@ def tm() -> ConfigDict:
     return options
 
 
+STORED_AS = ("pixels", "idc", "fred", "ddif")
+START = ("num_steps", "learning_rate", "halve_means_every")  # of config.init
+
+
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     """Changes `config` to another parameterization with its authors' settings, and returns it.
 
@@ -176,6 +182,45 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     if soft_labels:
         config.matching.options.soft_labels = True
     return config
+
+
+# The options of components that have some, by the components' names.
+OPTIONS = {
+    "network": {"convnet": convnet, "vit": vit},
+    "matching": {"dm": dm, "dc": dc, "tm": tm},
+}
+
+
+def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
+    """`config`, in which flags name another network, objective or parameterization than `before`,
+    with the defaults of what they name: its options, and of a parameterization how it is started
+    and distilled. What flags `given` say prevails, by dotted fields.
+    """
+    config = config.copy_and_resolve_references()
+    changed = lambda group: given.get(f"{group}.name", before[group].name) != before[group].name
+    for group, kinds in OPTIONS.items():
+        if changed(group):
+            name = config[group].name
+            options = kinds[name]() if name in kinds else {}
+            config[group].options = _options(options, group, given)
+    if changed("parameterization"):
+        config.parameterization.options = _options({}, "parameterization", given)
+        name = config.parameterization.name
+        if before.parameterization.name in STORED_AS:
+            default = get_config()
+            config.init.update({field: default.init[field] for field in START})
+            config.distill.learning_rate = default.distill.learning_rate
+        if name in STORED_AS:
+            stored_as(config, name)
+        config.update_from_flattened_dict(given)
+    return config
+
+
+def _options(defaults: Mapping[str, Any], group: str, given: Mapping[str, Any]) -> ConfigDict:
+    # Of a plain dict: the types of what is given are for the component to judge.
+    start = f"{group}.options."
+    own = {f.removeprefix(start): v for f, v in given.items() if f.startswith(start)}
+    return ConfigDict({**defaults, **own})
 
 
 # Fields whose value 0 means: chosen by the data set.
@@ -263,6 +308,8 @@ def scaled(config: ConfigDict) -> ConfigDict:
     if "width" in config.network.options:
         shrink("network.options.width", size, 4)
     options = config.matching.options
+    if config.matching.name == "tm":  # those that a file leaves out have to fit, too
+        options.update({name: value for name, value in tm().items() if name not in options})
     for name, least in (
         ("batch_real", 1),
         ("syn_steps", 2),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import sys
 
 
 def main() -> None:
-    """Prints versions, custom calls, devices and data sets, a line each."""
+    """Prints versions, custom calls, devices and data sets, a line each.
+
+    If JAX starts no device, stderr says why, and the status is 2.
+    """
     import jax
 
-    from gsdd_jax.core import native
+    from gsdd_jax.core import devices, native
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.data import prepared
     from gsdd_jax.runs.version import version
@@ -21,17 +25,24 @@ def main() -> None:
         built[name] = "built"
     if "cpu" in native.PLATFORMS:
         built["cpu"] += f" for {importlib.import_module(native.MODULES['cpu']).instruction_set}"
-    devices = ", ".join(device.device_kind for device in jax.devices())
     given = "TFDS_DATA_DIR" if os.environ.get("TFDS_DATA_DIR") else "by default; or TFDS_DATA_DIR"
     print(f"gsdd-jax {version()}, JAX {jax.__version__}, Python {platform.python_version()}")
     print(f"custom calls: CPU {built['cpu']}; CUDA {built['cuda']}; elsewhere jax.numpy")
-    print(f"devices: {devices} ({jax.default_backend()})")
+    wrong = ""
+    try:
+        devices.check()
+        print(f"devices: {devices.described(jax.device_count())} ({jax.default_backend()})")
+    except UsageError as error:
+        wrong = str(error)
     try:
         folder = prepared.data_root()
         sets = f"in {folder} ({given}): {', '.join(prepared.sets_in(folder)) or 'none'}"
     except UsageError as error:  # no home directory
         sets = str(error)
-    print(f"data: cifar10_mini in the package; {sets}")
+    print(f"data: cifar10_mini in the package; {sets}", flush=True)
+    if wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ import pathlib
 import runpy
 import sys
 
+from gsdd_jax.core import program
+from gsdd_jax.core.program import INSTALLED
+
 PACKAGE = pathlib.Path(__file__).parent
-INSTALLED = PACKAGE / "_commands"
 ROOT = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent
 USAGE = """usage: gsdd COMMAND --flag=value ...
 
@@ -43,6 +45,7 @@ def main() -> None:
         hint = f"; did you mean {close[0]}?" if close else ""
         print(f"error: gsdd: expected one of {', '.join(known)}, got {name}{hint}", file=sys.stderr)
         sys.exit(2)
+    program.started_by_script()
     sys.path.insert(0, str(ROOT))
     sys.argv = ["-m", *arguments]  # as Python has it while it looks for the module of `-m`
     runpy.run_module(f"launch.{name}", run_name="__main__", alter_sys=True)

@@ -22,13 +22,13 @@ import importlib
 from absl import flags
 
 from gsdd_jax.core.errors import UsageError
-from launch import cli
+from launch import cli, paths
 
 BENCHMARKS = (
     *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
     *("pytorch", "ddif", "bits", "scale"),
 )
-OUT = flags.DEFINE_string("out", None, "JSON file for the measurements, written as they are made.")
+OUT = paths.define("out", None, "JSON file for the measurements, written as they are made.")
 SHAPES = flags.DEFINE_string(
     "shapes", "", "rasterize: shapes out of A to F and R, comma-separated; empty: all."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import pathlib
@@ -10,7 +9,6 @@ import re
 import sys
 import threading
 import warnings
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -18,10 +16,10 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
+from gsdd_jax.core import devices, program, stopping
 from gsdd_jax.core.errors import UsageError, UsageWarning
-from gsdd_jax.core.files import cache_dir
 from gsdd_jax.runs.workdir import flat
-from launch import experiments, fields, interrupt
+from launch import environment, experiments, fields, interrupt, paths
 
 USAGE_STATUS = 2
 # What a config file can raise while it is loaded and its fields are overridden.
@@ -52,14 +50,16 @@ def run(
     positional: tuple[str, ...] = (),
     several: str = "",
     resumes: bool = False,
+    computes: bool = True,
 ) -> None:
     """Parses the flags, runs `main` and turns user errors into one line and exit status 2.
 
     Args:
       main: the command; gets the positional arguments.
       positional: choices of the command's one positional argument; empty: no such argument.
-      several: noun for the one or more arguments of a command that takes a list; empty: no list.
+      several: noun for the one or more paths of a command that takes a list; empty: no list.
       resumes: whether an interruption announces that the same command resumes.
+      computes: False for a command that computes next to nothing; it starts no device but a CPU.
     """
     if resumes:
         interrupt.says(interrupt.RESUMES)
@@ -71,14 +71,16 @@ def run(
         if issubclass(category, UsageWarning)
         else plain(message, category, *rest, **more)
     )
-    keep_freed_memory()
-    keep_compiled_programs()
+    environment.keep_freed_memory()
     try:
         if any(argument in HELP for argument in sys.argv[1:]):
             _print_help()
             return
         arguments = _parse(positional, several)
+        _prepare(computes)
         if "coordinator" not in flags.FLAGS:
+            if computes:
+                environment.say_what_is_not_built()
             main(*arguments)
             return
         from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
@@ -87,6 +89,7 @@ def run(
             *(flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id"))
         )
         with processes.together(here, _task()):
+            environment.say_what_is_not_built()
             main(*arguments)
     except UsageError as error:
         _fail(str(error))
@@ -94,39 +97,42 @@ def run(
         os._exit(0)
     except OSError as error:  # a full disk, a folder taken away
         _fail(_one_line(error))
+    except stopping.Stopped:
+        interrupt.end()
+    except Exception as error:
+        if reason := _of_the_device(error):
+            _fail(reason)
+        raise
 
 
-def keep_freed_memory() -> None:
-    """Lets glibc reuse memory that XLA's CPU backend frees, instead of returning it to the kernel.
+def _prepare(computes: bool) -> None:
+    """JAX, before anything of it is used."""
+    if not computes:
+        import jax
 
-    Otherwise every call faults its temporaries in again: a quarter or more of a training step.
-    """
+        jax.config.update("jax_platforms", "cpu")
+    environment.keep_compiled_programs()
+
+
+def _of_the_device(error: Exception) -> str:
+    """What a user can put right of an error of JAX's, by what it says or by what has caused it."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
+        first = " ".join(said.strip().partition("\n")[0].split())
+        return f"out of memory ({first or type(error).__name__}); smaller: {_smaller()}"
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another libc
-        return
-    one_arena, no_mmap, no_trim = (-8, 1), (-4, 0), (-1, -1)
-    for option, value in (one_arena, no_mmap, no_trim):
-        mallopt(option, value)
+        devices.check()
+    except UsageError as reason:
+        return str(reason)
+    return ""
 
 
-def keep_compiled_programs() -> None:
-    """Sets JAX's compilation cache unless the user did; call it before JAX is imported.
-
-    Each kind of processor gets its own folder, since machines share home directories.
-    """
-    try:
-        cpu = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-        kind = [line for line in cpu.splitlines() if line.startswith(("flags", "Features"))]
-    except OSError:
-        kind = []
-    folder = cache_dir()
-    if folder is None:
-        return
-    folder = folder / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+def _smaller() -> str:
+    """Flags that make a command take less memory."""
+    if "config" in flags.FLAGS:
+        return fields.smaller(flags.FLAGS.config)
+    given = [name for name in ("num_networks", "resolution", "images") if name in flags.FLAGS]
+    return ", ".join(f"--{name}" for name in given) or "the set, or a device with more memory"
 
 
 def define_config() -> flags.FlagHolder:
@@ -163,6 +169,8 @@ def define_processes() -> None:
 def experiment(config: ConfigDict) -> ConfigDict:
     """Config to run: fields left open are set to suit the data set, then `scale` is applied."""
     fields.check(config)
+    config = _swapped(config)
+    paths.expand(config)
     config = _suited(config)
     try:
         shrunk = common.scaled(config)
@@ -175,6 +183,15 @@ def experiment(config: ConfigDict) -> ConfigDict:
             flush=True,
         )
     return shrunk
+
+
+def _swapped(config: ConfigDict) -> ConfigDict:
+    """The config with the defaults of what flags name in place of what its file names."""
+    flag = flags.FLAGS["config"]
+    given = flag.override_values
+    if not any(f"{group}.name" in given for group in (*common.OPTIONS, "parameterization")):
+        return config
+    return common.swapped(config, flag.parser.parse(flag.config_filename), given)
 
 
 def _suited(config: ConfigDict) -> ConfigDict:
@@ -197,8 +214,9 @@ def _suited(config: ConfigDict) -> ConfigDict:
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
     """Accuracy of one arm of a result, as text."""
-    mean, deviation = result[f"{arm}_accuracy"], result[f"{arm}_std"]
-    return f"{arm.replace('_', ' ')} {mean:.1f} ± {deviation:.1f} %"
+    from gsdd_jax.runs.assess import shown  # after the flags: it takes seconds
+
+    return f"{arm.replace('_', ' ')} {shown(result[f'{arm}_accuracies'])}"
 
 
 def _with_paths(arguments: list[str]) -> list[str]:
@@ -234,7 +252,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
     if several:
         if not rest:
             raise UsageError(f"expected one or more {several}, got none")
-        return rest
+        return list(map(os.path.expanduser, rest))
     if positional and (len(rest) != 1 or rest[0] not in positional):
         raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")
     if rest and not positional:
@@ -272,7 +290,7 @@ def _parse_flags(arguments: list[str]) -> list[str]:
 def _print_help() -> None:
     """Prints the script's docstring, its flags and fields of the given config."""
     script = sys.modules["__main__"]
-    print(script.__doc__.strip(), "\n\nflags:", sep="")
+    print(program.as_started(script.__doc__.strip()), "\n\nflags:", sep="")
     has_config = "config" in flags.FLAGS
     if has_config:
         print(
@@ -281,20 +299,21 @@ def _print_help() -> None:
     own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
     for flag in sorted(own, key=lambda flag: flag.name):
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
-        print(f"  --{flag.name}: {' '.join(flag.help.split())}{default}")
+        meaning = program.as_started(" ".join(flag.help.split()))
+        print(f"  --{flag.name}: {meaning}{default}")
     if has_config:
         given = [argument for argument in sys.argv if argument not in HELP]
         for name in flags.FLAGS:  # help needs no required flag
             given += [f"--{name}=1"] if flags.FLAGS[name].default is None else []
         _parse_flags(given)
-        config = flags.FLAGS["config"]
-        name = pathlib.Path(config.config_filename).stem
+        config = _swapped(flags.FLAGS.config)
+        name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
         if any(argument in HELP_FULL for argument in sys.argv):
             print(f"\nfields of {name}, set by --config.FIELD=VALUE:")
-            print(fields.describe(config.value))
+            print(fields.describe(config))
             return
         print(f"\nmost used fields of {name}, set by --config.FIELD=VALUE:")
-        print(fields.describe(config.value, fields.MOST_USED))
+        print(fields.describe(config, fields.MOST_USED))
         print("\n--helpfull lists all fields, --config=configs/ all experiments")
 
 

@@ -11,20 +11,16 @@ interrupted run. Trajectory matching (tm) needs experts: run launch.train_expert
 
 import pathlib
 
-from absl import flags
-
-from launch import cli, fields
+from launch import cli, fields, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory for results and checkpoints.", required=True
-)
+WORKDIR = paths.define("workdir", None, "Directory for results and checkpoints.", required=True)
 
 
 def main() -> None:
     from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
-    from gsdd_jax.page import document
+    from gsdd_jax.report import document
     from gsdd_jax.runs.distill import distill_to
 
     result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)

@@ -9,10 +9,10 @@ settings of the published cross-architecture comparison.
 
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
-DISTILLED = flags.DEFINE_string(
-    "distilled", None, "Distilled set: a .safetensors file.", required=True
+DISTILLED = paths.define(
+    "distilled", None, "Distilled set: a .safetensors file or a work directory.", required=True
 )
 NETWORK = flags.DEFINE_string(
     "network", None, "Network to train: convnet, alexnet, vgg11, resnet18 or vit."
@@ -25,7 +25,7 @@ OPTIMIZER = flags.DEFINE_enum(
 LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", None, "Learning rate; default: the set's, or the network's."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
+DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 RESOLUTION = flags.DEFINE_integer(
     "resolution", None, "Pixels per side to train and test at; default: the set's own."
 )
@@ -39,7 +39,7 @@ CORRUPTED = flags.DEFINE_list(
     "corrupted", [], "Corrupted test images to test on as well: noise, blur, contrast, jpeg."
 )
 cli.define_processes()
-RESULT = flags.DEFINE_string("result", None, "JSON file for the accuracies.")
+RESULT = paths.define("result", None, "JSON file for the accuracies.")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 
 from configs import common
@@ -20,26 +21,37 @@ def find(given: str) -> str:
     Raises:
       UsageError: if there is none; the message has the nearest names.
     """
-    path = pathlib.Path(given)
-    name = path.name.removesuffix(".py")
-    places = [path]
-    if path.parent in ANYWHERE:
-        places += [folder / f"{name}.py" for folder in (*ANYWHERE, SHIPPED)]
-    for place in places:
-        if place.is_file():
-            return str(place)
-    known = [*titles(path.parent), *titles(SHIPPED)]
+    if place := _place(given):
+        return str(place)
+    known = [*titles(_path(given).parent), *titles(SHIPPED)]
+    name = _path(given).name.removesuffix(".py")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
     raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists what there is'}")
 
 
 def folder(given: str) -> pathlib.Path | None:
-    """Folder that `given` names, if any: one on disk, or `configs` for the shipped ones."""
-    path = pathlib.Path(given)
+    """Folder that `given` names, unless it names an experiment: one on disk, or `configs`.
+
+    A work directory may have an experiment's name.
+    """
+    path = _path(given)
     if path.is_dir():
-        return path
+        return None if _place(given) else path
     return SHIPPED if path == pathlib.Path("configs") else None
+
+
+def _path(given: str) -> pathlib.Path:
+    return pathlib.Path(os.path.expanduser(given))
+
+
+def _place(given: str) -> pathlib.Path | None:
+    path = _path(given)
+    places = [path]
+    if path.parent in ANYWHERE:
+        name = path.name.removesuffix(".py")
+        places += [folder / f"{name}.py" for folder in (*ANYWHERE, SHIPPED)]
+    return next((place for place in places if place.is_file()), None)
 
 
 def titles(folder: pathlib.Path) -> dict[str, str]:

@@ -9,19 +9,15 @@ store numbers: normalised or whitened as in training, or in [0, 1] with --space=
 need the same transform: --transform writes it to a file.
 """
 
-import pathlib
-
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
-DISTILLED = flags.DEFINE_string(
+DISTILLED = paths.define(
     "distilled", None, "Distilled set: a .safetensors file or a work directory.", required=True
 )
 TO = flags.DEFINE_enum("to", None, ["png", "npz", "torch", "tfds", "webdataset"], "Output format.")
-OUT = flags.DEFINE_string(
-    "out", None, "Output file (npz, torch) or folder (png, tfds, webdataset)."
-)
+OUT = paths.define("out", None, "Output file (npz, torch) or folder (png, tfds, webdataset).")
 SPACE = flags.DEFINE_enum(
     "space",
     None,
@@ -29,8 +25,8 @@ SPACE = flags.DEFINE_enum(
     "Space of the values; default: training for npz and torch, unit for pictures.",
 )
 RESOLUTION = flags.DEFINE_integer("resolution", None, "Pixels per side; default: the set's own.")
-TRANSFORM = flags.DEFINE_string("transform", None, "Output file for the data's transform.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
+TRANSFORM = paths.define("transform", None, "Output file for the data's transform.")
+DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export.")
 
 
@@ -42,8 +38,7 @@ def main() -> None:
         raise gsdd_jax.UsageError("--to: expected a format, or --transform=PATH, got neither")
     if bool(TO.value) != bool(OUT.value):
         raise gsdd_jax.UsageError("--to, --out: expected both or neither, got one of them")
-    path = pathlib.Path(DISTILLED.value)
-    distilled = gsdd_jax.load(path / "distilled.safetensors" if path.is_dir() else path)
+    distilled = gsdd_jax.load(DISTILLED.value)
     where = dict(data_dir=DATA_DIR.value, overwrite=OVERWRITE.value)
     if TRANSFORM.value:
         print(exports.export_transform(distilled, TRANSFORM.value, **where))

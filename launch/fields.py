@@ -39,11 +39,22 @@ MOST_USED = (
 )
 # Groups whose fields are checked by the component that takes them.
 OPEN = ("parameterization.options", "network.options", "matching.options")
-# Functions that define the default options, by component name.
-OWN = {
-    "network": {own.__name__: own for own in (common.convnet, common.vit)},
-    "matching": {own.__name__: own for own in (common.dm, common.dc, common.tm)},
+# Fields that reduce the memory of each objective.
+SMALLER = {
+    "dm": ("matching.options.batch_real", "matching.options.class_by_class=True"),
+    "dc": ("matching.options.batch_real", "matching.options.classes_per_step"),
+    "tm": ("matching.options.batch_syn", "matching.options.keep_every=0", "experts.at_once"),
 }
+SMALLER_OF_ALL = (
+    *("data.on_device=streamed", "budget.gpc", "network.options.width"),
+    *("evaluate.num_networks", "evaluate.batch_size"),
+)
+
+
+def smaller(config: ConfigDict) -> str:
+    """Fields of `config` that make it take less memory."""
+    fields = (*SMALLER.get(config.matching.name, ()), *SMALLER_OF_ALL)
+    return ", ".join(f"--config.{field}" for field in fields)
 
 
 def check(config: ConfigDict) -> None:
@@ -98,7 +109,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     The options are those of the network and the objective that `config` names.
     """
     default = common.get_config()
-    for group, own in OWN.items():
+    for group, own in common.OPTIONS.items():
         options = own.get(str(config.get(f"{group}.name")), ConfigDict)
         default[group].options = options()
     meanings = _meanings(config)
@@ -109,7 +120,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 def _meanings(config: Mapping[str, Any]) -> dict[str, str]:
     """Comments of all fields, including options of the network and objective of `config`."""
     comments = _comments(common.get_config, "config.")
-    for group, own in OWN.items():
+    for group, own in common.OPTIONS.items():
         if function := own.get(str(config.get(f"{group}.name"))):
             options = _comments(function, "options.")
             comments |= {f"{group}.options.{name}": text for name, text in options.items()}

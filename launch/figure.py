@@ -20,19 +20,19 @@ from absl import flags
 
 from gsdd_jax import figures
 from gsdd_jax.core.errors import UsageError
-from launch import cli
+from launch import cli, paths
 
 CONFIG = cli.define_config()
-OUT = flags.DEFINE_string("out", None, "Output folder; default: the folder of the figure's input.")
-WORKDIR = flags.DEFINE_list(
-    "workdir", [], "ellipses, convergence: work directories, comma-separated."
+OUT = paths.define("out", None, "Output folder; default: the folder of the figure's input.")
+WORKDIR = paths.define_several(
+    "workdir", "ellipses, convergence: work directories, comma-separated."
 )
-DISTILLED = flags.DEFINE_list(
-    "distilled", [], "Distilled sets, comma-separated: .safetensors files or work directories."
+DISTILLED = paths.define_several(
+    "distilled", "Distilled sets, comma-separated: .safetensors files or work directories."
 )
-FROM_TABLE = flags.DEFINE_string("from_table", None, "guidance: JSON file of launch.reproduce.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
-EXPERTS_DIR = flags.DEFINE_string("experts_dir", None, "landscape: directory of the experts.")
+FROM_TABLE = paths.define("from_table", None, "guidance: JSON file of launch.reproduce.")
+DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
+EXPERTS_DIR = paths.define("experts_dir", None, "landscape: directory of the experts.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the figure.")
 IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: number of images shown.")
 IMAGE = flags.DEFINE_integer("image", 0, "overview: index of the image shown per class, from 0.")
@@ -65,9 +65,6 @@ SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measur
 
 
 def main(name: str) -> None:
-    from gsdd_jax.figures import draw
-
-    draw.require()
     out = pathlib.Path(OUT.value or _beside())
     FIGURES[name](figures.load(name).main, out)
     print(f"{out / name}.png, .svg and .csv")

@@ -6,15 +6,11 @@
 Prints the PSNR of the fit and writes it as a set: the starting point of a distillation.
 """
 
-from absl import flags
-
-from launch import cli
+from launch import cli, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
-WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/fit", "Directory for the fitted set and checkpoints."
-)
+WORKDIR = paths.define("workdir", "runs/fit", "Directory for the fitted set and checkpoints.")
 
 
 def main() -> None:

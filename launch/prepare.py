@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
-from launch import cli
+from launch import cli, paths
 
 if TYPE_CHECKING:
     from gsdd_jax.data.prepare import Prepared
 
-IMAGES = flags.DEFINE_string(
-    "images", None, "Pictures: a folder, or a .csv, .tsv, .jsonl or .npz file."
-)
+IMAGES = paths.define("images", None, "Pictures: a folder, or a .csv, .tsv, .jsonl or .npz file.")
 NAME = flags.DEFINE_string(
     "name", None, "Name of the data set: lower-case letters, digits and underscores."
 )
-TEST = flags.DEFINE_string("test", None, "Test pictures, in any form that --images takes.")
+TEST = paths.define("test", None, "Test pictures, in any form that --images takes.")
 TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", None, "Test fraction per class if --test is not given; default: 0.1."
 )
@@ -45,8 +44,8 @@ SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Skip unreadable pictures instead of stopping."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing data set of the same name.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the TFDS data sets.")
-CIFAR = flags.DEFINE_string(
+DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
+CIFAR = paths.define(
     "cifar", None, "CIFAR folder of torchvision; takes only --overwrite and --data_dir."
 )
 OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GREY, DEPTH, SKIP_BROKEN)
@@ -70,7 +69,7 @@ def main() -> None:
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""
     print(
-        f"distil it: python -m launch.distill --config=configs/own.py "
+        f"distil it: {program.command('distill')} --config=configs/own.py "
         f"--config.data.name={name}{where} --workdir=runs/{name}"
     )
 
@@ -104,4 +103,4 @@ def _of_pictures() -> Prepared:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, computes=False)

@@ -11,12 +11,12 @@ import pathlib
 from absl import flags
 
 from gsdd_jax.core.errors import UsageError
-from launch import cli, fields
+from launch import cli, fields, paths
 
-OUT = flags.DEFINE_string(
+OUT = paths.define(
     "out",
     None,
-    "Output file; default: report.html, inside the work directory if there is only one.",
+    "Output file, or a folder for report.html; default: the work directory if there is only one.",
 )
 IMAGES = flags.DEFINE_integer(
     "images", 0, "Images per class and step in the file; 0: as many as keep it small."
@@ -24,15 +24,15 @@ IMAGES = flags.DEFINE_integer(
 
 
 def main(*workdirs: str) -> None:
-    from gsdd_jax.page import document
+    from gsdd_jax.report import document
 
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")
-    folder = workdirs[0] if len(workdirs) == 1 else ""
-    out = pathlib.Path(OUT.value or pathlib.Path(folder, document.NAME))
+    out = pathlib.Path(OUT.value or (workdirs[0] if len(workdirs) == 1 else "."))
+    out = out / document.NAME if out.is_dir() else out
     document.write(workdirs, out, fields.defaults, IMAGES.value)
     print(out)
 
 
 if __name__ == "__main__":
-    cli.run(main, several="work directories")
+    cli.run(main, several="work directories", computes=False)

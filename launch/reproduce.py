@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 
 from configs import tables
-from launch import cli
+from launch import cli, paths
 
 TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Table to run.", required=True)
 SIZE = flags.DEFINE_enum(
@@ -24,8 +24,8 @@ SIZE = flags.DEFINE_enum(
     ["small", "paper"],
     "Size of the experiments: small for a CPU, paper as published.",
 )
-ROOT = flags.DEFINE_string("root", "runs/tables", "Directory for runs, experts, fits and tables.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Directory of the TFDS data sets.")
+ROOT = paths.define("root", "runs/tables", "Directory for runs, experts, fits and tables.")
+DATA_DIR = paths.define("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List the pieces with their state and estimated cost; run nothing."
@@ -42,7 +42,7 @@ def main() -> None:
         cell.config.data.dir = DATA_DIR.value
     if DRY_RUN.value:
         if processes.first():
-            _show(reproduce.plan(table_, ROOT.value))
+            print(table.listed(reproduce.plan(table_, ROOT.value)), end="")
         return
     display = OneLine()
     found = reproduce.reproduce(table_, ROOT.value, display)
@@ -51,16 +51,6 @@ def main() -> None:
         return
     print(table.markdown(table_, found), end="")
     print(f"\nwritten to {pathlib.Path(ROOT.value, table_.name)}.md, .csv and .json")
-
-
-def _show(pieces) -> None:
-    print(f"{'hours':>8} {'GiB':>6}  piece")
-    total = 0.0
-    for name, state, cost in pieces:
-        hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)
-        total += hours if state != "done" else 0.0
-        print(f"{hours:8.2f} {size:6.1f}  {name}: {state}")
-    print(f"{total:8.2f} hours on this machine for what is not done, {len(pieces)} pieces")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ import pytest
 from configs import common
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import components, experiment, experts, workdir
+from launch import experiments
 
-NAMES = sorted(
-    p.stem for p in (pathlib.Path(common.__file__).parent).glob("*.py") if p.stem != "common"
-)
+NAMES = sorted(experiments.titles(pathlib.Path(common.__file__).parent))
 # GPC, Gaussians, syn_steps, max_start_epoch, lr_lr, batch_syn, transform
 TM = {
     "cifar10_tm_ipc1": (30, 22, 60, 30, 1e-5, 300, "zca"),

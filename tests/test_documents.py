@@ -11,13 +11,17 @@ import jax
 import numpy as np
 import pytest
 from more_kinds import in_package
+from tiny import TINY
 
 import gsdd_jax
+from configs import common, demo
 from gsdd_jax import command, exports, matching, networks, parameterizations
 from gsdd_jax.data import transforms
 from gsdd_jax.data.prepare import prepare
+from gsdd_jax.report import document
+from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill
-from launch import experiments
+from launch import experiments, fields
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -147,6 +151,27 @@ def test_what_the_architecture_adds_distils(grey, monkeypatch):
         state = distill.start(problem, params, 0.01)
         _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
         assert losses[-1] < part * losses[0]
+
+
+def test_the_examples_of_the_architecture_distil_by_their_commands(grey, monkeypatch, tmp_path):
+    """Each ends with one, here of a tiny run, which leaves what a run leaves, its report too."""
+    names = {"__name__": __name__}
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for code in blocks("docs/architecture.md"):
+        exec(code, names)
+    monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
+    monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
+    shown = re.findall(r"launch\.distill --config=demo --config\.(\w+\.name)=(\w+) --work", text)
+    assert [name for _, name in shown] == ["grey", "mean_images", "perceptron"]
+    for field, name in shown:
+        config = demo.get_config()
+        config.update_from_flattened_dict(TINY | {field: name})
+        given = {f: v for f, v in TINY.items() if ".options." not in f} | {field: name}
+        config = common.swapped(config, demo.get_config(), given)
+        distill_to(config, tmp_path / name)
+        document.write([tmp_path / name], tmp_path / name / "report.html", fields.defaults)
+        images = gsdd_jax.load(tmp_path / name).images()
+        assert images.shape[1:] == (8, 8, 3) and np.isfinite(images).all()
 
 
 def test_the_concepts_count_as_they_say():

@@ -362,7 +362,7 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     last = out.strip().splitlines()[-1]
     assert last.startswith(f"experts in {tmp_path / 'cut'}: 2, of 20 epochs; mean accuracy ")
     assert f"train {train_accuracy.mean():.1f} %, test {test_accuracy.mean():.1f} %" in last
-    assert "experts, epochs of all 40/40" in out
+    assert "experts 40/40 epochs" in out
 
 
 def test_the_command_refuses_in_one_line(tmp_path):

@@ -156,9 +156,19 @@ def test_ellipses_while_fitting_and_distilling(run, tmp_path):
         assert first == again, kind
 
 
-def test_ellipses_of_a_run_without_snapshots(pixels, tmp_path):
+def test_ellipses_of_a_run_that_kept_no_snapshots(run, tmp_path):
+    """As of the demo: the fit, then the distilled set."""
+    for name in ("config.json", "distilled.safetensors"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    draw("ellipses", workdir=[str(tmp_path)], images=1, steps=["0", "20"])
+    rows = rows_of(tmp_path, "ellipses")
+    columns = list(dict.fromkeys((r["phase"], int(r["step"])) for r in rows))
+    assert columns == [("fit", 0), ("fit", 20), ("distill", 6)]
+
+
+def test_ellipses_of_what_has_none(pixels, tmp_path):
     (tmp_path / "config.json").write_bytes((pixels / "config.json").read_bytes())
-    with pytest.raises(gsdd_jax.UsageError, match=r"no snapshots; run it with --config\.distill"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"no set yet; expected a run that has ended"):
         draw("ellipses", workdir=[str(tmp_path)])
     with pytest.raises(gsdd_jax.UsageError, match="expected gaussian, got pixels"):
         draw("ellipses", workdir=[str(pixels)])

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -42,7 +43,7 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
 
 
 def test_the_inside_of_a_set_is_shown(monkeypatch):
-    pytest.importorskip("matplotlib").use("agg")
+    matplotlib.use("agg")
     names = run("inside_a_distilled_set.ipynb", monkeypatch, {})
     assert names["images"].shape == (300, 32, 32, 3)
     assert len(names["figure"].axes) == 20
@@ -78,7 +79,7 @@ def test_own_pictures_are_distilled(tmp_path, monkeypatch):
 
 
 def test_trajectory_matching_is_followed(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib").use("agg")
+    matplotlib.use("agg")
     smaller = {
         '"tm_run"': repr(str(tmp_path)),
         "else 0.1": f"else 0.01; config.data.resolution = 8; {LITTLE}",

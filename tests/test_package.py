@@ -66,12 +66,16 @@ def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for given in ("demo", "demo.py", "configs/demo", "configs/demo.py"):
         assert pathlib.Path(experiments.find(given)).samefile(ours)
-    with pytest.raises(UsageError, match=r"^dmo: no such file; did you mean demo\?$"):
+    with pytest.raises(UsageError, match=r"^dmo: no such file; did you mean demo or demo_tm\?$"):
         experiments.find("dmo")
     # A folder of one's own is meant as it is said.
     with pytest.raises(UsageError, match=r"^mine/demo.py: no such file"):
         experiments.find("mine/demo.py")
     assert experiments.folder("configs/") == ROOT / "configs"
+    # A work directory of the same name is no config.
+    (tmp_path / "demo").mkdir()
+    assert experiments.folder("demo") is None
+    assert pathlib.Path(experiments.find("demo")).samefile(ours)
     # What is in the working directory comes first.
     (tmp_path / "configs").mkdir()
     own = tmp_path / "configs" / "demo.py"

@@ -56,6 +56,37 @@ def test_the_time_of_the_run_is_said_as_soon_as_a_step_is_timed(clock):
     assert lines[-1].endswith("00:00 left, 00:10 of the run")
 
 
+def test_neither_evaluations_nor_other_programs_are_taken_for_slow_steps(clock):
+    """Ten steps take 2 s; an evaluation on the way takes a minute, and a call of another length 30
+    s to compile."""
+    stream = io.StringIO()
+    progress = report.Progress("distill", 100, 0, stream, afterwards=80.0)
+    for step in range(0, 90, 10):
+        if step == 50:
+            with progress.standing(afterwards=50.0):
+                clock[0] += 60.0
+        clock[0] += 2.0
+        progress.advance(10, loss=3.0)
+    for _ in range(2):
+        clock[0] += 31.0
+        progress.advance(5, loss=3.0)
+        clock[0] -= 30.0  # compiled once
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "distill 20/100  loss 3  5 steps/s  00:16 left, 00:32 of the run"
+    assert lines[-2].startswith("distill 95/100  loss 3  5 steps/s  00:01 left, 00:11 of the run")
+
+
+def test_what_is_counted_is_called_by_its_name(clock):
+    stream = io.StringIO()
+    progress = report.Progress("evaluate", 30, 0, stream, unit="epoch")
+    for _ in range(3):
+        clock[0] += 20.0
+        progress.advance(10)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "evaluate 0/30 epochs  compiling"
+    assert lines[-1] == "evaluate 30/30 epochs  0.5 epochs/s  00:00 left"
+
+
 def test_evaluations_are_counted_in_steps_of_distillation():
     """A third of a training step is a real image's forward pass, in the step and when tested."""
     split = lambda n: data.Split(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int32))
@@ -67,6 +98,13 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     trained = 150 * (300 + 300 + 10 + 40)
     expected = 3 * (trained + 4 * tested + held_out) / (640 / 3 + 300)
     assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
+    # Every 60 of 200 steps the distilled set, at 60, 120 and 180: after 60 two of them are left.
+    config.distill.eval_every = 60
+    one = 3 * (150 * 300 + tested + held_out) / (640 / 3 + 300)
+    for done, more in ((0, 3), (50, 3), (60, 2), (180, 0), (200, 0)):
+        found = cost.evaluations_in_steps(config, dataset, 300, done)
+        assert found == pytest.approx(expected + more * one)
+    config.distill.eval_every = 0
     config.evaluate.beside = ""
     config.matching.name, config.matching.options = "mine", ConfigDict({"weight": 2.0})
     expected = 3 * (150 * 300 + tested + held_out) / 300

@@ -337,3 +337,16 @@ def test_one_tiny_cell_of_every_table_runs(name, root, monkeypatch):
         f"{made.name}.{kind}" for kind in ("md", "csv", "json")
     }
     assert np.isfinite(found.mean)
+
+
+def test_what_keeps_many_pieces_from_running_is_said_once():
+    long = "no: no data: " + "a data set that is not on disk; " * 8
+    pieces = [(f"run {i}", long, cost.Cost(3600.0, 2**30)) for i in range(3)]
+    pieces += [("run 3", "no: no GPU", None), ("fit", "done", cost.Cost(7200.0, 0))]
+    text = table.listed(pieces)
+    lines = text.splitlines()
+    assert text.count("not on disk") == 8
+    assert lines[1] == "    1.00    1.0  run 0: no, (1)"
+    assert lines[4].endswith("run 3: no: no GPU")
+    assert lines[6].startswith("    3.00 hours on this machine for what is not done, 5 pieces")
+    assert lines[7] == f"(1) {long.removeprefix('no: ').strip()}"

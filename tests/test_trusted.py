@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     """A good data set beside a module that leaves a mark where it is imported."""
     (tmp_path / "evilmod.py").write_text("open(__file__ + '.imported', 'w').close()")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "evilmod", raising=False)
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(8) % 2)

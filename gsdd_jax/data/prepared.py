@@ -10,7 +10,7 @@ import shlex
 
 import numpy as np
 
-from gsdd_jax.core import swap
+from gsdd_jax.core import program, swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
 from gsdd_jax.data import trusted
@@ -252,14 +252,14 @@ def _from_torchvision(base) -> str:
     if base not in CIFAR:
         return ""
     return (
-        "; or, of what torchvision downloads, with `python -m launch.prepare --cifar=FOLDER`, "
+        "; or, of what torchvision downloads, with `{program.command('prepare')} --cifar=FOLDER`, "
         f"the folder {'cifar-10-batches-py' if base == CIFAR[0] else 'cifar-100-python'}"
     )
 
 
 def _prepare_command(name) -> str:
     """Without its end: a backtick, or more flags."""
-    return f"`python -m launch.prepare --images=FOLDER --name={name}"
+    return f"`{program.command('prepare')} --images=FOLDER --name={name}"
 
 
 def _unknown(name, root) -> UsageError:

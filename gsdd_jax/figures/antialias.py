@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import path_of
 
 NAME = "antialias"
 SUPERSAMPLING = 2  # sample points a side, as published
@@ -26,7 +27,7 @@ WAYS = {  # name: (sample points a side, pre-filter)
 
 def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> None:
     """The `num_images` images of a set that lose most without; the CSV has all of them."""
-    set_ = inputs.load_gaussians(inputs.set_path(distilled))
+    set_ = inputs.load_gaussians(path_of(distilled))
     images = renderings(set_)
     found = psnr_to_both(images)
     chosen = worst(found["neither"], num_images)

@@ -24,6 +24,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular, write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.figures import draw, inputs
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
@@ -63,7 +64,7 @@ def main(
     ):
         if value < 1:
             raise UsageError(f"--{flag}: expected at least 1, got {value}")
-    paths = [inputs.set_path(d) for d in distilled]
+    paths = [path_of(d) for d in distilled]
     opened = [assess.opened(path, overrides) for path in paths]
     dataset = opened[0].parts.dataset
     for path, other in zip(paths, opened, strict=True):
@@ -108,7 +109,7 @@ def errors_of_many(
     images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
     unravel = jax.vmap(experts.unraveling(network))
     done = min(len(wrong), num_networks)
-    with Reporter(None).phase(f"{NAME}: networks", num_networks, done) as progress:
+    with Reporter(None).phase(NAME, num_networks, done, unit="network") as progress:
         for i in range(done, num_networks):
             key = jax.random.fold_in(stream(seed, NAME), i)
             params, loss = trained_shortly(network, key, images, labels, made_of["epochs"])

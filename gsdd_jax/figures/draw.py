@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib.util
 import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures.geometry import Ellipses
 
@@ -42,12 +40,6 @@ _STYLE = {
     "savefig.dpi": 240,
     "svg.hashsalt": "gsdd-jax",  # else ids, and so the bytes, would differ from run to run
 }
-
-
-def require() -> None:
-    """Raises UsageError where matplotlib is missing, before anything long has begun."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError('figures need matplotlib: pip install "gsdd-jax[figures]"')
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures import draw, geometry, inputs
+from gsdd_jax.formats import file
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import experiment, fits
@@ -55,17 +56,13 @@ def main(
 
     Args:
       config: of the fit; where there is a work directory, its config.
-      workdir: of a run with `distill.snapshot_every`; None: the fit alone.
+      workdir: of a run, whose sets are shown: its snapshots (`distill.snapshot_every`), or where
+        it kept none, the distilled one; None: the fit alone.
       steps: of the fit, at which it is shown; none: some, and the last.
       num_images: one of each of so many classes.
       out: a folder.
     """
-    kept = {} if workdir is None else snapshots(pathlib.Path(workdir))
-    if workdir is not None and not kept:
-        raise UsageError(
-            f"{workdir}: no snapshots; run it with --config.distill.snapshot_every=N, or leave "
-            "--workdir out for the fit alone"
-        )
+    kept = {} if workdir is None else _sets(pathlib.Path(workdir))
     where = workdir or "--config"
     with inputs.building_from(where):
         material = experiment.build_material(config)
@@ -94,6 +91,20 @@ def main(
     draw.table(out, NAME, rows(kind, chosen, columns))
     plot(kind, columns, out)
     animate(kind, moments, out / f"{NAME}.gif")
+
+
+def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """A run's sets by their step. Raises UsageError where it has none yet."""
+    last = workdir / file.NAME
+    if kept := snapshots(workdir):
+        return kept
+    if not last.is_file():
+        raise UsageError(
+            f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
+            "(--config.distill.snapshot_every=N); without --workdir the fit alone is shown"
+        )
+    step = file.load(last).provenance.get("step")
+    return {step if type(step) is int else 0: last}
 
 
 def fitting(

@@ -54,12 +54,6 @@ class Kept:
         write_json(self._path, self._values)
 
 
-def set_path(path: str | os.PathLike) -> pathlib.Path:
-    """The distilled set that is meant by a file or by a work directory."""
-    path = pathlib.Path(path)
-    return path / "distilled.safetensors" if path.is_dir() else path
-
-
 def digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file."""
     with open_regular(path, "a distilled set") as file:

@@ -21,6 +21,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import real_data
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations import Params
@@ -60,7 +61,7 @@ def main(
         raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
     if draws < 1 or not radius > 0:
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
-    paths = [inputs.set_path(d) for d in distilled]
+    paths = [path_of(d) for d in distilled]
     sets = [file.load(path) for path in paths]
     kinds = [s.format.name for s in sets]
     labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
@@ -73,7 +74,7 @@ def main(
     for path, label, set_ in zip(paths, labels, sets, strict=True):
         at = None
         grid = np.zeros((points, points))
-        with Reporter(None).phase(f"{NAME}: {label}", points) as progress:
+        with Reporter(None).phase(f"{NAME}: {label}", points, unit="row") as progress:
             for row, second in enumerate(offsets):
                 name = f"{label} row {row}"
                 if kept.get(name) is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, ellipses, geometry, inputs
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs import workdir as workdirs
 
@@ -26,7 +27,7 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
       data_dir: where TFDS keeps its sets; the real images are read from there.
       out: a folder.
     """
-    set_ = inputs.load_gaussians(inputs.set_path(distilled))
+    set_ = inputs.load_gaussians(path_of(distilled))
     with inputs.building_from(distilled):
         config = workdirs.whole(set_.provenance["config"])
         config.data.dir, config.init.images = data_dir or "", "real"

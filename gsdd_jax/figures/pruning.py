@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, Key
 from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.report import Reporter
@@ -41,7 +42,7 @@ def main(
       seed: of the random order.
       out: a folder; what was evaluated is kept there in pruning.json.
     """
-    path = inputs.set_path(distilled)
+    path = path_of(distilled)
     set_ = inputs.load_gaussians(path)
     _, config, parts = assess.opened(path, overrides)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}

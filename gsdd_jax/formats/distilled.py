@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import entropy, transforms
 from gsdd_jax.formats.base import Format, checked_size
@@ -23,9 +24,9 @@ from gsdd_jax.formats.transforms import ZCA, Normalize
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")
 GO_ON = (
-    "go on with transform=PATH, a file that `python -m launch.export --transform=PATH` wrote where "
-    "the data are, with transform=IMAGES, the training images as bytes, or with space='unit' if "
-    "your network wants [0, 1]"
+    f"go on with transform=PATH, a file that `{program.command('export --transform=PATH')}` wrote "
+    "where the data are, with transform=IMAGES, the training images as bytes, or with space='unit' "
+    "if your network wants [0, 1]"
 )
 
 
@@ -36,7 +37,7 @@ class Arrays(NamedTuple):
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or their probabilities
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DistilledSet:
     """What distillation produces, independent of the data set it came from; of NumPy alone.
 
@@ -109,6 +110,16 @@ class DistilledSet:
     def num_bytes(self) -> int:
         """All `stored_bytes`."""
         return sum(self.stored_bytes.values())
+
+    def __repr__(self) -> str:
+        """One line: how many images, of what, in how many bytes."""
+        kind, data = self.format, self.provenance.get("data")
+        name = data.get("name") if isinstance(data, dict) else None
+        size = "x".join(map(str, kind.image_shape))
+        return (
+            f"DistilledSet({len(self.labels)} images of {size} as {kind.name}"
+            f"{f', of {name[:80]}' if isinstance(name, str) else ''}; {self.num_bytes} bytes)"
+        )
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -25,6 +25,7 @@ from gsdd_jax.formats.base import Format, Spec, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 
+NAME = "distilled.safetensors"  # in a work directory
 FORMAT = "gsdd-jax distilled set 2"
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
 PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
@@ -71,11 +72,18 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
         raw |= {n: _narrowed(n, raw[n]) for n in halves}
     header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
     content = safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
-    write_atomically(path, content)
+    write_atomically(os.path.expanduser(path), content)
+
+
+def path_of(path: str | os.PathLike) -> pathlib.Path:
+    """The file that is meant: itself, or the one in a run's work directory; `~` is the home."""
+    path = pathlib.Path(os.path.expanduser(path))
+    return path / NAME if path.is_dir() else path
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads what `save` wrote; NumPy and safetensors suffice.
+    """Reads what `save` wrote, of a work directory its `distilled.safetensors`; NumPy and
+    safetensors suffice.
 
     Raises:
       UsageError: the file is missing, truncated or foreign; its description is incomplete, makes
@@ -84,7 +92,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
     """
     import safetensors
 
-    path = pathlib.Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected a distilled set (.safetensors)")
     with located(path), _readable():

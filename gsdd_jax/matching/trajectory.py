@@ -123,9 +123,11 @@ class TrajectoryMatching(Matching):
     ) -> TrajectoryMatching:
         if self.keep_every >= 0:
             return self
+        if memory is None:
+            return dataclasses.replace(self, keep_every=0)
         each = self.experts_per_step * self.activation_bytes(num_images, image_shape)
         # Beside those that are kept there is room for a step that is being recomputed.
-        most = 0 if memory is None else max(0, int(KEPT_PART * memory / each) - 1)
+        most = max(0, int(KEPT_PART * memory / each) - 1)
         # The least k with syn_steps // k <= most.
         keep_every = self.syn_steps // (most + 1) + 1 if most else 0
         return dataclasses.replace(self, keep_every=keep_every)

@@ -57,6 +57,13 @@ def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict
     }
 
 
+def shown(accuracies: list[float] | Float[np.ndarray, "s"]) -> str:
+    """Their mean as text, in percent, with the deviation where there are several."""
+    said = summary("", accuracies)
+    deviation = f" ± {said['_std']:.1f}" if len(accuracies) > 1 else ""
+    return f"{said['_accuracy']:.1f}{deviation} %"
+
+
 def by_class(name: str, counts: Int[np.ndarray, "k k"]) -> dict[str, Any]:
     """Accuracy on the test images of each class, in percent, and the confusion matrix."""
     shares = 100 * np.diag(counts) / np.maximum(counts.sum(1), 1)
@@ -129,7 +136,7 @@ def random_real(
 
 
 def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
-    with reporter.phase(name, schedule.num_epochs) as progress, located(name):
+    with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
         return evaluate.train(
             parts.network,
             schedule,

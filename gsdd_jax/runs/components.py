@@ -10,7 +10,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks, parameterizations
-from gsdd_jax.core import processes
+from gsdd_jax.core import devices, mesh, processes, program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_values
 from gsdd_jax.data import transforms
@@ -30,7 +30,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
     if not config.data.name:
         raise UsageError(
             "config.data.name: expected a data set, as by --config.data.name=NAME; "
-            "`python -m launch.prepare` makes one of your own pictures"
+            f"`{program.command('prepare')}` makes one of your own pictures"
         )
     return data.load(
         config.data.name,
@@ -52,7 +52,7 @@ def check_same(dataset: data.Dataset) -> None:
 
 
 def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
-    """What is run, in a line: the data, the network, whatever else, the device."""
+    """What is run, in a line: the data, the network, whatever else, the devices."""
     width = config.network.options.get("width")
     shape = "x".join(map(str, dataset.image_shape))
     return "; ".join(
@@ -60,7 +60,7 @@ def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
             f"{dataset.name} {shape}, {dataset.num_classes} classes",
             config.network.name + (f" of width {width}" if width else ""),
             *more,
-            f"on {jax.local_devices()[0].device_kind}",
+            f"on {devices.described(mesh.size())}",
         )
     )
 

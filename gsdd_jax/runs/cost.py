@@ -92,16 +92,19 @@ def of_run(config: ConfigDict) -> Cost:
     )
 
 
-def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int) -> float:
-    """Of all that is evaluated at the end of a run of `images` images: how many of its steps of
-    distillation would take as long."""
-    arms = ["distilled", *filter(None, config.evaluate.beside.split(","))]
-    trained = sum(
-        REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
-        for name in arms
-    )
-    tested = len(arms) * len(dataset.test.labels) + min(len(dataset.train.labels), HELD_OUT)
-    evaluated = config.evaluate.epochs * trained + FORWARD * tested
+def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int, done: int = 0) -> float:
+    """Of all that is evaluated at the end of a run of `images` images, and on the way after `done`
+    steps: how many of its steps of distillation would take as long."""
+    trained = {
+        name: REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
+        for name in ("distilled", *filter(None, config.evaluate.beside.split(",")))
+    }
+    tested, held_out = len(dataset.test.labels), min(len(dataset.train.labels), HELD_OUT)
+    of = lambda name: config.evaluate.epochs * trained[name] + FORWARD * tested
+    distilled = of("distilled") + FORWARD * held_out
+    every, total = config.distill.eval_every, config.distill.num_steps
+    on_the_way = max(0, (total - 1) // every - done // every) if every else 0
+    evaluated = on_the_way * distilled + sum(map(of, trained)) + FORWARD * held_out
     steps, _ = _in_training_steps(config, dataset.num_classes, images)
     return config.evaluate.num_networks * evaluated / steps
 

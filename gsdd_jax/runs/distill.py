@@ -17,7 +17,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
-from gsdd_jax.core import mesh, processes
+from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.data import soft_labels
@@ -156,8 +156,8 @@ class _Run:
 
         def next_stop(done):
             stops = [total, done + steps.at_once]
-            stopping = config.distill
-            for every in (stopping.checkpoint_every, stopping.eval_every, stopping.snapshot_every):
+            often = config.distill
+            for every in (often.checkpoint_every, often.eval_every, often.snapshot_every):
                 if every:
                     stops.append((done // every + 1) * every)
             return min(stops)
@@ -166,11 +166,16 @@ class _Run:
             return steps.given(done, next_stop(done) - done) if done < total else None
 
         ahead = given(done)
-        afterwards = cost.evaluations_in_steps(config, parts.dataset, len(parts.labels))
-        with self.reporter.phase("distill", total, done, afterwards) as progress:
+        left = lambda: cost.evaluations_in_steps(config, parts.dataset, len(parts.labels), done)
+        alone = jax.process_count() == 1  # several would have to stop at the same step
+        with (
+            self.reporter.phase("distill", total, done, left()) as progress,
+            stopping.able(lambda: alone and done > saved),
+        ):
             while done < total:
-                self.evaluate_on_the_way(state)
-                self.keep_snapshot(state)
+                with progress.standing(left()):
+                    self.evaluate_on_the_way(state)
+                    self.keep_snapshot(state)
                 count = next_stop(done) - done
                 state, losses = distill.run(parts.problem, state, key, *ahead, count)
                 ahead = given(done + count)  # read from disk while the device computes
@@ -183,12 +188,14 @@ class _Run:
                         f"{self.workdir / 'config.json'}"
                     )
                 done += count
-                if done == total or done % config.distill.checkpoint_every == 0:
-                    checkpoints.save(done, state)
+                often = config.distill.checkpoint_every, config.distill.eval_every
+                if done == total or any(every and done % every == 0 for every in often):
+                    checkpoints.save(done, state)  # an evaluation may be interrupted, too
                     saved = done
                 shown = {"loss": float(losses.mean())} | _scalars(state.extra)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
+                stopping.check(functools.partial(checkpoints.save, done, state))
         self.keep_snapshot(state)
         checkpoints.close()
         return state

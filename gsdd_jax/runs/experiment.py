@@ -148,6 +148,8 @@ def build(config: ConfigDict) -> Experiment:
         len(material.labels), parameterization.image_shape, real.accelerator_memory()
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
+    # Before the transform, which may take a minute: experts may be missing.
+    feed = _build_feed(config, objective, dataset, network)
     return Experiment(
         dataset,
         build_transform(config.data.transform, dataset),
@@ -155,7 +157,7 @@ def build(config: ConfigDict) -> Experiment:
         network,
         problem,
         build_schedule(config),
-        _build_feed(config, objective, dataset, network),
+        feed,
     )
 
 

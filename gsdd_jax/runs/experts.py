@@ -105,9 +105,9 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     augment.parse_strategy(config.matching.strategy)
     made_of, where = identity(config, dataset, network), directory(config)
     what = f"{settings.num_experts} experts of {settings.epochs} epochs in {where}"
-    reporter.line(components.described(config, dataset, what))
     with contextlib.ExitStack() as stack:
         stack.enter_context(mesh.over(config.mesh.devices))
+        reporter.line(components.described(config, dataset, what))
         stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
         # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
         on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
@@ -191,7 +191,7 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
             return float(mesh.host(streaming.accuracy(network, one, split, transform))[0])
         return float(mesh.host(evaluate.accuracy(network, one, *held))[0])
 
-    with reporter.phase("experts, epochs of all", total, total - left) as progress:
+    with reporter.phase("experts", total, total - left, unit="epoch") as progress:
         for group, done in groups:
             keys = [expert_key(settings.seed, expert) for expert in group]
             starts = np.stack([mesh.host(training.initial(network, key)) for key in keys])

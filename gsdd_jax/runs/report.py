@@ -23,62 +23,92 @@ LINE_EVERY = 10.0  # seconds, where standard output is no terminal
 class Progress:
     """One phase of a run: how far, the loss, the rate, the time left.
 
-    The first steps are those of a call that is compiled first: it says so, and the clock that
-    gives the rate and the time left starts after them. `afterwards` is what the run still does when
-    the phase is over, in steps that would take as long: as soon as the rate is known, the time of
-    both is shown too.
+    The first call of so many steps is compiled first: its time is left out of the rate and of the
+    time left, and at the start it is said. `afterwards` is what the run still does when the phase
+    is over, in steps that would take as long: as soon as the rate is known, the time of both is
+    shown too.
     """
 
-    def __init__(self, name: str, total: int, done: int, stream, afterwards: float = 0.0):
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        done: int,
+        stream,
+        afterwards: float = 0.0,
+        unit: str = "step",
+    ):
         self._name, self._total, self._done, self._stream = name, total, done, stream
-        self._afterwards, self._told = afterwards, not afterwards
-        self._start = self._first = None
-        self._last_line = time.monotonic()
+        self._of = f"/{total}" + ("" if unit == "step" else f" {unit}s")
+        self._unit, self._afterwards, self._told = unit, afterwards, not afterwards
+        self._compiled: set[int] = set()  # lengths of calls
+        self._steps, self._seconds = 0, 0.0  # that were timed
+        self._last_line = self._mark = time.monotonic()
         self._bar = None
         if done >= total:
             return
         if stream.isatty():
             self._bar = tqdm(
-                total=total, initial=done, desc=name, file=stream, unit="step", dynamic_ncols=True
+                total=total, initial=done, desc=name, file=stream, unit=unit, dynamic_ncols=True
             )
             self._bar.set_postfix_str("compiling")
         else:
-            print(f"{name} {done}/{total}  compiling", file=stream, flush=True)
+            print(f"{name} {done}{self._of}  compiling", file=stream, flush=True)
 
     def advance(self, count: int, **values: float) -> None:
         """`count` more steps are done; `values` (the loss) are shown beside them."""
-        self._done += count
         now = time.monotonic()
-        restarted = self._start is None
-        if restarted:
-            self._start, self._first = now, self._done
+        took, self._mark = now - self._mark, now
+        self._done += count
+        is_timed = count in self._compiled
+        self._compiled.add(count)
+        if is_timed:
+            self._steps, self._seconds = self._steps + count, self._seconds + took
         shown = {name: f"{value:.4g}" for name, value in values.items()}
-        steps = 0 if restarted else self._done - self._first
-        rate = steps / max(now - self._start, 1e-9)
+        rate = self._steps / max(self._seconds, 1e-9)
         left = lambda more: tqdm.format_interval((self._total - self._done + more) / rate)
         if self._bar is not None:
             if rate and self._afterwards:
                 shown["run"] = f"{left(self._afterwards)} left"
             self._bar.set_postfix(shown, refresh=False)
-            if restarted:
-                bar = self._bar
-                bar.n = bar.initial = bar.last_print_n = self._done
-                bar.start_t = bar.last_print_t = bar._time()
-                bar.refresh()
-            else:
+            if is_timed:
                 self._bar.update(count)
+            else:
+                self._bar.n += count
+                self._bar.initial += count
+                self._set_clock()
+                self._bar.refresh()
             return
         is_due = now - self._last_line >= LINE_EVERY or self._done == self._total
         if not is_due and (self._told or not rate):
             return
         self._last_line = now
         self._told = self._told or rate > 0
-        parts = [f"{self._name} {self._done}/{self._total}"]
+        parts = [f"{self._name} {self._done}{self._of}"]
         parts += [f"{name} {value}" for name, value in shown.items()]
         if rate:
             whole = f", {left(self._afterwards)} of the run" if self._afterwards else ""
-            parts += [f"{rate:.3g} steps/s", f"{left(0)} left{whole}"]
+            parts += [f"{rate:.3g} {self._unit}s/s", f"{left(0)} left{whole}"]
         print("  ".join(parts), file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def standing(self, afterwards: float) -> Iterator[None]:
+        """Stops the clock for what is done between two steps, of which `afterwards` is left."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            pause = time.monotonic() - begun
+            self._mark += pause
+            self._afterwards = afterwards
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        """The bar's, to the seconds that were timed."""
+        if self._bar is not None:
+            self._bar.start_t = self._bar._time() - self._seconds
+            self._bar.last_print_t = self._bar._time()
+            self._bar.last_print_n = self._bar.n
 
     def close(self) -> None:
         """Ends the bar."""
@@ -94,10 +124,11 @@ class Display:
 
     @contextlib.contextmanager
     def phase(
-        self, name: str, total: int, done: int = 0, afterwards: float = 0.0
+        self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[Progress]:
-        """A phase of `total` steps of which `done` are behind us, and what comes `afterwards`."""
-        progress = Progress(name, total, done, self._stream, afterwards)
+        """A phase of `total` steps of which `done` are behind us, and what comes `afterwards`;
+        `unit` is what a step is called."""
+        progress = Progress(name, total, done, self._stream, afterwards, unit)
         try:
             yield progress
         finally:
@@ -125,10 +156,10 @@ class OneLine(Display):
 
     @contextlib.contextmanager
     def phase(
-        self, name: str, total: int, done: int = 0, afterwards: float = 0.0
+        self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[_Part]:
         """A phase of the run; its steps are shown, its values are not."""
-        del afterwards
+        del afterwards, unit
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:
@@ -154,6 +185,10 @@ class OneLine(Display):
 class _Part:
     def __init__(self, show: Callable[[int, int], None], total: int, done: int):
         self._show, self._total, self._done = show, total, done
+
+    def standing(self, afterwards: float) -> contextlib.AbstractContextManager[None]:
+        del afterwards
+        return contextlib.nullcontext()
 
     def advance(self, count: int, **values: float) -> None:
         del values

@@ -7,13 +7,16 @@ import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax.core.files import write_atomically, write_json
+from gsdd_jax.runs.cost import Cost
+
+LONG = 60  # characters of a piece's state, more of which its line has no room for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +161,20 @@ def markdown(table: Table, found: list[Found]) -> str:
         for cell, f in missing:
             reasons.setdefault(f.reason, []).append(f"{cell.row} ({cell.column})")
         lines += [f"- {', '.join(cells)}: {reason}" for reason, cells in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def listed(pieces: Sequence[tuple[str, str, Cost | None]]) -> str:
+    """A line for each of (name, state, cost); what many share is said once, below."""
+    lines, total, notes = [f"{'hours':>8} {'GiB':>6}  piece"], 0.0, {}
+    for name, state, cost in pieces:
+        hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)
+        total += hours if state != "done" else 0.0
+        if len(state) > LONG:
+            state = f"no, ({notes.setdefault(state, len(notes) + 1)})"
+        lines.append(f"{hours:8.2f} {size:6.1f}  {name}: {state}")
+    lines.append(f"{total:8.2f} hours on this machine for what is not done, {len(pieces)} pieces")
+    lines += [f"({number}) {state.removeprefix('no: ')}" for state, number in notes.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float32
 
+from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular, locked, open_regular, write_atomically
 from gsdd_jax.runs import version
@@ -26,7 +27,7 @@ from gsdd_jax.runs import version
 FORMAT = "gsdd-jax expert trajectory 1"
 _HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
 _LONGEST_HEADER = 1 << 16
-_AGAIN = "run `python -m launch.train_experts` with this config"
+_AGAIN = f"run `{program.command('train_experts')}` with this config"
 _REPAIR = f"delete it and {_AGAIN}"
 
 Identity = Mapping[str, Any]

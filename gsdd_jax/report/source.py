@@ -18,7 +18,7 @@ from gsdd_jax.figures import inputs
 from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.page import events
+from gsdd_jax.report import events
 from gsdd_jax.runs import assess, beside, experiment
 from gsdd_jax.runs.workdir import EVALUATIONS, dotted, evaluations, snapshots
 

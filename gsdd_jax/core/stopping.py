@@ -1,0 +1,55 @@
+"""Ends a run that is asked to stop after what it computes, so that nothing it has done is lost.
+
+A loop says while it has something to lose (`able`) and looks between its calls (`check`); whoever
+is told to end the process asks (`ask`), from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and what it had done is on disk; no error."""
+
+
+_asked = threading.Event()
+_lock = threading.Lock()
+_unsaved: Callable[[], bool] | None = None
+
+
+@contextlib.contextmanager
+def able(unsaved: Callable[[], bool]) -> Iterator[None]:
+    """Announces a loop that calls `check`; `unsaved` says whether it has done what is not on disk.
+
+    At its end all is. Raises Stopped there where it was asked to stop meanwhile.
+    """
+    global _unsaved
+    _unsaved = unsaved
+    try:
+        yield
+    finally:
+        with _lock:
+            _unsaved = None
+        asked = _asked.is_set()
+        _asked.clear()
+    if asked:
+        raise Stopped
+
+
+def ask() -> bool:
+    """Asks the loop to stop; False where there is none that has something to save."""
+    with _lock:
+        if _unsaved is None or not _unsaved():
+            return False
+        _asked.set()
+        return True
+
+
+def check(save: Callable[[], None]) -> None:
+    """Saves and raises Stopped where the loop was asked to stop."""
+    if _asked.is_set():
+        save()
+        raise Stopped

@@ -1,0 +1,52 @@
+"""The report: what the sections return, put into the template and written."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from gsdd_jax.core.files import write_atomically
+from gsdd_jax.report import curves, gallery, results, tables
+from gsdd_jax.report.source import read_all
+
+FOLDER = pathlib.Path(__file__).parent
+NAME = "report.html"  # in a work directory
+
+
+def write(
+    workdirs: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    defaults: tables.Defaults,
+    per_class: int = 0,
+) -> None:
+    """Writes one HTML file about the runs of work directories, beside each other if several.
+
+    Args:
+      workdirs: at least one.
+      out: the file.
+      defaults: of configs.
+      per_class: images a class in the file at every step; 0: as many as keep it small.
+
+    Raises:
+      UsageError: for a directory that is no work directory. Whatever one lacks is said in the page.
+    """
+    import jinja2
+
+    runs = read_all(list(workdirs))
+    environment = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(FOLDER),
+        lstrip_blocks=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("template.html").render(
+        runs=runs,
+        config=lambda run: tables.config(run, defaults),
+        curves=curves,
+        gallery=lambda run: gallery.section(run, len(runs), per_class),
+        results=results,
+        tables=tables,
+    )
+    write_atomically(out, page.encode())

@@ -1,0 +1,99 @@
+"""The images of a run by class, at every step that was kept: as sprite sheets and as ellipses."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from gsdd_jax import parameterizations
+from gsdd_jax.figures import geometry, inputs
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.gaussian import Gaussians
+from gsdd_jax.report.source import Run
+from gsdd_jax.runs import beside
+from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
+
+SHOWN = beside.MOST  # images a class before all are asked for
+PIXELS = 950_000  # of all sheets of a page, about: 2 to 3 MB
+LEAST = 2  # images a class, however large they are
+# A Gaussian is nine integers in these units, which script.js has too: its centre in parts of the
+# image's sides, half axes in pixels, the angle in degrees, its colour and opacity in 8 bits.
+UNITS = np.array([1 << 14] * 2 + [1 << 6] * 2 + [100] + [255] * 4)
+
+
+def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
+    """Returns what script.js reads, the names of the classes, and sheets with what is on them."""
+    kind, last_step = run.last.format, list(run.sets)[-1]
+    num_classes = len(run.last.labels) // kind.images_per_class
+    last, before = share(run, num_runs, per_class)
+    frames, sheets = [], []
+    for step, set_ in run.sets.items():
+        some = chosen(set_, last if step == last_step else before)
+        sheets.append(
+            (f"step {step}", _sheet(np.asarray(parameterizations.images(some)), some.labels))
+        )
+        frames.append({
+            "step": step, "perClass": len(some.labels) // num_classes, "gaussians": gaussians(some)
+        })  # fmt: skip
+    data = {"height": kind.height, "width": kind.width, "gap": GAP, "shown": SHOWN, "real": 0}
+    if run.real is not None:
+        some = run.real[:, : min(kind.images_per_class, SHOWN)]
+        labels = np.repeat(np.arange(num_classes), some.shape[1])
+        sheets.append(("real ones", _sheet(some.reshape(-1, *some.shape[2:]) / 255, labels)))
+        data["real"] = some.shape[1]
+    names = [run.class_name(label) for label in range(num_classes)]
+    share_ = {"last": last, "before": before, "there": kind.images_per_class}
+    return {"data": data | {"frames": frames}, "classes": names, "sheets": sheets} | share_
+
+
+def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
+    """Returns how many images a class are in the file of the last step and of each before: as many
+    as `PIXELS` hold, or `per_class` where that is not 0."""
+    kind, num_before = run.last.format, len(run.sets) - 1
+    num_classes = len(run.last.labels) // kind.images_per_class
+    room = PIXELS // num_runs // (num_classes * kind.height * kind.width)
+    last = min(per_class or max(room // (2 if num_before else 1), LEAST), kind.images_per_class)
+    return last, min(per_class or max((room - last) // max(num_before, 1), LEAST), last)
+
+
+def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
+    """Returns the first images of each class, class after class; only for rendering, for there is
+    no such set by itself."""
+    classes = np.unique(set_.labels)
+    indices = np.concatenate([np.flatnonzero(set_.labels == c)[:per_class] for c in classes])
+    if np.array_equal(indices, np.arange(len(set_.labels))):
+        return set_
+    if isinstance(set_.format, Gaussians):
+        set_ = inputs.as_gaussians(set_)
+    kind, params = parameterizations.of(set_)
+    kind = dataclasses.replace(kind, images_per_class=min(per_class, kind.images_per_class))
+    some = inputs.with_params(set_, kind, kind.select(params, indices))
+    return dataclasses.replace(some, labels=set_.labels[indices], soft_labels=None)
+
+
+def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
+    """Returns how many Gaussians each image has and in base64 the int16 of all: the ellipse where a
+    Gaussian as it is rendered, pre-filter and all, has exp(-1/2) of its peak, its colour and its
+    opacity as far as a screen shows them. None for a set without Gaussians."""
+    kind = set_.format
+    if not isinstance(kind, Gaussians):
+        return None
+    flat, counts = inputs.one_after_the_other(set_)
+    centres, axes, angles = geometry.ellipses(flat, kind.height, kind.width, kind.prefilter)
+    opacities = flat.opacities if kind.opacity else np.ones_like(flat.opacities)
+    colors = np.broadcast_to(flat.colors, (len(opacities), 3))  # of one channel, grey
+    shown = np.clip(np.column_stack([colors, opacities]), 0, 1)
+    numbers = np.column_stack([centres / [kind.width, kind.height], axes, angles, shown]) * UNITS
+    # What does not fit is far outside of every image.
+    records = np.clip(numbers.round(), -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
+    return {"counts": counts, "records": base64.b64encode(records).decode()}
+
+
+def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"]) -> str:
+    """Returns a PNG with a row for each class, as a URL."""
+    content = png(contact_sheet(images, labels, len(labels), len(labels)), scale=1)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

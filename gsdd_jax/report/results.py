@@ -1,0 +1,106 @@
+"""Accuracies beside what they must beat, by class, and what classes were taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gsdd_jax.figures.convergence import SAME
+from gsdd_jax.report.curves import COLORS, ticks
+from gsdd_jax.report.source import ARMS, Run
+from gsdd_jax.report.tables import described
+from gsdd_jax.runs import assess
+
+# An arm's name, what it is made of, and its colour.
+NAMES = {
+    "distilled": ("Distilled", "the set, after the last step", 0),
+    "best": ("Best on the way", "step {}, chosen on training images", 0),
+    "fitted": ("Only fitted", "where distillation started", 2),
+    "random_real": ("Random real images", "as float32, in the same bytes", 1),
+    "random_real_uint8": ("Random real images", "as bytes, four times as many", 1),
+}
+REFERENCE = "random_real"
+WHOLE = 20  # classes of a whole confusion matrix; of more, only what happens most often is told
+PAIRS = 10  # that are told then
+# A name and a note on it; numbers; the means, deviations, values and colours drawn; further cells.
+Row = tuple[str, str, list[str], list[tuple], list[str]]
+
+
+def arms(run: Run) -> dict[str, Any]:
+    """Returns a table of whatever networks of a run learned from, without rows where there are no
+    accuracies, and of how many networks each row is."""
+    values = {arm: found for arm in ARMS if (found := run.accuracies(arm))}
+    if values.get("best") == values.get("distilled"):
+        values.pop("best", None)  # worth a line only where it is another set
+    rows, reference = [], values.get(REFERENCE)
+    for arm, found in values.items():
+        name, note, color = NAMES[arm]
+        note, more = note.format(run.result.get("best_step")), []
+        if reference:
+            gain = np.mean(found) - np.mean(reference)
+            more = [f"{gain:+.1f}" if arm != REFERENCE else ""]
+        rows.append(_row(name, note, found, color, more))
+    heads = ["images that networks learn from", "test accuracy"]
+    table = _table(heads, rows, ["over random real"] if reference else [])
+    return table | {"networks": sorted({len(found) for found in values.values()})}
+
+
+def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
+    """Returns a table with a row for each run that has an accuracy, and the fields in which runs
+    differ whose accuracies do not compare then."""
+    rows = []
+    for i, run in enumerate(runs):
+        if values := run.accuracies("distilled"):
+            others = [run.accuracies(arm) for arm in ("fitted", REFERENCE)]
+            more = [assess.shown(found) if found else "–" for found in others]
+            rows.append(_row(run.name, described(run), values, i % COLORS, more))
+    different = [f for f in SAME if len({str(run.config.get(f)) for run in runs}) > 1]
+    return _table(["run", "test accuracy"], rows, ["only fitted", "random real images"]), different
+
+
+def by_class(run: Run) -> dict[str, Any]:
+    """Returns a table with a row for each class, beside random real images where both are known."""
+    arms = {"distilled": run.by_class("distilled"), "random real": run.by_class(REFERENCE)}
+    if len(arms["random real"] or []) != len(arms["distilled"] or []):
+        del arms["random real"]
+    rows = []
+    for label, values in enumerate(zip(*(found or [] for found in arms.values()), strict=True)):
+        dots = [(value, 0.0, [], color) for color, value in enumerate(values)]
+        rows.append((run.class_name(label), "", [f"{value:.1f} %" for value in values], dots, []))
+    return _table(["class", *arms], rows, ends=(0.0, 100.0))
+
+
+def confusion(run: Run) -> dict[str, Any] | None:
+    """Returns what test images were taken for by networks that learned from the distilled set: the
+    shares of each class in percent, and the largest of them beside the diagonal."""
+    counts = run.confusion("distilled")
+    if counts is None:
+        return None
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    names = [run.class_name(label) for label in range(len(counts))]
+    wrong = np.where(np.eye(len(names), dtype=bool), 0.0, shares)
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    pairs = zip(*np.unravel_index(largest, wrong.shape), strict=True)
+    return {
+        "names": names,
+        "rows": np.stack([counts, shares], -1).tolist() if len(names) <= WHOLE else [],
+        "pairs": [[names[i], names[j], f"{wrong[i, j]:.1f} %"] for i, j in pairs],
+    }
+
+
+def _row(name: str, note: str, values: Sequence[float], color: int, more: list[str]) -> Row:
+    found = assess.summary("", values)
+    dots = (found["_accuracy"], found["_std"], values, color)
+    return name, note, [assess.shown(values)], [dots], more
+
+
+def _table(heads: list[str], rows: list[Row], more: Sequence[str] = (), ends=()) -> dict[str, Any]:
+    """Returns lines with a scale that they share, with some room on both sides of the values."""
+    drawn = [dots for *_, of_row, _ in rows for dots in of_row]
+    found = [v for mean, s, values, _ in drawn for v in (mean - s, mean + s, *values)] or [0, 100]
+    room = 0.08 * (max(found) - min(found)) or 1.0
+    low, high = ends or (max(min(found) - room, 0.0), min(max(found) + room, 100.0))
+    marks = [tick for tick in ticks().tick_values(low, high).tolist() if low <= tick <= high]
+    return dict(heads=heads, rows=rows, more=more, low=low, high=high, ticks=marks)

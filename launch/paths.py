@@ -1,0 +1,42 @@
+"""Flags that name files and folders: `~` is the home, also where the shell leaves it alone."""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+from ml_collections import ConfigDict
+
+flags.disclaim_key_flags()  # a flag belongs to the module that defines it by these functions
+
+FIELDS = ("data.dir", "experts.dir", "init.dir")  # of a config
+
+
+class _Path(flags.ArgumentParser):
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        return os.path.expanduser(argument)
+
+
+class _Paths(flags.ListParser):
+    def parse(self, argument: str | list[str]) -> list[str]:
+        return list(map(os.path.expanduser, super().parse(argument)))
+
+
+def define(name: str, default: str | None, help: str, **settings: bool) -> flags.FlagHolder[str]:
+    """A flag that names one."""
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(_Path(), name, default, help, serializer=serializer, **settings)
+
+
+def define_several(name: str, help: str) -> flags.FlagHolder[list[str]]:
+    """A flag that names some, by commas; none by default."""
+    return flags.DEFINE(_Paths(), name, [], help, serializer=flags.CsvListSerializer(","))
+
+
+def expand(config: ConfigDict) -> None:
+    """Does the same to the fields of a config that name one."""
+    for field in FIELDS:
+        group, name = field.split(".")
+        config[group][name] = os.path.expanduser(config[group][name])

@@ -1,0 +1,302 @@
+"""What surrounds a command: its cache, devices, paths and names, and how a run is stopped."""
+
+import ast
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import QUICKLY
+from tiny import TINY
+
+import gsdd_jax
+from configs import common, demo
+from gsdd_jax.core import mesh, native, program, stopping
+from gsdd_jax.runs import assess, components, experiment
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.training import distill
+from launch import cli, environment, fields
+
+ROOT = pathlib.Path(__file__).parent.parent
+A_SET = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"
+MINI = [
+    *("--config=demo", "--config.scale=0.01", "--config.data.resolution=8"),
+    "--config.init.num_steps=20",
+]
+
+
+def started(*arguments, cwd=ROOT, **variables):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **QUICKLY, **variables}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = demo.get_config()
+    config.update_from_flattened_dict(TINY | {"budget.gpc": 3, "distill.checkpoint_every": 100})
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """The work directory of a tiny run."""
+    workdir = tmp_path_factory.mktemp("run")
+    distill_to(tiny, workdir)
+    return workdir
+
+
+# Compiled programs
+
+
+def test_programs_are_kept_and_give_the_same_bytes(tmp_path):
+    """Two commands, the second of which finds what the first one has compiled."""
+    sets, counts = [], []
+    for name in ("cold", "warm"):
+        command = ["-m", "launch.fit", *MINI, f"--workdir={tmp_path / name}"]
+        all_of_them = dict(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+        status, _, err = started(*command, XDG_CACHE_HOME=str(tmp_path / "cache"), **all_of_them)
+        assert status == 0, err
+        sets.append((tmp_path / name / "fitted.safetensors").read_bytes())
+        kept = (tmp_path / "cache" / "gsdd_jax" / "compiled").rglob("*")
+        counts.append(len([path for path in kept if path.is_file()]))
+    assert counts[0] > 0
+    assert counts[0] == counts[1]
+    assert sets[0] == sets[1]
+
+
+@pytest.mark.parametrize("chosen", ["", "elsewhere"])
+def test_without_a_folder_nothing_is_kept_and_a_chosen_one_stays(chosen, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
+    before = jax.config.jax_compilation_cache_dir
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen or None)
+        environment.keep_compiled_programs()
+        assert (jax.config.jax_compilation_cache_dir or "") == chosen
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("asked", "command"),
+    [
+        ("banana", ["-m", "launch.evaluate", f"--distilled={A_SET}"]),
+        ("cuda", ["-m", "gsdd_jax"]),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(asked, command):
+    if asked == "cuda" and jax.default_backend() == "gpu":
+        pytest.skip("it is there")
+    status, _, err = started(*command, JAX_PLATFORMS=asked)
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert err.startswith(f"error: JAX_PLATFORMS={asked}: JAX cannot start that here; there is ")
+    assert "set it to cpu" in err
+
+
+def test_a_report_needs_no_device(run, tmp_path):
+    """Nor a file's name, where it is given a folder."""
+    command = ["-m", "launch.report", run, f"--out={tmp_path}"]
+    status, out, err = started(*command, JAX_PLATFORMS="banana")
+    assert status == 0, err
+    assert out.strip() == str(tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_no_memory_is_a_line_with_what_takes_less():
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
+        jnp.zeros(2**50).block_until_ready()
+    line = cli._of_the_device(raised.value)
+    assert line.startswith("out of memory (Out of memory allocating ")
+    assert "\n" not in line
+    assert cli._of_the_device(ValueError("some other")) == ""
+    for name in ("dm", "dc", "tm"):
+        config = demo.get_config()
+        config.matching.options = common.OPTIONS["matching"][name]()
+        config.matching.name = name
+        named = re.findall(r"--config\.([\w.]+)", fields.smaller(config))
+        assert len(named) >= 5
+        assert set(named) <= set(fields.dotted(config.to_dict())), named
+
+
+def test_the_devices_are_counted(tiny, monkeypatch):
+    dataset = components.load_data(tiny)
+    kind = jax.devices()[0].device_kind
+    assert components.described(tiny, dataset).endswith(f"; on {kind}")
+    monkeypatch.setattr(mesh, "size", lambda: 8)
+    assert components.described(tiny, dataset).endswith(f"; on 8 x {kind}")
+
+
+def test_custom_calls_that_are_not_built_are_a_note(monkeypatch, capsys):
+    environment.say_what_is_not_built()
+    assert (capsys.readouterr().err == "") == bool(native.PLATFORMS)
+    monkeypatch.setattr(native, "PLATFORMS", ())
+    environment.say_what_is_not_built()
+    said = capsys.readouterr().err
+    assert said.startswith("note: the custom calls for C")
+    assert said.count("\n") == 1
+    assert str(native.FOLDER) in said and "pip install" in said
+
+
+# Paths
+
+
+def test_a_home_is_meant_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    gsdd_jax.save("~/kept/distilled.safetensors", gsdd_jax.load(A_SET))
+    assert len(gsdd_jax.load("~/kept").labels) == 300  # of a work directory, too
+    command = ["-m", "launch.export", "--distilled=~/kept", "--to=npz", "--space=unit"]
+    status, _, err = started(*command, "--out=~/set.npz", HOME=str(tmp_path))
+    assert status == 0, err
+    assert np.load(tmp_path / "set.npz")["images"].shape == (300, 32, 32, 3)
+    assert not (tmp_path / "~").exists()
+    config = demo.get_config()
+    for group in ("data", "experts", "init"):
+        config[group].dir = "~/somewhere"
+    cli.paths.expand(config)
+    assert {config[group].dir for group in ("data", "experts", "init")} == {f"{tmp_path}/somewhere"}
+
+
+def test_every_flag_that_names_a_path_is_one_of_paths():
+    """By its name, whichever command has it."""
+    plain, as_path = set(), set()
+    for file in (ROOT / "launch").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                called = ast.unparse(node.func)
+                if called in ("flags.DEFINE_string", "flags.DEFINE_list"):
+                    plain.add(node.args[0].value)
+                elif called in ("paths.define", "paths.define_several"):
+                    as_path.add(node.args[0].value)
+    names = {"workdir", "distilled", "out", "data_dir", "experts_dir", "root", "result"}
+    assert names | {"images", "test", "transform", "plot", "from_table"} == as_path
+    assert plain == {
+        *("name", "network", "corrupted", "steps", "sweeps", "shapes", "devices", "configs"),
+        "coordinator",
+    }
+
+
+# Names of commands
+
+
+def foreign(folder):
+    """Packages of somebody else by our names, as ROS has one."""
+    for name in ("launch", "configs", "benchmarks"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise SystemExit('somebody else')\n")
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["checkout", "wheel"])
+def test_gsdd_finds_its_own_and_names_itself(layout, tmp_path):
+    others = foreign(tmp_path / "others")
+    site = ROOT
+    if layout == "wheel":  # as pyproject.toml lays it out
+        site = tmp_path / "site"
+        (site / "gsdd_jax" / "_commands").mkdir(parents=True)
+        for path in (ROOT / "gsdd_jax").iterdir():
+            (site / "gsdd_jax" / path.name).symlink_to(path)
+        for name in ("launch", "configs", "benchmarks"):
+            (site / "gsdd_jax" / "_commands" / name).symlink_to(ROOT / name)
+    code = (
+        "import sys\n"
+        # Without the finder of an editable install, which would find the checkout.
+        "sys.meta_path = [f for f in sys.meta_path if isinstance(f, type)]\n"
+        "from gsdd_jax.command import main\n"
+        "main()"
+    )
+    path = os.pathsep.join(map(str, (others, site)))
+    where = dict(cwd=others, PYTHONPATH=path)
+    status, out, err = started("-c", code, "prepare", "--help", **where)
+    assert status == 0, err
+    assert "\n    gsdd prepare --images=FOLDER" in out
+    assert "launch." not in out
+    no_data = ["fit", "--config=own", f"--workdir={tmp_path}/fit"]
+    status, _, err = started("-c", code, *no_data, **where)
+    assert status == 2, err
+    assert "`gsdd prepare` makes one of your own pictures" in err
+
+
+def test_a_text_names_commands_as_they_were_started(monkeypatch):
+    text = "see launch.distill:\n    python -m launch.distill --config=demo"
+    monkeypatch.setattr(program, "_prefix", program.MODULE)
+    assert program.as_started(text) == text
+    assert program.command("fit") == "python -m launch.fit"
+    program.started_by_script()
+    assert program.as_started(text) == "see gsdd distill:\n    gsdd distill --config=demo"
+    assert program.command("fit") == "gsdd fit"
+
+
+# Runs
+
+
+def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(
+    tiny, run, tmp_path, monkeypatch
+):
+    """After four of six steps, where no checkpoint is due."""
+    really_run, calls = distill.run, []
+
+    def run_until(*arguments):
+        result = really_run(*arguments)
+        calls.append(arguments[-1])
+        if len(calls) == 1:
+            assert not stopping.ask()  # what is on disk is all there was
+        if sum(calls) == 4:
+            assert stopping.ask()
+        return result
+
+    monkeypatch.setattr(distill, "run", run_until)
+    config = tiny.copy_and_resolve_references()
+    config.distill.update(eval_every=0, steps_per_call=1)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    with pytest.raises(stopping.Stopped):
+        distill_to(config, cut)
+    assert [path.name for path in (cut / "checkpoints" / "distill").iterdir()] == ["4"]
+    monkeypatch.setattr(distill, "run", really_run)
+    distill_to(config, cut)
+    distill_to(config, whole)
+    for name in ("distilled.safetensors", "result.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not stopping.ask()
+
+
+def test_of_one_network_no_deviation_is_shown():
+    assert assess.shown([10.0]) == "10.0 %"
+    assert assess.shown([10.0, 12.0]) == "11.0 ± 1.4 %"
+    result = {"random_real_accuracies": [10.0], "random_real_accuracy": 10.0}
+    assert cli.accuracy("random_real", result | {"random_real_std": 0.0}) == "random real 10.0 %"
+
+
+def test_experts_are_missed_before_anything_long(tiny, tmp_path, monkeypatch):
+    config = tiny.copy_and_resolve_references()
+    config.matching.name, config.matching.options = "tm", common.tm()
+    config.experts.dir = str(tmp_path)
+    monkeypatch.setattr(experiment, "build_transform", lambda *_: pytest.fail("it whitens first"))
+    with pytest.raises(gsdd_jax.UsageError, match="no experts, expected 100; run `"):
+        experiment.build(config)
+
+
+def test_a_set_is_shown_as_one_short_line():
+    expected = "DistilledSet(300 images of 32x32x3 as gaussian, of cifar10; 118800 bytes)"
+    assert repr(gsdd_jax.load(A_SET)) == expected
+
+
+def test_evaluate_takes_a_work_directory(run):
+    result = assess.evaluate_file(run, overrides={"evaluate.num_networks": 1}, beside=False)
+    expected = json.loads((run / "result.json").read_text())
+    assert len(result["distilled_accuracies"]) == 1
+    assert len(expected["distilled_accuracies"]) == 2

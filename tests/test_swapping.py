@@ -1,0 +1,81 @@
+"""Networks, objectives and parameterizations in each other's place, by flags alone."""
+
+import itertools
+
+import pytest
+
+from configs import common, demo
+from gsdd_jax import UsageError, matching, networks, parameterizations
+from gsdd_jax.runs import experiment, experts
+
+
+def swapped(before=None, **given):
+    """The config of a file, the demo's if none is given, with flags."""
+    before = before or demo.get_config()
+    given = {name.replace("__", "."): value for name, value in given.items()}
+    config = before.copy_and_resolve_references()
+    for name, value in given.items():  # as the flags do it, fields of no type so far among them
+        *groups, last = name.split(".")
+        node = config
+        for group in groups:
+            node = node[group]
+        node[last] = value
+    return common.swapped(config, before, given)
+
+
+@pytest.fixture
+def with_experts(monkeypatch):
+    stand_in = type("Store", (), {"epochs": 3})()
+    monkeypatch.setattr(experts, "open_store", lambda *_: stand_in)
+
+
+@pytest.mark.parametrize(
+    ("objective", "network", "kind"),
+    list(itertools.product(matching.BY_NAME, networks.BY_NAME, parameterizations.BY_NAME)),
+)
+def test_each_goes_with_each(objective, network, kind, with_experts):
+    names = dict(matching__name=objective, network__name=network, parameterization__name=kind)
+    parts = experiment.build(common.scaled(swapped(**names, scale=0.01)))
+    assert parts.problem.matching.name == objective
+    assert parts.problem.parameterization.name == kind
+
+
+def test_what_is_named_has_its_own_defaults_and_what_is_given():
+    config = swapped(matching__name="tm", matching__options__syn_steps=7, network__name="vit")
+    assert config.matching.options.to_dict() == common.tm().to_dict() | {"syn_steps": 7}
+    assert config.network.options.to_dict() == common.vit().to_dict()
+    # A name that the file has itself changes nothing.
+    assert swapped(matching__name="dm", network__name="convnet") == demo.get_config()
+
+
+def test_a_parameterization_is_started_as_its_authors_publish_it():
+    ours = swapped(parameterization__name="ddif", init__num_steps=30)
+    theirs = common.stored_as(demo.get_config(), "ddif")
+    assert ours.distill.learning_rate == theirs.distill.learning_rate == 1e-4
+    assert (ours.init.learning_rate, ours.init.num_steps) == (5e-4, 30)
+    back = swapped(common.stored_as(demo.get_config(), "pixels"), parameterization__name="gaussian")
+    assert back.init.num_steps == common.get_config().init.num_steps
+    codes = common.quantized(demo.get_config(), 60)
+    assert not swapped(codes, parameterization__name="gaussian").parameterization.options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            dict(network__name="resnet18", network__options__width=8),
+            "unknown option 'width'; resnet18 has none",
+        ),
+        (
+            dict(matching__name="dc", matching__options__class_by_class=True),
+            "unknown option 'class_by_class'; dc has batch_real, batch_syn, classes_per_step",
+        ),
+        (
+            dict(parameterization__name="idc", parameterization__options__opacity=False),
+            "unknown option 'opacity'; idc has ",
+        ),
+    ],
+)
+def test_what_is_given_and_not_known_is_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        experiment.build(swapped(**given))
