@@ -98,7 +98,7 @@ def _flat(images) -> Float[Any, "*n d"]:
     return images.reshape(*images.shape[:-3], -1)
 
 
-def fit_zca(images: UInt8[np.ndarray, "n h w c"]) -> ZCA:
+def fit_zca(images: np.ndarray) -> ZCA:
     """The ZCA whitening of training images; as `whitening`."""
     mean, matrix = whitening(images)
     return ZCA(mean.astype(np.float32), matrix.astype(np.float32), images.shape[1:])
