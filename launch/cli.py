@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import common
 from gsdd_jax.core import devices, program, stopping
 from gsdd_jax.core.errors import UsageError, UsageWarning
+from gsdd_jax.core.options import check_value
 from gsdd_jax.runs.workdir import flat
 from launch import environment, experiments, fields, interrupt, paths
 
@@ -168,9 +169,12 @@ def define_processes() -> None:
 
 def experiment(config: ConfigDict) -> ConfigDict:
     """Config to run: fields left open are set to suit the data set, then `scale` is applied."""
+    from gsdd_jax.runs import checks  # after the flags: it takes seconds
+
     fields.check(config)
     config = _swapped(config)
     paths.expand(config)
+    checks.every(config, undecided=common.OPEN)
     config = _suited(config)
     try:
         shrunk = common.scaled(config)
@@ -284,6 +288,9 @@ def _parse_flags(arguments: list[str]) -> list[str]:
     except FAILURES as error:
         # A config's own overrides fail while the flags are parsed.
         raise UsageError(f"--config: {_one_line(error)}") from None
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
+        if isinstance(flag.value, str):
+            check_value(f"--{flag.name}", "str", flag.value)
     return rest
 
 

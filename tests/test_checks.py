@@ -1,56 +1,187 @@
-"""The ranges of a config's numbers: each rule stands once, and each command checks what it uses."""
+"""The ranges of a config's fields: each stands once, and is checked before all else."""
 
+import dataclasses
 import math
+import pathlib
 
+import numpy as np
 import pytest
 
-from configs import common, demo
-from gsdd_jax import UsageError
-from gsdd_jax.runs import checks, experiment, experts
+import gsdd_jax
+from configs import common, demo, own
+from gsdd_jax import UsageError, data, matching, networks
+from gsdd_jax.core import memory
+from gsdd_jax.formats import kinds
+from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.runs import assess, checks, experiment, experts
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.runs.workdir import dotted
+from launch import cli
 
-WRONG = {
-    checks.AT_LEAST_ONE: ("at least 1", (0, -1, math.nan), (1, 2**40)),
-    checks.AT_LEAST_ZERO: ("at least 0", (-1, math.nan), (0, 1, 2**40)),
-    checks.POSITIVE: ("a positive number", (0.0, -1.0, math.inf, math.nan), (1e-300, 1e300)),
-    checks.BELOW_ONE: ("from 0 to below 1", (-0.1, 1.0, math.nan), (0.0, 0.999)),
-    checks.SEED: ("0 to 4294967295", (-1, 2**32), (0, 2**32 - 1)),
-}
+SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)
+MEANS_SOMETHING = {("matching.options.keep_every", -1)}
+KINDS = {"int": int, "float": float}
 
 
-@pytest.mark.parametrize("field", checks.RULES)
-def test_every_rule_is_of_a_field_and_refuses_in_one_line(field):
-    assert field in dotted(common.get_config().to_dict())
-    expected, wrong, right = WRONG[checks.RULES[field]]
-    group = field.partition(".")[0]
-    config = common.get_config()
-    with config.ignore_type():
-        for value in wrong:
-            config.update_from_flattened_dict({field: value})
+def numeric_fields():
+    """(field, how it comes to be in a config) of the default config and of every component."""
+    fields = []
+    for name, value in dotted(common.get_config().to_dict()).items():
+        if type(value) in (int, float) and not name.startswith(checks.OPTIONS):
+            fields.append((name, {}))
+    for group, known in (
+        ("parameterization", kinds.known("gsdd_jax.parameterizations", Parameterization)),
+        ("network", networks.BY_NAME),
+        ("matching", matching.BY_NAME),
+    ):
+        for name, kind in known.items():
+            without = getattr(kind, "derived", set()) | matching.GIVEN
+            for field in dataclasses.fields(kind):
+                if field.type in KINDS and field.name not in without:
+                    fields.append((f"{group}.options.{field.name}", {f"{group}.name": name}))
+    return fields
+
+
+FIELDS = numeric_fields()
+
+
+def type_of(field):
+    """ConfigDict makes 1.0 of True there."""
+    return type(dotted(common.get_config().to_dict()).get(field))
+
+
+def changed(config, fields):
+    with config.ignore_type(), config.unlocked():
+        for name, value in fields.items():
+            *groups, last = name.split(".")
+            node = config
+            for group in groups:
+                node = node[group]
+            if last == "name" and "options" in node:  # its options are another component's
+                node.options = type(config)()
+            node[last] = value
+    return config
+
+
+@pytest.fixture
+def nothing_is_opened(monkeypatch):
+    """Neither data nor anything that is built of them."""
+
+    def opened(*args, **kwargs):
+        raise AssertionError("data were opened")
+
+    monkeypatch.setattr(data.dataset.prepared, "find", opened)
+
+
+def test_there_are_fields():
+    assert len(FIELDS) > 60
+    assert {name for name, _ in FIELDS} >= checks.INTEGERS.keys() | checks.NUMBERS.keys()
+
+
+@pytest.mark.parametrize("field, others", FIELDS, ids=str)
+def test_a_number_that_makes_no_sense_is_refused_before_anything(
+    field, others, nothing_is_opened, capsys
+):
+    """As a command has it: in a config whose open fields wait for the data set, too."""
+    makers = (common.get_config,) if others else (common.get_config, own.get_config)
+    for config in [changed(make(), others | {"data.name": "cifar10_mini"}) for make in makers]:
+        for value in SENSELESS:
+            if (field, value) in MEANS_SOMETHING or (value is True and type_of(field) is float):
+                continue
             with pytest.raises(UsageError) as raised:
-                checks.ranges(config, group)
-            assert str(raised.value) == f"config.{field}: expected {expected}, got {value}"
-            checks.ranges(config, "another group")
-        for value in right:
-            config.update_from_flattened_dict({field: value})
-            checks.ranges(config, group)
-    checks.ranges(type(config)(), group)  # a config may lack it
+                cli.experiment(changed(config, {field: value}))
+            line = str(raised.value)
+            assert field.rpartition(".")[2] in line, line
+            assert "expected" in line and "\n" not in line
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("field", [*checks.INTEGERS, *checks.NUMBERS])
+def test_the_ends_of_a_range_are_in_it(field):
+    least, most = (checks.INTEGERS | checks.NUMBERS)[field]
+    beyond = (least - 1, most + 1) if field in checks.INTEGERS else (-1e-9, most * 1.01)
+    for value in (least, most):
+        checks.field(field, value)
+        if field in checks.NUMBERS:
+            assert np.isfinite(np.float32(value)) and np.float32(value) >= least * 0.9999
+        else:
+            assert np.uint32(value) == value
+    for value in beyond:
+        with pytest.raises(UsageError, match=rf"^config\.{field}: expected an? (integer|number)"):
+            checks.field(field, value)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcffb"])
+@pytest.mark.parametrize(
+    "field", ["data.dir", "experts.dir", "init.dir", "data.name", "data.subset"]
+)
+def test_a_path_that_no_file_has(field, text, nothing_is_opened):
+    with pytest.raises(UsageError, match=rf"^config\.{field}: expected text in UTF-8, without NUL"):
+        cli.experiment(changed(demo.get_config(), {field: text}))
 
 
 @pytest.mark.parametrize(
-    ("command", "groups"),
+    ("command", "fields"),
     [
-        (experiment.build_material, {"seed", "data", "init"}),
-        (experiment.build, {"seed", "data", "init", "distill", "evaluate"}),
-        (lambda config: experts.train_all(config, Reporter(None)), {"experts"}),
+        (experiment.build_material, ("seed", "data.resolution", "budget.ipc", "init.num_steps")),
+        (experiment.build, ("distill.num_steps", "evaluate.epochs", "matching.options.batch_real")),
+        (lambda config: experts.train_all(config, Reporter(None)), ("experts.epochs",)),
+        (
+            lambda config: assess.evaluate_real(config, "random_real", Reporter(None)),
+            ("evaluate.epochs",),
+        ),
     ],
 )
-def test_a_command_checks_what_it_uses(command, groups):
-    for field, rule in checks.RULES.items():
-        if field.partition(".")[0] in groups:
-            config = demo.get_config()
-            with config.ignore_type():
-                config.update_from_flattened_dict({field: -1})
-            with pytest.raises(UsageError, match=f"^config.{field}: expected {rule.expected}, got"):
+def test_a_function_checks_what_it_uses(command, fields, nothing_is_opened):
+    for field in fields:
+        for value in (-1, 10**20):
+            config = changed(demo.get_config(), {field: value})
+            with pytest.raises(UsageError, match=f"{field}: expected an integer from"):
                 command(config)
+
+
+def test_what_a_function_does_not_use_may_be_anything():
+    config = changed(demo.get_config(), {"distill.num_steps": -1})
+    checks.ranges(config, "seed", "data", "experts")
+    checks.ranges(type(config)(), "seed")  # a config may lack it
+
+
+def test_every_config_is_in_its_ranges():
+    for path in pathlib.Path(common.__file__).parent.glob("*.py"):
+        namespace = {}
+        exec(compile(path.read_text(), path, "exec"), namespace)
+        if "get_config" in namespace:
+            checks.every(namespace["get_config"](), undecided=common.OPEN)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"budget.ipc": 100_000}, r"config\.budget\.ipc: 11\.4 GiB"),
+        ({"budget.ipc": 90_000, "parameterization.name": "pixels"}, r"config\.budget: 900,000 im"),
+        ({"evaluate.num_networks": 10_000}, r"config\.evaluate\.num_networks: 10,000 networks of"),
+        ({"network.options.width": 4096}, r"config\.evaluate\.num_networks: 2 networks of"),
+    ],
+)
+def test_what_memory_does_not_hold_is_refused_before_whitening(monkeypatch, fields, line):
+    there = 2 * 10**9
+    monkeypatch.setattr(memory, "available", lambda: there)
+    monkeypatch.setattr(
+        experiment, "build_transform", lambda *args: pytest.fail("it is whitened first")
+    )
+    config = changed(demo.get_config(), {"evaluate.num_networks": 2, "init.images": "none"})
+    changed(config, fields)
+    with pytest.raises(UsageError, match=rf"^{line}.* at most the 1\.9 GiB that are free$"):
+        experiment.build(config)
+
+
+@pytest.mark.parametrize("resolution", [0, -1, 4097, 100_000, 10**20])
+def test_a_resolution_that_there_is_not_is_no_damage(resolution):
+    with pytest.raises(UsageError, match=r"^resolution: expected an integer from 1 to 4096"):
+        data.load("cifar10_mini", resolution=resolution)
+
+
+def test_what_others_write_is_shown_in_one_line():
+    error = gsdd_jax.UsageError("a\x1b[2J\nb\ud800\u202ec é\\n")
+    assert str(error) == r"a\x1b[2J\nb\ud800\u202ec é\n"
+    assert str(UsageError(str(error))) == str(error)

@@ -162,7 +162,7 @@ def test_the_examples_of_the_architecture_distil_by_their_commands(grey, monkeyp
     monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
     monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
     shown = re.findall(r"launch\.distill --config=demo --config\.(\w+\.name)=(\w+) --work", text)
-    assert [name for _, name in shown] == ["grey", "mean_images", "perceptron"]
+    assert [name for _, name in shown] == ["mean_images", "grey", "perceptron"]
     for field, name in shown:
         config = demo.get_config()
         config.update_from_flattened_dict(TINY | {field: name})

@@ -1,5 +1,6 @@
 """Several processes that compute together, as commands on this machine."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import pytest
 from conftest import QUICKLY
 from safetensors.numpy import load_file
 
-from gsdd_jax.core import processes
+from gsdd_jax.core import meeting, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs import reproduce
 from tests import several_processes
@@ -201,10 +202,11 @@ def parted(peers):
     return ""
 
 
-def met(monkeypatch, *visitors, patience=20.0, then=parted):
-    """What processes with these (number, index, task) say when they meet, or do `then`."""
+def met(monkeypatch, *visitors, patience=20.0, then=parted, port=None, at_first=lambda: None):
+    """What processes with these (number, index, task) say when they meet, or do `then`; the others
+    come when `at_first` was done while the first one waits."""
     monkeypatch.setattr(processes, "MEETING", patience)
-    port, said = free_port(), {}
+    port, said = port or free_port(), {}
 
     def come(place, count, index, task):
         try:
@@ -219,7 +221,9 @@ def met(monkeypatch, *visitors, patience=20.0, then=parted):
         threading.Thread(target=come, args=(place, *visitor))
         for place, visitor in enumerate(visitors)
     ]
-    for thread in threads:
+    threads[0].start()
+    at_first()
+    for thread in threads[1:]:
         thread.start()
     for thread in threads:
         thread.join()
@@ -269,3 +273,139 @@ def test_what_fails_in_all_is_told_from_what_fails_in_some(monkeypatch):
 
     expected = [[True, True, False], [True, True], [True, True, False]]
     assert met(monkeypatch, (3, 0, {}), (3, 1, {}), (3, 2, {}), then=fails) == expected
+
+
+STRANGERS = {
+    "garbage": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "bytes": bytes(range(256)),
+    "nothing": b"",
+    "other JSON": b'{"a": [1, 2]}\n',
+    "another number of fields": b"[1, 3]\n",
+    "wrong types": b'["1", 3, {}]\n',
+    "a bool for a number": b"[true, 3, {}]\n",
+    "no task": b"[1, 3, []]\n",
+    "an index that there is not": b"[7, 3, {}]\n",
+    "deep": b"[" * 100_000 + b"\n",
+    "digits": b"9" * 10_000 + b"\n",
+}
+
+
+def knocked(port, said):
+    """A connection to a first process, as soon as it waits."""
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    connection.sendall(said)
+    return connection
+
+
+def gone(connection):
+    """Whether the other end has closed it."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize("said", STRANGERS.values(), ids=STRANGERS)
+def test_a_stranger_is_passed_over(monkeypatch, said, stays):
+    """One that stays connected, or leaves as soon as it has spoken."""
+    port, connections = free_port(), []
+
+    def come():
+        connections.append(knocked(port, said))
+        if not stays:
+            connections[0].close()
+
+    three = [(3, index, {"a": 1}) for index in range(3)]
+    assert met(monkeypatch, *three, port=port, at_first=come) == ["", "", ""]
+    connections[0].close()
+
+
+def test_slow_ones_are_waited_for_beside_each_other(monkeypatch):
+    """More than are ever heard of, the start of a true message among them."""
+    port, connections = free_port(), []
+
+    def come():
+        for _ in range(300):
+            connections.append(knocked(port, b'[1, 3, {"a"'))
+
+    three = [(3, index, {"a": 1}) for index in range(3)]
+    assert met(monkeypatch, *three, port=port, at_first=come) == ["", "", ""]
+    assert all(map(gone, connections))  # the meeting is over for them, too
+    for connection in connections:
+        connection.close()
+
+
+def test_an_endless_line_is_cut_off(monkeypatch):
+    port = free_port()
+
+    def come():
+        with knocked(port, b"") as connection, pytest.raises(ConnectionError):
+            for _ in range(64):  # far more than any buffers hold
+                connection.sendall(b" " * meeting.LONGEST)
+                time.sleep(0.01)
+
+    two = [(2, index, {}) for index in range(2)]
+    assert met(monkeypatch, *two, port=port, at_first=come) == ["", ""]
+
+
+def test_one_that_leaves_before_all_have_come_may_come_again(monkeypatch):
+    port = free_port()
+    come = lambda: knocked(port, b'[1, 3, {"a": 1}]\n').close()
+    three = [(3, index, {"a": 1}) for index in range(3)]
+    assert met(monkeypatch, *three, port=port, at_first=come) == ["", "", ""]
+
+
+def test_what_others_say_is_quoted(monkeypatch, capfd):
+    """Escapes would write to the terminal whatever they like."""
+    other = {"a\x1b[2J": "\x1b]0;title\x07"}
+    for said in met(monkeypatch, (2, 0, {}), (2, 1, other)):
+        assert said == (
+            r"a\x1b[2J: process 0 has None, process 1 '\x1b]0;title\x07'; expected the same"
+        )
+
+    def leave(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    peers = processes._Peers(processes.Place("127.0.0.1", 1, 2, 1), {})
+    with pytest.raises(SystemExit, match=str(processes.STATUS)):
+        peers._heard(0, "why\x1b[2J\nnot")
+    expected = rf"error: process 0: why\x1b[2J\nnot; {processes.AGAIN}"
+    assert capfd.readouterr().err == f"{expected}\n"
+
+
+@pytest.mark.parametrize(
+    "answer, line",
+    [
+        (b"SSH-2.0-x\r\n", "a process ended before all had come"),
+        (b"[1]\n", "no process 0"),
+        (b" " * (2 << 20), "a process ended before all had come"),
+    ],
+)
+def test_what_answers_may_be_no_first_process(monkeypatch, answer, line):
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+
+        def answered():
+            with door.accept()[0] as connection, contextlib.suppress(ConnectionError):
+                connection.sendall(answer)
+                connection.recv(1 << 16)
+
+        stranger = threading.Thread(target=answered)
+        stranger.start()
+        (said,) = met(monkeypatch, (2, 1, {}), port=port)
+        stranger.join()
+    assert line in said and "\n" not in said
+
+
+def test_the_meeting_listens_at_the_coordinator_alone():
+    with meeting.opened("127.0.0.1", 0) as door:
+        assert door.getsockname()[0] == "127.0.0.1"
+    with meeting.opened("localhost", 0) as door:
+        assert door.getsockname()[0] in ("127.0.0.1", "::1")

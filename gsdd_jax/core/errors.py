@@ -7,12 +7,21 @@ import os
 from collections.abc import Iterator
 
 
+def printable(text: str) -> str:
+    """A text of others as one line for a terminal: what is not printable, such as a newline or an
+    escape, is quoted as Python quotes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class UsageError(ValueError):
     """A wrong flag, file, budget or setting.
 
     Its message is one line that says what was wrong, where, and what was expected. The launch
     scripts print that line and exit with status 2.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
 class InUseError(UsageError):

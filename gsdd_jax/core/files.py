@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
+from gsdd_jax.core.options import parse_json
 
 try:
     import fcntl
@@ -135,8 +136,8 @@ def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
     """The JSON object in a file. Raises UsageError, calling it `what`, where it holds none."""
     content = read_regular(path, f"{what}, a JSON object", JSON_LIMIT)
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise UsageError(f"{path}: expected {what}, a JSON object ({error})") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected {what}, a JSON object, got {type(value).__name__}")

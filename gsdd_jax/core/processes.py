@@ -5,8 +5,13 @@ devices (`core.mesh`). The first one alone reads and writes the run's files and 
 reaches the others by `from_first`, and what it locks is locked for all of them (`held`).
 
 Before JAX is started, the processes meet at the port after the coordinator's and compare what they
-were told to do. The connections stay: where a process ends early, the others hear of it at once and
-end too, in one line, where JAX would wait for a heartbeat and abort with a stack trace.
+were told to do (`core.meeting`). The connections stay: where a process ends early, the others hear
+of it at once and end too, in one line.
+
+JAX has nothing in their place. Where a process does not come, or is given another number of them,
+`jax.distributed.initialize` aborts the others with a native stack trace, and so does a heartbeat
+that is missed later; its key-value store, by which flags could be compared, is there only after
+that; `multihost_utils.assert_equal` takes arrays, and devices that already compute together.
 """
 
 from __future__ import annotations
@@ -20,41 +25,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core import meeting
+from gsdd_jax.core.errors import InUseError, UsageError, printable
+from gsdd_jax.core.meeting import Line, Place
 
 MEETING = 60.0  # seconds until all have come
 PATIENCE = 10.0  # seconds, for what is about to happen
 STATUS = 1  # of a process that ends because another one did
 AGAIN = "the same commands go on from the last checkpoint"
-# A machine that is gone without a word is noticed within half a minute, whether or not something
-# was on its way to it (the last, in milliseconds).
-KEEPALIVE = {
-    "TCP_KEEPIDLE": 10,
-    "TCP_KEEPINTVL": 5,
-    "TCP_KEEPCNT": 4,
-    "TCP_USER_TIMEOUT": 30_000,
-}
 # Where JAX finds the others by itself: how many tasks the scheduler has started of a command.
 # Kubernetes and clouds are left out, for JAX asks them also where a process is alone.
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
 _DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # what all say before they go on, or end
 _TAKEN = b"+"
 _REFUSALS = {b"~": InUseError, b"-": UsageError}  # the narrower one first
-
-
-class Place(NamedTuple):
-    """Of this process among the others."""
-
-    host: str
-    port: int  # of JAX's coordinator; the processes meet at the next one
-    count: int
-    index: int
 
 
 def place(coordinator: str | None, count: int | None, index: int | None) -> Place | None:
@@ -117,9 +107,16 @@ def _join(here: Place, task: dict[str, Any]) -> None:
     )
 
 
+def _meet(
+    here: Place, port: int, task: dict[str, Any], door: socket.socket | None = None
+) -> _Peers:
+    """All processes, when they have come to a port of the first one and agree."""
+    return _Peers(here, meeting.meet(here, port, task, MEETING, door))
+
+
 def _join_by(scheduler: str, task: dict[str, Any]) -> None:
     _initialize(cluster_detection_method=scheduler)
-    door = socket.create_server(("", 0)) if first() else None
+    door = meeting.opened(socket.gethostname(), 0) if first() else None
     named = from_first(lambda: json.dumps([socket.gethostname(), door.getsockname()[1]]).encode())
     host, port = json.loads(named)
     here = Place(host, 0, jax.process_count(), jax.process_index())
@@ -195,7 +192,7 @@ class _Peers:
     What is said is a line of JSON: [who, what].
     """
 
-    def __init__(self, here: Place, lines: dict[int, _Line]):
+    def __init__(self, here: Place, lines: dict[int, Line]):
         self._here, self._lines = here, lines
         self._said: dict[str, set[int]] = {what: set() for what in (_DONE, _FAILED, _REFUSED)}
         self._all_said = {what: threading.Event() for what in self._said}
@@ -212,7 +209,9 @@ class _Peers:
                 index, line = key.data
                 heard = line.read()
                 for message in heard or ():
-                    self._heard(*message)
+                    match message:
+                        case [int(who), str(what)]:
+                            self._heard(who, what)
                 if heard is None:
                     selector.unregister(line.socket)
                     if not any(self._all_said[what].is_set() for what in (_DONE, _REFUSED)):
@@ -272,118 +271,6 @@ class _Peers:
             for line in self._lines.values():
                 line.write(who, what)
         # No buffered stream, whose lock a thread may hold that waits for a process that is gone.
-        os.write(sys.stderr.fileno(), f"error: process {who}: {what}; {AGAIN}\n".encode())
+        text = printable(f"error: process {who}: {what}; {AGAIN}")
+        os.write(sys.stderr.fileno(), f"{text}\n".encode())
         os._exit(STATUS)
-
-
-class _Line:
-    """A connection, line by line."""
-
-    def __init__(self, connection: socket.socket):
-        self.socket = connection
-        self._read = b""
-        connection.settimeout(None)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-    def asked(self) -> list[Any]:
-        """The one message of somebody who has just come."""
-        self.socket.settimeout(2 * MEETING)
-        heard = self.read()
-        self.socket.settimeout(None)
-        if heard is None:
-            self.socket.close()
-            raise UsageError("--coordinator: a process ended before all had come")
-        return heard[0]
-
-    def write(self, *message: Any) -> None:
-        with contextlib.suppress(OSError):  # gone: whoever reads finds out
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def read(self) -> list[Any] | None:
-        """Whole messages, at least one; None when there will be no more."""
-        while b"\n" not in self._read:
-            try:
-                received = self.socket.recv(1 << 16)
-            except OSError:
-                received = b""
-            if not received:
-                return None
-            self._read += received
-        *lines, self._read = self._read.split(b"\n")
-        return [json.loads(line) for line in lines]
-
-
-def _meet(
-    here: Place, port: int, task: dict[str, Any], door: socket.socket | None = None
-) -> _Peers:
-    """All processes, when they have come to a port of the first one and agree."""
-    until = time.monotonic() + MEETING
-    if here.index:
-        return _Peers(here, {0: _visit(here, port, task, until)})
-    try:
-        door = door or socket.create_server(("", port))
-    except OSError as error:
-        raise UsageError(
-            f"--coordinator: port {port}, where the processes meet, cannot be opened "
-            f"({error.strerror})"
-        ) from None
-    lines: dict[int, _Line] = {}
-    with door:
-        while len(lines) < here.count - 1:
-            door.settimeout(max(until - time.monotonic(), 0.01))
-            try:
-                line = _Line(door.accept()[0])
-            except TimeoutError:
-                missing = ", ".join(str(i) for i in range(1, here.count) if i not in lines)
-                _refuse(lines.values(), f"no word of process {missing} in {MEETING:.0f} s")
-            index, count, other = line.asked()
-            refusal = _disagreement(here, task, index, count, other)
-            if index in lines or not 0 < index < here.count:
-                refusal = refusal or f"--process_id: {index} was given twice"
-            if refusal:
-                _refuse([line, *lines.values()], refusal)
-            lines[index] = line
-    for line in lines.values():
-        line.write("")
-    return _Peers(here, lines)
-
-
-def _refuse(lines, refusal) -> NoReturn:
-    for line in lines:
-        line.write(refusal)
-        line.socket.close()
-    raise UsageError(refusal)
-
-
-def _disagreement(here, task, index, count, other) -> str:
-    if count != here.count:
-        return f"--num_processes: process 0 was given {here.count}, process {index} {count}"
-    for name in sorted(task.keys() | other.keys()):
-        ours, theirs = task.get(name), other.get(name)
-        if ours != theirs:
-            return f"{name}: process 0 has {ours!r}, process {index} {theirs!r}; expected the same"
-    return ""
-
-
-def _visit(here, port, task, until) -> _Line:
-    address = f"{here.host}:{port}"
-    while True:
-        try:
-            line = _Line(socket.create_connection((here.host, port), timeout=5))
-            break
-        except OSError as error:
-            if time.monotonic() > until:
-                raise UsageError(
-                    f"--coordinator: no process 0 at {address} in {MEETING:.0f} s "
-                    f"({error.strerror or error})"
-                ) from None
-            time.sleep(0.2)
-    line.write(here.index, here.count, task)
-    (refusal,) = line.asked()
-    if refusal:
-        line.socket.close()
-        raise UsageError(refusal)
-    return line

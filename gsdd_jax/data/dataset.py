@@ -15,8 +15,10 @@ from jaxtyping import Int32, UInt8
 
 from gsdd_jax.core import files
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
+from gsdd_jax.formats.base import MAX_SIDE
 
 # ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
 IMAGENET_SUBSETS = {
@@ -120,8 +122,8 @@ def load(
             f"no subset {subset!r} of data set {name!r}: imagenet2012 has"
             f" {', '.join(IMAGENET_SUBSETS)}, other sets have none"
         )
-    if resolution is not None and resolution < 1:
-        raise UsageError(f"resolution {resolution}: expected a positive number of pixels")
+    if resolution is not None:
+        check_value("resolution", "int", resolution, (1, MAX_SIDE))
     if resize not in RESIZES:
         raise UsageError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
 

@@ -2,15 +2,17 @@
 
 import collections
 import pathlib
+import reprlib
 import unicodedata
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, printable
 
 SHOWN = 3  # of a list in a line
+LONGEST_NAME = 255  # characters, of a class
 
 
 class Item(NamedTuple):
@@ -38,9 +40,10 @@ class Labels:
     def name(self, label: str, where: str) -> str:
         """One way to write it on every system; TFDS keeps it as a line of a file."""
         plain = unicodedata.normalize("NFC", label).strip()
-        if not plain or not plain.isprintable():
+        if not plain or not plain.isprintable() or len(plain) > LONGEST_NAME:
             raise UsageError(
-                f"{where}: expected a class name of printable characters, got {label!r}"
+                f"{where}: expected a class name of 1 to {LONGEST_NAME} printable characters, got "
+                f"{reprlib.repr(label)}"
             )
         self._written[plain].add(label)
         return plain
@@ -63,4 +66,4 @@ def plain(name: str) -> str:
 def some(names: list[str], shown: int = SHOWN) -> str:
     """The first few of a list, for a line."""
     more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:shown])) + (f" and {more} more" if more > 0 else "")

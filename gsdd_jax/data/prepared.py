@@ -13,6 +13,7 @@ import numpy as np
 from gsdd_jax.core import program, swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
+from gsdd_jax.core.options import check_value
 from gsdd_jax.data import trusted
 from gsdd_jax.data.decode import PIL_MODES
 
@@ -32,7 +33,8 @@ CIFAR = ("cifar10", "cifar100")  # made from torchvision's files as well
 def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own.
 
-    Raises UsageError where there is none, for want of a home directory.
+    Raises UsageError for a path that no file can name, and where there is none, for want of a home
+    directory.
     """
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or home("tensorflow_datasets")
     if root is None:
@@ -40,6 +42,7 @@ def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
             "there is no home directory to look for data sets in; set TFDS_DATA_DIR, or give the "
             "folder by --data_dir or --config.data.dir"
         )
+    check_value("data_dir", "str", os.fspath(root))
     return pathlib.Path(root).expanduser().absolute()
 
 

@@ -4,6 +4,8 @@ Nothing is decoded here. What is found does not depend on the order of a file sy
 """
 
 import decimal
+import lzma
+import math
 import os
 import pathlib
 import re
@@ -12,6 +14,7 @@ import zlib
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular
 from gsdd_jax.data import folders, lists
@@ -73,12 +76,34 @@ def _npz(path: pathlib.Path) -> Found:
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
+            for name in getattr(loaded, "files", ()):
+                memory.check(f"the array {name}", _claimed(loaded.zip, f"{name}.npy"), 3)
             arrays = {name: loaded[name] for name in getattr(loaded, "files", ())}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UsageError:
+        raise
+    # Of an encrypted file zipfile says so by RuntimeError, of an unknown compression by its child.
+    except (
+        OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
+        lzma.LZMAError, MemoryError,
+    ) as error:  # fmt: skip
         raise UsageError(f"expected arrays by name, without objects ({error})") from None
     with_test, labels = "test_images" in arrays or "test_labels" in arrays, Labels()
     test = _arrays(arrays, "test_", labels) if with_test else []
     return Found(_arrays(arrays, "", labels), test, labels.notes())
+
+
+def _claimed(archive: zipfile.ZipFile, member: str) -> int:
+    """Bytes of the array that a file of an archive says that it holds."""
+    with archive.open(member) as file:
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        version = np.lib.format.read_magic(file)
+        if version not in readers:
+            raise ValueError(f"{member} is of version {version}")
+        shape, _, dtype = readers[version](file)
+        return math.prod(shape) * dtype.itemsize
 
 
 def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[Item]:

@@ -11,6 +11,7 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.shapes import Float
 
+LONGEST = 100  # bytes of a class's name in that of its folder
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> what Pillow calls them
 
 
@@ -35,7 +36,9 @@ def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
     if names is None or len(names) != count:
         return [f"{c:0{digits}}" for c in range(count)]
     plain = ["".join(x if x.isalnum() or x in "-_." else "_" for x in name) for name in names]
-    return [f"{c:0{digits}}_{name[:100]}" for c, name in enumerate(plain)]
+    # File systems count bytes.
+    short = [name.encode()[:LONGEST].decode(errors="ignore") for name in plain]
+    return [f"{c:0{digits}}_{name}" for c, name in enumerate(short)]
 
 
 def write(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import pathlib
+import reprlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from gsdd_jax.core import records
+from gsdd_jax.core.errors import UsageError
 
 NAME, VERSION = "distilled_set", "1.0.0"
 
@@ -23,7 +25,10 @@ def write(
     """NAME/VERSION; read it with `tfds.data_source("distilled_set", data_dir=path)["train"]`."""
     import tensorflow_datasets as tfds
 
-    classes = {"num_classes": int(labels.max()) + 1} if names is None else {"names": list(names)}
+    count = int(labels.max()) + 1
+    if names is not None:
+        _check_names(names, count)
+    classes = {"num_classes": count} if names is None else {"names": list(names)}
     features = {
         "image": tfds.features.Image(shape=image_shape, encoding_format="png"),
         "label": tfds.features.ClassLabel(**classes),
@@ -36,3 +41,13 @@ def write(
     folder.mkdir(parents=True)
     description = "A distilled set, clipped to [0, 1] and rounded to 8 bits."
     records.write(folder, NAME, features, {"train": examples}, description)
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    """Raises UsageError for names that a file with one a line does not give back."""
+    right = all(name.isprintable() and name.strip() == name != "" for name in names)
+    if not right or len(set(names)) != len(names) or len(names) != count:
+        raise UsageError(
+            f"provenance.data.class_names: expected {count} different names of printable "
+            f"characters, got {reprlib.repr(list(names))}; the other formats need none"
+        )

@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import open_regular, read_object, write_json
 from gsdd_jax.formats import file
@@ -70,7 +71,8 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     set_ = file.load(path)
     if not isinstance(parameterizations.of_format(set_.format), Gaussians):
         raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
-    return as_gaussians(set_)
+    with located(path):
+        return as_gaussians(set_)
 
 
 def as_gaussians(set_: DistilledSet) -> DistilledSet:
@@ -79,7 +81,8 @@ def as_gaussians(set_: DistilledSet) -> DistilledSet:
     if isinstance(kind, Gaussian):
         return set_
     flat, counts = one_after_the_other(set_)
-    most = max(counts)
+    most, numbers = max(counts), 6 + kind.channels
+    memory.check(f"{most} Gaussians in each image", 4 * numbers * most * len(counts), 2)
     there = np.arange(most) < np.array(counts)[:, None]
 
     def filled(field):

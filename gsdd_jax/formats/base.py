@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits, check_values
 from gsdd_jax.formats.shapes import Float
@@ -20,6 +21,7 @@ MAX_CHANNELS = 4
 RESAMPLINGS = ("bilinear", "nearest")
 DTYPES = ("float32", "bfloat16")  # of an array of real numbers
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
+COPIES = 4  # of images: what they are made of, they themselves, and transformed
 
 
 class Spec(NamedTuple):
@@ -96,6 +98,11 @@ class Format(abc.ABC):
         specs = self.array_specs(num_images)
         return {name: ITEMSIZE[spec.dtype] * arrays[name].size for name, spec in specs.items()}
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """What rendering them takes beside images of their own size and of this one."""
+        del num_images, height, width
+        return 0
+
 
 def settings(kind: Format) -> dict[str, Any]:
     """What `from_settings` needs to make the same again, as plain values."""
@@ -124,11 +131,12 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 
 
 def checked_size(
-    native: Format, height: int | None, width: int | None, resample: str
+    native: Format, num_images: int, height: int | None, width: int | None, resample: str
 ) -> tuple[int, int]:
     """The size that was asked for, or the set's own.
 
-    Raises ValueError for a size or a resampling that there is not.
+    Raises ValueError for a size or a resampling that there is not, UsageError where so many images
+    do not fit into memory.
     """
     height = native.height if height is None else height
     width = native.width if width is None else width
@@ -137,4 +145,9 @@ def checked_size(
             raise ValueError(f"{name}: expected an integer from 1 to {MAX_SIDE}, got {side!r}")
     if resample not in RESAMPLINGS:
         raise ValueError(f"resample: expected one of {', '.join(RESAMPLINGS)}, got {resample!r}")
-    return int(height), int(width)
+    height, width = int(height), int(width)
+    pixels = max(height * width, native.height * native.width)
+    what = f"{num_images:,} images of {height}x{width}x{native.channels}"
+    memory.check(what, 4 * num_images * pixels * native.channels, COPIES)
+    memory.check(f"what {what} are rendered with", native.working_bytes(num_images, height, width))
+    return height, width

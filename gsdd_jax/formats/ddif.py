@@ -58,6 +58,11 @@ class DDiF(Format):
                 x = xp.sin((self.w0 if i else FIRST_W0) * x)
         return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Of a layer before and after its sines, for one image at a time."""
+        del num_images
+        return 3 * 4 * max(2, self.layer_width) * height * width
+
 
 def grid(height: int, width: int) -> Float[np.ndarray, "2 points"]:
     """Coordinates of all pixels, row by row; points last: the long axis of every product."""

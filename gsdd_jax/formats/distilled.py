@@ -88,7 +88,8 @@ class DistilledSet:
 
         Raises ValueError for a size or a resampling that there is not.
         """
-        height, width = checked_size(self.format, height, width, resample)
+        count = len(self.labels)
+        height, width = checked_size(self.format, count, height, width, resample)
         return np.asarray(self.format.decode(self.params, height, width, resample))
 
     @property
@@ -203,7 +204,7 @@ class DistilledSet:
         found = None
         if space == "training":  # first: what cannot be had is said before anything is rendered
             found = self.transform if transform is None else self.find_transform(transform)
-        images = np.asarray(self.images(height, width, resample))
+        images = self.images(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
         images = images if found is None else np.asarray(found(images))
         return Arrays(images, np.asarray(self.targets))

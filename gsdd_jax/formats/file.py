@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.core.options import parse_json
 from gsdd_jax.formats import entropy, kinds, labels
 from gsdd_jax.formats.base import Format, Spec, settings
 from gsdd_jax.formats.distilled import DistilledSet
@@ -37,6 +39,8 @@ _DTYPES = {
     "I32": ("int32", "<i4"),
     "U8": ("uint8", "u1"),
 }
+# How many times their bytes arrays take while they are read and checked; codes become numbers.
+_COPIES = {"bfloat16": 8, "float32": 6, "int32": 8, "uint8": 64}
 
 
 def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
@@ -104,6 +108,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
         parts, expected = _parse(metadata)
         kind, bits = kinds.format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
         check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
+        _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
         # Only now: what is refused so far, however large, was not read.
         raw = {
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
@@ -136,6 +141,13 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
     expected = labels_shape(distilled.format, len(distilled.labels))
     logits = np.asarray(distilled.soft_labels, np.float32)
     return arrays | {SOFT_LABELS: labels.pack(logits, distilled.label_bits, expected)}
+
+
+def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
+    """Raises UsageError for arrays, (type, what NumPy reads, count), that memory does not hold."""
+    sizes = [(dtype, count * np.dtype(read).itemsize) for dtype, read, count in arrays]
+    what = f"its arrays of {memory.shown(sum(size for _, size in sizes))}, while they are read"
+    memory.check(what, sum(_COPIES[dtype] * size for dtype, size in sizes))
 
 
 @contextlib.contextmanager
@@ -178,9 +190,8 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The description and the provenance, both objects, with the bits of soft labels where there
     are any; and the digests where there are any."""
     try:
-        header = json.loads(text)
-        json.dumps(header)  # what is nested too deeply for anything that follows
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text)
+    except ValueError as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
     if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")

@@ -54,6 +54,11 @@ class Gaussians(Format):
             prefilter=self.prefilter,
         )
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Of the sample points of one image at a time, and of a Gaussian that reaches all."""
+        del num_images
+        return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Gaussians):

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from gsdd_jax.core import files
+from gsdd_jax.core import files, memory
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.options import LEAST, MOST, parse_json
 from gsdd_jax.formats.arrays import matmul, namespace
 from gsdd_jax.formats.shapes import Float, UInt8
 
@@ -174,15 +175,14 @@ def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None
     numbers = []
     for name in ("mean", "std"):
         value = said.get(name)
-        plain = isinstance(value, list) and all(type(x) in (int, float) for x in value)
-        found = np.array(value, np.float32) if plain else np.zeros(0)
-        right = len(found) == channels and np.isfinite(found).all()
-        if not right or (name == "std" and not (found > 0).all()):
+        least = LEAST if name == "std" else -MOST
+        right = isinstance(value, list) and len(value) == channels
+        if not right or not all(type(x) in (int, float) and least <= x <= MOST for x in value):
             raise UsageError(
                 f"provenance.transform.{name}: expected {channels} "
                 f"{'positive ' if name == 'std' else ''}numbers, one a channel, got {value!r:.80}"
             )
-        numbers.append(found)
+        numbers.append(np.array(value, np.float32))
     return Normalize(*numbers)
 
 
@@ -211,11 +211,12 @@ def load(
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected what launch.export --transform wrote")
     with located(path):
+        memory.check("its matrix", path.stat().st_size, 2)
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
-                description = json.loads((file.metadata() or {}).get(FORMAT, "null"))
+                description = parse_json((file.metadata() or {}).get(FORMAT, "null"))
                 tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, RecursionError, TypeError, safetensors.SafetensorError) as e:
+        except (OSError, ValueError, TypeError, safetensors.SafetensorError) as e:
             reason = " ".join(str(e).split())
             raise UsageError(f"not a readable transform ({reason})") from None
         if not isinstance(description, dict):
@@ -240,15 +241,17 @@ def kept(
 
     if path is None:
         return None
+    size = math.prod(image_shape)
     try:
         files.check_regular(path, "a kept transform")
         with safetensors.safe_open(path, framework="numpy") as file:
             if file.metadata() != {KEPT: fingerprint}:
                 return None
+            if file.get_slice("whitening").get_shape() != [size, size]:
+                return None  # however large, it was not read
             mean, matrix = file.get_tensor("mean"), file.get_tensor("whitening")
     except (UsageError, OSError, safetensors.SafetensorError):
         return None
-    size = math.prod(image_shape)
     expected = [(np.float32, (size,)), (np.float32, (size, size))]
     if [(a.dtype, a.shape) for a in (mean, matrix)] != expected:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from gsdd_jax.formats.base import Format, checked_size, from_settings, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 
-__all__ = ["Parameterization", "Params", "build", "find", "images", "of", "stored"]
+__all__ = ["Parameterization", "Params", "build", "find", "images", "kind_of", "of", "stored"]
 
 
 def find(name: str) -> type[Parameterization]:
@@ -55,21 +56,28 @@ def build(
       UsageError: for an unknown name or option, one of a wrong type or range, or a budget that
         holds nothing.
     """
-    kind = find(name)
+    kind = kind_of(name, options)
     if ipc < 1:
         raise UsageError(f"budget: expected ipc of at least 1, got {ipc}")
-    known = {field.name for field in dataclasses.fields(kind)} - kind.derived
-    check_names(kind, options, known, "config.parameterization.options")
     if reserved and not kind.reserves:
         known = kinds.known(__name__, Parameterization)
         able = ", ".join(n for n, k in known.items() if k.reserves)
         raise UsageError(
             f"config.matching.options.soft_labels: expected False with {name}; only {able} can"
         )
-    given = dict(zip(("height", "width", "channels"), image_shape, strict=True)) | options
-    check_values(kind, given, kind.limits, f"parameterization {name}: ")
+    shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
+    check_values(kind, shape, kind.limits, f"parameterization {name}: ")
     budget = Budget(ipc, gpc, num_classes, reserved)
-    return kind(**kind.within(image_shape, budget, options) | given)
+    return kind(**kind.within(image_shape, budget, options) | shape | options)
+
+
+def kind_of(name: str, options: Mapping[str, Any]) -> type[Parameterization]:
+    """The class of the parameterization `name`; raises as `build` where it has no such options."""
+    kind = find(name)
+    known = {field.name for field in dataclasses.fields(kind)} - kind.derived
+    check_names(kind, options, known, "config.parameterization.options")
+    check_values(kind, options, kind.limits, f"parameterization {name}: ")
+    return kind
 
 
 def of_format(kind: Format) -> Parameterization:
@@ -99,7 +107,8 @@ def images(
 ) -> Float[Array, "m h w c"]:
     """`distilled.images(...)` by JAX: Gaussians by the compiled rasterizer."""
     kind, params = of(distilled)
-    return _rendered(kind, params, *checked_size(kind, height, width, resample), resample)
+    size = checked_size(kind, len(distilled.labels), height, width, resample)
+    return _rendered(kind, params, *size, resample)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))

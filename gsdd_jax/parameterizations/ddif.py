@@ -47,5 +47,9 @@ class DDiF(Parameterization, ddif.DDiF):
             )
         return params
 
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """For all images at once."""
+        return num_images * super().working_bytes(num_images, height, width)
+
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.report import curves, gallery, results, tables
-from gsdd_jax.report.source import read_all
+from gsdd_jax.report.source import Run, read_all
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = "report.html"  # in a work directory
@@ -45,8 +47,17 @@ def write(
         runs=runs,
         config=lambda run: tables.config(run, defaults),
         curves=curves,
-        gallery=lambda run: gallery.section(run, len(runs), per_class),
+        gallery=lambda run: _gallery(run, len(runs), per_class),
         results=results,
         tables=tables,
     )
-    write_atomically(out, page.encode())
+    # A lone surrogate of somebody's JSON is shown as what it is.
+    write_atomically(out, page.encode(errors="backslashreplace"))
+
+
+def _gallery(run: Run, num_runs: int, per_class: int) -> dict[str, Any] | str:
+    """Returns the gallery, or why there is none: the images may not fit into memory."""
+    try:
+        return gallery.section(run, num_runs, per_class)
+    except UsageError as error:
+        return str(error)

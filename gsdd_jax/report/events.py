@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
+from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import open_regular
 
 LARGEST = 1 << 28  # bytes of an event; pictures have a few million
+LATEST = 253_402_300_800.0  # seconds since 1970: the year 10000, which no calendar writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,8 @@ def read(folder: pathlib.Path) -> Events:
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in _events_of(path):
             hosts[path.name.split(".", 4)[-1]] = None
-            times.append(event.wall_time)
+            if 0 < event.wall_time < LATEST:  # nor NaN
+                times.append(event.wall_time)
             for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value" and math.isfinite(
                     value.simple_value
@@ -64,11 +67,18 @@ def _events(file: BinaryIO) -> Iterator[Event]:
     """TFRecords: the length (8 bytes), its checksum (4), an event, its checksum (4)."""
     size = os.fstat(file.fileno()).st_size
     while len(head := file.read(12)) == 12:
-        (length,) = struct.unpack_from("<Q", head)
-        if length + 4 > min(size - file.tell(), LARGEST):
+        length, checksum = struct.unpack("<QI", head)
+        # Also what was never written, of which a sparse file has any length.
+        if length + 4 > min(size - file.tell(), LARGEST) or checksum != _checksum(head[:8]):
             return
         content = file.read(length + 4)[:length]
         try:
             yield Event.FromString(content)
         except DecodeError:
             return
+
+
+def _checksum(content: bytes) -> int:
+    """As TFRecords have it: a CRC that is rotated and moved, so that it is not one of a CRC."""
+    found = crc32c(content)
+    return ((found >> 15 | found << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -19,8 +19,15 @@ from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
-from gsdd_jax.runs import assess, beside, experiment
-from gsdd_jax.runs.workdir import EVALUATIONS, dotted, evaluations, snapshots
+from gsdd_jax.runs import assess, beside, checks, experiment
+from gsdd_jax.runs.workdir import (
+    EVALUATIONS,
+    are_counts,
+    are_percentages,
+    dotted,
+    evaluations,
+    snapshots,
+)
 
 ARMS = ("distilled", "best", *experiment.BESIDE)
 MOST_STEPS = 11  # of the images, evenly chosen, the first and the last among them
@@ -65,20 +72,28 @@ class Run:
             found = self.last.provenance if self.last else {}
         return found
 
+    def setting(self, field: str) -> Any | None:
+        """A number of its config to compute with; None where it is none, or out of its range."""
+        try:
+            checks.field(field, self.config.get(field))
+        except UsageError:
+            return None
+        return self.config.get(field)
+
     def accuracies(self, arm: str) -> list[float] | None:
         """Of each network, in percent; None where the arm was not evaluated."""
         values = self.result.get(f"{arm}_accuracies")
-        return values if _are_percentages(values) else None
+        return values if are_percentages(values) else None
 
     def by_class(self, arm: str) -> list[float] | None:
         """On the test images of each class, in percent."""
         values = self.result.get(f"{arm}_by_class")
-        return values if _are_percentages(values) else None
+        return values if are_percentages(values) else None
 
     def confusion(self, arm: str) -> Int[np.ndarray, "k k"] | None:
         """[class, predicted class] of the test images, counted over all networks."""
         counts = self.result.get(f"{arm}_confusion")
-        return np.array(counts) if _are_counts(counts) else None
+        return np.array(counts) if are_counts(counts) else None
 
     def class_name(self, label: int) -> str:
         """As the distilled set has it, where it says."""
@@ -198,20 +213,3 @@ def _real(path, sets):
         if (len(images), *images.shape[2:]) != (classes, *set_.format.image_shape):
             raise UsageError(f"{path / beside.NAME}: not of the images of this run")
     return images
-
-
-def _are_percentages(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
-    )
-
-
-def _are_counts(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(row, list) and len(row) == len(values) for row in values)
-        and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
-    )

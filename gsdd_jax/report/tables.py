@@ -91,8 +91,8 @@ def storage(run: Run) -> dict[str, Any]:
     set_, kind, used = run.last, run.last.format, run.last.num_bytes
     sizes = set_.stored_bytes
     labels = sizes.pop(SOFT_LABELS, 0)
-    num_images, ipc, budget = len(set_.labels), run.config.get("budget.ipc"), None
-    if type(ipc) is int and ipc > 0:
+    num_images, ipc, budget = len(set_.labels), run.setting("budget.ipc"), None
+    if ipc is not None:
         there = budget_bytes(ipc, kind.image_shape) * (num_images // kind.images_per_class)
         budget = (there, 100 * used / there, ipc)
     facts = [("images", f"{num_images:,}"), ("bytes an image", f"{used / num_images:,.0f}")]

@@ -17,12 +17,20 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.options import check_value
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
+from gsdd_jax.formats.base import MAX_SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import checks, experiment
-from gsdd_jax.runs.components import build_network, build_transform, load_data, stream
+from gsdd_jax.runs.components import (
+    build_network,
+    build_transform,
+    check_networks,
+    load_data,
+    stream,
+)
 from gsdd_jax.runs.experiment import REAL, Experiment, Judged
 from gsdd_jax.runs.provenance import RATES_ACROSS, resolve
 from gsdd_jax.runs.report import Display
@@ -207,6 +215,8 @@ def evaluate_file(
         made or contradicts it, or that was made from other data than is there; for a setting that
         makes no sense.
     """
+    if resolution is not None:
+        check_value("resolution", "int", resolution, (1, MAX_SIDE))
     for kind in corrupted:
         if kind not in corruptions.STRENGTHS:
             known = ", ".join(corruptions.STRENGTHS)
@@ -242,6 +252,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     """
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
+    checks.ranges(config, "evaluate")
     material = experiment.build_material(config)
     parts = _parts(config, material.dataset)
     per_class = REAL[arm] * config.budget.ipc
@@ -302,15 +313,16 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
         )
     if other_resolution:
         config.data.resolution = other_resolution
-        checks.ranges(config, "data")
         dataset = load_data(config)
     return _parts(config, dataset)
 
 
 def _parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
+    network = build_network(config.network, dataset)  # first: whitening takes long
+    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
     return Parts(
         dataset,
         build_transform(config.data.transform, dataset),
-        build_network(config.network, dataset),
+        network,
         experiment.build_schedule(config),
     )

@@ -1,67 +1,95 @@
-"""Ranges of a config's numbers, checked before anything is built."""
+"""Ranges of a config's fields, checked before anything is built or any data are opened."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.core.options import LEAST, MOST, MOST_INT, check_value
+from gsdd_jax.formats.base import MAX_SIDE
 from gsdd_jax.runs.workdir import dotted
 
+AT_LEAST_ONE, AT_LEAST_ZERO = (1, MOST_INT), (0, MOST_INT)
+SEED = (0, 2**32 - 1)  # JAX takes 32 bits of it
+# Beyond any use, and no file's to ask for: what has more never ends, or memory ends first.
+NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
+POSITIVE = (LEAST, MOST)
 
-class Rule(NamedTuple):
-    """What is expected of a number, and whether it holds."""
-
-    expected: str
-    holds: Callable[[float], bool]
-
-
-AT_LEAST_ONE = Rule("at least 1", lambda value: value >= 1)
-AT_LEAST_ZERO = Rule("at least 0", lambda value: value >= 0)
-POSITIVE = Rule("a positive number", lambda value: value > 0 and math.isfinite(value))
-BELOW_ONE = Rule("from 0 to below 1", lambda value: 0 <= value < 1)
-# JAX takes 32 bits of a seed.
-SEED = Rule(f"0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
-
-RULES = {
+INTEGERS = {
     "seed": SEED,
     "mesh.devices": AT_LEAST_ZERO,
     "mesh.groups": AT_LEAST_ZERO,
-    "data.resolution": AT_LEAST_ZERO,
-    "budget.ipc": AT_LEAST_ONE,
+    "data.resolution": (0, MAX_SIDE),
+    "budget.ipc": (1, 100_000),
+    "budget.gpc": AT_LEAST_ONE,
     "init.num_steps": AT_LEAST_ZERO,
     "init.halve_means_every": AT_LEAST_ZERO,
-    "init.learning_rate": POSITIVE,
-    "experts.num_experts": AT_LEAST_ONE,
-    "experts.epochs": AT_LEAST_ONE,
+    "experts.num_experts": NETWORKS,
+    "experts.epochs": EPOCHS,
     "experts.batch_size": AT_LEAST_ONE,
-    "experts.at_once": AT_LEAST_ONE,
+    "experts.at_once": NETWORKS,
     "experts.seed": SEED,
-    "experts.learning_rate": POSITIVE,
     "distill.steps_per_call": AT_LEAST_ONE,
     "distill.checkpoint_every": AT_LEAST_ONE,
     "distill.num_steps": AT_LEAST_ZERO,
     "distill.eval_every": AT_LEAST_ZERO,
     "distill.snapshot_every": AT_LEAST_ZERO,
-    "distill.learning_rate": POSITIVE,
-    "distill.average": BELOW_ONE,
-    "evaluate.num_networks": AT_LEAST_ONE,
-    "evaluate.epochs": AT_LEAST_ONE,
+    "evaluate.num_networks": NETWORKS,
+    "evaluate.epochs": EPOCHS,
     "evaluate.batch_size": AT_LEAST_ONE,
+}
+NUMBERS = {
+    "scale": (LEAST, 1),
+    "init.learning_rate": POSITIVE,
+    "experts.learning_rate": POSITIVE,
+    "distill.learning_rate": POSITIVE,
+    "distill.average": (0, 0.9999999),  # the last float32 below 1, or nearly
     "evaluate.learning_rate": POSITIVE,
 }
+# Of a component's own fields the component knows the ranges.
+OPTIONS = ("parameterization.options.", "network.options.", "matching.options.")
 
 
-def ranges(config: ConfigDict, *groups: str) -> None:
-    """Raises UsageError, naming the first of the config's fields that breaks its rule.
+def every(config: ConfigDict, undecided: Collection[str] = ()) -> None:
+    """Raises UsageError, naming it, for the first field of a config that is out of its range.
+
+    Fields that are `undecided` may be 0.
+    """
+    groups = {name.partition(".")[0] for name in dotted(config.to_dict())}
+    ranges(config, *groups, undecided=undecided)
+    options(config)
+
+
+def ranges(config: ConfigDict, *groups: str, undecided: Collection[str] = ()) -> None:
+    """Raises UsageError, naming the first of the config's fields that is out of its range.
 
     Only the fields of `groups` ("distill", or a field of none such as "seed") are looked at: what
-    a command does not use may be anything.
+    a command does not use may be anything. Fields that are `undecided` may be 0.
     """
-    for field, value in dotted(config.to_dict()).items():
-        rule = RULES.get(field)
-        if rule and field.partition(".")[0] in groups and not rule.holds(value):
-            raise UsageError(f"config.{field}: expected {rule.expected}, got {value}")
+    for name, value in dotted(config.to_dict()).items():
+        if name.partition(".")[0] in groups and not (name in undecided and value == 0):
+            field(name, value)
+
+
+def field(name: str, value: Any) -> None:
+    """Raises UsageError, naming it, where a field's value is out of its range."""
+    if name in INTEGERS:
+        check_value(f"config.{name}", "int", value, INTEGERS[name])
+    elif name in NUMBERS:
+        check_value(f"config.{name}", "float", value, NUMBERS[name])
+    elif isinstance(value, str) and not name.startswith(OPTIONS):
+        check_value(f"config.{name}", "str", value)
+
+
+def options(config: ConfigDict) -> None:
+    """Raises UsageError, naming it, for an option that a component does not have, or that is out
+    of its range."""
+    for build, part in (
+        (parameterizations.kind_of, config.parameterization),
+        (networks.architecture, config.network),
+        (matching.kind_of, config.matching),
+    ):
+        build(part.name, dict(part.options))

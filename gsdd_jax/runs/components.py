@@ -10,7 +10,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks, parameterizations
-from gsdd_jax.core import devices, mesh, processes, program
+from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_values
 from gsdd_jax.data import transforms
@@ -18,6 +18,8 @@ from gsdd_jax.formats import entropy
 from gsdd_jax.matching import TrajectoryMatching
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.runs import real
+from gsdd_jax.training import experts
 
 
 def stream(seed: int, name: str) -> Key[Array, ""]:
@@ -116,3 +118,13 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
         num_classes=dataset.num_classes,
         precision=precision or config.precision,
     )
+
+
+def check_networks(field: str, count: int, network: Network) -> None:
+    """Raises UsageError, naming the field, for more networks side by side than memory holds."""
+    numbers = experts.num_parameters(network)
+    if there := real.accelerator_memory():
+        there *= jax.device_count()  # which share them
+    # Parameters, gradients, moments.
+    what = f"config.{field}: {count:,} networks of {numbers:,} parameters"
+    memory.check(what, 4 * count * numbers, 3, there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,17 +15,21 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
 from gsdd_jax.data.items import some
 from gsdd_jax.data.transforms import RealImages, to_device
+from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.runs import checks, experts, real
 from gsdd_jax.runs.components import (
     build_network,
     build_parameterization,
     build_transform,
+    check_networks,
     load_data,
 )
 from gsdd_jax.training.distill import Problem
@@ -106,7 +111,8 @@ class Experiment(Material, Judged):
 
 def build_material(config: ConfigDict) -> Material:
     """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
-    checks.ranges(config, "seed", "data", "init")
+    checks.ranges(config, "seed", "data", "budget", "init")
+    checks.options(config)
     if config.init.images not in INITIAL_IMAGES:
         raise UsageError(
             f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
@@ -114,6 +120,7 @@ def build_material(config: ConfigDict) -> Material:
         )
     dataset = load_data(config)
     parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
+    _check_memory(config, dataset, parameterization)
     if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
     largest = max(dataset.train_counts)
@@ -126,6 +133,17 @@ def build_material(config: ConfigDict) -> Material:
     return Material(dataset, parameterization)
 
 
+def _check_memory(config, dataset, parameterization) -> None:
+    """Raises UsageError where the device does not hold the synthetic set while it is optimised."""
+    count = dataset.num_classes * parameterization.images_per_class
+    images = 4 * count * math.prod(dataset.image_shape)
+    budget = dataset.num_classes * budget_bytes(config.budget.ipc, dataset.image_shape)
+    there = real.accelerator_memory()
+    memory.check(f"config.budget: {count:,} images", images, COPIES, there)
+    # Up to two bytes of them make a float32, which has moments and a gradient.
+    memory.check(f"config.budget.ipc: {memory.shown(budget)}", 2 * 4 * budget, there=there)
+
+
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
     check_strategy(config)
@@ -136,6 +154,7 @@ def build(config: ConfigDict) -> Experiment:
     material = build_material(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
+    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
     objective = matching.build(
         config.matching.name,
         network=build_network(config.network, dataset, config.matching.precision),
@@ -230,6 +249,7 @@ def _build_feed(config, matching, dataset, network):
     """What each step gets from the host."""
     store = None
     if matching.follows_experts:
+        checks.ranges(config, "experts")
         store = experts.open_store(config, dataset, network)
         matching.check_experts(store.epochs)
     return functools.partial(matching.feed, store, config.seed)

@@ -96,21 +96,23 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         experts made with other settings or damaged ones; a loss is not finite.
     """
     settings = config.experts
-    checks.ranges(config, "experts")
+    checks.ranges(config, "experts", "data")
+    checks.options(config)
     real.check(config)
+    augment.parse_strategy(config.matching.strategy)
     dataset = components.load_data(config)
     components.check_same(dataset)
+    network = components.build_network(config.network, dataset)  # first: whitening takes long
+    # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
+    on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
+    components.check_networks("experts.at_once", on_each, network)
     transform = components.build_transform(config.data.transform, dataset)
-    network = components.build_network(config.network, dataset)
-    augment.parse_strategy(config.matching.strategy)
     made_of, where = identity(config, dataset, network), directory(config)
     what = f"{settings.num_experts} experts of {settings.epochs} epochs in {where}"
     with contextlib.ExitStack() as stack:
         stack.enter_context(mesh.over(config.mesh.devices))
         reporter.line(components.described(config, dataset, what))
         stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
-        # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
-        on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
         at_once = on_each * mesh.size()
         files: dict[int, Growing] = {}  # in the first process, which alone writes them
 

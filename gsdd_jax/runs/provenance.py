@@ -32,7 +32,6 @@ FIELDS = {
     "evaluate.batch_size": int,
 }
 LATER = {"data.resize": "crop"}  # fields that older sets lack, and what they mean then
-MAX_NETWORKS = 10_000  # beyond any use, and no file's to ask for: memory ends first
 OPTIONS = "network.options"
 # Older sets have these of any network, whether or not it has such an option.
 OPTIONS_BEFORE = ("network.width", "network.depth")
@@ -82,11 +81,6 @@ def resolve(
     if learning_rate is not None:
         config.evaluate.learning_rate = learning_rate
     checks.ranges(config, "seed", "data", "budget", "evaluate")
-    if config.evaluate.num_networks > MAX_NETWORKS:
-        raise UsageError(
-            f"config.evaluate.num_networks: expected at most {MAX_NETWORKS}, "
-            f"got {config.evaluate.num_networks}"
-        )
     experiment.check_optimizer(config)
     experiment.check_strategy(config)
     return config

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -93,7 +94,9 @@ def snapshot_path(workdir: pathlib.Path, step: int) -> pathlib.Path:
 
 def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     """The sets that were kept on the way, by their step, in order."""
-    found = {int(p.stem): p for p in workdir.glob("snapshots/*.safetensors") if p.stem.isdigit()}
+    paths = workdir.glob("snapshots/*.safetensors")
+    # As `snapshot_path` writes a step: int() takes other digits, too, and isdigit() more yet.
+    found = {int(p.stem): p for p in paths if re.fullmatch("[0-9]{1,18}", p.stem)}
     return dict(sorted(found.items()))
 
 
@@ -210,13 +213,25 @@ def _is_record(value) -> bool:
         return False
     if ("train" in value) != ("step" in value) or type(value.get("step", 0)) is not int:
         return False
-    rows = value["confusion"]
-    return (
-        _is_list(rows, list)
-        and all(_is_list(row, int) for row in rows)
-        and all(_is_list(value[name], float) for name in ("test", "train") if name in value)
+    return are_counts(value["confusion"]) and all(
+        are_percentages(value[name]) for name in ("test", "train") if name in value
     )
 
 
-def _is_list(value, kind) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(v) is kind for v in value)
+def are_percentages(values: Any) -> bool:
+    """Whether they are accuracies of networks."""
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
+    )
+
+
+def are_counts(values: Any) -> bool:
+    """Whether they are a confusion matrix."""
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(row, list) and len(row) == len(values) for row in values)
+        and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
+    )

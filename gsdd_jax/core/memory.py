@@ -1,0 +1,61 @@
+"""Memory: what would be allocated is compared with what there is, before anything is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sys
+
+from gsdd_jax.core.errors import UsageError
+
+_GROUP = pathlib.Path("/sys/fs/cgroup")  # of a container
+
+
+def check(what: str, size: int, copies: int = 1, there: int | None = None) -> None:
+    """Raises UsageError where something does not fit into memory.
+
+    Args:
+      what: is refused.
+      size: of it, in bytes.
+      copies: of it that are held at a time, itself among them.
+      there: bytes that there are; None: `available()`.
+    """
+    there = available() if there is None else there
+    if size * copies > there:
+        more = f" and up to {copies} times that on the way" if copies > 1 else ""
+        raise UsageError(
+            f"{what}: {shown(size)} of memory{more}, expected at most the {shown(there)} that are "
+            "free"
+        )
+
+
+def available() -> int:
+    """Bytes that this process may still take: of the machine, its container, its own limit."""
+    limits = [_of_the_machine(), sys.maxsize]
+    with contextlib.suppress(OSError, ValueError):  # another system, no container, no limit
+        limit, used = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limits.append(limit - used)
+    with contextlib.suppress(ImportError, OSError, ValueError, AttributeError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+            limits.append(limit - used * resource.getpagesize())
+    return max(0, min(limits))
+
+
+def _of_the_machine() -> int:
+    try:
+        import psutil
+    except ImportError:  # a set is read by NumPy and safetensors alone
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else -1
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else sys.maxsize
+    return psutil.virtual_memory().available
+
+
+def shown(size: int) -> str:
+    """Bytes for the reader."""
+    unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
+    return f"{size / unit:,.1f} {name}" if size < 2**80 else f"more than {2**50:,} GiB"
