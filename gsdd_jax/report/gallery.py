@@ -6,6 +6,7 @@ import base64
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -71,7 +72,7 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
         set_ = inputs.as_gaussians(set_)
     kind, params = parameterizations.of(set_)
     kind = dataclasses.replace(kind, images_per_class=min(per_class, kind.images_per_class))
-    some = inputs.with_params(set_, kind, kind.select(params, indices))
+    some = inputs.with_params(set_, kind, kind.select(params, jnp.asarray(indices)))
     return dataclasses.replace(some, labels=set_.labels[indices], soft_labels=None)
 
 
