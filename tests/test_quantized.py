@@ -246,7 +246,7 @@ def test_a_fit_learns_its_grids():
     state, _ = fit.run(kind, state, images, 0.1, 300)
     aware = fit.psnr(kind, state.params, images).mean()
     assert (np.asarray(state.params.low) != low).all()
-    plain = parameterizations.Gaussian(16, 16, 3, 4, each)
+    plain = parameterizations.find("gaussian")(16, 16, 3, 4, each)
     state = fit.start(plain, jax.random.key(0), images, 0.1)
     state, _ = fit.run(plain, state, images, 0.1, 300)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.params)
