@@ -27,7 +27,7 @@ COLUMNS = "bits rate psnr:.2f bits_per_gaussian:.1f"
 def main(out: str | None) -> None:
     images = jnp.asarray(data.load("cifar10_mini").train.images[:IMAGES], jnp.float32) / 255
     per_class = IMAGES // 10
-    plain = parameterizations.Gaussian(*images.shape[1:], per_class, GAUSSIANS)
+    plain = parameterizations.find("gaussian")(*images.shape[1:], per_class, GAUSSIANS)
     kind = parameterizations.build(
         "quantized", images.shape[1:], ipc=1, gpc=per_class, num_classes=10, rate_weight=0.0
     )

@@ -149,7 +149,7 @@ def _real(of: Parts, drawn: bool) -> matching.RealData:
     stored = jnp.zeros((of.num_images, height, width, channels), jnp.uint8)
     if of.config.data.transform == "zca":
         size = height * width * channels
-        transform = transforms.ZCA(jnp.zeros(size), jnp.zeros((size, size)))
+        transform = transforms.ZCA(jnp.zeros(size), jnp.zeros((size, size)), of.network.image_shape)
         if drawn and 4 * stored.size <= transforms.MOST_WHITENED:
             stored = stored.astype(jnp.float32)
     images = transforms.RealImages(stored, transform)

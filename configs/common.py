@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     config.budget = ConfigDict()
     config.budget.ipc = 1  # images per class: the budget is the bytes of this many float32 images
     config.budget.gpc = 30  # Gaussian images per class (section 4.1); 0: by data set
-    config.budget.fill = False  # True: add quantized Gaussians until their codes fill the budget
 
     config.parameterization = ConfigDict()
     config.parameterization.name = "gaussian"  # gaussian, quantized, pixels, idc, fred or ddif

@@ -4,8 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gsdd_jax.artifact import DistilledSet, load, save
     from gsdd_jax.core.errors import UsageError
+    from gsdd_jax.formats.distilled import DistilledSet
+    from gsdd_jax.formats.file import load, save
     from gsdd_jax.rasterizer.gaussians import GaussianImages
     from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
     from gsdd_jax.training.fit import fit_images
@@ -23,19 +24,16 @@ __all__ = [
 
 # Imported when they are first used (PEP 562), so that nobody waits for what they do not use.
 _HOMES = {
-    "DistilledSet": "artifact",
+    "DistilledSet": "formats.distilled",
     "GaussianImages": "rasterizer.gaussians",
     "UsageError": "core.errors",
     "fit_images": "training.fit",
-    "load": "artifact",
+    "load": "formats.file",
     "rasterize": "rasterizer.rasterize",
     "rasterize_ragged": "rasterizer.rasterize",
-    "save": "artifact",
+    "save": "formats.file",
 }
 
-
-# Where JAX is not installed: by NumPy.
-_WITHOUT_JAX = {"DistilledSet": "portable.distilled", "load": "portable.distilled"}
 _JAX = ("jax", "jaxlib", "jaxtyping", "flax", "optax")
 
 
@@ -47,13 +45,11 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in _JAX:
             raise
-        if name not in _WITHOUT_JAX:
-            raise ImportError(
-                f"gsdd_jax.{name} needs {error.name}, which is not installed; without it there are "
-                f"gsdd_jax.{' and gsdd_jax.'.join(_WITHOUT_JAX)}",
-                name=error.name,
-            ) from None
-        home = importlib.import_module(f"{__name__}.{_WITHOUT_JAX[name]}")
+        raise ImportError(
+            f"gsdd_jax.{name} needs {error.name}, which is not installed; without it there are "
+            "gsdd_jax.DistilledSet, gsdd_jax.load and gsdd_jax.save",
+            name=error.name,
+        ) from None
     value = getattr(home, name)
     globals()[name] = value
     return value

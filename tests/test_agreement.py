@@ -9,9 +9,8 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import parameterizations
+from gsdd_jax.formats import base, kinds
 from gsdd_jax.parameterizations.quantized import QuantizedImages
-from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import kinds
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -42,7 +41,7 @@ ROWS = [
     ("ddif", (9, 7, 4), 4, 1, BFLOAT16 | {"layer_width": 4, "layers": 3, "w0": 20.0}, 3),
     ("quantized", (8, 12, 3), 4, 3, {}, 4),
     ("quantized", (32, 32, 3), 1, 8, {"coding": "none", "luma": False, "log_scales": True}, 3),
-    ("quantized", (16, 10, 3), 4, 3, {"opacity": False, "moves_until": 50}, 2),
+    ("quantized", (16, 10, 3), 4, 3, {"opacity": False}, 2),
     ("quantized", (24, 24, 1), 2, 4, {"bits_means": 8, "bits_opacities": 2}, 1),
 ]
 
@@ -68,11 +67,8 @@ def drawn(kind, images, seed):
         gaussians = gsdd_jax.GaussianImages(
             **{n: jnp.float32(a) for n, a in arrays.items()}, height=kind.height, width=kind.width
         )
-        counts = kind._even(images)
-        if kind.moves:  # any that add up
-            counts = rng.multinomial(counts.sum() - images, np.full(images, 1 / images)) + 1
         ends = jnp.array([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
-        return QuantizedImages(gaussians, jnp.float32(counts), ends, ends + 2.5)
+        return QuantizedImages(gaussians, jnp.float32(kind.counts), ends, ends + 2.5)
     if kind.name == "fred":
         size, count = kind.height * kind.width, kind.num_frequencies
         places = [np.sort(rng.permutation(size)[:count]) for _ in range(CLASSES)]
@@ -106,11 +102,16 @@ def differences(path, row):
     labels = np.repeat(np.arange(CLASSES, dtype=np.int32), kind.images_per_class)
     for seed in range(count):
         params = drawn(kind, images, seed)
-        gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.01, {"seed": seed}))
-        expected, decoded = np.asarray(gsdd_jax.load(path).images()), portable.load(path)
+        gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.01, {"seed": seed}))
+        decoded = gsdd_jax.load(path)
+        expected = np.asarray(parameterizations.images(decoded))
         assert expected.shape == (images, *shape) and expected.std() > 0.02
         darkest = 0.01 if name in ("gaussian", "quantized") else 1e-4
         yield agree(decoded.images(), expected, darkest)
+        if seed == 0:  # and at another size
+            for size in ((11, 30, "bilinear"), (2 * shape[0], 3, "nearest")):
+                expected_there = np.asarray(parameterizations.images(decoded, *size))
+                agree(decoded.images(*size), expected_there, darkest)
         if TORCH:
             tensors, classes = decoded.torch("unit").tensors
             agree(np.moveaxis(tensors.numpy(), 1, -1), expected, darkest)
@@ -126,4 +127,4 @@ def test_there_are_ten_sets_of_every_parameterization():
     counts = collections.Counter()
     for name, *_, count in ROWS:
         counts[name] += count
-    assert counts == dict.fromkeys(kinds.BY_NAME, 10)
+    assert counts == dict.fromkeys(kinds.known("gsdd_jax.formats", base.Format), 10)

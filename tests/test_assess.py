@@ -50,9 +50,7 @@ def tiny():
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
     }
     labels = np.arange(10, dtype=np.int32)
-    return gsdd_jax.DistilledSet(
-        kind, kind.from_arrays(kind.to_arrays(params)), labels, 0.01, provenance
-    )
+    return parameterizations.stored(kind, params, labels, 0.01, provenance)
 
 
 def refusal(tmp_path, set_, **overrides):
@@ -136,8 +134,8 @@ def test_a_config_that_makes_no_sense(tmp_path, tiny, field, value, message):
 
 
 def test_a_set_of_other_classes_than_its_data(tmp_path, tiny):
-    params = jax.tree.map(lambda a: a[:5], tiny.params)
-    fewer = dataclasses.replace(tiny, params=params, labels=tiny.labels[:5])
+    arrays = {name: a[:5] for name, a in tiny.arrays.items()}
+    fewer = dataclasses.replace(tiny, arrays=arrays, labels=tiny.labels[:5])
     message = refusal(tmp_path, fewer)
     assert "(16, 16, 3, 10), as of cifar10_mini, got (16, 16, 3, 5)" in message
 

@@ -9,8 +9,10 @@ import pytest
 
 import gsdd_jax
 from configs import common, demo, own
-from gsdd_jax import UsageError, data, matching, networks, parameterizations
+from gsdd_jax import UsageError, data, matching, networks
 from gsdd_jax.core import memory
+from gsdd_jax.formats import kinds
+from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import assess, checks, experiment, experts
 from gsdd_jax.runs.report import Reporter
 from gsdd_jax.runs.workdir import dotted
@@ -27,12 +29,12 @@ def numeric_fields():
     for name, value in dotted(common.get_config().to_dict()).items():
         if type(value) in (int, float) and not name.startswith(checks.OPTIONS):
             fields.append((name, {}))
-    for group, kinds in (
-        ("parameterization", parameterizations.BY_NAME),
+    for group, known in (
+        ("parameterization", kinds.known("gsdd_jax.parameterizations", Parameterization)),
         ("network", networks.BY_NAME),
         ("matching", matching.BY_NAME),
     ):
-        for name, kind in kinds.items():
+        for name, kind in known.items():
             without = getattr(kind, "derived", set()) | matching.GIVEN
             for field in dataclasses.fields(kind):
                 if field.type in KINDS and field.name not in without:

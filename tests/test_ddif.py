@@ -68,9 +68,11 @@ def test_images_and_gradients_are_those_of_the_formula_at_any_size(size, layers)
     params = kind.init(jax.random.key(0), jnp.zeros((3, 5, 7, 2)))
     cotangent = np.random.default_rng(0).normal(size=(3, *size, 2))
     images, transposed = jax.vjp(lambda p: kind.render_at(p, *size), params)
+    by_numpy = kind.decode({name: np.asarray(a) for name, a in params.items()}, *size)
     (gradient,) = transposed(jnp.asarray(cotangent, jnp.float32))
     for m, net in enumerate(sirens(kind, params)):
         np.testing.assert_allclose(images[m], net.image(*size), atol=1e-5)
+        np.testing.assert_allclose(by_numpy[m], net.image(*size), atol=1e-5)
         for i, expected in enumerate(net.gradients(cotangent[m])):
             for name, g in zip(("weights", "biases"), expected, strict=True):
                 scale = np.abs(g).max()

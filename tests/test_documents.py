@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from more_kinds import in_package
 from tiny import TINY
 
 import gsdd_jax
@@ -45,13 +46,12 @@ def test_the_readme_runs():
 
 
 def test_using_a_set_runs(tmp_path):
-    """All but PyTorch's block, of which `test_portable` has the method."""
+    """All but PyTorch's block, of which `test_formats` has the method."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}
     kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
     params = {"pixels": jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))}
-    set_ = gsdd_jax.DistilledSet(
-        kind, params, np.arange(2, dtype=np.int32), 0.1, {"transform": description}
-    )
+    labels = np.arange(2, dtype=np.int32)
+    set_ = parameterizations.stored(kind, params, labels, 0.1, {"transform": description})
     gsdd_jax.save(tmp_path / "set.safetensors", set_)
     exports.export_transform(set_, tmp_path / "transform.safetensors")
     names = {}
@@ -78,13 +78,55 @@ def test_the_pictures_of_the_tutorial_become_a_data_set(tmp_path, monkeypatch):
     assert (sum(made.train), sum(made.test), len(made.class_names)) == (30, 20, 10)
 
 
-def test_what_the_architecture_adds_distils(monkeypatch):
+@pytest.fixture
+def grey(tmp_path):
+    """The example parameterization: the file alone, in its folder."""
+    (code,) = (code for code in blocks("docs/architecture.md") if "class Grey" in code)
+    (tmp_path / "grey.py").write_text(code)
+    with in_package(parameterizations, tmp_path):
+        yield parameterizations.build("grey", (8, 8, 3), ipc=3, gpc=1)
+
+
+WITHOUT_JAX = """
+import importlib.util, sys
+sys.modules["jax"] = None
+import gsdd_jax
+spec = importlib.util.find_spec("gsdd_jax.parameterizations")
+spec.submodule_search_locations.append(sys.argv[1])
+original = importlib.util.find_spec
+importlib.util.find_spec = lambda name: spec if name == spec.name else original(name)
+try:
+    gsdd_jax.load(sys.argv[2])
+except gsdd_jax.UsageError as error:
+    print(error)
+"""
+
+
+def test_what_the_architecture_adds_is_read_and_rendered(grey, tmp_path):
+    """A file of a parameterization without a format of its own, which takes JAX."""
+    assert grey.images_per_class == 9
+    images = np.random.default_rng(0).random((18, 8, 8, 3), np.float32)
+    params = grey.init(jax.random.key(0), jax.numpy.asarray(images))
+    labels = np.repeat(np.arange(2, dtype=np.int32), 9)
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, parameterizations.stored(grey, params, labels, 0.1))
+    loaded = gsdd_jax.load(path)
+    expected = images.mean(-1, keepdims=True).repeat(3, -1)
+    np.testing.assert_allclose(loaded.images(), expected, atol=1e-6)
+    np.testing.assert_allclose(parameterizations.images(loaded), expected, atol=1e-6)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_JAX, tmp_path, path], capture_output=True, text=True,
+        check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert "parameterization grey: to be read with jax alone, which is not" in done.stdout
+
+
+def test_what_the_architecture_adds_distils(grey, monkeypatch):
     """The example parameterization under the example objective and under the example network's
     features, through the real loop."""
     names = {"__name__": __name__}
     for code in blocks("docs/architecture.md"):
         exec(code, names)
-    monkeypatch.setitem(parameterizations.BY_NAME, "grey", names["Grey"])
     monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
     monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
     rng = np.random.default_rng(0)
@@ -92,7 +134,6 @@ def test_what_the_architecture_adds_distils(monkeypatch):
     data = matching.real_data(
         images, labels, 2, transforms.Normalize(jax.numpy.full(3, 0.5), jax.numpy.full(3, 0.25))
     )
-    kind = parameterizations.build("grey", (8, 8, 3), ipc=3, gpc=1)
     network = networks.build("perceptron", image_shape=(8, 8, 3), num_classes=2, width=32)
     params = network.init(jax.random.key(3))
     x = rng.normal(size=(2, 8, 8, 3))
@@ -103,22 +144,21 @@ def test_what_the_architecture_adds_distils(monkeypatch):
     assert expected.shape == (2, 32)
     for name, part in (("mean_images", 0.5), ("dm", 0.8)):
         objective = matching.build(
-            name, network=network, num_classes=2, images_per_class=3, strategy="", batch_real=20
+            name, network=network, num_classes=2, images_per_class=9, strategy="", batch_real=20
         )
-        problem = distill.Problem(kind, objective, 2)
-        params = kind.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (6, 8, 8, 3)))
+        problem = distill.Problem(grey, objective, 2)
+        params = grey.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (18, 8, 8, 3)))
         state = distill.start(problem, params, 0.01)
         _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
         assert losses[-1] < part * losses[0]
 
 
-def test_the_examples_of_the_architecture_distil_by_their_commands(monkeypatch, tmp_path):
+def test_the_examples_of_the_architecture_distil_by_their_commands(grey, monkeypatch, tmp_path):
     """Each ends with one, here of a tiny run, which leaves what a run leaves, its report too."""
     names = {"__name__": __name__}
     text = (ROOT / "docs" / "architecture.md").read_text()
     for code in blocks("docs/architecture.md"):
         exec(code, names)
-    monkeypatch.setitem(parameterizations.BY_NAME, "grey", names["Grey"])
     monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
     monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
     shown = re.findall(r"launch\.distill --config=demo --config\.(\w+\.name)=(\w+) --work", text)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax.portable import entropy
+from gsdd_jax.formats import entropy
 
 
 def columns(count=6000):

@@ -10,7 +10,7 @@ from commands import ROOT
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
-from gsdd_jax.portable import transforms
+from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -28,7 +28,7 @@ def few(tmp_path_factory):
     params = {"pixels": jnp.asarray(mini.train.images[chosen] / np.float32(255))}
     labels = np.repeat(np.arange(10, dtype=np.int32), 10)
     path = tmp_path_factory.mktemp("set") / "few.safetensors"
-    gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.05, made))
+    gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.05, made))
     return path
 
 

@@ -14,8 +14,7 @@ from PIL import Image
 import gsdd_jax
 from gsdd_jax import exports, parameterizations
 from gsdd_jax.exports import webdataset
-from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import transforms
+from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -37,18 +36,18 @@ def file(tmp_path_factory):
     logits = np.float32(8 / 3) * np.array([[3, 0]] * 3 + [[1, 2]] * 3, np.float32)
     params = {"pixels": jnp.asarray(pixels)}
     path = tmp_path_factory.mktemp("work") / "distilled.safetensors"
-    gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, params, labels, 0.1, made, logits, 2))
+    gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.1, made, logits, 2))
     return path
 
 
 @pytest.fixture(scope="module")
 def pictures(file):
     """What 8 bits hold of its images."""
-    return np.floor(255 * np.clip(np.float64(portable.load(file).images()), 0, 1) + 0.5)
+    return np.floor(255 * np.clip(np.float64(gsdd_jax.load(file).images()), 0, 1) + 0.5)
 
 
 def test_png(file, pictures, tmp_path):
-    line = exports.export(portable.load(file), tmp_path / "out", "png")
+    line = exports.export(gsdd_jax.load(file), tmp_path / "out", "png")
     assert "6 images of 8x6x3, clipped to [0, 1] and rounded to 8 bits" in line
     assert "soft labels are not in it" in line
     folders = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
@@ -73,7 +72,7 @@ def test_tfds(file, pictures, tmp_path):
 def test_webdataset(file, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(webdataset, "IN_A_SHARD", 4)
     for name in ("one", "two"):
-        exports.export(portable.load(file), tmp_path / name, "webdataset")
+        exports.export(gsdd_jax.load(file), tmp_path / name, "webdataset")
     shards = sorted((tmp_path / "one").glob("*.tar"))
     assert [shard.name for shard in shards] == ["shard-00000.tar", "shard-00001.tar"]
     index = 0
@@ -92,7 +91,7 @@ def test_webdataset(file, pictures, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("space", [None, "training", "unit"])
 def test_numbers(file, tmp_path, space):
-    set_ = portable.load(file)
+    set_ = gsdd_jax.load(file)
     expected = set_.images()
     if space != "unit":
         expected = (expected - np.float32(MEAN)) / np.float32(STD)
@@ -120,7 +119,7 @@ def test_another_resolution(file, tmp_path):
 
 
 def test_the_transform(file, tmp_path):
-    set_, path = portable.load(file), tmp_path / "transform"
+    set_, path = gsdd_jax.load(file), tmp_path / "transform"
     assert "normalize transform" in exports.export_transform(set_, path)
     found, of = transforms.load(path, (8, 6, 3))
     np.testing.assert_allclose((found.mean, found.std), (MEAN, STD), rtol=1e-6)
@@ -136,7 +135,7 @@ def refusal(*arguments, **options):
 
 
 def test_what_is_refused(file, tmp_path):
-    set_, path = portable.load(file), tmp_path / "out"
+    set_, path = gsdd_jax.load(file), tmp_path / "out"
     assert "to: expected one of npz, torch, png" in refusal(set_, path, "jpeg")
     for to in ("png", "tfds", "webdataset"):
         assert "space: expected unit" in refusal(set_, path, to, space="training")
@@ -148,7 +147,7 @@ def test_what_is_refused(file, tmp_path):
 @pytest.mark.parametrize("to", ["npz", "torch", "transform"])
 @pytest.mark.parametrize("what", ["the set", "arrays of mine", "a text", "a link", "a FIFO"])
 def test_a_file_that_is_no_export_is_not_replaced(file, tmp_path, to, what):
-    set_, path = portable.load(file), tmp_path / "out"
+    set_, path = gsdd_jax.load(file), tmp_path / "out"
     if what == "the set":
         path.write_bytes(file.read_bytes())
     elif what == "arrays of mine":
@@ -173,7 +172,7 @@ def test_a_file_that_is_no_export_is_not_replaced(file, tmp_path, to, what):
 
 @pytest.mark.parametrize("to", ["npz", "torch", "transform"])
 def test_a_file_that_is_an_export_is_replaced(file, tmp_path, to):
-    set_, path = portable.load(file), tmp_path / "out"
+    set_, path = gsdd_jax.load(file), tmp_path / "out"
     for _ in range(2):
         if to == "transform":
             exports.export_transform(set_, path, overwrite=True)
@@ -183,7 +182,7 @@ def test_a_file_that_is_an_export_is_replaced(file, tmp_path, to):
 
 @pytest.mark.parametrize("to", ["png", "npz"])
 def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monkeypatch):
-    set_, path = portable.load(file), tmp_path / "out"
+    set_, path = gsdd_jax.load(file), tmp_path / "out"
     exports.export(set_, path, to)
     before = content(path)
     assert "--overwrite" in refusal(set_, path, to)
@@ -216,6 +215,6 @@ def content(path):
 
 
 def test_where_it_comes_from_is_beside_the_pictures(file, tmp_path):
-    exports.export(portable.load(file), tmp_path / "out", "png")
+    exports.export(gsdd_jax.load(file), tmp_path / "out", "png")
     mark = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (mark["format"], mark["distilled"]["data"]["name"]) == ("png", "mine")

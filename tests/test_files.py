@@ -14,7 +14,7 @@ from gsdd_jax import data
 from gsdd_jax.core import files, swap
 from gsdd_jax.core.errors import UsageError, UsageWarning
 from gsdd_jax.data import prepared, sources
-from gsdd_jax.portable import transforms
+from gsdd_jax.formats import transforms
 from gsdd_jax.report import events
 from gsdd_jax.runs import checkpoint, workdir
 

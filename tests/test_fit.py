@@ -9,7 +9,8 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import data
-from gsdd_jax.parameterizations import Gaussian, Pixels
+from gsdd_jax.parameterizations.gaussian import Gaussian
+from gsdd_jax.parameterizations.pixels import Pixels
 from gsdd_jax.training import fit
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

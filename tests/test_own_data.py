@@ -26,6 +26,7 @@ from own_pictures import (
 from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import prepare
 
 # What becomes of a folder.
 

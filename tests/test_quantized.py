@@ -12,9 +12,9 @@ from dense import dense
 
 import gsdd_jax
 from gsdd_jax import parameterizations
+from gsdd_jax.formats import entropy
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.quantized import QuantizedImages
-from gsdd_jax.portable import entropy
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 from gsdd_jax.training import fit
 
@@ -26,9 +26,7 @@ VARIANTS = [
     {"coding": "none"},
     {"log_scales": True, "luma": False},
     {"opacity": False, "bits_means": 8, "bits_colors": 3},
-    {"moves_until": 1},
 ]
-PARTS = [9, 0, 31, 1, 1, 17, 2, 3]  # of all Gaussians, in the images
 
 
 def build(shape=SHAPE, ipc=4, gpc=GPC, num_classes=CLASSES, **options):
@@ -54,11 +52,7 @@ def some(kind, seed=0):
         (g.means, g.cholesky, g.colors, g.opacities), keys, strict=True)]  # fmt: skip
     means = jnp.clip(moved[0], -0.999, 0.999)
     gaussians = GaussianImages(means, *moved[1:], height=g.height, width=g.width)
-    counts = params.counts
-    if kind.moves:
-        counts = jnp.array(PARTS) * kind.num_gaussians // sum(PARTS)
-        counts = counts.at[2].add(kind.num_gaussians - counts.sum()).astype(jnp.float32)
-    return dataclasses.replace(params, gaussians=gaussians, counts=counts)
+    return dataclasses.replace(params, gaussians=gaussians)
 
 
 def owners(params):
@@ -99,7 +93,7 @@ def test_what_is_rendered_and_stored_is_the_nearest_on_the_grids(options):
     params = some(kind)
     owner = owners(params)
     codes, values, clear = (a[: len(owner)] for a in nearest(kind, params))
-    seen = plain_columns(kind, jax.jit(kind.seen)(params))[: len(owner)]
+    seen = plain_columns(kind, jax.jit(kind.quantized)(params))[: len(owner)]
     np.testing.assert_allclose(seen[clear], values[clear], atol=1e-5)
     assert clear.mean() > 0.99
     # The same Gaussians come back, in an order of their own within each image.
@@ -210,7 +204,7 @@ def test_within_the_bits_there_is_no_penalty_but_the_border():
 
 
 def test_a_choice_of_images_renders_alone():
-    kind = build(moves_until=1)
+    kind = build()
     params, chosen = some(kind), jnp.array([5, 2, 1])
     select = jax.jit(lambda params, chosen: kind.render(kind.select(params, chosen)))
     np.testing.assert_allclose(select(params, chosen), render(kind)(params)[chosen], atol=1e-5)
@@ -252,7 +246,7 @@ def test_a_fit_learns_its_grids():
     state, _ = fit.run(kind, state, images, 0.1, 300)
     aware = fit.psnr(kind, state.params, images).mean()
     assert (np.asarray(state.params.low) != low).all()
-    plain = parameterizations.Gaussian(16, 16, 3, 4, each)
+    plain = parameterizations.find("gaussian")(16, 16, 3, 4, each)
     state = fit.start(plain, jax.random.key(0), images, 0.1)
     state, _ = fit.run(plain, state, images, 0.1, 300)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state.params)
@@ -269,18 +263,10 @@ def test_a_fit_learns_its_grids():
         ("tables", lambda a: 0 * a, "tables: expected a frequency above 0 in every column"),
         ("codes", lambda a: a[:8], "codes: expected at least .* bytes for .* Gaussians, got 8"),
         ("codes", lambda a: np.tile(a, 99), "codes: expected at most the budget's"),
-        ("counts_table", lambda a: 0 * a, "counts_table: expected a frequency above 0"),
-        ("counts", lambda a: a[:3], "counts: codes: expected a multiple of 4 bytes, got 3"),
-        ("counts", lambda a: np.tile(a, 99), "counts: expected those of 8 images"),
-        (
-            "counts",
-            lambda a: a[::-1],
-            "counts: (codes: not the output|expected 1 to|codes: .* bytes a)",
-        ),
     ],
 )
 def test_arrays_that_make_no_sense(name, change, message):
-    kind = build(moves_until=1)
+    kind = build()
     arrays = {n: np.asarray(a) for n, a in kind.to_arrays(some(kind)).items()}
     kind.check_arrays(arrays)
     arrays[name] = change(arrays[name])
@@ -291,13 +277,13 @@ def test_arrays_that_make_no_sense(name, change, message):
 def test_codes_beyond_their_grid_are_refused():
     kind = build(bits_means=2)
     arrays = kind._coded(some(kind))
-    tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind._levels)[:-1])
+    tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind.levels)[:-1])
     columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind.num_gaussians)
     columns[0] = np.full_like(columns[0], 3)  # differences that add up to far too much
     tables[0] = entropy.table(columns[0], 4)
     wrong = {"codes": entropy.encode(columns, tables), "tables": np.concatenate(tables)}
     with pytest.raises(gsdd_jax.UsageError, match="codes: u goes beyond its 4 values"):
-        kind.from_arrays(arrays | wrong)
+        kind.unpack(arrays | wrong)
 
 
 def test_the_number_of_images_is_the_parameterizations():
@@ -325,4 +311,4 @@ def test_grids_of_every_shape_are_counted():
     for channels, opacity in itertools.product((1, 3, 4), (False, True)):
         kind = build((8, 8, channels), opacity=opacity, coding="none")
         assert len(kind.widths) == 5 + channels + opacity
-        assert jax.eval_shape(kind.seen, some(kind)).colors.shape[-1] == channels
+        assert jax.eval_shape(kind.quantized, some(kind)).colors.shape[-1] == channels

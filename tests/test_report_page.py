@@ -22,8 +22,7 @@ from tiny import TINY
 
 import gsdd_jax
 from configs import demo
-from gsdd_jax import artifact, data, parameterizations
-from gsdd_jax.portable.base import num_bytes
+from gsdd_jax import data, parameterizations
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.report import curves, document, events, gallery, results, source
 from gsdd_jax.runs import components, experiment, fits
@@ -117,7 +116,7 @@ def test_the_numbers_are_those_of_the_result(run, page):
     set_ = gsdd_jax.load(run / "distilled.safetensors")
     # Two bytes a number: two of the mean, three of the factor, three of the colour, the opacity.
     for name, numbers in (("means", 2), ("cholesky", 3), ("colors", 3), ("opacities", 1)):
-        size = 2 * numbers * 70 * set_.parameterization.num_gaussians
+        size = 2 * numbers * 70 * set_.format.num_gaussians
         assert f"{name} {size:,} {100 * size / used:.1f} %" in page.text
         assert f"{name} {16 * numbers}.0" in page.text
     for version in (jax.__version__, result["provenance"]["data"]["fingerprint"][:16]):
@@ -281,7 +280,7 @@ def test_sheets_are_the_images(run, page):
 
 def by_eigenvalues(set_, kept):
     """Centre, axes and the direction of the longer one of every Gaussian, from its covariance."""
-    kind, box = set_.parameterization, np.eye(2) / 12
+    kind, box = set_.format, np.eye(2) / 12
     for mean, (a, b, c) in zip(kept.means, kept.cholesky, strict=True):
         factor = np.array([[a + 0.5, 0], [b, c + 0.5]], float)
         values, vectors = np.linalg.eigh(factor @ factor.T + kind.prefilter * box)
@@ -311,8 +310,9 @@ def flat(params):
 def test_outlines_are_the_covariances(run, page):
     for frame in page.data["frames"]:
         set_ = gsdd_jax.load(run / "snapshots" / f"{frame['step']}.safetensors")
-        count = set_.parameterization.num_gaussians
-        check_outlines(set_, frame["gaussians"], flat(set_.params), [count] * 70)
+        count = set_.format.num_gaussians
+        kept = flat(parameterizations.of(set_)[1])
+        check_outlines(set_, frame["gaussians"], kept, [count] * 70)
 
 
 @pytest.mark.parametrize("options", [{"prefilter": False}, {"opacity": False}], ids=str)
@@ -320,26 +320,23 @@ def test_outlines_of_the_ablations(options):
     kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=3, **options)
     params = kind.init(jax.random.key(0), jnp.zeros((3, 8, 8, 3)))
     params = kind.from_arrays(kind.to_arrays(params))
-    set_ = artifact.DistilledSet(kind, params, np.zeros(3, np.int32), 0.01)
+    set_ = parameterizations.stored(kind, params, np.zeros(3, np.int32), 0.01)
     if not options.get("opacity", True):
         np.testing.assert_array_equal(params.opacities, 1)
     check_outlines(set_, gallery.gaussians(set_), flat(params), [kind.num_gaussians] * 3)
 
 
-def test_outlines_of_images_with_numbers_of_their_own():
-    kind = parameterizations.build(
-        "quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2, moves_until=5
-    )
+def test_outlines_of_images_of_which_some_have_one_more():
+    kind = parameterizations.build("quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2)
     drawn = gaussians.init(jax.random.key(1), 1, kind.num_gaussians, height=8, width=8)
     params = kind.init(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
-    total = int(params.counts.sum())
-    counts = np.array([total - 9, 2, 3, 4])
-    params = dataclasses.replace(
-        params, gaussians=jax.tree.map(lambda a: a[0], drawn), counts=jnp.float32(counts)
-    )
+    counts = kind.counts
+    assert len(set(counts)) == 2
+    params = dataclasses.replace(params, gaussians=jax.tree.map(lambda a: a[0], drawn))
     params = kind.from_arrays(kind.to_arrays(params))
-    set_ = artifact.DistilledSet(kind, params, np.repeat([0, 1], 2).astype(np.int32), 0.01)
-    kept = jax.tree.map(lambda a: np.asarray(a)[:total], kind.seen(params))
+    labels = np.repeat([0, 1], 2).astype(np.int32)
+    set_ = parameterizations.stored(kind, params, labels, 0.01)
+    kept = kind.quantized(params)
     check_outlines(set_, gallery.gaussians(set_), kept, counts.tolist())
     # A part of each class is the same images.
     some = gallery.chosen(set_, 1)
@@ -357,14 +354,15 @@ def test_what_has_no_gaussians_has_no_switch(copy):
     kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
     pixels = kind.init(jax.random.key(1), jax.random.uniform(jax.random.key(0), (10, 8, 8, 3)))
     old = gsdd_jax.load(copy / "distilled.safetensors")
-    set_ = artifact.DistilledSet(kind, pixels, np.arange(10, dtype=np.int32), 0.01, old.provenance)
+    labels = np.arange(10, dtype=np.int32)
+    set_ = parameterizations.stored(kind, pixels, labels, 0.01, old.provenance)
     shutil.rmtree(copy / "snapshots")
     gsdd_jax.save(copy / "distilled.safetensors", set_)
     page = page_of(copy)
     assert not [i for i in page.all("input") if i.get("class") == "ellipses"]
     assert page.data["frames"][0]["gaussians"] is None
     assert "bits a Gaussian" not in page.text
-    size = num_bytes(kind.to_arrays(pixels))
+    size = 10 * 8 * 8 * 3 * 4
     assert f"{size:,} of {size:,} bytes, 100.0 %" in page.text
 
 
@@ -543,7 +541,7 @@ def test_event_files_are_read_as_far_as_they_go(tmp_path):
 def test_runs_beside_each_other(run, page, copy):
     config = json.loads((copy / "config.json").read_text())
     config["distill"]["learning_rate"] = 0.5
-    del config["budget"]["fill"]
+    del config["distill"]["average"]
     (copy / "config.json").write_text(json.dumps(config))
     result = json.loads((copy / "result.json").read_text())
     result["distilled_accuracies"] = [60.0, 70.0]
@@ -553,7 +551,7 @@ def test_runs_beside_each_other(run, page, copy):
     assert f"{65:.1f} ± {np.std([60, 70], ddof=1):.1f} %" in both.text
     differ = re.search("Differences of the configs(.*?)Accuracy", both.text).group(1)
     assert "distill.learning_rate 0.02 0.5" in differ
-    assert "budget.fill False none" in differ
+    assert "distill.average 0.0 none" in differ
     assert "seed" not in differ
     objective = next(chart for chart in charts_of(both) if chart.title == "Objective")
     assert objective.legend == ["tiny", "copy"]
@@ -583,7 +581,7 @@ def test_a_share_keeps_the_file_small_and_the_last_step_whole():
     def shares(per_class, classes, side, steps, asked=0):
         kind = parameterizations.build("gaussian", (side, side, 3), ipc=per_class, gpc=per_class)
         labels = np.repeat(np.arange(classes), per_class).astype(np.int32)
-        set_ = artifact.DistilledSet(kind, None, labels, 0.01)
+        set_ = gsdd_jax.DistilledSet(kind, {}, labels, 0.01)
         run = source.Run(
             "", {}, {}, {}, events.Events({}, [], None), dict.fromkeys(range(steps), set_), None, {}
         )
@@ -719,12 +717,12 @@ def test_a_browser_shows_it(run, page, tmp_path):
     )
     # Where the ellipses of the first image lie is where there is ink.
     set_ = gsdd_jax.load(run / "snapshots" / "0.safetensors")
-    count = set_.parameterization.num_gaussians
+    count = set_.format.num_gaussians
     width, height, *values = seen["ellipses"]
     ink = np.array(values).reshape(height, width, 4)[..., 3] > 0
     y, x = np.mgrid[:height, :width] + 0.5
     inside, around = np.zeros_like(ink), np.zeros_like(ink)
-    kept = jax.tree.map(lambda a: a[:count], flat(set_.params))
+    kept = jax.tree.map(lambda a: a[:count], flat(parameterizations.of(set_)[1]))
     for centre, axes, along in by_eigenvalues(set_, kept):
         offset = np.stack([x, y], -1) * 8 / width - 8 * centre
         long, short = offset @ along, offset @ [-along[1], along[0]]

@@ -9,7 +9,7 @@ import pytest
 
 import gsdd_jax
 from configs import common, demo
-from gsdd_jax import matching, networks
+from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import soft_labels
 from gsdd_jax.figures import landscape
 from gsdd_jax.runs import assess, components, experiment, experts, fits
@@ -149,7 +149,7 @@ def test_a_run_learns_them(tiny, finished):
     start = soft_labels.start(jnp.asarray(set_.labels), 10)
     start = soft_labels.values(soft_labels.codes(start, 3), 3)
     assert (set_.soft_labels != start).mean() > 0.1
-    kind = set_.parameterization
+    kind = set_.format
     count = 30 * kind.num_gaussians * 18 + -(-30 * 10 * 3 // 8)
     assert set_.num_bytes == count <= 10 * 4 * 16 * 16 * 3
     assert result["bytes_per_class"] == count // 10
@@ -170,11 +170,11 @@ def test_an_evaluation_trains_on_them(tiny, finished):
 def test_a_landscape_is_of_the_labels_that_a_set_carries(tiny, finished):
     set_ = gsdd_jax.load(finished[0] / "distilled.safetensors")
     parts = experiment.build(landscape.made_by(set_, {"experts.dir": tiny.experts.dir}))
-    key = jax.random.key(4)
-    found = landscape.objective(parts, set_, key, 1)(set_.params)
+    key, (_, params) = jax.random.key(4), parameterizations.of(set_)
+    found = landscape.objective(parts, set_, key, 1)(params)
     train = parts.dataset.train
     data = matching.real_data(train.images, train.labels, 10, parts.transform, drawn=False)
-    synthetic = parts.problem.synthetic(set_.params, parts.transform)
+    synthetic = parts.problem.synthetic(params, parts.transform)
     carry = jax.tree.map(lambda a: jnp.asarray(a[0]), parts.feed(0, 1))
     update_key = jax.random.split(jax.random.split(key, 1)[0], 3)[1]
     loss = lambda labels: parts.problem.matching.loss(
@@ -209,6 +209,6 @@ def test_what_is_only_fitted_has_hard_labels(tiny, tmp_path):
     set_ = gsdd_jax.load(tmp_path / "fitted.safetensors")
     assert set_.soft_labels is None
     np.testing.assert_array_equal(set_.targets, set_.labels)
-    assert result["bytes"] == set_.num_bytes == 30 * set_.parameterization.num_gaussians * 18
+    assert result["bytes"] == set_.num_bytes == 30 * set_.format.num_gaussians * 18
     parts = experiment.build_material(tiny)
-    assert parts.parameterization == set_.parameterization
+    assert parts.parameterization == parameterizations.of_format(set_.format)

@@ -5,8 +5,12 @@ import itertools
 import pytest
 
 from configs import common, demo
-from gsdd_jax import UsageError, matching, networks, parameterizations
+from gsdd_jax import UsageError, matching, networks
+from gsdd_jax.formats import kinds
+from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import experiment, experts
+
+STORED = kinds.known("gsdd_jax.parameterizations", Parameterization)
 
 
 def swapped(before=None, **given):
@@ -31,7 +35,7 @@ def with_experts(monkeypatch):
 
 @pytest.mark.parametrize(
     ("objective", "network", "kind"),
-    list(itertools.product(matching.BY_NAME, networks.BY_NAME, parameterizations.BY_NAME)),
+    list(itertools.product(matching.BY_NAME, networks.BY_NAME, STORED)),
 )
 def test_each_goes_with_each(objective, network, kind, with_experts):
     names = dict(matching__name=objective, network__name=network, parameterization__name=kind)

@@ -16,18 +16,14 @@ from configs.tables import small
 from configs.tables.methods import PUBLISHED
 from gsdd_jax.runs.table import Cell, Table
 
-OF, TM = "parameterization.options", "matching.options"
+TM = "matching.options"
 VARIANTS = {
     "codes": {},
     "codes, early epochs first": {f"{TM}.grow_start_from": 2, f"{TM}.grow_start_over": 250},
     "codes, average of the parameters": {"distill.average": 0.98},
     "codes, soft labels": {f"{TM}.soft_labels": True},
     "codes, soft labels, average": {f"{TM}.soft_labels": True, "distill.average": 0.98},
-    "codes, dynamic density": {f"{OF}.moves_until": 400, f"{OF}.move_every": 25},
-    "codes, budget filled": {
-        f"{OF}.moves_until": 400, f"{OF}.move_every": 25, "budget.fill": True
-    },
-}  # fmt: skip
+}
 IMAGES = 112  # per class, as codes
 STRONG = {"experts.epochs": 20, f"{TM}.max_start_epoch": 15}
 LONGER = {"distill.num_steps": 1500}

@@ -18,7 +18,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
-from gsdd_jax.portable.base import MAX_SIDE
+from gsdd_jax.formats.base import MAX_SIDE
 
 # ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
 IMAGENET_SUBSETS = {

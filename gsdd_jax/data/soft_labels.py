@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from gsdd_jax.portable.labels import BITS, HIGHEST, codes, values
+from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
 __all__ = ["BITS", "START", "clip", "codes", "cross_entropy", "start", "targets", "values"]
 

@@ -6,20 +6,27 @@ once, or as they are drawn (`RealImages`). The transforms are pytrees, so that t
 """
 
 import dataclasses
-import math
 import os
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
-from absl import logging
 from jaxtyping import Array, Float, Int, UInt8
 
-from gsdd_jax.core.files import write_atomically
-from gsdd_jax.portable import transforms as portable
+from gsdd_jax.formats import transforms as host
+from gsdd_jax.formats.transforms import ZCA, Normalize
+
+__all__ = [
+    "ZCA",
+    "Normalize",
+    "RealImages",
+    "cached_zca",
+    "fit_zca",
+    "is_whitened",
+    "to_device",
+    "to_unit",
+]
 
 MOST_WHITENED = 2**31
 """Bytes that a set of images may take as float32 to be kept whitened: CIFAR's 50,000 take 614 MB,
@@ -31,56 +38,10 @@ many images are multiplied at once, so what is free at the moment would decide a
 _WHITENED_AT_ONCE = 1000  # images; of 32 x 32 x 3 their products fill a processor
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Normalize:
-    """Per-channel normalisation: (x - mean) / std."""
-
-    # Any: JAX also builds pytrees of shapes, partition specs and placeholders.
-    mean: Float[Array, "c"] | Any
-    std: Float[Array, "c"] | Any
-
-    def __call__(self, images: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
-        """Images in [0, 1] -> normalised images."""
-        return (images - self.mean) / self.std
-
-    def inverse(self, images: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
-        """Normalised images -> images in [0, 1]."""
-        return images * self.std + self.mean
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class ZCA:
-    """Whitening of flattened images: W (x - mean), with W symmetric and positive definite."""
-
-    mean: Float[Array, "d"] | Any
-    whitening: Float[Array, "d d"] | Any
-
-    def __call__(self, images: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
-        """Images in [0, 1] -> whitened images. Raises ValueError unless h w c = d."""
-        centered = self._flatten(images) - self.mean
-        # W is symmetric, so that rows of images are multiplied from the right.
-        whitened = jnp.matmul(centered, self.whitening, precision=jax.lax.Precision.HIGHEST)
-        return whitened.reshape(images.shape)
-
-    def inverse(self, images: Float[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
-        """Whitened images -> images in [0, 1]. Raises ValueError unless h w c = d."""
-        flat = self._flatten(images)
-        with jax.default_matmul_precision("highest"):
-            solution = jax.scipy.linalg.solve(
-                self.whitening, flat.reshape(-1, flat.shape[-1]).T, assume_a="pos"
-            ).T
-        return (solution.reshape(flat.shape) + self.mean).reshape(images.shape)
-
-    def _flatten(self, images):
-        size = math.prod(images.shape[-3:])
-        if images.ndim < 3 or size != self.mean.shape[0]:
-            raise ValueError(
-                f"ZCA: got images of shape {images.shape}, expected [..., h, w, c] with "
-                f"h w c = {self.mean.shape[0]}; fit it on images of this size"
-            )
-        return images.reshape(*images.shape[:-3], size)
+jax.tree_util.register_dataclass(Normalize, data_fields=["mean", "std"], meta_fields=[])
+jax.tree_util.register_dataclass(
+    ZCA, data_fields=["mean", "whitening"], meta_fields=["image_shape"]
+)
 
 
 def to_unit(
@@ -98,17 +59,17 @@ class RealImages:
     """Real images on a device, as bytes or as what networks see; a pytree.
 
     `real[indices]` are images as networks see them. Where that would be too much at once,
-    `real.seen(real.stored[indices])` transforms them later.
+    `real.transformed(real.stored[indices])` transforms them later.
     """
 
-    # float32: transformed; None: they are elsewhere, and only `seen` is of use
+    # float32: transformed; None: they are elsewhere, and only `transformed` is of use
     stored: UInt8[Array, "n h w c"] | Float[Array, "n h w c"] | Any
     transform: Any  # callable: [0, 1] images -> what networks see
 
     def __getitem__(self, indices: Int[Array, "*n"]) -> Float[Array, "*n h w c"]:
-        return self.seen(self.stored[indices])
+        return self.transformed(self.stored[indices])
 
-    def seen(
+    def transformed(
         self, stored: UInt8[Array, "*n h w c"] | Float[Array, "*n h w c"]
     ) -> Float[Array, "*n h w c"]:
         """Some of `stored` as networks see them."""
@@ -147,9 +108,8 @@ def _whitened(zca, images):
 
 
 def fit_zca(images: UInt8[np.ndarray, "n h w c"]) -> ZCA:
-    """Fit ZCA whitening to training images, in float64 on the host; as `portable.whitening`."""
-    mean, matrix = portable.whitening(images)
-    return ZCA(jnp.asarray(mean, jnp.float32), jnp.asarray(matrix, jnp.float32))
+    """`formats.transforms.fit_zca`, on a device."""
+    return jax.tree.map(jnp.asarray, host.fit_zca(images))
 
 
 def cached_zca(
@@ -157,39 +117,5 @@ def cached_zca(
     fingerprint: str,
     cache_dir: str | os.PathLike | None = None,
 ) -> ZCA:
-    """`fit_zca`, kept in a file named for the content of the images.
-
-    Args:
-        images: training images.
-        fingerprint: of letters, digits, `.`, `_` and `-`; images that differ have different ones.
-        cache_dir: default $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax. A file there that is
-            damaged or of another content is replaced; where nothing can be written, nothing is
-            kept.
-
-    Raises:
-        UsageError, ValueError: as `fit_zca`; ValueError for other characters in the fingerprint.
-    """
-    portable.check_images(images)
-    if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):
-        raise ValueError(
-            f"cached_zca: fingerprint {fingerprint!r} names a file, expected letters, digits, "
-            "'.', '_' and '-'; pass a hexadecimal digest"
-        )
-    path = portable.kept_at(fingerprint, cache_dir)
-    kept = portable.kept(path, fingerprint, images.shape[1:])
-    if kept is not None:
-        return ZCA(jnp.asarray(kept.mean), jnp.asarray(kept.whitening))
-    zca = fit_zca(images)
-    if path is None:
-        return zca
-    try:
-        _write(path, fingerprint, zca)
-    except OSError as error:
-        logging.warning("ZCA is not cached in %s: %s", path, error)
-    return zca
-
-
-def _write(path, fingerprint, zca):
-    tensors = {"mean": np.asarray(zca.mean), "whitening": np.asarray(zca.whitening)}
-    content = safetensors.numpy.save(tensors, {portable.KEPT: fingerprint})
-    write_atomically(path, content)
+    """`formats.transforms.cached_zca`, on a device."""
+    return jax.tree.map(jnp.asarray, host.cached_zca(images, fingerprint, cache_dir))

@@ -10,8 +10,8 @@ from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.exports import npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import MARK, WHAT, refuse_existing
-from gsdd_jax.portable import transforms
-from gsdd_jax.portable.usable import Usable
+from gsdd_jax.formats import transforms
+from gsdd_jax.formats.distilled import DistilledSet
 
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # a file of numbers
 PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # a folder
@@ -19,7 +19,7 @@ FORMATS = (*ARRAYS, *PICTURES)
 
 
 def export(
-    distilled: Usable,
+    distilled: DistilledSet,
     path: str | os.PathLike,
     to: str,
     *,
@@ -35,8 +35,8 @@ def export(
       distilled: the set.
       path: of the file (npz, torch) or the folder (png, tfds, webdataset).
       to: the format.
-      space: "training" or "unit", as of `Usable.numpy`. Pictures of 8 bits have [0, 1] alone, and
-        are clipped to it; None: "unit" for them, "training" for the others.
+      space: "training" or "unit", as of `DistilledSet.numpy`. Pictures of 8 bits have [0, 1] alone,
+        and are clipped to it; None: "unit" for them, "training" for the others.
       resolution: pixels a side; None: the set's own.
       data_dir: where TFDS keeps its sets; for a transform that has to be made of them.
       overwrite: whether an earlier export at `path` is replaced.
@@ -77,7 +77,7 @@ def export(
 
 
 def export_transform(
-    distilled: Usable,
+    distilled: DistilledSet,
     path: str | os.PathLike,
     *,
     data_dir: str | os.PathLike | None = None,

@@ -8,7 +8,7 @@ import zipfile
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular
-from gsdd_jax.portable.transforms import FORMAT
+from gsdd_jax.formats.transforms import FORMAT
 
 MARK = "export.json"  # in every folder that is an export
 FILE_MARK = "gsdd-jax export"  # in every file that is one

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.shapes import Float
 
 LONGEST = 100  # bytes of a class's name in that of its folder
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> what Pillow calls them

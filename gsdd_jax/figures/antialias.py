@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, inputs
-from gsdd_jax.portable.file import path_of
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import path_of
 
 NAME = "antialias"
 SUPERSAMPLING = 2  # sample points a side, as published
@@ -54,12 +55,10 @@ def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> No
 
 def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
     """The images of a set in each of `WAYS`, not clipped."""
-    found = {}
+    found, (kind, params) = {}, parameterizations.of(set_)
     for name, (samples, prefilter) in WAYS.items():
-        kind = dataclasses.replace(
-            set_.parameterization, samples_per_side=samples, prefilter=prefilter
-        )
-        found[name] = np.asarray(jax.jit(kind.render)(set_.params))
+        kind = dataclasses.replace(kind, samples_per_side=samples, prefilter=prefilter)
+        found[name] = np.asarray(jax.jit(kind.render)(params))
     return found
 
 

@@ -19,13 +19,13 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from gsdd_jax import networks
+from gsdd_jax import networks, parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular, write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.figures import draw, inputs
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.networks import Network
-from gsdd_jax.portable.file import path_of
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Judged
@@ -213,7 +213,7 @@ def plot(
 
 
 def _labels(paths, opened) -> list[str]:
-    kinds = [o.set_.parameterization for o in opened]
+    kinds = [parameterizations.of_format(o.set_.format) for o in opened]
     labels = [f"{k.name}, {k.images_per_class} a class" for k in kinds]
     return labels if len(set(labels)) == len(labels) else inputs.names_of(paths)
 

@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from PIL import Image
 
-from gsdd_jax import artifact
+from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures import draw, geometry, inputs
+from gsdd_jax.formats import file
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
-from gsdd_jax.portable import file
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs.components import stream
@@ -82,8 +82,9 @@ def main(
             raise UsageError("config.init.images: expected real or solid, got none: no fit to show")
     for step, path in kept.items():
         set_ = inputs.load_gaussians(path)
-        gaussians = jax.tree.map(lambda a: a[chosen], set_.params)
-        moments.append(moment("distill", step, set_.parameterization, gaussians))
+        kind_then, params = parameterizations.of(set_)
+        gaussians = jax.tree.map(lambda a: a[chosen], params)
+        moments.append(moment("distill", step, kind_then, gaussians))
     distilled = [m.step for m in moments if m.phase == "distill"]
     shown = set(spread(distilled, MOST_DISTILLED))
     columns = [m for m in moments if m.step in (steps if m.phase == "fit" else shown)]
@@ -102,7 +103,7 @@ def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
             "(--config.distill.snapshot_every=N); without --workdir the fit alone is shown"
         )
-    step = artifact.load(last).provenance.get("step")
+    step = file.load(last).provenance.get("step")
     return {step if type(step) is int else 0: last}
 
 

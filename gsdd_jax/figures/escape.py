@@ -19,9 +19,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
+from gsdd_jax.formats import file
 from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import experiment
@@ -62,12 +62,12 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
         arm.distill.snapshot_every = max(1, config.distill.num_steps)  # the fit's end is kept too
         arm.evaluate.beside = ""  # its own accuracy is enough
         result = distill_to(arm, workdir)
-        fitted = artifact.load(snapshot_path(workdir, 0)).params.means
-        centres[name] = np.asarray(artifact.load(workdir / "distilled.safetensors").params.means)
+        fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
+        centres[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
         shares.append(
             dict(arm=name)
             | share_outside(centres[name])
-            | dict(fitted_outside_percent=100 * float(outside(np.asarray(fitted)).mean()))
+            | dict(fitted_outside_percent=100 * float(outside(fitted).mean()))
             | dict(accuracy=result["distilled_accuracy"], std=result["distilled_std"])
         )
     draw.table(out, SHARES, shares)

@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import open_regular, read_object, write_json
-from gsdd_jax.parameterizations.gaussian import FIELDS, Gaussian, Gaussians
+from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.gaussian import FIELDS
+from gsdd_jax.parameterizations.base import Parameterization, Params
+from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import workdir as workdirs
 
@@ -58,29 +61,28 @@ def digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_gaussians(path: str | os.PathLike, alike: bool = False) -> DistilledSet:
+def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     """A set of Gaussians by nine numbers each, however they are stored.
 
-    Where images have different numbers of them, they are filled up with some of opacity 0.
+    Images that have one less are filled up with one of opacity 0.
 
-    Raises UsageError for a file that is no distilled set, or none of Gaussians, or, if they have to
-    be `alike`, whose images do not have as many each, or one less.
+    Raises UsageError for a file that is no distilled set, or none of Gaussians.
     """
-    set_ = artifact.load(path)
-    kind = set_.parameterization
-    if not isinstance(kind, Gaussians):
-        raise UsageError(f"{path}: expected a set of Gaussians, got one of {kind.name}")
+    set_ = file.load(path)
+    if not isinstance(parameterizations.of_format(set_.format), Gaussians):
+        raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
+    with located(path):
+        return as_gaussians(set_)
+
+
+def as_gaussians(set_: DistilledSet) -> DistilledSet:
+    """A set of Gaussians by nine numbers each; as `load_gaussians`."""
+    kind = parameterizations.of_format(set_.format)
     if isinstance(kind, Gaussian):
         return set_
     flat, counts = one_after_the_other(set_)
-    least, most = min(counts), max(counts)
-    if alike and most - least > 1:
-        raise UsageError(
-            f"{path}: expected images of as many Gaussians each, got {least} to {most}"
-        )
-    with located(path):
-        numbers = 6 + kind.channels
-        memory.check(f"{most} Gaussians in each image", 4 * numbers * most * len(counts), 2)
+    most, numbers = max(counts), 6 + kind.channels
+    memory.check(f"{most} Gaussians in each image", 4 * numbers * most * len(counts), 2)
     there = np.arange(most) < np.array(counts)[:, None]
 
     def filled(field):
@@ -90,26 +92,32 @@ def load_gaussians(path: str | os.PathLike, alike: bool = False) -> DistilledSet
 
     shared = {f.name: getattr(kind, f.name) for f in dataclasses.fields(Gaussians)}
     kind = Gaussian(**shared | {"num_gaussians": most}, bfloat16=False)
-    return dataclasses.replace(set_, parameterization=kind, params=jax.tree.map(filled, flat))
+    return with_params(set_, kind, jax.tree.map(filled, flat))
+
+
+def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
+    """A set with other images."""
+    return dataclasses.replace(
+        set_, format=kind, arrays=jax.tree.map(np.asarray, kind.to_arrays(params))
+    )
 
 
 def one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
     """The rendered Gaussians of all images as arrays [n, ...], and how many each image has."""
-    kind = set_.parameterization
-    seen, offsets = _seen(kind, set_.params)
-    fields = {f: np.asarray(getattr(seen, f), np.float32) for f in FIELDS}
+    kind, params = parameterizations.of(set_)
+    stored, offsets = _stored(kind, params)
+    fields = {f: np.asarray(getattr(stored, f), np.float32) for f in FIELDS}
     if offsets is None:
         counts = [kind.num_gaussians] * len(fields["means"])
         fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}
     else:
         counts = np.diff(np.asarray(offsets)).tolist()
-        fields = {f: a[: sum(counts)] for f, a in fields.items()}  # the slots in use
-    return dataclasses.replace(seen, **fields), counts
+    return dataclasses.replace(stored, **fields), counts
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _seen(kind, params):
-    return kind.seen(params), kind.offsets(params)
+def _stored(kind, params):
+    return kind.quantized(params), kind.offsets(params)
 
 
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:

@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax import artifact
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
+from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import real_data
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations import Params
-from gsdd_jax.portable.file import path_of
 from gsdd_jax.runs import experiment
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.experiment import Experiment
@@ -61,8 +62,8 @@ def main(
     if draws < 1 or not radius > 0:
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
     paths = [path_of(d) for d in distilled]
-    sets = [artifact.load(path) for path in paths]
-    kinds = [s.parameterization.name for s in sets]
+    sets = [file.load(path) for path in paths]
+    kinds = [s.format.name for s in sets]
     labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
     made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
     kept = inputs.Kept(
@@ -111,19 +112,18 @@ def plane(
     parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[float, float], Float[Array, ""]]:
     """The mean loss of fixed draws at `set_` + first * direction + second * another one."""
-    entered = parts.parameterization.enter(set_.params, parts.transform)
+    kind, params = parameterizations.of(set_)
+    at = kind.to_optimized(params, parts.transform)
     keys = jax.random.split(key, 3)
-    first, second = (direction(k, entered) for k in keys[:2])
+    first, second = (direction(k, at) for k in keys[:2])
     loss = objective(parts, set_, keys[2], draws)
-    return lambda a, b: loss(
-        jax.tree.map(lambda p, d, e: p + a * d + b * e, entered, first, second)
-    )
+    return lambda a, b: loss(jax.tree.map(lambda p, d, e: p + a * d + b * e, at, first, second))
 
 
 def objective(
     parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[Params], Float[Array, ""]]:
-    """The objective alone, without the boundary loss, as a function of entered parameters.
+    """The objective alone, without the boundary loss, as a function of optimized parameters.
 
     The mean over `draws` steps that are always the same, each with all updates of the step while
     the images stay as they are. The student's learning rate is the one the set carries, and so are

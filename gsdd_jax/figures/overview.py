@@ -8,7 +8,9 @@ import pathlib
 import jax
 import numpy as np
 
+from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, ellipses, geometry, inputs
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import experiment, fits
 from gsdd_jax.runs import workdir as workdirs
 
@@ -25,15 +27,15 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
       data_dir: where TFDS keeps its sets; the real images are read from there.
       out: a folder.
     """
-    set_ = inputs.load_gaussians(inputs.set_path(distilled))
+    set_ = inputs.load_gaussians(path_of(distilled))
     with inputs.building_from(distilled):
         config = workdirs.whole(set_.provenance["config"])
         config.data.dir, config.init.images = data_dir or "", "real"
         material = experiment.build_material(config)
-    kind = set_.parameterization
+    kind, params = parameterizations.of(set_)
     per_class = len(set_.labels) // material.dataset.num_classes
     chosen = np.arange(material.dataset.num_classes) * per_class + image % per_class
-    gaussians = jax.tree.map(lambda a: a[chosen], set_.params)
+    gaussians = jax.tree.map(lambda a: a[chosen], params)
     moment = ellipses.moment("distill", config.distill.num_steps, kind, gaussians)
     draw.table(out, NAME, ellipses.rows(kind, chosen, [moment]))
     outlines = ellipses.shapes(kind, moment.gaussians)

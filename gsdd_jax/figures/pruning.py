@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, geometry, inputs
-from gsdd_jax.portable.file import path_of
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import assess
 from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.report import Reporter
@@ -42,7 +43,7 @@ def main(
       out: a folder; what was evaluated is kept there in pruning.json.
     """
     path = path_of(distilled)
-    set_ = inputs.load_gaussians(path, alike=True)
+    set_ = inputs.load_gaussians(path)
     _, config, parts = assess.opened(path, overrides)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)
@@ -51,7 +52,7 @@ def main(
         ranks = removal_order(set_, order, stream(seed, "pruning"))
         for percent in PERCENT:
             pruned = without(set_, ranks, percent / 100)
-            left = pruned.parameterization.num_gaussians
+            left = pruned.format.num_gaussians
             # Nothing removed is the same in every order.
             name = f"{order} {percent} %" if percent else "whole"
             if kept.get(name) is None:
@@ -82,7 +83,7 @@ def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np
 
     Size is the area of the ellipse that is rendered, times how opaque it is.
     """
-    kind, params = set_.parameterization, set_.params
+    kind, params = parameterizations.of(set_)
     opaque = np.abs(np.asarray(params.opacities, np.float64))
     if order == "random":
         rank = np.asarray(jax.random.uniform(key, params.opacities.shape))
@@ -98,5 +99,6 @@ def without(set_: DistilledSet, order: Int[np.ndarray, "m n"], share: float) -> 
     removed = min(round(share * count), count - 1)
     left = jnp.asarray(np.sort(order[:, removed:], axis=-1))
     keep = lambda a: jax.vmap(lambda one, places: one[places])(a, left)
-    kind = dataclasses.replace(set_.parameterization, num_gaussians=count - removed)
-    return dataclasses.replace(set_, parameterization=kind, params=jax.tree.map(keep, set_.params))
+    kind, params = parameterizations.of(set_)
+    kind = dataclasses.replace(kind, num_gaussians=count - removed)
+    return inputs.with_params(set_, kind, jax.tree.map(keep, params))

@@ -58,9 +58,9 @@ class RealData:
     ) -> tuple[Array, Float[Array, "k r"], Int[Array, "k r"]]:
         """`per_class` images of every class, without replacement; all of a class that has fewer.
 
-        The images [k, r, h, w, c] are as stored: `seen` makes of them, or of a part, what networks
-        see. Also their weights, which sum to 1 in each class and are 0 where a class has no more,
-        and their indices.
+        The images [k, r, h, w, c] are as stored: `transformed` makes of them, or of a part, what
+        networks see. Also their weights, which sum to 1 in each class and are 0 where a class has
+        no more, and their indices.
 
         Args:
           key, per_class, classes: as an objective that says what it draws says it
@@ -87,9 +87,9 @@ class RealData:
         _, places = jax.lax.top_k(order, min(per_class, most))
         return jnp.take_along_axis(by_class, places, axis=1)
 
-    def seen(self, drawn: Array) -> Float[Array, "*n h w c"]:
+    def transformed(self, drawn: Array) -> Float[Array, "*n h w c"]:
         """Drawn images [*n, h, w, c] as networks see them."""
-        return self.images.seen(drawn)
+        return self.images.transformed(drawn)
 
 
 def real_data(

@@ -74,7 +74,7 @@ class DistributionMatching(ByClass):
         real, weights, _ = data.draw(keys[2], self.batch_real, feed)
 
         def means(share, network, augmentation, images):
-            return self._mean_features(share, network, augmentation, *images, data.seen)
+            return self._mean_features(share, network, augmentation, *images, data.transformed)
 
         means = mesh.by_group(means, network, augmentation, (real, weights))
         return Carry(network, means, augmentation, feed)

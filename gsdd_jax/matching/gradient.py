@@ -104,7 +104,7 @@ class GradientMatching(ByClass):
                     return share.added(self._gradient(network, x, labels, weights))
 
                 real, weights, batch, even = batches
-                target = gradient(data.seen(real), weights)
+                target = gradient(data.transformed(real), weights)
                 return gradient_distance(jax.lax.stop_gradient(target), gradient(batch, even))
 
             # Class by class, recomputed in the backward pass: the memory of one class.

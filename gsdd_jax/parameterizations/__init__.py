@@ -1,49 +1,34 @@
-"""Ways of storing an image under a byte budget, one file each, found by name."""
+"""Ways to optimise what a format stores, one file each, found by its name; and distilled sets as
+the parameters of one."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_names, check_values
+from gsdd_jax.formats import kinds
+from gsdd_jax.formats.base import Format, checked_size, from_settings, settings
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
-from gsdd_jax.parameterizations.ddif import DDiF
-from gsdd_jax.parameterizations.fred import FreD
-from gsdd_jax.parameterizations.gaussian import Gaussian
-from gsdd_jax.parameterizations.idc import IDC
-from gsdd_jax.parameterizations.pixels import Pixels
-from gsdd_jax.parameterizations.quantized import Quantized
-from gsdd_jax.portable import base
-from gsdd_jax.portable.base import settings
 
-__all__ = [
-    "IDC",
-    "DDiF",
-    "FreD",
-    "Gaussian",
-    "Parameterization",
-    "Params",
-    "Pixels",
-    "Quantized",
-    "build",
-    "from_settings",
-    "kind_of",
-    "settings",
-]
+__all__ = ["Parameterization", "Params", "build", "find", "images", "kind_of", "of", "stored"]
 
-BY_NAME = {
-    kind.name: kind
-    for kind in (
-        Gaussian,
-        Pixels,
-        IDC,
-        FreD,
-        DDiF,
-        Quantized,
-    )
-}
+
+def find(name: str) -> type[Parameterization]:
+    """The parameterization of that name. Raises UsageError where there is none."""
+    kind = kinds.find(__name__, name, Parameterization)
+    if kind is None:
+        names = ", ".join(kinds.known(__name__, Parameterization))
+        raise UsageError(f"parameterization: expected one of {names}, got {name!r}")
+    return kind
 
 
 def build(
@@ -54,19 +39,17 @@ def build(
     gpc: int,
     num_classes: int = 1,
     reserved: int = 0,
-    fill: bool = False,
     **options,
 ) -> Parameterization:
     """The parameterization `name` within the bytes of `ipc` float32 images a class.
 
     Args:
-      name: one of `BY_NAME`.
+      name: of a module here.
       image_shape: (height, width, channels) of one image.
       ipc: the budget, in images a class.
       gpc: Gaussian images a class; how many others fit follows from `ipc`.
       num_classes: of the data set; what is stored once for all is shared by them.
       reserved: bytes a class that something else takes (soft labels).
-      fill: whether Gaussians are added until the coded bytes are the budget's.
       **options: fields of the parameterization's dataclass.
 
     Raises:
@@ -76,27 +59,58 @@ def build(
     kind = kind_of(name, options)
     if ipc < 1:
         raise UsageError(f"budget: expected ipc of at least 1, got {ipc}")
-    budget = Budget(ipc, gpc, num_classes, reserved, fill)
-    for use, field in (("reserved", "matching.options.soft_labels"), ("fill", "budget.fill")):
-        if getattr(budget, use) and use not in kind.uses:
-            able = ", ".join(n for n, k in BY_NAME.items() if use in k.uses)
-            raise UsageError(f"config.{field}: expected False with {name}; only {able} can")
+    if reserved and not kind.reserves:
+        known = kinds.known(__name__, Parameterization)
+        able = ", ".join(n for n, k in known.items() if k.reserves)
+        raise UsageError(
+            f"config.matching.options.soft_labels: expected False with {name}; only {able} can"
+        )
     shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
     check_values(kind, shape, kind.limits, f"parameterization {name}: ")
+    budget = Budget(ipc, gpc, num_classes, reserved)
     return kind(**kind.within(image_shape, budget, options) | shape | options)
 
 
 def kind_of(name: str, options: Mapping[str, Any]) -> type[Parameterization]:
     """The class of the parameterization `name`; raises as `build` where it has no such options."""
-    if name not in BY_NAME:
-        raise UsageError(f"parameterization: expected one of {', '.join(BY_NAME)}, got {name!r}")
-    kind = BY_NAME[name]
+    kind = find(name)
     known = {field.name for field in dataclasses.fields(kind)} - kind.derived
     check_names(kind, options, known, "config.parameterization.options")
     check_values(kind, options, kind.limits, f"parameterization {name}: ")
     return kind
 
 
-def from_settings(values: Mapping[str, Any]) -> Parameterization:
-    """The inverse of `settings`; as `gsdd_jax.portable.base.from_settings`."""
-    return base.from_settings(values, BY_NAME)
+def of_format(kind: Format) -> Parameterization:
+    """What optimises a format; the same settings."""
+    return from_settings(settings(kind), find(kind.name))
+
+
+def of(distilled: DistilledSet) -> tuple[Parameterization, Params]:
+    """The parameterization of a distilled set, and its parameters in float32."""
+    kind = of_format(distilled.format)
+    return kind, kind.from_arrays(distilled.arrays)
+
+
+def stored(
+    kind: Parameterization, params: Params, labels: Any, learning_rate: float, *more: Any
+) -> DistilledSet:
+    """The distilled set of parameters; arguments after them as of `DistilledSet`."""
+    arrays = {name: np.asarray(array) for name, array in kind.to_arrays(params).items()}
+    return DistilledSet(kind, arrays, labels, learning_rate, *more)
+
+
+def images(
+    distilled: DistilledSet,
+    height: int | None = None,
+    width: int | None = None,
+    resample: str = "bilinear",
+) -> Float[Array, "m h w c"]:
+    """`distilled.images(...)` by JAX: Gaussians by the compiled rasterizer."""
+    kind, params = of(distilled)
+    size = checked_size(kind, len(distilled.labels), height, width, resample)
+    return _rendered(kind, params, *size, resample)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _rendered(kind, params, height, width, resample):
+    return kind.render_at(params, height, width, resample)

@@ -6,17 +6,24 @@ An implementation knows nothing of objectives, networks or data sets, and they n
 from __future__ import annotations
 
 import abc
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.portable.base import Stored
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats.base import Format
+from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
 Rate = float | Float[Array, ""]  # of learning
 Params = Any  # a pytree, of which `Parameterization.by_image` says more
+Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
 
 
 class Budget(NamedTuple):
@@ -26,20 +33,20 @@ class Budget(NamedTuple):
     gpc: int  # Gaussian images a class; how many others fit follows from `ipc`
     num_classes: int = 1
     reserved: int = 0  # bytes a class that something else takes (soft labels)
-    fill: bool = False  # Gaussians are added until the coded bytes are the budget's
 
 
-Transform = Any  # callable from images in [0, 1] to what networks see, with its `inverse`
+@dataclasses.dataclass(frozen=True)
+class Parameterization(Format):
+    """A format with what optimises it: pure functions over `Params`.
 
-
-class Parameterization(Stored):
-    """A frozen dataclass of static settings, with pure functions over `Params`."""
+    Where nothing else is said, parameters are the arrays of `shapes` by name, in float32.
+    """
 
     # Fields that follow from the data set and the budget; all others are options.
     derived: ClassVar[frozenset[str]] = frozenset(
         {"height", "width", "channels", "images_per_class"}
     )
-    uses: ClassVar[frozenset[str]] = frozenset()  # of a budget's `reserved` and `fill`
+    reserves: ClassVar[bool] = False  # whether it leaves the budget's `reserved` bytes to others
     by_image: ClassVar[bool] = True  # whether what images do not share has them as leading axis
 
     @property
@@ -48,16 +55,30 @@ class Parameterization(Stored):
         return self.name
 
     @classmethod
+    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+        """The options that have no default, for images of that shape and that budget."""
+        del image_shape, ipc
+        return {}
+
+    @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The fields that a budget leaves, by name.
+        """The fields that a budget leaves, by name: as many images a class as fit, and `published`.
 
-        They are `images_per_class` and whatever else has no default; `options` are checked, and
-        prevail. Raises UsageError where not one image fits.
+        `options` are checked, and prevail. Raises UsageError where not one image fits.
         """
-        del image_shape, options
-        return {"images_per_class": budget.ipc}
+        fields = cls.published(image_shape, budget.ipc)
+        one = cls(*image_shape, images_per_class=1, **fields | dict(options))
+        itemsize = jnp.dtype(one.dtype).itemsize
+        bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
+        there = budget_bytes(budget.ipc, image_shape)
+        if there < bytes_each:
+            raise UsageError(
+                f"budget: one image of {cls.name} takes {bytes_each} bytes, expected at most the "
+                f"{there} bytes a class of ipc={budget.ipc}"
+            )
+        return fields | {"images_per_class": there // bytes_each}
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:
@@ -67,32 +88,29 @@ class Parameterization(Stored):
         """Those of some images."""
         return jax.tree.map(lambda p: p[indices], params)
 
-    @abc.abstractmethod
+    def quantized(self, params: Params) -> Params:
+        """The parameters as they would be stored; gradients go straight through."""
+        if self.dtype == "float32":
+            return params
+        return params | {name: round_to_bfloat16(params[name]) for name in self.shapes()}
+
     def render(self, params: Params) -> Float[Array, "m h w c"]:
         """The images, in [0, 1] space but unclipped; differentiable."""
+        return self.render_at(params, self.height, self.width)
 
     def render_at(
         self, params: Params, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
-        """The images at another size, in [0, 1] space but unclipped.
+        """The images at another size; as `decode`."""
+        return self.decode(self.quantized(params), height, width, resample)
 
-        What has no image but at its own size is resampled, by one of `RESAMPLINGS`: pixels have
-        half-pixel centres, edges are repeated, and nothing is smoothed where it shrinks. What has
-        one at any size renders that, whatever `resample` is.
-        """
-        images = self.render(params)
-        if (height, width) == (self.height, self.width):
-            return images
-        shape = len(images), height, width, self.channels
-        return jax.image.resize(images, shape, resample, antialias=False)
-
-    def enter(self, params: Params, transform: Transform) -> Params:
+    def to_optimized(self, params: Params, transform: Transform) -> Params:
         """What distillation optimises, of what is fitted and stored; not differentiated."""
         del transform
         return params
 
-    def leave(self, params: Params, transform: Transform) -> Params:
-        """The inverse of `enter`."""
+    def from_optimized(self, params: Params, transform: Transform) -> Params:
+        """The inverse of `to_optimized`."""
         del transform
         return params
 
@@ -113,33 +131,23 @@ class Parameterization(Stored):
     def penalty(self, params: Params) -> Float[Array, ""]:
         """Added to every distillation objective, weight included."""
         del params
-        return jax.numpy.zeros(())
+        return jnp.zeros(())
 
     def project(self, params: Params) -> Params:
         """Applied after every step."""
         return params
-
-    def rearrange(
-        self, params: Params, optimizer: Any, step: Int[Array, ""], fitting: bool
-    ) -> tuple[Params, Any, Bool[Array, ""] | None]:
-        """Applied after step `step` (from 1) of the fit or of distillation: parameters may change
-        places, and with them what the optimizer keeps of each. Also whether any did; None: never.
-        """
-        del step, fitting
-        return params, optimizer, None
 
     def report(self, params: Params) -> dict[str, Any]:
         """What is worth knowing of stored parameters, as plain values by name."""
         del params
         return {}
 
-    @abc.abstractmethod
-    def to_arrays(self, params: Params) -> dict[str, Array]:
-        """Named arrays in the types that are stored and that the budget counts; on the host."""
+    def to_arrays(self, params: Params) -> dict[str, Any]:
+        """The arrays of a file by name, bfloat16 as float32."""
+        stored = self.quantized(params)
+        return {name: stored[name] for name in self.shapes()}
 
-    @abc.abstractmethod
-    def from_arrays(self, arrays: dict[str, Array]) -> Params:
-        """The inverse of `to_arrays`, in float32.
-
-        Raises KeyError where one is missing, UsageError for what `to_arrays` would not give.
-        """
+    def from_arrays(self, arrays: Mapping[str, Any]) -> Params:
+        """The inverse of `to_arrays`; raises UsageError as `unpack`."""
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        return jax.tree.map(jnp.asarray, self.unpack(arrays))

@@ -11,14 +11,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.parameterizations.base import Rate
-from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import ddif as stored
-from gsdd_jax.portable.ddif import FIRST_W0, grid
+from gsdd_jax.formats import ddif
+from gsdd_jax.parameterizations.base import Parameterization, Rate
 
 
 @dataclasses.dataclass(frozen=True)
-class DDiF(NamedArrays, stored.DDiF):
+class DDiF(Parameterization, ddif.DDiF):
     """As many networks a class as the budget holds (37 on CIFAR at IPC 1), by Adam.
 
     A network has `layers` layers of `layer_width` sines, sin(30 (W x + b)) first and
@@ -48,27 +46,6 @@ class DDiF(NamedArrays, stored.DDiF):
                 jax.random.fold_in(key, i), (len(images), *shape), jnp.float32, -bound, bound
             )
         return params
-
-    def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
-        return self.render_at(params, self.height, self.width)
-
-    def render_at(
-        self, params: dict[str, Array], height: int, width: int, resample: str = "bilinear"
-    ) -> Float[Array, "m {height} {width} c"]:
-        """The networks at other coordinates; their corners stay at -1 and 1."""
-        del resample
-        params = self.rounded(params)
-        points = grid(height, width)
-        x = jnp.broadcast_to(points, (len(params["biases_0"]), *points.shape))
-        for i in range(self.layers + 1):
-            # Exact products: the sine multiplies their error by 30.
-            x = jnp.einsum(
-                "mio,mip->mop", params[f"weights_{i}"], x, precision=jax.lax.Precision.HIGHEST
-            )
-            x = x + params[f"biases_{i}"][..., None]
-            if i < self.layers:
-                x = jnp.sin((self.w0 if i else FIRST_W0) * x)
-        return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """For all images at once."""

@@ -8,20 +8,19 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.parameterizations.base import Budget, Rate
-from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import fred as stored
-from gsdd_jax.portable.fred import MASKS, cosines, mask_bytes
+from gsdd_jax.formats import fred
+from gsdd_jax.formats.arrays import sides
+from gsdd_jax.formats.fred import MASKS, cosines, mask_bytes
+from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class FreD(NamedArrays, stored.FreD):
+class FreD(Parameterization, fred.FreD):
     """IPC · H · W / size images a class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     Every channel is an orthonormal two-dimensional DCT-II of which `num_frequencies` coefficients
@@ -34,7 +33,7 @@ class FreD(NamedArrays, stored.FreD):
     whitening matrix (the published code has those of whitened images on CIFAR).
     """
 
-    derived: ClassVar[frozenset[str]] = NamedArrays.derived | {"num_frequencies"}
+    derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_frequencies"}
 
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
@@ -70,7 +69,7 @@ class FreD(NamedArrays, stored.FreD):
         `images` are ordered by class, `images_per_class` of each.
         """
         del key
-        spectrum = _matmul_sides(
+        spectrum = sides(
             cosines(self.height, self.height, self.height).T,
             images,
             cosines(self.width, self.width, self.width).T,
@@ -82,32 +81,10 @@ class FreD(NamedArrays, stored.FreD):
         kept = jnp.repeat(jnp.sort(kept, axis=-1), self.images_per_class, axis=0)
         return {
             "coefficients": jnp.take_along_axis(spectrum, kept[..., None], axis=1),
-            # Not learned: `render` makes integers of them, so that their gradient is 0 and every
+            # Not learned: `decode` makes integers of them, so that their gradient is 0 and every
             # optimizer leaves them. float32 holds those up to 4096² exactly.
             "frequencies": kept.astype(jnp.float32),
         }
-
-    def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
-        return self.render_at(params, self.height, self.width)
-
-    def render_at(
-        self, params: dict[str, Array], height: int, width: int, resample: str = "bilinear"
-    ) -> Float[Array, "m {height} {width} c"]:
-        """The cosines at other points: the spectrum padded with zeros, or cut."""
-        del resample
-        coefficients = self.rounded(params)["coefficients"]
-        places = params["frequencies"].astype(jnp.int32)
-        count = len(coefficients)
-        spectrum = jnp.zeros((count, self.height * self.width, self.channels), jnp.float32)
-        spectrum = spectrum.at[jnp.arange(count)[:, None], places].set(
-            coefficients, indices_are_sorted=True, unique_indices=True
-        )
-        rows, columns = min(height, self.height), min(width, self.width)
-        return _matmul_sides(
-            cosines(height, rows, self.height),
-            spectrum.reshape(count, *self.image_shape)[:, :rows, :columns],
-            cosines(width, columns, self.width),
-        )
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)
@@ -117,18 +94,3 @@ class FreD(NamedArrays, stored.FreD):
         bits = jnp.zeros((len(places), self.height * self.width), jnp.uint8)
         bits = bits.at[jnp.arange(len(places))[:, None], places].set(1)
         return super().to_arrays(params) | {MASKS: jnp.packbits(bits, axis=-1)}
-
-    def from_arrays(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        bits = jnp.unpackbits(jnp.asarray(arrays[MASKS]), axis=-1)
-        places = jax.vmap(lambda b: jnp.nonzero(b, size=self.num_frequencies)[0])(bits)
-        frequencies = jnp.repeat(places.astype(jnp.float32), self.images_per_class, axis=0)
-        return super().from_arrays(arrays) | {"frequencies": frequencies}
-
-
-def _matmul_sides(
-    left: Float[np.ndarray, "y i"], images: Float[Array, "m i j c"], right: Float[np.ndarray, "x j"]
-) -> Float[Array, "m y x c"]:
-    """left · image · rightᵀ of every image and channel, in float32 products."""
-    exact = jax.lax.Precision.HIGHEST
-    rows = jnp.einsum("yi,mijc->myjc", left, images, precision=exact)
-    return jnp.einsum("xj,myjc->myxc", right, rows, precision=exact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,23 +11,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.formats import gaussian
+from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
-from gsdd_jax.portable import gaussian as stored
-from gsdd_jax.portable.gaussian import FIELDS
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussians(Parameterization, stored.Gaussians):
-    """What every way to store Gaussians shares."""
+class Gaussians(Parameterization, gaussian.Gaussians):
+    """What every way to store Gaussians shares; `quantized` are the Gaussians that are rendered."""
 
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_gaussians"}
-
-    @abc.abstractmethod
-    def seen(self, params: Any) -> GaussianImages:
-        """The Gaussians that are rendered: those that would be stored; gradients straight
-        through."""
+    reserves: ClassVar[bool] = True
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
         """Where the Gaussians of each image begin, where they lie in one array."""
@@ -46,19 +41,15 @@ class Gaussians(Parameterization, stored.Gaussians):
             channels=self.channels,
         )
 
-    def render(self, params: Any) -> Float[Array, "m h w c"]:
-        """Of the Gaussians as they would be stored."""
-        return self.render_at(params, self.height, self.width)
-
     def render_at(
         self, params: Any, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
-        """Of the size itself; the pre-filter is one pixel of it."""
+        """The Gaussians at that size, by the rasterizer; the pre-filter is one pixel of it."""
         del resample
-        seen = self.seen(params)
+        shown = self.quantized(params)
         if not self.opacity:
-            seen = dataclasses.replace(seen, opacities=jnp.ones_like(seen.opacities))
-        return seen.render(
+            shown = dataclasses.replace(shown, opacities=jnp.ones_like(shown.opacities))
+        return shown.render(
             height,
             width,
             offsets=self.offsets(params),
@@ -89,10 +80,8 @@ class Gaussians(Parameterization, stored.Gaussians):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(Gaussians, stored.Gaussian):
+class Gaussian(Gaussians, gaussian.Gaussian):
     """As published: nine numbers a Gaussian, in bfloat16."""
-
-    uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
 
     @property
     def described(self) -> str:
@@ -110,16 +99,16 @@ class Gaussian(Gaussians, stored.Gaussian):
         )
         return {"images_per_class": budget.gpc, "num_gaussians": count}
 
-    def seen(self, params: GaussianImages) -> GaussianImages:
+    def quantized(self, params: GaussianImages) -> GaussianImages:
         """Rounded to bfloat16."""
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
     def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
-        specs = self.array_specs(len(params.means))
-        return {name: getattr(params, name).astype(spec.dtype) for name, spec in specs.items()}
+        stored = self.quantized(params)
+        return {name: getattr(stored, name) for name in self.shapes()}
 
-    def from_arrays(self, arrays: dict[str, Array]) -> GaussianImages:
-        arrays = {name: jnp.asarray(a).astype(jnp.float32) for name, a in arrays.items()}
+    def from_arrays(self, arrays: Mapping[str, Any]) -> GaussianImages:
+        arrays = {name: jnp.asarray(a) for name, a in arrays.items()}
         if not self.opacity:
             arrays["opacities"] = jnp.ones(arrays["means"].shape[:-1], jnp.float32)
         return GaussianImages(

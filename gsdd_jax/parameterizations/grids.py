@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gsdd_jax.formats.quantized import values_of
+
 Levels = tuple[int, ...]  # how many values each column has
 
 
@@ -54,21 +56,10 @@ def nearest(at: Float[Array, "*s columns"], levels: Levels) -> Int[Array, "*s co
     return jnp.clip(jnp.round(at), 0, _most(levels)).astype(jnp.int32)
 
 
-def values_of(
-    codes: Int[Array, "*s columns"],
-    low: Float[Array, "columns"],
-    high: Float[Array, "columns"],
-    levels: Levels,
-) -> Float[Array, "*s columns"]:
-    """What codes stand for."""
-    return low + codes * ((high - low) / _most(levels))
-
-
 def rate(
     at: Float[Array, "n"],
     codes: Int[Array, "n"],
     stored: Int[Array, "n"],
-    counted: Float[Array, "n"],
     levels: int,
 ) -> Float[Array, ""]:
     """Mean bits of a column's code: those of the frequencies that `stored` has now.
@@ -80,15 +71,14 @@ def rate(
       at: places on the grid; differentiated.
       codes: next to them.
       stored: what is coded in their stead (differences).
-      counted: 1 for what counts, 0 for what does not.
       levels: of all of them.
     """
-    counts = jnp.zeros(levels).at[codes].add(counted) + 0.5
+    counts = jnp.zeros(levels).at[codes].add(1.0) + 0.5
     padded = jnp.pad(counts, 1, mode="edge")  # neighbouring codes are about as frequent
     smoothed = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     cost = jax.lax.stop_gradient(-jnp.log2(smoothed / smoothed.sum()))
-    smooth = (jnp.interp(at, jnp.arange(float(levels)), cost) * counted).sum() / counted.sum()
-    shares = jnp.zeros(levels).at[stored].add(counted) / counted.sum()
+    smooth = jnp.interp(at, jnp.arange(float(levels)), cost).mean()
+    shares = jnp.zeros(levels).at[stored].add(1.0) / len(stored)
     exact = -jnp.where(shares > 0, shares * jnp.log2(jnp.where(shares > 0, shares, 1.0)), 0).sum()
     return smooth + jax.lax.stop_gradient(exact - smooth)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.parameterizations.base import Rate
-from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import idc as stored
+from gsdd_jax.formats import idc
+from gsdd_jax.parameterizations.base import Parameterization, Rate
 
 
 @dataclasses.dataclass(frozen=True)
-class IDC(NamedArrays, stored.IDC):
+class IDC(Parameterization, idc.IDC):
     """factor² · IPC images a class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     The published code keeps factor x factor of them side by side in one full-size image; they are
@@ -29,10 +27,6 @@ class IDC(NamedArrays, stored.IDC):
         height, width, channels = self.shapes()["small"]
         squares = images.reshape(-1, height, self.factor, width, self.factor, channels)
         return {"small": squares.mean((2, 4))}
-
-    def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
-        small = self.rounded(params)["small"]
-        return jax.image.resize(small, (len(small), *self.image_shape), "bilinear")
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)

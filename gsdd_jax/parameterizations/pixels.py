@@ -7,18 +7,17 @@ import dataclasses
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.parameterizations.base import Rate, Transform
-from gsdd_jax.parameterizations.named_arrays import NamedArrays
-from gsdd_jax.portable import pixels as stored
+from gsdd_jax.formats import pixels
+from gsdd_jax.parameterizations.base import Parameterization, Rate, Transform
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixels(NamedArrays, stored.Pixels):
+class Pixels(Parameterization, pixels.Pixels):
     """IPC images a class (twice as many in bfloat16), optimised by SGD with momentum 0.5.
 
     They are optimised as networks see them, normalised or whitened, for which the published
     learning rates are meant, and stored as pixels all the same. Therefore bfloat16 rounds them only
-    when they leave: what distillation holds are other numbers than those that are stored.
+    at the end: what distillation holds are other numbers than those that are stored.
     """
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
@@ -26,13 +25,10 @@ class Pixels(NamedArrays, stored.Pixels):
         del key
         return {"pixels": images}
 
-    def render(self, params: dict[str, Array]) -> Float[Array, "m h w c"]:
-        return self.rounded(params)["pixels"]
-
-    def enter(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
+    def to_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
         return {"pixels": transform(params["pixels"])}
 
-    def leave(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
+    def from_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
         return {"pixels": transform.inverse(params["pixels"])}
 
     def to_network(self, params: dict[str, Array], transform: Transform) -> Float[Array, "m h w c"]:

@@ -1,12 +1,11 @@
-"""Gaussians whose numbers are codes on uniform grids, entropy-coded; of any number an image.
+"""Gaussians whose numbers are codes on uniform grids, entropy-coded.
 
 A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. Its grid
 is shared by all images and is learned: the two ends are parameters, the bits of its field say how
 many values lie between them. Rendering rounds to the grid; gradients go straight through to values
 within it, and to the end beyond which a value lies (learned step size quantisation).
 
-The Gaussians of all images lie in one array. Images have as many each, or, where Gaussians change
-places (dynamic density), as many as they need.
+The Gaussians of all images lie in one array; images have as many each, or one more.
 """
 
 from __future__ import annotations
@@ -21,32 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.parameterizations import density, grids
+from gsdd_jax.formats import quantized
+from gsdd_jax.formats.arrays import einsum
+from gsdd_jax.formats.gaussian import FIELDS
+from gsdd_jax.formats.quantized import ENDS
+from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.gaussian import Gaussians
-from gsdd_jax.portable import entropy
-from gsdd_jax.portable import quantized as stored
-from gsdd_jax.portable.base import num_bytes
-from gsdd_jax.portable.gaussian import FIELDS
-from gsdd_jax.portable.quantized import (
-    CODES,
-    COUNTS,
-    COUNTS_TABLE,
-    ENDS,
-    FROM_YCOCG,
-    TABLES,
-)
-from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 
 ENDS_RATE = 0.1  # of the ends, as a part of the Gaussians'
 LEAST_DIAGONAL = 1e-2  # pixels; of L, where its logarithm is stored
 COARSER = 1.01  # so much wider a grid becomes, again and again, until the file fits
-ROOM = 2  # slots for each Gaussian at the start, where their number is to grow
-GROWTH = 0.05  # of the slots, at most in one move
 YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.float32)
 
 
@@ -55,56 +43,40 @@ YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.
 class QuantizedImages:
     """Gaussians before rounding, and the grids that all of them share; a pytree."""
 
-    gaussians: GaussianImages  # [slots, ...]: of the first image, then of the second, ..., of none
+    gaussians: GaussianImages  # [n, ...]: of the first image, then of the second, ...
     counts: Array | Any  # Float[images]: how many each one has; of floats, for they get no gradient
     low: Array | Any  # [columns]: the least value of each grid
     high: Array | Any  # [columns]: the largest
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantized(Gaussians, stored.Quantized):
+class Quantized(Gaussians, quantized.Quantized):
     """Codes of a few bits instead of nine bfloat16."""
 
-    derived: ClassVar[frozenset[str]] = Gaussians.derived | {
-        "bytes_per_class", "num_classes", "fill"
-    }  # fmt: skip
-    uses: ClassVar[frozenset[str]] = frozenset({"reserved", "fill"})
+    derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
     by_image: ClassVar[bool] = False
 
     @property
     def described(self) -> str:
         """How many Gaussians, in the mean."""
-        most = "at most " if self.fill else ""
-        return f"{most}{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
+        return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """`gpc` images a class, and as many Gaussians for them as their bytes hold."""
-        moves = options.get("moves_until") or options.get("fit_moves_until")
-        if budget.fill and not moves:
-            raise UsageError(
-                "config.budget.fill: expected moves_until or fit_moves_until of "
-                "config.parameterization.options above 0: Gaussians are added when some move"
-            )
-        if moves and options.get("coding", cls.coding) == "none":
-            raise UsageError(
-                "config.parameterization.options.coding: expected range where Gaussians move, for "
-                "how many an image has takes bytes that only coding knows, got 'none'"
-            )
         there = budget_bytes(budget.ipc, image_shape) - budget.reserved
         fields = {
             "images_per_class": budget.gpc,
             "bytes_per_class": there,
             "num_classes": budget.num_classes,
-            "fill": budget.fill,
         }
         if there > 0 and budget.gpc > 0:
             one = cls(*image_shape, num_gaussians=1, **fields, **options)
-            count = int(one._bits_for_codes / one.stored_bits)
+            count = int(one.bits_for_codes / one.stored_bits)
             if count >= one.num_images:
-                return fields | {"num_gaussians": ROOM * count if budget.fill else count}
+                return fields | {"num_gaussians": count}
         raise UsageError(
             f"budget: {budget.gpc} images a class of quantized Gaussians do not fit into the bytes "
             f"of ipc={budget.ipc} ({there} a class, grids and tables among them); expected gpc of "
@@ -115,23 +87,27 @@ class Quantized(Gaussians, stored.Quantized):
         """Random Gaussians, as without quantisation; grids with room around them."""
         diagonal = (math.log(LEAST_DIAGONAL), math.log(8.0)) if self.log_scales else (-0.5, 4.0)
         color = [(-0.5, 1.5)] * self.channels
-        if self._has_luma:
+        if self.has_luma:
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
         drawn = super().init(key, images[:1])  # all of them, as those of one image
         flat = jax.tree.map(lambda leaf: leaf[0], drawn)
-        return QuantizedImages(flat, jnp.asarray(self._even(len(images)), jnp.float32), low, high)
+        return QuantizedImages(flat, jnp.asarray(self.counts, jnp.float32), low, high)
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
-        """Of some images, which differ; slots stay as many."""
-        chosen, counts = density.chosen(params.gaussians, params.counts, indices)
-        return dataclasses.replace(params, gaussians=chosen, counts=counts)
+        """Of some images, which differ: their Gaussians come before all others."""
+        count = len(params.counts)
+        place = jnp.full(count + 1, count).at[indices].set(jnp.arange(len(indices)))
+        order = jnp.argsort(place[_owners(params.counts, self.num_gaussians)], stable=True)
+        chosen = jax.tree.map(lambda leaf: leaf[order], params.gaussians)
+        return dataclasses.replace(params, gaussians=chosen, counts=params.counts[indices])
 
-    def seen(self, params: QuantizedImages) -> GaussianImages:
+    def quantized(self, params: QuantizedImages) -> GaussianImages:
         """On the grids; of all images, one after the other."""
         values = self._columns(params.gaussians)
-        return self._gaussians(grids.on_grid(values, params.low, params.high, self._levels))
+        values = grids.on_grid(values, params.low, params.high, self.levels)
+        return GaussianImages(**self.fields(values), height=self.height, width=self.width)
 
     def offsets(self, params: QuantizedImages) -> Int[Array, "bounds"]:
         """Where the Gaussians of each image begin, and where the last one's end."""
@@ -154,12 +130,9 @@ class Quantized(Gaussians, stored.Quantized):
 
     def penalty(self, params: QuantizedImages) -> Float[Array, ""]:
         """The boundary loss, and what exceeds the bits that there are."""
-        used = density.in_use(params.counts, self.num_gaussians)
-        part = params.counts.sum() / self.num_gaussians
-        means = jnp.where(used[:, None], params.gaussians.means, 0.0)
-        penalty = self.boundary_weight * gaussians.boundary_loss(means) / part
+        penalty = super().penalty(params.gaussians)
         if self.coding == "range" and self.rate_weight:
-            excess = self.rate(params) - self._bits_for_codes / params.counts.sum()
+            excess = self.rate(params) - self.bits_for_codes / self.num_gaussians
             penalty += self.rate_weight * jax.nn.relu(excess)
         return penalty
 
@@ -173,19 +146,18 @@ class Quantized(Gaussians, stored.Quantized):
     def _rates(self, params: QuantizedImages) -> list[Float[Array, ""]]:
         """By column."""
         values = self._columns(params.gaussians)
-        at = grids.places(values, params.low, params.high, self._levels)
-        codes = grids.nearest(at, self._levels)
-        owner = density.owners(params.counts, self.num_gaussians)
-        used = density.in_use(params.counts, self.num_gaussians).astype(jnp.float32)
+        at = grids.places(values, params.low, params.high, self.levels)
+        codes = grids.nearest(at, self.levels)
+        owner = _owners(params.counts, self.num_gaussians)
         # As they are stored: in order in each image, and by their differences.
-        ordered = jnp.sort(owner * self._levels[0] + codes[:, 0])
-        image, u = ordered // self._levels[0], ordered % self._levels[0]
+        ordered = jnp.sort(owner * self.levels[0] + codes[:, 0])
+        image, u = ordered // self.levels[0], ordered % self.levels[0]
         same = jnp.diff(image, prepend=-1) == 0
         steps = jnp.where(same, jnp.diff(u, prepend=0), u)
         stored = codes.at[:, 0].set(steps)
         return [
-            grids.rate(at[:, j], codes[:, j], stored[:, j], used, levels)
-            for j, levels in enumerate(self._levels)
+            grids.rate(at[:, j], codes[:, j], stored[:, j], levels)
+            for j, levels in enumerate(self.levels)
         ]
 
     def project(self, params: QuantizedImages) -> QuantizedImages:
@@ -194,66 +166,25 @@ class Quantized(Gaussians, stored.Quantized):
         kept = super().project(params.gaussians)
         return dataclasses.replace(params, gaussians=kept, high=jnp.maximum(params.high, least))
 
-    def rearrange(
-        self, params: QuantizedImages, optimizer: Any, step: Int[Array, ""], fitting: bool
-    ) -> tuple[QuantizedImages, Any, Bool[Array, ""] | None]:
-        """A move of Gaussians at every so many steps.
-
-        The energy of a Gaussian is what it pays. What it lacks is how much the objective changes
-        with its mean, by what Adam remembers of the gradient, over the length by which it would be
-        split; its halves start with the moments of the whole.
-        """
-        until = self.fit_moves_until if fitting else self.moves_until
-        if not until:
-            return params, optimizer, None
-
-        def move(params, optimizer):
-            g, squares = params.gaussians, _second_moments_of_means(optimizer)
-            total = params.counts.sum()
-            if self.fill:
-                total = self._bits_for_codes / self.rate(params)
-            planned = density.plan(
-                params.counts,
-                density.energies(g),
-                (squares * density.lengths(g) ** 2).sum(-1),
-                int(self.move_share * self.num_gaussians),
-                int(GROWTH * self.num_gaussians) if self.fill else 0,
-                total.astype(jnp.int32),
-            )
-            kept = jax.tree.map(
-                lambda node: _moved_moments(node, planned), optimizer, is_leaf=_is_images
-            )
-            there = density.apply(params.gaussians, planned)
-            params = dataclasses.replace(params, gaussians=there, counts=planned.counts)
-            return self.project(params), kept
-
-        now = (step % self.move_every == 0) & (step <= until)
-        stay = lambda params, optimizer: (params, optimizer)
-        params, optimizer = jax.lax.cond(now, move, stay, params, optimizer)
-        return params, optimizer, now
-
     def report(self, params: QuantizedImages) -> dict[str, Any]:
         """Bits a Gaussian by field, and how many Gaussians an image has."""
-        counts = np.asarray(params.counts)
         columns = self.widths if self.coding == "none" else jax.jit(self._rates)(params)
         columns = np.array([float(bits) for bits in columns])
         sizes = (2, 3, self.channels, int(self.opacity))
         parts = np.split(columns, np.cumsum(sizes)[:-1])
-        return {
-            "bits_per_gaussian": {
-                name: float(part.sum()) for name, part in zip(FIELDS, parts, strict=True)
-            },
-            "gaussians_per_image": {
-                "least": int(counts.min()), "mean": float(counts.mean()), "most": int(counts.max())
-            },
-        }  # fmt: skip
+        bits = {name: float(part.sum()) for name, part in zip(FIELDS, parts, strict=True)}
+        least, most = int(self.counts.min()), int(self.counts.max())
+        each = {"least": least, "mean": float(self.counts.mean()), "most": most}
+        return {"bits_per_gaussian": bits, "gaussians_per_image": each}
 
     def to_arrays(self, params: QuantizedImages) -> dict[str, Any]:
         """Where the coded bytes exceed the budget, the grids are made coarser until they do not."""
-        self._check(params)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise UsageError("parameterization quantized: expected finite numbers, got others")
         while True:
             arrays = self._coded(params)
-            if self.coding == "none" or num_bytes(arrays) <= self._most_bytes:
+            used = sum(self.stored_bytes(arrays, self.num_images).values())
+            if self.coding == "none" or used <= self.most_bytes:
                 return arrays
             middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
             params = dataclasses.replace(
@@ -261,52 +192,17 @@ class Quantized(Gaussians, stored.Quantized):
             )
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
-        counts, there = self.codes(arrays)
-        codes = np.zeros((self.num_gaussians, len(self.widths)), np.int32)
-        codes[: len(there)] = there
-        return _from_codes(self, codes, counts.astype(np.float32), np.asarray(arrays[ENDS]))
+        fields = super().from_arrays(arrays)
+        counts = fields.pop("counts").astype(jnp.float32)
+        gaussians = GaussianImages(**fields, height=self.height, width=self.width)
+        return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
 
-    def _check(self, params: QuantizedImages) -> None:
-        """Raises UsageError for parameters of another shape or that are not finite."""
-        g, slots = params.gaussians, self.num_gaussians
-        for name, leaf, expected in (
-            ("means", g.means, (slots, 2)),
-            ("cholesky", g.cholesky, (slots, 3)),
-            ("colors", g.colors, (slots, self.channels)),
-            ("opacities", g.opacities, (slots,)),
-            ("counts", params.counts, (self.num_images,)),
-            ("low", params.low, (len(self.widths),)),
-            ("high", params.high, (len(self.widths),)),
-        ):
-            if leaf.shape != expected:
-                raise UsageError(
-                    f"{name}: expected shape {list(expected)}, by num_classes, images_per_class "
-                    f"and num_gaussians, got {list(leaf.shape)}"
-                )
-            if wrong := int((~np.isfinite(leaf)).sum()):
-                raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
-
-    def _coded(self, params: QuantizedImages) -> dict[str, Any]:
-        codes, ends = map(np.array, _to_codes(self, params))
-        counts = np.asarray(params.counts).astype(np.int64)
-        owner = np.repeat(np.arange(len(counts)), counts)
-        codes = codes[: len(owner)]
-        # A set has no order; this one is cheap to store.
-        codes = codes[np.lexsort((codes[:, 1], codes[:, 0], owner))]
-        arrays = {ENDS: ends}
-        if self.moves:
-            table = entropy.table(counts, max(2, int(counts.max()) + 1))
-            arrays |= {COUNTS: entropy.encode([counts], [table]), COUNTS_TABLE: table}
-        if self.coding == "none":
-            return arrays | {CODES: entropy.pack(list(codes.T), self.widths)}
-        same = np.diff(owner, prepend=-1) == 0
-        codes[:, 0] = np.where(same, np.diff(codes[:, 0], prepend=0), codes[:, 0])
-        columns = list(codes.T)
-        tables = [entropy.table(*pair) for pair in zip(columns, self._levels, strict=True)]
-        return arrays | {CODES: entropy.encode(columns, tables), TABLES: np.concatenate(tables)}
+    def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
+        """The arrays of a file, whatever the budget."""
+        return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
-        """What the grids are of."""
+        """What the grids are of; the inverse of `fields`."""
         cholesky, colors = g.cholesky, g.colors
         if self.log_scales:
             l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
@@ -314,54 +210,21 @@ class Quantized(Gaussians, stored.Quantized):
             sign = jnp.where(l11 + 0.5 < 0, -1.0, 1.0)
             logs = [jnp.log(jnp.maximum(jnp.abs(x + 0.5), LEAST_DIAGONAL)) for x in (l11, l22)]
             cholesky = jnp.stack([logs[0], sign * l21, logs[1]], -1)
-        if self._has_luma:
-            colors = jnp.einsum("nc,dc->nd", colors, YCOCG, precision="highest")
+        if self.has_luma:
+            colors = einsum("nc,dc->nd", colors, YCOCG)
         columns = [g.means, cholesky, colors] + [g.opacities[..., None]] * self.opacity
         return jnp.concatenate(columns, -1)
-
-    def _gaussians(self, columns: Float[Array, "n columns"]) -> GaussianImages:
-        """The inverse of `_columns`."""
-        means, cholesky, colors, opacities = jnp.split(columns, (2, 5, 5 + self.channels), -1)
-        if self.log_scales:
-            l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
-            cholesky = jnp.stack([jnp.exp(l11) - 0.5, l21, jnp.exp(l22) - 0.5], -1)
-        if self._has_luma:
-            colors = jnp.einsum("nd,cd->nc", colors, FROM_YCOCG, precision="highest")
-        opacities = opacities[..., 0] if self.opacity else jnp.ones(columns.shape[:-1])
-        return GaussianImages(
-            means, cholesky, colors, opacities, height=self.height, width=self.width
-        )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _to_codes(kind, params):
-    """Codes [slots, columns], and the ends of the grids as they are stored."""
+    """Codes [n, columns], and the ends of the grids as they are stored."""
     values = kind._columns(params.gaussians)
-    places = grids.places(values, params.low, params.high, kind._levels)
-    return grids.nearest(places, kind._levels), jnp.stack([params.low, params.high], 1)
+    places = grids.places(values, params.low, params.high, kind.levels)
+    return grids.nearest(places, kind.levels), jnp.stack([params.low, params.high], 1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _from_codes(kind, codes, counts, ends):
-    low, high = ends.T
-    gaussians = kind._gaussians(grids.values_of(codes, low, high, kind._levels))
-    return QuantizedImages(gaussians, counts, low, high)
-
-
-def _is_images(node: Any) -> bool:
-    return isinstance(node, QuantizedImages)
-
-
-def _second_moments_of_means(optimizer: Any) -> Float[Array, "n 2"]:
-    """Of their gradient, in whichever Adam has it."""
-    found = [value for _, value in optax.tree_utils.tree_get_all_with_path(optimizer, "nu")]
-    trees = [nu.gaussians for nu in found if isinstance(nu.gaussians, GaussianImages)]
-    (means,) = [tree.means for tree in trees if isinstance(tree.means, jax.Array)]
-    return means
-
-
-def _moved_moments(node: Any, move: density.Move) -> Any:
-    """What an optimizer keeps of each parameter, where the parameter has gone."""
-    if not _is_images(node):
-        return node
-    return dataclasses.replace(node, gaussians=jax.tree.map(move, node.gaussians))
+def _owners(counts: Float[Array, "m"], size: int) -> Int[Array, "size"]:
+    """The image that each Gaussian belongs to; m: none."""
+    ends = jnp.cumsum(counts).astype(jnp.int32)
+    return jnp.searchsorted(ends, jnp.arange(size), side="right").astype(jnp.int32)

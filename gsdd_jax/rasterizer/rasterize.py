@@ -13,8 +13,8 @@ from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float, Integer
 
 from gsdd_jax.core import native
-from gsdd_jax.portable.gaussian import CLIP_GRADIENTS
-from gsdd_jax.portable.raster import MAX_SAMPLES_PER_SIDE
+from gsdd_jax.formats.gaussian import CLIP_GRADIENTS
+from gsdd_jax.formats.raster import MAX_SAMPLES_PER_SIDE
 from gsdd_jax.rasterizer import calls, once, reference, sharding
 from gsdd_jax.rasterizer.calls import Settings
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.figures import geometry, inputs
-from gsdd_jax.parameterizations.gaussian import Gaussians
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.report.source import Run
 from gsdd_jax.runs import beside
 from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
@@ -27,13 +28,15 @@ UNITS = np.array([1 << 14] * 2 + [1 << 6] * 2 + [100] + [255] * 4)
 
 def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
     """Returns what script.js reads, the names of the classes, and sheets with what is on them."""
-    kind, last_step = run.last.parameterization, list(run.sets)[-1]
+    kind, last_step = run.last.format, list(run.sets)[-1]
     num_classes = len(run.last.labels) // kind.images_per_class
     last, before = share(run, num_runs, per_class)
     frames, sheets = [], []
     for step, set_ in run.sets.items():
         some = chosen(set_, last if step == last_step else before)
-        sheets.append((f"step {step}", _sheet(np.asarray(some.images()), some.labels)))
+        sheets.append(
+            (f"step {step}", _sheet(np.asarray(parameterizations.images(some)), some.labels))
+        )
         frames.append({
             "step": step, "perClass": len(some.labels) // num_classes, "gaussians": gaussians(some)
         })  # fmt: skip
@@ -51,7 +54,7 @@ def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
 def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
     """Returns how many images a class are in the file of the last step and of each before: as many
     as `PIXELS` hold, or `per_class` where that is not 0."""
-    kind, num_before = run.last.parameterization, len(run.sets) - 1
+    kind, num_before = run.last.format, len(run.sets) - 1
     num_classes = len(run.last.labels) // kind.images_per_class
     room = PIXELS // num_runs // (num_classes * kind.height * kind.width)
     last = min(per_class or max(room // (2 if num_before else 1), LEAST), kind.images_per_class)
@@ -65,15 +68,19 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     indices = np.concatenate([np.flatnonzero(set_.labels == c)[:per_class] for c in classes])
     if np.array_equal(indices, np.arange(len(set_.labels))):
         return set_
-    params = set_.parameterization.select(set_.params, jnp.asarray(indices))
-    return dataclasses.replace(set_, params=params, labels=set_.labels[indices], soft_labels=None)
+    if isinstance(set_.format, Gaussians):
+        set_ = inputs.as_gaussians(set_)
+    kind, params = parameterizations.of(set_)
+    kind = dataclasses.replace(kind, images_per_class=min(per_class, kind.images_per_class))
+    some = inputs.with_params(set_, kind, kind.select(params, jnp.asarray(indices)))
+    return dataclasses.replace(some, labels=set_.labels[indices], soft_labels=None)
 
 
 def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
     """Returns how many Gaussians each image has and in base64 the int16 of all: the ellipse where a
     Gaussian as it is rendered, pre-filter and all, has exp(-1/2) of its peak, its colour and its
     opacity as far as a screen shows them. None for a set without Gaussians."""
-    kind = set_.parameterization
+    kind = set_.format
     if not isinstance(kind, Gaussians):
         return None
     flat, counts = inputs.one_after_the_other(set_)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from gsdd_jax import artifact
-from gsdd_jax.artifact import DistilledSet
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.figures import inputs
 from gsdd_jax.figures.ellipses import spread
+from gsdd_jax.formats import file as files
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
 from gsdd_jax.runs import assess, beside, checks, experiment
 from gsdd_jax.runs.workdir import (
@@ -185,7 +185,7 @@ def _newest(path: pathlib.Path) -> DistilledSet:
     candidates += [path / "best.safetensors", path / "fitted.safetensors"]
     for file in candidates:
         if file.exists():
-            return artifact.load(file)
+            return files.load(file)
     raise UsageError("no images yet: the run has neither ended nor left a snapshot")
 
 
@@ -196,8 +196,8 @@ def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSe
             "no snapshots; a run with --config.distill.snapshot_every=N keeps its images as they "
             "change"
         )
-    like = lambda s: (s.parameterization.image_shape, len(s.labels))
-    sets = {step: artifact.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
+    like = lambda s: (s.format.image_shape, len(s.labels))
+    sets = {step: files.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
     return {step: set_ for step, set_ in sets.items() if like(set_) == like(last)}
 
 
@@ -209,7 +209,7 @@ def _step(set_: DistilledSet) -> int:
 def _real(path, sets):
     images = beside.read(path)
     for set_ in sets.values():
-        classes = len(set_.labels) // set_.parameterization.images_per_class
-        if (len(images), *images.shape[2:]) != (classes, *set_.parameterization.image_shape):
+        classes = len(set_.labels) // set_.format.images_per_class
+        if (len(images), *images.shape[2:]) != (classes, *set_.format.image_shape):
             raise UsageError(f"{path / beside.NAME}: not of the images of this run")
     return images

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
-from gsdd_jax.parameterizations.gaussian import Gaussian
-from gsdd_jax.portable.base import num_bytes
+from gsdd_jax import parameterizations
+from gsdd_jax.formats.gaussian import Gaussian
+from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.report.source import Run
 
@@ -24,7 +24,7 @@ def described(run: Run) -> str:
     """Returns one line: what is stored how, in how many bytes."""
     if run.last is None:
         return "no images yet"
-    kind, data = run.last.parameterization, run.provenance.get("data")
+    kind, data = run.last.format, run.provenance.get("data")
     classes = len(run.last.labels) // kind.images_per_class
     return (
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
@@ -88,16 +88,18 @@ def provenance(run: Run) -> list[tuple[str, Any]]:
 
 def storage(run: Run) -> dict[str, Any]:
     """Returns the use of the budget, facts, bits a Gaussian by field, and bytes by stored array."""
-    set_, kind, used = run.last, run.last.parameterization, run.last.num_bytes
-    arrays = kind.to_arrays(set_.params)
-    sizes = {name: num_bytes({name: np.asarray(array)}) for name, array in arrays.items()}
+    set_, kind, used = run.last, run.last.format, run.last.num_bytes
+    sizes = set_.stored_bytes
+    labels = sizes.pop(SOFT_LABELS, 0)
     num_images, ipc, budget = len(set_.labels), run.setting("budget.ipc"), None
     if ipc is not None:
         there = budget_bytes(ipc, kind.image_shape) * (num_images // kind.images_per_class)
         budget = (there, 100 * used / there, ipc)
     facts = [("images", f"{num_images:,}"), ("bytes an image", f"{used / num_images:,.0f}")]
     stored = run.result.get("stored")
-    stored = stored if isinstance(stored, dict) else kind.report(set_.params)
+    if not isinstance(stored, dict):
+        trained, params = parameterizations.of(set_)
+        stored = trained.report(params)
     bits, counts = _numbers(stored, "bits_per_gaussian"), _numbers(stored, "gaussians_per_image")
     if isinstance(kind, Gaussian):
         bits = {n: 8 * size / num_images / kind.num_gaussians for n, size in sizes.items()}
@@ -107,7 +109,7 @@ def storage(run: Run) -> dict[str, Any]:
         if counts["least"] != counts["most"]:
             text += f", from {counts['least']:,} to {counts['most']:,}"
         facts.append(("Gaussians an image", text))
-    if labels := used - sum(sizes.values()):
+    if labels:
         sizes["soft labels"] = labels
     shares = [[n, f"{s:,}", f"{100 * s / used:.1f} %"] for n, s in {**sizes, "all": used}.items()]
     return {"used": used, "budget": budget, "facts": facts, "bits": bits, "shares": shares}

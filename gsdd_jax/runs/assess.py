@@ -14,14 +14,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact, data
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import data, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.options import check_value
 from gsdd_jax.data import corruptions, rows, transforms
+from gsdd_jax.formats import file
+from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
-from gsdd_jax.portable.base import MAX_SIDE
 from gsdd_jax.runs import checks, experiment
 from gsdd_jax.runs.components import (
     build_network,
@@ -105,7 +106,8 @@ def students(
 ) -> Any:
     """The stacked parameters of those networks; the set has the size of the real images."""
     height, width = parts.dataset.image_shape[:2]
-    images = parts.transform(set_.images(height, width, resample))[None]
+    images = parameterizations.images(set_, height, width, resample)
+    images = parts.transform(images)[None]
     return _train(
         config, parts, images, set_.targets, parts.schedule, set_.learning_rate, name, reporter
     )
@@ -275,7 +277,7 @@ def opened(
     resolution: int | None = None,
 ) -> Opened:
     """A set from a file with the data and the network of its evaluation; as `evaluate_file`."""
-    set_ = artifact.load(path)
+    set_ = file.load(path)
     with located(path):
         config = resolve(set_.provenance, overrides, learning_rate)
         return Opened(set_, config, _build(config, set_, resolution))
@@ -290,7 +292,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
             "provenance.data.fingerprint: expected that of the data the set was made from, got "
             f"{reprlib.repr(made_from)}"
         )
-    kind, resolution = set_.parameterization, config.data.resolution
+    kind, resolution = set_.format, config.data.resolution
     if resolution and kind.image_shape[:2] != (resolution, resolution):
         raise UsageError(
             f"provenance.config['data.resolution']: expected height and width of the set, "

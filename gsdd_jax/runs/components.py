@@ -14,10 +14,10 @@ from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import check_values
 from gsdd_jax.data import transforms
+from gsdd_jax.formats import entropy
 from gsdd_jax.matching import TrajectoryMatching
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.portable import entropy
 from gsdd_jax.runs import real
 from gsdd_jax.training import experts
 
@@ -90,7 +90,6 @@ def build_parameterization(
         gpc=config.budget.gpc,
         num_classes=num_classes,
         reserved=_label_bytes(config, num_classes),
-        fill=config.budget.fill,
         **config.parameterization.options,
     )
 

@@ -16,15 +16,15 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from gsdd_jax import artifact
-from gsdd_jax.artifact import DistilledSet
+from gsdd_jax import parameterizations
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.data import soft_labels
+from gsdd_jax.formats import file, transforms
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.portable import transforms
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import assess, beside, cost, experiment, fits, real
 from gsdd_jax.runs.checkpoint import Checkpoints
@@ -77,7 +77,7 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         run.save("fitted.safetensors", fitted)
         run.show(fitted)
         images = jnp.asarray(fits.images_of(config, run.parts))
-        psnr = mesh.host(fit.psnr(fitted.parameterization, fitted.params, images))
+        psnr = mesh.host(fit.psnr(*parameterizations.of(fitted), images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
         run.write_json("fit.json", result)
         return result
@@ -144,7 +144,8 @@ class _Run:
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
         # A copy, because a state is donated and the fitted parameters are evaluated later.
-        params = parts.parameterization.enter(jax.tree.map(jnp.copy, fitted), parts.transform)
+        copied = jax.tree.map(jnp.copy, fitted)
+        params = parts.parameterization.to_optimized(copied, parts.transform)
         state = distill.start(parts.problem, params, config.distill.learning_rate)
         checkpoints = self.checkpoints("distill")
         restored = checkpoints.restore(state)
@@ -268,7 +269,7 @@ class _Run:
             "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
             "images_per_class": parts.parameterization.images_per_class,
             "learning_rate": last.learning_rate,
-            "stored": last.parameterization.report(last.params),
+            "stored": parts.parameterization.report(parameterizations.of(last)[1]),
             "provenance": last.provenance,
         }
         self.write_json("result.json", result)
@@ -276,7 +277,8 @@ class _Run:
 
     def distilled(self, state: distill.DistillState) -> DistilledSet:
         """The set that a state of the distillation holds."""
-        params = self.parts.parameterization.leave(state.learned, self.parts.transform)
+        parts = self.parts
+        params = parts.parameterization.from_optimized(state.learned, parts.transform)
         return self.stored(params, int(state.step), state.extra)
 
     def stored(
@@ -309,9 +311,9 @@ class _Run:
         if logits is not None:
             bits = self.parts.problem.matching.label_bits
             logits = soft_labels.values(soft_labels.codes(np.asarray(logits), bits), bits)
-        return DistilledSet(
+        return parameterizations.stored(
             parameterization,
-            parameterization.from_arrays(parameterization.to_arrays(params)),
+            params,
             self.parts.labels,
             self.config.evaluate.learning_rate if rate is None else float(rate),
             provenance,
@@ -322,7 +324,7 @@ class _Run:
     def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:
         """A set, as a file of the directory."""
         if processes.first():
-            artifact.save(self.workdir / name, set_)
+            file.save(self.workdir / name, set_)
 
     def write_json(self, name: str, value: Any) -> None:
         """Plain values, as a file of the directory."""
@@ -331,7 +333,7 @@ class _Run:
 
     def show(self, set_: DistilledSet) -> None:
         """A contact sheet, as a file and for TensorBoard."""
-        sheet = contact_sheet(mesh.host(set_.images()), set_.labels)
+        sheet = contact_sheet(mesh.host(parameterizations.images(set_)), set_.labels)
         if processes.first():
             write_atomically(self.workdir / "contact_sheet.png", png(sheet))
         self.reporter.image(set_.provenance["step"], "distilled", sheet)

@@ -20,9 +20,9 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
 from gsdd_jax.data.items import some
 from gsdd_jax.data.transforms import RealImages, to_device
+from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.portable.base import COPIES
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.runs import checks, experts, real
 from gsdd_jax.runs.components import (

@@ -34,7 +34,6 @@ OPERATIONAL = {
 # Fields that came later, with what runs of before them had: a digest has them only where they
 # differ, so that those runs are found and go on.
 LATER = {
-    "budget.fill": False,
     "matching.options.classes_per_step": 0,
     "matching.options.soft_labels": False,
     "matching.options.label_bits": 4,
@@ -152,10 +151,9 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
 
 
 def whole(fields: Mapping[str, Any]) -> ConfigDict:
-    """The config of a run's recorded `fields`, which may lack operational ones and those that came
-    later; where an option came later, its own default is what it was before."""
-    later = {name: value for name, value in LATER.items() if ".options." not in name}
-    return unflat(OPERATIONAL | later | dict(fields))
+    """The config of a run's recorded `fields`, which may lack operational ones, and options that
+    came later, whose own default is what it was before."""
+    return unflat(OPERATIONAL | dict(fields))
 
 
 EVALUATIONS = "evaluations.json"

@@ -129,17 +129,11 @@ def run(
             (state, shared),
             jnp.arange(matching.num_updates),
         )
-        params, optimizer, moved = parameterization.rearrange(
-            state.params, state.optimizer, state.step + 1, fitting=False
-        )
-        state = state._replace(params=params, optimizer=optimizer)
         if problem.average:
             # So written, what does not change is its own average to the bit.
             average = jax.tree.map(
-                lambda p, a: a + (1 - problem.average) * (p - a), params, state.average
+                lambda p, a: a + (1 - problem.average) * (p - a), state.params, state.average
             )
-            if moved is not None:  # of what has changed places there is no past
-                average = jax.tree.map(lambda p, a: jnp.where(moved, p, a), params, average)
             state = state._replace(average=average)
         return state._replace(step=state.step + 1), losses.sum()
 

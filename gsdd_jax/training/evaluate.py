@@ -255,7 +255,7 @@ def predictions(
 
     def predicted(images, params):
         def of_batch(batch):
-            logits = jax.vmap(lambda p: network.apply(p, images.seen(batch)))(params)
+            logits = jax.vmap(lambda p: network.apply(p, images.transformed(batch)))(params)
             return logits.argmax(-1)
 
         padding = [(0, -count % batch_size)] + [(0, 0)] * (images.stored.ndim - 1)

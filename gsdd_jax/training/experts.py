@@ -109,11 +109,11 @@ def train_batches(
     Returns:
       Parameters after the batches, and each expert's loss summed over the images.
     """
-    seen = transforms.RealImages(None, transform).seen
+    transformed = transforms.RealImages(None, transform).transformed
 
     def train(shared, params, keys, images, labels):
         learning_rate, epoch, first = shared
-        step = _sgd(network, learning_rate, strategy, seen)
+        step = _sgd(network, learning_rate, strategy, transformed)
         epoch_keys = _epoch_keys(keys, epoch)
         params, losses = jax.lax.scan(
             lambda params, a: step(params, a[1], a[2], _batch_keys(epoch_keys, a[0])),
@@ -125,9 +125,9 @@ def train_batches(
     return mesh.each(train, (learning_rate, epoch, first), params, keys, images, labels)
 
 
-def _sgd(network, learning_rate, strategy, seen):
-    """A step of all experts: (params, what `seen` makes images of, targets, keys) -> (params, the
-    sums of the losses)."""
+def _sgd(network, learning_rate, strategy, transformed):
+    """A step of all experts: (params, what `transformed` makes images of, targets, keys) ->
+    (params, the sums of the losses)."""
     unravel = unraveling(network)
 
     @jax.value_and_grad
@@ -137,7 +137,7 @@ def _sgd(network, learning_rate, strategy, seen):
 
     def prepare(drawn):
         key, chosen = drawn
-        return augment.augment(key, seen(chosen), strategy=strategy)
+        return augment.augment(key, transformed(chosen), strategy=strategy)
 
     def step(params, chosen, targets, step_keys):
         # One expert after the other: a drawn operation stays a branch, which vmap would turn

@@ -14,9 +14,9 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
+from gsdd_jax.formats.base import MAX_CHANNELS
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
-from gsdd_jax.portable.base import MAX_CHANNELS
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 HALVE_EVERY = 20_000  # steps; the published runs take 50,000
@@ -81,9 +81,6 @@ def run(
         gradient, errors = jax.grad(loss, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = parameterization.project(optax.apply_updates(state.params, updates))
-        params, optimizer_state, _ = parameterization.rearrange(
-            params, optimizer_state, state.step + 1, fitting=True
-        )
         return (FitState(params, optimizer_state, state.step + 1), errors), None
 
     (state, errors), _ = jax.lax.scan(

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable.named_arrays import NamedArrays
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.arrays import matmul, namespace
+from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.shapes import Float
 
 FIRST_W0 = 30.0  # of the first layer
 
 
 @dataclasses.dataclass(frozen=True)
-class DDiF(NamedArrays):
+class DDiF(Format):
     """`layers` layers of `layer_width` sines, sin(30 (W x + b)) first and sin(w0 (W x + b)) after
     it, and a last one without. Coordinates (row, column) are -1 and 1 at the corner pixels'
     centres."""
 
     name: ClassVar[str] = "ddif"
-    limits: ClassVar[Limits] = NamedArrays.limits | {
+    limits: ClassVar[Limits] = Format.limits | {
         "layers": (1, 16),
         "layer_width": (1, 1024),
         "w0": (1, None),
     }
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
     layers: int
     layer_width: int
     w0: float
@@ -45,20 +42,21 @@ class DDiF(NamedArrays):
         return shapes
 
     def decode(
-        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Any, "m {height} {width} c"]:
         """The networks at other coordinates; their corners stay at -1 and 1."""
-        del resample
-        points = grid(height, width)
-        images = np.empty((len(opened["biases_0"]), height, width, self.channels), np.float32)
-        for m, image in enumerate(images):
-            x = points
-            for i in range(self.layers + 1):
-                x = opened[f"weights_{i}"][m].T @ x + opened[f"biases_{i}"][m][:, None]
-                if i < self.layers:
-                    x = np.sin((self.w0 if i else FIRST_W0) * x)
-            image[...] = x.T.reshape(height, width, self.channels)
-        return images
+        xp, points = namespace(params["biases_0"]), grid(height, width)
+        count = len(params["biases_0"])
+        if xp is np and count > 1:  # one by one: the layers of all would take much memory
+            each = [{n: a[i : i + 1] for n, a in params.items()} for i in range(count)]
+            return np.concatenate([self.decode(one, height, width, resample) for one in each])
+        x = xp.broadcast_to(points, (count, *points.shape))
+        for i in range(self.layers + 1):
+            # Exact products: the sine multiplies their error by 30.
+            x = matmul(params[f"weights_{i}"].swapaxes(1, 2), x) + params[f"biases_{i}"][..., None]
+            if i < self.layers:
+                x = xp.sin((self.w0 if i else FIRST_W0) * x)
+        return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Of a layer before and after its sines, for one image at a time."""

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable.base import MAX_SIDE, Spec
-from gsdd_jax.portable.named_arrays import NamedArrays
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.arrays import placed, sides
+from gsdd_jax.formats.base import MAX_SIDE, Format, Spec
+from gsdd_jax.formats.shapes import Float
 
 MASKS = "masks"
 
 
 @dataclasses.dataclass(frozen=True)
-class FreD(NamedArrays):
-    """Of every channel's orthonormal DCT-II `num_frequencies` coefficients; a bit mask for each
-    class says which."""
+class FreD(Format):
+    """The same `num_frequencies` coefficients of every channel's orthonormal DCT-II; a bit mask for
+    each class says which."""
 
     name: ClassVar[str] = "fred"
-    limits: ClassVar[Limits] = NamedArrays.limits | {"size": (1, MAX_SIDE**2)}
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
+    limits: ClassVar[Limits] = Format.limits | {"size": (1, MAX_SIDE**2)}
     num_frequencies: int
     size: int  # numbers of a channel, as published: 64 at 32 x 32, 2048 at 128 x 128
     dtype: str = "float32"
@@ -40,7 +36,7 @@ class FreD(NamedArrays):
         shape = num_images // self.images_per_class, mask_bytes(self.height, self.width)
         return super().array_specs(num_images) | {MASKS: Spec(shape, "uint8")}
 
-    def check_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
         """Each mask has as many frequencies as the images have coefficients, and all are known."""
         bits = np.unpackbits(np.asarray(arrays[MASKS]), axis=-1)
         known = bits[:, : self.height * self.width].sum(-1, dtype=int)
@@ -51,31 +47,38 @@ class FreD(NamedArrays):
                 f"frequencies in each, got others in {wrong.sum()} of {len(wrong)}"
             )
 
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The coefficients, and the frequency of each, counted row by row, of every image.
+
+        As float32, which holds those up to 4096² exactly: what is differentiated is of floats.
+        """
+        bits = np.unpackbits(arrays[MASKS], axis=-1)
+        places = np.nonzero(bits)[1].reshape(len(bits), -1).astype(np.float32)
+        frequencies = np.repeat(places, self.images_per_class, axis=0)
+        return {"coefficients": arrays["coefficients"], "frequencies": frequencies}
+
     def decode(
-        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Any, "m {height} {width} c"]:
         """The cosines at other points: the spectrum padded with zeros, or cut."""
         del resample
-        size = self.height * self.width
-        masks = np.unpackbits(opened[MASKS], axis=-1)[:, :size].astype(bool)
-        spectrum = np.zeros((len(opened["coefficients"]), size, self.channels), np.float32)
-        # As booleans choose: image by image, in the order of the frequencies.
-        chosen = np.repeat(masks, self.images_per_class, axis=0)
-        spectrum[chosen] = opened["coefficients"].reshape(-1, self.channels)
+        places = params["frequencies"].astype(np.int32)
+        spectrum = placed(params["coefficients"], places, self.height * self.width)
         rows, columns = min(height, self.height), min(width, self.width)
-        spectrum = spectrum.reshape(-1, *self.image_shape)[:, :rows, :columns]
-        left = cosines(height, rows, self.height)
-        right = cosines(width, columns, self.width)
-        return np.einsum("yi,mijc,xj->myxc", left, spectrum, right, optimize=True)
+        return sides(
+            cosines(height, rows, self.height),
+            spectrum.reshape(-1, *self.image_shape)[:, :rows, :columns],
+            cosines(width, columns, self.width),
+        )
 
 
 def mask_bytes(height: int, width: int) -> int:
-    """Of one mask."""
+    """The bytes of one mask."""
     return -(-height * width // 8)
 
 
 def cosines(points: int, count: int, native: int) -> Float[np.ndarray, "{points} {count}"]:
-    """The first `count` orthonormal DCT-II vectors of `native` samples, seen at `points`.
+    """The first `count` orthonormal DCT-II vectors of `native` samples, at `points`.
 
     At other points than the native ones they keep their height, so that the image keeps its
     brightness.

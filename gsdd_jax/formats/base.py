@@ -1,4 +1,4 @@
-"""How images are stored, as far as a file says: settings, arrays, and the images in NumPy."""
+"""Ways to store images: what a file says and holds of one, and the images of that."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits, check_values
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.shapes import Float
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 MAX_CHANNELS = 4
 RESAMPLINGS = ("bilinear", "nearest")
+DTYPES = ("float32", "bfloat16")  # of an array of real numbers
+ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
 COPIES = 4  # of images: what they are made of, they themselves, and transformed
 
 
@@ -26,19 +28,24 @@ class Spec(NamedTuple):
     """An array of a file. A length that depends on the values is None."""
 
     shape: tuple[int | None, ...]
-    dtype: str  # "float32", "bfloat16" or "uint8"
+    dtype: str  # of ITEMSIZE; bfloat16 is held as float32
 
 
-class Stored(abc.ABC):
-    """A frozen dataclass of static settings: what a file holds for them, and what that shows."""
+@dataclasses.dataclass(frozen=True)
+class Format(abc.ABC):
+    """Static settings of a way to store images, as a file has them; no JAX.
+
+    Where nothing else is said, a file holds the arrays of `shapes`, image after image, as `dtype`.
+    """
 
     name: ClassVar[str]
-    later: ClassVar[dict[str, Any]] = {}  # settings that older files lack, and what they mean then
     limits: ClassVar[Limits] = {
         "height": (1, MAX_SIDE),
         "width": (1, MAX_SIDE),
         "channels": (1, MAX_CHANNELS),
+        "dtype": DTYPES,
     }
+    dtype = "float32"  # of all arrays; a field, where there is a choice
     height: int
     width: int
     channels: int
@@ -49,36 +56,47 @@ class Stored(abc.ABC):
         """(height, width, channels) of every image."""
         return self.height, self.width, self.channels
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one image's arrays, by name."""
+        raise NotImplementedError
+
+    def array_specs(self, num_images: int) -> dict[str, Spec]:
+        """The arrays of a file with that many images, by name."""
+        return {n: Spec((num_images, *shape), self.dtype) for n, shape in self.shapes().items()}
+
     def check_num_images(self, num_images: int) -> None:
-        """Raises UsageError for a set of so many images, of all classes, that there is not."""
+        """Raises UsageError for an impossible number of images, of all classes."""
         if num_images < 1 or num_images % self.images_per_class:
             raise UsageError(
                 f"expected a multiple of images_per_class={self.images_per_class}, got {num_images}"
             )
 
-    @abc.abstractmethod
-    def array_specs(self, num_images: int) -> dict[str, Any]:
-        """The arrays of a file with that many images by name: a `Spec`, or what has its fields."""
-
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UsageError for finite values of a file that are none of a set's."""
+        """Raises UsageError for finite values of a file that no set has."""
         del arrays
 
-    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What `decode` takes, of a file's arrays (bfloat16 as float32).
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The parameters that `decode` takes, in float32, of a file's arrays.
 
-        Raises UsageError for codes that are none.
+        Raises UsageError for bytes that are no codes.
         """
         return dict(arrays)
 
+    @abc.abstractmethod
     def decode(
-        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
-        """The images in NumPy, in [0, 1] space but unclipped.
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Any, "m {height} {width} c"]:
+        """The images, in [0, 1] space but unclipped; in NumPy or JAX, as the parameters are.
 
-        What is stored at one size is resampled, as by `Parameterization.render_at`.
+        What has no image but at its own size is resampled, by one of `RESAMPLINGS`: pixels have
+        half-pixel centres, edges are repeated, and nothing is smoothed where it shrinks. What has
+        one at any size gives that, whatever `resample` is.
         """
-        raise UsageError(f"{self.name} is not decoded without JAX; expected it to be installed")
+
+    def stored_bytes(self, arrays: Mapping[str, Any], num_images: int) -> dict[str, int]:
+        """The bytes that each array takes in a file."""
+        specs = self.array_specs(num_images)
+        return {name: ITEMSIZE[spec.dtype] * arrays[name].size for name, spec in specs.items()}
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """What rendering them takes beside images of their own size and of this one."""
@@ -86,25 +104,18 @@ class Stored(abc.ABC):
         return 0
 
 
-def settings(stored: Stored) -> dict[str, Any]:
+def settings(kind: Format) -> dict[str, Any]:
     """What `from_settings` needs to make the same again, as plain values."""
-    return {"name": stored.name, **dataclasses.asdict(stored)}
+    return {"name": kind.name, **dataclasses.asdict(kind)}
 
 
-def from_settings(values: Mapping[str, Any], by_name: Mapping[str, type[Stored]]) -> Stored:
-    """The inverse of `settings`, of the kinds in `by_name`; believes nothing of what it is given.
+def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
+    """The inverse of `settings`; trusts nothing that it is given.
 
-    Raises UsageError for an unknown name, and for a field that is unknown, missing, not of exactly
-    its type, not in its range (`limits`) or not finite; the message names the field.
+    Raises UsageError for a field that is unknown, missing, not of exactly its type, not in its
+    range (`limits`) or not finite; the message names the field.
     """
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str) or name not in by_name:
-        raise UsageError(
-            f"parameterization: expected one of {', '.join(by_name)}, got {reprlib.repr(name)}"
-        )
-    kind = by_name[name]
-    values = kind.later | values
+    name, values = kind.name, {n: v for n, v in values.items() if n != "name"}
     known = [field.name for field in dataclasses.fields(kind)]
     for field in known:
         if field not in values:
@@ -120,7 +131,7 @@ def from_settings(values: Mapping[str, Any], by_name: Mapping[str, type[Stored]]
 
 
 def checked_size(
-    native: Stored, num_images: int, height: int | None, width: int | None, resample: str
+    native: Format, num_images: int, height: int | None, width: int | None, resample: str
 ) -> tuple[int, int]:
     """The size that was asked for, or the set's own.
 
@@ -140,8 +151,3 @@ def checked_size(
     memory.check(what, 4 * num_images * pixels * native.channels, COPIES)
     memory.check(f"what {what} are rendered with", native.working_bytes(num_images, height, width))
     return height, width
-
-
-def num_bytes(arrays: Mapping[str, Any]) -> int:
-    """What named arrays take, as they are stored."""
-    return sum(array.size * array.dtype.itemsize for array in arrays.values())

@@ -1,8 +1,8 @@
-"""What programs get of a distilled set: arrays, tensors, records and batches, transformed as in
-training."""
+"""The distilled set, and what programs get of it: images, arrays, tensors, records and batches."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -15,10 +15,11 @@ import numpy as np
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable import labels, transforms
-from gsdd_jax.portable.base import Stored
-from gsdd_jax.portable.shapes import Float, Int
-from gsdd_jax.portable.transforms import ZCA, Normalize
+from gsdd_jax.formats import entropy, transforms
+from gsdd_jax.formats.base import Format, checked_size
+from gsdd_jax.formats.labels import SOFT_LABELS, softmax
+from gsdd_jax.formats.shapes import Float, Int
+from gsdd_jax.formats.transforms import ZCA, Normalize
 
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")
@@ -36,10 +37,22 @@ class Arrays(NamedTuple):
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or their probabilities
 
 
-class Usable:
-    """The methods that every distilled set has.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class DistilledSet:
+    """What distillation produces, independent of the data set it came from; of NumPy alone.
 
-    The arguments that they share:
+    Attributes:
+      format: how the images are stored; static settings only.
+      arrays: what a file holds for it, by name; bfloat16 as float32.
+      labels: the class of each image; each of 0 to K - 1 as often as the format's
+        `images_per_class`.
+      learning_rate: of the student, for training on this set.
+      provenance: plain JSON values: how the set was made (config, versions, step, data).
+      soft_labels: where they were learned: of each image a logit for every class, on the grid of
+        `gsdd_jax.formats.labels`.
+      label_bits: of the code of each; 0 without.
+
+    The arguments that its methods share:
       space: "training", transformed as the networks of the distillation saw them, or "unit", in
         [0, 1] and a little beyond.
       clip: whether the images are clipped to [0, 1]; in space "unit" alone.
@@ -47,27 +60,67 @@ class Usable:
       height, width, resample: as of `images`.
     """
 
-    parameterization: Stored
+    format: Format
+    arrays: dict[str, np.ndarray]
     labels: Int[np.ndarray, "m"]
-    soft_labels: Float[np.ndarray, "m k"] | None
-    num_bytes: int
-    provenance: dict[str, Any]
+    learning_rate: float
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    soft_labels: Float[np.ndarray, "m k"] | None = None
+    label_bits: int = 0
+
+    @functools.cached_property
+    def params(self) -> dict[str, np.ndarray]:
+        """What is rendered, by name: `arrays`, of which codes are read. Raises UsageError for bytes
+        that are no codes."""
+        return self.format.unpack(self.arrays)
+
+    def images(
+        self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
+    ) -> Float[np.ndarray, "m h w c"]:
+        """Rendered images in the data set's [0, 1] space, not clipped; float32.
+
+        `gsdd_jax.parameterizations.images` renders the same by JAX, on any device.
+
+        Args:
+          height, width: in pixels; None: the set's own.
+          resample: "bilinear" or "nearest", for images that are stored at one size (pixels, idc).
+            The others are rendered at the size that is asked for.
+
+        Raises ValueError for a size or a resampling that there is not.
+        """
+        count = len(self.labels)
+        height, width = checked_size(self.format, count, height, width, resample)
+        return np.asarray(self.format.decode(self.params, height, width, resample))
+
+    @property
+    def targets(self) -> Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]:
+        """What networks learn of each image: its class, or where the labels are soft, the
+        probabilities of all classes."""
+        return self.labels if self.soft_labels is None else softmax(self.soft_labels)
+
+    @property
+    def stored_bytes(self) -> dict[str, int]:
+        """The bytes that the budget counts, by array; the class of each image is free."""
+        sizes = self.format.stored_bytes(self.arrays, len(self.labels))
+        if self.soft_labels is None:
+            return sizes
+        count = self.soft_labels.size
+        return sizes | {SOFT_LABELS: entropy.packed_bytes([self.label_bits], count)}
+
+    @property
+    def num_bytes(self) -> int:
+        """All `stored_bytes`."""
+        return sum(self.stored_bytes.values())
 
     def __repr__(self) -> str:
         """One line: how many images, of what, in how many bytes."""
-        kind, data = self.parameterization, self.provenance.get("data")
+        kind, data = self.format, self.provenance.get("data")
         name = data.get("name") if isinstance(data, dict) else None
         size = "x".join(map(str, kind.image_shape))
         return (
             f"DistilledSet({len(self.labels)} images of {size} as {kind.name}"
             f"{f', of {name[:80]}' if isinstance(name, str) else ''}; {self.num_bytes} bytes)"
         )
-
-    def decoded(
-        self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
-    ) -> Float[np.ndarray, "m h w c"]:
-        """The images by NumPy; as `images`."""
-        raise NotImplementedError
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -105,7 +158,7 @@ class Usable:
         if callable(source):
             return source
         said, fingerprint = self._said(), self._fingerprint()
-        shape = self.parameterization.image_shape
+        shape = self.format.image_shape
         described = transforms.from_description(said, shape[-1])
         if isinstance(source, np.ndarray):
             return described or self._of_images(source, said)
@@ -151,11 +204,10 @@ class Usable:
         found = None
         if space == "training":  # first: what cannot be had is said before anything is rendered
             found = self.transform if transform is None else self.find_transform(transform)
-        images = self.decoded(height, width, resample)
+        images = self.images(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
         images = images if found is None else np.asarray(found(images))
-        soft = self.soft_labels
-        return Arrays(images, self.labels if soft is None else labels.softmax(np.asarray(soft)))
+        return Arrays(images, np.asarray(self.targets))
 
     def torch(self, space: str = "training", **options: Any) -> Any:
         """A `torch.utils.data.TensorDataset` of float32 images [m, c, h, w] and of classes (int64)
@@ -194,7 +246,7 @@ class Usable:
         return _batches(images, targets, batch_size, np.random.default_rng(seed), epochs)
 
     def _of_images(self, images, said) -> ZCA:
-        shape = self.parameterization.image_shape
+        shape = self.format.image_shape
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UsageError(
                 f"transform: expected the training images as bytes, uint8 [n, "
@@ -210,8 +262,7 @@ class Usable:
                 f"transform: these {len(images)} images are not those that this set was made from; "
                 f"{GO_ON}"
             )
-        mean, matrix = transforms.whitening(images)
-        return ZCA(mean.astype(np.float32), matrix.astype(np.float32), shape)
+        return transforms.fit_zca(images)
 
     def _said(self) -> dict[str, Any]:
         """What the file says of the transform; of older files their config's name of it."""
@@ -235,9 +286,19 @@ class Usable:
         return found if right else None
 
     def _from_data(self, data_dir: str | os.PathLike | None) -> Normalize | ZCA:
-        """The transform by the data set on disk, which takes what this room has not."""
-        del data_dir
-        raise self._missing("without JAX it is not made from the data set on disk")
+        """The transform by the data set on disk, by the room that reads those."""
+        try:
+            of_sets = importlib.import_module("gsdd_jax.data.of_sets")
+        except ModuleNotFoundError as error:
+            raise self._missing(
+                f"without {error.name} it is not made from the data set on disk"
+            ) from None
+        try:
+            return of_sets.transform(
+                self._said()["name"], self.provenance, self._fingerprint(), data_dir
+            )
+        except UsageError as error:
+            raise self._missing(str(error)) from None
 
     def _missing(self, reason: str) -> UsageError:
         name = self._said()["name"]

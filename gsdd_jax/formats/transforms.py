@@ -1,4 +1,4 @@
-"""From [0, 1] images to what networks saw in training, in NumPy; and how a file says which.
+"""From [0, 1] images to what networks see, in NumPy or JAX, and back; and how a file says which.
 
 A file names its transform and holds what a normalisation needs. A whitening matrix is too large for
 it (38 MB on CIFAR, a distilled set 0.12 MB): the file holds a digest of the images that it is of.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +22,8 @@ import numpy as np
 from gsdd_jax.core import files, memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.options import LEAST, MOST, parse_json
-from gsdd_jax.portable.shapes import Float, UInt8
+from gsdd_jax.formats.arrays import matmul, namespace
+from gsdd_jax.formats.shapes import Float, UInt8
 
 ZCA_EPSILON = 0.1
 MAX_ZCA_SIZE = 12288
@@ -37,37 +40,49 @@ _CHUNK = 1024
 class Normalize:
     """Per-channel normalisation: (x - mean) / std."""
 
-    mean: Float[np.ndarray, "c"]
-    std: Float[np.ndarray, "c"]
+    # Any: of NumPy or JAX, which also builds pytrees of shapes, partition specs and placeholders.
+    mean: Float[Any, "c"] | Any
+    std: Float[Any, "c"] | Any
 
-    def __call__(self, images: Any) -> Float[np.ndarray, "*n h w c"]:
-        """Float images [..., h, w, c] in [0, 1], of NumPy or JAX -> normalised images, float32.
+    def __call__(self, images: Any) -> Float[Any, "*n h w c"]:
+        """Float images [..., h, w, c] in [0, 1] -> normalised images, float32.
 
         Raises UsageError for bytes, and for other channels.
         """
-        images = _checked(images, images.shape[-3:-1] + self.mean.shape)
+        images = _checked(images, images.shape[-3:-1] + self.mean.shape, self.mean)
         return (images - self.mean) / self.std
+
+    def inverse(self, images: Any) -> Float[Any, "*n h w c"]:
+        """Normalised images -> images in [0, 1]."""
+        return images * self.std + self.mean
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ZCA:
     """Whitening of flattened images: (x - mean) W, with W symmetric and positive definite."""
 
-    mean: Float[np.ndarray, "d"]
-    whitening: Float[np.ndarray, "d d"]
+    mean: Float[Any, "d"] | Any
+    whitening: Float[Any, "d d"] | Any
     image_shape: tuple[int, int, int]  # h w c = d
 
-    def __call__(self, images: Any) -> Float[np.ndarray, "*n h w c"]:
-        """Float images [..., h, w, c] in [0, 1], of NumPy or JAX -> whitened images, float32.
+    def __call__(self, images: Any) -> Float[Any, "*n h w c"]:
+        """Float images [..., h, w, c] in [0, 1] -> whitened images, float32.
 
         Raises UsageError for bytes, and for images of another shape.
         """
-        images = _checked(images, self.image_shape)
-        flat = images.reshape(-1, len(self.mean)) - self.mean
-        return (flat @ self.whitening).reshape(images.shape)
+        images = _checked(images, self.image_shape, self.mean)
+        return matmul(_flat(images) - self.mean, self.whitening).reshape(images.shape)
+
+    def inverse(self, images: Any) -> Float[Any, "*n h w c"]:
+        """Whitened images -> images in [0, 1]."""
+        flat = _flat(_checked(images, self.image_shape, self.mean))
+        xp = namespace(flat)
+        solution = xp.linalg.solve(self.whitening, flat.reshape(-1, flat.shape[-1]).T).T
+        return (solution.reshape(flat.shape) + self.mean).reshape(images.shape)
 
 
-def _checked(images, shape) -> Float[np.ndarray, "*n h w c"]:
+def _checked(images, shape, like) -> Float[Any, "*n h w c"]:
+    """Images as float32, in the namespace of theirs and of `like`."""
     if np.issubdtype(images.dtype, np.integer):
         raise UsageError(
             f"images: expected floats in [0, 1], got {images.dtype}; divide bytes by 255"
@@ -77,7 +92,17 @@ def _checked(images, shape) -> Float[np.ndarray, "*n h w c"]:
             f"images: expected shape [..., {', '.join(map(str, shape))}], channels last, got "
             f"{list(images.shape)}"
         )
-    return np.asarray(images, np.float32)
+    return namespace(images, like).asarray(images, np.float32)
+
+
+def _flat(images) -> Float[Any, "*n d"]:
+    return images.reshape(*images.shape[:-3], -1)
+
+
+def fit_zca(images: np.ndarray) -> ZCA:
+    """The ZCA whitening of training images; as `whitening`."""
+    mean, matrix = whitening(images)
+    return ZCA(mean.astype(np.float32), matrix.astype(np.float32), images.shape[1:])
 
 
 def whitening(images: np.ndarray) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d d"]]:
@@ -237,3 +262,42 @@ def kept_at(fingerprint: str, cache_dir: str | os.PathLike | None = None) -> pat
     """Where the ZCA of the data of that fingerprint is kept; default as `files.cache_dir`."""
     folder = cache_dir or files.cache_dir()
     return folder and pathlib.Path(folder, f"zca-{fingerprint}.safetensors")
+
+
+def cached_zca(
+    images: UInt8[np.ndarray, "n h w c"],
+    fingerprint: str,
+    cache_dir: str | os.PathLike | None = None,
+) -> ZCA:
+    """`fit_zca`, kept in a file named for the content of the images.
+
+    Args:
+        images: training images.
+        fingerprint: of letters, digits, `.`, `_` and `-`; images that differ have different ones.
+        cache_dir: default $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax. A file there that is
+            damaged or of another content is replaced; where nothing can be written, nothing is
+            kept.
+
+    Raises:
+        UsageError, ValueError: as `whitening`; ValueError for other characters in the fingerprint.
+    """
+    import safetensors.numpy
+
+    check_images(images)
+    if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):
+        raise ValueError(
+            f"cached_zca: fingerprint {fingerprint!r} names a file, expected letters, digits, "
+            "'.', '_' and '-'; pass a hexadecimal digest"
+        )
+    path = kept_at(fingerprint, cache_dir)
+    if (zca := kept(path, fingerprint, images.shape[1:])) is not None:
+        return zca
+    zca = fit_zca(images)
+    if path is None:
+        return zca
+    tensors = {"mean": zca.mean, "whitening": zca.whitening}
+    try:
+        files.write_atomically(path, safetensors.numpy.save(tensors, {KEPT: fingerprint}))
+    except OSError as error:
+        logging.getLogger(__name__).warning("ZCA is not cached in %s: %s", path, error)
+    return zca

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable import entropy
-from gsdd_jax.portable.shapes import Float, UInt8
+from gsdd_jax.formats import entropy
+from gsdd_jax.formats.shapes import Float, UInt8
 
 SOFT_LABELS, LABEL_BITS = "soft_labels", "label_bits"  # of a file
 BITS = (2, 8)  # of a code, the fewest and the most

@@ -1,35 +1,34 @@
-"""A distilled set as a file: what is in it, and whether it may be believed.
+"""A distilled set as a file: arrays, labels, learning rate, provenance; nothing pickled.
 
-Nothing that a file says of itself is believed: its description against its arrays' types and
-shapes, before any of them is read; then their values; then the digest of each part.
+Nothing that a file says of itself is trusted: its description is compared with the types and shapes
+of its arrays before any of them is read; then their values are, then the digest of each part.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
 import os
 import pathlib
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.files import write_atomically
 from gsdd_jax.core.options import parse_json
-from gsdd_jax.portable import entropy, labels
-from gsdd_jax.portable.base import Spec, Stored
-from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
-from gsdd_jax.portable.shapes import Float, Int
+from gsdd_jax.formats import entropy, kinds, labels
+from gsdd_jax.formats.base import Format, Spec, settings
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 
 NAME = "distilled.safetensors"  # in a work directory
 FORMAT = "gsdd-jax distilled set 2"
-READABLE = ("gsdd-jax distilled set 1", FORMAT)  # the first had no codes
 HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
 PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
 LABELS, LEARNING_RATE = "labels", "learning_rate"
@@ -44,25 +43,40 @@ _DTYPES = {
 _COPIES = {"bfloat16": 8, "float32": 6, "int32": 8, "uint8": 64}
 
 
-@dataclasses.dataclass(frozen=True)
-class Contents:
-    """Of a good file.
+def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
+    """Writes one `.safetensors` file, atomically: a reader sees the old file or the new one.
 
-    Attributes:
-      kind: how the images are stored.
-      arrays: of the parameters by name; bfloat16 as float32.
-      num_bytes: of the parameters and the soft labels, as they are stored.
-      labels, learning_rate, provenance, soft_labels, label_bits: as of `gsdd_jax.DistilledSet`.
+    Raises UsageError for whatever `load` would refuse, so that no such file comes to be.
     """
+    import safetensors.numpy
 
-    kind: Stored
-    arrays: dict[str, np.ndarray]
-    num_bytes: int
-    labels: Int[np.ndarray, "m"]
-    learning_rate: float
-    provenance: dict[str, Any]
-    soft_labels: Float[np.ndarray, "m k"] | None
-    label_bits: int
+    with located(path):
+        arrays = _arrays(distilled)
+        parts = {
+            PARAMETERIZATION: settings(distilled.format),
+            PROVENANCE: distilled.provenance,
+        }
+        if SOFT_LABELS in arrays:
+            parts[LABEL_BITS] = distilled.label_bits
+        try:
+            # What JSON makes of them (a tuple becomes a list) is what the digests are of.
+            parts = json.loads(json.dumps(parts))
+            json.dumps(parts, sort_keys=True)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
+        check_object(PROVENANCE, parts[PROVENANCE])
+        kind = kinds.format_of(parts[PARAMETERIZATION])
+        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
+        dtypes = {n: str(a.dtype) for n, a in arrays.items()}
+        halves = {n for n in halves if dtypes.get(n) == "float32"}
+        found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
+        check_shapes(kind, parts.get(LABEL_BITS, 0), found)
+        check_values(kind, arrays)
+        raw = {n: np.array(a, order="C") for n, a in arrays.items()}
+        raw |= {n: _narrowed(n, raw[n]) for n in halves}
+    header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
+    content = safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
+    write_atomically(os.path.expanduser(path), content)
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
@@ -71,10 +85,14 @@ def path_of(path: str | os.PathLike) -> pathlib.Path:
     return path / NAME if path.is_dir() else path
 
 
-def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], Stored]) -> Contents:
-    """Reads and checks a file; `from_settings` makes the `kind` of its description.
+def load(path: str | os.PathLike) -> DistilledSet:
+    """Reads what `save` wrote, of a work directory its `distilled.safetensors`; NumPy and
+    safetensors suffice.
 
-    Raises UsageError as `gsdd_jax.load`.
+    Raises:
+      UsageError: the file is missing, truncated or foreign; its description is incomplete, makes
+        no sense or contradicts its arrays; a number is not finite; a part is not what its digest
+        says. One line that names the file and the field.
     """
     import safetensors
 
@@ -88,7 +106,7 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
             dtypes = {n: _DTYPES.get(s.get_dtype(), (s.get_dtype(), "")) for n, s in slices.items()}
             shapes = {n: tuple(s.get_shape()) for n, s in slices.items()}
         parts, expected = _parse(metadata)
-        kind, bits = from_settings(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
+        kind, bits = kinds.format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
         check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
         _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
         # Only now: what is refused so far, however large, was not read.
@@ -104,8 +122,25 @@ def read(path: str | os.PathLike, from_settings: Callable[[Mapping[str, Any]], S
         if bits:
             shape = labels_shape(kind, len(classes))
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
-    counted = sum(a.nbytes for n, a in raw.items() if n not in (LABELS, LEARNING_RATE))
-    return Contents(kind, arrays, counted, classes, rate, parts[PROVENANCE], logits, bits)
+        distilled = DistilledSet(kind, arrays, classes, rate, parts[PROVENANCE], logits, bits)
+        _ = distilled.params  # so that codes that are none are refused now
+    return distilled
+
+
+def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
+    """All arrays of the file. What cannot be stored as it is stays as it is, to be refused."""
+    arrays = {n: np.asarray(a) for n, a in distilled.arrays.items()}
+    classes = np.asarray(distilled.labels)
+    if classes.dtype.kind in "iu" and np.array_equal(classes, classes.astype(np.int32)):
+        classes = classes.astype(np.int32)
+    with np.errstate(over="ignore"):
+        rate = np.asarray(distilled.learning_rate).astype(np.float32)
+    arrays |= {LABELS: classes, LEARNING_RATE: rate}
+    if distilled.soft_labels is None:
+        return arrays
+    expected = labels_shape(distilled.format, len(distilled.labels))
+    logits = np.asarray(distilled.soft_labels, np.float32)
+    return arrays | {SOFT_LABELS: labels.pack(logits, distilled.label_bits, expected)}
 
 
 def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
@@ -132,7 +167,21 @@ def _widened(halves: np.ndarray) -> np.ndarray:
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def labels_shape(kind: Stored, num_images: int) -> tuple[int, int]:
+def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
+    """bfloat16 that float32 holds. Raises UsageError for other numbers."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UsageError(
+            f"{name}: ml_dtypes, which writes bfloat16, is not installed; pip install ml_dtypes"
+        ) from None
+    halves = values.astype(ml_dtypes.bfloat16)
+    if wrong := int(np.count_nonzero(halves.astype(np.float32) != values)):
+        raise UsageError(f"{name}: expected numbers of bfloat16, got {wrong} between two of them")
+    return halves
+
+
+def labels_shape(kind: Format, num_images: int) -> tuple[int, int]:
     """Of soft labels: images and classes."""
     return num_images, num_images // kind.images_per_class
 
@@ -144,9 +193,9 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         header = parse_json(text)
     except ValueError as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
-    if not isinstance(header, dict) or header.pop("format", None) not in READABLE:
+    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")
-    found = header.pop(DIGESTS, None)  # files of the first versions have none
+    found = header.pop(DIGESTS, None)
     for name in (PARAMETERIZATION, PROVENANCE):
         if name not in header:
             raise UsageError(f"{name} is missing from this distilled set")
@@ -168,7 +217,7 @@ def check_object(name: str, value: Any) -> None:
 
 
 def check_shapes(
-    kind: Stored,
+    kind: Format,
     label_bits: int,
     found: Mapping[str, tuple[str, tuple[int, ...]]],
 ) -> None:
@@ -212,7 +261,7 @@ def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:
     return f"{dtype} [{', '.join('any' if n is None else str(n) for n in shape)}]"
 
 
-def check_values(kind: Stored, arrays: Mapping[str, Any]) -> None:
+def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
     """Raises UsageError for numbers that no set has."""
     for name, array in arrays.items():
         with np.errstate(invalid="ignore"):  # a signalling NaN is no news here

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable.shapes import Int, UInt8
+from gsdd_jax.formats.shapes import Int, UInt8
 
 PER_OCTAVE = 8  # table entries: a factor of two in frequency is so many apart
 MOST = 255

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,29 +9,25 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gsdd_jax.core.options import Limits
-from gsdd_jax.portable import raster
-from gsdd_jax.portable.base import Spec, Stored
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats import raster
+from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.shapes import Float
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 CLIP_GRADIENTS = ("stop", "pass")
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussians(Stored):
+class Gaussians(Format):
     """What every way to store Gaussians shares; the switches are the paper's ablations (Table 3).
 
     `opacity=False` keeps every opacity at 1; it is then neither optimised nor stored.
     """
 
-    limits: ClassVar[Limits] = Stored.limits | {
+    limits: ClassVar[Limits] = Format.limits | {
         "samples_per_side": (1, raster.MAX_SAMPLES_PER_SIDE),
         "clip_gradient": CLIP_GRADIENTS,
     }
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
     num_gaussians: int
     samples_per_side: int = 2
     prefilter: bool = True
@@ -41,18 +36,17 @@ class Gaussians(Stored):
     clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
     clip_means: bool = True  # after every step; without, centres can escape (section A.4)
 
-    @abc.abstractmethod
-    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """`counts`, how many each image has, and those of all images, one after the other, by
-        field."""
-
     def decode(
-        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[np.ndarray, "m {height} {width} c"]:
-        """Of the size itself; the pre-filter is one pixel of it."""
+        """The Gaussians at that size, in NumPy alone; the pre-filter is one pixel of it.
+
+        Parameters are `counts`, how many each image has, and those of all images, one after the
+        other, by field.
+        """
         del resample
         return raster.rasterize(
-            **opened,
+            **params,
             height=height,
             width=width,
             scale=(width / self.width, height / self.height),
@@ -71,18 +65,19 @@ class Gaussian(Gaussians):
     """As published: nine numbers a Gaussian, in bfloat16."""
 
     name: ClassVar[str] = "gaussian"
-    later: ClassVar[dict[str, Any]] = {"clip_gradient": "stop", "clip_means": True}
     bfloat16: bool = True
 
-    def array_specs(self, num_images: int) -> dict[str, Spec]:
-        dtype = "bfloat16" if self.bfloat16 else "float32"
-        last = {"means": (2,), "cholesky": (3,), "colors": (self.channels,), "opacities": ()}
-        return {
-            name: Spec((num_images, self.num_gaussians, *last[name]), dtype)
-            for name in (FIELDS if self.opacity else FIELDS[:-1])
-        }
+    @property
+    def dtype(self) -> str:
+        """Of all arrays."""
+        return "bfloat16" if self.bfloat16 else "float32"
 
-    def opened(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        last = {"means": (2,), "cholesky": (3,), "colors": (self.channels,), "opacities": ()}
+        stored = FIELDS if self.opacity else FIELDS[:-1]
+        return {name: (self.num_gaussians, *last[name]) for name in stored}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = np.full(len(arrays["means"]), self.num_gaussians)
         named = {name: a.reshape(-1, *a.shape[2:]) for name, a in arrays.items()}
         if not self.opacity:

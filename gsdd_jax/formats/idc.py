@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
-
-import numpy as np
+from typing import Any, ClassVar
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.portable.named_arrays import NamedArrays
-from gsdd_jax.portable.resize import resize
-from gsdd_jax.portable.shapes import Float
+from gsdd_jax.formats.arrays import resize
+from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.shapes import Float
 
 
 @dataclasses.dataclass(frozen=True)
-class IDC(NamedArrays):
-    """Each is `factor` times smaller in both directions, and enlarged bilinearly."""
+class IDC(Format):
+    """Images `factor` times smaller in both directions, enlarged bilinearly."""
 
     name: ClassVar[str] = "idc"
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
     factor: int = 2
     dtype: str = "float32"
 
@@ -37,7 +31,7 @@ class IDC(NamedArrays):
         return {"small": (self.height // self.factor, self.width // self.factor, self.channels)}
 
     def decode(
-        self, opened: Mapping[str, np.ndarray], height: int, width: int, resample: str
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
-        images = resize(opened["small"], self.height, self.width, "bilinear")
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Any, "m {height} {width} c"]:
+        images = resize(params["small"], self.height, self.width, "bilinear")
         return resize(images, height, width, resample)

@@ -2,6 +2,7 @@
 transform; and what programs in other frameworks get of it."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -14,77 +15,33 @@ import numpy as np
 import pytest
 from commands import ROOT
 from dense import dense, random_gaussians
+from more_kinds import in_package
 
 import gsdd_jax
-from gsdd_jax import data, parameterizations
+from gsdd_jax import data, formats, parameterizations
 from gsdd_jax.data import transforms as training
-from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import raster, transforms
+from gsdd_jax.formats import base, kinds, raster, transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-BFLOAT16 = {"dtype": "bfloat16"}
-KINDS = {
-    "gaussian": ("gaussian", {}),
-    "gaussian without opacity": ("gaussian", {"opacity": False, "samples_per_side": 1}),
-    "gaussian unfiltered": (
-        "gaussian", {"bfloat16": False, "prefilter": False, "samples_per_side": 3},
-    ),
-    "pixels": ("pixels", {}),
-    "pixels in bfloat16": ("pixels", BFLOAT16),
-    "idc": ("idc", {}),
-    "fred": ("fred", {"size": 16}),
-    "fred in bfloat16": ("fred", {"size": 16} | BFLOAT16),
-    "ddif": ("ddif", {"layer_width": 4}),
-    "ddif of three layers": ("ddif", {"layer_width": 4, "layers": 3, "w0": 20.0} | BFLOAT16),
-    "quantized": ("quantized", {}),
-    "quantized uncoded": ("quantized", {"coding": "none", "luma": False, "log_scales": True}),
-    "quantized that moves": ("quantized", {"opacity": False, "moves_until": 50}),
-}  # fmt: skip
+NORMALIZE = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 0.25, 0.5]}}
 
 
-def saved(path, case, provenance=None):
-    """Some set of two classes as a file, by the parameterization's own start."""
-    name, options = KINDS[case]
-    kind = parameterizations.build(name, (8, 12, 3), ipc=4, gpc=3, num_classes=2, **options)
+def saved(path, name, provenance=None):
+    """Some set of two classes as a file, by the parameterization's own start; Gaussians with soft
+    labels."""
+    kind = parameterizations.build(name, (8, 12, 3), ipc=4, gpc=3, num_classes=2)
     images = np.random.default_rng(0).random((2 * kind.images_per_class, 8, 12, 3), np.float32)
     params = jax.jit(kind.init)(jax.random.key(1), images)
-    if case == "gaussian unfiltered":
-        params = dataclasses.replace(params, opacities=params.opacities.at[:, ::3].set(1.7))
-    if case == "quantized that moves":
-        counts = params.counts.at[0].add(-5).at[3].add(5)
-        params = dataclasses.replace(params, counts=counts)
-    params = kind.from_arrays(kind.to_arrays(params))
     labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
-    set_ = gsdd_jax.DistilledSet(kind, params, labels, 0.0123, provenance or {"step": 3})
-    if case == "gaussian":
+    set_ = parameterizations.stored(kind, params, labels, 0.0123, provenance or {"step": 3})
+    if name == "gaussian":
         codes = np.random.default_rng(5).integers(0, 32, (len(labels), 2))
         set_ = dataclasses.replace(
             set_, soft_labels=np.float32(codes) * np.float32(8 / 31), label_bits=5
         )
     gsdd_jax.save(path, set_)
     return path
-
-
-@pytest.mark.parametrize("case", KINDS)
-def test_numpy_shows_what_the_compiled_renderer_shows(tmp_path, case):
-    path = saved(tmp_path / "set.safetensors", case)
-    one, other = gsdd_jax.load(path), portable.load(path)
-    assert portable.DistilledSet is type(other) is not type(one)
-    np.testing.assert_array_equal(other.labels, one.labels)
-    np.testing.assert_allclose(other.targets, one.targets, atol=1e-6)
-    assert other.targets.dtype == (np.float32 if case == "gaussian" else np.int32)
-    for name in ("learning_rate", "provenance", "num_bytes", "label_bits", "class_names"):
-        assert getattr(other, name) == getattr(one, name)
-    sizes = [(None, None, "bilinear"), (11, 7, "bilinear")]
-    if KINDS[case][0] in ("pixels", "idc"):
-        sizes.append((11, 30, "nearest"))
-    for size in sizes:
-        images = other.images(*size)
-        assert images.dtype == np.float32
-        np.testing.assert_allclose(images, one.images(*size), atol=1e-5)
-    with pytest.raises(ValueError, match="height: expected an integer from 1 to 4096"):
-        other.images(0, 8)
 
 
 @pytest.mark.parametrize("prefilter", [True, False])
@@ -111,7 +68,13 @@ import gsdd_jax
 found = gsdd_jax.load(sys.argv[1])
 images, targets = found.numpy()
 lines = []
-for do in (lambda: gsdd_jax.load(sys.argv[2]), lambda: gsdd_jax.save, lambda: gsdd_jax.gone):
+doing = (
+    lambda: gsdd_jax.load(sys.argv[2]),
+    lambda: gsdd_jax.save(sys.argv[3], found),
+    lambda: gsdd_jax.fit_images,
+    lambda: gsdd_jax.gone,
+)
+for do in doing:
     try:
         do()
     except Exception as error:
@@ -122,21 +85,22 @@ print(json.dumps([images.tolist(), targets.tolist(), lines]))
 
 def test_without_jax(tmp_path):
     """In a Python in which none of it can be imported."""
-    normalize = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 0.25, 0.5]}}
-    path = saved(tmp_path / "set.safetensors", "gaussian", normalize)
+    path = saved(tmp_path / "set.safetensors", "gaussian", NORMALIZE)
     coded = saved(tmp_path / "coded.safetensors", "quantized")
     out = subprocess.run(
-        [sys.executable, "-c", WITHOUT_JAX, path, coded], capture_output=True, text=True,
-        check=True, cwd=ROOT,
+        [sys.executable, "-c", WITHOUT_JAX, path, coded, tmp_path / "new"], capture_output=True,
+        text=True, check=True, cwd=ROOT,
     )  # fmt: skip
-    images, targets, (constriction, save, gone) = json.loads(out.stdout)
+    images, targets, (constriction, save, fit, gone) = json.loads(out.stdout)
     expected = gsdd_jax.load(path)
     rendered = (np.asarray(expected.images()) - 0.5) / np.array([0.2, 0.25, 0.5])
     np.testing.assert_allclose(images, rendered, atol=1e-4)
     np.testing.assert_allclose(targets, expected.targets, atol=1e-6)
     assert constriction.startswith(f"UsageError: {coded}: ")
     assert "pip install constriction" in constriction
-    assert save.startswith("ImportError: gsdd_jax.save needs ")
+    assert save.startswith(f"UsageError: {tmp_path / 'new'}: ")
+    assert "ml_dtypes, which writes bfloat16" in save
+    assert fit.startswith("ImportError: gsdd_jax.fit_images needs ")
     assert gone.startswith("AttributeError")
 
 
@@ -148,33 +112,64 @@ def test_what_the_description_refuses_is_not_read(tmp_path, monkeypatch):
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("it is read"))
-    for load in (gsdd_jax.load, portable.load):
-        with pytest.raises(gsdd_jax.UsageError, match="not a distilled set"):
-            load(path)
+    with pytest.raises(gsdd_jax.UsageError, match="not a distilled set"):
+        gsdd_jax.load(path)
 
 
-@pytest.mark.parametrize("case", ["gaussian", "fred", "quantized"])
-def test_damaged_files_are_refused_alike(tmp_path, case):
-    path = saved(tmp_path / "set.safetensors", case)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    damaged = [whole[:100], whole[:-1], b"", whole.replace(b'"labels"', b'"others"')]
-    for position in rng.integers(len(whole), size=20):
-        one = bytearray(whole)
-        one[position] ^= 1
-        damaged.append(bytes(one))
-    refused = 0
-    for content in damaged:
-        path.write_bytes(content)
-        lines = []
-        for load in (gsdd_jax.load, portable.load):
-            try:
-                load(path)
-            except gsdd_jax.UsageError as error:
-                lines.append(str(error))
-        assert len(lines) in (0, 2) and len(set(lines)) <= 1
-        refused += len(lines) // 2
-        assert all(line.startswith(f"{path}: ") and "\n" not in line for line in lines)
-    assert refused >= len(damaged) - 2
+# --- Kinds
+
+
+GREY = """
+import dataclasses
+from gsdd_jax.formats.base import Format
+
+@dataclasses.dataclass(frozen=True)
+class {kind}(Format):
+    name = "{name}"
+    def decode(self, params, height, width, resample="bilinear"):
+        return params["grey"]
+"""
+
+
+@pytest.fixture
+def more(tmp_path):
+    """Writes a module of formats, and finds its kind."""
+
+    def write(module, text):
+        (tmp_path / f"{module}.py").write_text(text)
+        importlib.invalidate_caches()
+        return kinds.find("gsdd_jax.formats", module, base.Format)
+
+    with in_package(formats, tmp_path):
+        yield write
+
+
+def test_a_kind_is_the_public_class_of_its_modules_name(more):
+    kind = more("shade", GREY.format(kind="Shade", name="shade"))
+    assert (kind.name, kind.__name__) == ("shade", "Shade")
+    assert "shade" in kinds.known("gsdd_jax.formats", base.Format)
+    settings = {"name": "shade", "height": 2, "width": 3, "channels": 1, "images_per_class": 1}
+    assert kinds.format_of(settings) == kind(2, 3, 1, 1)
+    assert more("hidden", GREY.format(kind="_Hidden", name="hidden")) is None
+    assert more("other", GREY.format(kind="Other", name="shade")) is None
+    assert more("borrowed", "from gsdd_jax.formats.pixels import Pixels as borrowed") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["os", "json.decoder", "..core.files", "base", "entropy", "../x", "", "pixels.py", "Pixels",
+     "gsdd_jax.formats.pixels", "pixels\n", "__init__", None, 3, ["pixels"], {}],
+)  # fmt: skip
+def test_no_name_imports_what_the_packages_have_not(name, monkeypatch):
+    """Names of a file are compared with those of the packages' modules, before any import."""
+    imported, original = [], importlib.import_module
+    monkeypatch.setattr(
+        importlib, "import_module", lambda n: imported.append(n) or original(n)
+    )  # fmt: skip
+    with pytest.raises(gsdd_jax.UsageError, match="expected one of ddif, fred, gaussian, idc, pix"):
+        kinds.format_of({"name": name})
+    ours = ("gsdd_jax.formats.", "gsdd_jax.parameterizations.")
+    assert all(n.startswith(ours) and n.count(".") == 2 for n in imported)
 
 
 # --- Transforms
@@ -200,16 +195,16 @@ def test_the_zca_is_that_of_training(real, pixels, tmp_path, monkeypatch):
     zca = training.fit_zca(images)
     test = jnp.asarray(np.random.default_rng(4).random((5, 8, 12, 3), np.float32))
     shuffled = np.random.default_rng(5).permutation(images)  # the order is no matter
-    for set_ in (gsdd_jax.load(pixels), portable.load(pixels)):
-        found = set_.find_transform(shuffled)
-        np.testing.assert_allclose(found(np.asarray(test)), zca(test), atol=1e-4)
-        whitened, targets = set_.numpy(transform=shuffled)
-        np.testing.assert_allclose(whitened, zca(jnp.asarray(set_.images())), atol=1e-4)
-        np.testing.assert_array_equal(targets, set_.labels)
-        plain, _ = set_.numpy("unit")
-        np.testing.assert_array_equal(plain, set_.images())
-        clipped, _ = set_.numpy("unit", clip=True)
-        np.testing.assert_array_equal(clipped, np.clip(plain, 0, 1))
+    set_ = gsdd_jax.load(pixels)
+    found = set_.find_transform(shuffled)
+    np.testing.assert_allclose(found(np.asarray(test)), zca(test), atol=1e-4)
+    whitened, targets = set_.numpy(transform=shuffled)
+    np.testing.assert_allclose(whitened, zca(jnp.asarray(set_.images())), atol=1e-4)
+    np.testing.assert_array_equal(targets, set_.labels)
+    plain, _ = set_.numpy("unit")
+    np.testing.assert_array_equal(plain, set_.images())
+    clipped, _ = set_.numpy("unit", clip=True)
+    np.testing.assert_array_equal(clipped, np.clip(plain, 0, 1))
 
 
 def test_a_normalisation_is_in_the_file(tmp_path):
@@ -220,19 +215,19 @@ def test_a_normalisation_is_in_the_file(tmp_path):
     path = saved(tmp_path / "set.safetensors", "idc", json.loads(json.dumps(made)))
     test = np.random.default_rng(4).random((2, 5, 8, 12, 3), np.float32)
     expected = training.Normalize(jnp.array(mean), jnp.array(std))(jnp.asarray(test))
-    for set_ in (gsdd_jax.load(path), portable.load(path)):
-        np.testing.assert_allclose(set_.transform(test), expected, atol=1e-5)
-        small = set_.numpy(height=4, width=6).images
-        np.testing.assert_allclose(small, set_.transform(set_.images(4, 6)), atol=1e-6)
-        with pytest.raises(gsdd_jax.UsageError, match="divide bytes by 255"):
-            set_.transform(np.zeros((1, 8, 12, 3), np.uint8))
-        with pytest.raises(gsdd_jax.UsageError, match="channels last, got"):
-            set_.transform(np.zeros((1, 3, 8, 12), np.float32))
+    set_ = gsdd_jax.load(path)
+    np.testing.assert_allclose(set_.transform(test), expected, atol=1e-5)
+    small = set_.numpy(height=4, width=6).images
+    np.testing.assert_allclose(small, set_.transform(set_.images(4, 6)), atol=1e-6)
+    with pytest.raises(gsdd_jax.UsageError, match="divide bytes by 255"):
+        set_.transform(np.zeros((1, 8, 12, 3), np.uint8))
+    with pytest.raises(gsdd_jax.UsageError, match="channels last, got"):
+        set_.transform(np.zeros((1, 3, 8, 12), np.float32))
 
 
 def test_a_transform_as_a_file(real, pixels, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
-    set_ = portable.load(pixels)
+    set_ = gsdd_jax.load(pixels)
     found = set_.find_transform(real[0])
     path = tmp_path / "transform.safetensors"
     transforms.save(path, found, set_.transform_description())
@@ -262,7 +257,7 @@ def refusal(set_, transform=None):
 
 def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
-    set_ = portable.load(pixels)
+    set_ = gsdd_jax.load(pixels)
     for message in (refusal(set_), refusal(dataclasses.replace(set_, provenance={}))):
         for way in ("launch.export --transform=PATH", "transform=IMAGES", "space='unit'"):
             assert way in message
@@ -290,7 +285,8 @@ def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkey
 
 
 def test_a_matrix_by_the_data_on_disk(tmp_path, monkeypatch):
-    """Of a file that does not describe it, as all did before; then without JAX, as it was kept."""
+    """Of a file that does not describe it; first where nothing reads the data, at last by what was
+    kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     mini = data.load("cifar10_mini", resolution=8)
     config = {"data.name": "cifar10_mini", "data.resolution": 8, "data.transform": "zca"}
@@ -298,12 +294,14 @@ def test_a_matrix_by_the_data_on_disk(tmp_path, monkeypatch):
     kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
     test = np.random.default_rng(0).random((10, 8, 8, 3), np.float32)
     path = tmp_path / "set.safetensors"
-    set_ = gsdd_jax.DistilledSet(kind, {"pixels": jnp.asarray(test)}, np.arange(10), 0.1, made)
+    set_ = gsdd_jax.DistilledSet(kind, {"pixels": test}, np.arange(10), 0.1, made)
     gsdd_jax.save(path, set_)
-    assert "without JAX" in refusal(portable.load(path))
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "gsdd_jax.data.of_sets", None)
+        assert "without gsdd_jax.data.of_sets it is not made" in refusal(gsdd_jax.load(path))
     expected = training.fit_zca(mini.train.images)(jnp.asarray(test))
-    for load in (gsdd_jax.load, portable.load):
-        np.testing.assert_allclose(load(path).transform(test), expected, atol=1e-4)
+    for _ in ("made", "kept"):
+        np.testing.assert_allclose(gsdd_jax.load(path).transform(test), expected, atol=1e-4)
     for name, value in (("data.name", "cifar10"), ("data.name", 3), ("data.resolution", 10)):
         other = dataclasses.replace(set_, provenance=made | {"config": config | {name: value}})
         other = dataclasses.replace(
@@ -317,7 +315,7 @@ def test_a_matrix_by_the_data_on_disk(tmp_path, monkeypatch):
 
 
 def test_batches(pixels):
-    set_ = portable.load(pixels)
+    set_ = gsdd_jax.load(pixels)
     images, targets = set_.numpy("unit")
     passes = [list(set_.batches(3, seed=seed, epochs=2, space="unit")) for seed in (0, 0, 1)]
     for batches in passes:
@@ -339,7 +337,7 @@ def test_batches(pixels):
 def test_torch(tmp_path, monkeypatch):
     """With a stand-in for PyTorch, which the tests do not need; and without any."""
     hard, soft = (
-        portable.load(saved(tmp_path / f"{case}.safetensors", case))
+        gsdd_jax.load(saved(tmp_path / f"{case}.safetensors", case))
         for case in ("pixels", "gaussian")
     )
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -359,9 +357,8 @@ def test_torch(tmp_path, monkeypatch):
 
 def test_grain(tmp_path, monkeypatch):
     """What Grain shuffles, batches and repeats; and without it."""
-    normalize = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 0.25, 0.5]}}
     hard, soft = (
-        portable.load(saved(tmp_path / f"{case}.safetensors", case, normalize))
+        gsdd_jax.load(saved(tmp_path / f"{case}.safetensors", case, NORMALIZE))
         for case in ("pixels", "gaussian")
     )
     records, pixels = hard.grain(), hard.params["pixels"]
@@ -384,9 +381,9 @@ def test_grain(tmp_path, monkeypatch):
 
 
 def test_the_committed_set_is_read_as_ever():
-    """A file of an early version, which says less of itself."""
+    """A file that says less of itself."""
     path = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"
-    one, other = gsdd_jax.load(path), portable.load(path)
-    assert one.class_names is other.class_names is None
-    np.testing.assert_allclose(other.images(), one.images(), atol=1e-5)
-    assert os.path.getsize(path) > other.num_bytes == one.num_bytes == 118800
+    set_ = gsdd_jax.load(path)
+    assert set_.class_names is None
+    np.testing.assert_allclose(set_.images(), parameterizations.images(set_), atol=1e-5)
+    assert os.path.getsize(path) > set_.num_bytes == 118800

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gsdd_jax.portable.shapes import Float, Int
+from gsdd_jax.formats.shapes import Float, Int
 
 MAX_SAMPLES_PER_SIDE = 16
 MIN_WEIGHT = 1 / 255  # a weight below counts as 0

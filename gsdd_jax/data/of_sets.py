@@ -1,0 +1,47 @@
+"""The transform of a distilled set by the data set on disk that it was made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.dataset import load
+from gsdd_jax.formats import transforms
+
+
+def transform(
+    name: str,
+    provenance: Mapping[str, Any],
+    fingerprint: str | None,
+    data_dir: str | os.PathLike | None = None,
+) -> transforms.Normalize | transforms.ZCA:
+    """The transform `name` ("normalize" or "zca") of the data that a set's provenance names.
+
+    Raises UsageError where they are not there, or are not those of that fingerprint.
+    """
+    dataset = load(**_arguments(provenance.get("config")), data_dir=data_dir)
+    if dataset.fingerprint != fingerprint:
+        raise UsageError(f"the {dataset.name} on this machine is another version")
+    if name == "normalize":
+        return transforms.Normalize(np.float32(dataset.mean), np.float32(dataset.std))
+    return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
+
+
+def _arguments(config: Any) -> dict[str, Any]:
+    """The arguments of `data.load`, by the config that made a set."""
+    config = config if isinstance(config, dict) else {}
+    name, subset, resize = (config.get(f"data.{n}", "") for n in ("name", "subset", "resize"))
+    side = config.get("data.resolution", 0)
+    texts = all(isinstance(value, str) for value in (name, subset, resize))
+    if not texts or not name or type(side) is not int:
+        raise UsageError("provenance.config does not say which data the set was made from")
+    return {
+        "name": name,
+        "subset": subset or None,
+        "resolution": side or None,
+        "resize": resize or "crop",
+    }

@@ -1,0 +1,206 @@
+"""Images as Gaussians whose numbers are codes on uniform grids, entropy-coded.
+
+A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. Its grid
+is shared by all images: the ends are in the file, the bits of its field say how many values lie
+between them. Images have as many Gaussians each, or one more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.options import Limits
+from gsdd_jax.formats import entropy
+from gsdd_jax.formats.arrays import einsum, namespace
+from gsdd_jax.formats.base import Spec
+from gsdd_jax.formats.gaussian import FIELDS, Gaussians
+from gsdd_jax.formats.shapes import Float, Int
+
+CODINGS = ("range", "none")
+LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and refused in a file
+ENDS_BYTES = 8  # of a column: two float32
+CODES, TABLES, ENDS = "codes", "tables", "ends"
+FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized(Gaussians):
+    """Codes of a few bits instead of nine bfloat16.
+
+    Attributes:
+      bits_means, bits_cholesky, bits_colors, bits_opacities: of a column's codes, before coding.
+      log_scales: the grids of L's diagonal are of its logarithm.
+      luma: those of three channels are of luma and two differences of chroma (YCoCg).
+      coding: "range": Gaussians in the order of u, whose differences are coded, each column by the
+        frequencies of its codes; "none": codes of fixed length.
+      bits_per_gaussian: that the budget is divided by; 0: those of fixed length. With coding, what
+        distillation ends with is made to fit, by grids that are as much coarser as it takes.
+      rate_weight: of the bits a Gaussian above those that there are, in the objective.
+      bytes_per_class, num_classes: follow from the budget and the data set.
+      num_gaussians: of all images together.
+    """
+
+    name: ClassVar[str] = "quantized"
+    limits: ClassVar[Limits] = Gaussians.limits | {
+        **{f"bits_{field}": (2, 8) for field in ("means", "cholesky", "colors", "opacities")},
+        "coding": CODINGS,
+        "bytes_per_class": (1, 2**31 - 1),
+        "num_gaussians": (1, 2**31 - 1),
+    }
+    bytes_per_class: int = 0
+    num_classes: int = 1
+    # What costs least at the PSNR of a fit (docs/results.md).
+    bits_means: int = 7
+    bits_cholesky: int = 5
+    bits_colors: int = 5
+    bits_opacities: int = 4
+    log_scales: bool = False
+    luma: bool = True
+    coding: str = "range"
+    bits_per_gaussian: float = 0.0
+    rate_weight: float = 0.01
+
+    @functools.cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Bits of each column's codes."""
+        bits = [self.bits_means] * 2 + [self.bits_cholesky] * 3 + [self.bits_colors] * self.channels
+        return tuple(bits + [self.bits_opacities] * self.opacity)
+
+    @property
+    def stored_bits(self) -> float:
+        """A Gaussian's share of the budget."""
+        return self.bits_per_gaussian or float(sum(self.widths))
+
+    @property
+    def num_images(self) -> int:
+        """Of all classes."""
+        return self.num_classes * self.images_per_class
+
+    @property
+    def counts(self) -> Int[np.ndarray, "m"]:
+        """Gaussians of each image."""
+        each, more = divmod(self.num_gaussians, self.num_images)
+        return each + (np.arange(self.num_images) < more)
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Of the grids, the tables and what the coder may end with."""
+        tables = sum(self.levels) + 8 if self.coding == "range" else 0
+        return ENDS_BYTES * len(self.widths) + tables
+
+    def check_num_images(self, num_images: int) -> None:
+        if num_images != self.num_images:
+            raise UsageError(
+                f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
+                f"classes, got {num_images}"
+            )
+
+    def array_specs(self, num_images: int) -> dict[str, Spec]:
+        del num_images
+        specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
+        if self.coding == "range":
+            specs[TABLES] = Spec((sum(self.levels),), "uint8")
+        return specs
+
+    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
+        low, high = np.asarray(arrays[ENDS]).T
+        if not (low < high).all():
+            raise UsageError(f"{ENDS}: expected each column's least value below its largest")
+        total, there = self.num_gaussians, len(arrays[CODES])
+        if self.coding == "none":
+            if there != (expected := entropy.packed_bytes(self.widths, total)):
+                raise UsageError(
+                    f"{CODES}: expected {expected} bytes for {total} Gaussians, got {there}"
+                )
+            return
+        if not all(table.any() for table in self._tables(arrays)):
+            raise UsageError(f"{TABLES}: expected a frequency above 0 in every column")
+        least = total * LEAST_BITS // 8
+        if there < least:  # what a few bytes cannot hold is not asked of the decoder
+            raise UsageError(
+                f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
+            )
+        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
+            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
+
+    def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
+        """The codes of all Gaussians, image after image."""
+        payload = np.asarray(arrays[CODES])
+        if self.coding == "none":
+            columns = entropy.unpack(payload, self.widths, self.num_gaussians)
+        else:
+            columns = entropy.decode(payload, self._tables(arrays), self.num_gaussians)
+            counts, summed = self.counts, np.cumsum(columns[0])
+            first = np.repeat(np.cumsum(counts) - counts, counts)  # of the same image
+            columns[0] = summed - (summed[first] - columns[0][first])
+            if columns[0].max() >= 2**self.bits_means:
+                raise UsageError(f"{CODES}: u goes beyond its {2**self.bits_means} values")
+        return np.stack(columns, 1).astype(np.int32)
+
+    def pack(
+        self, codes: Int[np.ndarray, "n columns"], ends: Float[np.ndarray, "columns 2"]
+    ) -> dict[str, np.ndarray]:
+        """A file's arrays: codes, in another order within each image, and the ends of the grids."""
+        owner = np.repeat(np.arange(self.num_images), self.counts)
+        # A set has no order; this one is cheap to store.
+        codes = codes[np.lexsort((codes[:, 1], codes[:, 0], owner))]
+        if self.coding == "none":
+            return {ENDS: ends, CODES: entropy.pack(list(codes.T), self.widths)}
+        same = np.diff(owner, prepend=-1) == 0
+        codes[:, 0] = np.where(same, np.diff(codes[:, 0], prepend=0), codes[:, 0])
+        columns = list(codes.T)
+        tables = [entropy.table(*pair) for pair in zip(columns, self.levels, strict=True)]
+        coded = entropy.encode(columns, tables)
+        return {ENDS: ends, CODES: coded, TABLES: np.concatenate(tables)}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        low, high = arrays[ENDS].T
+        fields = self.fields(values_of(self.codes(arrays), low, high, self.levels))
+        return fields | {"counts": self.counts}
+
+    def fields(self, columns: Float[Any, "n columns"]) -> dict[str, Any]:
+        """Gaussians by field, of what the grids are of; in NumPy or JAX."""
+        xp = namespace(columns)
+        means, cholesky, colors, opacities = xp.split(columns, (2, 5, 5 + self.channels), -1)
+        if self.log_scales:
+            l11, l21, l22 = xp.moveaxis(cholesky, -1, 0)
+            cholesky = xp.stack([xp.exp(l11) - 0.5, l21, xp.exp(l22) - 0.5], -1)
+        if self.has_luma:
+            colors = einsum("nd,cd->nc", colors, FROM_YCOCG)
+        opacities = opacities[..., 0] if self.opacity else xp.ones(columns.shape[:-1], np.float32)
+        return dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
+
+    @property
+    def has_luma(self) -> bool:
+        return self.luma and self.channels == 3
+
+    @property
+    def most_bytes(self) -> int:
+        return self.num_classes * self.bytes_per_class
+
+    @property
+    def bits_for_codes(self) -> int:
+        return 8 * (self.most_bytes - self.overhead_bytes)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return tuple(2**width for width in self.widths)
+
+    def _tables(self, arrays: Mapping[str, Any]) -> list[np.ndarray]:
+        return np.split(np.asarray(arrays[TABLES]), np.cumsum(self.levels)[:-1])
+
+
+def values_of(
+    codes: Int[Any, "*s columns"],
+    low: Float[Any, "columns"],
+    high: Float[Any, "columns"],
+    levels: tuple[int, ...],
+) -> Float[Any, "*s columns"]:
+    """The numbers that codes stand for, on grids of so many `levels` from `low` to `high`."""
+    return low + codes * ((high - low) / (np.array(levels, np.float32) - 1))
