@@ -336,7 +336,7 @@ def test_outlines_of_images_of_which_some_have_one_more():
     params = kind.from_arrays(kind.to_arrays(params))
     labels = np.repeat([0, 1], 2).astype(np.int32)
     set_ = parameterizations.stored(kind, params, labels, 0.01)
-    kept = kind.quantized(params)
+    kept = jax.tree.map(np.asarray, kind.quantized(params))
     check_outlines(set_, gallery.gaussians(set_), kept, counts.tolist())
     # A part of each class is the same images.
     some = gallery.chosen(set_, 1)

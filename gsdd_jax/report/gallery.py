@@ -6,6 +6,7 @@ import base64
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -84,6 +85,9 @@ def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
     if not isinstance(kind, Gaussians):
         return None
     flat, counts = inputs.one_after_the_other(set_)
+    there = flat.colors.any(-1)  # what only fills an image up shows nothing
+    counts = [int(some.sum()) for some in np.split(there, np.cumsum(counts)[:-1])]
+    flat = jax.tree.map(lambda field: field[there], flat)
     centres, axes, angles = geometry.ellipses(flat, kind.height, kind.width, kind.prefilter)
     opacities = flat.opacities if kind.opacity else np.ones_like(flat.opacities)
     colors = np.broadcast_to(flat.colors, (len(opacities), 3))  # of one channel, grey
