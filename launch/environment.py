@@ -47,7 +47,9 @@ def keep_compiled_programs() -> None:
         kind = []
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     with contextlib.suppress(OSError, RuntimeError):  # no home, or none that can be written
-        folder = cache_dir() / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
+        if (kept := cache_dir()) is None:
+            return
+        folder = kept / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
         # XLA's choices for a GPU, which JAX keeps there, need their folder to be there.
         (folder / "xla_gpu_per_fusion_autotune_cache_dir").mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
