@@ -115,8 +115,7 @@ class DistilledSet(Usable):
             raise self._missing(f"the {dataset.name} on this machine is another version")
         if self._said()["name"] == "normalize":
             return portable.Normalize(np.float32(dataset.mean), np.float32(dataset.std))
-        zca = transforms.cached_zca(dataset.train.images, dataset.fingerprint)
-        mean, matrix = np.asarray(zca.mean), np.asarray(zca.whitening)
+        mean, matrix = transforms.cached_whitening(dataset.train.images, dataset.fingerprint)
         return portable.ZCA(mean, matrix, dataset.image_shape)
 
 

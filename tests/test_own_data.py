@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import gsdd_jax
 from configs import common, own
 from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import pictures, prepare
+from gsdd_jax.data import pictures, prepare, sources
 from gsdd_jax.runs import distill, workdir
 from launch import cli
 
@@ -312,7 +313,8 @@ def test_a_list_of_pictures(tmp_path):
         ("path,label\na.png,cat\n./a.png,dog\n", "line 3: a.png is in line 2 already"),
         ("path,label\na.png,cat\nb.png,cat\n", "expected two classes or more, got cat"),
         ("path,label\n", "expected two classes or more, got none"),
-        ('path,label\na.png,"a\nb"\n', "expected a class name of printable characters"),
+        ('path,label\na.png,"a\nb"\n', "expected a class name of 1 to 255 printable characters"),
+        (f"path,label\na.png,{'1' * 5000}\n", "line 2: expected a class name of 1 to 255"),
         ("path,label\nnone.png,a\nb.png,b\nc.png,b\n", "3 of 3 pictures cannot be read: "),
     ],
 )
@@ -367,6 +369,54 @@ def test_arrays_that_are_refused(tmp_path, arrays, message):
     assert message in refusal(tmp_path, tmp_path / "a.npz")
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
     assert "expected arrays by name" in refusal(tmp_path, tmp_path / "a.npz")
+
+
+def marked(path, offset, value):
+    """The archive with a byte of every member's header, here and in the directory, changed."""
+    content = bytearray(path.read_bytes())
+    for signature, start in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + start + offset] = value
+            at = content.find(signature, at + 1)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [(0, 1, "is encrypted"), (2, 99, "compression"), (2, 14, "expected arrays by name")],
+)
+def test_archives_that_are_refused(tmp_path, offset, value, message):
+    np.savez(tmp_path / "a.npz", **GOOD)
+    marked(tmp_path / "a.npz", offset, value)
+    line = refusal(tmp_path, tmp_path / "a.npz")
+    assert line.startswith(f"{tmp_path / 'a.npz'}: expected arrays by name") and message in line
+
+
+@pytest.mark.parametrize("shape", [(10**9, 32, 32, 3), (10**30,)])
+def test_an_array_that_claims_more_than_there_is(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        with archive.open("labels.npy", "w") as file:
+            np.save(file, GOOD["labels"])
+        with archive.open("images.npy", "w") as file:
+            fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, fields)
+            file.write(bytes(1000))
+    line = refusal(tmp_path, tmp_path / "a.npz")
+    assert re.search(r"a\.npz: the array images: .* GiB of memory .* that are free$", line)
+
+
+def test_a_folder_that_no_file_names(tmp_path):
+    for path in ("a\udcff", "a\0b"):
+        with pytest.raises(gsdd_jax.UsageError, match=r"^data_dir: expected text in UTF-8"):
+            prepare.prepare(tmp_path, "mine", data_dir=tmp_path / path)
+
+
+def test_names_of_files_are_shown_in_one_line():
+    shown = sources.some(["a\nb", "\x1b[2J", "c", "d"])
+    assert shown == r"a\nb, \x1b[2J, c and 1 more"
+    found = sources.Found([], [], {".x\n\x1b": 2})
+    assert sources.notes(found) == [r"files that are no pictures were left out: 2 .x\n\x1b"]
 
 
 # What is refused.

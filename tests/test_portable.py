@@ -17,9 +17,10 @@ from dense import dense, random_gaussians
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
+from gsdd_jax.core import memory
 from gsdd_jax.data import transforms as training
+from gsdd_jax.portable import base, raster, transforms
 from gsdd_jax.portable import distilled as portable
-from gsdd_jax.portable import raster, transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -390,3 +391,120 @@ def test_the_committed_set_is_read_as_ever():
     assert one.class_names is other.class_names is None
     np.testing.assert_allclose(other.images(), one.images(), atol=1e-5)
     assert os.path.getsize(path) > other.num_bytes == one.num_bytes == 118800
+
+
+LAZY = """
+import sys
+import gsdd_jax
+found = gsdd_jax.load(sys.argv[1])
+assert "jax" in sys.modules
+found.numpy("unit"), found.num_bytes, next(found.batches(2, space="unit"))
+try:
+    found.torch("unit")
+except gsdd_jax.UsageError as error:
+    assert "torch is not installed" in str(error)
+try:
+    found.images()
+except RuntimeError as error:  # only now
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("case", ["gaussian", "fred", "quantized that moves"])
+def test_arrays_of_a_set_start_no_device(tmp_path, case):
+    """With JAX, whose devices would take memory from another framework: it has none to start."""
+    path = saved(tmp_path / "set.safetensors", case)
+    out = subprocess.run(
+        [sys.executable, "-c", LAZY, path], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "nonsense"},
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert "nonsense" in out.stdout
+
+
+@pytest.mark.parametrize("module", [gsdd_jax, portable])
+def test_images_that_memory_does_not_hold(tmp_path, monkeypatch, module):
+    """A file of a few kilobytes may say any size."""
+    kind = parameterizations.Gaussian(4096, 4096, 3, 1000, 1)
+    arrays = {"means": (1000, 1, 2), "cholesky": (1000, 1, 3), "colors": (1000, 1, 3)}
+    arrays |= {"opacities": (1000, 1)}
+    params = kind.from_arrays({name: jnp.zeros(shape) for name, shape in arrays.items()})
+    labels = np.zeros(1000, np.int32)
+    gsdd_jax.save(tmp_path / "set", gsdd_jax.DistilledSet(kind, params, labels, 0.1))
+    monkeypatch.setattr(memory, "available", lambda: 10 * 2**30)
+    set_ = module.load(tmp_path / "set")
+    line = (
+        r"^1,000 images of 4096x4096x3: 187\.5 GiB of memory and up to 4 times that on the way, "
+        r"expected at most the 10\.0 GiB that are free$"
+    )
+    for attempt in (set_.images, set_.numpy):
+        with pytest.raises(gsdd_jax.UsageError, match=line):
+            attempt(**({"space": "unit"} if attempt == set_.numpy else {}))
+    assert set_.images(8, 8).shape == (1000, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        parameterizations.DDiF(8, 8, 3, 1, 1, 1024, 10.0),
+        parameterizations.Gaussian(8, 8, 3, 1, 1, samples_per_side=16),
+        parameterizations.Pixels(4096, 4096, 3, 1),
+    ],
+)
+def test_what_images_are_rendered_with_is_counted(kind, monkeypatch):
+    """Layers, sample points, images of another size; of more images or larger ones, more."""
+    monkeypatch.setattr(memory, "available", lambda: 2 * 2**30)
+    base.checked_size(kind, 1, 64, 64, "bilinear")
+    with pytest.raises(gsdd_jax.UsageError, match=r"^what 99 images of \d+x\d+x3 are rendered wi"):
+        side = 512 if kind.height == 8 else 8
+        base.checked_size(kind, 99, side, side, "bilinear")
+
+
+@pytest.mark.parametrize("module", [gsdd_jax, portable])
+def test_a_file_that_memory_does_not_hold_is_not_read(tmp_path, monkeypatch, module):
+    path = saved(tmp_path / "set.safetensors", "pixels")
+    monkeypatch.setattr(memory, "available", lambda: path.stat().st_size)
+    monkeypatch.setattr(type(path), "read_bytes", lambda path: pytest.fail("it is read"))
+    with pytest.raises(gsdd_jax.UsageError, match=r"set\.safetensors: its arrays of 0\.0 MiB, whi"):
+        module.load(path)
+
+
+def test_a_transform_that_memory_does_not_hold_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "zca").write_bytes(bytes(1000))
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(gsdd_jax.UsageError, match=r"zca: its matrix: 0\.0 MiB of memory"):
+        transforms.load(tmp_path / "zca", (8, 8, 3))
+
+
+@pytest.mark.parametrize("value", [1e39, float("nan"), float("inf"), 10**400, True, "1"])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_normalisation_of_no_numbers(name, value):
+    said = {"name": "normalize", "mean": [0.5] * 3, "std": [0.5] * 3}
+    said[name] = [0.5, value, 0.5]
+    with pytest.raises(gsdd_jax.UsageError, match=rf"^provenance\.transform\.{name}: expected 3"):
+        transforms.from_description(said, 3)
+
+
+def test_slots_without_gaussians_are_not_believed(tmp_path):
+    """JAX would have all that a file says, however few there are."""
+    path = saved(tmp_path / "set.safetensors", "quantized")
+    found = portable.load(path)
+    kind = dataclasses.replace(found.parameterization, fill=True, num_gaussians=2**31 - 1)
+    arrays = gsdd_jax.load(path)._arrays
+    with pytest.raises(gsdd_jax.UsageError, match="num_gaussians: expected at most 4 times the"):
+        kind.check_arrays(arrays)
+
+
+LIMITED = """
+import resource
+from gsdd_jax.core import memory
+resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+print(memory.available())
+"""
+
+
+def test_a_limit_of_the_process_counts():
+    out = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert 0 < int(out.stdout) < 2**31

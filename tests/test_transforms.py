@@ -54,8 +54,9 @@ def zca(images):
 @pytest.fixture
 def fits(monkeypatch):
     """The number of fits is the length of this list."""
-    calls, fit = [], transforms.fit_zca
-    monkeypatch.setattr(transforms, "fit_zca", lambda images: calls.append(0) or fit(images))
+    calls, fit = [], transforms.portable.whitening
+    fitted = lambda images: calls.append(0) or fit(images)
+    monkeypatch.setattr(transforms.portable, "whitening", fitted)
     return calls
 
 

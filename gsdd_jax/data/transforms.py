@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from absl import logging
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.portable import transforms as portable
@@ -157,7 +157,17 @@ def cached_zca(
     fingerprint: str,
     cache_dir: str | os.PathLike | None = None,
 ) -> ZCA:
-    """`fit_zca`, kept in a file named for the content of the images.
+    """As `cached_whitening`, on the device."""
+    mean, matrix = cached_whitening(images, fingerprint, cache_dir)
+    return ZCA(jnp.asarray(mean), jnp.asarray(matrix))
+
+
+def cached_whitening(
+    images: UInt8[np.ndarray, "n h w c"],
+    fingerprint: str,
+    cache_dir: str | os.PathLike | None = None,
+) -> tuple[Float32[np.ndarray, "d"], Float32[np.ndarray, "d d"]]:
+    """Mean and matrix of `fit_zca` on the host, kept in a file named for the content of the images.
 
     Args:
         images: training images.
@@ -172,22 +182,17 @@ def cached_zca(
     portable.check_images(images)
     if not re.fullmatch(r"[\w.-]+", fingerprint, re.ASCII):
         raise ValueError(
-            f"cached_zca: fingerprint {fingerprint!r} names a file, expected letters, digits, "
-            "'.', '_' and '-'; pass a hexadecimal digest"
+            f"cached_whitening: fingerprint {fingerprint!r} names a file, expected letters, "
+            "digits, '.', '_' and '-'; pass a hexadecimal digest"
         )
     path = portable.kept_at(fingerprint, cache_dir)
     kept = portable.kept(path, fingerprint, images.shape[1:])
     if kept is not None:
-        return ZCA(jnp.asarray(kept.mean), jnp.asarray(kept.whitening))
-    zca = fit_zca(images)
+        return kept.mean, kept.whitening
+    mean, matrix = (a.astype(np.float32) for a in portable.whitening(images))
+    tensors = {"mean": mean, "whitening": matrix}
     try:
-        _write(path, fingerprint, zca)
+        write_atomically(path, safetensors.numpy.save(tensors, {portable.KEPT: fingerprint}))
     except OSError as error:
         logging.warning("ZCA is not cached in %s: %s", path, error)
-    return zca
-
-
-def _write(path, fingerprint, zca):
-    tensors = {"mean": np.asarray(zca.mean), "whitening": np.asarray(zca.whitening)}
-    content = safetensors.numpy.save(tensors, {portable.KEPT: fingerprint})
-    write_atomically(path, content)
+    return mean, matrix

@@ -21,7 +21,6 @@ import numpy as np
 
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.options import parse_json
 from gsdd_jax.portable import entropy, labels
 from gsdd_jax.portable.base import Spec, Stored
 from gsdd_jax.portable.labels import LABEL_BITS, SOFT_LABELS
@@ -134,8 +133,9 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The description and the provenance, both objects, with the bits of soft labels where there
     are any; and the digests where there are any."""
     try:
-        header = parse_json(text)
-    except ValueError as error:
+        header = json.loads(text)
+        json.dumps(header)  # what is nested too deeply for anything that follows
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
     if not isinstance(header, dict) or header.pop("format", None) not in READABLE:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")
