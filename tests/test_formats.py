@@ -19,6 +19,7 @@ from more_kinds import in_package
 
 import gsdd_jax
 from gsdd_jax import data, formats, parameterizations
+from gsdd_jax.core import memory
 from gsdd_jax.data import transforms as training
 from gsdd_jax.formats import base, kinds, raster, transforms
 
@@ -387,3 +388,109 @@ def test_the_committed_set_is_read_as_ever():
     assert set_.class_names is None
     np.testing.assert_allclose(set_.images(), parameterizations.images(set_), atol=1e-5)
     assert os.path.getsize(path) > set_.num_bytes == 118800
+
+
+LAZY = """
+import sys
+import gsdd_jax
+import gsdd_jax.parameterizations
+found = gsdd_jax.load(sys.argv[1])
+assert "jax" in sys.modules
+found.images(), found.numpy("unit"), found.num_bytes, next(found.batches(2, space="unit"))
+try:
+    found.torch("unit")
+except gsdd_jax.UsageError as error:
+    assert "torch is not installed" in str(error)
+try:
+    gsdd_jax.parameterizations.images(found)
+except RuntimeError as error:  # only now
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("case", ["gaussian", "fred", "quantized"])
+def test_arrays_of_a_set_start_no_device(tmp_path, case):
+    """With JAX, whose devices would take memory from another framework: it has none to start."""
+    path = saved(tmp_path / "set.safetensors", case)
+    out = subprocess.run(
+        [sys.executable, "-c", LAZY, path], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "nonsense"},
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert "nonsense" in out.stdout
+
+
+def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
+    """A file of a few kilobytes may say any size."""
+    kind = parameterizations.Gaussian(4096, 4096, 3, 1000, 1)
+    arrays = {"means": (1000, 1, 2), "cholesky": (1000, 1, 3), "colors": (1000, 1, 3)}
+    arrays |= {"opacities": (1000, 1)}
+    params = kind.from_arrays({name: jnp.zeros(shape) for name, shape in arrays.items()})
+    labels = np.zeros(1000, np.int32)
+    gsdd_jax.save(tmp_path / "set", gsdd_jax.DistilledSet(kind, params, labels, 0.1))
+    monkeypatch.setattr(memory, "available", lambda: 10 * 2**30)
+    set_ = gsdd_jax.load(tmp_path / "set")
+    line = (
+        r"^1,000 images of 4096x4096x3: 187\.5 GiB of memory and up to 4 times that on the way, "
+        r"expected at most the 10\.0 GiB that are free$"
+    )
+    for attempt in (set_.images, set_.numpy):
+        with pytest.raises(gsdd_jax.UsageError, match=line):
+            attempt(**({"space": "unit"} if attempt == set_.numpy else {}))
+    assert set_.images(8, 8).shape == (1000, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        parameterizations.DDiF(8, 8, 3, 1, 1, 1024, 10.0),
+        parameterizations.Gaussian(8, 8, 3, 1, 1, samples_per_side=16),
+        parameterizations.Pixels(4096, 4096, 3, 1),
+    ],
+)
+def test_what_images_are_rendered_with_is_counted(kind, monkeypatch):
+    """Layers, sample points, images of another size; of more images or larger ones, more."""
+    monkeypatch.setattr(memory, "available", lambda: 2 * 2**30)
+    base.checked_size(kind, 1, 64, 64, "bilinear")
+    with pytest.raises(gsdd_jax.UsageError, match=r"^what 99 images of \d+x\d+x3 are rendered wi"):
+        side = 512 if kind.height == 8 else 8
+        base.checked_size(kind, 99, side, side, "bilinear")
+
+
+def test_a_file_that_memory_does_not_hold_is_not_read(tmp_path, monkeypatch):
+    path = saved(tmp_path / "set.safetensors", "pixels")
+    monkeypatch.setattr(memory, "available", lambda: path.stat().st_size)
+    monkeypatch.setattr(type(path), "read_bytes", lambda path: pytest.fail("it is read"))
+    with pytest.raises(gsdd_jax.UsageError, match=r"set\.safetensors: its arrays of 0\.0 MiB, whi"):
+        gsdd_jax.load(path)
+
+
+def test_a_transform_that_memory_does_not_hold_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "zca").write_bytes(bytes(1000))
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(gsdd_jax.UsageError, match=r"zca: its matrix: 0\.0 MiB of memory"):
+        transforms.load(tmp_path / "zca", (8, 8, 3))
+
+
+@pytest.mark.parametrize("value", [1e39, float("nan"), float("inf"), 10**400, True, "1"])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_normalisation_of_no_numbers(name, value):
+    said = {"name": "normalize", "mean": [0.5] * 3, "std": [0.5] * 3}
+    said[name] = [0.5, value, 0.5]
+    with pytest.raises(gsdd_jax.UsageError, match=rf"^provenance\.transform\.{name}: expected 3"):
+        transforms.from_description(said, 3)
+
+
+LIMITED = """
+import resource
+from gsdd_jax.core import memory
+resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+print(memory.available())
+"""
+
+
+def test_a_limit_of_the_process_counts():
+    out = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert 0 < int(out.stdout) < 2**31

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from own_pictures import (
 from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import prepare
+from gsdd_jax.data import items, prepare
 
 # What becomes of a folder.
 
@@ -180,6 +181,58 @@ def test_a_class_of_nothing_but_broken_pictures_is_refused(tmp_path):
         (tmp_path / "pictures" / "kirschen" / f"{i:02d}.png").write_text("no picture")
     message = refusal(tmp_path, tmp_path / "pictures", skip_broken=True)
     assert message == "no picture to train on is left of the classes kirschen"
+
+
+# Arrays.
+
+
+GOOD = {"images": noise(5, 4, SIZE, SIZE, 3), "labels": np.array(["cat", "dog"] * 2)}
+
+
+def marked(path, offset, value):
+    """The archive with a byte of every member's header, here and in the directory, changed."""
+    content = bytearray(path.read_bytes())
+    for signature, start in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + start + offset] = value
+            at = content.find(signature, at + 1)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [(0, 1, "is encrypted"), (2, 99, "compression"), (2, 14, "expected arrays by name")],
+)
+def test_archives_that_are_refused(tmp_path, offset, value, message):
+    np.savez(tmp_path / "a.npz", **GOOD)
+    marked(tmp_path / "a.npz", offset, value)
+    line = refusal(tmp_path, tmp_path / "a.npz")
+    assert line.startswith(f"{tmp_path / 'a.npz'}: expected arrays by name") and message in line
+
+
+@pytest.mark.parametrize("shape", [(10**9, 32, 32, 3), (10**30,)])
+def test_an_array_that_claims_more_than_there_is(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        with archive.open("labels.npy", "w") as file:
+            np.save(file, GOOD["labels"])
+        with archive.open("images.npy", "w") as file:
+            fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, fields)
+            file.write(bytes(1000))
+    line = refusal(tmp_path, tmp_path / "a.npz")
+    assert re.search(r"a\.npz: the array images: .* GiB of memory .* that are free$", line)
+
+
+def test_a_folder_that_no_file_names(tmp_path):
+    for path in ("a\udcff", "a\0b"):
+        with pytest.raises(UsageError, match=r"^data_dir: expected text in UTF-8"):
+            prepare.prepare(tmp_path, "mine", data_dir=tmp_path / path)
+
+
+def test_names_of_files_are_shown_in_one_line():
+    shown = items.some(["a\nb", "\x1b[2J", "c", "d"])
+    assert shown == r"a\nb, \x1b[2J, c and 1 more"
 
 
 # What is refused.

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+import struct
 import subprocess
 
 import jax
@@ -23,6 +24,7 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, parameterizations
+from gsdd_jax.core import memory
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.report import curves, document, events, gallery, results, source
 from gsdd_jax.runs import components, experiment, fits
@@ -501,6 +503,53 @@ def test_no_data_set_is_opened_whatever_a_directory_names(copy, monkeypatch):
     assert page_of(copy).data["real"] == gallery.SHOWN
 
 
+@pytest.mark.parametrize("field", ["seed", "budget.ipc", "scale", "data.resolution"])
+@pytest.mark.parametrize("value", [2**62, -1, float("nan"), float("inf"), "\ud800", [1]])
+def test_a_config_of_numbers_that_no_run_has_is_shown(copy, field, value):
+    config = json.loads((copy / "config.json").read_text())
+    node = config
+    for group in field.split(".")[:-1]:
+        node = node[group]
+    node[field.rpartition(".")[2]] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    assert field in page_of(copy).text
+
+
+def test_integers_that_no_computer_counts_to_are_refused(copy):
+    text = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(text.replace('"seed": 0', f'"seed": {2**70}', 1))
+    line = "config.json: expected a run's config, a JSON object .an integer of more than 64 bits"
+    with pytest.raises(gsdd_jax.UsageError, match=line):
+        page_of(copy)
+
+
+@pytest.mark.parametrize(
+    "confusion", [[[1, 2], [3]], [[1, 2]], [[1, -1], [0, 2]], [[2**70]], [["1"]]]
+)
+def test_records_that_no_run_writes_are_no_evaluations(copy, confusion):
+    (copy / "result.json").unlink()
+    records = json.loads((copy / "evaluations.json").read_text())
+    records["distilled"]["confusion"] = confusion
+    (copy / "evaluations.json").write_text(json.dumps(records))
+    page = page_of(copy)
+    assert "is no evaluation" in page.text or "more than 64 bits" in page.text
+
+
+def test_only_steps_name_snapshots(copy):
+    snapshot = next((copy / "snapshots").iterdir())
+    for name in ("²", "٣", "-1", "1e3", "9" * 30):
+        shutil.copy(snapshot, snapshot.with_name(f"{name}.safetensors"))
+    assert [frame["step"] for frame in page_of(copy).data["frames"]] == [0, 3, 6]
+
+
+def test_images_that_memory_does_not_hold_are_said(run, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    page = page_of(run)
+    assert re.search(r"of memory, expected at most the 0\.1 MiB|images of 8x8x3: ", page.text)
+    assert not page.all("img")
+    assert "Provenance" in page.text
+
+
 @pytest.mark.parametrize("content", [None, b"[]", b"{"])
 def test_what_is_no_work_directory_is_refused(tmp_path, content):
     if content is not None:
@@ -536,6 +585,22 @@ def test_event_files_are_read_as_far_as_they_go(tmp_path):
 
 
 # Several runs
+
+
+def test_event_files_of_any_times_and_sizes(tmp_path):
+    with SummaryWriter(str(tmp_path), filename_suffix=".1") as writer:
+        for wall_time in (float("nan"), 1e300, -1.0, 1e9, float("inf")):
+            writer.add_scalar("loss", 1.0, 7, walltime=wall_time)
+    (path,) = tmp_path.iterdir()
+    first, last = events.read(tmp_path).times
+    assert first == 1e9 and last < 1e10  # when the file itself was begun
+    with open(path, "r+b") as file:  # a hole, of which every record is empty
+        file.truncate(2**40)
+    assert events.read(tmp_path).scalars == {"loss": [(7, 1.0)]}
+    with open(path, "r+b") as file:  # and one that claims all of it
+        head = struct.pack("<Q", 2**39)
+        file.write(head + struct.pack("<I", events._checksum(head)))
+    assert events.read(tmp_path).scalars == {}
 
 
 def test_runs_beside_each_other(run, page, copy):

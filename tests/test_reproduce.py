@@ -349,4 +349,4 @@ def test_what_keeps_many_pieces_from_running_is_said_once():
     assert lines[1] == "    1.00    1.0  run 0: no, (1)"
     assert lines[4].endswith("run 3: no: no GPU")
     assert lines[6].startswith("    3.00 hours on this machine for what is not done, 5 pieces")
-    assert lines[7] == f"(1) {long.removeprefix('no: ').strip()}"
+    assert lines[7] == f"(1) {long.removeprefix('no: ')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import numbers
 import reprlib
 from collections.abc import Mapping
@@ -99,9 +100,9 @@ class Format(abc.ABC):
         return {name: ITEMSIZE[spec.dtype] * arrays[name].size for name, spec in specs.items()}
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """What rendering them takes beside images of their own size and of this one."""
-        del num_images, height, width
-        return 0
+        """What rendering them takes beside them: here images of their own size."""
+        del height, width
+        return 4 * num_images * math.prod(self.image_shape)
 
 
 def settings(kind: Format) -> dict[str, Any]:
@@ -146,8 +147,8 @@ def checked_size(
     if resample not in RESAMPLINGS:
         raise ValueError(f"resample: expected one of {', '.join(RESAMPLINGS)}, got {resample!r}")
     height, width = int(height), int(width)
-    pixels = max(height * width, native.height * native.width)
-    what = f"{num_images:,} images of {height}x{width}x{native.channels}"
-    memory.check(what, 4 * num_images * pixels * native.channels, COPIES)
+    shape = height, width, native.channels
+    what = f"{num_images:,} images of {'x'.join(map(str, shape))}"
+    memory.check(what, 4 * num_images * math.prod(shape), COPIES)
     memory.check(f"what {what} are rendered with", native.working_bytes(num_images, height, width))
     return height, width

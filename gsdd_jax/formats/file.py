@@ -21,7 +21,6 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import write_atomically
-from gsdd_jax.core.options import parse_json
 from gsdd_jax.formats import entropy, kinds, labels
 from gsdd_jax.formats.base import Format, Spec, settings
 from gsdd_jax.formats.distilled import DistilledSet
@@ -190,8 +189,9 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The description and the provenance, both objects, with the bits of soft labels where there
     are any; and the digests where there are any."""
     try:
-        header = parse_json(text)
-    except ValueError as error:
+        header = json.loads(text)
+        json.dumps(header)  # what is nested too deeply for anything that follows
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
     if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")
