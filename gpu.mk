@@ -67,21 +67,23 @@ gpu-test: gpu-native
 	timeout -s INT -k 30 $(LIMIT) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations=10 \
 		-o filterwarnings=default $(TESTS:%=tests/test_%.py) 2>&1 | tee $(RESULTS)/test.log
 
-DRIVER = build/gpu/cuda_driver
-driver_sources = cat tests/cuda_driver.cu xla_ops/*.h xla_ops/*.cu | sha256sum
-$(DRIVER): FORCE
+DRIVERS = build/gpu/cuda_driver build/gpu/cuda_norm_pool_driver
+driver_sources = cat tests/cuda_*driver.* xla_ops/*.h xla_ops/*.cu | sha256sum
+$(DRIVERS): FORCE
 	mkdir -p build/gpu; [ -e $@ ] && [ "$$(cat $@.built 2>/dev/null)" = "$$($(driver_sources))" ] || \
 	{ nvcc -std=c++17 -O3 -lineinfo -arch=sm_$(or $(CAPABILITY),90) -Ixla_ops -o $@ \
-		tests/cuda_driver.cu && $(driver_sources) >$@.built; }
+		tests/$(@F).cu && $(driver_sources) >$@.built; }
 FORCE:
 
 SANITIZERS ?= memcheck racecheck initcheck synccheck
-gpu-sanitize: $(DRIVER)
-	$(begin); failed=; $(DRIVER) | tee $(RESULTS)/cuda_driver.log || failed=" $(DRIVER)"; \
-	for tool in $(SANITIZERS); do \
-		timeout -k 30 $(left) compute-sanitizer --tool=$$tool --error-exitcode=1 $(DRIVER) \
-			>$(RESULTS)/$$tool.log 2>&1 || failed="$$failed $$tool"; \
-		echo "$$tool, $$SECONDS s:"; tail -n 3 $(RESULTS)/$$tool.log; done; \
+gpu-sanitize: $(DRIVERS)
+	$(begin); failed=; for driver in $(DRIVERS); do \
+		name=$${driver##*/}; $$driver | tee $(RESULTS)/$$name.log || failed="$$failed $$name"; \
+		for tool in $(SANITIZERS); do \
+			log=$(RESULTS)/$${name}_$$tool.log; \
+			timeout -k 30 $(left) compute-sanitizer --tool=$$tool --error-exitcode=1 $$driver \
+				>$$log 2>&1 || failed="$$failed $${name}_$$tool"; \
+			echo "$$name, $$tool, $$SECONDS s:"; tail -n 3 $$log; done; done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 gpu-rasterizer: gpu-native  # beside its peers; SHAPES=A,D or all. No two kernels at a time

@@ -126,6 +126,37 @@ def test_the_gradient_passes_through_the_clipping(library, side):
     assert np.abs(passed[3] - stopped[3]).max() > 0.01 * np.abs(passed[3]).max()
 
 
+@pytest.mark.parametrize("side", [2, 3])
+def test_an_opacity_of_zero_has_a_gradient_where_no_weight_is_cut(library, side):
+    """That of opacities almost 0; those of everything else are 0."""
+    means, cholesky, colors, opacities = random_gaussians(4, 9, 3)
+    opacities[::2] = 0
+    cotangent = np.random.default_rng(1).normal(size=(1, 11, 14, 3)).astype(np.float32)
+    parameters = [p[None] for p in (means, cholesky, colors, opacities)]
+    _, gradients = run(library, parameters, cotangent, side=side, cut=0.0)
+    almost = np.where(opacities == 0, 1e-30, opacities)
+    _, _, expected = dense(
+        (means, cholesky, colors, almost), 11, 14, side=side, cotangent=cotangent[0], cut=1e-300
+    )
+    assert np.abs(expected[3][::2]).max() > 0.1
+    for a, e in zip(gradients, expected, strict=True):
+        assert np.abs(a[0] - e).max() <= 1e-4 * np.abs(e).max()
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_a_large_gaussian_is_gathered_by_all_warps_of_a_block(library, side):
+    means, cholesky, colors, opacities = random_gaussians(21, 12, 3)
+    cholesky[::3] *= 12
+    batches = [(means, cholesky, colors, np.abs(opacities))]
+    cotangent = np.random.default_rng(1).normal(size=(1, 70, 83, 3)).astype(np.float32)
+    check(library, batches, 70, 83, cotangent, side=side)
+    stacked = [p[None] for p in batches[0]]
+    _, forwards = run(library, stacked, cotangent, side=side)
+    _, backwards = run(library, stacked, cotangent, side=side, backwards=True)
+    for a, b in zip(forwards, backwards, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_large_batch_has_the_bits_of_a_call_per_image(library):
     """Large batches take larger tiles and more Gaussians a block, in the other order of threads."""
     count, height, width = 31, 24, 20

@@ -154,12 +154,12 @@ constexpr auto ragged_backward = [](auto pool, Offsets offsets, auto... rest) {
 };
 
 #define GSDD_BIND ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
-XLA_FFI_DEFINE_HANDLER(kForward, dense_forward, GSDD_FORWARD_SIGNATURE(GSDD_BIND));
-XLA_FFI_DEFINE_HANDLER(kBackward, dense_backward, GSDD_BACKWARD_SIGNATURE(GSDD_BIND));
+XLA_FFI_DEFINE_HANDLER(kForward, dense_forward, GSDD_FORWARD_SIGNATURE(GSDD_BIND, ));
+XLA_FFI_DEFINE_HANDLER(kBackward, dense_backward, GSDD_BACKWARD_SIGNATURE(GSDD_BIND, ));
 XLA_FFI_DEFINE_HANDLER(kRaggedForward, ragged_forward,
-                       GSDD_FORWARD_SIGNATURE(GSDD_BIND.Arg<Offsets>()));
+                       GSDD_FORWARD_SIGNATURE(GSDD_BIND.Arg<Offsets>(), ));
 XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
-                       GSDD_BACKWARD_SIGNATURE(GSDD_BIND.Arg<Offsets>()));
+                       GSDD_BACKWARD_SIGNATURE(GSDD_BIND.Arg<Offsets>(), ));
 
 }  // namespace
 }  // namespace gsdd

@@ -284,7 +284,8 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
 
   double total[6];
   for (int k = 0; k < 6; ++k) total[k] = sum(moment[k]);
-  Moments moments = sheared(total, group.slope[i], group.opacity[i]);
+  Moments moments = sheared(total, group.slope[i]);
+  moments.e = total[0] / group.opacity[i];
   for (int c = 0; c < C; ++c) moments.color[c] = sum(moment_color[c]);
   return moments;
 }

@@ -28,8 +28,17 @@ struct BatchGradient {  // as Batch
   float* opacities;
 };
 
-cudaError_t launch_forward(const Batch& batch, int channels, float* images, cudaStream_t stream);
-cudaError_t launch_backward(const Batch& batch, int channels, const float* d_images,
-                            const BatchGradient& gradient, cudaStream_t stream);
+// Memory that the kernels need besides, so many bytes a Gaussian, each aligned to 16 bytes.
+struct Room {
+  void* boxes;
+  void* records;
+};
+constexpr int64_t kBoxBytes = 8, kRecordBytes = 64;
+
+cudaError_t launch_forward(const Batch& batch, const Room& room, int channels, float* images,
+                           cudaStream_t stream);
+cudaError_t launch_backward(const Batch& batch, const Room& room, int channels,
+                            const float* d_images, const BatchGradient& gradient,
+                            cudaStream_t stream);
 
 }  // namespace gsdd

@@ -2,94 +2,69 @@
 // column, as cpu_bands.h does with a band, by multiplications from exponentials at its top.
 #pragma once
 
-#include "cuda_launch.h"
-#include "gaussian.h"
+#include "cuda_prepared.h"
 
 namespace gsdd {
 namespace {
 
-constexpr int kStrip = 4;             // pixel rows
-constexpr double kMaxSize = 32768.0;  // pixels
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
 
-enum Path { kNone, kByStrips, kExact };
+struct Sampling {  // of a pixel
+  int side;
+  float share;     // of a sample
+  double inverse;  // of `side`
 
-struct Place {  // of a centre on one axis, in two floats
-  float grid, rest;
-
-  __device__ static Place of(double value) {
-    const float grid = rintf((float)value * 256.0f) / 256.0f;
-    return {grid, (float)(value - (double)grid)};
-  }
-  // value - this, rounded once: the first difference is exact, for quarters of a pixel to 2^16.
-  __device__ float to(float value) const { return (value - grid) - rest; }
+  explicit Sampling(const Raster& raster)
+      : side(raster.samples),
+        share(1.0f / (float)(raster.samples * raster.samples)),
+        inverse(1.0 / raster.samples) {}
 };
 
 // A Gaussian in shared memory.
 template <int C>
-struct Staged {
-  int path;
-  int left, right, top, bottom;   // of the support, pixels
-  Place x, y;                     // centre
-  float a, skew, w;               // weight = opacity 2^-(a X^2 - skew X Y + w Y^2)
-  float turn;                     // 2^(skew / 4)
-  float lean, half_height, peak;  // the support: dX / dY of a row's centre, Y of its last point,
-                                  // Y of its rightmost point
-  float opacity, least;           // least = min_weight / opacity
-  float cap;                      // over `least`: what the weight 1 is, if the opacity exceeds 1
+struct Staged : Record {
+  Box box;
+  float turn;   // 2^(skew / 4)
+  float least;  // weight / opacity at the edge of the support
+  float cap;    // over `least`: what the weight 1 is, if the opacity exceeds 1
   float color[C];
-  double exact_x, exact_y, slope, scale;  // of kExact: scale = sqrt(precision_x / 2 * log2 e)
-  float rate, cut;                        // exponent base 2: q = t^2 + rate * dy^2 <= cut
 };
 
-GSDD_FN bool suits_strips(const Gaussian& g, const Raster& raster, const Split& exponent) {
-  return raster.samples == 2 && raster.min_weight > 0.0 && raster.width < kMaxSize &&
-         raster.height < kMaxSize && fabs(g.x) < kMaxSize && fabs(g.y) < kMaxSize &&
-         can_walk(g, exponent, kStrip) && can_split(g, exponent, kStrip + 1.5);
+// Copies `count` Gaussians into shared memory, all threads of the block together; that of place n
+// is index(n). Whoever calls this waits for the block before and after.
+template <int C, class Index>
+__device__ void stage(Staged<C>* staged, int count, const Batch& batch, const Prepared& prepared,
+                      const Index& index) {
+  constexpr int kParts = sizeof(Record) / sizeof(float4);
+  for (int t = threadIdx.x; t < count * kParts; t += blockDim.x) {
+    const Record* from = &prepared.records[index(t / kParts)];
+    reinterpret_cast<float4*>(static_cast<Record*>(&staged[t / kParts]))[t % kParts] =
+        reinterpret_cast<const float4*>(from)[t % kParts];
+  }
+  for (int t = threadIdx.x; t < count; t += blockDim.x) {
+    const Inputs in = inputs(batch, C, index(t));
+    const float opacity = *in.opacity, min_weight = (float)batch.raster.min_weight;
+    Staged<C>& g = staged[t];
+    g.box = prepared.boxes[index(t)];
+    g.turn = exp2f(0.25f * prepared.records[index(t)].skew);
+    g.least = min_weight / opacity;
+    g.cap = opacity > 1.0f ? 1.0f / min_weight : INFINITY;
+    for (int c = 0; c < C; ++c) g.color[c] = in.color[c];
+  }
 }
 
-template <int C>
-__device__ void stage(const Gaussian& g, const Inputs& in, const Raster& raster, Staged<C>* out) {
-  const Split exponent = split(g);
-  out->a = (float)exponent.a;
-  out->skew = (float)exponent.skew;
-  out->w = (float)exponent.w;
-  out->turn = exp2f((float)(0.25 * exponent.skew));
-  const Range columns = pixel_range(g.x - g.half_width, g.x + g.half_width, raster.width);
-  const Range rows = pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height);
-  const bool empty = columns.last < columns.first || rows.last < rows.first;
-  out->path = empty ? kNone : suits_strips(g, raster, exponent) ? kByStrips : kExact;
-  out->left = (int)columns.first;
-  out->right = (int)columns.last;
-  out->top = (int)rows.first;
-  out->bottom = (int)rows.last;
-  out->x = Place::of(g.x);
-  out->y = Place::of(g.y);
-  out->lean = (float)g.slope;
-  out->half_height = (float)g.half_height;
-  out->peak = (float)(g.half_width * g.covariance / g.var_x);
-  out->opacity = *in.opacity;
-  out->least = (float)(raster.min_weight / *in.opacity);
-  out->cap = *in.opacity > 1.0f ? (float)(1.0 / raster.min_weight) : INFINITY;
-  for (int c = 0; c < C; ++c) out->color[c] = in.color[c];
-  out->exact_x = g.x;
-  out->exact_y = g.y;
-  out->slope = g.slope;
-  out->scale = sqrt(0.5 * kLog2E * g.precision_x);
-  out->rate = (float)(0.5 * kLog2E * g.precision_y);
-  out->cut = (float)(kLog2E * g.cut);
-}
-
-// A row of samples: what weights are multiplied by and compared with after dividing by it. The
-// threshold of a row outside the support compares false with everything.
+// A row of samples, of weights over the opacity: what they are multiplied by and compared with
+// after dividing by it. The threshold of a row outside the support compares false with everything.
 struct SampleRow {
   float gain, threshold;
 };
 
 template <int C>
 __device__ SampleRow sample_row(const Staged<C>& g, int k) {  // k: of the image
-  if (k < 2 * g.top || k >= 2 * (g.bottom + 1)) return {0.0f, NAN};
+  if (k < 2 * g.box.top || k >= 2 * (g.box.bottom + 1)) return {0.0f, NAN};
   const float y = g.y.to(0.5f * (float)k + 0.25f), e = g.w * y * y;
-  return {g.opacity * exp2_fast(-e), g.least * exp2_fast(e)};
+  return {exp2_fast(-e), g.least * exp2_fast(e)};
 }
 
 struct Columns {
@@ -101,7 +76,7 @@ struct Columns {
 template <int C>
 __device__ Columns columns_of(const Staged<C>& g, int i) {
   constexpr float kSlack = 0.02f;  // pixels
-  if (i > g.bottom || i + kStrip <= g.top) return {0, -1};
+  if (i > g.box.bottom || i + kStrip <= g.box.top) return {0, -1};
   const float upper = g.y.to((float)i + 0.25f), lower = upper + (float)kStrip - 0.5f;
   const auto reach = [&](float at, float side) {
     at = fminf(fmaxf(fminf(fmaxf(at, upper), lower), -g.half_height), g.half_height);
@@ -110,8 +85,22 @@ __device__ Columns columns_of(const Staged<C>& g, int i) {
   };
   const int first = (int)floorf(reach(-g.peak, -1.0f) + 0.25f - kSlack);
   const int last = (int)floorf(reach(g.peak, 1.0f) - 0.25f + kSlack);
-  return {first > g.left ? first : g.left, last < g.right ? last : g.right};
+  return {first > g.box.left ? first : g.box.left, last < g.box.right ? last : g.box.right};
 }
+
+// A strip's sample rows, and its columns.
+struct StripRows {
+  float4 gain[2], threshold[2];
+  Columns columns;
+  __device__ void set(int k, const SampleRow& row) {
+    reinterpret_cast<float*>(gain)[k] = row.gain;
+    reinterpret_cast<float*>(threshold)[k] = row.threshold;
+  }
+  __device__ float gain_of(int k) const { return reinterpret_cast<const float*>(gain)[k]; }
+  __device__ float threshold_of(int k) const {
+    return reinterpret_cast<const float*>(threshold)[k];
+  }
+};
 
 struct Walk {  // V of the samples of a pixel, by row and column, and what takes it a pixel down
   float v[2][2], down[2];
@@ -134,14 +123,15 @@ struct Walk {  // V of the samples of a pixel, by row and column, and what takes
 // Calls visit(t, dy, weight before clipping / opacity) for every sample of pixel (i, j) in the
 // support. The sample's offset is taken in double precision: it is where the digits are.
 template <int C, class Visit>
-__device__ void for_samples(const Staged<C>& g, int i, int j, int samples, const Visit& visit) {
-  const double inverse = 1.0 / samples;
-  const float step = (float)(g.scale * inverse);
-  for (int r = 0; r < samples; ++r) {
-    const double dy = i + (r + 0.5) * inverse - g.exact_y;
-    const float offset = (float)((j + 0.5 * inverse - g.exact_x - g.slope * dy) * g.scale);
+__device__ void for_samples(const Staged<C>& g, int i, int j, const Sampling& sampling,
+                            const Visit& visit) {
+  const float step = g.scale * (float)sampling.inverse;
+  const double x = g.x.exact(), y = g.y.exact(), slope = (double)g.lean + (double)g.lean_rest;
+  for (int r = 0; r < sampling.side; ++r) {
+    const double dy = i + (r + 0.5) * sampling.inverse - y;
+    const float offset = g.scale * (float)(j + 0.5 * sampling.inverse - x - slope * dy);
     const float marginal = g.rate * (float)dy * (float)dy;
-    for (int s = 0; s < samples; ++s) {
+    for (int s = 0; s < sampling.side; ++s) {
       const float t = fmaf((float)s, step, offset);
       const float q = fmaf(t, t, marginal);
       if (q <= g.cut) visit(t, (float)dy, exp2f(-q));

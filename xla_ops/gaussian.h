@@ -185,11 +185,11 @@ GSDD_FN void write_constant(const Outputs& out, int channels, float value) {
 }
 
 // Sums of h times 1, X, Y, X^2, X Y and Y^2, X and Y from the centre, to the moments above: dx is
-// X - slope Y.
-GSDD_FN Moments sheared(const double (&sums)[6], double slope, double opacity) {
+// X - slope Y. The first, which is e times the opacity, is left out.
+GSDD_FN Moments sheared(const double (&sums)[6], double slope) {
   const double x = sums[1], y = sums[2], xx = sums[3], xy = sums[4], yy = sums[5];
   Moments m;
-  m.e = sums[0] / opacity;
+  m.e = 0.0;
   m.x = x - slope * y;
   m.y = y;
   m.xx = xx - slope * (2.0 * xy - slope * yy);

@@ -84,16 +84,17 @@ inline ffi::Error check(const Offsets* offsets, const Floats& means, const Float
 }
 
 // The signatures of the calls, appended to a binding that holds the platform's contexts; those of
-// ragged batches take the offsets first.
+// ragged batches take the offsets first. `room`: results that a platform has besides.
 #define GSDD_ATTRIBUTES              \
   .Attr<int64_t>("samples_per_side") \
       .Attr<bool>("prefilter")       \
       .Attr<double>("min_weight")    \
       .Attr<bool>("pass_clipped")
 #define GSDD_FOUR(Kind) .Kind<Floats>().Kind<Floats>().Kind<Floats>().Kind<Floats>()
-#define GSDD_FORWARD_SIGNATURE(binding) (binding) GSDD_FOUR(Arg).Ret<Floats>() GSDD_ATTRIBUTES
-#define GSDD_BACKWARD_SIGNATURE(binding) \
-  (binding) GSDD_FOUR(Arg).Arg<Floats>() GSDD_FOUR(Ret) GSDD_ATTRIBUTES
+#define GSDD_FORWARD_SIGNATURE(binding, room) \
+  (binding) GSDD_FOUR(Arg).Ret<Floats>() room GSDD_ATTRIBUTES
+#define GSDD_BACKWARD_SIGNATURE(binding, room) \
+  (binding) GSDD_FOUR(Arg).Arg<Floats>() GSDD_FOUR(Ret) room GSDD_ATTRIBUTES
 
 inline ffi::Error check_gradients(const Floats& means, const Floats& cholesky, const Floats& colors,
                                   const Floats& opacities, const Floats& d_means,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float32, Int32
 
 from gsdd_jax.core.native import like
@@ -19,6 +20,9 @@ TARGETS = tuple(
     for gradient in ("", "_gradient")
 )
 CHANNELS = 4  # of a call, at most; xla_ops/gaussian.h has the same limit
+# What the CUDA kernels need besides: the words of a box and of a record for each Gaussian, as in
+# xla_ops/cuda_kernel.h.
+ROOM_ON_CUDA = (2, 16)
 
 
 class Settings(NamedTuple):
@@ -110,22 +114,22 @@ PARAMETERS = "... n u, ... n l, ... n c, ... n"
 @functools.partial(sharding.per_image, f"{PARAMETERS} -> ... h w c", tuple("nulchw"))
 def _dense_forward(settings, means, cholesky, colors, opacities):
     shape = (*opacities.shape[:-1], settings.height, settings.width, colors.shape[-1])
-    return _call("gsdd_rasterize", like(means, shape), settings)(means, cholesky, colors, opacities)
+    outputs = (like(means, shape),)
+    return _call("gsdd_rasterize", outputs, settings, means, cholesky, colors, opacities)[0]
 
 
 @functools.partial(sharding.per_image, f"{PARAMETERS}, ... h w c -> {PARAMETERS}", tuple("nulchw"))
 def _dense_backward(settings, *parameters_and_cotangent):
     outputs = tuple(like(p, p.shape) for p in parameters_and_cotangent[:-1])
-    call = _call("gsdd_rasterize_gradient", outputs, settings)
-    return tuple(call(*parameters_and_cotangent))
+    return _call("gsdd_rasterize_gradient", outputs, settings, *parameters_and_cotangent)
 
 
 def _ragged_forward(settings):
     def call(offsets, *parameters):
         images = offsets.shape[0] - 1
         shape = (images, settings.height, settings.width, parameters[2].shape[-1])
-        outputs = like(parameters[0], shape)
-        return _call("gsdd_rasterize_ragged", outputs, settings)(offsets, *parameters)
+        outputs = (like(parameters[0], shape),)
+        return _call("gsdd_rasterize_ragged", outputs, settings, *parameters, offsets=offsets)[0]
 
     def together(call, offsets, *parameters):
         size, count = parameters[-1].shape
@@ -140,8 +144,8 @@ def _ragged_forward(settings):
 def _ragged_backward(settings):
     def call(offsets, *parameters_and_cotangent):
         outputs = tuple(like(p, p.shape) for p in parameters_and_cotangent[:-1])
-        call = _call("gsdd_rasterize_ragged_gradient", outputs, settings)
-        return tuple(call(offsets, *parameters_and_cotangent))
+        target = "gsdd_rasterize_ragged_gradient"
+        return _call(target, outputs, settings, *parameters_and_cotangent, offsets=offsets)
 
     def together(call, offsets, *parameters_and_cotangent):
         *parameters, d_images = parameters_and_cotangent
@@ -162,6 +166,17 @@ def _ragged_backward(settings):
     return joined.joining(call, together)
 
 
-def _call(target, outputs, settings):
-    call = jax.ffi.ffi_call(target, outputs, vmap_method="broadcast_all")
-    return functools.partial(call, **_attributes(settings))
+def _call(target, outputs, settings, *arrays, offsets=None):
+    opacities = arrays[3]
+    room = [like(opacities, (*opacities.shape, n), np.uint32) for n in ROOM_ON_CUDA]
+
+    def call(results, *operands):
+        made = jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")
+        return tuple(made(*operands, **_attributes(settings)))[: len(outputs)]
+
+    operands = arrays if offsets is None else (offsets, *arrays)
+    return lax.platform_dependent(
+        *operands,
+        default=functools.partial(call, outputs),
+        cuda=functools.partial(call, (*outputs, *room)),
+    )

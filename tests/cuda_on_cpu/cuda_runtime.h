@@ -33,7 +33,7 @@ struct alignas(16) float4 {
 struct Index {
   int64_t x;
 };
-inline Index threadIdx, blockIdx, gridDim;
+inline Index threadIdx, blockIdx, gridDim, blockDim;
 
 namespace cuda_on_cpu {
 
@@ -80,6 +80,7 @@ inline bool release(int first, int last, Wait wait) {
 inline void run_block(int64_t block, int64_t blocks, int threads) {
   blockIdx.x = block;
   gridDim.x = blocks;
+  blockDim.x = threads;
   fibers.resize(threads);
   published.resize(threads);
   for (Fiber& fiber : fibers) {
@@ -139,6 +140,7 @@ inline bool __any_sync(unsigned lanes, int predicate) {
   return __ballot_sync(lanes, predicate) != 0;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 namespace gsdd {
 

@@ -26,13 +26,28 @@ static gsdd::Batch batch(const Arguments& a) {
            a.pass_clipped != 0}};
 }
 
+// The kernels' room, of what nobody has written to.
+class Room {
+ public:
+  explicit Room(const gsdd::Batch& batch)
+      : boxes_(batch.total() * gsdd::kBoxBytes / 8, kNothing),
+        records_(batch.total() * gsdd::kRecordBytes / 8, kNothing) {}
+  operator gsdd::Room() { return {boxes_.data(), records_.data()}; }
+
+ private:
+  static constexpr uint64_t kNothing = 0x4c4c4c4c4c4c4c4c;
+  std::vector<uint64_t> boxes_, records_;
+};
+
 void forward(const Arguments* a, float* images) {
-  gsdd::launch_forward(batch(*a), a->channels, images, nullptr);
+  Room room(batch(*a));
+  gsdd::launch_forward(batch(*a), room, a->channels, images, nullptr);
 }
 
 void backward(const Arguments* a, const float* d_images, float* means, float* cholesky,
               float* colors, float* opacities) {
-  gsdd::launch_backward(batch(*a), a->channels, d_images, {means, cholesky, colors, opacities},
-                        nullptr);
+  Room room(batch(*a));
+  gsdd::launch_backward(batch(*a), room, a->channels, d_images,
+                        {means, cholesky, colors, opacities}, nullptr);
 }
 }
