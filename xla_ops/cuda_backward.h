@@ -175,9 +175,18 @@ __device__ inline int warps_of(const Box& box) {
   return pixels >= kManyPixels ? kGatherWarps : 1;
 }
 
+// Blocks on a multiprocessor at least, as many as leave the registers that are needed.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kGatherBlocks = 2;
+#else
+constexpr int kGatherBlocks = 3;
+#endif
+
 // A block takes `group` Gaussians.
 template <int C, bool kPass>
-__global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4 ? 2 : 3)
+__global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4   ? 2
+                                                       : C == 3 ? kGatherBlocks
+                                                                : 3)
     gather_kernel(Batch batch, Prepared prepared, Sampling sampling, int64_t total, int group,
                   const float* d_images, BatchGradient gradient) {
   __shared__ Staged<C> staged[kGroup];
