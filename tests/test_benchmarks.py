@@ -270,7 +270,7 @@ def test_steps_and_epochs_that_are_timed_are_a_runs(monkeypatch):
     epoch, images, labels = steps.expert_epoch(2, 300, width=4)
     assert images.shape == (300, 32, 32, 3) and images.dtype == np.uint8 and labels.max() < 10
     epoch.call()
-    whitening = transforms.ZCA(jnp.zeros(3072), jnp.zeros((3072, 3072)))
+    whitening = transforms.ZCA(jnp.zeros(3072), jnp.zeros((3072, 3072)), (32, 32, 3))
     _, images, _ = steps.expert_epoch(1, 256, whitening, width=4)
     assert images.dtype == np.float32  # once, before the epochs
 

@@ -369,7 +369,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
     process = launch(tmp_path / "new", **{"experts.at_once": 0})
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2
-    assert err == "error: config.experts.at_once: expected at least 1, got 0\n"
+    assert err == "error: config.experts.at_once: expected an integer from 1 to 10000, got 0\n"
 
 
 # What is refused.
@@ -402,10 +402,10 @@ def test_an_unknown_augmentation_is_refused(made_up, tmp_path):
 
 
 def test_divergence_names_expert_and_epoch_and_stores_nothing_of_it(side_by_side, tmp_path):
-    with pytest.raises(UsageError, match=r"expert 0 diverged in epoch 1 \(loss (nan|inf)\)"):
-        train(config_of(tmp_path, learning_rate=1e38))
+    with pytest.raises(UsageError, match=r"expert 0 diverged in epoch 1 \(loss [^)]+\)"):
+        train(config_of(tmp_path, learning_rate=1e9))
     assert sorted(files(tmp_path)) == [f"expert_0000{e}.partial" for e in range(3)]
-    made_of = experts.identity(config_of(tmp_path, learning_rate=1e38), DATASET, affine())
+    made_of = experts.identity(config_of(tmp_path, learning_rate=1e9), DATASET, affine())
     assert [Growing(tmp_path, made_of, e).rows for e in range(3)] == [1, 1, 1]
 
 

@@ -195,7 +195,7 @@ def test_snapshots_are_the_same_after_an_interruption(run, tmp_path, monkeypatch
 
     monkeypatch.setattr(distill, "run", run_until)
     config = tiny(**{"distill.steps_per_call": 4})
-    for calls in (1, 1, 2):
+    for calls in (1, 1, 1):  # what was computed is kept
         left[0] = calls
         with pytest.raises(KeyboardInterrupt):
             distill_to(config, tmp_path)

@@ -144,7 +144,10 @@ def _received(here, task, door, selector, patience) -> dict[int, Line]:
                 if len(waiting) > MOST:
                     _part(selector, waiting.pop(0))
                 continue
-            line, heard = key.data, key.data.read()
+            line = key.data
+            if line.socket.fileno() < 0:  # given up in this look
+                continue
+            heard = line.read()
             if heard == []:
                 continue
             said = _understood(heard, here.count) if line in waiting else None
