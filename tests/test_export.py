@@ -227,7 +227,7 @@ def test_where_it_comes_from_is_beside_the_pictures(file, tmp_path):
 )
 def test_names_that_no_list_of_lines_holds(file, tmp_path, names):
     """TFDS would silently read others; the rest needs no names, or numbers them."""
-    set_ = portable.load(file)
+    set_ = gsdd_jax.load(file)
     set_.provenance["data"]["class_names"] = names
     line = r"^provenance\.data\.class_names: expected 2 different names of printable characters"
     with pytest.raises(gsdd_jax.UsageError, match=line):
@@ -238,7 +238,7 @@ def test_names_that_no_list_of_lines_holds(file, tmp_path, names):
 
 
 def test_a_long_name_is_cut_where_a_file_system_would_refuse_it(file, tmp_path):
-    set_ = portable.load(file)
+    set_ = gsdd_jax.load(file)
     set_.provenance["data"]["class_names"] = ["猫" * 100, "犬" * 100]
     exports.export(set_, tmp_path / "png", "png")
     folders = sorted(path.name for path in (tmp_path / "png").iterdir() if path.is_dir())
