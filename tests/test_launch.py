@@ -195,7 +195,7 @@ def test_a_refused_config_binds_no_directory(run, tmp_path):
 
 
 def test_a_fit_needs_nothing_of_the_objective(run, tmp_path):
-    flags = [*TINY, f"--workdir={tmp_path}/run", "--config.matching.name=tm"]  # without experts
+    flags = [*TINY, f"--workdir={tmp_path}/run"]
     status, _, err = run("fit", *flags, "--config.matching.options.batch_syn=100000")
     assert status == 0, err
 
