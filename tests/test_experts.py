@@ -403,7 +403,7 @@ def test_an_unknown_augmentation_is_refused(made_up, tmp_path):
 
 def test_divergence_names_expert_and_epoch_and_stores_nothing_of_it(side_by_side, tmp_path):
     with pytest.raises(UsageError, match=r"expert 0 diverged in epoch 1 \(loss [^)]+\)"):
-        train(config_of(tmp_path, learning_rate=1e9))
+        train(config_of(tmp_path, learning_rate=1e9, at_once=3))
     assert sorted(files(tmp_path)) == [f"expert_0000{e}.partial" for e in range(3)]
     made_of = experts.identity(config_of(tmp_path, learning_rate=1e9), DATASET, affine())
     assert [Growing(tmp_path, made_of, e).rows for e in range(3)] == [1, 1, 1]
