@@ -20,6 +20,9 @@ def main() -> None:
         built[name] = "built"
     if "cpu" in native.PLATFORMS:
         built["cpu"] += f" for {importlib.import_module(native.MODULES['cpu']).instruction_set}"
+    if "cuda" in native.PLATFORMS:
+        module = importlib.import_module(native.MODULES["cuda"])
+        built["cuda"] += f" for {module.architectures}"
     devices = ", ".join(device.device_kind for device in jax.devices())
     folder = prepared.data_root()
     given = "TFDS_DATA_DIR" if os.environ.get("TFDS_DATA_DIR") else "by default; or TFDS_DATA_DIR"
