@@ -25,6 +25,8 @@ def main() -> None:
         built[name] = "built"
     if "cpu" in native.PLATFORMS:
         built["cpu"] += f" for {importlib.import_module(native.MODULES['cpu']).instruction_set}"
+    if "cuda" in native.PLATFORMS:
+        built["cuda"] += f" for {importlib.import_module(native.MODULES['cuda']).architectures}"
     given = "TFDS_DATA_DIR" if os.environ.get("TFDS_DATA_DIR") else "by default; or TFDS_DATA_DIR"
     print(f"gsdd-jax {version()}, JAX {jax.__version__}, Python {platform.python_version()}")
     print(f"custom calls: CPU {built['cpu']}; CUDA {built['cuda']}; elsewhere jax.numpy")

@@ -1,4 +1,5 @@
 // The two custom calls on CUDA: check the buffers, launch on the stream that XLA hands over.
+#include "cuda_devices.h"
 #include "cuda_kernel.h"
 #include "module.h"
 #include "network.h"
@@ -107,4 +108,5 @@ PYBIND11_MODULE(_native_cuda, m) {
   gsdd::export_handlers(
       m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
   gsdd::add_network_handlers(m);
+  gsdd::export_devices(m);
 }

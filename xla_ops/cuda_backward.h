@@ -35,8 +35,9 @@ __device__ inline float warp_sum(float value) {
   return value;
 }
 
-// Sums over a Gaussian's samples, with weights over the opacity: of their product with the colour's
-// cotangent and 1, X, Y, X^2, X Y, Y^2 (of kExact: with dx for X, as in Moments), and by colour.
+// Sums over a Gaussian's samples, with weights over the opacity and cotangents of whole pixels: of
+// their product with the colour's cotangent and 1, X, Y, X^2, X Y, Y^2 (of kExact: with dx for X,
+// as in Moments), and by colour.
 template <int C>
 struct Gathered {
   float moment[6], color[C];
@@ -53,9 +54,10 @@ struct Part {
 };
 
 template <int C, bool kPass>
-__device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t width, float share,
+__device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t width,
                               const Part& part, StripRows* table) {
   Gathered<C> sums = {};
+  const int stride = (int)width * C;
   for (int top = g.box.top; top <= g.box.bottom; top += kBand) {
     table[part.lane / (2 * kStrip)].set(part.lane % (2 * kStrip),
                                         sample_row(g, 2 * top + part.lane));
@@ -85,10 +87,10 @@ __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t wi
       for (int r = 0; r < kStrip; ++r) {
         float d_color[C], dot = 0.0f, weight = 0.0f;
         for (int c = 0; c < C; ++c) {
-          d_color[c] = share * pixel[c];
+          d_color[c] = pixel[c];
           dot = fmaf(d_color[c], g.color[c], dot);
         }
-        if (i + r < g.box.bottom) pixel += width * C;  // further down all weights are 0
+        if (i + r < g.box.bottom) pixel += stride;  // further down all weights are 0
 #pragma unroll
         for (int q = 0; q < 2; ++q) {
           const float threshold = rows.threshold_of(2 * r + q), cap = g.cap * threshold;
@@ -137,7 +139,7 @@ __device__ Gathered<C> gather_exactly(const Staged<C>& g, const float* image, in
     const int i = g.box.top + (int)(p / columns), j = g.box.left + (int)(p % columns);
     float d_color[C], dot = 0.0f, weight = 0.0f;
     for (int c = 0; c < C; ++c) {
-      d_color[c] = sampling.share * image[(i * width + j) * C + c];
+      d_color[c] = image[(i * width + j) * C + c];
       dot = fmaf(d_color[c], g.color[c], dot);
     }
     for_samples<C>(g, i, j, sampling, [&](float t, float dy, float e) {
@@ -175,18 +177,9 @@ __device__ inline int warps_of(const Box& box) {
   return pixels >= kManyPixels ? kGatherWarps : 1;
 }
 
-// Blocks on a multiprocessor at least, as many as leave the registers that are needed.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kGatherBlocks = 2;
-#else
-constexpr int kGatherBlocks = 3;
-#endif
-
 // A block takes `group` Gaussians.
 template <int C, bool kPass>
-__global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4   ? 2
-                                                       : C == 3 ? kGatherBlocks
-                                                                : 3)
+__global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4 ? 2 : 3)
     gather_kernel(Batch batch, Prepared prepared, Sampling sampling, int64_t total, int group,
                   const float* d_images, BatchGradient gradient) {
   __shared__ Staged<C> staged[kGroup];
@@ -214,10 +207,9 @@ __global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4   ? 2
       if (warps == 1 && n % kGatherWarps != warp) continue;
       const Part part = {lane, warps == 1 ? 0 : warp, warps};
       const float* d_image = d_images + image[n] * raster.height * raster.width * C;
-      Gathered<C> sums =
-          g.path == kByStrips
-              ? gather<C, kPass>(g, d_image, raster.width, sampling.share, part, table[warp])
-              : gather_exactly<C, kPass>(g, d_image, raster.width, sampling, part);
+      Gathered<C> sums = g.path == kByStrips
+                             ? gather<C, kPass>(g, d_image, raster.width, part, table[warp])
+                             : gather_exactly<C, kPass>(g, d_image, raster.width, sampling, part);
       for (int k = 0; k < 6 + C; ++k) sums[k] = warp_sum(sums[k]);
       if (lane == 0) gathered[n][part.number] = sums;
     }
@@ -228,7 +220,7 @@ __global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4   ? 2
       for (int k = 0; k < 6 + C; ++k) {
         float sum = nothing;
         for (int w = 0; w < warps; ++w) sum += gathered[thread][w][k];
-        to[k] = sum;
+        to[k] = sampling.share * sum;
       }
     }
     __syncthreads();

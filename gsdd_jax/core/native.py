@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, UsageWarning
 
 FOLDER = pathlib.Path(__file__).parent.parent  # where they lie
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
@@ -57,12 +59,53 @@ def check_environment() -> None:
         raise UsageError(_WRONG)
 
 
+def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether code for these architectures, as CMake names them, runs on a compute capability.
+
+    Code runs on later devices of the same major number, and what has no suffix or "-virtual" is
+    compiled by the driver for any later one. Names that are no numbers, such as "native", do.
+    """
+    major, minor = capability
+    for one in architectures.split(","):
+        number, _, kind = one.partition("-")
+        if not number.isdecimal():
+            return True
+        of, least = divmod(int(number), 10)
+        if kind != "virtual" and of == major and least <= minor:
+            return True
+        if kind != "real" and (of, least) <= capability:
+            return True
+    return False
+
+
+@functools.cache
+def _every_device_has_code() -> bool:
+    """Whether all CUDA devices of this machine, if any, run what was built; else it warns, once."""
+    module = importlib.import_module(MODULES["cuda"])
+    devices = {tuple(device) for device in module.capabilities()}
+    lacking = sorted(d for d in devices if not runs_on(module.architectures, d))
+    if lacking:
+        names = ", ".join(f"{major}.{minor}" for major, minor in lacking)
+        warnings.warn(
+            f"gsdd_jax: the custom calls have no code for a GPU of compute capability {names} "
+            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes in their place",
+            UsageWarning,
+            stacklevel=2,
+        )
+    return not lacking
+
+
 def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> Any:
     """`native_call` on the platforms that the calls were built for, `otherwise` on others.
 
-    Which is decided when the computation is lowered for its device.
+    Which is decided when the computation is lowered for its device. Of CUDA the calls are built
+    where all devices of this machine have code in them.
     """
-    built = dict.fromkeys(PLATFORMS, native_call)
+    built = {
+        platform: native_call
+        for platform in PLATFORMS
+        if platform != "cuda" or _every_device_has_code()
+    }
     return lax.platform_dependent(*operands, default=otherwise, **built)
 
 

@@ -83,7 +83,8 @@ def rasterize(
         "pass" lets it through as if the weight were not clipped, as the published operator does.
       backend: "native" (the custom call, on the platforms it was built for), "reference" (plain
         `jax.numpy`) or "auto": native where it was built, else reference, decided per platform
-        when the computation is lowered.
+        when the computation is lowered; also the reference, with a warning, where a GPU of this
+        machine is of a compute capability that the call has no code for.
 
     Returns:
       Images in the units of `colors`, of the type that was computed with. A NaN or infinite
