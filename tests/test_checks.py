@@ -18,6 +18,7 @@ from launch import cli
 
 SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)
 MEANS_SOMETHING = {("matching.options.keep_every", -1)}
+GIVEN = {"num_classes"}  # by the data set
 KINDS = {"int": int, "float": float}
 
 
@@ -33,7 +34,7 @@ def numeric_fields():
         ("matching", matching.BY_NAME),
     ):
         for name, kind in kinds.items():
-            without = getattr(kind, "derived", set()) | matching.GIVEN
+            without = getattr(kind, "derived", set()) | GIVEN
             for field in dataclasses.fields(kind):
                 if field.type in KINDS and field.name not in without:
                     fields.append((f"{group}.options.{field.name}", {f"{group}.name": name}))
@@ -158,6 +159,10 @@ def test_every_config_is_in_its_ranges():
         ({"budget.ipc": 100_000}, r"config\.budget\.ipc: 11\.4 GiB"),
         ({"budget.ipc": 90_000, "parameterization.name": "pixels"}, r"config\.budget: 900,000 im"),
         ({"evaluate.num_networks": 10_000}, r"config\.evaluate\.num_networks: 10,000 networks of"),
+        (
+            {"evaluate.num_networks": 5000, "network.options.width": 1, "budget.ipc": 300},
+            r"config\.evaluate\.num_networks: (15,000,000|60,000,000) real images for all of them",
+        ),
         ({"network.options.width": 4096}, r"config\.evaluate\.num_networks: 2 networks of"),
     ],
 )

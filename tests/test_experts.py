@@ -369,7 +369,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
     process = launch(tmp_path / "new", **{"experts.at_once": 0})
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2
-    assert err == "error: config.experts.at_once: expected at least 1, got 0\n"
+    assert err == "error: config.experts.at_once: expected an integer from 1 to 10000, got 0\n"
 
 
 # What is refused.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from gsdd_jax.core.errors import UsageError
@@ -25,11 +24,9 @@ __all__ = [
     "Trajectories",
     "TrajectoryMatching",
     "build",
-    "kind_of",
     "real_data",
 ]
 
-GIVEN = {"network", "num_classes", "strategy"}  # fields that are no options
 BY_NAME = {kind.name: kind for kind in (DistributionMatching, GradientMatching, TrajectoryMatching)}
 
 
@@ -54,23 +51,17 @@ def build(
     Raises:
       UsageError: for an unknown name or option, or one of a wrong type or range.
     """
-    kind = kind_of(name, options)
-    given = dict(network=network, num_classes=num_classes, strategy=strategy)
-    fields = {field.name for field in dataclasses.fields(kind)}
-    given = {field: value for field, value in given.items() if field in fields}
-    objective = kind(**given, **options)
-    objective.check(num_classes, images_per_class)
-    return objective
-
-
-def kind_of(name: str, options: Mapping[str, Any]) -> type[Matching]:
-    """The class of the objective `name`; raises as `build` where it has no such options."""
     if name not in BY_NAME:
         raise UsageError(
             f"config.matching.name: expected one of {', '.join(BY_NAME)}, got {name!r}"
         )
-    kind, where = BY_NAME[name], "config.matching.options"
-    known = {field.name for field in dataclasses.fields(kind)} - GIVEN
-    check_names(kind, options, known, where)
+    kind = BY_NAME[name]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    given = dict(network=network, num_classes=num_classes, strategy=strategy)
+    given = {field: value for field, value in given.items() if field in fields}
+    where = "config.matching.options"
+    check_names(kind, options, fields - given.keys(), where)
     check_values(kind, options, kind.limits, f"{where}.")
-    return kind
+    objective = kind(**given, **options)
+    objective.check(num_classes, images_per_class)
+    return objective

@@ -29,7 +29,6 @@ __all__ = [
     "Quantized",
     "build",
     "from_settings",
-    "kind_of",
     "settings",
 ]
 
@@ -73,28 +72,21 @@ def build(
       UsageError: for an unknown name or option, one of a wrong type or range, or a budget that
         holds nothing.
     """
-    kind = kind_of(name, options)
+    if name not in BY_NAME:
+        raise UsageError(f"parameterization: expected one of {', '.join(BY_NAME)}, got {name!r}")
     if ipc < 1:
         raise UsageError(f"budget: expected ipc of at least 1, got {ipc}")
+    kind = BY_NAME[name]
+    known = {field.name for field in dataclasses.fields(kind)} - kind.derived
+    check_names(kind, options, known, "config.parameterization.options")
     budget = Budget(ipc, gpc, num_classes, reserved, fill)
     for use, field in (("reserved", "matching.options.soft_labels"), ("fill", "budget.fill")):
         if getattr(budget, use) and use not in kind.uses:
             able = ", ".join(n for n, k in BY_NAME.items() if use in k.uses)
             raise UsageError(f"config.{field}: expected False with {name}; only {able} can")
-    shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
-    check_values(kind, shape, kind.limits, f"parameterization {name}: ")
-    return kind(**kind.within(image_shape, budget, options) | shape | options)
-
-
-def kind_of(name: str, options: Mapping[str, Any]) -> type[Parameterization]:
-    """The class of the parameterization `name`; raises as `build` where it has no such options."""
-    if name not in BY_NAME:
-        raise UsageError(f"parameterization: expected one of {', '.join(BY_NAME)}, got {name!r}")
-    kind = BY_NAME[name]
-    known = {field.name for field in dataclasses.fields(kind)} - kind.derived
-    check_names(kind, options, known, "config.parameterization.options")
-    check_values(kind, options, kind.limits, f"parameterization {name}: ")
-    return kind
+    given = dict(zip(("height", "width", "channels"), image_shape, strict=True)) | options
+    check_values(kind, given, kind.limits, f"parameterization {name}: ")
+    return kind(**kind.within(image_shape, budget, options) | given)
 
 
 def from_settings(values: Mapping[str, Any]) -> Parameterization:

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.core.options import LEAST, MOST, MOST_INT, check_value
+from gsdd_jax.core.options import LEAST, MOST, MOST_INT, check_value, check_values
 from gsdd_jax.portable.base import MAX_SIDE
 from gsdd_jax.runs.workdir import dotted
 
@@ -85,11 +85,13 @@ def field(name: str, value: Any) -> None:
 
 
 def options(config: ConfigDict) -> None:
-    """Raises UsageError, naming it, for an option that a component does not have, or that is out
-    of its range."""
-    for build, part in (
-        (parameterizations.kind_of, config.parameterization),
-        (networks.architecture, config.network),
-        (matching.kind_of, config.matching),
+    """Raises UsageError, naming it, for an option of a component that is out of its range; one that
+    the component does not have is found by whoever builds it."""
+    for group, kinds in (
+        ("parameterization", parameterizations.BY_NAME),
+        ("network", networks.BY_NAME),
+        ("matching", matching.BY_NAME),
     ):
-        build(part.name, dict(part.options))
+        if kind := kinds.get(config[group].name):
+            given = dict(config[group].options)
+            check_values(kind, given, kind.limits, f"config.{group}.options.")

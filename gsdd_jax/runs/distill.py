@@ -236,8 +236,7 @@ class _Run:
         def beside(name: str, shown: str) -> assess.Accuracies:
             if name == "fitted":
                 return assess.distilled(config, parts, start, shown, reporter)
-            per_class = experiment.REAL[name] * config.budget.ipc
-            return assess.random_real(config, parts, len(parts.labels), per_class, shown, reporter)
+            return assess.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
         arms = [name for name in config.evaluate.beside.split(",") if name]
         for name in arms:

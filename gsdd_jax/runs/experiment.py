@@ -141,6 +141,8 @@ def build(config: ConfigDict) -> Experiment:
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    for arm in REAL.keys() & set(config.evaluate.beside.split(",")):
+        check_real(config, dataset, arm)
     objective = matching.build(
         config.matching.name,
         network=build_network(config.network, dataset, config.matching.precision),
@@ -228,6 +230,16 @@ def check_beside(config: ConfigDict) -> None:
                 f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
                 f"{name!r}"
             )
+
+
+def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
+    """Random real images of a class that an arm of `REAL` takes; raises UsageError where memory
+    does not hold those of all networks, each of which has others."""
+    per_class = min(REAL[arm] * config.budget.ipc, *dataset.train_counts)
+    count = config.evaluate.num_networks * dataset.num_classes * per_class
+    what = f"config.evaluate.num_networks: {count:,} real images for all of them"
+    memory.check(what, 4 * count * math.prod(dataset.image_shape), COPIES)
+    return per_class
 
 
 def check_optimizer(config: ConfigDict) -> None:
