@@ -184,6 +184,12 @@ def test_a_resolution_that_there_is_not_is_no_damage(resolution):
         data.load("cifar10_mini", resolution=resolution)
 
 
+def test_a_name_that_no_folder_has():
+    for name in ("x" * 3000, "é" * 200):
+        with pytest.raises(UsageError, match=r"^unknown data set '.*': expected a name of at most"):
+            data.load(name)
+
+
 def test_what_others_write_is_shown_in_one_line():
     error = gsdd_jax.UsageError("a\x1b[2J\nb\ud800\u202ec é\\n")
     assert str(error) == r"a\x1b[2J\nb\ud800\u202ec é\n"
