@@ -160,6 +160,10 @@ def test_every_config_is_in_its_ranges():
         ({"budget.ipc": 100_000}, r"config\.budget\.ipc: 11\.4 GiB"),
         ({"budget.ipc": 90_000, "parameterization.name": "pixels"}, r"config\.budget: 900,000 im"),
         ({"evaluate.num_networks": 10_000}, r"config\.evaluate\.num_networks: 10,000 networks of"),
+        (
+            {"evaluate.num_networks": 5000, "network.options.width": 1, "budget.ipc": 300},
+            r"config\.evaluate\.num_networks: (15,000,000|60,000,000) real images for all of them",
+        ),
         ({"network.options.width": 4096}, r"config\.evaluate\.num_networks: 2 networks of"),
     ],
 )
@@ -179,6 +183,12 @@ def test_what_memory_does_not_hold_is_refused_before_whitening(monkeypatch, fiel
 def test_a_resolution_that_there_is_not_is_no_damage(resolution):
     with pytest.raises(UsageError, match=r"^resolution: expected an integer from 1 to 4096"):
         data.load("cifar10_mini", resolution=resolution)
+
+
+def test_a_name_that_no_folder_has():
+    for name in ("x" * 3000, "é" * 200):
+        with pytest.raises(UsageError, match=r"^unknown data set '.*': expected a name of at most"):
+            data.load(name)
 
 
 def test_what_others_write_is_shown_in_one_line():

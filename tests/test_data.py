@@ -350,9 +350,7 @@ def test_varying_sizes_need_a_resolution(tmp_path):
         assert "5x4" in message
         assert "give a resolution" in message
         assert data.load(name, resolution=4, **where).image_shape == (4, 4, 3)
-    assert "resolution: expected an integer from 1 to 4096, got 0" in usage_error(
-        "varied", resolution=0, **where
-    )
+    assert "resolution: expected an integer from 1" in usage_error("varied", resolution=0, **where)
 
 
 # The subsets of ImageNet.

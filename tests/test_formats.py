@@ -422,12 +422,12 @@ def test_arrays_of_a_set_start_no_device(tmp_path, case):
 
 def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
     """A file of a few kilobytes may say any size."""
-    kind = parameterizations.Gaussian(4096, 4096, 3, 1000, 1)
-    arrays = {"means": (1000, 1, 2), "cholesky": (1000, 1, 3), "colors": (1000, 1, 3)}
-    arrays |= {"opacities": (1000, 1)}
-    params = kind.from_arrays({name: jnp.zeros(shape) for name, shape in arrays.items()})
+    kind = parameterizations.find("gaussian")(4096, 4096, 3, 1000, 1)
+    shapes = {"means": 2, "cholesky": 3, "colors": 3}
+    arrays = {name: np.zeros((1000, 1, size), np.float32) for name, size in shapes.items()}
+    params = kind.from_arrays(arrays | {"opacities": np.zeros((1000, 1), np.float32)})
     labels = np.zeros(1000, np.int32)
-    gsdd_jax.save(tmp_path / "set", gsdd_jax.DistilledSet(kind, params, labels, 0.1))
+    gsdd_jax.save(tmp_path / "set", parameterizations.stored(kind, params, labels, 0.1))
     monkeypatch.setattr(memory, "available", lambda: 10 * 2**30)
     set_ = gsdd_jax.load(tmp_path / "set")
     line = (
@@ -443,9 +443,9 @@ def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "kind",
     [
-        parameterizations.DDiF(8, 8, 3, 1, 1, 1024, 10.0),
-        parameterizations.Gaussian(8, 8, 3, 1, 1, samples_per_side=16),
-        parameterizations.Pixels(4096, 4096, 3, 1),
+        parameterizations.find("ddif")(8, 8, 3, 1, 1, 1024, 10.0),
+        parameterizations.find("gaussian")(8, 8, 3, 1, 1, samples_per_side=16),
+        parameterizations.find("pixels")(4096, 4096, 3, 1),
     ],
 )
 def test_what_images_are_rendered_with_is_counted(kind, monkeypatch):

@@ -212,15 +212,21 @@ WRONG = [
         ["--config.parameterization.options.opaque=False"],
         "unknown option 'opaque'",
     ),
-    (["--config.seed=4294967296"], "config.seed: expected an integer from 0 to 4294967295"),
-    (["--config.seed=99999999999999999999"], "config.seed: expected an integer from 0 to"),
+    (
+        ["--config.seed=4294967296"],
+        "config.seed: expected an integer from 0 to 4294967295, got 4294967296",
+    ),
+    (
+        ["--config.seed=99999999999999999999"],
+        "config.seed: expected an integer from 0 to 4294967295",
+    ),
     (["--config.distill.num_steps=many"], "num_steps"),
     (["--config=configs/none.py"], "--config: configs/none.py: no such file"),
     (["--config=cifra10_tm_ipc1"], "no such file; did you mean cifar10_tm_ipc1"),
     (["--config", "dmeo"], "dmeo: no such file; did you mean demo"),
     (["--config=docs"], "--config: docs: a folder without configs"),
     (["--config.budget.gpc=5000"], "5000 Gaussian images a class do not fit"),
-    (["--config.budget.ipc=0"], "config.budget.ipc: expected an integer from 1 to"),
+    (["--config.budget.ipc=0"], "config.budget.ipc: expected an integer from 1 to 100000, got 0"),
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
     (["--config.network.name=perceptron"], "perceptron"),
@@ -233,13 +239,16 @@ WRONG = [
     (["--config.matching.name=magic"], "config.matching.name: expected one of dm, dc, tm"),
     (
         ["--config.matching.options.batch_real=0"],
-        "batch_real: expected an integer from 1 to",
+        "batch_real: expected an integer from 1",
     ),
     (["--config.matching.options.syn_steps=3"], "unknown option 'syn_steps'; dm has batch_real"),
     (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images a class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
-    (["--config.evaluate.num_networks=0"], "config.evaluate.num_networks: expected an integer"),
-    (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a number"),
+    (
+        ["--config.evaluate.num_networks=0"],
+        "config.evaluate.num_networks: expected an integer from 1",
+    ),
+    (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a number fr"),
     (["--workdir="], "--workdir: expected a directory"),
     (["--workdir=/dev/null/run"], "--workdir: cannot write to /dev/null/run"),
     (["stray"], "unexpected argument 'stray'"),
@@ -296,7 +305,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, finished,
 
 def test_a_learning_rate_out_of_all_bounds_is_refused(run, tmp_path):
     command = [*TINY, f"--workdir={tmp_path}/run"]
-    status, _, err = run("distill", *command, "--config.distill.learning_rate=1e38")
+    status, _, err = run("distill", *command, "--config.distill.learning_rate=1e19")
     assert status == 2
     assert "error: config.distill.learning_rate: expected a number from" in err
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ Limits = Mapping[str, tuple[int | float, int | float | None] | tuple[str, ...]]
 """Field -> the smallest and, where there is one, the largest value; of a text, its choices."""
 
 MOST_INT = 2**31 - 1  # JAX counts in 32 bits
-LEAST, MOST = 1e-30, 1e9  # of a number above 0: its products stay finite and above 0 in float32
+LEAST, MOST = 1e-30, 1e19  # of a number above 0: in float32, and so that its square is finite
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -1,6 +1,6 @@
 """Ends a run that is asked to stop after what it computes, so that nothing it has done is lost.
 
-A loop says while it has something to lose (`able`) and looks between its calls (`check`); whoever
+A loop says while it has something to lose (`able`) and looks between its calls (`asked`); whoever
 is told to end the process asks (`ask`), from any thread.
 """
 
@@ -22,7 +22,7 @@ _unsaved: Callable[[], bool] | None = None
 
 @contextlib.contextmanager
 def able(unsaved: Callable[[], bool]) -> Iterator[None]:
-    """Announces a loop that calls `check`; `unsaved` says whether it has done what is not on disk.
+    """Announces a loop that looks at `asked`; `unsaved` says whether it has done what is not on disk.
 
     At its end all is. Raises Stopped there where it was asked to stop meanwhile.
     """
@@ -48,8 +48,6 @@ def ask() -> bool:
         return True
 
 
-def check(save: Callable[[], None]) -> None:
-    """Saves and raises Stopped where the loop was asked to stop."""
-    if _asked.is_set():
-        save()
-        raise Stopped
+def asked() -> bool:
+    """Whether the loop was asked to stop; it saves and raises Stopped."""
+    return _asked.is_set()

@@ -6,6 +6,7 @@ What is wrong with one is said in a line: unknown, not there, of another kind, d
 import difflib
 import os
 import pathlib
+import reprlib
 import shlex
 
 import numpy as np
@@ -21,6 +22,7 @@ from gsdd_jax.data.decode import PIL_MODES
 # never touches a data set.
 
 EMBEDDED_NAME = "cifar10_mini"
+LONGEST_NAME = 255  # bytes, as of a folder
 EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped with the package
 # `tfds` imports all three whatever it is asked to do.
 _TFDS_NEEDS = (
@@ -60,6 +62,11 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
     import tensorflow_datasets as tfds
 
     root = EMBEDDED if base == EMBEDDED_NAME else data_root(data_dir)
+    if len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise UsageError(
+            f"unknown data set {reprlib.repr(name)}: expected a name of at most {LONGEST_NAME} "
+            "bytes"
+        )
     try:
         parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
     except Exception:  # a name that TFDS cannot parse

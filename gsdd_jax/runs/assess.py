@@ -117,16 +117,17 @@ def random_real(
     config: ConfigDict,
     parts: Experiment | Parts,
     num_images: int,
-    per_class: int,
+    arm: str,
     name: str,
     reporter: Display,
 ) -> Accuracies:
-    """Of networks trained on random real images, others for every network: `per_class` of each
-    class, or all of one that has fewer.
+    """Of networks trained on random real images as an arm of `REAL` has them, others for every
+    network; all images of a class that has fewer.
 
     They get as many steps of SGD as a distilled set of `num_images` gets, so that a small set is
     not at a disadvantage because its epochs are short.
     """
+    per_class = experiment.check_real(config, parts.dataset, arm)
     train, num_classes = parts.dataset.train, parts.dataset.num_classes
     keys = jax.random.split(
         stream(config.seed, f"random real {per_class}"), config.evaluate.num_networks
@@ -231,6 +232,8 @@ def evaluate_file(
         "resolution": parts.dataset.image_shape[0],
         "learning_rate": set_.learning_rate,
     }
+    if beside:  # before networks are trained
+        experiment.check_real(config, parts.dataset, "random_real")
     with mesh.over(config.mesh.devices):
         trained = students(config, parts, set_, "distilled", display, resample)
         found = _tested(parts, trained)
@@ -238,8 +241,8 @@ def evaluate_file(
         if corrupted:
             result["corrupted"] = _corrupted(config, parts, trained, corrupted)
         if beside:
-            count, ipc = len(set_.labels), config.budget.ipc
-            real = random_real(config, parts, count, ipc, "random real", display)
+            count = len(set_.labels)
+            real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)
     return result
 
@@ -255,10 +258,9 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     checks.ranges(config, "evaluate")
     material = experiment.build_material(config)
     parts = _parts(config, material.dataset)
-    per_class = REAL[arm] * config.budget.ipc
     name = arm.replace("_", " ")
     with mesh.over(config.mesh.devices):
-        accuracies = random_real(config, parts, len(material.labels), per_class, name, display)
+        accuracies = random_real(config, parts, len(material.labels), arm, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
 
 

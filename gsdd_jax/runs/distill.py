@@ -195,7 +195,10 @@ class _Run:
                 shown = {"loss": float(losses.mean())} | _scalars(state.extra)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
-                stopping.check(functools.partial(checkpoints.save, done, state))
+                if stopping.asked():
+                    if done > saved:
+                        checkpoints.save(done, state)
+                    raise stopping.Stopped
         self.keep_snapshot(state)
         checkpoints.close()
         return state
@@ -248,8 +251,7 @@ class _Run:
         def beside(name: str, shown: str) -> assess.Accuracies:
             if name == "fitted":
                 return assess.distilled(config, parts, start, shown, reporter)
-            per_class = experiment.REAL[name] * config.budget.ipc
-            return assess.random_real(config, parts, len(parts.labels), per_class, shown, reporter)
+            return assess.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
         arms = [name for name in config.evaluate.beside.split(",") if name]
         for name in arms:

@@ -155,6 +155,8 @@ def build(config: ConfigDict) -> Experiment:
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    for arm in REAL.keys() & set(config.evaluate.beside.split(",")):
+        check_real(config, dataset, arm)
     objective = matching.build(
         config.matching.name,
         network=build_network(config.network, dataset, config.matching.precision),
@@ -278,6 +280,19 @@ def check_beside(config: ConfigDict) -> None:
                 f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
                 f"{name!r}"
             )
+
+
+def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
+    """Returns the random real images per class of an arm of `REAL`; a smaller class gives all.
+
+    Raises UsageError where memory does not hold those of all networks, each of which has others.
+    """
+    per_class = REAL[arm] * config.budget.ipc
+    per_network = sum(min(per_class, count) for count in dataset.train_counts)
+    count = config.evaluate.num_networks * per_network
+    what = f"config.evaluate.num_networks: {count:,} real images for all of them"
+    memory.check(what, 4 * count * math.prod(dataset.image_shape), COPIES)
+    return per_class
 
 
 def check_optimizer(config: ConfigDict) -> None:
