@@ -22,7 +22,7 @@ _unsaved: Callable[[], bool] | None = None
 
 @contextlib.contextmanager
 def able(unsaved: Callable[[], bool]) -> Iterator[None]:
-    """Announces a loop that looks at `asked`; `unsaved` says whether it has done what is not on disk.
+    """Announces a loop that looks at `asked`; `unsaved` says whether there is something to save.
 
     At its end all is. Raises Stopped there where it was asked to stop meanwhile.
     """
