@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
+from gsdd_jax.matching import tm
 from gsdd_jax.runs.experts import expert_key
 from gsdd_jax.training import distill, experts
 
@@ -45,7 +46,7 @@ def matching_step(
     """
     network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, **settings)
     stored = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=images // CLASSES)
-    objective = matching.TrajectoryMatching(network, syn_steps, images, keep_every=keep_every)
+    objective = tm.TrajectoryMatching(network, syn_steps, images, keep_every=keep_every)
     problem = distill.Problem(stored, objective, CLASSES)
     key = jax.random.key(0)
     start, _ = ravel_pytree(network.init(key))

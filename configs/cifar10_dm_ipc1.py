@@ -13,7 +13,7 @@ def get_config():
     config = common.get_config()
     config.data.name = "cifar10"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
-    config.matching.name, config.matching.options = "dm", common.dm()
+    common.matched_by(config, "dm")
     config.matching.options.batch_real = 256
     config.distill.num_steps = 20_000
     config.distill.eval_every = 2000

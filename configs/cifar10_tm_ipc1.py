@@ -15,7 +15,7 @@ def get_config():
     config.data.name = "cifar10"
     config.data.transform = "zca"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
-    config.matching.name, config.matching.options = "tm", common.tm()
+    common.matched_by(config, "tm")
     config.matching.options.batch_syn = 300
     config.matching.options.syn_steps = 60
     config.matching.options.max_start_epoch = 30

@@ -14,7 +14,7 @@ def get_config():
     """The demo but for its objective and its experts."""
     config = demo.get_config()
     config.network.options.width = 16
-    config.matching.name, config.matching.options = "tm", common.tm()
+    common.matched_by(config, "tm")
     config.matching.options.syn_steps = 20
     config.matching.options.batch_syn = 60
     config.matching.options.max_start_epoch = 6

@@ -21,7 +21,7 @@ def get_config():
     config.data.resolution, config.data.resize = 64, "squash"
     config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 30  # 91 Gaussians each
-    config.matching.name, config.matching.options = "dm", common.dm()
+    common.matched_by(config, "dm")
     config.matching.options.batch_real = 256
     config.matching.options.class_by_class = True
     config.distill.num_steps = 20_000

@@ -21,7 +21,7 @@ def get_config():
     config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 30  # 91 Gaussians each
     config.experts.num_experts = 50
-    config.matching.name, config.matching.options = "tm", common.tm()
+    common.matched_by(config, "tm")
     options = config.matching.options
     options.batch_syn = 1000
     options.syn_steps = 20

@@ -18,7 +18,7 @@ def get_config():
     config.data.resolution, config.data.resize = 128, "squash"
     config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
-    config.matching.name, config.matching.options = "dc", common.dc()
+    common.matched_by(config, "dc")
     config.matching.options.batch_real = 720
     config.matching.options.batch_syn = 0  # all 2000
     config.distill.num_steps = 5_000

@@ -18,7 +18,7 @@ def get_config():
     config.data.resolution, config.data.resize = 128, "squash"
     config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
-    config.matching.name, config.matching.options = "dm", common.dm()
+    common.matched_by(config, "dm")
     config.matching.options.batch_real = 1024
     config.matching.options.batch_syn = 0  # all 2000
     config.matching.options.per_class_updates = True  # as published

@@ -19,7 +19,7 @@ def get_config():
     config.data.resolution, config.data.resize = 128, "squash"
     config.init.learning_rate = 0.01
     config.budget.ipc, config.budget.gpc = 1, 64  # 170 Gaussians each
-    config.matching.name, config.matching.options = "tm", common.tm()
+    common.matched_by(config, "tm")
     config.matching.options.batch_syn = 150
     config.matching.options.syn_steps = 20
     config.matching.options.max_start_epoch = 40

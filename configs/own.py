@@ -5,7 +5,8 @@
 
 The budget is the bytes of one float32 image per class. Takes minutes on two cores at 32 x 32: the
 ConvNet is narrow, the schedules are short. Fields that are 0 here follow from the size of the
-pictures, the number of classes and the largest class (`common.suited`); flags override them.
+pictures, the number of classes and the largest class (`gsdd_jax.config.suited`). Flags override
+them.
 """
 
 from configs import common

@@ -15,12 +15,10 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from configs import common
 from gsdd_jax.core import devices, program, stopping
 from gsdd_jax.core.errors import UsageError, UsageWarning
-from gsdd_jax.core.options import check_value
-from gsdd_jax.runs.workdir import flat
-from launch import environment, experiments, fields, interrupt, paths
+from gsdd_jax.core.fields import check_value
+from launch import environment, experiments, interrupt, paths
 
 USAGE_STATUS = 2
 # What a config file can raise while it is loaded and its fields are overridden.
@@ -131,6 +129,8 @@ def _of_the_device(error: Exception) -> str:
 def _smaller() -> str:
     """Flags that make a command take less memory."""
     if "config" in flags.FLAGS:
+        from launch import fields  # it takes seconds
+
         return fields.smaller(flags.FLAGS.config)
     given = [name for name in ("num_networks", "resolution", "images") if name in flags.FLAGS]
     return ", ".join(f"--{name}" for name in given) or "the set, or a device with more memory"
@@ -147,7 +147,7 @@ def define_config() -> flags.FlagHolder:
             "config",
             experiments.find("demo"),
             "Experiment: a config file, or the name of one in configs/.",
-            lock_config=False,  # unknown fields are refused by `fields.check`, with the nearest
+            lock_config=False,  # unknown fields are refused by `validate`, with the nearest
             accept_new_attributes=True,
         )
     except BrokenPipeError:
@@ -169,17 +169,14 @@ def define_processes() -> None:
 
 def experiment(config: ConfigDict) -> ConfigDict:
     """Config to run: fields left open are set to suit the data set, then `scale` is applied."""
-    from gsdd_jax.runs import checks  # after the flags: it takes seconds
+    from gsdd_jax.config import adapt, validate  # after the flags: it takes seconds
 
-    fields.check(config)
+    validate.structure(config)
     config = _swapped(config)
     paths.expand(config)
-    checks.every(config, undecided=common.OPEN)
+    validate.every(config, automatic=True)
     config = _suited(config)
-    try:
-        shrunk = common.scaled(config)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    shrunk = adapt.scaled(config)
     if config.scale < 1:
         print(
             f"scale {config.scale:g}: a shrunk copy, to see that the experiment runs; its "
@@ -193,21 +190,27 @@ def _swapped(config: ConfigDict) -> ConfigDict:
     """The config with the defaults of what flags name in place of what its file names."""
     if "config" not in flags.FLAGS:  # no flag gave it
         return config
+    from gsdd_jax.config import adapt
+    from gsdd_jax.config.fields import NAMES
+
     flag = flags.FLAGS["config"]
     given = flag.override_values
-    if not any(f"{group}.name" in given for group in (*common.OPTIONS, "parameterization")):
+    if not any(name in given for name in NAMES):
         return config
-    return common.swapped(config, flag.parser.parse(flag.config_filename), given)
+    return adapt.swapped(config, flag.parser.parse(flag.config_filename), given)
 
 
 def _suited(config: ConfigDict) -> ConfigDict:
-    if not common.is_open(config):
+    from gsdd_jax.config import adapt
+    from gsdd_jax.config.trees import flat
+
+    if not adapt.is_open(config):
         return config
     from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)
-    suited = common.suited(config, dataset.image_shape, dataset.num_classes, most)
+    suited = adapt.suited(config, dataset.image_shape, dataset.num_classes, most)
     chosen = {f: v for f, v in flat(suited).items() if flat(config)[f] != v}
     print(
         f"for {dataset.name}, of {dataset.num_classes} classes of "
@@ -268,6 +271,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 
 def _task() -> dict[str, Any]:
     """Flags and versions, which all processes of a run must share."""
+    from gsdd_jax.config.trees import flat
     from gsdd_jax.runs.version import version
 
     task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
@@ -311,6 +315,8 @@ def _print_help() -> None:
         meaning = program.as_started(" ".join(flag.help.split()))
         print(f"  --{flag.name}: {meaning}{default}")
     if has_config:
+        from launch import fields  # it takes seconds
+
         given = [argument for argument in sys.argv if argument not in HELP]
         for name in flags.FLAGS:  # help needs no required flag
             given += [f"--{name}=1"] if flags.FLAGS[name].default is None else []

@@ -11,7 +11,7 @@ interrupted run. Trajectory matching (tm) needs experts: run launch.train_expert
 
 import pathlib
 
-from launch import cli, fields, paths
+from launch import cli, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
@@ -22,6 +22,7 @@ def main() -> None:
     from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
     from gsdd_jax.report import document
     from gsdd_jax.runs.distill import distill_to
+    from launch import fields
 
     result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)
     if not processes.first():

@@ -6,11 +6,11 @@ import difflib
 import os
 import pathlib
 
-from configs import common
+import configs
 from gsdd_jax import command
 from gsdd_jax.core.errors import UsageError
 
-SHIPPED = pathlib.Path(common.__file__).parent
+SHIPPED = pathlib.Path(configs.__file__).parent
 # Folders that are searched for a bare name.
 ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
 

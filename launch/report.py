@@ -11,7 +11,7 @@ import pathlib
 from absl import flags
 
 from gsdd_jax.core.errors import UsageError
-from launch import cli, fields, paths
+from launch import cli, paths
 
 OUT = paths.define(
     "out",
@@ -25,6 +25,7 @@ IMAGES = flags.DEFINE_integer(
 
 def main(*workdirs: str) -> None:
     from gsdd_jax.report import document
+    from launch import fields
 
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")

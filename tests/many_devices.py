@@ -16,7 +16,7 @@ from configs import demo
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
-from gsdd_jax.matching.trajectory import Segments
+from gsdd_jax.matching.tm import Segments
 from gsdd_jax.runs import distill as runs
 from gsdd_jax.training import distill, evaluate, experts, fit
 from tests.tiny import TINY

@@ -9,7 +9,8 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import parameterizations
-from gsdd_jax.formats import base, kinds
+from gsdd_jax.core import kinds
+from gsdd_jax.formats import base
 from gsdd_jax.parameterizations.quantized import QuantizedImages
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

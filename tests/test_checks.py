@@ -9,13 +9,14 @@ import pytest
 
 import gsdd_jax
 from configs import common, demo, own
-from gsdd_jax import UsageError, data, matching, networks
+from gsdd_jax import UsageError, data, matching, networks, parameterizations
+from gsdd_jax.config import fields as config_fields
+from gsdd_jax.config import validate
+from gsdd_jax.config.trees import dotted
 from gsdd_jax.core import memory
-from gsdd_jax.formats import kinds
-from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.runs import assess, checks, experiment, experts
+from gsdd_jax.core.fields import meaning
+from gsdd_jax.runs import assess, experiment, experts
 from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import dotted
 from launch import cli
 
 SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)
@@ -27,22 +28,31 @@ def numeric_fields():
     """(field, how it comes to be in a config) of the default config and of every component."""
     fields = []
     for name, value in dotted(common.get_config().to_dict()).items():
-        if type(value) in (int, float) and not name.startswith(checks.OPTIONS):
+        if type(value) in (int, float) and ".options." not in name:
             fields.append((name, {}))
-    for group, known in (
-        ("parameterization", kinds.known("gsdd_jax.parameterizations", Parameterization)),
-        ("network", networks.BY_NAME),
-        ("matching", matching.BY_NAME),
+    for group, room in (
+        ("parameterization", parameterizations),
+        ("network", networks),
+        ("matching", matching),
     ):
-        for name, kind in known.items():
-            without = getattr(kind, "derived", set()) | matching.GIVEN
+        for name, kind in room.known().items():
             for field in dataclasses.fields(kind):
-                if field.type in KINDS and field.name not in without:
+                if field.type in KINDS and field.name not in kind.derived:
                     fields.append((f"{group}.options.{field.name}", {f"{group}.name": name}))
     return fields
 
 
 FIELDS = numeric_fields()
+RANGES = {  # type, least and largest value of every config's numbers
+    name: (of.type, *(end for end in (said.least, said.most)))
+    for name, of in config_fields.known().items()
+    if of.type in KINDS
+    for said in [meaning(of)]
+}
+RANGES = {
+    name: (kind, 1 if least is None else least, (2**31 - 1) if most is None else most)
+    for name, (kind, least, most) in RANGES.items()
+}
 
 
 def type_of(field):
@@ -75,7 +85,7 @@ def nothing_is_opened(monkeypatch):
 
 def test_there_are_fields():
     assert len(FIELDS) > 60
-    assert {name for name, _ in FIELDS} >= checks.INTEGERS.keys() | checks.NUMBERS.keys()
+    assert {name for name, _ in FIELDS} >= RANGES.keys()
 
 
 @pytest.mark.parametrize("field, others", FIELDS, ids=str)
@@ -96,19 +106,19 @@ def test_a_number_that_makes_no_sense_is_refused_before_anything(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("field", [*checks.INTEGERS, *checks.NUMBERS])
+@pytest.mark.parametrize("field", RANGES)
 def test_the_ends_of_a_range_are_in_it(field):
-    least, most = (checks.INTEGERS | checks.NUMBERS)[field]
-    beyond = (least - 1, most + 1) if field in checks.INTEGERS else (-1e-9, most * 1.01)
+    kind, least, most = RANGES[field]
+    beyond = (least - 1, most + 1) if kind == "int" else (-1e-9, most * 1.01)
     for value in (least, most):
-        checks.field(field, value)
-        if field in checks.NUMBERS:
+        validate.value(field, value)
+        if kind == "float":
             assert np.isfinite(np.float32(value)) and np.float32(value) >= least * 0.9999
         else:
             assert np.uint32(value) == value
     for value in beyond:
         with pytest.raises(UsageError, match=rf"^config\.{field}: expected an? (integer|number)"):
-            checks.field(field, value)
+            validate.value(field, value)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\udcffb"])
@@ -142,8 +152,8 @@ def test_a_function_checks_what_it_uses(command, fields, nothing_is_opened):
 
 def test_what_a_function_does_not_use_may_be_anything():
     config = changed(demo.get_config(), {"distill.num_steps": -1})
-    checks.ranges(config, "seed", "data", "experts")
-    checks.ranges(type(config)(), "seed")  # a config may lack it
+    validate.ranges(config, "seed", "data", "experts")
+    validate.ranges(type(config)(), "seed")  # a config may lack it
 
 
 def test_every_config_is_in_its_ranges():
@@ -151,7 +161,7 @@ def test_every_config_is_in_its_ranges():
         namespace = {}
         exec(compile(path.read_text(), path, "exec"), namespace)
         if "get_config" in namespace:
-            checks.every(namespace["get_config"](), undecided=common.OPEN)
+            validate.every(namespace["get_config"](), automatic=True)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
+from gsdd_jax import UsageError
+from gsdd_jax.config import adapt, trees
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import components, experiment, experts, workdir
+from gsdd_jax.runs import components, experiment, experts
 from launch import experiments
 
 NAMES = sorted(experiments.titles(pathlib.Path(common.__file__).parent))
@@ -28,7 +30,7 @@ TM = {
 
 def load(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    return common.suited(config, (32, 32, 3), num_classes=10, largest=300)
+    return adapt.suited(config, (32, 32, 3), num_classes=10, largest=300)
 
 
 @pytest.mark.parametrize("name", TM)
@@ -106,7 +108,7 @@ def test_other_parameterizations_as_published(name, fit, rate):
     before = load("cifar10_tm_ipc1")
     for same in ("data", "budget", "network", "experts", "evaluate"):
         assert config[same].to_dict() == before[same].to_dict()
-    with pytest.raises(ValueError, match="expected pixels, idc, fred or ddif, got 'voxels'"):
+    with pytest.raises(UsageError, match=r"parameterization\.name: expected one of ddif.*'voxels'"):
         common.stored_as(before, "voxels")
 
 
@@ -131,7 +133,7 @@ def test_rows_of_codes(name, gaussians_each):
     assert round(kinds[1].num_gaussians / kinds[1].num_images) == gaussians_each
     assert gaussians_each >= kinds[0].num_gaussians - 1
     assert kinds[1].num_images > classes * kinds[0].images_per_class
-    differing = {n for n, v in workdir.flat(codes).items() if workdir.flat(row).get(n, v) != v}
+    differing = {n for n, v in trees.flat(codes).items() if trees.flat(row).get(n, v) != v}
     soft = {"matching.options.soft_labels"} if classes == 10 else set()
     assert differing == {"budget.gpc", "parameterization.name"} | soft
 
@@ -146,7 +148,7 @@ SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.01, 0.002)]
 def test_every_config_shrinks(name, scale, monkeypatch):
     config = load(name)
     config.scale = scale
-    small = common.scaled(config)
+    small = adapt.scaled(config)
     assert small.distill.num_steps == max(10, round(config.distill.num_steps * scale))
     assert (small.matching.options.batch_syn == 0) == (config.matching.options.batch_syn == 0)
     assert small.network.options.width <= 16 or scale > 0.01
@@ -195,5 +197,5 @@ def test_a_student_of_another_precision_than_its_experts(precision, dtype, monke
 def test_a_scale_out_of_range_is_refused():
     config = load("demo")
     config.scale = 2.0
-    with pytest.raises(ValueError, match=r"config.scale: expected a number in \(0, 1\]"):
-        common.scaled(config)
+    with pytest.raises(UsageError, match=r"config.scale: expected a number from 1e-30 to 1, got 2"):
+        adapt.scaled(config)

@@ -11,6 +11,7 @@ import pytest
 import gsdd_jax
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
+from gsdd_jax.matching import dm
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -40,7 +41,7 @@ def problem(**options):
     settings |= options
     return distill.Problem(
         parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=5),
-        matching.DistributionMatching(**settings),
+        dm.DistributionMatching(**settings),
         CLASSES,
     )
 

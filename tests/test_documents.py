@@ -11,17 +11,11 @@ import jax
 import numpy as np
 import pytest
 from more_kinds import in_package
-from tiny import TINY
 
 import gsdd_jax
-from configs import common, demo
-from gsdd_jax import command, exports, matching, networks, parameterizations
-from gsdd_jax.data import transforms
+from gsdd_jax import command, exports, parameterizations
 from gsdd_jax.data.prepare import prepare
-from gsdd_jax.report import document
-from gsdd_jax.runs.distill import distill_to
-from gsdd_jax.training import distill
-from launch import experiments, fields
+from launch import experiments
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -119,59 +113,6 @@ def test_what_the_architecture_adds_is_read_and_rendered(grey, tmp_path):
         check=True, cwd=ROOT,
     )  # fmt: skip
     assert "parameterization grey: to be read with jax alone, which is not" in done.stdout
-
-
-def test_what_the_architecture_adds_distils(grey, monkeypatch):
-    """The example parameterization under the example objective and under the example network's
-    features, through the real loop."""
-    names = {"__name__": __name__}
-    for code in blocks("docs/architecture.md"):
-        exec(code, names)
-    monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
-    monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
-    data = matching.real_data(
-        images, labels, 2, transforms.Normalize(jax.numpy.full(3, 0.5), jax.numpy.full(3, 0.25))
-    )
-    network = networks.build("perceptron", image_shape=(8, 8, 3), num_classes=2, width=32)
-    params = network.init(jax.random.key(3))
-    x = rng.normal(size=(2, 8, 8, 3))
-    expected = x.reshape(2, -1)
-    for layer in params["body"].values():
-        expected = np.maximum(expected @ layer["kernel"] + layer["bias"], 0)
-    np.testing.assert_allclose(network.features(params, jax.numpy.float32(x)), expected, atol=1e-5)
-    assert expected.shape == (2, 32)
-    for name, part in (("mean_images", 0.5), ("dm", 0.8)):
-        objective = matching.build(
-            name, network=network, num_classes=2, images_per_class=9, strategy="", batch_real=20
-        )
-        problem = distill.Problem(grey, objective, 2)
-        params = grey.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (18, 8, 8, 3)))
-        state = distill.start(problem, params, 0.01)
-        _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
-        assert losses[-1] < part * losses[0]
-
-
-def test_the_examples_of_the_architecture_distil_by_their_commands(grey, monkeypatch, tmp_path):
-    """Each ends with one, here of a tiny run, which leaves what a run leaves, its report too."""
-    names = {"__name__": __name__}
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    for code in blocks("docs/architecture.md"):
-        exec(code, names)
-    monkeypatch.setitem(matching.BY_NAME, "mean_images", names["MeanImages"])
-    monkeypatch.setitem(networks.BY_NAME, "perceptron", names["Perceptron"])
-    shown = re.findall(r"launch\.distill --config=demo --config\.(\w+\.name)=(\w+) --work", text)
-    assert [name for _, name in shown] == ["mean_images", "grey", "perceptron"]
-    for field, name in shown:
-        config = demo.get_config()
-        config.update_from_flattened_dict(TINY | {field: name})
-        given = {f: v for f, v in TINY.items() if ".options." not in f} | {field: name}
-        config = common.swapped(config, demo.get_config(), given)
-        distill_to(config, tmp_path / name)
-        document.write([tmp_path / name], tmp_path / name / "report.html", fields.defaults)
-        images = gsdd_jax.load(tmp_path / name).images()
-        assert images.shape[1:] == (8, 8, 3) and np.isfinite(images).all()
 
 
 def test_the_concepts_count_as_they_say():

@@ -19,9 +19,9 @@ from more_kinds import in_package
 
 import gsdd_jax
 from gsdd_jax import data, formats, parameterizations
-from gsdd_jax.core import memory
+from gsdd_jax.core import kinds, memory
 from gsdd_jax.data import transforms as training
-from gsdd_jax.formats import base, kinds, raster, transforms
+from gsdd_jax.formats import base, raster, transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -150,7 +150,7 @@ def test_a_kind_is_the_public_class_of_its_modules_name(more):
     assert (kind.name, kind.__name__) == ("shade", "Shade")
     assert "shade" in kinds.known("gsdd_jax.formats", base.Format)
     settings = {"name": "shade", "height": 2, "width": 3, "channels": 1, "images_per_class": 1}
-    assert kinds.format_of(settings) == kind(2, 3, 1, 1)
+    assert base.format_of(settings) == kind(2, 3, 1, 1)
     assert more("hidden", GREY.format(kind="_Hidden", name="hidden")) is None
     assert more("other", GREY.format(kind="Other", name="shade")) is None
     assert more("borrowed", "from gsdd_jax.formats.pixels import Pixels as borrowed") is None
@@ -168,7 +168,7 @@ def test_no_name_imports_what_the_packages_have_not(name, monkeypatch):
         importlib, "import_module", lambda n: imported.append(n) or original(n)
     )  # fmt: skip
     with pytest.raises(gsdd_jax.UsageError, match="expected one of ddif, fred, gaussian, idc, pix"):
-        kinds.format_of({"name": name})
+        base.format_of({"name": name})
     ours = ("gsdd_jax.formats.", "gsdd_jax.parameterizations.")
     assert all(n.startswith(ours) and n.count(".") == 2 for n in imported)
 

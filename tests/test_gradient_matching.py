@@ -9,8 +9,7 @@ import pytest
 
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.matching import GradientMatching
-from gsdd_jax.matching.gradient import Carry, gradient_distance
+from gsdd_jax.matching.dc import Carry, GradientMatching, gradient_distance
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -616,7 +616,7 @@ def test_refused_images():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("lenet", {}, "unknown network 'lenet'"),
+        ("lenet", {}, "config.network.name: expected one of .*'lenet'"),
         ("convnet", dict(precision="half"), "unknown precision 'half'"),
         ("convnet", dict(conv="fft"), "unknown convolution 'fft'"),
         ("convnet", dict(depth=6), "64 pixels"),

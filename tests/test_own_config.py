@@ -8,8 +8,9 @@ from own_pictures import make, only
 import gsdd_jax
 from configs import common, own
 from gsdd_jax import data
+from gsdd_jax.config import adapt, trees
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.runs import distill, experiment, experts, workdir
+from gsdd_jax.runs import distill, experiment, experts
 from gsdd_jax.runs.report import Display
 from launch import cli
 
@@ -28,7 +29,7 @@ from launch import cli
     ],
 )
 def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
-    config = common.suited(own.get_config(), shape, num_classes, largest)
+    config = adapt.suited(own.get_config(), shape, num_classes, largest)
     found = (
         config.budget.gpc,
         config.init.learning_rate,
@@ -36,17 +37,17 @@ def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
         config.evaluate.epochs,
     )
     assert found == expected
-    assert not common.is_open(config)
+    assert not adapt.is_open(config)
 
 
 def test_what_is_given_prevails():
     config = own.get_config()
     config.budget.gpc, config.evaluate.batch_size = 7, 5
-    before = workdir.flat(config)
-    after = workdir.flat(common.suited(config, (32, 32, 3), 10, 400))
+    before = trees.flat(config)
+    after = trees.flat(adapt.suited(config, (32, 32, 3), 10, 400))
     differing = {name for name in before if before[name] != after[name]}
     assert differing == {"init.learning_rate", "evaluate.epochs"}
-    assert workdir.flat(config) == before
+    assert trees.flat(config) == before
 
 
 def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
@@ -59,7 +60,7 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
     config.evaluate.epochs = 7
     decided = cli.experiment(config)
     assert (decided.budget.gpc, decided.evaluate.epochs) == (3, 7)
-    assert not common.is_open(decided)
+    assert not adapt.is_open(decided)
     assert capsys.readouterr().out == (
         "for mine, of 2 classes of 2 to 3 training images: --config.budget.gpc=3 "
         "--config.init.learning_rate=0.1 --config.evaluate.batch_size=6\n"
@@ -84,7 +85,7 @@ def unequal(tmp_path):
     config.network.options.width, config.init.num_steps, config.distill.num_steps = 4, 2, 2
     config.matching.strategy, config.evaluate.num_networks = "color", 1
     config.evaluate.epochs, config.evaluate.beside = 1, "random_real,random_real_uint8"
-    return common.suited(config, result.image_shape, 2, max(result.train))
+    return adapt.suited(config, result.image_shape, 2, max(result.train))
 
 
 @pytest.mark.parametrize("matching", ["dm", "dc", "tm"])
@@ -94,9 +95,8 @@ def test_two_classes_one_of_a_single_grey_picture_distil(
     """As many images of each, by every objective; the class is named."""
     config = unequal
     assert config.budget.gpc == 6  # as many as the bytes hold
-    config.matching.name = matching
     if matching != "dm":
-        config.matching.options = {"dc": common.dc, "tm": common.tm}[matching]()
+        common.matched_by(config, matching)
     if matching == "tm":
         config.matching.options.syn_steps, config.matching.options.expert_epochs = 2, 1
         config.matching.options.max_start_epoch = config.experts.num_experts = 1

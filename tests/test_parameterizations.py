@@ -12,6 +12,7 @@ from plain import bilinear, from_spectrum, nearest
 import gsdd_jax
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import transforms
+from gsdd_jax.matching import dm
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.training import distill
 
@@ -217,7 +218,7 @@ def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
         transform = transforms.Normalize(jnp.full(3, 0.4), jnp.array([0.2, 0.3, 0.1]))
     data = matching.real_data(images, labels, 2, transform)
     kind = parameterizations.build("pixels", (8, 8, 3), ipc=2, gpc=1)
-    objective = matching.DistributionMatching(
+    objective = dm.DistributionMatching(
         networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=1),
         num_classes=2, batch_real=8, strategy="",
     )  # fmt: skip

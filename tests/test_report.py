@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import demo
-from gsdd_jax import data
+from gsdd_jax import data, matching, networks
+from gsdd_jax.matching import dm
 from gsdd_jax.runs import cost, report
 
 
@@ -93,22 +93,27 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     names, ones = tuple("abcdefghij"), (1.0, 1.0, 1.0)
     dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")
     config = demo.get_config()  # 150 epochs of 3 networks; 64 real images a class
+    network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=10, width=4)
+    objective = matching.build(
+        "dm", network=network, num_classes=10, images_per_class=30, strategy="", batch_real=64
+    )
     config.evaluate.beside = "fitted,random_real,random_real_uint8"
     tested, held_out = 500 / 3, 3000 / 3  # the second of the distilled set alone
     trained = 150 * (300 + 300 + 10 + 40)
     expected = 3 * (trained + 4 * tested + held_out) / (640 / 3 + 300)
-    assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
+    assert cost.evaluations_in_steps(config, objective, dataset, 300) == pytest.approx(expected)
     # Every 60 of 200 steps the distilled set, at 60, 120 and 180: after 60 two of them are left.
     config.distill.eval_every = 60
     one = 3 * (150 * 300 + tested + held_out) / (640 / 3 + 300)
     for done, more in ((0, 3), (50, 3), (60, 2), (180, 0), (200, 0)):
-        found = cost.evaluations_in_steps(config, dataset, 300, done)
+        found = cost.evaluations_in_steps(config, objective, dataset, 300, done)
         assert found == pytest.approx(expected + more * one)
     config.distill.eval_every = 0
     config.evaluate.beside = ""
-    config.matching.name, config.matching.options = "mine", ConfigDict({"weight": 2.0})
     expected = 3 * (150 * 300 + tested + held_out) / 300
-    assert cost.evaluations_in_steps(config, dataset, 300) == pytest.approx(expected)
+    mine = dm.DistributionMatching(network, 10, batch_real=0)
+    assert matching.Matching.work(mine, 10, 300) == (300, 300)  # that of one that says nothing
+    assert cost.evaluations_in_steps(config, mine, dataset, 300) == pytest.approx(expected)
 
 
 def test_a_bar_says_that_it_compiles_and_does_not_count_it(clock, monkeypatch):

@@ -17,6 +17,7 @@ from tiny import TINY
 
 import gsdd_jax
 from configs import common, demo
+from gsdd_jax.config.trees import dotted
 from gsdd_jax.core import mesh, native, program, stopping
 from gsdd_jax.runs import assess, components, experiment
 from gsdd_jax.runs.distill import distill_to
@@ -125,11 +126,10 @@ def test_no_memory_is_a_line_with_what_takes_less():
     assert cli._of_the_device(ValueError("some other")) == ""
     for name in ("dm", "dc", "tm"):
         config = demo.get_config()
-        config.matching.options = common.OPTIONS["matching"][name]()
-        config.matching.name = name
+        common.matched_by(config, name)
         named = re.findall(r"--config\.([\w.]+)", fields.smaller(config))
         assert len(named) >= 5
-        assert set(named) <= set(fields.dotted(config.to_dict())), named
+        assert set(named) <= set(dotted(config.to_dict())), named
 
 
 def test_the_devices_are_counted(tiny, monkeypatch):
@@ -283,7 +283,7 @@ def test_of_one_network_no_deviation_is_shown():
 
 def test_experts_are_missed_before_anything_long(tiny, tmp_path, monkeypatch):
     config = tiny.copy_and_resolve_references()
-    config.matching.name, config.matching.options = "tm", common.tm()
+    common.matched_by(config, "tm")
     config.experts.dir = str(tmp_path)
     monkeypatch.setattr(experiment, "build_transform", lambda *_: pytest.fail("it whitens first"))
     with pytest.raises(gsdd_jax.UsageError, match="no experts, expected 100; run `"):

@@ -60,7 +60,7 @@ def config_of(name="gaussian", **options):
     config = demo.get_config()
     config.budget.gpc = 60
     config.parameterization.name = name
-    config.matching.name, config.matching.options = "tm", common.tm()
+    common.matched_by(config, "tm")
     config.matching.options.update(options)
     return config
 
@@ -97,7 +97,7 @@ def test_what_is_refused(config, message):
 
 def test_only_trajectory_matching_has_them():
     config = config_of()
-    config.matching.name = "dm"
+    common.matched_by(config, "dm")
     assert components.build_parameterization(config, (32, 32, 3), 10).num_gaussians == 11
     network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=2)
     with pytest.raises(gsdd_jax.UsageError, match="unknown option 'soft_labels'; dm has"):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
 from gsdd_jax.data import reading, rows, transforms
+from gsdd_jax.matching import dm
 from gsdd_jax.runs import real
 from gsdd_jax.training import distill
 
@@ -148,7 +149,7 @@ def test_it_is_held_where_it_fits(on_disk, monkeypatch):
 
 def test_an_objective_that_does_not_say_what_it_draws_is_held(on_disk, monkeypatch):
     parts = parts_of(on_disk, "dm", batch_real=4)
-    monkeypatch.setattr(matching.DistributionMatching, "draws", matching.Matching.draws)
+    monkeypatch.setattr(dm.DistributionMatching, "draws", matching.Matching.draws)
     with pytest.raises(UsageError, match=r"^config.data.on_device: expected auto or whole, .*'dm'"):
         real.steps(config_of("streamed"), parts, KEY, 0)
     monkeypatch.setattr(real, "memory", lambda: 0)

@@ -5,12 +5,11 @@ import itertools
 import pytest
 
 from configs import common, demo
-from gsdd_jax import UsageError, matching, networks
-from gsdd_jax.formats import kinds
-from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax import UsageError, matching, networks, parameterizations
+from gsdd_jax.config import adapt, component_options
 from gsdd_jax.runs import experiment, experts
 
-STORED = kinds.known("gsdd_jax.parameterizations", Parameterization)
+STORED = parameterizations.known()
 
 
 def swapped(before=None, **given):
@@ -24,7 +23,7 @@ def swapped(before=None, **given):
         for group in groups:
             node = node[group]
         node[last] = value
-    return common.swapped(config, before, given)
+    return adapt.swapped(config, before, given)
 
 
 @pytest.fixture
@@ -35,19 +34,21 @@ def with_experts(monkeypatch):
 
 @pytest.mark.parametrize(
     ("objective", "network", "kind"),
-    list(itertools.product(matching.BY_NAME, networks.BY_NAME, STORED)),
+    list(itertools.product(matching.known(), networks.known(), STORED)),
 )
 def test_each_goes_with_each(objective, network, kind, with_experts):
     names = dict(matching__name=objective, network__name=network, parameterization__name=kind)
-    parts = experiment.build(common.scaled(swapped(**names, scale=0.01)))
+    parts = experiment.build(adapt.scaled(swapped(**names, scale=0.01)))
     assert parts.problem.matching.name == objective
     assert parts.problem.parameterization.name == kind
 
 
 def test_what_is_named_has_its_own_defaults_and_what_is_given():
     config = swapped(matching__name="tm", matching__options__syn_steps=7, network__name="vit")
-    assert config.matching.options.to_dict() == common.tm().to_dict() | {"syn_steps": 7}
-    assert config.network.options.to_dict() == common.vit().to_dict()
+    assert config.matching.options.to_dict() == component_options("matching", "tm").to_dict() | {
+        "syn_steps": 7
+    }
+    assert config.network.options.to_dict() == component_options("network", "vit").to_dict()
     # A name that the file has itself changes nothing.
     assert swapped(matching__name="dm", network__name="convnet") == demo.get_config()
 

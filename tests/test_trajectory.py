@@ -15,7 +15,8 @@ from configs import cifar10_tm_ipc1
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.matching import Segments, TrajectoryMatching, trajectory
+from gsdd_jax.matching import tm as trajectory
+from gsdd_jax.matching.tm import Segments, TrajectoryMatching
 from gsdd_jax.runs import experiment
 from gsdd_jax.training import distill
 

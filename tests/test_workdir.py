@@ -100,32 +100,13 @@ def test_the_identity_is_what_results_depend_on():
     assert workdir.identity(config, "data") != workdir.identity(other, "data")
 
 
-def test_a_field_that_came_later_counts_once_it_is_used(tmp_path):
-    config, before = common.get_config(), common.get_config()
-    before.matching.options = common.tm()
-    config.matching.options = common.tm()
-    del before.matching.options.soft_labels
-    assert workdir.identity(config, "data") == workdir.identity(before, "data")
-    with workdir.prepared(tmp_path, before):
-        pass
-    with workdir.prepared(tmp_path, config):  # goes on
-        pass
-    config.matching.options.soft_labels = True
-    assert workdir.identity(config, "data") != workdir.identity(before, "data")
-    with (
-        pytest.raises(UsageError, match=r"config.matching.options.soft_labels=None, not True"),
-        workdir.prepared(tmp_path, config),
-    ):
-        pass
-
-
-def test_a_config_from_before_is_whole(tmp_path):
-    before = common.get_config()
-    fields = {n: v for n, v in workdir.decisive(before).items() if n not in workdir.LATER}
-    found = workdir.whole(fields | {"matching.options.batch_real": 3})
-    assert found.matching.options.batch_real == 3
-    own = {f"matching.options.{name}" for name in before.matching.options} - workdir.LATER.keys()
-    assert {f"matching.options.{name}" for name in found.matching.options} == own
+def test_a_recorded_config_is_whole_with_operational_fields():
+    config = common.get_config()
+    found = workdir.whole(workdir.decisive(config) | {"matching.options.batch_real": 3})
+    config.update({name: found[name] for name in ("mesh", "data", "distill", "experts", "init")})
+    config.matching.options.batch_real = 3
+    assert found == config
+    assert found.distill.snapshot_every == 0
 
 
 def test_a_write_that_fails_names_its_file(tmp_path):

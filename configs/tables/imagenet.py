@@ -5,8 +5,8 @@ Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 
 import importlib
 
-from configs import common
 from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
+from gsdd_jax.config import scaled
 from gsdd_jax.runs.table import Cell, Table
 
 SMALL = 0.01  # of lengths; sizes shrink by its square root
@@ -22,13 +22,13 @@ def get_table(objective: str, size: str) -> Table:
         config.data.subset = subset
         if size == "small":
             config.scale = SMALL
-        cells.append(Cell("random real", subset, common.scaled(config), arm="random_real"))
+        cells.append(Cell("random real", subset, scaled(config), arm="random_real"))
         for row, method in METHODS.items():
             known = {"vanilla": objective.upper()}.get(method.published, method.published)
             number = published.get(known, [None] * len(SUBSETS))[place]
             searched = ({},) if row == "Gaussians" else trials(method, objective)
             cells.append(
-                Cell(row, subset, common.scaled(stored_as(config, method)), "distilled", searched,
+                Cell(row, subset, scaled(stored_as(config, method)), "distilled", searched,
                      published=None if size == "small" else number)
             )  # fmt: skip
     title = f"ImageNet subsets at one image a class, {objective.upper()}"

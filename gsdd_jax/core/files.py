@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pathlib
+import reprlib
 import secrets
 import stat
 import warnings
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
-from gsdd_jax.core.options import parse_json
 
 try:
     import fcntl
@@ -130,6 +130,23 @@ def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
             f"{os.fspath(path)}: expected {what} of at most {limit:,} bytes, got {found:,}"
         )
     return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for what is none, for integers of more than 64
+    bits and for what is nested too deeply."""
+    try:
+        value = json.loads(text, parse_int=_of_64_bits)
+        json.dumps(value)  # deeper than reading it, as does whatever follows
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _of_64_bits(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"an integer of more than 64 bits, {reprlib.repr(digits)}")
+    return int(digits)
 
 
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import parse_json
+from gsdd_jax.core.files import parse_json
 
 LONGEST = 1 << 20  # bytes of a message
 MOST = 256  # connections that have said nothing yet; of more, the first ones are given up

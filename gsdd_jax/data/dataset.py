@@ -15,7 +15,7 @@ from jaxtyping import Int32, UInt8
 
 from gsdd_jax.core import files
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import check_value
+from gsdd_jax.core.fields import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 from gsdd_jax.formats.base import MAX_SIDE

@@ -13,8 +13,8 @@ import numpy as np
 
 from gsdd_jax.core import program, swap
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
-from gsdd_jax.core.options import check_value
 from gsdd_jax.data import trusted
 from gsdd_jax.data.decode import PIL_MODES
 

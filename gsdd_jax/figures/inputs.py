@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
+from gsdd_jax.config.trees import dotted
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import open_regular, read_object, write_json
@@ -123,7 +124,7 @@ def _stored(kind, params):
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
     """The config of a run's directory; `data_dir` replaces where its data lie."""
     path = pathlib.Path(workdir, "config.json")
-    values = workdirs.dotted(read_object(path, "a run's config"))
+    values = dotted(read_object(path, "a run's config"))
     if data_dir is not None:
         values["data.dir"] = data_dir
     return workdirs.whole(values)

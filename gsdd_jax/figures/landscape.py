@@ -22,8 +22,7 @@ from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
-from gsdd_jax.matching import real_data
-from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
+from gsdd_jax.matching import Learned, real_data
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs import experiment
 from gsdd_jax.runs.components import stream
@@ -134,11 +133,8 @@ def objective(
     data = real_data(
         train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
     )
-    carried = {LEARNING_RATE: jnp.float32(set_.learning_rate)}
-    if set_.soft_labels is not None:
-        carried[LABELS] = jnp.asarray(set_.soft_labels)
-    extra = matching.extra(problem.labels)
-    extra = {name: carried.get(name, initial) for name, initial in extra.items()}
+    learned = Learned(set_.learning_rate, set_.soft_labels, set_.label_bits)
+    extra = matching.extra_of(problem.labels, learned)
     feeds = parts.feed(0, draws)
 
     def step(params, data, drawn):

@@ -12,17 +12,23 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from gsdd_jax.core import memory
+from gsdd_jax.core import kinds, memory
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits, check_values
+from gsdd_jax.core.fields import check_values, field
 from gsdd_jax.formats.shapes import Float
 
 MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
 MAX_CHANNELS = 4
+FORMATS, PARAMETERIZATIONS = "gsdd_jax.formats", "gsdd_jax.parameterizations"
 RESAMPLINGS = ("bilinear", "nearest")
 DTYPES = ("float32", "bfloat16")  # of an array of real numbers
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
 COPIES = 4  # of images: what they are made of, they themselves, and transformed
+
+
+def dtype_field() -> Any:
+    """A field for the type of the numbers in a file."""
+    return field("float32", "type of the stored numbers: float32 or bfloat16", choices=DTYPES)
 
 
 class Spec(NamedTuple):
@@ -40,17 +46,11 @@ class Format(abc.ABC):
     """
 
     name: ClassVar[str]
-    limits: ClassVar[Limits] = {
-        "height": (1, MAX_SIDE),
-        "width": (1, MAX_SIDE),
-        "channels": (1, MAX_CHANNELS),
-        "dtype": DTYPES,
-    }
     dtype = "float32"  # of all arrays; a field, where there is a choice
-    height: int
-    width: int
-    channels: int
-    images_per_class: int
+    height: int = field(..., "pixels", most=MAX_SIDE)
+    width: int = field(..., "pixels", most=MAX_SIDE)
+    channels: int = field(..., "1 (grey) to 4", most=MAX_CHANNELS)
+    images_per_class: int = field(..., "synthetic images per class")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -114,21 +114,45 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
     """The inverse of `settings`; trusts nothing that it is given.
 
     Raises UsageError for a field that is unknown, missing, not of exactly its type, not in its
-    range (`limits`) or not finite; the message names the field.
+    range or not finite; the message names the field.
     """
     name, values = kind.name, {n: v for n, v in values.items() if n != "name"}
-    known = [field.name for field in dataclasses.fields(kind)]
-    for field in known:
-        if field not in values:
-            raise UsageError(f"parameterization {name}: {field} is missing")
-    for field in values:
-        if field not in known:
+    known = [of.name for of in dataclasses.fields(kind)]
+    for of in known:
+        if of not in values:
+            raise UsageError(f"parameterization {name}: {of} is missing")
+    for of in values:
+        if of not in known:
             raise UsageError(
-                f"parameterization {name}: unknown field {reprlib.repr(field)}; "
+                f"parameterization {name}: unknown field {reprlib.repr(of)}; "
                 f"expected {', '.join(known)}"
             )
-    check_values(kind, values, kind.limits, f"parameterization {name}: ")
+    check_values(dataclasses.fields(kind), values, f"parameterization {name}: ")
     return kind(**values)
+
+
+def format_of(values: dict[str, Any]) -> Format:
+    """The format that a file describes; a parameterization where that is all there is of the name.
+
+    Raises UsageError for a name that nothing has, or whose parameterization takes JAX, which is not
+    installed; and as `from_settings`.
+    """
+    name = values.get("name")
+    kind = kinds.find(FORMATS, name, Format)
+    if kind is None and isinstance(name, str) and name in kinds.modules(PARAMETERIZATIONS):
+        try:
+            kind = kinds.find(PARAMETERIZATIONS, name, Format)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"parameterization {name}: to be read with {error.name} alone, which is not "
+                "installed"
+            ) from None
+    if kind is None:
+        raise UsageError(
+            f"parameterization: expected one of {', '.join(kinds.known(FORMATS, Format))}, "
+            f"got {reprlib.repr(name)}"
+        )
+    return from_settings(values, kind)
 
 
 def checked_size(

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import matmul, namespace
-from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
 
 FIRST_W0 = 30.0  # of the first layer
@@ -23,15 +23,10 @@ class DDiF(Format):
     centres."""
 
     name: ClassVar[str] = "ddif"
-    limits: ClassVar[Limits] = Format.limits | {
-        "layers": (1, 16),
-        "layer_width": (1, 1024),
-        "w0": (1, None),
-    }
-    layers: int
-    layer_width: int
-    w0: float
-    dtype: str = "float32"
+    layers: int = field(..., "layers of sines; published: 2 on CIFAR, 3 at 128 x 128", most=16)
+    layer_width: int = field(..., "sines per layer; published: 6 to 40", most=1024)
+    w0: float = field(..., "frequency of the sines after the first layer; published: 10, 40", 1)
+    dtype: str = dtype_field()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         sides = [2, *[self.layer_width] * self.layers, self.channels]

@@ -21,8 +21,8 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import write_atomically
-from gsdd_jax.formats import entropy, kinds, labels
-from gsdd_jax.formats.base import Format, Spec, settings
+from gsdd_jax.formats import entropy, labels
+from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 
@@ -64,7 +64,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
         check_object(PROVENANCE, parts[PROVENANCE])
-        kind = kinds.format_of(parts[PARAMETERIZATION])
+        kind = format_of(parts[PARAMETERIZATION])
         halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         dtypes = {n: str(a.dtype) for n, a in arrays.items()}
         halves = {n for n in halves if dtypes.get(n) == "float32"}
@@ -105,7 +105,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
             dtypes = {n: _DTYPES.get(s.get_dtype(), (s.get_dtype(), "")) for n, s in slices.items()}
             shapes = {n: tuple(s.get_shape()) for n, s in slices.items()}
         parts, expected = _parse(metadata)
-        kind, bits = kinds.format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
+        kind, bits = format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
         check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
         _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
         # Only now: what is refused so far, however large, was not read.

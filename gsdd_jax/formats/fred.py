@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import placed, sides
-from gsdd_jax.formats.base import MAX_SIDE, Format, Spec
+from gsdd_jax.formats.base import MAX_SIDE, Format, Spec, dtype_field
 from gsdd_jax.formats.shapes import Float
 
 MASKS = "masks"
@@ -23,10 +23,13 @@ class FreD(Format):
     each class says which."""
 
     name: ClassVar[str] = "fred"
-    limits: ClassVar[Limits] = Format.limits | {"size": (1, MAX_SIDE**2)}
-    num_frequencies: int
-    size: int  # numbers of a channel, as published: 64 at 32 x 32, 2048 at 128 x 128
-    dtype: str = "float32"
+    num_frequencies: int = field(..., "coefficients per channel")
+    size: int = field(
+        ...,
+        "numbers per channel that the budget is divided by; published: 64 at 32 x 32, 2048 at 128",
+        most=MAX_SIDE**2,
+    )
+    dtype: str = dtype_field()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"coefficients": (self.num_frequencies, self.channels)}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import field
 from gsdd_jax.formats import raster
 from gsdd_jax.formats.base import Format
 from gsdd_jax.formats.shapes import Float
@@ -19,22 +19,21 @@ CLIP_GRADIENTS = ("stop", "pass")
 
 @dataclasses.dataclass(frozen=True)
 class Gaussians(Format):
-    """What every way to store Gaussians shares; the switches are the paper's ablations (Table 3).
+    """Base of all ways to store Gaussians; the switches are the paper's ablations (Table 3)."""
 
-    `opacity=False` keeps every opacity at 1; it is then neither optimised nor stored.
-    """
-
-    limits: ClassVar[Limits] = Format.limits | {
-        "samples_per_side": (1, raster.MAX_SAMPLES_PER_SIDE),
-        "clip_gradient": CLIP_GRADIENTS,
-    }
-    num_gaussians: int
-    samples_per_side: int = 2
-    prefilter: bool = True
-    opacity: bool = True
-    boundary_weight: float = 0.1
-    clip_gradient: str = "stop"  # or "pass"; see `gsdd_jax.rasterize`
-    clip_means: bool = True  # after every step; without, centres can escape (section A.4)
+    num_gaussians: int = field(..., "Gaussians per image")
+    samples_per_side: int = field(
+        2, "sample points per pixel side (anti-aliasing)", most=raster.MAX_SAMPLES_PER_SIDE
+    )
+    prefilter: bool = field(
+        True, "True: widen every Gaussian by a filter of one pixel (anti-aliasing)"
+    )
+    opacity: bool = field(True, "False: every opacity is 1, neither optimised nor stored")
+    boundary_weight: float = field(0.1, "weight of the loss of centres outside the image")
+    clip_gradient: str = field(
+        "stop", "gradient of a weight clipped at 1: stop (0) or pass", choices=CLIP_GRADIENTS
+    )
+    clip_means: bool = field(True, "True: centres are clipped to the image after every step")
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
@@ -65,7 +64,7 @@ class Gaussian(Gaussians):
     """As published: nine numbers a Gaussian, in bfloat16."""
 
     name: ClassVar[str] = "gaussian"
-    bfloat16: bool = True
+    bfloat16: bool = field(True, "True: stored in bfloat16; False: in float32")
 
     @property
     def dtype(self) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import resize
-from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
 
 
@@ -17,8 +18,8 @@ class IDC(Format):
     """Images `factor` times smaller in both directions, enlarged bilinearly."""
 
     name: ClassVar[str] = "idc"
-    factor: int = 2
-    dtype: str = "float32"
+    factor: int = field(2, "how many times smaller both sides are stored; a divisor of them")
+    dtype: str = dtype_field()
 
     def __post_init__(self):
         if self.height % self.factor or self.width % self.factor:

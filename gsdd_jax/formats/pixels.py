@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gsdd_jax.formats.arrays import resize
-from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
 
 
@@ -16,7 +16,7 @@ class Pixels(Format):
     """The field's baseline."""
 
     name: ClassVar[str] = "pixels"
-    dtype: str = "float32"
+    dtype: str = dtype_field()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"pixels": self.image_shape}

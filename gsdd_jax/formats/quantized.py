@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.arrays import einsum, namespace
 from gsdd_jax.formats.base import Spec
@@ -33,38 +33,29 @@ FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np
 class Quantized(Gaussians):
     """Codes of a few bits instead of nine bfloat16.
 
-    Attributes:
-      bits_means, bits_cholesky, bits_colors, bits_opacities: of a column's codes, before coding.
-      log_scales: the grids of L's diagonal are of its logarithm.
-      luma: those of three channels are of luma and two differences of chroma (YCoCg).
-      coding: "range": Gaussians in the order of u, whose differences are coded, each column by the
-        frequencies of its codes; "none": codes of fixed length.
-      bits_per_gaussian: that the budget is divided by; 0: those of fixed length. With coding, what
-        distillation ends with is made to fit, by grids that are as much coarser as it takes.
-      rate_weight: of the bits a Gaussian above those that there are, in the objective.
-      bytes_per_class, num_classes: follow from the budget and the data set.
-      num_gaussians: of all images together.
+    With `coding="range"` Gaussians lie in the order of u, whose differences are coded, each column
+    by the frequencies of its codes. What distillation ends with is made to fit the budget by grids
+    that are as much coarser as it takes.
     """
 
     name: ClassVar[str] = "quantized"
-    limits: ClassVar[Limits] = Gaussians.limits | {
-        **{f"bits_{field}": (2, 8) for field in ("means", "cholesky", "colors", "opacities")},
-        "coding": CODINGS,
-        "bytes_per_class": (1, 2**31 - 1),
-        "num_gaussians": (1, 2**31 - 1),
-    }
-    bytes_per_class: int = 0
-    num_classes: int = 1
+    num_gaussians: int = field(..., "Gaussians of all images together")
+    bytes_per_class: int = field(0, "budget; follows from the config")
+    num_classes: int = field(1, "classes; follows from the data set")
     # What costs least at the PSNR of a fit (docs/results.md).
-    bits_means: int = 7
-    bits_cholesky: int = 5
-    bits_colors: int = 5
-    bits_opacities: int = 4
-    log_scales: bool = False
-    luma: bool = True
-    coding: str = "range"
-    bits_per_gaussian: float = 0.0
-    rate_weight: float = 0.01
+    bits_means: int = field(7, "bits of a coordinate of a centre, before coding", 2, 8)
+    bits_cholesky: int = field(5, "bits of a number of L, before coding", 2, 8)
+    bits_colors: int = field(5, "bits of a colour channel, before coding", 2, 8)
+    bits_opacities: int = field(4, "bits of an opacity, before coding", 2, 8)
+    log_scales: bool = field(False, "True: the grids of L's diagonal are of its logarithm")
+    luma: bool = field(True, "True: colours are stored as luma and two chroma differences (YCoCg)")
+    coding: str = field(
+        "range", "range: entropy-coded; none: codes of fixed length", choices=CODINGS
+    )
+    bits_per_gaussian: float = field(
+        0.0, "bits per Gaussian that the budget is divided by; 0: those of fixed length"
+    )
+    rate_weight: float = field(0.01, "weight of the bits above bits_per_gaussian in the objective")
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ import numpy as np
 
 from gsdd_jax.core import files, memory
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.options import LEAST, MOST, parse_json
+from gsdd_jax.core.fields import LEAST, MOST
+from gsdd_jax.core.files import parse_json
 from gsdd_jax.formats.arrays import matmul, namespace
 from gsdd_jax.formats.shapes import Float, UInt8
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -27,8 +28,10 @@ from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
 from gsdd_jax.data import transforms
+
+# Of a training step: a forward pass, and a step that is differentiated once more.
+FORWARD, SECOND_ORDER = 1 / 3, 3.5
 
 
 @jax.tree_util.register_dataclass
@@ -225,13 +228,31 @@ class Trajectories(Protocol):
         ...
 
 
+class Work(NamedTuple):
+    """A step of distillation, in training steps of the network on one image."""
+
+    steps: float  # that take as long
+    at_once: float  # that take as much memory
+
+
+class Learned(NamedTuple):
+    """Parts of a distilled set that an objective learns beside the images."""
+
+    learning_rate: float | None = None  # None: that of the config
+    soft_labels: Float[np.ndarray, "m k"] | None = None  # logits
+    label_bits: int = 0
+
+
 class Matching(abc.ABC):
     """A frozen dataclass of static settings, with pure functions over pytrees."""
 
     name: ClassVar[str]
-    limits: ClassVar[Limits] = {"batch_syn": (0, None)}
+    # Fields that follow from the data set and the rest of the config; all others are options.
+    derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy"})
     follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
+    label_options: ClassVar[tuple[str, ...]] = ()  # options that `label_bytes` depends on
+    saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     independent: int = 1  # parts of a step that do not depend on each other: classes, students
 
@@ -242,6 +263,26 @@ class Matching(abc.ABC):
                 f"config.matching.options.batch_syn: expected 0 (all) to {images_per_class} images "
                 f"a class, got {self.batch_syn}"
             )
+
+    @classmethod
+    def label_bytes(
+        cls, options: Mapping[str, Any], num_classes: int, images_per_class: int
+    ) -> int:
+        """The bytes of a file, per class, that labels of that objective take from the images."""
+        del options, num_classes, images_per_class
+        return 0
+
+    @classmethod
+    def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
+        """Options that suit each other again after `config.scale` has shrunk each by itself."""
+        del expert_epochs
+        return dict(options)
+
+    def work(self, num_classes: int, num_images: int) -> Work:
+        """Estimates a step for a synthetic set of that size."""
+        drawn = num_classes * self.batch_syn or num_images
+        steps = FORWARD * num_classes * getattr(self, "batch_real", 0) + drawn
+        return Work(steps, steps)
 
     def decided(
         self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
@@ -279,6 +320,16 @@ class Matching(abc.ABC):
         are of the classes `labels`."""
         del labels
         return {}
+
+    def learned(self, extra: Any) -> Learned:
+        """Parts of the distilled set that `extra` holds, whose arrays are the host's."""
+        del extra
+        return Learned()
+
+    def extra_of(self, labels: Int[Array, "m"], learned: Learned) -> Any:
+        """The `extra` that a distilled set holds: the inverse of `learned`."""
+        del learned
+        return self.extra(labels)
 
     def extra_optimizer(self) -> optax.GradientTransformation:
         """Of `extra`."""

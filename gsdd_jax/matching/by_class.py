@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from jaxtyping import Int32
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
-from gsdd_jax.matching.base import Matching, Trajectories
+from gsdd_jax.matching.base import FORWARD, Matching, Trajectories, Work
 
 
 class ByClass(Matching):
@@ -21,7 +18,6 @@ class ByClass(Matching):
     by what the optimizer remembers.
     """
 
-    limits: ClassVar[Limits] = Matching.limits | {"classes_per_step": (0, None)}
     num_classes: int
     classes_per_step: int
 
@@ -37,6 +33,16 @@ class ByClass(Matching):
                 "config.matching.options.classes_per_step: expected 0 (all) or a divisor of the "
                 f"{num_classes} classes, got {count}"
             )
+
+    def compared(self, num_classes: int, num_images: int) -> tuple[int, int, int, int]:
+        """Classes and images of a step, and how many synthetic and real ones it draws of them."""
+        classes = self.classes_per_step or num_classes
+        images = num_images * classes // num_classes
+        return classes, images, classes * self.batch_syn or images, classes * self.batch_real
+
+    def work(self, num_classes: int, num_images: int) -> Work:
+        _, _, drawn, real = self.compared(num_classes, num_images)
+        return Work(FORWARD * real + drawn, FORWARD * real + drawn)
 
     def feed(
         self, experts: Trajectories | None, seed: int, first: int, count: int

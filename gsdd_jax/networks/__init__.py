@@ -1,40 +1,39 @@
-"""The networks that images are distilled for and judged by, one file each, found by name."""
+"""The networks that images are distilled for and judged by, one file each, found by its name."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import check_names, check_values
-from gsdd_jax.networks.alexnet import AlexNet
+from gsdd_jax.core import kinds
+from gsdd_jax.core.fields import check_options
 from gsdd_jax.networks.base import Architecture, Network
-from gsdd_jax.networks.convnet import ConvNet
-from gsdd_jax.networks.resnet import ResNet18
-from gsdd_jax.networks.vgg import VGG11
-from gsdd_jax.networks.vit import ViT
 
-__all__ = ["Architecture", "Network", "architecture", "build"]
+__all__ = ["Architecture", "Network", "architecture", "build", "find", "known"]
 
-BY_NAME = {kind.name: kind for kind in (ConvNet, AlexNet, VGG11, ResNet18, ViT)}
+
+def find(name: str) -> type[Architecture]:
+    """The network of that name. Raises UsageError where there is none."""
+    return kinds.named(__name__, Architecture, name, "config.network.name")
+
+
+def known() -> dict[str, type[Architecture]]:
+    """All networks, by name."""
+    return kinds.known(__name__, Architecture)
 
 
 def architecture(name: str, options: Mapping[str, Any]) -> Architecture:
     """The network `name` before it is built for images of a size.
 
     Args:
-        name: one of `BY_NAME`.
-        options: fields of the network's dataclass, as from a config; believed nothing of.
+        name: of a module here.
+        options: fields of the network's dataclass, as from a config; trusted in nothing.
 
     Raises:
         UsageError: for an unknown name or option, or one of a wrong type or range.
     """
-    if name not in BY_NAME:
-        raise UsageError(f"unknown network {name!r}: choose one of {', '.join(BY_NAME)}")
-    kind, where = BY_NAME[name], "config.network.options"
-    check_names(kind, options, {field.name for field in dataclasses.fields(kind)}, where)
-    check_values(kind, options, kind.limits, f"{where}.")
+    kind = find(name)
+    check_options(kind, options, "config.network.options")
     return kind(**options)
 
 
@@ -50,7 +49,7 @@ def build(
     """A network by name (paper, sections A.1.2 and A.2).
 
     Args:
-        name: one of `BY_NAME`.
+        name: of a module here.
         image_shape: height, width and channels.
         num_classes: number of logits.
         conv: "auto" is the fastest convolution for the device; "lax" is XLA's, which has

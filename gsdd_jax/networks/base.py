@@ -13,7 +13,6 @@ from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Linear, widen
 
@@ -82,7 +81,7 @@ class Architecture(abc.ABC):
     """A frozen dataclass of a network's own options, each with a default, and what they build."""
 
     name: ClassVar[str]
-    limits: ClassVar[Limits] = {}
+    derived: ClassVar[frozenset[str]] = frozenset()  # fields that are no options
 
     def smallest(self, size: int) -> int:
         """The fewest pixels a side that it takes, at options that suit `size` pixels a side."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv
@@ -17,18 +17,12 @@ from gsdd_jax.networks.norm_pool import NormPool
 @dataclasses.dataclass(frozen=True)
 class ConvNet(Architecture):
     """Blocks of 3×3 convolution, instance norm, ReLU, 2×2 average pooling, flattened (paper,
-    section A.1.2).
-
-    Attributes:
-        width: channels of every block.
-        depth: blocks; 0: log2(size) - 2, which is 3 at 32×32 and 5 at 128×128.
-    """
+    section A.1.2). By default log2(size) - 2 blocks."""
 
     name: ClassVar[str] = "convnet"
     # Memory ends before the widest; the deepest takes the largest image that is rendered.
-    limits: ClassVar[Limits] = {"width": (1, 4096), "depth": (0, 16)}
-    width: int = 128
-    depth: int = 0
+    width: int = field(128, "channels per layer; published: 128", 1, 4096, shrink=Shrink(0.5, 4))
+    depth: int = field(0, "blocks; 0: by the resolution, 3 at 32 x 32 and 5 at 128 x 128", 0, 16)
 
     def smallest(self, size: int) -> int:
         return 2 ** self._depth(size)

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import field
 from gsdd_jax.networks.base import Architecture
 from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Linear, widen
@@ -25,14 +25,10 @@ class ViT(Architecture):
 
     Class token and position embedding start as standard normal numbers, as they did there. An
     image is eight patches a side.
-
-    Attributes:
-        depth: blocks; 0: 6, and 10 from 128×128 on.
     """
 
     name: ClassVar[str] = "vit"
-    limits: ClassVar[Limits] = {"depth": (0, 1000)}
-    depth: int = 0
+    depth: int = field(0, "blocks; 0: by the resolution, 10 from 128 x 128 on, else 6", 0, 1000)
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         super().check(image_shape)

@@ -5,30 +5,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from gsdd_jax.core import kinds
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import check_names, check_values
-from gsdd_jax.formats import kinds
+from gsdd_jax.core.fields import check_options, check_values
 from gsdd_jax.formats.base import Format, checked_size, from_settings, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 
-__all__ = ["Parameterization", "Params", "build", "find", "images", "kind_of", "of", "stored"]
+__all__ = ["Parameterization", "Params", "build", "find", "images", "known", "of", "stored"]
 
 
 def find(name: str) -> type[Parameterization]:
     """The parameterization of that name. Raises UsageError where there is none."""
-    kind = kinds.find(__name__, name, Parameterization)
-    if kind is None:
-        names = ", ".join(kinds.known(__name__, Parameterization))
-        raise UsageError(f"parameterization: expected one of {names}, got {name!r}")
-    return kind
+    return kinds.named(__name__, Parameterization, name, "config.parameterization.name")
+
+
+def known() -> dict[str, type[Parameterization]]:
+    """All parameterizations, by name."""
+    return kinds.known(__name__, Parameterization)
 
 
 def build(
@@ -56,28 +56,19 @@ def build(
       UsageError: for an unknown name or option, one of a wrong type or range, or a budget that
         holds nothing.
     """
-    kind = kind_of(name, options)
+    kind = find(name)
+    check_options(kind, options, "config.parameterization.options")
     if ipc < 1:
         raise UsageError(f"budget: expected ipc of at least 1, got {ipc}")
     if reserved and not kind.reserves:
-        known = kinds.known(__name__, Parameterization)
-        able = ", ".join(n for n, k in known.items() if k.reserves)
+        able = ", ".join(n for n, k in known().items() if k.reserves)
         raise UsageError(
             f"config.matching.options.soft_labels: expected False with {name}; only {able} can"
         )
     shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
-    check_values(kind, shape, kind.limits, f"parameterization {name}: ")
+    check_values(dataclasses.fields(kind), shape, f"parameterization {name}: ")
     budget = Budget(ipc, gpc, num_classes, reserved)
     return kind(**kind.within(image_shape, budget, options) | shape | options)
-
-
-def kind_of(name: str, options: Mapping[str, Any]) -> type[Parameterization]:
-    """The class of the parameterization `name`; raises as `build` where it has no such options."""
-    kind = find(name)
-    known = {field.name for field in dataclasses.fields(kind)} - kind.derived
-    check_names(kind, options, known, "config.parameterization.options")
-    check_values(kind, options, kind.limits, f"parameterization {name}: ")
-    return kind
 
 
 def of_format(kind: Format) -> Parameterization:

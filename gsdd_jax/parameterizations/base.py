@@ -61,6 +61,18 @@ class Parameterization(Format):
         return {}
 
     @classmethod
+    def recipe(cls, objective: str) -> dict[str, Any]:
+        """Fields of a config as the authors publish them for an objective, by dotted name."""
+        del objective
+        return {}
+
+    @classmethod
+    def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
+        """Images per class that suit the budget, where their number is free."""
+        del image_shape
+        return ipc
+
+    @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:

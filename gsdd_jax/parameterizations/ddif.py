@@ -30,6 +30,17 @@ class DDiF(Parameterization, ddif.DDiF):
     """
 
     @classmethod
+    def recipe(cls, objective: str) -> dict[str, Any]:
+        """Adam's rates; nothing is halved."""
+        del objective
+        return {
+            "init.num_steps": 5000,
+            "init.learning_rate": 5e-4,
+            "init.halve_means_every": 0,
+            "distill.learning_rate": 1e-4,
+        }
+
+    @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
         """The networks of CIFAR-10 or of 128 x 128, whichever is nearer."""
         if max(image_shape[:2]) <= 64:

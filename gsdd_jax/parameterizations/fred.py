@@ -36,6 +36,12 @@ class FreD(Parameterization, fred.FreD):
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_frequencies"}
 
     @classmethod
+    def recipe(cls, objective: str) -> dict[str, Any]:
+        """No fit: truncating real images' coefficients is the best one."""
+        del objective
+        return {"init.num_steps": 0}
+
+    @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
         """The power of the image's area that meets both published sizes at IPC 1."""
         del ipc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -24,6 +25,13 @@ class Gaussians(Parameterization, gaussian.Gaussians):
 
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_gaussians"}
     reserves: ClassVar[bool] = True
+
+    @classmethod
+    def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
+        """22 Gaussians an image at 32 x 32, as published, and twice as many at twice the side."""
+        height, width, channels = image_shape
+        in_budget = 2 * ipc * height * width * channels // (6 + channels)
+        return int(in_budget / (22 * math.sqrt(height * width) / 32))
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
         """Where the Gaussians of each image begin, where they lie in one array."""

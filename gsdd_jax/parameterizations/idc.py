@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import optax
 from jaxtyping import Array, Float, Key
@@ -20,6 +21,12 @@ class IDC(Parameterization, idc.IDC):
     `pixels` they are optimised in [0, 1] space, because a file must render without the data set's
     whitening matrix.
     """
+
+    @classmethod
+    def recipe(cls, objective: str) -> dict[str, Any]:
+        """No fit; the rate of IDC's own objective."""
+        del objective
+        return {"init.num_steps": 0, "distill.learning_rate": 5e-3}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """The images, averaged over squares of factor x factor pixels; published without a fit."""

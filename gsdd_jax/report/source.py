@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from gsdd_jax.config import validate
+from gsdd_jax.config.trees import dotted
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.figures import inputs
@@ -19,12 +21,11 @@ from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
-from gsdd_jax.runs import assess, beside, checks, experiment
+from gsdd_jax.runs import assess, beside, experiment
 from gsdd_jax.runs.workdir import (
     EVALUATIONS,
     are_counts,
     are_percentages,
-    dotted,
     evaluations,
     snapshots,
 )
@@ -75,7 +76,7 @@ class Run:
     def setting(self, field: str) -> Any | None:
         """A number of its config to compute with; None where it is none, or out of its range."""
         try:
-            checks.field(field, self.config.get(field))
+            validate.value(field, self.config.get(field))
         except UsageError:
             return None
         return self.config.get(field)

@@ -15,15 +15,16 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, parameterizations
+from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.options import check_value
+from gsdd_jax.core.fields import check_value
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import MAX_SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
-from gsdd_jax.runs import checks, experiment
+from gsdd_jax.runs import experiment
 from gsdd_jax.runs.components import (
     build_network,
     build_transform,
@@ -255,7 +256,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     """
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
-    checks.ranges(config, "evaluate")
+    validate.ranges(config, "evaluate")
     material = experiment.build_material(config)
     parts = _parts(config, material.dataset)
     name = arm.replace("_", " ")

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, networks, parameterizations
+from gsdd_jax import data, matching, networks, parameterizations
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import check_values
+from gsdd_jax.core.fields import check_options
 from gsdd_jax.data import transforms
-from gsdd_jax.formats import entropy
-from gsdd_jax.matching import TrajectoryMatching
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import real
@@ -83,29 +81,17 @@ def build_parameterization(
 
     What learned labels take is taken off it. Raises UsageError for a setting that makes no sense.
     """
+    objective, options = matching.find(config.matching.name), dict(config.matching.options)
+    check_options(objective, options, "config.matching.options")
     return parameterizations.build(
         config.parameterization.name,
         image_shape,
         ipc=config.budget.ipc,
         gpc=config.budget.gpc,
         num_classes=num_classes,
-        reserved=_label_bytes(config, num_classes),
+        reserved=objective.label_bytes(options, num_classes, config.budget.gpc),
         **config.parameterization.options,
     )
-
-
-def _label_bytes(config: ConfigDict, num_classes: int) -> int:
-    """A class's share of what learned labels take; 0 where none are learned."""
-    kind, options = TrajectoryMatching, config.matching.options
-    if config.matching.name != kind.name:
-        return 0
-    given = {name: options[name] for name in ("soft_labels", "label_bits") if name in options}
-    check_values(kind, given, kind.limits, "config.matching.options.")
-    if not given.get("soft_labels", kind.soft_labels):
-        return 0
-    bits = given.get("label_bits", kind.label_bits)
-    count = num_classes * config.budget.gpc * num_classes  # of each image one for every class
-    return -(-entropy.packed_bytes([bits], count) // num_classes)
 
 
 def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:

@@ -17,17 +17,17 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from gsdd_jax import networks
+from gsdd_jax import matching, networks
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
+from gsdd_jax.matching import Matching, Work
+from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs.components import build_parameterization, load_data
 from gsdd_jax.runs.experiment import HELD_OUT, REAL
 
-SECOND_ORDER = 3.5  # of a training step: one that is differentiated once more
-FORWARD = 1 / 3  # of a training step
 COMPILING = 20.0  # seconds, of a run's programs
 BATCH = 64  # images of the step that is timed
 # Side, classes, training images and test images of the data sets that configs name.
@@ -79,22 +79,24 @@ def of_run(config: ConfigDict) -> Cost:
     """Of distillation and evaluations, without the fit."""
     side, classes, examples, _ = sizes(config)
     images = classes * _stored(config, side, classes).images_per_class
-    step = _step(_network(config.network, side, classes))
-    steps, at_once = _in_training_steps(config, classes, images)
+    network = _network(config.network, side, classes)
+    step, work = _step(network), _work(config, network, classes, images)
     evaluations = 1
     if config.distill.eval_every:
         evaluations += config.distill.num_steps // config.distill.eval_every
     evaluation = of_evaluation(config, {}, images)
-    seconds = config.distill.num_steps * steps * step.seconds
+    seconds = config.distill.num_steps * work.steps * step.seconds
     return Cost(
         COMPILING + seconds + evaluations * evaluation.seconds,
-        int(examples * side * side * 3 * 4 + max(at_once * step.bytes, evaluation.bytes)),
+        int(examples * side * side * 3 * 4 + max(work.at_once * step.bytes, evaluation.bytes)),
     )
 
 
-def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int, done: int = 0) -> float:
-    """Of all that is evaluated at the end of a run of `images` images, and on the way after `done`
-    steps: how many of its steps of distillation would take as long."""
+def evaluations_in_steps(
+    config: ConfigDict, objective: Matching, dataset: Dataset, images: int, done: int = 0
+) -> float:
+    """Steps of distillation that take as long as all evaluations of a run of `images` images: at
+    the end, and on the way after `done` steps."""
     trained = {
         name: REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
         for name in ("distilled", *filter(None, config.evaluate.beside.split(",")))
@@ -105,29 +107,21 @@ def evaluations_in_steps(config: ConfigDict, dataset: Dataset, images: int, done
     every, total = config.distill.eval_every, config.distill.num_steps
     on_the_way = max(0, (total - 1) // every - done // every) if every else 0
     evaluated = on_the_way * distilled + sum(map(of, trained)) + FORWARD * held_out
-    steps, _ = _in_training_steps(config, dataset.num_classes, images)
-    return config.evaluate.num_networks * evaluated / steps
+    work = objective.work(dataset.num_classes, images)
+    return config.evaluate.num_networks * evaluated / work.steps
 
 
-def _in_training_steps(config: ConfigDict, classes: int, images: int) -> tuple[float, float]:
-    """A step of distillation as training steps of the network on one image: how many take as long,
-    and how many take as much memory. An objective that is none of ours counts as one of features.
-    """
-    name, options = config.matching.name, config.matching.options
-    if name == "tm":
-        drawn = options.batch_syn or images
-        student_steps = options.syn_steps * options.experts_per_step
-        return SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn
-    compared = options.get("classes_per_step", 0) or classes
-    images, classes = images * compared // classes, compared
-    drawn = classes * options.get("batch_syn", 0) or images
-    real = classes * options.get("batch_real", 0)
-    if name == "dc":
-        inner = options.inner_loops * images
-        steps = options.outer_loops * (real + SECOND_ORDER * drawn + inner)
-        return steps, (real + SECOND_ORDER * drawn) / classes
-    steps = FORWARD * real + drawn
-    return steps, steps / (classes if options.get("class_by_class") else 1)
+def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Work:
+    """A step of distillation."""
+    objective = matching.build(
+        config.matching.name,
+        network=network,
+        num_classes=classes,
+        images_per_class=images // classes,
+        strategy=config.matching.strategy,
+        **config.matching.options,
+    )
+    return objective.work(classes, images)
 
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:

@@ -20,10 +20,9 @@ from gsdd_jax import parameterizations
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
-from gsdd_jax.data import soft_labels
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.matching.trajectory import LABELS, LEARNING_RATE
+from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import assess, beside, cost, experiment, fits, real
@@ -166,7 +165,9 @@ class _Run:
             return steps.given(done, next_stop(done) - done) if done < total else None
 
         ahead = given(done)
-        left = lambda: cost.evaluations_in_steps(config, parts.dataset, len(parts.labels), done)
+        left = lambda: cost.evaluations_in_steps(
+            config, parts.problem.matching, parts.dataset, len(parts.labels), done
+        )
         alone = jax.process_count() == 1  # several would have to stop at the same step
         with (
             self.reporter.phase("distill", total, done, left()) as progress,
@@ -308,19 +309,17 @@ class _Run:
                 "jaxlib": jaxlib.__version__,
             },
         }
-        params, extra = mesh.local((params, extra or {}))
-        rate, logits, bits = extra.get(LEARNING_RATE), extra.get(LABELS), 0
-        if logits is not None:
-            bits = self.parts.problem.matching.label_bits
-            logits = soft_labels.values(soft_labels.codes(np.asarray(logits), bits), bits)
+        params, extra = mesh.local((params, extra))
+        learned = Learned() if extra is None else self.parts.problem.matching.learned(extra)
+        rate = learned.learning_rate
         return parameterizations.stored(
             parameterization,
             params,
             self.parts.labels,
-            self.config.evaluate.learning_rate if rate is None else float(rate),
+            self.config.evaluate.learning_rate if rate is None else rate,
             provenance,
-            logits,
-            bits,
+            learned.soft_labels,
+            learned.label_bits,
         )
 
     def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:

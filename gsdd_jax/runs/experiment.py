@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
+from gsdd_jax.config import validate
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
@@ -24,7 +25,7 @@ from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.rasterizer.gaussians import budget_bytes
-from gsdd_jax.runs import checks, experts, real
+from gsdd_jax.runs import experts, real
 from gsdd_jax.runs.components import (
     build_network,
     build_parameterization,
@@ -111,8 +112,8 @@ class Experiment(Material, Judged):
 
 def build_material(config: ConfigDict) -> Material:
     """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
-    checks.ranges(config, "seed", "data", "budget", "init")
-    checks.options(config)
+    validate.ranges(config, "seed", "data", "budget", "init")
+    validate.options(config)
     if config.init.images not in INITIAL_IMAGES:
         raise UsageError(
             f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
@@ -148,7 +149,7 @@ def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
     check_strategy(config)
     real.check(config)
-    checks.ranges(config, "distill", "evaluate")
+    validate.ranges(config, "distill", "evaluate")
     check_optimizer(config)
     check_beside(config)
     material = build_material(config)
@@ -251,7 +252,7 @@ def _build_feed(config, matching, dataset, network):
     """What each step gets from the host."""
     store = None
     if matching.follows_experts:
-        checks.ranges(config, "experts")
+        validate.ranges(config, "experts")
         store = experts.open_store(config, dataset, network)
         matching.check_experts(store.epochs)
     return functools.partial(matching.feed, store, config.seed)

@@ -16,11 +16,12 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
+from gsdd_jax.config import validate
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
-from gsdd_jax.runs import checks, components, real, streaming, trajectories
+from gsdd_jax.runs import components, real, streaming, trajectories
 from gsdd_jax.runs.report import Display
 from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
 from gsdd_jax.training import evaluate
@@ -96,8 +97,8 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         experts made with other settings or damaged ones; a loss is not finite.
     """
     settings = config.experts
-    checks.ranges(config, "experts", "data")
-    checks.options(config)
+    validate.ranges(config, "experts", "data")
+    validate.options(config)
     real.check(config)
     augment.parse_strategy(config.matching.strategy)
     dataset = components.load_data(config)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from gsdd_jax import matching
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked
@@ -28,7 +29,6 @@ from gsdd_jax.training import fit
 STEPS_PER_CALL = 500
 # Of a config, what a fit depends on.
 GROUPS = ("seed", "data", "budget", "parameterization", "init")
-LABELS = ("matching.options.soft_labels", "matching.options.label_bits")  # where there are any
 
 
 def initial(
@@ -94,9 +94,11 @@ def is_there(config: ConfigDict) -> bool:
 def settings(config: ConfigDict) -> dict[str, Any]:
     """All of a config that a fit depends on, by dotted name."""
     fields = decisive(config)
-    # Soft labels leave fewer bytes to the images.
-    soft = LABELS if fields.get(LABELS[0]) else ()
-    return {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS or n in soft}
+    # Labels that are learned leave fewer bytes to the images.
+    options = matching.find(config.matching.name).label_options
+    labels = [f"matching.options.{name}" for name in options]
+    labels = labels if any(fields.get(name) for name in labels[:1]) else []
+    return {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS or n in labels}
 
 
 def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h w c"]:

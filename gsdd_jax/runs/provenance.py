@@ -10,31 +10,31 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
+from gsdd_jax.config import validate
+from gsdd_jax.config.fields import known
+from gsdd_jax.config.trees import unflat
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.runs import checks, experiment, workdir
+from gsdd_jax.runs import experiment, workdir
 
 # What the evaluation reads of the config that made a set.
-FIELDS = {
-    "seed": int,
-    "data.name": str,
-    "data.subset": str,
-    "data.resolution": int,
-    "data.resize": str,
-    "data.transform": str,
-    "budget.ipc": int,
-    "network.name": str,
-    "network.precision": str,
-    "matching.strategy": str,
-    "evaluate.num_networks": int,
-    "evaluate.optimizer": str,
-    "evaluate.learning_rate": float,
-    "evaluate.epochs": int,
-    "evaluate.batch_size": int,
-}
-LATER = {"data.resize": "crop"}  # fields that older sets lack, and what they mean then
+FIELDS = (
+    "seed",
+    "data.name",
+    "data.subset",
+    "data.resolution",
+    "data.resize",
+    "data.transform",
+    "budget.ipc",
+    "network.name",
+    "network.precision",
+    "matching.strategy",
+    "evaluate.num_networks",
+    "evaluate.optimizer",
+    "evaluate.learning_rate",
+    "evaluate.epochs",
+    "evaluate.batch_size",
+)
 OPTIONS = "network.options"
-# Older sets have these of any network, whether or not it has such an option.
-OPTIONS_BEFORE = ("network.width", "network.depth")
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
 RATES_ACROSS = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
@@ -65,35 +65,25 @@ def resolve(
         raise UsageError(
             f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
         )
-    made_by = LATER | made_by
-    values = {field: _value(made_by, field, kind) for field, kind in FIELDS.items()}
+    kinds = known()
+    values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])
     options = {}
     if network == values["network.name"]:
-        options = _options(made_by, network)
+        options = _below(OPTIONS, made_by)
     elif network in RATES_ACROSS:
         values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
     options |= _below(OPTIONS, overrides)
-    config = workdir.unflat(values | workdir.OPERATIONAL)
+    config = unflat(values | workdir.OPERATIONAL)
     config.network.options = ConfigDict(dataclasses.asdict(networks.architecture(network, options)))
     config.update_from_flattened_dict(overrides)
     if learning_rate is not None:
         config.evaluate.learning_rate = learning_rate
-    checks.ranges(config, "seed", "data", "budget", "evaluate")
+    validate.ranges(config, "seed", "data", "budget", "evaluate")
     experiment.check_optimizer(config)
     experiment.check_strategy(config)
     return config
-
-
-def _options(config: Mapping[str, Any], network: str) -> dict[str, Any]:
-    """Of the network of the config that made a set; as `networks.architecture` takes them."""
-    options = _below(OPTIONS, config)
-    if options or OPTIONS in config:  # there it is when it is empty
-        return options
-    before = {f.removeprefix("network."): _value(config, f, int) for f in OPTIONS_BEFORE}
-    has = dataclasses.asdict(networks.architecture(network, {}))
-    return {name: value for name, value in before.items() if name in has}
 
 
 def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,14 +92,14 @@ def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {field.removeprefix(f"{group}."): value for field, value in below.items()}
 
 
-def _value(config: Mapping[str, Any], field: str, kind: type) -> Any:
+def _value(config: Mapping[str, Any], field: str, kind: str) -> Any:
     name = f"provenance.config[{field!r}]"
     if field not in config:
         raise UsageError(f"{name} is missing")
     value = config[field]
-    if kind is str:
+    if kind == "str":
         expected, right = "text", isinstance(value, str)
-    elif kind is int:
+    elif kind == "int":
         expected = "an integer of 32 bits"
         right = type(value) is int and abs(value) < 2**32
     else:
@@ -117,4 +107,4 @@ def _value(config: Mapping[str, Any], field: str, kind: type) -> Any:
         right = type(value) in (int, float) and abs(value) < 2**32
     if not right:
         raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
-    return kind(value)
+    return float(value) if kind == "float" else value

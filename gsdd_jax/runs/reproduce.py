@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from gsdd_jax import matching
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
@@ -113,7 +114,7 @@ class _Run:
 
     def needs(self) -> list[Piece]:
         config = self.config
-        experts_ = [_Experts(config)] if config.matching.name == "tm" else []
+        experts_ = [_Experts(config)] if matching.find(config.matching.name).follows_experts else []
         fitted = config.init.images != "none" and config.init.num_steps
         return experts_ + ([_Fit(config)] if fitted else [])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gsdd_jax.config.trees import dotted, flat, unflat
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
@@ -30,14 +31,6 @@ OPERATIONAL = {
     "experts.dir": "",
     "init.dir": "",
     "experts.at_once": 1,
-}
-# Fields that came later, with what runs of before them had: a digest has them only where they
-# differ, so that those runs are found and go on.
-LATER = {
-    "matching.options.classes_per_step": 0,
-    "matching.options.soft_labels": False,
-    "matching.options.label_bits": 4,
-    "matching.options.labels_lr": 0.02,
 }
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
@@ -79,8 +72,7 @@ def _bind(workdir, config) -> None:
         write_json(path, json.loads(config.to_json()))
     old, new = dotted(read_object(path, "a run's config")), flat(config)
     for field in sorted(old.keys() | new.keys()):
-        before = LATER.get(field)
-        if field not in OPERATIONAL and old.get(field, before) != new.get(field, before):
+        if field not in OPERATIONAL and old.get(field) != new.get(field):
             raise UsageError(
                 f"--workdir: {workdir} holds a run with config.{field}={old.get(field)!r}, not "
                 f"{new.get(field)!r}; expected the same config or another directory"
@@ -111,48 +103,12 @@ def digest(fields: Mapping[str, Any]) -> str:
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
-    """The settings that a result depends on, flat: all but the operational ones, and of those that
-    came later only the ones that are used."""
-    return {
-        name: value
-        for name, value in flat(config).items()
-        if name not in OPERATIONAL and not (name in LATER and LATER[name] == value)
-    }
-
-
-def flat(config: ConfigDict) -> dict[str, Any]:
-    """{dotted field: plain value}."""
-    return dotted(json.loads(config.to_json()))
-
-
-def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict by dotted names; an empty one in it is a value."""
-    out = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            out.update(dotted(value, f"{prefix}{name}."))
-        else:
-            out[prefix + name] = value
-    return out
-
-
-def unflat(fields: Mapping[str, Any]) -> ConfigDict:
-    """The inverse of `flat`."""
-    config = ConfigDict()
-    for name, value in fields.items():
-        *parents, last = name.split(".")
-        node = config
-        for parent in parents:
-            if parent not in node:
-                node[parent] = ConfigDict()
-            node = node[parent]
-        node[last] = ConfigDict() if value == {} else value
-    return config
+    """The settings that a result depends on, flat: all but the operational ones."""
+    return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
 
 
 def whole(fields: Mapping[str, Any]) -> ConfigDict:
-    """The config of a run's recorded `fields`, which may lack operational ones, and options that
-    came later, whose own default is what it was before."""
+    """The config of a run's recorded `fields`, which may lack operational ones."""
     return unflat(OPERATIONAL | dict(fields))
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
+from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
-from gsdd_jax.matching.base import Draws, RealData, Synthetic
+from gsdd_jax.matching.base import Draws, RealData, Synthetic, Work
 from gsdd_jax.matching.by_class import ByClass
 from gsdd_jax.networks import Network
 
@@ -30,27 +31,28 @@ class Carry(NamedTuple):
 class DistributionMatching(ByClass):
     """The squared distance between mean features of real and synthetic images of each class.
 
-    Attributes:
-      network: whose features (the flattened last block) are compared.
-      batch_real: real images a class, drawn without replacement at every step; a class with fewer
-        gives all it has.
-      batch_syn: synthetic images a class; 0 for all.
-      per_class_updates: update after each class in turn, as the published DM code does, instead
-        of once a step on the loss summed over classes.
-      classes_per_step: as of `ByClass`.
-      class_by_class: run the networks on one class at a time and recompute activations in the
-        backward pass: memory of one class instead of all, for about a third more work.
-      strategy: of the augmentation.
+    Features are the flattened output of the last block of `network`. Real images are drawn without
+    replacement at every step; a class with fewer than `batch_real` gives all it has. The published
+    code updates after each class in turn (`per_class_updates`). `class_by_class` recomputes
+    activations in the backward pass: memory of one class, for about a third more work.
     """
 
     name: ClassVar[str] = "dm"
+    saves_memory: ClassVar[tuple[str, ...]] = (
+        "matching.options.batch_real",
+        "matching.options.class_by_class=True",
+    )
     network: Network
     num_classes: int
-    batch_real: int = 256
-    batch_syn: int = 0
-    per_class_updates: bool = False
-    classes_per_step: int = 0
-    class_by_class: bool = False
+    batch_real: int = field(256, "real images per class and step", shrink=Shrink(0.5, 1))
+    batch_syn: int = field(0, "synthetic images per class and step; 0: all", 0)
+    per_class_updates: bool = field(False, "True: update after each class in turn")
+    classes_per_step: int = field(
+        0, "classes compared per step, a divisor of their number; 0: all", 0
+    )
+    class_by_class: bool = field(
+        False, "True: one class at a time, for memory (needed at 128 x 128)"
+    )
     strategy: str = augment.DSA
 
     @property
@@ -60,6 +62,11 @@ class DistributionMatching(ByClass):
     @property
     def independent(self) -> int:
         return 1 if self.per_class_updates else super().independent
+
+    def work(self, num_classes: int, num_images: int) -> Work:
+        classes, *_ = self.compared(num_classes, num_images)
+        steps = super().work(num_classes, num_images).steps
+        return Work(steps, steps / (classes if self.class_by_class else 1))
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
         del loss_keys

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,22 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import LEAST, Shrink, defaults, field
 from gsdd_jax.data import augment, soft_labels
-from gsdd_jax.matching.base import Matching, RealData, Synthetic, Trajectories
+from gsdd_jax.formats import entropy
+from gsdd_jax.formats.labels import BITS
+from gsdd_jax.matching.base import (
+    SECOND_ORDER,
+    Learned,
+    Matching,
+    RealData,
+    Synthetic,
+    Trajectories,
+    Work,
+)
 from gsdd_jax.networks import Network
 
 LEAST_LEARNING_RATE = 0.001
-ABOVE_ZERO = (1e-30, None)
 LEARNING_RATE, LABELS = "learning_rate", "labels"  # what is learned beside the images
 # Of a device's memory, for activations by their shapes. At width 128 a program was once seen to
 # grow by 2.7 times as much with each step that is kept: even so they take little more than half.
@@ -43,53 +53,80 @@ class TrajectoryMatching(Matching):
     parameters between steps and, of every `keep_every`-th, its activations; what is not kept is
     recomputed in the backward pass. With none kept activation memory does not grow with the length.
 
-    Attributes:
-      network: of student and expert.
-      syn_steps: SGD steps of the student.
-      batch_syn: images a student step; 0 for all. They go through shuffles of the whole set; a
-        shuffle's last batch is smaller where the set does not divide.
-      lr_init, lr_lr: the student's learning rate is learned, by SGD with momentum 0.5 at `lr_lr`
-        from `lr_init`, and never below 0.001.
-      strategy: of the augmentation, drawn at every step, for every image independently.
-      keep_every: of every so many student steps the last one's activations are kept: 1 for all of
-        them, 0 for none, -1 for what `decided` finds room for. Bits of a result may depend on it.
-      min_start_epoch, max_start_epoch: the student starts where an expert was after a random number
-        of epochs from the first to below the second,
-      expert_epochs: and should arrive where the expert was so many epochs later.
-      grow_start_over: over so many steps the second grows to what it is from `grow_start_from`, so
-        that early epochs come first (difficulty-aligned trajectories, Guo et al., 2024); 0: never.
-      experts_per_step: side by side, their losses averaged.
-      soft_labels: the student's targets are learned too, by Adam at `labels_lr`: of each image a
-        logit for every class, of which the student sees the nearest of 2 ** `label_bits` values.
+    The student's learning rate is learned, and never below 0.001. Batches of `batch_syn` images go
+    through shuffles of the whole set; a shuffle's last batch is smaller where the set does not
+    divide. Every student step augments every image independently. Bits of a result may depend on
+    `keep_every`. With `grow_start_over`, early epochs come first (difficulty-aligned trajectories,
+    Guo et al., 2024). A soft label is a logit per class, of which the student sees the nearest of
+    2 ** `label_bits` values.
     """
 
     name: ClassVar[str] = "tm"
-    limits: ClassVar[Limits] = Matching.limits | {
-        "lr_init": ABOVE_ZERO,
-        "lr_lr": ABOVE_ZERO,
-        "keep_every": (-1, None),
-        "min_start_epoch": (0, None),
-        "grow_start_over": (0, None),
-        "label_bits": soft_labels.BITS,
-    }
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
+    label_options: ClassVar[tuple[str, ...]] = ("soft_labels", "label_bits")
+    saves_memory: ClassVar[tuple[str, ...]] = (
+        "matching.options.batch_syn",
+        "matching.options.keep_every=0",
+        "experts.at_once",
+    )
     network: Network
-    syn_steps: int = 60
-    batch_syn: int = 0
-    lr_init: float = 0.01
-    lr_lr: float = 1e-5
+    syn_steps: int = field(60, "SGD steps of the student", shrink=Shrink(0.5, 2))
+    batch_syn: int = field(0, "synthetic images per student step; 0: all", 0)
+    max_start_epoch: int = field(30, "exclusive upper bound of the student's start epoch")
+    min_start_epoch: int = field(0, "lower bound of the student's start epoch", 0)
+    grow_start_from: int = field(1, "value from which max_start_epoch grows (grow_start_over > 0)")
+    grow_start_over: int = field(
+        0,
+        "distillation steps over which max_start_epoch grows; 0: constant",
+        0,
+        shrink=Shrink(1, 0),
+    )
+    expert_epochs: int = field(2, "expert epochs between the student's start and its target")
+    lr_init: float = field(0.01, "initial learning rate of the student, which is learned", LEAST)
+    lr_lr: float = field(1e-5, "learning rate of the student's learning rate", LEAST)
+    experts_per_step: int = field(1, "experts followed per step; their losses are averaged")
+    soft_labels: bool = field(
+        False, "True: learn soft labels, whose bytes count towards the budget"
+    )
+    label_bits: int = field(4, "bits per soft-label value, one value per image and class", *BITS)
+    labels_lr: float = field(0.02, "Adam learning rate of the soft labels")
+    # The other student steps recompute their activations. 0 moves the fewest bytes.
+    keep_every: int = field(
+        0,
+        "one student step in this many keeps activations; 0: none; -1: as a GPU's memory allows",
+        -1,
+    )
     strategy: str = augment.DSA
-    keep_every: int = 0
-    max_start_epoch: int = 30
-    expert_epochs: int = 2
-    min_start_epoch: int = 0
-    grow_start_from: int = 1
-    grow_start_over: int = 0
-    experts_per_step: int = 1
-    soft_labels: bool = False
-    label_bits: int = 4
-    labels_lr: float = 0.02
+
+    @classmethod
+    def label_bytes(
+        cls, options: Mapping[str, Any], num_classes: int, images_per_class: int
+    ) -> int:
+        """A value of each image for every class; a class's share, rounded up."""
+        if not options.get("soft_labels", cls.soft_labels):
+            return 0
+        bits = options.get("label_bits", cls.label_bits)
+        total = entropy.packed_bytes([bits], num_classes * images_per_class * num_classes)
+        return -(-total // num_classes)
+
+    @classmethod
+    def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
+        options = defaults(cls) | dict(options)
+        if options["batch_syn"]:
+            options["batch_syn"] = max(2, options["batch_syn"])
+        last = expert_epochs - options["expert_epochs"] + 1
+        most = min(options["max_start_epoch"], last)
+        return options | {
+            "max_start_epoch": most,
+            "min_start_epoch": min(options["min_start_epoch"], most - 1),
+            "grow_start_from": min(options["grow_start_from"], most),
+        }
+
+    def work(self, num_classes: int, num_images: int) -> Work:
+        drawn = self.batch_syn or num_images
+        student_steps = self.syn_steps * self.experts_per_step
+        return Work(SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn)
 
     @property
     def independent(self) -> int:
@@ -187,6 +224,19 @@ class TrajectoryMatching(Matching):
         extra = {LEARNING_RATE: jnp.float32(self.lr_init)}
         if self.soft_labels:
             extra[LABELS] = soft_labels.start(labels, self.network.num_classes)
+        return extra
+
+    def learned(self, extra: dict[str, Any]) -> Learned:
+        rate = float(extra[LEARNING_RATE])
+        if not self.soft_labels:
+            return Learned(rate)
+        codes = soft_labels.codes(np.asarray(extra[LABELS]), self.label_bits)
+        return Learned(rate, soft_labels.values(codes, self.label_bits), self.label_bits)
+
+    def extra_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
+        extra = self.extra(labels) | {LEARNING_RATE: jnp.float32(learned.learning_rate)}
+        if self.soft_labels and learned.soft_labels is not None:
+            extra[LABELS] = jnp.asarray(learned.soft_labels)
         return extra
 
     def extra_optimizer(self) -> optax.GradientTransformation:

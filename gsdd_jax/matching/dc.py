@@ -11,14 +11,11 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
-from gsdd_jax.core.options import Limits
+from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
-from gsdd_jax.matching.base import Draws, RealData, Synthetic
+from gsdd_jax.matching.base import SECOND_ORDER, Draws, RealData, Synthetic, Work
 from gsdd_jax.matching.by_class import ByClass
 from gsdd_jax.networks import Network
-
-# Outer and inner loops by images a class of the budget.
-PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
 
 
 class Carry(NamedTuple):
@@ -34,34 +31,45 @@ class GradientMatching(ByClass):
 
     A step starts a fresh network. Each of its `outer_loops` updates matches gradients at the
     network's present parameters; between updates the network is trained on the synthetic set.
-
-    Attributes:
-      network: whose gradients are compared.
-      batch_real: real images a class and update; a class with fewer gives all it has.
-      batch_syn: synthetic images a class and update; 0 for all.
-      classes_per_step: as of `ByClass`; the network is trained on images of those classes.
-      outer_loops: updates of the synthetic set a step.
-      inner_loops: epochs of the network on the synthetic set between two updates.
-      inner_learning_rate, inner_batch: of that training, by plain SGD.
-      strategy: of the augmentation; one draw a class for real and synthetic alike.
+    A class with fewer than `batch_real` real images gives all it has. An augmentation is drawn per
+    class, for real and synthetic images alike.
     """
 
     name: ClassVar[str] = "dc"
-    limits: ClassVar[Limits] = ByClass.limits | {"inner_loops": (0, None)}
+    saves_memory: ClassVar[tuple[str, ...]] = (
+        "matching.options.batch_real",
+        "matching.options.classes_per_step",
+    )
     network: Network
     num_classes: int
-    batch_real: int = 256
-    batch_syn: int = 0
-    classes_per_step: int = 0
-    outer_loops: int = 1
-    inner_loops: int = 1
-    inner_learning_rate: float = 0.01
-    inner_batch: int = 256
+    batch_real: int = field(256, "real images per class and update", shrink=Shrink(0.5, 1))
+    batch_syn: int = field(0, "synthetic images per class and update; 0: all", 0)
+    classes_per_step: int = field(
+        0, "classes compared per step, a divisor of their number; 0: all", 0
+    )
+    outer_loops: int = field(
+        1,
+        "image updates per fresh network; published: 1, 10, 50 at IPC 1, 10, 50",
+        shrink=Shrink(0.5, 1),
+    )
+    inner_loops: int = field(
+        1,
+        "training epochs of the network between two image updates; published: 1, 50, 10",
+        0,
+        shrink=Shrink(0.5, 1),
+    )
+    inner_learning_rate: float = field(0.01, "SGD learning rate of that training")
+    inner_batch: int = field(256, "batch size of that training")
     strategy: str = augment.DSA
 
     @property
     def num_updates(self) -> int:
         return self.outer_loops
+
+    def work(self, num_classes: int, num_images: int) -> Work:
+        classes, images, drawn, real = self.compared(num_classes, num_images)
+        one = real + SECOND_ORDER * drawn
+        return Work(self.outer_loops * (one + self.inner_loops * images), one / classes)
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
         del key

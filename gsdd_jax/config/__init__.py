@@ -1,0 +1,6 @@
+"""Configs: their fields, what is checked of them, and how one becomes another."""
+
+from gsdd_jax.config.adapt import scaled, stored_as, suited, swapped
+from gsdd_jax.config.fields import component_options, default
+
+__all__ = ["component_options", "default", "scaled", "stored_as", "suited", "swapped"]

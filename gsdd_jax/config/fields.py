@@ -1,0 +1,226 @@
+"""Fields of an experiment: default, range and help of each, declared here and nowhere else.
+
+The options of a parameterization, a network and an objective are fields of their dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.core.fields import LEAST, POSITIVE, Shrink, defaults, field, meaning, options
+from gsdd_jax.data.augment import DSA
+from gsdd_jax.formats.base import MAX_SIDE
+
+SEED = (0, 2**32 - 1)  # JAX takes 32 bits of it
+# Beyond any use, and no file's to ask for: what has more never ends, or memory ends first.
+NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
+COMPONENTS = {
+    "parameterization": parameterizations,
+    "network": networks,
+    "matching": matching,
+}
+NAMES = tuple(f"{group}.name" for group in COMPONENTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices and how they share the work."""
+
+    devices: int = field(0, "number of devices; 0: all", 0)
+    groups: int = field(0, "device groups that divide classes or students; 0: automatic", 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Data set."""
+
+    name: str = field("cifar10_mini", "TFDS name, or cifar10_mini, which ships with the package")
+    subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow or squawk")
+    resolution: int = field(0, "pixels per side; 0: as stored", 0, MAX_SIDE)
+    resize: str = field("crop", "crop (scale the shorter side, cut the centre) or squash")
+    transform: str = field("normalize", "normalize (per channel) or zca (whitening)")
+    dir: str = field("", "directory of TFDS data sets; empty: $TFDS_DATA_DIR, else the default")
+    on_device: str = field("auto", "training images: whole, streamed (from disk), auto (by size)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Bytes of the distilled set."""
+
+    ipc: int = field(
+        1, "images per class: the budget is the bytes of this many float32 images", 1, 100_000
+    )
+    gpc: int = field(
+        30,
+        "Gaussian images per class (section 4.1); 0: by data set",
+        automatic=True,
+        shrink=Shrink(0.5, 1),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameterization:
+    """Way to store the images."""
+
+    name: str = field("gaussian", "parameterization: {names}")
+    options: Mapping[str, Any] = field(dict, "fields of the parameterization, e.g. ablations")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Network of the objective, the experts and the evaluation."""
+
+    name: str = field("convnet", "architecture: {names}")
+    precision: str = field("default", "matmuls: default (TF32 on a GPU), float32 or bfloat16")
+    options: Mapping[str, Any] = field(dict, "fields of the network")
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """Fit of the images that distillation starts from."""
+
+    images: str = field("real", "fitted images: real, solid (mean colours) or none (no fit)")
+    num_steps: int = field(50_000, "fit steps; published: 50,000", 0, shrink=Shrink(1, 20))
+    learning_rate: float = field(
+        0.1, "fit rate; published 0.1 (CIFAR-10), 0.01; 0: by data set", *POSITIVE, automatic=True
+    )
+    halve_means_every: int = field(
+        20_000, "steps between halvings of the means' rate; 0: never", 0, shrink=Shrink(1, 1)
+    )
+    dir: str = field("", "directory of fits shared by several runs; empty: the run's own")
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """Objective of the distillation."""
+
+    name: str = field("dm", "objective: {names}")
+    strategy: str = field(DSA, "DSA augmentations")
+    precision: str = field("", "matmul precision of the objective; empty: network.precision")
+    options: Mapping[str, Any] = field(dict, "fields of the objective")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experts:
+    """Experts, which are augmented by `matching.strategy`."""
+
+    dir: str = field("", "directory of the experts; empty: runs/experts/<data and network>")
+    num_experts: int = field(
+        100, "number of experts, networks trained on the real images", *NETWORKS,
+        shrink=Shrink(1, 2),
+    )  # fmt: skip
+    epochs: int = field(50, "training epochs per expert", *EPOCHS, shrink=Shrink(1, 3))
+    batch_size: int = field(256, "batch size of expert training")
+    learning_rate: float = field(
+        0.01, "constant SGD rate, without momentum or weight decay", *POSITIVE
+    )
+    # By the compiled program's count, one at a time moves the fewest bytes per expert.
+    at_once: int = field(
+        1, "experts trained in parallel per GPU; a CPU trains one at a time", *NETWORKS
+    )
+    seed: int = field(0, "seed of the experts; not config.seed: runs share experts", *SEED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill:
+    """Optimisation of the images."""
+
+    num_steps: int = field(20_000, "distillation steps", 0, shrink=Shrink(1, 10))
+    learning_rate: float = field(1e-3, "learning rate of the images' parameters", *POSITIVE)
+    average: float = field(  # below 1 in float32
+        0.0, "decay of a parameter average (1 / (1 - decay) steps); 0: none", 0, 0.9999999
+    )
+    steps_per_call: int = field(50, "steps per compiled call; no effect on the result")
+    checkpoint_every: int = field(500, "steps between checkpoints")
+    eval_every: int = field(
+        0, "steps between evaluations, to keep the best set; 0: last only", 0, shrink=Shrink(1, 5)
+    )
+    snapshot_every: int = field(0, "steps between snapshots of the images, for figures; 0: none", 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Networks trained on the distilled set."""
+
+    num_networks: int = field(
+        5, "networks trained per set, from different initializations", *NETWORKS,
+        shrink=Shrink(1, 2),
+    )  # fmt: skip
+    optimizer: str = field("sgd", "sgd; or adam, sgd_cosine, adamw for other architectures")
+    learning_rate: float = field(0.01, "learning rate where the objective learns none", *POSITIVE)
+    epochs: int = field(
+        1000, "training epochs (sgd: one more, as published); 0: by data set", *EPOCHS,
+        automatic=True, shrink=Shrink(1, 2),
+    )  # fmt: skip
+    batch_size: int = field(
+        256, "batch size; published 256 (TM), 128 (DM, DC); 0: by data set", automatic=True
+    )
+    beside: str = field("fitted,random_real,random_real_uint8", "baselines to evaluate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """An experiment: distribution matching at the smallest budget, unless fields say otherwise."""
+
+    seed: int = field(0, "random seed of the run; the same seed gives the same bytes", *SEED)
+    scale: float = field(
+        1.0, "below 1: a shrunk copy of the experiment; 0.01 takes minutes on a CPU", LEAST, 1
+    )
+    mesh: Mesh = field(Mesh, "devices and how they share the work")
+    data: Data = field(Data, "data set")
+    budget: Budget = field(Budget, "bytes of the distilled set")
+    parameterization: Parameterization = field(Parameterization, "way to store the images")
+    network: Network = field(Network, "network of the objective, the experts and the evaluation")
+    init: Init = field(Init, "fit of the images that distillation starts from")
+    matching: Matching = field(Matching, "objective of the distillation")
+    experts: Experts = field(Experts, "networks trained on the real images, which TM follows")
+    distill: Distill = field(Distill, "optimisation of the images")
+    evaluate: Evaluate = field(Evaluate, "networks trained on the distilled set")
+
+
+def default() -> ConfigDict:
+    """The default config, with the options of its network and its objective."""
+    config = ConfigDict(dataclasses.asdict(Config()))
+    for group in ("network", "matching"):
+        config[group].options = component_options(group, config[group].name)
+    return config
+
+
+def component_options(group: str, name: str) -> ConfigDict:
+    """The options of the network or the objective `name`, at their defaults."""
+    return ConfigDict(defaults(COMPONENTS[group].find(name)))
+
+
+def known(names: Mapping[str, str] | None = None) -> dict[str, dataclasses.Field]:
+    """All fields by dotted name, with the options of the components that `names` has by group.
+
+    A component that does not exist has no options.
+    """
+    found = {}
+    for of in dataclasses.fields(Config):
+        group = of.default_factory
+        if group is dataclasses.MISSING:
+            found[of.name] = of
+            continue
+        found |= {f"{of.name}.{f.name}": f for f in dataclasses.fields(group)}
+        kinds = COMPONENTS[of.name].known() if of.name in COMPONENTS and names else {}
+        if kind := kinds.get(names and names.get(of.name)):
+            found |= {f"{of.name}.options.{n}": f for n, f in options(kind).items()}
+    return found
+
+
+def help_of(name: str, of: dataclasses.Field) -> str:
+    """The help of a field, with the names of the components that it chooses from."""
+    names = COMPONENTS[name.partition(".")[0]].known() if name in NAMES else ()
+    return meaning(of).help.format(names=", ".join(names))
+
+
+def group_help() -> dict[str, str]:
+    """The help of each group."""
+    groups = {f.name: f for f in dataclasses.fields(Config) if callable(f.default_factory)}
+    return {name: meaning(of).help for name, of in groups.items()}

@@ -1,0 +1,106 @@
+"""Checks configs before anything is built or any data are opened."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gsdd_jax.config.fields import COMPONENTS, default, known
+from gsdd_jax.config.trees import dotted
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import check, check_options, meaning
+
+OPTIONS = tuple(f"{group}.options" for group in COMPONENTS)
+
+
+def structure(config: ConfigDict) -> None:
+    """Raises UsageError for a field that is unknown, missing or of another type."""
+    defaults = default()
+    expected, given = _closed(defaults), _closed(config)
+    for name, value in given.items():
+        if name not in expected:
+            nearest = _nearest(name, dotted(defaults.to_dict()))
+            raise UsageError(f"config.{reprlib.repr(name)[1:-1]}: no such field{nearest}")
+        if not _alike(value, expected[name]):
+            raise UsageError(
+                f"config.{name}: expected {_kind(expected[name])} such as {expected[name]!r}, "
+                f"got {reprlib.repr(value)}"
+            )
+    for name in expected:
+        if name not in given:
+            raise UsageError(f"config.{name}: missing; start from gsdd_jax.config.default()")
+
+
+def every(config: ConfigDict, automatic: bool = False) -> None:
+    """Raises UsageError, naming it, for the first field of a config that is out of its range.
+
+    Fields that are chosen by the data set may be 0 where `automatic` is True.
+    """
+    groups = {name.partition(".")[0] for name in dotted(config.to_dict())}
+    ranges(config, *groups, automatic=automatic)
+    options(config)
+
+
+def ranges(config: ConfigDict, *groups: str, automatic: bool = False) -> None:
+    """Raises UsageError, naming the first field of some groups that is out of its range.
+
+    A command checks the groups that it uses ("distill", or a field of no group such as "seed").
+    Options are left to `options`. Fields that are chosen by the data set may be 0 where
+    `automatic` is True.
+    """
+    fields = known()
+    for name, value in dotted(config.to_dict()).items():
+        if name.partition(".")[0] not in groups or name not in fields or name in OPTIONS:
+            continue
+        if not (automatic and meaning(fields[name]).automatic and value == 0):
+            check(fields[name], value, f"config.{name}")
+
+
+def value(name: str, given: Any) -> None:
+    """Raises UsageError, naming it, where a field's value is out of its range, or not of its type.
+
+    What is no field of every config may be anything.
+    """
+    if (of := known().get(name)) is not None and name not in OPTIONS:
+        check(of, given, f"config.{name}")
+
+
+def options(config: ConfigDict) -> None:
+    """Raises UsageError, naming it, for an option that a component does not have, or that is out
+    of its range."""
+    for group, room in COMPONENTS.items():
+        part = config[group]
+        check_options(room.find(part.name), dict(part.options), f"config.{group}.options")
+
+
+def _closed(config: ConfigDict) -> dict[str, Any]:
+    """Fields by dotted name; the options of a component are one empty field."""
+    fields = {}
+    for name, given in dotted(config.to_dict()).items():
+        group = next((g for g in OPTIONS if name.startswith(f"{g}.")), None)
+        fields[group or name] = {} if group else given
+    return fields
+
+
+def _alike(given: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return isinstance(given, dict)
+    kinds = (int, float) if type(expected) is float else (type(expected),)
+    return type(given) in kinds
+
+
+def _kind(expected: Any) -> str:
+    names = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
+    return names.get(type(expected), "a group of fields")
+
+
+def _nearest(name: str, fields: Mapping[str, Any]) -> str:
+    last = name.rpartition(".")[2]
+    close = [field for field in fields if field.rpartition(".")[2] == last]
+    close += difflib.get_close_matches(name[:100], fields, n=3, cutoff=0.5)
+    shown = ", ".join(f"config.{field}" for field in dict.fromkeys(close))
+    return f"; the nearest are {shown}" if shown else "; --help lists them"
