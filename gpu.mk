@@ -29,6 +29,7 @@ cache = export JAX_COMPILATION_CACHE_DIR=$(JAX_COMPILATION_CACHE_DIR)_$(1); \
 	mkdir -p $$JAX_COMPILATION_CACHE_DIR/$(CHOSEN)
 SAME_BITS = export XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_exclude_nondeterministic_ops=true"; \
 	$(call cache,same_bits)
+comma := ,
 SHARED = export XLA_PYTHON_CLIENT_PREALLOCATE=false  # the GPU's memory, with another process
 
 # A command for what is left of LIMIT, with a record. Out of time is no failure.
@@ -122,7 +123,7 @@ gpu-same-bits: gpu-native
 		mkdir -p build/gpu/same/$$run/$(CHOSEN); \
 		for script in train_experts "distill --workdir=build/gpu/same/run$$run"; do \
 			JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/gpu/same/$$run timeout $(LIMIT) \
-			$(PY) -m launch.$$script --config=configs/cifar10_tm_ipc1_cpu.py --config.scale=0.002 \
+			$(PY) -m launch.$$script --config=cifar10_tm_cpu --config.scale=0.002 \
 			--config.data.name=cifar10_mini \
 			--config.experts.dir=build/gpu/same/experts$$run $(FLAGS); done; done; \
 	cmp build/gpu/same/run{1,2}/distilled.safetensors && \
@@ -137,19 +138,19 @@ run = $(begin); $(SAME_BITS); $(if $(FROM),tar -xf $(FROM);) \
 	mkdir -p $$workdir/chosen; chosen=$$JAX_COMPILATION_CACHE_DIR/$(CHOSEN); \
 	cp -r --update $$workdir/chosen/. $$chosen/; keep() { cp -r $$chosen/. $$workdir/chosen/; \
 		tar -cf $(RESULTS)/$(1).tar $$workdir; }; trap keep EXIT; \
-	$(if $(2),$(call limited,$(1),$(PY) -m launch.train_experts --config=configs/$(1).py $(FLAGS));) \
-	$(call limited,$(1),$(PY) -m launch.distill --config=configs/$(1).py --workdir=$$workdir \
+	$(if $(2),$(call limited,$(1),$(PY) -m launch.train_experts --config=$(CONFIG) $(FLAGS));) \
+	$(call limited,$(1),$(PY) -m launch.distill --config=$(CONFIG) --workdir=$$workdir \
 		--config.distill.checkpoint_every=100 $(FLAGS))
 
 gpu-experts: gpu-native
 	$(begin); $(SAME_BITS); \
-	$(call limited,experts,$(PY) -m launch.train_experts --config=configs/cifar10_tm_ipc1.py $(FLAGS))
+	$(call limited,experts,$(PY) -m launch.train_experts --config=cifar10_tm:ipc=1 $(FLAGS))
 
-gpu-flagship: CONFIG = cifar10_tm_ipc1
-gpu-codes: CONFIG = cifar10_tm_ipc1_q
-gpu-pixels: CONFIG = cifar10_tm_ipc1_pixels
-gpu-dm: CONFIG = cifar10_dm_ipc1
-gpu-run gpu-flagship gpu-codes gpu-pixels gpu-dm: gpu-native  # gpu-run CONFIG=cifar10_tm_ipc10
-	[ -e "configs/$(CONFIG).py" ] || { echo "error: CONFIG=$(CONFIG): expected the name of a file" \
-		"of configs/, such as cifar10_tm_ipc10"; exit 2; }; \
-	$(call run,$(CONFIG),$(findstring _tm_,$(CONFIG)))
+gpu-flagship: CONFIG = cifar10_tm:ipc=1
+gpu-codes: CONFIG = cifar10_tm:ipc=1,codes
+gpu-pixels: CONFIG = cifar10_tm_pixels
+gpu-dm: CONFIG = cifar10_dm
+gpu-run gpu-flagship gpu-codes gpu-pixels gpu-dm: gpu-native  # gpu-run CONFIG=cifar10_tm:ipc=10
+	[ -e "configs/$(firstword $(subst :, ,$(CONFIG))).py" ] || { echo "error: CONFIG=$(CONFIG):" \
+		"expected a config, such as cifar10_tm:ipc=10"; exit 2; }; \
+	$(call run,$(subst $(comma),_,$(subst =,,$(subst :,_,$(CONFIG)))),$(findstring _tm,$(CONFIG)))

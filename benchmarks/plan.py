@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import json
 import math
 import pathlib
@@ -22,6 +21,8 @@ from ml_collections import ConfigDict
 
 from benchmarks import programs
 from benchmarks.scale import CONFIGS, DEVICES
+from configs import load
+from gsdd_jax import matching
 from gsdd_jax.core.files import write_atomically
 from gsdd_jax.runs.experiment import REAL
 from gsdd_jax.training import experts
@@ -102,14 +103,14 @@ class Sizes(NamedTuple):
 @functools.cache
 def sizes(name: str) -> Sizes:
     """Sizes of the experiment of a config."""
-    config = config_of(name)
+    config = load(name)
     of = programs.parts(config)
     height, width, channels = of.network.image_shape
     image = height * width * channels
     images = of.num_classes * of.parameterization.images_per_class
     parameters = 4 * (6 + channels) * of.parameterization.num_gaussians * images
     network, drawn, store = 4 * experts.num_parameters(of.network), 0, 0
-    if config.matching.name == "tm":
+    if follows_experts(config):
         store = config.experts.num_experts * (config.experts.epochs + 1) * network
     else:
         classes = config.matching.options.classes_per_step or of.num_classes
@@ -135,9 +136,9 @@ class Run(NamedTuple):
 def run(name: str, rows: dict[str, dict[str, Any]], machine: Machine) -> Run:
     """The experiment of a config, from the rows of its steps on so many devices, by part."""
     seconds = {part: step_seconds(row, machine).total for part, row in rows.items()}
-    config, own, distill = config_of(name), sizes(name), rows["distill"]
+    config, own, distill = load(name), sizes(name), rows["distill"]
     settings, judged, training, unused = config.experts, config.evaluate, 0.0, 0
-    if config.matching.name == "tm":
+    if follows_experts(config):
         in_turn = -(-settings.num_experts // distill["devices"])
         training = in_turn * settings.epochs * seconds["experts"] / settings.at_once
         unused = own.data  # is on the device, but TM draws none of it
@@ -155,9 +156,9 @@ def run(name: str, rows: dict[str, dict[str, Any]], machine: Machine) -> Run:
     )
 
 
-def config_of(name: str) -> ConfigDict:
-    """A shipped config."""
-    return importlib.import_module(f"configs.{name}").get_config()
+def follows_experts(config: ConfigDict) -> bool:
+    """Whether the objective of a config follows experts."""
+    return matching.find(config.matching.name).follows_experts
 
 
 def tables(rows: list[dict[str, Any]], machine: Machine) -> dict[str, str]:
@@ -171,7 +172,7 @@ def tables(rows: list[dict[str, Any]], machine: Machine) -> dict[str, str]:
             value = getattr(machine, field.name) / about["unit"]
             found["machine"].append((about["shown"], f"{value:g}", reached))
     for name in CONFIGS:
-        own, steps = sizes(name), config_of(name).distill.num_steps
+        own, steps = sizes(name), load(name).distill.num_steps
         shown = own.parameters, STATES * own.parameters, *own[3:]
         found["sizes"].append((name, f"{own.images:,}", *(_bytes(size) for size in shown)))
         for devices in DEVICES:

@@ -17,6 +17,7 @@ from benchmarks import hlo
 from gsdd_jax import matching, networks
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
+from gsdd_jax.matching import tm
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import cost
@@ -85,7 +86,7 @@ def _distill(of: Parts):
         params = stored.init(jax.random.key(0), jnp.zeros((len(of.labels), *side)))
         if objective.follows_experts:
             shape = 1, objective.experts_per_step, experts.num_parameters(of.network)
-            feed = matching.Segments(jnp.zeros(shape), jnp.zeros(shape))
+            feed = tm.Segments(jnp.zeros(shape), jnp.zeros(shape))
         else:  # the classes that are compared
             feed = jax.tree.map(jnp.asarray, objective.feed(None, seed=0, first=0, count=1))
         state = distill.start(problem, params, 1e-3)

@@ -6,7 +6,6 @@ Nothing is run. The steps are compiled for devices that this host is made to hav
 
 from __future__ import annotations
 
-import importlib
 import json
 import pathlib
 
@@ -14,13 +13,14 @@ import jax
 
 from benchmarks import programs
 from benchmarks.table import Table
+from configs import load
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.networks import conv
 
 DEVICES = (1, 8, 64)
 CONFIGS = (
-    "cifar100_tm_ipc50",
-    *(f"imagenet1k_{name}_ipc{ipc}" for name in ("dm", "tm") for ipc in (1, 50)),
+    "cifar100_tm:ipc=50",
+    *(f"imagenet1k_{name}:ipc={ipc}" for name in ("dm", "tm") for ipc in (1, 50)),
 )
 COLUMNS = (
     "config part devices flops:.4g bytes:.4g operations:,.0f sent:.3g arguments:.3g temporary:.3g"
@@ -35,8 +35,8 @@ def main(out: str | None, devices: str, configs: str) -> None:
     if out and pathlib.Path(out).exists():
         table.rows = json.loads(pathlib.Path(out).read_text())
     for name in names:
-        config = importlib.import_module(f"configs.{name}").get_config()
-        steps = [step for step in programs.STEPS if step != "experts" or "_tm_" in name]
+        config = load(name)
+        steps = [step for step in programs.STEPS if step != "experts" or "_tm" in name]
         for row in programs.rows(config, counts, steps):
             row = {"config": name} | row
             table.rows = [other for other in table.rows if key(other) != key(row)]

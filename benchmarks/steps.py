@@ -50,7 +50,7 @@ def matching_step(
     problem = distill.Problem(stored, objective, CLASSES)
     key = jax.random.key(0)
     start, _ = ravel_pytree(network.init(key))
-    feed = matching.Segments(start[None, None], start[None, None] + 0.01)
+    feed = tm.Segments(start[None, None], start[None, None] + 0.01)
     # Real images have a part in the transform only.
     pixels, labels = np.zeros((CLASSES, *SHAPE), np.uint8), np.arange(CLASSES, dtype=np.int32)
     real = matching.real_data(pixels, labels, CLASSES, transform or normalize(), drawn=False)

@@ -1,10 +1,12 @@
-"""What configs have in common."""
+"""Parts that configs share."""
+
+from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
 from gsdd_jax.config import component_options, default, stored_as
 
-__all__ = ["get_config", "matched_by", "quantized", "stored_as"]
+__all__ = ["get_config", "imagenet_subset", "matched_by", "parse", "quantized", "stored_as"]
 
 
 def get_config() -> ConfigDict:
@@ -29,3 +31,33 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     if soft_labels:
         config.matching.options.soft_labels = True
     return config
+
+
+def imagenet_subset() -> ConfigDict:
+    """The default config for a subset of ImageNet at 128 x 128."""
+    config = default()
+    config.data.name = "imagenet2012"
+    config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
+    config.data.resolution, config.data.resize = 128, "squash"
+    config.init.learning_rate = 0.01
+    return config
+
+
+def parse(variant: str, budgets: Collection[int], has_codes: bool = True) -> tuple[int, bool]:
+    """Returns the IPC of a variant such as "ipc=10,codes", and whether it is of codes.
+
+    Args:
+      variant: the text after the colon of `--config=NAME:variant`; empty: the first of `budgets`.
+      budgets: values of IPC that the family has.
+      has_codes: whether the family has codes.
+
+    Raises ValueError for a variant that the family does not have.
+    """
+    known = {f"ipc={ipc}": ipc for ipc in budgets}
+    words = [word for word in variant.split(",") if word]
+    found = [known[word] for word in words if word in known]
+    codes = words.count("codes") if has_codes else 0
+    if len(found) > 1 or codes > 1 or len(found) + codes < len(words):
+        more = ", each with ,codes or without" if has_codes else ""
+        raise ValueError(f"variant {variant!r}: expected one of {', '.join(known)}{more}")
+    return found[0] if found else next(iter(budgets)), bool(codes)

@@ -34,6 +34,8 @@ FAILURES = (
     ValueError,
 )
 PLAINER = {
+    r"(?s)Error whilst parsing config file:\s+Traceback.*\n\w+: ": "",
+    r"get_config\(\) takes 0 positional arguments.*": "this experiment has no variants",
     r"\('Non-boolean argument to boolean flag', .*\)": "expected True or False",
     r"invalid literal for int\(\) .*": "expected an integer",
     r"could not convert string to float: .*": "expected a number",
@@ -322,7 +324,8 @@ def _print_help() -> None:
             given += [f"--{name}=1"] if flags.FLAGS[name].default is None else []
         _parse_flags(given)
         config = _swapped(flags.FLAGS.config)
-        name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+        path, colon, variant = flags.FLAGS["config"].config_filename.partition(":")
+        name = f"{pathlib.Path(path).stem}{colon}{variant}"
         if any(argument in HELP_FULL for argument in sys.argv):
             print(f"\nfields of {name}, set by --config.FIELD=VALUE:")
             print(fields.describe(config))

@@ -1,8 +1,8 @@
 """Distils a data set into a small synthetic one.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
-    python -m launch.distill --config=cifar10_dm_ipc1 --config.budget.gpc=10 --workdir=runs/dm
-    python -m launch.distill --config=cifar10_tm_ipc1 --config.scale=0.01 --workdir=runs/small
+    python -m launch.distill --config=cifar10_dm --config.budget.gpc=10 --workdir=runs/dm
+    python -m launch.distill --config=cifar10_tm:ipc=1 --config.scale=0.01 --workdir=runs/small
 
 Writes distilled.safetensors, result.json, report.html and checkpoints to --workdir. The result
 compares the set's accuracy with baselines of the same bytes. The same command resumes an

@@ -18,11 +18,14 @@ ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
 def find(given: str) -> str:
     """Path of the config `given`: a file, or the name of one in ./configs or of a shipped one.
 
+    The text after a colon, a variant of the experiment, stays.
+
     Raises:
       UsageError: if there is none; the message has the nearest names.
     """
+    given, colon, variant = given.partition(":")
     if place := _place(given):
-        return str(place)
+        return f"{place}{colon}{variant}"
     known = [*titles(_path(given).parent), *titles(SHIPPED)]
     name = _path(given).name.removesuffix(".py")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

@@ -1,6 +1,6 @@
 """Trains the experts that trajectory matching (TM) follows.
 
-    python -m launch.train_experts --config=cifar10_tm_ipc1
+    python -m launch.train_experts --config=cifar10_tm:ipc=1
     python -m launch.train_experts --config=configs/demo.py --config.experts.num_experts=2
 
 Writes them to `config.experts.dir`. The same command resumes with the missing ones.

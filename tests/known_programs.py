@@ -8,7 +8,8 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import hlo, plan, programs, scale
+from benchmarks import hlo, programs, scale
+from configs import load
 
 DEVICES = 4
 
@@ -43,7 +44,7 @@ def known():
 
 def small(name, step, devices=(1, DEVICES), **options):
     """Rows of a step of a shipped experiment but for its sizes."""
-    config = plan.config_of(name)
+    config = load(name)
     config.network.options.width, config.network.options.depth = 4, 1
     config.matching.strategy, config.budget.gpc, config.experts.at_once = "flip", 4, 1
     config.matching.options.update(options)
@@ -52,14 +53,14 @@ def small(name, step, devices=(1, DEVICES), **options):
 
 def main():
     scale.as_on_gpus(DEVICES)
-    tm, several = ("cifar10_tm_ipc1", "distill"), [DEVICES]
+    tm, several = ("cifar10_tm", "distill"), [DEVICES]
     followed = dict(batch_syn=8, keep_every=0)
     found = dict(
         known=known(),
         tm=small(*tm, syn_steps=3, **followed),
         longer=small(*tm, several, syn_steps=6, **followed),
-        dm=small("cifar10_dm_ipc1", "distill", batch_real=8),
-        experts=small("cifar10_tm_ipc1", "experts", several),
+        dm=small("cifar10_dm", "distill", batch_real=8),
+        experts=small("cifar10_tm", "experts", several),
     )
     print(json.dumps(found))
 

@@ -1,12 +1,13 @@
 """Every config is the published row, and shrinks to something that still fits together."""
 
-import importlib
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+import configs
 from configs import common
 from gsdd_jax import UsageError
 from gsdd_jax.config import adapt, trees
@@ -14,22 +15,27 @@ from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import components, experiment, experts
 from launch import experiments
 
-NAMES = sorted(experiments.titles(pathlib.Path(common.__file__).parent))
+HERE = pathlib.Path(common.__file__).parent
+NAMES = [
+    f"{name}:{variant}" if variant else name
+    for name in sorted(experiments.titles(HERE))
+    for variant in ["", *re.findall(r"^\| (ipc=\S+) \|", (HERE / f"{name}.py").read_text(), re.M)]
+]
 # GPC, Gaussians, syn_steps, max_start_epoch, lr_lr, batch_syn, transform
 TM = {
-    "cifar10_tm_ipc1": (30, 22, 60, 30, 1e-5, 300, "zca"),
-    "cifar10_tm_ipc10": (160, 42, 60, 30, 1e-5, 380, "zca"),
-    "cifar10_tm_ipc50": (250, 136, 60, 30, 1e-5, 360, "zca"),
-    "cifar100_tm_ipc1": (30, 22, 60, 30, 1e-5, 512, "zca"),
-    "cifar100_tm_ipc10": (80, 85, 60, 30, 1e-5, 512, "zca"),
-    "cifar100_tm_ipc50": (400, 85, 60, 30, 1e-5, 640, "zca"),
-    "imagenet_tm_ipc1": (64, 170, 20, 40, 1e-6, 150, "normalize"),
-    "imagenet_tm_ipc10": (640, 170, 20, 40, 1e-5, 160, "normalize"),
+    "cifar10_tm:ipc=1": (30, 22, 60, 30, 1e-5, 300, "zca"),
+    "cifar10_tm:ipc=10": (160, 42, 60, 30, 1e-5, 380, "zca"),
+    "cifar10_tm:ipc=50": (250, 136, 60, 30, 1e-5, 360, "zca"),
+    "cifar100_tm:ipc=1": (30, 22, 60, 30, 1e-5, 512, "zca"),
+    "cifar100_tm:ipc=10": (80, 85, 60, 30, 1e-5, 512, "zca"),
+    "cifar100_tm:ipc=50": (400, 85, 60, 30, 1e-5, 640, "zca"),
+    "imagenet_tm:ipc=1": (64, 170, 20, 40, 1e-6, 150, "normalize"),
+    "imagenet_tm:ipc=10": (640, 170, 20, 40, 1e-5, 160, "normalize"),
 }
 
 
 def load(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = configs.load(name)
     return adapt.suited(config, (32, 32, 3), num_classes=10, largest=300)
 
 
@@ -37,7 +43,7 @@ def load(name):
 def test_trajectory_matching_rows(name):
     config = load(name)
     size = config.data.resolution or 32
-    ipc = int(name.split("ipc")[1])
+    ipc = int(name.split("ipc=")[1])
     assert config.budget.ipc == ipc
     assert config.data.name == {"cifar10": "cifar10", "cifar100": "cifar100"}.get(
         name.split("_")[0], "imagenet2012"
@@ -54,7 +60,7 @@ def test_trajectory_matching_rows(name):
 
 @pytest.mark.parametrize(
     ("name", "matching", "batch_real", "steps"),
-    [("imagenet_dm_ipc1", "dm", 1024, 20_000), ("imagenet_dc_ipc1", "dc", 720, 5_000)],
+    [("imagenet_dm", "dm", 1024, 20_000), ("imagenet_dc", "dc", 720, 5_000)],
 )
 def test_other_rows(name, matching, batch_real, steps):
     config = load(name)
@@ -82,7 +88,7 @@ def assert_as_published(config, evaluate_batch):
 
 
 def test_pixels_are_matched_with_their_own_settings():
-    config = load("cifar10_tm_ipc1_pixels")
+    config = load("cifar10_tm_pixels")
     o = config.matching.options
     assert (config.parameterization.name, config.data.transform) == ("pixels", "zca")
     assert (o.syn_steps, o.expert_epochs, o.max_start_epoch, o.lr_lr) == (50, 2, 2, 1e-7)
@@ -99,13 +105,13 @@ def test_pixels_are_matched_with_their_own_settings():
     ],
 )
 def test_other_parameterizations_as_published(name, fit, rate):
-    config = common.stored_as(load("cifar10_tm_ipc1"), name)
+    config = common.stored_as(load("cifar10_tm:ipc=1"), name)
     init = config.init
     assert (config.parameterization.name, config.distill.learning_rate) == (name, rate)
     assert (init.num_steps, init.learning_rate, init.halve_means_every) == fit
     assert config.matching.options.lr_lr == (1e-7 if name == "pixels" else 1e-5)
     # Nothing else changes.
-    before = load("cifar10_tm_ipc1")
+    before = load("cifar10_tm:ipc=1")
     for same in ("data", "budget", "network", "experts", "evaluate"):
         assert config[same].to_dict() == before[same].to_dict()
     with pytest.raises(UsageError, match=r"parameterization\.name: expected one of ddif.*'voxels'"):
@@ -120,14 +126,14 @@ def test_pixels_of_another_objective_keep_its_rate():
 @pytest.mark.parametrize(
     ("name", "gaussians_each"),
     [
-        ("cifar10_tm_ipc1", 21), ("cifar10_tm_ipc10", 42), ("cifar10_tm_ipc50", 136),
-        ("cifar100_tm_ipc1", 22), ("cifar100_tm_ipc10", 85), ("cifar100_tm_ipc50", 246),
-        ("imagenet_tm_ipc1", 170), ("imagenet_tm_ipc10", 545),
+        ("cifar10_tm:ipc=1", 21), ("cifar10_tm:ipc=10", 42), ("cifar10_tm:ipc=50", 136),
+        ("cifar100_tm:ipc=1", 22), ("cifar100_tm:ipc=10", 85), ("cifar100_tm:ipc=50", 246),
+        ("imagenet_tm:ipc=1", 170), ("imagenet_tm:ipc=10", 545),
     ],
 )  # fmt: skip
 def test_rows_of_codes(name, gaussians_each):
     """More images in the same bytes, of about as many Gaussians each; else the row."""
-    row, codes = load(name), load(f"{name}_q")
+    row, codes = load(name), load(f"{name},codes")
     side, classes = row.data.resolution or 32, 100 if "cifar100" in name else 10
     kinds = [components.build_parameterization(c, (side, side, 3), classes) for c in (row, codes)]
     assert round(kinds[1].num_gaussians / kinds[1].num_images) == gaussians_each
@@ -143,7 +149,7 @@ SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.01, 0.002)]
 
 # The rows of codes are the others but for the parameterization: once is enough.
 @pytest.mark.parametrize(
-    ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.01 or not n.endswith("_q")]
+    ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.01 or "codes" not in n]
 )
 def test_every_config_shrinks(name, scale, monkeypatch):
     config = load(name)
@@ -171,7 +177,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
 
 @pytest.mark.parametrize("precision, dtype", [("", "float32"), ("bfloat16", "bfloat16")])
 def test_a_student_of_another_precision_than_its_experts(precision, dtype, monkeypatch):
-    config = load("cifar10_tm_ipc1_cpu")
+    config = load("cifar10_tm_cpu")
     config.data.name, config.data.transform = "cifar10_mini", "normalize"
     config.matching.precision = precision
     identities = []

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+import configs
+
 ROOT = pathlib.Path(__file__).parent.parent
 TARGETS = sorted({*re.findall(r"gpu-[a-z-]+[a-z]", (ROOT / "BUILD.md").read_text())})
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make was not found")
@@ -21,8 +23,8 @@ def make(folder, *arguments):
 def test_what_the_documentation_names_is_there(tmp_path, target):
     result = make(tmp_path, "-n", target)
     assert result.returncode == 0, result.stderr
-    for name in re.findall(r"--config=(\S+)", result.stdout.replace("configs/.py", "")):
-        assert (ROOT / name).exists()
+    for name in re.findall(r"--config=([^ $]+)", result.stdout):
+        configs.load(name)
 
 
 def test_a_run_of_the_same_bits_shares_no_cache_with_other_flags(tmp_path):
@@ -69,12 +71,13 @@ def test_a_failure_in_time_is_one(tmp_path):
 
 
 def test_any_experiment_by_name(tmp_path):
-    result = make(tmp_path, "-n", "gpu-run", "CONFIG=cifar10_tm_ipc10_q")
+    result = make(tmp_path, "-n", "gpu-run", "CONFIG=cifar10_tm:ipc=10,codes")
     for script in ("train_experts", "distill"):
-        assert f"launch.{script} --config=configs/cifar10_tm_ipc10_q.py" in result.stdout
-    result = make(tmp_path, "-n", "gpu-run", "CONFIG=imagenet1k_dm_ipc1")
-    assert "configs/imagenet1k_dm_ipc1.py" in result.stdout
+        assert f"launch.{script} --config=cifar10_tm:ipc=10,codes" in result.stdout
+    assert "workdir=runs/cifar10_tm_ipc10_codes;" in result.stdout
+    result = make(tmp_path, "-n", "gpu-run", "CONFIG=imagenet1k_dm:ipc=1")
+    assert "--config=imagenet1k_dm:ipc=1" in result.stdout
     assert "train_experts" not in result.stdout
     result = make(tmp_path, "-o", "gpu-native", "gpu-run", "CONFIG=cifar11")
     assert result.returncode != 0
-    assert "error: CONFIG=cifar11: expected the name of a file of configs/" in result.stdout
+    assert "error: CONFIG=cifar11: expected a config, such as cifar10_tm:ipc=10" in result.stdout

@@ -86,7 +86,7 @@ def test_trajectory_matching_is_followed(tmp_path, monkeypatch):
         "config.experts.epochs, config.experts.learning_rate = 10,": (
             "config.experts.epochs, config.experts.learning_rate = 3,"
         ),
-        "cifar10_tm_ipc1.get_config()": "config",
+        "cifar10_tm.get_config()": "config",
     }
     names = run("trajectory_matching.ipynb", monkeypatch, smaller)
     store, distilled = names["store"], names["distilled"]

@@ -83,8 +83,7 @@ def world(monkeypatch):
 
 def config(objective="dm"):
     made = common.get_config()
-    made.matching.name = objective
-    made.matching.options = getattr(common, objective)()
+    common.matched_by(made, objective)
     return made
 
 

@@ -13,6 +13,7 @@ from conftest import QUICKLY
 from jax import lax
 
 from benchmarks import hlo, plan, scale
+from configs import load
 from gsdd_jax import UsageError, rasterize
 from gsdd_jax.rasterizer import gaussians
 
@@ -153,7 +154,7 @@ def test_experts_send_each_other_nothing(found):
         ("0", "", "--devices: expected numbers from 1 to 64, by commas, got '0'"),
         ("1,eight", "", "--devices: expected numbers from 1 to 64, by commas, got '1,eight'"),
         ("128", "", "--devices: expected numbers from 1 to 64, by commas, got '128'"),
-        ("", "demo", "--configs: expected some of cifar100_tm_ipc50, .*, by commas, got 'demo'"),
+        ("", "demo", "--configs: expected some of cifar100_tm:ipc=50, .*, by commas, got 'demo'"),
     ],
 )
 def test_what_is_not_compiled(devices, configs, message):
@@ -162,7 +163,7 @@ def test_what_is_not_compiled(devices, configs, message):
 
 
 ROW = dict(
-    config="cifar100_tm_ipc50", part="distill", devices=8, flops=2e12, bytes=3e9,
+    config="cifar100_tm:ipc=50", part="distill", devices=8, flops=2e12, bytes=3e9,
     operations=500.0, calls={"all-reduce": 4.0}, moved={"all-reduce": 8e6}, sent=14e6,
     arguments=int(1e9), results=0, temporary=int(5e9),
 )  # fmt: skip
@@ -174,10 +175,10 @@ def test_rows_are_written_as_they_come_and_others_stay(monkeypatch, tmp_path, ca
     new = ROW | dict(flops=4e12)
     monkeypatch.setattr(scale, "as_on_gpus", lambda count: None)
     monkeypatch.setattr(scale.programs, "rows", lambda *_: iter([new]))
-    scale.main(str(path), "8", "cifar100_tm_ipc50")
+    scale.main(str(path), "8", "cifar100_tm:ipc=50")
     assert json.loads(path.read_text()) == [ROW | dict(devices=1), new]
     line = capsys.readouterr().out.splitlines()[-1].split()
-    assert line[:6] == ["cifar100_tm_ipc50", "distill", "8", "4e+12", "3e+09", "500"]
+    assert line[:6] == ["cifar100_tm:ipc=50", "distill", "8", "4e+12", "3e+09", "500"]
 
 
 def test_bytes_sent_in_rings():
@@ -206,29 +207,29 @@ def test_sizes_of_an_experiment():
     network = sum(9 * channels * 128 + 3 * 128 for channels in (3, 128, 128, 128))
     network = 4 * (network + 4 * 4 * 128 * 1000 + 1000)
     image, real = 64 * 64 * 3, 1_281_167 * 64 * 64 * 3
-    own = plan.sizes("imagenet1k_dm_ipc1")
+    own = plan.sizes("imagenet1k_dm:ipc=1")
     assert own == (1000, 30_000, 30_000 * numbers * 4, real, 256_000 * image, network, 0)
-    own = plan.sizes("imagenet1k_tm_ipc1")
+    own = plan.sizes("imagenet1k_tm:ipc=1")
     assert own == (1000, 30_000, 30_000 * numbers * 4, real, 0, network, 50 * 51 * network)
     # A hundred classes at a time.
-    assert plan.sizes("imagenet1k_dm_ipc10").drawn == 25_600 * image
+    assert plan.sizes("imagenet1k_dm:ipc=10").drawn == 25_600 * image
 
 
 def test_a_whole_run_by_hand():
-    machine, config = plan.Machine(), plan.config_of("imagenet1k_tm_ipc10")
+    machine, config = plan.Machine(), load("imagenet1k_tm:ipc=10")
     # A second each, by bytes only.
     second = ROW | dict(
         flops=0, operations=0, calls={}, sent=0, bytes=machine.bandwidth * machine.bandwidth_reached
     )
     rows = dict.fromkeys(("distill", "fit", "experts", "evaluation"), second)
-    run = plan.run("imagenet1k_tm_ipc10", rows, machine)
+    run = plan.run("imagenet1k_tm:ipc=10", rows, machine)
     assert run.experts == pytest.approx(-(-50 // 8) * 50 / config.experts.at_once / 3600)
     assert run.fit == pytest.approx(50_000 / 3600) and run.distill == pytest.approx(10_000 / 3600)
     # The set, the same only fitted, real images: once and four times as many as float32 ones.
     images = (2 * 80_000 + 5 * 10_000) / 80_000
     assert run.evaluation == pytest.approx((config.evaluate.epochs + 1) * images / 3600)
     assert run.memory == 6e9 + 1_281_167 * 64 * 64 * 3
-    dm = plan.run("imagenet1k_dm_ipc10", rows, machine)
+    dm = plan.run("imagenet1k_dm:ipc=10", rows, machine)
     assert dm.experts == 0 and dm.memory == 6e9 and dm.distill == pytest.approx(200_000 / 3600)
 
 
@@ -243,15 +244,15 @@ def test_the_committed_rows_add_up():
     """FLOPs by the shapes of the experiments: loops are counted, and devices share a step."""
     rows = json.loads(plan.STEPS.read_text())
     by_key = {scale.key(row): row for row in rows}
-    row = by_key["imagenet1k_dm_ipc1", "distill", 1]
+    row = by_key["imagenet1k_dm:ipc=1", "distill", 1]
     sides, channels = (64, 32, 16, 8), (3, 128, 128, 128)
     forward = [2 * c * 128 * (3 * s - 2) ** 2 for s, c in zip(sides, channels, strict=True)]
     # Into the images, and forward once more for it: classes are recomputed.
     expected = 1000 * 256 * sum(forward) + 30_000 * 3 * sum(forward)
     assert expected < row["flops"] < 1.01 * expected
-    assert by_key["imagenet1k_dm_ipc1", "distill", 8]["flops"] < 1.01 / 8 * row["flops"]
-    epoch = by_key["imagenet1k_tm_ipc1", "experts", 1]
+    assert by_key["imagenet1k_dm:ipc=1", "distill", 8]["flops"] < 1.01 / 8 * row["flops"]
+    epoch = by_key["imagenet1k_tm:ipc=1", "experts", 1]
     gradient = 3 * (sum(forward) + 2 * 4 * 4 * 128 * 1000) - forward[0]
-    expected = plan.config_of("imagenet1k_tm_ipc1").experts.at_once * 1_281_167 * gradient
+    expected = load("imagenet1k_tm:ipc=1").experts.at_once * 1_281_167 * gradient
     assert expected < epoch["flops"] < 1.01 * expected
     assert all(row["calls"] == {} for row in rows if row["devices"] == 1)

@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import gsdd_jax
-from configs import cifar10_tm_ipc1
+from configs import cifar10_tm
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
@@ -297,7 +297,7 @@ def test_what_is_kept_is_decided_by_the_memory():
 
 
 def test_what_was_decided_is_what_a_file_says():
-    config = cifar10_tm_ipc1.get_config()
+    config = cifar10_tm.get_config()
     assert config.matching.options.keep_every == 0
     config.matching.options.keep_every = -1
     parts = SimpleNamespace(problem=problem(keep_every=4))

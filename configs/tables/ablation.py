@@ -7,7 +7,7 @@ Paper: ImageNette at IPC 1 and CIFAR-10 at IPC 10, both by trajectory matching. 
 IPC 1, three seeds.
 """
 
-from configs import cifar10_tm_ipc10, imagenet_tm_ipc1
+from configs import cifar10_tm, imagenet_tm
 from configs.tables import small
 from configs.tables.methods import PUBLISHED
 from gsdd_jax.runs.table import Cell, Table
@@ -47,9 +47,9 @@ def get_table(size: str) -> Table:
 def _experiments(size):
     if size == "small":
         return {"CIFAR-10, TM, IPC 1": (small.gaussians(), small.SEEDS)}
-    nette = imagenet_tm_ipc1.get_config()
+    nette = imagenet_tm.get_config()
     nette.data.subset = "nette"
     return {
         "nette_tm_ipc1": (nette, (0,)),
-        "cifar10_tm_ipc10": (cifar10_tm_ipc10.get_config(), (0,)),
+        "cifar10_tm_ipc10": (cifar10_tm.get_config("ipc=10"), (0,)),
     }

@@ -7,8 +7,7 @@ Small: CIFAR-10 at IPC 1, by trajectory and by distribution matching, three seed
 pipeline. Each method's rate is the best of four on training images.
 """
 
-import importlib
-
+from configs import load
 from configs.tables import small
 from configs.tables.methods import METHODS, PUBLISHED, stored_as, trials
 from gsdd_jax.runs.table import Cell, Table
@@ -45,7 +44,7 @@ def _small():
 def _paper():
     for place, column in enumerate(COLUMNS):
         name, ipc = column.split("_")
-        base = importlib.import_module(f"configs.{name}_tm_{ipc}").get_config()
+        base = load(f"{name}_tm:ipc={ipc.removeprefix('ipc')}")
         yield Cell("random real", column, base, arm="random_real")
         for row, method in METHODS.items():
             known = {"vanilla": "TM"}.get(method.published, method.published)

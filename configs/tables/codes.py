@@ -9,9 +9,7 @@ last rows are repeated with experts of 20 epochs instead of seven, and with thos
 steps (one seed).
 """
 
-import importlib
-
-from configs import common
+from configs import common, load
 from configs.tables import small
 from configs.tables.methods import PUBLISHED
 from gsdd_jax.runs.table import Cell, Table
@@ -66,6 +64,6 @@ def _paper():
     columns = PUBLISHED["cifar"]["columns"]
     for column, published in zip(columns, PUBLISHED["cifar"]["rows"]["GSDD"], strict=True):
         name, ipc = column.split("_")
-        for row, suffix, number in (("bfloat16", "", published), ("codes", "_q", None)):
-            module = importlib.import_module(f"configs.{name}_tm_{ipc}{suffix}")
-            yield Cell(row, column, module.get_config(), published=number)
+        for row, codes, number in (("bfloat16", "", published), ("codes", ",codes", None)):
+            config = load(f"{name}_tm:ipc={ipc.removeprefix('ipc')}{codes}")
+            yield Cell(row, column, config, published=number)

@@ -8,7 +8,7 @@ with cosine decay. Small: CIFAR-10, sets of the small table; fewer and shorter t
 many steps for every method.
 """
 
-from configs import imagenet_tm_ipc1
+from configs import imagenet_tm
 from configs.tables import small
 from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
 from gsdd_jax.runs.table import Cell, Mean, Table
@@ -53,6 +53,6 @@ def _experiment(size, column, method):
         # `small.stored` has set the epochs so that every method's networks take as many steps.
         epochs = config.evaluate.epochs * SMALL_STEPS // small.EVALUATION_STEPS
         return config, {"evaluate.num_networks": 2, "evaluate.epochs": epochs}
-    config = imagenet_tm_ipc1.get_config()
+    config = imagenet_tm.get_config()
     config.data.subset = column
     return stored_as(config, method), {}

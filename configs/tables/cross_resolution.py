@@ -8,7 +8,7 @@ resampled (bilinear and nearest). The network's depth follows the size. A corrup
 mean over its five strengths. Small: CIFAR-10 distilled at 16 x 16, so that 32 x 32 has real detail.
 """
 
-from configs import imagenet_tm_ipc1
+from configs import imagenet_tm
 from configs.tables import small
 from configs.tables.methods import METHODS, stored_as, trials
 from gsdd_jax.runs.table import Cell, Table
@@ -51,4 +51,4 @@ def _experiment(size, method, side):
         config = small.stored("dm", method)
         config.data.resolution = side
         return config
-    return stored_as(imagenet_tm_ipc1.get_config(), method)
+    return stored_as(imagenet_tm.get_config(), method)

@@ -4,7 +4,7 @@ python -m launch.reproduce --table=gpc_sweep --size=paper
 python -m launch.reproduce --table=gpc_sweep --size=small
 """
 
-from configs import cifar10_tm_ipc1
+from configs import cifar10_tm
 from configs.tables import small
 from gsdd_jax.runs.table import Cell, Table
 
@@ -15,7 +15,7 @@ def get_table(size: str) -> Table:
     """Table of CIFAR-10 at IPC 1, by trajectory matching."""
     cells = []
     for gpc in COUNTS:
-        config = small.gaussians() if size == "small" else cifar10_tm_ipc1.get_config()
+        config = small.gaussians() if size == "small" else cifar10_tm.get_config()
         config.budget.gpc = gpc
         batch = config.matching.options.batch_syn
         config.matching.options.batch_syn = min(batch, 10 * gpc)

@@ -7,7 +7,7 @@ Rows are bits per Gaussian, columns images per class. The number of Gaussians pe
 Small: 100 distillation steps, 500 fit steps, one seed.
 """
 
-from configs import cifar10_tm_ipc1_q
+from configs import cifar10_tm
 from configs.tables import small
 from gsdd_jax.runs.table import Cell, Table
 
@@ -25,11 +25,11 @@ def get_table(size: str) -> Table:
         widths = zip(fields, map(int, bits.split()), strict=True)
         changes = {f"{OF}.bits_{field}": width for field, width in widths}
         for images in IMAGES:
-            config = cifar10_tm_ipc1_q.get_config()
+            config = cifar10_tm.get_config("ipc=1,codes")
             if size == "small":
                 config = small.get_config("tm")
                 config.init.num_steps = 500
-                config.parameterization = cifar10_tm_ipc1_q.get_config().parameterization
+                config.parameterization = cifar10_tm.get_config("ipc=1,codes").parameterization
                 small.evaluate_as_long(config, 10 * images)
             trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.gpc": images}
             row = f"{bits} ({coded:g} bits a Gaussian)"

@@ -3,8 +3,7 @@
 Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 """
 
-import importlib
-
+from configs import load
 from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
 from gsdd_jax.config import scaled
 from gsdd_jax.runs.table import Cell, Table
@@ -15,7 +14,7 @@ SMALL = 0.01  # of lengths; sizes shrink by its square root
 def get_table(objective: str, size: str) -> Table:
     """Of "tm", "dm" or "dc"; small is a shrunk copy, to see that everything runs."""
     published = PUBLISHED[f"imagenet128_{objective}_ipc1"]["rows"]
-    base = importlib.import_module(f"configs.imagenet_{objective}_ipc1").get_config()
+    base = load(f"imagenet_{objective}")
     cells = []
     for place, subset in enumerate(SUBSETS):
         config = base.copy_and_resolve_references()

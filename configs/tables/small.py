@@ -10,7 +10,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_tm_ipc1_cpu, demo
+from configs import cifar10_tm_cpu, demo
 from configs.tables.methods import Method, stored_as
 from gsdd_jax import parameterizations
 
@@ -22,7 +22,7 @@ GAUSSIAN_RATE = 1e-2  # the best of four on training images, by TM (docs/results
 def get_config(objective: str) -> ConfigDict:
     """Gaussians by trajectory matching ("tm") or distribution matching ("dm")."""
     if objective == "tm":
-        config = cifar10_tm_ipc1_cpu.get_config()
+        config = cifar10_tm_cpu.get_config()
         config.distill.num_steps = 100
         config.distill.eval_every = 0
     else:

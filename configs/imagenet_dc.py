@@ -1,7 +1,7 @@
 """ImageNet subsets at 128 x 128, gradient matching, IPC 1.
 
-    python -m launch.distill --config=configs/imagenet_dc_ipc1.py --config.data.subset=nette \\
-        --workdir=runs/imagenet_dc_ipc1_nette
+    python -m launch.distill --config=imagenet_dc --config.data.subset=nette \\
+        --workdir=runs/imagenet_dc_nette
 
 Published accuracy (%), nette / woof / fruit / yellow / meow / squawk:
 70.2 / 42.4 / 47.8 / 64.0 / 43.2 / 69.4 (Table 2).
@@ -12,13 +12,8 @@ from configs import common
 
 def get_config():
     """Config of the experiment."""
-    config = common.get_config()
-    config.data.name = "imagenet2012"
-    config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
-    config.data.resolution, config.data.resize = 128, "squash"
-    config.init.learning_rate = 0.01
+    config = common.matched_by(common.imagenet_subset(), "dc")
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
-    common.matched_by(config, "dc")
     config.matching.options.batch_real = 720
     config.matching.options.batch_syn = 0  # all 2000
     config.distill.num_steps = 5_000

@@ -1,6 +1,6 @@
 """CIFAR-10, distribution matching, IPC 1: no row of the paper, whose DM rows are ImageNet.
 
-    python -m launch.distill --config=configs/cifar10_dm_ipc1.py --workdir=runs/cifar10_dm_ipc1
+    python -m launch.distill --config=cifar10_dm --workdir=runs/cifar10_dm
 
 30 images per class of 22 Gaussians, with per-channel normalisation. The budget is the TM row's.
 """
@@ -13,8 +13,6 @@ def get_config():
     config = common.get_config()
     config.data.name = "cifar10"
     config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
-    common.matched_by(config, "dm")
-    config.matching.options.batch_real = 256
     config.distill.num_steps = 20_000
     config.distill.eval_every = 2000
     config.evaluate.batch_size = 128

@@ -1,27 +1,27 @@
 """CIFAR-10, trajectory matching, IPC 1, shortened for two CPU cores: no row of the paper.
 
-    python -m launch.train_experts --config=configs/cifar10_tm_ipc1_cpu.py
-    python -m launch.distill --config=configs/cifar10_tm_ipc1_cpu.py --workdir=runs/tm_cpu
+    python -m launch.train_experts --config=cifar10_tm_cpu
+    python -m launch.distill --config=cifar10_tm_cpu --workdir=runs/tm_cpu
 
 Takes half an hour and reaches 46 % (docs/results.md). Data, budget and method are those of
-cifar10_tm_ipc1; the network is narrower, the experts are fewer and shorter, the unroll is half as
+cifar10_tm; the network is narrower, the experts are fewer and shorter, the unroll is half as
 long and the learning rate of the images is higher.
 
 Pixels under the same objective, with the settings published for one image per class:
 
-    python -m launch.distill --config=configs/cifar10_tm_ipc1_cpu.py --workdir=runs/tm_cpu_pixels \\
+    python -m launch.distill --config=cifar10_tm_cpu --workdir=runs/tm_cpu_pixels \\
         --config.parameterization.name=pixels --config.matching.options.batch_syn=10 \\
         --config.distill.learning_rate=100.0 --config.matching.options.lr_init=0.01 \\
         --config.matching.options.lr_lr=1e-7 --config.matching.options.syn_steps=50 \\
         --config.matching.options.max_start_epoch=2 --config.matching.options.expert_epochs=2
 """
 
-from configs import cifar10_tm_ipc1
+from configs import cifar10_tm
 
 
 def get_config():
     """Config of the experiment."""
-    config = cifar10_tm_ipc1.get_config()
+    config = cifar10_tm.get_config()
     config.network.options.width = 16
     config.experts.num_experts = 4
     config.experts.epochs = 7

@@ -1,7 +1,7 @@
 """ImageNet subsets at 128 x 128, distribution matching, IPC 1.
 
-    python -m launch.distill --config=configs/imagenet_dm_ipc1.py --config.data.subset=nette \\
-        --workdir=runs/imagenet_dm_ipc1_nette
+    python -m launch.distill --config=imagenet_dm --config.data.subset=nette \\
+        --workdir=runs/imagenet_dm_nette
 
 Published accuracy (%), nette / woof / fruit / yellow / meow / squawk:
 74.6 / 43.4 / 52.0 / 69.4 / 48.2 / 73.6 (Table 2).
@@ -12,13 +12,8 @@ from configs import common
 
 def get_config():
     """Config of the experiment."""
-    config = common.get_config()
-    config.data.name = "imagenet2012"
-    config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
-    config.data.resolution, config.data.resize = 128, "squash"
-    config.init.learning_rate = 0.01
+    config = common.imagenet_subset()
     config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
-    common.matched_by(config, "dm")
     config.matching.options.batch_real = 1024
     config.matching.options.batch_syn = 0  # all 2000
     config.matching.options.per_class_updates = True  # as published
