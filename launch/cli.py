@@ -16,8 +16,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
-from gsdd_jax.core import devices, program, stopping
-from gsdd_jax.core.errors import UsageError, UsageWarning
+from gsdd_jax.core import program, stopping
+from gsdd_jax.core.errors import UsageError, UsageWarning, printable
 from gsdd_jax.core.options import check_value
 from gsdd_jax.runs.workdir import flat
 from launch import environment, experiments, fields, interrupt, paths
@@ -68,7 +68,7 @@ def run(
     threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *rest, **more: (
-        f"warning: {message}\n"
+        f"warning: {printable(str(message))}\n"
         if issubclass(category, UsageWarning)
         else plain(message, category, *rest, **more)
     )
@@ -121,6 +121,8 @@ def _of_the_device(error: Exception) -> str:
         said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
         first = " ".join(said.strip().partition("\n")[0].split())
         return f"out of memory ({first or type(error).__name__}); smaller: {_smaller()}"
+    from gsdd_jax.core import devices  # it imports JAX
+
     try:
         devices.check()
     except UsageError as reason:
@@ -328,7 +330,7 @@ def _print_help() -> None:
 
 def _fail(text: str) -> NoReturn:
     """Prints one line and exits with status 2, under threads that may still compute."""
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(text.split()))}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(USAGE_STATUS)

@@ -217,7 +217,7 @@ def test_sizes_that_there_are_not(arguments, message):
 
 def test_unreadable_files_are_named(tmp_path):
     path = tmp_path / "set.safetensors"
-    with pytest.raises(gsdd_jax.UsageError, match="no such file"):
+    with pytest.raises(gsdd_jax.UsageError, match="No such file"):
         gsdd_jax.load(path)
     path.write_bytes(b"not a set at all")
     with pytest.raises(gsdd_jax.UsageError, match="not a readable safetensors file"):

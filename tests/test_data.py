@@ -20,6 +20,7 @@ from PIL import Image
 
 import gsdd_jax
 from gsdd_jax import data
+from gsdd_jax.core import errors
 from gsdd_jax.core.errors import UsageError
 
 PACKAGE = pathlib.Path(gsdd_jax.__file__).parent
@@ -451,6 +452,7 @@ def test_unknown_names(tmp_path):
     for name in ("", "../tiny", "no such set", "cifar10_mini/other"):
         assert "unknown data set" in usage_error(name, data_dir=tmp_path)
     assert "160px-v2" in usage_error("imagenette/161px", data_dir=tmp_path)
+    assert "File name too long" in usage_error("cifar10", data_dir=tmp_path / ("x" * 300))
 
 
 def test_tfrecord_names_the_conversion(tmp_path, tiny):
@@ -561,6 +563,20 @@ def test_a_description_with_wrong_fields_is_no_traceback(tmp_path, named, file):
         else:
             assert (found.fingerprint, found.class_names) == (good.fingerprint, good.class_names)
     assert refused > 30
+
+
+@pytest.mark.parametrize("field", ["image", "label"])
+def test_a_field_of_any_length_is_a_short_line(tmp_path, named, field):
+    """Either a line that refuses the set, or the set as it is, under another name of the field."""
+    longer = named["features.json"].replace(f'"{field}"'.encode(), b'"' + b"x" * 10**5 + b'"')
+    prepared = tmp_path / "named" / "1.0.0"
+    prepared.mkdir(parents=True)
+    for name, content in {**named, "features.json": longer}.items():
+        (prepared / name).write_bytes(content)
+    try:
+        data.load("named", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    except UsageError as error:
+        assert len(str(error)) <= errors.LONGEST and "'named'" in str(error)
 
 
 def test_damaged_class_names_are_named(tmp_path, named):

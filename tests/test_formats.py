@@ -244,7 +244,7 @@ def test_a_transform_as_a_file(real, pixels, tmp_path, monkeypatch):
     for content in (same[:200], same[:-1], b"none", pixels.read_bytes()):
         path.write_bytes(content)
         assert str(path) in refusal(set_, path)
-    assert "no such file" in refusal(set_, tmp_path / "none")
+    assert "No such file" in refusal(set_, tmp_path / "none")
 
 
 def refusal(set_, transform=None):

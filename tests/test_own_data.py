@@ -252,8 +252,9 @@ def test_names_of_files_are_shown_in_one_line():
             {"resolution": 7, "test": "same"},
             "--resolution: expected 8 to 1024 pixels",
         ),
-        (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected small letters"),
-        (["a/1.png", "b/1.png"], {"name": "../up"}, "--name: expected small letters"),
+        (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected at most 100 small letters"),
+        (["a/1.png", "b/1.png"], {"name": "../up"}, "--name: expected at most 100 small letters"),
+        (["a/1.png", "b/1.png"], {"name": "x" * 101}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is a data set's already"),
         (["a/1.png", "b/1.png"], {"name": "cifar10_mini"}, "is a data set's already"),
         (
@@ -322,7 +323,7 @@ def test_a_picture_that_is_no_regular_file_is_named(tmp_path):
     signal.alarm(60)  # a reader of a FIFO waits for its writer
     message = refusal(tmp_path, folder)
     signal.alarm(0)
-    assert "a/3.png (expected a picture, got no regular file)" in message
+    assert "a/3.png (expected a picture, got a FIFO, no regular file)" in message
 
 
 def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):

@@ -79,16 +79,24 @@ def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
     with contextlib.ExitStack() as stack:
         try:
             # Asked first, for a device may do something when it is opened.
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise UsageError(f"{named}, got no regular file")
+            _refuse_others(os.stat(path).st_mode, named)
             file = stack.enter_context(open(path, "rb", opener=_without_waiting))
         except UsageError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise UsageError(f"{named} ({getattr(error, 'strerror', None) or error})") from None
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced in the meantime
-            raise UsageError(f"{named}, got no regular file")
+        _refuse_others(os.fstat(file.fileno()).st_mode, named)  # replaced in the meantime
         yield file
+
+
+def _refuse_others(mode: int, named: str) -> None:
+    """Raises UsageError for what is no regular file."""
+    if stat.S_ISREG(mode):
+        return
+    is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    kinds = {"a folder": stat.S_ISDIR(mode), "a FIFO": stat.S_ISFIFO(mode), "a device": is_device}
+    found = next((name for name, it_is in kinds.items() if it_is), "something else")
+    raise UsageError(f"{named}, got {found}, no regular file")
 
 
 def _without_waiting(path, flags) -> int:

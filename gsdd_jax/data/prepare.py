@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import re
+import reprlib
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ def prepare(
 
     Args:
         images: a folder with one folder a class, a list or a .npz file (`sources.find`).
-        name: of small letters, digits and underscores, and none that TFDS knows.
+        name: of at most 100 small letters, digits and underscores, and none that TFDS knows.
         test: test pictures, likewise.
         test_fraction: without any, and where `images` do not say which they are, the part of each
             class that becomes them, by a hash of their names; default 0.1, but at least one picture
@@ -140,10 +141,10 @@ def quietly() -> Iterator[None]:
 
 
 def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    if not re.fullmatch("[a-z][a-z0-9_]{,99}", name):  # names of files are longer
         raise UsageError(
-            f"--name: expected small letters, digits and underscores, such as my_pictures, got "
-            f"{name!r}"
+            "--name: expected at most 100 small letters, digits and underscores, such as "
+            f"my_pictures, got {reprlib.repr(name)}"
         )
     if name in prepared.known_names():
         raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")

@@ -33,12 +33,12 @@ def find(path: str | os.PathLike) -> Found:
     Raises UsageError for anything else.
     """
     path = pathlib.Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         metadata = lists.has_pictures(path)
         if metadata is None:
             return folders.find(path)
         path = metadata
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"{path}: no such file or folder")
     readers = {".csv": lists.read, ".tsv": lists.read, ".jsonl": lists.read, ".npz": _npz}
     if path.suffix.lower() == ".npy":

@@ -208,8 +208,7 @@ def load(
     import safetensors
 
     path, size = pathlib.Path(path), math.prod(image_shape)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected what launch.export --transform wrote")
+    files.check_regular(path, "a transform that launch.export --transform wrote")
     with located(path):
         memory.check("its matrix", path.stat().st_size, 2)
         try:
