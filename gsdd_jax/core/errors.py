@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-
 LONGEST = 1500  # characters of a line: a few paths and commands
 _FIRST = 1000  # of them before what is left out of a longer one
 

@@ -120,7 +120,8 @@ def load(path: str | os.PathLike) -> DistilledSet:
         if bits:
             shape = labels_shape(kind, len(classes))
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
-        distilled = DistilledSet(kind, arrays, classes, rate, parts[PROVENANCE], logits, bits)
+        provenance, source = parts[PROVENANCE], str(path)
+        distilled = DistilledSet(kind, arrays, classes, rate, provenance, logits, bits, source)
         _ = distilled.params  # so that codes that are none are refused now
     return distilled
 
