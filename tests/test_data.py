@@ -16,6 +16,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from own_pictures import damaged_tiff
 from PIL import Image
 
 import gsdd_jax
@@ -609,6 +610,16 @@ def test_a_damaged_record_file_is_named(tmp_path, named, split):
         text = json.dumps(info).encode()
         message = damage_to(tmp_path, {**named, "dataset_info.json": text})
         assert f"{file}: expected {count} examples, got 2" in message
+
+
+def test_no_library_says_of_a_damaged_image_what_a_line_says(tmp_path, capfd):
+    pairs = [(png(image), 0) for image in random_images(12, 2, (64, 64, 1))]
+    both = {"train": [*pairs, (damaged_tiff(), 1)], "test": pairs}
+    prepare(tmp_path, "torn", both, channels=1, num_classes=2)
+    capfd.readouterr()
+    message = usage_error("torn", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    assert "data set 'torn'" in message and "is damaged" in message
+    assert capfd.readouterr().err == ""
 
 
 def test_sets_that_are_not_image_classification(tmp_path):

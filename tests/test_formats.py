@@ -226,9 +226,7 @@ def test_a_normalisation_is_in_the_file(tmp_path):
         set_.transform(np.zeros((1, 3, 8, 12), np.float32))
     for wrong in (np.float32([0, 255]), np.float64([-11, 0]), np.float32([0, np.nan])):
         wrong = np.resize(wrong, (2, 8, 12, 3))
-        with pytest.raises(
-            gsdd_jax.UsageError, match=r"in about \[0, 1\], got .*; divide bytes"
-        ):
+        with pytest.raises(gsdd_jax.UsageError, match=r"in about \[0, 1\], got .*; divide bytes"):
             set_.transform(wrong)
     # A set's own are as far beyond as they came to be.
     far = dataclasses.replace(set_, arrays={n: 300 * a for n, a in set_.arrays.items()})

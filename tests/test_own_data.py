@@ -15,6 +15,7 @@ from own_pictures import (
     CLASSES,
     ROOT,
     SIZE,
+    damaged_tiff,
     files,
     fill,
     load,
@@ -173,6 +174,22 @@ def test_what_is_broken_is_left_out_where_that_is_asked_for(tmp_path, damaged):
     assert sum(result.train) + sum(result.test) == sum(CLASSES.values())
     assert result.notes[0].startswith(f"{count} pictures cannot be read: birnen/")
     assert len(load(tmp_path).train.labels) == sum(result.train)
+
+
+@pytest.mark.filterwarnings("default")  # as commands have it
+def test_no_library_says_of_damage_what_a_line_says(tmp_path, capfd):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    (folder / "a" / "3.tiff").write_bytes(damaged_tiff())
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    damaged = b"Exif\0\0" + exif.tobytes()[6:-8]
+    Image.new("RGB", (64, 64)).save(out, "JPEG", exif=damaged)
+    (folder / "a" / "4.jpg").write_bytes(out.getvalue())
+    print("before", file=sys.stderr)
+    assert "1 of 6 pictures cannot be read: a/3.tiff" in refusal(tmp_path, folder)
+    print("after", file=sys.stderr)
+    assert capfd.readouterr() == ("", "before\nafter\n")
 
 
 def test_a_class_of_nothing_but_broken_pictures_is_refused(tmp_path):

@@ -14,7 +14,6 @@ import os
 import pathlib
 import re
 import reprlib
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
+from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
 
 VERSION = "1.0.0"
@@ -130,14 +130,6 @@ def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Pat
         made = folder / version
         made.mkdir()
         yield made
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Without Pillow's warnings of what it mends or finds large."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
