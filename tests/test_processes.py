@@ -326,6 +326,22 @@ def test_a_stranger_is_passed_over(monkeypatch, said, stays):
     connections[0].close()
 
 
+def test_of_a_stranger_no_more_than_a_line_is_parsed(monkeypatch):
+    port, connections, parsed = free_port(), [], []
+    parse = lambda line: parsed.append(line) or json.loads(line)
+    monkeypatch.setattr(meeting, "parse_json", parse)
+
+    def come():
+        connections.append(knocked(port, b"1\n" * 30_000))
+        assert gone(connections[0])
+
+    two = [(2, index, {}) for index in range(2)]
+    assert met(monkeypatch, *two, port=port, at_first=come) == ["", ""]
+    connections[0].close()
+    assert len(parsed) - parsed.count(b"1") == 2  # what process 1 said, and the answer
+    assert parsed.count(b"1") <= 1
+
+
 def test_slow_ones_are_waited_for_beside_each_other(monkeypatch):
     """More than are ever heard of, the start of a true message among them."""
     port, connections = free_port(), []
