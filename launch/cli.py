@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from gsdd_jax.core import program, stopping
-from gsdd_jax.core.errors import UsageError, UsageWarning, printable
+from gsdd_jax.core.errors import UsageError, UsageWarning, counted, printable
 from gsdd_jax.core.options import check_value
 from gsdd_jax.runs.workdir import flat
 from launch import environment, experiments, fields, interrupt, paths
@@ -177,11 +177,15 @@ def experiment(config: ConfigDict) -> ConfigDict:
     config = _swapped(config)
     paths.expand(config)
     checks.every(config, undecided=common.OPEN)
-    config = _suited(config)
+    suited, for_data = _suited(config)
     try:
-        shrunk = common.scaled(config)
+        shrunk = common.scaled(suited)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if for_data:
+        before, used = flat(config), flat(shrunk)
+        chosen = (f for f, v in flat(suited).items() if v != before[f])
+        print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
     if config.scale < 1:
         print(
             f"scale {config.scale:g}: a shrunk copy, to see that the experiment runs; its "
@@ -202,22 +206,20 @@ def _swapped(config: ConfigDict) -> ConfigDict:
     return common.swapped(config, flag.parser.parse(flag.config_filename), given)
 
 
-def _suited(config: ConfigDict) -> ConfigDict:
+def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
+    """The config with what was left open, and what a line says of the data that it suits."""
     if not common.is_open(config):
-        return config
+        return config, ""
     from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)
     suited = common.suited(config, dataset.image_shape, dataset.num_classes, most)
-    chosen = {f: v for f, v in flat(suited).items() if flat(config)[f] != v}
-    print(
-        f"for {dataset.name}, of {dataset.num_classes} classes of "
-        f"{least if least == most else f'{least} to {most}'} training images: "
-        f"{' '.join(f'--config.{f}={v}' for f, v in chosen.items())}",
-        flush=True,
+    images = counted(most, "training image")
+    return suited, (
+        f"for {dataset.name}, of {counted(dataset.num_classes, 'class')} of "
+        f"{images if least == most else f'{least:,} to {images}'}:"
     )
-    return suited
 
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:

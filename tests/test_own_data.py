@@ -66,7 +66,7 @@ def test_test_pictures_of_their_own(tmp_path):
     result = make(tmp_path, tmp_path / "pictures", test=tmp_path / "others")
     assert (result.train, result.test) == ([6, 2, 12], [6, 2, 0])
     (both,) = [note for note in result.notes if "too" in note]
-    assert both.startswith("warning: 8 test pictures are training pictures, too")
+    assert both.startswith("warning: 8 test pictures also to train on")
     assert both.endswith(
         "birnen/00.png = birnen/00.png, birnen/01.png = birnen/01.png, "
         "birnen/02.png = birnen/02.png and 5 more"
@@ -96,7 +96,7 @@ def test_what_is_no_picture_is_passed_over(tmp_path):
     result = make(tmp_path, folder)
     counts = [a + b for a, b in zip(result.train, result.test, strict=True)]
     assert counts == [8, 3, 12]
-    assert result.notes[0] == "files that are no pictures were left out: 1 .db, 2 .txt"
+    assert result.notes[0] == "files that are no pictures were left out: 1 .db, 1 .md, 2 .txt"
 
 
 def test_a_picture_that_is_there_twice_is_named(tmp_path):
@@ -107,9 +107,9 @@ def test_a_picture_that_is_there_twice_is_named(tmp_path):
     save(noise(7, SIZE, SIZE, 3), others / "a" / "new.png")
     result = make(tmp_path, folder, test=others)
     assert [note for note in result.notes if note.startswith("warning: ")] == [
-        "warning: 2 pictures are there under another label, too: a/1.png = b/same.bmp (a, b), "
+        "warning: 2 pictures there under another label, too: a/1.png = b/same.bmp (a, b), "
         "a/0.png = b/0.png (a, b)",
-        "warning: 2 test pictures are training pictures, too, so the test accuracy is too high: "
+        "warning: 2 test pictures also to train on, so the test accuracy is too high: "
         "a/1.png = a/1.png, a/0.png = b/0.png",
     ]
 
@@ -421,7 +421,7 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
     status, out, err = run("launch.prepare", *flags, tmp_path=tmp_path)
     assert (status, "preparing" in out) == (0, False), err
     note, few, classes, made, command = out.splitlines()
-    assert note == "note: 20 pictures are smaller than that and were enlarged"
+    assert note == "note: 20 pictures smaller than that, enlarged"
     assert few.startswith("note: few pictures of kirschen (1), where another class has 11")
     assert classes == "classes: birnen, kirschen, äpfel"
     assert made.endswith(

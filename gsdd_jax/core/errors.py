@@ -23,6 +23,12 @@ def _shortened(text: str) -> str:
     return f"{text[:_FIRST]} ... {text[len(text) - (LONGEST - _FIRST - 5) :]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """How many of something, for a line: "1 image", "2,000 classes"."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 class UsageError(ValueError):
     """A wrong flag, file, budget or setting.
 

@@ -22,7 +22,7 @@ import PIL
 from tqdm import tqdm
 
 from gsdd_jax.core import records, swap
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
@@ -224,8 +224,8 @@ def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
         return 16, []
     depth = next(bits for bits in pictures.DEPTHS if max(found) < 2**bits)
     return depth, [
-        f"{len(found)} pictures store their values in 16 bits; the largest is {max(found)}, so "
-        f"they were taken for {depth} bits (--depth)"
+        f"{counted(len(found), 'picture')} with values stored in 16 bits; the largest is "
+        f"{max(found)}, so {depth} bits are used (--depth)"
     ]
 
 
@@ -295,7 +295,8 @@ class _Reader:
         """Raises UsageError for pictures that are broken, or where none of a class is left."""
         if self.broken and not skip_broken:
             raise UsageError(
-                f"{len(self.broken)} of {total} pictures cannot be read: {some(self.broken)}; "
+                f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
+                f"{some(self.broken)}; "
                 "mend or remove them, or leave them out by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
@@ -307,11 +308,12 @@ class _Reader:
         """What the user may not expect."""
         notes = []
         if self.broken:
-            notes.append(f"{len(self.broken)} pictures cannot be read: {some(self.broken)}")
+            broken = counted(len(self.broken), "picture")
+            notes.append(f"{broken} cannot be read: {some(self.broken)}")
         if self.enlarged:
-            notes.append(f"{self.enlarged} pictures are smaller than that and were enlarged")
+            notes.append(f"{counted(self.enlarged, 'picture')} smaller than that, enlarged")
         for flaw, count in sorted(self.ignored.items()):
-            notes.append(f"{count} pictures have {flaw} that is damaged and was ignored")
+            notes.append(f"{counted(count, 'picture')} with {flaw} that is damaged and was ignored")
         notes += self.twice.notes()
         if bare := _without(class_names, self.counts["test"]):
             notes.append(f"no test pictures of the classes {some(bare)}")
