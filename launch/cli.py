@@ -16,7 +16,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
-from gsdd_jax.core import program, stopping
+from gsdd_jax.core import memory, program, stopping
 from gsdd_jax.core.errors import UsageError, UsageWarning, counted, printable
 from gsdd_jax.core.options import check_value
 from gsdd_jax.runs.workdir import flat
@@ -117,10 +117,8 @@ def _prepare(computes: bool) -> None:
 
 def _of_the_device(error: Exception) -> str:
     """What a user can put right of an error of JAX's, by what it says or by what has caused it."""
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
-        first = " ".join(said.strip().partition("\n")[0].split())
-        return f"out of memory ({first or type(error).__name__}); smaller: {_smaller()}"
+    if said := memory.exhausted(error):
+        return f"{said}; smaller: {_smaller()}"
     from gsdd_jax.core import devices  # it imports JAX
 
     try:
