@@ -69,6 +69,26 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Path], bool]) -> None:
+    """Raises UsageError where `path` cannot be written, or something lies there that is no regular
+    file, or of which `is_ours` denies that it is `what`. To be called before the work."""
+    path = pathlib.Path(path)
+    try:
+        there = stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+            raise UsageError(f"{path}: cannot be written; give another path") from None
+        return
+    except (OSError, ValueError) as error:  # a name too long, a file for a folder; a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be written ({reason}); give another path") from None
+    if there != stat.S_IFREG:
+        raise UsageError(f"{path}: not {what}, which is a regular file; give another path")
+    if not is_ours(path):
+        raise UsageError(f"{path}: not {what}; move it away, or give another path")
+
+
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
     """Opens a regular file for reading; a FIFO or a device is neither waited for nor read.

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.files import read_object
 from gsdd_jax.core.options import check_value
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
@@ -245,6 +246,15 @@ def evaluate_file(
             real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)
     return result
+
+
+def is_result(path: str | os.PathLike) -> bool:
+    """Whether a file holds, as JSON, what `evaluate_file` returns."""
+    try:
+        found = read_object(path, "an evaluation's result")
+    except UsageError:
+        return False
+    return {"network", "learning_rate", "distilled_accuracies"} <= found.keys()
 
 
 def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:
