@@ -22,6 +22,8 @@ from gsdd_jax.core.options import check_value
 from gsdd_jax.runs.workdir import flat
 from launch import environment, experiments, fields, interrupt, paths
 
+flags.disclaim_key_flags()  # a flag belongs to the command that defines it by these functions
+
 USAGE_STATUS = 2
 # What a config file can raise while it is loaded and its fields are overridden.
 FAILURES = (
@@ -41,6 +43,7 @@ PLAINER = {
     r"could not convert string to float: .*": "expected a number",
     r"Configuration is not available because of an earlier failure to load: ": "",
 }
+PROCESSES = ("coordinator", "num_processes", "process_id")  # each may name the host in its own way
 HELP_FULL = ("-helpfull", "--helpfull")
 HELP = ("-h", "-help", "--help", *HELP_FULL)
 
@@ -86,9 +89,7 @@ def run(
             return
         from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
 
-        here = processes.place(
-            *(flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id"))
-        )
+        here = processes.place(*(flags.FLAGS[name].value for name in PROCESSES))
         with processes.together(here, _task()):
             environment.say_what_is_not_built()
             main(*arguments)
@@ -277,7 +278,7 @@ def _task() -> dict[str, Any]:
     for flag in own:
         if flag.name == "config":
             task |= {f"config.{field}": value for field, value in flat(flag.value).items()}
-        elif flag.name != "process_id":
+        elif flag.name not in PROCESSES:
             task[f"--{flag.name}"] = flag.value
     return task
 
@@ -307,8 +308,10 @@ def _print_help() -> None:
         print(
             "  --config: Experiment: a config file, or the name of one in configs/. (default: demo)"
         )
-    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    own = flags.FLAGS.get_key_flags_for_module(script)
     for flag in sorted(own, key=lambda flag: flag.name):
+        if flag.name.partition(".")[0] == "config":
+            continue
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
         meaning = program.as_started(" ".join(flag.help.split()))
         print(f"  --{flag.name}: {meaning}{default}")

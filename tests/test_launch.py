@@ -389,6 +389,9 @@ def test_help_says_what_there_is(run, module):
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):
         assert f"\n  {field} " in out
+    assert out.count("\n  --config: ") == 1
+    for flag in ("coordinator", "num_processes", "process_id"):
+        assert out.count(f"\n  --{flag}: ") == (module != "figure")
     assert "matching.strategy" not in out  # of the many that few change
     # The values of the config that is given, its fields' comments beside them.
     given = "--config=configs/imagenet_dm_ipc1.py", "--config.seed=7"

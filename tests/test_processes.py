@@ -191,6 +191,21 @@ def test_flags_that_make_no_sense(given, line):
         processes.place(*given)
 
 
+def test_what_processes_are_told_is_all_that_they_have_to_agree_in():
+    script = """
+import json, runpy, sys
+from launch import cli
+cli.run = lambda *_, **more: (cli._parse_flags(sys.argv), print(json.dumps(cli._task())))
+runpy.run_module("launch.distill", run_name="__main__", alter_sys=True)
+"""
+    given = ["--config.seed=7", "--workdir=there", "--coordinator=a:1", "--process_id=1"]
+    command = [sys.executable, "-c", script, *given]
+    task = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert {"gsdd-jax", "jax", "config.distill.num_steps"} <= task.keys()
+    assert (task["config.seed"], task["--workdir"]) == (7, "there")
+    assert not {"--coordinator", "--num_processes", "--process_id"} & task.keys()
+
+
 def test_flags():
     assert processes.place(None, None, None) is None
     assert processes.place("[::1]:80", 2, 1) == ("::1", 80, 2, 1)
