@@ -18,8 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import common
 from gsdd_jax.core import memory, program, stopping
 from gsdd_jax.core.errors import UsageError, UsageWarning, counted, printable
-from gsdd_jax.core.options import check_value
-from gsdd_jax.runs.workdir import flat
+from gsdd_jax.core.options import check_value, flat
 from launch import environment, experiments, fields, interrupt, paths
 
 flags.disclaim_key_flags()  # a flag belongs to the command that defines it by these functions

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.runs.workdir import dotted
+from gsdd_jax.core.options import dotted
 
 # Fields shown by --help; --helpfull shows all.
 MOST_USED = (

@@ -11,11 +11,11 @@ import gsdd_jax
 from configs import common, demo, own
 from gsdd_jax import UsageError, data, matching, networks
 from gsdd_jax.core import memory
+from gsdd_jax.core.options import dotted
 from gsdd_jax.formats import kinds
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.runs import assess, checks, experiment, experts
 from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import dotted
 from launch import cli
 
 SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)

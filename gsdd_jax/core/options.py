@@ -1,4 +1,4 @@
-"""Settings of a dataclass that come from outside, a config or a file: names, types and ranges."""
+"""Settings that come from outside, a config or a file: their names, types and ranges."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import dataclasses
 import json
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsdd_jax.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 Limits = Mapping[str, tuple[int | float, int | float | None] | tuple[str, ...]]
 """Field -> the smallest and, where there is one, the largest value; of a text, its choices."""
@@ -32,6 +35,22 @@ def _of_64_bits(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"an integer of more than 64 bits, {reprlib.repr(digits)}")
     return int(digits)
+
+
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """{dotted field: plain value}."""
+    return dotted(json.loads(config.to_json()))
+
+
+def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict by dotted names; an empty one in it is a value."""
+    out = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            out.update(dotted(value, f"{prefix}{name}."))
+        else:
+            out[prefix + name] = value
+    return out
 
 
 def check_names(kind: type, names: Iterable[str], known: Iterable[str], where: str) -> None:

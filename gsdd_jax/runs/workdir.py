@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
+from gsdd_jax.core.options import dotted, flat
 
 # What may differ between a run and its continuation, because the result does not depend on it,
 # and what a reader of the result may take instead.
@@ -118,22 +119,6 @@ def decisive(config: ConfigDict) -> dict[str, Any]:
         for name, value in flat(config).items()
         if name not in OPERATIONAL and not (name in LATER and LATER[name] == value)
     }
-
-
-def flat(config: ConfigDict) -> dict[str, Any]:
-    """{dotted field: plain value}."""
-    return dotted(json.loads(config.to_json()))
-
-
-def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict by dotted names; an empty one in it is a value."""
-    out = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            out.update(dotted(value, f"{prefix}{name}."))
-        else:
-            out[prefix + name] = value
-    return out
 
 
 def unflat(fields: Mapping[str, Any]) -> ConfigDict:
