@@ -74,6 +74,41 @@ def test_arrays_of_grey_images_with_test_images(tmp_path):
     np.testing.assert_array_equal(dataset.test.labels, labels[::-1])
 
 
+def _in_parts(*names):
+    """Arrays as MedMNIST has them."""
+    made = {}
+    for seed, name in enumerate(names):
+        made[f"{name}_images"] = noise(seed, 4, SIZE, SIZE)
+        made[f"{name}_labels"] = np.uint8([[0], [1], [0], [1]])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("names", "test", "note"),
+    [
+        (("train", "val", "test"), "test", "to test on; left out: val_images"),
+        (("train", "val"), "val", "train_images are to train on, val_images to test on"),
+        (("train", "test"), "test", None),
+    ],
+)
+def test_arrays_of_medmnist(tmp_path, names, test, note):
+    arrays = _in_parts(*names)
+    np.savez(tmp_path / "medmnist.npz", **arrays)
+    result = make(tmp_path, tmp_path / "medmnist.npz", resolution=None, grey=True)
+    assert [n for n in result.notes if "to train on" in n and n.endswith(note or "?")] == (
+        [result.notes[0]] if note else []
+    )
+    dataset = load(tmp_path)
+    np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["train_images"])
+    np.testing.assert_array_equal(dataset.test.images[..., 0], arrays[f"{test}_images"])
+    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 0, 1])
+    (tmp_path / "tfds").rename(tmp_path / "elsewhere")
+    np.savez(tmp_path / "both.npz", images=noise(9, 4, SIZE, SIZE), **arrays)
+    assert "expected arrays images and labels, and test_" in refusal(
+        tmp_path, tmp_path / "both.npz"
+    )
+
+
 GOOD = {"images": noise(5, 4, SIZE, SIZE, 3), "labels": np.array(["cat", "dog"] * 2)}
 
 
