@@ -16,6 +16,7 @@ test: setup  # a file's tests in one process: they share runs and compiled progr
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python tools/lint_names.py
 	$(BIN)/python tools/lint_imports.py
 	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_*.cu tests/cuda_driver.h tests/cuda_on_cpu/*
 

@@ -15,10 +15,13 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from gsdd_jax.core import devices, program, stopping
-from gsdd_jax.core.errors import UsageError, UsageWarning
+from gsdd_jax.core import memory, program, stopping
+from gsdd_jax.core.errors import UsageError, UsageWarning, counted, printable
 from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.trees import flat
 from launch import environment, experiments, interrupt, paths
+
+flags.disclaim_key_flags()  # a flag belongs to the command that defines it by these functions
 
 USAGE_STATUS = 2
 # What a config file can raise while it is loaded and its fields are overridden.
@@ -41,6 +44,7 @@ PLAINER = {
     r"could not convert string to float: .*": "expected a number",
     r"Configuration is not available because of an earlier failure to load: ": "",
 }
+PROCESSES = ("coordinator", "num_processes", "process_id")  # each may name the host in its own way
 HELP_FULL = ("-helpfull", "--helpfull")
 HELP = ("-h", "-help", "--help", *HELP_FULL)
 
@@ -68,7 +72,7 @@ def run(
     threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *rest, **more: (
-        f"warning: {message}\n"
+        f"warning: {printable(str(message))}\n"
         if issubclass(category, UsageWarning)
         else plain(message, category, *rest, **more)
     )
@@ -86,9 +90,7 @@ def run(
             return
         from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
 
-        here = processes.place(
-            *(flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id"))
-        )
+        here = processes.place(*(flags.FLAGS[name].value for name in PROCESSES))
         with processes.together(here, _task()):
             environment.say_what_is_not_built()
             main(*arguments)
@@ -117,10 +119,10 @@ def _prepare(computes: bool) -> None:
 
 def _of_the_device(error: Exception) -> str:
     """What a user can put right of an error of JAX's, by what it says or by what has caused it."""
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
-        first = " ".join(said.strip().partition("\n")[0].split())
-        return f"out of memory ({first or type(error).__name__}); smaller: {_smaller()}"
+    if said := memory.exhausted(error):
+        return f"{said}; smaller: {_smaller()}"
+    from gsdd_jax.core import devices  # it imports JAX
+
     try:
         devices.check()
     except UsageError as reason:
@@ -177,8 +179,12 @@ def experiment(config: ConfigDict) -> ConfigDict:
     config = _swapped(config)
     paths.expand(config)
     validate.every(config, automatic=True)
-    config = _suited(config)
-    shrunk = adapt.scaled(config)
+    suited, for_data = _suited(config)
+    shrunk = adapt.scaled(suited)
+    if for_data:
+        before, used = flat(config), flat(shrunk)
+        chosen = (f for f, v in flat(suited).items() if v != before[f])
+        print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
     if config.scale < 1:
         print(
             f"scale {config.scale:g}: a shrunk copy, to see that the experiment runs; its "
@@ -202,25 +208,22 @@ def _swapped(config: ConfigDict) -> ConfigDict:
     return adapt.swapped(config, flag.parser.parse(flag.config_filename), given)
 
 
-def _suited(config: ConfigDict) -> ConfigDict:
+def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
+    """The config with what was left open, and what a line says of the data that it suits."""
     from gsdd_jax.config import adapt
-    from gsdd_jax.config.trees import flat
 
     if not adapt.is_open(config):
-        return config
+        return config, ""
     from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)
     suited = adapt.suited(config, dataset.image_shape, dataset.num_classes, most)
-    chosen = {f: v for f, v in flat(suited).items() if flat(config)[f] != v}
-    print(
-        f"for {dataset.name}, of {dataset.num_classes} classes of "
-        f"{least if least == most else f'{least} to {most}'} training images: "
-        f"{' '.join(f'--config.{f}={v}' for f, v in chosen.items())}",
-        flush=True,
+    images = counted(most, "training image")
+    return suited, (
+        f"for {dataset.name}, of {counted(dataset.num_classes, 'class')} of "
+        f"{images if least == most else f'{least:,} to {images}'}:"
     )
-    return suited
 
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
@@ -273,7 +276,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 
 def _task() -> dict[str, Any]:
     """Flags and versions, which all processes of a run must share."""
-    from gsdd_jax.config.trees import flat
+    from gsdd_jax.core.trees import flat
     from gsdd_jax.runs.version import version
 
     task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
@@ -281,7 +284,7 @@ def _task() -> dict[str, Any]:
     for flag in own:
         if flag.name == "config":
             task |= {f"config.{field}": value for field, value in flat(flag.value).items()}
-        elif flag.name != "process_id":
+        elif flag.name not in PROCESSES:
             task[f"--{flag.name}"] = flag.value
     return task
 
@@ -311,8 +314,10 @@ def _print_help() -> None:
         print(
             "  --config: Experiment: a config file, or the name of one in configs/. (default: demo)"
         )
-    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    own = flags.FLAGS.get_key_flags_for_module(script)
     for flag in sorted(own, key=lambda flag: flag.name):
+        if flag.name.partition(".")[0] == "config":
+            continue
         default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
         meaning = program.as_started(" ".join(flag.help.split()))
         print(f"  --{flag.name}: {meaning}{default}")
@@ -337,7 +342,7 @@ def _print_help() -> None:
 
 def _fail(text: str) -> NoReturn:
     """Prints one line and exits with status 2, under threads that may still compute."""
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(text.split()))}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(USAGE_STATUS)

@@ -9,6 +9,7 @@ compares the set's accuracy with baselines of the same bytes. The same command r
 interrupted run. Trajectory matching (tm) needs experts: run launch.train_experts first.
 """
 
+import os
 import pathlib
 
 from launch import cli, paths
@@ -24,10 +25,14 @@ def main() -> None:
     from gsdd_jax.runs.distill import distill_to
     from launch import fields
 
-    result = distill_to(cli.experiment(CONFIG.value), WORKDIR.value)
+    page = pathlib.Path(WORKDIR.value, document.NAME)
+    config = cli.experiment(CONFIG.value)
+    # Where none is there, the work directory is checked as it is made.
+    processes.from_first(lambda: (os.path.lexists(page) and document.check_place(page)) or b"")
+    result = distill_to(config, WORKDIR.value)
     if not processes.first():
         return
-    document.write([WORKDIR.value], pathlib.Path(WORKDIR.value, document.NAME), fields.defaults)
+    document.write([WORKDIR.value], page, fields.defaults)
     shown = ("distilled", "fitted", "random_real")
     arms = (cli.accuracy(arm, result) for arm in shown if f"{arm}_accuracy" in result)
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")

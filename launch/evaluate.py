@@ -39,14 +39,19 @@ CORRUPTED = flags.DEFINE_list(
     "corrupted", [], "Corrupted test images to test on as well: noise, blur, contrast, jpeg."
 )
 cli.define_processes()
-RESULT = paths.define("result", None, "JSON file for the accuracies.")
+RESULT = paths.define(
+    "result", None, "JSON file for the accuracies; only an earlier one is replaced."
+)
 
 
 def main() -> None:
     from gsdd_jax.core import processes
-    from gsdd_jax.core.files import write_json
-    from gsdd_jax.runs.assess import evaluate_file
+    from gsdd_jax.core.files import check_ours, write_json
+    from gsdd_jax.runs.assess import evaluate_file, is_result
 
+    if out := RESULT.value:
+        place = lambda: check_ours(out, "an earlier result of this command", is_result)
+        processes.from_first(lambda: place() or b"")
     result = evaluate_file(
         DISTILLED.value,
         overrides={
@@ -61,8 +66,8 @@ def main() -> None:
         resample=RESAMPLE.value,
         corrupted=CORRUPTED.value,
     )
-    if RESULT.value and processes.first():
-        write_json(RESULT.value, result)
+    if out and processes.first():
+        write_json(out, result)
     arms = (cli.accuracy(arm, result) for arm in ("distilled", "random_real"))
     print(f"test accuracy ({result['network']}):  " + "   ".join(arms))
     for kind in CORRUPTED.value:

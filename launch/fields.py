@@ -17,7 +17,7 @@ from gsdd_jax.config.fields import (
     help_of,
     known,
 )
-from gsdd_jax.config.trees import dotted
+from gsdd_jax.core.trees import dotted
 
 # Fields shown by --help; --helpfull shows all.
 MOST_USED = (

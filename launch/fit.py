@@ -6,6 +6,7 @@
 Prints the PSNR of the fit and writes it as a set: the starting point of a distillation.
 """
 
+from gsdd_jax.core.errors import counted
 from launch import cli, paths
 
 CONFIG = cli.define_config()
@@ -17,7 +18,8 @@ def main() -> None:
     from gsdd_jax.runs.distill import fit_to  # after the flags, so that a wrong one answers at once
 
     result = fit_to(cli.experiment(CONFIG.value), WORKDIR.value)
-    print(f"{result['images']} images, {result['bytes']} bytes, PSNR {result['psnr']:.2f} dB")
+    images = counted(result["images"], "image")
+    print(f"{images}, {result['bytes']} bytes, PSNR {result['psnr']:.2f} dB")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from gsdd_jax.core import program
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted, printable
 from launch import cli, paths
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def main() -> None:
 
     made = _of_pictures() if CIFAR.value is None else _of_cifar()
     for note in made.notes:
-        print(note if note.startswith("warning: ") else f"note: {note}")
+        print(printable(note if note.startswith("warning: ") else f"note: {note}"))
     print(f"classes: {some(made.class_names, SHOWN)}")
     least, most = min(made.train), max(made.train)
     a_class = f"{least}" if least == most else f"{least} to {most}"
     name = made.folder.name
     print(
         f"{name} in {made.folder}: {sum(made.train)} training and {sum(made.test)} test "
-        f"pictures of {len(made.class_names)} classes, {a_class} per class to train on, "
+        f"pictures of {counted(len(made.class_names), 'class')}, {a_class} per class to train on, "
         f"{'x'.join(map(str, made.image_shape))}"
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""

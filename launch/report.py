@@ -3,9 +3,11 @@
     python -m launch.report runs/demo
     python -m launch.report runs/gaussians runs/pixels --out=comparison.html
 
-Reports of unfinished runs are possible: the page says what is missing.
+Reports of unfinished runs are possible: the page says what is missing. Only an earlier report is
+replaced.
 """
 
+import os
 import pathlib
 
 from absl import flags
@@ -30,7 +32,7 @@ def main(*workdirs: str) -> None:
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")
     out = pathlib.Path(OUT.value or (workdirs[0] if len(workdirs) == 1 else "."))
-    out = out / document.NAME if out.is_dir() else out
+    out = out / document.NAME if os.path.isdir(out) else out
     document.write(workdirs, out, fields.defaults, IMAGES.value)
     print(out)
 

@@ -6,7 +6,8 @@
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
 ablation, gpc_sweep, codes, guidance. The same command resumes an interrupted table. Several
 commands at once divide the pieces among them; the processes of one multi-process run
-(`--coordinator`) compute each piece together.
+(`--coordinator`) compute each piece together. A piece that fails leaves its own cells empty; the
+exit status is then 2.
 """
 
 import importlib
@@ -15,6 +16,7 @@ import pathlib
 from absl import flags
 
 from configs import tables
+from gsdd_jax.core.errors import UsageError, counted
 from launch import cli, paths
 
 TABLE = flags.DEFINE_enum("table", None, tables.NAMES, "Table to run.", required=True)
@@ -45,12 +47,14 @@ def main() -> None:
             print(table.listed(reproduce.plan(table_, ROOT.value)), end="")
         return
     display = OneLine()
-    found = reproduce.reproduce(table_, ROOT.value, display)
+    found, failed = reproduce.reproduce(table_, ROOT.value, display)
     display.end()
-    if not processes.first():
-        return
-    print(table.markdown(table_, found), end="")
-    print(f"\nwritten to {pathlib.Path(ROOT.value, table_.name)}.md, .csv and .json")
+    if processes.first():
+        print(table.markdown(table_, found), end="")
+        print(f"\nwritten to {pathlib.Path(ROOT.value, table_.name)}.md, .csv and .json")
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise UsageError(f"{counted(len(failed), 'piece')} failed, the first is {name}: {reason}")
 
 
 if __name__ == "__main__":

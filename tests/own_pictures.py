@@ -1,5 +1,6 @@
 """Folders of own pictures for tests, and data sets made of them."""
 
+import io
 import pathlib
 
 import numpy as np
@@ -59,6 +60,15 @@ def only(folder, *names):
     for i, name in enumerate(names):
         save(noise(i, SIZE, SIZE, 3), folder / name)
     return folder
+
+
+def damaged_tiff() -> bytes:
+    """One of which libtiff, which decodes it, writes a line by itself."""
+    out = io.BytesIO()
+    Image.fromarray(noise(9, 64, 64)).save(out, "TIFF", compression="tiff_deflate")
+    content = bytearray(out.getvalue())
+    content[len(content) // 2] ^= 0xFF
+    return bytes(content)
 
 
 def files(folder) -> dict[str, bytes]:

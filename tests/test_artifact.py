@@ -22,6 +22,7 @@ import safetensors.numpy
 import gsdd_jax
 from gsdd_jax import parameterizations
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -204,8 +205,10 @@ def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(height=0), "height: expected an integer from 1 to 4096, got 0"),
-        (dict(width=5000), "width: expected an integer from 1 to 4096, got 5000"),
+        (dict(height=0, width=8), "height: expected an integer from 1 to 4096, got 0"),
+        (dict(height=8, width=5000), "width: expected an integer from 1 to 4096, got 5000"),
+        (dict(height=8), "height, width: expected both or neither, got 8 and None"),
+        (dict(width=8), "height, width: expected both or neither, got None and 8"),
         (dict(resample="cubic"), "resample: expected one of bilinear, nearest, got 'cubic'"),
     ],
 )
@@ -215,9 +218,33 @@ def test_sizes_that_there_are_not(arguments, message):
             images(some_set("pixels"), **arguments)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_images_are_had_that_are_not_finite(tmp_path, name):
+    """Of numbers that are, in float32 and bfloat16."""
+    good, path, most = some_set(name), tmp_path / "huge.safetensors", np.float32(1.75 * 2**127)
+    huge = {n: most * np.sign(a) for n, a in good.arrays.items() if a.dtype.kind == "f"}
+    if name == "gaussian":  # those that it has; elsewhere its Gaussians would not be seen
+        huge = {"colors": np.full_like(good.arrays["colors"], most)}
+    if name == "quantized":
+        huge = {"ends": np.broadcast_to([-most, most], good.arrays["ends"].shape)}
+    gsdd_jax.save(path, dataclasses.replace(good, arrays=good.arrays | huge))
+    set_ = gsdd_jax.load(path)
+    ways = (set_.images, lambda: parameterizations.images(set_), lambda: set_.numpy("unit").images)
+    stretched = transforms.Normalize(np.zeros(3, np.float32), np.full(3, 0.1, np.float32))
+    for images in (*ways, lambda: set_.numpy(transform=stretched).images):
+        try:
+            assert np.isfinite(images()).all()
+        except gsdd_jax.UsageError as error:
+            assert str(error).startswith(f"{path}: expected finite images")
+        else:
+            assert name in ("pixels", "idc", "fred") and images in ways
+    with pytest.raises(gsdd_jax.UsageError, match=r"^DistilledSet\(.*\): expected finite images"):
+        dataclasses.replace(set_, source="").numpy(transform=stretched)
+
+
 def test_unreadable_files_are_named(tmp_path):
     path = tmp_path / "set.safetensors"
-    with pytest.raises(gsdd_jax.UsageError, match="no such file"):
+    with pytest.raises(gsdd_jax.UsageError, match="No such file"):
         gsdd_jax.load(path)
     path.write_bytes(b"not a set at all")
     with pytest.raises(gsdd_jax.UsageError, match="not a readable safetensors file"):

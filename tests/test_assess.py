@@ -13,7 +13,7 @@ import pytest
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, networks, parameterizations
-from gsdd_jax.config.trees import flat
+from gsdd_jax.core.trees import flat
 from gsdd_jax.runs import assess, provenance
 from gsdd_jax.runs.workdir import OPERATIONAL
 

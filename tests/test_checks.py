@@ -12,9 +12,9 @@ from configs import common, demo, own
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
 from gsdd_jax.config import fields as config_fields
 from gsdd_jax.config import validate
-from gsdd_jax.config.trees import dotted
 from gsdd_jax.core import memory
 from gsdd_jax.core.fields import meaning
+from gsdd_jax.core.trees import dotted
 from gsdd_jax.runs import assess, experiment, experts
 from gsdd_jax.runs.report import Reporter
 from launch import cli

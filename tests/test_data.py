@@ -16,10 +16,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from own_pictures import damaged_tiff
 from PIL import Image
 
 import gsdd_jax
 from gsdd_jax import data
+from gsdd_jax.core import errors
 from gsdd_jax.core.errors import UsageError
 
 PACKAGE = pathlib.Path(gsdd_jax.__file__).parent
@@ -451,6 +453,7 @@ def test_unknown_names(tmp_path):
     for name in ("", "../tiny", "no such set", "cifar10_mini/other"):
         assert "unknown data set" in usage_error(name, data_dir=tmp_path)
     assert "160px-v2" in usage_error("imagenette/161px", data_dir=tmp_path)
+    assert "File name too long" in usage_error("cifar10", data_dir=tmp_path / ("x" * 300))
 
 
 def test_tfrecord_names_the_conversion(tmp_path, tiny):
@@ -563,6 +566,20 @@ def test_a_description_with_wrong_fields_is_no_traceback(tmp_path, named, file):
     assert refused > 30
 
 
+@pytest.mark.parametrize("field", ["image", "label"])
+def test_a_field_of_any_length_is_a_short_line(tmp_path, named, field):
+    """Either a line that refuses the set, or the set as it is, under another name of the field."""
+    longer = named["features.json"].replace(f'"{field}"'.encode(), b'"' + b"x" * 10**5 + b'"')
+    prepared = tmp_path / "named" / "1.0.0"
+    prepared.mkdir(parents=True)
+    for name, content in {**named, "features.json": longer}.items():
+        (prepared / name).write_bytes(content)
+    try:
+        data.load("named", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    except UsageError as error:
+        assert len(str(error)) <= errors.LONGEST and "'named'" in str(error)
+
+
 def test_damaged_class_names_are_named(tmp_path, named):
     for content in (b"", b"cat", b"cat\ncat\n", b"cat\ndog\nemu\n", b"\xff\xfe\n\x80\n"):
         message = damage_to(tmp_path, {**named, "label.labels.txt": content})
@@ -593,6 +610,16 @@ def test_a_damaged_record_file_is_named(tmp_path, named, split):
         text = json.dumps(info).encode()
         message = damage_to(tmp_path, {**named, "dataset_info.json": text})
         assert f"{file}: expected {count} examples, got 2" in message
+
+
+def test_no_library_says_of_a_damaged_image_what_a_line_says(tmp_path, capfd):
+    pairs = [(png(image), 0) for image in random_images(12, 2, (64, 64, 1))]
+    both = {"train": [*pairs, (damaged_tiff(), 1)], "test": pairs}
+    prepare(tmp_path, "torn", both, channels=1, num_classes=2)
+    capfd.readouterr()
+    message = usage_error("torn", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    assert "data set 'torn'" in message and "is damaged" in message
+    assert capfd.readouterr().err == ""
 
 
 def test_sets_that_are_not_image_classification(tmp_path):

@@ -605,7 +605,7 @@ def test_guidance_draws_the_cells_that_were_run(tmp_path):
         ("antialias", {"distilled": ["x"], "images": 0}, "--images: expected at least 1, got 0"),
         ("ellipses", {"workdir": ["x", "y"]}, "--workdir: expected one"),
         ("difficulty", {"distilled": ["x"], "judges": 0}, "--judges: expected at least 1"),
-        ("pruning", {"distilled": ["x.safetensors"]}, "x.safetensors: no such file"),
+        ("pruning", {"distilled": ["x.safetensors"]}, "x.safetensors: expected a distilled set"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(name, values, message):

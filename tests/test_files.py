@@ -11,10 +11,10 @@ import warnings
 import pytest
 
 from gsdd_jax import data
-from gsdd_jax.core import files, swap
+from gsdd_jax.core import errors, files, swap
 from gsdd_jax.core.errors import UsageError, UsageWarning
 from gsdd_jax.data import prepared, sources
-from gsdd_jax.formats import transforms
+from gsdd_jax.formats import file, transforms
 from gsdd_jax.report import events
 from gsdd_jax.runs import checkpoint, workdir
 
@@ -61,8 +61,9 @@ def test_only_so_much_of_a_regular_file_is_read(tmp_path):
 
 
 def test_what_is_no_regular_file_is_not_read(tmp_path, fifo):
-    for path in (fifo, "/dev/zero", tmp_path):
-        with pytest.raises(UsageError, match=f"^{path}: expected a thing, got no regular file$"):
+    for path, kind in ((fifo, "FIFO"), ("/dev/zero", "device"), (tmp_path, "folder")):
+        line = f"^{path}: expected a thing, got a {kind}, no regular file$"
+        with pytest.raises(UsageError, match=line):
             files.read_regular(path, "a thing", 10)
     with pytest.raises(UsageError, match=r"expected a thing .*No such file"):
         files.read_regular(tmp_path / "absent", "a thing", 10)
@@ -102,6 +103,14 @@ def _npz(folder):
     sources.find(folder / "arrays.npz")
 
 
+def _set(folder):
+    file.load(folder / "fifo")
+
+
+def _transform(folder):
+    transforms.load(folder / "fifo", (2, 2, 1))
+
+
 def _checkpoints(folder):
     (folder / "7").mkdir()
     os.rename(folder / "fifo", folder / "7" / "_METADATA")
@@ -120,8 +129,8 @@ def _default_configuration(folder):
     prepared.find("mine", "mine", folder)
 
 
-READERS = [_expert, _expert_in_training, _config, _evaluations, _csv, _npz, _checkpoints,
-           _features, _default_configuration]  # fmt: skip
+READERS = [_expert, _expert_in_training, _config, _evaluations, _csv, _npz, _set, _transform,
+           _checkpoints, _features, _default_configuration]  # fmt: skip
 
 
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
@@ -135,6 +144,22 @@ def test_a_fifo_where_a_file_is_a_convenience_counts_as_none(tmp_path, fifo):
     assert events.read(tmp_path) == events.Events({}, [], None)
     os.mkfifo(fifo)
     assert transforms.kept(fifo, "", (2, 2, 1)) is None
+
+
+@pytest.mark.parametrize("read", [file.load, prepared.data_root, sources.find])
+def test_a_name_that_no_file_system_has_is_a_line(read):
+    with pytest.raises(UsageError, match=r"(too long|no such file)"):
+        read("x" * 300)
+
+
+def test_a_line_is_short_whatever_it_quotes():
+    for quoted in ("x" * 10**6, "\x1b" * 10**6, str([0] * 10**5)):
+        line = str(UsageError(f"field: expected a number, got {quoted}; see --help"))
+        assert len(line) <= errors.LONGEST
+        assert line.startswith("field: expected a number, got ") and line.endswith("; see --help")
+        assert str(UsageError(line)) == line
+    short = "x" * errors.LONGEST
+    assert str(UsageError(short)) == short
 
 
 # Writing.

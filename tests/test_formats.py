@@ -224,6 +224,13 @@ def test_a_normalisation_is_in_the_file(tmp_path):
         set_.transform(np.zeros((1, 8, 12, 3), np.uint8))
     with pytest.raises(gsdd_jax.UsageError, match="channels last, got"):
         set_.transform(np.zeros((1, 3, 8, 12), np.float32))
+    for wrong in (np.float32([0, 255]), np.float64([-11, 0]), np.float32([0, np.nan])):
+        wrong = np.resize(wrong, (2, 8, 12, 3))
+        with pytest.raises(gsdd_jax.UsageError, match=r"in about \[0, 1\], got .*; divide bytes"):
+            set_.transform(wrong)
+    # A set's own are as far beyond as they came to be.
+    far = dataclasses.replace(set_, arrays={n: 300 * a for n, a in set_.arrays.items()})
+    np.testing.assert_allclose(far.numpy().images, (far.images() - mean) / std, rtol=1e-4, atol=0.1)
 
 
 def test_a_transform_as_a_file(real, pixels, tmp_path, monkeypatch):
@@ -244,7 +251,7 @@ def test_a_transform_as_a_file(real, pixels, tmp_path, monkeypatch):
     for content in (same[:200], same[:-1], b"none", pixels.read_bytes()):
         path.write_bytes(content)
         assert str(path) in refusal(set_, path)
-    assert "no such file" in refusal(set_, tmp_path / "none")
+    assert "No such file" in refusal(set_, tmp_path / "none")
 
 
 def refusal(set_, transform=None):
@@ -333,6 +340,9 @@ def test_batches(pixels):
     assert orders[0][:8] != orders[0][8:]
     with pytest.raises(ValueError, match="batch_size"):
         set_.batches(0, space="unit")
+    for epochs in (0, -1):
+        with pytest.raises(ValueError, match=f"epochs: expected at least 1, got {epochs}"):
+            set_.batches(3, epochs=epochs, space="unit")
 
 
 def test_torch(tmp_path, monkeypatch):

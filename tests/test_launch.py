@@ -17,6 +17,8 @@ from PIL import Image
 
 import gsdd_jax
 from configs import demo
+from gsdd_jax.core.files import check_ours
+from gsdd_jax.runs import assess
 from gsdd_jax.runs import distill as run_module
 from gsdd_jax.training import distill
 
@@ -160,6 +162,39 @@ def test_evaluate_reads_the_file(run, finished, tmp_path):
     # The same seed, schedule and set: the same numbers that distill itself reported.
     assert written["distilled_accuracies"] == result["distilled_accuracies"]
     assert written["random_real_accuracies"] == result["random_real_accuracies"]
+    check_ours(tmp_path / "r.json", "a result", assess.is_result)  # may be replaced
+
+
+PLACES = {
+    "file": lambda path: path.write_text('{"network": "years of work"}'),
+    "FIFO": os.mkfifo,
+    "folder": lambda path: (path / "report.html").mkdir(parents=True),
+    "link": lambda path: path.symlink_to("elsewhere"),
+}
+
+
+@pytest.mark.parametrize("what", [*PLACES, "device", "long name"])
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_what_is_no_result_is_not_replaced_and_said_first(run, finished, command, what, tmp_path):
+    workdir, _ = finished
+    path = {"device": "/dev/null", "long name": tmp_path / ("x" * 300)}.get(what, tmp_path / "a")
+    if what in PLACES:
+        PLACES[what](path)
+    before = [p.lstat() for p in tmp_path.iterdir()]
+    flags = [f"--distilled={workdir}", f"--result={path}"]
+    status, out, err = run(command, *flags if command == "evaluate" else [workdir, f"--out={path}"])
+    assert (status, out) == (2, "")
+    expected = "cannot be written (File name too" if what == "long name" else "not an earlier re"
+    assert err.startswith(f"error: {path}") and expected in err and len(err.splitlines()) == 1
+    assert [p.lstat() for p in tmp_path.iterdir()] == before
+
+
+def test_a_page_that_is_no_report_stops_a_run_before_its_work(run, tmp_path):
+    (tmp_path / "report.html").write_text("<title>years of work</title>")
+    status, out, err = run("distill", *TINY, f"--workdir={tmp_path}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {tmp_path / 'report.html'}: not an earlier report")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_fit_writes_the_start_of_a_distillation(run, tmp_path):
@@ -253,16 +288,19 @@ WRONG = [
     (["--workdir=/dev/null/run"], "--workdir: cannot write to /dev/null/run"),
     (["stray"], "unexpected argument 'stray'"),
     (["--no_such_flag=1"], "no_such_flag"),
+    (["--config.seed=" + "x" * 10**5], "expected an integer"),
+    (["--config.network.name=" + "x" * 10**5], "choose one of convnet"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda v: v[0] if v else "")
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda v: v[0][:60] if v else "")
 def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message, tmp_path):
     workdir = [] if any("--workdir" in a for a in arguments) else [f"--workdir={tmp_path}/run"]
     status, _, err = run("distill", "--config=configs/demo.py", *workdir, *arguments)
     assert status == 2, err
     assert err.startswith("error: "), err
     assert len(err.strip().splitlines()) == 1, err
+    assert len(err) < 2000
     assert message in err
 
 
@@ -351,6 +389,9 @@ def test_help_says_what_there_is(run, module):
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):
         assert f"\n  {field} " in out
+    assert out.count("\n  --config: ") == 1
+    for flag in ("coordinator", "num_processes", "process_id"):
+        assert out.count(f"\n  --{flag}: ") == (module != "figure")
     assert "matching.strategy" not in out  # of the many that few change
     # The values of the config that is given, its fields' comments beside them.
     given = "--config=configs/imagenet_dm.py", "--config.seed=7"
@@ -443,7 +484,7 @@ def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
     status, _, err = run("evaluate", f"--distilled={tmp_path}/none.safetensors")
     assert status == 2
     assert err.startswith("error: ")
-    assert "no such file" in err
+    assert "No such file" in err
     status, _, err = run("benchmark", "rasterise")
     assert status == 2
     assert "expected one of rasterize, " in err

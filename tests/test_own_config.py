@@ -66,7 +66,13 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
         "--config.init.learning_rate=0.1 --config.evaluate.batch_size=6\n"
     )
     config.scale = 0.01  # of what was decided
-    assert cli.experiment(config).budget.gpc == 1
+    shrunk = cli.experiment(config)
+    assert shrunk.budget.gpc == 1
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(
+        "for mine, of 2 classes of 2 to 3 training images: --config.budget.gpc=1 "
+    )
+    assert f"--config.evaluate.batch_size={shrunk.evaluate.batch_size}" in line
     assert cli.experiment(decided) == decided
 
 

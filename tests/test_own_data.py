@@ -15,6 +15,7 @@ from own_pictures import (
     CLASSES,
     ROOT,
     SIZE,
+    damaged_tiff,
     files,
     fill,
     load,
@@ -65,7 +66,7 @@ def test_test_pictures_of_their_own(tmp_path):
     result = make(tmp_path, tmp_path / "pictures", test=tmp_path / "others")
     assert (result.train, result.test) == ([6, 2, 12], [6, 2, 0])
     (both,) = [note for note in result.notes if "too" in note]
-    assert both.startswith("warning: 8 test pictures are training pictures, too")
+    assert both.startswith("warning: 8 test pictures also to train on")
     assert both.endswith(
         "birnen/00.png = birnen/00.png, birnen/01.png = birnen/01.png, "
         "birnen/02.png = birnen/02.png and 5 more"
@@ -95,7 +96,7 @@ def test_what_is_no_picture_is_passed_over(tmp_path):
     result = make(tmp_path, folder)
     counts = [a + b for a, b in zip(result.train, result.test, strict=True)]
     assert counts == [8, 3, 12]
-    assert result.notes[0] == "files that are no pictures were left out: 1 .db, 2 .txt"
+    assert result.notes[0] == "files that are no pictures were left out: 1 .db, 1 .md, 2 .txt"
 
 
 def test_a_picture_that_is_there_twice_is_named(tmp_path):
@@ -106,9 +107,9 @@ def test_a_picture_that_is_there_twice_is_named(tmp_path):
     save(noise(7, SIZE, SIZE, 3), others / "a" / "new.png")
     result = make(tmp_path, folder, test=others)
     assert [note for note in result.notes if note.startswith("warning: ")] == [
-        "warning: 2 pictures are there under another label, too: a/1.png = b/same.bmp (a, b), "
+        "warning: 2 pictures there under another label, too: a/1.png = b/same.bmp (a, b), "
         "a/0.png = b/0.png (a, b)",
-        "warning: 2 test pictures are training pictures, too, so the test accuracy is too high: "
+        "warning: 2 test pictures also to train on, so the test accuracy is too high: "
         "a/1.png = a/1.png, a/0.png = b/0.png",
     ]
 
@@ -173,6 +174,22 @@ def test_what_is_broken_is_left_out_where_that_is_asked_for(tmp_path, damaged):
     assert sum(result.train) + sum(result.test) == sum(CLASSES.values())
     assert result.notes[0].startswith(f"{count} pictures cannot be read: birnen/")
     assert len(load(tmp_path).train.labels) == sum(result.train)
+
+
+@pytest.mark.filterwarnings("default")  # as commands have it
+def test_no_library_says_of_damage_what_a_line_says(tmp_path, capfd):
+    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    (folder / "a" / "3.tiff").write_bytes(damaged_tiff())
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    damaged = b"Exif\0\0" + exif.tobytes()[6:-8]
+    Image.new("RGB", (64, 64)).save(out, "JPEG", exif=damaged)
+    (folder / "a" / "4.jpg").write_bytes(out.getvalue())
+    print("before", file=sys.stderr)
+    assert "1 of 6 pictures cannot be read: a/3.tiff" in refusal(tmp_path, folder)
+    print("after", file=sys.stderr)
+    assert capfd.readouterr() == ("", "before\nafter\n")
 
 
 def test_a_class_of_nothing_but_broken_pictures_is_refused(tmp_path):
@@ -252,8 +269,9 @@ def test_names_of_files_are_shown_in_one_line():
             {"resolution": 7, "test": "same"},
             "--resolution: expected 8 to 1024 pixels",
         ),
-        (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected small letters"),
-        (["a/1.png", "b/1.png"], {"name": "../up"}, "--name: expected small letters"),
+        (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected at most 100 small letters"),
+        (["a/1.png", "b/1.png"], {"name": "../up"}, "--name: expected at most 100 small letters"),
+        (["a/1.png", "b/1.png"], {"name": "x" * 101}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is a data set's already"),
         (["a/1.png", "b/1.png"], {"name": "cifar10_mini"}, "is a data set's already"),
         (
@@ -322,7 +340,7 @@ def test_a_picture_that_is_no_regular_file_is_named(tmp_path):
     signal.alarm(60)  # a reader of a FIFO waits for its writer
     message = refusal(tmp_path, folder)
     signal.alarm(0)
-    assert "a/3.png (expected a picture, got no regular file)" in message
+    assert "a/3.png (expected a picture, got a FIFO, no regular file)" in message
 
 
 def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
@@ -403,7 +421,7 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
     status, out, err = run("launch.prepare", *flags, tmp_path=tmp_path)
     assert (status, "preparing" in out) == (0, False), err
     note, few, classes, made, command = out.splitlines()
-    assert note == "note: 20 pictures are smaller than that and were enlarged"
+    assert note == "note: 20 pictures smaller than that, enlarged"
     assert few.startswith("note: few pictures of kirschen (1), where another class has 11")
     assert classes == "classes: birnen, kirschen, äpfel"
     assert made.endswith(

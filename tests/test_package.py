@@ -33,6 +33,18 @@ def test_every_module_that_runs_is_a_command():
     assert all(title.endswith(".") for title in found.values()), found
 
 
+@pytest.mark.parametrize("module", ["distill", "evaluate", "figure", "prepare", "reproduce"])
+def test_help_and_wrong_flags_do_not_wait_for_jax(module):
+    script = (
+        "import runpy, sys; sys.modules['jax'] = None; sys.argv = ['-m', *sys.argv[1:]]; "
+        f"runpy.run_module('launch.{module}', run_name='__main__', alter_sys=True)"
+    )
+    for argument, status in (("--help", 0), ("--no_such_flag", 2)):
+        command = [sys.executable, "-c", script, argument]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (status, status // 2), done.stderr
+
+
 def test_a_command_is_started_as_python_does(monkeypatch, tmp_path, capsys):
     (tmp_path / "launch").mkdir()
     (tmp_path / "launch" / "hello.py").write_text(
@@ -140,6 +152,20 @@ def test_files_are_imported_where_there_is_no_fcntl():
     code = "import sys, types; sys.modules['fcntl'] = None; sys.modules['msvcrt'] = types"
     code += ".ModuleType('msvcrt'); import gsdd_jax.core.files"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_undefined_names_are_told_from_axes_of_shapes(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        "from jaxtyping import Array, Float\n\n\n"
+        'def f(é: Float[Array, "m h w c"], b: "Nope") -> Float[Array, "m {é}"]:\n'
+        "    return é + gone\n"
+    )
+    tool = [sys.executable, ROOT / "tools" / "lint_names.py"]
+    done = subprocess.run([*tool, module], capture_output=True, text=True)
+    lines = [line.removeprefix(f"{module}:") for line in done.stdout.splitlines()]
+    assert lines == ["4:39: Undefined name `Nope`", "5:16: Undefined name `gone`"]
+    assert done.returncode == 1
 
 
 def test_a_wheel_has_all_that_the_commands_import():

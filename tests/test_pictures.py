@@ -117,7 +117,7 @@ def test_the_bits_that_are_used(tmp_path, largest, options, bits):
         (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(value.astype(np.uint16)).save(tmp_path / "p" / name)
     notes = make(tmp_path, tmp_path / "p", test=tmp_path / "p", grey=True, **options).notes
-    assert any(f"taken for {bits} bits" in note for note in notes) == (not options)
+    assert any(f"so {bits} bits are used" in note for note in notes) == (not options)
     expected = [np.floor(value * 255 / (2**bits - 1) + 0.5) for value in values.values()]
     np.testing.assert_array_equal(load(tmp_path).train.images[..., 0], expected)
 
@@ -216,8 +216,8 @@ def test_what_is_damaged_beside_good_pixels_is_ignored(tmp_path):
     (tmp_path / "p" / "b").mkdir()
     image.save(tmp_path / "p" / "b" / "good.png")
     notes = make(tmp_path, tmp_path / "p", test=tmp_path / "p").notes
-    assert "2 pictures have EXIF that is damaged and was ignored" in notes
-    assert "4 pictures have a colour profile that is damaged and was ignored" in notes
+    assert "2 pictures with EXIF that is damaged and was ignored" in notes
+    assert "4 pictures with a colour profile that is damaged and was ignored" in notes
     for stored_image in load(tmp_path).train.images:
         np.testing.assert_array_equal(stored_image, np.asarray(image))
 

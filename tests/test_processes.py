@@ -191,6 +191,21 @@ def test_flags_that_make_no_sense(given, line):
         processes.place(*given)
 
 
+def test_what_processes_are_told_is_all_that_they_have_to_agree_in():
+    script = """
+import json, runpy, sys
+from launch import cli
+cli.run = lambda *_, **more: (cli._parse_flags(sys.argv), print(json.dumps(cli._task())))
+runpy.run_module("launch.distill", run_name="__main__", alter_sys=True)
+"""
+    given = ["--config.seed=7", "--workdir=there", "--coordinator=a:1", "--process_id=1"]
+    command = [sys.executable, "-c", script, *given]
+    task = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert {"gsdd-jax", "jax", "config.distill.num_steps"} <= task.keys()
+    assert (task["config.seed"], task["--workdir"]) == (7, "there")
+    assert not {"--coordinator", "--num_processes", "--process_id"} & task.keys()
+
+
 def test_flags():
     assert processes.place(None, None, None) is None
     assert processes.place("[::1]:80", 2, 1) == ("::1", 80, 2, 1)
@@ -324,6 +339,22 @@ def test_a_stranger_is_passed_over(monkeypatch, said, stays):
     three = [(3, index, {"a": 1}) for index in range(3)]
     assert met(monkeypatch, *three, port=port, at_first=come) == ["", "", ""]
     connections[0].close()
+
+
+def test_of_a_stranger_no_more_than_a_line_is_parsed(monkeypatch):
+    port, connections, parsed = free_port(), [], []
+    parse = lambda line: parsed.append(line) or json.loads(line)
+    monkeypatch.setattr(meeting, "parse_json", parse)
+
+    def come():
+        connections.append(knocked(port, b"1\n" * 30_000))
+        assert gone(connections[0])
+
+    two = [(2, index, {}) for index in range(2)]
+    assert met(monkeypatch, *two, port=port, at_first=come) == ["", ""]
+    connections[0].close()
+    assert len(parsed) - parsed.count(b"1") == 2  # what process 1 said, and the answer
+    assert parsed.count(b"1") <= 1
 
 
 def test_slow_ones_are_waited_for_beside_each_other(monkeypatch):

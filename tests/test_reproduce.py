@@ -6,6 +6,10 @@ import importlib
 import io
 import json
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +28,7 @@ from gsdd_jax.training import fit
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 RATE = "distill.learning_rate"
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 class World:
@@ -90,7 +95,8 @@ def config(objective="dm"):
 def run(tmp_path, *cells, means=()):
     table_ = Table("some-small", "Some", cells, means)
     stream = io.StringIO()
-    found = reproduce.reproduce(table_, tmp_path, OneLine(stream))
+    found, failed = reproduce.reproduce(table_, tmp_path, OneLine(stream))
+    assert bool(failed) == any(f.reason for f in found)
     return table_, found, stream.getvalue()
 
 
@@ -153,6 +159,65 @@ def test_a_failed_piece_costs_its_cells_only(tmp_path, world):
     assert "- lost (b): distill: the loss is nan at step 3" in text
     tried = "(and 1 more of the same): distill.learning_rate=0.01: 50.0 (taken); "
     assert text.count(tried) == 1 and f"- searched, b {tried}" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("Unable to allocate 9 TiB"), "out of memory (Unable to allocate 9 TiB)"),
+        (
+            jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n..."
+            ),
+            "out of memory (Out of memory allocating 9 bytes.)",
+        ),
+        (TypeError("no such\nthing"), "TypeError: no such"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_piece_raises_the_others_go_on(tmp_path, monkeypatch, world, error, reason):
+    distill = world.distill
+
+    def raising(config, *rest):
+        if config.distill.learning_rate == 1e-1:
+            raise error
+        distill(config, *rest)
+
+    monkeypatch.setattr(reproduce, "distill_to", raising)
+    cells = [Cell(f"{rate:g}", "b", config(), trials=({RATE: rate},)) for rate in (1e-1, 1e-3)]
+    _, (lost, fine), _ = run(tmp_path, *cells)
+    assert (lost.mean, lost.reason, fine.mean) == (None, reason, 40.0)
+    assert f"- 0.1 (b): {reason}" in (tmp_path / "some-small.md").read_text()
+
+
+def test_a_damaged_result_costs_its_cell_only(tmp_path, world):
+    cells = [Cell(f"{rate:g}", "b", config(), trials=({RATE: rate},)) for rate in (1e-2, 1e-3)]
+    _, (first, _), _ = run(tmp_path, *cells)
+    assert first.mean == 50.0
+    damaged, _ = sorted(tmp_path.rglob("result.json"), key=lambda p: p.stat().st_mtime_ns)
+    damaged.write_text("{")
+    _, (lost, fine), _ = run(tmp_path, *cells)
+    assert (lost.mean, fine.mean) == (None, 40.0) and str(damaged) in lost.reason
+
+
+def test_the_command_says_that_pieces_failed(tmp_path):
+    script = """
+import runpy, sys
+from configs.tables import cifar
+from gsdd_jax.runs import reproduce, table
+found = [table.Found() for _ in cifar.get_table("small").cells]
+reproduce.reproduce = lambda *_: (found, {"run a": "out of memory", "run b": "why"})
+sys.argv = ["-m", "--table=cifar", *sys.argv[1:]]
+runpy.run_module("launch.reproduce", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, f"--root={tmp_path}"], cwd=ROOT, text=True,
+        capture_output=True, env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert f"written to {tmp_path / 'cifar-small'}.md" in done.stdout
+    assert done.stderr == "error: 2 pieces failed, the first is run a: out of memory\n"
+    assert done.returncode == 2
 
 
 def test_what_another_process_has_is_waited_for(tmp_path, world):
@@ -326,7 +391,7 @@ def test_one_tiny_cell_of_every_table_runs(name, root, monkeypatch):
     )  # fmt: skip
     stream = io.StringIO()
     table_ = Table(made.name, made.title, (shrunk,))
-    (found,) = reproduce.reproduce(table_, root, OneLine(stream))
+    (found,), _ = reproduce.reproduce(table_, root, OneLine(stream))
     assert found.reason == "" and 0 <= found.mean <= 100
     assert (root / f"{made.name}.md").read_text().count(cell.row) == 1
     left = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}

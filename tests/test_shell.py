@@ -17,8 +17,8 @@ from tiny import TINY
 
 import gsdd_jax
 from configs import common, demo
-from gsdd_jax.config.trees import dotted
 from gsdd_jax.core import mesh, native, program, stopping
+from gsdd_jax.core.trees import dotted
 from gsdd_jax.runs import assess, components, experiment
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill

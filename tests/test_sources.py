@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from own_pictures import SIZE, fill, load, make, noise, only, refusal
+from own_pictures import SIZE, fill, load, make, noise, only, refusal, save
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import sources
@@ -72,6 +72,41 @@ def test_arrays_of_grey_images_with_test_images(tmp_path):
     np.testing.assert_array_equal(dataset.test.images[..., 0], images[::-1])
     np.testing.assert_array_equal(dataset.train.labels, labels)
     np.testing.assert_array_equal(dataset.test.labels, labels[::-1])
+
+
+def _in_parts(*names):
+    """Arrays as MedMNIST has them."""
+    made = {}
+    for seed, name in enumerate(names):
+        made[f"{name}_images"] = noise(seed, 4, SIZE, SIZE)
+        made[f"{name}_labels"] = np.uint8([[0], [1], [0], [1]])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("names", "test", "note"),
+    [
+        (("train", "val", "test"), "test", "to test on; left out: val_images"),
+        (("train", "val"), "val", "train_images are to train on, val_images to test on"),
+        (("train", "test"), "test", None),
+    ],
+)
+def test_arrays_of_medmnist(tmp_path, names, test, note):
+    arrays = _in_parts(*names)
+    np.savez(tmp_path / "medmnist.npz", **arrays)
+    result = make(tmp_path, tmp_path / "medmnist.npz", resolution=None, grey=True)
+    assert [n for n in result.notes if "to train on" in n and n.endswith(note or "?")] == (
+        [result.notes[0]] if note else []
+    )
+    dataset = load(tmp_path)
+    np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["train_images"])
+    np.testing.assert_array_equal(dataset.test.images[..., 0], arrays[f"{test}_images"])
+    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 0, 1])
+    (tmp_path / "tfds").rename(tmp_path / "elsewhere")
+    np.savez(tmp_path / "both.npz", images=noise(9, 4, SIZE, SIZE), **arrays)
+    assert "expected arrays images and labels, and test_" in refusal(
+        tmp_path, tmp_path / "both.npz"
+    )
 
 
 GOOD = {"images": noise(5, 4, SIZE, SIZE, 3), "labels": np.array(["cat", "dog"] * 2)}
@@ -189,13 +224,13 @@ def test_a_column_split_is_honoured(tmp_path, values, train, test, note):
         (["train/a/1", "train/b/2", "test/a/3"], "12", "3", None),
         (["training_set/a/1", "training_set/b/2", "test_set/a/3"], "12", "3", None),
         (["seg_train/seg_train/a/1", "seg_train/seg_train/b/2", "seg_test/seg_test/b/3",
-          "seg_pred/seg_pred/4"], "12", "3", "seg_pred (1 pictures)"),
+          "seg_pred/seg_pred/4"], "12", "3", "seg_pred (1 picture)"),
         (["Train/a/1", "Train/b/2", "val/a/3"], "12", "3", None),
         (["train/a/1", "train/b/2", "val/a/3", "test/a/4", "test/b/5", "all/train/a/6"], "12", "45",
-         "all (1 pictures), val (1 pictures)"),
-        (["train2017/a/1", "val2017/a/2", "unlabeled/3"], "1", "2", "unlabeled (1 pictures)"),
+         "all (1 picture), val (1 picture)"),
+        (["train2017/a/1", "val2017/a/2", "unlabeled/3"], "1", "2", "unlabeled (1 picture)"),
         (["trainSet/a/1", "trainSet/b/2"], "12", "", None),
-        (["a/train/1", "b/train/2", "a/test/3", "a/valid/4"], "12", "3", "valid (1 pictures)"),
+        (["a/train/1", "b/train/2", "a/test/3", "a/valid/4"], "12", "3", "valid (1 picture)"),
         # Classes.
         (["train/1", "bus/2", "background/3"], "321", "", None),
         (["test strip/1", "dev board/2", "plate/3"], "231", "", None),
@@ -254,7 +289,7 @@ def test_folders_of_systems_are_passed_over_at_any_depth(tmp_path):
     assert found.notes == [
         "hidden folders and those of a system were passed over: 1 #recycle, 1 $RECYCLE.BIN, "
         "1 .git, 1 .thumbs, 2 @eaDir, 1 System Volume Information, 1 __MACOSX, 1 lost+found",
-        "1 pictures in folders of a class's folder count for the class: a/deeper/2.png",
+        "1 picture in folders of a class's folder, taken for the class: a/deeper/2.png",
     ]
 
 
@@ -268,6 +303,15 @@ def test_files_without_an_extension_are_pictures_where_they_begin_as_such(tmp_pa
 
 
 # Labels.
+
+
+def test_files_that_are_no_pictures_are_counted_wherever_they_lie(tmp_path):
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"):
+        save(noise(0, 8, 8, 3), tmp_path / name)
+    for name in ("README", "notes.txt", "train/README", "train/a/Thumbs.db"):
+        (tmp_path / name).write_text("no picture")
+    (note,) = [n for n in sources.find(tmp_path).notes if "no pictures" in n]
+    assert note.endswith("left out: 1 .db, 1 .txt, 2 without an extension")
 
 
 def test_labels_that_look_the_same_are_one_class_and_it_is_said(tmp_path):

@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import COMPONENTS, component_options, default, known
-from gsdd_jax.config.trees import parent
 from gsdd_jax.core.fields import LEAST, check_value, defaults, meaning
+from gsdd_jax.core.trees import parent
 
 
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:

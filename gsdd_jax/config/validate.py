@@ -10,9 +10,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import COMPONENTS, default, known
-from gsdd_jax.config.trees import dotted
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check, check_options, meaning
+from gsdd_jax.core.trees import dotted
 
 OPTIONS = tuple(f"{group}.options" for group in COMPONENTS)
 

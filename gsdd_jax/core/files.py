@@ -69,6 +69,26 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Path], bool]) -> None:
+    """Raises UsageError where `path` cannot be written, or something lies there that is no regular
+    file, or of which `is_ours` denies that it is `what`. To be called before the work."""
+    path = pathlib.Path(path)
+    try:
+        there = stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+            raise UsageError(f"{path}: cannot be written; give another path") from None
+        return
+    except (OSError, ValueError) as error:  # a name too long, a file for a folder; a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be written ({reason}); give another path") from None
+    if there != stat.S_IFREG:
+        raise UsageError(f"{path}: not {what}, which is a regular file; give another path")
+    if not is_ours(path):
+        raise UsageError(f"{path}: not {what}; move it away, or give another path")
+
+
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
     """Opens a regular file for reading; a FIFO or a device is neither waited for nor read.
@@ -79,16 +99,24 @@ def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
     with contextlib.ExitStack() as stack:
         try:
             # Asked first, for a device may do something when it is opened.
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise UsageError(f"{named}, got no regular file")
+            _refuse_others(os.stat(path).st_mode, named)
             file = stack.enter_context(open(path, "rb", opener=_without_waiting))
         except UsageError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise UsageError(f"{named} ({getattr(error, 'strerror', None) or error})") from None
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced in the meantime
-            raise UsageError(f"{named}, got no regular file")
+        _refuse_others(os.fstat(file.fileno()).st_mode, named)  # replaced in the meantime
         yield file
+
+
+def _refuse_others(mode: int, named: str) -> None:
+    """Raises UsageError for what is no regular file."""
+    if stat.S_ISREG(mode):
+        return
+    is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    kinds = {"a folder": stat.S_ISDIR(mode), "a FIFO": stat.S_ISFIFO(mode), "a device": is_device}
+    found = next((name for name, it_is in kinds.items() if it_is), "something else")
+    raise UsageError(f"{named}, got {found}, no regular file")
 
 
 def _without_waiting(path, flags) -> int:

@@ -58,16 +58,16 @@ class Line:
         with contextlib.suppress(OSError):  # gone: whoever reads finds out
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def read(self) -> list[Any] | None:
+    def read(self, most: int | None = None) -> list[Any] | None:
         """The whole messages that have come so far, of one look at what is there; None when there
-        will be no more, or what has come is none."""
+        will be no more, or what has come is none, or more than `most`, of which none is parsed."""
         try:
             received = self.socket.recv(1 << 16)
         except OSError:  # a timeout too
             received = b""
         self._read += received
         *lines, self._read = self._read.split(b"\n")
-        if not received or len(self._read) > LONGEST:
+        if not received or len(self._read) > LONGEST or (most is not None and len(lines) > most):
             return None
         try:
             return [parse_json(line) for line in lines]
@@ -147,7 +147,7 @@ def _received(here, task, door, selector, patience) -> dict[int, Line]:
             line = key.data
             if line.socket.fileno() < 0:  # given up in this look
                 continue
-            heard = line.read()
+            heard = line.read(most=1)  # a process says who it is, and waits for the answer
             if heard == []:
                 continue
             said = _understood(heard, here.count) if line in waiting else None

@@ -30,6 +30,15 @@ def check(what: str, size: int, copies: int = 1, there: int | None = None) -> No
         )
 
 
+def exhausted(error: BaseException) -> str:
+    """What an error of Python, NumPy or JAX says of memory that was not there; else nothing."""
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        return ""
+    said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
+    first = " ".join(said.strip().partition("\n")[0].split())
+    return f"out of memory ({first or type(error).__name__})"
+
+
 def available() -> int:
     """Bytes that this process may still take: of the machine, its container, its own limit."""
     limits = [_of_the_machine(), sys.maxsize]

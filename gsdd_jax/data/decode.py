@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.quiet import quietly
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 RESIZES = ("crop", "squash")
@@ -63,7 +64,9 @@ def decode_split(
                     f" {split!r}; expected a class label for each"
                 )
             examples = [e for e in examples if int(e[label_key]) in new_labels]
-            images = list(pool.map(lambda e: decode_image(e[image_key], channels, size), examples))
+            decoded = lambda e: decode_image(e[image_key], channels, size)
+            with quietly():
+                images = list(pool.map(decoded, examples))
             for image in images:
                 shape = shape or image.shape
                 if image.shape != shape:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import parts
 from gsdd_jax.data.items import Found, Item, Labels, plain, some
 from gsdd_jax.data.pictures import FORMATS, is_picture
@@ -81,7 +81,6 @@ class _Reader:
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.labels = Labels()
-        self.others = collections.Counter()
         self.deeper: list[str] = []  # pictures that lie deeper than in the folder of their class
         self.said: list[str] = []
 
@@ -94,7 +93,7 @@ class _Reader:
         used = [_once(by_name[name]) for name in chosen[:2] if name is not None]
         if any(folder.pictures or not folder.folders for folder in used):
             raise self._unclear(top)
-        left_out = [f"{n} ({by_name[n].count()} pictures)" for n in chosen.left_out]
+        left_out = [f"{n} ({counted(by_name[n].count(), 'picture')})" for n in chosen.left_out]
         self._say(chosen.train, chosen.test, left_out)
         train, test = (*map(self.classes, used), [])[:2]
         return train, test
@@ -120,7 +119,8 @@ class _Reader:
                     left_out[part.path.name] += part.count()
                 else:
                     found[part.path.name] += self._class(folder.path.name, part)
-        self._say(chosen.train, chosen.test, [f"{n} ({c} pictures)" for n, c in left_out.items()])
+        rest = [f"{n} ({counted(c, 'picture')})" for n, c in left_out.items()]
+        self._say(chosen.train, chosen.test, rest)
         return found[chosen.train], found.get(chosen.test, [])
 
     def classes(self, folder: _Folder) -> list[Item]:
@@ -140,8 +140,8 @@ class _Reader:
     def notes(self, top: _Folder) -> list[str]:
         """What was passed over, and what may be taken otherwise."""
         notes = []
-        if self.others:
-            kinds = [f"{count} {kind}" for kind, count in sorted(self.others.items())]
+        if others := sum((folder.others for folder in top.below()), collections.Counter()):
+            kinds = [f"{count} {kind}" for kind, count in sorted(others.items())]
             notes.append(f"files that are no pictures were left out: {', '.join(kinds)}")
         if top.passed:
             names = [f"{count} {name}" for name, count in sorted(top.passed.items())]
@@ -150,8 +150,8 @@ class _Reader:
             )
         if self.deeper:
             notes.append(
-                f"{len(self.deeper)} pictures in folders of a class's folder count for the class: "
-                f"{some(self.deeper)}"
+                f"{counted(len(self.deeper), 'picture')} in folders of a class's folder, taken for "
+                f"the class: {some(self.deeper)}"
             )
         return self.said + notes + self.labels.notes()
 
@@ -160,7 +160,6 @@ class _Reader:
         for inner in folder.below():
             if inner.are_parts():
                 raise self._unclear(inner)
-            self.others += inner.others
             found = [plain(path.relative_to(self.root).as_posix()) for path in inner.pictures]
             items += [Item(n, label, p) for n, p in zip(found, inner.pictures, strict=True)]
             if inner is not folder:

@@ -90,7 +90,7 @@ def _unused(columns: list[str], file_column: str) -> list[str]:
 
 def _file(folder: pathlib.Path, written: str) -> tuple[pathlib.Path, str]:
     """A picture's file, and its name: the same whichever system wrote its path."""
-    if "\\" in written and not (folder / written).exists():
+    if "\\" in written and not os.path.exists(folder / written):
         written = written.replace("\\", "/")
     name = pathlib.PurePath(written).as_posix()
     return folder / name, name

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import pathlib
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -105,7 +104,7 @@ def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
 
 def is_picture(path: str | os.PathLike) -> bool:
     """Whether a file whose name does not say so begins as one."""
-    if not pathlib.Path(path).is_file():
+    if not os.path.isfile(path):
         return False
     try:
         with _opened(path):
@@ -116,7 +115,7 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 def maximum(path: str | os.PathLike) -> int | None:
     """The largest value of a grey picture of 16 bits; None for any other, or none."""
-    if not pathlib.Path(path).is_file():
+    if not os.path.isfile(path):
         return None
     try:
         with _opened(path) as image:

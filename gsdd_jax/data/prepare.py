@@ -13,7 +13,7 @@ import io
 import os
 import pathlib
 import re
-import warnings
+import reprlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,10 +22,11 @@ import PIL
 from tqdm import tqdm
 
 from gsdd_jax.core import records, swap
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
+from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
 
 VERSION = "1.0.0"
@@ -75,7 +76,7 @@ def prepare(
 
     Args:
         images: a folder with one folder a class, a list or a .npz file (`sources.find`).
-        name: of small letters, digits and underscores, and none that TFDS knows.
+        name: of at most 100 small letters, digits and underscores, and none that TFDS knows.
         test: test pictures, likewise.
         test_fraction: without any, and where `images` do not say which they are, the part of each
             class that becomes them, by a hash of their names; default 0.1, but at least one picture
@@ -131,19 +132,11 @@ def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Pat
         yield made
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Without Pillow's warnings of what it mends or finds large."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    if not re.fullmatch("[a-z][a-z0-9_]{,99}", name):  # names of files are longer
         raise UsageError(
-            f"--name: expected small letters, digits and underscores, such as my_pictures, got "
-            f"{name!r}"
+            "--name: expected at most 100 small letters, digits and underscores, such as "
+            f"my_pictures, got {reprlib.repr(name)}"
         )
     if name in prepared.known_names():
         raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
@@ -231,8 +224,8 @@ def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
         return 16, []
     depth = next(bits for bits in pictures.DEPTHS if max(found) < 2**bits)
     return depth, [
-        f"{len(found)} pictures store their values in 16 bits; the largest is {max(found)}, so "
-        f"they were taken for {depth} bits (--depth)"
+        f"{counted(len(found), 'picture')} with values stored in 16 bits; the largest is "
+        f"{max(found)}, so {depth} bits are used (--depth)"
     ]
 
 
@@ -302,7 +295,8 @@ class _Reader:
         """Raises UsageError for pictures that are broken, or where none of a class is left."""
         if self.broken and not skip_broken:
             raise UsageError(
-                f"{len(self.broken)} of {total} pictures cannot be read: {some(self.broken)}; "
+                f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
+                f"{some(self.broken)}; "
                 "mend or remove them, or leave them out by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
@@ -314,11 +308,12 @@ class _Reader:
         """What the user may not expect."""
         notes = []
         if self.broken:
-            notes.append(f"{len(self.broken)} pictures cannot be read: {some(self.broken)}")
+            broken = counted(len(self.broken), "picture")
+            notes.append(f"{broken} cannot be read: {some(self.broken)}")
         if self.enlarged:
-            notes.append(f"{self.enlarged} pictures are smaller than that and were enlarged")
+            notes.append(f"{counted(self.enlarged, 'picture')} smaller than that, enlarged")
         for flaw, count in sorted(self.ignored.items()):
-            notes.append(f"{count} pictures have {flaw} that is damaged and was ignored")
+            notes.append(f"{counted(count, 'picture')} with {flaw} that is damaged and was ignored")
         notes += self.twice.notes()
         if bare := _without(class_names, self.counts["test"]):
             notes.append(f"no test pictures of the classes {some(bare)}")

@@ -45,7 +45,12 @@ def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
             "folder by --data_dir or --config.data.dir"
         )
     check_value("data_dir", "str", os.fspath(root))
-    return pathlib.Path(root).expanduser().absolute()
+    root = pathlib.Path(root).expanduser().absolute()
+    try:
+        root.exists()
+    except OSError as error:  # a name too long, a loop of links, a folder of somebody else
+        raise UsageError(f"data_dir: {root}: {error.strerror}; expected a folder") from None
+    return root
 
 
 def sets_in(root: pathlib.Path) -> list[str]:
@@ -161,7 +166,7 @@ def wrong_classes(builder, base: str, label_key: str) -> str | None:
     if not label.num_classes or label.num_classes < 1:
         return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
     path = folder / f"{label_key}.labels.txt"
-    if not path.exists() and base != EMBEDDED_NAME:  # that its own set has names, we know
+    if not os.path.exists(path) and base != EMBEDDED_NAME:  # that its own set has names, we know
         return None
     try:
         names = read_regular(path, "the names of classes", JSON_LIMIT).decode().split("\n")

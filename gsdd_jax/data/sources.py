@@ -15,9 +15,11 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular
-from gsdd_jax.data import folders, lists
+from gsdd_jax.data import folders, lists, parts
 from gsdd_jax.data.decode import PIL_MODES
 from gsdd_jax.data.items import Found, Item, Labels, some
+
+_KINDS = ("images", "labels")  # of arrays, behind the name of their part
 
 
 def find(path: str | os.PathLike) -> Found:
@@ -27,18 +29,18 @@ def find(path: str | os.PathLike) -> Found:
     parts such as train and test; links are followed, hidden folders and those of a system passed
     over (`folders.find`). Or it has a list beside its pictures. A list names the columns `path`
     (relative to the file) and `label` in its first line (`lists.read`). Arrays are `images`, uint8
-    [n, h, w] or [n, h, w, c], and `labels` [n], and `test_images` and `test_labels` likewise where
-    there are any.
+    [n, h, w] or [n, h, w, c], and `labels` [n] or [n, 1], and `test_images` and `test_labels`
+    likewise where there are any; or those of parts by name, as of MedMNIST.
 
     Raises UsageError for anything else.
     """
     path = pathlib.Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         metadata = lists.has_pictures(path)
         if metadata is None:
             return folders.find(path)
         path = metadata
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"{path}: no such file or folder")
     readers = {".csv": lists.read, ".tsv": lists.read, ".jsonl": lists.read, ".npz": _npz}
     if path.suffix.lower() == ".npy":
@@ -81,9 +83,27 @@ def _npz(path: pathlib.Path) -> Found:
         raise
     except Exception as error:  # of any kind: NumPy and zipfile raise what damage leads them to
         raise UsageError(f"expected arrays by name, without objects ({error})") from None
-    with_test, labels = "test_images" in arrays or "test_labels" in arrays, Labels()
-    test = _arrays(arrays, "test_", labels) if with_test else []
-    return Found(_arrays(arrays, "", labels), test, labels.notes())
+    # Without a part in its name an array is to train on.
+    found = (key.removesuffix(kind) for key in arrays for kind in _KINDS if key.endswith(kind))
+    prefixes = list(dict.fromkeys(found))
+    named = [prefix or f"{parts.TRAIN}_" for prefix in prefixes]
+    chosen = parts.choose(named)
+    if chosen is None:
+        raise UsageError(
+            "expected arrays images and labels, and test_images and test_labels, or those of parts "
+            f"such as train_images and train_labels, got {some(list(arrays), 10) or 'none'}"
+        )
+    of = dict(zip(named, prefixes, strict=True))
+    labels, notes = Labels(), []
+    train = _arrays(arrays, of[chosen.train], labels)
+    test = _arrays(arrays, of[chosen.test], labels) if chosen.test else []
+    if chosen.left_out or (chosen.test and parts.of(chosen.test) != parts.TEST):
+        rest = f"; left out: {some([f'{n}images' for n in chosen.left_out])}"
+        notes = [
+            f"{of[chosen.train]}images are to train on, {chosen.test or 'no test_'}images to test "
+            f"on{rest if chosen.left_out else ''}"
+        ]
+    return Found(train, test, notes + labels.notes())
 
 
 def _claimed(archive: zipfile.ZipFile, member: str) -> int:
@@ -106,6 +126,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[I
         if key not in arrays:
             raise UsageError(f"expected an array {key}, got {', '.join(arrays) or 'none'}")
     images, labels = arrays[image_key], arrays[label_key]
+    labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in PIL_MODES:

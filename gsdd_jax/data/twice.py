@@ -3,6 +3,7 @@
 import hashlib
 from typing import NamedTuple
 
+from gsdd_jax.core.errors import counted
 from gsdd_jax.data.items import Item, some
 
 
@@ -36,12 +37,12 @@ class Twice:
         notes = []
         if self._labels:
             notes.append(
-                f"warning: {len(self._labels)} pictures are there under another label, too: "
+                f"warning: {counted(len(self._labels), 'picture')} there under another label, too: "
                 f"{some(self._labels)}"
             )
         if self._splits:
             notes.append(
-                f"warning: {len(self._splits)} test pictures are training pictures, too, so the "
+                f"warning: {counted(len(self._splits), 'test picture')} also to train on, so the "
                 f"test accuracy is too high: {some(self._splits)}"
             )
         return notes

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from gsdd_jax.core import swap
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.exports import npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import MARK, WHAT, refuse_existing
 from gsdd_jax.formats import transforms
@@ -64,7 +64,7 @@ def export(
     except ValueError as error:  # a resolution that there is not
         raise UsageError(str(error)) from None
     soft = targets if targets.ndim == 2 else None
-    what = f"{len(images)} images of {'x'.join(map(str, images.shape[1:]))}"
+    what = f"{counted(len(images), 'image')} of {'x'.join(map(str, images.shape[1:]))}"
     if not pictures:
         ARRAYS[to](path, images, distilled.labels, soft)
         return f"{path}: {what}, {'as in training' if space == 'training' else 'in [0, 1] space'}"

@@ -7,7 +7,7 @@ import zipfile
 
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import check_regular
+from gsdd_jax.core.files import check_ours, check_regular
 from gsdd_jax.formats.transforms import FORMAT
 
 MARK = "export.json"  # in every folder that is an export
@@ -26,10 +26,7 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> Non
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return
-    if path.is_symlink() or not path.is_file():
-        raise UsageError(f"{path}: not {WHAT}, which is a regular file; give another path")
-    if not _is_marked(path):
-        raise UsageError(f"{path}: not {WHAT}; move it away, or give another path")
+    check_ours(path, WHAT, _is_marked)
 
 
 def _is_marked(path: pathlib.Path) -> bool:

@@ -58,7 +58,7 @@ def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
     found, (kind, params) = {}, parameterizations.of(set_)
     for name, (samples, prefilter) in WAYS.items():
         kind = dataclasses.replace(kind, samples_per_side=samples, prefilter=prefilter)
-        found[name] = np.asarray(jax.jit(kind.render)(params))
+        found[name] = set_.checked(np.asarray(jax.jit(kind.render)(params)))
     return found
 
 

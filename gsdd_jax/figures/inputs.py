@@ -18,10 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
-from gsdd_jax.config.trees import dotted
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import open_regular, read_object, write_json
+from gsdd_jax.core.trees import dotted
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import FIELDS

@@ -160,9 +160,11 @@ def checked_size(
 ) -> tuple[int, int]:
     """The size that was asked for, or the set's own.
 
-    Raises ValueError for a size or a resampling that there is not, UsageError where so many images
-    do not fit into memory.
+    Raises ValueError for a size or a resampling that there is not, or a height without a width;
+    UsageError where so many images do not fit into memory.
     """
+    if (height is None) != (width is None):
+        raise ValueError(f"height, width: expected both or neither, got {height} and {width}")
     height = native.height if height is None else height
     width = native.width if width is None else width
     for name, side in (("height", height), ("width", width)):

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gsdd_jax.core import program
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.formats import entropy, transforms
+from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
 from gsdd_jax.formats.labels import SOFT_LABELS, softmax
 from gsdd_jax.formats.shapes import Float, Int
@@ -51,6 +52,7 @@ class DistilledSet:
       soft_labels: where they were learned: of each image a logit for every class, on the grid of
         `gsdd_jax.formats.labels`.
       label_bits: of the code of each; 0 without.
+      source: the file that it was read from; empty where it was not.
 
     The arguments that its methods share:
       space: "training", transformed as the networks of the distillation saw them, or "unit", in
@@ -67,6 +69,7 @@ class DistilledSet:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     soft_labels: Float[np.ndarray, "m k"] | None = None
     label_bits: int = 0
+    source: str = ""
 
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
@@ -82,15 +85,27 @@ class DistilledSet:
         `gsdd_jax.parameterizations.images` renders the same by JAX, on any device.
 
         Args:
-          height, width: in pixels; None: the set's own.
+          height, width: in pixels, both or neither; None: the set's own.
           resample: "bilinear" or "nearest", for images that are stored at one size (pixels, idc).
             The others are rendered at the size that is asked for.
 
-        Raises ValueError for a size or a resampling that there is not.
+        Raises ValueError for a size or a resampling that there is not; UsageError where numbers of
+        the set are so large that its images are not finite.
         """
         count = len(self.labels)
         height, width = checked_size(self.format, count, height, width, resample)
-        return np.asarray(self.format.decode(self.params, height, width, resample))
+        with np.errstate(all="ignore"):  # what comes of it is checked
+            found = np.asarray(self.format.decode(self.params, height, width, resample))
+        return self.checked(found)
+
+    def checked(self, images: Any) -> Any:
+        """These images of it, in NumPy or JAX. Raises UsageError where they are not finite."""
+        if not namespace(images).isfinite(images).all():
+            raise UsageError(
+                f"{self.source or repr(self)}: expected finite images, got others: its numbers are "
+                "too large, as of a distillation that diverged"
+            )
+        return images
 
     @property
     def targets(self) -> Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]:
@@ -118,7 +133,7 @@ class DistilledSet:
         name = data.get("name") if isinstance(data, dict) else None
         size = "x".join(map(str, kind.image_shape))
         return (
-            f"DistilledSet({len(self.labels)} images of {size} as {kind.name}"
+            f"DistilledSet({counted(len(self.labels), 'image')} of {size} as {kind.name}"
             f"{f', of {name[:80]}' if isinstance(name, str) else ''}; {self.num_bytes} bytes)"
         )
 
@@ -134,7 +149,7 @@ class DistilledSet:
     @functools.cached_property
     def transform(self) -> Normalize | ZCA:
         """From float images [..., h, w, c] in [0, 1] to those that networks saw, for test images
-        too; in NumPy. Raises UsageError as `find_transform`."""
+        too; in NumPy. Raises UsageError as `find_transform`, and of it for images of 0 to 255."""
         return self.find_transform()
 
     def find_transform(
@@ -206,7 +221,11 @@ class DistilledSet:
             found = self.transform if transform is None else self.find_transform(transform)
         images = self.images(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
-        images = images if found is None else np.asarray(found(images))
+        if found is not None:
+            apply = found.apply if isinstance(found, Normalize | ZCA) else found
+            with np.errstate(all="ignore"):
+                images = np.asarray(apply(images))
+            self.checked(images)
         return Arrays(images, np.asarray(self.targets))
 
     def torch(self, space: str = "training", **options: Any) -> Any:
@@ -239,9 +258,11 @@ class DistilledSet:
         **options: Any,
     ) -> Iterator[Arrays]:  # fmt: skip
         """Batches of `epochs` passes over the set, each in another order; the last one of a pass is
-        smaller where the set does not divide. Arguments and errors as of `numpy`."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        smaller where the set does not divide. Arguments and errors as of `numpy`; ValueError for
+        fewer than one of either."""
+        for name, value in (("batch_size", batch_size), ("epochs", epochs)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
         images, targets = self.numpy(space, **options)
         return _batches(images, targets, batch_size, np.random.default_rng(seed), epochs)
 

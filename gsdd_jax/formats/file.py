@@ -20,7 +20,7 @@ import numpy as np
 
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.files import write_atomically
+from gsdd_jax.core.files import check_regular, write_atomically
 from gsdd_jax.formats import entropy, labels
 from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
@@ -81,7 +81,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 def path_of(path: str | os.PathLike) -> pathlib.Path:
     """The file that is meant: itself, or the one in a run's work directory; `~` is the home."""
     path = pathlib.Path(os.path.expanduser(path))
-    return path / NAME if path.is_dir() else path
+    return path / NAME if os.path.isdir(path) else path  # of a name too long this says False
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
@@ -96,8 +96,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
     import safetensors
 
     path = path_of(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected a distilled set (.safetensors)")
+    check_regular(path, "a distilled set, a .safetensors file")
     with located(path), _readable():
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = (file.metadata() or {}).get(HEADER, "null")
@@ -121,7 +120,8 @@ def load(path: str | os.PathLike) -> DistilledSet:
         if bits:
             shape = labels_shape(kind, len(classes))
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
-        distilled = DistilledSet(kind, arrays, classes, rate, parts[PROVENANCE], logits, bits)
+        provenance, source = parts[PROVENANCE], str(path)
+        distilled = DistilledSet(kind, arrays, classes, rate, provenance, logits, bits, source)
         _ = distilled.params  # so that codes that are none are refused now
     return distilled
 

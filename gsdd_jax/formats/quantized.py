@@ -152,7 +152,9 @@ class Quantized(Gaussians):
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         low, high = arrays[ENDS].T
-        fields = self.fields(values_of(self.codes(arrays), low, high, self.levels))
+        codes = self.codes(arrays)
+        with np.errstate(over="ignore", invalid="ignore"):  # what it renders as is checked
+            fields = self.fields(values_of(codes, low, high, self.levels))
         return fields | {"counts": self.counts}
 
     def fields(self, columns: Float[Any, "n columns"]) -> dict[str, Any]:

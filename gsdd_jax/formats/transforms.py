@@ -32,6 +32,7 @@ MAX_ZCA_SIZE = 12288
 
 FORMAT = "gsdd_jax.transform.1"
 KEPT = "gsdd_jax.zca.1"  # of a kept matrix, filed under its data's fingerprint
+FAR = 10.0  # from 0: images go a little beyond [0, 1]; those of 0 to 255 are beyond this
 # Bytes centred at 128 have products of at most 2¹⁴: sums of 2¹⁰ are whole numbers that float32
 # holds exactly, in whatever order they are added.
 _CHUNK = 1024
@@ -48,8 +49,12 @@ class Normalize:
     def __call__(self, images: Any) -> Float[Any, "*n h w c"]:
         """Float images [..., h, w, c] in [0, 1] -> normalised images, float32.
 
-        Raises UsageError for bytes, and for other channels.
+        Raises UsageError for bytes, for numbers of NumPy beyond `FAR`, and for other channels.
         """
+        return self.apply(_near(images))
+
+    def apply(self, images: Any) -> Float[Any, "*n h w c"]:
+        """The same for images of any numbers, as a distilled set may have them."""
         images = _checked(images, images.shape[-3:-1] + self.mean.shape, self.mean)
         return (images - self.mean) / self.std
 
@@ -69,8 +74,12 @@ class ZCA:
     def __call__(self, images: Any) -> Float[Any, "*n h w c"]:
         """Float images [..., h, w, c] in [0, 1] -> whitened images, float32.
 
-        Raises UsageError for bytes, and for images of another shape.
+        Raises UsageError for bytes, for numbers of NumPy beyond `FAR`, and for another shape.
         """
+        return self.apply(_near(images))
+
+    def apply(self, images: Any) -> Float[Any, "*n h w c"]:
+        """The same for images of any numbers, as a distilled set may have them."""
         images = _checked(images, self.image_shape, self.mean)
         return matmul(_flat(images) - self.mean, self.whitening).reshape(images.shape)
 
@@ -80,6 +89,18 @@ class ZCA:
         xp = namespace(flat)
         solution = xp.linalg.solve(self.whitening, flat.reshape(-1, flat.shape[-1]).T).T
         return (solution.reshape(flat.shape) + self.mean).reshape(images.shape)
+
+
+def _near(images: Any) -> Any:
+    """Images of numbers that may be meant for [0, 1]; those of JAX are not waited for."""
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size:
+        least, most = images.min(), images.max()
+        if not (least >= -FAR and most <= FAR):  # NaN is neither
+            raise UsageError(
+                f"images: expected floats in about [0, 1], got {least:g} to {most:g}; divide bytes "
+                "by 255"
+            )
+    return images
 
 
 def _checked(images, shape, like) -> Float[Any, "*n h w c"]:
@@ -209,8 +230,7 @@ def load(
     import safetensors
 
     path, size = pathlib.Path(path), math.prod(image_shape)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected what launch.export --transform wrote")
+    files.check_regular(path, "a transform that launch.export --transform wrote")
     with located(path):
         memory.check("its matrix", path.stat().st_size, 2)
         try:

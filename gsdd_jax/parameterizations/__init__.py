@@ -96,10 +96,10 @@ def images(
     width: int | None = None,
     resample: str = "bilinear",
 ) -> Float[Array, "m h w c"]:
-    """`distilled.images(...)` by JAX: Gaussians by the compiled rasterizer."""
+    """`distilled.images(...)` by JAX: Gaussians by the compiled rasterizer. Raises as that."""
     kind, params = of(distilled)
     size = checked_size(kind, len(distilled.labels), height, width, resample)
-    return _rendered(kind, params, *size, resample)
+    return distilled.checked(_rendered(kind, params, *size, resample))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))

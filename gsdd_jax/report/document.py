@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import write_atomically
+from gsdd_jax.core.files import check_ours, open_regular, write_atomically
 from gsdd_jax.report import curves, gallery, results, tables
 from gsdd_jax.report.source import Run, read_all
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = "report.html"  # in a work directory
+SITE = "gsdd-jax"  # in the title of every page
+_HEAD = 1 << 14  # bytes of a page, its title among them
 
 
 def write(
@@ -31,10 +33,12 @@ def write(
       per_class: images a class in the file at every step; 0: as many as keep it small.
 
     Raises:
-      UsageError: for a directory that is no work directory. Whatever one lacks is said in the page.
+      UsageError: for a directory that is no work directory, and as `check_place`. Whatever one
+        lacks is said in the page.
     """
     import jinja2
 
+    check_place(out)
     runs = read_all(list(workdirs))
     environment = jinja2.Environment(
         autoescape=True,
@@ -45,6 +49,7 @@ def write(
     )
     page = environment.get_template("template.html").render(
         runs=runs,
+        site=SITE,
         config=lambda run: tables.config(run, defaults),
         curves=curves,
         gallery=lambda run: _gallery(run, len(runs), per_class),
@@ -53,6 +58,16 @@ def write(
     )
     # A lone surrogate of somebody's JSON is shown as what it is.
     write_atomically(out, page.encode(errors="backslashreplace"))
+
+
+def check_place(out: str | os.PathLike) -> None:
+    """Raises UsageError where a page cannot be written, or would replace what is none."""
+    check_ours(out, "an earlier report", _is_page)
+
+
+def _is_page(path: pathlib.Path) -> bool:
+    with open_regular(path, "a report") as file:
+        return f" · {SITE}</title>".encode() in file.read(_HEAD)
 
 
 def _gallery(run: Run, num_runs: int, per_class: int) -> dict[str, Any] | str:

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from gsdd_jax.config import validate
-from gsdd_jax.config.trees import dotted
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
+from gsdd_jax.core.trees import dotted
 from gsdd_jax.figures import inputs
 from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gsdd_jax import parameterizations
+from gsdd_jax.core.errors import counted
 from gsdd_jax.formats.gaussian import Gaussian
 from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
@@ -28,8 +29,9 @@ def described(run: Run) -> str:
     classes = len(run.last.labels) // kind.images_per_class
     return (
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
-        f"{'×'.join(map(str, kind.image_shape))}, {classes} classes: {kind.images_per_class:,} "
-        f"images a class as {kind.name}, {run.last.num_bytes // classes:,} bytes a class"
+        f"{'×'.join(map(str, kind.image_shape))}, {counted(classes, 'class')}: "
+        f"{counted(kind.images_per_class, 'image')} a class as {kind.name}, "
+        f"{run.last.num_bytes // classes:,} bytes a class"
     )
 
 

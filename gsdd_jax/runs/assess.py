@@ -19,6 +19,7 @@ from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import MAX_SIDE
@@ -246,6 +247,15 @@ def evaluate_file(
             real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)
     return result
+
+
+def is_result(path: str | os.PathLike) -> bool:
+    """Whether a file holds, as JSON, what `evaluate_file` returns."""
+    try:
+        found = read_object(path, "an evaluation's result")
+    except UsageError:
+        return False
+    return {"network", "learning_rate", "distilled_accuracies"} <= found.keys()
 
 
 def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, networks, parameterizations
 from gsdd_jax.core import devices, memory, mesh, processes, program
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.fields import check_options
 from gsdd_jax.data import transforms
 from gsdd_jax.networks import Network
@@ -57,7 +57,7 @@ def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
     shape = "x".join(map(str, dataset.image_shape))
     return "; ".join(
         (
-            f"{dataset.name} {shape}, {dataset.num_classes} classes",
+            f"{dataset.name} {shape}, {counted(dataset.num_classes, 'class')}",
             config.network.name + (f" of width {width}" if width else ""),
             *more,
             f"on {devices.described(mesh.size())}",

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
 from gsdd_jax.core import mesh, processes, stopping
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
@@ -120,7 +120,7 @@ class _Run:
         return described(
             self.config,
             dataset,
-            f"{stored.images_per_class} images a class of {stored.described}",
+            f"{counted(stored.images_per_class, 'image')} a class of {stored.described}",
             f"in {there} bytes, those of {ipc} a class in float32",
         )
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, networks
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh, processes
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import components, real, streaming, trajectories
@@ -109,7 +109,8 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     components.check_networks("experts.at_once", on_each, network)
     transform = components.build_transform(config.data.transform, dataset)
     made_of, where = identity(config, dataset, network), directory(config)
-    what = f"{settings.num_experts} experts of {settings.epochs} epochs in {where}"
+    number = counted(settings.num_experts, "expert")
+    what = f"{number} of {counted(settings.epochs, 'epoch')} in {where}"
     with contextlib.ExitStack() as stack:
         stack.enter_context(mesh.over(config.mesh.devices))
         reporter.line(components.described(config, dataset, what))

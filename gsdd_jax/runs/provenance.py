@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from gsdd_jax import networks
 from gsdd_jax.config import validate
 from gsdd_jax.config.fields import known
-from gsdd_jax.config.trees import unflat
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.trees import unflat
 from gsdd_jax.runs import experiment, workdir
 
 # What the evaluation reads of the config that made a set.

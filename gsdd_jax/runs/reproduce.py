@@ -24,8 +24,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.core import processes
-from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core import memory, processes
+from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.runs import assess, cost, experts, fits, real, table
 from gsdd_jax.runs.distill import distill_to
@@ -258,17 +258,21 @@ class Folder:
         return next((reasons[p.name] for p in pieces if not p.done()), "")
 
 
-def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list[Found]:
+def reproduce(
+    table_: Table, root: str | os.PathLike, reporter: OneLine
+) -> tuple[list[Found], dict[str, str]]:
     """Runs what is missing of a table under `root` and writes it there after each piece.
 
-    A piece that cannot be run (no data, too little memory, a diverged network) leaves its cells
-    without a number and says why; the others go on. Of several processes the first one gets what
-    was found, the others nothing.
+    A piece that cannot be run (no data, too little memory) or fails, whatever it raises, leaves its
+    cells without a number and says why; the others go on.
 
-    Raises OSError where nothing can be written, and UsageError where a piece fails in some of
+    Returns what the cells came to, in the first of several processes, and by their names why pieces
+    failed.
+
+    Raises OSError where the table cannot be written, and what a piece raises that fails in some of
     several processes alone.
     """
-    folder = Folder(root)
+    folder, failed = Folder(root), {}
     pieces, work = folder.by_name(table_), _Work(table_, folder, reporter)
     while name := processes.from_first(work.next).decode():
         start, reason = time.monotonic(), ""
@@ -276,14 +280,21 @@ def reproduce(table_: Table, root: str | os.PathLike, reporter: OneLine) -> list
             pieces[name].run(reporter)
         except InUseError:
             continue
-        except UsageError as error:
+        except Exception as error:  # of any kind: the other pieces do not need this one
             if not processes.all_failed():
                 raise
-            reason = str(error)
+            reason = failed[name] = _reason(error)
         if processes.first():
             work.ran(pieces[name], time.monotonic() - start, reason)
         jax.clear_caches()  # a table has more programs than memory should keep
-    return work.found
+    return work.found, failed | work.unreadable
+
+
+def _reason(error: Exception) -> str:
+    """Why a piece failed, in a line."""
+    if isinstance(error, UsageError):
+        return str(error)
+    return printable(memory.exhausted(error) or f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 class _Work:
@@ -291,6 +302,7 @@ class _Work:
 
     def __init__(self, table_: Table, folder: Folder, reporter: OneLine):
         self.found: list[Found] = []
+        self.unreadable: dict[str, str] = {}  # by cell, why its result is none
         self._table, self._folder, self._reporter = table_, folder, reporter
         self._reasons: dict[str, str] = {}
         self._clock, self._names = _Clock(), self._offered()
@@ -309,11 +321,19 @@ class _Work:
         self._clock.add(piece, seconds)
         self._has_run = True
 
+    def _found(self, cell: Cell) -> Found:
+        try:
+            return self._folder.found(cell, self._reasons)
+        except Exception as error:  # of any kind: a damaged file is no other cell's
+            reason = _reason(error)
+            self.unreadable[f"{cell.row} ({cell.column})"] = reason
+            return Found(reason=reason)
+
     def _offered(self) -> Iterator[str]:
         table_, folder = self._table, self._folder
         folder.root.mkdir(parents=True, exist_ok=True)
         while True:
-            self.found = [folder.found(cell, self._reasons) for cell in table_.cells]
+            self.found = [self._found(cell) for cell in table_.cells]
             table.write(table_, self.found, folder.root)
             waiting = _missing(folder, table_, self.found, self._reasons)
             if not waiting:
@@ -356,10 +376,10 @@ def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Co
 
 
 def cost_of(piece: Piece) -> cost.Cost | None:
-    """None where the config makes no sense of itself."""
+    """None where it cannot be estimated."""
     try:
         return piece.cost()
-    except UsageError:
+    except Exception:  # of any kind: running it says why
         return None
 
 

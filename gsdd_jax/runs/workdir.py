@@ -13,10 +13,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.config.trees import dotted, flat, unflat
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
+from gsdd_jax.core.trees import dotted, flat, unflat
 
 # What may differ between a run and its continuation, because the result does not depend on it,
 # and what a reader of the result may take instead.
