@@ -19,9 +19,9 @@ TARGETS = tuple(
     for ragged in ("", "_ragged")
     for gradient in ("", "_gradient")
 )
-CHANNELS = 4  # of a call, at most; xla_ops/gaussian.h has the same limit
+CHANNELS = 4  # of a call, at most; xla_ops/rasterizer/gaussian.h has the same limit
 # What the CUDA kernels need besides: the words of a box and of a record for each Gaussian, as in
-# xla_ops/cuda_kernel.h.
+# xla_ops/rasterizer/cuda_kernel.h.
 ROOM_ON_CUDA = (2, 16)
 
 

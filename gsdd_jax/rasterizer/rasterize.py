@@ -18,7 +18,7 @@ from gsdd_jax.formats.raster import MAX_SAMPLES_PER_SIDE
 from gsdd_jax.rasterizer import calls, once, reference, sharding
 from gsdd_jax.rasterizer.calls import Settings
 
-MAX_SIDE = 2**16  # pixels; xla_ops/shapes.h has the same limits
+MAX_SIDE = 2**16  # pixels; xla_ops/rasterizer/shapes.h has the same limits
 MAX_ELEMENTS = 2**40  # of all images
 MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")

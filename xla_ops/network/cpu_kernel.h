@@ -1,11 +1,11 @@
-// What networks need on a CPU, of one image. network_kernel.cc is compiled once per instruction
-// set; network_cpu.cc picks one table of these at run time.
+// What networks need on a CPU, of one image. cpu_kernel.cc is compiled once per instruction set;
+// cpu.cc picks one table of these at run time.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "bfloat16.h"
+#include "network/bfloat16.h"
 
 namespace gsdd {
 

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu_kernel.h"
-#include "gaussian.h"
-#include "simd.h"
+#include "common/simd.h"
+#include "rasterizer/cpu_kernel.h"
+#include "rasterizer/gaussian.h"
 
 namespace gsdd {
 namespace {

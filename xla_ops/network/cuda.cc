@@ -1,9 +1,9 @@
 // The networks' custom calls on CUDA: check the buffers, launch on the stream that XLA hands over.
 #include <limits>
 
-#include "network.h"
-#include "norm_pool_call.h"
-#include "norm_pool_kernel.h"
+#include "network/cuda_kernel.h"
+#include "network/handlers.h"
+#include "network/shapes.h"
 
 namespace gsdd {
 namespace {

@@ -1,10 +1,10 @@
 // The networks' custom calls on the host: a task is an image, or a few of them where they are added
 // up.
-#include "instruction_set.h"
-#include "network.h"
-#include "network_kernel.h"
-#include "norm_pool_call.h"
-#include "parallel.h"
+#include "common/instruction_set.h"
+#include "common/parallel.h"
+#include "network/cpu_kernel.h"
+#include "network/handlers.h"
+#include "network/shapes.h"
 
 namespace gsdd {
 namespace {

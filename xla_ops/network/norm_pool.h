@@ -17,7 +17,7 @@
 // The formulas after the sums are here, for a CPU's registers and a GPU's floats (V). c is x - <x>.
 #pragma once
 
-#include "bfloat16.h"
+#include "network/bfloat16.h"
 
 namespace gsdd {
 

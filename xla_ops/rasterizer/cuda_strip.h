@@ -2,7 +2,7 @@
 // column, as cpu_bands.h does with a band, by multiplications from exponentials at its top.
 #pragma once
 
-#include "cuda_prepared.h"
+#include "rasterizer/cuda_prepared.h"
 
 namespace gsdd {
 namespace {

@@ -2,8 +2,8 @@
 // that double precision and its registers stay out of the loops over pixels.
 #pragma once
 
-#include "cuda_kernel.h"
-#include "cuda_launch.h"
+#include "common/cuda_launch.h"
+#include "rasterizer/cuda_kernel.h"
 
 namespace gsdd {
 namespace {

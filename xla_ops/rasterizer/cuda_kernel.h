@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "gaussian.h"
+#include "rasterizer/gaussian.h"
 
 namespace gsdd {
 

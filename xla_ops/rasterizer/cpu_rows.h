@@ -2,9 +2,9 @@
 // exponential per sample. For any Gaussian, however thin, and any number of sample points.
 #pragma once
 
-#include "gaussian.h"
-#include "planes.h"
-#include "simd.h"
+#include "common/simd.h"
+#include "rasterizer/gaussian.h"
+#include "rasterizer/planes.h"
 
 namespace gsdd {
 namespace {

@@ -1,9 +1,9 @@
 // The two custom calls on CUDA: check the buffers, launch on the stream that XLA hands over.
-#include "cuda_devices.h"
-#include "cuda_kernel.h"
-#include "module.h"
-#include "network.h"
-#include "shapes.h"
+#include "common/cuda_devices.h"
+#include "common/module.h"
+#include "network/handlers.h"
+#include "rasterizer/cuda_kernel.h"
+#include "rasterizer/shapes.h"
 
 namespace gsdd {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <cmath>
 
-#include "network_kernel.h"
-#include "norm_pool.h"
-#include "simd.h"
+#include "common/simd.h"
+#include "network/cpu_kernel.h"
+#include "network/norm_pool.h"
 
 namespace gsdd {
 namespace {

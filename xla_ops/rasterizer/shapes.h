@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "gaussian.h"
+#include "rasterizer/gaussian.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace gsdd {
@@ -20,7 +20,8 @@ struct Call {
   Raster raster;
 };
 
-// As gsdd_jax/rasterize.py's. Pixel indices fit an int32, and sizes in bytes an int64, with room.
+// gsdd_jax/rasterizer/ checks the same limits. Pixel indices fit an int32 and sizes in bytes an
+// int64.
 constexpr int64_t kMaxSide = 1 << 16;
 constexpr int64_t kMaxElements = int64_t{1} << 40;  // of all images
 

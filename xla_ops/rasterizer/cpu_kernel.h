@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "gaussian.h"
+#include "rasterizer/gaussian.h"
 
 namespace gsdd {
 

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "network_kernel.h"
-#include "simd.h"
+#include "common/simd.h"
+#include "network/cpu_kernel.h"
 
 namespace gsdd {
 namespace {

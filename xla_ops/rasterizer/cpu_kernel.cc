@@ -1,10 +1,10 @@
 // One image: its Gaussians prepared in groups, then one after the other by the fast or the exact
 // path.
-#include "cpu_kernel.h"
+#include "rasterizer/cpu_kernel.h"
 
-#include "cpu_bands.h"
-#include "cpu_rows.h"
-#include "planes.h"
+#include "rasterizer/cpu_bands.h"
+#include "rasterizer/cpu_rows.h"
+#include "rasterizer/planes.h"
 
 #define GSDD_JOIN2(a, b) a##b
 #define GSDD_JOIN(a, b) GSDD_JOIN2(a, b)

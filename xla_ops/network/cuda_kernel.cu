@@ -7,10 +7,10 @@
 
 #include <type_traits>
 
-#include "bfloat16.h"
-#include "cuda_launch.h"
-#include "norm_pool.h"
-#include "norm_pool_kernel.h"
+#include "common/cuda_launch.h"
+#include "network/bfloat16.h"
+#include "network/cuda_kernel.h"
+#include "network/norm_pool.h"
 
 namespace gsdd {
 namespace {

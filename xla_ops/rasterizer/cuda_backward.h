@@ -3,7 +3,7 @@
 // They stand in the results until a thread takes each back to its parameters, in double precision.
 #pragma once
 
-#include "cuda_strip.h"
+#include "rasterizer/cuda_strip.h"
 
 namespace gsdd {
 namespace {

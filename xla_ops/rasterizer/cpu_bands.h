@@ -20,10 +20,10 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cpu_group.h"
-#include "gaussian.h"
-#include "planes.h"
-#include "simd.h"
+#include "common/simd.h"
+#include "rasterizer/cpu_group.h"
+#include "rasterizer/gaussian.h"
+#include "rasterizer/planes.h"
 
 #define GSDD_INLINE __attribute__((always_inline))
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "gaussian.h"
-#include "simd.h"
+#include "common/simd.h"
+#include "rasterizer/gaussian.h"
 
 namespace gsdd {
 namespace {

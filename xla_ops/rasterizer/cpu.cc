@@ -2,12 +2,12 @@
 // one where there are few.
 #include <algorithm>
 
-#include "cpu_kernel.h"
-#include "instruction_set.h"
-#include "module.h"
-#include "network.h"
-#include "parallel.h"
-#include "shapes.h"
+#include "common/instruction_set.h"
+#include "common/module.h"
+#include "common/parallel.h"
+#include "network/handlers.h"
+#include "rasterizer/cpu_kernel.h"
+#include "rasterizer/shapes.h"
 
 namespace gsdd {
 namespace {

@@ -1,9 +1,9 @@
 // The launches: Gaussians are prepared, and then painted or gathered.
 #include <type_traits>
 
-#include "cuda_backward.h"
-#include "cuda_forward.h"
-#include "cuda_kernel.h"
+#include "rasterizer/cuda_backward.h"
+#include "rasterizer/cuda_forward.h"
+#include "rasterizer/cuda_kernel.h"
 
 namespace gsdd {
 namespace {

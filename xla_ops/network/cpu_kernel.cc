@@ -1,8 +1,8 @@
 // The kernels of one image for one instruction set.
-#include "network_kernel.h"
+#include "network/cpu_kernel.h"
 
-#include "conv_cpu.h"
-#include "norm_pool_cpu.h"
+#include "network/cpu_conv.h"
+#include "network/cpu_norm_pool.h"
 
 #define GSDD_JOIN2(a, b) a##b
 #define GSDD_JOIN(a, b) GSDD_JOIN2(a, b)

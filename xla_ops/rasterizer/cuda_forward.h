@@ -3,7 +3,7 @@
 // with a table of their rows; of those a warp walks the ones that reach its pixels.
 #pragma once
 
-#include "cuda_strip.h"
+#include "rasterizer/cuda_strip.h"
 
 namespace gsdd {
 namespace {
