@@ -1,10 +1,10 @@
-// A kernel's launch, behind a name of its own: tests/cuda_on_cpu has another, which runs the
-// threads of a block one after the other on the host.
+// Launches a kernel. tests/cuda_on_cpu replaces both functions to run the threads of a block one
+// after the other on the host.
 #pragma once
-#ifndef GSDD_CUDA_LAUNCH
-#define GSDD_CUDA_LAUNCH
 
 #include <cuda_runtime.h>
+
+#ifndef GSDD_CUDA_ON_CPU
 
 namespace gsdd {
 
