@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from gsdd_jax import networks
 from gsdd_jax.core import native
-from gsdd_jax.networks import calls
-from gsdd_jax.networks.norm_pool import norm_pool
+from gsdd_jax.ops import calls
+from gsdd_jax.ops.norm_pool import norm_pool
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -8,8 +8,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv, max_pool
+from gsdd_jax.networks.layers import Conv
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.pool import max_pool
 
 # Channels, kernel size, and whether a 2×2 max pooling follows.
 _LAYERS = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))

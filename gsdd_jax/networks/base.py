@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Linear, widen
+from gsdd_jax.networks.layers import Linear
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.norm import widen
 
 PRECISIONS = ("default", "float32", "bfloat16")
 

@@ -9,9 +9,8 @@ from jaxtyping import Array, Float
 
 from gsdd_jax.core.options import Limits
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv
-from gsdd_jax.networks.norm_pool import NormPool
+from gsdd_jax.networks.layers import Conv, NormPool
+from gsdd_jax.ops.conv import Method
 
 
 @dataclasses.dataclass(frozen=True)

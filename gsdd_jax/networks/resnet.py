@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv, InstanceNorm
+from gsdd_jax.ops.conv import Method
 
 # Channels and first stride of the stages of two blocks.
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))

@@ -8,8 +8,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv, InstanceNorm, adaptive_max_pool, max_pool
+from gsdd_jax.networks.layers import Conv, InstanceNorm
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.pool import adaptive_max_pool, max_pool
 
 # The convolutions' channels between one max pooling and the next.
 _STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Linear, widen
+from gsdd_jax.networks.layers import Linear
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.norm import widen
 
 DIM = 512
 HEADS = 8

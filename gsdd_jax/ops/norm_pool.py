@@ -7,12 +7,12 @@ Each is one custom call, and where it was not built the same in `jax.numpy`.
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.networks import calls
-from gsdd_jax.networks.layers import EPSILON, average_pool, instance_norm
+from gsdd_jax.ops import calls
+from gsdd_jax.ops.norm import EPSILON, instance_norm
+from gsdd_jax.ops.pool import average_pool
 
 
 def norm_pool(
@@ -30,7 +30,7 @@ def plain(
     x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
 ) -> Float[Array, "b h2 w2 c"]:
     """The same, layer by layer."""
-    return average_pool(nn.relu(instance_norm(x, scale, shift)))
+    return average_pool(jax.nn.relu(instance_norm(x, scale, shift)))
 
 
 # The custom calls take mean and rate (1 / the root of the variance) from the forward pass, as
@@ -112,16 +112,3 @@ _second.defvjp(
     # Beyond the second, for who asks: not fast.
     lambda operands, cotangents: jax.vjp(_plain_second, *operands)[1](cotangents),
 )
-
-
-class NormPool(nn.Module):
-    """`norm_pool` with scale 1 and shift 0 at the start: the parameters of an `InstanceNorm`."""
-
-    fused: bool = True  # False has forward-mode derivatives too
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        shift = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        return (norm_pool if self.fused else plain)(x, scale, shift)

@@ -18,7 +18,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.networks import calls, patches, shifts, winograd
+from gsdd_jax.ops import calls, patches, shifts, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # fewer do not pay for Winograd's transforms

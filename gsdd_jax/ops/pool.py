@@ -1,0 +1,34 @@
+"""Pooling of images, channels last."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def _blocks(x: Array) -> Array:
+    """[b, h, w, c] as [b, h/2, 2, w/2, 2, c]; an odd last row or column is left out."""
+    b, h, w, c = x.shape
+    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+
+
+def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Mean of every 2×2 block."""
+    return _blocks(x).mean((2, 4))
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Maximum of every 2×2 block; equal maxima share the gradient."""
+    return _blocks(x).max((2, 4))
+
+
+def adaptive_max_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b {size} {size} c"]:
+    """Maxima over `size` × `size` windows that cover the image evenly and overlap where they must:
+    window i goes from ⌊i h / size⌋ to ⌈(i + 1) h / size⌉."""
+
+    def pooled(x, axis):
+        length = x.shape[axis]
+        windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        maxima = [lax.slice_in_dim(x, *window, axis=axis).max(axis) for window in windows]
+        return jnp.stack(maxima, axis)
+
+    return pooled(pooled(x, 1), 2)
