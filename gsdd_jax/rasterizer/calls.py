@@ -12,7 +12,15 @@ from jax import lax
 from jaxtyping import Array, Float32, Int32
 
 from gsdd_jax.core.native import like
-from gsdd_jax.rasterizer import joined, sharding
+from gsdd_jax.rasterizer import sharding
+from gsdd_jax.rasterizer.ragged_vmap import (
+    in_an_image,
+    merge_gaussians,
+    merge_images,
+    merge_offsets,
+    ragged_vmap,
+    split_images,
+)
 
 TARGETS = tuple(
     f"gsdd_rasterize{ragged}{gradient}"
@@ -133,12 +141,10 @@ def _ragged_forward(settings):
 
     def together(call, offsets, *parameters):
         size, count = parameters[-1].shape
-        images = call(
-            joined.offsets_of_all(offsets, count), *map(joined.gaussians_of_all, parameters)
-        )
-        return joined.of_each(images, size)
+        images = call(merge_offsets(offsets, count), *map(merge_gaussians, parameters))
+        return split_images(images, size)
 
-    return joined.joining(call, together)
+    return ragged_vmap(call, together)
 
 
 def _ragged_backward(settings):
@@ -151,11 +157,11 @@ def _ragged_backward(settings):
         *parameters, d_images = parameters_and_cotangent
         count = parameters[-1].shape[1]
         gradients = call(
-            joined.offsets_of_all(offsets, count),
-            *map(joined.gaussians_of_all, parameters),
-            joined.images_of_all(d_images),
+            merge_offsets(offsets, count),
+            *map(merge_gaussians, parameters),
+            merge_images(d_images),
         )
-        inside = joined.shown(offsets, count)  # the others might be of anything, NaN too
+        inside = in_an_image(offsets, count)  # the others might be of anything, NaN too
 
         def of_batches(gradient, parameter):
             seen = inside.reshape(*inside.shape, *[1] * (parameter.ndim - 2))
@@ -163,7 +169,7 @@ def _ragged_backward(settings):
 
         return tuple(map(of_batches, gradients, parameters))
 
-    return joined.joining(call, together)
+    return ragged_vmap(call, together)
 
 
 def _call(target, outputs, settings, *arrays, offsets=None):

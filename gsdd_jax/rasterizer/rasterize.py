@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Integer
 from gsdd_jax.core import native
 from gsdd_jax.formats.gaussian import CLIP_GRADIENTS
 from gsdd_jax.formats.raster import MAX_SAMPLES_PER_SIDE
-from gsdd_jax.rasterizer import calls, once, reference, sharding
+from gsdd_jax.rasterizer import calls, reference, reverse_only, sharding
 from gsdd_jax.rasterizer.calls import Settings
 
 MAX_SIDE = 2**16  # pixels; xla_ops/rasterizer/shapes.h has the same limits
@@ -214,8 +214,8 @@ def _render(settings, backend, offsets, *parameters):
             "use 'auto' or 'reference'"
         )
     offsets, *parameters = native.vary_alike((offsets, *parameters))
-    with once.one_line():
-        parameters = map(once.reverse_mode_only, parameters)
+    with reverse_only.explain_forward_mode():
+        parameters = map(reverse_only.forbid_forward_mode, parameters)
         return _custom(settings, backend == "native", offsets, *parameters)
 
 
@@ -292,7 +292,7 @@ def _custom_forward(settings, always_native, offsets, *parameters):
 
 def _custom_backward(settings, always_native, residuals, d_images):
     offsets, parameters = residuals
-    *parameters, d_images = once.no_derivative((*parameters, jnp.asarray(d_images)))
+    *parameters, d_images = reverse_only.forbid_derivatives((*parameters, jnp.asarray(d_images)))
     gradients = _per_platform(
         always_native,
         functools.partial(calls.backward, settings),

@@ -29,27 +29,27 @@ mlir.register_lowering(_tangent, _refuse)
 
 
 @jax.custom_jvp
-def reverse_mode_only(array: Array) -> Array:
+def forbid_forward_mode(array: Array) -> Array:
     """The array itself; forward mode through it is a TypeError."""
     return array
 
 
-@reverse_mode_only.defjvp
+@forbid_forward_mode.defjvp
 def _(primals, tangents):
-    return reverse_mode_only(*primals), _tangent.bind(*tangents)
+    return forbid_forward_mode(*primals), _tangent.bind(*tangents)
 
 
 @jax.custom_jvp
-def no_derivative(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+def forbid_derivatives(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     """The arrays themselves; a derivative through them, in any mode, is a TypeError."""
     return arrays
 
 
-no_derivative.defjvp(_refuse)
+forbid_derivatives.defjvp(_refuse)
 
 
 @contextlib.contextmanager
-def one_line():
+def explain_forward_mode():
     """Says it also where JAX is the first to see forward mode meet a custom_vjp."""
     try:
         yield

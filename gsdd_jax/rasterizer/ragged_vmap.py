@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int32, Shaped
 MAX_GAUSSIANS = 2**31 - 1  # offsets are of 32 bits
 
 
-def joining(call: Callable[..., Any], together: Callable[..., Any]) -> Callable[..., Any]:
+def ragged_vmap(call: Callable[..., Any], together: Callable[..., Any]) -> Callable[..., Any]:
     """`call(offsets, *arrays)` of one ragged batch; under `vmap`, `together` of them all.
 
     Args:
@@ -42,7 +42,7 @@ def joining(call: Callable[..., Any], together: Callable[..., Any]) -> Callable[
     return mapped
 
 
-def offsets_of_all(
+def merge_offsets(
     offsets: Int32[Array, "s images_plus_1"], count: int
 ) -> Int32[Array, "all_images_plus_1"]:
     """Where images begin among the Gaussians of all batches, `count` each.
@@ -55,23 +55,23 @@ def offsets_of_all(
     return jnp.append(starts.ravel(), size * count)
 
 
-def gaussians_of_all(array: Shaped[Array, "s n *rest"]) -> Shaped[Array, "all_n *rest"]:
+def merge_gaussians(array: Shaped[Array, "s n *rest"]) -> Shaped[Array, "all_n *rest"]:
     """The Gaussians of all batches, one batch after the other."""
     return array.reshape(-1, *array.shape[2:])
 
 
-def images_of_all(images: Shaped[Array, "s b *rest"]) -> Shaped[Array, "all_b *rest"]:
+def merge_images(images: Shaped[Array, "s b *rest"]) -> Shaped[Array, "all_b *rest"]:
     """The images of all batches, with zeros for those that nobody sees."""
     padded = jnp.pad(images, [(0, 0), (0, 1)] + [(0, 0)] * (images.ndim - 2))
-    return gaussians_of_all(padded)
+    return merge_gaussians(padded)
 
 
-def of_each(images: Shaped[Array, "all_b *rest"], size: int) -> Shaped[Array, "s b *rest"]:
+def split_images(images: Shaped[Array, "all_b *rest"], size: int) -> Shaped[Array, "s b *rest"]:
     """The images of each of `size` batches that are seen."""
     return images.reshape(size, -1, *images.shape[1:])[:, :-1]
 
 
-def shown(offsets: Int32[Array, "s images_plus_1"], count: int) -> Bool[Array, "s n"]:
+def in_an_image(offsets: Int32[Array, "s images_plus_1"], count: int) -> Bool[Array, "s n"]:
     """Which Gaussians of each batch are in one of its images."""
     place = jnp.arange(count)
     return (place >= offsets[:, :1]) & (place < offsets[:, -1:])
