@@ -16,9 +16,8 @@ from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.options import Limits, check_values
 from gsdd_jax.formats.shapes import Float
+from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_SIDE
 
-MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
-MAX_CHANNELS = 4
 RESAMPLINGS = ("bilinear", "nearest")
 DTYPES = ("float32", "bfloat16")  # of an array of real numbers
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}

@@ -12,6 +12,7 @@ from gsdd_jax.core.options import Limits
 from gsdd_jax.formats import raster
 from gsdd_jax.formats.base import Format
 from gsdd_jax.formats.shapes import Float
+from gsdd_jax.rasterizer.limits import MAX_SAMPLES_PER_SIDE
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 CLIP_GRADIENTS = ("stop", "pass")
@@ -25,7 +26,7 @@ class Gaussians(Format):
     """
 
     limits: ClassVar[Limits] = Format.limits | {
-        "samples_per_side": (1, raster.MAX_SAMPLES_PER_SIDE),
+        "samples_per_side": (1, MAX_SAMPLES_PER_SIDE),
         "clip_gradient": CLIP_GRADIENTS,
     }
     num_gaussians: int

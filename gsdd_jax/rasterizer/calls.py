@@ -13,6 +13,7 @@ from jaxtyping import Array, Float32, Int32
 
 from gsdd_jax.core.native import like
 from gsdd_jax.rasterizer import sharding
+from gsdd_jax.rasterizer.limits import MAX_CALL_CHANNELS
 from gsdd_jax.rasterizer.ragged_vmap import (
     in_an_image,
     merge_gaussians,
@@ -27,7 +28,6 @@ TARGETS = tuple(
     for ragged in ("", "_ragged")
     for gradient in ("", "_gradient")
 )
-CHANNELS = 4  # of a call, at most; xla_ops/rasterizer/gaussian.h has the same limit
 # What the CUDA kernels need besides: the words of a box and of a record for each Gaussian, as in
 # xla_ops/rasterizer/cuda_kernel.h.
 ROOM_ON_CUDA = (2, 16)
@@ -106,12 +106,15 @@ def backward(
 
 def _parts(array):
     """Of the channels, as many at a time as a call takes."""
-    return [array[..., at : at + CHANNELS] for at in range(0, array.shape[-1], CHANNELS)]
+    return [
+        array[..., at : at + MAX_CALL_CHANNELS]
+        for at in range(0, array.shape[-1], MAX_CALL_CHANNELS)
+    ]
 
 
 def _poisoned(colors):
     """Colours of which one that is not finite makes NaN of all, also in the other parts' calls."""
-    if colors.shape[-1] <= CHANNELS:
+    if colors.shape[-1] <= MAX_CALL_CHANNELS:
         return colors
     return jnp.where(jnp.isfinite(colors).all(-1, keepdims=True), colors, jnp.nan)
 

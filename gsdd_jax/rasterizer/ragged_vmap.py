@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Int32, Shaped
 
-MAX_GAUSSIANS = 2**31 - 1  # offsets are of 32 bits
+from gsdd_jax.rasterizer.limits import MAX_CALL_GAUSSIANS
 
 
 def ragged_vmap(call: Callable[..., Any], together: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +33,7 @@ def ragged_vmap(call: Callable[..., Any], together: Callable[..., Any]) -> Calla
             operand if known else jnp.broadcast_to(operand, (size, *operand.shape))
             for operand, known in zip(operands, batched, strict=True)
         ]
-        if size * operands[1].shape[1] < MAX_GAUSSIANS:
+        if size * operands[1].shape[1] < MAX_CALL_GAUSSIANS:
             results = together(mapped, *operands)
         else:
             results = jax.lax.map(lambda each: mapped(*each), operands)

@@ -14,13 +14,15 @@ from jaxtyping import Array, Float, Integer
 
 from gsdd_jax.core import native
 from gsdd_jax.formats.gaussian import CLIP_GRADIENTS
-from gsdd_jax.formats.raster import MAX_SAMPLES_PER_SIDE
 from gsdd_jax.rasterizer import calls, reference, reverse_only, sharding
 from gsdd_jax.rasterizer.calls import Settings
+from gsdd_jax.rasterizer.limits import (
+    MAX_CALL_ELEMENTS,
+    MAX_CALL_GAUSSIANS,
+    MAX_CALL_SIDE,
+    MAX_SAMPLES_PER_SIDE,
+)
 
-MAX_SIDE = 2**16  # pixels; xla_ops/rasterizer/shapes.h has the same limits
-MAX_ELEMENTS = 2**40  # of all images
-MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
 TYPES = ("bfloat16", "float16", "float32", "float64")  # of parameters
 
@@ -139,8 +141,10 @@ def rasterize_ragged(
     if parameters[-1].ndim != 1:
         raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
     count = parameters[-1].shape[0]
-    if _exceeds(count, MAX_GAUSSIANS - 1):
-        raise ValueError(f"opacities: expected fewer than {MAX_GAUSSIANS} Gaussians, got {count}")
+    if _exceeds(count, MAX_CALL_GAUSSIANS - 1):
+        raise ValueError(
+            f"opacities: expected fewer than {MAX_CALL_GAUSSIANS} Gaussians, got {count}"
+        )
     settings = _check_settings(
         height, width, samples_per_side, prefilter, min_weight, clip_gradient
     )
@@ -151,8 +155,8 @@ def rasterize_ragged(
 
 def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip_gradient):
     settings = Settings(
-        _check_size("height", height, 1, MAX_SIDE),
-        _check_size("width", width, 1, MAX_SIDE),
+        _check_size("height", height, 1, MAX_CALL_SIDE),
+        _check_size("width", width, 1, MAX_CALL_SIDE),
         _check_size("samples_per_side", samples_per_side, 1, MAX_SAMPLES_PER_SIDE),
         bool(prefilter),
         float(min_weight),
@@ -174,7 +178,7 @@ def _exceeds(size, limit):
 
 def _check_elements(settings, num_images, channels):
     elements = num_images * settings.height * settings.width * channels
-    if _exceeds(elements, MAX_ELEMENTS):
+    if _exceeds(elements, MAX_CALL_ELEMENTS):
         raise ValueError(
             f"height, width: expected images of at most 2^40 elements in all, got {num_images} of "
             f"{settings.height} x {settings.width} x {channels}"
@@ -190,7 +194,7 @@ def _check_offsets(offsets, count):
             f"offsets: expected integers of shape [B + 1], got {array.dtype} of {array.shape}"
         )
     if known is None:
-        if jnp.iinfo(array.dtype).max > MAX_GAUSSIANS:  # no cast may wrap into the range
+        if jnp.iinfo(array.dtype).max > MAX_CALL_GAUSSIANS:  # no cast may wrap into the range
             low = -1 if jnp.issubdtype(array.dtype, jnp.signedinteger) else 0
             array = jnp.clip(array, low, count + 1)
     elif known[0] < 0 or known[-1] > count or (known[1:] < known[:-1]).any():

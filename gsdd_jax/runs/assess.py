@@ -20,9 +20,9 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.options import check_value
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
-from gsdd_jax.formats.base import MAX_SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
+from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs import checks, experiment
 from gsdd_jax.runs.components import (
     build_network,

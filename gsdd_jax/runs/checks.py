@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core.options import LEAST, MOST, MOST_INT, check_value
-from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.workdir import dotted
 
 AT_LEAST_ONE, AT_LEAST_ZERO = (1, MOST_INT), (0, MOST_INT)

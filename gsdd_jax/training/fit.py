@@ -14,10 +14,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
-from gsdd_jax.formats.base import MAX_CHANNELS
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.rasterizer.limits import MAX_CHANNELS
 
 HALVE_EVERY = 20_000  # steps; the published runs take 50,000
 IMAGE_RANGE = (-1.0, 2.0)  # room for what sharpens or interpolates [0, 1]; 0 to 255 is far outside
