@@ -1,4 +1,4 @@
-"""The rasterizer's custom calls."""
+"""Custom calls of the rasterizer."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TARGETS = tuple(
     for ragged in ("", "_ragged")
     for gradient in ("", "_gradient")
 )
-# What the CUDA kernels need besides: the words of a box and of a record for each Gaussian, as in
-# xla_ops/rasterizer/cuda_kernel.h.
+# Words per Gaussian of the scratch arrays of the CUDA kernels: a box and a record
+# (kBoxBytes and kRecordBytes in xla_ops/rasterizer/cuda_kernel.h).
 ROOM_ON_CUDA = (2, 16)
 
 
 class Settings(NamedTuple):
-    """The static arguments of a rasterization (section 3 of the paper: anti-aliasing)."""
+    """Static arguments of a rasterization (paper, section 3: anti-aliasing)."""
 
     height: int
     width: int
@@ -61,10 +61,15 @@ def forward(
     colors: Float32[Array, "*b n c"],
     opacities: Float32[Array, "*b n"],
 ) -> Float32[Array, "*images h w c"]:
-    """Renders by the custom call, a ragged batch where there are offsets.
+    """Renders images by the custom call.
 
-    Axes that are vmapped over join the leading ones, so it stays one call, and devices that share
-    them each make their own; ragged batches become one of all their images.
+    Axes of `vmap` join the leading ones, so that one call renders all images. Devices that
+    share the leading axes each make their own call. Ragged batches are merged into one.
+
+    Args:
+      settings: static arguments.
+      offsets: first Gaussian of each image of a ragged batch; None for a dense batch.
+      means, cholesky, colors, opacities: as for `rasterize`, float32.
     """
 
     def images(colors):
@@ -90,7 +95,7 @@ def backward(
     Float32[Array, "*b n c"],
     Float32[Array, "*b n"],
 ]:
-    """dL/dimages -> dL/d(means, cholesky, colors, opacities), by the custom call."""
+    """Computes dL/d(means, cholesky, colors, opacities) from dL/dimages by the custom call."""
 
     def gradients(colors, d_images):
         operands = (means, cholesky, colors, opacities, d_images)
@@ -105,7 +110,7 @@ def backward(
 
 
 def _parts(array):
-    """Of the channels, as many at a time as a call takes."""
+    """Splits the channels into groups that a call takes."""
     return [
         array[..., at : at + MAX_CALL_CHANNELS]
         for at in range(0, array.shape[-1], MAX_CALL_CHANNELS)
@@ -113,7 +118,10 @@ def _parts(array):
 
 
 def _poisoned(colors):
-    """Colours of which one that is not finite makes NaN of all, also in the other parts' calls."""
+    """Makes all channels of a colour NaN if one of them is not finite.
+
+    The calls of the other channels need that to make the whole image NaN.
+    """
     if colors.shape[-1] <= MAX_CALL_CHANNELS:
         return colors
     return jnp.where(jnp.isfinite(colors).all(-1, keepdims=True), colors, jnp.nan)
@@ -164,7 +172,7 @@ def _ragged_backward(settings):
             *map(merge_gaussians, parameters),
             merge_images(d_images),
         )
-        inside = in_an_image(offsets, count)  # the others might be of anything, NaN too
+        inside = in_an_image(offsets, count)  # the other gradients are undefined
 
         def of_batches(gradient, parameter):
             seen = inside.reshape(*inside.shape, *[1] * (parameter.ndim - 2))

@@ -1,7 +1,7 @@
-"""Several ragged batches as one, so that `vmap` makes one call of a call.
+"""Merges ragged batches, so that `vmap` of a custom call is one call.
 
-A batch of B images becomes B + 1: the last one, which nobody sees, holds the Gaussians after the
-batch's own images, up to the next batch's.
+A batch of B images becomes B + 1 images. The last image takes the Gaussians between this
+batch's images and the next batch's; it is discarded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gsdd_jax.rasterizer.limits import MAX_CALL_GAUSSIANS
 
 
 def ragged_vmap(call: Callable[..., Any], together: Callable[..., Any]) -> Callable[..., Any]:
-    """`call(offsets, *arrays)` of one ragged batch; under `vmap`, `together` of them all.
+    """Returns `call(offsets, *arrays)` with a batching rule: `together` renders all batches.
 
     Args:
-      call: also what several batches are called with one by one, where offsets of all would not
-        fit into 32 bits.
-      together: (call, offsets, *arrays), all with a leading axis of batches, to results with one.
+      call: renders one ragged batch. Several batches are rendered one by one if their merged
+        offsets exceed 32 bits.
+      together: maps (call, offsets, *arrays) to the results; all have a leading axis of batches.
     """
     mapped = custom_vmap(call)
 
@@ -45,9 +45,9 @@ def ragged_vmap(call: Callable[..., Any], together: Callable[..., Any]) -> Calla
 def merge_offsets(
     offsets: Int32[Array, "s images_plus_1"], count: int
 ) -> Int32[Array, "all_images_plus_1"]:
-    """Where images begin among the Gaussians of all batches, `count` each.
+    """Returns the offsets of the images among the Gaussians of all batches.
 
-    What is out of range in a batch stays so: -1.
+    An offset out of range in its batch becomes -1, which is out of range in the merged batch.
     """
     size = len(offsets)
     right = (offsets >= 0) & (offsets <= count)
@@ -56,22 +56,22 @@ def merge_offsets(
 
 
 def merge_gaussians(array: Shaped[Array, "s n *rest"]) -> Shaped[Array, "all_n *rest"]:
-    """The Gaussians of all batches, one batch after the other."""
+    """Concatenates the Gaussians of all batches."""
     return array.reshape(-1, *array.shape[2:])
 
 
 def merge_images(images: Shaped[Array, "s b *rest"]) -> Shaped[Array, "all_b *rest"]:
-    """The images of all batches, with zeros for those that nobody sees."""
+    """Concatenates the images of all batches, with a zero image after each batch."""
     padded = jnp.pad(images, [(0, 0), (0, 1)] + [(0, 0)] * (images.ndim - 2))
     return merge_gaussians(padded)
 
 
 def split_images(images: Shaped[Array, "all_b *rest"], size: int) -> Shaped[Array, "s b *rest"]:
-    """The images of each of `size` batches that are seen."""
+    """Splits merged images into `size` batches and drops the extra image of each."""
     return images.reshape(size, -1, *images.shape[1:])[:, :-1]
 
 
 def in_an_image(offsets: Int32[Array, "s images_plus_1"], count: int) -> Bool[Array, "s n"]:
-    """Which Gaussians of each batch are in one of its images."""
+    """Returns a mask of the Gaussians that belong to an image of their batch."""
     place = jnp.arange(count)
     return (place >= offsets[:, :1]) & (place < offsets[:, -1:])

@@ -1,4 +1,4 @@
-"""Derivatives that a function does not have, refused with a line that says so."""
+"""Rejects derivatives that the native rasterizer does not have, by one clear line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _refuse(*_, **__):
     raise TypeError(MESSAGE)
 
 
-# A tangent on its way into the function. Reverse mode only ever runs the transpose.
+# Identity on tangents. Reverse mode runs only its transpose.
 _tangent = Primitive("gsdd_reverse_mode_only")
 _tangent.def_impl(_refuse)
 _tangent.def_abstract_eval(lambda tangent: tangent)
@@ -30,7 +30,7 @@ mlir.register_lowering(_tangent, _refuse)
 
 @jax.custom_jvp
 def forbid_forward_mode(array: Array) -> Array:
-    """The array itself; forward mode through it is a TypeError."""
+    """Returns the array; forward-mode differentiation raises TypeError."""
     return array
 
 
@@ -41,7 +41,7 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def forbid_derivatives(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The arrays themselves; a derivative through them, in any mode, is a TypeError."""
+    """Returns the arrays; differentiation in any mode raises TypeError."""
     return arrays
 
 
@@ -50,7 +50,7 @@ forbid_derivatives.defjvp(_refuse)
 
 @contextlib.contextmanager
 def explain_forward_mode():
-    """Says it also where JAX is the first to see forward mode meet a custom_vjp."""
+    """Replaces JAX's error on forward mode through a `custom_vjp` by `MESSAGE`."""
     try:
         yield
     except TypeError as error:
