@@ -18,8 +18,10 @@ _LAYERS = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (19
 
 @dataclasses.dataclass(frozen=True)
 class AlexNet(Architecture):
-    """Five convolutions with ReLU at stride 1, three poolings, no normalization
-    (Cazenavette et al. 2023)."""
+    """Five convolutions with ReLU at stride 1 and three poolings (Cazenavette et al. 2023).
+
+    Has no normalization.
+    """
 
     name: ClassVar[str] = "alexnet"
 

@@ -15,16 +15,17 @@ from gsdd_jax.ops.conv import Method
 
 @dataclasses.dataclass(frozen=True)
 class ConvNet(Architecture):
-    """Blocks of 3×3 convolution, instance norm, ReLU, 2×2 average pooling, flattened (paper,
-    section A.1.2).
+    """ConvNet of dataset distillation (paper, section A.1.2).
+
+    Each block is a 3×3 convolution, instance norm, ReLU and 2×2 average pooling.
 
     Attributes:
         width: channels of every block.
-        depth: blocks; 0: log2(size) - 2, which is 3 at 32×32 and 5 at 128×128.
+        depth: number of blocks; 0: log2(size) - 2, which is 3 at 32×32 and 5 at 128×128.
     """
 
     name: ClassVar[str] = "convnet"
-    # Memory ends before the widest; the deepest takes the largest image that is rendered.
+    # Wider networks exhaust memory; the deepest one takes the largest image that is rendered.
     limits: ClassVar[Limits] = {"width": (1, 4096), "depth": (0, 16)}
     width: int = 128
     depth: int = 0

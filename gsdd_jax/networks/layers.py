@@ -1,4 +1,4 @@
-"""The layers that the networks are made of: channels last, no state besides the parameters."""
+"""Flax layers of the networks: channels last, no state besides the parameters."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from gsdd_jax.ops.norm_pool import norm_pool, plain
 
 
 def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
-    """Initializer for weights and biases: uniform in ±1/√fan_in, as in the published runs."""
+    """Initializes weights and biases uniformly in ±1/√fan_in, as in the published runs."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -28,8 +28,8 @@ def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
 class Conv(nn.Module):
     """Convolution with `features` output channels.
 
-    With `bias="cancelled"` the bias is a parameter but is not added: the instance norm that follows
-    subtracts it again, so it has no effect and its gradient is exactly zero.
+    With `bias="cancelled"` the bias is a parameter but is not added. The instance norm that follows
+    would subtract it: it has no effect and its gradient is exactly zero.
     """
 
     features: int
@@ -60,7 +60,7 @@ class Conv(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """`instance_norm` with scale 1 and shift 0 at the start."""
+    """`instance_norm` with initial scale 1 and shift 0."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -71,7 +71,7 @@ class InstanceNorm(nn.Module):
 
 
 class NormPool(nn.Module):
-    """`norm_pool` with scale 1 and shift 0 at the start: the parameters of an `InstanceNorm`."""
+    """`norm_pool` with initial scale 1 and shift 0; the parameters of an `InstanceNorm`."""
 
     fused: bool = True  # False has forward-mode derivatives too
 

@@ -21,14 +21,14 @@ HEADS = 8
 
 @dataclasses.dataclass(frozen=True)
 class ViT(Architecture):
-    """Transformer of width 512, 8 heads and MLPs of width 512 without any norm, read out at a class
-    token; the shape that Cazenavette et al. (2023) evaluate, which had dropout 0.1 besides.
+    """Transformer of width 512 with 8 heads, MLPs of width 512 and no norm.
 
-    Class token and position embedding start as standard normal numbers, as they did there. An
-    image is eight patches a side.
+    Has the shape that Cazenavette et al. (2023) evaluate, without its dropout of 0.1. Class token
+    and position embedding are initialized from a standard normal distribution, as theirs. An image
+    has eight patches per side. The class token is read out.
 
     Attributes:
-        depth: blocks; 0: 6, and 10 from 128×128 on.
+        depth: number of blocks; 0: 6, or 10 from 128×128 on.
     """
 
     name: ClassVar[str] = "vit"

@@ -1,1 +1,1 @@
-"""Functions of arrays that the networks are made of: convolutions, norms and poolings."""
+"""Array functions of the networks: convolution, normalization, pooling."""

@@ -1,4 +1,4 @@
-"""The networks' custom calls."""
+"""Custom calls of the networks."""
 
 import jax
 import numpy as np
@@ -17,10 +17,13 @@ def norm_pool(
     Float32[Array, "*e b c"],
     Float32[Array, "*e b c"],
 ]:
-    """Pooled images, and of each image and channel the mean less the middle pixel's value, and
-    1 / √(variance + ε).
+    """Computes instance norm, ReLU and 2×2 average pooling.
 
-    h and w are even. Axes that are vmapped over join the leading ones, so it stays one call.
+    Axes of `vmap` join the leading ones, so that it stays one call. h and w must be even.
+
+    Returns:
+      The pooled images; per image and channel the mean minus the middle pixel; and
+      1 / √(variance + ε).
     """
     *batch, h, w, c = x.shape
     statistics = like(x, (*batch, c))
@@ -40,7 +43,7 @@ def norm_pool_gradient(
     Float32[Array, "*e b c"],
     Float32[Array, "*e b c"],
 ]:
-    """Cotangents of x, and each image's part of those of scale and shift."""
+    """Returns cotangents of x and, per image, of scale and shift."""
     statistics = like(x, mean.shape)
     outputs = (like(x, x.shape, x.dtype), statistics, statistics)
     return _call("gsdd_norm_pool_gradient", outputs)(x, scale, shift, mean, rate, g)
@@ -61,8 +64,14 @@ def norm_pool_second(
     Float32[Array, "*e b c"],
     Float[Array, "*e b h2 w2 c"],
 ]:
-    """The gradient of `norm_pool_gradient`, for cotangents a, a_scale and a_shift of its results:
-    of x, each image's part of scale's, and of g."""
+    """Differentiates `norm_pool_gradient`.
+
+    Args:
+      a, a_scale, a_shift: cotangents of its three results.
+
+    Returns:
+      Cotangents of x, of scale per image, and of g.
+    """
     outputs = (like(x, x.shape, x.dtype), like(x, mean.shape), like(x, g.shape, g.dtype))
     call = _call("gsdd_norm_pool_second", outputs)
     return call(x, scale, shift, mean, rate, g, a, a_scale, a_shift)
@@ -78,7 +87,7 @@ def conv(
 def conv_kernel_gradient(
     x: Float32[Array, "b h w c"], g: Float32[Array, "b h w o"]
 ) -> Float32[Array, "3 3 c o"]:
-    """The cotangent of `conv`'s kernel for output cotangent `g`."""
+    """Returns the cotangent of the kernel of `conv` for output cotangent `g`."""
     shape = (3, 3, x.shape[3], g.shape[3])
     return _call("gsdd_conv3x3_kernel_gradient", like(x, shape))(x, g)
 

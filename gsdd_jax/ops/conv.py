@@ -1,9 +1,9 @@
-"""2-D convolution with derivatives of every order that are themselves fast convolutions.
+"""2-D convolution whose derivatives of every order are fast convolutions too.
 
-A convolution is linear in the image and in the kernel, so its two gradients and theirs in turn
-are only three maps: the convolution, the image gradient and the kernel gradient. Each is given
-with the other two as its derivative, and each has one implementation for a CPU and one for the
-rest; which is used is decided when the program is compiled for its device.
+A convolution is linear in the image and in the kernel, so all its derivatives are compositions
+of three maps: convolution, image gradient, kernel gradient. Each map has the other two as its
+derivative. Each has one implementation for CPUs and one for other devices, chosen when the
+program is compiled.
 """
 
 import functools
@@ -21,8 +21,8 @@ from gsdd_jax.core import native
 from gsdd_jax.ops import calls, patches, shifts, winograd
 
 Method = Literal["auto", "lax"]
-MIN_CHANNELS = 16  # fewer do not pay for Winograd's transforms
-MAX_DIRECT_CHANNELS = 64  # of the wider side: with more, they pay more than the custom call
+MIN_CHANNELS = 16  # Winograd's transforms cost more than they save below this
+MAX_DIRECT_CHANNELS = 64  # of the wider side: Winograd is faster than the custom call above this
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,10 @@ def _lax_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
 
 
 def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> str:
-    """Which implementation a CPU takes: fixed by shapes and by what was built, so that a
-    convolution and its gradients agree.
+    """Chooses the CPU implementation from shapes and from the calls that were built.
 
-    "lax" is none of them: where something else stands here for it, a program is compiled on a CPU
-    to be read as that of another device (benchmarks/programs.py).
+    A convolution and its gradients thus agree. This function never returns "lax":
+    benchmarks/programs.py patches it to, in order to compile the program of another device.
     """
     call = "cpu" in native.PLATFORMS and dtype == jnp.float32
     call = call and (geometry.kernel, geometry.stride, geometry.padding) == ((3, 3), 1, 1)
@@ -68,7 +67,7 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
         return "direct"
     if geometry.stride == 1 and channels[0] < MIN_CHANNELS:
         return "patches"
-    # The transforms would lose what precision bfloat16 has.
+    # The transforms would lose bfloat16's few digits.
     fits = (geometry.stride, geometry.padding) == (1, 1) and jnp.finfo(dtype).bits >= 32
     fits = fits and min(channels) >= MIN_CHANNELS and max(geometry.image) > winograd.TILE
     if fits and winograd.applies(geometry.image, geometry.kernel):
@@ -117,9 +116,9 @@ def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
 
 def _by_platform(cpu: Callable, default: Callable) -> Callable:
     def function(geometry: _Geometry, *operands: Array) -> Array:
-        # Several networks at once run one after the other. Together they would be grouped
-        # convolutions, slower on every device: cuDNN has no fast weight gradient for groups, and
-        # XLA makes it a grouped forward convolution whose windows are whole images.
+        # Under vmap, networks run one after the other. A batched kernel would be a grouped
+        # convolution, which is slower on every device: cuDNN has no fast weight gradient for
+        # groups, and XLA turns it into a grouped convolution with windows of whole images.
         @sequential_vmap
         def one_network(*operands: Array) -> Array:
             return lax.platform_dependent(
@@ -169,17 +168,16 @@ def conv(
     method: Method = "auto",
     precision: lax.Precision | None = None,
 ) -> Float[Array, "b oh ow o"]:
-    """Convolves images with a kernel (a cross-correlation, as in every deep-learning library).
+    """Convolves images with a kernel (cross-correlation, as in all deep-learning libraries).
 
     Args:
         x: images, channels last.
         kernel: height, width, input channels, output channels.
-        stride: in pixels, the same both ways.
-        padding: zeros added on every side, in pixels.
-        method: "auto" is the fastest form for the device the program is compiled for, with
-            reverse-mode derivatives of any order; "lax" is `jax.lax.conv_general_dilated`, which
-            has forward-mode derivatives too.
-        precision: of the products, where the device has a choice.
+        stride: pixels, equal in both directions.
+        padding: zeros on every side, in pixels.
+        method: "auto" is the fastest implementation for the device, with reverse-mode derivatives
+            of any order; "lax" is `jax.lax.conv_general_dilated`, which adds forward mode.
+        precision: of the products, if the device has a choice.
 
     Raises:
         ValueError: if the dtypes differ.

@@ -1,8 +1,8 @@
-"""Instance norm, ReLU and 2×2 average pooling in one pass over the images.
+"""Fused instance norm, ReLU and 2×2 average pooling.
 
-What a convolution has written is read once and the pooled images are written; the first derivative
-reads the images once more, and so does the second, which matching gradients or trajectories takes.
-Each is one custom call, and where it was not built the same in `jax.numpy`.
+The forward pass reads the images once and writes the pooled images. Each of the first two
+derivatives, which gradient and trajectory matching need, reads the images once more. Each pass
+is one custom call, or `jax.numpy` where the call was not built.
 """
 
 import jax
@@ -18,8 +18,10 @@ from gsdd_jax.ops.pool import average_pool
 def norm_pool(
     x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
 ) -> Float[Array, "b h2 w2 c"]:
-    """`average_pool(relu(instance_norm(x, scale, shift)))`, with reverse-mode derivatives of any
-    order."""
+    """Computes `average_pool(relu(instance_norm(x, scale, shift)))`.
+
+    Has reverse-mode derivatives of any order; the first two are fused.
+    """
     fits = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0 and scale.dtype == jnp.float32
     if not fits or x.dtype not in (jnp.float32, jnp.bfloat16):
         return plain(x, scale, shift)
@@ -29,13 +31,13 @@ def norm_pool(
 def plain(
     x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
 ) -> Float[Array, "b h2 w2 c"]:
-    """The same, layer by layer."""
+    """Computes `norm_pool` layer by layer."""
     return average_pool(jax.nn.relu(instance_norm(x, scale, shift)))
 
 
-# The custom calls take mean and rate (1 / the root of the variance) from the forward pass, as
-# operands besides x. Each derivative below is the whole one, that through the statistics included,
-# and so has no part for them. In `jax.numpy` they are computed anew.
+# The custom calls take the statistics, mean and rate (1 / √variance), from the forward pass. Each
+# derivative with respect to x includes the path through the statistics, which therefore get zeros.
+# `jax.numpy` recomputes the statistics.
 
 
 def _plain_pooled(x, scale, shift):
@@ -44,7 +46,7 @@ def _plain_pooled(x, scale, shift):
 
 
 def _plain_gradient(x, scale, shift, mean, rate, g):
-    # Of each image's own scale and shift, as the custom call gives them.
+    # Per image, as the custom call returns them.
     def one(x, g):
         dx, *parts = jax.vjp(lambda *a: plain(a[0][None], *a[1:])[0], x, scale, shift)[1](g)
         return dx, *parts
@@ -64,7 +66,7 @@ def _plain_second(x, scale, shift, mean, rate, g, *cotangents):
 
 @jax.custom_vjp
 def _pooled(x, scale, shift):
-    """Pooled images, and the statistics."""
+    """Returns pooled images, and mean and rate per image and channel."""
     call = lambda *operands: tuple(calls.norm_pool(EPSILON, *operands))
     return native.where_built(call, _plain_pooled, x, scale, shift)
 
@@ -84,7 +86,7 @@ _pooled.defvjp(_pooled_forward, _pooled_backward)
 
 @jax.custom_vjp
 def _gradient(x, scale, shift, mean, rate, g):
-    """Cotangents of x, and each image's part of those of scale and shift."""
+    """Returns cotangents of x and, per image, of scale and shift."""
     call = lambda *operands: tuple(calls.norm_pool_gradient(*operands))
     return native.where_built(call, _plain_gradient, x, scale, shift, mean, rate, g)
 
@@ -100,8 +102,7 @@ _gradient.defvjp(lambda *operands: (_gradient(*operands), operands), _gradient_b
 
 @jax.custom_vjp
 def _second(x, scale, shift, mean, rate, g, a, a_scale, a_shift):
-    """The gradient of `_gradient` for the cotangents a: of x, each image's part of scale's, and of
-    g."""
+    """Differentiates `_gradient`: returns cotangents of x, of scale per image, and of g."""
     call = lambda *operands: tuple(calls.norm_pool_second(*operands))
     operands = (x, scale, shift, mean, rate, g, a, a_scale, a_shift)
     return native.where_built(call, _plain_second, *operands)
@@ -109,6 +110,6 @@ def _second(x, scale, shift, mean, rate, g, a, a_scale, a_shift):
 
 _second.defvjp(
     lambda *operands: (_second(*operands), operands),
-    # Beyond the second, for who asks: not fast.
+    # Third and higher derivatives, not fused.
     lambda operands, cotangents: jax.vjp(_plain_second, *operands)[1](cotangents),
 )

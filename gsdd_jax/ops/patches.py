@@ -1,7 +1,7 @@
 """Stride-1 convolution of images with few channels as one matrix product, fast on a CPU.
 
-The patches are kept as [kernel positions · channels, pixels]: with three channels last, neither
-XLA's convolution nor the copying of patches would fill the vector units or use every core.
+Patches are laid out as [kernel positions · channels, pixels]. With three channels last, XLA
+would fill neither the vector units nor all cores.
 """
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def _patches(x: Array, kernel_size: tuple[int, int], padding: int) -> Array:
 def forward(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c o"], padding: int
 ) -> Float[Array, "b oh ow o"]:
-    """The convolution."""
+    """Convolves."""
     return jnp.einsum(
         "kbhw,ko->bhwo",
         _patches(x, kernel.shape[:2], padding),
@@ -35,11 +35,11 @@ def forward(
 def image_gradient(
     g: Float[Array, "b oh ow o"], kernel: Float[Array, "kh kw c o"], padding: int
 ) -> Float[Array, "b h w c"]:
-    """The cotangent of the images for output cotangent `g`."""
+    """Returns the cotangent of the images for output cotangent `g`."""
     b, out_h, out_w, _ = g.shape
     kernel_h, kernel_w, c, _ = kernel.shape
     h, w = out_h - 2 * padding + kernel_h - 1, out_w - 2 * padding + kernel_w - 1
-    # The cotangents of the patches, still at the output's pixels; each is added where it came from.
+    # Cotangents of the patches, at the output's pixels, then shifted to their source pixels.
     patches = jnp.matmul(kernel.reshape(-1, g.shape[-1]), g.reshape(-1, g.shape[-1]).T)
     patches = patches.reshape(kernel_h, kernel_w, c, b, out_h, out_w)
     sides = ((kernel_h - 1 - padding,) * 2 + (0,), (kernel_w - 1 - padding,) * 2 + (0,))
@@ -58,6 +58,6 @@ def kernel_gradient(
     kernel_size: tuple[int, int],
     padding: int,
 ) -> Float[Array, "kh kw c o"]:
-    """The cotangent of the kernel for output cotangent `g`."""
+    """Returns the cotangent of the kernel for output cotangent `g`."""
     patches = _patches(x, kernel_size, padding)
     return jnp.einsum("kbhw,bhwo->ko", patches, g).reshape(*kernel_size, x.shape[-1], g.shape[-1])

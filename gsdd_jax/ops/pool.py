@@ -6,24 +6,26 @@ from jaxtyping import Array, Float
 
 
 def _blocks(x: Array) -> Array:
-    """[b, h, w, c] as [b, h/2, 2, w/2, 2, c]; an odd last row or column is left out."""
+    """Reshapes [b, h, w, c] to [b, h/2, 2, w/2, 2, c]; drops an odd last row or column."""
     b, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
 
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Mean of every 2×2 block."""
+    """Averages every 2×2 block."""
     return _blocks(x).mean((2, 4))
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Maximum of every 2×2 block; equal maxima share the gradient."""
+    """Takes the maximum of every 2×2 block; equal maxima share the gradient."""
     return _blocks(x).max((2, 4))
 
 
 def adaptive_max_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b {size} {size} c"]:
-    """Maxima over `size` × `size` windows that cover the image evenly and overlap where they must:
-    window i goes from ⌊i h / size⌋ to ⌈(i + 1) h / size⌉."""
+    """Takes maxima over `size` × `size` windows that cover the image evenly.
+
+    Window i spans ⌊i h / size⌋ to ⌈(i + 1) h / size⌉; windows overlap if `size` does not divide h.
+    """
 
     def pooled(x, axis):
         length = x.shape[axis]

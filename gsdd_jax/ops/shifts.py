@@ -1,7 +1,7 @@
-"""Convolution as one matrix product for each place of the kernel, fast on a CPU.
+"""Convolution as one matrix product per kernel position, fast on a CPU.
 
-For kernels, strides and images that no other form takes. XLA's own convolution falls back to plain
-loops there, in a loop over networks or for images of a few pixels up to a hundred times slower.
+Covers kernels, strides and images that no other form takes. XLA's own convolution falls back to
+plain loops there: under vmap or for images of a few pixels up to a hundred times slower.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 def forward(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c o"], stride: int, padding: int
 ) -> Float[Array, "b oh ow o"]:
-    """The convolution."""
+    """Convolves."""
     out_h, out_w = (
         (side + 2 * padding - length) // stride + 1
         for side, length in zip(x.shape[1:3], kernel.shape[:2], strict=True)
@@ -32,7 +32,7 @@ def image_gradient(
     stride: int,
     padding: int,
 ) -> Float[Array, "b h w c"]:
-    """The cotangent of the images for output cotangent `g`."""
+    """Returns the cotangent of the images for output cotangent `g`."""
     pixels = g.reshape(-1, g.shape[-1])
     total = jnp.zeros((len(g), *image_size, kernel.shape[2]), g.dtype)
     for i in range(kernel.shape[0]):
@@ -53,7 +53,7 @@ def kernel_gradient(
     stride: int,
     padding: int,
 ) -> Float[Array, "kh kw c o"]:
-    """The cotangent of the kernel for output cotangent `g`."""
+    """Returns the cotangent of the kernel for output cotangent `g`."""
     pixels = g.reshape(-1, g.shape[-1])
     seen = _seen(x, kernel_size, g.shape[1:3], stride, padding)
     parts = [jnp.matmul(images.T, pixels) for _, images in seen]
@@ -67,7 +67,7 @@ def _seen(
     stride: int,
     padding: int,
 ) -> Iterator[tuple[tuple[int, int], Array]]:
-    """Each place of the kernel, and the pixels [b·oh·ow, c] that lie under it."""
+    """Yields each kernel position and the pixels [b·oh·ow, c] under it."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     reach_h, reach_w = ((count - 1) * stride + 1 for count in out_size)
     for i in range(kernel_size[0]):

@@ -1,12 +1,12 @@
 """3×3 convolution by Winograd's minimal filtering F(4×4, 3×3), fast on a CPU.
 
-A 4×4 tile of the output comes from a 6×6 tile of the input as Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A: 36
-products a channel pair where the sum over the kernel takes 144. Summed over channels those
-are 36 matrix products, which is what XLA's CPU backend does best. The kernel's gradient is
-the transpose of the same formula, the images' a convolution with the turned kernel.
+A 4×4 output tile comes from a 6×6 input tile as Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A: 36 products per
+channel pair instead of 144. Summed over channels these are 36 matrix products, which XLA's CPU
+backend does best. The kernel gradient is the transpose of this formula. The image gradient is a
+convolution with the rotated kernel.
 
-The interpolation points 0, ±5/8, ±3/2 and ∞ keep the error in float32 near 1e-6 of the result's
-standard deviation (rms), three times that of the plain sum and half that of the usual 0, ±1, ±2.
+The interpolation points 0, ±5/8, ±3/2 and ∞ keep the float32 error near 1e-6 of the result's
+standard deviation (rms): three times the error of the plain sum, half that of 0, ±1, ±2.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from jaxtyping import Array, Float
 TILE = 4
 _WINDOW = TILE + 2
 _POINTS = (0.0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
-# The batch is worked through in slices of this many numbers of input or output, so that the
-# transformed tiles, 2.25 times as many, stay near the cache and take little memory. Products with
-# the kernel need the larger slice: XLA gives a shorter matrix to one core only.
+# Numbers of input or output per slice of the batch: the transformed tiles, 2.25 times as many,
+# stay near the cache and take little memory. Products with the kernel need the larger slice: XLA
+# gives a shorter matrix to one core only.
 _SLICE = 1 << 21
 _GRADIENT_SLICE = 1 << 19
 
 
 def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bᵀ [6, 6], G [6, 3] and Aᵀ [4, 6] of the Toom-Cook algorithm at `_POINTS` and infinity."""
+    """Returns Toom-Cook's Bᵀ [6, 6], G [6, 3] and Aᵀ [4, 6] at `_POINTS` and infinity."""
     evaluate = np.zeros((_WINDOW, _WINDOW))
     evaluate[:-1] = np.array(_POINTS)[:, None] ** np.arange(_WINDOW)
     evaluate[-1, -1] = 1.0
@@ -39,12 +39,12 @@ def _transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 _BT, _G, _AT = _transforms()
-# G in both directions, for a kernel's nine numbers at once.
+# G in both directions, for the nine numbers of a kernel.
 _G2 = np.kron(_G, _G)
 
 
 def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
-    """The rows of `matrix` as linear combinations of `parts`, zeros left out."""
+    """Combines `parts` linearly by the rows of `matrix`, skipping zeros."""
     combined = []
     for row in matrix:
         terms = [x if a == 1 else float(a) * x for a, x in zip(row, parts, strict=True) if a]
@@ -53,7 +53,7 @@ def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
 
 
 def _input_tiles(x: Array) -> Array:
-    """Bᵀ x B of every 6×6 window, [36, b·h·w/16, c], row after row."""
+    """Computes Bᵀ x B of every 6×6 window, as [36, b·h·w/16, c]."""
     h, w, c = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     columns = jnp.stack(_combine(_BT, [padded[:, :, j : j + w - 3 : TILE] for j in range(_WINDOW)]))
@@ -62,7 +62,7 @@ def _input_tiles(x: Array) -> Array:
 
 
 def _gradient_tiles(g: Array) -> Array:
-    """A g Aᵀ of every 4×4 tile of the output's cotangent, laid out as `_input_tiles`."""
+    """Computes A g Aᵀ of every 4×4 tile of the output cotangent, as [36, b·h·w/16, o]."""
     columns = jnp.stack(_combine(_AT.T, [g[:, :, j::TILE] for j in range(TILE)]))
     tiles = [columns[:, :, i::TILE] for i in range(TILE)]
     return jnp.concatenate(_combine(_AT.T, tiles)).reshape(_WINDOW**2, -1, g.shape[-1])
@@ -74,7 +74,7 @@ def _slice_count(x: Array, channels: int, elements: int) -> int:
 
 
 def _sliced(x: Array, count: int) -> Array:
-    """[b, ...] as [count, ⌈b/count⌉, ...], the missing images filled with zeros."""
+    """Reshapes [b, ...] to [count, ⌈b/count⌉, ...], padded with zero images."""
     size = -(-x.shape[0] // count)
     missing = count * size - x.shape[0]
     if missing:
@@ -83,12 +83,12 @@ def _sliced(x: Array, count: int) -> Array:
 
 
 def applies(image_size: tuple[int, int], kernel_size: tuple[int, int]) -> bool:
-    """Whether images and kernel of these sizes can be convolved here."""
+    """Whether images and kernels of these sizes can be convolved here."""
     return kernel_size == (3, 3) and all(side % TILE == 0 for side in image_size)
 
 
 def forward(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "b h w o"]:
-    """The convolution with stride 1 and padding 1; h and w must be divisible by 4."""
+    """Convolves with stride 1 and padding 1; h and w must be divisible by 4."""
     b, h, w, _ = x.shape
     channels = kernel.shape[-1]
     kernels = jnp.einsum(
@@ -110,14 +110,14 @@ def forward(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Floa
 def image_gradient(
     g: Float[Array, "b h w o"], kernel: Float[Array, "3 3 c o"]
 ) -> Float[Array, "b h w c"]:
-    """The cotangent of the images for output cotangent `g`."""
+    """Returns the cotangent of the images for output cotangent `g`."""
     return forward(g, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
 def kernel_gradient(
     x: Float[Array, "b h w c"], g: Float[Array, "b h w o"]
 ) -> Float[Array, "3 3 c o"]:
-    """The cotangent of the kernel for input `x` and output cotangent `g`."""
+    """Returns the cotangent of the kernel for input `x` and output cotangent `g`."""
 
     def one_slice(x: Array, g: Array) -> Array:
         return jnp.einsum("tpc,tpo->tco", _input_tiles(x), _gradient_tiles(g))
