@@ -1,4 +1,4 @@
-"""Exceptions for what a user can put right."""
+"""Exceptions and warnings that a user can act on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from collections.abc import Iterator
 
 
 def printable(text: str) -> str:
-    """A text of others as one line for a terminal: what is not printable, such as a newline or an
-    escape, is quoted as Python quotes it."""
+    """Returns a foreign text as one terminal line; quotes unprintable characters as Python does."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class UsageError(ValueError):
-    """A wrong flag, file, budget or setting.
+    """Wrong flag, file, budget or setting.
 
-    Its message is one line that says what was wrong, where, and what was expected. The launch
-    scripts print that line and exit with status 2.
+    The message is one line: what is wrong, where, and what was expected. The launch scripts print
+    it and exit with status 2.
     """
 
     def __init__(self, message: str = ""):
@@ -25,16 +24,16 @@ class UsageError(ValueError):
 
 
 class InUseError(UsageError):
-    """Another process has what is needed; later it is free."""
+    """Another process holds a resource; retry later."""
 
 
 class UsageWarning(UserWarning):
-    """A convenience that is not to be had here; the launch scripts print it as one line."""
+    """A convenience is unavailable; the launch scripts print the message as one line."""
 
 
 @contextlib.contextmanager
 def located(where: str | os.PathLike) -> Iterator[None]:
-    """Puts `where` something is wrong (a file, a field) before a UsageError, once."""
+    """Prefixes the message of a UsageError by `where` (a file, a field), once."""
     try:
         yield
     except UsageError as error:
