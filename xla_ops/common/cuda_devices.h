@@ -1,4 +1,4 @@
-// What a CUDA module was built for and which devices there are, for Python to compare.
+// Exports the architectures of the build and the devices of the machine, for Python to compare.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,8 +9,8 @@
 
 namespace gsdd {
 
-// Compute capabilities of the devices that this process sees: none where there is no driver. Asking
-// makes no context on a device.
+// Returns the compute capabilities of the visible devices, none without a driver. Creates no
+// context on a device.
 inline std::vector<std::pair<int, int>> capabilities() {
   std::vector<std::pair<int, int>> found;
   int count = 0;
@@ -21,12 +21,12 @@ inline std::vector<std::pair<int, int>> capabilities() {
         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess)
       found.emplace_back(major, minor);
   }
-  cudaGetLastError();  // is nobody else's
+  cudaGetLastError();  // clears the error
   return found;
 }
 
 inline void export_devices(pybind11::module_& m) {
-  m.attr("architectures") = GSDD_ARCHITECTURES;  // as CMake names them, by commas
+  m.attr("architectures") = GSDD_ARCHITECTURES;  // CMake's names, separated by commas
   m.def("capabilities", [] {
     pybind11::list list;
     for (const auto& [major, minor] : capabilities())

@@ -1,4 +1,4 @@
-// Which of the kernels that were compiled for several instruction sets a machine runs.
+// Chooses among kernels that were compiled for several instruction sets.
 #pragma once
 
 #include <strings.h>
@@ -9,7 +9,7 @@
 namespace gsdd {
 namespace {
 
-// What this machine has, the widest first.
+// Returns the kernels that this machine supports, the widest first.
 template <class Kernel>
 std::vector<const Kernel*> supported(const Kernel& avx512, const Kernel& avx2,
                                      const Kernel& generic) {
@@ -26,7 +26,8 @@ std::vector<const Kernel*> supported(const Kernel& avx512, const Kernel& avx2,
   return kernels;
 }
 
-// The widest, or what GSDD_CPU names in any case; native.py refuses a name that is not supported.
+// Returns the widest kernel, or the one that GSDD_CPU names, in upper or lower case.
+// gsdd_jax/core/native.py rejects other names.
 template <class Kernel>
 const Kernel& choose(const Kernel& avx512, const Kernel& avx2, const Kernel& generic) {
   const std::vector<const Kernel*> kernels = supported(avx512, avx2, generic);

@@ -1,4 +1,4 @@
-// What a native module shows Python: {target name: handler}, for jax.ffi to register.
+// Exports a table {target name: handler} to Python, for jax.ffi to register.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,4 +1,4 @@
-// Work spread over XLA's own thread pool.
+// Runs tasks on XLA's own thread pool.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 namespace gsdd {
 namespace {
 
-inline void relax() {  // a moment of a waiting loop
+inline void relax() {  // pauses in a waiting loop
 #ifdef GSDD_HAVE_X86
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -25,12 +25,12 @@ inline void relax() {  // a moment of a waiting loop
 #endif
 }
 
-// Runs task(i, scratch) for every i in [0, count). The caller works too and only ever waits for
-// tasks that a thread has already begun, so a pool whose threads are all inside such calls cannot
-// deadlock. The last tasks take microseconds and to be woken takes tens of them, so it first looks
-// for about that long. Each task writes its own outputs: the result does not depend on who runs it.
-// Nothing may leave a thread of XLA's: a task that throws, for want of memory, is an error of the
-// call, and those after it are not run.
+// Runs task(i, scratch) for every i in [0, count); each task must write only its own outputs.
+//
+// The caller runs tasks too and waits only for tasks that a thread has begun. A pool whose threads
+// are all inside such calls thus cannot deadlock. The caller polls before it sleeps: the last tasks
+// take microseconds, a wake-up takes tens of them. No exception may leave a thread of XLA's: if a
+// task throws (out of memory), the call returns an error and skips the remaining tasks.
 template <class Task>
 xla::ffi::Error parallel_for(xla::ffi::ThreadPool pool, int64_t count, size_t scratch,
                              const Task& task) {
@@ -54,14 +54,14 @@ xla::ffi::Error parallel_for(xla::ffi::ThreadPool pool, int64_t count, size_t sc
         state->failed = true;
       }
     }
-    if (done == 0) return;  // late: `task` may be gone already
+    if (done == 0) return;  // too late: `task` may be destroyed
     const std::lock_guard<std::mutex> lock(state->mutex);
     if (state->finished.fetch_add(done) + done == count) state->all_finished.notify_all();
   };
   const int64_t helpers = std::min(pool.num_threads(), count) - 1;
   try {
     for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(work));
-  } catch (const std::bad_alloc&) {  // fewer helpers, then
+  } catch (const std::bad_alloc&) {  // continue with fewer helpers
   }
   work();
   constexpr int kLooks = 2000;

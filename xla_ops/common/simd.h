@@ -1,9 +1,9 @@
-// Vectors of 8 and 16 floats, made of the compiler's own vector types: AVX-512, AVX2, or the
-// 16-byte registers that any machine has, as the including file is compiled for.
+// Vectors of 8 and 16 floats on the compiler's vector types, for AVX-512, AVX2 or the 16-byte
+// registers of any machine, depending on the target of the including file.
 //
-// A vector wider than a register is a pair of halves, and lanes are only ever summed eight at a
-// time in one fixed order, so the width of the registers changes no bit. Internal linkage: one
-// binary holds several of these.
+// A vector wider than a register is a pair of halves. Lanes are summed eight at a time in a fixed
+// order, so the width of the registers changes no bit. Internal linkage: one binary holds several
+// instantiations.
 #pragma once
 
 #include <cstdint>
@@ -40,9 +40,9 @@ struct Vec<L, false> {
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
 
 using Narrow = Vec<8>;
-using Wide = Vec<16>;  // where registers are as wide
+using Wide = Vec<16>;
 
-// f on the registers of one, two or three vectors.
+// Applies f to the registers of one, two or three vectors.
 template <class F, int L, class... Rest>
 inline Vec<L, true> map(F f, Vec<L, true> a, Rest... rest) {
   return {f(a.v, rest.v...)};
@@ -65,8 +65,8 @@ GSDD_VEC inline V operator/(Vec<L, kFits> a, V b) {
 GSDD_VEC inline V operator*(Vec<L, kFits> a, V b) {
   return map([](auto x, auto y) { return x * y; }, a, b);
 }
-// Fused where the target can: by name, since what a compiler fuses by itself is another choice for
-// each instruction set, and switched off.
+// Fused on targets with FMA. Intrinsics, because automatic contraction is off: it would differ
+// between instruction sets.
 template <class Floats>
 inline Floats fused(Floats x, Floats y, Floats z) {
 #ifdef __FMA__
@@ -130,8 +130,8 @@ inline float sum(Narrow a) {
   return sum(half[0] + half[1]);
 }
 
-// Pixels of three channels, three registers of them, into a register per channel and back. Each
-// takes two steps: what the first two registers have, then what the third has.
+// Converts three registers of three-channel pixels to a register per channel and back, in two
+// steps: lanes of the first two registers, then lanes of the third.
 using Register = Vec<kRegister>;
 
 #ifdef __clang__
@@ -171,8 +171,8 @@ inline void interleave(Register* a, Register* b, Register* c) {
   *c = mix<2>(red, green, blue, AllLanes());
 }
 
-// 2^(f + n) for f in [-1/2, 1/2], given n + kRounder: a degree-6 minimax polynomial, to 8e-8 while
-// f + n is in [-125, 127]. Outside it is some number or NaN.
+// Returns 2^(f + n) for f in [-1/2, 1/2], given n + kRounder, by a degree-6 minimax polynomial. The
+// error is 8e-8 for f + n in [-125, 127]; outside, the result is undefined.
 template <class V>
 inline V exp2(V f, V shifted_n) {
   V p = splat<V>(1.5353361813e-04f);

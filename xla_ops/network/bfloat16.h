@@ -1,4 +1,4 @@
-// bfloat16 as the upper half of a float, on the host and on a GPU.
+// bfloat16 as the upper half of a float, on CPU and GPU.
 #pragma once
 
 #include <cstdint>

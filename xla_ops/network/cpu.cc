@@ -1,5 +1,4 @@
-// The networks' custom calls on the host: a task is an image, or a few of them where they are added
-// up.
+// Custom calls of the networks on the CPU. A task is an image, or a group of images in a sum.
 #include "common/instruction_set.h"
 #include "common/parallel.h"
 #include "network/cpu_kernel.h"
@@ -24,7 +23,7 @@ const NormPoolKernel<T>& norm_pool_kernel() {
     return network_kernel().norm_pool_bfloat16;
 }
 
-// Where an image's parts of the arrays lie.
+// Pointers to an image's elements of the arrays.
 template <class T>
 struct Images {
   NormPoolCall call;
@@ -113,7 +112,7 @@ ffi::Error invalid_conv() {
       "gsdd conv3x3: expected images [B, H, W, I], a kernel [3, 3, I, O] and [B, H, W, O]");
 }
 
-// Checks one of a convolution's three arrays against the other two.
+// Checks a convolution's three arrays against each other.
 bool conv_shape(const Floats& x, const Floats& kernel, const Floats& y, ConvShape* shape) {
   const auto in = x.dimensions(), k = kernel.dimensions(), out = y.dimensions();
   if (in.size() != 4 || k.size() != 4 || out.size() != 4) return false;
@@ -142,7 +141,7 @@ ffi::Error conv3x3_kernel_gradient(ffi::ThreadPool pool, Floats x, Floats g,
   ConvShape shape;
   if (!conv_shape(x, *kernel, g, &shape)) return invalid_conv();
   const NetworkKernel& with = network_kernel();
-  // Groups of images are added up one by one, and then the groups, whoever computed them.
+  // Sums the images of each group, then the groups, in a fixed order.
   const int64_t images = x.dimensions()[0], pixels = shape.height * shape.width;
   const int64_t groups = std::min(images, kMostGroups);
   const size_t size = with.gradient_size(shape);

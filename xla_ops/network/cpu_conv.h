@@ -1,7 +1,7 @@
-// 3 x 3 convolution with stride 1 and padding 1 on a CPU, as the plain sum. For the few channels
-// that make Winograd's transforms dear. A register holds output channels of one pixel, or, where
-// there are only a few of these, one channel of neighbouring pixels; every output is summed in the
-// same order whatever the width of registers. Internal linkage: one binary holds several of these.
+// 3 x 3 convolution with stride 1 and padding 1 on a CPU, as a plain sum: for few channels, where
+// Winograd's transforms cost more than they save. A register holds output channels of one pixel,
+// or one channel of neighbouring pixels if there are only few. The order of every sum is
+// independent of the width of registers. Internal linkage: one binary holds several instantiations.
 #pragma once
 
 #include <algorithm>
@@ -183,7 +183,7 @@ inline void conv(const ConvShape& s, const float* x, const float* packed, float*
   }
 }
 
-// The kernel's gradient, [O / lanes, 3, 3 I, lanes]: N rows of it in registers over all pixels.
+// Adds N rows of the kernel gradient [O / lanes, 3, 3 I, lanes], kept in registers over all pixels.
 template <int N>
 inline void gradient_rows(const ConvShape& s, const float* padded, const float* g, int64_t left,
                           float* total) {

@@ -1,4 +1,4 @@
-// The kernels of one image for one instruction set.
+// Kernels of one image for one instruction set.
 #include "network/cpu_kernel.h"
 
 #include "network/cpu_conv.h"

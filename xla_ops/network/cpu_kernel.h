@@ -1,5 +1,5 @@
-// What networks need on a CPU, of one image. cpu_kernel.cc is compiled once per instruction set;
-// cpu.cc picks one table of these at run time.
+// CPU kernels of the networks, for one image. cpu_kernel.cc is compiled once per instruction set;
+// cpu.cc chooses a table at run time.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct NormPoolShape {
 };
 
 struct NormPoolStatistics {
-  float* mean;  // less the value of the middle pixel
+  float* mean;  // minus the middle pixel's value
   float* rate;  // 1 / sqrt(variance + epsilon)
 };
 
@@ -35,13 +35,13 @@ struct NormPoolKernel {
   void (*backward)(const NormPoolShape& shape, const NormPoolInputs<T>& in,
                    const NormPoolStatistics& statistics, const T* g, T* dx, float* d_scale,
                    float* d_shift);
-  // The gradient of <a, dx> + <a_scale, d_scale> + <a_shift, d_shift>.
+  // Differentiates <a, dx> + <a_scale, d_scale> + <a_shift, d_shift>.
   void (*second)(const NormPoolShape& shape, const NormPoolInputs<T>& in,
                  const NormPoolStatistics& statistics, const T* g, const T* a, const float* a_scale,
                  const float* a_shift, T* dx, float* d_scale, T* dg);
 };
 
-// 3 x 3 convolution with stride 1 and one pixel of zeros around: x [H, W, I] -> y [H, W, O].
+// 3 x 3 convolution with stride 1 and padding 1: x [H, W, I] -> y [H, W, O].
 struct ConvShape {
   int64_t height, width, inputs, outputs;
 };
@@ -51,13 +51,13 @@ struct NetworkKernel {
   NormPoolKernel<float> norm_pool;
   NormPoolKernel<Bfloat16> norm_pool_bfloat16;
 
-  // Floats that the kernel [3, 3, I, O] takes when packed for `conv`, and the packing.
+  // Floats of the kernel [3, 3, I, O] packed for `conv`, and the packing.
   size_t (*packed_size)(const ConvShape& shape);
   void (*pack)(const ConvShape& shape, const float* kernel, float* packed);
   size_t (*conv_scratch)(const ConvShape& shape);
   void (*conv)(const ConvShape& shape, const float* x, const float* packed, float* y,
                float* scratch);
-  // Adds the image's part to the gradient of the kernel, which is packed as `gradient_size` says.
+  // Adds the image's term to the kernel gradient, packed in `gradient_size` floats.
   size_t (*gradient_size)(const ConvShape& shape);
   void (*conv_gradient)(const ConvShape& shape, const float* x, const float* g, float* total,
                         float* scratch);

@@ -1,5 +1,6 @@
-// norm_pool.h on a CPU: a register holds channels of one pixel, so neither the width of registers
-// nor the number of threads changes a bit. Internal linkage: one binary holds several of these.
+// norm_pool.h on a CPU. A register holds channels of one pixel, so neither the width of registers
+// nor the number of threads changes a bit. Internal linkage: one binary holds several
+// instantiations.
 #pragma once
 
 #include <cmath>
@@ -28,7 +29,7 @@ inline void write(Bfloat16* p, Register a) {
   std::memcpy(p, &halves, sizeof halves);
 }
 
-// The same for the first `count` lanes; the others are 0, and are not written.
+// Reads or writes the first `count` lanes; reads 0 into the others.
 template <bool kWhole, class T>
 inline Register read(const T* p, int count) {
   if (kWhole) return read(p);
@@ -55,12 +56,12 @@ inline Register inverse_root(Register a) {
   return load<Register>(lanes);
 }
 
-// Some channels of one image: c of a pixel is x - <x>, whose sign decides.
+// A register of channels of one image.
 template <bool kWhole, class T>
 struct Channels {
   const NormPoolShape& shape;
   const T* x;
-  int count;  // of the lanes in use
+  int count;  // lanes in use
   Register middle, mean, rate, scale, shift, factor;
 
   Channels(const NormPoolShape& shape, const NormPoolInputs<T>& in, int64_t first, int count)
@@ -92,7 +93,7 @@ struct Channels {
   Register one_over_pixels() const {
     return splat<Register>(1.0f / (float)(shape.height * shape.width));
   }
-  // f(pixels of a 2 x 2 block, pooled pixel)
+  // Calls f(pixels of a 2 x 2 block, pooled pixel).
   template <class F>
   void for_blocks(const F& f) const {
     for (int64_t i = 0; i < shape.height; i += 2)
@@ -128,7 +129,7 @@ struct NormPoolForward {
     const Register quarter = splat<Register>(0.25f);
     image.for_blocks([&](const int64_t (&pixels)[4], int64_t pooled) {
       Register values[4];
-      for (int k = 0; k < 4; ++k)  // in this order a NaN stays one
+      for (int k = 0; k < 4; ++k)  // this order keeps NaN
         values[k] = larger(zero(), image.before_relu(image.centred(pixels[k])));
       image.put(y + first, pooled, add_up(values) * quarter);
     });
@@ -179,7 +180,7 @@ struct NormPoolSecond {
     NormPoolSums<Register> sums = {zero(), zero(), zero(), zero(), zero()};
     image.for_blocks([&](const int64_t (&pixels)[4], int64_t pooled) {
       const Register u_all = image.at(g + first, pooled) * quarter;
-      // Of the block first: fewer roundings, and the chains of sums are short.
+      // Sums the block first: fewer roundings and shorter chains.
       NormPoolSums<Register> block = {zero(), zero(), zero(), zero(), zero()};
       for (int k = 0; k < 4; ++k) {
         const Register c = image.centred(pixels[k]), w = image.at(a + first, pixels[k]);
@@ -216,7 +217,7 @@ struct NormPoolSecond {
   }
 };
 
-// All channels, a register of them at a time.
+// Runs all channels, a register at a time.
 template <class Pass, class... Arguments>
 void all_channels(const NormPoolShape& shape, const Arguments&... arguments) {
   int64_t first = 0;

@@ -1,4 +1,4 @@
-// The networks' custom calls on CUDA: check the buffers, launch on the stream that XLA hands over.
+// Custom calls of the networks on CUDA: check the buffers and launch on XLA's stream.
 #include <limits>
 
 #include "network/cuda_kernel.h"

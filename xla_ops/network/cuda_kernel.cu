@@ -1,8 +1,7 @@
-// A thread block has 16 channels of one image: 16 threads side by side read neighbouring channels
-// of a pixel, and 32 of these rows of threads share the 2 x 2 blocks. What is read stays in
-// registers where the image has at most 32 x 32 pixels, so that memory is read once; a larger one
-// is read again for the results. Sums are taken in one order, without atomics: bits depend on
-// nothing but the image.
+// A thread block computes 16 channels of one image: 16 adjacent threads read neighbouring channels
+// of a pixel, and 32 such rows of threads share the 2 x 2 blocks. Images of at most 32 x 32 pixels
+// stay in registers and are read once; larger ones are read again for the results. Sums have a
+// fixed order, without atomics: bits depend only on the image.
 #include <cuda_runtime.h>
 
 #include <type_traits>
@@ -18,7 +17,7 @@ namespace {
 constexpr int kLanes = 16, kRows = 32, kThreads = kLanes * kRows;
 constexpr int kWarps = kThreads / 32;
 
-// The sums of `values` over the rows of threads, for each lane, in every thread.
+// Sums `values` over the rows of threads, per lane; every thread gets the sums.
 template <int N>
 __device__ inline void sum_rows(float (&values)[N]) {
   __shared__ float parts[N][kWarps][kLanes];
@@ -41,8 +40,8 @@ __device__ inline void sum_rows(float (&values)[N]) {
   for (int n = 0; n < N; ++n) values[n] = totals[n][lane];
 }
 
-// One image's 16 channels, as one thread sees them. kKept: 2 x 2 blocks that it keeps in registers,
-// which are all of its blocks; 0 for any number of them.
+// One thread's part of 16 channels of an image. kKept: number of 2 x 2 blocks in registers, enough
+// for all of its blocks; 0: keeps none, for any number of blocks.
 template <class T, int kKept>
 struct Slice {
   int64_t image;
@@ -88,7 +87,7 @@ struct Slice {
     const int i = block / (width / 2) * 2 + pixel / 2, j = block % (width / 2) * 2 + pixel % 2;
     return (i * width + j) * channels;
   }
-  // f(index of what is kept, block) for this thread's blocks
+  // Calls f(index in registers, block) for this thread's blocks.
   template <class F>
   __device__ void for_blocks(const F& f) const {
     if constexpr (kKept == 0) {
@@ -102,7 +101,7 @@ struct Slice {
   __device__ float before_relu(float c) const { return fmaf(c, factor, shift); }
 };
 
-// An array's pixels of this thread's blocks.
+// Pixels of this thread's blocks.
 template <class T, int kKept>
 struct Pixels {
   float kept[kKept == 0 ? 1 : kKept][4];
@@ -246,7 +245,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// f(a T, how many blocks a thread keeps): at most kMost, which is what its registers hold.
+// Calls f(a T, blocks kept in registers), at most kMost of them.
 template <class T, int kMost, class F>
 cudaError_t by_size(const NormPoolBatch& batch, const F& f) {
   const int64_t blocks = (int64_t)batch.height / 2 * (batch.width / 2);

@@ -1,4 +1,4 @@
-// norm_pool.h on CUDA: asynchronous launches on a stream, nothing allocated, nothing synchronised.
+// norm_pool.h on CUDA: asynchronous launches on a stream, without allocation or synchronisation.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,8 +7,8 @@
 
 namespace gsdd {
 
-// Images [B, H, W, C] of float32 or, where `narrow`, bfloat16; scale and shift a row [C] for every
-// `images_per_row` of them; statistics [B, C].
+// Images [B, H, W, C] in float32, or bfloat16 if `narrow`; a row [C] of scale and shift for every
+// `images_per_row` images; statistics [B, C].
 struct NormPoolBatch {
   const void* x;
   const float* scale;

@@ -1,4 +1,4 @@
-// The networks' custom calls, added to a module's table of handlers.
+// Adds the networks' custom calls to a module's table of handlers.
 #pragma once
 
 #include <pybind11/pybind11.h>

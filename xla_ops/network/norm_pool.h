@@ -1,28 +1,27 @@
-// Instance norm, ReLU and 2 x 2 average pooling in one, with its first two derivatives.
+// Fused instance norm, ReLU and 2 x 2 average pooling, with its first two derivatives.
 //
-// Of one image and channel, with N pixels, means <.> over them, and r = 1 / sqrt(variance +
+// For one image and channel, with N pixels, means <.> over pixels, r = 1 / sqrt(variance +
 // epsilon):
 //   h = r (x - <x>),  y = pool(max(scale h + shift, 0)).
-// For a cotangent g of y, let u be a quarter of the g of a pixel's block where scale h + shift > 0,
-// else 0. Then
+// For a cotangent g of y, let u = g / 4 of the pixel's block if scale h + shift > 0, else 0. Then
 //   d_shift = N <u>,  d_scale = N <u h>,  dx = r scale (u - <u> - h <u h>).
-// For cotangents a of dx, a_scale and a_shift of these, let
+// For cotangents a of dx, a_scale of d_scale and a_shift of d_shift, let
 //   t = <a u> - <a><u> - <a h><u h>,  e = r scale (-<a h> u - <u h> a) + a_scale u.
-// Then
-//   of u: v = r scale (a - <a> - h <a h>) + a_scale h + a_shift, of g: a quarter of the sum of the
-//   v of its block where u is not cut off,
+// Then the gradient is
+//   of u: v = r scale (a - <a> - h <a h>) + a_scale h + a_shift,
+//   of g: a quarter of the sum of v over its block's pixels with scale h + shift > 0,
 //   of scale: N r t,  of x: r (e - <e> - h <e h>) - r^2 scale t h.
-// (The part of dx / dh that comes from the variance is exact: it does not take <h^2> for 1.)
+// (The derivative through the variance is exact: <h^2> is not approximated by 1.)
 //
-// The formulas after the sums are here, for a CPU's registers and a GPU's floats (V). c is x - <x>.
+// This file has the formulas after the sums, for CPU registers and GPU floats (V). c = x - <x>.
 #pragma once
 
 #include "network/bfloat16.h"
 
 namespace gsdd {
 
-// dx = u r scale - (slope c + constant), for the sums of u and of u c over the pixels; `part` is
-// one over their number.
+// dx = u r scale - (slope c + constant), from the sums of u and of u c over the pixels; `part` is
+// 1 / N.
 template <class V>
 struct NormPoolGradient {
   V d_scale, constant, slope;
@@ -34,7 +33,7 @@ struct NormPoolGradient {
   }
 };
 
-// The sums over the pixels that the second derivative takes.
+// Sums over the pixels for the second derivative.
 template <class V>
 struct NormPoolSums {
   V u, uc, a, ac, au;

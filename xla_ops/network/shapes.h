@@ -1,4 +1,4 @@
-// Checks of the buffers of norm_pool's calls, and their signatures, the same for every platform.
+// Checks the buffers of norm_pool's calls on every platform, and defines their signatures.
 #pragma once
 
 #include <string>
@@ -19,8 +19,7 @@ inline ffi::Error invalid_norm_pool(const char* what) {
   return ffi::Error::InvalidArgument(std::string("gsdd norm_pool: ") + what);
 }
 
-// x [..., B, H, W, C], pooled [..., B, H/2, W/2, C], scale [..., C]. Python has checked all this;
-// here it keeps memory safe.
+// Checks x [..., B, H, W, C] and scale [..., C] for memory safety; Python has checked them too.
 inline ffi::Error check_norm_pool(const ffi::AnyBuffer& x, const ffi::AnyBuffer& scale,
                                   NormPoolCall* call) {
   const auto dims = x.dimensions();
@@ -43,8 +42,8 @@ inline ffi::Error check_norm_pool(const ffi::AnyBuffer& x, const ffi::AnyBuffer&
   return ffi::Error::Success();
 }
 
-// Whether a buffer has the images' type and a quarter (pooled) or all of their pixels, or is of
-// float32 with a number for each image and channel, or for each channel as scale is.
+// Whether a buffer has the type and size of the images (pooled: a quarter of the pixels), of
+// float32 statistics per image and channel, or of scale.
 inline bool like_images(const NormPoolCall& call, const ffi::AnyBuffer& b, bool pooled) {
   const int64_t numbers = call.images * call.height * call.width * call.channels;
   return b.element_type() == (call.narrow ? ffi::BF16 : ffi::F32) &&
@@ -99,7 +98,7 @@ inline ffi::Error check_norm_pool_second(const ffi::AnyBuffer& x, const ffi::Any
   return invalid_norm_pool("a gradient must have its argument's shape");
 }
 
-// The signatures, appended to a binding that holds the platform's contexts.
+// Signatures, appended to a binding with the platform's contexts.
 #define GSDD_ARGS2(binding) binding.Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>()
 #define GSDD_RETS2(binding) binding.Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>()
 // x, scale, shift -> y, mean, rate

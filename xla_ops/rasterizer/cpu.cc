@@ -1,5 +1,5 @@
-// The custom calls on the host, spread over XLA's own thread pool: a task is an image, or a part of
-// one where there are few.
+// Custom calls on the CPU, on XLA's own thread pool. A task is an image, or a part of one if there
+// are few images.
 #include <algorithm>
 
 #include "common/instruction_set.h"
@@ -17,7 +17,7 @@ const CpuKernel& kernel() {
   return chosen;
 }
 
-// Parts that every image is divided into, at most `limit`, so that all threads have work.
+// Returns the number of parts per image, at most `limit`, so that all threads have work.
 int64_t parts(const ffi::ThreadPool& pool, int64_t batch, int64_t limit) {
   const int64_t wanted = 4 * pool.num_threads();
   return std::max<int64_t>(1, std::min(limit, (wanted + batch - 1) / std::max<int64_t>(1, batch)));
@@ -93,7 +93,7 @@ ffi::Error backward(ffi::ThreadPool& pool, const Batch& batch, const float* d_im
       });
 }
 
-// All but the call, which `check` fills in.
+// Returns a batch without its call, which `check` fills in.
 Batch arrays(const Offsets* offsets, const Floats& means, const Floats& cholesky,
              const Floats& colors, const Floats& opacities) {
   return {{},

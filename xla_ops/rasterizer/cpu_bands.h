@@ -1,19 +1,18 @@
-// The CPU's fast path: a Gaussian advances down the image by multiplications.
+// Fast path of the CPU: a Gaussian advances down the image by multiplications.
 //
-// Lanes are columns. With X, Y from the Gaussian's centre its exponent in base 2 is
+// Lanes are columns. With X, Y relative to the Gaussian's centre, its exponent in base 2 is
 //   -(a X^2 - skew X Y + w Y^2),
-// so that a weight is V gain, where
-//   V = 2^-(a X^2 - skew X Y)   goes from row to row by one multiplication with 2^(skew X), and
+// so a weight is V gain:
+//   V = 2^-(a X^2 - skew X Y)   advances by a row with one multiplication by 2^(skew X);
 //   gain = opacity 2^-(w Y^2)   is one number for all columns of a row of sample points.
-// V starts from exponentials in every band of 12 pixel rows (4 for the thinnest Gaussians); the
-// rows of samples within a pixel row have a V each, so that none is the product of more than 13
-// factors. Gains come from exponentials too, 16 rows in one vector. Instead of multiplying the
-// lanes by it, the cut and the clipping at 1 are compared with V after dividing them by the gain,
-// once a row.
+// V starts from exponentials in every band of 12 pixel rows (4 for the thinnest Gaussians). Each
+// row of samples within a pixel row has its own V, so that V has at most 13 factors. Gains come
+// from exponentials too, 16 rows in one vector. The cut and the clipping at 1 are divided by the
+// gain once per row and compared with V; the lanes are not multiplied by the gain.
 //
-// Bands are counted from the Gaussian's own first row in a block of columns, so that what is
-// computed does not depend on how an image is divided among threads. Gaussians for which V
-// would leave the range of a float take cpu_rows.h instead.
+// Bands start at the Gaussian's own first row in a block of columns, so that results do not depend
+// on the division of an image among threads. Gaussians whose V would overflow or underflow take
+// the exact path, cpu_rows.h.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +29,7 @@
 namespace gsdd {
 namespace {
 
-// What a row of samples is compared with and multiplied by, counted from the Gaussian's first row.
+// Gain, threshold and cap of each row of samples, counted from the Gaussian's first row.
 template <int S>
 struct Table {
   float *gain, *threshold, *cap;  // threshold = min_weight / gain, cap = 1 / gain
@@ -41,7 +40,7 @@ struct Table {
   Table(float* memory, int64_t height)
       : gain(memory), threshold(gain + column(height)), cap(threshold + column(height)) {}
 
-  // For the rows of pixels first..last.
+  // Fills the pixel rows first..last.
   GSDD_INLINE void fill(const Group& group, int i, float min_weight, int first, int last) const {
     const Wide w = splat<Wide>(-group.w[i]), y = splat<Wide>(group.y[i]);
     const Wide opacity = splat<Wide>(group.opacity[i]);
@@ -68,12 +67,12 @@ struct Row {  // of samples, in a table
   void operator++() { ++gain, ++threshold, ++cap; }
 };
 
-// Some columns of a Gaussian: those of a vector, of which `count` are wanted.
+// A vector of columns of a Gaussian, of which `count` are used.
 template <int S, class V>
 struct Columns {
   V x[S], square[S];  // X and -a X^2, by sample column within a pixel
-  V down[S];          // the factors that take V to the next pixel row
-  V within;           // ... and the first sample column's to the second sample row
+  V down[S];          // factors that advance V to the next pixel row
+  V within;           // factor to the second sample row, for the first sample column
   float skew, turn;
   int count;
 
@@ -88,7 +87,7 @@ struct Columns {
     if (S > 1) within = exp2(splat<V>(skew / S) * x[0]);
   }
 
-  // V of the pixel row whose first samples are at Y = y, by row and column of samples.
+  // Sets V of the pixel row whose first samples are at Y = y, by row and column of samples.
   GSDD_INLINE void start(float y, V (*v)[S]) const {
     const V lane = lane_numbers<V>(), last = splat<V>((float)(count - 1));
     for (int s = 0; s < S; ++s) {
@@ -102,8 +101,8 @@ struct Columns {
   }
 };
 
-// Calls block(a vector of the lanes to use, columns skipped, columns wanted, first and last row)
-// for what covers the support. A wide block computes what two narrow ones would, to the bit.
+// Calls block(lanes, columns skipped, columns used, first row, last row) for blocks that cover the
+// support. A wide block gives the same bits as two narrow ones.
 template <class Block>
 GSDD_INLINE inline void for_each_block(const Group& group, int i, const Block& block) {
   const int columns = group.right[i] - group.left[i] + 1;
@@ -138,11 +137,11 @@ GSDD_INLINE inline void for_each_part(const Group& group, int i, int first, int 
   }
 }
 
-// Adds the weights of Gaussian i times its colour to these planes.
+// Adds Gaussian i to the planes.
 template <int S, int C>
 void paint_bands(const Group& group, int i, const float* color, const Table<S>& table,
                  const Raster& raster, const Planes& planes, float* pixels) {
-  // In locals, because a store to the pixels could change anything else.
+  // Locals, because a store to the pixels may alias anything else.
   const int64_t stride = planes.stride, size = planes.size;
   const int group_top = group.top[i], left = group.left[i], height = group.band[i];
   const int first = std::max(group_top, (int)planes.rows.first);
@@ -197,7 +196,7 @@ inline void add(Narrow* total, Vec<16> part) {
   *total = (*total + half[0]) + half[1];
 }
 
-// The sums that the gradient of Gaussian i needs; kPass: through the clipping.
+// Returns the moments of Gaussian i; kPass: ignores the clipping.
 template <int S, int C, bool kPass>
 Moments gather_bands(const Group& group, int i, const float* color, const Table<S>& table,
                      const Raster& raster, const Planes& planes, const float* d_pixels) {
@@ -213,7 +212,7 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
         using V = decltype(lanes);
         const Columns<S, V> columns(group, i, skipped, count);
         const V none = splat<V>(0.0f), step = splat<V>(1.0f / S);
-        // Of h, h Y and h Y^2 of all samples, and of the second sample columns alone.
+        // Sums of h, h Y, h Y^2 over all samples, and over the second sample columns alone.
         V m = none, m_y = none, m_yy = none, m_second = none, m_second_y = none, m_color[C];
         for (int c = 0; c < C; ++c) m_color[c] = none;
 
@@ -224,8 +223,8 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
           columns.start(y, v);
           Row row(table, (band - group_top) * S);
           const float* start = d_pixels + planes.row(band) + left + skipped;
-          // Sums over the rows, then sums of the partial sums, which is how moments in Y come
-          // without a multiplication.
+          // Sums over the rows, and sums of the partial sums, which give moments in Y without
+          // multiplications.
           V all = none, all_1 = none, all_2 = none, second = none, second_1 = none;
           for_each_part(group, i, band, last, [&](int rows, auto clip) GSDD_INLINE {
             for (; rows > 0; --rows, start += stride) {
@@ -260,8 +259,7 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
               for (int c = 0; c < C; ++c) m_color[c] = fma(weight, d_color[c], m_color[c]);
             }
           });
-          // A row counts as often in all_1 as it is rows from `end`, and the triangular number of
-          // that in all_2.
+          // A row k rows before `end` counts k times in all_1 and k (k + 1) / 2 times in all_2.
           const V end = splat<V>(y + (float)(last + 1 - band)), squares = all_2 + all_2 - all_1;
           const V all_y = end * all - step * all_1;
           m = m + all;
@@ -270,7 +268,7 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
           m_second = m_second + second;
           m_second_y = m_second_y + (end * second - step * second_1);
         }
-        // Each lane is a column, with an X of its own.
+        // Each lane is a column with its own X.
         const V x = columns.x[0], m_x = fma(m_second, step, x * m);
         const V m_second_x = fma(m_second, step, x * m_second);
         add(&moment[0], m);

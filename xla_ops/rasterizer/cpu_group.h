@@ -1,5 +1,5 @@
-// Eight Gaussians side by side: what the fast path needs of each, and the chain rule back to their
-// parameters, in loops without branches that the compiler turns into vectors of doubles.
+// Prepares eight Gaussians at once for the fast path, and applies the chain rule to their
+// parameters, in branch-free loops that the compiler vectorizes in double precision.
 #pragma once
 
 #include <algorithm>
@@ -15,14 +15,13 @@ namespace {
 
 constexpr int kGroup = 8;
 constexpr int kBand = 12;     // pixel rows
-constexpr int kThinBand = 4;  // of a Gaussian too thin for kBand
+constexpr int kThinBand = 4;  // for Gaussians too thin for kBand
 constexpr int kBlock = 16;    // columns
-constexpr int kBlocks =
-    8;  // of one Gaussian whose rows are known; any after them take all its rows
+constexpr int kBlocks = 8;    // with rows of their own; further blocks take all rows
 
 constexpr double kMaxSize = 65536.0;  // pixels
-constexpr double kMaxDet = 1e35;      // of a covariance whose support's edge fits floats
-constexpr double kSlack = 0.01;       // of a pixel, for rounding
+constexpr double kMaxDet = 1e35;      // of a covariance whose ellipse fits floats
+constexpr double kSlack = 0.01;       // pixels, for rounding
 
 enum class Path : int32_t { kNone, kNotFinite, kBands, kRows };
 
@@ -41,11 +40,11 @@ inline double fast_log(float x) {
 }
 
 struct Group {
-  int count;  // the lanes after it repeat the last Gaussian
+  int count;  // further lanes repeat the last Gaussian
   float u[kGroup], v[kGroup], l11[kGroup], l21[kGroup], l22[kGroup], opacity[kGroup];
   Path path[kGroup];
 
-  // Of kBands only. With X, Y from the centre, a weight is opacity 2^-(a X^2 - skew X Y + w Y^2).
+  // For kBands only. A weight is opacity 2^-(a X^2 - skew X Y + w Y^2), X, Y from the centre.
   float a[kGroup], skew[kGroup], w[kGroup];
   float turn[kGroup];                             // 2^(skew / S^2)
   int32_t band[kGroup];                           // rows of a band
@@ -100,8 +99,7 @@ struct Group {
     }
   };
 
-  // Writes the gradients of the Gaussians from `first` on, whose sums need only be set for those
-  // that some path takes.
+  // Writes the gradients of the Gaussians from `first` on. Sums are read only of visible Gaussians.
   void pull_back(const Sums& sums, const Raster& raster, const Gradient& gradient,
                  int64_t first) const {
     float mean[2][kGroup], cholesky[3][kGroup];
@@ -157,7 +155,7 @@ struct Group {
                         (fabs(g.x) < kMaxSize) & (fabs(g.y) < kMaxSize) & (s.det < kMaxDet) & suits;
       band[i] = can_walk(g, exponent, kBand) ? kBand : kThinBand;
 
-      // The rows and columns with sample points in the box; none if it lies outside the image.
+      // Rows and columns with sample points in the box; none for a box outside the image.
       const double low_x = g.x - g.half_width + margin - kSlack;
       const double high_x = g.x + g.half_width - margin + kSlack;
       const double low_y = g.y - g.half_height + margin - kSlack;
@@ -201,14 +199,14 @@ struct Group {
     store(turn, exp2(load<Narrow>(skew) * splat<Narrow>(1.0f / area)));
   }
 
-  // The rows of every Gaussian's j-th block of columns.
+  // Sets the rows of the j-th block of columns of every Gaussian.
   void block_rows(const Raster& raster, const Ellipse& ellipse, int j) {
     const float slack = 2.0f * (float)kSlack, margin = 0.5f / (float)raster.samples - slack;
     for (int i = 0; i < kGroup; ++i) {
       const float first = x[i] + (float)(kBlock * j) - slack;
       const float last = first + (float)kBlock + 2.0f * slack;
       const float reach = ellipse.reach[i], inverse = 1.0f / (reach + 1e-6f);
-      // It goes furthest where these columns come nearest to its extreme point.
+      // The edge is furthest at the column nearest to its extreme point.
       const auto edge = [&](float extreme, float side) {
         float at = extreme < first ? first : extreme;
         at = at > last ? last : at;

@@ -1,5 +1,5 @@
-// One image: its Gaussians prepared in groups, then one after the other by the fast or the exact
-// path.
+// Rasterizes one image: prepares its Gaussians in groups, then adds them one by one on the fast or
+// the exact path.
 #include "rasterizer/cpu_kernel.h"
 
 #include "rasterizer/cpu_bands.h"
@@ -84,7 +84,7 @@ void backward_channels(const Image& image, const Raster& raster, const float* d_
   }
 }
 
-// Where there are more than 2 samples a side, no Gaussian takes the fast path.
+// With more than 2 samples per side, no Gaussian takes the fast path.
 void dispatch_forward(const Image& image, const Raster& raster, Range rows, float* pixels,
                       float* scratch) {
   if (raster.samples == 2) return forward_channels<2>(image, raster, rows, pixels, scratch);

@@ -1,5 +1,5 @@
-// The CPU rasterizer of one image. cpu_kernel.cc is compiled once per instruction set; cpu.cc picks
-// one table of these at run time.
+// CPU rasterizer of one image. cpu_kernel.cc is compiled once per instruction set; cpu.cc chooses a
+// table at run time.
 #pragma once
 
 #include <cstddef>
@@ -42,12 +42,12 @@ struct Gradient {  // as Image
 
 struct CpuKernel {
   const char* name;
-  // Floats of scratch memory that a call needs for so many rows.
+  // Returns the floats of scratch memory for `rows` rows.
   size_t (*scratch)(const Raster& raster, int64_t rows, int channels);
-  // pixels [H, W, C]: these rows are written whole. How an image is divided changes no bit.
+  // Writes all pixels [H, W, C] of `rows`. The division of an image into rows changes no bit.
   void (*forward)(const Image& image, const Raster& raster, Range rows, float* pixels,
                   float* scratch);
-  // d_pixels [H, W, C] -> the gradient of every parameter: written whole.
+  // Writes the gradient of every parameter from d_pixels [H, W, C].
   void (*backward)(const Image& image, const Raster& raster, const float* d_pixels,
                    const Gradient& gradient, float* scratch);
 };

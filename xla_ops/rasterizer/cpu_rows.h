@@ -1,5 +1,5 @@
-// The CPU's exact path: every sample row of a Gaussian from its own centre in double precision, an
-// exponential per sample. For any Gaussian, however thin, and any number of sample points.
+// Exact path of the CPU: each sample row has its own centre in double precision, and each sample an
+// exponential. Takes any Gaussian, however thin, and any number of sample points.
 #pragma once
 
 #include "common/simd.h"
@@ -9,15 +9,15 @@
 namespace gsdd {
 namespace {
 
-// One row of sample points within a row of pixels, seen by one Gaussian.
+// One row of sample points, relative to one Gaussian.
 struct SampleRow {
   float offset;    // (x of the first sample of pixel 0 - centre of the row) * scale
-  float constant;  // the row's share of the exponent, base 2
+  float constant;  // the row's part of the exponent, base 2
   float dy;
 };
 
-// What the lanes need of one Gaussian: the exponent in base 2 is q = t^2 + constant, where t is
-// scale * (px - centre of the row) and scale = sqrt(precision_x / 2 * log2 e).
+// Rows of one Gaussian. The exponent in base 2 is q = t^2 + constant with
+// t = scale * (px - centre of the row), scale = sqrt(precision_x / 2 * log2 e).
 struct Rows {
   const Gaussian& g;
   double scale;
@@ -35,8 +35,8 @@ struct Rows {
         cut((float)(gaussian.cut * kLog2E)),
         rows(planes.clip(pixel_range(g.y - g.half_height, g.y + g.half_height, raster.height))) {}
 
-  // Fills sample_rows with those of pixel row i that the support reaches, their offsets relative to
-  // the first pixel of the returned range; the range is empty if there is none.
+  // Fills sample_rows with the rows of pixel row i in the support. Returns the range of pixels,
+  // empty if there are none; offsets are relative to its first pixel.
   Range start_row(int64_t i, int64_t width, SampleRow* sample_rows, int* count) const {
     const double inverse = 1.0 / samples;
     double low = 1e300, high = -1e300;
@@ -63,8 +63,8 @@ struct Rows {
   }
 };
 
-// Calls block(i, j, lane, sample_rows, count) for 8 columns of row i from j on; lane counts the
-// pixels from the row's first.
+// Calls block(i, j, lane, sample_rows, count) for 8 columns of row i from j on; lane numbers pixels
+// from the first of the row.
 template <class Block>
 inline void for_each_block(const Rows& rows, const Raster& raster, const Block& block) {
   for (int64_t i = rows.rows.first; i <= rows.rows.last; ++i) {

@@ -1,4 +1,4 @@
-// The two custom calls on CUDA: check the buffers, launch on the stream that XLA hands over.
+// Custom calls on CUDA: check the buffers and launch on XLA's stream.
 #include "common/cuda_devices.h"
 #include "common/module.h"
 #include "network/handlers.h"
@@ -27,8 +27,8 @@ Batch batch(const Call& call, const Offsets* offsets, const Floats& means, const
 
 using Words = ffi::Buffer<ffi::U32>;
 
-// The calls have two results more than a CPU's, which nobody sees: the kernels' room. As results
-// they are planned by XLA with everything else, and stay valid in a command buffer.
+// Scratch memory of the kernels: two more results than on a CPU, hidden from the caller. XLA plans
+// results with all other memory, and they stay valid in a command buffer.
 ffi::Error check_room(const Floats& opacities, Words& boxes, Words& records, Room* room) {
   const int64_t total = (int64_t)opacities.element_count();
   if ((int64_t)boxes.size_bytes() != kBoxBytes * total ||

@@ -1,6 +1,7 @@
-// A warp per Gaussian, or a block's warps for a large one, over its own support, strip by strip.
-// Sums are taken by shuffles in a fixed order, without atomics, so every run gives the same bits.
-// They stand in the results until a thread takes each back to its parameters, in double precision.
+// Computes gradients: a warp per Gaussian, or all warps of a block for a large one, strip by strip
+// over its support. Sums use shuffles in a fixed order, without atomics, so every run gives the
+// same bits. The results hold the sums until a thread per Gaussian applies the chain rule in double
+// precision.
 #pragma once
 
 #include "rasterizer/cuda_strip.h"
@@ -9,11 +10,11 @@ namespace gsdd {
 namespace {
 
 constexpr int kGatherWarps = 8;
-constexpr int kGroup = 32;         // Gaussians of a block, at most
-constexpr int kBand = 4 * kStrip;  // pixel rows that a warp tabulates at a time
-constexpr int kManyPixels = 4096;  // of a box that all warps of a block share
+constexpr int kGroup = 32;         // largest number of Gaussians per block
+constexpr int kBand = 4 * kStrip;  // pixel rows in a warp's table
+constexpr int kManyPixels = 4096;  // boxes this large are shared by all warps of a block
 
-// The image that owns a Gaussian, or -1.
+// Returns the image that owns a Gaussian, or -1.
 __device__ inline int64_t owner(const Batch& batch, int64_t index) {
   if (!batch.offsets) return index / batch.count;
   int64_t low = 0, high = batch.batch;  // the last b with offsets[b] <= index is in [low - 1, high]
@@ -35,9 +36,8 @@ __device__ inline float warp_sum(float value) {
   return value;
 }
 
-// Sums over a Gaussian's samples, with weights over the opacity and cotangents of whole pixels: of
-// their product with the colour's cotangent and 1, X, Y, X^2, X Y, Y^2 (of kExact: with dx for X,
-// as in Moments), and by colour.
+// Sums over a Gaussian's samples, of weight / opacity times the pixel's cotangent. `moment`: times
+// the colour and 1, X, Y, X^2, X Y, Y^2 (kExact: dx for X, as in Moments). `color`: per channel.
 template <int C>
 struct Gathered {
   float moment[6], color[C];
@@ -45,7 +45,7 @@ struct Gathered {
   __device__ float& operator[](int k) { return k < 6 ? moment[k] : color[k - 6]; }
 };
 
-// Which of several warps gathers: the pixels of a Gaussian go round among them.
+// Part of a warp: the pixels of a Gaussian are dealt out to several warps in turn.
 struct Part {
   int lane, number, of;
 
@@ -64,7 +64,7 @@ __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t wi
     if (part.lane < kBand / kStrip)
       table[part.lane].columns = columns_of(g, top + part.lane * kStrip);
     __syncwarp();
-    // The strips' columns, one after the other.
+    // Concatenates the columns of the strips.
     int end[kBand / kStrip], tasks = 0;
     for (int strip = 0; strip < kBand / kStrip; ++strip) {
       tasks += max(0, table[strip].columns.last + 1 - table[strip].columns.first);
@@ -90,7 +90,7 @@ __device__ Gathered<C> gather(const Staged<C>& g, const float* image, int64_t wi
           d_color[c] = pixel[c];
           dot = fmaf(d_color[c], g.color[c], dot);
         }
-        if (i + r < g.box.bottom) pixel += stride;  // further down all weights are 0
+        if (i + r < g.box.bottom) pixel += stride;  // all weights below are 0
 #pragma unroll
         for (int q = 0; q < 2; ++q) {
           const float threshold = rows.threshold_of(2 * r + q), cap = g.cap * threshold;
@@ -158,7 +158,7 @@ __device__ Gathered<C> gather_exactly(const Staged<C>& g, const float* image, in
   return sums;
 }
 
-// Where the sums of a Gaussian stand: in the places of its gradient.
+// Sums of a Gaussian, stored in the elements of its gradient.
 struct Places {
   float *mean, *cholesky, *color, *opacity;
 
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4 ? 2 : 3)
                   const float* d_images, BatchGradient gradient) {
   __shared__ Staged<C> staged[kGroup];
   __shared__ Gathered<C> gathered[kGroup][kGatherWarps];
-  __shared__ int64_t image[kGroup];  // that owns each; -1: nothing is gathered
+  __shared__ int64_t image[kGroup];  // owner of each; -1: nothing to gather
   __shared__ StripRows table[kGatherWarps][kBand / kStrip];
   const Raster& raster = batch.raster;
   const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
@@ -229,8 +229,8 @@ __global__ void __launch_bounds__(kWarp* kGatherWarps, C == 4 ? 2 : 3)
 
 constexpr int kFinishThreads = 128;
 
-// Takes the sums of each Gaussian back to its parameters. Those of one that nobody sees are its
-// gradient.
+// Applies the chain rule from the sums of each Gaussian to its parameters. The sums of an invisible
+// Gaussian are its gradient already.
 __global__ void __launch_bounds__(kFinishThreads, 4)
     finish_kernel(Batch batch, Prepared prepared, int channels, int64_t total,
                   BatchGradient gradient) {

@@ -1,6 +1,6 @@
-// A block of threads per tile of pixels; each warp takes 8 x 16 of them, each thread a strip.
-// Gaussians that touch the tile are found by their boxes, in order, and staged in shared memory,
-// with a table of their rows; of those a warp walks the ones that reach its pixels.
+// Renders images: a block per tile, a warp per 8 x 16 pixels, a thread per strip. A block finds the
+// Gaussians that touch its tile by their boxes, in order, and stages them in shared memory with a
+// table of their rows. A warp adds those that reach its pixels.
 #pragma once
 
 #include "rasterizer/cuda_strip.h"
@@ -8,13 +8,13 @@
 namespace gsdd {
 namespace {
 
-constexpr int kStage = kWarp;      // Gaussians in shared memory at a time: one a lane
+constexpr int kStage = kWarp;      // Gaussians in shared memory at a time: one per lane
 constexpr int kColumns = 8;        // of a warp's pixels
 constexpr int kRows = 4 * kStrip;  // of a warp's pixels
 
-struct Owned {  // an image's Gaussians
+struct Owned {  // Gaussians of an image
   int64_t first, count;
-  bool valid;  // offsets that decrease or leave the arrays give an image of NaN
+  bool valid;  // false for offsets that decrease or exceed the arrays: the image is NaN
 };
 
 __device__ inline Owned owned(const Batch& batch, int64_t b) {
@@ -65,7 +65,7 @@ __device__ void paint_exactly(const Staged<C>& g, const Sampling& sampling, int 
   }
 }
 
-// Whether a Gaussian reaches a warp's pixels, whose strips `table` has.
+// Whether a Gaussian reaches a warp's pixels; `table` holds their strips.
 template <int C>
 __device__ bool reaches(const Staged<C>& g, const StripRows* table, int top, int left) {
   if (!g.box.touches(top, left, kRows, kColumns)) return false;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kTile* kTile / kStrip, kTile == 16 ? 12 : 3)
     for (int64_t first = 0; first < mine.count; first += kThreads) {
       Box box = Box::empty();
       if (first + thread < mine.count) box = prepared.boxes[mine.first + first + thread];
-      // Those that touch the tile, in order.
+      // Compacts the Gaussians that touch the tile, in order.
       const bool touches = box.touches(top, left, kTile, kTile);
       const unsigned ballot = __ballot_sync(kAllLanes, touches);
       if (lane == 0) counts[warp] = __popc(ballot);

@@ -1,4 +1,4 @@
-// The launches: Gaussians are prepared, and then painted or gathered.
+// Launches: prepares the Gaussians, then renders images or gathers gradients.
 #include <type_traits>
 
 #include "rasterizer/cuda_backward.h"
@@ -15,7 +15,7 @@ cudaError_t prepare(const Batch& batch, const Prepared& prepared, int channels,
                 prepared);
 }
 
-// Tiles of a whole small image, or smaller ones where there would be too few blocks.
+// Chooses 32 x 32 tiles, or 16 x 16 tiles if there would be fewer blocks than this.
 constexpr int64_t kFewBlocks = 512;
 
 template <int C, int kTile>
@@ -52,7 +52,7 @@ cudaError_t finish(const Batch& batch, const Prepared& prepared, int channels,
                 batch.total(), gradient);
 }
 
-// f(the number of channels, as a constant).
+// Calls f with the number of channels as a constant.
 template <class F>
 cudaError_t by_channels(int channels, const F& f) {
   switch (channels) {

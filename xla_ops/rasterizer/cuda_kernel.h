@@ -1,4 +1,4 @@
-// The CUDA rasterizer: asynchronous launches on a stream, nothing allocated, nothing synchronised.
+// CUDA rasterizer: asynchronous launches on a stream, without allocation or synchronisation.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,8 +7,8 @@
 
 namespace gsdd {
 
-// B images, dense and row-major: of N Gaussians each, or ragged, of N Gaussians in all, image b
-// owning those from offsets[b] to offsets[b + 1].
+// B images, dense and row-major, of N Gaussians each; or ragged, of N Gaussians in all: image b
+// owns those from offsets[b] to offsets[b + 1].
 struct Batch {
   const float* means;      // [B, N, 2] or [N, 2]
   const float* cholesky;   // [B, N, 3] or [N, 3]
@@ -28,7 +28,7 @@ struct BatchGradient {  // as Batch
   float* opacities;
 };
 
-// Memory that the kernels need besides, so many bytes a Gaussian, each aligned to 16 bytes.
+// Scratch memory of the kernels, in bytes per Gaussian, aligned to 16 bytes.
 struct Room {
   void* boxes;
   void* records;

@@ -1,5 +1,5 @@
-// What the kernels read of a Gaussian instead of its parameters: written once, by a thread each, so
-// that double precision and its registers stay out of the loops over pixels.
+// Prepared Gaussians, which the kernels read in place of the parameters. One thread prepares each
+// Gaussian once, so that the loops over pixels need no double precision.
 #pragma once
 
 #include "common/cuda_launch.h"
@@ -8,7 +8,7 @@
 namespace gsdd {
 namespace {
 
-constexpr int kStrip = 4;             // pixel rows that a thread walks down
+constexpr int kStrip = 4;             // pixel rows of a thread
 constexpr double kMaxSize = 32768.0;  // pixels
 
 enum Path { kExact, kByStrips };
@@ -18,19 +18,20 @@ __device__ inline Inputs inputs(const Batch& batch, int channels, int64_t index)
           batch.opacities + index};
 }
 
-struct Place {  // of a centre on one axis, in two floats
+struct Place {  // coordinate of a centre, in two floats
   float grid, rest;
 
   __device__ static Place of(double value) {
     const float grid = rintf((float)value * 256.0f) / 256.0f;
     return {grid, (float)(value - (double)grid)};
   }
-  // value - this, rounded once: the first difference is exact, for quarters of a pixel to 2^16.
+  // Returns value - this, rounded once: for quarter pixels up to 2^16 the first difference is
+  // exact.
   __device__ float to(float value) const { return (value - grid) - rest; }
   __device__ double exact() const { return (double)grid + (double)rest; }
 };
 
-// The pixels of the support. A tile of at most 2^15 pixels a side touches no empty one.
+// Pixels of the support. A tile of at most 2^15 pixels per side touches no empty box.
 struct alignas(8) Box {
   uint16_t left, right, top, bottom;
 
@@ -48,7 +49,7 @@ struct alignas(16) Record {
   Place x, y;               // centre
   float a, skew, w;         // weight = opacity 2^-(a X^2 - skew X Y + w Y^2)
   float lean, lean_rest;    // dX / dY of a row's centre, in two floats
-  float half_height, peak;  // the support: Y of its last point, Y of its rightmost point
+  float half_height, peak;  // Y of the support's last point and of its rightmost point
   float opacity;
   float rate, cut;  // exponent base 2: q = t^2 + rate * dy^2 <= cut
   float scale;      // t = scale * dx: sqrt(precision_x / 2 * log2 e)

@@ -1,5 +1,5 @@
-// What a CUDA thread does with one Gaussian: it walks down a strip of four pixel rows in one
-// column, as cpu_bands.h does with a band, by multiplications from exponentials at its top.
+// Work of a CUDA thread on one Gaussian: a strip of four pixel rows in one column. Starts from
+// exponentials at the top and advances by multiplications, as cpu_bands.h in a band.
 #pragma once
 
 #include "rasterizer/cuda_prepared.h"
@@ -27,12 +27,12 @@ struct Staged : Record {
   Box box;
   float turn;   // 2^(skew / 4)
   float least;  // weight / opacity at the edge of the support
-  float cap;    // over `least`: what the weight 1 is, if the opacity exceeds 1
+  float cap;    // 1 / (opacity least), of a weight of 1; infinite for opacities up to 1
   float color[C];
 };
 
-// Copies `count` Gaussians into shared memory, all threads of the block together; that of place n
-// is index(n). Whoever calls this waits for the block before and after.
+// Copies `count` Gaussians into shared memory with all threads of the block; place n gets Gaussian
+// index(n). The caller must synchronise the block before and after.
 template <int C, class Index>
 __device__ void stage(Staged<C>* staged, int count, const Batch& batch, const Prepared& prepared,
                       const Index& index) {
@@ -54,8 +54,8 @@ __device__ void stage(Staged<C>* staged, int count, const Batch& batch, const Pr
   }
 }
 
-// A row of samples, of weights over the opacity: what they are multiplied by and compared with
-// after dividing by it. The threshold of a row outside the support compares false with everything.
+// Gain of a row of samples for weight / opacity, and the threshold over the gain. Outside the
+// support the threshold is NaN, which compares false.
 struct SampleRow {
   float gain, threshold;
 };
@@ -71,8 +71,8 @@ struct Columns {
   int first, last;
 };
 
-// The columns that the support reaches in the strip of pixels from row i down. A strip reaches
-// furthest where its rows come nearest to the support's extreme points.
+// Returns the columns of the support in the strip from row i down. The support is widest at the row
+// nearest to its extreme points.
 template <int C>
 __device__ Columns columns_of(const Staged<C>& g, int i) {
   constexpr float kSlack = 0.02f;  // pixels
@@ -88,7 +88,7 @@ __device__ Columns columns_of(const Staged<C>& g, int i) {
   return {first > g.box.left ? first : g.box.left, last < g.box.right ? last : g.box.right};
 }
 
-// A strip's sample rows, and its columns.
+// Sample rows and columns of a strip.
 struct StripRows {
   float4 gain[2], threshold[2];
   Columns columns;
@@ -102,10 +102,10 @@ struct StripRows {
   }
 };
 
-struct Walk {  // V of the samples of a pixel, by row and column, and what takes it a pixel down
+struct Walk {  // V of a pixel's samples, by row and column, and factors to the pixel below
   float v[2][2], down[2];
 
-  // From the pixel whose first sample is at X = x, Y = y from the centre.
+  // Starts at the pixel whose first sample is at X = x, Y = y relative to the centre.
   template <int C>
   __device__ Walk(const Staged<C>& g, float x, float y, bool inside) {
     const float next = x + 0.5f;
@@ -120,8 +120,8 @@ struct Walk {  // V of the samples of a pixel, by row and column, and what takes
   }
 };
 
-// Calls visit(t, dy, weight before clipping / opacity) for every sample of pixel (i, j) in the
-// support. The sample's offset is taken in double precision: it is where the digits are.
+// Calls visit(t, dy, unclipped weight / opacity) for every sample of pixel (i, j) in the support.
+// Offsets are in double precision, where float32 would lose digits.
 template <int C, class Visit>
 __device__ void for_samples(const Staged<C>& g, int i, int j, const Sampling& sampling,
                             const Visit& visit) {

@@ -1,13 +1,13 @@
-// The math of one Gaussian, shared by the CPU and the CUDA kernels.
+// Math of one Gaussian, shared by the CPU and the CUDA kernels.
 //
 // A sample point p sees a Gaussian through sigma(p) = (p - x)^T S^-1 (p - x) / 2, S = L L^T + f I.
 // Completing the square in x turns that into
 //   sigma = (precision_x * (px - x - slope * dy)^2 + precision_y * dy^2) / 2,   dy = py - y,
 // the conditional of x given y times the marginal of y. Unlike the three-term quadratic form it
-// loses no digits on long thin Gaussians, and it gives the exact extent of every row for free.
+// loses no digits on long thin Gaussians, and it gives the exact extent of every row.
 //
-// Everything here runs once per Gaussian (or once per Gaussian and row) and is in double precision,
-// so that the float32 arithmetic per sample starts from offsets that are correct to the last bit.
+// This code runs once per Gaussian, or per Gaussian and row, in double precision. The float32
+// arithmetic per sample thus starts from offsets that are correct to the last bit.
 #pragma once
 
 #include <cmath>
@@ -33,12 +33,12 @@ struct Raster {
   int64_t height, width;
   int samples;        // sample points per pixel side, S
   double variance;    // of the pre-filter: 1/12, or 0 without it
-  double min_weight;  // weights below count as exactly 0
+  double min_weight;  // smaller weights are exactly 0
   double log_min_weight;
-  bool pass_clipped;  // gradients: of a weight clipped at 1, as if it were not
+  bool pass_clipped;  // gradients ignore the clipping of weights at 1
 };
 
-struct Inputs {           // pointers to one Gaussian's numbers
+struct Inputs {           // parameters of one Gaussian
   const float* mean;      // [2] (u, v)
   const float* cholesky;  // [3] (l11, l21, l22) without the one half on the diagonal
   const float* color;     // [C]
@@ -48,7 +48,7 @@ struct Inputs {           // pointers to one Gaussian's numbers
 struct Gaussian {
   double x, y;                      // centre, pixels
   double var_x, var_y, covariance;  // S
-  double slope;                     // how far a row's centre moves in x per unit of y: Sxy / Syy
+  double slope;                     // shift of a row's centre in x per unit of y: Sxy / Syy
   double precision_x;               // 1 / var(x | y) = Syy / det S
   double precision_y;               // 1 / Syy
   double cut;                       // the support is sigma <= cut = ln(opacity / min_weight)
@@ -57,7 +57,7 @@ struct Gaussian {
 
 enum class Kind { kEmpty, kVisible, kNotFinite };
 
-// By its bits: what compilers may assume of arithmetic on a NaN depends on their flags.
+// Tests the bits: compiler flags may let arithmetic comparisons ignore NaN.
 GSDD_FN bool is_finite(float value) {
   int32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -82,7 +82,7 @@ GSDD_FN Covariance covariance(double l11, double l21, double l22, double varianc
   s.l3 = l22 + 0.5;
   s.syy = s.l2 * s.l2 + s.l3 * s.l3 + variance;
   s.sxy = s.l1 * s.l2;
-  // Expanded: the difference of products cancels when the Gaussian is long and thin.
+  // Expanded: the difference of products cancels for long thin Gaussians.
   s.det =
       s.l1 * s.l1 * s.l3 * s.l3 + variance * (s.l1 * s.l1 + s.l2 * s.l2 + s.l3 * s.l3 + variance);
   return s;
@@ -121,8 +121,8 @@ GSDD_FN Kind prepare(const Inputs& in, int channels, const Raster& raster, Gauss
   return Kind::kVisible;
 }
 
-// The same exponent for kernels that advance it by multiplications: in base 2, with X, Y from the
-// centre, -(a X^2 - skew X Y + w Y^2).
+// The exponent in base 2 for kernels that advance it by multiplications, with X, Y relative to the
+// centre: -(a X^2 - skew X Y + w Y^2).
 struct Split {
   double a, skew, w;
 };
@@ -132,16 +132,16 @@ GSDD_FN Split split(const Gaussian& g) {
   return {a, 2.0 * a * g.slope, a * g.slope * g.slope + 0.5 * kLog2E * g.precision_y};
 }
 
-constexpr double kMaxSplitBits = 120.0;  // of what such kernels keep in floats
+constexpr double kMaxSplitBits = 120.0;  // largest exponent that such kernels keep in floats
 constexpr double kMaxOblique = 50.0;     // rho^2 / (1 - rho^2): digits that sums over X, Y lose
 
-// Whether 2^-(a X^2 - skew X Y) can be walked down so many pixel rows: no lane up to a pixel and a
-// half beside the support comes into it from below 2^-kMaxSplitBits.
+// Whether 2^-(a X^2 - skew X Y) can be advanced down `rows` pixel rows: no lane within 1.5 pixels
+// of the support enters it from below 2^-kMaxSplitBits.
 GSDD_FN bool can_walk(const Gaussian& g, const Split& e, int rows) {
   return fabs(e.skew) * (g.half_width + 1.5) * (rows + 1) <= kMaxSplitBits - kLog2E * g.cut;
 }
 
-// Whether the split suits a Gaussian whose rows are met up to `margin` pixels beyond its support.
+// Whether the split suits a Gaussian evaluated up to `margin` pixels beyond its support.
 GSDD_FN bool can_split(const Gaussian& g, const Split& e, double margin) {
   const double high = g.half_height + margin;
   return (e.w * high * high <= kMaxSplitBits) &
@@ -152,7 +152,7 @@ struct Range {  // of pixels, first..last; empty if last < first
   int64_t first, last;
 };
 
-// Pixels whose sample points can lie in [low, high]; one more each way costs nothing but a test.
+// Returns the pixels whose sample points can lie in [low, high]; may include one more at each end.
 GSDD_FN Range pixel_range(double low, double high, int64_t size) {
   if (!(high >= 0.0) || !(low <= (double)size)) return {0, -1};
   const double top = (double)(size - 1);
@@ -161,16 +161,16 @@ GSDD_FN Range pixel_range(double low, double high, int64_t size) {
           last > top ? size - 1 : (int64_t)last};
 }
 
-// The sums over a Gaussian's sample points that its gradient needs. With e = exp(-sigma),
-// G = dL/dcolour of the sample, g = G . color, h = opacity * e * g (0 where the weight is clipped,
-// unless the gradient passes), dx = px - x - slope * dy:
+// Sums over a Gaussian's sample points for its gradient. Per sample: e = exp(-sigma),
+// G = dL/dcolour, g = G . color, h = opacity * e * g (0 for a clipped weight unless pass_clipped),
+// dx = px - x - slope * dy.
 struct Moments {
-  double e;                    // sum of e g, of the samples that h has
+  double e;                    // sum of e g over the samples that count in h
   double x, y, xx, xy, yy;     // sums of h dx, h dy, h dx^2, h dx dy, h dy^2
   double color[kMaxChannels];  // sums of w G
 };
 
-struct Outputs {  // where one Gaussian's gradient goes
+struct Outputs {  // gradient of one Gaussian
   float* mean;
   float* cholesky;
   float* color;
@@ -184,8 +184,8 @@ GSDD_FN void write_constant(const Outputs& out, int channels, float value) {
   *out.opacity = value;
 }
 
-// Sums of h times 1, X, Y, X^2, X Y and Y^2, X and Y from the centre, to the moments above: dx is
-// X - slope Y. The first, which is e times the opacity, is left out.
+// Converts sums of h times 1, X, Y, X^2, X Y, Y^2, with X, Y relative to the centre, to Moments:
+// dx = X - slope Y. Leaves e at 0.
 GSDD_FN Moments sheared(const double (&sums)[6], double slope) {
   const double x = sums[1], y = sums[2], xx = sums[3], xy = sums[4], yy = sums[5];
   Moments m;
@@ -202,7 +202,7 @@ struct ParameterGradient {
   double mean[2], cholesky[3];
 };
 
-// Chain rule from the moments back to the raw parameters.
+// Applies the chain rule from the moments to the raw parameters.
 GSDD_FN ParameterGradient pull_back(const Gaussian& g, const Covariance& s, const Moments& m,
                                     const Raster& raster) {
   const double d_precision_x = -0.5 * m.xx, d_precision_y = -0.5 * m.yy;

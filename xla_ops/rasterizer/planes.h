@@ -1,5 +1,5 @@
-// How some rows of an image are kept while they are worked on: C planes with padded rows, so that a
-// Gaussian touches contiguous memory and lanes may start at any pixel and end 7 after the last.
+// Layout of some rows of an image during rasterization: C planes with padded rows. A Gaussian
+// touches contiguous memory, and lanes may start at any pixel and end 7 pixels after the last.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 namespace gsdd {
 namespace {
 
-// Planes a multiple of 4 KiB apart would get into each other's way in the store buffer.
+// Avoids planes a multiple of 4 KiB apart, which conflict in the store buffer.
 constexpr int64_t kApart = 48;
 
 struct Planes {

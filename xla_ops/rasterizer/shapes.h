@@ -1,4 +1,4 @@
-// Checks of an FFI call's buffers, the same for every platform, and the raster they describe.
+// Checks the buffers of an FFI call on every platform, and describes its raster.
 #pragma once
 
 #include <cmath>
@@ -35,8 +35,8 @@ inline ffi::Error invalid(const char* what) {
   return ffi::Error::InvalidArgument(std::string("gsdd rasterizer: ") + what);
 }
 
-// The Python side has checked all this with better messages; here it keeps memory safe. A ragged
-// call has [N, ...] arrays and its images' offsets.
+// Checks a call for memory safety; Python has checked the same with better messages. A ragged call
+// has [N, ...] arrays and the offsets of its images.
 inline ffi::Error check(const Offsets* offsets, const Floats& means, const Floats& cholesky,
                         const Floats& colors, const Floats& opacities,
                         ffi::Span<const int64_t> image_dims, int64_t samples_per_side,
@@ -84,8 +84,8 @@ inline ffi::Error check(const Offsets* offsets, const Floats& means, const Float
   return ffi::Error::Success();
 }
 
-// The signatures of the calls, appended to a binding that holds the platform's contexts; those of
-// ragged batches take the offsets first. `room`: results that a platform has besides.
+// Signatures of the calls, appended to a binding with the platform's contexts. Ragged calls take
+// the offsets first. `room`: additional results of a platform.
 #define GSDD_ATTRIBUTES              \
   .Attr<int64_t>("samples_per_side") \
       .Attr<bool>("prefilter")       \
