@@ -1,5 +1,5 @@
-// Vectors of 8 and 16 floats on the compiler's vector types, for AVX-512, AVX2 or the 16-byte
-// registers of any machine, depending on the target of the including file.
+// Vectors of 8 and 16 floats, made of the compiler's vector types. The target of the including file
+// decides: AVX-512, AVX2 or the 16-byte registers of any machine.
 //
 // A vector wider than a register is a pair of halves. Lanes are summed eight at a time in a fixed
 // order, so the width of the registers changes no bit. Internal linkage: one binary holds several

@@ -10,8 +10,8 @@
 // from exponentials too, 16 rows in one vector. The cut and the clipping at 1 are divided by the
 // gain once per row and compared with V; the lanes are not multiplied by the gain.
 //
-// Bands start at the Gaussian's own first row in a block of columns, so that results do not depend
-// on the division of an image among threads. Gaussians whose V would overflow or underflow take
+// Bands start at the Gaussian's own first row in a block of columns. The division of an image among
+// threads thus changes no bit. Gaussians whose V would overflow or underflow take
 // the exact path, cpu_rows.h.
 #pragma once
 

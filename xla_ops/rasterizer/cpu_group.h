@@ -1,5 +1,5 @@
 // Prepares eight Gaussians at once for the fast path, and applies the chain rule to their
-// parameters, in branch-free loops that the compiler vectorizes in double precision.
+// parameters. The loops are branch-free: the compiler vectorizes them in double precision.
 #pragma once
 
 #include <algorithm>

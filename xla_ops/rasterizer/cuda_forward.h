@@ -1,5 +1,5 @@
 // Renders images: a block per tile, a warp per 8 x 16 pixels, a thread per strip. A block finds the
-// Gaussians that touch its tile by their boxes, in order, and stages them in shared memory with a
+// Gaussians that touch its tile by their boxes, in order. It stages them in shared memory with a
 // table of their rows. A warp adds those that reach its pixels.
 #pragma once
 
