@@ -9,7 +9,7 @@ import sys
 
 from gsdd_jax.core.errors import UsageError
 
-_GROUP = pathlib.Path("/sys/fs/cgroup")  # of a container
+_GROUP = pathlib.Path("/sys/fs/cgroup")  # limits of a container
 
 
 def check(what: str, size: int, copies: int = 1, there: int | None = None) -> None:
@@ -49,7 +49,7 @@ def available() -> int:
 def _of_the_machine() -> int:
     try:
         import psutil
-    except ImportError:  # a set is read by NumPy and safetensors alone
+    except ImportError:  # optional: sets can be read without it
         pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else -1
         return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else sys.maxsize
     return psutil.virtual_memory().available

@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError, UsageWarning
 
-FOLDER = pathlib.Path(__file__).parent.parent  # of the modules
+FOLDER = pathlib.Path(__file__).parent.parent  # contains the modules
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
 

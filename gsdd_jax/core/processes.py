@@ -35,14 +35,14 @@ from gsdd_jax.core import meeting
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.meeting import Line, Place
 
-MEETING = 60.0  # seconds until all have come
+MEETING = 60.0  # seconds to wait for all processes
 PATIENCE = 10.0  # seconds, for an imminent event
-STATUS = 1  # of a process that ends because another one did
+STATUS = 1  # exit status after another process ended early
 AGAIN = "the same commands go on from the last checkpoint"
 # Schedulers by which JAX finds the other processes, and the variable with the number of tasks.
 # Kubernetes and clouds are left out: JAX detects them for a single process too.
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
-_DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # messages of all before an end
+_DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # said by all before an end
 _TAKEN = b"+"
 _REFUSALS = {b"~": InUseError, b"-": UsageError}  # the narrower one first
 
@@ -131,7 +131,7 @@ def _initialize(*address: Any, **how: Any) -> None:
         kept.flush()
         setattr(sys, stream, os.fdopen(os.dup(kept.fileno()), "w", buffering=1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), kept.fileno())
-    jax.config.update("jax_enable_recoverability", True)  # `_Peers` ends it, no heartbeat
+    jax.config.update("jax_enable_recoverability", True)  # `_Peers` detects ends
     jax.distributed.initialize(*address, **how)
 
 

@@ -27,9 +27,7 @@ class GaussianImages:
     """
 
     means: Array | Any  # [*batch, N, 2]: (u, v) in [-1, 1]
-    cholesky: (
-        Array | Any
-    )  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, pixels at height x width
+    cholesky: Array | Any  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, in pixels
     colors: Array | Any  # [*batch, N, C], unbounded
     opacities: Array | Any  # [*batch, N], unbounded
     # Native resolution in pixels, which `cholesky` refers to; None: that of the rendering.

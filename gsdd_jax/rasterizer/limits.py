@@ -8,5 +8,5 @@ MAX_SAMPLES_PER_SIDE = 16  # sample points of a pixel in each direction
 # A custom call. xla_ops/rasterizer/gaussian.h and shapes.h check the same limits.
 MAX_CALL_SIDE = 2**16  # pixels
 MAX_CALL_CHANNELS = 4  # more are rendered by several calls
-MAX_CALL_ELEMENTS = 2**40  # of all images
-MAX_CALL_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
+MAX_CALL_ELEMENTS = 2**40  # in all images
+MAX_CALL_GAUSSIANS = 2**31 - 1  # in a ragged batch: offsets are int32

@@ -24,7 +24,7 @@ from gsdd_jax.rasterizer.limits import (
 )
 
 BACKENDS = ("auto", "native", "reference")
-TYPES = ("bfloat16", "float16", "float32", "float64")  # of parameters
+TYPES = ("bfloat16", "float16", "float32", "float64")  # dtypes of parameters
 
 
 def rasterize(
