@@ -1,8 +1,8 @@
 """Shards computations over devices.
 
-The caller declares what is independent (`each`), what is summed (`total`), or both, such as
-classes and their images (`by_group`). Under `over` every device computes its share. With one
-device, or outside `over`, the function is called as it is.
+The caller declares what is independent (`map_parallel`), what is summed (`sum_parallel`), or
+both, such as classes and their images (`map_groups`). Under `use_devices` every device computes
+its share. With one device, or outside `use_devices`, the function is called as it is.
 
 The devices form a grid. Groups of devices, along the first axis, divide independent parts. The
 devices of a group, along the second axis, divide the images of a part. A computation without
@@ -32,12 +32,12 @@ IDLE = 1 / 16
 
 
 @contextlib.contextmanager
-def over(num_devices: int, groups: int = 0):
+def use_devices(num_devices: int, groups: int = 0):
     """Shards computations in this context over the first `num_devices`; 0: over all.
 
     Args:
       num_devices: number of devices, or 0.
-      groups: number of groups of devices; 0: chosen by `grid`.
+      groups: number of groups of devices; 0: chosen by `group_devices`.
 
     Raises:
       UsageError: if there are fewer devices, if a process would have none of them, or if they do
@@ -65,21 +65,21 @@ def over(num_devices: int, groups: int = 0):
 
 
 @contextlib.contextmanager
-def grid(num_parts: int, groups: int = 0):
+def group_devices(num_parts: int, groups: int = 0):
     """Groups the devices for a computation with `num_parts` independent parts.
 
     Args:
       num_parts: number of independent parts.
-      groups: number of groups; 0: chosen by `divided`.
+      groups: number of groups; 0: chosen by `num_groups`.
     """
     if size() == 1:
         yield
         return
-    with _set(list(jax.sharding.get_mesh().devices.flat), groups or divided(size(), num_parts)):
+    with _set(list(jax.sharding.get_mesh().devices.flat), groups or num_groups(size(), num_parts)):
         yield
 
 
-def divided(num_devices: int, num_parts: int) -> int:
+def num_groups(num_devices: int, num_parts: int) -> int:
     """Chooses the number of groups of devices for `num_parts` parts.
 
     Returns the largest number that leaves at most 1/16 of the parts idle: groups exchange nothing
@@ -109,22 +109,22 @@ def shape() -> tuple[int, int]:
     return mesh.shape[GROUPS], mesh.shape[IMAGES]
 
 
-def everywhere() -> Sharding:
+def replicated_sharding() -> Sharding:
     """Returns the sharding that replicates arrays on every device."""
     if size() == 1:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(jax.sharding.get_mesh(), P())
 
 
-def placed(array: np.ndarray) -> Array:
+def replicate(array: np.ndarray) -> Array:
     """Replicates an array on every device; every process has the array."""
-    where = everywhere()
+    where = replicated_sharding()
     if where.is_fully_addressable:
         return jax.device_put(array, where)
     return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
 
 
-def part(*counts: int) -> tuple[slice, ...]:
+def local_slices(*counts: int) -> tuple[slice, ...]:
     """Returns the slices of one axis, or of parts and images, that this process's devices hold.
 
     Args:
@@ -132,7 +132,7 @@ def part(*counts: int) -> tuple[slice, ...]:
     """
     if size() == 1:
         return tuple(slice(0, count) for count in counts)
-    theirs = _dealing(0, counts).addressable_devices_indices_map(counts).values()
+    theirs = _sharding(0, counts).addressable_devices_indices_map(counts).values()
 
     def along(axis):
         bounds = [places[axis].indices(counts[axis]) for places in theirs]
@@ -141,51 +141,53 @@ def part(*counts: int) -> tuple[slice, ...]:
     return tuple(along(axis) for axis in range(len(counts)))
 
 
-def dealt(own: np.ndarray, axis: int, *counts: int) -> Array:
+def shard_host_array(own: np.ndarray, axis: int, *counts: int) -> Array:
     """Shards a host array along one axis, or along parts and images, over the devices.
 
     An axis that the devices do not divide is replicated.
 
     Args:
-      own: this process's entries, those of `part(*counts)`.
+      own: this process's entries, those of `local_slices(*counts)`.
       axis: of the entries; with two counts of the parts, which the images' axis follows.
       *counts: entries of the axis, or numbers of parts and of images per part.
     """
     if size() == 1:
-        return placed(own)
+        return replicate(own)
     end = axis + len(counts)
-    first = [0] * axis + [here.start for here in part(*counts)] + [0] * (own.ndim - end)
+    first = [0] * axis + [here.start for here in local_slices(*counts)] + [0] * (own.ndim - end)
     of_all = (*own.shape[:axis], *counts, *own.shape[end:])
 
     def of_device(places):
         bounds = (place.indices(count)[:2] for place, count in zip(places, of_all, strict=True))
         return own[tuple(slice(a - i, b - i) for (a, b), i in zip(bounds, first, strict=True))]
 
-    return jax.make_array_from_callback(of_all, _dealing(axis, counts), of_device)
+    return jax.make_array_from_callback(of_all, _sharding(axis, counts), of_device)
 
 
-def _dealing(axis, counts):
+def _sharding(axis, counts):
     axes = (AXES,) if len(counts) == 1 else AXES
     sizes = (size(),) if len(counts) == 1 else shape()
     along = [a if n % s == 0 else None for a, s, n in zip(axes, sizes, counts, strict=True)]
     return NamedSharding(jax.sharding.get_mesh(), P(*[None] * axis, *along))
 
 
-def host(array: Any) -> np.ndarray:
+def to_host(array: Any) -> np.ndarray:
     """Gathers an array as NumPy; a collective that every process must call."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):
-        array = jax.jit(lambda a: a, out_shardings=everywhere())(array)
+        array = jax.jit(lambda a: a, out_shardings=replicated_sharding())(array)
     return np.asarray(array)
 
 
-def local(tree: Any) -> Any:
+def to_local(tree: Any) -> Any:
     """Gathers a pytree of arrays onto this process's own device."""
-    return tree if jax.process_count() == 1 else jax.tree.map(lambda a: jnp.asarray(host(a)), tree)
+    return (
+        tree if jax.process_count() == 1 else jax.tree.map(lambda a: jnp.asarray(to_host(a)), tree)
+    )
 
 
-def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
+def map_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     """Computes `function(shared, *parts)` in parallel over the parts' leading axis.
 
     Entries along that axis are independent. The results have the same leading axis.
@@ -205,7 +207,7 @@ def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     return jax.tree.map(lambda a: a[:count], results)
 
 
-def total(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
+def sum_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     """Computes `function(shared, *parts)`, a sum over the parts' leading axis, in parallel.
 
     Each device sums its entries, and the sums are added. Differentiable as often as `function`.
@@ -226,11 +228,11 @@ def total(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     return _map(part, P(AXES), P(), shared, *jax.tree.map(fill, parts))
 
 
-def by_group(function: Callable[..., Any], shared: Any, parts: Any, images: Any = ()) -> Any:
+def map_groups(function: Callable[..., Any], shared: Any, parts: Any, images: Any = ()) -> Any:
     """Computes `function(share, shared, parts, images)` with a group of devices per part.
 
     Parts are independent; the results have their leading axis. Within a group, each device takes
-    its share of a part's images, and `share.added` sums over the devices. The devices of a group
+    its share of a part's images, and `share.psum` sums over the devices. The devices of a group
     compute everything else alike.
 
     Derivatives with respect to the arguments are summed over the devices once, at the end. Within
@@ -266,9 +268,9 @@ def by_group(function: Callable[..., Any], shared: Any, parts: Any, images: Any 
 class Share(NamedTuple):
     """Share of a batch that one device of a group computes."""
 
-    devices: int = 1  # of the group
+    devices: int = 1  # in the group
 
-    def own(self, tree: Any) -> Any:
+    def slice(self, tree: Any) -> Any:
         """Slices this device's entries of the leading axis, padded with zeros."""
         if self.devices == 1:
             return tree
@@ -282,7 +284,7 @@ class Share(NamedTuple):
 
         return jax.tree.map(part, tree)
 
-    def added(self, tree: Any) -> Any:
+    def psum(self, tree: Any) -> Any:
         """Sums over the devices of the group; every device gets the sum."""
         return tree if self.devices == 1 else jax.lax.psum(tree, IMAGES)
 
@@ -294,11 +296,11 @@ def _map(function, parts_spec, result_spec, shared, *parts):
     return mapped(shared, *parts)
 
 
-def spread(array: Array) -> Array:
+def constrain_sharded(array: Array) -> Array:
     """Constrains an array to be sharded along its leading axis."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P(AXES))
 
 
-def whole(array: Array) -> Array:
+def constrain_replicated(array: Array) -> Array:
     """Constrains an array to be replicated."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P())

@@ -93,7 +93,7 @@ def distilled(
     if not chosen:
         return accuracies
     train = evaluate.accuracy(parts.network, trained, *parts.chosen_on)
-    return accuracies._replace(train=mesh.host(train))
+    return accuracies._replace(train=mesh.to_host(train))
 
 
 def students(
@@ -160,7 +160,7 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
 
 def _tested(parts, students) -> Accuracies:
     test, labels = parts.tested_on
-    found = mesh.host(evaluate.predictions(parts.network, students, test))
+    found = mesh.to_host(evaluate.predictions(parts.network, students, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
     return Accuracies(
@@ -181,7 +181,9 @@ def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
             key = stream(config.seed, f"{kind} {strength}")
             worse = corruptions.corrupt(key, test.images, kind, strength)
             worse = transforms.to_device(np.asarray(worse), parts.transform)
-            accuracies.append(mesh.host(evaluate.accuracy(parts.network, students, worse, labels)))
+            accuracies.append(
+                mesh.to_host(evaluate.accuracy(parts.network, students, worse, labels))
+            )
         accuracies = np.stack(accuracies)
         result[kind] = [float(a) for a in accuracies.mean(1)]
         result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]
@@ -234,7 +236,7 @@ def evaluate_file(
     }
     if beside:  # before networks are trained
         experiment.check_real(config, parts.dataset, "random_real")
-    with mesh.over(config.mesh.devices):
+    with mesh.use_devices(config.mesh.devices):
         trained = students(config, parts, set_, "distilled", display, resample)
         found = _tested(parts, trained)
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
@@ -259,7 +261,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     material = experiment.build_material(config)
     parts = _parts(config, material.dataset)
     name = arm.replace("_", " ")
-    with mesh.over(config.mesh.devices):
+    with mesh.use_devices(config.mesh.devices):
         accuracies = random_real(config, parts, len(material.labels), arm, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
 

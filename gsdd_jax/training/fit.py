@@ -71,9 +71,9 @@ def run(
 
     def loss(params):
         if divided or mesh.size() == 1:  # a device's images keep their parameters there
-            errors = squared(mesh.spread(parameterization.render(params)), images)
+            errors = squared(mesh.constrain_sharded(parameterization.render(params)), images)
         else:
-            errors = mesh.each(of_some, params, jnp.arange(len(images)), images)
+            errors = mesh.map_parallel(of_some, params, jnp.arange(len(images)), images)
         return errors.sum(), errors
 
     def step(carry, _):
