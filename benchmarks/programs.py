@@ -58,7 +58,7 @@ def rows(
     """What each device does in some of `STEPS`, for each number of devices."""
     of = parts(config)
     for count, part in itertools.product(devices, steps):
-        with mesh.over(count):
+        with mesh.use_devices(count):
             compiled = STEPS[part](of).compile()
         memory = compiled.memory_analysis()
         counted = hlo.count(compiled)
@@ -92,7 +92,7 @@ def _distill(of: Parts):
         state = distill.start(problem, params, 1e-3)
         return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
 
-    with mesh.grid(objective.independent):
+    with mesh.group_devices(objective.independent):
         return distill.run.lower(problem, *_shapes(arguments), 1)
 
 
@@ -161,7 +161,7 @@ def _real(of: Parts, drawn: bool) -> matching.RealData:
 
 def _shapes(arguments):
     """Shapes of what a function returns, whole on every device; the function is not run."""
-    where = mesh.everywhere()
+    where = mesh.replicated_sharding()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         jax.eval_shape(arguments),

@@ -1,4 +1,4 @@
-"""The devices that JAX computes on, or one line that says why there are none."""
+"""Checks the devices that JAX computes on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from gsdd_jax.core.errors import UsageError
 
 
 def check() -> None:
-    """Raises UsageError where JAX cannot start the platform that it was asked for."""
+    """Raises UsageError if JAX cannot start the platform that it was asked for."""
     try:
         jax.devices()
-    except Exception as error:  # of a plugin that does not find its device: of any kind
+    except Exception as error:  # a plugin without its device raises any type
         asked = jax.config.jax_platforms
         if not asked:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -30,7 +30,7 @@ def _asks_for_gpu(asked: str) -> bool:
 
 
 def _others() -> str:
-    """What JAX finds where nothing is asked for."""
+    """Describes the devices that JAX finds by default."""
     try:
         jax.config.update("jax_platforms", None)
         return described(jax.device_count())
@@ -39,6 +39,6 @@ def _others() -> str:
 
 
 def described(number: int) -> str:
-    """The kind of as many devices, and their number where it is not one."""
+    """Returns the kind of the devices, preceded by their number unless it is 1."""
     kinds = dict.fromkeys(device.device_kind for device in jax.local_devices())
     return ("" if number == 1 else f"{number} x ") + ", ".join(kinds)

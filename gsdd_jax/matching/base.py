@@ -157,7 +157,7 @@ class Synthetic:
         if mesh.size() == 1:
             return self._rendered(indices)
         indices = jnp.arange(len(self.labels)) if indices is None else indices
-        return mesh.whole(mesh.each(Synthetic._rendered, self, indices))
+        return mesh.constrain_replicated(mesh.map_parallel(Synthetic._rendered, self, indices))
 
     def _rendered(self, indices):
         params = self.params if indices is None else self.kind.select(self.params, indices)

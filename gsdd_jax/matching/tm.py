@@ -293,7 +293,7 @@ class TrajectoryMatching(Matching):
 
         shared = extra[LEARNING_RATE], images, targets
         students = carry.start, carry.target, orders, present, keys
-        return mesh.by_group(distances, shared, students).mean()
+        return mesh.map_groups(distances, shared, students).mean()
 
     def _targets(
         self, labels: Int[Array, "m"], extra: dict[str, Array]
@@ -332,13 +332,13 @@ class TrajectoryMatching(Matching):
         )
         batch = augment.augment(key, batch, strategy=self.strategy)
 
-        own, own_targets, own_present = share.own((batch, targets, present))
+        own, own_targets, own_present = share.slice((batch, targets, present))
 
         def cross_entropy(params):
             losses = soft_labels.cross_entropy(self.network.apply(params, own), own_targets)
             return (losses * own_present).sum() / present.sum()
 
-        gradient = share.added(jax.grad(cross_entropy)(params))
+        gradient = share.psum(jax.grad(cross_entropy)(params))
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
 
 

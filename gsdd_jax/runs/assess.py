@@ -22,9 +22,9 @@ from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
-from gsdd_jax.formats.base import MAX_SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
+from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs import experiment
 from gsdd_jax.runs.components import (
     build_network,
@@ -95,7 +95,7 @@ def distilled(
     if not chosen:
         return accuracies
     train = evaluate.accuracy(parts.network, trained, *parts.chosen_on)
-    return accuracies._replace(train=mesh.host(train))
+    return accuracies._replace(train=mesh.to_host(train))
 
 
 def students(
@@ -162,7 +162,7 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
 
 def _tested(parts, students) -> Accuracies:
     test, labels = parts.tested_on
-    found = mesh.host(evaluate.predictions(parts.network, students, test))
+    found = mesh.to_host(evaluate.predictions(parts.network, students, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
     return Accuracies(
@@ -183,7 +183,9 @@ def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
             key = stream(config.seed, f"{kind} {strength}")
             worse = corruptions.corrupt(key, test.images, kind, strength)
             worse = transforms.to_device(np.asarray(worse), parts.transform)
-            accuracies.append(mesh.host(evaluate.accuracy(parts.network, students, worse, labels)))
+            accuracies.append(
+                mesh.to_host(evaluate.accuracy(parts.network, students, worse, labels))
+            )
         accuracies = np.stack(accuracies)
         result[kind] = [float(a) for a in accuracies.mean(1)]
         result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]
@@ -236,7 +238,7 @@ def evaluate_file(
     }
     if beside:  # before networks are trained
         experiment.check_real(config, parts.dataset, "random_real")
-    with mesh.over(config.mesh.devices):
+    with mesh.use_devices(config.mesh.devices):
         trained = students(config, parts, set_, "distilled", display, resample)
         found = _tested(parts, trained)
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
@@ -270,7 +272,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     material = experiment.build_material(config)
     parts = _parts(config, material.dataset)
     name = arm.replace("_", " ")
-    with mesh.over(config.mesh.devices):
+    with mesh.use_devices(config.mesh.devices):
         accuracies = random_real(config, parts, len(material.labels), arm, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
 

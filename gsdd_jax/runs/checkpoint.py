@@ -46,7 +46,7 @@ class Checkpoints:
         Raises UsageError, and leaves the states before, where a number is not finite or the disk
         is full.
         """
-        state = jax.tree.map(mesh.host, state)
+        state = jax.tree.map(mesh.to_host, state)
         if self._manager is None:
             return
         # Looked at before, because Orbax's threads print pages when they fail.
@@ -86,7 +86,7 @@ class Checkpoints:
         if not read:
             return None
         # As many devices go on as there are now, however many it was written from.
-        return jax.tree.map(mesh.placed, _unpacked(read, target))
+        return jax.tree.map(mesh.replicate, _unpacked(read, target))
 
     def close(self) -> None:
         """Ends Orbax's background threads."""

@@ -52,10 +52,10 @@ def distill_to(
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    with mesh.over(config.mesh.devices, config.mesh.groups):
+    with mesh.use_devices(config.mesh.devices, config.mesh.groups):
         parts = experiment.build(config)  # first: a config that is refused binds no directory
         with (
-            mesh.grid(parts.problem.matching.independent, config.mesh.groups),
+            mesh.group_devices(parts.problem.matching.independent, config.mesh.groups),
             _running(config, parts, workdir, display) as run,
         ):
             fitted = run.fit()
@@ -69,14 +69,14 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
     with (
-        mesh.over(config.mesh.devices),
+        mesh.use_devices(config.mesh.devices),
         _running(config, experiment.build_material(config), workdir) as run,
     ):
         fitted = run.stored(run.fit(), 0)
         run.save("fitted.safetensors", fitted)
         run.show(fitted)
         images = jnp.asarray(fits.images_of(config, run.parts))
-        psnr = mesh.host(fit.psnr(*parameterizations.of(fitted), images))
+        psnr = mesh.to_host(fit.psnr(*parameterizations.of(fitted), images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
         run.write_json("fit.json", result)
         return result
@@ -180,7 +180,7 @@ class _Run:
                 count = next_stop(done) - done
                 state, losses = distill.run(parts.problem, state, key, *ahead, count)
                 ahead = given(done + count)  # read from disk while the device computes
-                losses = mesh.host(losses)
+                losses = mesh.to_host(losses)
                 if not np.isfinite(losses).all():
                     first = int(np.argmin(np.isfinite(losses)))
                     raise UsageError(
@@ -309,7 +309,7 @@ class _Run:
                 "jaxlib": jaxlib.__version__,
             },
         }
-        params, extra = mesh.local((params, extra))
+        params, extra = mesh.to_local((params, extra))
         learned = Learned() if extra is None else self.parts.problem.matching.learned(extra)
         rate = learned.learning_rate
         return parameterizations.stored(
@@ -334,7 +334,7 @@ class _Run:
 
     def show(self, set_: DistilledSet) -> None:
         """A contact sheet, as a file and for TensorBoard."""
-        sheet = contact_sheet(mesh.host(parameterizations.images(set_)), set_.labels)
+        sheet = contact_sheet(mesh.to_host(parameterizations.images(set_)), set_.labels)
         if processes.first():
             write_atomically(self.workdir / "contact_sheet.png", png(sheet))
         self.reporter.image(set_.provenance["step"], "distilled", sheet)

@@ -112,7 +112,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     number = counted(settings.num_experts, "expert")
     what = f"{number} of {counted(settings.epochs, 'epoch')} in {where}"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mesh.over(config.mesh.devices))
+        stack.enter_context(mesh.use_devices(config.mesh.devices))
         reporter.line(components.described(config, dataset, what))
         stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
         at_once = on_each * mesh.size()
@@ -192,13 +192,13 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
         # Of one alone, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(row)))
         if held is None:
-            return float(mesh.host(streaming.accuracy(network, one, split, transform))[0])
-        return float(mesh.host(evaluate.accuracy(network, one, *held))[0])
+            return float(mesh.to_host(streaming.accuracy(network, one, split, transform))[0])
+        return float(mesh.to_host(evaluate.accuracy(network, one, *held))[0])
 
     with reporter.phase("experts", total, total - left, unit="epoch") as progress:
         for group, done in groups:
             keys = [expert_key(settings.seed, expert) for expert in group]
-            starts = np.stack([mesh.host(training.initial(network, key)) for key in keys])
+            starts = np.stack([mesh.to_host(training.initial(network, key)) for key in keys])
             written = [files[expert] for expert in group if expert in files]
             begin = functools.partial(_continue, written, done, starts)
             params = np.frombuffer(processes.from_first(begin), np.float32).reshape(starts.shape)
@@ -206,7 +206,7 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
                 trained, losses = train_epoch(jnp.asarray(params), keys, jnp.int32(epoch))
-                params, losses = mesh.host(trained), mesh.host(losses)
+                params, losses = mesh.to_host(trained), mesh.to_host(losses)
                 _check_finite(group, params, losses, epoch)
                 for growing, row in zip(written, params, strict=False):
                     growing.append(row)

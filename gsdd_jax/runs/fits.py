@@ -64,7 +64,7 @@ def initial(
             while done < total:
                 count = min(STEPS_PER_CALL, total - done)
                 state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
-                error = float(mesh.host(errors).mean())
+                error = float(mesh.to_host(errors).mean())
                 if not math.isfinite(error):
                     raise UsageError(
                         f"fit: the error is {error} by step {done + count}; the config is "
@@ -81,7 +81,7 @@ def initial(
 def fit_to_share(config: ConfigDict, display: Display) -> None:
     """Fits what the runs of `config` will find in `config.init.dir`; raises as `initial`."""
     reporter = Reporter(None, display=display)
-    with mesh.over(config.mesh.devices):
+    with mesh.use_devices(config.mesh.devices):
         initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
     reporter.close()
 

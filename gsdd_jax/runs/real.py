@@ -77,7 +77,7 @@ class Steps:
         data = self._data
         if self._read is not None:
             read = np.stack([next(self._read) for _ in range(count)])
-            data = dataclasses.replace(data, read=mesh.dealt(read, 2, *self._drawn))
+            data = dataclasses.replace(data, read=mesh.shard_host_array(read, 2, *self._drawn))
         return data, self._feed(first, count)
 
 
@@ -120,7 +120,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     )
     shape = *drawn.shape, *parts.dataset.image_shape
     of_all, end = shape[1:3], config.distill.num_steps
-    classes, images = mesh.part(*of_all)
+    classes, images = mesh.local_slices(*of_all)
     own = lambda step: indices(step)[:, classes, images]
     read = reading.ahead(train.images, own, first, end, shape)
     return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read, of_all)

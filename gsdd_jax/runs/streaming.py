@@ -35,21 +35,22 @@ def train_epoch(
     order = np.asarray(experts.orders(keys, epoch, count))
     of_batch = lambda place: order[:, place * size : (place + 1) * size]
     shape = len(keys), size, *split.images.shape[1:]
-    (own,) = mesh.part(len(keys))  # whose experts are trained by this process's devices
+    (own,) = mesh.local_slices(len(keys))  # whose experts are trained by this process's devices
     read = reading.ahead(split.images, lambda i: of_batch(i)[own], 0, -(-count // size), shape)
     losses, waiting, first = np.zeros(len(keys), np.float32), None, 0
     for number in _calls(count, size, reading.items_at_once(shape)):
         # Read while the device computes the call before.
         images = np.stack([next(read) for _ in range(number)], axis=1)
         chosen = np.stack([of_batch(first + i) for i in range(number)], axis=1)
-        losses += 0 if waiting is None else mesh.host(waiting)
+        losses += 0 if waiting is None else mesh.to_host(waiting)
         params, waiting = experts.train_batches(
-            network, params, keys, epoch, jnp.int32(first), mesh.dealt(images, 0, len(keys)),
+            network, params, keys, epoch, jnp.int32(first),
+            mesh.shard_host_array(images, 0, len(keys)),
             jnp.asarray(split.labels[chosen]), transform,
             learning_rate=learning_rate, strategy=strategy,
         )  # fmt: skip
         first += number
-    return params, (losses + mesh.host(waiting)) / np.float32(count)
+    return params, (losses + mesh.to_host(waiting)) / np.float32(count)
 
 
 def accuracy(network: Network, params: Any, split: Split, transform: Any) -> Float[Array, "s"]:
