@@ -82,6 +82,7 @@ def run(
             _print_help()
             return
         arguments = _parse(positional, several)
+        _stop_in_time()
         _prepare(computes)
         if "coordinator" not in flags.FLAGS:
             if computes:
@@ -101,7 +102,7 @@ def run(
     except OSError as error:  # a full disk, a folder taken away
         _fail(_one_line(error))
     except stopping.Stopped:
-        interrupt.end()
+        interrupt.end(saved=True)
     except Exception as error:
         if reason := _of_the_device(error):
             _fail(reason)
@@ -169,6 +170,22 @@ def define_processes() -> None:
     )
     flags.DEFINE_integer("num_processes", None, "Multi-process run: number of processes.")
     flags.DEFINE_integer("process_id", None, "Multi-process run: index of this process, from 0.")
+
+
+def define_stop_after() -> None:
+    """Defines `--stop_after` of a command that resumes."""
+    flags.DEFINE_float(
+        "stop_after",
+        None,
+        "Seconds after which the command ends with a checkpoint and status 0; the same command "
+        "resumes. SIGTERM, as a job scheduler sends it, does the same at once.",
+        lower_bound=0.0,
+    )
+
+
+def _stop_in_time() -> None:
+    if "stop_after" in flags.FLAGS and flags.FLAGS.stop_after is not None:
+        interrupt.stop_after(flags.FLAGS.stop_after)
 
 
 def experiment(config: ConfigDict) -> ConfigDict:

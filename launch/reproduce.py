@@ -29,6 +29,7 @@ SIZE = flags.DEFINE_enum(
 ROOT = paths.define("root", "runs/tables", "Directory for runs, experts, fits and tables.")
 DATA_DIR = paths.define("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
+cli.define_stop_after()
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List the pieces with their state and estimated cost; run nothing."
 )

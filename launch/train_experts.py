@@ -10,6 +10,7 @@ from launch import cli
 
 CONFIG = cli.define_config()
 cli.define_processes()
+cli.define_stop_after()
 
 
 def main() -> None:

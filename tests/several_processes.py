@@ -43,7 +43,7 @@ def cells():
         config = demo.get_config()
         config.update_from_flattened_dict(SETTINGS)
         if objective != "dm":
-            config.matching.name, config.matching.options = objective, getattr(common, objective)()
+            common.matched_by(config, objective)
         config.data.on_device = "streamed"
         config.mesh.groups = int(objective == "dc")
         config.matching.options.update(options)

@@ -132,12 +132,12 @@ class TrajectoryMatching(Matching):
     def independent(self) -> int:
         return self.experts_per_step
 
+    @classmethod
+    def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
+        return num_classes * images_per_class, "images"
+
     def check(self, num_classes: int, images_per_class: int) -> None:
-        if self.batch_syn > num_classes * images_per_class:
-            raise UsageError(
-                "config.matching.options.batch_syn: expected 0 (all) to "
-                f"{num_classes * images_per_class} images, got {self.batch_syn}"
-            )
+        super().check(num_classes, images_per_class)
         first = self.grow_start_from if self.grow_start_over else self.max_start_epoch
         if not self.min_start_epoch < first <= self.max_start_epoch:
             raise UsageError(
