@@ -231,7 +231,7 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
     if not adapt.is_open(config):
         return config, ""
-    from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
+    from gsdd_jax.build.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)
@@ -245,7 +245,7 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
     """Accuracy of one arm of a result, as text."""
-    from gsdd_jax.runs.assess import shown  # after the flags: it takes seconds
+    from gsdd_jax.runs.evaluation import shown  # after the flags: it takes seconds
 
     return f"{arm.replace('_', ' ')} {shown(result[f'{arm}_accuracies'])}"
 
@@ -294,7 +294,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 def _task() -> dict[str, Any]:
     """Flags and versions, which all processes of a run must share."""
     from gsdd_jax.core.trees import flat
-    from gsdd_jax.runs.version import version
+    from gsdd_jax.storage.version import version
 
     task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
     own = flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"])

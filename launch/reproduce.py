@@ -37,8 +37,8 @@ DRY_RUN = flags.DEFINE_bool(
 
 def main() -> None:
     from gsdd_jax.core import processes
-    from gsdd_jax.runs import reproduce, table
-    from gsdd_jax.runs.report import OneLine
+    from gsdd_jax.runs.progress import OneLine
+    from gsdd_jax.tables import reproduce, table
 
     table_ = importlib.import_module(f"configs.tables.{TABLE.value}").get_table(SIZE.value)
     for cell in table_.cells:

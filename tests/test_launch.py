@@ -18,8 +18,8 @@ from PIL import Image
 import gsdd_jax
 from configs import demo
 from gsdd_jax.core.files import check_ours
-from gsdd_jax.runs import assess
 from gsdd_jax.runs import distill as run_module
+from gsdd_jax.runs import evaluation
 from gsdd_jax.training import distill
 
 TINY = [
@@ -162,7 +162,7 @@ def test_evaluate_reads_the_file(run, finished, tmp_path):
     # The same seed, schedule and set: the same numbers that distill itself reported.
     assert written["distilled_accuracies"] == result["distilled_accuracies"]
     assert written["random_real_accuracies"] == result["random_real_accuracies"]
-    check_ours(tmp_path / "r.json", "a result", assess.is_result)  # may be replaced
+    check_ours(tmp_path / "r.json", "a result", evaluation.is_result)  # may be replaced
 
 
 PLACES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import psutil
 
 from gsdd_jax.core.errors import UsageError
 
@@ -42,3 +43,14 @@ def described(number: int) -> str:
     """Returns the kind of the devices, preceded by their number unless it is 1."""
     kinds = dict.fromkeys(device.device_kind for device in jax.local_devices())
     return ("" if number == 1 else f"{number} x ") + ", ".join(kinds)
+
+
+def memory() -> int:
+    """Returns the bytes of the device that computes."""
+    return accelerator_memory() or psutil.virtual_memory().total
+
+
+def accelerator_memory() -> int | None:
+    """Returns the bytes of an accelerator that this process may use in all; None on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] if stats else None

@@ -17,6 +17,9 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
+from gsdd_jax.build import cost, experiment, input_pipeline
+from gsdd_jax.build.components import check_same, described, stream
+from gsdd_jax.build.experiment import Material
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
@@ -25,14 +28,12 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import assess, beside, cost, experiment, fits, real
-from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import check_same, described, stream
+from gsdd_jax.runs import evaluation, fits, real_images
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
-from gsdd_jax.runs.experiment import Material
-from gsdd_jax.runs.report import Display, Reporter
-from gsdd_jax.runs.version import version
-from gsdd_jax.runs.workdir import Records, decisive, identity, prepared, snapshot_path
+from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.storage.checkpoint import Checkpoints
+from gsdd_jax.storage.version import version
+from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
 from gsdd_jax.training import distill, fit
 
 STEP = "step "  # records of evaluations on the way
@@ -88,7 +89,7 @@ def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
     with prepared(workdir, config) as workdir:
         run = _Run(config, parts, workdir, display)
         if processes.first():
-            beside.keep(workdir, config, parts.dataset)
+            real_images.keep(workdir, config, parts.dataset)
         try:
             yield run
         finally:
@@ -151,7 +152,7 @@ class _Run:
         state = state if restored is None else restored
         done, total = int(state.step), config.distill.num_steps
         saved = done
-        steps = real.steps(config, parts, key, done)
+        steps = input_pipeline.steps(config, parts, key, done)
 
         def next_stop(done):
             stops = [total, done + steps.at_once]
@@ -224,7 +225,7 @@ class _Run:
         name = "distilled" if final else f"{STEP}{step}"
         found = self.records.get(name)
         if found is None:
-            accuracies = assess.distilled(
+            accuracies = evaluation.distilled(
                 self.config, self.parts, set_, f"evaluate {name}", self.reporter, chosen=True
             )
             found = _record(accuracies) | {"step": step}
@@ -249,10 +250,10 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
-        def beside(name: str, shown: str) -> assess.Accuracies:
+        def beside(name: str, shown: str) -> evaluation.Accuracies:
             if name == "fitted":
-                return assess.distilled(config, parts, start, shown, reporter)
-            return assess.random_real(config, parts, len(parts.labels), name, shown, reporter)
+                return evaluation.distilled(config, parts, start, shown, reporter)
+            return evaluation.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
         arms = [name for name in config.evaluate.beside.split(",") if name]
         for name in arms:
@@ -263,9 +264,9 @@ class _Run:
         result = {}
         for name in ("distilled", *arms):
             record = self.records.get(name)
-            result |= assess.summary(name, record["test"])
-            result |= assess.by_class(name, np.asarray(record["confusion"]))
-        result |= assess.summary("best", best["test"])
+            result |= evaluation.summary(name, record["test"])
+            result |= evaluation.by_class(name, np.asarray(record["confusion"]))
+        result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
             "best_step": best["step"],
@@ -340,7 +341,7 @@ class _Run:
         self.reporter.image(set_.provenance["step"], "distilled", sheet)
 
 
-def _record(accuracies: assess.Accuracies) -> dict[str, Any]:
+def _record(accuracies: evaluation.Accuracies) -> dict[str, Any]:
     return {name: np.asarray(values).tolist() for name, values in accuracies._asdict().items()}
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular, locked, open_regular, write_atomically
-from gsdd_jax.runs import version
+from gsdd_jax.storage import version
 
 FORMAT = "gsdd-jax expert trajectory 1"
 _HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order

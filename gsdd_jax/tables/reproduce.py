@@ -24,14 +24,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.core import memory, processes
+from gsdd_jax.build import cost
+from gsdd_jax.build import experts as stored
+from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
-from gsdd_jax.runs import assess, cost, experts, fits, real, table
+from gsdd_jax.runs import evaluation, experts, fits
 from gsdd_jax.runs.distill import distill_to
-from gsdd_jax.runs.report import OneLine
-from gsdd_jax.runs.table import Cell, Found, Table
-from gsdd_jax.runs.workdir import decisive, digest
+from gsdd_jax.runs.progress import OneLine
+from gsdd_jax.storage.workdir import decisive, digest
+from gsdd_jax.tables import table
+from gsdd_jax.tables.table import Cell, Found, Table
 
 WAIT = 10.0  # seconds, where other commands have all that is left
 
@@ -73,7 +76,7 @@ class _Experts:
         return []
 
     def done(self) -> bool:
-        return experts.are_there(self.config)
+        return stored.are_there(self.config)
 
     def run(self, reporter: OneLine) -> None:
         experts.train_all(self.config, reporter)
@@ -152,10 +155,10 @@ class _Evaluation:
         taken = f"{self.path.parent}: another process evaluates here"
         with processes.held(lambda: locked(self.path.parent, taken)):
             if self.of is None:
-                result = assess.evaluate_real(self.config, self.settings["arm"], reporter)
+                result = evaluation.evaluate_real(self.config, self.settings["arm"], reporter)
             else:
                 source = self.of.workdir / "distilled.safetensors"
-                result = assess.evaluate_file(
+                result = evaluation.evaluate_file(
                     source, display=reporter, beside=False, **self.settings
                 )
             if processes.first():
@@ -175,7 +178,7 @@ class Folder:
         """Of one run of a cell, with the folders that it shares."""
         config = cell.variant(trial, seed)
         config.init.dir = str(self.root / "fits" / _digest(fits.settings(config)))
-        config.experts.dir = str(self.root / "experts" / _digest(experts.settings(config)))
+        config.experts.dir = str(self.root / "experts" / _digest(stored.settings(config)))
         config.evaluate.beside = ""
         return config
 
@@ -389,7 +392,7 @@ def why_not(table_: Table, piece: Piece) -> str:
         return "no GPU"
     if reason := cost.no_data(piece.config):
         return f"no data: {reason}"
-    estimate, there = cost_of(piece), real.memory()
+    estimate, there = cost_of(piece), devices.memory()
     if estimate is not None and estimate.bytes > there:
         return (
             f"too little memory: about {estimate.bytes / 2**30:.1f} GiB, "

@@ -25,8 +25,8 @@ from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.rasterizer.gaussians import budget_bytes
-from gsdd_jax.runs import experts, real
-from gsdd_jax.runs.components import (
+from gsdd_jax.build import experts, input_pipeline
+from gsdd_jax.build.components import (
     build_network,
     build_parameterization,
     build_transform,
@@ -139,7 +139,7 @@ def _check_memory(config, dataset, parameterization) -> None:
     count = dataset.num_classes * parameterization.images_per_class
     images = 4 * count * math.prod(dataset.image_shape)
     budget = dataset.num_classes * budget_bytes(config.budget.ipc, dataset.image_shape)
-    there = real.accelerator_memory()
+    there = devices.accelerator_memory()
     memory.check(f"config.budget: {count:,} images", images, COPIES, there)
     # Up to two bytes of them make a float32, which has moments and a gradient.
     memory.check(f"config.budget.ipc: {memory.shown(budget)}", 2 * 4 * budget, there=there)
@@ -148,7 +148,7 @@ def _check_memory(config, dataset, parameterization) -> None:
 def build(config: ConfigDict) -> Experiment:
     """Raises UsageError for a setting that makes no sense, naming its field."""
     check_strategy(config)
-    real.check(config)
+    input_pipeline.check(config)
     validate.ranges(config, "distill", "evaluate")
     check_optimizer(config)
     check_beside(config)
@@ -167,7 +167,7 @@ def build(config: ConfigDict) -> Experiment:
         **config.matching.options,
     )
     objective = objective.decided(
-        len(material.labels), parameterization.image_shape, real.accelerator_memory()
+        len(material.labels), parameterization.image_shape, devices.accelerator_memory()
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     # Before the transform, which may take a minute: experts may be missing.

@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 from jaxtyping import Array, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax.core import mesh
+from gsdd_jax.core import devices, mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import reading, transforms
 from gsdd_jax.matching import Matching, RealData, real_data
@@ -40,19 +39,8 @@ def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transf
     if config.data.on_device != "auto":
         return config.data.on_device == "streamed"
     size = images.size * (4 if transforms.is_whitened(images, transform) else 1)
-    share = SHARE_OF_HOST if accelerator_memory() is None else SHARE
-    return size > share * memory()
-
-
-def memory() -> int:
-    """Bytes of the device that computes."""
-    return accelerator_memory() or psutil.virtual_memory().total
-
-
-def accelerator_memory() -> int | None:
-    """Bytes of an accelerator that this process may use in all; None on a CPU."""
-    stats = jax.local_devices()[0].memory_stats()
-    return stats["bytes_limit"] if stats else None
+    share = SHARE_OF_HOST if devices.accelerator_memory() is None else SHARE
+    return size > share * devices.memory()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gsdd_jax.core.fields import check_options
 from gsdd_jax.data import transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.runs import real
+from gsdd_jax.build import input_pipeline
 from gsdd_jax.training import experts
 
 
@@ -109,7 +109,7 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
 def check_networks(field: str, count: int, network: Network) -> None:
     """Raises UsageError, naming the field, for more networks side by side than memory holds."""
     numbers = experts.num_parameters(network)
-    if there := real.accelerator_memory():
+    if there := devices.accelerator_memory():
         there *= jax.device_count()  # which share them
     # Parameters, gradients, moments.
     what = f"config.{field}: {count:,} networks of {numbers:,} parameters"
