@@ -303,7 +303,7 @@ def test_the_number_of_images_is_the_parameterizations():
     ],
 )
 def test_options_out_of_range(option, value, expected):
-    with pytest.raises(gsdd_jax.UsageError, match=f"quantized: {option}: expected {expected}"):
+    with pytest.raises(gsdd_jax.UsageError, match=f"options.{option}: expected {expected}"):
         build(**{option: value})
 
 
