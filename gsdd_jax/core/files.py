@@ -33,16 +33,23 @@ def write_atomically(
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
     `content` is the bytes, or a function that writes them to an open file. Missing folders are
-    made. A link is replaced, not followed. Raises OSError, which names `path`, where it cannot be
-    written, or a device, a FIFO or a folder has the name.
+    made. A link is replaced, not followed. Raises OSError where it cannot be written, or a device,
+    a FIFO or a folder has the name. It names `path`, or what lies in place of a folder above.
     """
     path = pathlib.Path(path)
+    if not os.path.isdir(above := _above(path)):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EEXIST, "expected a regular file to replace, or nothing")
         _write(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def _above(path: pathlib.Path) -> pathlib.Path:
+    """The nearest above `path` that is there; itself for a root."""
+    return next((folder for folder in path.parents if os.path.lexists(folder)), path)
 
 
 def _write(path, content) -> None:
@@ -76,7 +83,7 @@ def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Pa
     try:
         there = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
-        parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        parent = _above(path)
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             raise UsageError(f"{path}: cannot be written; give another path") from None
         return
