@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRA ?= test
-NATIVE := $(wildcard xla_ops/*)
+NATIVE := $(wildcard xla_ops/*.* xla_ops/*/*)
 
 .PHONY: demo test lint docs setup clean
 
@@ -18,7 +18,7 @@ lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python tools/lint_names.py
 	$(BIN)/python tools/lint_imports.py
-	$(BIN)/clang-format --dry-run -Werror xla_ops/*.h xla_ops/*.cc xla_ops/*.cu tests/cuda_*.cu tests/cuda_driver.h tests/cuda_on_cpu/*
+	$(BIN)/clang-format --dry-run -Werror xla_ops/*/*.h xla_ops/*/*.cc xla_ops/*/*.cu tests/cuda_*.cu tests/cuda_driver.h tests/cuda_on_cpu/*
 
 docs: setup  # into site/; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

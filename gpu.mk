@@ -45,7 +45,7 @@ benchmark = $(begin); $(call limited,$(1),$(PY) -m launch.benchmark $(1) --out=$
 	gpu-pixels gpu-dm
 
 # By content, because whatever brings a checkout here may give its files new dates.
-native_sources = cat xla_ops/* | sha256sum
+native_sources = cat xla_ops/*.* xla_ops/*/* | sha256sum
 suffix = $(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))'
 gpu-native:  # the custom calls for PY
 	if [ "$$(cat build/gpu/built 2>/dev/null)" = "$$($(native_sources))" ] && \
@@ -69,7 +69,7 @@ gpu-test: gpu-native
 		-o filterwarnings=default $(TESTS:%=tests/test_%.py) 2>&1 | tee $(RESULTS)/test.log
 
 DRIVERS = build/gpu/cuda_driver build/gpu/cuda_norm_pool_driver
-driver_sources = cat tests/cuda_*driver.* xla_ops/*.h xla_ops/*.cu | sha256sum
+driver_sources = cat tests/cuda_*driver.* xla_ops/*/*.h xla_ops/*/*.cu | sha256sum
 $(DRIVERS): FORCE
 	mkdir -p build/gpu; [ -e $@ ] && [ "$$(cat $@.built 2>/dev/null)" = "$$($(driver_sources))" ] || \
 	{ nvcc -std=c++17 -O3 -lineinfo -arch=sm_$(or $(CAPABILITY),90) -Ixla_ops -o $@ \

@@ -16,7 +16,7 @@ from benchmarks import peers, rasterize
 from benchmarks.rasterize import BYTES_EACH, Shape
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures.inputs import Kept
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.progress import Reporter
 
 SWEEPS = {  # what varies, and its values
     "bytes": [Shape(8, count, 64, 8) for count in (11, 22, 44, 88, 176)],

@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from benchmarks import hlo
 from gsdd_jax import matching, networks
+from gsdd_jax.build import cost
+from gsdd_jax.build.components import build_parameterization
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
 from gsdd_jax.matching import tm
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.runs import cost
-from gsdd_jax.runs.components import build_parameterization
 from gsdd_jax.training import distill, evaluate, experts, fit
 
 GPU_MEMORY = int(0.75 * 141e9)  # bytes that JAX takes of an H200's, by its default
@@ -58,7 +58,7 @@ def rows(
     """What each device does in some of `STEPS`, for each number of devices."""
     of = parts(config)
     for count, part in itertools.product(devices, steps):
-        with mesh.over(count):
+        with mesh.use_devices(count):
             compiled = STEPS[part](of).compile()
         memory = compiled.memory_analysis()
         counted = hlo.count(compiled)
@@ -92,7 +92,7 @@ def _distill(of: Parts):
         state = distill.start(problem, params, 1e-3)
         return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
 
-    with mesh.grid(objective.independent):
+    with mesh.group_devices(objective.independent):
         return distill.run.lower(problem, *_shapes(arguments), 1)
 
 
@@ -161,7 +161,7 @@ def _real(of: Parts, drawn: bool) -> matching.RealData:
 
 def _shapes(arguments):
     """Shapes of what a function returns, whole on every device; the function is not run."""
-    where = mesh.everywhere()
+    where = mesh.replicated_sharding()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         jax.eval_shape(arguments),

@@ -12,7 +12,7 @@ from benchmarks import programs
 from benchmarks.table import Table, rows
 from configs import load
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.networks import conv
+from gsdd_jax.ops import conv
 
 DEVICES = (1, 8, 64)
 CONFIGS = (

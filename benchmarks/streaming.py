@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.table import Table, device
 from gsdd_jax import data, matching, networks, parameterizations
+from gsdd_jax.build import input_pipeline
 from gsdd_jax.data import transforms
-from gsdd_jax.runs import real
 from gsdd_jax.training import distill
 
 SIDE, CLASSES, GPC, BATCH = 64, 10, 10, 32
@@ -52,7 +52,7 @@ def compare(split: data.Split, width: int, num_steps: int) -> dict[str, float]:
         settings = dict(steps_per_call=STEPS_PER_CALL, num_steps=num_steps)
         config = ConfigDict({"data": {"on_device": way}, "distill": settings})
         state = distill.start(parts.problem, jax.tree.map(jnp.copy, start), 1e-3)
-        steps = real.steps(config, parts, key, 0)
+        steps = input_pipeline.steps(config, parts, key, 0)
         calls = num_steps // STEPS_PER_CALL
         ahead = steps.given(0, STEPS_PER_CALL)
         for call in range(calls):
@@ -71,7 +71,7 @@ def compare(split: data.Split, width: int, num_steps: int) -> dict[str, float]:
 
 
 def parts_of(split: data.Split, width: int) -> types.SimpleNamespace:
-    """What `real.steps` needs of an experiment."""
+    """What `input_pipeline.steps` needs of an experiment."""
     shape = (SIDE, SIDE, 3)
     network = networks.build("convnet", image_shape=shape, num_classes=CLASSES, width=width)
     objective = matching.build(

@@ -18,7 +18,7 @@ def main() -> None:
     from gsdd_jax.core import devices, native
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.data import prepared
-    from gsdd_jax.runs.version import version
+    from gsdd_jax.storage.version import version
 
     built = dict.fromkeys(native.MODULES, "not built")
     for name in native.PLATFORMS:

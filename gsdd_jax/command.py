@@ -35,7 +35,7 @@ def main() -> None:
         print(USAGE.format(commands="\n".join(f"  {n:{width}}  {t}" for n, t in known.items())))
         return
     if name == "--version":
-        from gsdd_jax.runs.version import version
+        from gsdd_jax.storage.version import version
 
         print(version())
         return

@@ -82,6 +82,7 @@ def run(
             _print_help()
             return
         arguments = _parse(positional, several)
+        _stop_in_time()
         _prepare(computes)
         if "coordinator" not in flags.FLAGS:
             if computes:
@@ -101,7 +102,7 @@ def run(
     except OSError as error:  # a full disk, a folder taken away
         _fail(_one_line(error))
     except stopping.Stopped:
-        interrupt.end()
+        interrupt.end(saved=True)
     except Exception as error:
         if reason := _of_the_device(error):
             _fail(reason)
@@ -171,6 +172,22 @@ def define_processes() -> None:
     flags.DEFINE_integer("process_id", None, "Multi-process run: index of this process, from 0.")
 
 
+def define_stop_after() -> None:
+    """Defines `--stop_after` of a command that resumes."""
+    flags.DEFINE_float(
+        "stop_after",
+        None,
+        "Seconds after which the command ends with a checkpoint and status 0; the same command "
+        "resumes. SIGTERM, as a job scheduler sends it, does the same at once.",
+        lower_bound=0.0,
+    )
+
+
+def _stop_in_time() -> None:
+    if "stop_after" in flags.FLAGS and flags.FLAGS.stop_after is not None:
+        interrupt.stop_after(flags.FLAGS.stop_after)
+
+
 def experiment(config: ConfigDict) -> ConfigDict:
     """Config to run: fields left open are set to suit the data set, then `scale` is applied."""
     from gsdd_jax.config import adapt, validate  # after the flags: it takes seconds
@@ -214,7 +231,7 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
     if not adapt.is_open(config):
         return config, ""
-    from gsdd_jax.runs.components import load_data  # after the flags: it takes seconds
+    from gsdd_jax.build.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)
@@ -228,7 +245,7 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
     """Accuracy of one arm of a result, as text."""
-    from gsdd_jax.runs.assess import shown  # after the flags: it takes seconds
+    from gsdd_jax.runs.evaluation import shown  # after the flags: it takes seconds
 
     return f"{arm.replace('_', ' ')} {shown(result[f'{arm}_accuracies'])}"
 
@@ -277,7 +294,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 def _task() -> dict[str, Any]:
     """Flags and versions, which all processes of a run must share."""
     from gsdd_jax.core.trees import flat
-    from gsdd_jax.runs.version import version
+    from gsdd_jax.storage.version import version
 
     task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
     own = flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"])

@@ -16,6 +16,7 @@ from launch import cli, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
+cli.define_stop_after()
 WORKDIR = paths.define("workdir", None, "Directory for results and checkpoints.", required=True)
 
 

@@ -47,7 +47,7 @@ RESULT = paths.define(
 def main() -> None:
     from gsdd_jax.core import processes
     from gsdd_jax.core.files import check_ours, write_json
-    from gsdd_jax.runs.assess import evaluate_file, is_result
+    from gsdd_jax.runs.evaluation import evaluate_file, is_result
 
     if out := RESULT.value:
         place = lambda: check_ours(out, "an earlier result of this command", is_result)

@@ -11,6 +11,7 @@ from launch import cli, paths
 
 CONFIG = cli.define_config()
 cli.define_processes()
+cli.define_stop_after()
 WORKDIR = paths.define("workdir", "runs/fit", "Directory for the fitted set and checkpoints.")
 
 

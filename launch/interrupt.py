@@ -1,7 +1,8 @@
-"""Ends a command on Ctrl-C or SIGTERM with one line and status 130 or 143, at any moment.
+"""Ends a command on Ctrl-C, SIGTERM or `--stop_after`, at any moment, with one line.
 
 A run with unsaved steps ends with a checkpoint after the call that it computes. A second signal
-ends it at once, as the first does everywhere else.
+ends it at once, as the first does everywhere else. The status is 0 where time was up, or where
+SIGTERM, as a job scheduler sends it, has left a checkpoint; else 128 and the signal.
 
 Python's own handler waits for the main thread, which may be compiling. Imports can swallow it, and
 it unwinds the interpreter under XLA's threads. All writes are atomic, so an immediate stop is safe.
@@ -15,12 +16,14 @@ import sys
 import threading
 from typing import NoReturn
 
+from gsdd_jax.core import stopping
+
 RESUMES = "; the same command resumes from the last checkpoint"
 WAITS = "interrupted: saves a checkpoint after the running call; interrupt again to end at once"
 PATIENCE = 2.0  # seconds until it says that it waits
 
 _says = "interrupted"
-_received = signal.SIGINT
+_received: int | None = signal.SIGINT  # None: no signal, but time
 
 
 def says(more: str) -> None:
@@ -48,11 +51,24 @@ def install() -> None:
     threading.Thread(target=_wait, args=(wanted,), name="interrupt", daemon=True).start()
 
 
+def stop_after(seconds: float) -> None:
+    """Makes the command end by itself after that time, as a signal would end it."""
+    timer = threading.Timer(seconds, _time_is_up, [seconds])
+    timer.daemon = True
+    timer.start()
+
+
+def _time_is_up(seconds: float) -> None:
+    global _received, _says
+    _received, _says = None, _says.replace("interrupted", f"stopped after {seconds:g} s", 1)
+    if not stopping.ask():
+        end()
+
+
 def _wait(wanted: set[signal.Signals]) -> None:
     global _received
     _received = signal.sigwait(wanted)
-    stopping = sys.modules.get("gsdd_jax.core.stopping")  # without it, no run goes on yet
-    if stopping is None or not stopping.ask():
+    if not stopping.ask():
         end()
     waits = threading.Timer(PATIENCE, _line, [WAITS])
     waits.daemon = True
@@ -61,10 +77,12 @@ def _wait(wanted: set[signal.Signals]) -> None:
     end()
 
 
-def end(received: int | None = None) -> NoReturn:
-    """Ends the process as the signal that it got asks for."""
+def end(received: int | None = None, saved: bool = False) -> NoReturn:
+    """Ends the process as the signal that it got asks for, or its time."""
+    received = received or _received
     _line(_says)
-    os._exit(128 + (received or _received))
+    fine = received is None or (saved and received == signal.SIGTERM)
+    os._exit(0 if fine else 128 + received)
 
 
 def _line(text: str) -> None:

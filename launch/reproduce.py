@@ -29,6 +29,7 @@ SIZE = flags.DEFINE_enum(
 ROOT = paths.define("root", "runs/tables", "Directory for runs, experts, fits and tables.")
 DATA_DIR = paths.define("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
+cli.define_stop_after()
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List the pieces with their state and estimated cost; run nothing."
 )
@@ -36,8 +37,8 @@ DRY_RUN = flags.DEFINE_bool(
 
 def main() -> None:
     from gsdd_jax.core import processes
-    from gsdd_jax.runs import reproduce, table
-    from gsdd_jax.runs.report import OneLine
+    from gsdd_jax.runs.progress import OneLine
+    from gsdd_jax.tables import reproduce, table
 
     table_ = importlib.import_module(f"configs.tables.{TABLE.value}").get_table(SIZE.value)
     for cell in table_.cells:

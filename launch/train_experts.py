@@ -10,11 +10,12 @@ from launch import cli
 
 CONFIG = cli.define_config()
 cli.define_processes()
+cli.define_stop_after()
 
 
 def main() -> None:
     from gsdd_jax.runs import experts  # after the flags, so that a wrong one answers at once
-    from gsdd_jax.runs.report import Reporter
+    from gsdd_jax.runs.progress import Reporter
 
     store = experts.train_all(cli.experiment(CONFIG.value), Reporter(None))
     train, test = store.accuracies()

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "cuda_driver.h"
-#include "cuda_kernel.cu"
+#include "rasterizer/cuda_kernel.cu"
 
 namespace {
 

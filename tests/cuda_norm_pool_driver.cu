@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cuda_driver.h"
-#include "norm_pool_kernel.cu"
+#include "network/cuda_kernel.cu"
 
 namespace {
 

@@ -156,7 +156,7 @@ def main(num_devices):
     for name, (groups, thing) in THINGS.items():
         results = []
         for count in (1, num_devices):
-            with mesh.over(count), mesh.grid(CLASSES, groups):
+            with mesh.use_devices(count), mesh.group_devices(CLASSES, groups):
                 assert mesh.size() == count
                 results.append(numbers(thing()))
         found[name] = difference(*results)

@@ -36,14 +36,14 @@ cli.define_processes()
 def cells():
     """All by images that are read from disk; the last one is what another evaluation says of the
     first."""
-    from gsdd_jax.runs.table import Cell
+    from gsdd_jax.tables.table import Cell
 
     made = []
     for name, (objective, options, num_steps) in CELLS.items():
         config = demo.get_config()
         config.update_from_flattened_dict(SETTINGS)
         if objective != "dm":
-            config.matching.name, config.matching.options = objective, getattr(common, objective)()
+            common.matched_by(config, objective)
         config.data.on_device = "streamed"
         config.mesh.groups = int(objective == "dc")
         config.matching.options.update(options)
@@ -57,7 +57,8 @@ def main():
 
     from gsdd_jax.core import errors, files, processes
     from gsdd_jax.data import reading
-    from gsdd_jax.runs import report, reproduce, table
+    from gsdd_jax.runs import progress
+    from gsdd_jax.tables import reproduce, table
 
     read, ahead = [], reading.ahead
 
@@ -72,7 +73,7 @@ def main():
     jax.clear_caches = lambda: None  # the cells' programs are alike
     root = pathlib.Path(ROOT.value)
     found, failed = reproduce.reproduce(
-        table.Table("tiny", "Tiny", cells()), root, report.OneLine()
+        table.Table("tiny", "Tiny", cells()), root, progress.OneLine()
     )
     assert len(failed) == 1
     assert len(found) == (len(cells()) if processes.first() else 0)

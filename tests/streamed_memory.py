@@ -15,9 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, networks, parameterizations
+from gsdd_jax.build import experiment, input_pipeline
 from gsdd_jax.data import cache, dataset, transforms
 from gsdd_jax.data.decode import CHUNK, Chunk
-from gsdd_jax.runs import experiment, real
 from gsdd_jax.training import distill
 
 SHAPE, CLASSES, GPC, STEPS = (64, 64, 3), 10, 1, 8
@@ -68,7 +68,7 @@ def distilled(folder, count):
     key = jax.random.key(0)
     start = experiment.initial_images(parts.dataset, key, GPC)
     state = distill.start(problem, KIND.init(key, jnp.asarray(start)), 0.01)
-    steps = real.steps(CONFIG, parts, key, 0)
+    steps = input_pipeline.steps(CONFIG, parts, key, 0)
     for first in range(0, STEPS, steps.at_once):
         given = steps.given(first, steps.at_once)
         state, _ = distill.run(problem, state, key, *given, steps.at_once)

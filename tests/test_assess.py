@@ -13,9 +13,10 @@ import pytest
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, networks, parameterizations
+from gsdd_jax.build import provenance
 from gsdd_jax.core.trees import flat
-from gsdd_jax.runs import assess, provenance
-from gsdd_jax.runs.workdir import OPERATIONAL
+from gsdd_jax.runs import evaluation
+from gsdd_jax.storage.workdir import OPERATIONAL
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -59,7 +60,7 @@ def refusal(tmp_path, set_, **overrides):
     path = tmp_path / "set.safetensors"
     gsdd_jax.save(path, set_)
     with pytest.raises(gsdd_jax.UsageError) as raised:
-        assess.evaluate_file(path, overrides=overrides)
+        evaluation.evaluate_file(path, overrides=overrides)
     message = str(raised.value)
     assert message.startswith(f"{path}: ")
     assert len(message.splitlines()) == 1
@@ -207,7 +208,7 @@ def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
         "network.options.width": 2,
         "network.options.depth": 1,
     }
-    result = assess.evaluate_file(path, overrides=overrides, learning_rate=0.02)
+    result = evaluation.evaluate_file(path, overrides=overrides, learning_rate=0.02)
     assert (result["network"], result["learning_rate"]) == ("convnet", 0.02)
     for arm in ("distilled", "random_real"):
         assert len(result[f"{arm}_accuracies"]) == 1
@@ -224,12 +225,12 @@ def test_accuracies_have_one_mean_however_they_arrive():
     accuracies = np.random.default_rng(0).integers(0, 1000, (200, 5)).astype(np.float32) / 10
     for row in accuracies:
         kept = [float(a) for a in row]
-        assert assess.summary("x", row) == assess.summary("x", kept)
-        mean = assess.summary("x", row)["x_accuracy"]
+        assert evaluation.summary("x", row) == evaluation.summary("x", kept)
+        mean = evaluation.summary("x", row)["x_accuracy"]
         assert mean == pytest.approx(sum(kept) / 5, rel=1e-15)
 
 
 def test_a_set_whose_matching_had_other_options_still_evaluates(tiny):
     old = changed(tiny, **{"matching.options.rematerialize": True})
-    now = assess.resolve(tiny.provenance, {})
-    assert assess.resolve(old.provenance, {}).to_json() == now.to_json()
+    now = evaluation.resolve(tiny.provenance, {})
+    assert evaluation.resolve(old.provenance, {}).to_json() == now.to_json()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.runs import checkpoint
-from gsdd_jax.runs.checkpoint import Checkpoints
+from gsdd_jax.storage import checkpoint
+from gsdd_jax.storage.checkpoint import Checkpoints
 
 
 def state(value):

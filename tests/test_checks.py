@@ -10,13 +10,14 @@ import pytest
 import gsdd_jax
 from configs import common, demo, own
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
+from gsdd_jax.build import experiment
 from gsdd_jax.config import fields as config_fields
 from gsdd_jax.config import validate
 from gsdd_jax.core import memory
 from gsdd_jax.core.fields import meaning
 from gsdd_jax.core.trees import dotted
-from gsdd_jax.runs import assess, experiment, experts
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs import evaluation, experts
+from gsdd_jax.runs.progress import Reporter
 from launch import cli
 
 SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)
@@ -137,7 +138,7 @@ def test_a_path_that_no_file_has(field, text, nothing_is_opened):
         (experiment.build, ("distill.num_steps", "evaluate.epochs", "matching.options.batch_real")),
         (lambda config: experts.train_all(config, Reporter(None)), ("experts.epochs",)),
         (
-            lambda config: assess.evaluate_real(config, "random_real", Reporter(None)),
+            lambda config: evaluation.evaluate_real(config, "random_real", Reporter(None)),
             ("evaluate.epochs",),
         ),
     ],

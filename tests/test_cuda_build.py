@@ -13,7 +13,7 @@ import pytest
 import gsdd_jax
 from gsdd_jax.core import native
 
-KERNEL = pathlib.Path(__file__).parent.parent / "xla_ops" / "cuda_kernel.cu"
+SOURCES = pathlib.Path(__file__).parent.parent / "xla_ops"
 CMAKE = shutil.which("cmake")
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
@@ -22,9 +22,9 @@ NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
 def test_kernels_compile_without_spills(architecture, tmp_path):
     command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-cubin"]
-    result = subprocess.run(
-        [*command, "-o", str(tmp_path / "out.cubin"), str(KERNEL)], capture_output=True, text=True
-    )
+    command += [f"-I{SOURCES}", "-o", str(tmp_path / "out.cubin")]
+    command += [str(SOURCES / "rasterizer" / "cuda_kernel.cu")]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     kernels = re.findall(r"Compiling entry function '(\w+)'", result.stderr)
     # Prepare and finish; images by two tiles, gradients of two clippings, of 1 to 4 channels each.
@@ -53,7 +53,7 @@ def test_what_is_built_is_what_nvcc_knows(wanted, known, chosen, warning, tmp_pa
     listed = "\\n".join(f"compute_{number}" for number in known)
     script.write_text(
         "cmake_minimum_required(VERSION 3.18)\n"
-        f"include({KERNEL.parent / 'architectures.cmake'})\n"
+        f"include({SOURCES / 'architectures.cmake'})\n"
         f'choose_architectures("{wanted}" "{listed}" found)\n'
         'message(STATUS "chosen: <${found}>")\n'
     )

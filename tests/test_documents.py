@@ -146,7 +146,7 @@ def test_commands_that_are_shown_are_there(path):
 
 
 def test_the_architecture_names_what_modules_have():
-    """`mesh.each` and the like: the module, or one of the package, has the word."""
+    """`mesh.map_parallel` and the like: the module, or one of the package, has the word."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     checked = 0
     for owner, name in set(re.findall(r"`(\w+)\.(\w+)(?=[`(.,: ])", text)):

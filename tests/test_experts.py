@@ -17,10 +17,12 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from gsdd_jax import UsageError, data, networks
+from gsdd_jax.build import components, streaming
+from gsdd_jax.build import experts as stored
 from gsdd_jax.data import reading, transforms
-from gsdd_jax.runs import components, experts, streaming
-from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.trajectories import Growing, partial_of
+from gsdd_jax.runs import experts
+from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.storage.trajectories import Growing, partial_of
 from gsdd_jax.training import experts as training
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -405,7 +407,7 @@ def test_divergence_names_expert_and_epoch_and_stores_nothing_of_it(side_by_side
     with pytest.raises(UsageError, match=r"expert 0 diverged in epoch 1 \(loss [^)]+\)"):
         train(config_of(tmp_path, learning_rate=1e9, at_once=3))
     assert sorted(files(tmp_path)) == [f"expert_0000{e}.partial" for e in range(3)]
-    made_of = experts.identity(config_of(tmp_path, learning_rate=1e9), DATASET, affine())
+    made_of = stored.identity(config_of(tmp_path, learning_rate=1e9), DATASET, affine())
     assert [Growing(tmp_path, made_of, e).rows for e in range(3)] == [1, 1, 1]
 
 
@@ -446,10 +448,10 @@ def test_a_store_is_not_continued_with_other_settings(
 def test_a_distillation_that_disagrees_is_told_in_what(made_up, tmp_path, field, value):
     config = config_of(tmp_path, num_experts=1, epochs=1)
     train(config)
-    assert len(experts.open_store(config, DATASET, affine())) == 1
+    assert len(stored.open_store(config, DATASET, affine())) == 1
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UsageError, match=f"expert_00000.*made with {field}=.*, expected '?{value}"):
-        experts.open_store(config, DATASET, affine())
+        stored.open_store(config, DATASET, affine())
 
 
 def test_other_data_or_another_network_is_refused(made_up, tmp_path):
@@ -457,28 +459,28 @@ def test_other_data_or_another_network_is_refused(made_up, tmp_path):
     train(config)
     other = data.Dataset(**{**vars(DATASET), "fingerprint": "f1"})
     with pytest.raises(UsageError, match=r"made with data.fingerprint='f0', expected 'f1'"):
-        experts.open_store(config, other, affine())
+        stored.open_store(config, other, affine())
     with pytest.raises(UsageError, match=r"made with num_parameters=579, expected 772"):
-        experts.open_store(config, DATASET, affine(4))
+        stored.open_store(config, DATASET, affine(4))
 
 
 def test_too_few_experts_are_refused(made_up, tmp_path):
     train(config_of(tmp_path, num_experts=1, epochs=1))
     config = config_of(tmp_path, num_experts=4, epochs=1)
     with pytest.raises(UsageError, match="3 of 4 experts are missing"):
-        experts.open_store(config, DATASET, affine())
+        stored.open_store(config, DATASET, affine())
 
 
 def test_the_directory_is_named_for_data_and_network():
     config = demo.get_config()
-    assert experts.directory(config) == pathlib.Path(
+    assert stored.directory(config) == pathlib.Path(
         "runs/experts/cifar10_mini-normalize-convnet-32"
     )
     config.data.name, config.data.resolution = "imagenette/160px-v2", 128
     config.data.transform, config.network.options.depth = "zca", 4
-    name = experts.directory(config).name
+    name = stored.directory(config).name
     assert name == "imagenette-160px-v2-128-zca-convnet-32-4"
     config.network.name, config.network.options = "resnet18", ConfigDict()
-    assert experts.directory(config).name == "imagenette-160px-v2-128-zca-resnet18"
+    assert stored.directory(config).name == "imagenette-160px-v2-128-zca-resnet18"
     config.experts.dir = "elsewhere/experts"
-    assert experts.directory(config) == pathlib.Path("elsewhere/experts")
+    assert stored.directory(config) == pathlib.Path("elsewhere/experts")

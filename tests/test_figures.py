@@ -22,6 +22,7 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, figures, networks, parameterizations
+from gsdd_jax.build import experiment
 from gsdd_jax.data import transforms
 from gsdd_jax.figures import (
     antialias,
@@ -37,7 +38,7 @@ from gsdd_jax.figures import (
 from gsdd_jax.figures import draw as drawing
 from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import assess, experiment
+from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill, evaluate
 
@@ -427,11 +428,11 @@ def test_pruning_through_the_command(run, tmp_path, monkeypatch):
     draw("pruning", distilled=[str(run)], num_networks=2, out=str(tmp_path))
     rows = rows_of(tmp_path, "pruning")
     assert [r["gaussians_left"] for r in rows] == ["14", "7"] * 3
-    whole = assess.evaluate_file(run / "distilled.safetensors", overrides={})
+    whole = evaluation.evaluate_file(run / "distilled.safetensors", overrides={})
     for row in rows[::2]:
         assert float(row["accuracy"]) == pytest.approx(whole["distilled_accuracy"])
     # What was evaluated is kept; of another set it is refused.
-    monkeypatch.setattr(assess, "distilled", None)
+    monkeypatch.setattr(evaluation, "distilled", None)
     draw("pruning", distilled=[str(run)], num_networks=2, out=str(tmp_path))
     with pytest.raises(gsdd_jax.UsageError, match=r"pruning\.json: of other inputs or settings"):
         draw("pruning", distilled=[str(run)], num_networks=1, out=str(tmp_path))

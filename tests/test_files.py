@@ -16,7 +16,7 @@ from gsdd_jax.core.errors import UsageError, UsageWarning
 from gsdd_jax.data import prepared, sources
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.report import events
-from gsdd_jax.runs import checkpoint, workdir
+from gsdd_jax.storage import checkpoint, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 MARK, WHAT = "mark.json", "a thing of ours"
@@ -71,14 +71,14 @@ def test_what_is_no_regular_file_is_not_read(tmp_path, fifo):
 
 def _expert(folder):
     os.rename(folder / "fifo", folder / "expert_00000.safetensors")
-    from gsdd_jax.runs import trajectories
+    from gsdd_jax.storage import trajectories
 
     trajectories.is_finished(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
 
 
 def _expert_in_training(folder):
     os.rename(folder / "fifo", folder / "expert_00000.partial")
-    from gsdd_jax.runs import trajectories
+    from gsdd_jax.storage import trajectories
 
     trajectories.Growing(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
 

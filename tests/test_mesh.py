@@ -61,7 +61,7 @@ def test_a_run_goes_on_with_another_number_of_devices(differences, count):
 def test_devices_that_are_not_there(wanted):
     with (
         pytest.raises(UsageError, match=rf"config.mesh.devices: expected 1 to .*, got {wanted}$"),
-        mesh.over(wanted),
+        mesh.use_devices(wanted),
     ):
         pass
 
@@ -69,7 +69,7 @@ def test_devices_that_are_not_there(wanted):
 @pytest.mark.parametrize("wanted", [-1, 2])
 def test_groups_that_devices_do_not_make(wanted):
     expected = rf"config.mesh.groups: expected 0, or a divisor of 1, .*, got {wanted}$"
-    with pytest.raises(UsageError, match=expected), mesh.over(1, wanted):
+    with pytest.raises(UsageError, match=expected), mesh.use_devices(1, wanted):
         pass
 
 
@@ -78,10 +78,10 @@ def test_groups_that_devices_do_not_make(wanted):
     [(8, 10, 2), (8, 100, 8), (64, 100, 8), (64, 1000, 64), (6, 3, 3), (8, 1, 1), (1, 10, 1)],
 )
 def test_groups_have_parts_of_their_own_where_few_are_idle(devices, parts, expected):
-    assert mesh.divided(devices, parts) == expected
+    assert mesh.num_groups(devices, parts) == expected
 
 
 def test_one_device_needs_no_mesh():
-    with mesh.over(1):
+    with mesh.use_devices(1):
         assert mesh.size() == 1
         assert jax.sharding.get_abstract_mesh().empty

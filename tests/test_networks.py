@@ -13,9 +13,11 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.networks import build, winograd
-from gsdd_jax.networks.conv import conv
-from gsdd_jax.networks.layers import adaptive_max_pool, average_pool, instance_norm, max_pool
+from gsdd_jax.networks import build
+from gsdd_jax.ops import winograd
+from gsdd_jax.ops.conv import conv
+from gsdd_jax.ops.norm import instance_norm
+from gsdd_jax.ops.pool import adaptive_max_pool, average_pool, max_pool
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -18,9 +18,10 @@ from gsdd_jax.config import adapt
 from gsdd_jax.data import transforms
 from gsdd_jax.data.prepare import prepare
 from gsdd_jax.report import document
-from gsdd_jax.runs import assess, reproduce
+from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables import reproduce
+from gsdd_jax.tables.table import Cell, Table
 from gsdd_jax.training import distill
 from launch import fields
 
@@ -81,7 +82,7 @@ def test_it_distils_by_flags(finished, config):
 def test_it_is_evaluated(finished):
     workdir, result = finished
     where = {"data.dir": str(workdir.parent / "sets")}
-    again = assess.evaluate_file(workdir / "distilled.safetensors", overrides=where)
+    again = evaluation.evaluate_file(workdir / "distilled.safetensors", overrides=where)
     assert again["network"] == "perceptron"
     assert again["distilled_accuracies"] == result["distilled_accuracies"]
 

@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from gsdd_jax import networks
 from gsdd_jax.core import native
-from gsdd_jax.networks import calls
-from gsdd_jax.networks.norm_pool import norm_pool
+from gsdd_jax.ops import calls
+from gsdd_jax.ops.norm_pool import norm_pool
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -337,10 +337,10 @@ def test_cuda_kernels_take_a_row_of_scales_for_each_network(library):
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
 def test_cuda_kernels_compile_without_spills(architecture, tmp_path):
     command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-cubin"]
-    source = ROOT / "xla_ops" / "norm_pool_kernel.cu"
-    result = subprocess.run(
-        [*command, "-o", str(tmp_path / "out.cubin"), str(source)], capture_output=True, text=True
-    )
+    sources = ROOT / "xla_ops"
+    command += [f"-I{sources}", "-o", str(tmp_path / "out.cubin")]
+    command += [str(sources / "network" / "cuda_kernel.cu")]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     kernels = re.findall(r"Compiling entry function '(\w+)'", result.stderr)
     assert len(kernels) == 16, result.stderr  # 3 + 3 + 2 sizes of two types

@@ -203,7 +203,8 @@ def test_at_another_resolution(height, width):
     ],
 )
 def test_options_of_a_wrong_type_or_range(option, value, expected):
-    with pytest.raises(gsdd_jax.UsageError, match=f"gaussian: {option}: expected {expected}"):
+    message = f"parameterization.options.{option}: expected {expected}"
+    with pytest.raises(gsdd_jax.UsageError, match=message):
         parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, **{option: value})
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from gsdd_jax.core import meeting, processes
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.runs import reproduce
+from gsdd_jax.tables import reproduce
 from tests import several_processes
 from tests.several_processes import SETTINGS
 

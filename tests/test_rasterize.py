@@ -6,6 +6,7 @@ Runs on whatever platform JAX's default device is: on a machine with a GPU it te
 import itertools
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 import gsdd_jax
 from gsdd_jax.core import native
-from gsdd_jax.rasterizer import calls
+from gsdd_jax.rasterizer import calls, limits
 from tests.dense import CUT, dense, random_gaussians, saturated_gaussians
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -797,3 +798,16 @@ def test_the_bits_do_not_depend_on_threads_or_vector_width(tmp_path):
     assert np.abs(generic - default).max() < 1e-5 * np.abs(default).max()
     if b"avx2" in pathlib.Path("/proc/cpuinfo").read_bytes():
         np.testing.assert_array_equal(run("avx2", GSDD_CPU="Avx2"), default)
+
+
+def test_python_and_the_calls_have_the_same_limits():
+    folder = pathlib.Path(__file__).parent.parent / "xla_ops" / "rasterizer"
+    text = (folder / "gaussian.h").read_text() + (folder / "shapes.h").read_text()
+    constant = r"constexpr int(?:64_t)? k(\w+) = (?:int64_t\{)?(\d+)\}?(?: << (\d+))?;"
+    found = {name: int(value) << int(by or 0) for name, value, by in re.findall(constant, text)}
+    assert found == {
+        "MaxChannels": limits.MAX_CALL_CHANNELS,
+        "MaxSamples": limits.MAX_SAMPLES_PER_SIDE,
+        "MaxSide": limits.MAX_CALL_SIDE,
+        "MaxElements": limits.MAX_CALL_ELEMENTS,
+    }

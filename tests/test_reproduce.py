@@ -18,11 +18,13 @@ import pytest
 
 from configs import common, demo
 from configs.tables import NAMES as TABLES
+from gsdd_jax.build import cost
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
-from gsdd_jax.runs import assess, cost, experts, fits, reproduce, table
-from gsdd_jax.runs.report import OneLine
-from gsdd_jax.runs.table import Cell, Found, Mean, Table
+from gsdd_jax.runs import evaluation, experts, fits
+from gsdd_jax.runs.progress import OneLine
+from gsdd_jax.tables import reproduce, table
+from gsdd_jax.tables.table import Cell, Found, Mean, Table
 from gsdd_jax.training import fit
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -38,8 +40,8 @@ class World:
         self.runs, self.evaluations, self.trained, self.fitted = [], [], [], []
         self.diverge = self.taken = self.others = None
         patch.setattr(reproduce, "distill_to", self.distill)
-        patch.setattr(assess, "evaluate_file", self.evaluate)
-        patch.setattr(assess, "evaluate_real", self.real)
+        patch.setattr(evaluation, "evaluate_file", self.evaluate)
+        patch.setattr(evaluation, "evaluate_real", self.real)
         patch.setattr(experts, "train_all", self.train)
         patch.setattr(
             fits, "fit_to_share", lambda config, display: self.fitted.append(config.init.dir)
@@ -205,7 +207,7 @@ def test_the_command_says_that_pieces_failed(tmp_path):
     script = """
 import runpy, sys
 from configs.tables import cifar
-from gsdd_jax.runs import reproduce, table
+from gsdd_jax.tables import reproduce, table
 found = [table.Found() for _ in cifar.get_table("small").cells]
 reproduce.reproduce = lambda *_: (found, {"run a": "out of memory", "run b": "why"})
 sys.argv = ["-m", "--table=cifar", *sys.argv[1:]]

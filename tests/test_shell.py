@@ -17,9 +17,10 @@ from tiny import TINY
 
 import gsdd_jax
 from configs import common, demo
+from gsdd_jax.build import components, experiment
 from gsdd_jax.core import mesh, native, program, stopping
 from gsdd_jax.core.trees import dotted
-from gsdd_jax.runs import assess, components, experiment
+from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill
 from launch import cli, environment, fields
@@ -275,8 +276,8 @@ def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(
 
 
 def test_of_one_network_no_deviation_is_shown():
-    assert assess.shown([10.0]) == "10.0 %"
-    assert assess.shown([10.0, 12.0]) == "11.0 ± 1.4 %"
+    assert evaluation.shown([10.0]) == "10.0 %"
+    assert evaluation.shown([10.0, 12.0]) == "11.0 ± 1.4 %"
     result = {"random_real_accuracies": [10.0], "random_real_accuracy": 10.0}
     assert cli.accuracy("random_real", result | {"random_real_std": 0.0}) == "random real 10.0 %"
 
@@ -296,7 +297,7 @@ def test_a_set_is_shown_as_one_short_line():
 
 
 def test_evaluate_takes_a_work_directory(run):
-    result = assess.evaluate_file(run, overrides={"evaluate.num_networks": 1}, beside=False)
+    result = evaluation.evaluate_file(run, overrides={"evaluate.num_networks": 1}, beside=False)
     expected = json.loads((run / "result.json").read_text())
     assert len(result["distilled_accuracies"]) == 1
     assert len(expected["distilled_accuracies"]) == 2

@@ -10,11 +10,12 @@ import pytest
 import gsdd_jax
 from configs import common, demo
 from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.build import components, experiment
 from gsdd_jax.data import soft_labels
 from gsdd_jax.figures import landscape
-from gsdd_jax.runs import assess, components, experiment, experts, fits
+from gsdd_jax.runs import evaluation, experts, fits
 from gsdd_jax.runs.distill import distill_to, fit_to
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -159,10 +160,10 @@ def test_a_run_learns_them(tiny, finished):
 def test_an_evaluation_trains_on_them(tiny, finished):
     workdir, result = finished
     path = workdir / "distilled.safetensors"
-    again = assess.evaluate_file(path, beside=False)
+    again = evaluation.evaluate_file(path, beside=False)
     assert again["distilled_accuracies"] == result["distilled_accuracies"]
-    set_, config, parts = assess.opened(path, {})
-    trained = lambda s: jax.tree.leaves(assess.students(config, parts, s, "", Reporter(None)))
+    set_, config, parts = evaluation.opened(path, {})
+    trained = lambda s: jax.tree.leaves(evaluation.students(config, parts, s, "", Reporter(None)))
     soft, hard = trained(set_), trained(dataclasses.replace(set_, soft_labels=None, label_bits=0))
     assert any((a != b).any() for a, b in zip(soft, hard, strict=True))
 

@@ -15,9 +15,10 @@ from conftest import QUICKLY
 from ml_collections import ConfigDict
 
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
+from gsdd_jax.build import input_pipeline
+from gsdd_jax.core import devices
 from gsdd_jax.data import reading, rows, transforms
 from gsdd_jax.matching import dm
-from gsdd_jax.runs import real
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -44,7 +45,7 @@ def on_disk(tmp_path):
 
 
 def parts_of(split, name, transform=NORMALIZE, **options):
-    """What `real.steps` needs of an experiment."""
+    """What `input_pipeline.steps` needs of an experiment."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy="",
         **options,
@@ -72,7 +73,7 @@ def distilled(parts, on_device, calls, first=0, state=None):
     if state is None:
         zeros = jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3))
         state = distill.start(problem, KIND.init(jax.random.key(0), zeros), 0.01)
-    steps = real.steps(config_of(on_device), parts, KEY, first)
+    steps = input_pipeline.steps(config_of(on_device), parts, KEY, first)
     for count in calls:
         state, some = distill.run(problem, state, KEY, *steps.given(first, count), count)
         losses += some.tolist()
@@ -114,7 +115,7 @@ def test_a_whitened_set_is_streamed_to_rounding(on_disk):
 
 def test_only_what_is_drawn_goes_to_the_device(on_disk):
     parts = parts_of(on_disk, "dm", batch_real=4)
-    given, feed = real.steps(config_of("streamed"), parts, KEY, 0).given(0, 2)
+    given, feed = input_pipeline.steps(config_of("streamed"), parts, KEY, 0).given(0, 2)
     assert feed is None
     assert given.read.shape == (2, 1, CLASSES, 4, SIZE, SIZE, 3)
     assert given.images.stored is None
@@ -126,9 +127,9 @@ def test_only_what_is_drawn_goes_to_the_device(on_disk):
 
 def test_what_draws_nothing_takes_nothing(on_disk):
     parts = parts_of(on_disk, "tm")
-    for on_device in real.ON_DEVICE:
+    for on_device in input_pipeline.ON_DEVICE:
         parts.feed = lambda first, count: (first, count)
-        given, feed = real.steps(config_of(on_device), parts, KEY, 0).given(0, 2)
+        given, feed = input_pipeline.steps(config_of(on_device), parts, KEY, 0).given(0, 2)
         assert given.images.stored is None and given.read is None
         assert feed == (0, 2)
 
@@ -141,26 +142,26 @@ def test_it_is_held_where_it_fits(on_disk, monkeypatch):
         (16 * size, transforms.fit_zca(on_disk.images), False),
         (16 * size - 4, transforms.fit_zca(on_disk.images), True),  # whitened: in float32
     ):
-        monkeypatch.setattr(real, "memory", lambda room=room: room)
-        assert real.is_streamed(config_of("auto"), on_disk.images, transform) == expected
-        assert real.is_streamed(config_of("streamed"), on_disk.images, transform)
-        assert not real.is_streamed(config_of("whole"), on_disk.images, transform)
+        monkeypatch.setattr(devices, "memory", lambda room=room: room)
+        assert input_pipeline.is_streamed(config_of("auto"), on_disk.images, transform) == expected
+        assert input_pipeline.is_streamed(config_of("streamed"), on_disk.images, transform)
+        assert not input_pipeline.is_streamed(config_of("whole"), on_disk.images, transform)
 
 
 def test_an_objective_that_does_not_say_what_it_draws_is_held(on_disk, monkeypatch):
     parts = parts_of(on_disk, "dm", batch_real=4)
     monkeypatch.setattr(dm.DistributionMatching, "draws", matching.Matching.draws)
     with pytest.raises(UsageError, match=r"^config.data.on_device: expected auto or whole, .*'dm'"):
-        real.steps(config_of("streamed"), parts, KEY, 0)
-    monkeypatch.setattr(real, "memory", lambda: 0)
-    given, _ = real.steps(config_of("auto"), parts, KEY, 0).given(0, 2)
+        input_pipeline.steps(config_of("streamed"), parts, KEY, 0)
+    monkeypatch.setattr(devices, "memory", lambda: 0)
+    given, _ = input_pipeline.steps(config_of("auto"), parts, KEY, 0).given(0, 2)
     np.testing.assert_array_equal(given.images.stored, on_disk.images)
 
 
 def test_a_place_that_there_is_not_is_refused():
     message = "config.data.on_device: expected one of auto, whole, streamed, got 'disk'"
     with pytest.raises(UsageError, match=f"^{message}$"):
-        real.check(config_of("disk"))
+        input_pipeline.check(config_of("disk"))
 
 
 # Rows, and what reads them ahead.

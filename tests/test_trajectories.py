@@ -12,8 +12,8 @@ import safetensors
 import safetensors.numpy
 
 from gsdd_jax import UsageError
-from gsdd_jax.runs import trajectories
-from gsdd_jax.runs.trajectories import ExpertStore, Growing
+from gsdd_jax.storage import trajectories
+from gsdd_jax.storage.trajectories import ExpertStore, Growing
 
 EPOCHS, SIZE, EXPERTS = 4, 7, 3
 IDENTITY = {

@@ -25,7 +25,7 @@ def shown(folder):
 
 def test_a_checkout_names_its_commit(tmp_path):
     (tmp_path / "gsdd_jax" / "runs").mkdir(parents=True)
-    for name in ("__init__.py", "runs/__init__.py", "runs/version.py"):
+    for name in ("__init__.py", "runs/__init__.py", "storage/version.py"):
         shutil.copy(ROOT / "gsdd_jax" / name, tmp_path / "gsdd_jax" / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     number = re.search(r'^fallback_version = "(.*?)"', (ROOT / "pyproject.toml").read_text(), re.M)[

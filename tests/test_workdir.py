@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically
-from gsdd_jax.runs import workdir
+from gsdd_jax.storage import workdir
 
 
 def bind(path, **fields):

@@ -10,7 +10,7 @@ IPC 1, three seeds.
 from configs import cifar10_tm, imagenet_tm
 from configs.tables import small
 from configs.tables.methods import PUBLISHED
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 OF = "parameterization.options"
 VARIANTS = {

@@ -10,7 +10,7 @@ pipeline. Each method's rate is the best of four on training images.
 from configs import load
 from configs.tables import small
 from configs.tables.methods import METHODS, PUBLISHED, stored_as, trials
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
 

@@ -12,7 +12,7 @@ steps (one seed).
 from configs import common, load
 from configs.tables import small
 from configs.tables.methods import PUBLISHED
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 TM = "matching.options"
 VARIANTS = {

@@ -11,7 +11,7 @@ many steps for every method.
 from configs import imagenet_tm
 from configs.tables import small
 from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
-from gsdd_jax.runs.table import Cell, Mean, Table
+from gsdd_jax.tables.table import Cell, Mean, Table
 
 NETWORKS = {"AlexNet": "alexnet", "VGG11": "vgg11", "ResNet18": "resnet18", "ViT": "vit"}
 SMALL_STEPS = 80  # of each network, whatever the number of images

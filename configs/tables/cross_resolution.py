@@ -11,7 +11,7 @@ mean over its five strengths. Small: CIFAR-10 distilled at 16 x 16, so that 32 x
 from configs import imagenet_tm
 from configs.tables import small
 from configs.tables.methods import METHODS, stored_as, trials
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 SIZES = {"paper": (128, 256, 512), "small": (16, 32, 64)}
 ROWS = ("pixels", "IDC", "FreD", "DDiF", "Gaussians")

@@ -6,7 +6,7 @@ python -m launch.reproduce --table=gpc_sweep --size=small
 
 from configs import cifar10_tm
 from configs.tables import small
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 COUNTS = (1, 5, 10, 30, 60, 120)
 

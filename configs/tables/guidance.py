@@ -9,7 +9,7 @@ Small: 100 distillation steps, 500 fit steps, one seed.
 
 from configs import cifar10_tm
 from configs.tables import small
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 OF = "parameterization.options"
 # Bits of means, L, colours and opacities, and what they come to when coded.

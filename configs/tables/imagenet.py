@@ -6,7 +6,7 @@ Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 from configs import load
 from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
 from gsdd_jax.config import scaled
-from gsdd_jax.runs.table import Cell, Table
+from gsdd_jax.tables.table import Cell, Table
 
 SMALL = 0.01  # of lengths; sizes shrink by its square root
 

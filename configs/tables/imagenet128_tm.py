@@ -4,7 +4,7 @@ python -m launch.reproduce --table=imagenet128_tm --size=paper
 """
 
 from configs.tables import imagenet
-from gsdd_jax.runs.table import Table
+from gsdd_jax.tables.table import Table
 
 
 def get_table(size: str) -> Table:

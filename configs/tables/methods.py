@@ -9,6 +9,9 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import common
+from gsdd_jax import matching
+from gsdd_jax.build import cost
+from gsdd_jax.build.components import build_parameterization
 
 PUBLISHED = json.loads((pathlib.Path(__file__).parent / "published.json").read_text())
 SUBSETS = ("nette", "woof", "fruit", "yellow", "meow", "squawk")
@@ -51,11 +54,19 @@ METHODS = {
 
 
 def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
-    """A copy of `config` whose images are stored in that way."""
+    """A copy of `config` whose images are stored in that way.
+
+    A student step takes all images where there are fewer than the step of the Gaussians takes.
+    """
     config = config.copy_and_resolve_references()
     if method.name != config.parameterization.name:
         common.stored_as(config, method.name)
     config.parameterization.options = ConfigDict(method.options)
+    side, classes, *_ = cost.sizes(config)
+    images = build_parameterization(config, (side, side, 3), classes).images_per_class
+    most, _ = matching.find(config.matching.name).largest_batch(classes, images)
+    if config.matching.options.batch_syn > most:
+        config.matching.options.batch_syn = 0
     return config
 
 

@@ -1,17 +1,18 @@
-"""The devices that JAX computes on, or one line that says why there are none."""
+"""Checks the devices that JAX computes on."""
 
 from __future__ import annotations
 
 import jax
+import psutil
 
 from gsdd_jax.core.errors import UsageError
 
 
 def check() -> None:
-    """Raises UsageError where JAX cannot start the platform that it was asked for."""
+    """Raises UsageError if JAX cannot start the platform that it was asked for."""
     try:
         jax.devices()
-    except Exception as error:  # of a plugin that does not find its device: of any kind
+    except Exception as error:  # a plugin without its device raises any type
         asked = jax.config.jax_platforms
         if not asked:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -30,7 +31,7 @@ def _asks_for_gpu(asked: str) -> bool:
 
 
 def _others() -> str:
-    """What JAX finds where nothing is asked for."""
+    """Describes the devices that JAX finds by default."""
     try:
         jax.config.update("jax_platforms", None)
         return described(jax.device_count())
@@ -39,6 +40,17 @@ def _others() -> str:
 
 
 def described(number: int) -> str:
-    """The kind of as many devices, and their number where it is not one."""
+    """Returns the kind of the devices, preceded by their number unless it is 1."""
     kinds = dict.fromkeys(device.device_kind for device in jax.local_devices())
     return ("" if number == 1 else f"{number} x ") + ", ".join(kinds)
+
+
+def memory() -> int:
+    """Returns the bytes of the device that computes."""
+    return accelerator_memory() or psutil.virtual_memory().total
+
+
+def accelerator_memory() -> int | None:
+    """Returns the bytes of an accelerator that this process may use in all; None on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] if stats else None

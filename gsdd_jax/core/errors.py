@@ -1,4 +1,4 @@
-"""Exceptions for what a user can put right."""
+"""Exceptions and warnings that a user can act on."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ _FIRST = 1000  # of them before what is left out of a longer one
 
 
 def printable(text: str) -> str:
-    """A text of others as one line for a terminal: what is not printable, such as a newline or an
-    escape, is quoted as Python quotes it; of a long one the middle is left out."""
+    """Returns a foreign text as one terminal line.
+
+    Quotes unprintable characters as Python does, and leaves out the middle of a long text.
+    """
     return _shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in _shortened(text)))
 
 
 def _shortened(text: str) -> str:
-    """What was wrong is said first, and what was expected last."""
+    """Keeps both ends: what was wrong is said first, and what was expected last."""
     if len(text) <= LONGEST:
         return text
     return f"{text[:_FIRST]} ... {text[len(text) - (LONGEST - _FIRST - 5) :]}"
 
 
 def counted(count: int, noun: str) -> str:
-    """How many of something, for a line: "1 image", "2,000 classes"."""
+    """Returns a number with its noun, such as "1 image" or "2,000 classes"."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
 
 
 class UsageError(ValueError):
-    """A wrong flag, file, budget or setting.
+    """Wrong flag, file, budget or setting.
 
-    Its message is one line of at most `LONGEST` characters, whatever it quotes, that says what was
-    wrong, where, and what was expected. The launch scripts print that line and exit with status 2.
+    The message is one line of at most `LONGEST` characters: what is wrong, where, and what was
+    expected. The launch scripts print it and exit with status 2.
     """
 
     def __init__(self, message: str = ""):
@@ -41,16 +43,16 @@ class UsageError(ValueError):
 
 
 class InUseError(UsageError):
-    """Another process has what is needed; later it is free."""
+    """Another process holds a resource; retry later."""
 
 
 class UsageWarning(UserWarning):
-    """A convenience that is not to be had here; the launch scripts print it as one line."""
+    """A convenience is unavailable; the launch scripts print the message as one line."""
 
 
 @contextlib.contextmanager
 def located(where: str | os.PathLike) -> Iterator[None]:
-    """Puts `where` something is wrong (a file, a field) before a UsageError, once."""
+    """Prefixes the message of a UsageError by `where` (a file, a field), once."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, those of others, and where derived ones are kept."""
+"""Atomic writes, checked reads of others' files, locks, and the folder of caches."""
 
 from __future__ import annotations
 
@@ -32,9 +32,15 @@ def write_atomically(
 ) -> None:
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
-    `content` is the bytes, or a function that writes them to an open file. Missing folders are
-    made. A link is replaced, not followed. Raises OSError where it cannot be written, or a device,
-    a FIFO or a folder has the name. It names `path`, or what lies in place of a folder above.
+    Missing folders are created. A link is replaced, not followed.
+
+    Args:
+      path: a new file, or a regular file to replace.
+      content: bytes, or a function that writes them to an open file.
+
+    Raises:
+      OSError: naming `path`, if it cannot be written or is a device, a FIFO or a folder; or naming
+        what lies in place of a folder above it.
     """
     path = pathlib.Path(path)
     if not os.path.isdir(above := _above(path)):
@@ -56,7 +62,7 @@ def _write(path, content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        # With the permissions of any new file: not every file system lets them be changed.
+        # Default permissions: some file systems do not let them be changed.
         with open(temporary, "xb") as file:
             if callable(content):
                 content(file)
@@ -98,14 +104,14 @@ def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Pa
 
 @contextlib.contextmanager
 def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
-    """Opens a regular file for reading; a FIFO or a device is neither waited for nor read.
+    """Opens a regular file for reading; neither waits for nor reads a FIFO or a device.
 
-    Raises UsageError, which names the path and calls it `what`, where there is no such file.
+    Raises UsageError, naming the path and calling it `what`, if there is no such file.
     """
     named = f"{os.fspath(path)}: expected {what}"
     with contextlib.ExitStack() as stack:
         try:
-            # Asked first, for a device may do something when it is opened.
+            # Checked before opening: to open a device may have effects.
             _refuse_others(os.stat(path).st_mode, named)
             file = stack.enter_context(open(path, "rb", opener=_without_waiting))
         except UsageError:
@@ -127,7 +133,7 @@ def _refuse_others(mode: int, named: str) -> None:
 
 
 def _without_waiting(path, flags) -> int:
-    """Opens a FIFO without a writer at once; a regular file is read as ever."""
+    """Opens without waiting for the writer of a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
@@ -138,8 +144,10 @@ def check_regular(path: str | os.PathLike, what: str) -> None:
 
 
 def check_tree(folder: str | os.PathLike) -> None:
-    """Raises UsageError, naming the first, where something below is no folder and no regular
-    file, so that a library that reads the folder does not wait for it."""
+    """Raises UsageError, naming the first, for any special file below a folder.
+
+    A library that reads the folder would wait for a FIFO.
+    """
     for parent, _, names in os.walk(folder):
         for name in names:
             path = pathlib.Path(parent, name)
@@ -148,9 +156,9 @@ def check_tree(folder: str | os.PathLike) -> None:
 
 
 def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; more are never read.
+    """Reads a regular file of at most `limit` bytes.
 
-    Raises UsageError, which names the path and calls it `what`, for anything else.
+    Raises UsageError, naming the path and calling it `what`, for anything else.
     """
     with open_regular(path, what) as file:
         size = os.fstat(file.fileno()).st_size
@@ -158,7 +166,7 @@ def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
             content = file.read(limit + 1) if size <= limit else b""
         except OSError as error:
             raise UsageError(f"{os.fspath(path)}: expected {what} ({error.strerror})") from None
-    # A file of /proc has a size of 0 and content, and one may grow while it is read.
+    # Files of /proc report size 0, and a file may grow while it is read.
     if size > limit or len(content) > limit:
         found = max(size, len(content))
         raise UsageError(
@@ -185,7 +193,7 @@ def _of_64_bits(digits: str) -> int:
 
 
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises UsageError, calling it `what`, where it holds none."""
+    """Reads a JSON object. Raises UsageError, calling it `what`, if there is none."""
     content = read_regular(path, f"{what}, a JSON object", JSON_LIMIT)
     try:
         value = parse_json(content)
@@ -198,16 +206,19 @@ def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
-    """Makes a directory and holds it for this process; raises InUseError(taken) where another one
-    has it.
+    """Creates a directory and locks it for this process.
 
-    The lock ends with the process, however that ends. Where the file system has no locks, a warning
-    says so and nothing is held. Raises UsageError where something else has the lock's name, and
-    OSError where no file can be made.
+    The lock ends with the process, however that ends. On a file system without locks a warning says
+    so, and nothing is locked.
+
+    Raises:
+      InUseError: with the message `taken`, if another process holds the lock.
+      UsageError: if something else has the lock's name.
+      OSError: if no file can be created.
     """
     pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(directory, LOCK)
-    # Asked first, for a device may do something when it is opened, and again of what is open.
+    # Checked before opening, since to open a device may have effects, and again once open.
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
     with open(path, "ab", opener=_not_through_a_link) as lock:
@@ -232,7 +243,7 @@ def _not_through_a_link(path, flags) -> int:
 
 
 def _lock(descriptor: int) -> None:
-    """Locks an open file until it is closed; raises BlockingIOError where another process has."""
+    """Locks an open file until it is closed; raises BlockingIOError if another process has it."""
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
@@ -243,9 +254,9 @@ def _lock(descriptor: int) -> None:
 
 
 def cache_dir() -> pathlib.Path | None:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax.
+    """Returns the folder of caches: $XDG_CACHE_HOME/gsdd_jax or ~/.cache/gsdd_jax.
 
-    None, after a warning, where there is no home directory: nothing is kept then.
+    None, after a warning, without a home directory: nothing is cached then.
     """
     base = os.environ.get("XDG_CACHE_HOME") or home(".cache")
     if base is None:
@@ -259,7 +270,7 @@ def cache_dir() -> pathlib.Path | None:
 
 
 def home(name: str) -> pathlib.Path | None:
-    """A folder of the user's home directory; None where there is no such directory."""
+    """Returns a folder of the user's home directory; None without a home directory."""
     try:
         return pathlib.Path.home() / name
     except RuntimeError:  # no HOME, and a user without a name

@@ -1,4 +1,4 @@
-"""Memory: what would be allocated is compared with what there is, before anything is."""
+"""Compares sizes with the free memory before anything is allocated."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import sys
 
 from gsdd_jax.core.errors import UsageError
 
-_GROUP = pathlib.Path("/sys/fs/cgroup")  # of a container
+_GROUP = pathlib.Path("/sys/fs/cgroup")  # limits of a container
 
 
 def check(what: str, size: int, copies: int = 1, there: int | None = None) -> None:
-    """Raises UsageError where something does not fit into memory.
+    """Raises UsageError if something does not fit into memory.
 
     Args:
-      what: is refused.
-      size: of it, in bytes.
-      copies: of it that are held at a time, itself among them.
-      there: bytes that there are; None: `available()`.
+      what: description for the message.
+      size: bytes.
+      copies: number of copies held at a time, the first included.
+      there: free bytes; None: `available()`.
     """
     there = available() if there is None else there
     if size * copies > there:
@@ -40,7 +40,7 @@ def exhausted(error: BaseException) -> str:
 
 
 def available() -> int:
-    """Bytes that this process may still take: of the machine, its container, its own limit."""
+    """Returns the bytes that this process may still take: limits of machine, container, process."""
     limits = [_of_the_machine(), sys.maxsize]
     with contextlib.suppress(OSError, ValueError):  # another system, no container, no limit
         limit, used = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
@@ -58,13 +58,13 @@ def available() -> int:
 def _of_the_machine() -> int:
     try:
         import psutil
-    except ImportError:  # a set is read by NumPy and safetensors alone
+    except ImportError:  # optional: sets can be read without it
         pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else -1
         return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else sys.maxsize
     return psutil.virtual_memory().available
 
 
 def shown(size: int) -> str:
-    """Bytes for the reader."""
+    """Formats a number of bytes."""
     unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
     return f"{size / unit:,.1f} {name}" if size < 2**80 else f"more than {2**50:,} GiB"

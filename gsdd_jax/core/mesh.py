@@ -1,12 +1,12 @@
-"""Several devices: what of a computation each of them does.
+"""Shards computations over devices.
 
-Whoever computes says what is independent of each other (`each`), only added up (`total`), or both,
-as are classes and the images of each (`by_group`). Under `over` every device does its share; with
-one device, or outside, the function is called as it is.
+The caller declares what is independent (`map_parallel`), what is summed (`sum_parallel`), or
+both, such as classes and their images (`map_groups`). Under `use_devices` every device computes
+its share. With one device, or outside `use_devices`, the function is called as it is.
 
-The devices are a grid: groups of them, along one axis, divide parts that are independent of each
-other, and the devices of a group, along the other, the images of a part. What has no such parts is
-divided along both axes.
+The devices form a grid. Groups of devices, along the first axis, divide independent parts. The
+devices of a group, along the second axis, divide the images of a part. A computation without
+parts is divided along both axes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from jaxtyping import Array
 from gsdd_jax.core.errors import UsageError
 
 GROUPS, IMAGES = AXES = "groups", "images"
-# Of the parts, at most, where groups are chosen: repeated, so that all groups have as many.
+# Largest idle fraction of the parts: some are repeated, so that all groups have equally many.
 IDLE = 1 / 16
 
 
 @contextlib.contextmanager
-def over(num_devices: int, groups: int = 0):
-    """What is computed meanwhile is spread over the first `num_devices`; 0: over all.
+def use_devices(num_devices: int, groups: int = 0):
+    """Shards computations in this context over the first `num_devices`; 0: over all.
 
     Args:
-      groups: of devices, by which parts of a computation are divided; 0: left to `grid`.
+      num_devices: number of devices, or 0.
+      groups: number of groups of devices; 0: chosen by `group_devices`.
 
-    Raises UsageError where there are not so many, or where a process would have none of them, or
-    where they do not make so many groups.
+    Raises:
+      UsageError: if there are fewer devices, if a process would have none of them, or if they do
+        not form so many groups.
     """
     there = jax.devices()
     if jax.process_count() > 1 and num_devices not in (0, len(there)):
@@ -63,22 +65,26 @@ def over(num_devices: int, groups: int = 0):
 
 
 @contextlib.contextmanager
-def grid(num_parts: int, groups: int = 0):
-    """The devices in groups for a computation of as many parts.
+def group_devices(num_parts: int, groups: int = 0):
+    """Groups the devices for a computation with `num_parts` independent parts.
 
     Args:
-      groups: their number; 0: decided by `divided`.
+      num_parts: number of independent parts.
+      groups: number of groups; 0: chosen by `num_groups`.
     """
     if size() == 1:
         yield
         return
-    with _set(list(jax.sharding.get_mesh().devices.flat), groups or divided(size(), num_parts)):
+    with _set(list(jax.sharding.get_mesh().devices.flat), groups or num_groups(size(), num_parts)):
         yield
 
 
-def divided(num_devices: int, num_parts: int) -> int:
-    """Groups of devices for as many parts: the most by which at most 1/16 of the parts is idle,
-    since groups send each other nothing of their images."""
+def num_groups(num_devices: int, num_parts: int) -> int:
+    """Chooses the number of groups of devices for `num_parts` parts.
+
+    Returns the largest number that leaves at most 1/16 of the parts idle: groups exchange nothing
+    of their images.
+    """
     divisors = (d for d in range(1, num_devices + 1) if num_devices % d == 0)
     filled = lambda d: -(-num_parts // d) * d
     return max(d for d in divisors if filled(d) <= num_parts * (1 + IDLE))
@@ -92,38 +98,41 @@ def _set(devices, groups):
 
 
 def size() -> int:
-    """Devices that the computation is spread over here: 1 where it is one device's share."""
+    """Returns the number of devices that share this computation; 1 within one device's share."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.axis_names != AXES or mesh.manual_axes else math.prod(shape())
 
 
 def shape() -> tuple[int, int]:
-    """Of the grid, where there are several devices: how many groups, of how many each."""
+    """Returns (number of groups, devices per group); requires several devices."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[GROUPS], mesh.shape[IMAGES]
 
 
-def everywhere() -> Sharding:
-    """Where arrays lie that every device has whole."""
+def replicated_sharding() -> Sharding:
+    """Returns the sharding that replicates arrays on every device."""
     if size() == 1:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(jax.sharding.get_mesh(), P())
 
 
-def placed(array: np.ndarray) -> Array:
-    """The array, whole on every device; every process has it."""
-    where = everywhere()
+def replicate(array: np.ndarray) -> Array:
+    """Replicates an array on every device; every process has the array."""
+    where = replicated_sharding()
     if where.is_fully_addressable:
         return jax.device_put(array, where)
     return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
 
 
-def part(*counts: int) -> tuple[slice, ...]:
-    """Which of as many entries of one axis, or of parts and the images of each, the devices of this
-    process get by `dealt`."""
+def local_slices(*counts: int) -> tuple[slice, ...]:
+    """Returns the slices of one axis, or of parts and images, that this process's devices hold.
+
+    Args:
+      *counts: entries of the axis, or numbers of parts and of images per part.
+    """
     if size() == 1:
         return tuple(slice(0, count) for count in counts)
-    theirs = _dealing(0, counts).addressable_devices_indices_map(counts).values()
+    theirs = _sharding(0, counts).addressable_devices_indices_map(counts).values()
 
     def along(axis):
         bounds = [places[axis].indices(counts[axis]) for places in theirs]
@@ -132,77 +141,81 @@ def part(*counts: int) -> tuple[slice, ...]:
     return tuple(along(axis) for axis in range(len(counts)))
 
 
-def dealt(own: np.ndarray, axis: int, *counts: int) -> Array:
-    """An array of which every device has as many entries of an axis, or of parts and images.
+def shard_host_array(own: np.ndarray, axis: int, *counts: int) -> Array:
+    """Shards a host array along one axis, or along parts and images, over the devices.
 
-    What the devices do not divide, all of them have whole.
+    An axis that the devices do not divide is replicated.
 
     Args:
-      own: of all entries those of `part(*counts)`.
-      axis: of the entries; with two counts, of the parts, and the images' is the next.
+      own: this process's entries, those of `local_slices(*counts)`.
+      axis: of the entries; with two counts of the parts, which the images' axis follows.
+      *counts: entries of the axis, or numbers of parts and of images per part.
     """
     if size() == 1:
-        return placed(own)
+        return replicate(own)
     end = axis + len(counts)
-    first = [0] * axis + [here.start for here in part(*counts)] + [0] * (own.ndim - end)
+    first = [0] * axis + [here.start for here in local_slices(*counts)] + [0] * (own.ndim - end)
     of_all = (*own.shape[:axis], *counts, *own.shape[end:])
 
     def of_device(places):
         bounds = (place.indices(count)[:2] for place, count in zip(places, of_all, strict=True))
         return own[tuple(slice(a - i, b - i) for (a, b), i in zip(bounds, first, strict=True))]
 
-    return jax.make_array_from_callback(of_all, _dealing(axis, counts), of_device)
+    return jax.make_array_from_callback(of_all, _sharding(axis, counts), of_device)
 
 
-def _dealing(axis, counts):
+def _sharding(axis, counts):
     axes = (AXES,) if len(counts) == 1 else AXES
     sizes = (size(),) if len(counts) == 1 else shape()
     along = [a if n % s == 0 else None for a, s, n in zip(axes, sizes, counts, strict=True)]
     return NamedSharding(jax.sharding.get_mesh(), P(*[None] * axis, *along))
 
 
-def host(array: Any) -> np.ndarray:
-    """The numbers of an array, wherever its parts lie; every process asks for them."""
+def to_host(array: Any) -> np.ndarray:
+    """Gathers an array as NumPy; a collective that every process must call."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):
-        array = jax.jit(lambda a: a, out_shardings=everywhere())(array)
+        array = jax.jit(lambda a: a, out_shardings=replicated_sharding())(array)
     return np.asarray(array)
 
 
-def local(tree: Any) -> Any:
-    """A pytree of arrays as this process has them for itself."""
-    return tree if jax.process_count() == 1 else jax.tree.map(lambda a: jnp.asarray(host(a)), tree)
+def to_local(tree: Any) -> Any:
+    """Gathers a pytree of arrays onto this process's own device."""
+    return (
+        tree if jax.process_count() == 1 else jax.tree.map(lambda a: jnp.asarray(to_host(a)), tree)
+    )
 
 
-def each(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
-    """`function(shared, *parts)`, whose results' leading axis is that of the parts.
+def map_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
+    """Computes `function(shared, *parts)` in parallel over the parts' leading axis.
 
-    Entries along that axis do not depend on each other: every device computes as many of them.
+    Entries along that axis are independent. The results have the same leading axis.
 
     Args:
-      function: also of fewer entries than all.
-      shared: a pytree that every device has whole.
-      *parts: pytrees of arrays of the same leading axis.
+      function: takes any number of entries.
+      shared: a pytree, replicated on every device.
+      *parts: pytrees of arrays with the same leading axis.
     """
     if size() == 1:
         return function(shared, *parts)
     count = len(jax.tree.leaves(parts)[0])
-    if count % size():  # the last entry again, until every device has as many
+    if count % size():  # repeat the last entry until every device has equally many
         filled = np.minimum(np.arange(-(-count // size()) * size()), count - 1)
         parts = jax.tree.map(lambda a: a[filled], parts)
     results = _map(function, P(AXES), P(AXES), shared, *parts)
     return jax.tree.map(lambda a: a[:count], results)
 
 
-def total(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
-    """`function(shared, *parts)`, a sum over the leading axis of the parts, as each device's sum
-    over some of them, added. Differentiable as often as `function` is.
+def sum_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
+    """Computes `function(shared, *parts)`, a sum over the parts' leading axis, in parallel.
+
+    Each device sums its entries, and the sums are added. Differentiable as often as `function`.
 
     Args:
-      function: of entries that are all zeros it makes 0: so the axis is filled up.
-      shared: as of `each`.
-      *parts: pytrees of arrays of the same leading axis.
+      function: returns 0 for entries of zeros, by which the axis is padded.
+      shared: a pytree, replicated on every device.
+      *parts: pytrees of arrays with the same leading axis.
     """
     if size() == 1:
         return function(shared, *parts)
@@ -215,23 +228,23 @@ def total(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     return _map(part, P(AXES), P(), shared, *jax.tree.map(fill, parts))
 
 
-def by_group(function: Callable[..., Any], shared: Any, parts: Any, images: Any = ()) -> Any:
-    """`function(share, shared, parts, images)`, whose results' leading axis is that of the parts.
+def map_groups(function: Callable[..., Any], shared: Any, parts: Any, images: Any = ()) -> Any:
+    """Computes `function(share, shared, parts, images)` with a group of devices per part.
 
-    Parts do not depend on each other: every group of devices has as many of them. Within a group
-    each device does its share of what a part has of images, and `share.added` adds up what they
-    come to; the rest the devices of a group do alike.
+    Parts are independent; the results have their leading axis. Within a group, each device takes
+    its share of a part's images, and `share.psum` sums over the devices. The devices of a group
+    compute everything else alike.
 
-    Derivatives by the arguments are added up over the devices once, at the end. Within `function`
-    differentiate what is local, and add the gradients.
+    Derivatives with respect to the arguments are summed over the devices once, at the end. Within
+    `function`, differentiate local terms and sum the gradients.
 
     Args:
-      function: differentiable as often as needed, of fewer parts and images than all; its `share`
-        is a `Share`.
-      shared: a pytree that every device has whole.
-      parts: a pytree of arrays of the same leading axis.
-      images: a pytree of arrays whose leading axes are the parts and images of each, of which a
-        device gets its share; zeros are added, to which `function` gives no weight.
+      function: takes a `Share` first, and any number of parts and images; differentiable as often
+        as needed.
+      shared: a pytree, replicated on every device.
+      parts: a pytree of arrays with the same leading axis.
+      images: a pytree of arrays with leading axes parts and images; a device gets its share, padded
+        with zeros, to which `function` must give no weight.
     """
     if size() == 1:
         return function(Share(), shared, parts, images)
@@ -243,7 +256,7 @@ def by_group(function: Callable[..., Any], shared: Any, parts: Any, images: Any 
         return jnp.pad(a, [(0, missing if i == 1 else 0) for i in range(a.ndim)])
 
     images = jax.tree.map(pad, images)
-    if count % groups:  # the last part again
+    if count % groups:  # repeat the last part
         filled = np.minimum(np.arange(-(-count // groups) * groups), count - 1)
         parts, images = jax.tree.map(lambda a: a[filled], (parts, images))
     specs = P(), P(GROUPS), P(*AXES)
@@ -253,12 +266,12 @@ def by_group(function: Callable[..., Any], shared: Any, parts: Any, images: Any 
 
 
 class Share(NamedTuple):
-    """What of a batch a device of a group has to do, where all of them do the rest alike."""
+    """Share of a batch that one device of a group computes."""
 
-    devices: int = 1  # of the group
+    devices: int = 1  # in the group
 
-    def own(self, tree: Any) -> Any:
-        """This device's part of arrays of the same leading axis, filled up with zeros."""
+    def slice(self, tree: Any) -> Any:
+        """Slices this device's entries of the leading axis, padded with zeros."""
         if self.devices == 1:
             return tree
         count = -(-len(jax.tree.leaves(tree)[0]) // self.devices)
@@ -271,23 +284,23 @@ class Share(NamedTuple):
 
         return jax.tree.map(part, tree)
 
-    def added(self, tree: Any) -> Any:
-        """The sum of what the devices have found of their parts, on each of them."""
+    def psum(self, tree: Any) -> Any:
+        """Sums over the devices of the group; every device gets the sum."""
         return tree if self.devices == 1 else jax.lax.psum(tree, IMAGES)
 
 
 def _map(function, parts_spec, result_spec, shared, *parts):
-    # Without the types of what varies, so that a function need not say so of its constants.
+    # check_vma=False: functions need not declare which of their constants vary.
     specs = (P(), *(parts_spec for _ in parts))
     mapped = jax.shard_map(function, in_specs=specs, out_specs=result_spec, check_vma=False)
     return mapped(shared, *parts)
 
 
-def spread(array: Array) -> Array:
-    """The array, whose leading axis the compiler is asked to spread over the devices."""
+def constrain_sharded(array: Array) -> Array:
+    """Constrains an array to be sharded along its leading axis."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P(AXES))
 
 
-def whole(array: Array) -> Array:
-    """The array, on every device."""
+def constrain_replicated(array: Array) -> Array:
+    """Constrains an array to be replicated."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P())

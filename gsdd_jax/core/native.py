@@ -1,7 +1,7 @@
-"""The bridge to the custom calls: registers what was built, and what all calls have in common.
+"""Registers the custom calls that were built, and helps to call them.
 
-`xla_ops/` builds one extension module per platform. Each holds the same targets, so one traced
-`ffi_call` runs on whichever platform it is lowered for.
+`xla_ops/` builds one extension module per platform. All modules hold the same targets, so one
+traced `ffi_call` runs on the platform that it is lowered for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from gsdd_jax.core.errors import UsageError, UsageWarning
 
-FOLDER = pathlib.Path(__file__).parent.parent  # where they lie
+FOLDER = pathlib.Path(__file__).parent.parent  # contains the modules
 MODULES = {"cpu": "gsdd_jax._native_cpu", "cuda": "gsdd_jax._native_cuda"}
 
 
@@ -49,21 +49,26 @@ def _wrong_instruction_set(supported: list[str]) -> str | None:
     return f"GSDD_CPU: expected one of {', '.join(supported)} on this machine, got {wanted!r}"
 
 
-# The platforms that the custom calls were built for, and what is wrong with the environment.
+# Platforms of the custom calls that were built, and the error of a wrong GSDD_CPU.
 PLATFORMS, _WRONG = _register()
 
 
 def check_environment() -> None:
-    """Raises UsageError where GSDD_CPU names no instruction set of this machine."""
+    """Raises UsageError if GSDD_CPU names no instruction set of this machine."""
     if _WRONG:
         raise UsageError(_WRONG)
 
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether code for these architectures, as CMake names them, runs on a compute capability.
+    """Whether code for these architectures runs on a device of a compute capability.
 
-    Code runs on later devices of the same major number, and what has no suffix or "-virtual" is
-    compiled by the driver for any later one. Names that are no numbers, such as "native", do.
+    Code runs on later devices of the same major number. An architecture without suffix or with
+    "-virtual" is compiled by the driver for any later one. Other names, such as "native", always
+    run.
+
+    Args:
+      architectures: CMake's names, separated by commas.
+      capability: major and minor number.
     """
     major, minor = capability
     for one in architectures.split(","):
@@ -80,7 +85,7 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
 
 @functools.cache
 def _every_device_has_code() -> bool:
-    """Whether all CUDA devices of this machine, if any, run what was built; else it warns, once."""
+    """Whether all CUDA devices of this machine run what was built; else warns, once."""
     module = importlib.import_module(MODULES["cuda"])
     devices = {tuple(device) for device in module.capabilities()}
     lacking = sorted(d for d in devices if not runs_on(module.architectures, d))
@@ -96,10 +101,10 @@ def _every_device_has_code() -> bool:
 
 
 def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> Any:
-    """`native_call` on the platforms that the calls were built for, `otherwise` on others.
+    """Calls `native_call` on platforms that the calls were built for, else `otherwise`.
 
-    Which is decided when the computation is lowered for its device. Of CUDA the calls are built
-    where all devices of this machine have code in them.
+    The choice is made when the computation is lowered. CUDA counts as built if all devices of this
+    machine have code.
     """
     built = {
         platform: native_call
@@ -110,7 +115,7 @@ def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> A
 
 
 def like(array: Array, shape: tuple, dtype: Any = np.float32) -> Any:
-    """The type of a call's result: under shard_map it varies over the same mesh axes as `array`."""
+    """Returns the type of a call's result; in shard_map it varies over the mesh axes of `array`."""
     kind = jax.typeof(array)
     if kind.manual_axis_type.empty:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -118,8 +123,10 @@ def like(array: Array, shape: tuple, dtype: Any = np.float32) -> Any:
 
 
 def vary_alike(arrays: Any) -> Any:
-    """A pytree of arrays, under shard_map varying over the same mesh axes, as a custom call and
-    custom derivatives want them."""
+    """Makes all arrays of a pytree vary over the same mesh axes in shard_map.
+
+    Custom calls and custom derivatives require that.
+    """
     axes_of = lambda array: jax.typeof(array).manual_axis_type.varying
     union = frozenset().union(*(axes_of(array) for array in jax.tree.leaves(arrays)))
 

@@ -1,17 +1,17 @@
-"""Several processes that compute together, on one machine or many, by `jax.distributed`.
+"""Several processes that compute together, on one or many machines, by `jax.distributed`.
 
-Every process runs the whole program on the same data; of each computation it does the share of its
-devices (`core.mesh`). The first one alone reads and writes the run's files and talks: what it read
-reaches the others by `from_first`, and what it locks is locked for all of them (`held`).
+Every process runs the whole program on the same data, and computes the share of its devices
+(`core.mesh`). Only the first process reads and writes the run's files and prints. `from_first`
+broadcasts what it reads; `held` extends its locks to all processes.
 
-Before JAX is started, the processes meet at the port after the coordinator's and compare what they
-were told to do (`core.meeting`). The connections stay: where a process ends early, the others hear
-of it at once and end too, in one line.
+Before JAX starts, the processes meet at the port after the coordinator's and compare their tasks
+(`core.meeting`). The connections stay open. If a process ends early, the others end at once, in
+one line.
 
-JAX has nothing in their place. Where a process does not come, or is given another number of them,
-`jax.distributed.initialize` aborts the others with a native stack trace, and so does a heartbeat
-that is missed later; its key-value store, by which flags could be compared, is there only after
-that; `multihost_utils.assert_equal` takes arrays, and devices that already compute together.
+JAX offers no replacement. If a process does not come, or expects another number of processes,
+`jax.distributed.initialize` aborts the others with a native stack trace. So does a missed
+heartbeat later. Its key-value store exists only after that. `multihost_utils.assert_equal` takes
+arrays, on devices that already compute together.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from gsdd_jax.core import meeting
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.meeting import Line, Place
 
-MEETING = 60.0  # seconds until all have come
-PATIENCE = 10.0  # seconds, for what is about to happen
-STATUS = 1  # of a process that ends because another one did
+MEETING = 60.0  # seconds to wait for all processes
+PATIENCE = 10.0  # seconds, for an imminent event
+STATUS = 1  # exit status after another process ended early
 AGAIN = "the same commands go on from the last checkpoint"
-# Where JAX finds the others by itself: how many tasks the scheduler has started of a command.
-# Kubernetes and clouds are left out, for JAX asks them also where a process is alone.
+# Schedulers by which JAX finds the other processes, and the variable with the number of tasks.
+# Kubernetes and clouds are left out: JAX detects them for a single process too.
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}
-_DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # what all say before they go on, or end
+_DONE, _FAILED, _REFUSED = "done", "failed", "refused"  # said by all before an end
 _TAKEN = b"+"
 _REFUSALS = {b"~": InUseError, b"-": UsageError}  # the narrower one first
 
 
 def place(coordinator: str | None, count: int | None, index: int | None) -> Place | None:
-    """What flags say; None where they say nothing. Raises UsageError where it makes no sense."""
+    """Parses the flags; None if none is given. Raises UsageError if they are inconsistent."""
     given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if len(missing) == len(given):
@@ -67,13 +67,14 @@ def place(coordinator: str | None, count: int | None, index: int | None) -> Plac
 
 @contextlib.contextmanager
 def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
-    """Makes this process one of several while it lasts; begun before JAX is used.
+    """Joins this process to the others for the duration of the context; before JAX is used.
 
     Args:
-      here: None: as a scheduler has it, where there is one; a process alone stays alone.
-      task: plain values by flag or field, in which the processes have to agree.
+      here: place from the flags; None: asks a scheduler if there is one, else stays alone.
+      task: plain values by flag or field, which must be equal in all processes.
 
-    Raises UsageError where one does not come, or is told to do something else.
+    Raises:
+      UsageError: if a process does not come, or has another task.
     """
     if here is None:
         for scheduler, tasks in SCHEDULERS.items():
@@ -91,7 +92,7 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
             _peers.refuse(str(error))
         raise
     except Exception as error:
-        if _peers is not None:  # a collective whose other end is gone: the watch will say so
+        if _peers is not None:  # if a peer is gone, the watch reports it first
             time.sleep(PATIENCE)
             _peers.tell(f"{type(error).__name__}: {error}".splitlines()[0])
         raise
@@ -100,7 +101,7 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _join(here: Place, task: dict[str, Any]) -> None:
-    # Before JAX, which would abort where one does not come, or ends while the others wait for it.
+    # Before JAX, which aborts if a process does not come, or ends while the others wait.
     _watch(_meet(here, here.port + 1, task))
     _initialize(
         f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
@@ -110,7 +111,7 @@ def _join(here: Place, task: dict[str, Any]) -> None:
 def _meet(
     here: Place, port: int, task: dict[str, Any], door: socket.socket | None = None
 ) -> _Peers:
-    """All processes, when they have come to a port of the first one and agree."""
+    """Meets all processes at a port of the first one, and compares their tasks."""
     return _Peers(here, meeting.meet(here, port, task, MEETING, door))
 
 
@@ -124,13 +125,13 @@ def _join_by(scheduler: str, task: dict[str, Any]) -> None:
 
 
 def _initialize(*address: Any, **how: Any) -> None:
-    # What JAX and its collectives print, most of it when a peer is gone; Python keeps its streams.
+    # Silences native messages of JAX and its collectives; Python keeps its streams.
     for stream in ("stdout", "stderr"):
         kept = getattr(sys, stream)
         kept.flush()
         setattr(sys, stream, os.fdopen(os.dup(kept.fileno()), "w", buffering=1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), kept.fileno())
-    jax.config.update("jax_enable_recoverability", True)  # we end, not by JAX's heartbeat
+    jax.config.update("jax_enable_recoverability", True)  # `_Peers` detects ends
     jax.distributed.initialize(*address, **how)
 
 
@@ -141,13 +142,15 @@ def _watch(peers: _Peers) -> None:
 
 
 def first() -> bool:
-    """Whether this process is the one that reads, writes and talks."""
+    """Whether this process reads, writes and prints."""
     return jax.process_index() == 0
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` returns in the first process, in all of them; all raise the UsageError or the
-    InUseError that it raises there."""
+    """Runs `make` in the first process and broadcasts its result.
+
+    Raises the first process's UsageError or InUseError in all processes.
+    """
     if jax.process_count() == 1:
         return make()
     sent = b""
@@ -167,18 +170,20 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def held(make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
-    """The context that `make` makes, entered by the first process for all; raises as `from_first`
-    where it cannot be entered."""
+    """Enters the context that `make` returns, in the first process, for all processes.
+
+    Raises as `from_first` if the context cannot be entered.
+    """
     with contextlib.ExitStack() as stack:
         from_first(lambda: stack.enter_context(make()) or b"")
         yield
 
 
 def all_failed() -> bool:
-    """Whether all processes failed here, so that all can go on with something else.
+    """Whether all processes failed here, so that all can continue with something else.
 
-    Where one of them does not say so within `MEETING` seconds, it waits for the others in the
-    middle of what failed, and all have to end.
+    A process that does not report within `MEETING` seconds is stuck in the failed computation; then
+    all have to end.
     """
     return _peers is None or _peers.all_failed(MEETING)
 
@@ -187,9 +192,9 @@ _peers: _Peers | None = None
 
 
 class _Peers:
-    """Open lines to the others: process 0 has one to each, the others have one to process 0.
+    """Connections: process 0 has one to each other process, the others have one to process 0.
 
-    What is said is a line of JSON: [who, what].
+    A message is a line of JSON: [process, message].
     """
 
     def __init__(self, here: Place, lines: dict[int, Line]):
@@ -200,7 +205,7 @@ class _Peers:
         self._lock = threading.Lock()
 
     def watch(self) -> None:
-        """Ends the process as soon as one of the others has ended early."""
+        """Ends this process as soon as another one ends early."""
         selector = selectors.DefaultSelector()
         for index, line in self._lines.items():
             selector.register(line.socket, selectors.EVENT_READ, (index, line))
@@ -219,12 +224,12 @@ class _Peers:
         self._all_gone.set()
 
     def tell(self, what: str) -> None:
-        """A word to the others, of this process."""
+        """Sends a message of this process to the others."""
         for line in self._lines.values():
             line.write(self._here.index, what)
 
     def leave(self) -> None:
-        """Ends the service when all are done. The first process, which has it, is the last."""
+        """Leaves when all are done; the first process, which hosts the service, leaves last."""
         self._all_say(_DONE)
         if self._here.index == 0:
             self._all_gone.wait(PATIENCE)
@@ -234,14 +239,14 @@ class _Peers:
             self._lines[0].socket.shutdown(socket.SHUT_RDWR)
 
     def all_failed(self, patience: float) -> bool:
-        """Whether all call it, within so many seconds."""
+        """Whether all processes call this within `patience` seconds."""
         if not self._all_say(_FAILED, patience):
             return False
         self._all_said[_FAILED].clear()
         return True
 
     def refuse(self, why: str) -> None:
-        """Before this process ends by an error: all of them have it, or the others are told."""
+        """Waits until all refuse alike, or tells the others why; called before an error ends it."""
         if not self._all_say(_REFUSED, PATIENCE):
             self.tell(why)
         elif self._here.index == 0:
@@ -270,7 +275,7 @@ class _Peers:
         if self._here.index == 0:
             for line in self._lines.values():
                 line.write(who, what)
-        # No buffered stream, whose lock a thread may hold that waits for a process that is gone.
+        # Unbuffered: a blocked thread may hold the lock of a buffered stream.
         text = printable(f"error: process {who}: {what}; {AGAIN}")
         os.write(sys.stderr.fileno(), f"{text}\n".encode())
         os._exit(STATUS)

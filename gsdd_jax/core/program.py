@@ -1,11 +1,11 @@
-"""Names a command in messages the way its reader starts it."""
+"""Names commands in messages as the user starts them."""
 
 from __future__ import annotations
 
 import pathlib
 import re
 
-# Where a wheel has `launch/`, `configs/` and `benchmarks/`; a checkout has them beside the package.
+# Folder of `launch/`, `configs/` and `benchmarks/` in a wheel; a checkout has them at its top.
 INSTALLED = pathlib.Path(__file__).parent.parent / "_commands"
 MODULE, SCRIPT = "python -m launch.", "gsdd "
 
@@ -19,10 +19,10 @@ def started_by_script() -> None:
 
 
 def command(text: str) -> str:
-    """`distill --workdir=runs/demo` as a command: by `gsdd`, or by `python -m launch.`."""
+    """Prefixes `distill --workdir=runs/demo` by `gsdd` or `python -m launch.`."""
     return f"{_prefix}{text}"
 
 
 def as_started(text: str) -> str:
-    """A text that names commands by their modules, `launch.distill`, with the names to take."""
+    """Rewrites commands in a text, given as `launch.distill`, as the user starts them."""
     return text if _prefix == MODULE else re.sub(r"(python -m )?\blaunch\.(?=\w)", _prefix, text)

@@ -1,7 +1,7 @@
-"""A data set's files as TFDS reads them: one of array_record a split, and their description.
+"""Writes a data set as TFDS reads it: one array_record file per split, and their description.
 
-TFDS's own writers need TensorFlow from a gigabyte on, and write the fields of an example in random
-order; here the same examples give the same bytes.
+TFDS's own writers need TensorFlow from a gigabyte on, and order the fields of an example at
+random. Here the same examples give the same bytes.
 """
 
 import os
@@ -17,10 +17,17 @@ def write(
     splits: Mapping[str, Iterable[dict[str, Any]]],
     description: str,
 ) -> None:
-    """Writes the set `name` into a folder that is there, named for its version.
+    """Writes the set `name` into an existing folder, named for its version.
 
-    An example is a dict with a value for each of `features`, which are TFDS's, among them `image`,
-    an encoded picture, and `label`. Raises OSError, naming the file, where one cannot be written.
+    Args:
+      folder: is named for the set's version.
+      name: of the set.
+      features: TFDS features by name, among them `image`, an encoded picture, and `label`.
+      splits: examples by split; an example is a dict with a value per feature.
+      description: for TFDS's metadata.
+
+    Raises:
+      OSError: naming the file, if one cannot be written.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info, example_serializer, naming
@@ -35,7 +42,7 @@ def write(
         )
         path = template.sharded_filepath(shard_index=0, num_shards=1)
         records = (
-            # Only this order of an example's fields is the same in every process.
+            # Otherwise the order of fields differs from process to process.
             serializer.get_tf_example(features.encode_example(e)).SerializeToString(
                 deterministic=True
             )
@@ -63,7 +70,7 @@ def write(
 
 
 def _write_records(path: os.PathLike, records: Iterable[bytes]) -> tuple[int, int]:
-    """How many there were, and their bytes."""
+    """Writes records; returns their number and bytes."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = size = 0

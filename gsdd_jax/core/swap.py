@@ -1,8 +1,8 @@
-"""Folders that are whole or not there, and replace nothing but an earlier one of their kind.
+"""Folders that are written whole, and replace only an earlier one of their kind.
 
-Beside PATH, `.NAME.replacing` holds the new folder while it is written, and the old one for the
-moment between two renames. Whatever ends a process in between, the old one is put back: at once, or
-by whoever looks for PATH next.
+`.NAME.replacing` beside PATH holds the new folder during writing, and the old one between two
+renames. If a process ends in between, the old folder is restored: at once, or by the next process
+that looks for PATH.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from typing import Any
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import LOCK, locked, read_object, write_json
 
-FILES = "files"  # in a folder's mark: all that were written into it
+FILES = "files"  # in a mark: the names of all files written
 
 
 @contextlib.contextmanager
 def folder(
     path: pathlib.Path, mark: str, about: Mapping[str, Any], what: str
 ) -> Iterator[pathlib.Path]:
-    """A new folder to write into, which takes the place of `path` when all is written.
+    """Yields a new folder to write into, which replaces `path` at the end.
 
-    It gets a file `mark`, which holds `about` and the names of all files. Raises UsageError as
-    `check_ours` or where another process writes the same folder, and OSError where it cannot be
-    written; `path` is as it was then.
+    The folder gets a file `mark` with `about` and the names of all files. On an error `path` stays
+    as it was.
+
+    Raises:
+      UsageError: as `check_ours`, or if another process writes the same folder.
+      OSError: if it cannot be written.
     """
     with _held(path) as work:
         made = work / "new"
@@ -40,13 +43,17 @@ def folder(
             os.rename(path, work / "old")
         try:
             os.rename(made, path)
-        except OSError as error:  # named by where it was to be
+        except OSError as error:  # names the destination
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
-    """Raises UsageError unless `path` is a folder that `folder` made with that `mark`, in which
-    there is nothing else; calls it `what`."""
+    """Raises UsageError unless `path` is a folder made by `folder` with nothing else in it.
+
+    Args:
+      mark: name of the file that `folder` wrote.
+      what: description of the folder for the message.
+    """
     if path.is_symlink() or not path.is_dir():
         raise UsageError(f"{path}: not {what}, which is a folder; give another name")
     if not (path / mark).is_file():
@@ -60,9 +67,9 @@ def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
 
 
 def recover(path: pathlib.Path) -> None:
-    """Puts back what a process that was killed had moved from `path`; to be called before reading.
+    """Restores what a killed process had moved from `path`; called before reading.
 
-    Does nothing where another process is at it, or where nothing can be written.
+    Does nothing if another process writes the folder, or if nothing can be written.
     """
     if _is_work(_work_of(path)):
         with contextlib.suppress(InUseError, OSError), _held(path):
@@ -71,7 +78,7 @@ def recover(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _held(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The folder beside `path`, empty, for this process alone; it is gone afterwards."""
+    """Yields the empty folder beside `path`, locked for this process, and removes it at the end."""
     work = _work_of(path)
     if work.is_symlink() or (work.exists() and not _is_work(work) and any(work.iterdir())):
         raise UsageError(f"{work}: expected nothing of this name; move it away")
@@ -87,13 +94,13 @@ def _held(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _settle(path: pathlib.Path, work: pathlib.Path) -> None:
-    """Moves the old folder back where none took its place, and deletes what is left."""
+    """Moves the old folder back unless it was replaced, and deletes the rest."""
     old = work / "old"
     if old.exists() and not path.exists():
         try:
             os.rename(old, path)
         except OSError as error:
-            # What may be the only copy is not deleted.
+            # It may be the only copy: not deleted.
             reason = f"{error.strerror}; what was there is in {old}"
             raise OSError(error.errno, reason, str(path)) from None
     for rest in (work / "new", old):
@@ -109,7 +116,7 @@ def _is_work(work: pathlib.Path) -> bool:
 
 
 def _files(folder: pathlib.Path) -> list[str]:
-    """All below, links among them, as paths relative to it."""
+    """Lists all files and links below a folder, as relative paths."""
     found = []
     for parent, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]

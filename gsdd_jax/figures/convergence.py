@@ -11,7 +11,7 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.figures import draw, inputs
-from gsdd_jax.runs import assess
+from gsdd_jax.runs import evaluation
 
 NAME = "convergence"
 BEFORE, STEP, LAST = "fitted", "step ", "distilled"  # as runs record their evaluations
@@ -40,7 +40,7 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
     labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
     for path, label in zip(paths, labels, strict=True):
         for step, accuracies in curve(path):
-            summary = assess.summary("test", accuracies)
+            summary = evaluation.summary("test", accuracies)
             rows.append(
                 dict(run=label, step=step, networks=len(accuracies))
                 | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])

@@ -20,16 +20,16 @@ import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax import networks, parameterizations
+from gsdd_jax.build.components import stream
+from gsdd_jax.build.experiment import Judged
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular, write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.networks import Network
-from gsdd_jax.runs import assess
-from gsdd_jax.runs.components import stream
-from gsdd_jax.runs.experiment import Judged
-from gsdd_jax.runs.report import Reporter
+from gsdd_jax.runs import evaluation
+from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.training import evaluate, experts
 
 NAME = "difficulty"
@@ -51,7 +51,7 @@ def main(
 
     Args:
       distilled: files or work directories, of one data set.
-      overrides: of how the sets are evaluated, as of `assess.evaluate_file`.
+      overrides: of how the sets are evaluated, as of `evaluation.evaluate_file`.
       num_networks, width, epochs: of the small networks.
       seed: of them.
       out: a folder; the small networks' errors are kept there in difficulty.safetensors, and which
@@ -65,7 +65,7 @@ def main(
         if value < 1:
             raise UsageError(f"--{flag}: expected at least 1, got {value}")
     paths = [path_of(d) for d in distilled]
-    opened = [assess.opened(path, overrides) for path in paths]
+    opened = [evaluation.opened(path, overrides) for path in paths]
     dataset = opened[0].parts.dataset
     for path, other in zip(paths, opened, strict=True):
         if other.parts.dataset.fingerprint != dataset.fingerprint:
@@ -85,7 +85,7 @@ def main(
     for path, label, (set_, config, parts) in zip(paths, labels, opened, strict=True):
         name = inputs.digest(path)
         if kept.get(name) is None:
-            trained = assess.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
+            trained = evaluation.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
             found = mistakes(parts.network, trained, *parts.tested_on)
             kept[name] = ["".join("01"[v] for v in row) for row in (~found).astype(int)]
         right = np.array([list(map(int, row)) for row in kept.get(name)], bool)
@@ -179,7 +179,7 @@ def by_difficulty(
     rows = []
     for i in range(BINS):
         if (mine := place == i).any():
-            summary = assess.summary("test", 100 * right[:, mine].mean(1))
+            summary = evaluation.summary("test", 100 * right[:, mine].mean(1))
             rows.append(
                 {"from": float(edges[i]), "to": float(edges[i + 1]), "images": int(mine.sum())}
                 | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])

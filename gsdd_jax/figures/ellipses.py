@@ -16,16 +16,17 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gsdd_jax import parameterizations
+from gsdd_jax.build import experiment
+from gsdd_jax.build.components import stream
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
-from gsdd_jax.runs import experiment, fits
-from gsdd_jax.runs.components import stream
-from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import snapshots
+from gsdd_jax.runs import fits
+from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.storage.workdir import snapshots
 from gsdd_jax.training import fit
 
 NAME = "ellipses"

@@ -19,16 +19,16 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
+from gsdd_jax.build import experiment
+from gsdd_jax.build.components import stream
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer.gaussians import GaussianImages
-from gsdd_jax.runs import experiment
-from gsdd_jax.runs.components import stream
 from gsdd_jax.runs.distill import distill_to
-from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import decisive, snapshot_path
+from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.storage.workdir import decisive, snapshot_path
 from gsdd_jax.training import distill
 
 NAME, SHARES, STRESS = "escape", "escape_shares", "escape_stress"

@@ -28,7 +28,7 @@ from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
-from gsdd_jax.runs import workdir as workdirs
+from gsdd_jax.storage import workdir as workdirs
 
 
 class Kept:

@@ -17,6 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax import parameterizations
+from gsdd_jax.build import experiment
+from gsdd_jax.build.components import stream
+from gsdd_jax.build.experiment import Experiment
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
@@ -24,11 +27,8 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import Learned, real_data
 from gsdd_jax.parameterizations import Params
-from gsdd_jax.runs import experiment
-from gsdd_jax.runs.components import stream
-from gsdd_jax.runs.experiment import Experiment
-from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import whole
+from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.storage.workdir import whole
 
 NAME = "landscape"
 LEVELS = 19

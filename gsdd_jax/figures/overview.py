@@ -8,10 +8,11 @@ import pathlib
 import numpy as np
 
 from gsdd_jax import parameterizations
+from gsdd_jax.build import experiment
 from gsdd_jax.figures import draw, ellipses, geometry, inputs
 from gsdd_jax.formats.file import path_of
-from gsdd_jax.runs import experiment, fits
-from gsdd_jax.runs import workdir as workdirs
+from gsdd_jax.runs import fits
+from gsdd_jax.storage import workdir as workdirs
 
 NAME = "overview"
 ROWS = ("real", "Gaussians", "distilled")

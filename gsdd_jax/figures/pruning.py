@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from gsdd_jax import parameterizations
+from gsdd_jax.build.components import stream
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
-from gsdd_jax.runs import assess
-from gsdd_jax.runs.components import stream
-from gsdd_jax.runs.report import Reporter
-from gsdd_jax.runs.workdir import decisive
+from gsdd_jax.runs import evaluation
+from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.storage.workdir import decisive
 
 NAME = "pruning"
 PERCENT = tuple(range(0, 100, 10))  # of the Gaussians of each image
@@ -38,13 +38,13 @@ def main(
 
     Args:
       distilled: a file or a work directory.
-      overrides: as of `assess.evaluate_file`.
+      overrides: as of `evaluation.evaluate_file`.
       seed: of the random order.
       out: a folder; what was evaluated is kept there in pruning.json.
     """
     path = path_of(distilled)
     set_ = inputs.load_gaussians(path)
-    _, config, parts = assess.opened(path, overrides)
+    _, config, parts = evaluation.opened(path, overrides)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)
     reporter, rows = Reporter(None), []
@@ -56,9 +56,11 @@ def main(
             # Nothing removed is the same in every order.
             name = f"{order} {percent} %" if percent else "whole"
             if kept.get(name) is None:
-                accuracies = assess.distilled(config, parts, pruned, f"{NAME}: {name}", reporter)
+                accuracies = evaluation.distilled(
+                    config, parts, pruned, f"{NAME}: {name}", reporter
+                )
                 kept[name] = [float(a) for a in accuracies.test]
-            summary = assess.summary("test", kept.get(name))
+            summary = evaluation.summary("test", kept.get(name))
             rows.append(
                 dict(order=order, removed_percent=percent, gaussians_left=left)
                 | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])

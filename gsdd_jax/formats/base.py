@@ -16,9 +16,8 @@ from gsdd_jax.core import kinds, memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_values, field
 from gsdd_jax.formats.shapes import Float
+from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_SIDE
 
-MAX_SIDE = 4096  # pixels of a height or width; more would not be rendered but end the process
-MAX_CHANNELS = 4
 FORMATS, PARAMETERIZATIONS = "gsdd_jax.formats", "gsdd_jax.parameterizations"
 RESAMPLINGS = ("bilinear", "nearest")
 DTYPES = ("float32", "bfloat16")  # of an array of real numbers

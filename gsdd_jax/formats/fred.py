@@ -11,8 +11,9 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import placed, sides
-from gsdd_jax.formats.base import MAX_SIDE, Format, Spec, dtype_field
+from gsdd_jax.formats.base import Format, Spec, dtype_field
 from gsdd_jax.formats.shapes import Float
+from gsdd_jax.rasterizer.limits import MAX_SIDE
 
 MASKS = "masks"
 

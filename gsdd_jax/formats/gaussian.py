@@ -12,6 +12,7 @@ from gsdd_jax.core.fields import field
 from gsdd_jax.formats import raster
 from gsdd_jax.formats.base import Format
 from gsdd_jax.formats.shapes import Float
+from gsdd_jax.rasterizer.limits import MAX_SAMPLES_PER_SIDE
 
 FIELDS = ("means", "cholesky", "colors", "opacities")
 CLIP_GRADIENTS = ("stop", "pass")
@@ -23,7 +24,7 @@ class Gaussians(Format):
 
     num_gaussians: int = field(..., "Gaussians per image")
     samples_per_side: int = field(
-        2, "sample points per pixel side (anti-aliasing)", most=raster.MAX_SAMPLES_PER_SIDE
+        2, "sample points per pixel side (anti-aliasing)", most=MAX_SAMPLES_PER_SIDE
     )
     prefilter: bool = field(
         True, "True: widen every Gaussian by a filter of one pixel (anti-aliasing)"

@@ -6,7 +6,6 @@ import numpy as np
 
 from gsdd_jax.formats.shapes import Float, Int
 
-MAX_SAMPLES_PER_SIDE = 16
 MIN_WEIGHT = 1 / 255  # a weight below counts as 0
 
 

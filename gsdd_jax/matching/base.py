@@ -157,7 +157,7 @@ class Synthetic:
         if mesh.size() == 1:
             return self._rendered(indices)
         indices = jnp.arange(len(self.labels)) if indices is None else indices
-        return mesh.whole(mesh.each(Synthetic._rendered, self, indices))
+        return mesh.constrain_replicated(mesh.map_parallel(Synthetic._rendered, self, indices))
 
     def _rendered(self, indices):
         params = self.params if indices is None else self.kind.select(self.params, indices)
@@ -256,12 +256,19 @@ class Matching(abc.ABC):
     num_updates: int = 1
     independent: int = 1  # parts of a step that do not depend on each other: classes, students
 
+    @classmethod
+    def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
+        """Returns the largest `batch_syn` of a synthetic set, and what it counts."""
+        del num_classes
+        return images_per_class, "images a class"
+
     def check(self, num_classes: int, images_per_class: int) -> None:
         """Raises UsageError, naming the option, where it does not suit a synthetic set."""
-        if self.batch_syn > images_per_class:
+        most, what = self.largest_batch(num_classes, images_per_class)
+        if self.batch_syn > most:
             raise UsageError(
-                f"config.matching.options.batch_syn: expected 0 (all) to {images_per_class} images "
-                f"a class, got {self.batch_syn}"
+                f"config.matching.options.batch_syn: expected 0 (all) to {most} {what}, got "
+                f"{self.batch_syn}"
             )
 
     @classmethod

@@ -109,7 +109,7 @@ class GradientMatching(ByClass):
                 def gradient(x, weights):
                     x = augment.augment(augment_key, x, strategy=self.strategy, shared=True)
                     labels = jnp.full(len(x), label)
-                    return share.added(self._gradient(network, x, labels, weights))
+                    return share.psum(self._gradient(network, x, labels, weights))
 
                 real, weights, batch, even = batches
                 target = gradient(data.transformed(real), weights)
@@ -120,7 +120,7 @@ class GradientMatching(ByClass):
             return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
 
         shared, of_images = (network, sample), (real, weights, *sample.to_share())
-        return mesh.by_group(distances, shared, (labels, augmentation), of_images).sum()
+        return mesh.map_groups(distances, shared, (labels, augmentation), of_images).sum()
 
     def after_update(
         self, synthetic: Synthetic, carry: Carry, update: Int[Array, ""], key: Key[Array, ""]
@@ -145,7 +145,9 @@ class GradientMatching(ByClass):
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return (losses * weights).sum()
 
-        return jax.grad(lambda p: mesh.total(cross_entropy, p, images, labels, weights))(params)
+        return jax.grad(lambda p: mesh.sum_parallel(cross_entropy, p, images, labels, weights))(
+            params
+        )
 
     def _train(self, synthetic, params, classes, key):
         sample = synthetic.sample(key, 0, classes)

@@ -83,7 +83,7 @@ class DistributionMatching(ByClass):
         def means(share, network, augmentation, images):
             return self._mean_features(share, network, augmentation, *images, data.transformed)
 
-        means = mesh.by_group(means, network, augmentation, (real, weights))
+        means = mesh.map_groups(means, network, augmentation, (real, weights))
         return Carry(network, means, augmentation, feed)
 
     def loss(
@@ -113,7 +113,7 @@ class DistributionMatching(ByClass):
             return ((means - target) ** 2).sum(1)
 
         shared, of_classes = (carry.network, sample), (augmentation, target)
-        return mesh.by_group(distances, shared, of_classes, sample.to_share()).sum()
+        return mesh.map_groups(distances, shared, of_classes, sample.to_share()).sum()
 
     def _of_one_class(self, synthetic, label, key):
         count = synthetic.images_per_class
@@ -152,4 +152,4 @@ class DistributionMatching(ByClass):
             images = jax.lax.map(prepare, (augmentation, images))
             features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
             means = jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
-        return share.added(means)
+        return share.psum(means)

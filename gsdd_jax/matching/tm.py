@@ -132,12 +132,12 @@ class TrajectoryMatching(Matching):
     def independent(self) -> int:
         return self.experts_per_step
 
+    @classmethod
+    def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
+        return num_classes * images_per_class, "images"
+
     def check(self, num_classes: int, images_per_class: int) -> None:
-        if self.batch_syn > num_classes * images_per_class:
-            raise UsageError(
-                "config.matching.options.batch_syn: expected 0 (all) to "
-                f"{num_classes * images_per_class} images, got {self.batch_syn}"
-            )
+        super().check(num_classes, images_per_class)
         first = self.grow_start_from if self.grow_start_over else self.max_start_epoch
         if not self.min_start_epoch < first <= self.max_start_epoch:
             raise UsageError(
@@ -293,7 +293,7 @@ class TrajectoryMatching(Matching):
 
         shared = extra[LEARNING_RATE], images, targets
         students = carry.start, carry.target, orders, present, keys
-        return mesh.by_group(distances, shared, students).mean()
+        return mesh.map_groups(distances, shared, students).mean()
 
     def _targets(
         self, labels: Int[Array, "m"], extra: dict[str, Array]
@@ -332,13 +332,13 @@ class TrajectoryMatching(Matching):
         )
         batch = augment.augment(key, batch, strategy=self.strategy)
 
-        own, own_targets, own_present = share.own((batch, targets, present))
+        own, own_targets, own_present = share.slice((batch, targets, present))
 
         def cross_entropy(params):
             losses = soft_labels.cross_entropy(self.network.apply(params, own), own_targets)
             return (losses * own_present).sum() / present.sum()
 
-        gradient = share.added(jax.grad(cross_entropy)(params))
+        gradient = share.psum(jax.grad(cross_entropy)(params))
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
 
 

@@ -1,4 +1,4 @@
-"""The networks that images are distilled for and judged by, one file each, found by its name."""
+"""Networks by name, one file each: for distillation, experts and evaluation."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def known() -> dict[str, type[Architecture]]:
 
 
 def architecture(name: str, options: Mapping[str, Any]) -> Architecture:
-    """The network `name` before it is built for images of a size.
+    """Returns the network `name` with validated options, not yet bound to an image size.
 
     Args:
         name: of a module here.
-        options: fields of the network's dataclass, as from a config; trusted in nothing.
+        options: fields of the network's dataclass, as from a config; not trusted.
 
     Raises:
         UsageError: for an unknown name or option, or one of a wrong type or range.
@@ -46,7 +46,7 @@ def build(
     precision: str = "default",
     **options: Any,
 ) -> Network:
-    """A network by name (paper, sections A.1.2 and A.2).
+    """Builds a network by name (paper, sections A.1.2 and A.2).
 
     Args:
         name: of a module here.
@@ -55,7 +55,7 @@ def build(
         conv: "auto" is the fastest convolution for the device; "lax" is XLA's, which has
             forward-mode derivatives too.
         precision: of the products: "default" lets a GPU take TF32, "float32" does not, "bfloat16"
-            computes everything but the norms' statistics in bfloat16.
+            computes all but the statistics of norms in bfloat16.
         **options: fields of the network's dataclass.
 
     Raises:

@@ -8,8 +8,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv, max_pool
+from gsdd_jax.networks.layers import Conv
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.pool import max_pool
 
 # Channels, kernel size, and whether a 2×2 max pooling follows.
 _LAYERS = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
@@ -17,8 +18,10 @@ _LAYERS = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (19
 
 @dataclasses.dataclass(frozen=True)
 class AlexNet(Architecture):
-    """Five convolutions with ReLU at stride 1, three poolings, no normalization
-    (Cazenavette et al. 2023)."""
+    """Five convolutions with ReLU at stride 1 and three poolings (Cazenavette et al. 2023).
+
+    Has no normalization.
+    """
 
     name: ClassVar[str] = "alexnet"
 

@@ -1,4 +1,4 @@
-"""What a network is, to whoever runs it, and what a file of one says of it."""
+"""Interfaces of networks: `Architecture`, its options, and `Network`, its pure functions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Linear, widen
+from gsdd_jax.networks.layers import Linear
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.norm import widen
 
 PRECISIONS = ("default", "float32", "bfloat16")
 
@@ -34,11 +35,11 @@ class _Classifier(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A classifier as pure functions; hashable, so it can be a static argument of `jax.jit`.
+    """Classifier as pure functions; hashable, so that it can be a static argument of `jax.jit`.
 
-    Its parameters are a pytree of float32 arrays without any other state; several networks run at
-    once by `jax.vmap` over stacked parameters. Images are in the data set's transformed space.
-    Derivatives are reverse-mode, of any order.
+    Parameters are a pytree of float32 arrays; there is no other state. `jax.vmap` over stacked
+    parameters runs several networks. Images are in the data set's transformed space. Derivatives
+    are reverse-mode, of any order.
     """
 
     image_shape: tuple[int, int, int]
@@ -47,22 +48,22 @@ class Network:
     compute_dtype: str = "float32"
 
     def init(self, key: Key[Array, ""]) -> PyTree[Float[Array, "..."]]:
-        """Fresh parameters: weights and biases uniform in ±1/√fan_in, norm scale 1 and shift 0."""
+        """Draws parameters: weights and biases uniform in ±1/√fan_in, norm scale 1 and shift 0."""
         image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         return self.module.lazy_init(key, image)["params"]
 
     def apply(
         self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
     ) -> Float[Array, "b num_classes"]:
-        """Logits, float32. Raises ValueError where the images' shape is not `image_shape`."""
+        """Returns float32 logits. Raises ValueError if the images do not have `image_shape`."""
         return self._run(params, images)
 
     def features(
         self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
     ) -> Float[Array, "b f"]:
-        """What the classifier reads, float32: the last block's output, flattened.
+        """Returns the classifier's inputs: the last block's output, flattened, float32.
 
-        Raises ValueError where the images' shape is not `image_shape`.
+        Raises ValueError if the images do not have `image_shape`.
         """
         return self._run(params, images, features_only=True)
 
@@ -78,18 +79,18 @@ class Network:
 
 
 class Architecture(abc.ABC):
-    """A frozen dataclass of a network's own options, each with a default, and what they build."""
+    """Options of a network, each with a default, in a frozen dataclass; builds the network."""
 
     name: ClassVar[str]
     derived: ClassVar[frozenset[str]] = frozenset()  # fields that are no options
 
     def smallest(self, size: int) -> int:
-        """The fewest pixels a side that it takes, at options that suit `size` pixels a side."""
+        """Returns the fewest pixels per side, for options that suit `size` pixels per side."""
         del size
         return 8
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises UsageError where it does not take images of this shape."""
+        """Raises UsageError if the network does not take images of this shape."""
         size = min(image_shape[:2])
         if size < (least := self.smallest(size)):
             raise UsageError(
@@ -100,7 +101,7 @@ class Architecture(abc.ABC):
     def body(
         self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
     ) -> nn.Module:
-        """A Flax module from images [b, h, w, c] to features [b, f]."""
+        """Returns a Flax module from images [b, h, w, c] to features [b, f]."""
 
     def build(
         self,
@@ -110,7 +111,7 @@ class Architecture(abc.ABC):
         conv: str = "auto",
         precision: str = "default",
     ) -> Network:
-        """The body with a linear classifier on top; arguments and errors as of `networks.build`."""
+        """Adds a linear classifier to the body; arguments and errors as for `networks.build`."""
         choices = (("convolution", conv, get_args(Method)), ("precision", precision, PRECISIONS))
         for what, value, known in choices:
             if value not in known:

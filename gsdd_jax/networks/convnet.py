@@ -9,18 +9,20 @@ from jaxtyping import Array, Float
 
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv
-from gsdd_jax.networks.norm_pool import NormPool
+from gsdd_jax.networks.layers import Conv, NormPool
+from gsdd_jax.ops.conv import Method
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvNet(Architecture):
-    """Blocks of 3×3 convolution, instance norm, ReLU, 2×2 average pooling, flattened (paper,
-    section A.1.2). By default log2(size) - 2 blocks."""
+    """ConvNet of dataset distillation (paper, section A.1.2).
+
+    Each block is a 3×3 convolution, instance norm, ReLU and 2×2 average pooling. By default there
+    are log2(size) - 2 blocks.
+    """
 
     name: ClassVar[str] = "convnet"
-    # Memory ends before the widest; the deepest takes the largest image that is rendered.
+    # Wider networks exhaust memory; the deepest one takes the largest image that is rendered.
     width: int = field(128, "channels per layer; published: 128", 1, 4096, shrink=Shrink(0.5, 4))
     depth: int = field(0, "blocks; 0: by the resolution, 3 at 32 x 32 and 5 at 128 x 128", 0, 16)
 

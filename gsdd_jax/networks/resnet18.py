@@ -9,17 +9,19 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
 from gsdd_jax.networks.layers import Conv, InstanceNorm
+from gsdd_jax.ops.conv import Method
 
-# Channels and first stride of the stages of two blocks.
+# Channels and first stride of each stage of two blocks.
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNet18(Architecture):
-    """A 3×3 stem at full resolution, eight basic blocks, mean over the image; instance norm in
-    place of batch norm (Cazenavette et al. 2023)."""
+    """ResNet18 with instance norm in place of batch norm (Cazenavette et al. 2023).
+
+    A 3×3 stem at full resolution, eight basic blocks, then the mean over the image.
+    """
 
     name: ClassVar[str] = "resnet18"
 

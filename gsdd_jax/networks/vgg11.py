@@ -8,18 +8,21 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Conv, InstanceNorm, adaptive_max_pool, max_pool
+from gsdd_jax.networks.layers import Conv, InstanceNorm
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.pool import adaptive_max_pool, max_pool
 
-# The convolutions' channels between one max pooling and the next.
+# Channels of the convolutions before each max pooling.
 _STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
 @dataclasses.dataclass(frozen=True)
 class VGG11(Architecture):
-    """Eight 3×3 convolutions with instance norm and ReLU, five 2×2 max poolings, then the mean over
-    what is left of the image, one pixel at 32×32; from 128×128 on an adaptive 7×7 max pooling,
-    flattened (Cazenavette et al. 2023)."""
+    """Eight 3×3 convolutions with instance norm and ReLU, five 2×2 max poolings.
+
+    The mean over the remaining pixels follows (one pixel at 32×32). From 128×128 on, an adaptive
+    7×7 max pooling replaces the mean (Cazenavette et al. 2023).
+    """
 
     name: ClassVar[str] = "vgg11"
 

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.conv import Method
-from gsdd_jax.networks.layers import Linear, widen
+from gsdd_jax.networks.layers import Linear
+from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.norm import widen
 
 DIM = 512
 HEADS = 8
@@ -20,11 +21,11 @@ HEADS = 8
 
 @dataclasses.dataclass(frozen=True)
 class ViT(Architecture):
-    """Transformer of width 512, 8 heads and MLPs of width 512 without any norm, read out at a class
-    token; the shape that Cazenavette et al. (2023) evaluate, which had dropout 0.1 besides.
+    """Transformer of width 512 with 8 heads, MLPs of width 512 and no norm.
 
-    Class token and position embedding start as standard normal numbers, as they did there. An
-    image is eight patches a side.
+    Has the shape that Cazenavette et al. (2023) evaluate, without its dropout of 0.1. Class token
+    and position embedding are initialized from a standard normal distribution, as theirs. An image
+    has eight patches per side. The class token is read out.
     """
 
     name: ClassVar[str] = "vit"

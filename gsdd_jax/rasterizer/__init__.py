@@ -1,1 +1,1 @@
-"""Gaussians to images: the custom calls, their definition in `jax.numpy`, and the parameters."""
+"""Renders Gaussians: the custom calls, their definition in `jax.numpy`, the parameters."""

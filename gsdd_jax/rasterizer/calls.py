@@ -1,4 +1,4 @@
-"""The rasterizer's custom calls."""
+"""Custom calls of the rasterizer."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ from jax import lax
 from jaxtyping import Array, Float32, Int32
 
 from gsdd_jax.core.native import like
-from gsdd_jax.rasterizer import joined, sharding
+from gsdd_jax.rasterizer import sharding
+from gsdd_jax.rasterizer.limits import MAX_CALL_CHANNELS
+from gsdd_jax.rasterizer.ragged_vmap import (
+    in_an_image,
+    merge_gaussians,
+    merge_images,
+    merge_offsets,
+    ragged_vmap,
+    split_images,
+)
 
 TARGETS = tuple(
     f"gsdd_rasterize{ragged}{gradient}"
     for ragged in ("", "_ragged")
     for gradient in ("", "_gradient")
 )
-CHANNELS = 4  # of a call, at most; xla_ops/gaussian.h has the same limit
-# What the CUDA kernels need besides: the words of a box and of a record for each Gaussian, as in
-# xla_ops/cuda_kernel.h.
+# Words per Gaussian of the scratch arrays of the CUDA kernels: a box and a record
+# (kBoxBytes and kRecordBytes in xla_ops/rasterizer/cuda_kernel.h).
 ROOM_ON_CUDA = (2, 16)
 
 
 class Settings(NamedTuple):
-    """The static arguments of a rasterization (section 3 of the paper: anti-aliasing)."""
+    """Static arguments of a rasterization (paper, section 3: anti-aliasing)."""
 
     height: int
     width: int
@@ -53,10 +61,15 @@ def forward(
     colors: Float32[Array, "*b n c"],
     opacities: Float32[Array, "*b n"],
 ) -> Float32[Array, "*images h w c"]:
-    """Renders by the custom call, a ragged batch where there are offsets.
+    """Renders images by the custom call.
 
-    Axes that are vmapped over join the leading ones, so it stays one call, and devices that share
-    them each make their own; ragged batches become one of all their images.
+    Axes of `vmap` join the leading ones, so that one call renders all images. Devices that
+    share the leading axes each make their own call. Ragged batches are merged into one.
+
+    Args:
+      settings: static arguments.
+      offsets: first Gaussian of each image of a ragged batch; None for a dense batch.
+      means, cholesky, colors, opacities: as for `rasterize`, float32.
     """
 
     def images(colors):
@@ -82,7 +95,7 @@ def backward(
     Float32[Array, "*b n c"],
     Float32[Array, "*b n"],
 ]:
-    """dL/dimages -> dL/d(means, cholesky, colors, opacities), by the custom call."""
+    """Computes dL/d(means, cholesky, colors, opacities) from dL/dimages by the custom call."""
 
     def gradients(colors, d_images):
         operands = (means, cholesky, colors, opacities, d_images)
@@ -97,13 +110,19 @@ def backward(
 
 
 def _parts(array):
-    """Of the channels, as many at a time as a call takes."""
-    return [array[..., at : at + CHANNELS] for at in range(0, array.shape[-1], CHANNELS)]
+    """Splits the channels into groups that a call takes."""
+    return [
+        array[..., at : at + MAX_CALL_CHANNELS]
+        for at in range(0, array.shape[-1], MAX_CALL_CHANNELS)
+    ]
 
 
 def _poisoned(colors):
-    """Colours of which one that is not finite makes NaN of all, also in the other parts' calls."""
-    if colors.shape[-1] <= CHANNELS:
+    """Makes all channels of a colour NaN if one of them is not finite.
+
+    The calls of the other channels need that to make the whole image NaN.
+    """
+    if colors.shape[-1] <= MAX_CALL_CHANNELS:
         return colors
     return jnp.where(jnp.isfinite(colors).all(-1, keepdims=True), colors, jnp.nan)
 
@@ -133,12 +152,10 @@ def _ragged_forward(settings):
 
     def together(call, offsets, *parameters):
         size, count = parameters[-1].shape
-        images = call(
-            joined.offsets_of_all(offsets, count), *map(joined.gaussians_of_all, parameters)
-        )
-        return joined.of_each(images, size)
+        images = call(merge_offsets(offsets, count), *map(merge_gaussians, parameters))
+        return split_images(images, size)
 
-    return joined.joining(call, together)
+    return ragged_vmap(call, together)
 
 
 def _ragged_backward(settings):
@@ -151,11 +168,11 @@ def _ragged_backward(settings):
         *parameters, d_images = parameters_and_cotangent
         count = parameters[-1].shape[1]
         gradients = call(
-            joined.offsets_of_all(offsets, count),
-            *map(joined.gaussians_of_all, parameters),
-            joined.images_of_all(d_images),
+            merge_offsets(offsets, count),
+            *map(merge_gaussians, parameters),
+            merge_images(d_images),
         )
-        inside = joined.shown(offsets, count)  # the others might be of anything, NaN too
+        inside = in_an_image(offsets, count)  # the other gradients are undefined
 
         def of_batches(gradient, parameter):
             seen = inside.reshape(*inside.shape, *[1] * (parameter.ndim - 2))
@@ -163,7 +180,7 @@ def _ragged_backward(settings):
 
         return tuple(map(of_batches, gradients, parameters))
 
-    return joined.joining(call, together)
+    return ragged_vmap(call, together)
 
 
 def _call(target, outputs, settings, *arrays, offsets=None):

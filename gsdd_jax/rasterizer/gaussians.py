@@ -1,4 +1,4 @@
-"""Images as sets of 2-D Gaussians: the parameters, and what is done to them besides rendering."""
+"""Images as sets of 2-D Gaussians: parameters, initialization, rounding, budgets."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
 
 MEANS_LIMIT = 1 - 1e-3  # equation 11
-GEOMETRY_NUMBERS = 6  # of one Gaussian, beside its colour: 2 means, 3 cholesky, 1 opacity
+GEOMETRY_NUMBERS = 6  # per Gaussian without colour: 2 means, 3 cholesky, 1 opacity
 BYTES_PER_NUMBER = 2  # bfloat16
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GaussianImages:
-    """A batch of images, each a sum of N Gaussians (section 3.1); a pytree.
+    """Images, each a sum of N Gaussians (paper, section 3.1); a pytree.
 
-    The arrays are float32 while they are optimised and bfloat16 when they are stored. Their types
-    are not checked here because a pytree may hold anything while JAX transforms it.
+    Arrays are float32 during optimization and bfloat16 in a file. Types are not checked: a pytree
+    may hold anything during a JAX transformation.
     """
 
     means: Array | Any  # [*batch, N, 2]: (u, v) in [-1, 1]
-    cholesky: (
-        Array | Any
-    )  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, pixels at height x width
+    cholesky: Array | Any  # [*batch, N, 3]: (l11, l21, l22) without the 1/2, in pixels
     colors: Array | Any  # [*batch, N, C], unbounded
     opacities: Array | Any  # [*batch, N], unbounded
-    # The resolution, in pixels, that `cholesky` is meant for; None: whichever it is rendered at.
+    # Native resolution in pixels, which `cholesky` refers to; None: that of the rendering.
     height: int | None = dataclasses.field(default=None, metadata={"static": True})
     width: int | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -47,11 +45,17 @@ class GaussianImages:
         backend: str = "auto",
         offsets: Int[Array, "bounds"] | None = None,
     ) -> Float[Array, "*b h w c"]:
-        """Renders at the native resolution, or at another: the Gaussians are resolution-free.
+        """Renders at the native resolution or at any other.
 
-        The rows of L scale with the width and the height; the pre-filter stays one pixel of the
-        target. Arguments as `rasterize`; with `offsets` the images are those of `rasterize_ragged`,
-        and there is a single leading axis. Raises ValueError if no resolution is known.
+        The rows of L scale with width and height. The pre-filter stays one pixel of the target.
+
+        Args:
+          height, width: pixels; None for the native resolution.
+          offsets: renders a ragged batch, as `rasterize_ragged`; the arrays have one leading axis.
+          samples_per_side, prefilter, clip_gradient, backend: as for `rasterize`.
+
+        Raises:
+          ValueError: if no resolution is known, and as `rasterize`.
         """
         height, width = height or self.height, width or self.width
         if not height or not width:
@@ -78,17 +82,17 @@ class GaussianImages:
         return rasterize_ragged(*parameters, offsets, **settings)
 
     def astype(self, dtype) -> GaussianImages:
-        """The same Gaussians in another float type."""
+        """Returns the same Gaussians in another float type."""
         return jax.tree.map(lambda p: p.astype(dtype), self)
 
     @property
     def num_gaussians(self) -> int:
-        """N, of each image."""
+        """Number of Gaussians per image, N."""
         return self.opacities.shape[-1]
 
     @property
     def num_bytes(self) -> int:
-        """Of all parameters, in their present type."""
+        """Bytes of all parameters in their present type."""
         return sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(self))
 
 
@@ -96,7 +100,7 @@ def init(
     key: Key[Array, ""], num_images: int, num_gaussians: int, *, height: int, width: int,
     channels: int = 3,
 ) -> GaussianImages:  # fmt: skip
-    """Random Gaussians: means U[-1, 1], cholesky and colors U[0, 1], opacities 1; float32."""
+    """Draws random Gaussians: means U[-1, 1], cholesky and colors U[0, 1], opacities 1; float32."""
     keys = jax.random.split(key, 3)
     shape = (num_images, num_gaussians)
     return GaussianImages(
@@ -111,7 +115,7 @@ def init(
 
 @jax.custom_jvp
 def round_to_bfloat16(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Rounds float32 to the nearest bfloat16 value; the derivative is taken as 1 (section 3.2)."""
+    """Rounds float32 to bfloat16 values, with derivative 1 (straight-through; section 3.2)."""
     # Not a pair of casts: XLA is free to cancel those.
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
@@ -122,20 +126,23 @@ def _straight_through(primals, tangents):
 
 
 def boundary_loss(means: Float[Array, "*b n 2"]) -> Float[Array, ""]:
-    """Mean of -ln(1 - u^2) over all mean coordinates, clamped to +-(1 - 1e-6) (equation 10)."""
+    """Computes the mean of -ln(1 - u^2) over all mean coordinates (equation 10).
+
+    Coordinates are clamped to ±(1 - 1e-6).
+    """
     u = jnp.clip(means, -(1 - 1e-6), 1 - 1e-6)
     return -(jnp.log1p(u) + jnp.log1p(-u)).mean()
 
 
 def clip_means(gaussians: GaussianImages) -> GaussianImages:
-    """Means clipped to +-(1 - 1e-3), as after every step (equation 11)."""
+    """Clips means to ±(1 - 1e-3), as after every step (equation 11)."""
     return dataclasses.replace(
         gaussians, means=jnp.clip(gaussians.means, -MEANS_LIMIT, MEANS_LIMIT)
     )
 
 
 def budget_bytes(ipc: int, image_shape: tuple[int, int, int]) -> int:
-    """Bytes a class of a budget of IPC images: float32 pixels (section 4.1)."""
+    """Returns the bytes per class of IPC float32 images (section 4.1)."""
     height, width, channels = image_shape
     return 4 * ipc * height * width * channels
 
@@ -147,11 +154,19 @@ def gaussians_within_budget(
     bytes_per_number: int = BYTES_PER_NUMBER,
     reserved: int = 0,
 ) -> int:
-    """N, the Gaussians of each of GPC images a class, that IPC float32 images' bytes hold.
+    """Returns N: Gaussians per image if GPC images fit the bytes of IPC float32 images.
 
-    floor(2 IPC C H W / (9 GPC)) for colour images (section 4.1), half of it where numbers are not
-    rounded to two bytes; less where `reserved` bytes a class are for something else. Raises
-    UsageError if that is 0.
+    N = floor(2 IPC C H W / (9 GPC)) for colour images in bfloat16 (section 4.1).
+
+    Args:
+      ipc: images per class of the budget.
+      gpc: Gaussian images per class.
+      image_shape: height, width, channels.
+      bytes_per_number: of a stored parameter.
+      reserved: bytes per class that something else takes.
+
+    Raises:
+      UsageError: if N is 0.
     """
     bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + image_shape[-1])
     there = budget_bytes(ipc, image_shape) - reserved

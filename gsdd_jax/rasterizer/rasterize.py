@@ -1,4 +1,4 @@
-"""`rasterize` and `rasterize_ragged`: Gaussians to images, differentiable, on every platform."""
+"""Rasterizes Gaussians, differentiably, on every platform."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from jaxtyping import Array, Float, Integer
 
 from gsdd_jax.core import native
 from gsdd_jax.formats.gaussian import CLIP_GRADIENTS
-from gsdd_jax.formats.raster import MAX_SAMPLES_PER_SIDE
-from gsdd_jax.rasterizer import calls, once, reference, sharding
+from gsdd_jax.rasterizer import calls, reference, reverse_only, sharding
 from gsdd_jax.rasterizer.calls import Settings
+from gsdd_jax.rasterizer.limits import (
+    MAX_CALL_ELEMENTS,
+    MAX_CALL_GAUSSIANS,
+    MAX_CALL_SIDE,
+    MAX_SAMPLES_PER_SIDE,
+)
 
-MAX_SIDE = 2**16  # pixels; xla_ops/shapes.h has the same limits
-MAX_ELEMENTS = 2**40  # of all images
-MAX_GAUSSIANS = 2**31 - 1  # of a ragged batch: offsets are int32
 BACKENDS = ("auto", "native", "reference")
-TYPES = ("bfloat16", "float16", "float32", "float64")  # of parameters
+TYPES = ("bfloat16", "float16", "float32", "float64")  # dtypes of parameters
 
 
 def rasterize(
@@ -39,60 +41,60 @@ def rasterize(
     clip_gradient: str = "stop",
     backend: str = "auto",
 ) -> Float[Array, "*b h w c"]:
-    """Renders images as plain sums of 2-D Gaussians (section 3.2 of the paper).
+    """Renders images as plain sums of 2-D Gaussians (paper, section 3.2).
 
-    A sample point p gets the sum of w_n c_n over the Gaussians, w = min(1, opacity exp(-sigma)),
-    sigma = (p - x)^T (L L^T + I/12)^-1 (p - x) / 2; a weight below `min_weight` is exactly 0. A
-    pixel is the mean of its sample points. Works under `jit`, `vmap`, `grad`, `scan`,
-    `jax.checkpoint` and `shard_map`. The native call is differentiable once, in reverse mode, and
-    says so (TypeError) where more is asked of it; the reference has all derivatives.
+    A sample point p gets the sum over Gaussians of w_n c_n. The weight is
+    w = min(1, opacity exp(-sigma)) with sigma = (p - x)^T (L L^T + I/12)^-1 (p - x) / 2. Weights
+    below `min_weight` are exactly 0. A pixel is the mean of its sample points.
 
-    The derivative is that of the formula at fixed supports: a weight below `min_weight` has none,
-    so a Gaussian of negative opacity has no gradient, nor one of opacity 0 unless `min_weight` is
-    0. `jax.test_util.check_grads(render, parameters, order=1, modes=["rev"])` agrees where no
-    weight meets a threshold: with `min_weight=0` and opacities between 0 and 1.
+    Works under `jit`, `vmap`, `grad`, `scan`, `jax.checkpoint` and `shard_map`. The native call is
+    differentiable once, in reverse mode; anything else raises TypeError. The reference has all
+    derivatives.
 
-    `jax.export` takes programs with it, of symbolic leading axes too, where its safety check is
-    told the calls' names:
-    `disabled_checks=[DisabledSafetyCheck.custom_call(name) for name in calls.TARGETS]`, of
-    `gsdd_jax.rasterizer.calls`. A process that runs one imports this function first, which
+    The derivative holds the supports fixed: weights below `min_weight` have none. A Gaussian of
+    negative opacity therefore has no gradient, nor one of opacity 0 unless `min_weight` is 0.
+    `jax.test_util.check_grads(render, parameters, order=1, modes=["rev"])` agrees if no weight
+    meets a threshold: `min_weight=0` and opacities between 0 and 1.
+
+    `jax.export` takes such programs, also with symbolic leading axes, given
+    `disabled_checks=[DisabledSafetyCheck.custom_call(name) for name in calls.TARGETS]` of
+    `gsdd_jax.rasterizer.calls`. A process that runs one must import this function, which
     registers the calls.
 
-    Images that are sharded over devices along their leading axes, by `jit`'s inputs or on an
-    explicit mesh, are rendered and differentiated where they lie. Every other axis is gathered.
+    Images sharded along their leading axes, by `jit`'s inputs or on an explicit mesh, are rendered
+    and differentiated where they are. All other axes are gathered.
 
-    To float32's rounding this holds for parameters to 1e9 in size and a min_weight of 0 or from
-    1e-37 on; larger numbers may overflow. Without the pre-filter the gradients of a Gaussian
-    thinner than a hundredth of a pixel lose digits, more of them in the reference than natively.
+    Results are accurate to float32 rounding for parameters up to 1e9 and a `min_weight` of 0 or at
+    least 1e-37; larger numbers may overflow. Without pre-filter, gradients of Gaussians thinner
+    than 0.01 pixels lose digits, more in the reference than natively.
 
-    Parameters are of bfloat16, float16, float32 or float64, also of several, and a gradient has its
-    parameter's type. They are computed with in float32, and by backend="reference" in float64 where
-    one is of float64 (`jax_enable_x64`).
+    Parameters may be bfloat16, float16, float32 or float64, also mixed; a gradient has the type of
+    its parameter. Computation is in float32, or in float64 with backend="reference" and a float64
+    parameter (`jax_enable_x64`).
 
     Args:
       means: (u, v) in [-1, 1]: pixel position x = width (u + 1) / 2, y = height (v + 1) / 2; pixel
         (row i, column j) covers [j, j + 1) x [i, i + 1).
       cholesky: (l11, l21, l22), in pixels, of L = [[l11 + 1/2, 0], [l21, l22 + 1/2]].
-      colors: any number of channels C, unbounded; the native call is made once for each 4 of them.
+      colors: any number of channels C, unbounded; each native call takes 4 channels.
       opacities: unbounded; no sigmoid is applied.
-      height, width: of the images, in pixels, to 65,536; 2^40 elements in all.
+      height, width: pixels, at most 65,536; the images have at most 2^40 elements.
       samples_per_side: S; a pixel is the mean of S x S sample points at ((k + 1/2) / S).
       prefilter: adds I/12, the variance of a one-pixel box, to every covariance (equation 9).
       min_weight: in [0, 1).
-      clip_gradient: of a weight that is clipped at 1: "stop" is the derivative of the minimum, 0;
-        "pass" lets it through as if the weight were not clipped, as the published operator does.
-      backend: "native" (the custom call, on the platforms it was built for), "reference" (plain
-        `jax.numpy`) or "auto": native where it was built, else reference, decided per platform
-        when the computation is lowered; also the reference, with a warning, where a GPU of this
-        machine is of a compute capability that the call has no code for.
+      clip_gradient: gradient of weights clipped at 1: "stop" is the derivative of the minimum, 0;
+        "pass" ignores the clipping, as the published operator does.
+      backend: "native" (the custom call), "reference" (`jax.numpy`) or "auto": native if built for
+        the platform, else reference, decided when the computation is lowered. "auto" warns and
+        takes the reference if the call has no code for a GPU of this machine.
 
     Returns:
-      Images in the units of `colors`, of the type that was computed with. A NaN or infinite
-      parameter makes its whole image NaN, and no other.
+      Images in the units of `colors` and the type of the computation. A NaN or infinite parameter
+      makes its whole image NaN, and no other.
 
     Raises:
       ValueError: for a wrong shape, dtype, size or choice; the message names the argument.
-      UsageError: for a GSDD_CPU in the environment that this machine lacks (see BUILD.md).
+      UsageError: if GSDD_CPU names an instruction set that this machine lacks (see BUILD.md).
     """
     parameters = _check_arrays(backend, means, cholesky, colors, opacities)
     settings = _check_settings(
@@ -117,30 +119,31 @@ def rasterize_ragged(
     clip_gradient: str = "stop",
     backend: str = "auto",
 ) -> Float[Array, "images h w c"]:
-    """`rasterize` for images that own different numbers of Gaussians, all of them in one array.
+    """Renders images with different numbers of Gaussians, stored in one array.
 
-    Image b is the sum of Gaussians offsets[b] to offsets[b + 1], which may be none; it has the bits
-    that `rasterize` gives for them. Gaussians outside all images get a gradient of zero. Arrays
-    sharded over devices are gathered first; `shard_map` renders parts of a batch where they lie.
+    Image b is the sum of Gaussians offsets[b] to offsets[b + 1], possibly none, with the same bits
+    as `rasterize`. Gaussians outside all images have gradient 0. Sharded arrays are gathered first;
+    `shard_map` renders parts of a batch on their own devices.
 
     Args:
-      means, cholesky, colors, opacities: as of `rasterize`, with a single leading axis.
-      offsets: not decreasing, from 0 or more to at most n; B + 1 integers for B images.
-      height, width, samples_per_side, prefilter, min_weight, clip_gradient, backend: as of
-        `rasterize`. The reference renders every Gaussian to an image of its own: it is for small
-        batches.
+      means, cholesky, colors, opacities: as for `rasterize`, with a single leading axis.
+      offsets: B + 1 integers for B images, non-decreasing, from 0 or more to at most n.
+      height, width, samples_per_side, prefilter, min_weight, clip_gradient, backend: as for
+        `rasterize`. The reference renders each Gaussian separately: for small batches only.
 
     Raises:
-      ValueError: as `rasterize`, and for offsets that are out of order or range. Where they are
-        known only at run time, the native call on a CPU raises `jax.errors.JaxRuntimeError`, and
-        on other platforms and in the reference the images between such offsets are NaN.
+      ValueError: as `rasterize`, and for offsets out of order or out of range. For offsets known
+        only at run time, the native CPU call raises `jax.errors.JaxRuntimeError`; other platforms
+        and the reference make the affected images NaN.
     """
     parameters = _check_arrays(backend, means, cholesky, colors, opacities)
     if parameters[-1].ndim != 1:
         raise ValueError(f"opacities: expected shape [N], got {parameters[-1].shape}")
     count = parameters[-1].shape[0]
-    if _exceeds(count, MAX_GAUSSIANS - 1):
-        raise ValueError(f"opacities: expected fewer than {MAX_GAUSSIANS} Gaussians, got {count}")
+    if _exceeds(count, MAX_CALL_GAUSSIANS - 1):
+        raise ValueError(
+            f"opacities: expected fewer than {MAX_CALL_GAUSSIANS} Gaussians, got {count}"
+        )
     settings = _check_settings(
         height, width, samples_per_side, prefilter, min_weight, clip_gradient
     )
@@ -151,8 +154,8 @@ def rasterize_ragged(
 
 def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip_gradient):
     settings = Settings(
-        _check_size("height", height, 1, MAX_SIDE),
-        _check_size("width", width, 1, MAX_SIDE),
+        _check_size("height", height, 1, MAX_CALL_SIDE),
+        _check_size("width", width, 1, MAX_CALL_SIDE),
         _check_size("samples_per_side", samples_per_side, 1, MAX_SAMPLES_PER_SIDE),
         bool(prefilter),
         float(min_weight),
@@ -168,13 +171,13 @@ def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip
 
 
 def _exceeds(size, limit):
-    """Whether a size is too large; a symbolic one is checked by the call, which knows it."""
+    """Whether a size is too large; the call itself checks symbolic sizes."""
     return not is_symbolic_dim(size) and size > limit
 
 
 def _check_elements(settings, num_images, channels):
     elements = num_images * settings.height * settings.width * channels
-    if _exceeds(elements, MAX_ELEMENTS):
+    if _exceeds(elements, MAX_CALL_ELEMENTS):
         raise ValueError(
             f"height, width: expected images of at most 2^40 elements in all, got {num_images} of "
             f"{settings.height} x {settings.width} x {channels}"
@@ -182,7 +185,7 @@ def _check_elements(settings, num_images, channels):
 
 
 def _check_offsets(offsets, count):
-    # What is known is checked before JAX sees it, which would cut 64 bits to 32.
+    # Concrete offsets are validated first: JAX would truncate 64 bits to 32.
     known = None if isinstance(offsets, jax.core.Tracer) else np.asarray(offsets)
     array = offsets if known is None else known
     if array.ndim != 1 or 0 in array.shape or not jnp.issubdtype(array.dtype, jnp.integer):
@@ -190,7 +193,7 @@ def _check_offsets(offsets, count):
             f"offsets: expected integers of shape [B + 1], got {array.dtype} of {array.shape}"
         )
     if known is None:
-        if jnp.iinfo(array.dtype).max > MAX_GAUSSIANS:  # no cast may wrap into the range
+        if jnp.iinfo(array.dtype).max > MAX_CALL_GAUSSIANS:  # no cast may wrap into the range
             low = -1 if jnp.issubdtype(array.dtype, jnp.signedinteger) else 0
             array = jnp.clip(array, low, count + 1)
     elif known[0] < 0 or known[-1] > count or (known[1:] < known[:-1]).any():
@@ -214,8 +217,8 @@ def _render(settings, backend, offsets, *parameters):
             "use 'auto' or 'reference'"
         )
     offsets, *parameters = native.vary_alike((offsets, *parameters))
-    with once.one_line():
-        parameters = map(once.reverse_mode_only, parameters)
+    with reverse_only.explain_forward_mode():
+        parameters = map(reverse_only.forbid_forward_mode, parameters)
         return _custom(settings, backend == "native", offsets, *parameters)
 
 
@@ -253,13 +256,13 @@ def _check_size(name: str, value: object, low: int, high: int | None) -> int:
 
 
 def _per_platform(always_native: bool, native_function, reference_function, *arguments):
-    """Native where it was built, else the reference, chosen when the computation is lowered."""
+    """Chooses native where it was built, else the reference, when the program is lowered."""
     if always_native:
         return native_function(*arguments)
     return native.where_built(native_function, reference_function, *arguments)
 
 
-@functools.partial(jax.jit, static_argnums=0)  # one program, also where nothing else is compiled
+@functools.partial(jax.jit, static_argnums=0)  # compiled also in eager mode
 def _reference(settings, offsets, *parameters):
     if offsets is None:
         return reference.rasterize(settings, *parameters)
@@ -292,7 +295,7 @@ def _custom_forward(settings, always_native, offsets, *parameters):
 
 def _custom_backward(settings, always_native, residuals, d_images):
     offsets, parameters = residuals
-    *parameters, d_images = once.no_derivative((*parameters, jnp.asarray(d_images)))
+    *parameters, d_images = reverse_only.forbid_derivatives((*parameters, jnp.asarray(d_images)))
     gradients = _per_platform(
         always_native,
         functools.partial(calls.backward, settings),

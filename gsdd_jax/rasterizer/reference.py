@@ -1,6 +1,6 @@
-"""What a rasterizer computes, in plain `jax.numpy`: the definition the kernels are tested against.
+"""Defines the rasterizer in plain `jax.numpy`; the kernels are tested against it.
 
-Dense: every sample point meets every Gaussian. It runs on any platform and in any float type.
+Every sample point evaluates every Gaussian. Works on any platform and in any float type.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def rasterize(
     colors: Float[Array, "*b n c"],
     opacities: Float[Array, "*b n"],
 ) -> Float[Array, "*b h w c"]:
-    """Sums the weighted colours of all Gaussians at every sample point, then averages each pixel.
+    """Sums the weighted colours at every sample point and averages each pixel.
 
-    Equations 2 to 4 and 9 of the paper; arguments as `gsdd_jax.rasterize`. A NaN or infinite
-    parameter makes the whole image NaN.
+    Implements equations 2 to 4 and 9 of the paper. Takes the arguments of `gsdd_jax.rasterize`.
+    A NaN or infinite parameter makes its whole image NaN.
     """
     height, width, side, prefilter, min_weight, clip_gradient = settings
     dtype = means.dtype
@@ -49,10 +49,10 @@ def rasterize(
 
     x = ((jnp.arange(width * side) + 0.5) / side).astype(dtype)  # sample points, pixels
     y = ((jnp.arange(height * side) + 0.5) / side).astype(dtype)
-    # p - mean, taken from the image's middle so that the digits of a small difference survive.
+    # p - mean, relative to the image's centre, where small differences lose no digits.
     dx = (x - width / 2) - (width / 2) * means[..., 0, None]  # [*b, n, W S]
     dy = (y - height / 2) - (height / 2) * means[..., 1, None]  # [*b, n, H S]
-    # d^T Sigma^-1 d with the square completed in x.
+    # d^T Sigma^-1 d, the square completed in x.
     slope = covariance / variance_y
     across = dx[..., None, :] - (slope[..., None] * dy)[..., None]  # [*b, n, H S, W S]
     sigma = 0.5 * (
@@ -83,17 +83,17 @@ def rasterize_ragged(
     colors: Float[Array, "n c"],
     opacities: Float[Array, "n"],
 ) -> Float[Array, "images h w c"]:
-    """Image b is the sum of the Gaussians from offsets[b] to offsets[b + 1].
+    """Sums the Gaussians from offsets[b] to offsets[b + 1] into image b.
 
-    Every Gaussian gets an image of its own first. Offsets that decrease, or leave the arrays, make
-    the image between them NaN.
+    Renders every Gaussian to an image of its own first. Offsets that decrease or exceed the
+    arrays make the image between them NaN.
     """
     num_images, count = len(offsets) - 1, len(opacities)
     alone = rasterize(
         settings, means[:, None], cholesky[:, None], colors[:, None], opacities[:, None]
     )
     owner = jnp.searchsorted(offsets, jnp.arange(count), side="right") - 1
-    owner = jnp.where(owner < 0, num_images, owner)  # out of range: no image's
+    owner = jnp.where(owner < 0, num_images, owner)  # out of range: no image
     images = jax.ops.segment_sum(alone, owner, num_images)
     first, last = offsets[:-1], offsets[1:]
     valid = (first >= 0) & (first <= last) & (last <= count)

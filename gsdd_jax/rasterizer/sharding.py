@@ -1,6 +1,6 @@
-"""How images that lie on several devices are rendered where they lie.
+"""Renders sharded images on the devices that hold them.
 
-Images do not depend on each other, but of a custom call the compiler knows only what it is told.
+Images are independent of each other, which the compiler cannot see in a custom call.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from jax.sharding import PartitionSpec as P
 
 
 def per_image(rule: str, replicated: tuple[str, ...], function):
-    """`function(settings, *arrays)`, run by every device on its own images.
+    """Returns `function(settings, *arrays)` sharded over its leading axes, the images.
 
     Args:
-      rule: the dimensions of arguments and results, named as in an einsum; "..." are the images'.
-      replicated: the named dimensions, of which every device needs all.
-      function: any number of leading axes, which all its arrays share, are images.
+      rule: einsum-like sharding rule of arguments and results; "..." are the image axes.
+      replicated: named dimensions that every device needs whole.
+      function: takes arrays with any number of shared leading axes.
 
     Returns:
-      The same function; an axis that is vmapped over joins the leading ones.
+      The sharded function. An axis of `vmap` joins the leading ones.
     """
 
     def partition(settings, mesh, arguments, results):
@@ -55,12 +55,12 @@ def per_image(rule: str, replicated: tuple[str, ...], function):
 
 
 def on_explicit_mesh(function, num_batch: int, *arrays):
-    """function(*arrays), its images sharded as the arrays are, also where types hold shardings.
+    """Calls `function(*arrays)` on an explicit mesh too; the images keep the arrays' sharding.
 
     Args:
       function: returns images [*batch, H, W, C].
-      num_batch: leading axes of the arrays that are images.
-      *arrays: of which one may be None.
+      num_batch: number of leading image axes of the arrays.
+      *arrays: operands; one may be None.
     """
     kinds = [jax.typeof(array) for array in jax.tree.leaves(arrays)]
     explicit = [kind.sharding for kind in kinds if kind.sharding.mesh.explicit_axes]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from gsdd_jax.figures import draw
 from gsdd_jax.figures.convergence import BEFORE, LAST, STEP
 from gsdd_jax.report.source import Run
-from gsdd_jax.runs import assess
+from gsdd_jax.runs import evaluation
 
 WAY = "distillation step"
 # Of a tag: the title, what is on the axes.
@@ -71,7 +71,7 @@ def accuracies(run: Run, split: str = "test") -> list[tuple[int, float, float]]:
     for name, record in run.records.items():
         step = 0 if name == BEFORE else record.get("step")
         if (name in (BEFORE, LAST) or name.startswith(STEP)) and split in record:
-            summary = assess.summary("", record[split])
+            summary = evaluation.summary("", record[split])
             if 0 <= summary["_accuracy"] <= 100:
                 found[step] = (step, summary["_accuracy"], summary["_std"])
     return [found[step] for step in sorted(found)]

@@ -16,10 +16,10 @@ from gsdd_jax.figures import geometry, inputs
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.report.source import Run
-from gsdd_jax.runs import beside
+from gsdd_jax.runs import real_images
 from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
 
-SHOWN = beside.MOST  # images a class before all are asked for
+SHOWN = real_images.MOST  # images a class before all are asked for
 PIXELS = 950_000  # of all sheets of a page, about: 2 to 3 MB
 LEAST = 2  # images a class, however large they are
 # A Gaussian is nine integers in these units, which script.js has too: its centre in parts of the

@@ -11,7 +11,7 @@ from gsdd_jax.figures.convergence import SAME
 from gsdd_jax.report.curves import COLORS, ticks
 from gsdd_jax.report.source import ARMS, Run
 from gsdd_jax.report.tables import described
-from gsdd_jax.runs import assess
+from gsdd_jax.runs import evaluation
 
 # An arm's name, what it is made of, and its colour.
 NAMES = {
@@ -54,7 +54,7 @@ def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
     for i, run in enumerate(runs):
         if values := run.accuracies("distilled"):
             others = [run.accuracies(arm) for arm in ("fitted", REFERENCE)]
-            more = [assess.shown(found) if found else "–" for found in others]
+            more = [evaluation.shown(found) if found else "–" for found in others]
             rows.append(_row(run.name, described(run), values, i % COLORS, more))
     different = [f for f in SAME if len({str(run.config.get(f)) for run in runs}) > 1]
     return _table(["run", "test accuracy"], rows, ["only fitted", "random real images"]), different
@@ -91,9 +91,9 @@ def confusion(run: Run) -> dict[str, Any] | None:
 
 
 def _row(name: str, note: str, values: Sequence[float], color: int, more: list[str]) -> Row:
-    found = assess.summary("", values)
+    found = evaluation.summary("", values)
     dots = (found["_accuracy"], found["_std"], values, color)
-    return name, note, [assess.shown(values)], [dots], more
+    return name, note, [evaluation.shown(values)], [dots], more
 
 
 def _table(heads: list[str], rows: list[Row], more: Sequence[str] = (), ends=()) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from gsdd_jax.build import experiment
 from gsdd_jax.config import validate
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
@@ -21,8 +22,8 @@ from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
-from gsdd_jax.runs import assess, beside, experiment
-from gsdd_jax.runs.workdir import (
+from gsdd_jax.runs import evaluation, real_images
+from gsdd_jax.storage.workdir import (
     EVALUATIONS,
     are_counts,
     are_percentages,
@@ -175,8 +176,8 @@ def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for arm in ARMS:
         if arm in records:
-            found |= assess.summary(arm, records[arm]["test"])
-            found |= assess.by_class(arm, np.asarray(records[arm]["confusion"]))
+            found |= evaluation.summary(arm, records[arm]["test"])
+            found |= evaluation.by_class(arm, np.asarray(records[arm]["confusion"]))
     return found
 
 
@@ -208,9 +209,9 @@ def _step(set_: DistilledSet) -> int:
 
 
 def _real(path, sets):
-    images = beside.read(path)
+    images = real_images.read(path)
     for set_ in sets.values():
         classes = len(set_.labels) // set_.format.images_per_class
         if (len(images), *images.shape[2:]) != (classes, *set_.format.image_shape):
-            raise UsageError(f"{path / beside.NAME}: not of the images of this run")
+            raise UsageError(f"{path / real_images.NAME}: not of the images of this run")
     return images

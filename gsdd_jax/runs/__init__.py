@@ -1,1 +1,1 @@
-"""What knows a config, a directory, a checkpoint or a progress bar, and runs the loops."""
+"""Runs: fit, experts, distillation, evaluation, each resumable."""

@@ -17,6 +17,9 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
+from gsdd_jax.build import cost, experiment, input_pipeline
+from gsdd_jax.build.components import check_same, described, stream
+from gsdd_jax.build.experiment import Material
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
@@ -25,14 +28,12 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import assess, beside, cost, experiment, fits, real
-from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import check_same, described, stream
+from gsdd_jax.runs import evaluation, fits, real_images
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
-from gsdd_jax.runs.experiment import Material
-from gsdd_jax.runs.report import Display, Reporter
-from gsdd_jax.runs.version import version
-from gsdd_jax.runs.workdir import Records, decisive, identity, prepared, snapshot_path
+from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.storage.checkpoint import Checkpoints
+from gsdd_jax.storage.version import version
+from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
 from gsdd_jax.training import distill, fit
 
 STEP = "step "  # records of evaluations on the way
@@ -52,10 +53,10 @@ def distill_to(
       UsageError: for a config that makes no sense, a directory that cannot be written or that
         belongs to another config, or a loss that is not finite.
     """
-    with mesh.over(config.mesh.devices, config.mesh.groups):
+    with mesh.use_devices(config.mesh.devices, config.mesh.groups):
         parts = experiment.build(config)  # first: a config that is refused binds no directory
         with (
-            mesh.grid(parts.problem.matching.independent, config.mesh.groups),
+            mesh.group_devices(parts.problem.matching.independent, config.mesh.groups),
             _running(config, parts, workdir, display) as run,
         ):
             fitted = run.fit()
@@ -69,14 +70,14 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
     """
     with (
-        mesh.over(config.mesh.devices),
+        mesh.use_devices(config.mesh.devices),
         _running(config, experiment.build_material(config), workdir) as run,
     ):
         fitted = run.stored(run.fit(), 0)
         run.save("fitted.safetensors", fitted)
         run.show(fitted)
         images = jnp.asarray(fits.images_of(config, run.parts))
-        psnr = mesh.host(fit.psnr(*parameterizations.of(fitted), images))
+        psnr = mesh.to_host(fit.psnr(*parameterizations.of(fitted), images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
         run.write_json("fit.json", result)
         return result
@@ -88,7 +89,7 @@ def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
     with prepared(workdir, config) as workdir:
         run = _Run(config, parts, workdir, display)
         if processes.first():
-            beside.keep(workdir, config, parts.dataset)
+            real_images.keep(workdir, config, parts.dataset)
         try:
             yield run
         finally:
@@ -151,7 +152,7 @@ class _Run:
         state = state if restored is None else restored
         done, total = int(state.step), config.distill.num_steps
         saved = done
-        steps = real.steps(config, parts, key, done)
+        steps = input_pipeline.steps(config, parts, key, done)
 
         def next_stop(done):
             stops = [total, done + steps.at_once]
@@ -180,7 +181,7 @@ class _Run:
                 count = next_stop(done) - done
                 state, losses = distill.run(parts.problem, state, key, *ahead, count)
                 ahead = given(done + count)  # read from disk while the device computes
-                losses = mesh.host(losses)
+                losses = mesh.to_host(losses)
                 if not np.isfinite(losses).all():
                     first = int(np.argmin(np.isfinite(losses)))
                     raise UsageError(
@@ -224,7 +225,7 @@ class _Run:
         name = "distilled" if final else f"{STEP}{step}"
         found = self.records.get(name)
         if found is None:
-            accuracies = assess.distilled(
+            accuracies = evaluation.distilled(
                 self.config, self.parts, set_, f"evaluate {name}", self.reporter, chosen=True
             )
             found = _record(accuracies) | {"step": step}
@@ -249,10 +250,10 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
-        def beside(name: str, shown: str) -> assess.Accuracies:
+        def beside(name: str, shown: str) -> evaluation.Accuracies:
             if name == "fitted":
-                return assess.distilled(config, parts, start, shown, reporter)
-            return assess.random_real(config, parts, len(parts.labels), name, shown, reporter)
+                return evaluation.distilled(config, parts, start, shown, reporter)
+            return evaluation.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
         arms = [name for name in config.evaluate.beside.split(",") if name]
         for name in arms:
@@ -263,9 +264,9 @@ class _Run:
         result = {}
         for name in ("distilled", *arms):
             record = self.records.get(name)
-            result |= assess.summary(name, record["test"])
-            result |= assess.by_class(name, np.asarray(record["confusion"]))
-        result |= assess.summary("best", best["test"])
+            result |= evaluation.summary(name, record["test"])
+            result |= evaluation.by_class(name, np.asarray(record["confusion"]))
+        result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
             "best_step": best["step"],
@@ -309,7 +310,7 @@ class _Run:
                 "jaxlib": jaxlib.__version__,
             },
         }
-        params, extra = mesh.local((params, extra))
+        params, extra = mesh.to_local((params, extra))
         learned = Learned() if extra is None else self.parts.problem.matching.learned(extra)
         rate = learned.learning_rate
         return parameterizations.stored(
@@ -334,13 +335,13 @@ class _Run:
 
     def show(self, set_: DistilledSet) -> None:
         """A contact sheet, as a file and for TensorBoard."""
-        sheet = contact_sheet(mesh.host(parameterizations.images(set_)), set_.labels)
+        sheet = contact_sheet(mesh.to_host(parameterizations.images(set_)), set_.labels)
         if processes.first():
             write_atomically(self.workdir / "contact_sheet.png", png(sheet))
         self.reporter.image(set_.provenance["step"], "distilled", sheet)
 
 
-def _record(accuracies: assess.Accuracies) -> dict[str, Any]:
+def _record(accuracies: evaluation.Accuracies) -> dict[str, Any]:
     return {name: np.asarray(values).tolist() for name, values in accuracies._asdict().items()}
 
 

@@ -1,13 +1,9 @@
 """Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
 
 import contextlib
-import dataclasses
 import functools
 import json
-import pathlib
-import re
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,76 +11,20 @@ import numpy as np
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, networks
+from gsdd_jax.build import components, experts, input_pipeline, streaming
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import augment, transforms
-from gsdd_jax.networks import Network
-from gsdd_jax.runs import components, real, streaming, trajectories
-from gsdd_jax.runs.report import Display
-from gsdd_jax.runs.trajectories import ExpertStore, Growing, Identity
+from gsdd_jax.runs.progress import Display
+from gsdd_jax.storage import trajectories
+from gsdd_jax.storage.trajectories import ExpertStore, Growing
 from gsdd_jax.training import evaluate
 from gsdd_jax.training import experts as training
 
 
-def directory(config: ConfigDict) -> pathlib.Path:
-    """Where a config's experts are kept: `config.experts.dir`, or a name made of data and network.
-
-    Settings that are not part of that name are compared when the store is opened.
-    """
-    if config.experts.dir:
-        return pathlib.Path(config.experts.dir)
-    parts = [
-        *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
-        *(config.network.name, *_network_options(config).values()),
-    ]
-    name = "-".join(str(part) for part in parts if part)
-    return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
-
-
-def settings(config: ConfigDict) -> dict[str, Any]:
-    """All of a config that its experts depend on, by dotted name."""
-    fields = (
-        *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
-        *("network.name", "network.precision"),
-        *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
-        "matching.strategy",
-    )
-    return {
-        **{
-            field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
-        },
-        **{f"network.options.{name}": v for name, v in _network_options(config).items()},
-    }
-
-
-def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Everything that a config's experts depend on, named as in the config."""
-    return {
-        **settings(config),
-        "data.fingerprint": dataset.fingerprint,
-        "num_parameters": training.num_parameters(network),
-    }
-
-
-def are_there(config: ConfigDict) -> bool:
-    """Whether `directory(config)` has a file of each expert; they are not opened."""
-    where = directory(config)
-    return all(
-        trajectories.file_of(where, expert).is_file()
-        for expert in range(config.experts.num_experts)
-    )
-
-
-def _network_options(config: ConfigDict) -> dict[str, Any]:
-    """All that it has, in their order, whether or not the config names them."""
-    options = dict(config.network.options)
-    return dataclasses.asdict(networks.architecture(config.network.name, options))
-
-
 def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
-    """Trains the experts of `config` that `directory(config)` does not hold yet; opens them all.
+    """Trains the experts of `config` that its directory does not hold yet; opens them all.
 
     An expert's random numbers are a function of `config.experts.seed` and its index alone. On a
     GPU `config.experts.at_once` of them are trained side by side, and XLA computes groups of
@@ -99,7 +39,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     settings = config.experts
     validate.ranges(config, "experts", "data")
     validate.options(config)
-    real.check(config)
+    input_pipeline.check(config)
     augment.parse_strategy(config.matching.strategy)
     dataset = components.load_data(config)
     components.check_same(dataset)
@@ -108,11 +48,11 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
     components.check_networks("experts.at_once", on_each, network)
     transform = components.build_transform(config.data.transform, dataset)
-    made_of, where = identity(config, dataset, network), directory(config)
+    made_of, where = experts.identity(config, dataset, network), experts.directory(config)
     number = counted(settings.num_experts, "expert")
     what = f"{number} of {counted(settings.epochs, 'epoch')} in {where}"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mesh.over(config.mesh.devices))
+        stack.enter_context(mesh.use_devices(config.mesh.devices))
         reporter.line(components.described(config, dataset, what))
         stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
         at_once = on_each * mesh.size()
@@ -130,17 +70,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         if groups:
             _train_groups(groups, files, config, dataset, transform, network, reporter)
         processes.from_first(bytes)  # all are there before anyone opens them
-    return open_store(config, dataset, network)
-
-
-def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> ExpertStore:
-    """The experts of a config.
-
-    Raises:
-      UsageError: they are not all there, damaged, or were made with other settings.
-    """
-    made_of = identity(config, dataset, network)
-    return ExpertStore.open(directory(config), made_of, config.experts.num_experts)
+    return experts.open_store(config, dataset, network)
 
 
 def expert_key(seed: int, expert: int) -> Key[Array, ""]:
@@ -170,7 +100,7 @@ def _epochs_done(group) -> int:
 
 def _train_groups(groups, files, config, dataset, transform, network, reporter) -> None:
     settings = config.experts
-    streamed = real.is_streamed(config, dataset.train.images, transform)
+    streamed = input_pipeline.is_streamed(config, dataset.train.images, transform)
     train, test = (
         (transforms.to_device(split.images, transform), jnp.asarray(split.labels)) if held else None
         for split, held in ((dataset.train, not streamed), (dataset.test, True))
@@ -192,13 +122,13 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
         # Of one alone, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(row)))
         if held is None:
-            return float(mesh.host(streaming.accuracy(network, one, split, transform))[0])
-        return float(mesh.host(evaluate.accuracy(network, one, *held))[0])
+            return float(mesh.to_host(streaming.accuracy(network, one, split, transform))[0])
+        return float(mesh.to_host(evaluate.accuracy(network, one, *held))[0])
 
     with reporter.phase("experts", total, total - left, unit="epoch") as progress:
         for group, done in groups:
             keys = [expert_key(settings.seed, expert) for expert in group]
-            starts = np.stack([mesh.host(training.initial(network, key)) for key in keys])
+            starts = np.stack([mesh.to_host(training.initial(network, key)) for key in keys])
             written = [files[expert] for expert in group if expert in files]
             begin = functools.partial(_continue, written, done, starts)
             params = np.frombuffer(processes.from_first(begin), np.float32).reshape(starts.shape)
@@ -206,7 +136,7 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
             for epoch in range(done, settings.epochs):
                 start = time.monotonic()
                 trained, losses = train_epoch(jnp.asarray(params), keys, jnp.int32(epoch))
-                params, losses = mesh.host(trained), mesh.host(losses)
+                params, losses = mesh.to_host(trained), mesh.to_host(losses)
                 _check_finite(group, params, losses, epoch)
                 for growing, row in zip(written, params, strict=False):
                     growing.append(row)

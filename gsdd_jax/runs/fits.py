@@ -14,16 +14,16 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
+from gsdd_jax.build import experiment
+from gsdd_jax.build.components import stream
+from gsdd_jax.build.experiment import Material
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.runs import experiment
-from gsdd_jax.runs.checkpoint import Checkpoints
-from gsdd_jax.runs.components import stream
-from gsdd_jax.runs.experiment import Material
-from gsdd_jax.runs.report import Display, Reporter
-from gsdd_jax.runs.workdir import decisive, digest
+from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.storage.checkpoint import Checkpoints
+from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit
 
 STEPS_PER_CALL = 500
@@ -64,7 +64,7 @@ def initial(
             while done < total:
                 count = min(STEPS_PER_CALL, total - done)
                 state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
-                error = float(mesh.host(errors).mean())
+                error = float(mesh.to_host(errors).mean())
                 if not math.isfinite(error):
                     raise UsageError(
                         f"fit: the error is {error} by step {done + count}; the config is "
@@ -81,7 +81,7 @@ def initial(
 def fit_to_share(config: ConfigDict, display: Display) -> None:
     """Fits what the runs of `config` will find in `config.init.dir`; raises as `initial`."""
     reporter = Reporter(None, display=display)
-    with mesh.over(config.mesh.devices):
+    with mesh.use_devices(config.mesh.devices):
         initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
     reporter.close()
 

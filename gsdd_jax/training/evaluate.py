@@ -170,7 +170,7 @@ def _train_epochs(
         largest = jnp.where(finite(students.params).all(-1), largest, jnp.nan)
         return students.params, students.optimizer, largest
 
-    params, optimizer_state, largest = mesh.each(
+    params, optimizer_state, largest = mesh.map_parallel(
         trained,
         (images, labels, learning_rate, students.epoch, num_epochs),
         *(students.params, students.optimizer, keys, jnp.arange(len(keys)) % len(images)),
@@ -228,7 +228,7 @@ def train(
                 jnp.int32(count),
             )
             done += count
-            _check_losses(mesh.host(losses), int(students.epoch), rate)
+            _check_losses(mesh.to_host(losses), int(students.epoch), rate)
             progress(count)
         params, epoch = students.params, students.epoch
     return params
@@ -263,7 +263,7 @@ def predictions(
         found = jax.lax.map(of_batch, batches.reshape(-1, batch_size, *batches.shape[1:]))
         return found.swapaxes(0, 1).reshape(found.shape[1], -1)[:, :count]
 
-    return mesh.each(predicted, images, params)
+    return mesh.map_parallel(predicted, images, params)
 
 
 def accuracy(

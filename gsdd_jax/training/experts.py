@@ -75,7 +75,7 @@ def train_epoch(
             total += rest
         return params, total / num_images
 
-    return mesh.each(train, (images, labels, learning_rate, epoch), params, keys)
+    return mesh.map_parallel(train, (images, labels, learning_rate, epoch), params, keys)
 
 
 @functools.partial(jax.jit, static_argnames="num_images")
@@ -122,7 +122,7 @@ def train_batches(
         )
         return params, losses.sum(0)
 
-    return mesh.each(train, (learning_rate, epoch, first), params, keys, images, labels)
+    return mesh.map_parallel(train, (learning_rate, epoch, first), params, keys, images, labels)
 
 
 def _sgd(network, learning_rate, strategy, transformed):

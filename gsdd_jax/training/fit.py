@@ -14,10 +14,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
-from gsdd_jax.formats.base import MAX_CHANNELS
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.rasterizer.limits import MAX_CHANNELS
 
 HALVE_EVERY = 20_000  # steps; the published runs take 50,000
 IMAGE_RANGE = (-1.0, 2.0)  # room for what sharpens or interpolates [0, 1]; 0 to 255 is far outside
@@ -71,9 +71,9 @@ def run(
 
     def loss(params):
         if divided or mesh.size() == 1:  # a device's images keep their parameters there
-            errors = squared(mesh.spread(parameterization.render(params)), images)
+            errors = squared(mesh.constrain_sharded(parameterization.render(params)), images)
         else:
-            errors = mesh.each(of_some, params, jnp.arange(len(images)), images)
+            errors = mesh.map_parallel(of_some, params, jnp.arange(len(images)), images)
         return errors.sum(), errors
 
     def step(carry, _):

@@ -20,7 +20,7 @@
 #define __global__
 #define __shared__ static
 #define __launch_bounds__(...)
-#define GSDD_CUDA_LAUNCH  // instead of cuda_launch.h
+#define GSDD_CUDA_ON_CPU  // instead of common/cuda_launch.h
 
 using std::max;
 using std::min;

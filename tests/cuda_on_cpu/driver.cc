@@ -1,5 +1,5 @@
 // The CUDA rasterizer with a C interface on host memory, for ctypes.
-#include "cuda_kernel.cu"
+#include "rasterizer/cuda_kernel.cu"
 
 extern "C" {
 

@@ -1,5 +1,5 @@
 // norm_pool's CUDA kernels with a C interface on host memory, for ctypes.
-#include "norm_pool_kernel.cu"
+#include "network/cuda_kernel.cu"
 
 extern "C" {
 

@@ -1,0 +1,1 @@
+"""Parts of an experiment, built from its config."""

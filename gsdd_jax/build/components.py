@@ -1,0 +1,116 @@
+"""Single parts that a config names: its random streams, its data, its transform, its network."""
+
+from __future__ import annotations
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from gsdd_jax import data, matching, networks, parameterizations
+from gsdd_jax.core import devices, memory, mesh, processes, program
+from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.fields import check_options
+from gsdd_jax.data import transforms
+from gsdd_jax.networks import Network
+from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.build import input_pipeline
+from gsdd_jax.training import experts
+
+
+def stream(seed: int, name: str) -> Key[Array, ""]:
+    """An independent key for each named use of a run's seed."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def load_data(config: ConfigDict) -> data.Dataset:
+    """The data set that the config names. Raises UsageError where it names none."""
+    if not config.data.name:
+        raise UsageError(
+            "config.data.name: expected a data set, as by --config.data.name=NAME; "
+            f"`{program.command('prepare')}` makes one of your own pictures"
+        )
+    return data.load(
+        config.data.name,
+        subset=config.data.subset or None,
+        resolution=config.data.resolution or None,
+        resize=config.data.resize,
+        data_dir=config.data.dir or None,
+    )
+
+
+def check_same(dataset: data.Dataset) -> None:
+    """Raises UsageError where the first of several processes has other images."""
+    expected = processes.from_first(dataset.fingerprint.encode).decode()
+    if dataset.fingerprint != expected:
+        raise UsageError(
+            f"config.data.name: {dataset.name} of process {jax.process_index()} has other images "
+            f"than that of process 0 (fingerprints {dataset.fingerprint[:8]} and {expected[:8]})"
+        )
+
+
+def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
+    """What is run, in a line: the data, the network, whatever else, the devices."""
+    width = config.network.options.get("width")
+    shape = "x".join(map(str, dataset.image_shape))
+    return "; ".join(
+        (
+            f"{dataset.name} {shape}, {counted(dataset.num_classes, 'class')}",
+            config.network.name + (f" of width {width}" if width else ""),
+            *more,
+            f"on {devices.described(mesh.size())}",
+        )
+    )
+
+
+def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
+    """The data set's transform, applied after rendering."""
+    if name == "normalize":
+        return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
+    if name == "zca":
+        return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
+    raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
+
+
+def build_parameterization(
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
+) -> Parameterization:
+    """How images of that shape and as many classes are stored, within the config's budget.
+
+    What learned labels take is taken off it. Raises UsageError for a setting that makes no sense.
+    """
+    objective, options = matching.find(config.matching.name), dict(config.matching.options)
+    check_options(objective, options, "config.matching.options")
+    return parameterizations.build(
+        config.parameterization.name,
+        image_shape,
+        ipc=config.budget.ipc,
+        gpc=config.budget.gpc,
+        num_classes=num_classes,
+        reserved=objective.label_bytes(options, num_classes, config.budget.gpc),
+        **config.parameterization.options,
+    )
+
+
+def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:
+    """The network that the config names, for this data set's images and classes.
+
+    A `precision` that is not empty replaces the config's.
+    """
+    return networks.architecture(config.name, dict(config.options)).build(
+        image_shape=dataset.image_shape,
+        num_classes=dataset.num_classes,
+        precision=precision or config.precision,
+    )
+
+
+def check_networks(field: str, count: int, network: Network) -> None:
+    """Raises UsageError, naming the field, for more networks side by side than memory holds."""
+    numbers = experts.num_parameters(network)
+    if there := devices.accelerator_memory():
+        there *= jax.device_count()  # which share them
+    # Parameters, gradients, moments.
+    what = f"config.{field}: {count:,} networks of {numbers:,} parameters"
+    memory.check(what, 4 * count * numbers, 3, there)

@@ -1,0 +1,215 @@
+"""What a run will take, before it is started: seconds and memory, estimated.
+
+One training step of the network is timed on the device; how often it is done follows from the
+config. The factors beside it are what the benchmarks measured; an estimate is good to about a
+factor of two, which is enough to decide whether to start.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from gsdd_jax import matching, networks
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import Dataset
+from gsdd_jax.data.corruptions import NUM_STRENGTHS
+from gsdd_jax.matching import Matching, Work
+from gsdd_jax.matching.base import FORWARD
+from gsdd_jax.networks import Network
+from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.build.components import build_parameterization, load_data
+from gsdd_jax.build.experiment import HELD_OUT, REAL
+
+COMPILING = 20.0  # seconds, of a run's programs
+BATCH = 64  # images of the step that is timed
+# Side, classes, training images and test images of the data sets that configs name.
+SIZES = {
+    "cifar10": (32, 10, 50_000, 10_000),
+    "cifar10_mini": (32, 10, 3_000, 1_000),
+    "cifar100": (32, 100, 50_000, 10_000),
+    "tiny_imagenet": (64, 200, 100_000, 10_000),
+    "imagenet2012": (128, 1000, 1_281_167, 50_000),
+}
+SUBSET = (128, 10, 13_000, 500)  # of imagenet2012: one of the six
+
+
+class Cost(NamedTuple):
+    """Of something that is run."""
+
+    seconds: float
+    bytes: int
+
+
+def of_experts(config: ConfigDict) -> Cost:
+    """Of all of them."""
+    side, classes, examples, _ = sizes(config)
+    step = _step(_network(config.network, side, classes))
+    epochs = config.experts.num_experts * config.experts.epochs
+    at_once = 1 if jax.default_backend() == "cpu" else config.experts.at_once
+    data = examples * side * side * 3 * 4
+    return Cost(
+        epochs * examples * step.seconds,
+        int(data + at_once * config.experts.batch_size * step.bytes),
+    )
+
+
+def of_fit(config: ConfigDict) -> Cost:
+    """Of the images that distillation starts from, by timing a step on some of them: at most 64,
+    or, where a step computes what images share, those of one class."""
+    side, classes, examples, _ = sizes(config)
+    stored = _stored(config, side, classes)
+    images = classes * stored.images_per_class
+    if stored.by_image:
+        step = _fit_step(stored, min(images, BATCH))
+    else:
+        step = _fit_step(_stored(config, side, 1), stored.images_per_class)
+    seconds = COMPILING + config.init.num_steps * images * step.seconds
+    return Cost(seconds, int(examples * side * side * 3 + images * step.bytes))
+
+
+def of_run(config: ConfigDict) -> Cost:
+    """Of distillation and evaluations, without the fit."""
+    side, classes, examples, _ = sizes(config)
+    images = classes * _stored(config, side, classes).images_per_class
+    network = _network(config.network, side, classes)
+    step, work = _step(network), _work(config, network, classes, images)
+    evaluations = 1
+    if config.distill.eval_every:
+        evaluations += config.distill.num_steps // config.distill.eval_every
+    evaluation = of_evaluation(config, {}, images)
+    seconds = config.distill.num_steps * work.steps * step.seconds
+    return Cost(
+        COMPILING + seconds + evaluations * evaluation.seconds,
+        int(examples * side * side * 3 * 4 + max(work.at_once * step.bytes, evaluation.bytes)),
+    )
+
+
+def evaluations_in_steps(
+    config: ConfigDict, objective: Matching, dataset: Dataset, images: int, done: int = 0
+) -> float:
+    """Steps of distillation that take as long as all evaluations of a run of `images` images: at
+    the end, and on the way after `done` steps."""
+    trained = {
+        name: REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
+        for name in ("distilled", *filter(None, config.evaluate.beside.split(",")))
+    }
+    tested, held_out = len(dataset.test.labels), min(len(dataset.train.labels), HELD_OUT)
+    of = lambda name: config.evaluate.epochs * trained[name] + FORWARD * tested
+    distilled = of("distilled") + FORWARD * held_out
+    every, total = config.distill.eval_every, config.distill.num_steps
+    on_the_way = max(0, (total - 1) // every - done // every) if every else 0
+    evaluated = on_the_way * distilled + sum(map(of, trained)) + FORWARD * held_out
+    work = objective.work(dataset.num_classes, images)
+    return config.evaluate.num_networks * evaluated / work.steps
+
+
+def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Work:
+    """A step of distillation."""
+    objective = matching.build(
+        config.matching.name,
+        network=network,
+        num_classes=classes,
+        images_per_class=images // classes,
+        strategy=config.matching.strategy,
+        **config.matching.options,
+    )
+    return objective.work(classes, images)
+
+
+def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
+    """Of networks trained on `images` synthetic images and tested; 0: as many as the run has."""
+    side, classes, examples, tests = sizes(config)
+    overrides = settings.get("overrides", {})
+    network = config.network
+    if overrides.get("network.name", network.name) != network.name:
+        network = ConfigDict({"name": overrides["network.name"], "precision": network.precision})
+    native, side = side, settings.get("resolution") or side
+    step = _step(_network(network, side, classes))
+    images = images or classes * _stored(config, native, classes).images_per_class
+    count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
+    epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
+    test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
+    # What is evaluated later is not chosen by.
+    tested = tests * test_sets + (0 if settings else min(examples, HELD_OUT))
+    batch = min(config.evaluate.batch_size, images)
+    return Cost(
+        count * (epochs * images + FORWARD * tested) * step.seconds, int(count * batch * step.bytes)
+    )
+
+
+def no_data(config: ConfigDict) -> str:
+    """Why the data set of a config cannot be read; empty if it can."""
+    data = config.data
+    return _no_data(data.name, data.subset, data.resolution, data.resize, data.dir)
+
+
+@functools.cache
+def _no_data(name, subset, resolution, resize, folder) -> str:
+    data = dict(name=name, subset=subset, resolution=resolution, resize=resize, dir=folder)
+    try:
+        load_data(ConfigDict({"data": data}))
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def sizes(config: ConfigDict) -> tuple[int, int, int, int]:
+    """Side, classes, training images and test images of a config's data. Raises UsageError where
+    they are not known."""
+    if config.data.name not in SIZES:
+        raise UsageError(f"cost: the size of {config.data.name!r} is not known")
+    side, classes, examples, tests = SUBSET if config.data.subset else SIZES[config.data.name]
+    return config.data.resolution or side, classes, examples, tests
+
+
+def _stored(config: ConfigDict, side: int, classes: int) -> Parameterization:
+    return build_parameterization(config, (side, side, 3), classes)
+
+
+def _network(config: ConfigDict, side: int, classes: int) -> Network:
+    return networks.build(
+        config.name,
+        image_shape=(side, side, 3),
+        num_classes=classes,
+        precision=config.precision,
+        **config.get("options", {}),
+    )
+
+
+@functools.cache
+def _step(network: Network) -> Cost:
+    """Of one image in a training step."""
+
+    def loss(params, images, labels):
+        logits = network.apply(params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    params = jax.jit(network.init)(jax.random.key(0))
+    images = jnp.zeros((BATCH, *network.image_shape))
+    return _of_one(BATCH, jax.grad(loss), params, images, jnp.zeros(BATCH, jnp.int32))
+
+
+@functools.cache
+def _fit_step(stored: Parameterization, images: int) -> Cost:
+    """Of one image in a step of a fit."""
+    target = jnp.zeros((images, *stored.image_shape))
+    params = stored.init(jax.random.key(0), target)
+    return _of_one(images, jax.grad(lambda p: ((stored.render(p) - target) ** 2).mean()), params)
+
+
+def _of_one(images: int, function: Callable, *arguments: Any) -> Cost:
+    """Of each of the images that `function` takes: the second of two calls is timed."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments))
+    seconds = time.perf_counter() - start
+    return Cost(seconds / images, compiled.memory_analysis().temp_size_in_bytes // images)

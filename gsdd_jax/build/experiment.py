@@ -1,0 +1,305 @@
+"""From a config to the things it names: data, transform, parameterization, network, objective."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
+
+from gsdd_jax import data, matching
+from gsdd_jax.config import validate
+from gsdd_jax.core import memory
+from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.data import augment, rows
+from gsdd_jax.data.items import some
+from gsdd_jax.data.transforms import RealImages, to_device
+from gsdd_jax.formats.base import COPIES
+from gsdd_jax.networks import Network
+from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.rasterizer.gaussians import budget_bytes
+from gsdd_jax.build import experts, input_pipeline
+from gsdd_jax.build.components import (
+    build_network,
+    build_parameterization,
+    build_transform,
+    check_networks,
+    load_data,
+)
+from gsdd_jax.training.distill import Problem
+from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
+
+HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Something that real images judge."""
+
+    dataset: data.Dataset
+    transform: Any
+
+    @functools.cached_property
+    def tested_on(self) -> tuple[RealImages, Int[Array, "n"]]:
+        """Test images with their labels: on the device, made once for all evaluations."""
+        return self._on_device(self.dataset.test)
+
+    @functools.cached_property
+    def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
+        """Training images that are held out, likewise."""
+        train = self.dataset.train
+        chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
+        return self._on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
+
+    def _on_device(self, split):
+        return to_device(split.images, self.transform), jnp.asarray(split.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What an experiment is about: real images, and how synthetic ones are stored."""
+
+    dataset: data.Dataset
+    parameterization: Parameterization
+
+    @property
+    def labels(self) -> Int[np.ndarray, "m"]:
+        """The class of each synthetic image: ordered by class."""
+        classes = np.arange(self.dataset.num_classes, dtype=np.int32)
+        return np.repeat(classes, self.parameterization.images_per_class)
+
+    def decided(self, config: ConfigDict) -> ConfigDict:
+        """The config, with what it leaves to the device as decided: here nothing."""
+        return config
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a set will lack because classes have fewer real images than it has of them."""
+        there, counts = self.parameterization.images_per_class, self.dataset.train_counts
+        few = [c for c, count in enumerate(counts) if count < there]
+        if not few:
+            return []
+        classes = [f"{self.dataset.class_names[c]!r} ({counts[c]})" for c in few]
+        return [
+            f"warning: fewer than {there} training images of {some(classes)}: several images of "
+            "such a class start from one real image, shifted, and show no more than it does"
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Material, Judged):
+    """All parts of one experiment; each goes with any of the others."""
+
+    network: Network  # of the evaluation and the experts; the problem has the matching's
+    problem: Problem
+    schedule: Schedule
+    feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
+
+    def decided(self, config: ConfigDict) -> ConfigDict:
+        """The config, with options of the objective that were left to the device as decided."""
+        config = config.copy_and_resolve_references()
+        for option in config.matching.options:
+            config.matching.options[option] = getattr(self.problem.matching, option)
+        return config
+
+
+def build_material(config: ConfigDict) -> Material:
+    """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
+    validate.ranges(config, "seed", "data", "budget", "init")
+    validate.options(config)
+    if config.init.images not in INITIAL_IMAGES:
+        raise UsageError(
+            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
+            f"{config.init.images!r}"
+        )
+    dataset = load_data(config)
+    parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
+    _check_memory(config, dataset, parameterization)
+    if min(dataset.train_counts) == 0:
+        raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
+    largest = max(dataset.train_counts)
+    if config.init.images != "none" and parameterization.images_per_class > largest:
+        raise UsageError(
+            f"config.budget: {parameterization.images_per_class} images a class to start from, "
+            f"but {dataset.name} has no class of more than {largest}; lower it, or set "
+            "config.init.images=none"
+        )
+    return Material(dataset, parameterization)
+
+
+def _check_memory(config, dataset, parameterization) -> None:
+    """Raises UsageError where the device does not hold the synthetic set while it is optimised."""
+    count = dataset.num_classes * parameterization.images_per_class
+    images = 4 * count * math.prod(dataset.image_shape)
+    budget = dataset.num_classes * budget_bytes(config.budget.ipc, dataset.image_shape)
+    there = devices.accelerator_memory()
+    memory.check(f"config.budget: {count:,} images", images, COPIES, there)
+    # Up to two bytes of them make a float32, which has moments and a gradient.
+    memory.check(f"config.budget.ipc: {memory.shown(budget)}", 2 * 4 * budget, there=there)
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Raises UsageError for a setting that makes no sense, naming its field."""
+    check_strategy(config)
+    input_pipeline.check(config)
+    validate.ranges(config, "distill", "evaluate")
+    check_optimizer(config)
+    check_beside(config)
+    material = build_material(config)
+    dataset, parameterization = material.dataset, material.parameterization
+    network = build_network(config.network, dataset)
+    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    for arm in REAL.keys() & set(config.evaluate.beside.split(",")):
+        check_real(config, dataset, arm)
+    objective = matching.build(
+        config.matching.name,
+        network=build_network(config.network, dataset, config.matching.precision),
+        num_classes=dataset.num_classes,
+        images_per_class=parameterization.images_per_class,
+        strategy=config.matching.strategy,
+        **config.matching.options,
+    )
+    objective = objective.decided(
+        len(material.labels), parameterization.image_shape, devices.accelerator_memory()
+    )
+    problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
+    # Before the transform, which may take a minute: experts may be missing.
+    feed = _build_feed(config, objective, dataset, network)
+    return Experiment(
+        dataset,
+        build_transform(config.data.transform, dataset),
+        parameterization,
+        network,
+        problem,
+        build_schedule(config),
+        feed,
+    )
+
+
+def build_schedule(config: ConfigDict) -> Schedule:
+    """How evaluation networks are trained."""
+    return Schedule(
+        optimizer=config.evaluate.optimizer,
+        epochs=config.evaluate.epochs,
+        batch_size=config.evaluate.batch_size,
+        strategy=config.matching.strategy,
+    )
+
+
+def initial_images(
+    dataset: data.Dataset, key: Key[Array, ""], per_class: int
+) -> Float[np.ndarray, "m h w c"]:
+    """`per_class` random real images of each class, ordered by class, in [0, 1].
+
+    Of a class that has fewer they come again, each time shifted otherwise: copies would stay the
+    same under every objective.
+    """
+    train = dataset.train
+    chosen = choose_by_class(key, train.labels, dataset.num_classes, per_class)
+    images = rows.take(train.images, chosen)
+    if len(chosen) < dataset.num_classes * per_class:
+        labels = train.labels[chosen]
+        of_class = [images[labels == c] for c in range(dataset.num_classes)]
+        keys = [jax.random.fold_in(key, c) for c in range(dataset.num_classes)]
+        images = np.concatenate(
+            [_repeated(k, i, per_class) for k, i in zip(keys, of_class, strict=True)]
+        )
+    return images.astype(np.float32) / 255
+
+
+def choose_by_class(
+    key: Key[Array, ""], labels: Int[np.ndarray, "n"], num_classes: int, per_class: int
+) -> Int[np.ndarray, "m"]:
+    """Indices of `per_class` random images of each class, without replacement, by class; all of a
+    class that has fewer."""
+    chosen = []
+    for c in range(num_classes):
+        of_class = np.flatnonzero(labels == c)
+        order = jax.random.permutation(jax.random.fold_in(key, c), len(of_class))
+        chosen.append(of_class[np.asarray(order)[:per_class]])
+    return np.concatenate(chosen)
+
+
+def _repeated(
+    key: Key[Array, ""], images: UInt8[np.ndarray, "n h w c"], count: int
+) -> UInt8[np.ndarray, "{count} h w c"]:
+    """`count` images: those there are, then they again, shifted by up to an eighth of a side, as
+    far as there are such shifts each time by another; what is left bare repeats the border."""
+    if len(images) >= count:
+        return images
+    height, width = images.shape[1:3]
+    down, right = max(1, height // 8), max(1, width // 8)
+    shifts = [(y, x) for y in range(2 * down + 1) for x in range(2 * right + 1)]
+    shifts.remove((down, right))
+    order = np.asarray(jax.random.permutation(key, len(shifts))).tolist()
+    wider = np.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), "edge")
+    out = list(images)
+    for i in range(len(images), count):
+        times, place = divmod(i, len(images))
+        y, x = shifts[order[(times - 1) % len(order)]]
+        out.append(wider[place, y : y + height, x : x + width])
+    return np.stack(out)
+
+
+def _build_feed(config, matching, dataset, network):
+    """What each step gets from the host."""
+    store = None
+    if matching.follows_experts:
+        validate.ranges(config, "experts")
+        store = experts.open_store(config, dataset, network)
+        matching.check_experts(store.epochs)
+    return functools.partial(matching.feed, store, config.seed)
+
+
+# What the images are fitted to at the start.
+INITIAL_IMAGES = ("real", "solid", "none")
+# Random real images, and how many fit into the bytes of one of float32: the field counts them as
+# that; stored as bytes, four times as many fit.
+REAL = {"random_real": 1, "random_real_uint8": 4}
+# What an experiment evaluates beside its distilled set.
+BESIDE = ("fitted", *REAL)
+
+
+def check_strategy(config: ConfigDict) -> None:
+    """Raises UsageError for an augmentation that there is not."""
+    with located("config.matching.strategy"):
+        augment.parse_strategy(config.matching.strategy)
+
+
+def check_beside(config: ConfigDict) -> None:
+    """Raises UsageError for something to evaluate at the end that there is not."""
+    for name in filter(None, config.evaluate.beside.split(",")):
+        if name not in BESIDE:
+            raise UsageError(
+                f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
+                f"{name!r}"
+            )
+
+
+def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
+    """Returns the random real images per class of an arm of `REAL`; a smaller class gives all.
+
+    Raises UsageError where memory does not hold those of all networks, each of which has others.
+    """
+    per_class = REAL[arm] * config.budget.ipc
+    per_network = sum(min(per_class, count) for count in dataset.train_counts)
+    count = config.evaluate.num_networks * per_network
+    what = f"config.evaluate.num_networks: {count:,} real images for all of them"
+    memory.check(what, 4 * count * math.prod(dataset.image_shape), COPIES)
+    return per_class
+
+
+def check_optimizer(config: ConfigDict) -> None:
+    """Raises UsageError for an optimizer of evaluation networks that there is not."""
+    if config.evaluate.optimizer not in OPTIMIZERS:
+        raise UsageError(
+            f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
+            f"{config.evaluate.optimizer!r}"
+        )

@@ -1,0 +1,122 @@
+"""Where a run has its real images from: the device, where they lie whole, or the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key, UInt8
+from ml_collections import ConfigDict
+
+from gsdd_jax.core import devices, mesh
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import reading, transforms
+from gsdd_jax.matching import Matching, RealData, real_data
+from gsdd_jax.training import distill
+
+ON_DEVICE = ("auto", "whole", "streamed")
+# Of the device's memory that a training split may take where it is "auto". Networks need the rest;
+# of the host's, the system, other processes and the pages of what is read do as well.
+SHARE, SHARE_OF_HOST = 1 / 2, 1 / 4
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UsageError for a place that there is not."""
+    if config.data.on_device not in ON_DEVICE:
+        raise UsageError(
+            f"config.data.on_device: expected one of {', '.join(ON_DEVICE)}, got "
+            f"{config.data.on_device!r}"
+        )
+
+
+def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:
+    """Whether training images are read step by step instead of held: where the config says so, or
+    leaves it open and they do not fit."""
+    if config.data.on_device != "auto":
+        return config.data.on_device == "streamed"
+    size = images.size * (4 if transforms.is_whitened(images, transform) else 1)
+    share = SHARE_OF_HOST if devices.accelerator_memory() is None else SHARE
+    return size > share * devices.memory()
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """What the steps of a distillation are given, in order.
+
+    Attributes:
+      at_once: the most steps of one call.
+    """
+
+    at_once: int
+    _data: RealData
+    _feed: Callable[[int, int], Any]
+    # Of each step, if streamed: this process's part of what is drawn, and of how many classes and
+    # images of each that is.
+    _read: Iterator[UInt8[np.ndarray, "d k r h w c"]] | None = None
+    _drawn: tuple[int, int] = (0, 0)
+
+    def given(self, first: int, count: int) -> tuple[RealData, Any]:
+        """The `data` and the `feed` of `training.distill.run` for `count` steps from `first` on,
+        which is where the steps before ended."""
+        data = self._data
+        if self._read is not None:
+            read = np.stack([next(self._read) for _ in range(count)])
+            data = dataclasses.replace(data, read=mesh.shard_host_array(read, 2, *self._drawn))
+        return data, self._feed(first, count)
+
+
+def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> Steps:
+    """For a distillation of the Experiment `parts` with `key`, from step `first` on.
+
+    Raises UsageError where it is to be streamed, and the objective does not say what it draws.
+    """
+    problem, train = parts.problem, parts.dataset.train
+    streamed = problem.matching.draws_real and is_streamed(config, train.images, parts.transform)
+    if streamed and type(problem.matching).draws is Matching.draws:
+        if config.data.on_device == "streamed":
+            raise UsageError(
+                "config.data.on_device: expected auto or whole, because the objective "
+                f"{problem.matching.name!r} does not say which real images it draws"
+            )
+        streamed = False
+    data = real_data(
+        train.images, train.labels, problem.num_classes, parts.transform,
+        drawn=problem.matching.draws_real and not streamed,
+    )  # fmt: skip
+    at_once, feed = config.distill.steps_per_call, parts.feed
+    if not streamed:
+        return Steps(at_once, data, feed)
+
+    # What is drawn is decided on the host, so that it waits for no step that the devices compute;
+    # by threads that know nothing of the mesh.
+    by_class = dataclasses.replace(data, images=transforms.RealImages(None, None))
+    own_copy = lambda a: jax.device_put(a.addressable_data(0), _host())
+    here = jax.tree.map(own_copy, (key, by_class))
+
+    def of_step(step):
+        return jax.tree.map(lambda a: a[0], feed(step, 1)), np.int32(step)
+
+    def indices(step):
+        return np.asarray(distill.drawn(problem, *here, *of_step(step)))
+
+    drawn = jax.eval_shape(
+        functools.partial(distill.drawn, problem), key, by_class, *of_step(first)
+    )
+    shape = *drawn.shape, *parts.dataset.image_shape
+    of_all, end = shape[1:3], config.distill.num_steps
+    classes, images = mesh.local_slices(*of_all)
+    own = lambda step: indices(step)[:, classes, images]
+    read = reading.ahead(train.images, own, first, end, shape)
+    return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read, of_all)
+
+
+def _host() -> jax.Device:
+    """The host's processor, or the device where JAX was told to know no other."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]

@@ -1,0 +1,111 @@
+"""What a distilled set's provenance says of how to evaluate it, as far as it is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gsdd_jax import networks
+from gsdd_jax.config import validate
+from gsdd_jax.config.fields import known
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.trees import unflat
+from gsdd_jax.build import experiment
+from gsdd_jax.storage import workdir
+
+# What the evaluation reads of the config that made a set.
+FIELDS = (
+    "seed",
+    "data.name",
+    "data.subset",
+    "data.resolution",
+    "data.resize",
+    "data.transform",
+    "budget.ipc",
+    "network.name",
+    "network.precision",
+    "matching.strategy",
+    "evaluate.num_networks",
+    "evaluate.optimizer",
+    "evaluate.learning_rate",
+    "evaluate.epochs",
+    "evaluate.batch_size",
+)
+OPTIONS = "network.options"
+# The published comparison across architectures (section A.2).
+ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
+RATES_ACROSS = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
+
+
+def resolve(
+    provenance: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    learning_rate: float | None = None,
+) -> ConfigDict:
+    """The config of an evaluation: that which made the set, as far as it is needed, overridden.
+
+    Where another network is named than the config's, its options are no longer those that the
+    config gave to its own, but its defaults; one of `RATES_ACROSS` is trained as in the published
+    comparison across architectures. All of that unless it is overridden too. Where the data lie and
+    other settings of how it was run are never a file's to say.
+
+    Args:
+      provenance: of the set.
+      overrides: dotted field -> value (None: as it is).
+      learning_rate: as of `evaluate_file`.
+
+    Raises:
+      UsageError: naming the field that is missing, of a wrong type or out of range.
+    """
+    made_by = provenance.get("config")
+    if not isinstance(made_by, dict):
+        raise UsageError(
+            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
+        )
+    kinds = known()
+    values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}
+    overrides = {field: value for field, value in overrides.items() if value is not None}
+    network = overrides.get("network.name", values["network.name"])
+    options = {}
+    if network == values["network.name"]:
+        options = _below(OPTIONS, made_by)
+    elif network in RATES_ACROSS:
+        values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
+    options |= _below(OPTIONS, overrides)
+    config = unflat(values | workdir.OPERATIONAL)
+    config.network.options = ConfigDict(dataclasses.asdict(networks.architecture(network, options)))
+    config.update_from_flattened_dict(overrides)
+    if learning_rate is not None:
+        config.evaluate.learning_rate = learning_rate
+    validate.ranges(config, "seed", "data", "budget", "evaluate")
+    experiment.check_optimizer(config)
+    experiment.check_strategy(config)
+    return config
+
+
+def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a group, by the rest of their names."""
+    below = {field: value for field, value in fields.items() if field.startswith(f"{group}.")}
+    return {field.removeprefix(f"{group}."): value for field, value in below.items()}
+
+
+def _value(config: Mapping[str, Any], field: str, kind: str) -> Any:
+    name = f"provenance.config[{field!r}]"
+    if field not in config:
+        raise UsageError(f"{name} is missing")
+    value = config[field]
+    if kind == "str":
+        expected, right = "text", isinstance(value, str)
+    elif kind == "int":
+        expected = "an integer of 32 bits"
+        right = type(value) is int and abs(value) < 2**32
+    else:
+        expected = "a number"
+        right = type(value) in (int, float) and abs(value) < 2**32
+    if not right:
+        raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+    return float(value) if kind == "float" else value

@@ -1,0 +1,343 @@
+"""How good a distilled set is, beside what it must beat at the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from gsdd_jax import data, parameterizations
+from gsdd_jax.build import experiment
+from gsdd_jax.build.components import (
+    build_network,
+    build_transform,
+    check_networks,
+    load_data,
+    stream,
+)
+from gsdd_jax.build.experiment import REAL, Experiment, Judged
+from gsdd_jax.build.provenance import RATES_ACROSS, resolve
+from gsdd_jax.config import validate
+from gsdd_jax.core import mesh
+from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.files import read_object
+from gsdd_jax.data import corruptions, rows, transforms
+from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.networks import Network
+from gsdd_jax.rasterizer.limits import MAX_SIDE
+from gsdd_jax.runs.progress import Display
+from gsdd_jax.training import evaluate
+from gsdd_jax.training.evaluate import Schedule
+
+
+class Accuracies(NamedTuple):
+    """Of each network, in percent; and what the test images of each class were taken for."""
+
+    test: Float[np.ndarray, "s"]
+    # On real training images, the basis of every choice; None where nothing is to be chosen.
+    train: Float[np.ndarray, "s"] | None
+    confusion: Int[np.ndarray, "k k"]  # [class, predicted class], counted over all networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Judged):
+    """What an evaluation needs of an experiment: no objective, and so no experts."""
+
+    network: Network
+    schedule: Schedule
+
+
+def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample) and each network's accuracy, in percent."""
+    values = [float(a) for a in accuracies]  # float32 would round a mean to another digit
+    return {
+        f"{name}_accuracy": float(np.mean(values)),
+        f"{name}_std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        f"{name}_accuracies": values,
+    }
+
+
+def shown(accuracies: list[float] | Float[np.ndarray, "s"]) -> str:
+    """Their mean as text, in percent, with the deviation where there are several."""
+    said = summary("", accuracies)
+    deviation = f" ± {said['_std']:.1f}" if len(accuracies) > 1 else ""
+    return f"{said['_accuracy']:.1f}{deviation} %"
+
+
+def by_class(name: str, counts: Int[np.ndarray, "k k"]) -> dict[str, Any]:
+    """Accuracy on the test images of each class, in percent, and the confusion matrix."""
+    shares = 100 * np.diag(counts) / np.maximum(counts.sum(1), 1)
+    return {f"{name}_by_class": shares.tolist(), f"{name}_confusion": counts.tolist()}
+
+
+def distilled(
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    set_: DistilledSet,
+    name: str,
+    reporter: Display,
+    chosen: bool = False,
+) -> Accuracies:
+    """Of fresh networks trained on a distilled set, at the learning rate it carries; `chosen`:
+    also what sets are chosen by."""
+    trained = students(config, parts, set_, name, reporter)
+    accuracies = _tested(parts, trained)
+    if not chosen:
+        return accuracies
+    train = evaluate.accuracy(parts.network, trained, *parts.chosen_on)
+    return accuracies._replace(train=mesh.to_host(train))
+
+
+def students(
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    set_: DistilledSet,
+    name: str,
+    reporter: Display,
+    resample: str = "bilinear",
+) -> Any:
+    """The stacked parameters of those networks; the set has the size of the real images."""
+    height, width = parts.dataset.image_shape[:2]
+    images = parameterizations.images(set_, height, width, resample)
+    images = parts.transform(images)[None]
+    return _train(
+        config, parts, images, set_.targets, parts.schedule, set_.learning_rate, name, reporter
+    )
+
+
+def random_real(
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    num_images: int,
+    arm: str,
+    name: str,
+    reporter: Display,
+) -> Accuracies:
+    """Of networks trained on random real images as an arm of `REAL` has them, others for every
+    network; all images of a class that has fewer.
+
+    They get as many steps of SGD as a distilled set of `num_images` gets, so that a small set is
+    not at a disadvantage because its epochs are short.
+    """
+    per_class = experiment.check_real(config, parts.dataset, arm)
+    train, num_classes = parts.dataset.train, parts.dataset.num_classes
+    keys = jax.random.split(
+        stream(config.seed, f"random real {per_class}"), config.evaluate.num_networks
+    )
+    chosen = np.stack(
+        [experiment.choose_by_class(k, train.labels, num_classes, per_class) for k in keys]
+    )
+    images = rows.take(train.images, chosen).astype(np.float32) / 255
+    labels = train.labels[chosen[0]]  # by class, so the same for all
+    schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
+    rate = config.evaluate.learning_rate
+    images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
+    trained = _train(config, parts, images, labels, schedule, rate, name, reporter)
+    return _tested(parts, trained)
+
+
+def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
+    with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
+        return evaluate.train(
+            parts.network,
+            schedule,
+            stream(config.seed, "evaluate"),
+            images,
+            jnp.asarray(labels),
+            learning_rate=learning_rate,
+            num_students=config.evaluate.num_networks,
+            progress=progress.advance,
+        )
+
+
+def _tested(parts, students) -> Accuracies:
+    test, labels = parts.tested_on
+    found = mesh.to_host(evaluate.predictions(parts.network, students, test))
+    confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
+    np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
+    return Accuracies(
+        (100 * (found == np.asarray(labels)).sum(-1)).astype(np.float32) / np.float32(len(labels)),
+        None,
+        confusion,
+    )
+
+
+def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
+    """Accuracies on the test images made worse: by kind the five means, and of each network the
+    mean over them."""
+    test, result = parts.dataset.test, {}
+    labels = jnp.asarray(test.labels)
+    for kind in kinds:
+        accuracies = []
+        for strength in range(1, corruptions.NUM_STRENGTHS + 1):
+            key = stream(config.seed, f"{kind} {strength}")
+            worse = corruptions.corrupt(key, test.images, kind, strength)
+            worse = transforms.to_device(np.asarray(worse), parts.transform)
+            accuracies.append(
+                mesh.to_host(evaluate.accuracy(parts.network, students, worse, labels))
+            )
+        accuracies = np.stack(accuracies)
+        result[kind] = [float(a) for a in accuracies.mean(1)]
+        result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]
+    return result
+
+
+def evaluate_file(
+    path: str | os.PathLike,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    learning_rate: float | None = None,
+    resolution: int | None = None,
+    resample: str = "bilinear",
+    corrupted: Sequence[str] = (),
+    beside: bool = True,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Trains networks on a distilled set from a file, and on the same bytes of real images.
+
+    Args:
+      path: of a `distilled.safetensors`.
+      overrides: of the config that made the set: dotted field -> value (None: as it is).
+      learning_rate: of the networks; None: the one that the set carries.
+      resolution: of the images that networks see, real ones too; None: the set's.
+      resample: how sets that are stored at one size come to it, "bilinear" or "nearest".
+      corrupted: kinds of `data.corruptions` by which the test images are made worse, too.
+      beside: whether the real images are evaluated.
+      display: what shows the progress.
+
+    Raises:
+      UsageError: for a file that is no distilled set, whose provenance does not say how it was
+        made or contradicts it, or that was made from other data than is there; for a setting that
+        makes no sense.
+    """
+    if resolution is not None:
+        check_value("resolution", "int", resolution, (1, MAX_SIDE))
+    for kind in corrupted:
+        if kind not in corruptions.STRENGTHS:
+            known = ", ".join(corruptions.STRENGTHS)
+            raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
+    set_, config, parts = opened(path, overrides or {}, learning_rate, resolution)
+    own = set_.provenance["config"]["network.name"] == config.network.name
+    if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
+        set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
+    display = display or Display()
+    result = {
+        "network": config.network.name,
+        "resolution": parts.dataset.image_shape[0],
+        "learning_rate": set_.learning_rate,
+    }
+    if beside:  # before networks are trained
+        experiment.check_real(config, parts.dataset, "random_real")
+    with mesh.use_devices(config.mesh.devices):
+        trained = students(config, parts, set_, "distilled", display, resample)
+        found = _tested(parts, trained)
+        result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
+        if corrupted:
+            result["corrupted"] = _corrupted(config, parts, trained, corrupted)
+        if beside:
+            count = len(set_.labels)
+            real = random_real(config, parts, count, "random_real", "random real", display)
+            result |= summary("random_real", real.test)
+    return result
+
+
+def is_result(path: str | os.PathLike) -> bool:
+    """Whether a file holds, as JSON, what `evaluate_file` returns."""
+    try:
+        found = read_object(path, "an evaluation's result")
+    except UsageError:
+        return False
+    return {"network", "learning_rate", "distilled_accuracies"} <= found.keys()
+
+
+def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:
+    """Trains networks on random real images at the bytes and for the steps of a config's set.
+
+    Raises UsageError for another `arm` than "random_real" (float32) or "random_real_uint8" (four
+    times as many), or for a setting that makes no sense.
+    """
+    if arm not in REAL:
+        raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
+    validate.ranges(config, "evaluate")
+    material = experiment.build_material(config)
+    parts = _parts(config, material.dataset)
+    name = arm.replace("_", " ")
+    with mesh.use_devices(config.mesh.devices):
+        accuracies = random_real(config, parts, len(material.labels), arm, name, display)
+    return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
+
+
+class Opened(NamedTuple):
+    """A distilled set, and what evaluating it needs."""
+
+    set_: DistilledSet
+    config: ConfigDict
+    parts: Parts
+
+
+def opened(
+    path: str | os.PathLike,
+    overrides: Mapping[str, Any],
+    learning_rate: float | None = None,
+    resolution: int | None = None,
+) -> Opened:
+    """A set from a file with the data and the network of its evaluation; as `evaluate_file`."""
+    set_ = file.load(path)
+    with located(path):
+        config = resolve(set_.provenance, overrides, learning_rate)
+        return Opened(set_, config, _build(config, set_, resolution))
+
+
+def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
+    """Raises UsageError where data and set are not of each other."""
+    made_from = set_.provenance.get("data")
+    fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
+    if not isinstance(fingerprint, str):
+        raise UsageError(
+            "provenance.data.fingerprint: expected that of the data the set was made from, got "
+            f"{reprlib.repr(made_from)}"
+        )
+    kind, resolution = set_.format, config.data.resolution
+    if resolution and kind.image_shape[:2] != (resolution, resolution):
+        raise UsageError(
+            f"provenance.config['data.resolution']: expected height and width of the set, "
+            f"{kind.image_shape[:2]}, got {resolution}"
+        )
+    dataset = load_data(config)
+    if dataset.fingerprint != fingerprint:
+        raise UsageError(
+            f"distilled from another version of {dataset.name} "
+            f"(fingerprint {fingerprint[:12]!r}, found {dataset.fingerprint[:12]!r})"
+        )
+    found = (*kind.image_shape, len(set_.labels) // kind.images_per_class)
+    expected = (*dataset.image_shape, dataset.num_classes)
+    if found != expected:
+        raise UsageError(
+            f"parameterization: expected height, width, channels and number of classes {expected}, "
+            f"as of {dataset.name}, got {found}"
+        )
+    if other_resolution:
+        config.data.resolution = other_resolution
+        dataset = load_data(config)
+    return _parts(config, dataset)
+
+
+def _parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
+    network = build_network(config.network, dataset)  # first: whitening takes long
+    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    return Parts(
+        dataset,
+        build_transform(config.data.transform, dataset),
+        network,
+        experiment.build_schedule(config),
+    )

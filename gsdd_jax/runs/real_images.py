@@ -1,0 +1,54 @@
+"""Real images that a run keeps in its work directory, to be shown beside its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+
+from gsdd_jax.build import experiment
+from gsdd_jax.build.components import stream
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_regular, write_atomically
+from gsdd_jax.data import Dataset
+
+NAME = "real.safetensors"
+MOST = 5  # of a class
+_BYTES = 1 << 26  # of all classes, about
+_LIMIT = 1 << 30  # of a file that is read
+
+
+def keep(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
+    """Writes the first of those with which the run's images begin, unless they are there."""
+    path = workdir / NAME
+    if path.exists():
+        return
+    one_of_each = dataset.num_classes * math.prod(dataset.image_shape)
+    count = min(MOST, max(1, _BYTES // one_of_each))
+    images = experiment.initial_images(dataset, stream(config.seed, "initial images"), count)
+    pixels = np.rint(255 * images).astype(np.uint8).reshape(-1, count, *dataset.image_shape)
+    write_atomically(path, safetensors.numpy.save({"images": pixels}))
+
+
+def read(workdir: str | os.PathLike) -> UInt8[np.ndarray, "k n h w c"]:
+    """As many images of each class. Raises UsageError where there are none."""
+    path = pathlib.Path(workdir, NAME)
+    if not path.exists():
+        raise UsageError(f"there is no {NAME}: the run has not begun, or is of an earlier version")
+    content = read_regular(path, "real images", _LIMIT)
+    try:
+        images = safetensors.numpy.load(content)["images"]
+    except (KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise UsageError(f"{path}: expected real images ({error})") from None
+    if images.dtype != np.uint8 or images.ndim != 5 or not images.size:
+        raise UsageError(
+            f"{path}: expected images as uint8 [class, image, height, width, channel], got "
+            f"{images.dtype} {list(images.shape)}"
+        )
+    return images

@@ -1,0 +1,204 @@
+"""Checkpoints of a whole loop state, by Orbax: atomic, typed, restored to the bit."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gsdd_jax.core import mesh, processes
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import check_tree
+from gsdd_jax.formats.file import DIGESTS, digests
+
+OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
+_IDENTITY = "identity"
+_PARTS = {"run", "state", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a step's folder
+
+
+class Checkpoints:
+    """The newest two states in one directory. A directory appears under its name when complete."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        identity: str,
+        report: Callable[[str], None] = lambda line: None,
+    ):
+        """States are stored with `identity` (of their run) and restored only by the same one.
+
+        Raises UsageError where something below the directory is no regular file, or has the name
+        of a step and is no checkpoint. Where the newest is damaged and the one before is taken,
+        `report` gets a line that says so.
+        """
+        self._identity, self._report = {_IDENTITY: identity}, report
+        self._manager = None
+        if processes.first():
+            check_tree(directory)
+            _check_steps(pathlib.Path(directory))
+            self._manager = _manager(pathlib.Path(directory).absolute())
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes `state`, a pytree of arrays, and returns when it is on disk.
+
+        Raises UsageError, and leaves the states before, where a number is not finite or the disk
+        is full.
+        """
+        state = jax.tree.map(mesh.to_host, state)
+        if self._manager is None:
+            return
+        # Looked at before, because Orbax's threads print pages when they fail.
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        self._manager.directory.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self._manager.directory).free < 2 * size + OVERHEAD:
+            raise UsageError(
+                f"{self._manager.directory}: the disk is too full for the checkpoint of step "
+                f"{step} ({size / 2**20:.1f} MiB); make room, and the same command goes on"
+            )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+                raise UsageError(
+                    f"{self._manager.directory.name}: numbers of {jax.tree_util.keystr(path)} are "
+                    f"not finite at step {step}; the last good checkpoint is step "
+                    f"{self._manager.latest_step() or 0}; lower the learning rate"
+                )
+        run = self._identity | {DIGESTS: digests(_by_name(state), self._identity)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise UsageError(
+                f"{self._manager.directory}: the checkpoint of step {step} cannot be written "
+                f"({_first_line(error)}); make room, and the same command goes on"
+            ) from None
+
+    def restore(self, like: Any) -> Any | None:
+        """The newest state that is whole, or None if there is none at all.
+
+        Raises UsageError if none is whole, or if one is of another run or does not have the
+        structure, shapes and types of `like`.
+        """
+        target = jax.tree.map(lambda a: np.empty(np.shape(a), a.dtype), like)
+        read = processes.from_first(lambda: _packed(self._newest(target)))
+        if not read:
+            return None
+        # As many devices go on as there are now, however many it was written from.
+        return jax.tree.map(mesh.replicate, _unpacked(read, target))
+
+    def close(self) -> None:
+        """Ends Orbax's background threads."""
+        if self._manager is not None:
+            self._manager.close()
+
+    def _newest(self, target):
+        reasons: list[str] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            where = f"{self._manager.directory}/{step}"
+            try:
+                state = self._read(step, target)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                if isinstance(error, UsageError):
+                    raise
+                reasons.append(f"{where}: damaged ({_first_line(error)})")
+                continue
+            self._forget_after(step)
+            if reasons:
+                self._report(f"{'; '.join(reasons)}; going on from step {step}")
+            return state
+        if reasons:
+            raise UsageError(
+                f"{'; '.join(reasons)}; no checkpoint is whole: delete them to begin again"
+            )
+        return None
+
+    def _read(self, step, target):
+        run = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+        if not isinstance(run, dict) or run.keys() - {DIGESTS} != {_IDENTITY}:
+            raise ValueError("it does not say of which run it is")
+        expected = run.pop(DIGESTS, None)  # checkpoints of earlier versions have none
+        _check_digests(expected, digests({}, run))
+        if run != self._identity:
+            raise UsageError(
+                f"{self._manager.directory}/{step}: the checkpoint of a run with other settings or "
+                "other data; move it away, or give another --workdir"
+            )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = self._manager.restore(step, args=args).state
+        same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, target)
+        if not all(jax.tree.leaves(same)):
+            raise ValueError("its arrays have other shapes than this run's")
+        # Orbax's files have no checksum of their numbers.
+        _check_digests(expected, digests(_by_name(state), {}))
+        return state
+
+    def _forget_after(self, step) -> None:
+        """Deletes the damaged ones, which a run that goes on from here will write again."""
+        for later in [s for s in self._manager.all_steps() if s > step]:
+            self._manager.delete(later)
+
+
+def _check_steps(directory: pathlib.Path) -> None:
+    """Raises UsageError, naming the first, where something is named as a step and no checkpoint,
+    damaged ones and the rest of one that was being deleted aside."""
+    for path in sorted(directory.glob("[0-9]*")):
+        if path.name.isdecimal():
+            inside = {p.name for p in path.iterdir()} if path.is_dir() else {""}
+            if path.is_symlink() or (inside and not inside & _PARTS):
+                raise UsageError(f"{path}: not a checkpoint of a run; move it away")
+
+
+def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
+    """Of this process alone."""
+    alone = {}
+    if jax.process_count() > 1:
+        alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix=directory.name
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        alone["create"] = False
+    return ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # a step that is damaged is found when it is restored
+            **alone,
+        ),
+    )
+
+
+def _by_name(state: Any) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _check_digests(expected: dict[str, str] | None, found: dict[str, str]) -> None:
+    for name, digest in found.items():
+        if expected is not None and expected.get(name) != digest:
+            raise ValueError(f"{name} is not what its {DIGESTS} says")
+
+
+def _packed(state: Any | None) -> bytes:
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
+
+
+def _unpacked(content: bytes, target: Any) -> Any:
+    leaves, read = [], 0
+    for leaf in jax.tree.leaves(target):
+        end = read + leaf.nbytes
+        leaves.append(np.frombuffer(content[read:end], leaf.dtype).reshape(leaf.shape))
+        read = end
+    return jax.tree.unflatten(jax.tree.structure(target), leaves)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).partition(" [")[0].strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,242 @@
+"""A table of a paper as cells, each a config; what they came to, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from gsdd_jax.build.cost import Cost
+from gsdd_jax.core.files import write_atomically, write_json
+
+LONG = 60  # characters of a piece's state, more of which its line has no room for
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+      row, column: where it stands.
+      config: the experiment; its seed is replaced by each of `seeds`.
+      arm: what networks are trained on: "distilled", or one of `experiment.REAL`, random real
+        images, which need no distillation.
+      trials: dotted fields and their values, tried with the first seed; the other seeds take the
+        trial that is best on real training images.
+      seeds: of the whole pipeline, each its own experts, fit, distillation and evaluation
+        networks.
+      evaluation: what an evaluation of the distilled set changes (as `assess.evaluate_file`'s
+        arguments); empty: the one that the run ends with.
+      value: of that evaluation's result, the list of accuracies that is the cell's.
+      published: the paper's number, in percent.
+    """
+
+    row: str
+    column: str
+    config: ConfigDict = dataclasses.field(compare=False)
+    arm: str = "distilled"
+    trials: tuple[Mapping[str, Any], ...] = ({},)
+    seeds: tuple[int, ...] = (0,)
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    value: str = "distilled_accuracies"
+    published: float | None = None
+
+    def variant(self, trial: Mapping[str, Any], seed: int) -> ConfigDict:
+        """The config of one run."""
+        config = self.config.copy_and_resolve_references()
+        seeds = {"seed": seed, "experts.seed": config.experts.seed + seed}
+        config.update_from_flattened_dict({**trial, **seeds})
+        return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """The mean over some rows of a column, beside the published one."""
+
+    row: str
+    column: str
+    of: tuple[str, ...]
+    published: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells by row and column, and what must be there to run them.
+
+    Attributes:
+      name: of the table, with its size.
+      title: one line for the reader.
+      cells: in the order in which they are run.
+      means: shown below them.
+      needs_gpu: whether running them without one is out of the question.
+    """
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
+    means: tuple[Mean, ...] = ()
+    needs_gpu: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a cell came to.
+
+    Attributes:
+      accuracies: by seed, of each network, in percent; of the seeds that are done.
+      chosen: the trial that was taken, or None while they are not all done.
+      trials: (what was tried, accuracy on real training images or None, why there is none).
+      reason: why there is no number, or not all of it.
+    """
+
+    accuracies: Mapping[int, list[float]] = dataclasses.field(default_factory=dict)
+    chosen: Mapping[str, Any] | None = None
+    trials: tuple[tuple[Mapping[str, Any], float | None, str], ...] = ()
+    reason: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds, of the mean over the networks."""
+        if not self.accuracies:
+            return None
+        return float(np.mean([np.mean(a) for a in self.accuracies.values()]))
+
+    @property
+    def deviation(self) -> float | None:
+        """Of a sample: of the seeds' means, or of the networks where there is one seed."""
+        means = [float(np.mean(a)) for a in self.accuracies.values()]
+        if len(means) == 1:
+            means = next(iter(self.accuracies.values()))
+        return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def write(table: Table, found: list[Found], directory: pathlib.Path) -> None:
+    """`<name>.md`, `.csv` and `.json`: our number, the published one and the difference."""
+    path = directory / table.name
+    write_json(path.with_suffix(".json"), _plain(table, found))
+    write_atomically(path.with_suffix(".csv"), _csv(table, found).encode())
+    write_atomically(path.with_suffix(".md"), markdown(table, found).encode())
+
+
+def markdown(table: Table, found: list[Found]) -> str:
+    """The table as text, with the trials and the reasons of what is missing below it."""
+    at = {
+        (c.row, c.column): _text(f.mean, f.deviation, c.published)
+        for c, f in zip(table.cells, found, strict=True)
+    }
+    for mean, value in _means(table, found):
+        at[mean.row, mean.column] = _text(value, None, mean.published)
+    rows = list(dict.fromkeys(row for row, _ in at))
+    columns = list(dict.fromkeys(column for _, column in at))
+    lines = [f"# {table.title}", "", "Test accuracy, percent; published and difference behind it."]
+    lines += ["", "| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for row in rows:
+        texts = (at.get((row, column), "") for column in columns)
+        lines.append(f"| {row} | " + " | ".join(texts) + " |")
+    searched = [(c, f) for c, f in zip(table.cells, found, strict=True) if len(c.trials) > 1]
+    if searched:
+        lines += ["", "Trials, by accuracy on real training images:", ""]
+    cells_by_trials: dict[str, list[str]] = {}  # what shares its runs is listed once
+    for cell, f in searched:
+        tried = "; ".join(
+            f"{_settings(trial)}: {why if value is None else f'{value:.1f}'}"
+            f"{' (taken)' if f.chosen is not None and trial == f.chosen else ''}"
+            for trial, value, why in f.trials
+        )
+        cells_by_trials.setdefault(tried, []).append(f"{cell.row}, {cell.column}")
+    for tried, cells in cells_by_trials.items():
+        others = f" (and {len(cells) - 1} more of the same)" if len(cells) > 1 else ""
+        lines.append(f"- {cells[0]}{others}: {tried}")
+    missing = [(c, f) for c, f in zip(table.cells, found, strict=True) if f.reason]
+    if missing:
+        lines += ["", "Not run:", ""]
+        reasons = {}
+        for cell, f in missing:
+            reasons.setdefault(f.reason, []).append(f"{cell.row} ({cell.column})")
+        lines += [f"- {', '.join(cells)}: {reason}" for reason, cells in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def listed(pieces: Sequence[tuple[str, str, Cost | None]]) -> str:
+    """A line for each of (name, state, cost); what many share is said once, below."""
+    lines, total, notes = [f"{'hours':>8} {'GiB':>6}  piece"], 0.0, {}
+    for name, state, cost in pieces:
+        hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)
+        total += hours if state != "done" else 0.0
+        if len(state) > LONG:
+            state = f"no, ({notes.setdefault(state, len(notes) + 1)})"
+        lines.append(f"{hours:8.2f} {size:6.1f}  {name}: {state}")
+    lines.append(f"{total:8.2f} hours on this machine for what is not done, {len(pieces)} pieces")
+    lines += [f"({number}) {state.removeprefix('no: ')}" for state, number in notes.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _text(mean: float | None, deviation: float | None, published: float | None) -> str:
+    ours = "–" if mean is None else f"{mean:.1f}"
+    if deviation is not None:
+        ours += f" ± {deviation:.1f}"
+    if published is None:
+        return ours
+    return f"{ours} ({published:.1f}{'' if mean is None else f', {mean - published:+.1f}'})"
+
+
+def _means(table: Table, found: list[Found]) -> list[tuple[Mean, float | None]]:
+    values = {(c.row, c.column): f.mean for c, f in zip(table.cells, found, strict=True)}
+    means = []
+    for mean in table.means:
+        of = [values[row, mean.column] for row in mean.of]
+        means.append((mean, None if None in of else float(np.mean(of))))
+    return means
+
+
+def _csv(table: Table, found: list[Found]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ("row", "column", "mean", "deviation", "seeds", "published", "difference", "reason")
+    )
+    for cell, f in zip(table.cells, found, strict=True):
+        numbers = [f.mean, f.deviation, len(f.accuracies), cell.published, _difference(cell, f)]
+        texts = ("" if number is None else number for number in numbers)
+        writer.writerow([cell.row, cell.column, *texts, f.reason])
+    for mean, value in _means(table, found):
+        writer.writerow([mean.row, mean.column, "" if value is None else value, *[""] * 5])
+    return out.getvalue()
+
+
+def _plain(table: Table, found: list[Found]) -> dict[str, Any]:
+    cells = [
+        {
+            **{"row": cell.row, "column": cell.column, "mean": f.mean, "deviation": f.deviation},
+            "accuracies": {str(seed): a for seed, a in f.accuracies.items()},
+            **{"published": cell.published, "difference": _difference(cell, f)},
+            "trials": [
+                {"settings": dict(trial), "train_accuracy": value, "reason": why}
+                for trial, value, why in f.trials
+            ],
+            "chosen": None if f.chosen is None else dict(f.chosen),
+            "evaluation": dict(cell.evaluation),
+            "reason": f.reason,
+            "config": json.loads(cell.config.to_json()),
+        }
+        for cell, f in zip(table.cells, found, strict=True)
+    ]
+    means = [{**dataclasses.asdict(mean), "mean": value} for mean, value in _means(table, found)]
+    return {"name": table.name, "title": table.title, "cells": cells, "means": means}
+
+
+def _difference(cell, found) -> float | None:
+    if found.mean is None or cell.published is None:
+        return None
+    return found.mean - cell.published
+
+
+def _settings(trial: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in trial.items()) or "as configured"
