@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.config import validate
-from gsdd_jax.core import memory
+from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
 from gsdd_jax.data.items import some
