@@ -301,7 +301,7 @@ WRONG = [
     (["stray"], "unexpected argument 'stray'"),
     (["--no_such_flag=1"], "no_such_flag"),
     (["--config.seed=" + "x" * 10**5], "expected an integer"),
-    (["--config.network.name=" + "x" * 10**5], "choose one of convnet"),
+    (["--config.network.name=" + "x" * 10**5], "expected one of alexnet, convnet"),
 ]
 
 
