@@ -23,8 +23,8 @@ from benchmarks import programs
 from benchmarks.scale import CONFIGS, DEVICES
 from configs import load
 from gsdd_jax import matching
-from gsdd_jax.build.experiment import REAL
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.setup.experiment import REAL
 from gsdd_jax.training import experts
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from benchmarks import hlo
 from gsdd_jax import matching, networks
-from gsdd_jax.build import cost
-from gsdd_jax.build.components import build_parameterization
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
 from gsdd_jax.matching import tm
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
+from gsdd_jax.setup import cost
+from gsdd_jax.setup.components import build_parameterization
 from gsdd_jax.training import distill, evaluate, experts, fit
 
 GPU_MEMORY = int(0.75 * 141e9)  # bytes that JAX takes of an H200's, by its default

@@ -6,13 +6,10 @@ Nothing is run. The steps are compiled for devices that this host is made to hav
 
 from __future__ import annotations
 
-import json
-import pathlib
-
 import jax
 
 from benchmarks import programs
-from benchmarks.table import Table
+from benchmarks.table import Table, rows
 from configs import load
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.ops import conv
@@ -32,8 +29,7 @@ def main(out: str | None, devices: str, configs: str) -> None:
     counts, names = numbers(devices), chosen(configs)
     as_on_gpus(max(counts))
     table = Table(out, COLUMNS)
-    if out and pathlib.Path(out).exists():
-        table.rows = json.loads(pathlib.Path(out).read_text())
+    table.rows = rows(out, COLUMNS) if out else []
     for name in names:
         config = load(name)
         steps = [step for step in programs.STEPS if step != "experts" or "_tm" in name]

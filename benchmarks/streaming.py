@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.table import Table, device
 from gsdd_jax import data, matching, networks, parameterizations
-from gsdd_jax.build import input_pipeline
 from gsdd_jax.data import transforms
+from gsdd_jax.setup import input_pipeline
 from gsdd_jax.training import distill
 
 SIDE, CLASSES, GPC, BATCH = 64, 10, 10, 32

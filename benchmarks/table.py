@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 
-from gsdd_jax.core.files import write_json
+from gsdd_jax.core.files import JSON_LIMIT, check_ours, parse_json, read_regular, write_json
 
 
 def device() -> str:
     """The device and the version of JAX that figures belong to."""
     first = jax.devices()[0]
     return f"{first.device_kind}, {first.platform}, jax {jax.__version__}"
+
+
+def check_place(out: str | os.PathLike, columns: str) -> None:
+    """Raises UsageError where a table of such columns cannot be written, or would replace another
+    file than an earlier one."""
+    check_ours(out, "an earlier result of this benchmark", lambda path: bool(rows(path, columns)))
+
+
+def rows(path: str | os.PathLike, columns: str) -> list[dict[str, Any]]:
+    """The rows of a table of such columns in a file; none where there is no such table."""
+    names = {name for name, _ in _parsed(columns)}
+    try:
+        found = parse_json(read_regular(path, "a table", JSON_LIMIT))
+    except ValueError:
+        return []
+    found = found.get("rows") if isinstance(found, dict) else found
+    is_row = lambda row: isinstance(row, dict) and names <= row.keys()
+    return found if isinstance(found, list) and all(map(is_row, found)) else []
 
 
 class Table:
@@ -29,7 +48,7 @@ class Table:
 
     def __init__(self, out: str | None, columns: str, about: dict[str, Any] | None = None):
         self.out, self.about, self.rows = out, about, []
-        self.columns = [column.partition(":")[::2] for column in columns.split()]
+        self.columns = _parsed(columns)
         self._print(name for name, _ in self.columns)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -43,6 +62,10 @@ class Table:
     def _print(self, cells: Iterable[str]) -> None:
         widths = [max(10, len(name)) for name, _ in self.columns]
         print(*map(str.rjust, cells, widths), flush=True)
+
+
+def _parsed(columns: str) -> list[tuple[str, str]]:
+    return [column.partition(":")[::2] for column in columns.split()]
 
 
 def _shown(value: Any, style: str) -> str:

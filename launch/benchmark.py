@@ -28,7 +28,11 @@ BENCHMARKS = (
     *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
     *("pytorch", "ddif", "bits", "scale"),
 )
-OUT = paths.define("out", None, "JSON file for the measurements, written as they are made.")
+OUT = paths.define(
+    "out",
+    None,
+    "JSON file for the measurements, written as they are made; only those are replaced.",
+)
 SHAPES = flags.DEFINE_string(
     "shapes", "", "rasterize: shapes out of A to F and R, comma-separated; empty: all."
 )
@@ -45,6 +49,10 @@ def main(name: str) -> None:
     except ModuleNotFoundError as error:  # ddif compares with a formula of the tests
         where = "run it from a checkout" if error.name.startswith("tests") else "install it"
         raise UsageError(f"{name}: needs {error.name}, which is not there; {where}") from None
+    if OUT.value:
+        from benchmarks.table import check_place
+
+        check_place(OUT.value, benchmark.COLUMNS)
     if name == "rasterize":
         benchmark.main(OUT.value, SHAPES.value, PEERS.value)
     elif name == "scale":

@@ -231,7 +231,7 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
     if not adapt.is_open(config):
         return config, ""
-    from gsdd_jax.build.components import load_data  # after the flags: it takes seconds
+    from gsdd_jax.setup.components import load_data  # after the flags: it takes seconds
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)

@@ -11,7 +11,8 @@
     python -m launch.figure decode
     python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
 
-docs/figures.md describes the figures. Slow parts are kept in --out; the same command resumes.
+docs/figures.md describes the figures. Slow parts are kept in --out; the same command resumes. Only
+files of an earlier figure are replaced.
 """
 
 import pathlib
@@ -65,7 +66,11 @@ SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measur
 
 
 def main(name: str) -> None:
+    from gsdd_jax.figures import draw
+
     out = pathlib.Path(OUT.value or _beside())
+    for file in figures.files(name):
+        draw.check_place(out / file)
     FIGURES[name](figures.load(name).main, out)
     print(f"{out / name}.png, .svg and .csv")
 

@@ -15,9 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, networks, parameterizations
-from gsdd_jax.build import experiment, input_pipeline
 from gsdd_jax.data import cache, dataset, transforms
 from gsdd_jax.data.decode import CHUNK, Chunk
+from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.training import distill
 
 SHAPE, CLASSES, GPC, STEPS = (64, 64, 3), 10, 1, 8

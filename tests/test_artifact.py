@@ -242,6 +242,14 @@ def test_no_images_are_had_that_are_not_finite(tmp_path, name):
         dataclasses.replace(set_, source="").numpy(transform=stretched)
 
 
+def test_a_set_is_shown_in_one_line_whatever_its_file_says():
+    named = {"data": {"name": "a\n\x1b[31m" + "x" * 1000}}
+    shown = repr(dataclasses.replace(some_set("pixels"), provenance=named))
+    assert shown.isprintable()
+    assert "of a\\n\\x1b[31mxxx" in shown
+    assert len(shown) < 200
+
+
 def test_unreadable_files_are_named(tmp_path):
     path = tmp_path / "set.safetensors"
     with pytest.raises(gsdd_jax.UsageError, match="No such file"):

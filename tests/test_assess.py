@@ -13,9 +13,9 @@ import pytest
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, networks, parameterizations
-from gsdd_jax.build import provenance
 from gsdd_jax.core.trees import flat
 from gsdd_jax.runs import evaluation
+from gsdd_jax.setup import provenance
 from gsdd_jax.storage.workdir import OPERATIONAL
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -149,6 +149,26 @@ def test_a_table_is_printed_and_written_row_by_row(tmp_path, capsys):
     assert json.loads(path.read_text()) == [{"what": 1}]
 
 
+@pytest.mark.parametrize("about", [None, {"device": "x"}])
+def test_nothing_but_an_earlier_table_is_replaced(tmp_path, about):
+    path, columns = tmp_path / "out.json", "what seconds:.2f"
+    table.check_place(path, columns)
+    found = table.Table(str(path), columns, about)
+    found.add({"what": "a", "seconds": 1.0, "more": 2})
+    table.check_place(path, columns)
+    assert table.rows(path, columns) == found.rows
+    for others in (
+        "what\n",
+        "[]",
+        '{"rows": []}',
+        '[{"what": "a"}]',
+        '[{"what": 1, "seconds": 2}, 3]',
+    ):
+        path.write_text(others)
+        with pytest.raises(UsageError, match=r"out.json: not an earlier result of this benchmark"):
+            table.check_place(path, columns)
+
+
 @pytest.fixture
 def stopped(monkeypatch, tmp_path):
     """Runs a benchmark that is stopped when it prints its third row; what its file then holds."""

@@ -1,5 +1,6 @@
 """Checkpoints: whose they are, and what happens when one is damaged or cannot be written."""
 
+import json
 import os
 import shutil
 
@@ -51,6 +52,68 @@ def test_a_damaged_one_gives_way_to_the_one_before(saved):
     assert said[0].endswith("going on from step 10")
     checkpoints.save(15, state(16))  # in its place
     assert Checkpoints(saved, "one").restore(state(0))["step"] == 16
+
+
+def flip(path):
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def rewrite(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def numbers(folder):
+    """The file that holds most of a checkpoint's numbers."""
+    return max(folder.glob("state/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("damage", "step"),
+    [
+        (lambda folder: flip(numbers(folder)), 10),
+        (lambda folder: rewrite(folder / "run" / "metadata", identity="two"), 10),
+        (lambda folder: rewrite(folder / "run" / "metadata", other=0), 10),
+        (lambda folder: (folder / "run" / "metadata").write_text("[1]"), 10),
+        # Nothing of what Orbax notes beside them is needed.
+        (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", metrics=35), 15),
+        (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", item_handlers=3), 15),
+        (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", custom_metadata=[]), 15),
+        (lambda folder: (folder / "_CHECKPOINT_METADATA").write_text("["), 15),
+    ],
+)
+def test_no_other_numbers_are_restored_than_were_saved(tmp_path, damage, step):
+    draw = lambda step: {"params": np.random.default_rng(step).random((50, 40), np.float32)}
+    checkpoints = Checkpoints(tmp_path, "one")
+    for s in (10, 15):
+        checkpoints.save(s, draw(s))
+    checkpoints.close()
+    damage(tmp_path / "15")
+    said = []
+    found = Checkpoints(tmp_path, "one", said.append).restore(draw(0))
+    np.testing.assert_array_equal(found["params"], draw(step)["params"])
+    assert len(said) == (step == 10)
+    assert all("/15: damaged (" in s and s.endswith("going on from step 10") for s in said)
+
+
+def test_a_checkpoint_without_digests_is_taken(saved):
+    path = saved / "15" / "run" / "metadata"
+    assert set(json.loads(path.read_text())) == {"identity", "sha256"}
+    path.write_text('{"identity": "one"}')  # as earlier versions wrote it
+    assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
+
+
+@pytest.mark.parametrize("step", ["3", "20"])
+def test_a_folder_of_others_is_not_deleted(saved, step):
+    (saved / step).mkdir()
+    (saved / step / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=f"fit/{step}: not a checkpoint of a run; move it away"):
+        Checkpoints(saved, "one")
+    assert (saved / step / "notes.txt").read_text() == "mine"
+    (saved / step / "notes.txt").unlink()  # what is left of one that was being deleted
+    assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
 
 
 def test_where_none_is_whole_it_says_what_to_do(saved):

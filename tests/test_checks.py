@@ -10,7 +10,6 @@ import pytest
 import gsdd_jax
 from configs import common, demo, own
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
-from gsdd_jax.build import experiment
 from gsdd_jax.config import fields as config_fields
 from gsdd_jax.config import validate
 from gsdd_jax.core import memory
@@ -18,6 +17,7 @@ from gsdd_jax.core.fields import meaning
 from gsdd_jax.core.trees import dotted
 from gsdd_jax.runs import evaluation, experts
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import experiment
 from launch import cli
 
 SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)

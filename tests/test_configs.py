@@ -10,9 +10,9 @@ import pytest
 import configs
 from configs import common
 from gsdd_jax import UsageError
-from gsdd_jax.build import components, experiment, experts
 from gsdd_jax.config import adapt, trees
 from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.setup import components, experiment, experts
 from launch import experiments
 
 HERE = pathlib.Path(common.__file__).parent

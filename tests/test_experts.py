@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 
 from configs import demo
 from gsdd_jax import UsageError, data, networks
-from gsdd_jax.build import components, streaming
-from gsdd_jax.build import experts as stored
 from gsdd_jax.data import reading, transforms
 from gsdd_jax.runs import experts
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import components, streaming
+from gsdd_jax.setup import experts as stored
 from gsdd_jax.storage.trajectories import Growing, partial_of
 from gsdd_jax.training import experts as training
 

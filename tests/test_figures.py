@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import json
 import math
+import os
+import shutil
 import warnings
 
 import jax
@@ -20,7 +22,6 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, figures, networks, parameterizations
-from gsdd_jax.build import experiment
 from gsdd_jax.data import transforms
 from gsdd_jax.figures import (
     antialias,
@@ -38,6 +39,7 @@ from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.setup import experiment
 from gsdd_jax.training import distill, evaluate
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -95,6 +97,8 @@ def rows_of(folder, name):
         assert image.size[0] > 300
         assert len(image.getcolors(1 << 24)) > 3
     assert b"<svg" in (folder / f"{name}.svg").read_bytes()[:1000]
+    for path in (folder / file for file in figures.files(name)):
+        drawing.check_place(path)  # may be replaced
     with open(folder / f"{name}.csv") as file:
         return list(csv.DictReader(file))
 
@@ -103,6 +107,21 @@ def test_every_figure_has_its_module():
     assert set(command().FIGURES) == set(figures.NAMES)
     for name in figures.NAMES:
         assert name == figures.load(name).NAME
+
+
+@pytest.mark.parametrize("name", ["decode.png", "decode.svg", "decode.csv"])
+def test_nothing_but_a_figure_is_replaced(tmp_path, monkeypatch, name):
+    from benchmarks import decode
+
+    monkeypatch.setattr(decode, "rows", lambda *_: pytest.fail("measures first"))
+    mine = drawing.MARK if name == "decode.csv" else "figure,decode\n"
+    (tmp_path / name).write_text(mine)
+    with pytest.raises(gsdd_jax.UsageError, match=f"{name}: not a file of an earlier figure; move"):
+        draw("decode", out=str(tmp_path))
+    with pytest.raises(gsdd_jax.UsageError, match=f"{name}: not a file of an earlier figure; move"):
+        drawing.write(tmp_path / name, b"")
+    assert (tmp_path / name).read_text() == mine
+    assert os.listdir(tmp_path) == [name]
 
 
 # Ellipses
@@ -220,6 +239,19 @@ def test_the_clip_is_a_switch(run):
     assert float(kind.project(far).means.max()) == pytest.approx(0.999)
     unclipped = dataclasses.replace(kind, clip_means=False)
     assert (unclipped.project(far).means == 3).all()
+
+
+@pytest.mark.parametrize("name", ["ellipses", "overview", "antialias"])
+def test_images_that_are_not_finite_are_not_drawn(run, tmp_path, name):
+    good = gsdd_jax.load(run / "distilled.safetensors")
+    huge = np.full_like(good.arrays["colors"], 1.75 * 2**127)
+    bad = dataclasses.replace(good, arrays=good.arrays | {"colors": huge})
+    gsdd_jax.save(tmp_path / "distilled.safetensors", bad)
+    shutil.copy(run / "config.json", tmp_path)
+    flag = "workdir" if name == "ellipses" else "distilled"
+    with pytest.raises(gsdd_jax.UsageError, match=r"distilled.safetensors: expected finite images"):
+        draw(name, steps=["0"], out=str(tmp_path / "out"), **{flag: [str(tmp_path)]})
+    assert not (tmp_path / "out").exists()
 
 
 # Overview
@@ -583,9 +615,10 @@ def test_guidance_draws_the_cells_that_were_run(tmp_path):
     path = tmp_path / "guidance-small.json"
     path.write_text(json.dumps({"cells": cells}))
     draw("guidance", from_table=str(path))
+    one = {"figure": "guidance", "images": "60", "std": "0.5"}
     assert rows_of(tmp_path, "guidance") == [
-        {"bits": "6 bits", "images": "60", "accuracy": "41", "std": "0.5"},
-        {"bits": "8 bits", "images": "60", "accuracy": "42.5", "std": "0.5"},
+        one | {"bits": "6 bits", "accuracy": "41"},
+        one | {"bits": "8 bits", "accuracy": "42.5"},
     ]
     for content, message in (("[]", "expected a table"), ("{}", "expected the guidance table"),
                              ('{"cells": []}', "no cell of this table was run")):  # fmt: skip

@@ -175,6 +175,14 @@ def test_a_device_or_a_fifo_is_not_replaced(tmp_path, fifo):
     assert sorted(os.listdir(tmp_path)) == ["fifo", "link"]
 
 
+@pytest.mark.parametrize("name", ["file/x", "file/a/x"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, name):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(NotADirectoryError) as raised:
+        files.write_atomically(tmp_path / name, b"")
+    assert raised.value.filename == str(tmp_path / "file")
+
+
 def test_permissions_are_those_of_any_new_file(tmp_path, monkeypatch):
     """None is changed, for which some file systems have no leave."""
 

@@ -1,5 +1,6 @@
 """The commands, as a user runs them: results, resuming after SIGKILL, and one line when wrong."""
 
+import itertools
 import json
 import os
 import random
@@ -173,20 +174,31 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("what", [*PLACES, "device", "long name"])
-@pytest.mark.parametrize("command", ["evaluate", "report"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        *itertools.product(["evaluate", "report"], [*PLACES, "device", "long name"]),
+        ("benchmark", "file"),
+    ],
+)
 def test_what_is_no_result_is_not_replaced_and_said_first(run, finished, command, what, tmp_path):
     workdir, _ = finished
     path = {"device": "/dev/null", "long name": tmp_path / ("x" * 300)}.get(what, tmp_path / "a")
     if what in PLACES:
         PLACES[what](path)
-    before = [p.lstat() for p in tmp_path.iterdir()]
-    flags = [f"--distilled={workdir}", f"--result={path}"]
-    status, out, err = run(command, *flags if command == "evaluate" else [workdir, f"--out={path}"])
+    state = lambda found: (found.st_ino, found.st_mode, found.st_mtime_ns)
+    states = lambda: [state(os.lstat(path)) for path in tmp_path.iterdir()]
+    before = states()
+    flags = {
+        "evaluate": [f"--distilled={workdir}", f"--result={path}"],
+        "report": [workdir, f"--out={path}"],
+        "benchmark": ["scale", f"--out={path}"],
+    }
+    status, out, err = run(command, *flags[command])
     assert (status, out) == (2, "")
     expected = "cannot be written (File name too" if what == "long name" else "not an earlier re"
     assert err.startswith(f"error: {path}") and expected in err and len(err.splitlines()) == 1
-    assert [p.lstat() for p in tmp_path.iterdir()] == before
+    assert states() == before
 
 
 def test_a_page_that_is_no_report_stops_a_run_before_its_work(run, tmp_path):
@@ -289,7 +301,7 @@ WRONG = [
     (["stray"], "unexpected argument 'stray'"),
     (["--no_such_flag=1"], "no_such_flag"),
     (["--config.seed=" + "x" * 10**5], "expected an integer"),
-    (["--config.network.name=" + "x" * 10**5], "expected one of alexnet"),
+    (["--config.network.name=" + "x" * 10**5], "expected one of alexnet, convnet"),
 ]
 
 

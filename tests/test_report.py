@@ -7,9 +7,9 @@ import pytest
 
 from configs import demo
 from gsdd_jax import data, matching, networks
-from gsdd_jax.build import cost
 from gsdd_jax.matching import dm
 from gsdd_jax.runs import progress as report
+from gsdd_jax.setup import cost
 
 
 class Terminal(io.StringIO):

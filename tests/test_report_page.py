@@ -24,12 +24,12 @@ from tiny import TINY
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data, parameterizations
-from gsdd_jax.build import components, experiment
 from gsdd_jax.core import memory
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.report import curves, document, events, gallery, results, source
 from gsdd_jax.runs import fits
 from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.setup import components, experiment
 from launch import fields
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -18,11 +18,11 @@ import pytest
 
 from configs import common, demo
 from configs.tables import NAMES as TABLES
-from gsdd_jax.build import cost
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import evaluation, experts, fits
 from gsdd_jax.runs.progress import OneLine
+from gsdd_jax.setup import cost
 from gsdd_jax.tables import reproduce, table
 from gsdd_jax.tables.table import Cell, Found, Mean, Table
 from gsdd_jax.training import fit

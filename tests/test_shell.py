@@ -17,11 +17,11 @@ from tiny import TINY
 
 import gsdd_jax
 from configs import common, demo
-from gsdd_jax.build import components, experiment
 from gsdd_jax.core import mesh, native, program, stopping
 from gsdd_jax.core.trees import dotted
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.setup import components, experiment
 from gsdd_jax.training import distill
 from launch import cli, environment, fields
 

@@ -10,12 +10,12 @@ import pytest
 import gsdd_jax
 from configs import common, demo
 from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.build import components, experiment
 from gsdd_jax.data import soft_labels
 from gsdd_jax.figures import landscape
 from gsdd_jax.runs import evaluation, experts, fits
 from gsdd_jax.runs.distill import distill_to, fit_to
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import components, experiment
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

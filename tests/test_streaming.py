@@ -15,10 +15,10 @@ from conftest import QUICKLY
 from ml_collections import ConfigDict
 
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
-from gsdd_jax.build import input_pipeline
 from gsdd_jax.core import devices
 from gsdd_jax.data import reading, rows, transforms
 from gsdd_jax.matching import dm
+from gsdd_jax.setup import input_pipeline
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -6,8 +6,8 @@ import pytest
 
 from configs import common, demo
 from gsdd_jax import UsageError, matching, networks, parameterizations
-from gsdd_jax.build import experiment, experts
 from gsdd_jax.config import adapt, component_options
+from gsdd_jax.setup import experiment, experts
 
 STORED = parameterizations.known()
 

@@ -137,6 +137,9 @@ def test_foreign_files_are_refused(directory):
     for metadata in (None, {"gsdd_jax": "[1]"}, {"gsdd_jax": '{"format": "gsdd-jax other"}'}):
         path.write_bytes(safetensors.numpy.save(arrays, metadata))
         refuses(directory, str(path), "not an expert's trajectory")
+    for text, reason in (("[" * 100000, "nested too deeply"), ("1" * 5000, "more than 64 bits")):
+        path.write_bytes(safetensors.numpy.save(arrays, {"gsdd_jax": text}))
+        refuses(directory, str(path), reason)
 
 
 def test_swapped_files_are_refused(directory):
@@ -281,7 +284,7 @@ def test_a_growing_trajectory_belongs_to_its_settings(tmp_path):
     growing.path.write_bytes(content.replace(b'"jax": "', b'"jax": "0'))
     with pytest.raises(UsageError, match=r"made with jax='0\d+"):
         Growing(tmp_path, IDENTITY, 0)
-    for foreign in (b"", b"\x80\x02]q\x00.", content[:20], b"[]\n"):
+    for foreign in (b"", b"\x80\x02]q\x00.", content[:20], b"[]\n", b"[" * 60000):
         growing.path.write_bytes(foreign)
         with pytest.raises(UsageError, match="not an expert's trajectory"):
             Growing(tmp_path, IDENTITY, 0)
@@ -314,8 +317,9 @@ def test_one_process_trains_in_a_directory(tmp_path):
     ):
         pass
     (directory / ".expert_00000.partial.k1ll3d").write_bytes(b"half")
+    (directory / ".expert_00001.partial.mine").mkdir()
     with trajectories.exclusive(directory):
-        assert os.listdir(directory) == [".lock"]
+        assert set(os.listdir(directory)) == {".lock", ".expert_00001.partial.mine"}
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):

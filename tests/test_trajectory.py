@@ -13,11 +13,11 @@ from jax.flatten_util import ravel_pytree
 import gsdd_jax
 from configs import cifar10_tm
 from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.build import experiment
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.matching import tm as trajectory
 from gsdd_jax.matching.tm import Segments, TrajectoryMatching
+from gsdd_jax.setup import experiment
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from gsdd_jax import matching
-from gsdd_jax.build import cost
-from gsdd_jax.build.components import build_parameterization
+from gsdd_jax.setup import cost
+from gsdd_jax.setup.components import build_parameterization
 
 PUBLISHED = json.loads((pathlib.Path(__file__).parent / "published.json").read_text())
 SUBSETS = ("nette", "woof", "fruit", "yellow", "meow", "squawk")

@@ -39,15 +39,23 @@ def write_atomically(
       content: bytes, or a function that writes them to an open file.
 
     Raises:
-      OSError: naming `path`, if it cannot be written or is a device, a FIFO or a folder.
+      OSError: naming `path`, if it cannot be written or is a device, a FIFO or a folder; or naming
+        what lies in place of a folder above it.
     """
     path = pathlib.Path(path)
+    if not os.path.isdir(above := _above(path)):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EEXIST, "expected a regular file to replace, or nothing")
         _write(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def _above(path: pathlib.Path) -> pathlib.Path:
+    """The nearest above `path` that is there; itself for a root."""
+    return next((folder for folder in path.parents if os.path.lexists(folder)), path)
 
 
 def _write(path, content) -> None:
@@ -81,7 +89,7 @@ def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Pa
     try:
         there = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
-        parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        parent = _above(path)
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             raise UsageError(f"{path}: cannot be written; give another path") from None
         return

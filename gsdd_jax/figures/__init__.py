@@ -23,8 +23,17 @@ NAMES = (
     "decode",
     "guidance",
 )
+PARTS = {"escape": ("escape", "escape_shares", "escape_stress")}  # of those that have several
+KINDS = ("png", "svg", "csv")
+ALSO = {"ellipses": ("ellipses.gif",)}
 
 
 def load(name: str) -> ModuleType:
     """The module of one of `NAMES`."""
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def files(name: str) -> tuple[str, ...]:
+    """The files that one of `NAMES` leaves."""
+    drawn = (f"{part}.{kind}" for part in PARTS.get(name, (name,)) for kind in KINDS)
+    return (*drawn, *ALSO.get(name, ()))

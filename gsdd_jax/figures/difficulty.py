@@ -20,8 +20,6 @@ import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gsdd_jax import networks, parameterizations
-from gsdd_jax.build.components import stream
-from gsdd_jax.build.experiment import Judged
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_regular, write_atomically
 from gsdd_jax.data.transforms import RealImages, to_device
@@ -30,6 +28,8 @@ from gsdd_jax.formats.file import path_of
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup.components import stream
+from gsdd_jax.setup.experiment import Judged
 from gsdd_jax.training import evaluate, experts
 
 NAME = "difficulty"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from gsdd_jax.core.files import write_atomically
+from gsdd_jax.core.files import check_ours, open_regular, write_atomically
 from gsdd_jax.figures.geometry import Ellipses
 
 COLUMN, PAGE = 3.4, 6.9  # inches: a column's width, and two
@@ -20,6 +20,9 @@ COLUMN, PAGE = 3.4, 6.9  # inches: a column's width, and two
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#8C8C8C"
+MARK = "gsdd-jax figure"  # in the metadata of every picture
+FIGURE = "figure"  # the first column of every CSV: its own name
+_HEAD = 1 << 14  # bytes of a file, its mark among them
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 7.5,
@@ -56,10 +59,10 @@ def sheet(width: float, height: float) -> Iterator[Any]:
 
 def save(figure: Any, out: pathlib.Path, name: str) -> None:
     """Writes NAME.png and NAME.svg."""
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for kind, metadata in (("png", {"Software": MARK}), ("svg", {"Date": None, "Creator": MARK})):
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=metadata)
-        write_atomically(out / f"{name}.{kind}", content.getvalue())
+        write(out / f"{name}.{kind}", content.getvalue())
 
 
 def frame(figure: Any, scale: float = 1.5) -> np.ndarray:
@@ -75,11 +78,31 @@ def frame(figure: Any, scale: float = 1.5) -> np.ndarray:
 def table(out: pathlib.Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes NAME.csv: a line of names, then a line a row; numbers to seven digits."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(text, [FIGURE, *rows[0].keys()], lineterminator="\n")
     writer.writeheader()
     shown = lambda v: f"{v:.7g}" if isinstance(v, (float, np.floating)) else v
-    writer.writerows({field: shown(value) for field, value in row.items()} for row in rows)
-    write_atomically(out / f"{name}.csv", text.getvalue().encode())
+    for row in rows:
+        writer.writerow({FIGURE: name} | {field: shown(value) for field, value in row.items()})
+    write(out / f"{name}.csv", text.getvalue().encode())
+
+
+def write(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file of a figure. Raises UsageError as `check_place`."""
+    check_place(path)
+    write_atomically(path, content)
+
+
+def check_place(path: pathlib.Path) -> None:
+    """Raises UsageError where a file cannot be written, or would replace what is of no figure."""
+    check_ours(path, "a file of an earlier figure", _is_of_a_figure)
+
+
+def _is_of_a_figure(path: pathlib.Path) -> bool:
+    with open_regular(path, "a file of a figure") as file:
+        head = file.read(_HEAD)
+    if path.suffix == ".csv":
+        return head.startswith(f"{FIGURE},".encode()) and f"\n{path.stem},".encode() in head
+    return MARK.encode() in head
 
 
 def look(i: int) -> dict[str, Any]:

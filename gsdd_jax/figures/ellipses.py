@@ -16,16 +16,16 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gsdd_jax import parameterizations
-from gsdd_jax.build import experiment
-from gsdd_jax.build.components import stream
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import write_atomically
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import fits
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import experiment
+from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import snapshots
 from gsdd_jax.training import fit
 
@@ -82,12 +82,8 @@ def main(
         elif not kept:
             raise UsageError("config.init.images: expected real or solid, got none: no fit to show")
     for step, path in kept.items():
-        set_ = inputs.load_gaussians(path)
-        kind_then, params = parameterizations.of(set_)
-        gaussians = jax.tree.map(lambda a: a[chosen], params)
-        moments.append(moment("distill", step, kind_then, gaussians))
-    distilled = [m.step for m in moments if m.phase == "distill"]
-    shown = set(spread(distilled, MOST_DISTILLED))
+        moments.append(distilled(inputs.load_gaussians(path), chosen, step))
+    shown = set(spread([m.step for m in moments if m.phase == "distill"], MOST_DISTILLED))
     columns = [m for m in moments if m.step in (steps if m.phase == "fit" else shown)]
     draw.table(out, NAME, rows(kind, chosen, columns))
     plot(kind, columns, out)
@@ -138,6 +134,14 @@ def fitting(
                 progress.advance(count, error=float(errors.mean()))
             moments.append(moment("fit", step, kind, jax.tree.map(jnp.copy, state.params)))
     return moments
+
+
+def distilled(set_: DistilledSet, chosen: Int[np.ndarray, "m"], step: int) -> Moment:
+    """Some images of a set of Gaussians. Raises UsageError where one is not finite."""
+    kind, params = parameterizations.of(set_)
+    found = moment("distill", step, kind, jax.tree.map(lambda a: a[chosen], params))
+    set_.checked(found.images)
+    return found
 
 
 def moment(phase: str, step: int, kind: Gaussian, gaussians: GaussianImages) -> Moment:
@@ -194,17 +198,17 @@ def plot(kind: Gaussians, moments: Sequence[Moment], out: pathlib.Path) -> None:
 
 def animate(kind: Gaussians, moments: Sequence[Moment], path: pathlib.Path) -> None:
     """A GIF: an image a column, the rendering above the ellipses; the ends of both parts rest."""
-    fits, distilled = ([m for m in moments if m.phase == p] for p in ("fit", "distill"))
-    keep = set(spread([m.step for m in distilled], FRAMES))
-    distilled = [m for m in distilled if m.step in keep]
+    fitted, later = ([m for m in moments if m.phase == p] for p in ("fit", "distill"))
+    keep = set(spread([m.step for m in later], FRAMES))
     frames, lasts = [], []
-    for part in (fits, distilled):
+    for part in (fitted, [m for m in later if m.step in keep]):
         frames += [_frame(kind, m) for m in part]
         lasts += [FRAME_MS] * (len(part) - 1) + [8 * FRAME_MS] * bool(part)
     content = io.BytesIO()
     first, *rest = (Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames)
-    first.save(content, "GIF", save_all=True, append_images=rest, duration=lasts, loop=0)
-    write_atomically(path, content.getvalue())
+    more = dict(append_images=rest, duration=lasts, loop=0, comment=draw.MARK)
+    first.save(content, "GIF", save_all=True, **more)
+    draw.write(path, content.getvalue())
 
 
 def _frame(kind: Gaussians, m: Moment) -> np.ndarray:

@@ -19,8 +19,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax.build import experiment
-from gsdd_jax.build.components import stream
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
@@ -28,6 +26,8 @@ from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import experiment
+from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import decisive, snapshot_path
 from gsdd_jax.training import distill
 

@@ -17,9 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax import parameterizations
-from gsdd_jax.build import experiment
-from gsdd_jax.build.components import stream
-from gsdd_jax.build.experiment import Experiment
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
@@ -28,6 +25,9 @@ from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import Learned, real_data
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import experiment
+from gsdd_jax.setup.components import stream
+from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage.workdir import whole
 
 NAME = "landscape"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import pathlib
 
-import jax
 import numpy as np
 
 from gsdd_jax import parameterizations
-from gsdd_jax.build import experiment
 from gsdd_jax.figures import draw, ellipses, geometry, inputs
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import fits
+from gsdd_jax.setup import experiment
 from gsdd_jax.storage import workdir as workdirs
 
 NAME = "overview"
@@ -33,11 +32,10 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
         config = workdirs.whole(set_.provenance["config"])
         config.data.dir, config.init.images = data_dir or "", "real"
         material = experiment.build_material(config)
-    kind, params = parameterizations.of(set_)
+    kind = parameterizations.of_format(set_.format)
     per_class = len(set_.labels) // material.dataset.num_classes
     chosen = np.arange(material.dataset.num_classes) * per_class + image % per_class
-    gaussians = jax.tree.map(lambda a: a[chosen], params)
-    moment = ellipses.moment("distill", config.distill.num_steps, kind, gaussians)
+    moment = ellipses.distilled(set_, chosen, config.distill.num_steps)
     draw.table(out, NAME, ellipses.rows(kind, chosen, [moment]))
     outlines = ellipses.shapes(kind, moment.gaussians)
     real = fits.images_of(config, material)[chosen]

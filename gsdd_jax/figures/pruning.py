@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from gsdd_jax import parameterizations
-from gsdd_jax.build.components import stream
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import decisive
 
 NAME = "pruning"

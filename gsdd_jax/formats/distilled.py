@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gsdd_jax.core import program
-from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.formats import entropy, transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
@@ -132,9 +132,10 @@ class DistilledSet:
         kind, data = self.format, self.provenance.get("data")
         name = data.get("name") if isinstance(data, dict) else None
         size = "x".join(map(str, kind.image_shape))
+        of = f", of {printable(name[:80])}" if isinstance(name, str) else ""
         return (
             f"DistilledSet({counted(len(self.labels), 'image')} of {size} as {kind.name}"
-            f"{f', of {name[:80]}' if isinstance(name, str) else ''}; {self.num_bytes} bytes)"
+            f"{of}; {self.num_bytes} bytes)"
         )
 
     @property

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from gsdd_jax.build import experiment
 from gsdd_jax.config import validate
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
@@ -23,6 +22,7 @@ from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
 from gsdd_jax.runs import evaluation, real_images
+from gsdd_jax.setup import experiment
 from gsdd_jax.storage.workdir import (
     EVALUATIONS,
     are_counts,

@@ -17,9 +17,6 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
-from gsdd_jax.build import cost, experiment, input_pipeline
-from gsdd_jax.build.components import check_same, described, stream
-from gsdd_jax.build.experiment import Material
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
@@ -31,6 +28,9 @@ from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import evaluation, fits, real_images
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.setup import cost, experiment, input_pipeline
+from gsdd_jax.setup.components import check_same, described, stream
+from gsdd_jax.setup.experiment import Material
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path

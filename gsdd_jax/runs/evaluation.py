@@ -15,16 +15,6 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, parameterizations
-from gsdd_jax.build import experiment
-from gsdd_jax.build.components import (
-    build_network,
-    build_transform,
-    check_networks,
-    load_data,
-    stream,
-)
-from gsdd_jax.build.experiment import REAL, Experiment, Judged
-from gsdd_jax.build.provenance import RATES_ACROSS, resolve
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
@@ -36,6 +26,16 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
+from gsdd_jax.setup import experiment
+from gsdd_jax.setup.components import (
+    build_network,
+    build_transform,
+    check_networks,
+    load_data,
+    stream,
+)
+from gsdd_jax.setup.experiment import REAL, Experiment, Judged
+from gsdd_jax.setup.provenance import RATES_ACROSS, resolve
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 

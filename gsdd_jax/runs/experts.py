@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax.build import components, experts, input_pipeline, streaming
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.runs.progress import Display
+from gsdd_jax.setup import components, experts, input_pipeline, streaming
 from gsdd_jax.storage import trajectories
 from gsdd_jax.storage.trajectories import ExpertStore, Growing
 from gsdd_jax.training import evaluate

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.build import experiment
-from gsdd_jax.build.components import stream
-from gsdd_jax.build.experiment import Material
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.setup import experiment
+from gsdd_jax.setup.components import stream
+from gsdd_jax.setup.experiment import Material
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit

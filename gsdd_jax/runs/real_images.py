@@ -12,11 +12,11 @@ import safetensors.numpy
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax.build import experiment
-from gsdd_jax.build.components import stream
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_regular, write_atomically
 from gsdd_jax.data import Dataset
+from gsdd_jax.setup import experiment
+from gsdd_jax.setup.components import stream
 
 NAME = "real.safetensors"
 MOST = 5  # of a class

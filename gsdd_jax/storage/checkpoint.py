@@ -16,8 +16,11 @@ import orbax.checkpoint as ocp
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_tree
+from gsdd_jax.formats.file import DIGESTS, digests
 
 OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
+_IDENTITY = "identity"
+_PARTS = {"run", "state", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a step's folder
 
 
 class Checkpoints:
@@ -31,13 +34,15 @@ class Checkpoints:
     ):
         """States are stored with `identity` (of their run) and restored only by the same one.
 
-        Raises UsageError where something below the directory is no regular file. Where the newest
-        is damaged and the one before is taken, `report` gets a line that says so.
+        Raises UsageError where something below the directory is no regular file, or has the name
+        of a step and is no checkpoint. Where the newest is damaged and the one before is taken,
+        `report` gets a line that says so.
         """
-        self._identity, self._report = {"identity": identity}, report
+        self._identity, self._report = {_IDENTITY: identity}, report
         self._manager = None
         if processes.first():
             check_tree(directory)
+            _check_steps(pathlib.Path(directory))
             self._manager = _manager(pathlib.Path(directory).absolute())
 
     def save(self, step: int, state: Any) -> None:
@@ -64,9 +69,8 @@ class Checkpoints:
                     f"not finite at step {step}; the last good checkpoint is step "
                     f"{self._manager.latest_step() or 0}; lower the learning rate"
                 )
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(self._identity)
-        )
+        run = self._identity | {DIGESTS: digests(_by_name(state), self._identity)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
         try:
             self._manager.save(step, args=items, force=True)
         except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -115,8 +119,12 @@ class Checkpoints:
         return None
 
     def _read(self, step, target):
-        found = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
-        if found.run != self._identity:
+        run = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+        if not isinstance(run, dict) or run.keys() - {DIGESTS} != {_IDENTITY}:
+            raise ValueError("it does not say of which run it is")
+        expected = run.pop(DIGESTS, None)  # checkpoints of earlier versions have none
+        _check_digests(expected, digests({}, run))
+        if run != self._identity:
             raise UsageError(
                 f"{self._manager.directory}/{step}: the checkpoint of a run with other settings or "
                 "other data; move it away, or give another --workdir"
@@ -126,14 +134,24 @@ class Checkpoints:
         same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, target)
         if not all(jax.tree.leaves(same)):
             raise ValueError("its arrays have other shapes than this run's")
+        # Orbax's files have no checksum of their numbers.
+        _check_digests(expected, digests(_by_name(state), {}))
         return state
 
     def _forget_after(self, step) -> None:
         """Deletes the damaged ones, which a run that goes on from here will write again."""
-        for later in self._manager.all_steps():
-            if later > step:
-                shutil.rmtree(self._manager.directory / str(later), ignore_errors=True)
-        self._manager.reload()
+        for later in [s for s in self._manager.all_steps() if s > step]:
+            self._manager.delete(later)
+
+
+def _check_steps(directory: pathlib.Path) -> None:
+    """Raises UsageError, naming the first, where something is named as a step and no checkpoint,
+    damaged ones and the rest of one that was being deleted aside."""
+    for path in sorted(directory.glob("[0-9]*")):
+        if path.name.isdecimal():
+            inside = {p.name for p in path.iterdir()} if path.is_dir() else {""}
+            if path.is_symlink() or (inside and not inside & _PARTS):
+                raise UsageError(f"{path}: not a checkpoint of a run; move it away")
 
 
 def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
@@ -148,9 +166,24 @@ def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True, **alone
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # a step that is damaged is found when it is restored
+            **alone,
         ),
     )
+
+
+def _by_name(state: Any) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _check_digests(expected: dict[str, str] | None, found: dict[str, str]) -> None:
+    for name, digest in found.items():
+        if expected is not None and expected.get(name) != digest:
+            raise ValueError(f"{name} is not what its {DIGESTS} says")
 
 
 def _packed(state: Any | None) -> bytes:

@@ -21,7 +21,13 @@ from jaxtyping import Float32
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import check_regular, locked, open_regular, write_atomically
+from gsdd_jax.core.files import (
+    check_regular,
+    locked,
+    open_regular,
+    parse_json,
+    write_atomically,
+)
 from gsdd_jax.storage import version
 
 FORMAT = "gsdd-jax expert trajectory 1"
@@ -196,7 +202,7 @@ class Growing:
             size = os.fstat(file.fileno()).st_size
         if line != self._header:
             try:
-                found = json.loads(line)
+                found = parse_json(line)
             except ValueError:
                 found = None
             _check_header(self.path, found, _header(self._identity, self.expert))
@@ -247,7 +253,8 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
             stack.enter_context(locked(directory, taken))
         # Of a process that was killed while it wrote.
         for left_over in directory.glob(".expert_[0-9]*.*.*"):
-            left_over.unlink()
+            if left_over.is_file():
+                left_over.unlink()
         yield
 
 
@@ -281,8 +288,8 @@ def _open(directory, identity, expert):
     check_regular(path, "an expert")
     try:
         file = safetensors.safe_open(path, framework="numpy")
-        header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
-    except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
+        header = parse_json((file.metadata() or {}).get(_HEADER, "null"))
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise UsageError(
             f"{path}: truncated, or no safetensors file ({error}); {_REPAIR}"
         ) from None

@@ -24,14 +24,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.build import cost
-from gsdd_jax.build import experts as stored
 from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.runs import evaluation, experts, fits
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
+from gsdd_jax.setup import cost
+from gsdd_jax.setup import experts as stored
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.tables import table
 from gsdd_jax.tables.table import Cell, Found, Table

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from gsdd_jax.build.cost import Cost
 from gsdd_jax.core.files import write_atomically, write_json
+from gsdd_jax.setup.cost import Cost
 
 LONG = 60  # characters of a piece's state, more of which its line has no room for
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.config import validate
-from gsdd_jax.core import memory
+from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
 from gsdd_jax.data.items import some
@@ -25,8 +25,8 @@ from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.rasterizer.gaussians import budget_bytes
-from gsdd_jax.build import experts, input_pipeline
-from gsdd_jax.build.components import (
+from gsdd_jax.setup import experts, input_pipeline
+from gsdd_jax.setup.components import (
     build_network,
     build_parameterization,
     build_transform,

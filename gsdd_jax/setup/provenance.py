@@ -14,7 +14,7 @@ from gsdd_jax.config import validate
 from gsdd_jax.config.fields import known
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.trees import unflat
-from gsdd_jax.build import experiment
+from gsdd_jax.setup import experiment
 from gsdd_jax.storage import workdir
 
 # What the evaluation reads of the config that made a set.

@@ -25,8 +25,8 @@ from gsdd_jax.matching import Matching, Work
 from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.build.components import build_parameterization, load_data
-from gsdd_jax.build.experiment import HELD_OUT, REAL
+from gsdd_jax.setup.components import build_parameterization, load_data
+from gsdd_jax.setup.experiment import HELD_OUT, REAL
 
 COMPILING = 20.0  # seconds, of a run's programs
 BATCH = 64  # images of the step that is timed

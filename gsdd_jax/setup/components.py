@@ -16,7 +16,6 @@ from gsdd_jax.core.fields import check_options
 from gsdd_jax.data import transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.build import input_pipeline
 from gsdd_jax.training import experts
 
 
