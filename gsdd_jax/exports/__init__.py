@@ -84,7 +84,7 @@ def export_transform(
 ) -> str:
     """Writes the transform of space "training", for `transform=PATH`; returns a line.
 
-    Raises UsageError where it cannot be had, or where there is such a file.
+    Raises UsageError if it is unavailable, or if `path` exists and must not be replaced.
     """
     refuse_existing(pathlib.Path(path), overwrite, of_folder=False)
     transform = distilled.find_transform(data_dir=data_dir)

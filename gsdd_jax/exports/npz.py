@@ -1,4 +1,4 @@
-"""As one `.npz`: `images` [m, h, w, c], `labels` [m] and, where they are soft, `targets` [m, k]."""
+"""NumPy export: an `.npz` of `images` [m, h, w, c], `labels` [m] and, if soft, `targets` [m, k]."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def write(
     names: Sequence[str] | None,
     image_shape: tuple[int, ...],
 ) -> None:
-    """CLASS/NNNNN.png; read it with torchvision's `ImageFolder`, say, whose labels it gives."""
+    """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`."""
     del image_shape
     of_class = folders(labels, names)
     for name in of_class:

@@ -285,7 +285,7 @@ class DistilledSet:
         return transforms.fit_zca(images)
 
     def _said(self) -> dict[str, Any]:
-        """What the file says of the transform; of older files their config's name of it."""
+        """Returns the file's description of the transform; older files hold only its name."""
         said = self.provenance.get("transform")
         if said is None:
             config = self.provenance.get("config")

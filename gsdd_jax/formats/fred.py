@@ -20,7 +20,7 @@ MASKS = "masks"
 
 @dataclasses.dataclass(frozen=True)
 class FreD(Format):
-    """DCT-II coefficients, orthonormal, of the same `num_frequencies` in every channel.
+    """Orthonormal DCT-II coefficients, at the same frequencies in every channel of a class.
 
     A bit mask per class gives the frequencies.
     """
