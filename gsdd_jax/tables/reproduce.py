@@ -365,8 +365,7 @@ class _Work:
 
 
 def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:
-    """(name, state, cost) of every piece that is known by now; a cell that searches lists its
-    trials, and the other seeds once for the first of them."""
+    """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds."""
     folder, seen = Folder(root), {}
     for cell in table_.cells:
         rest = ((cell.trials[0], seed) for seed in cell.seeds)
