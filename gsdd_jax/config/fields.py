@@ -165,7 +165,7 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """An experiment: distribution matching at the smallest budget, unless fields say otherwise."""
+    """Experiment: distribution matching at the smallest budget, unless fields say otherwise."""
 
     seed: int = field(0, "random seed of the run; the same seed gives the same bytes", *SEED)
     scale: float = field(

@@ -58,10 +58,7 @@ class Line:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self, most: int | None = None) -> list[Any] | None:
-        """Receives once and returns the complete messages so far; None at the end or on errors.
-
-        More than `most` messages, or text that is not JSON, is an error.
-        """
+        """Returns complete messages; None at the end, if more than `most`, or if not JSON."""
         try:
             received = self.socket.recv(1 << 16)
         except OSError:  # including timeouts

@@ -65,7 +65,7 @@ def rasterize(
             dy = points[1][top:bottom, None] - center[n, 1]
             # d^T Sigma^-1 d with the square completed in x.
             across = dx - l1[n] * l2[n] / variance_y[n] * dy
-            with np.errstate(over="ignore"):  # beside a Gaussian as thin as a line
+            with np.errstate(over="ignore"):  # far from a Gaussian as thin as a line
                 sigma = 0.5 * (across**2 * variance_y[n] / determinant[n] + dy**2 / variance_y[n])
             weight = opacities[n] * np.exp(-sigma)
             weight = np.where(weight >= MIN_WEIGHT, np.minimum(weight, 1), 0)

@@ -203,7 +203,7 @@ class Synthetic:
 
 
 class Draws(NamedTuple):
-    """A step's draws of real images: arguments of `RealData.draw`, one draw per key."""
+    """Draws of real images in a step: arguments of `RealData.draw`, one draw per key."""
 
     keys: Key[Array, "d"]
     per_class: int
@@ -226,8 +226,8 @@ class Trajectories(Protocol):
 class Work(NamedTuple):
     """Cost of a distillation step, in training steps of the network on one image."""
 
-    steps: float  # of the same duration
-    at_once: float  # of the same memory
+    steps: float  # in time
+    at_once: float  # in peak memory
 
 
 class Learned(NamedTuple):

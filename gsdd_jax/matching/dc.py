@@ -19,7 +19,7 @@ from gsdd_jax.networks import Network
 
 
 class Carry(NamedTuple):
-    """A step's network, which is trained between updates."""
+    """Network of a step, trained between updates."""
 
     network: Any
     classes: Int[Array, "k"] | None  # compared in this step; None: all

@@ -19,7 +19,7 @@ from gsdd_jax.networks import Network
 
 
 class Carry(NamedTuple):
-    """A step's random network and the real images' mean features under it."""
+    """Random network of a step, and the real images' mean features under it."""
 
     network: Any
     means: Float[Array, "k f"]
