@@ -22,7 +22,7 @@ __all__ = [
     "save",
 ]
 
-# Imported when they are first used (PEP 562), so that nobody waits for what they do not use.
+# Imported on first use (PEP 562), for a fast start.
 _HOMES = {
     "DistilledSet": "formats.distilled",
     "GaussianImages": "rasterizer.gaussians",

@@ -1,4 +1,4 @@
-"""What is installed here: `python -m gsdd_jax`."""
+"""Report of the installation: `python -m gsdd_jax`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 
 
 def main() -> None:
-    """Prints versions, custom calls, devices and data sets, a line each.
+    """Prints versions, custom calls, devices and data sets, one line each.
 
-    If JAX starts no device, stderr says why, and the status is 2.
+    If JAX finds no device, prints the reason to stderr and exits with status 2.
     """
     import jax
 

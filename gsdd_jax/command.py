@@ -1,9 +1,9 @@
-"""The command `gsdd`: starts the modules of `launch/`, in a checkout and where it is installed.
+"""Command `gsdd`: runs the modules of `launch/`, from a checkout or an installation.
 
     gsdd distill --config=demo --workdir=runs/demo
 
 is `python -m launch.distill --config=demo --workdir=runs/demo`. A wheel has `launch/`, `configs/`
-and `benchmarks/` in `gsdd_jax/_commands`, for their names are too common for site-packages.
+and `benchmarks/` in `gsdd_jax/_commands`, because their names are too common for site-packages.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ gsdd COMMAND --help says more of one, `python -m gsdd_jax` what is installed."""
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the others."""
+    """Runs the command named by the first argument with the other arguments."""
     known = commands()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "-help", "--help", "-helpfull", "--helpfull"):
@@ -47,23 +47,22 @@ def main() -> None:
         sys.exit(2)
     program.started_by_script()
     sys.path.insert(0, str(ROOT))
-    sys.argv = ["-m", *arguments]  # as Python has it while it looks for the module of `-m`
+    sys.argv = ["-m", *arguments]  # as `python -m` while it looks for the module
     runpy.run_module(f"launch.{name}", run_name="__main__", alter_sys=True)
 
 
 def commands() -> dict[str, str]:
-    """The first line of each module of `launch/` that has a `main`, by its name."""
+    """Returns the first docstring line of each command, by name."""
     return titles(ROOT / "launch", "main")
 
 
 def titles(folder: pathlib.Path, function: str) -> dict[str, str]:
-    """The first line of each module in a folder that defines `function`, by its name; none is run,
-    and one that is no Python is passed over."""
+    """Returns the first docstring line of modules that define `function`, by name; runs none."""
     found = {}
     for path in sorted(folder.glob("*.py")):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):  # not ours to judge unless it is asked for
+        except (OSError, SyntaxError, ValueError):  # reported only if it is run
             continue
         if any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body):
             found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]

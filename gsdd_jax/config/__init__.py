@@ -1,4 +1,4 @@
-"""Configs: their fields, what is checked of them, and how one becomes another."""
+"""Configs: fields, checks and adaptation."""
 
 from gsdd_jax.config.adapt import scaled, stored_as, suited, swapped
 from gsdd_jax.config.fields import component_options, default

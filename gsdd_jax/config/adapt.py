@@ -1,4 +1,4 @@
-"""Makes one config of another: other components, a data set's size, a shrunk copy."""
+"""Adapts configs to other components, to a data set, or to a smaller scale."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gsdd_jax.core.trees import parent
 
 
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
-    """Changes `config` to another parameterization with its authors' settings, and returns it.
+    """Changes `config` in place to another parameterization and its published settings; returns it.
 
-    Settings that the authors give for another objective, or not at all, stay unchanged.
+    Settings not published for the config's objective stay unchanged.
     """
     kind = COMPONENTS["parameterization"].find(name)
     config.parameterization.name = name
@@ -24,12 +24,12 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
-    """Returns `config` with the defaults of the components that flags name in place of a file's.
+    """Returns `config` with the defaults of the components that flags name.
 
     Args:
-      config: with what flags `given` say, by dotted fields; they prevail.
-      before: of the file.
-      given: what flags say.
+      config: config with the flags already applied.
+      before: config without the flags.
+      given: flags by dotted field; they take precedence.
     """
     config = config.copy_and_resolve_references()
     for group, room in COMPONENTS.items():
@@ -38,11 +38,11 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
             continue
         own = defaults(room.find(name)) if name in room.known() else {}
         if group == "parameterization":
-            own = {}  # left to the budget and the images
+            own = {}  # set by the budget and the images
             _undo(config, before)
         start = f"{group}.options."
         own |= {f.removeprefix(start): v for f, v in given.items() if f.startswith(start)}
-        # Of a plain dict: the types of what is given are for the component to judge.
+        # A new ConfigDict has no types: the component checks them.
         config[group].options = ConfigDict(own)
         if group == "parameterization" and name in room.known():
             stored_as(config, name)
@@ -51,7 +51,7 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
 
 
 def _undo(config: ConfigDict, before: ConfigDict) -> None:
-    """Takes back what is set for the parameterization of `before`."""
+    """Reverts the settings published for the parameterization of `before`."""
     kind, original = COMPONENTS["parameterization"].find(before.parameterization.name), default()
     if config.matching.name in COMPONENTS["matching"].known():
         original.matching.options = component_options("matching", config.matching.name)
@@ -63,23 +63,23 @@ def _undo(config: ConfigDict, before: ConfigDict) -> None:
 
 
 def is_open(config: ConfigDict) -> bool:
-    """Whether `suited` would change any field."""
+    """Returns whether `suited` would change any field."""
     return any(_get(config, name) == 0 for name, of in known().items() if meaning(of).automatic)
 
 
 def suited(
     config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, largest: int
 ) -> ConfigDict:
-    """Returns the config with the fields that are left to the data set set to suit it.
+    """Returns the config with values for the fields that depend on the data set.
 
-    - `budget.gpc`: as the parameterization suggests, and at most `largest`, so that in the largest
-      class each image starts from its own real image. Smaller classes start several from one.
+    - `budget.gpc`: as the parameterization suggests, but at most `largest`, so that images of the
+      largest class start from different real images.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
-    - `evaluate.batch_size`: equal parts of all distilled images, of at most 256.
+    - `evaluate.batch_size`: equal parts of all distilled images, at most 256 each.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
 
     Args:
-      config: the config, which stays as it is.
+      config: the config, left unchanged.
       image_shape: height, width and channels.
       num_classes: number of classes.
       largest: training images of the largest class.
@@ -101,16 +101,16 @@ def suited(
 
 
 def scaled(config: ConfigDict) -> ConfigDict:
-    """Returns a copy of the experiment, shrunk by `config.scale` as its fields declare it.
+    """Returns a copy of the experiment, shrunk by `config.scale` as its fields declare.
 
-    Fields that depend on each other stay consistent. Resolution, data set and objective are kept.
+    Dependent fields stay consistent. Resolution, data set and objective are unchanged.
     """
     check_value("config.scale", "float", config.scale, (LEAST, 1))
     if config.scale == 1:
         return config
     scale, config = config.scale, config.copy_and_resolve_references()
     objective = COMPONENTS["matching"].find(config.matching.name)
-    # Those that a file leaves out have to fit, too.
+    # Defaults of omitted options have to be shrunk, too.
     options = ConfigDict(defaults(objective) | dict(config.matching.options))
     config.matching.options = options
     gpc = config.budget.gpc

@@ -1,6 +1,6 @@
-"""Fields of an experiment: default, range and help of each, declared here and nowhere else.
+"""Fields of an experiment: the only declaration of their defaults, ranges and help.
 
-The options of a parameterization, a network and an objective are fields of their dataclasses.
+Components' options are fields of their dataclasses.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gsdd_jax.core.fields import LEAST, POSITIVE, Shrink, defaults, field, meani
 from gsdd_jax.data.augment import DSA
 from gsdd_jax.formats.base import MAX_SIDE
 
-SEED = (0, 2**32 - 1)  # JAX takes 32 bits of it
-# Beyond any use, and no file's to ask for: what has more never ends, or memory ends first.
+SEED = (0, 2**32 - 1)  # JAX uses 32 bits
+# Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
 COMPONENTS = {
     "parameterization": parameterizations,
@@ -165,7 +165,7 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """An experiment: distribution matching at the smallest budget, unless fields say otherwise."""
+    """Experiment: distribution matching at the smallest budget, unless fields say otherwise."""
 
     seed: int = field(0, "random seed of the run; the same seed gives the same bytes", *SEED)
     scale: float = field(
@@ -184,7 +184,7 @@ class Config:
 
 
 def default() -> ConfigDict:
-    """The default config, with the options of its network and its objective."""
+    """Returns the default config, with the options of its network and its objective."""
     config = ConfigDict(dataclasses.asdict(Config()))
     for group in ("network", "matching"):
         config[group].options = component_options(group, config[group].name)
@@ -192,14 +192,14 @@ def default() -> ConfigDict:
 
 
 def component_options(group: str, name: str) -> ConfigDict:
-    """The options of the network or the objective `name`, at their defaults."""
+    """Returns the default options of the network or the objective `name`."""
     return ConfigDict(defaults(COMPONENTS[group].find(name)))
 
 
 def known(names: Mapping[str, str] | None = None) -> dict[str, dataclasses.Field]:
-    """All fields by dotted name, with the options of the components that `names` has by group.
+    """Returns all fields by dotted name, with options of the components `names`, by group.
 
-    A component that does not exist has no options.
+    Unknown components have no options.
     """
     found = {}
     for of in dataclasses.fields(Config):
@@ -215,12 +215,12 @@ def known(names: Mapping[str, str] | None = None) -> dict[str, dataclasses.Field
 
 
 def help_of(name: str, of: dataclasses.Field) -> str:
-    """The help of a field, with the names of the components that it chooses from."""
+    """Returns the help of a field, with the names of available components."""
     names = COMPONENTS[name.partition(".")[0]].known() if name in NAMES else ()
     return meaning(of).help.format(names=", ".join(names))
 
 
 def group_help() -> dict[str, str]:
-    """The help of each group."""
+    """Returns the help of each group."""
     groups = {f.name: f for f in dataclasses.fields(Config) if callable(f.default_factory)}
     return {name: meaning(of).help for name, of in groups.items()}

@@ -1,4 +1,4 @@
-"""Checks configs before anything is built or any data are opened."""
+"""Checks configs before anything is built or any data is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONS = tuple(f"{group}.options" for group in COMPONENTS)
 
 
 def structure(config: ConfigDict) -> None:
-    """Raises UsageError for a field that is unknown, missing or of another type."""
+    """Raises UsageError for an unknown or missing field, or one of another type."""
     defaults = default()
     expected, given = _closed(defaults), _closed(config)
     for name, value in given.items():
@@ -36,9 +36,9 @@ def structure(config: ConfigDict) -> None:
 
 
 def every(config: ConfigDict, automatic: bool = False) -> None:
-    """Raises UsageError, naming it, for the first field of a config that is out of its range.
+    """Raises UsageError, naming it, for the first field out of its range.
 
-    Fields that are chosen by the data set may be 0 where `automatic` is True.
+    `automatic` permits 0 for fields that the data set determines.
     """
     groups = {name.partition(".")[0] for name in dotted(config.to_dict())}
     ranges(config, *groups, automatic=automatic)
@@ -46,11 +46,10 @@ def every(config: ConfigDict, automatic: bool = False) -> None:
 
 
 def ranges(config: ConfigDict, *groups: str, automatic: bool = False) -> None:
-    """Raises UsageError, naming the first field of some groups that is out of its range.
+    """Raises UsageError, naming it, for the first field of some groups out of its range.
 
-    A command checks the groups that it uses ("distill", or a field of no group such as "seed").
-    Options are left to `options`. Fields that are chosen by the data set may be 0 where
-    `automatic` is True.
+    Commands check the groups that they use ("distill", or a top-level field such as "seed").
+    `options` checks options. `automatic` permits 0 for fields that the data set determines.
     """
     fields = known()
     for name, value in dotted(config.to_dict()).items():
@@ -61,24 +60,23 @@ def ranges(config: ConfigDict, *groups: str, automatic: bool = False) -> None:
 
 
 def value(name: str, given: Any) -> None:
-    """Raises UsageError, naming it, where a field's value is out of its range, or not of its type.
+    """Raises UsageError, naming it, for a field's value of a wrong type or range.
 
-    What is no field of every config may be anything.
+    Options and unknown fields are not checked.
     """
     if (of := known().get(name)) is not None and name not in OPTIONS:
         check(of, given, f"config.{name}")
 
 
 def options(config: ConfigDict) -> None:
-    """Raises UsageError, naming it, for an option that a component does not have, or that is out
-    of its range."""
+    """Raises UsageError, naming it, for an unknown option or one out of its range."""
     for group, room in COMPONENTS.items():
         part = config[group]
         check_options(room.find(part.name), dict(part.options), f"config.{group}.options")
 
 
 def _closed(config: ConfigDict) -> dict[str, Any]:
-    """Fields by dotted name; the options of a component are one empty field."""
+    """Returns fields by dotted name, with a component's options as one empty field."""
     fields = {}
     for name, given in dotted(config.to_dict()).items():
         group = next((g for g in OPTIONS if name.startswith(f"{g}.")), None)

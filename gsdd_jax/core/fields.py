@@ -1,4 +1,4 @@
-"""Fields of a dataclass that come from outside: default, range and help, declared in one place."""
+"""Dataclass fields set from outside: one declaration of default, range and help."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any, NamedTuple
 
 from gsdd_jax.core.errors import UsageError
 
-MOST_INT = 2**31 - 1  # JAX counts in 32 bits
-LEAST, MOST = 1e-30, 1e19  # of a number above 0: in float32, and so that its square is finite
+MOST_INT = 2**31 - 1  # JAX's integers have 32 bits
+LEAST, MOST = 1e-30, 1e19  # positive numbers: in float32, with a finite square
 POSITIVE = (LEAST, MOST)
 
 
 class Shrink(NamedTuple):
-    """How a copy of an experiment at `config.scale` shrinks a field."""
+    """Shrinking of a field by `config.scale`."""
 
-    power: float  # of the scale, by which the field is multiplied
+    power: float  # the field is multiplied by scale ** power
     least: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """All that is declared of a field beside its name, type and default."""
+    """Declaration of a field, except its name, type and default."""
 
     help: str = ""  # one line
     least: int | float | None = None  # None: 1 for an integer, 0 for a number
     most: int | float | None = None  # None: `MOST_INT` or `MOST`
-    choices: tuple[str, ...] = ()  # of a text
-    automatic: bool = False  # whether 0 is replaced by a value that suits the data set
+    choices: tuple[str, ...] = ()  # valid texts; empty: any
+    automatic: bool = False  # whether 0 stands for a value that suits the data set
     shrink: Shrink | None = None
 
 
@@ -40,7 +40,7 @@ def field(
     most: int | float | None = None,
     **more: Any,
 ) -> Any:
-    """A field of a dataclass with its `Meaning`; `...` as default makes it a required one."""
+    """Declares a dataclass field with its `Meaning`; `...` as default makes it required."""
     metadata = {"meaning": Meaning(help, least, most, **more)}
     if default is ...:
         return dataclasses.field(metadata=metadata)
@@ -50,23 +50,23 @@ def field(
 
 
 def meaning(of: dataclasses.Field) -> Meaning:
-    """The meaning of a field; of one that declares none, an empty one."""
+    """Returns the meaning of a field, empty if undeclared."""
     return of.metadata.get("meaning", Meaning())
 
 
 def options(kind: type) -> dict[str, dataclasses.Field]:
-    """The fields of a component that a config may set: all but those of `kind.derived`."""
+    """Returns the fields of a component that a config may set: all but those of `kind.derived`."""
     return {f.name: f for f in dataclasses.fields(kind) if f.name not in kind.derived}
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """The default of each option of a component that has one."""
+    """Returns the default of each option that has one."""
     of = {name: f.default for name, f in options(kind).items()}
     return {name: value for name, value in of.items() if value is not dataclasses.MISSING}
 
 
 def check_options(kind: type, values: Mapping[str, Any], where: str) -> None:
-    """Raises UsageError for a value that is no option of `kind`, or out of its range."""
+    """Raises UsageError for an unknown option of `kind`, or a value out of its range."""
     known = options(kind)
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(
@@ -77,10 +77,9 @@ def check_options(kind: type, values: Mapping[str, Any], where: str) -> None:
 
 
 def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], where: str) -> None:
-    """Raises UsageError, naming the first of some fields whose value is not of its type and range.
+    """Raises UsageError, naming the field, for the first value not of its field's type and range.
 
-    Without a limit an integer is at least 1, a number at least 0, and a text any that can be
-    written. No integer is above `MOST_INT`, no number above `MOST`.
+    Without limits integers are from 1 to `MOST_INT`, numbers from 0 to `MOST`, texts any.
     """
     for of in known:
         if of.name in values:
@@ -88,7 +87,7 @@ def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], 
 
 
 def check(of: dataclasses.Field, value: Any, name: str) -> None:
-    """Raises UsageError, naming the field, for a value that is not of its type and range."""
+    """Raises UsageError, naming the field, for a value not of its type and range."""
     said = meaning(of)
     kind = of.type if isinstance(of.type, str) else of.type.__name__
     limit = said.choices if said.choices else (said.least, said.most)
@@ -96,15 +95,17 @@ def check(of: dataclasses.Field, value: Any, name: str) -> None:
 
 
 def check_value(name: str, kind: str, value: Any, limit: tuple[Any, ...] = (None, None)) -> None:
-    """Raises UsageError, naming the field, for a value that is not of a kind ("bool", "int",
-    "float" or "str") and within its limit: the least and the largest number, or all texts."""
+    """Raises UsageError, naming the field, for a value not of a kind and within its limit.
+
+    Kinds: "bool", "int", "float", "str". Limits: least and largest number, or all valid texts.
+    """
     if expected := _unlike(kind, value, limit):
         raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
 
 
 def _unlike(kind: str, value: Any, limit: tuple[Any, ...]) -> str | None:
-    """What was expected, where `value` is something else."""
-    # A bool is an int to Python, but not to whoever wrote one.
+    """Returns what was expected if `value` is something else."""
+    # A bool is an int in Python, but not in a config.
     if kind == "bool":
         return None if isinstance(value, bool) else "true or false"
     if kind == "str":
@@ -119,12 +120,12 @@ def _unlike(kind: str, value: Any, limit: tuple[Any, ...]) -> str | None:
     else:
         least, most = 0 if least is None else least, MOST if most is None else most
         expected, right = f"a number from {least:g} to {most:g}", type(value) in (int, float)
-    return None if right and least <= value <= most else expected  # nor is NaN
+    return None if right and least <= value <= most else expected  # False for NaN
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it can be written to a file and name one."""
+    """Returns whether a text can be written to a file and name one."""
     try:
         return isinstance(value, str) and b"\0" not in value.encode()
-    except UnicodeEncodeError:  # a lone surrogate, as of a path that is not UTF-8
+    except UnicodeEncodeError:  # a lone surrogate, from a path that is not UTF-8
         return False

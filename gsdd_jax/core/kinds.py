@@ -1,7 +1,6 @@
-"""Finds components by name: `pixels` is the class in `pixels.py` whose `name` is that.
+"""Components by name: `pixels` is the class in `pixels.py` with that `name`.
 
-A name may come from a file of others. It is looked up among the modules that a package of this
-library has; no other is imported.
+Names in files are untrusted: only modules of this library's packages are imported.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from gsdd_jax.core.errors import UsageError
 
 
 def find(package: str, name: Any, base: type) -> type | None:
-    """The public class of `base` whose `name` is `name`, in that module of `package`; or None."""
+    """Returns the public class of `base` with that name in its module of `package`, or None."""
     if not isinstance(name, str) or name not in modules(package):
         return None
     module = importlib.import_module(f"{package}.{name}")
@@ -33,13 +32,13 @@ def find(package: str, name: Any, base: type) -> type | None:
 
 
 def known(package: str, base: type) -> dict[str, type]:
-    """All classes that `find` finds, by name."""
+    """Returns all classes that `find` finds, by name."""
     found = {name: find(package, name, base) for name in sorted(modules(package))}
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def named(package: str, base: type, name: Any, field: str) -> type:
-    """The class that `find` finds. Raises UsageError, naming the config's field, where none is."""
+    """Returns the class that `find` finds, or raises UsageError, naming the config's field."""
     kind = find(package, name, base)
     if kind is None:
         expected = ", ".join(known(package, base))
@@ -48,6 +47,6 @@ def named(package: str, base: type, name: Any, field: str) -> type:
 
 
 def modules(package: str) -> set[str]:
-    """The names of a package's modules, none of which is imported."""
+    """Returns the names of a package's modules, without importing them."""
     spec = importlib.util.find_spec(package)
     return {module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)}

@@ -1,8 +1,7 @@
-"""Where several processes meet before JAX is started, and the lines that they keep open.
+"""Meeting of several processes before JAX starts, and the connections that they keep.
 
-What is said is a line of JSON. A port is open to everybody who reaches it: whatever connects is
-heard beside the others, for as long as the meeting lasts, and what does not say what a process says
-is passed over. What a process says is checked field by field.
+Messages are lines of JSON. Ports are open to anybody. Therefore all connections are read
+concurrently, messages are checked field by field, and connections with invalid messages are closed.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import parse_json
 
 LONGEST = 1 << 20  # bytes of a message
-MOST = 256  # connections that have said nothing yet; of more, the first ones are given up
+MOST = 256  # silent connections; beyond, the oldest are closed
 LOCAL = "localhost"
-# A machine that is gone without a word is noticed within half a minute, whether or not something
-# was on its way to it (the last, in milliseconds).
+# Seconds, probes and milliseconds: a lost machine is noticed within half a minute, with (last
+# option) or without data in flight.
 KEEPALIVE = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -33,16 +32,16 @@ KEEPALIVE = {
 
 
 class Place(NamedTuple):
-    """Of this process among the others."""
+    """Address of the first process, and index of this one."""
 
     host: str
-    port: int  # of JAX's coordinator; the processes meet at the next one
+    port: int  # of JAX's coordinator; processes meet at the next port
     count: int
     index: int
 
 
 class Line:
-    """A connection, message by message."""
+    """Connection that sends and receives messages."""
 
     def __init__(self, connection: socket.socket):
         self.socket = connection
@@ -54,16 +53,15 @@ class Line:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def write(self, *message: Any) -> None:
-        """Says something."""
-        with contextlib.suppress(OSError):  # gone: whoever reads finds out
+        """Sends a message; errors are left to the reader."""
+        with contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self, most: int | None = None) -> list[Any] | None:
-        """The whole messages that have come so far, of one look at what is there; None when there
-        will be no more, or what has come is none, or more than `most`, of which none is parsed."""
+        """Returns complete messages; None at the end, if more than `most`, or if not JSON."""
         try:
             received = self.socket.recv(1 << 16)
-        except OSError:  # a timeout too
+        except OSError:  # including timeouts
             received = b""
         self._read += received
         *lines, self._read = self._read.split(b"\n")
@@ -75,7 +73,7 @@ class Line:
             return None
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the connection."""
         with contextlib.suppress(OSError):
             self.socket.close()
 
@@ -83,10 +81,10 @@ class Line:
 def meet(
     here: Place, port: int, task: dict[str, Any], patience: float, door: socket.socket | None = None
 ) -> dict[int, Line]:
-    """Lines by process when all have come to a port of the first one, within so many seconds, and
-    agree in `task`: of the first one to all others, of another one to the first.
+    """Connects process 0 with all others, once all agree in `task`; returns lines by process.
 
-    Raises UsageError where one does not come, or is told to do something else.
+    Other processes get only their line to the first. Raises UsageError if a process does not come
+    within `patience` seconds, or has another task.
     """
     if here.index:
         return {0: _visit(here, port, task, patience)}
@@ -105,10 +103,9 @@ def meet(
 
 
 def opened(host: str, port: int) -> socket.socket:
-    """A socket that listens at the address of a name alone.
+    """Returns a socket that listens at the address of `host` only, or at all addresses.
 
-    At all addresses where the name is known to this machine as one that it does not have (of a
-    router), or as its loopback, as some systems have it of their own name: others know better.
+    All, if the name is a router's, or resolves to loopback as some systems' own name does.
     """
     with contextlib.suppress(OSError):
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -122,12 +119,12 @@ def _is_own_name(host: str, address: str) -> bool:
 
 
 def _received(here, task, door, selector, patience) -> dict[int, Line]:
-    """The lines to all others, who have agreed; the rest of those who came are sent away."""
+    """Returns the lines to all other processes once they agree; closes other connections."""
     until = time.monotonic() + patience
     selector.register(door, selectors.EVENT_READ)
     door.setblocking(False)
     lines: dict[int, Line] = {}
-    waiting: list[Line] = []  # in the order in which they came; who has a place is in `lines`
+    waiting: list[Line] = []  # in order of arrival, without those in `lines`
     while len(lines) < here.count - 1:
         ready = selector.select(max(0.0, until - time.monotonic()))
         if time.monotonic() > until:
@@ -145,9 +142,9 @@ def _received(here, task, door, selector, patience) -> dict[int, Line]:
                     _part(selector, waiting.pop(0))
                 continue
             line = key.data
-            if line.socket.fileno() < 0:  # given up in this look
+            if line.socket.fileno() < 0:  # closed in this round
                 continue
-            heard = line.read(most=1)  # a process says who it is, and waits for the answer
+            heard = line.read(most=1)  # a process introduces itself, and waits for the answer
             if heard == []:
                 continue
             said = _understood(heard, here.count) if line in waiting else None
@@ -161,7 +158,7 @@ def _received(here, task, door, selector, patience) -> dict[int, Line]:
                 waiting.remove(line)
                 lines[index] = line
                 continue
-            # Nobody of us, or one that is gone, whose command may be started again.
+            # A stranger, or a process that ended and may be started again.
             waiting = [other for other in waiting if other is not line]
             lines = {index: other for index, other in lines.items() if other is not line}
             _part(selector, line)
@@ -176,8 +173,7 @@ def _part(selector, line) -> None:
 
 
 def _understood(heard: list[Any] | None, there: int) -> tuple[int, int, dict[str, Any]] | None:
-    """(index, count, task) where that is what was said; a process of as many as there are has one
-    of their places."""
+    """Returns (index, count, task) of a message; None if invalid, for example by its index."""
     match heard:
         case [[int(index), int(count), dict(task)]] if bool not in (type(index), type(count)):
             if 0 < index < count or count != there:
@@ -222,7 +218,7 @@ def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> 
                     f"({error.strerror or error})"
                 ) from None
             time.sleep(0.2)
-    until = time.monotonic() + 2 * patience  # the first one may have come after us
+    until = time.monotonic() + 2 * patience  # process 0 may have started later
     line.socket.settimeout(2 * patience)
     line.write(here.index, here.count, dict(task))
     heard: list[Any] | None = []

@@ -1,7 +1,7 @@
-"""Ends a run that is asked to stop after what it computes, so that nothing it has done is lost.
+"""Stops a run on request once its work is saved.
 
-A loop says while it has something to lose (`able`) and looks between its calls (`asked`); whoever
-is told to end the process asks (`ask`), from any thread.
+A loop announces unsaved work (`able`) and polls between calls (`asked`); whoever has to end the
+process asks (`ask`), from any thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and what it had done is on disk; no error."""
+    """The run stopped on request with its work on disk; not an error."""
 
 
 _asked = threading.Event()
@@ -22,9 +22,9 @@ _unsaved: Callable[[], bool] | None = None
 
 @contextlib.contextmanager
 def able(unsaved: Callable[[], bool]) -> Iterator[None]:
-    """Announces a loop that looks at `asked`; `unsaved` says whether there is something to save.
+    """Announces a loop that polls `asked`; `unsaved` tells whether it has unsaved work.
 
-    At its end all is. Raises Stopped there where it was asked to stop meanwhile.
+    After the loop, which has saved its work, raises Stopped if it was asked to stop.
     """
     global _unsaved
     _unsaved = unsaved
@@ -40,7 +40,7 @@ def able(unsaved: Callable[[], bool]) -> Iterator[None]:
 
 
 def ask() -> bool:
-    """Asks the loop to stop; False where there is none that has something to save."""
+    """Asks the loop to stop; returns False if there is none with unsaved work."""
     with _lock:
         if _unsaved is None or not _unsaved():
             return False
@@ -49,5 +49,5 @@ def ask() -> bool:
 
 
 def asked() -> bool:
-    """Whether the loop was asked to stop; it saves and raises Stopped."""
+    """Returns whether the loop was asked to stop; it then saves and raises Stopped."""
     return _asked.is_set()

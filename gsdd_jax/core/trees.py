@@ -1,4 +1,4 @@
-"""Nested configs as dotted names, and back."""
+"""Conversion between nested configs and dotted names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:
-    """{dotted field: plain value}."""
+    """Returns {dotted field: plain value}."""
     return dotted(json.loads(config.to_json()))
 
 
 def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict by dotted names; an empty one in it is a value."""
+    """Flattens a nested dict to dotted names; an empty dict in it is a value."""
     out = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:
@@ -26,7 +26,7 @@ def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflat(fields: Mapping[str, Any]) -> ConfigDict:
-    """The inverse of `flat`."""
+    """Inverts `flat`."""
     config = ConfigDict()
     for name, value in fields.items():
         node, last = parent(config, name)
@@ -35,7 +35,7 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
 
 
 def parent(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
-    """The group of a field by its dotted name, made where it is missing, and the last name."""
+    """Returns the group of a dotted name, created if missing, and the last part of the name."""
     *groups, last = name.split(".")
     for group in groups:
         if group not in config:

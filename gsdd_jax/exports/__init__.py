@@ -13,8 +13,8 @@ from gsdd_jax.exports.place import MARK, WHAT, refuse_existing
 from gsdd_jax.formats import transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
-ARRAYS = {"npz": npz.write, "torch": torch.write}  # a file of numbers
-PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # a folder
+ARRAYS = {"npz": npz.write, "torch": torch.write}  # files
+PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # folders
 FORMATS = (*ARRAYS, *PICTURES)
 
 
@@ -28,21 +28,20 @@ def export(
     data_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Writes a distilled set as one of `FORMATS`, whole or not at all; returns a line that says
-    what was written.
+    """Writes a distilled set in one of `FORMATS`, atomically; returns a line that reports it.
 
     Args:
       distilled: the set.
-      path: of the file (npz, torch) or the folder (png, tfds, webdataset).
+      path: file (npz, torch) or folder (png, tfds, webdataset).
       to: the format.
-      space: "training" or "unit", as of `DistilledSet.numpy`. Pictures of 8 bits have [0, 1] alone,
-        and are clipped to it; None: "unit" for them, "training" for the others.
-      resolution: pixels a side; None: the set's own.
-      data_dir: where TFDS keeps its sets; for a transform that has to be made of them.
+      space: "training" or "unit", see `DistilledSet`. None: "unit" for pictures, which are clipped
+        to [0, 1] and take no other, else "training".
+      resolution: pixels per side; None: the set's own.
+      data_dir: directory of TFDS data sets, for a transform that has to be computed.
       overwrite: whether an earlier export at `path` is replaced.
 
-    Raises UsageError for a setting that makes no sense, a transform that cannot be had, or
-    something at `path` that is not to be replaced.
+    Raises:
+      UsageError: invalid setting, unavailable transform, or `path` exists and must not be replaced.
     """
     if to not in FORMATS:
         raise UsageError(f"to: expected one of {', '.join(FORMATS)}, got {to!r}")
@@ -61,7 +60,7 @@ def export(
         images, targets = distilled.numpy(space, transform=transform, **size)
     except UsageError:
         raise
-    except ValueError as error:  # a resolution that there is not
+    except ValueError as error:  # an invalid resolution
         raise UsageError(str(error)) from None
     soft = targets if targets.ndim == 2 else None
     what = f"{counted(len(images), 'image')} of {'x'.join(map(str, images.shape[1:]))}"
@@ -85,7 +84,7 @@ def export_transform(
 ) -> str:
     """Writes the transform of space "training", for `transform=PATH`; returns a line.
 
-    Raises UsageError where it cannot be had, or where there is such a file.
+    Raises UsageError if it is unavailable, or if `path` exists and must not be replaced.
     """
     refuse_existing(pathlib.Path(path), overwrite, of_folder=False)
     transform = distilled.find_transform(data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""As one `.npz`: `images` [m, h, w, c], `labels` [m] and, where they are soft, `targets` [m, k]."""
+"""NumPy export: an `.npz` of `images` [m, h, w, c], `labels` [m] and, if soft, `targets` [m, k]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsdd_jax.exports.place import FILE_MARK
 def write(
     path: pathlib.Path, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None
 ) -> None:
-    """Read it with `numpy.load(path)`; nothing in it is pickled."""
+    """Writes a file for `numpy.load(path)`, without pickle."""
     arrays = {"images": images, "labels": labels}
     if targets is not None:
         arrays["targets"] = targets
@@ -22,10 +22,10 @@ def write(
 
 
 def _write(file, arrays) -> None:
-    """As `numpy.savez`, and marked as an export where no reader of arrays looks."""
+    """Writes as `numpy.savez`, and marks the archive as an export in its comment."""
     with zipfile.ZipFile(file, "w") as archive:
         archive.comment = FILE_MARK.encode()
         for name, array in arrays.items():
-            # Of the year 1980, so that the same arrays give the same bytes.
+            # ZipInfo's date is fixed: the same arrays give the same bytes.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)

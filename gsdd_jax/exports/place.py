@@ -1,4 +1,4 @@
-"""Where an export goes: over nothing but an earlier one."""
+"""Checks of an export's path: only earlier exports may be replaced."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours, check_regular
 from gsdd_jax.formats.transforms import FORMAT
 
-MARK = "export.json"  # in every folder that is an export
-FILE_MARK = "gsdd-jax export"  # in every file that is one
+MARK = "export.json"  # in every exported folder
+FILE_MARK = "gsdd-jax export"  # in every exported file
 WHAT = "an earlier export"
 
 
 def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:
-    """Raises UsageError where something lies at `path` that is not to be replaced."""
+    """Raises UsageError if `path` exists and must not be replaced."""
     if of_folder:
         swap.recover(path)
     if not path.exists() and not path.is_symlink():
@@ -30,7 +30,7 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> Non
 
 
 def _is_marked(path: pathlib.Path) -> bool:
-    """Whether a file says of itself that it is an export: safetensors or a zip archive."""
+    """Returns whether a file, safetensors or a zip archive, is marked as an export."""
     import safetensors
 
     check_regular(path, WHAT)

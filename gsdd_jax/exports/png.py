@@ -1,4 +1,4 @@
-"""As PNG files, in a folder for each class."""
+"""PNG export: a folder per class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.shapes import Float
 
-LONGEST = 100  # bytes of a class's name in that of its folder
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> what Pillow calls them
+LONGEST = 100  # bytes of a class name in its folder's name
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's mode
 
 
 def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
-    """Each image as a PNG file, clipped to [0, 1] and rounded to 8 bits."""
+    """Encodes each image as PNG, clipped to [0, 1] and rounded to 8 bits."""
     from PIL import Image
 
     channels = images.shape[-1]
@@ -30,7 +30,7 @@ def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
 
 
 def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
-    """A name for each class's folder, in the order of the labels when sorted as text."""
+    """Returns a folder name per class, which sort in the order of the labels."""
     count = int(labels.max()) + 1
     digits = len(str(count - 1))
     if names is None or len(names) != count:
@@ -48,7 +48,7 @@ def write(
     names: Sequence[str] | None,
     image_shape: tuple[int, ...],
 ) -> None:
-    """CLASS/NNNNN.png; read it with torchvision's `ImageFolder`, say, whose labels it gives."""
+    """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`."""
     del image_shape
     of_class = folders(labels, names)
     for name in of_class:

@@ -1,4 +1,4 @@
-"""As a data set of TensorFlow Datasets in array_record files, written without TensorFlow."""
+"""TensorFlow Datasets export: array_record files, written without TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(
     names: Sequence[str] | None,
     image_shape: tuple[int, ...],
 ) -> None:
-    """NAME/VERSION; read it with `tfds.data_source("distilled_set", data_dir=path)["train"]`."""
+    """Writes NAME/VERSION, for `tfds.data_source("distilled_set", data_dir=path)["train"]`."""
     import tensorflow_datasets as tfds
 
     count = int(labels.max()) + 1
@@ -44,7 +44,7 @@ def write(
 
 
 def _check_names(names: Sequence[str], count: int) -> None:
-    """Raises UsageError for names that a file with one a line does not give back."""
+    """Raises UsageError for class names that TFDS's file, one per line, would not preserve."""
     right = all(name.isprintable() and name.strip() == name != "" for name in names)
     if not right or len(set(names)) != len(names) or len(names) != count:
         raise UsageError(

@@ -1,7 +1,6 @@
-"""As tensors for PyTorch: `images` [m, c, h, w], `labels` [m] (int64) and, where they are soft,
-`targets` [m, k].
+"""PyTorch export: `images` [m, c, h, w], `labels` [m] (int64) and, if soft, `targets` [m, k].
 
-In safetensors, not `torch.save`: no pickle to trust, and no PyTorch needed to write it.
+safetensors rather than `torch.save`: without pickle, and without PyTorch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gsdd_jax.exports.place import FILE_MARK
 def write(
     path: pathlib.Path, images: np.ndarray, labels: np.ndarray, targets: np.ndarray | None
 ) -> None:
-    """Read it with `safetensors.torch.load_file(path)`."""
+    """Writes a file for `safetensors.torch.load_file(path)`."""
     import safetensors.numpy
 
     tensors = {

@@ -1,4 +1,4 @@
-"""Arrays of NumPy and of JAX by the same lines: what the two call differently, and resampling."""
+"""Array functions for NumPy and JAX, and resampling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gsdd_jax.formats.shapes import Float, Int
 
 
 def namespace(*arrays: Any) -> Any:
-    """numpy where all arrays are NumPy's, else the module of the first other one (jax.numpy)."""
+    """Returns numpy for NumPy arrays, else the module of the first other array (jax.numpy)."""
     for array in arrays:
         if not isinstance(array, (np.ndarray, np.generic)):
             return array.__array_namespace__()
@@ -18,7 +18,7 @@ def namespace(*arrays: Any) -> Any:
 
 
 def einsum(formula: str, *arrays: Any) -> Any:
-    """The sum of products in float32, whose factors a GPU would round by itself."""
+    """Computes a sum of products in float32; GPUs would otherwise round the factors."""
     xp = namespace(*arrays)
     if xp is np:
         return np.einsum(formula, *arrays, optimize=True)
@@ -26,7 +26,7 @@ def einsum(formula: str, *arrays: Any) -> Any:
 
 
 def matmul(left: Any, right: Any) -> Any:
-    """Matrix products as by `einsum`."""
+    """Multiplies matrices in float32, see `einsum`."""
     xp = namespace(left, right)
     return np.matmul(left, right) if xp is np else xp.matmul(left, right, precision="highest")
 
@@ -34,7 +34,7 @@ def matmul(left: Any, right: Any) -> Any:
 def placed(
     values: Float[Any, "m k c"], places: Int[Any, "m k"], size: int
 ) -> Float[Any, "m {size} c"]:
-    """Zeros with the values at their places, which rise."""
+    """Returns zeros with the values at their ascending places."""
     xp, count = namespace(values), len(values)
     whole = xp.zeros((count, size, values.shape[-1]), np.float32)
     at = np.arange(count)[:, None], places
@@ -47,15 +47,14 @@ def placed(
 def sides(
     left: Float[np.ndarray, "y i"], images: Float[Any, "m i j c"], right: Float[np.ndarray, "x j"]
 ) -> Float[Any, "m y x c"]:
-    """left · image · rightᵀ of every image and channel."""
+    """Computes left · image · rightᵀ of every image and channel."""
     return einsum("xj,myjc->myxc", right, einsum("yi,mijc->myjc", left, images))
 
 
 def resize(
     images: Float[Any, "m h w c"], height: int, width: int, resample: str
 ) -> Float[Any, "m {height} {width} c"]:
-    """Images at another size by "bilinear" or "nearest" interpolation: half-pixel centres, edges
-    repeated, nothing smoothed where it shrinks."""
+    """Resizes by "bilinear" or "nearest": half-pixel centres, repeated edges, no smoothing."""
     native_height, native_width = images.shape[1:3]
     if (height, width) == (native_height, native_width):
         return images
@@ -64,7 +63,7 @@ def resize(
 
 
 def _weights(count: int, native: int, resample: str) -> Float[np.ndarray, "{count} {native}"]:
-    """The share of each of `native` pixels in each of `count`."""
+    """Returns the weight of each of `native` pixels in each of `count`."""
     if resample == "nearest":
         at = (2 * np.arange(count) + 1) * native // (2 * count)
     else:

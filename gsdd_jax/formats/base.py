@@ -1,4 +1,4 @@
-"""Ways to store images: what a file says and holds of one, and the images of that."""
+"""Interface of a storage format: settings, arrays of a file, and decoding to images."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_SIDE
 
 FORMATS, PARAMETERIZATIONS = "gsdd_jax.formats", "gsdd_jax.parameterizations"
 RESAMPLINGS = ("bilinear", "nearest")
-DTYPES = ("float32", "bfloat16")  # of an array of real numbers
+DTYPES = ("float32", "bfloat16")  # of real arrays
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
-COPIES = 4  # of images: what they are made of, they themselves, and transformed
+COPIES = 4  # memory of rendering, in copies of the images
 
 
 def dtype_field() -> Any:
-    """A field for the type of the numbers in a file."""
+    """Returns a field for the type of stored numbers."""
     return field("float32", "type of the stored numbers: float32 or bfloat16", choices=DTYPES)
 
 
 class Spec(NamedTuple):
-    """An array of a file. A length that depends on the values is None."""
+    """Type and shape of an array in a file; None: a length that depends on the values."""
 
     shape: tuple[int | None, ...]
-    dtype: str  # of ITEMSIZE; bfloat16 is held as float32
+    dtype: str  # a key of ITEMSIZE; bfloat16 is float32 in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Format(abc.ABC):
-    """Static settings of a way to store images, as a file has them; no JAX.
+    """Static settings of a storage format, as in a file; no JAX.
 
-    Where nothing else is said, a file holds the arrays of `shapes`, image after image, as `dtype`.
+    By default a file holds the arrays of `shapes` with images as leading axis, as `dtype`.
     """
 
     name: ClassVar[str]
-    dtype = "float32"  # of all arrays; a field, where there is a choice
+    dtype = "float32"  # of all arrays; a field in formats with a choice
     height: int = field(..., "pixels", most=MAX_SIDE)
     width: int = field(..., "pixels", most=MAX_SIDE)
     channels: int = field(..., "1 (grey) to 4", most=MAX_CHANNELS)
@@ -57,28 +57,28 @@ class Format(abc.ABC):
         return self.height, self.width, self.channels
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of one image's arrays, by name."""
+        """Returns the shapes of one image's arrays, by name."""
         raise NotImplementedError
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        """The arrays of a file with that many images, by name."""
+        """Returns the arrays of a file with `num_images` images, by name."""
         return {n: Spec((num_images, *shape), self.dtype) for n, shape in self.shapes().items()}
 
     def check_num_images(self, num_images: int) -> None:
-        """Raises UsageError for an impossible number of images, of all classes."""
+        """Raises UsageError for an impossible total number of images."""
         if num_images < 1 or num_images % self.images_per_class:
             raise UsageError(
                 f"expected a multiple of images_per_class={self.images_per_class}, got {num_images}"
             )
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UsageError for finite values of a file that no set has."""
+        """Raises UsageError for finite but invalid values of a file."""
         del arrays
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The parameters that `decode` takes, in float32, of a file's arrays.
+        """Returns the parameters of `decode`, in float32, from a file's arrays.
 
-        Raises UsageError for bytes that are no codes.
+        Raises UsageError for invalid codes.
         """
         return dict(arrays)
 
@@ -86,34 +86,32 @@ class Format(abc.ABC):
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
-        """The images, in [0, 1] space but unclipped; in NumPy or JAX, as the parameters are.
+        """Decodes parameters of NumPy or JAX to images in [0, 1] space, unclipped.
 
-        What has no image but at its own size is resampled, by one of `RESAMPLINGS`: pixels have
-        half-pixel centres, edges are repeated, and nothing is smoothed where it shrinks. What has
-        one at any size gives that, whatever `resample` is.
+        Formats with one image size resample by one of `RESAMPLINGS`: half-pixel centres, edges
+        repeated, no smoothing when shrinking. Others render at any size and ignore `resample`.
         """
 
     def stored_bytes(self, arrays: Mapping[str, Any], num_images: int) -> dict[str, int]:
-        """The bytes that each array takes in a file."""
+        """Returns the bytes of each array in a file."""
         specs = self.array_specs(num_images)
         return {name: ITEMSIZE[spec.dtype] * arrays[name].size for name, spec in specs.items()}
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """What rendering them takes beside them: here images of their own size."""
+        """Returns the temporary bytes of rendering: by default images of the stored size."""
         del height, width
         return 4 * num_images * math.prod(self.image_shape)
 
 
 def settings(kind: Format) -> dict[str, Any]:
-    """What `from_settings` needs to make the same again, as plain values."""
+    """Returns the settings as plain values for `from_settings`."""
     return {"name": kind.name, **dataclasses.asdict(kind)}
 
 
 def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
-    """The inverse of `settings`; trusts nothing that it is given.
+    """Builds a format from untrusted settings: the inverse of `settings`.
 
-    Raises UsageError for a field that is unknown, missing, not of exactly its type, not in its
-    range or not finite; the message names the field.
+    Raises UsageError, naming the field, for an unknown, missing or invalid one.
     """
     name, values = kind.name, {n: v for n, v in values.items() if n != "name"}
     known = [of.name for of in dataclasses.fields(kind)]
@@ -131,10 +129,10 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 
 
 def format_of(values: dict[str, Any]) -> Format:
-    """The format that a file describes; a parameterization where that is all there is of the name.
+    """Returns the format that a file describes, or a parameterization without a format of its own.
 
-    Raises UsageError for a name that nothing has, or whose parameterization takes JAX, which is not
-    installed; and as `from_settings`.
+    Raises UsageError as `from_settings`, for an unknown name, and if a parameterization needs JAX
+    that is not installed.
     """
     name = values.get("name")
     kind = kinds.find(FORMATS, name, Format)
@@ -157,10 +155,11 @@ def format_of(values: dict[str, Any]) -> Format:
 def checked_size(
     native: Format, num_images: int, height: int | None, width: int | None, resample: str
 ) -> tuple[int, int]:
-    """The size that was asked for, or the set's own.
+    """Returns the requested size, by default the set's own.
 
-    Raises ValueError for a size or a resampling that there is not, or a height without a width;
-    UsageError where so many images do not fit into memory.
+    Raises:
+      ValueError: invalid size or resampling, or a height without a width.
+      UsageError: the images do not fit into memory.
     """
     if (height is None) != (width is None):
         raise ValueError(f"height, width: expected both or neither, got {height} and {width}")

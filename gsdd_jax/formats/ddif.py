@@ -13,14 +13,15 @@ from gsdd_jax.formats.arrays import matmul, namespace
 from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
 
-FIRST_W0 = 30.0  # of the first layer
+FIRST_W0 = 30.0  # frequency of the first layer's sines
 
 
 @dataclasses.dataclass(frozen=True)
 class DDiF(Format):
-    """`layers` layers of `layer_width` sines, sin(30 (W x + b)) first and sin(w0 (W x + b)) after
-    it, and a last one without. Coordinates (row, column) are -1 and 1 at the corner pixels'
-    centres."""
+    """Layers of sines, sin(30 (W x + b)) first, then sin(w0 (W x + b)), and a linear last layer.
+
+    Coordinates (row, column) are -1 and 1 at the corner pixels' centres.
+    """
 
     name: ClassVar[str] = "ddif"
     layers: int = field(..., "layers of sines; published: 2 on CIFAR, 3 at 128 x 128", most=16)
@@ -39,10 +40,10 @@ class DDiF(Format):
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
-        """The networks at other coordinates; their corners stay at -1 and 1."""
+        """Evaluates the networks at pixel centres; corners are at -1 and 1 for any size."""
         xp, points = namespace(params["biases_0"]), grid(height, width)
         count = len(params["biases_0"])
-        if xp is np and count > 1:  # one by one: the layers of all would take much memory
+        if xp is np and count > 1:  # one by one, to save memory
             each = [{n: a[i : i + 1] for n, a in params.items()} for i in range(count)]
             return np.concatenate([self.decode(one, height, width, resample) for one in each])
         x = xp.broadcast_to(points, (count, *points.shape))
@@ -54,17 +55,17 @@ class DDiF(Format):
         return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """Of a layer before and after its sines, for one image at a time."""
+        """Returns the bytes of a layer before and after its sines, for one image."""
         del num_images
         return 3 * 4 * max(2, self.layer_width) * height * width
 
 
 def grid(height: int, width: int) -> Float[np.ndarray, "2 points"]:
-    """Coordinates of all pixels, row by row; points last: the long axis of every product."""
+    """Returns coordinates of all pixels, row by row; points last, as the long axis of products."""
     rows, columns = _coordinates(height), _coordinates(width)
     return np.stack(np.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
 
 
 def _coordinates(count: int) -> Float[np.ndarray, "{count}"]:
-    """From -1 to 1; along an axis of one pixel 0."""
+    """Returns coordinates from -1 to 1, or 0 for one pixel."""
     return np.linspace(-1, 1, count, dtype=np.float32) if count > 1 else np.zeros(1, np.float32)

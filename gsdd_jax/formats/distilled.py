@@ -1,4 +1,4 @@
-"""The distilled set, and what programs get of it: images, arrays, tensors, records and batches."""
+"""Distilled sets as images, arrays, tensors, records and batches."""
 
 from __future__ import annotations
 
@@ -32,34 +32,31 @@ GO_ON = (
 
 
 class Arrays(NamedTuple):
-    """A distilled set as arrays."""
+    """Images and targets of a distilled set."""
 
     images: Float[np.ndarray, "m h w c"]  # float32
-    targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or their probabilities
+    targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or class probabilities
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DistilledSet:
-    """What distillation produces, independent of the data set it came from; of NumPy alone.
+    """Result of a distillation in NumPy, independent of its data set.
 
     Attributes:
-      format: how the images are stored; static settings only.
-      arrays: what a file holds for it, by name; bfloat16 as float32.
-      labels: the class of each image; each of 0 to K - 1 as often as the format's
-        `images_per_class`.
-      learning_rate: of the student, for training on this set.
-      provenance: plain JSON values: how the set was made (config, versions, step, data).
-      soft_labels: where they were learned: of each image a logit for every class, on the grid of
-        `gsdd_jax.formats.labels`.
-      label_bits: of the code of each; 0 without.
-      source: the file that it was read from; empty where it was not.
+      format: static settings of the images' format.
+      arrays: arrays of the format by name; bfloat16 as float32.
+      labels: class of each image; `format.images_per_class` of each class from 0 to K - 1.
+      learning_rate: the student's learning rate on this set.
+      provenance: origin as plain JSON values (config, versions, step, data).
+      soft_labels: learned logits on the grid of `gsdd_jax.formats.labels`, or None.
+      label_bits: bits per soft-label code; 0 without soft labels.
+      source: file that the set was loaded from, or empty.
 
-    The arguments that its methods share:
-      space: "training", transformed as the networks of the distillation saw them, or "unit", in
-        [0, 1] and a little beyond.
-      clip: whether the images are clipped to [0, 1]; in space "unit" alone.
-      transform: of space "training"; as of `find_transform`.
-      height, width, resample: as of `images`.
+    Arguments shared by its methods:
+      space: "training", transformed for the networks of the distillation, or "unit", about [0, 1].
+      clip: whether images are clipped to [0, 1]; only in space "unit".
+      transform: source of the transform for space "training"; see `find_transform`.
+      height, width, resample: see `images`.
     """
 
     format: Format
@@ -73,33 +70,33 @@ class DistilledSet:
 
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
-        """What is rendered, by name: `arrays`, of which codes are read. Raises UsageError for bytes
-        that are no codes."""
+        """Parameters of `format.decode`, by name. Raises UsageError for invalid codes."""
         return self.format.unpack(self.arrays)
 
     def images(
         self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
     ) -> Float[np.ndarray, "m h w c"]:
-        """Rendered images in the data set's [0, 1] space, not clipped; float32.
+        """Renders the images in the data set's [0, 1] space, unclipped; float32.
 
-        `gsdd_jax.parameterizations.images` renders the same by JAX, on any device.
+        `gsdd_jax.parameterizations.images` renders them with JAX, on any device.
 
         Args:
-          height, width: in pixels, both or neither; None: the set's own.
-          resample: "bilinear" or "nearest", for images that are stored at one size (pixels, idc).
-            The others are rendered at the size that is asked for.
+          height, width: size in pixels, both or neither; None: the set's own.
+          resample: "bilinear" or "nearest", for formats with one image size (pixels, idc). Other
+            formats render at the requested size.
 
-        Raises ValueError for a size or a resampling that there is not; UsageError where numbers of
-        the set are so large that its images are not finite.
+        Raises:
+          ValueError: invalid size or resampling.
+          UsageError: the images do not fit into memory, or are not finite.
         """
         count = len(self.labels)
         height, width = checked_size(self.format, count, height, width, resample)
-        with np.errstate(all="ignore"):  # what comes of it is checked
+        with np.errstate(all="ignore"):  # `checked` reports it
             found = np.asarray(self.format.decode(self.params, height, width, resample))
         return self.checked(found)
 
     def checked(self, images: Any) -> Any:
-        """These images of it, in NumPy or JAX. Raises UsageError where they are not finite."""
+        """Returns images of the set, in NumPy or JAX; raises UsageError if not finite."""
         if not namespace(images).isfinite(images).all():
             raise UsageError(
                 f"{self.source or repr(self)}: expected finite images, got others: its numbers are "
@@ -109,13 +106,12 @@ class DistilledSet:
 
     @property
     def targets(self) -> Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]:
-        """What networks learn of each image: its class, or where the labels are soft, the
-        probabilities of all classes."""
+        """Classes [m], or with soft labels class probabilities [m, k]."""
         return self.labels if self.soft_labels is None else softmax(self.soft_labels)
 
     @property
     def stored_bytes(self) -> dict[str, int]:
-        """The bytes that the budget counts, by array; the class of each image is free."""
+        """Bytes that count towards the budget, by array; hard labels are free."""
         sizes = self.format.stored_bytes(self.arrays, len(self.labels))
         if self.soft_labels is None:
             return sizes
@@ -124,11 +120,11 @@ class DistilledSet:
 
     @property
     def num_bytes(self) -> int:
-        """All `stored_bytes`."""
+        """Sum of `stored_bytes`."""
         return sum(self.stored_bytes.values())
 
     def __repr__(self) -> str:
-        """One line: how many images, of what, in how many bytes."""
+        """Returns one line: number, size, format and bytes of the images."""
         kind, data = self.format, self.provenance.get("data")
         name = data.get("name") if isinstance(data, dict) else None
         size = "x".join(map(str, kind.image_shape))
@@ -140,7 +136,7 @@ class DistilledSet:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """In the order of the labels; None where the file does not say."""
+        """Class names in the order of the labels, or None if unknown."""
         data = self.provenance.get("data")
         names = data.get("class_names") if isinstance(data, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -149,8 +145,10 @@ class DistilledSet:
 
     @functools.cached_property
     def transform(self) -> Normalize | ZCA:
-        """From float images [..., h, w, c] in [0, 1] to those that networks saw, for test images
-        too; in NumPy. Raises UsageError as `find_transform`, and of it for images of 0 to 255."""
+        """Transform from float images [..., h, w, c] in [0, 1] to the networks' inputs, in NumPy.
+
+        Also for test images. Raises UsageError as `find_transform`, and for images in 0 to 255.
+        """
         return self.find_transform()
 
     def find_transform(
@@ -159,17 +157,16 @@ class DistilledSet:
         *,
         data_dir: str | os.PathLike | None = None,
     ) -> Normalize | ZCA | Callable:
-        """The transform that the set was made with, checked against what its file says.
+        """Returns the transform that the set was made with, checked against its file.
 
         Args:
-          source: a file that `launch.export --transform` wrote; or the training images, uint8
-            [n, h, w, c], in any order; or a transform, which is taken as it is. None: by the file
-            alone, by a matrix that an earlier run on this machine kept, or, with JAX, by the data
-            set on disk.
-          data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+          source: a file written by `launch.export --transform`; or the training images, uint8
+            [n, h, w, c], in any order; or a transform, which is returned unchecked. None: from the
+            set's own file, the matrix cache or, with JAX, the data set on disk.
+          data_dir: directory of TFDS data sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
         Raises:
-          UsageError: it cannot be had, or is another set's; the line says how to go on.
+          UsageError: the transform is unavailable, or of another set; the message says what to do.
         """
         if callable(source):
             return source
@@ -194,7 +191,7 @@ class DistilledSet:
         return kept if kept is not None else self._from_data(data_dir)
 
     def transform_description(self) -> dict[str, Any]:
-        """What a file of this set's transform says that it is the transform of."""
+        """Returns the description that a file of this set's transform holds."""
         return self._said() | {"data_fingerprint": self._fingerprint()}
 
     def numpy(
@@ -207,9 +204,9 @@ class DistilledSet:
         width: int | None = None,
         resample: str = "bilinear",
     ) -> Arrays:
-        """(images, targets) as NumPy arrays; see the class for the arguments.
+        """Returns images and targets as NumPy arrays; see the class for arguments.
 
-        Raises UsageError where the transform cannot be had, ValueError for another space.
+        Raises UsageError if the transform is unavailable, ValueError for invalid arguments.
         """
         if space not in SPACES:
             raise ValueError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
@@ -218,7 +215,7 @@ class DistilledSet:
                 "clip: expected False with space='training', where the set was made unclipped"
             )
         found = None
-        if space == "training":  # first: what cannot be had is said before anything is rendered
+        if space == "training":  # fails before anything is rendered
             found = self.transform if transform is None else self.find_transform(transform)
         images = self.images(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
@@ -230,23 +227,23 @@ class DistilledSet:
         return Arrays(images, np.asarray(self.targets))
 
     def torch(self, space: str = "training", **options: Any) -> Any:
-        """A `torch.utils.data.TensorDataset` of float32 images [m, c, h, w] and of classes (int64)
-        or their probabilities (float32).
+        """Returns a `torch.utils.data.TensorDataset` of images [m, c, h, w] and targets.
 
-        Arguments and errors as of `numpy`; UsageError where PyTorch is not installed.
+        Images are float32, targets int64 classes or float32 probabilities. Arguments and errors as
+        `numpy`; UsageError without PyTorch.
         """
         torch = _imported("torch")
         images, targets = self.numpy(space, **options)
         targets = targets.astype(np.int64 if targets.ndim == 1 else np.float32)
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        # Copies: arrays of a file may be read-only.
+        # Copies, because arrays of a file may be read-only.
         return torch.utils.data.TensorDataset(torch.tensor(images), torch.tensor(targets))
 
     def grain(self, space: str = "training", **options: Any) -> Any:
-        """A `grain.MapDataset` of {"image": float32 [h, w, c], "label": its class, or where the
-        labels are soft, the probabilities of all [k]}, in the set's order.
+        """Returns a `grain.MapDataset` of {"image": float32 [h, w, c], "label": target}, in order.
 
-        Arguments and errors as of `numpy`; UsageError where Grain is not installed.
+        Targets are classes or probabilities [k]. Arguments and errors as `numpy`; UsageError
+        without Grain.
         """
         grain = _imported("grain")
         images, targets = self.numpy(space, **options)
@@ -258,9 +255,11 @@ class DistilledSet:
         self, batch_size: int, *, seed: int = 0, epochs: int = 1, space: str = "training",
         **options: Any,
     ) -> Iterator[Arrays]:  # fmt: skip
-        """Batches of `epochs` passes over the set, each in another order; the last one of a pass is
-        smaller where the set does not divide. Arguments and errors as of `numpy`; ValueError for
-        fewer than one of either."""
+        """Returns batches of `epochs` passes over the set, each in a new order.
+
+        The last batch of a pass may be smaller. Arguments and errors as `numpy`; ValueError for a
+        `batch_size` or `epochs` below 1.
+        """
         for name, value in (("batch_size", batch_size), ("epochs", epochs)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -287,7 +286,7 @@ class DistilledSet:
         return transforms.fit_zca(images)
 
     def _said(self) -> dict[str, Any]:
-        """What the file says of the transform; of older files their config's name of it."""
+        """Returns the file's description of the transform; older files hold only its name."""
         said = self.provenance.get("transform")
         if said is None:
             config = self.provenance.get("config")
@@ -301,14 +300,14 @@ class DistilledSet:
         return said
 
     def _fingerprint(self) -> str | None:
-        """Of the data that the set was made from."""
+        """Returns the fingerprint of the original data, or None."""
         data = self.provenance.get("data")
         found = data.get("fingerprint") if isinstance(data, dict) else None
         right = isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found)
         return found if right else None
 
     def _from_data(self, data_dir: str | os.PathLike | None) -> Normalize | ZCA:
-        """The transform by the data set on disk, by the room that reads those."""
+        """Returns the transform of the data set on disk."""
         try:
             of_sets = importlib.import_module("gsdd_jax.data.of_sets")
         except ModuleNotFoundError as error:
@@ -333,7 +332,7 @@ class DistilledSet:
 
 
 def _imported(module: str) -> Any:
-    """A library that need not be there."""
+    """Imports an optional library; raises UsageError if missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -343,7 +342,7 @@ def _imported(module: str) -> Any:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two descriptions are of one transform."""
+    """Returns whether two descriptions are of the same transform."""
     by = ("images_sha256", "data_fingerprint", "mean")
     return one.get("name") == other["name"] and any(
         one.get(key) is not None and one.get(key) == other.get(key) for key in by

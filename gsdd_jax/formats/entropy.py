@@ -1,4 +1,4 @@
-"""Integers as bytes: in as few as their frequencies allow, or in a fixed number of bits each."""
+"""Integers as bytes, entropy-coded or of fixed width."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.shapes import Int, UInt8
 
-PER_OCTAVE = 8  # table entries: a factor of two in frequency is so many apart
+PER_OCTAVE = 8  # steps of a table entry per factor of two in frequency
 MOST = 255
 
 
 def table(codes: Int[np.ndarray, "n"], levels: int) -> UInt8[np.ndarray, "levels"]:
-    """How often each of `levels` codes occurs, in steps of 1/8 octave: 0 never, else 1 and up.
+    """Returns the frequency of each of `levels` codes in steps of 1/8 octave; 0: never.
 
-    Rounded so, the frequencies cost about 0.0005 bits a code more than the exact ones.
+    Rounding costs about 0.0005 bits per code.
     """
     counts = np.bincount(codes, minlength=levels).astype(np.float64)
     octaves = np.log2(counts, out=np.zeros(levels), where=counts > 0)
@@ -27,7 +27,7 @@ def table(codes: Int[np.ndarray, "n"], levels: int) -> UInt8[np.ndarray, "levels
 def encode(
     columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "_"]]
 ) -> UInt8[np.ndarray, "bytes"]:
-    """All codes of all columns by a range coder, column after column, each by its table."""
+    """Range-codes all columns, one after the other, each by its table."""
     encoder = _coder().stream.queue.RangeEncoder()
     for codes, table_ in zip(columns, tables, strict=True):
         encoder.encode(np.ascontiguousarray(codes, np.int32), _model(table_))
@@ -38,9 +38,9 @@ def encode(
 def decode(
     payload: UInt8[np.ndarray, "bytes"], tables: Sequence[UInt8[np.ndarray, "_"]], count: int
 ) -> list[Int[np.ndarray, "n"]]:
-    """The inverse of `encode` for `count` codes a column.
+    """Decodes `count` codes per column: the inverse of `encode`.
 
-    Raises UsageError for bytes that `encode` does not give for such tables and so many codes.
+    Raises UsageError for bytes that `encode` does not produce.
     """
     if len(payload) % 4:
         raise UsageError(f"codes: expected a multiple of 4 bytes, got {len(payload)}")
@@ -59,7 +59,7 @@ def decode(
 def pack(
     columns: Sequence[Int[np.ndarray, "n"]], widths: Sequence[int]
 ) -> UInt8[np.ndarray, "bytes"]:
-    """Each column's codes in its number of bits, most significant first; zeros fill a byte."""
+    """Packs codes in `widths` bits per column, most significant first; zeros fill the last byte."""
     flags = [
         (np.asarray(codes)[:, None] >> np.arange(width)[::-1]) & 1
         for codes, width in zip(columns, widths, strict=True)
@@ -70,7 +70,7 @@ def pack(
 def unpack(
     payload: UInt8[np.ndarray, "bytes"], widths: Sequence[int], count: int
 ) -> list[Int[np.ndarray, "n"]]:
-    """The inverse of `pack` for `count` codes a column, of a payload of just that length."""
+    """Unpacks `count` codes per column from exactly their bytes: the inverse of `pack`."""
     flags = np.unpackbits(payload)
     ends = np.cumsum([count * width for width in widths])
     return [
@@ -81,12 +81,12 @@ def unpack(
 
 
 def packed_bytes(widths: Sequence[int], count: int) -> int:
-    """Of `pack`."""
+    """Returns the length of `pack`'s output."""
     return -(-count * sum(widths) // 8)
 
 
 def _probabilities(table_):
-    # Powers of two by table, so that no machine's mathematics library rounds them its own way.
+    # Powers of two by table, because mathematics libraries round differently.
     parts = np.array([1 << 16, 71468, 77936, 84990, 92682, 101070, 110218, 120194], np.int64)
     place = table_.astype(np.int64) - 1
     whole = np.ldexp(parts[place % PER_OCTAVE].astype(np.float64), place // PER_OCTAVE)

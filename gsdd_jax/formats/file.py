@@ -1,7 +1,7 @@
-"""A distilled set as a file: arrays, labels, learning rate, provenance; nothing pickled.
+"""Distilled sets as files of arrays, labels, learning rate and provenance; nothing is pickled.
 
-Nothing that a file says of itself is trusted: its description is compared with the types and shapes
-of its arrays before any of them is read; then their values are, then the digest of each part.
+Files are untrusted. The header is checked against the arrays' types and shapes before reading
+them, then the values, then a digest of each part.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 
 NAME = "distilled.safetensors"  # in a work directory
 FORMAT = "gsdd-jax distilled set 2"
-HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
+HEADER = "gsdd_jax"  # the only metadata entry: safetensors does not order several
 PARAMETERIZATION, PROVENANCE, DIGESTS = "parameterization", "provenance", "sha256"
 LABELS, LEARNING_RATE = "labels", "learning_rate"
-# As safetensors calls them: the name, and what NumPy reads.
+# safetensors name -> our name, and the type that NumPy reads.
 _DTYPES = {
     "BF16": ("bfloat16", "<u2"),
     "F32": ("float32", "<f4"),
     "I32": ("int32", "<i4"),
     "U8": ("uint8", "u1"),
 }
-# How many times their bytes arrays take while they are read and checked; codes become numbers.
+# Memory of reading and checking arrays, relative to their bytes; codes are decoded.
 _COPIES = {"bfloat16": 8, "float32": 6, "int32": 8, "uint8": 64}
 
 
 def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
-    """Writes one `.safetensors` file, atomically: a reader sees the old file or the new one.
+    """Writes one `.safetensors` file, atomically.
 
-    Raises UsageError for whatever `load` would refuse, so that no such file comes to be.
+    Raises UsageError for a set that `load` would refuse.
     """
     import safetensors.numpy
 
@@ -58,7 +58,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
         if SOFT_LABELS in arrays:
             parts[LABEL_BITS] = distilled.label_bits
         try:
-            # What JSON makes of them (a tuple becomes a list) is what the digests are of.
+            # Digests are of parts as read back: JSON makes lists of tuples.
             parts = json.loads(json.dumps(parts))
             json.dumps(parts, sort_keys=True)
         except (TypeError, ValueError, RecursionError) as error:
@@ -79,19 +79,17 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
-    """The file that is meant: itself, or the one in a run's work directory; `~` is the home."""
+    """Returns a set's path: of a work directory, its set; expands `~`."""
     path = pathlib.Path(os.path.expanduser(path))
-    return path / NAME if os.path.isdir(path) else path  # of a name too long this says False
+    return path / NAME if os.path.isdir(path) else path  # pathlib raises for a long name
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads what `save` wrote, of a work directory its `distilled.safetensors`; NumPy and
-    safetensors suffice.
+    """Reads a file of `save`, or the `distilled.safetensors` of a work directory.
 
     Raises:
-      UsageError: the file is missing, truncated or foreign; its description is incomplete, makes
-        no sense or contradicts its arrays; a number is not finite; a part is not what its digest
-        says. One line that names the file and the field.
+      UsageError: the file is missing, truncated or foreign; its header is incomplete, invalid or
+        contradicts its arrays; a number is not finite; or a digest differs.
     """
     import safetensors
 
@@ -107,7 +105,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
         kind, bits = format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
         check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
         _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
-        # Only now: what is refused so far, however large, was not read.
+        # Reads no array before its type and shape are known to be right.
         raw = {
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
             for n, s in safetensors.deserialize(path.read_bytes())
@@ -122,12 +120,12 @@ def load(path: str | os.PathLike) -> DistilledSet:
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
         provenance, source = parts[PROVENANCE], str(path)
         distilled = DistilledSet(kind, arrays, classes, rate, provenance, logits, bits, source)
-        _ = distilled.params  # so that codes that are none are refused now
+        _ = distilled.params  # refuses invalid codes
     return distilled
 
 
 def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
-    """All arrays of the file. What cannot be stored as it is stays as it is, to be refused."""
+    """Returns all arrays of the file; invalid ones are left for the checks to refuse."""
     arrays = {n: np.asarray(a) for n, a in distilled.arrays.items()}
     classes = np.asarray(distilled.labels)
     if classes.dtype.kind in "iu" and np.array_equal(classes, classes.astype(np.int32)):
@@ -143,7 +141,7 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
 
 
 def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
-    """Raises UsageError for arrays, (type, what NumPy reads, count), that memory does not hold."""
+    """Raises UsageError if arrays (type, NumPy's type, count) exceed the memory."""
     sizes = [(dtype, count * np.dtype(read).itemsize) for dtype, read, count in arrays]
     what = f"its arrays of {memory.shown(sum(size for _, size in sizes))}, while they are read"
     memory.check(what, sum(_COPIES[dtype] * size for dtype, size in sizes))
@@ -151,7 +149,7 @@ def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
-    """Turns what safetensors and the disk say of a file into a UsageError."""
+    """Turns errors of safetensors and the file system into UsageErrors."""
     import safetensors
 
     try:
@@ -162,12 +160,12 @@ def _readable() -> Iterator[None]:
 
 
 def _widened(halves: np.ndarray) -> np.ndarray:
-    """bfloat16, read as 16 bits each, in float32."""
+    """Converts bfloat16, read as uint16, to float32."""
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
-    """bfloat16 that float32 holds. Raises UsageError for other numbers."""
+    """Converts float32 to bfloat16; raises UsageError for values that would be rounded."""
     try:
         import ml_dtypes
     except ImportError:
@@ -181,16 +179,15 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def labels_shape(kind: Format, num_images: int) -> tuple[int, int]:
-    """Of soft labels: images and classes."""
+    """Returns the shape of soft labels: images and classes."""
     return num_images, num_images // kind.images_per_class
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The description and the provenance, both objects, with the bits of soft labels where there
-    are any; and the digests where there are any."""
+    """Returns the checked header without its digests, and the digests if any."""
     try:
         header = json.loads(text)
-        json.dumps(header)  # what is nested too deeply for anything that follows
+        json.dumps(header)  # fails if nested too deeply
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
     if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
@@ -211,7 +208,7 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def check_object(name: str, value: Any) -> None:
-    """Raises UsageError for what is no JSON object."""
+    """Raises UsageError unless the value is a JSON object."""
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected an object, got {reprlib.repr(value)}")
 
@@ -221,8 +218,8 @@ def check_shapes(
     label_bits: int,
     found: Mapping[str, tuple[str, tuple[int, ...]]],
 ) -> None:
-    """Types and shapes by name, against those that the description asks for."""
-    # The labels give the number of images; all else follows from it.
+    """Checks arrays' types and shapes, by name, against the header; raises UsageError."""
+    # The labels give the number of images, on which all other shapes depend.
     classes = found.get(LABELS)
     num_images = classes[1][0] if classes and classes[1] else 0
     specs = {
@@ -262,9 +259,9 @@ def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:
 
 
 def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
-    """Raises UsageError for numbers that no set has."""
+    """Raises UsageError for values that no set has."""
     for name, array in arrays.items():
-        with np.errstate(invalid="ignore"):  # a signalling NaN is no news here
+        with np.errstate(invalid="ignore"):  # of a signalling NaN
             finite = np.isfinite(array)
         if wrong := int(array.size - finite.sum()):
             raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")
@@ -283,7 +280,7 @@ def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
 
 
 def digests(arrays: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256, in hexadecimal, of every part of a file by its name."""
+    """Returns the hexadecimal SHA-256 of every part of a file, by name."""
     contents = {name: array.tobytes() for name, array in arrays.items()}
     contents |= {n: json.dumps(part, sort_keys=True).encode() for n, part in parts.items()}
     return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

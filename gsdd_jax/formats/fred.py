@@ -20,8 +20,10 @@ MASKS = "masks"
 
 @dataclasses.dataclass(frozen=True)
 class FreD(Format):
-    """The same `num_frequencies` coefficients of every channel's orthonormal DCT-II; a bit mask for
-    each class says which."""
+    """Orthonormal DCT-II coefficients, at the same frequencies in every channel of a class.
+
+    A bit mask per class gives the frequencies.
+    """
 
     name: ClassVar[str] = "fred"
     num_frequencies: int = field(..., "coefficients per channel")
@@ -36,12 +38,12 @@ class FreD(Format):
         return {"coefficients": (self.num_frequencies, self.channels)}
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        """Besides the coefficients a mask, packed to bytes, for all images of a class."""
+        """Returns the coefficients, and a mask per class, packed to bytes."""
         shape = num_images // self.images_per_class, mask_bytes(self.height, self.width)
         return super().array_specs(num_images) | {MASKS: Spec(shape, "uint8")}
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
-        """Each mask has as many frequencies as the images have coefficients, and all are known."""
+        """Raises UsageError unless each mask has `num_frequencies` valid frequencies."""
         bits = np.unpackbits(np.asarray(arrays[MASKS]), axis=-1)
         known = bits[:, : self.height * self.width].sum(-1, dtype=int)
         wrong = (known != self.num_frequencies) | (bits.sum(-1, dtype=int) != known)
@@ -52,9 +54,9 @@ class FreD(Format):
             )
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The coefficients, and the frequency of each, counted row by row, of every image.
+        """Returns the coefficients and frequencies, counted row by row, of every image.
 
-        As float32, which holds those up to 4096² exactly: what is differentiated is of floats.
+        Frequencies are float32, exact up to 4096², because parameters are differentiated.
         """
         bits = np.unpackbits(arrays[MASKS], axis=-1)
         places = np.nonzero(bits)[1].reshape(len(bits), -1).astype(np.float32)
@@ -64,7 +66,7 @@ class FreD(Format):
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
-        """The cosines at other points: the spectrum padded with zeros, or cut."""
+        """Evaluates the cosines at other points: the spectrum is padded with zeros, or cut."""
         del resample
         places = params["frequencies"].astype(np.int32)
         spectrum = placed(params["coefficients"], places, self.height * self.width)
@@ -77,15 +79,14 @@ class FreD(Format):
 
 
 def mask_bytes(height: int, width: int) -> int:
-    """The bytes of one mask."""
+    """Returns the bytes of one mask."""
     return -(-height * width // 8)
 
 
 def cosines(points: int, count: int, native: int) -> Float[np.ndarray, "{points} {count}"]:
-    """The first `count` orthonormal DCT-II vectors of `native` samples, at `points`.
+    """Returns the first `count` orthonormal DCT-II vectors of `native` samples, at `points`.
 
-    At other points than the native ones they keep their height, so that the image keeps its
-    brightness.
+    Amplitudes do not depend on `points`, to keep an image's brightness.
     """
     angle = np.pi / points * np.outer(np.arange(points) + 0.5, np.arange(count))
     scale = np.where(np.arange(count) == 0, 1.0, 2.0) / native

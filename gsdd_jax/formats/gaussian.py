@@ -20,7 +20,7 @@ CLIP_GRADIENTS = ("stop", "pass")
 
 @dataclasses.dataclass(frozen=True)
 class Gaussians(Format):
-    """Base of all ways to store Gaussians; the switches are the paper's ablations (Table 3)."""
+    """Base of all formats of Gaussians; the switches are the paper's ablations (Table 3)."""
 
     num_gaussians: int = field(..., "Gaussians per image")
     samples_per_side: int = field(
@@ -39,10 +39,9 @@ class Gaussians(Format):
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[np.ndarray, "m {height} {width} c"]:
-        """The Gaussians at that size, in NumPy alone; the pre-filter is one pixel of it.
+        """Rasterizes the Gaussians at that size in NumPy; the pre-filter is one of its pixels.
 
-        Parameters are `counts`, how many each image has, and those of all images, one after the
-        other, by field.
+        Parameters are `counts`, Gaussians per image, and the concatenated fields of all Gaussians.
         """
         del resample
         return raster.rasterize(
@@ -55,21 +54,21 @@ class Gaussians(Format):
         )
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """Of the sample points of one image at a time, and of a Gaussian that reaches all."""
+        """Returns the bytes of one image's sample points, and of a Gaussian that covers it."""
         del num_images
         return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Gaussians):
-    """As published: nine numbers a Gaussian, in bfloat16."""
+    """Published storage: nine numbers per Gaussian, in bfloat16."""
 
     name: ClassVar[str] = "gaussian"
     bfloat16: bool = field(True, "True: stored in bfloat16; False: in float32")
 
     @property
     def dtype(self) -> str:
-        """Of all arrays."""
+        """Type of all arrays."""
         return "bfloat16" if self.bfloat16 else "float32"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

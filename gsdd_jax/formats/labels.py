@@ -1,7 +1,7 @@
-"""Soft labels in a file: of each image a logit for every class, one of a few values on a grid.
+"""Soft labels in a file: a logit per image and class, as a code on a fixed grid.
 
-The grid has 2 ** bits values from 0 to `HIGHEST`. Only differences matter to a softmax, so nothing
-of it is learned, and a code is all that is stored of a logit.
+The grid has 2 ** bits values from 0 to `HIGHEST`. It need not be learned: a softmax depends only on
+differences.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.shapes import Float, UInt8
 
-SOFT_LABELS, LABEL_BITS = "soft_labels", "label_bits"  # of a file
-BITS = (2, 8)  # of a code, the fewest and the most
-HIGHEST = 8.0  # of the grid; against zeros its probability is 0.997 in ten classes
+SOFT_LABELS, LABEL_BITS = "soft_labels", "label_bits"  # names in a file
+BITS = (2, 8)  # least and most bits of a code
+HIGHEST = 8.0  # largest logit: a probability of 0.997 among ten classes with zeros
 
 
 def codes(logits: Any, bits: int) -> Any:
-    """Of the nearest values on the grid, in float32: whole numbers from 0 to 2 ** bits - 1.
+    """Returns the nearest codes, whole numbers from 0 to 2 ** bits - 1, in float32.
 
-    A product and a rounding, which NumPy and every device compute to the same bits.
+    A product and a rounding, identical in NumPy and on every device.
     """
     most = 2**bits - 1
     return (logits * np.float32(most / HIGHEST)).round().clip(0, most)
 
 
 def values(codes: Any, bits: int) -> Any:
-    """The logits that codes stand for."""
+    """Returns the logits of codes."""
     return codes.astype(np.float32) * np.float32(HIGHEST / (2**bits - 1))
 
 
 def softmax(logits: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
-    """The probabilities that a network learns of each image, in NumPy."""
+    """Returns the class probabilities of logits, in NumPy."""
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
 
 
 def check_bits(value: Any) -> None:
-    """Raises UsageError for bits that codes have not."""
+    """Raises UsageError for an invalid number of bits."""
     least, most = BITS
     if type(value) is not int or not least <= value <= most:
         raise UsageError(
@@ -53,7 +53,7 @@ def check_bits(value: Any) -> None:
 def pack(
     logits: Float[np.ndarray, "..."], bits: int, expected: tuple[int, int]
 ) -> UInt8[np.ndarray, "bytes"]:
-    """The codes of all. Raises UsageError for what is not on the grid, or not of that shape."""
+    """Packs logits as codes; raises UsageError for another shape, or logits not on the grid."""
     check_bits(bits)
     if logits.shape != expected:
         raise UsageError(
@@ -71,7 +71,7 @@ def pack(
 def unpack(
     payload: UInt8[np.ndarray, "bytes"], bits: int, shape: tuple[int, int]
 ) -> Float[np.ndarray, "m k"]:
-    """The inverse of `pack`."""
+    """Unpacks logits: the inverse of `pack`."""
     (found,) = entropy.unpack(payload, [bits], math.prod(shape))
     if not np.array_equal(entropy.pack([found], [bits]), payload):
         raise UsageError(f"{SOFT_LABELS}: expected zeros after the last code")

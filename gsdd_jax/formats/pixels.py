@@ -1,4 +1,4 @@
-"""Images as their pixels."""
+"""Images as pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsdd_jax.formats.shapes import Float
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Format):
-    """The field's baseline."""
+    """Pixels, the field's baseline."""
 
     name: ClassVar[str] = "pixels"
     dtype: str = dtype_field()

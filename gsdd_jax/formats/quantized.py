@@ -1,8 +1,8 @@
-"""Images as Gaussians whose numbers are codes on uniform grids, entropy-coded.
+"""Images as Gaussians in codes on uniform grids, entropy-coded.
 
-A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. Its grid
-is shared by all images: the ends are in the file, the bits of its field say how many values lie
-between them. Images have as many Gaussians each, or one more.
+A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. All
+images share its grid: the file holds the ends, the field's bits give the number of values. Images'
+counts of Gaussians differ by at most one.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from gsdd_jax.formats.gaussian import FIELDS, Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
-LEAST_BITS = 8  # of a Gaussian's codes: less is not written, and refused in a file
-ENDS_BYTES = 8  # of a column: two float32
+LEAST_BITS = 8  # per Gaussian; files with fewer are refused
+ENDS_BYTES = 8  # per column: two float32
 CODES, TABLES, ENDS = "codes", "tables", "ends"
 FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantized(Gaussians):
-    """Codes of a few bits instead of nine bfloat16.
+    """Gaussians of a few bits per number instead of nine bfloat16 numbers.
 
-    With `coding="range"` Gaussians lie in the order of u, whose differences are coded, each column
-    by the frequencies of its codes. What distillation ends with is made to fit the budget by grids
-    that are as much coarser as it takes.
+    With `coding="range"` Gaussians are sorted by u, whose differences are coded, and each column is
+    coded by its frequencies. Grids are widened at the end until the file fits the budget.
     """
 
     name: ClassVar[str] = "quantized"
     num_gaussians: int = field(..., "Gaussians of all images together")
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
-    # What costs least at the PSNR of a fit (docs/results.md).
+    # Defaults have the fewest bits at equal PSNR of a fit (docs/results.md).
     bits_means: int = field(7, "bits of a coordinate of a centre, before coding", 2, 8)
     bits_cholesky: int = field(5, "bits of a number of L, before coding", 2, 8)
     bits_colors: int = field(5, "bits of a colour channel, before coding", 2, 8)
@@ -65,12 +64,12 @@ class Quantized(Gaussians):
 
     @property
     def stored_bits(self) -> float:
-        """A Gaussian's share of the budget."""
+        """Bits of the budget per Gaussian."""
         return self.bits_per_gaussian or float(sum(self.widths))
 
     @property
     def num_images(self) -> int:
-        """Of all classes."""
+        """Images of all classes."""
         return self.num_classes * self.images_per_class
 
     @property
@@ -81,7 +80,7 @@ class Quantized(Gaussians):
 
     @property
     def overhead_bytes(self) -> int:
-        """Of the grids, the tables and what the coder may end with."""
+        """Bytes of the grids, the tables and the coder's tail."""
         tables = sum(self.levels) + 8 if self.coding == "range" else 0
         return ENDS_BYTES * len(self.widths) + tables
 
@@ -113,7 +112,7 @@ class Quantized(Gaussians):
         if not all(table.any() for table in self._tables(arrays)):
             raise UsageError(f"{TABLES}: expected a frequency above 0 in every column")
         least = total * LEAST_BITS // 8
-        if there < least:  # what a few bytes cannot hold is not asked of the decoder
+        if there < least:  # a few bytes must not decode to any number of Gaussians
             raise UsageError(
                 f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
             )
@@ -121,7 +120,7 @@ class Quantized(Gaussians):
             raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
 
     def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
-        """The codes of all Gaussians, image after image."""
+        """Returns the codes of all Gaussians, ordered by image."""
         payload = np.asarray(arrays[CODES])
         if self.coding == "none":
             columns = entropy.unpack(payload, self.widths, self.num_gaussians)
@@ -137,9 +136,9 @@ class Quantized(Gaussians):
     def pack(
         self, codes: Int[np.ndarray, "n columns"], ends: Float[np.ndarray, "columns 2"]
     ) -> dict[str, np.ndarray]:
-        """A file's arrays: codes, in another order within each image, and the ends of the grids."""
+        """Packs codes, sorted within each image, and grids' ends as a file's arrays."""
         owner = np.repeat(np.arange(self.num_images), self.counts)
-        # A set has no order; this one is cheap to store.
+        # The order of Gaussians is free; this one is cheap to store.
         codes = codes[np.lexsort((codes[:, 1], codes[:, 0], owner))]
         if self.coding == "none":
             return {ENDS: ends, CODES: entropy.pack(list(codes.T), self.widths)}
@@ -153,12 +152,12 @@ class Quantized(Gaussians):
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         low, high = arrays[ENDS].T
         codes = self.codes(arrays)
-        with np.errstate(over="ignore", invalid="ignore"):  # what it renders as is checked
+        with np.errstate(over="ignore", invalid="ignore"):  # rendered images are checked
             fields = self.fields(values_of(codes, low, high, self.levels))
         return fields | {"counts": self.counts}
 
     def fields(self, columns: Float[Any, "n columns"]) -> dict[str, Any]:
-        """Gaussians by field, of what the grids are of; in NumPy or JAX."""
+        """Returns Gaussians by field from the numbers on the grids; in NumPy or JAX."""
         xp = namespace(columns)
         means, cholesky, colors, opacities = xp.split(columns, (2, 5, 5 + self.channels), -1)
         if self.log_scales:
@@ -195,5 +194,5 @@ def values_of(
     high: Float[Any, "columns"],
     levels: tuple[int, ...],
 ) -> Float[Any, "*s columns"]:
-    """The numbers that codes stand for, on grids of so many `levels` from `low` to `high`."""
+    """Returns the numbers of codes on grids of `levels` values from `low` to `high`."""
     return low + codes * ((high - low) / (np.array(levels, np.float32) - 1))

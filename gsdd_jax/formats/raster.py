@@ -1,4 +1,4 @@
-"""Gaussians to images in NumPy, by float64: each Gaussian over the box that it can reach."""
+"""Rasterizer in NumPy, by float64: each Gaussian over its bounding box."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from gsdd_jax.formats.shapes import Float, Int
 
-MIN_WEIGHT = 1 / 255  # a weight below counts as 0
+MIN_WEIGHT = 1 / 255  # smaller weights count as 0
 
 
 def rasterize(
@@ -22,17 +22,17 @@ def rasterize(
     samples_per_side: int = 2,
     prefilter: bool = True,
 ) -> Float[np.ndarray, "m {height} {width} c"]:
-    """What `gsdd_jax.rasterize` defines, rounded to float32 at the end.
+    """Rasterizes as `gsdd_jax.rasterize`, rounded to float32 at the end.
 
-    A weight that float32 would take for one on the other side of `MIN_WEIGHT` is 1/255 of a colour
-    in one sample point; such points are rare.
+    Differences: rarely, float64 decides otherwise than float32 whether a weight is above
+    `MIN_WEIGHT`, by 1/255 of a colour in one sample point.
 
     Args:
-      counts: Gaussians of each image; those of all images lie one after the other.
-      means, cholesky, colors, opacities: as of `gsdd_jax.rasterize`.
-      height, width: in pixels.
-      scale: of L's rows, (x, y), from the resolution that L is meant for to this one.
-      samples_per_side: sample points of a pixel in each direction.
+      counts: Gaussians per image; those of all images are concatenated.
+      means, cholesky, colors, opacities: see `gsdd_jax.rasterize`.
+      height, width: size in pixels.
+      scale: factors (x, y) of L's rows, from L's resolution to this one.
+      samples_per_side: sample points per pixel and direction.
       prefilter: whether the variance of a one-pixel box is added.
     """
     side, box = samples_per_side, 1 / 12 if prefilter else 0.0
@@ -43,7 +43,7 @@ def rasterize(
     l1, l2, l3 = ((cholesky + half) * np.array([scale[0], scale[1], scale[1]])).T
     variance_x, variance_y = l1**2 + box, l2**2 + l3**2 + box
     determinant = (l1 * l3) ** 2 + box * (l1**2 + l2**2 + l3**2 + box)
-    # A Gaussian without area, or too faint anywhere, shows nothing.
+    # Gaussians without area, or too faint everywhere, are invisible.
     shows = (determinant > 0) & (opacities >= MIN_WEIGHT)
     reach = np.sqrt(2 * np.log(np.where(shows, opacities, 1) / MIN_WEIGHT))
     center = (means + 1) / 2 * np.array([width, height])
@@ -65,7 +65,7 @@ def rasterize(
             dy = points[1][top:bottom, None] - center[n, 1]
             # d^T Sigma^-1 d with the square completed in x.
             across = dx - l1[n] * l2[n] / variance_y[n] * dy
-            with np.errstate(over="ignore"):  # of a line, everywhere but on it
+            with np.errstate(over="ignore"):  # far from a Gaussian as thin as a line
                 sigma = 0.5 * (across**2 * variance_y[n] / determinant[n] + dy**2 / variance_y[n])
             weight = opacities[n] * np.exp(-sigma)
             weight = np.where(weight >= MIN_WEIGHT, np.minimum(weight, 1), 0)
@@ -75,7 +75,7 @@ def rasterize(
 
 
 def _within(center, reach, count, side) -> Int[np.ndarray, "n 2"]:
-    """The sample points, from one to before another, that lie within `reach`, and one more."""
+    """Returns the range [first, last) of sample points within `reach`, with one to spare."""
     ends = np.stack([center - reach, center + reach], 1) * side - 0.5
     first, last = np.floor(ends[:, 0]), np.ceil(ends[:, 1]) + 1
     return np.clip(np.stack([first, last], 1), 0, count * side).astype(np.int64)

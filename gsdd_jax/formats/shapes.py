@@ -1,4 +1,4 @@
-"""Shapes in signatures: jaxtyping's, where it is installed; annotations are not evaluated."""
+"""Shapes in signatures: jaxtyping's, if installed; annotations are not evaluated."""
 
 try:
     from jaxtyping import Float, Int, UInt8

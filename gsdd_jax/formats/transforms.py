@@ -1,7 +1,7 @@
-"""From [0, 1] images to what networks see, in NumPy or JAX, and back; and how a file says which.
+"""Transforms from [0, 1] images to networks' inputs and back, in NumPy or JAX; their description.
 
-A file names its transform and holds what a normalisation needs. A whitening matrix is too large for
-it (38 MB on CIFAR, a distilled set 0.12 MB): the file holds a digest of the images that it is of.
+A file names its transform and holds a normalization's numbers. A whitening matrix is too large (38
+MB on CIFAR, a distilled set 0.12 MB): the file holds a digest of the images that define it.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ MAX_ZCA_SIZE = 12288
 """Numbers of an image, height · width · channels, up to which its covariance is affordable."""
 
 FORMAT = "gsdd_jax.transform.1"
-KEPT = "gsdd_jax.zca.1"  # of a kept matrix, filed under its data's fingerprint
-FAR = 10.0  # from 0: images go a little beyond [0, 1]; those of 0 to 255 are beyond this
-# Bytes centred at 128 have products of at most 2¹⁴: sums of 2¹⁰ are whole numbers that float32
-# holds exactly, in whatever order they are added.
+KEPT = "gsdd_jax.zca.1"  # metadata of a cached matrix: the fingerprint of its data
+FAR = 10.0  # largest magnitude of images in about [0, 1]; those in 0 to 255 exceed it
+# Bytes centred at 128 have products of at most 2¹⁴: float32 holds sums of 2¹⁰ of them exactly, in
+# any order.
 _CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Normalize:
-    """Per-channel normalisation: (x - mean) / std."""
+    """Per-channel normalization: (x - mean) / std."""
 
-    # Any: of NumPy or JAX, which also builds pytrees of shapes, partition specs and placeholders.
+    # Any: JAX builds pytrees of shapes, partition specs and placeholders.
     mean: Float[Any, "c"] | Any
     std: Float[Any, "c"] | Any
 
     def __call__(self, images: Any) -> Float[Any, "*n h w c"]:
-        """Float images [..., h, w, c] in [0, 1] -> normalised images, float32.
+        """Normalizes float images [..., h, w, c] in [0, 1]; float32.
 
-        Raises UsageError for bytes, for numbers of NumPy beyond `FAR`, and for other channels.
+        Raises UsageError for integers, for NumPy values beyond `FAR`, and for other channels.
         """
         return self.apply(_near(images))
 
     def apply(self, images: Any) -> Float[Any, "*n h w c"]:
-        """The same for images of any numbers, as a distilled set may have them."""
+        """Normalizes images of any range, such as those of a distilled set."""
         images = _checked(images, images.shape[-3:-1] + self.mean.shape, self.mean)
         return (images - self.mean) / self.std
 
     def inverse(self, images: Any) -> Float[Any, "*n h w c"]:
-        """Normalised images -> images in [0, 1]."""
+        """Returns the images in [0, 1] of normalized ones."""
         return images * self.std + self.mean
 
 
@@ -72,19 +72,19 @@ class ZCA:
     image_shape: tuple[int, int, int]  # h w c = d
 
     def __call__(self, images: Any) -> Float[Any, "*n h w c"]:
-        """Float images [..., h, w, c] in [0, 1] -> whitened images, float32.
+        """Whitens float images [..., h, w, c] in [0, 1]; float32.
 
-        Raises UsageError for bytes, for numbers of NumPy beyond `FAR`, and for another shape.
+        Raises UsageError for integers, for NumPy values beyond `FAR`, and for another shape.
         """
         return self.apply(_near(images))
 
     def apply(self, images: Any) -> Float[Any, "*n h w c"]:
-        """The same for images of any numbers, as a distilled set may have them."""
+        """Whitens images of any range, such as those of a distilled set."""
         images = _checked(images, self.image_shape, self.mean)
         return matmul(_flat(images) - self.mean, self.whitening).reshape(images.shape)
 
     def inverse(self, images: Any) -> Float[Any, "*n h w c"]:
-        """Whitened images -> images in [0, 1]."""
+        """Returns the images in [0, 1] of whitened ones."""
         flat = _flat(_checked(images, self.image_shape, self.mean))
         xp = namespace(flat)
         solution = xp.linalg.solve(self.whitening, flat.reshape(-1, flat.shape[-1]).T).T
@@ -92,7 +92,7 @@ class ZCA:
 
 
 def _near(images: Any) -> Any:
-    """Images of numbers that may be meant for [0, 1]; those of JAX are not waited for."""
+    """Raises UsageError for NumPy values beyond `FAR`; JAX's are not awaited."""
     if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size:
         least, most = images.min(), images.max()
         if not (least >= -FAR and most <= FAR):  # NaN is neither
@@ -104,7 +104,7 @@ def _near(images: Any) -> Any:
 
 
 def _checked(images, shape, like) -> Float[Any, "*n h w c"]:
-    """Images as float32, in the namespace of theirs and of `like`."""
+    """Returns the images as float32, in JAX if they or `like` are."""
     if np.issubdtype(images.dtype, np.integer):
         raise UsageError(
             f"images: expected floats in [0, 1], got {images.dtype}; divide bytes by 255"
@@ -122,17 +122,17 @@ def _flat(images) -> Float[Any, "*n d"]:
 
 
 def fit_zca(images: np.ndarray) -> ZCA:
-    """The ZCA whitening of training images; as `whitening`."""
+    """Returns the ZCA whitening of training images; see `whitening`."""
     mean, matrix = whitening(images)
     return ZCA(mean.astype(np.float32), matrix.astype(np.float32), images.shape[1:])
 
 
 def whitening(images: np.ndarray) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d d"]]:
-    """Mean and matrix of the ZCA of training images, uint8 [n, h, w, c], in float64 (appendix A.1).
+    """Returns mean and matrix of the ZCA of images, uint8 [n, h, w, c], in float64 (appendix A.1).
 
     With mean and unbiased covariance U S Uᵀ of the images flattened in [0, 1],
     W = U (S + 0.1)^{-½} Uᵀ. The covariance is summed in whole numbers: the result does not depend
-    on the number of threads, nor on the order of the images.
+    on threads or on the order of images.
 
     Raises:
         UsageError: h w c is above 12288.
@@ -155,7 +155,7 @@ def whitening(images: np.ndarray) -> tuple[Float[np.ndarray, "d"], Float[np.ndar
 
 
 def check_images(images: np.ndarray) -> int:
-    """The numbers of an image; raises as `whitening`."""
+    """Returns the numbers per image; raises as `whitening`."""
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[0] < 2:
         raise ValueError(
             f"ZCA: got {images.dtype} images of shape {images.shape}, expected two or more uint8 "
@@ -171,7 +171,7 @@ def check_images(images: np.ndarray) -> int:
 
 
 def digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
-    """Of training images in any order, as their bytes: SHA-256 of their sorted SHA-256."""
+    """Returns the SHA-256 of training images in any order: of their sorted SHA-256."""
     each = sorted(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     shape = " ".join(map(str, images.shape))
     return hashlib.sha256(shape.encode() + b"".join(each)).hexdigest()
@@ -180,17 +180,19 @@ def digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
 def describe(
     name: str, mean: tuple[float, ...], std: tuple[float, ...], images: UInt8[np.ndarray, "n h w c"]
 ) -> dict[str, Any]:
-    """What a file's provenance says of the transform `name` ("normalize" or "zca"), as plain
-    values; `images` are the training images, `mean` and `std` of their channels."""
+    """Returns the description of the transform `name` ("normalize" or "zca") for the provenance.
+
+    `images` are the training images, `mean` and `std` those of their channels.
+    """
     if name == "normalize":
         return {"name": name, "mean": list(mean), "std": list(std)}
     return {"name": name, "epsilon": ZCA_EPSILON, "images_sha256": digest(images)}
 
 
 def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None:
-    """A normalisation that is described whole; None for whatever takes more than that.
+    """Returns a described normalization, or None if the description does not suffice.
 
-    Raises UsageError for a description that makes no sense.
+    Raises UsageError for an invalid description.
     """
     if "mean" not in said and "std" not in said:
         return None
@@ -211,7 +213,7 @@ def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None
 def save(
     path: str | os.PathLike, transform: Normalize | ZCA, description: Mapping[str, Any]
 ) -> None:
-    """Writes a transform as a `.safetensors` file, atomically, with what it is the transform of."""
+    """Writes a transform and its description as a `.safetensors` file, atomically."""
     import safetensors.numpy
 
     names = ("mean", "std") if isinstance(transform, Normalize) else ("mean", "whitening")
@@ -223,9 +225,9 @@ def save(
 def load(
     path: str | os.PathLike, image_shape: tuple[int, int, int]
 ) -> tuple[Normalize | ZCA, dict[str, Any]]:
-    """A transform of such images that `save` wrote, and what it is the transform of.
+    """Reads a transform of `save` for images of that shape, and its description.
 
-    Raises UsageError where there is none.
+    Raises UsageError for anything else.
     """
     import safetensors
 
@@ -256,8 +258,7 @@ def load(
 def kept(
     path: str | os.PathLike | None, fingerprint: str, image_shape: tuple[int, ...]
 ) -> ZCA | None:
-    """The ZCA of the data of that fingerprint in a file that an earlier run kept; None where there
-    is none, or it is damaged or of something else."""
+    """Returns the cached ZCA of a fingerprint; None if missing, damaged or different."""
     import safetensors
 
     if path is None:
@@ -269,7 +270,7 @@ def kept(
             if file.metadata() != {KEPT: fingerprint}:
                 return None
             if file.get_slice("whitening").get_shape() != [size, size]:
-                return None  # however large, it was not read
+                return None  # before it is read, as it may be large
             mean, matrix = file.get_tensor("mean"), file.get_tensor("whitening")
     except (UsageError, OSError, safetensors.SafetensorError):
         return None
@@ -280,7 +281,7 @@ def kept(
 
 
 def kept_at(fingerprint: str, cache_dir: str | os.PathLike | None = None) -> pathlib.Path | None:
-    """Where the ZCA of the data of that fingerprint is kept; default as `files.cache_dir`."""
+    """Returns the path of the cached ZCA of a fingerprint; default as `files.cache_dir`."""
     folder = cache_dir or files.cache_dir()
     return folder and pathlib.Path(folder, f"zca-{fingerprint}.safetensors")
 
@@ -290,14 +291,13 @@ def cached_zca(
     fingerprint: str,
     cache_dir: str | os.PathLike | None = None,
 ) -> ZCA:
-    """`fit_zca`, kept in a file named for the content of the images.
+    """Returns `fit_zca`, cached in a file by the images' fingerprint.
 
     Args:
         images: training images.
-        fingerprint: of letters, digits, `.`, `_` and `-`; images that differ have different ones.
-        cache_dir: default $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax. A file there that is
-            damaged or of another content is replaced; where nothing can be written, nothing is
-            kept.
+        fingerprint: unique name of the images, of letters, digits, `.`, `_` and `-`.
+        cache_dir: default $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax. Damaged files are
+            replaced; without write permission nothing is cached.
 
     Raises:
         UsageError, ValueError: as `whitening`; ValueError for other characters in the fingerprint.

@@ -1,4 +1,4 @@
-"""Distillation objectives, one file each, found by its name."""
+"""Distillation objectives, one file each, found by name."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ __all__ = [
 
 
 def find(name: str) -> type[Matching]:
-    """The objective of that name. Raises UsageError where there is none."""
+    """Returns the objective `name`, or raises UsageError."""
     return kinds.named(__name__, Matching, name, "config.matching.name")
 
 
 def known() -> dict[str, type[Matching]]:
-    """All objectives, by name."""
+    """Returns all objectives by name."""
     return kinds.known(__name__, Matching)
 
 
@@ -53,17 +53,17 @@ def build(
     strategy: str,
     **options: Any,
 ) -> Matching:
-    """The objective `name` for a synthetic set.
+    """Builds the objective `name` for a synthetic set.
 
     Args:
-      name: of a module here.
-      network: that matches.
-      num_classes, images_per_class: of the synthetic set.
-      strategy: of the augmentation.
-      **options: the other fields of the objective's dataclass.
+      name: module of this package.
+      network: network whose features, gradients or parameters are matched.
+      num_classes, images_per_class: size of the synthetic set.
+      strategy: DSA augmentations.
+      **options: other fields of the objective's dataclass.
 
     Raises:
-      UsageError: for an unknown name or option, or one of a wrong type or range.
+      UsageError: unknown name or option, or an option of a wrong type or range.
     """
     kind = find(name)
     check_options(kind, options, "config.matching.options")

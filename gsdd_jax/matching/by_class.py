@@ -1,4 +1,4 @@
-"""Objectives that compare real and synthetic images class by class: all classes a step, or some."""
+"""Base of the objectives that compare real and synthetic images class by class."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from gsdd_jax.matching.base import FORWARD, Matching, Trajectories, Work
 
 
 class ByClass(Matching):
-    """What objectives with the field `classes_per_step` share.
+    """Objective with the field `classes_per_step`: the classes that a step compares; 0: all.
 
-    A step compares so many classes; 0: all. Every pass over the classes is a permutation of its
-    own, cut into groups, so that each class is visited once a pass. The images of the others are
-    not rendered in that step: of the objective they get no gradient, and move by the penalty and
-    by what the optimizer remembers.
+    Each pass over the classes is a new permutation, cut into groups, so that it visits each class
+    once. Images of other classes are not rendered in a step. Their gradient is that of the penalty
+    only.
     """
 
     num_classes: int
@@ -35,7 +34,7 @@ class ByClass(Matching):
             )
 
     def compared(self, num_classes: int, num_images: int) -> tuple[int, int, int, int]:
-        """Classes and images of a step, and how many synthetic and real ones it draws of them."""
+        """Returns counts per step: classes, images, and drawn synthetic and real images."""
         classes = self.classes_per_step or num_classes
         images = num_images * classes // num_classes
         return classes, images, classes * self.batch_syn or images, classes * self.batch_real
@@ -47,7 +46,7 @@ class ByClass(Matching):
     def feed(
         self, experts: Trajectories | None, seed: int, first: int, count: int
     ) -> Int32[np.ndarray, "count k"] | None:
-        """The classes of each step, where they are not all."""
+        """Returns the classes of each step, or None for all."""
         del experts
         if not self.classes_per_step:
             return None

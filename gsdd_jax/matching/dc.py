@@ -1,4 +1,4 @@
-"""Gradient matching, DC (Zhao et al., 2021): the loss gradients of real and synthetic images."""
+"""Gradient matching, DC (Zhao et al., 2021): loss gradients of real and synthetic images."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gsdd_jax.networks import Network
 
 
 class Carry(NamedTuple):
-    """Of one step: a network that is trained meanwhile."""
+    """Network of a step, trained between updates."""
 
     network: Any
-    classes: Int[Array, "k"] | None  # that are compared; None: all
+    classes: Int[Array, "k"] | None  # compared in this step; None: all
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientMatching(ByClass):
-    """The distance between a network's loss gradients on real and on synthetic images of a class.
+    """Distance between a network's loss gradients on real and synthetic images, per class.
 
-    A step starts a fresh network. Each of its `outer_loops` updates matches gradients at the
-    network's present parameters; between updates the network is trained on the synthetic set.
-    A class with fewer than `batch_real` real images gives all it has. An augmentation is drawn per
-    class, for real and synthetic images alike.
+    A step starts with a new network. Each of its `outer_loops` updates matches gradients at the
+    network's current parameters. Between updates the network is trained on the synthetic set.
+    Classes with fewer than `batch_real` real images give all of them. Each class has one random
+    augmentation for real and synthetic images.
     """
 
     name: ClassVar[str] = "dc"
@@ -115,7 +115,7 @@ class GradientMatching(ByClass):
                 target = gradient(data.transformed(real), weights)
                 return gradient_distance(jax.lax.stop_gradient(target), gradient(batch, even))
 
-            # Class by class, recomputed in the backward pass: the memory of one class.
+            # Classes one by one, recomputed in the backward pass, to need the memory of one.
             batches = real, weights, sample.at(places), even
             return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
 
@@ -177,9 +177,9 @@ class GradientMatching(ByClass):
 
 
 def gradient_distance(a: Any, b: Any) -> Float[Array, ""]:
-    """1 - cosine for each output neuron of each weight tensor, summed.
+    """Returns 1 - cosine of two gradients, summed over output neurons of all weight tensors.
 
-    The output neurons are the last axis; biases and norm parameters (one axis) do not count.
+    Output neurons are the last axis. Tensors of one axis (biases, norm parameters) are ignored.
     """
     total = jnp.zeros(())
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):

@@ -19,22 +19,22 @@ from gsdd_jax.networks import Network
 
 
 class Carry(NamedTuple):
-    """Of one step: a fresh network, and the mean features of real images under it."""
+    """Random network of a step, and the real images' mean features under it."""
 
     network: Any
     means: Float[Array, "k f"]
-    augmentation: Key[Array, "k"]  # one draw a class, applied to real and synthetic alike
+    augmentation: Key[Array, "k"]  # one per class, for real and synthetic images
     classes: Int[Array, "k"] | None  # None: all
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributionMatching(ByClass):
-    """The squared distance between mean features of real and synthetic images of each class.
+    """Squared distance between mean features of real and synthetic images, per class.
 
-    Features are the flattened output of the last block of `network`. Real images are drawn without
-    replacement at every step; a class with fewer than `batch_real` gives all it has. The published
-    code updates after each class in turn (`per_class_updates`). `class_by_class` recomputes
-    activations in the backward pass: memory of one class, for about a third more work.
+    Features are the flattened output of the last block of `network`. Every step draws real images
+    without replacement; classes with fewer than `batch_real` give all of them. The published code
+    updates after each class in turn (`per_class_updates`). `class_by_class` recomputes activations
+    in the backward pass: the memory of one class, for about a third more work.
     """
 
     name: ClassVar[str] = "dm"
@@ -127,11 +127,11 @@ class DistributionMatching(ByClass):
         share: mesh.Share,
         network: Any,
         augmentation: Key[Array, "k"],
-        images: Array,  # [k, s, h, w, c], of the type that `transform` takes
-        weights: Float[Array, "k s"] | None,  # of each image in its class; None: alike
+        images: Array,  # [k, s, h, w, c], input of `transform`
+        weights: Float[Array, "k s"] | None,  # of each image in its class; None: equal
         transform: Callable = lambda images: images,
     ) -> Float[Array, "k f"]:
-        """Of the images of each class, whichever devices have them."""
+        """Returns the mean features per class, summed over the devices that share its images."""
 
         def prepare(pair):
             key, one_class = pair

@@ -32,14 +32,14 @@ from gsdd_jax.matching.base import (
 from gsdd_jax.networks import Network
 
 LEAST_LEARNING_RATE = 0.001
-LEARNING_RATE, LABELS = "learning_rate", "labels"  # what is learned beside the images
-# Of a device's memory, for activations by their shapes. At width 128 a program was once seen to
-# grow by 2.7 times as much with each step that is kept: even so they take little more than half.
+LEARNING_RATE, LABELS = "learning_rate", "labels"  # keys of `extra`
+# Share of a device's memory for kept activations, estimated from their shapes. At width 128 a
+# program grew 2.7 times as fast as the estimate: kept activations then take about half.
 KEPT_PART = 0.2
 
 
 class Segments(NamedTuple):
-    """Of the experts of one step: where the student starts, and where it should arrive."""
+    """Segments of the experts' trajectories: the student's start and its target."""
 
     start: Float[Array, "e p"]
     target: Float[Array, "e p"]
@@ -47,18 +47,16 @@ class Segments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryMatching(Matching):
-    """|| student - target ||^2 / || start - target ||^2 after an unroll of the student's SGD.
+    """Distance || student - target ||^2 / || start - target ||^2 after the student's SGD steps.
 
-    The images are rendered and transformed once. The unroll is a scan over steps that keeps the
-    parameters between steps and, of every `keep_every`-th, its activations; what is not kept is
-    recomputed in the backward pass. With none kept activation memory does not grow with the length.
+    Images are rendered and transformed once. The unroll is a scan that keeps the parameters of
+    every step, but the activations only of every `keep_every`-th: the backward pass recomputes the
+    others. Bits of a result may depend on `keep_every`.
 
-    The student's learning rate is learned, and never below 0.001. Batches of `batch_syn` images go
-    through shuffles of the whole set; a shuffle's last batch is smaller where the set does not
-    divide. Every student step augments every image independently. Bits of a result may depend on
-    `keep_every`. With `grow_start_over`, early epochs come first (difficulty-aligned trajectories,
-    Guo et al., 2024). A soft label is a logit per class, of which the student sees the nearest of
-    2 ** `label_bits` values.
+    The student's learning rate is learned, and at least 0.001. Its batches of `batch_syn` images
+    cut shuffles of the whole set, whose last batch may be smaller. Every student step augments
+    every image independently. With `grow_start_over`, early epochs come first (difficulty-aligned
+    trajectories, Guo et al., 2024). Soft labels are logits, rounded to 2 ** `label_bits` values.
     """
 
     name: ClassVar[str] = "tm"
@@ -103,7 +101,7 @@ class TrajectoryMatching(Matching):
     def label_bytes(
         cls, options: Mapping[str, Any], num_classes: int, images_per_class: int
     ) -> int:
-        """A value of each image for every class; a class's share, rounded up."""
+        """Returns the bytes of one value per image and class, divided by classes, rounded up."""
         if not options.get("soft_labels", cls.soft_labels):
             return 0
         bits = options.get("label_bits", cls.label_bits)
@@ -163,17 +161,16 @@ class TrajectoryMatching(Matching):
         if memory is None:
             return dataclasses.replace(self, keep_every=0)
         each = self.experts_per_step * self.activation_bytes(num_images, image_shape)
-        # Beside those that are kept there is room for a step that is being recomputed.
+        # Leaves room for the step that is being recomputed.
         most = max(0, int(KEPT_PART * memory / each) - 1)
-        # The least k with syn_steps // k <= most.
+        # The smallest k with syn_steps // k <= most.
         keep_every = self.syn_steps // (most + 1) + 1 if most else 0
         return dataclasses.replace(self, keep_every=keep_every)
 
     def activation_bytes(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
-        """What the backward pass of one student step reads of its forward pass, in bytes.
+        """Returns the bytes of a student step's activations that its backward pass reads.
 
-        By the shapes of the step's residuals alone: what XLA needs beside them, or manages to
-        share or to recompute by itself, is not in it.
+        Counts residuals by their shapes: neither XLA's temporaries nor its own rematerialization.
         """
         batch_size = self.batch_syn or num_images
         labels = jnp.zeros(num_images, jnp.int32)
@@ -194,7 +191,7 @@ class TrajectoryMatching(Matching):
         )
 
     def feed(self, experts: Trajectories, seed: int, first: int, count: int) -> Segments:
-        """Segments of random experts' trajectories."""
+        """Returns segments of random experts' trajectories."""
 
         def segment(step):
             random = np.random.default_rng([seed, step])
@@ -214,7 +211,7 @@ class TrajectoryMatching(Matching):
         return jax.tree.map(lambda *a: np.stack(a), *segments)
 
     def start_epochs(self, step: int) -> int:
-        """What start epochs are below at a step."""
+        """Returns the exclusive upper bound of start epochs at a step."""
         if step >= self.grow_start_over:
             return self.max_start_epoch
         grown = (self.max_start_epoch - self.grow_start_from) * step // self.grow_start_over
@@ -273,7 +270,7 @@ class TrajectoryMatching(Matching):
         keys = jax.random.split(key, num_experts)
         orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
         if orders.size <= num_images and num_experts == 1:
-            # Less than one shuffle: only what is drawn is rendered.
+            # Less than one shuffle: renders only the drawn images.
             drawn = orders.ravel()
             images, targets = synthetic.render(drawn), targets[drawn]
             orders = jnp.arange(len(drawn)).reshape(orders.shape)
@@ -286,7 +283,7 @@ class TrajectoryMatching(Matching):
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
         def distances(share, shared, students, _):
-            if len(students[0]) == 1:  # no vmap: a drawn augmentation stays a branch
+            if len(students[0]) == 1:  # vmap would make a drawn augmentation a select of all
                 return distance(share, shared, *(a[0] for a in students))[None]
             in_axes = (None, *(0 for _ in students))
             return jax.vmap(functools.partial(distance, share), in_axes)(shared, *students)
@@ -298,13 +295,13 @@ class TrajectoryMatching(Matching):
     def _targets(
         self, labels: Int[Array, "m"], extra: dict[str, Array]
     ) -> Int[Array, "m"] | Float[Array, "m k"]:
-        """What the student learns of each image: its class, or the probabilities of all."""
+        """Returns the student's targets: classes, or soft labels' probabilities."""
         return soft_labels.targets(extra[LABELS], self.label_bits) if self.soft_labels else labels
 
     def _draw(
         self, key: Key[Array, ""], num_images: int
     ) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
-        """Indices of every step's batch; `num_images` where a shuffle's last batch is smaller."""
+        """Returns the indices of every step's batch, and a mask that is False for padding."""
         batch_size = self.batch_syn or num_images
         batches = -(-num_images // batch_size)
         shuffles = -(-self.syn_steps // batches)
@@ -323,9 +320,9 @@ class TrajectoryMatching(Matching):
         return _scan(step, params, (order, present, keys), self.keep_every)
 
     def _step(self, share, learning_rate, images, targets, params, drawn):
-        """The student's parameters after one step of SGD."""
+        """Returns the student's parameters after one step of SGD."""
         indices, present, key = drawn
-        # Unique, so that the sum of their gradients needs no atomics and keeps its bits.
+        # Unique indices: gradients are summed without atomics, hence deterministically.
         batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
         targets = targets.at[indices].get(
             mode="fill", fill_value=0, unique_indices=self.soft_labels
@@ -343,7 +340,7 @@ class TrajectoryMatching(Matching):
 
 
 def _scan(step, carry, inputs, keep_every):
-    """The last carry of a scan in which only every `keep_every`-th step keeps its activations."""
+    """Returns the last carry of a scan that keeps activations of every `keep_every`-th step."""
     recomputed = jax.checkpoint(step)
     if keep_every < 1:
         return jax.lax.scan(recomputed, carry, inputs)[0]

@@ -1,5 +1,4 @@
-"""Ways to optimise what a format stores, one file each, found by its name; and distilled sets as
-the parameters of one."""
+"""Optimizable storage formats, one file each, found by name."""
 
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ __all__ = ["Parameterization", "Params", "build", "find", "images", "known", "of
 
 
 def find(name: str) -> type[Parameterization]:
-    """The parameterization of that name. Raises UsageError where there is none."""
+    """Returns the parameterization `name`, or raises UsageError."""
     return kinds.named(__name__, Parameterization, name, "config.parameterization.name")
 
 
 def known() -> dict[str, type[Parameterization]]:
-    """All parameterizations, by name."""
+    """Returns all parameterizations by name."""
     return kinds.known(__name__, Parameterization)
 
 
@@ -41,20 +40,20 @@ def build(
     reserved: int = 0,
     **options,
 ) -> Parameterization:
-    """The parameterization `name` within the bytes of `ipc` float32 images a class.
+    """Builds the parameterization `name` within the bytes of `ipc` float32 images per class.
 
     Args:
-      name: of a module here.
+      name: module of this package.
       image_shape: (height, width, channels) of one image.
-      ipc: the budget, in images a class.
-      gpc: Gaussian images a class; how many others fit follows from `ipc`.
-      num_classes: of the data set; what is stored once for all is shared by them.
-      reserved: bytes a class that something else takes (soft labels).
+      ipc: budget in images per class.
+      gpc: Gaussian images per class; other parameterizations take what `ipc` allows.
+      num_classes: classes of the data set, which share what is stored once.
+      reserved: bytes per class taken by soft labels.
       **options: fields of the parameterization's dataclass.
 
     Raises:
-      UsageError: for an unknown name or option, one of a wrong type or range, or a budget that
-        holds nothing.
+      UsageError: unknown name or option, an option of a wrong type or range, or a budget below one
+        image.
     """
     kind = find(name)
     check_options(kind, options, "config.parameterization.options")
@@ -72,12 +71,12 @@ def build(
 
 
 def of_format(kind: Format) -> Parameterization:
-    """What optimises a format; the same settings."""
+    """Returns the parameterization that optimizes a format, with the same settings."""
     return from_settings(settings(kind), find(kind.name))
 
 
 def of(distilled: DistilledSet) -> tuple[Parameterization, Params]:
-    """The parameterization of a distilled set, and its parameters in float32."""
+    """Returns the parameterization of a distilled set, and its parameters in float32."""
     kind = of_format(distilled.format)
     return kind, kind.from_arrays(distilled.arrays)
 
@@ -85,7 +84,7 @@ def of(distilled: DistilledSet) -> tuple[Parameterization, Params]:
 def stored(
     kind: Parameterization, params: Params, labels: Any, learning_rate: float, *more: Any
 ) -> DistilledSet:
-    """The distilled set of parameters; arguments after them as of `DistilledSet`."""
+    """Builds a distilled set from parameters; `more` are further arguments of `DistilledSet`."""
     arrays = {name: np.asarray(array) for name, array in kind.to_arrays(params).items()}
     return DistilledSet(kind, arrays, labels, learning_rate, *more)
 
@@ -96,7 +95,7 @@ def images(
     width: int | None = None,
     resample: str = "bilinear",
 ) -> Float[Array, "m h w c"]:
-    """`distilled.images(...)` by JAX: Gaussians by the compiled rasterizer. Raises as that."""
+    """Renders `distilled.images(...)` with JAX, Gaussians with the rasterizer; the same errors."""
     kind, params = of(distilled)
     size = checked_size(kind, len(distilled.labels), height, width, resample)
     return distilled.checked(_rendered(kind, params, *size, resample))

@@ -1,4 +1,4 @@
-"""DDiF (Shin et al., 2025): every image is a small network from coordinates to colours (SIREN)."""
+"""DDiF (Shin et al., 2025): images as small networks from coordinates to colours (SIREN)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from gsdd_jax.parameterizations.base import Parameterization, Rate
 
 @dataclasses.dataclass(frozen=True)
 class DDiF(Parameterization, ddif.DDiF):
-    """As many networks a class as the budget holds (37 on CIFAR at IPC 1), by Adam.
+    """Networks, as many per class as the budget holds (37 on CIFAR at IPC 1), trained by Adam.
 
-    A network has `layers` layers of `layer_width` sines, sin(30 (W x + b)) first and
-    sin(w0 (W x + b)) after it, and a last one without. Coordinates (row, column) are -1 and 1 at
-    the corner pixels' centres. Published widths at IPC 1 / 10 / 50: 6 / 6 / 20 on CIFAR-10,
-    10 / 15 / 30 on CIFAR-100 (2 layers, w0 = 10); 20, and 40 at IPC 50, at 128 x 128 (3 layers,
-    w0 = 40). By default those of CIFAR-10 for sides of up to 64 pixels, of 128 x 128 above.
+    Published widths at IPC 1 / 10 / 50: 6 / 6 / 20 on CIFAR-10, 10 / 15 / 30 on CIFAR-100 (2
+    layers, w0 = 10); 20 / 20 / 40 at 128 x 128 (3 layers, w0 = 40). Default: those of CIFAR-10 up
+    to 64 pixels per side, else of 128 x 128.
 
-    Images are in [0, 1] space, because a file must render without the data set's whitening matrix
-    (the published code fits whitened images on CIFAR). They are fitted for 5000 steps at 5e-4.
+    Images are in [0, 1] space, because a file must render without the data set's whitening matrix;
+    the published code fits whitened images on CIFAR. Fits take 5000 steps at 5e-4.
     """
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """Adam's rates; nothing is halved."""
+        """Returns Adam's rates; none is halved."""
         del objective
         return {
             "init.num_steps": 5000,
@@ -42,13 +40,13 @@ class DDiF(Parameterization, ddif.DDiF):
 
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
-        """The networks of CIFAR-10 or of 128 x 128, whichever is nearer."""
+        """Returns the settings of CIFAR-10 up to 64 pixels per side, of 128 x 128 above."""
         if max(image_shape[:2]) <= 64:
             return {"layers": 2, "layer_width": 20 if ipc >= 50 else 6, "w0": 10.0}
         return {"layers": 3, "layer_width": 40 if ipc >= 50 else 20, "w0": 40.0}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Random networks; `images` gives only their number."""
+        """Returns random networks; `images` gives only their number."""
         params = {}
         for i, (name, shape) in enumerate(self.shapes().items()):
             fan_in = 2 if i < 2 else self.layer_width  # a weight and its bias have the same bound
@@ -59,7 +57,7 @@ class DDiF(Parameterization, ddif.DDiF):
         return params
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """For all images at once."""
+        """Returns the bytes for all images at once."""
         return num_images * super().working_bytes(num_images, height, width)
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""FreD (Shin et al., 2023): every image is some coefficients of its cosine transform."""
+"""FreD (Shin et al., 2023): images as some coefficients of their cosine transform."""
 
 from __future__ import annotations
 
@@ -21,29 +21,28 @@ from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 @dataclasses.dataclass(frozen=True)
 class FreD(Parameterization, fred.FreD):
-    """IPC · H · W / size images a class (twice as many in bfloat16), by SGD with momentum 0.5.
+    """IPC · H · W / size images per class (twice as many in bfloat16), by SGD with momentum 0.5.
 
-    Every channel is an orthonormal two-dimensional DCT-II of which `num_frequencies` coefficients
-    are kept: those that vary most over the images of the class that the set starts from. They are
-    the same for all images and channels of a class, and the budget pays for them: one bit for each
-    frequency and class. The published budget does not, so that of its `size` numbers a channel a
-    few are missing here (63 of 64 at 32 x 32).
+    Channels keep `num_frequencies` coefficients of an orthonormal two-dimensional DCT-II. The kept
+    frequencies vary most over the initial images of a class, and its images and channels share
+    them. The budget, unlike the published one, counts one bit per frequency and class for them.
+    Therefore a channel has a few numbers fewer than `size` (63 of 64 at 32 x 32).
 
     Coefficients are of images in [0, 1] space, because a file must render without the data set's
-    whitening matrix (the published code has those of whitened images on CIFAR).
+    whitening matrix; the published code whitens images on CIFAR first.
     """
 
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_frequencies"}
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """No fit: truncating real images' coefficients is the best one."""
+        """Returns no fit: truncated coefficients of real images are the best one."""
         del objective
         return {"init.num_steps": 0}
 
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
-        """The power of the image's area that meets both published sizes at IPC 1."""
+        """Returns `size`: the power of the area that meets both published sizes at IPC 1."""
         del ipc
         height, width, _ = image_shape
         return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
@@ -52,7 +51,7 @@ class FreD(Parameterization, fred.FreD):
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Images by `size`, then as many frequencies as fit beside the masks."""
+        """Returns images per class by `size`, then the frequencies that fit with the masks."""
         ipc = budget.ipc
         height, width, channels = image_shape
         fields = cls.published(image_shape, ipc)
@@ -70,7 +69,7 @@ class FreD(Parameterization, fred.FreD):
         return fields | {"images_per_class": images, "num_frequencies": frequencies}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """The images' own coefficients: of all that the mask allows, already the best fit.
+        """Returns the images' own coefficients at the class's frequencies: already the best fit.
 
         `images` are ordered by class, `images_per_class` of each.
         """
@@ -81,14 +80,14 @@ class FreD(Parameterization, fred.FreD):
             cosines(self.width, self.width, self.width).T,
         ).reshape(len(images), -1, self.channels)
         of_class = spectrum.reshape(-1, self.images_per_class, *spectrum.shape[1:])
-        # A single image has no variance; its largest coefficients take that place.
+        # A single image has no variance: its largest coefficients are kept.
         spread = of_class.var(1) if self.images_per_class > 1 else of_class[:, 0] ** 2
         _, kept = jax.lax.top_k(spread.mean(-1), self.num_frequencies)
         kept = jnp.repeat(jnp.sort(kept, axis=-1), self.images_per_class, axis=0)
         return {
             "coefficients": jnp.take_along_axis(spectrum, kept[..., None], axis=1),
-            # Not learned: `decode` makes integers of them, so that their gradient is 0 and every
-            # optimizer leaves them. float32 holds those up to 4096² exactly.
+            # Not learned: `decode` converts them to integers, whose gradient is 0. float32 is
+            # exact up to 4096².
             "frequencies": kept.astype(jnp.float32),
         }
 

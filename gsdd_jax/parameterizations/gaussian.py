@@ -1,4 +1,4 @@
-"""GSDD: every image a set of 2-D Gaussians (section 3)."""
+"""GSDD: images as sets of 2-D Gaussians (section 3)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 @dataclasses.dataclass(frozen=True)
 class Gaussians(Parameterization, gaussian.Gaussians):
-    """What every way to store Gaussians shares; `quantized` are the Gaussians that are rendered."""
+    """Base of all parameterizations by Gaussians; `quantized` returns the Gaussians to render."""
 
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {"num_gaussians"}
     reserves: ClassVar[bool] = True
 
     @classmethod
     def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
-        """22 Gaussians an image at 32 x 32, as published, and twice as many at twice the side."""
+        """Returns images for the published 22 Gaussians each at 32 x 32, 44 at twice the side."""
         height, width, channels = image_shape
         in_budget = 2 * ipc * height * width * channels // (6 + channels)
         return int(in_budget / (22 * math.sqrt(height * width) / 32))
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
-        """Where the Gaussians of each image begin, where they lie in one array."""
+        """Returns where each image's Gaussians begin in one array; None: each has its own array."""
         del params
         return None
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
-        """Random Gaussians (section 2's initial values); `images` gives only their number."""
+        """Returns random Gaussians (section 2); `images` gives only their number."""
         return gaussians.init(
             key,
             len(images),
@@ -52,7 +52,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     def render_at(
         self, params: Any, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
-        """The Gaussians at that size, by the rasterizer; the pre-filter is one pixel of it."""
+        """Rasterizes the Gaussians at another size; the pre-filter is one pixel at that size."""
         del resample
         shown = self.quantized(params)
         if not self.opacity:
@@ -70,7 +70,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
         return optax.adam(learning_rate)
 
     def fit_optimizer(self, learning_rate: float, halve_every: int) -> optax.GradientTransformation:
-        """The rate of the means alone halves every so many steps."""
+        """Returns Adam; only the rate of the means halves."""
         if not halve_every:
             return self.optimizer(learning_rate)
         halving = optax.exponential_decay(learning_rate, halve_every, 0.5, staircase=True)
@@ -89,18 +89,18 @@ class Gaussians(Parameterization, gaussian.Gaussians):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Gaussians, gaussian.Gaussian):
-    """As published: nine numbers a Gaussian, in bfloat16."""
+    """Published storage: nine numbers per Gaussian, in bfloat16."""
 
     @property
     def described(self) -> str:
-        """How many Gaussians."""
+        """Number of Gaussians."""
         return f"{self.num_gaussians} Gaussians"
 
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """`gpc` images a class, and as many Gaussians in each as their bytes hold."""
+        """Returns `gpc` images per class, and the Gaussians per image that their bytes hold."""
         bytes_per_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
         count = gaussians.gaussians_within_budget(
             budget.ipc, budget.gpc, image_shape, bytes_per_number, budget.reserved
@@ -108,7 +108,7 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return {"images_per_class": budget.gpc, "num_gaussians": count}
 
     def quantized(self, params: GaussianImages) -> GaussianImages:
-        """Rounded to bfloat16."""
+        """Rounds the Gaussians to bfloat16."""
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
     def to_arrays(self, params: GaussianImages) -> dict[str, Array]:

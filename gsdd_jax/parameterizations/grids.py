@@ -1,4 +1,4 @@
-"""Uniform grids: numbers in columns, each rounded to as many values between two learned ends."""
+"""Uniform grids: columns of numbers, each rounded to equidistant values between learned ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from gsdd_jax.formats.quantized import values_of
 
-Levels = tuple[int, ...]  # how many values each column has
+Levels = tuple[int, ...]  # number of values per column
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -21,11 +21,11 @@ def on_grid(
     high: Float[Array, "columns"],
     levels: Levels,
 ) -> Float[Array, "*s columns"]:
-    """Rounded to the nearest of `levels` values from `low` to `high`, both among them.
+    """Rounds to the nearest of `levels` values from `low` to `high`, both included.
 
-    The derivative is that of the value with its rounding held fixed, so that the ends can be
-    learned: 1 for a value within the grid, 0 beyond; an end moves the values that lie beyond it,
-    and stretches the rounding of those within.
+    The derivative holds the rounding fixed, so that the ends can be learned. With respect to a
+    value it is 1 within the grid and 0 beyond. Ends move clipped values with them, and scale the
+    rounding error of the others.
     """
     return values_of(nearest(places(values, low, high, levels), levels), low, high, levels)
 
@@ -47,12 +47,12 @@ def places(
     high: Float[Array, "columns"],
     levels: Levels,
 ) -> Float[Array, "*s columns"]:
-    """Where values lie on the grids: at a code where they are whole."""
+    """Returns fractional positions on the grids; whole numbers are codes."""
     return (values - low) / (high - low) * _most(levels)
 
 
 def nearest(at: Float[Array, "*s columns"], levels: Levels) -> Int[Array, "*s columns"]:
-    """The codes next to places."""
+    """Returns the codes nearest to positions."""
     return jnp.clip(jnp.round(at), 0, _most(levels)).astype(jnp.int32)
 
 
@@ -62,19 +62,18 @@ def rate(
     stored: Int[Array, "n"],
     levels: int,
 ) -> Float[Array, ""]:
-    """Mean bits of a column's code: those of the frequencies that `stored` has now.
+    """Returns mean bits of a column's code, by the current frequencies of `stored`.
 
-    Its gradient is that of the logarithm of the frequencies of `codes`, interpolated between
-    neighbouring ones.
+    The gradient is that of the log frequencies of `codes`, interpolated between neighbours.
 
     Args:
-      at: places on the grid; differentiated.
-      codes: next to them.
-      stored: what is coded in their stead (differences).
-      levels: of all of them.
+      at: positions on the grid; differentiated.
+      codes: codes nearest to `at`.
+      stored: codes as they are coded (differences).
+      levels: number of codes.
     """
     counts = jnp.zeros(levels).at[codes].add(1.0) + 0.5
-    padded = jnp.pad(counts, 1, mode="edge")  # neighbouring codes are about as frequent
+    padded = jnp.pad(counts, 1, mode="edge")  # neighbouring codes have similar frequencies
     smoothed = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     cost = jax.lax.stop_gradient(-jnp.log2(smoothed / smoothed.sum()))
     smooth = jnp.interp(at, jnp.arange(float(levels)), cost).mean()
@@ -84,5 +83,5 @@ def rate(
 
 
 def _most(levels) -> np.ndarray:
-    """The largest code of each column."""
+    """Returns the largest code of each column."""
     return np.array(levels, np.float32) - 1

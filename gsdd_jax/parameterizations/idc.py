@@ -1,4 +1,4 @@
-"""IDC (Kim et al., 2022, "multi-formation"): every image is a smaller one, enlarged."""
+"""IDC (Kim et al., 2022, "multi-formation"): images as smaller ones, enlarged."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from gsdd_jax.parameterizations.base import Parameterization, Rate
 
 @dataclasses.dataclass(frozen=True)
 class IDC(Parameterization, idc.IDC):
-    """factor² · IPC images a class (twice as many in bfloat16), by SGD with momentum 0.5.
+    """factor² · IPC images per class (twice as many in bfloat16), by SGD with momentum 0.5.
 
-    The published code keeps factor x factor of them side by side in one full-size image; they are
-    the same numbers. They are enlarged bilinearly: half-pixel centres, edges repeated. Unlike
-    `pixels` they are optimised in [0, 1] space, because a file must render without the data set's
-    whitening matrix.
+    The published code stores the same numbers, factor x factor images in one of full size. Images
+    are enlarged bilinearly: half-pixel centres, edges repeated. Optimization is in [0, 1] space,
+    because a file must render without the data set's whitening matrix.
     """
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """No fit; the rate of IDC's own objective."""
+        """Returns no fit, and the learning rate of IDC's own objective."""
         del objective
         return {"init.num_steps": 0, "distill.learning_rate": 5e-3}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """The images, averaged over squares of factor x factor pixels; published without a fit."""
+        """Returns the images averaged over squares of factor x factor pixels, as published."""
         del key
         height, width, channels = self.shapes()["small"]
         squares = images.reshape(-1, height, self.factor, width, self.factor, channels)

@@ -1,4 +1,4 @@
-"""The field's baseline: every image is its own pixels ("vanilla" in Table 2)."""
+"""Pixels, the field's baseline ("vanilla" in Table 2)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from gsdd_jax.parameterizations.base import Parameterization, Rate, Transform
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Parameterization, pixels.Pixels):
-    """IPC images a class (twice as many in bfloat16), optimised by SGD with momentum 0.5.
+    """IPC images per class (twice as many in bfloat16), optimized by SGD with momentum 0.5.
 
-    They are optimised as networks see them, normalised or whitened, for which the published
-    learning rates are meant, and stored as pixels all the same. Therefore bfloat16 rounds them only
-    at the end: what distillation holds are other numbers than those that are stored.
+    Images are optimized as networks see them, normalized or whitened, as the published learning
+    rates assume, but stored as pixels. Therefore bfloat16 rounds them only at the end.
     """
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """No fit; by TM the rates of MTT at IPC 1, by SGD on whitened images."""
+        """Returns no fit; for TM the rates of MTT at IPC 1, by SGD on whitened images."""
         by_tm = {"distill.learning_rate": 100.0, "matching.options.lr_lr": 1e-7}
         return {"init.num_steps": 0} | (by_tm if objective == "tm" else {})
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """The images themselves: nothing is left to fit."""
+        """Returns the images themselves."""
         del key
         return {"pixels": images}
 

@@ -1,11 +1,11 @@
-"""Gaussians whose numbers are codes on uniform grids, entropy-coded.
+"""Gaussians as codes on uniform grids, entropy-coded.
 
-A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. Its grid
-is shared by all images and is learned: the two ends are parameters, the bits of its field say how
-many values lie between them. Rendering rounds to the grid; gradients go straight through to values
-within it, and to the end beyond which a value lies (learned step size quantisation).
+A column is one number of every Gaussian: u, v, the three of L, the channels, the opacity. All
+images share its grid. The ends of the grid are learned parameters; its number of values follows
+from the bits of its field. Rendering rounds to the grid. Gradients go straight through to values
+within the grid, and to the end that clips a value (learned step size quantization).
 
-The Gaussians of all images lie in one array; images have as many each, or one more.
+One array holds the Gaussians of all images, whose counts differ by at most one.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 
-ENDS_RATE = 0.1  # of the ends, as a part of the Gaussians'
-LEAST_DIAGONAL = 1e-2  # pixels; of L, where its logarithm is stored
-COARSER = 1.01  # so much wider a grid becomes, again and again, until the file fits
+ENDS_RATE = 0.1  # learning rate of the ends, relative to that of the Gaussians
+LEAST_DIAGONAL = 1e-2  # pixels; lower bound of L's diagonal where its logarithm is stored
+COARSER = 1.01  # factor by which grids widen repeatedly until the file fits
 YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.float32)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuantizedImages:
-    """Gaussians before rounding, and the grids that all of them share; a pytree."""
+    """Gaussians before rounding, and their shared grids; a pytree."""
 
-    gaussians: GaussianImages  # [n, ...]: of the first image, then of the second, ...
-    counts: Array | Any  # Float[images]: how many each one has; of floats, for they get no gradient
-    low: Array | Any  # [columns]: the least value of each grid
-    high: Array | Any  # [columns]: the largest
+    gaussians: GaussianImages  # [n, ...], ordered by image
+    counts: Array | Any  # Float[images]: Gaussians per image; floats, as all leaves of parameters
+    low: Array | Any  # [columns]: smallest value of each grid
+    high: Array | Any  # [columns]: largest value of each grid
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantized(Gaussians, quantized.Quantized):
-    """Codes of a few bits instead of nine bfloat16."""
+    """Gaussians of a few bits per number instead of nine bfloat16 numbers."""
 
     derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
     by_image: ClassVar[bool] = False
 
     @property
     def described(self) -> str:
-        """How many Gaussians, in the mean."""
+        """Mean number of Gaussians per image."""
         return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """`gpc` images a class, and as many Gaussians for them as their bytes hold."""
+        """Returns `gpc` images per class, and the number of all Gaussians that their bytes hold."""
         there = budget_bytes(budget.ipc, image_shape) - budget.reserved
         fields = {
             "images_per_class": budget.gpc,
@@ -84,19 +84,19 @@ class Quantized(Gaussians, quantized.Quantized):
         )
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> QuantizedImages:
-        """Random Gaussians, as without quantisation; grids with room around them."""
+        """Returns random Gaussians, as without quantization, and grids wider than their values."""
         diagonal = (math.log(LEAST_DIAGONAL), math.log(8.0)) if self.log_scales else (-0.5, 4.0)
         color = [(-0.5, 1.5)] * self.channels
         if self.has_luma:
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
         low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
-        drawn = super().init(key, images[:1])  # all of them, as those of one image
+        drawn = super().init(key, images[:1])  # all Gaussians, as those of one image
         flat = jax.tree.map(lambda leaf: leaf[0], drawn)
         return QuantizedImages(flat, jnp.asarray(self.counts, jnp.float32), low, high)
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
-        """Of some images, which differ: their Gaussians come before all others."""
+        """Returns distinct images; their Gaussians are moved to the front."""
         count = len(params.counts)
         place = jnp.full(count + 1, count).at[indices].set(jnp.arange(len(indices)))
         order = jnp.argsort(place[_owners(params.counts, self.num_gaussians)], stable=True)
@@ -104,17 +104,17 @@ class Quantized(Gaussians, quantized.Quantized):
         return dataclasses.replace(params, gaussians=chosen, counts=params.counts[indices])
 
     def quantized(self, params: QuantizedImages) -> GaussianImages:
-        """On the grids; of all images, one after the other."""
+        """Returns the Gaussians of all images, rounded to the grids."""
         values = self._columns(params.gaussians)
         values = grids.on_grid(values, params.low, params.high, self.levels)
         return GaussianImages(**self.fields(values), height=self.height, width=self.width)
 
     def offsets(self, params: QuantizedImages) -> Int[Array, "bounds"]:
-        """Where the Gaussians of each image begin, and where the last one's end."""
+        """Returns where each image's Gaussians begin, and where the last image's end."""
         return jnp.pad(jnp.cumsum(params.counts), (1, 0)).astype(jnp.int32)
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
-        """Adam; the ends move at a tenth of the rate."""
+        """Returns Adam; the ends learn at a tenth of the rate."""
 
         def kind(path):
             return "ends" if path[0].name in ("low", "high") else path[0].name
@@ -129,7 +129,7 @@ class Quantized(Gaussians, quantized.Quantized):
         )
 
     def penalty(self, params: QuantizedImages) -> Float[Array, ""]:
-        """The boundary loss, and what exceeds the bits that there are."""
+        """Returns the boundary loss, plus a penalty of bits beyond the budget."""
         penalty = super().penalty(params.gaussians)
         if self.coding == "range" and self.rate_weight:
             excess = self.rate(params) - self.bits_for_codes / self.num_gaussians
@@ -137,19 +137,16 @@ class Quantized(Gaussians, quantized.Quantized):
         return penalty
 
     def rate(self, params: QuantizedImages) -> Float[Array, ""]:
-        """Bits a Gaussian when coded: those of the frequencies that the codes have now.
-
-        Its gradient is that of the frequencies' logarithm, interpolated between neighbouring codes.
-        """
+        """Returns coded bits per Gaussian by the codes' current frequencies; see `grids.rate`."""
         return sum(self._rates(params))
 
     def _rates(self, params: QuantizedImages) -> list[Float[Array, ""]]:
-        """By column."""
+        """Returns `rate` by column."""
         values = self._columns(params.gaussians)
         at = grids.places(values, params.low, params.high, self.levels)
         codes = grids.nearest(at, self.levels)
         owner = _owners(params.counts, self.num_gaussians)
-        # As they are stored: in order in each image, and by their differences.
+        # Stored codes of u are the differences of sorted ones in each image.
         ordered = jnp.sort(owner * self.levels[0] + codes[:, 0])
         image, u = ordered // self.levels[0], ordered % self.levels[0]
         same = jnp.diff(image, prepend=-1) == 0
@@ -161,13 +158,13 @@ class Quantized(Gaussians, quantized.Quantized):
         ]
 
     def project(self, params: QuantizedImages) -> QuantizedImages:
-        """Means are clipped; a grid keeps its direction."""
+        """Clips means, and keeps the upper end of each grid above the lower."""
         least = params.low + 1e-3
         kept = super().project(params.gaussians)
         return dataclasses.replace(params, gaussians=kept, high=jnp.maximum(params.high, least))
 
     def report(self, params: QuantizedImages) -> dict[str, Any]:
-        """Bits a Gaussian by field, and how many Gaussians an image has."""
+        """Returns bits per Gaussian by field, and Gaussians per image."""
         columns = self.widths if self.coding == "none" else jax.jit(self._rates)(params)
         columns = np.array([float(bits) for bits in columns])
         sizes = (2, 3, self.channels, int(self.opacity))
@@ -178,7 +175,10 @@ class Quantized(Gaussians, quantized.Quantized):
         return {"bits_per_gaussian": bits, "gaussians_per_image": each}
 
     def to_arrays(self, params: QuantizedImages) -> dict[str, Any]:
-        """Where the coded bytes exceed the budget, the grids are made coarser until they do not."""
+        """Returns the arrays of a file; grids are widened until the coded bytes fit the budget.
+
+        Raises UsageError for parameters that are not finite.
+        """
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise UsageError("parameterization quantized: expected finite numbers, got others")
         while True:
@@ -198,15 +198,15 @@ class Quantized(Gaussians, quantized.Quantized):
         return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
 
     def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
-        """The arrays of a file, whatever the budget."""
+        """Returns the arrays of a file, regardless of the budget."""
         return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
-        """What the grids are of; the inverse of `fields`."""
+        """Returns the numbers that grids round: the inverse of `fields`."""
         cholesky, colors = g.cholesky, g.colors
         if self.log_scales:
             l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
-            # The sign of a column of L is of no effect: its diagonal is taken as positive.
+            # The sign of a column of L has no effect: its diagonal is made positive.
             sign = jnp.where(l11 + 0.5 < 0, -1.0, 1.0)
             logs = [jnp.log(jnp.maximum(jnp.abs(x + 0.5), LEAST_DIAGONAL)) for x in (l11, l22)]
             cholesky = jnp.stack([logs[0], sign * l21, logs[1]], -1)
@@ -218,13 +218,13 @@ class Quantized(Gaussians, quantized.Quantized):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _to_codes(kind, params):
-    """Codes [n, columns], and the ends of the grids as they are stored."""
+    """Returns codes [n, columns], and the grids' ends [columns, 2] as stored."""
     values = kind._columns(params.gaussians)
     places = grids.places(values, params.low, params.high, kind.levels)
     return grids.nearest(places, kind.levels), jnp.stack([params.low, params.high], 1)
 
 
 def _owners(counts: Float[Array, "m"], size: int) -> Int[Array, "size"]:
-    """The image that each Gaussian belongs to; m: none."""
+    """Returns the image of each Gaussian; m: none."""
     ends = jnp.cumsum(counts).astype(jnp.int32)
     return jnp.searchsorted(ends, jnp.arange(size), side="right").astype(jnp.int32)

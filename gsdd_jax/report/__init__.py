@@ -1,5 +1,5 @@
-"""Runs as one HTML file that needs nothing else: what each section shows, one file each.
+"""Reports of runs as one self-contained HTML file, one module per section.
 
-`source` reads a work directory, `document` puts what the sections return into `report.html`, with
-`style.css` and `script.js`. The same files give the same bytes.
+`source` reads a work directory; `document` renders the sections with `style.css` and `script.js` to
+`report.html`. The same files give the same bytes.
 """

@@ -1,4 +1,4 @@
-"""Accuracy, loss and whatever else runs wrote, over their steps; of several in the same charts."""
+"""Curves of accuracy, loss and other scalars over steps; several runs share charts."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from gsdd_jax.report.source import Run
 from gsdd_jax.runs import evaluation
 
 WAY = "distillation step"
-# Of a tag: the title, what is on the axes.
+# Tag -> title and labels of the axes.
 TAGS = {
     "distill/loss": ("Objective", WAY, "loss, mean over each call"),
     "distill/learning_rate": ("Learning rate of the student", WAY, "learning rate"),
     "fit/psnr": ("Fit to real images", "step of the fit", "PSNR, dB"),
 }
-ACCURACY = "evaluate/accuracy"  # which the records have with their deviations
+ACCURACY = "evaluate/accuracy"  # not drawn: the records also have deviations
 SIZE = np.array([420, 230])
-COLORS = 6  # of style.css; further lines take them again, dashed
-MOST_POINTS = 500  # of a line; of more, evenly chosen ones are drawn
-LOGARITHMIC = 30.0  # a positive range of so many times and more has a logarithmic axis
-# Colours in a drawing that stand for variables of style.css, which are light or dark.
+COLORS = 6  # in style.css; further lines repeat them, dashed
+MOST_POINTS = 500  # per line; longer lines are thinned evenly
+LOGARITHMIC = 30.0  # ratio of positive values from which an axis is logarithmic
+# Placeholder colours for variables of style.css, which differ between light and dark.
 SOFT, PAGE = "#0000ca", "#0000cb"
 VARIABLES = {"#000000": "track", "#e6e6e6": "rule", SOFT: "soft", PAGE: "page"}
 VARIABLES |= {f"#0000c{i}": f"c{i}" for i in range(COLORS)}
 
 
 class Line(NamedTuple):
-    """(x, y, deviation of y or 0) in the order of x; the index gives its look."""
+    """Points (x, y, deviation of y or 0) in the order of x; the index selects colour and dashes."""
 
     name: str
     points: Sequence[tuple[float, float, float]]
@@ -42,7 +42,7 @@ class Line(NamedTuple):
 
 
 def section(runs: Sequence[Run], prefix: str) -> list[dict[str, Any]]:
-    """Returns a chart of each quantity that any of the runs has; `prefix` is of ids in the page."""
+    """Returns a chart per quantity that any run has; `prefix` makes ids unique in the page."""
     lines, levels = [Line(run.name, accuracies(run), i) for i, run in enumerate(runs)], {}
     if len(runs) == 1:
         lines = [lines[0]._replace(name="test images")]
@@ -60,13 +60,12 @@ def section(runs: Sequence[Run], prefix: str) -> list[dict[str, Any]]:
 
 
 def only_at_end(runs: Sequence[Run]) -> bool:
-    """Returns whether runs were evaluated, but no accuracy is a curve."""
+    """Returns whether runs were evaluated, but none has a curve of accuracies."""
     return all(len(accuracies(run)) < 2 and run.records for run in runs)
 
 
 def accuracies(run: Run, split: str = "test") -> list[tuple[int, float, float]]:
-    """Returns (step, mean, deviation) of the networks' accuracies in percent, in the order of the
-    steps; step 0 is what was fitted."""
+    """Returns (step, mean, deviation) of networks' accuracies in percent, by step; 0: fitted."""
     found = {}
     for name, record in run.records.items():
         step = 0 if name == BEFORE else record.get("step")
@@ -78,22 +77,24 @@ def accuracies(run: Run, split: str = "test") -> list[tuple[int, float, float]]:
 
 
 def ticks(**settings: Any) -> Any:
-    """Returns what finds round numbers on an axis."""
+    """Returns a locator of round numbers on an axis."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], **settings)
 
 
 def shown(value: int | float, _: Any = None) -> str:
-    """Returns four digits, thousands in groups."""
+    """Formats a number with four digits and thousands separators."""
     if value and not 1e-3 <= abs(value) < 1e7:
         return f"{value:.3g}"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def _chart(title, x_label, y_label, lines: Sequence[Line], levels, salt) -> dict[str, Any] | None:
-    """Returns a drawing, its legend, and what is read on strips around its places; None without a
-    line. No text but numbers is drawn: in others matplotlib reads formulas."""
+    """Returns a drawing, its legend and strips to read values; None without lines.
+
+    Only numbers are drawn as text, because matplotlib parses formulas in other text.
+    """
     import matplotlib
 
     lines = [_thinned(line) for line in lines if len(line.points) > 1]

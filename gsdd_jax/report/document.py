@@ -1,4 +1,4 @@
-"""The report: what the sections return, put into the template and written."""
+"""Report page: renders the sections and writes the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsdd_jax.report.source import Run, read_all
 FOLDER = pathlib.Path(__file__).parent
 NAME = "report.html"  # in a work directory
 SITE = "gsdd-jax"  # in the title of every page
-_HEAD = 1 << 14  # bytes of a page, its title among them
+_HEAD = 1 << 14  # bytes of a page that include its title
 
 
 def write(
@@ -24,17 +24,16 @@ def write(
     defaults: tables.Defaults,
     per_class: int = 0,
 ) -> None:
-    """Writes one HTML file about the runs of work directories, beside each other if several.
+    """Writes one HTML file about the runs of work directories; several are compared.
 
     Args:
       workdirs: at least one.
       out: the file.
-      defaults: of configs.
-      per_class: images a class in the file at every step; 0: as many as keep it small.
+      defaults: defaults of configs.
+      per_class: images per class in the file at every step; 0: as many as keep it small.
 
     Raises:
-      UsageError: for a directory that is no work directory, and as `check_place`. Whatever one
-        lacks is said in the page.
+      UsageError: not a work directory, or as `check_place`. The page tells what a run lacks.
     """
     import jinja2
 
@@ -56,12 +55,12 @@ def write(
         results=results,
         tables=tables,
     )
-    # A lone surrogate of somebody's JSON is shown as what it is.
+    # Lone surrogates in JSON are shown escaped.
     write_atomically(out, page.encode(errors="backslashreplace"))
 
 
 def check_place(out: str | os.PathLike) -> None:
-    """Raises UsageError where a page cannot be written, or would replace what is none."""
+    """Raises UsageError if `out` cannot be written, or is a file other than a report."""
     check_ours(out, "an earlier report", _is_page)
 
 
@@ -71,7 +70,7 @@ def _is_page(path: pathlib.Path) -> bool:
 
 
 def _gallery(run: Run, num_runs: int, per_class: int) -> dict[str, Any] | str:
-    """Returns the gallery, or why there is none: the images may not fit into memory."""
+    """Returns the gallery, or the reason for none, such as images that exceed memory."""
     try:
         return gallery.section(run, num_runs, per_class)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""The numbers in a run's TensorBoard event files."""
+"""Scalars of a run's TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tensorboardX.proto.event_pb2 import Event
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import open_regular
 
-LARGEST = 1 << 28  # bytes of an event; pictures have a few million
-LATEST = 253_402_300_800.0  # seconds since 1970: the year 10000, which no calendar writes
+LARGEST = 1 << 28  # bytes of an event; pictures take a few million
+LATEST = 253_402_300_800.0  # seconds since 1970: the year 10000, beyond `datetime`
 
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """Of all event files of a folder, in the order of their names, which is that of time.
+    """Content of all event files of a folder, in the order of names, which is chronological.
 
     Attributes:
-      scalars: by tag (step, value) in order of the steps; of a step that was done again the last.
-      hosts: the machines that wrote the files, by their names.
-      times: when the first and the last event was written, in seconds since 1970; None: no event.
+      scalars: (step, value) in order of steps, by tag; the last value of a repeated step.
+      hosts: names of the machines that wrote the files.
+      times: times of the first and the last event in seconds since 1970; None without events.
     """
 
     scalars: dict[str, list[tuple[int, float]]]
@@ -37,14 +37,13 @@ class Events:
 
 
 def read(folder: pathlib.Path) -> Events:
-    """A file that ends early, as of a run that goes on, counts as far as it goes; so does one that
-    is damaged, and what is no regular file does not."""
+    """Reads a folder's event files, each up to its end or first damage; skips irregular files."""
     found: dict[str, dict[int, float]] = {}
     hosts, times = {}, []
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in _events_of(path):
             hosts[path.name.split(".", 4)[-1]] = None
-            if 0 < event.wall_time < LATEST:  # nor NaN
+            if 0 < event.wall_time < LATEST:  # False for NaN
                 times.append(event.wall_time)
             for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value" and math.isfinite(
@@ -64,11 +63,11 @@ def _events_of(path: pathlib.Path) -> Iterator[Event]:
 
 
 def _events(file: BinaryIO) -> Iterator[Event]:
-    """TFRecords: the length (8 bytes), its checksum (4), an event, its checksum (4)."""
+    """Yields the events of TFRecords: length (8 bytes), checksum (4), event, checksum (4)."""
     size = os.fstat(file.fileno()).st_size
     while len(head := file.read(12)) == 12:
         length, checksum = struct.unpack("<QI", head)
-        # Also what was never written, of which a sparse file has any length.
+        # The size bounds what is read, but sparse files have any size.
         if length + 4 > min(size - file.tell(), LARGEST) or checksum != _checksum(head[:8]):
             return
         content = file.read(length + 4)[:length]
@@ -79,6 +78,6 @@ def _events(file: BinaryIO) -> Iterator[Event]:
 
 
 def _checksum(content: bytes) -> int:
-    """As TFRecords have it: a CRC that is rotated and moved, so that it is not one of a CRC."""
+    """Returns the masked CRC of TFRecords."""
     found = crc32c(content)
     return ((found >> 15 | found << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""The images of a run by class, at every step that was kept: as sprite sheets and as ellipses."""
+"""Images of a run by class, at every kept step, as sprite sheets and as ellipses."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from gsdd_jax.report.source import Run
 from gsdd_jax.runs import real_images
 from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
 
-SHOWN = real_images.MOST  # images a class before all are asked for
-PIXELS = 950_000  # of all sheets of a page, about: 2 to 3 MB
-LEAST = 2  # images a class, however large they are
-# A Gaussian is nine integers in these units, which script.js has too: its centre in parts of the
-# image's sides, half axes in pixels, the angle in degrees, its colour and opacity in 8 bits.
+SHOWN = real_images.MOST  # images per class, until the reader asks for all
+PIXELS = 950_000  # of all sheets of a page, about 2 to 3 MB
+LEAST = 2  # images per class of any size
+# A Gaussian is nine integers in these units, as in script.js: centre relative to the image's sides,
+# half axes in pixels, angle in degrees, colour and opacity in 8 bits.
 UNITS = np.array([1 << 14] * 2 + [1 << 6] * 2 + [100] + [255] * 4)
 
 
 def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
-    """Returns what script.js reads, the names of the classes, and sheets with what is on them."""
+    """Returns the data of script.js, class names, and sheets with titles."""
     kind, last_step = run.last.format, list(run.sets)[-1]
     num_classes = len(run.last.labels) // kind.images_per_class
     last, before = share(run, num_runs, per_class)
@@ -53,8 +53,10 @@ def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
 
 
 def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
-    """Returns how many images a class are in the file of the last step and of each before: as many
-    as `PIXELS` hold, or `per_class` where that is not 0."""
+    """Returns images per class in the file: of the last step, and of each earlier one.
+
+    `PIXELS` limits them unless `per_class` is given.
+    """
     kind, num_before = run.last.format, len(run.sets) - 1
     num_classes = len(run.last.labels) // kind.images_per_class
     room = PIXELS // num_runs // (num_classes * kind.height * kind.width)
@@ -63,8 +65,7 @@ def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
 
 
 def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
-    """Returns the first images of each class, class after class; only for rendering, for there is
-    no such set by itself."""
+    """Returns the first images of each class, ordered by class; valid only for rendering."""
     classes = np.unique(set_.labels)
     indices = np.concatenate([np.flatnonzero(set_.labels == c)[:per_class] for c in classes])
     if np.array_equal(indices, np.arange(len(set_.labels))):
@@ -78,27 +79,29 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
 
 
 def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
-    """Returns how many Gaussians each image has and in base64 the int16 of all: the ellipse where a
-    Gaussian as it is rendered, pre-filter and all, has exp(-1/2) of its peak, its colour and its
-    opacity as far as a screen shows them. None for a set without Gaussians."""
+    """Returns Gaussians per image, and all records as base64 int16; None for other formats.
+
+    Records are ellipses at exp(-1/2) of the rendered peak, pre-filter included, with colours and
+    opacities clipped to [0, 1].
+    """
     kind = set_.format
     if not isinstance(kind, Gaussians):
         return None
     flat, counts = inputs.one_after_the_other(set_)
-    there = flat.colors.any(-1)  # what only fills an image up shows nothing
+    there = flat.colors.any(-1)  # padding is black
     counts = [int(some.sum()) for some in np.split(there, np.cumsum(counts)[:-1])]
     flat = jax.tree.map(lambda field: field[there], flat)
     centres, axes, angles = geometry.ellipses(flat, kind.height, kind.width, kind.prefilter)
     opacities = flat.opacities if kind.opacity else np.ones_like(flat.opacities)
-    colors = np.broadcast_to(flat.colors, (len(opacities), 3))  # of one channel, grey
+    colors = np.broadcast_to(flat.colors, (len(opacities), 3))  # one channel is grey
     shown = np.clip(np.column_stack([colors, opacities]), 0, 1)
     numbers = np.column_stack([centres / [kind.width, kind.height], axes, angles, shown]) * UNITS
-    # What does not fit is far outside of every image.
+    # Clipped numbers are far outside of the image.
     records = np.clip(numbers.round(), -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
     return {"counts": counts, "records": base64.b64encode(records).decode()}
 
 
 def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"]) -> str:
-    """Returns a PNG with a row for each class, as a URL."""
+    """Returns a data URL of a PNG with a row per class."""
     content = png(contact_sheet(images, labels, len(labels), len(labels)), scale=1)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""Accuracies beside what they must beat, by class, and what classes were taken for."""
+"""Tables of accuracies by arm, run and class, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsdd_jax.report.source import ARMS, Run
 from gsdd_jax.report.tables import described
 from gsdd_jax.runs import evaluation
 
-# An arm's name, what it is made of, and its colour.
+# Arm -> name, description and colour.
 NAMES = {
     "distilled": ("Distilled", "the set, after the last step", 0),
     "best": ("Best on the way", "step {}, chosen on training images", 0),
@@ -22,18 +22,17 @@ NAMES = {
     "random_real_uint8": ("Random real images", "as bytes, four times as many", 1),
 }
 REFERENCE = "random_real"
-WHOLE = 20  # classes of a whole confusion matrix; of more, only what happens most often is told
-PAIRS = 10  # that are told then
-# A name and a note on it; numbers; the means, deviations, values and colours drawn; further cells.
+WHOLE = 20  # classes up to which the confusion matrix is shown
+PAIRS = 10  # most frequent confusions, listed for more classes
+# Name, note, numbers, drawn (mean, deviation, values, colour), further cells.
 Row = tuple[str, str, list[str], list[tuple], list[str]]
 
 
 def arms(run: Run) -> dict[str, Any]:
-    """Returns a table of whatever networks of a run learned from, without rows where there are no
-    accuracies, and of how many networks each row is."""
+    """Returns a table of a run's arms that have accuracies, and the numbers of networks."""
     values = {arm: found for arm in ARMS if (found := run.accuracies(arm))}
     if values.get("best") == values.get("distilled"):
-        values.pop("best", None)  # worth a line only where it is another set
+        values.pop("best", None)  # the same set
     rows, reference = [], values.get(REFERENCE)
     for arm, found in values.items():
         name, note, color = NAMES[arm]
@@ -48,8 +47,7 @@ def arms(run: Run) -> dict[str, Any]:
 
 
 def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
-    """Returns a table with a row for each run that has an accuracy, and the fields in which runs
-    differ whose accuracies do not compare then."""
+    """Returns a table of runs with an accuracy, and the fields that make them incomparable."""
     rows = []
     for i, run in enumerate(runs):
         if values := run.accuracies("distilled"):
@@ -61,7 +59,7 @@ def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
 
 
 def by_class(run: Run) -> dict[str, Any]:
-    """Returns a table with a row for each class, beside random real images where both are known."""
+    """Returns a table with a row per class, with random real images if both are known."""
     arms = {"distilled": run.by_class("distilled"), "random real": run.by_class(REFERENCE)}
     if len(arms["random real"] or []) != len(arms["distilled"] or []):
         del arms["random real"]
@@ -73,8 +71,7 @@ def by_class(run: Run) -> dict[str, Any]:
 
 
 def confusion(run: Run) -> dict[str, Any] | None:
-    """Returns what test images were taken for by networks that learned from the distilled set: the
-    shares of each class in percent, and the largest of them beside the diagonal."""
+    """Returns the confusion matrix for the distilled set in percent, and its largest errors."""
     counts = run.confusion("distilled")
     if counts is None:
         return None
@@ -97,7 +94,7 @@ def _row(name: str, note: str, values: Sequence[float], color: int, more: list[s
 
 
 def _table(heads: list[str], rows: list[Row], more: Sequence[str] = (), ends=()) -> dict[str, Any]:
-    """Returns lines with a scale that they share, with some room on both sides of the values."""
+    """Returns rows with a common scale, with a margin around the values."""
     drawn = [dots for *_, of_row, _ in rows for dots in of_row]
     found = [v for mean, s, values, _ in drawn for v in (mean - s, mean + s, *values)] or [0, 100]
     room = 0.08 * (max(found) - min(found)) or 1.0

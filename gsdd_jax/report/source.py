@@ -1,4 +1,4 @@
-"""A work directory as it is found: whatever is there is read, and what is not is said in words."""
+"""Work directories as far as they can be read, with a sentence for each missing part."""
 
 from __future__ import annotations
 
@@ -32,24 +32,23 @@ from gsdd_jax.storage.workdir import (
 )
 
 ARMS = ("distilled", "best", *experiment.BESIDE)
-MOST_STEPS = 11  # of the images, evenly chosen, the first and the last among them
+MOST_STEPS = 11  # of the images, evenly spaced, with the first and the last
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a work directory holds.
+    """Content of a work directory.
 
     Attributes:
-      name: for the reader.
-      config: the fields of its config by their dotted names.
-      result: of `result.json`; where there is none yet, the accuracies recorded so far.
-      records: of `evaluations.json`.
-      events: of the event files.
-      sets: by the step of the distillation at which they were; the last is the distilled one.
-      real: as many real images of each class, with which the run's images began; None where the
-        run kept none.
-      missing: of each of "result", "records", "events", "sets", "snapshots" and "real" that is not
-        there, or not whole, a sentence.
+      name: name for the reader.
+      config: the config by dotted name.
+      result: content of `result.json`; before the run has ended, the accuracies so far.
+      records: content of `evaluations.json`.
+      events: content of the event files.
+      sets: sets by step of the distillation; the last is the distilled one.
+      real: real images that the run's images started from, by class; None if not kept.
+      missing: a sentence per missing or incomplete part: "result", "records", "events", "sets",
+        "snapshots", "real".
     """
 
     name: str
@@ -63,19 +62,19 @@ class Run:
 
     @property
     def last(self) -> DistilledSet | None:
-        """The distilled set, or the newest one there is."""
+        """Distilled set, or the newest one."""
         return self.sets[max(self.sets)] if self.sets else None
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Of the distilled set."""
+        """Provenance of the distilled set."""
         found = self.result.get("provenance")
         if not isinstance(found, dict):
             found = self.last.provenance if self.last else {}
         return found
 
     def setting(self, field: str) -> Any | None:
-        """A number of its config to compute with; None where it is none, or out of its range."""
+        """Returns a number of the config; None if missing or invalid."""
         try:
             validate.value(field, self.config.get(field))
         except UsageError:
@@ -83,36 +82,36 @@ class Run:
         return self.config.get(field)
 
     def accuracies(self, arm: str) -> list[float] | None:
-        """Of each network, in percent; None where the arm was not evaluated."""
+        """Returns the accuracy of each network, in percent; None if the arm was not evaluated."""
         values = self.result.get(f"{arm}_accuracies")
         return values if are_percentages(values) else None
 
     def by_class(self, arm: str) -> list[float] | None:
-        """On the test images of each class, in percent."""
+        """Returns the accuracy on the test images of each class, in percent, or None."""
         values = self.result.get(f"{arm}_by_class")
         return values if are_percentages(values) else None
 
     def confusion(self, arm: str) -> Int[np.ndarray, "k k"] | None:
-        """[class, predicted class] of the test images, counted over all networks."""
+        """Returns the counts [class, predicted class] of test images over all networks, or None."""
         counts = self.result.get(f"{arm}_confusion")
         return np.array(counts) if are_counts(counts) else None
 
     def class_name(self, label: int) -> str:
-        """As the distilled set has it, where it says."""
+        """Returns the class name in the distilled set, or "class" and the label."""
         names = (self.last and self.last.class_names) or ()
         name = names[label] if label < len(names) else str(label)
         return f"class {name}" if name.isdigit() else name
 
 
 def read(path: str | os.PathLike, name: str) -> Run:
-    """The run in a work directory; nothing is opened that is not in it.
+    """Reads the run in a work directory; opens no file outside of it.
 
     Args:
-      path: of the directory.
-      name: for the reader.
+      path: work directory.
+      name: name for the reader.
 
     Raises:
-      UsageError: it is no work directory.
+      UsageError: not a work directory.
     """
     path = pathlib.Path(path)
     if not (path / "config.json").is_file():
@@ -143,7 +142,7 @@ def read(path: str | os.PathLike, name: str) -> Run:
 
 
 def read_all(paths: list[str | os.PathLike]) -> list[Run]:
-    """Of several directories, each once; named by the last parts of their paths."""
+    """Reads several directories, each once; names are the last parts of their paths."""
     paths = list(dict.fromkeys(pathlib.Path(p) for p in paths))
     names = inputs.names_of([path.absolute() for path in paths])
     if len(set(names)) < len(names):
@@ -153,7 +152,7 @@ def read_all(paths: list[str | os.PathLike]) -> list[Run]:
 
 @contextlib.contextmanager
 def _noting(missing: dict[str, str], piece: str) -> Iterator[None]:
-    """Makes a sentence of what a UsageError says."""
+    """Records a UsageError as a sentence in `missing`."""
     try:
         yield
     except UsageError as error:
@@ -182,7 +181,7 @@ def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _newest(path: pathlib.Path) -> DistilledSet:
-    """The distilled set; of a run that goes on, or of a fit, what there is instead."""
+    """Returns the distilled set, or the newest set of an unfinished run or a fit."""
     candidates = [path / "distilled.safetensors", *reversed(snapshots(path).values())]
     candidates += [path / "best.safetensors", path / "fitted.safetensors"]
     for file in candidates:

@@ -1,4 +1,4 @@
-"""A run's config, the origin of its set, and the bytes of its set."""
+"""Tables of a run's config, and of its set's provenance and bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.report.source import Run
 
-# From the fields of a config to the default of each field and what it means.
+# Config by dotted name -> default and help of each field.
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, tuple[Any, str]]]
 Rows = list[list[str]]
 
 
 def described(run: Run) -> str:
-    """Returns one line: what is stored how, in how many bytes."""
+    """Returns one line: data set, images, format and bytes."""
     if run.last is None:
         return "no images yet"
     kind, data = run.last.format, run.provenance.get("data")
@@ -36,7 +36,7 @@ def described(run: Run) -> str:
 
 
 def config(run: Run, defaults: Defaults) -> tuple[Rows, Rows]:
-    """Returns the fields that differ from the defaults, and those that do not."""
+    """Returns the fields that differ from the defaults, and the others."""
     known, changed, same = defaults(run.config), [], []
     for field, value in run.config.items():
         default, meaning = known.get(field, (None, ""))
@@ -49,8 +49,10 @@ def config(run: Run, defaults: Defaults) -> tuple[Rows, Rows]:
 
 
 def differences(runs: Sequence[Run]) -> Rows:
-    """Returns the fields in which runs differ; a run a column. Options that one has and another has
-    not say so themselves, without the group that is empty then."""
+    """Returns the fields in which runs differ, a run a column.
+
+    An empty group of options is not listed.
+    """
     rows = []
     for field in dict.fromkeys(f for run in runs for f, value in run.config.items() if value != {}):
         values = [run.config.get(field) for run in runs]
@@ -61,10 +63,10 @@ def differences(runs: Sequence[Run]) -> Rows:
 
 
 def provenance(run: Run) -> list[tuple[str, Any]]:
-    """Returns versions, data, machine and times by their names, as far as the files say."""
+    """Returns versions, data, machine and times, by name, as far as known."""
     versions, data = (run.provenance.get(name) for name in ("versions", "data"))
     versions = dict(versions) if isinstance(versions, dict) else {}
-    # A version such as 0.1.0+g0123456789ab.changed names the commit that code was of.
+    # A version such as 0.1.0+g0123456789ab.changed names the commit of the code.
     version, _, commit = str(versions.pop("gsdd-jax", "")).partition("+")
     commit, _, changed = commit.removeprefix("g").partition(".")
     pairs = [("gsdd-jax", _code(version))] if version else []
@@ -89,7 +91,7 @@ def provenance(run: Run) -> list[tuple[str, Any]]:
 
 
 def storage(run: Run) -> dict[str, Any]:
-    """Returns the use of the budget, facts, bits a Gaussian by field, and bytes by stored array."""
+    """Returns the use of the budget, facts, bits per Gaussian by field, and bytes by array."""
     set_, kind, used = run.last, run.last.format, run.last.num_bytes
     sizes = set_.stored_bytes
     labels = sizes.pop(SOFT_LABELS, 0)
@@ -123,7 +125,7 @@ def _numbers(stored: dict[str, Any], name: str) -> dict[str, float]:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """A number is a number, but True is not 1."""
+    """Returns whether values are equal, but True is not 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 

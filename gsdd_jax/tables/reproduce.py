@@ -1,12 +1,12 @@
-"""Runs every cell of a table, each piece once, and goes on where it stopped.
+"""Reproduces tables: runs each piece of every cell once, and resumes.
 
-What cells share is found by what it depends on: experts by their settings, fits by theirs, a run by
-its config. Several commands may work on the same folder: each takes what no other one has. One may
-be of several processes, which run every piece together; the first of them says which is next.
+Cells share experts and fits of equal settings, and runs of equal configs. Several commands may work
+on the same folder: each skips pieces in use by others. A command of several processes runs every
+piece on all of them; the first process chooses the next piece.
 
     <root>/experts/, fits/    shared by the runs
-    <root>/runs/<name>/       a work directory for each, as of `launch.distill`
-    <root>/<table>.md         with .csv and .json; written anew after each piece
+    <root>/runs/<name>/       a work directory per run, as of `launch.distill`
+    <root>/<table>.md         with .csv and .json; rewritten after each piece
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.tables import table
 from gsdd_jax.tables.table import Cell, Found, Table
 
-WAIT = 10.0  # seconds, where other commands have all that is left
+WAIT = 10.0  # seconds between looks while all pieces left are in use
 
 
 @runtime_checkable
 class Piece(Protocol):
-    """Something that is run once, whichever cells want it."""
+    """Unit of work that is run once for all cells."""
 
     name: str
     config: ConfigDict
 
     def needs(self) -> list[Piece]:
-        """What has to be done before it."""
+        """Returns the pieces to be done before it."""
         ...
 
     def done(self) -> bool:
-        """Whether its result is on disk."""
+        """Returns whether its result is on disk."""
         ...
 
     def run(self, reporter: OneLine) -> None:
-        """Runs it, or goes on with it."""
+        """Runs or resumes it."""
         ...
 
     def cost(self) -> cost.Cost:
-        """What the whole of it takes."""
+        """Estimates its whole cost."""
         ...
 
 
@@ -133,7 +133,7 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluation:
-    """Of a run's distilled set in another way than the run's; or of real images, without a set."""
+    """Evaluation of a run's distilled set with other settings, or of real images without a run."""
 
     config: ConfigDict
     of: _Run | None
@@ -169,13 +169,13 @@ class _Evaluation:
 
 
 class Folder:
-    """Where the pieces of tables are, and which of them a cell needs."""
+    """Directory of tables' pieces, and the pieces of each cell."""
 
     def __init__(self, root: str | os.PathLike):
         self.root = pathlib.Path(root)
 
     def config(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> ConfigDict:
-        """Of one run of a cell, with the folders that it shares."""
+        """Returns the config of one run of a cell, with its shared directories."""
         config = cell.variant(trial, seed)
         config.init.dir = str(self.root / "fits" / _digest(fits.settings(config)))
         config.experts.dir = str(self.root / "experts" / _digest(stored.settings(config)))
@@ -183,15 +183,15 @@ class Folder:
         return config
 
     def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> list[Piece]:
-        """That give one seed's number under one trial, in the order of running."""
+        """Returns the pieces for one seed's number under one trial, in order of running."""
         pieces = list(self._all_pieces(cell, trial, seed))
         if any(isinstance(piece, _Run) and piece.done() for piece in pieces):
-            # Of what it was made from nothing need be kept.
+            # A finished run no longer needs its experts and fit.
             return [piece for piece in pieces if not isinstance(piece, _Experts | _Fit)]
         return pieces
 
     def by_name(self, table_: Table) -> dict[str, Piece]:
-        """All that a table may need, whatever is done."""
+        """Returns all pieces that a table may need by name, done or not."""
         return {
             piece.name: piece
             for cell in table_.cells
@@ -214,14 +214,14 @@ class Folder:
             yield _Evaluation(config, run, cell.evaluation, path)
 
     def workdir(self, config: ConfigDict) -> pathlib.Path:
-        """A run's: readable, and another for whatever changes its result."""
+        """Returns a run's work directory: readable, and unique to what decides its result."""
         parts = (config.data.name, config.data.subset, config.matching.name)
         parts += (config.parameterization.name, f"seed{config.seed}", _digest(decisive(config)))
         name = "-".join(str(part) for part in parts if part)
         return self.root / "runs" / re.sub(r"[^\w.-]", "-", name)
 
     def seed_pieces(self, cell: Cell, found: Found) -> Iterator[Piece]:
-        """All that a cell is known to need by what it has come to: its trials, then all seeds."""
+        """Returns the pieces of a cell that are known so far: its trials, then all seeds."""
         only_run = dataclasses.replace(cell, evaluation={})
         for trial in cell.trials:
             yield from self.pieces(only_run if len(cell.trials) > 1 else cell, trial, cell.seeds[0])
@@ -230,7 +230,7 @@ class Folder:
                 yield from self.pieces(cell, found.chosen, seed)
 
     def found(self, cell: Cell, reasons: Mapping[str, str]) -> Found:
-        """What a cell has come to; `reasons` say of pieces by name why they were not run."""
+        """Returns a cell's result so far; `reasons` gives, by name, why pieces were not run."""
         first = cell.seeds[0]
         trials, why = [], ""
         for trial in cell.trials:
@@ -264,16 +264,17 @@ class Folder:
 def reproduce(
     table_: Table, root: str | os.PathLike, reporter: OneLine
 ) -> tuple[list[Found], dict[str, str]]:
-    """Runs what is missing of a table under `root` and writes it there after each piece.
+    """Runs what is missing of a table under `root`, and writes the table after each piece.
 
-    A piece that cannot be run (no data, too little memory) or fails, whatever it raises, leaves its
-    cells without a number and says why; the others go on.
+    A piece that cannot be run (no data, too little memory) or fails leaves its cells without a
+    number, but with the reason; other pieces are still run.
 
-    Returns what the cells came to, in the first of several processes, and by their names why pieces
-    failed.
+    Returns:
+      The cells' results, in the first process only, and the reasons of failures by name.
 
-    Raises OSError where the table cannot be written, and what a piece raises that fails in some of
-    several processes alone.
+    Raises:
+      OSError: the table cannot be written.
+      Exception: a piece failed in some processes only.
     """
     folder, failed = Folder(root), {}
     pieces, work = folder.by_name(table_), _Work(table_, folder, reporter)
@@ -283,40 +284,40 @@ def reproduce(
             pieces[name].run(reporter)
         except InUseError:
             continue
-        except Exception as error:  # of any kind: the other pieces do not need this one
+        except Exception as error:  # the other pieces do not need this one
             if not processes.all_failed():
                 raise
             reason = failed[name] = _reason(error)
         if processes.first():
             work.ran(pieces[name], time.monotonic() - start, reason)
-        jax.clear_caches()  # a table has more programs than memory should keep
+        jax.clear_caches()  # the programs of a whole table would fill memory
     return work.found, failed | work.unreadable
 
 
 def _reason(error: Exception) -> str:
-    """Why a piece failed, in a line."""
+    """Returns one line: why a piece failed."""
     if isinstance(error, UsageError):
         return str(error)
     return printable(memory.exhausted(error) or f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 class _Work:
-    """What is left of a table, for the first process, which says what is next."""
+    """Remaining work of a table; the first process uses it to choose the next piece."""
 
     def __init__(self, table_: Table, folder: Folder, reporter: OneLine):
         self.found: list[Found] = []
-        self.unreadable: dict[str, str] = {}  # by cell, why its result is none
+        self.unreadable: dict[str, str] = {}  # reasons by cell
         self._table, self._folder, self._reporter = table_, folder, reporter
         self._reasons: dict[str, str] = {}
         self._clock, self._names = _Clock(), self._offered()
         self._has_run = False
 
     def next(self) -> bytes:
-        """The name of a piece that is not done and may be free; nothing where all is done."""
+        """Returns the name of an unfinished piece that may be free; empty if all are done."""
         return next(self._names, "").encode()
 
     def ran(self, piece: Piece, seconds: float, reason: str) -> None:
-        """The piece that was next was not in use; `reason` says why it has no result."""
+        """Records that the last piece was run; `reason` tells why it has no result."""
         if not reason and not piece.done():
             reason = "it left no result"
         if reason:
@@ -327,7 +328,7 @@ class _Work:
     def _found(self, cell: Cell) -> Found:
         try:
             return self._folder.found(cell, self._reasons)
-        except Exception as error:  # of any kind: a damaged file is no other cell's
+        except Exception as error:  # a damaged file must not affect other cells
             reason = _reason(error)
             self.unreadable[f"{cell.row} ({cell.column})"] = reason
             return Found(reason=reason)
@@ -351,7 +352,7 @@ class _Work:
             self._has_run = False
             for piece in waiting:
                 if not all(need.done() for need in piece.needs()):
-                    continue  # another command has what is needed, or this one will
+                    continue  # another command runs its needs, or this one will
                 self._reporter.begin(
                     f"{table_.name} {complete}/{len(table_.cells)} cells, {piece.name}",
                     self._clock.left(piece, waiting),
@@ -364,8 +365,7 @@ class _Work:
 
 
 def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:
-    """(name, state, cost) of every piece that is known by now; a cell that searches lists its
-    trials, and the other seeds once for the first of them."""
+    """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds."""
     folder, seen = Folder(root), {}
     for cell in table_.cells:
         rest = ((cell.trials[0], seed) for seed in cell.seeds)
@@ -379,15 +379,15 @@ def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Co
 
 
 def cost_of(piece: Piece) -> cost.Cost | None:
-    """None where it cannot be estimated."""
+    """Returns a piece's cost, or None if it cannot be estimated."""
     try:
         return piece.cost()
-    except Exception:  # of any kind: running it says why
+    except Exception:  # running the piece reports it
         return None
 
 
 def why_not(table_: Table, piece: Piece) -> str:
-    """Why a piece cannot be run here, in a few words; empty if it can."""
+    """Returns why a piece cannot be run here, in a few words; empty if it can."""
     if table_.needs_gpu and jax.default_backend() == "cpu":
         return "no GPU"
     if reason := cost.no_data(piece.config):
@@ -402,7 +402,7 @@ def why_not(table_: Table, piece: Piece) -> str:
 
 
 class _Clock:
-    """The time left, by the estimates and by how far off they were so far."""
+    """Estimate of the time left, corrected by the times so far."""
 
     def __init__(self):
         self._estimated = self._taken = 0.0
@@ -413,7 +413,7 @@ class _Clock:
         self._taken += seconds
 
     def left(self, piece: Piece, waiting: list[Piece]) -> float:
-        """Seconds, `piece` and all after it included."""
+        """Returns the seconds of all waiting pieces, `piece` included."""
         factor = self._taken / self._estimated if self._estimated else 1.0
         costs = (cost_of(p) for p in waiting)
         return factor * sum(c.seconds for c in costs if c is not None)
@@ -422,7 +422,7 @@ class _Clock:
 def _missing(
     folder: Folder, table_: Table, found: list[Found], reasons: Mapping[str, str]
 ) -> list[Piece]:
-    """Pieces to run, each once, nothing of whose needs is missing for good."""
+    """Returns the pieces to run, each once, without those whose needs cannot be met."""
     missing = {}
     for cell, f in zip(table_.cells, found, strict=True):
         for piece in folder.seed_pieces(cell, f):
@@ -432,7 +432,7 @@ def _missing(
 
 
 def _lost(piece: Piece, reasons: Mapping[str, str]) -> bool:
-    """Whether a piece, or what it needs, is among those that were not run."""
+    """Returns whether a piece, or one that it needs, was not run for one of the `reasons`."""
     if piece.name in reasons:
         return True
     return any(_lost(need, reasons) and not need.done() for need in piece.needs())

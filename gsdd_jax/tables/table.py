@@ -1,4 +1,4 @@
-"""A table of a paper as cells, each a config; what they came to, as Markdown, CSV and JSON."""
+"""Tables of a paper as cells with a config each; their results as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.setup.cost import Cost
 
-LONG = 60  # characters of a piece's state, more of which its line has no room for
+LONG = 60  # characters of a piece's state; longer ones are footnotes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +24,16 @@ class Cell:
     """One number of a table.
 
     Attributes:
-      row, column: where it stands.
-      config: the experiment; its seed is replaced by each of `seeds`.
-      arm: what networks are trained on: "distilled", or one of `experiment.REAL`, random real
-        images, which need no distillation.
-      trials: dotted fields and their values, tried with the first seed; the other seeds take the
-        trial that is best on real training images.
-      seeds: of the whole pipeline, each its own experts, fit, distillation and evaluation
-        networks.
-      evaluation: what an evaluation of the distilled set changes (as `assess.evaluate_file`'s
-        arguments); empty: the one that the run ends with.
-      value: of that evaluation's result, the list of accuracies that is the cell's.
+      row, column: position in the table.
+      config: the experiment; each of `seeds` replaces its seed.
+      arm: training images: "distilled", or one of `experiment.REAL`, random real images, without
+        distillation.
+      trials: fields by dotted name, tried with the first seed; other seeds take the trial with the
+        best accuracy on real training images.
+      seeds: seeds of the whole pipeline: experts, fit, distillation and evaluation networks.
+      evaluation: arguments of `evaluation.evaluate_file` that differ from the run's own evaluation;
+        empty: the run's own.
+      value: name of the accuracies in the evaluation's result.
       published: the paper's number, in percent.
     """
 
@@ -49,7 +48,7 @@ class Cell:
     published: float | None = None
 
     def variant(self, trial: Mapping[str, Any], seed: int) -> ConfigDict:
-        """The config of one run."""
+        """Returns the config of one run."""
         config = self.config.copy_and_resolve_references()
         seeds = {"seed": seed, "experts.seed": config.experts.seed + seed}
         config.update_from_flattened_dict({**trial, **seeds})
@@ -58,7 +57,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """The mean over some rows of a column, beside the published one."""
+    """Mean over some rows of a column, compared with the published mean."""
 
     row: str
     column: str
@@ -68,14 +67,14 @@ class Mean:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Cells by row and column, and what must be there to run them.
+    """Cells by row and column, and their requirements.
 
     Attributes:
-      name: of the table, with its size.
+      name: name of the table, with its size.
       title: one line for the reader.
-      cells: in the order in which they are run.
-      means: shown below them.
-      needs_gpu: whether running them without one is out of the question.
+      cells: in order of running.
+      means: shown below the cells.
+      needs_gpu: whether CPUs are too slow to run it.
     """
 
     name: str
@@ -87,13 +86,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a cell came to.
+    """Result of a cell so far.
 
     Attributes:
-      accuracies: by seed, of each network, in percent; of the seeds that are done.
-      chosen: the trial that was taken, or None while they are not all done.
-      trials: (what was tried, accuracy on real training images or None, why there is none).
-      reason: why there is no number, or not all of it.
+      accuracies: accuracy of each network in percent, by finished seed.
+      chosen: the best trial, or None while trials are unfinished.
+      trials: (settings, accuracy on real training images or None, reason for None).
+      reason: why the number is missing or incomplete.
     """
 
     accuracies: Mapping[int, list[float]] = dataclasses.field(default_factory=dict)
@@ -103,14 +102,14 @@ class Found:
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds, of the mean over the networks."""
+        """Mean over seeds of the networks' mean, in percent; None without accuracies."""
         if not self.accuracies:
             return None
         return float(np.mean([np.mean(a) for a in self.accuracies.values()]))
 
     @property
     def deviation(self) -> float | None:
-        """Of a sample: of the seeds' means, or of the networks where there is one seed."""
+        """Sample standard deviation of the seeds' means; with one seed, of its networks."""
         means = [float(np.mean(a)) for a in self.accuracies.values()]
         if len(means) == 1:
             means = next(iter(self.accuracies.values()))
@@ -118,7 +117,7 @@ class Found:
 
 
 def write(table: Table, found: list[Found], directory: pathlib.Path) -> None:
-    """`<name>.md`, `.csv` and `.json`: our number, the published one and the difference."""
+    """Writes `<name>.md`, `.csv` and `.json`: our number, the published one and the difference."""
     path = directory / table.name
     write_json(path.with_suffix(".json"), _plain(table, found))
     write_atomically(path.with_suffix(".csv"), _csv(table, found).encode())
@@ -126,7 +125,7 @@ def write(table: Table, found: list[Found], directory: pathlib.Path) -> None:
 
 
 def markdown(table: Table, found: list[Found]) -> str:
-    """The table as text, with the trials and the reasons of what is missing below it."""
+    """Returns the table as text, followed by its trials and the reasons for missing numbers."""
     at = {
         (c.row, c.column): _text(f.mean, f.deviation, c.published)
         for c, f in zip(table.cells, found, strict=True)
@@ -143,7 +142,7 @@ def markdown(table: Table, found: list[Found]) -> str:
     searched = [(c, f) for c, f in zip(table.cells, found, strict=True) if len(c.trials) > 1]
     if searched:
         lines += ["", "Trials, by accuracy on real training images:", ""]
-    cells_by_trials: dict[str, list[str]] = {}  # what shares its runs is listed once
+    cells_by_trials: dict[str, list[str]] = {}  # lists shared runs once
     for cell, f in searched:
         tried = "; ".join(
             f"{_settings(trial)}: {why if value is None else f'{value:.1f}'}"
@@ -165,7 +164,7 @@ def markdown(table: Table, found: list[Found]) -> str:
 
 
 def listed(pieces: Sequence[tuple[str, str, Cost | None]]) -> str:
-    """A line for each of (name, state, cost); what many share is said once, below."""
+    """Returns a line per (name, state, cost), with long states as shared footnotes."""
     lines, total, notes = [f"{'hours':>8} {'GiB':>6}  piece"], 0.0, {}
     for name, state, cost in pieces:
         hours, size = (cost.seconds / 3600, cost.bytes / 2**30) if cost else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""The compiled loops: fitting, distilling, evaluating, and the experts' epochs.
+"""Compiled loops of fitting, distillation, evaluation and experts.
 
-They know arrays and settings, and nothing of configs, directories or progress bars.
+Independent of configs, directories and progress bars.
 """

@@ -1,4 +1,4 @@
-"""The distillation step: any objective over any parameterization, in one compiled call."""
+"""Distillation steps for any objective and parameterization, in one compiled call."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from gsdd_jax.parameterizations.base import Parameterization, Params
 
 
 class DistillState(NamedTuple):
-    """Everything distillation holds between steps; a pytree, and what a checkpoint stores."""
+    """State of a distillation between steps, as in a checkpoint; a pytree."""
 
     params: Params
     optimizer: Any
-    extra: Any  # what the objective learns beside the images
+    extra: Any  # learned by the objective besides the images
     extra_optimizer: Any
-    average: Params | None  # of the parameters so far, where one is kept
-    learning_rate: Float[Array, ""]  # of the images; traced: every rate is the same program
+    average: Params | None  # moving average of the parameters, if any
+    learning_rate: Float[Array, ""]  # of the images; traced, so that all rates share a program
     step: Int[Array, ""]
 
     @property
     def learned(self) -> Params:
-        """What distillation came to: the average, where one is kept."""
+        """Result of the distillation: the average if any, else the parameters."""
         return self.params if self.average is None else self.average
 
 
 class Problem(NamedTuple):
-    """What is distilled, and how; static under `jit`."""
+    """Static description of a distillation under `jit`."""
 
     parameterization: Parameterization
     matching: Matching
     num_classes: int
-    average: float = 0.0  # the weight of the past in the average of the parameters; 0: none is kept
+    average: float = 0.0  # decay of the parameters' moving average; 0: none
 
     @property
     def labels(self) -> Int[Array, "m"]:
-        """The class of each synthetic image: ordered by class."""
+        """Class of each synthetic image, ordered by class."""
         return jnp.repeat(
             jnp.arange(self.num_classes, dtype=jnp.int32), self.parameterization.images_per_class
         )
 
     def synthetic(self, params: Params, transform: Any) -> Synthetic:
-        """What an objective sees of parameters that have entered."""
+        """Returns the objective's view of optimized parameters."""
         kind = self.parameterization
         of_images = kind, params, transform, self.labels
         return Synthetic(self.num_classes, kind.images_per_class, *of_images)
 
 
 def start(problem: Problem, params: Params, learning_rate: float) -> DistillState:
-    """The state before the first step, from fitted parameters that have entered."""
+    """Returns the initial state, from fitted parameters after `to_optimized`."""
     extra = problem.matching.extra(problem.labels)
     return DistillState(
         params,
@@ -77,18 +77,16 @@ def run(
     feed: Any,
     num_steps: int,
 ) -> tuple[DistillState, Float[Array, "{num_steps}"]]:
-    """`num_steps` steps in one call; also the objective of each step, summed over its updates.
+    """Runs `num_steps` steps; returns the state, and each step's loss, summed over its updates.
 
-    Step s draws from `fold_in(key, s)`: how steps are grouped into calls does not change a bit of
-    the result.
+    Step s draws from `fold_in(key, s)`: results are bitwise independent of the grouping into calls.
 
     Args:
       problem: static.
       state: donated.
-      key: of the whole run.
-      data: real images, on the device, or those that these steps draw (`drawn`).
-      feed: what the objective got from the host for these steps: a pytree of arrays with
-        `num_steps` as leading axis, or None.
+      key: key of the whole run.
+      data: real images on the device, or those that these steps draw (`drawn`).
+      feed: the objective's `feed` for these steps, with `num_steps` as leading axis, or None.
       num_steps: static.
     """
     parameterization, matching = problem.parameterization, problem.matching
@@ -130,7 +128,7 @@ def run(
             jnp.arange(matching.num_updates),
         )
         if problem.average:
-            # So written, what does not change is its own average to the bit.
+            # In this form constant parameters are exactly their own average.
             average = jax.tree.map(
                 lambda p, a: a + (1 - problem.average) * (p - a), state.params, state.average
             )
@@ -144,14 +142,14 @@ def run(
 def drawn(
     problem: Problem, key: Key[Array, ""], data: RealData, feed: Any, step: Int[Array, ""]
 ) -> Int[Array, "d k r"]:
-    """The indices of the real images that a step of `run` draws, for who reads them for it.
+    """Returns the indices of the real images that a step of `run` draws, for the host to read.
 
     Args:
-      problem: static; its objective says what it draws.
-      key: of the whole run.
-      data: which images there are of each class; it need not have them.
-      feed: what the objective got from the host for this step.
-      step: from 0 on.
+      problem: static; its objective declares its draws.
+      key: key of the whole run.
+      data: real data, possibly without images.
+      feed: the objective's `feed` for this step.
+      step: from 0.
     """
     matching = problem.matching
     begin_key, update_key = _step_keys(key, step)
@@ -161,10 +159,10 @@ def drawn(
 
 
 def _step_keys(key, step):
-    """Of the step's beginning, and of its updates."""
+    """Returns the keys of a step's beginning and of its updates."""
     return jax.random.split(jax.random.fold_in(key, step))
 
 
 def _loss_keys(update_key, update):
-    """Of an update's loss, and of what is done after it."""
+    """Returns the keys of an update's loss and of `after_update`."""
     return jax.random.split(jax.random.fold_in(update_key, update))

@@ -1,4 +1,4 @@
-"""Evaluation: fresh networks trained on a small set and tested on real images (section 4.1)."""
+"""Evaluation: new networks trained on a small set and tested on real images (section 4.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
 
-DIVERGED = 1e6  # a cross-entropy from which no training comes back
+DIVERGED = 1e6  # cross-entropy of a training that does not recover
 
 
 OPTIMIZERS = ("sgd", "adam", "sgd_cosine", "adamw")
@@ -25,17 +25,16 @@ OPTIMIZERS = ("sgd", "adam", "sgd_cosine", "adamw")
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How an evaluation network is trained.
+    """Training schedule of an evaluation network.
 
     Attributes:
-      optimizer: "sgd" (x 0.1 after the half of the training, momentum restarted), or one whose rate
-        falls to 0 along a cosine, as across architectures: "adam" (the paper), "sgd_cosine" and
-        "adamw" (with weight decay 0.05).
-      epochs: passes over the set. By "sgd" one more is made, as in the published loop: of 1000, 502
-        at the full rate and 499 at a tenth.
-      batch_size: the last batch of an epoch is smaller where the set does not divide.
+      optimizer: "sgd" (halfway the rate is x 0.1 and momentum restarts), or with cosine decay, as
+        across architectures: "adam" (the paper), "sgd_cosine", "adamw" (weight decay 0.05).
+      epochs: passes over the set. "sgd" makes one more, as the published loop: of 1000, 502 at the
+        full rate and 499 at a tenth.
+      batch_size: batch size; the last batch of an epoch may be smaller.
       momentum, weight_decay: of SGD.
-      strategy: of the augmentation, drawn for every image independently.
+      strategy: DSA augmentations, drawn for every image independently.
     """
 
     optimizer: str = "sgd"
@@ -47,7 +46,7 @@ class Schedule:
 
     @property
     def phases(self) -> tuple[tuple[int, float], ...]:
-        """(epochs, factor of the rate), one after the other; each restarts its optimizer."""
+        """Consecutive phases (epochs, factor of the learning rate); each restarts the optimizer."""
         if self.optimizer != "sgd":
             return ((self.epochs, 1.0),)
         full = min(self.epochs // 2 + 2, self.epochs + 1)
@@ -55,22 +54,22 @@ class Schedule:
 
     @property
     def num_epochs(self) -> int:
-        """That are made."""
+        """Epochs of all phases."""
         return sum(epochs for epochs, _ in self.phases)
 
     def num_steps(self, num_images: int) -> int:
-        """Steps that training on `num_images` takes."""
+        """Returns the number of steps on `num_images`."""
         return self.num_epochs * -(-num_images // self.batch_size)
 
     def with_steps(self, steps: int, num_images: int) -> Schedule:
-        """The schedule that gives `num_images` at least that many steps."""
+        """Returns the schedule with enough epochs for at least `steps` on `num_images`."""
         epochs = -(-steps // -(-num_images // self.batch_size))
         return dataclasses.replace(self, epochs=epochs - (self.num_epochs - self.epochs))
 
     def transformation(
         self, learning_rate: float | Float[Array, ""], num_images: int
     ) -> optax.GradientTransformation:
-        """The optimizer, starting at `learning_rate`, for a set of `num_images`."""
+        """Returns the optimizer, starting at `learning_rate`, for a set of `num_images`."""
         if self.optimizer == "sgd":
             return self._sgd(learning_rate)
         cosine = optax.cosine_decay_schedule(learning_rate, self.num_steps(num_images))
@@ -88,7 +87,7 @@ class Schedule:
 
 
 class Students(NamedTuple):
-    """Several networks in training, stacked along the leading axis of every leaf; a pytree."""
+    """Networks in training, stacked along the leading axis of every leaf; a pytree."""
 
     params: Any
     optimizer: Any
@@ -106,9 +105,9 @@ def _train_epochs(
     learning_rate: Float[Array, ""],
     num_epochs: Int[Array, ""],
 ) -> tuple[Students, Float[Array, "s"]]:
-    """Epochs of all students in one call; student i trains on set i (or on the only one).
+    """Trains all students for some epochs; student i on set i, or on the only set.
 
-    Also the largest loss of any step of each; NaN if one was, or if parameters are not finite.
+    Also returns each student's largest loss of any step; NaN if it or parameters are not finite.
     """
     num_images = len(labels)
     batch_size = min(schedule.batch_size, num_images)
@@ -121,8 +120,7 @@ def _train_epochs(
     def step(shared, own, carry, chosen, step_keys):
         students, largest = carry
         images, labels, optimizer = shared
-        # One student after the other: a drawn operation stays a branch, which vmap would turn
-        # into computing all of them.
+        # One student after the other: vmap would compute all branches of an augmentation.
         batches = jax.lax.map(
             lambda a: augment.augment(a[0], images[a[1], a[2]], strategy=schedule.strategy),
             (step_keys, own, chosen),
@@ -190,18 +188,18 @@ def train(
     epochs_per_call: int = 50,
     progress: Callable[[int], None] = lambda epochs: None,
 ) -> Any:
-    """Trains `num_students` fresh networks side by side; returns their stacked parameters.
+    """Trains `num_students` new networks in parallel; returns their stacked parameters.
 
     Args:
-      network: of every student; each starts from its own random parameters.
-      schedule: of the training.
-      key: of initial parameters, shuffles and augmentation.
+      network: architecture of every student; each has its own random initialization.
+      schedule: training schedule.
+      key: key of initializations, shuffles and augmentations.
       images: transformed; one set for all students, or one for each.
-      labels: of every set; the class of each image, or the probabilities of all.
-      learning_rate: at the start.
-      num_students: trained at once.
-      epochs_per_call: in one compiled call; changes nothing in the result.
-      progress: called with the number of epochs just done.
+      labels: classes or class probabilities, the same for every set.
+      learning_rate: initial learning rate.
+      num_students: students trained at once.
+      epochs_per_call: epochs per compiled call; no effect on the result.
+      progress: called with the number of epochs just completed.
 
     Raises:
       UsageError: a network diverged.
@@ -248,7 +246,7 @@ def _check_losses(losses, epoch, rate) -> None:
 def predictions(
     network: Network, params: Any, images: transforms.RealImages, batch_size: int = 500
 ) -> Int[Array, "s n"]:
-    """The class that every student in `params` (stacked) takes each image for."""
+    """Returns the predicted class of each image by every student in `params` (stacked)."""
 
     count = len(images.stored)
     batch_size = min(batch_size, count)
@@ -273,6 +271,6 @@ def accuracy(
     labels: Int[Array, "n"],
     batch_size: int = 500,
 ) -> Float[Array, "s"]:
-    """Accuracy of every student in `params` (stacked), in percent."""
+    """Returns the accuracy of every student in `params` (stacked), in percent."""
     found = predictions(network, params, images, batch_size)
     return 100 * (found == labels).sum(-1) / len(labels)

@@ -1,4 +1,4 @@
-"""The epochs of experts: plain SGD on real images, several networks at once (section 3.3)."""
+"""Epochs of experts: plain SGD on real images, several networks at once (section 3.3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsdd_jax.networks import Network
 
 @functools.partial(jax.jit, static_argnums=0)
 def initial(network: Network, key: Key[Array, ""]) -> Float[Array, "p"]:
-    """The flat parameters that an expert with this key starts from."""
+    """Returns an expert's flat initial parameters."""
     return ravel_pytree(network.init(jax.random.fold_in(key, 0)))[0]
 
 
@@ -38,17 +38,17 @@ def train_epoch(
     batch_size: int,
     strategy: str,
 ) -> tuple[Float[Array, "e p"], Float[Array, "e"]]:
-    """One epoch of plain SGD for several experts: every image once, in random order.
+    """Trains several experts for one epoch of plain SGD: every image once, in random order.
 
     Args:
-      network: of every expert.
-      params: flat, one row an expert; donated.
-      keys: of everything random about each.
-      epoch: counted from 0.
-      images, labels: the training set.
+      network: architecture of every expert.
+      params: flat, one row per expert; donated.
+      keys: random key of each expert.
+      epoch: from 0.
+      images, labels: training set.
       learning_rate: of SGD.
-      batch_size: the last batch is smaller where the set does not divide.
-      strategy: of the augmentation, drawn for every image independently.
+      batch_size: batch size; the last batch may be smaller.
+      strategy: DSA augmentations, drawn for every image independently.
 
     Returns:
       Parameters after the epoch, and each expert's mean loss over the images.
@@ -80,7 +80,7 @@ def train_epoch(
 
 @functools.partial(jax.jit, static_argnames="num_images")
 def orders(keys: Key[Array, "e"], epoch: Int[Array, ""], num_images: int) -> Int[Array, "e n"]:
-    """In which order each expert takes the images in an epoch, batch after batch."""
+    """Returns each expert's order of the images in an epoch, batch after batch."""
     return _orders(_epoch_keys(keys, epoch), num_images)
 
 
@@ -98,13 +98,13 @@ def train_batches(
     learning_rate: Float[Array, ""],
     strategy: str,
 ) -> tuple[Float[Array, "e p"], Float[Array, "e"]]:
-    """Some batches of `train_epoch`, of images that the host read in the order of `orders`.
+    """Trains on some batches of `train_epoch`, which the host read in the order of `orders`.
 
     Args:
-      network, params, keys, epoch, learning_rate, strategy: as of `train_epoch`.
-      first: the place of the first batch in the epoch.
-      images, labels: of each expert, batch and place in it.
-      transform: of the images.
+      network, params, keys, epoch, learning_rate, strategy: see `train_epoch`.
+      first: index of the first batch in the epoch.
+      images, labels: by expert, batch and position in the batch.
+      transform: transform of the images.
 
     Returns:
       Parameters after the batches, and each expert's loss summed over the images.
@@ -126,8 +126,7 @@ def train_batches(
 
 
 def _sgd(network, learning_rate, strategy, transformed):
-    """A step of all experts: (params, what `transformed` makes images of, targets, keys) ->
-    (params, the sums of the losses)."""
+    """Returns a step of all experts: (params, images, targets, keys) -> (params, summed losses)."""
     unravel = unraveling(network)
 
     @jax.value_and_grad
@@ -140,8 +139,7 @@ def _sgd(network, learning_rate, strategy, transformed):
         return augment.augment(key, transformed(chosen), strategy=strategy)
 
     def step(params, chosen, targets, step_keys):
-        # One expert after the other: a drawn operation stays a branch, which vmap would turn
-        # into computing all of them.
+        # One expert after the other: vmap would compute all branches of an augmentation.
         batches = jax.lax.map(prepare, (step_keys, chosen))
         losses, gradients = jax.vmap(loss)(params, batches, targets)
         return params - learning_rate * gradients, losses * targets.shape[1]
@@ -150,8 +148,8 @@ def _sgd(network, learning_rate, strategy, transformed):
 
 
 def _epoch_keys(keys, epoch):
-    """Of each expert's order, and of its batches."""
-    # Key 0 is that of the initial parameters.
+    """Returns the keys of each expert's order and batches."""
+    # Key 0 is for the initial parameters.
     return jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, epoch + 1)))(keys)
 
 
@@ -164,12 +162,12 @@ def _batch_keys(epoch_keys, place):
 
 
 def num_parameters(network: Network) -> int:
-    """Of one network: the length of a flat row."""
+    """Returns the number of a network's parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(_shapes(network)))
 
 
 def unraveling(network: Network) -> Callable[[Float[Array, "p"]], Any]:
-    """The inverse of `ravel_pytree` on the network's parameters."""
+    """Returns the inverse of `ravel_pytree` on the network's parameters."""
     return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _shapes(network)))[1]
 
 

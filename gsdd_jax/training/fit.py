@@ -20,11 +20,11 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.rasterizer.limits import MAX_CHANNELS
 
 HALVE_EVERY = 20_000  # steps; the published runs take 50,000
-IMAGE_RANGE = (-1.0, 2.0)  # room for what sharpens or interpolates [0, 1]; 0 to 255 is far outside
+IMAGE_RANGE = (-1.0, 2.0)  # includes overshoots of sharpening and interpolation, but not 0 to 255
 
 
 class FitState(NamedTuple):
-    """Everything a fit holds between steps; a pytree."""
+    """State of a fit between steps; a pytree."""
 
     params: Params
     optimizer: Any
@@ -38,8 +38,8 @@ def start(
     learning_rate: float,
     halve_every: int = HALVE_EVERY,
 ) -> FitState:
-    """The state before the first step, from the parameterization's own initial values."""
-    # A copy: the state is donated, and pixels start as the images themselves.
+    """Returns the initial state, from the parameterization's own initial values."""
+    # Copies, because the state is donated and pixels start as the images themselves.
     params = jax.tree.map(jnp.copy, parameterization.init(key, images))
     optimizer = parameterization.fit_optimizer(learning_rate, halve_every).init(params)
     return FitState(params, optimizer, jnp.zeros((), jnp.int32))
@@ -54,10 +54,10 @@ def run(
     num_steps: int,
     halve_every: int = HALVE_EVERY,
 ) -> tuple[FitState, Float[Array, "m"]]:
-    """`num_steps` steps on all images at once; also each image's squared error before the last.
+    """Runs `num_steps` steps on all images; returns each one's squared error before the last step.
 
-    The loss is the sum over images of each one's mean squared error, so how well an image is
-    fitted does not depend on how many others are.
+    The loss is the sum of the images' mean squared errors. Therefore an image's fit does not depend
+    on the number of images.
     """
     optimizer = parameterization.fit_optimizer(learning_rate, halve_every)
 
@@ -70,7 +70,7 @@ def run(
     divided = parameterization.by_image and len(images) % mesh.size() == 0
 
     def loss(params):
-        if divided or mesh.size() == 1:  # a device's images keep their parameters there
+        if divided or mesh.size() == 1:  # images and their parameters are on the same device
             errors = squared(mesh.constrain_sharded(parameterization.render(params)), images)
         else:
             errors = mesh.map_parallel(of_some, params, jnp.arange(len(images)), images)
@@ -93,7 +93,7 @@ def run(
 def psnr(
     parameterization: Parameterization, params: Params, images: Float[Array, "m h w c"]
 ) -> Float[Array, "m"]:
-    """Peak signal-to-noise ratio of each image, in dB, for a peak of 1."""
+    """Returns the peak signal-to-noise ratio of each image, in dB, for a peak of 1."""
     errors = ((parameterization.render(params) - images) ** 2).mean((1, 2, 3))
     return -10 * jnp.log10(errors)
 
@@ -108,24 +108,24 @@ def fit_images(
 ) -> tuple[GaussianImages, Float[Array, "m"]]:
     """Fits `num_gaussians` Gaussians to each image by Adam, all images at once (section 3.1).
 
-    Parameters are rounded to bfloat16 in every forward pass and means clipped after every step,
-    as in distillation.
+    As in distillation, parameters are rounded to bfloat16 in every forward pass, and means are
+    clipped after every step.
 
     Args:
-      key: for the random initial Gaussians.
-      images: floating point, channels last, in [0, 1]. What filters and normalisations leave a
-        little outside is fitted as it is; below -1 or above 2 it is taken for another scale.
-      num_gaussians: N, of each image.
-      num_steps: of Adam; the published runs take 50,000.
-      learning_rate: of Adam; that of the means halves after 20,000 and 40,000 steps.
+      key: key of the random initial Gaussians.
+      images: floating point, channels last, in [0, 1]. Overshoots of filters and normalizations are
+        fitted as they are; values below -1 or above 2 are refused as another scale.
+      num_gaussians: N, Gaussians per image.
+      num_steps: steps of Adam; published: 50,000.
+      learning_rate: learning rate of Adam; that of the means halves after 20,000 and 40,000 steps.
 
     Returns:
       The Gaussians (float32) and each image's PSNR in dB, rendered from bfloat16.
 
     Raises:
-      ValueError: if images is not floating point [M, H, W, C] with 1 to 4 channels, or holds what
-        is not finite or far outside [0, 1] (not known, and not checked, while JAX traces); if a
-        number is not an integer of at least 1, or the learning rate not positive and finite.
+      ValueError: images are not floating point [M, H, W, C] with 1 to 4 channels, not finite or far
+        outside [0, 1] (unchecked under a trace); a number is no integer of at least 1; or the
+        learning rate is not positive and finite.
     """
     images = _check_images(images)
     for name, value in (("num_gaussians", num_gaussians), ("num_steps", num_steps)):
@@ -143,7 +143,7 @@ def fit_images(
 
 
 def _check_images(images: Any) -> Float[Array, "m h w c"]:
-    """As float32. Values are looked at only where there are any: not under a trace."""
+    """Returns the images as float32; values are not checked under a trace."""
     images = jnp.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
@@ -157,7 +157,7 @@ def _check_images(images: Any) -> Float[Array, "m h w c"]:
         )
     if not isinstance(images, jax.core.Tracer):
         known = np.asarray(images, np.float32)
-        least, most = known.min(), known.max()  # NaN where there is one
+        least, most = known.min(), known.max()  # NaN if any is
         if not (math.isfinite(least) and math.isfinite(most)):
             raise ValueError("images: expected finite numbers, got NaN or infinity among them")
         if least < IMAGE_RANGE[0] or most > IMAGE_RANGE[1]:
