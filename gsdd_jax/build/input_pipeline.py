@@ -60,9 +60,8 @@ class Steps:
     _drawn: tuple[int, int] = (0, 0)
 
     def given(self, first: int, count: int) -> tuple[RealData, Any]:
-        """Returns the `data` and `feed` of `training.distill.run` for `count` steps.
-
-        `first` is the end of the previous call."""
+        """Returns `data` and `feed` of `training.distill.run` for `count` steps from `first`, the
+        end of the previous call."""
         data = self._data
         if self._read is not None:
             read = np.stack([next(self._read) for _ in range(count)])
