@@ -1,7 +1,7 @@
 """Trajectory matching and expert training in plain PyTorch, as a baseline.
 
-Written in the field's usual way: functional convolutions on slices of a flat parameter vector, DSA
-drawn on the host, and the whole graph of the unroll kept for the second backward pass.
+Written in the field's usual way: functional convolutions on slices of a flat parameter vector. DSA
+is drawn on the host; the whole graph of the unroll is kept for the second backward pass.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def of_experts(config: ConfigDict) -> Cost:
 
 
 def of_fit(config: ConfigDict) -> Cost:
-    """Returns the cost of the initial fit, from a timed step on at most 64 images, or on one class
-    if a step computes parts that images share."""
+    """Returns the cost of the initial fit, from a timed step on at most 64 images. If images share
+    parts of a step, it is timed on one class."""
     side, classes, examples, _ = sizes(config)
     stored = _stored(config, side, classes)
     images = classes * stored.images_per_class

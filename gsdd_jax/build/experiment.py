@@ -95,7 +95,7 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Material, Judged):
-    """All parts of one experiment; each can be combined with any of the others."""
+    """Parts of one experiment; each can be combined with any of the others."""
 
     network: Network  # of evaluation and experts; the problem holds that of matching
     problem: Problem

@@ -1,7 +1,7 @@
-"""A data set, whole: found on disk, decoded once and cached, with what its transform needs.
+"""Complete data sets: found on disk, decoded once and cached, with the transform's constants.
 
-`load` decodes both splits of a set once, straight into .npy files of a cache, and from then on maps
-those files into memory: of a set of any size only a chunk is ever held.
+`load` decodes both splits once, directly into .npy files of a cache, and later maps these files
+into memory: it never holds more than a chunk.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 from gsdd_jax.formats.base import MAX_SIDE
 
-# ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
+# ImageNet-1k classes of the six subsets; new labels are indices into the row.
 IMAGENET_SUBSETS = {
     "nette": (0, 217, 482, 491, 497, 566, 569, 571, 574, 701),
     "woof": (193, 182, 258, 162, 155, 167, 159, 273, 207, 229),

@@ -19,7 +19,7 @@ CHUNK = 1024  # examples held in memory at a time
 
 
 class Chunk(NamedTuple):
-    """Some images of a split, and their labels."""
+    """A chunk of a split's images, with their labels."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, "n"]

@@ -29,7 +29,7 @@ def find(path: str | os.PathLike) -> Found:
     and test (`folders.find`). Links are followed; hidden and system folders are skipped. It may
     hold a list instead, whose first line names the columns `path` (relative to the file) and
     `label` (`lists.read`). Arrays are `images`, uint8 [n, h, w] or [n, h, w, c], and `labels` [n]
-    or [n, 1], optionally also `test_images` and `test_labels`, or parts by name as in MedMNIST.
+    or [n, 1]. `test_images` and `test_labels`, or parts by name as in MedMNIST, are optional.
 
     Raises UsageError for anything else.
     """

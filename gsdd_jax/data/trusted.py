@@ -20,8 +20,8 @@ _CLASS_FIELDS = ("pythonClassName", "python_class_name")
 
 
 def check(folder: pathlib.Path) -> None:
-    """Raises UsageError, naming the file, if a set in `folder`, in any version or configuration,
-    names a class not of TFDS, or contains an irregular file."""
+    """Raises UsageError, naming the file, if a version or configuration of the set in `folder`
+    names a class not of TFDS, or contains a special file."""
     if not folder.is_dir():
         return
     # NAME/VERSION, or NAME/CONFIGURATION/VERSION; TFDS reads no deeper.

@@ -216,8 +216,8 @@ def evaluate_file(
       display: display of the progress.
 
     Raises:
-      UsageError: the file is no distilled set, its provenance is incomplete or contradicts it, its
-        data differ from those on this machine, or a setting is invalid.
+      UsageError: the file is no distilled set, its provenance is incomplete or contradicts it, the
+        data differ on this machine, or a setting is invalid.
     """
     if resolution is not None:
         check_value("resolution", "int", resolution, (1, MAX_SIDE))

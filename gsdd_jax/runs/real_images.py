@@ -37,7 +37,7 @@ def keep(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
 
 
 def read(workdir: str | os.PathLike) -> UInt8[np.ndarray, "k n h w c"]:
-    """Returns the images [class, image, h, w, c] in a file. Raises UsageError if invalid."""
+    """Returns a run's images [class, image, h, w, c]. Raises UsageError if missing or invalid."""
     path = pathlib.Path(workdir, NAME)
     if not path.exists():
         raise UsageError(f"there is no {NAME}: the run has not begun, or is of an earlier version")
