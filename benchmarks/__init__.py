@@ -1,1 +1,1 @@
-"""What `launch.benchmark` runs."""
+"""Benchmarks of `launch.benchmark`."""

@@ -1,4 +1,4 @@
-"""How fast a rasterizer could be: the work that no kernel can avoid, over what the machine gives.
+"""Lower bounds of a rasterizer's time: unavoidable work over the machine's rates.
 
 docs/performance.md derives the model.
 """
@@ -13,24 +13,24 @@ import numpy as np
 
 from benchmarks.repeat import best, repeated
 
-# Vector instructions a sample-Gaussian pair. Forward: advance, compare, add, and a multiply-add for
-# each of three channels once for four samples. Backward: advance, two comparisons (cut and clip),
-# five sums for every two samples, and six multiply-adds for four.
+# Vector instructions per sample-Gaussian pair. Forward: advance, compare, add, and a multiply-add
+# per channel (three) for four samples. Backward: advance, two comparisons (cut and clip), five sums
+# for two samples, and six multiply-adds for four.
 FORWARD = 3 + 3 / 4
 BACKWARD = 3 + 5 / 2 + 6 / 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Float32 instructions (a multiply-add is one), bytes and, of a GPU, exponentials a second."""
+    """Float32 instructions (multiply-adds), bytes and, on a GPU, exponentials per second."""
 
     multiply_adds: float
     bandwidth: float
     exponentials: float | None = None
 
 
-# By the data sheet, which no program exceeds: 132 multiprocessors at 1.98 GHz, each of 128 lanes
-# of float32 and 16 of special functions; HBM3 of 3.35 TB/s, or HBM3e of 4.8.
+# Upper limits of the data sheet: 132 multiprocessors at 1.98 GHz, each with 128 float32 lanes and
+# 16 of special functions; HBM3 of 3.35 TB/s, or HBM3e of 4.8.
 _HOPPER_CYCLES = 132 * 1.98e9
 DATA_SHEETS = {
     name: Machine(128 * _HOPPER_CYCLES, bandwidth, 16 * _HOPPER_CYCLES)
@@ -39,12 +39,12 @@ DATA_SHEETS = {
 
 
 def machine_of(device: jax.Device, reached: Machine) -> Machine:
-    """By which bounds are reckoned: the data sheet, or what the machine itself reaches."""
+    """Returns the machine for bounds: the data sheet's, or the measured one."""
     return DATA_SHEETS.get(device.device_kind, reached)
 
 
 def measure_machine() -> Machine:
-    """By a float32 matrix product, and by adding one to an array."""
+    """Measures a machine by a float32 matrix product, and by adding one to an array."""
     on_gpu = jax.default_backend() == "gpu"
     size, length, times = (8192, 2**28, 20) if on_gpu else (2048, 2**26, 1)
     product = lambda a: jnp.matmul(a, a, precision="highest")
@@ -57,7 +57,7 @@ def measure_machine() -> Machine:
 
 
 def count_pairs(means, cholesky, opacities, size: int, side: int = 2) -> int:
-    """Sample points inside the exact supports, summed over Gaussians, in float64."""
+    """Counts sample points inside the exact supports, summed over Gaussians, in float64."""
     total = 0
     arrays = (np.asarray(a, float) for a in (means, cholesky, opacities))
     for u, raw, opacity in zip(*arrays, strict=True):
@@ -76,7 +76,7 @@ def count_pairs(means, cholesky, opacities, size: int, side: int = 2) -> int:
 
 
 def seconds(machine: Machine, measured: str, pairs: int, batch: int, count: int, size: int):
-    """The least time of one call, from its arithmetic or its bytes, whichever takes longer."""
+    """Returns the least seconds of a call, for arithmetic or bytes, whichever take longer."""
     parameters, image = 4 * 9 * batch * count, 4 * 3 * batch * size**2
     instructions, moved = FORWARD * pairs, parameters + image
     if measured == "both":

@@ -1,8 +1,8 @@
-"""Held-out images as SIRENs of the paper's sizes, beside the same training in float64.
+"""Held-out images as SIRENs of the paper's sizes, compared with training in float64.
 
-The images are test images of CIFAR-10's small subset, at 128 x 128 enlarged. The networks in
-float64 start from the same numbers and take the same steps of Adam, by code of their own. A network
-of sines amplifies every rounding until the two trainings part; how well each ends is compared.
+The images are test images of CIFAR-10's small subset, enlarged for 128 x 128. The float64 networks,
+in separate code, start from the same numbers and take the same steps of Adam. Sines amplify every
+rounding until the two trainings diverge; final quality is compared.
 """
 
 import jax
@@ -14,7 +14,7 @@ from gsdd_jax import data, parameterizations
 from gsdd_jax.training import fit
 from tests.plain import Siren
 
-SIZES = ((32, 1), (32, 50), (128, 1))  # side, images a class in bytes: 2 x 6, 2 x 20, 3 x 20
+SIZES = ((32, 1), (32, 50), (128, 1))  # side, images per class in bytes: 2 x 6, 2 x 20, 3 x 20
 STEPS, RATE = 5000, 5e-4  # as published
 IMAGES = 2
 

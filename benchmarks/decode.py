@@ -1,7 +1,7 @@
-"""Decoding images, and its gradient, beside its peers at the same bytes: time and memory.
+"""Decoding of images, and its gradient, compared with peers at the same bytes: time and memory.
 
-The measurements of the figure `decode` (python -m launch.figure decode). Gaussians are fitted to
-real images; all take turns in one run, so ratios are the result and times depend on the machine.
+Measurements of the figure `decode` (python -m launch.figure decode). Gaussians are fitted to real
+images. All take turns in one run: ratios are the result, times depend on the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures.inputs import Kept
 from gsdd_jax.runs.progress import Reporter
 
-SWEEPS = {  # what varies, and its values
+SWEEPS = {  # varied quantity -> shapes
     "bytes": [Shape(8, count, 64, 8) for count in (11, 22, 44, 88, 176)],
     "resolution": [Shape(8, 85, size, 8) for size in (32, 64, 128, 256)],
     "batch": [Shape(batch, 22, 32, batch) for batch in (1, 4, 16, 64, 256)],
@@ -32,7 +32,7 @@ VALUES = {
 
 
 def chosen(names: Sequence[str]) -> dict[str, list[Shape]]:
-    """Some of the sweeps; all where none is named."""
+    """Returns the named sweeps, or all if none is named."""
     for name in names:
         if name not in SWEEPS:
             raise UsageError(f"--sweeps: expected some of {','.join(SWEEPS)}, got {name!r}")
@@ -40,12 +40,12 @@ def chosen(names: Sequence[str]) -> dict[str, list[Shape]]:
 
 
 def machine() -> dict[str, Any]:
-    """What times belong to."""
+    """Returns the device and the version of JAX that times belong to."""
     return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
 
 
 def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]]:
-    """A row for each pass and decoder; `seconds` a pass at least."""
+    """Yields a row per pass and decoder, each timed for at least `seconds`."""
     batch, count, size = shape.batch, shape.gaussians, shape.size
     parameters = rasterize.fitted(batch, count, size)
     siren = peers.siren_for(size, BYTES_EACH * count).num_bytes
@@ -61,7 +61,7 @@ def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]
 
 
 def rows(names: Sequence[str], seconds: float, path: str | os.PathLike) -> list[dict[str, Any]]:
-    """All rows of some sweeps (none named: all); those already in the file `path` are kept."""
+    """Returns all rows of the named sweeps (or all); rows in the file `path` are reused."""
     sweeps = chosen(names)
     kept = Kept(path, {"machine": machine(), "seconds": seconds})
     total, found = sum(map(len, sweeps.values())), []

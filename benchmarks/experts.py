@@ -1,6 +1,6 @@
-"""Experts trained side by side: images a second for 1, 2, 4 and 8 at once.
+"""Throughput of 1, 2, 4 and 8 experts trained at once, in images per second.
 
-All are timed in one run, taking turns, so that a busy machine slows all; the ratio is the result.
+All take turns in one run, so that a busy machine slows all; the ratio is the result.
 """
 
 import jax
@@ -14,13 +14,13 @@ COLUMNS = "at_once images_per_s:.0f ratio:.2f"
 
 
 def main(out: str | None) -> None:
-    """Prints a table of images a second and ratios."""
+    """Prints a table of images per second and ratios."""
     # Short on a CPU; on a GPU the published width, and enough batches to fill it.
     width, num_batches = (16, 4) if jax.default_backend() == "cpu" else (128, 10)
     print(f"{device()}; ConvNetD3, width {width}, 32 x 32, batch {steps.BATCH}, DSA")
     table, epochs, examples = Table(out, COLUMNS), [], num_batches * steps.BATCH
     for count in AT_ONCE:
-        # All so far again, so that a ratio is of times from the same turns.
+        # Repeats all earlier counts, so that ratios compare times of the same turns.
         epochs.append(steps.expert_epoch(count, examples, width=width)[0].call)
         rates = [c * examples / s for c, s in zip(AT_ONCE, take_turns(*epochs), strict=False)]
         *table.rows, last = (

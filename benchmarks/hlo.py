@@ -1,18 +1,18 @@
-"""Counts what a device does in one run of a compiled program.
+"""Counts a device's work in one run of a compiled program.
 
-`compiled.cost_analysis()` is XLA's count. Its `flops` are those of convolutions and matrix
-products, a product and a sum each, padding left out, and of elementwise operations. Its bytes are
-read and written by operations that are not fused into others. A run costs something else:
+`compiled.cost_analysis()` is XLA's count. Its `flops` are those of elementwise operations and of
+convolutions and matrix products, a product and a sum each, without padding. Its bytes are read and
+written by operations that are not fused into others. This count differs:
 
-- XLA counts the body of a loop once. Here the body is analysed as a program of its own, and counts
-  as often as XLA says that it runs (`known_trip_count`). A loop of unknown length counts once.
-- XLA counts the most expensive branch of a conditional. Here each branch counts by its share,
-  because such a branch is a drawn augmentation.
-- XLA knows nothing of a custom call. Here its operands and results count as bytes, and no FLOPs.
-- XLA counts the whole array that a fused gather or scatter indexes. Here what is indexed counts.
+- XLA counts the body of a loop once. Here the body is analysed as its own program, and counts as
+  often as XLA says that it runs (`known_trip_count`). A loop of unknown length counts once.
+- XLA counts the most expensive branch of a conditional. Here each branch counts by its share:
+  branches are drawn augmentations.
+- XLA knows nothing of a custom call. Here its operands and results count as bytes, without FLOPs.
+- XLA counts the whole array that a fused gather or scatter indexes. Here only indexed parts count.
 
-`operations` are about as many kernels as a GPU launches: what is not fused into another and writes
-more than 64 bytes. Collectives have calls and the bytes of their results, by kind.
+`operations` estimate the kernels that a GPU launches: operations that are not fused into another
+and write more than 64 bytes. Collectives have calls and the bytes of their results, by kind.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NAME = re.compile(r"%([\w.\-]+)")
 
 
 def count(compiled: jax.stages.Compiled) -> dict[str, Any]:
-    """`flops`, `bytes`, `operations`, and `calls` and `moved` bytes of each kind of collective."""
+    """Returns `flops`, `bytes`, `operations`, and `calls` and `moved` bytes per collective."""
     total = Program(compiled).total
     row = {key: total[key] for key in ("flops", "bytes", "operations")}
     for key in ("calls", "moved"):
@@ -58,7 +58,7 @@ def count(compiled: jax.stages.Compiled) -> dict[str, Any]:
 
 
 def sent(moved: dict[str, float], devices: int) -> float:
-    """Bytes that each device sends, by collectives that go around in rings."""
+    """Returns the bytes that each device sends in collectives on rings."""
     others = (devices - 1) / devices
     of_result = {"all-reduce": 2 * others, "all-gather": others, "reduce-scatter": devices - 1,
                  "all-to-all": others}  # fmt: skip
@@ -78,7 +78,7 @@ class Program:
         self.total = self.cost(next(name for entry, name, _ in found if entry))
 
     def _cost(self, name: str) -> collections.Counter:
-        """One run of a computation, with all that it calls."""
+        """Counts one run of a computation, with all that it calls."""
         found = collections.Counter(self.analysis(name))
         for result, code, rest in OPERATION.findall(self.texts[name]):
             found["operations"] += code not in FREE and size(result) > SMALL
@@ -86,7 +86,7 @@ class Program:
             if code in COLLECTIVES:
                 found["calls", code] += 1
                 found["moved", code] += size(result)
-            elif code == "custom-call":  # -1 of XLA's
+            elif code == "custom-call":  # XLA counts -1 of each
                 found["flops"] += 1
                 found["bytes"] += 1 + size(result) + size(rest.partition("custom_call_target")[0])
             elif code == "fusion":
@@ -104,7 +104,7 @@ class Program:
         return found
 
     def _analysis(self, name: str) -> dict[str, float]:
-        """XLA's, of a computation with all that it calls."""
+        """Returns XLA's count of a computation with all that it calls."""
         needed, new = set(), {name}
         while new:
             needed |= new
@@ -120,7 +120,7 @@ class Program:
         return {"flops": found.get("flops", 0.0), "bytes": found.get("bytes accessed", 0.0)}
 
     def not_indexed(self, fused: str) -> int:
-        """Bytes of arrays in memory that a fused gather or scatter leaves alone."""
+        """Returns the bytes of arrays in memory that a fused gather or scatter does not index."""
         total = 0
         for result, code, rest in OPERATION.findall(self.texts[fused]):
             if code in ("gather", "scatter"):
@@ -132,7 +132,7 @@ class Program:
 
 
 def size(text: str) -> int:
-    """Bytes of all arrays whose shapes are in a text."""
+    """Returns the bytes of all arrays whose shapes are in a text."""
     return sum(
         -(-int(bits or 8 * (kind == "pred")) * math.prod(map(int, re.findall(r"\d+", sides))) // 8)
         for kind, bits, sides in ARRAY.findall(text)

@@ -1,4 +1,4 @@
-"""A part of a benchmark that fails costs only itself."""
+"""Isolation of failures: a failed part of a benchmark is skipped."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from gsdd_jax.core.errors import UsageError
 
 @contextlib.contextmanager
 def left_out(what: str) -> Iterator[None]:
-    """Prints a line instead of raising where `what` fails, by lack of memory for example.
+    """Prints a line instead of raising if `what` fails, for example by lack of memory.
 
-    A UsageError is raised all the same: the next part would fail by it too.
+    A UsageError is still raised: the next part would fail by it, too.
     """
     try:
         yield

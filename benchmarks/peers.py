@@ -1,7 +1,7 @@
-"""Other ways to turn stored numbers into images, timed beside the rasterizer.
+"""Other decoders of stored numbers into images, to compare with the rasterizer.
 
-SIREN is the decoder of DDiF (coordinates in, colours out, one small network an image), vmapped over
-images and jitted. gsplat is timed where it and PyTorch with CUDA can be imported, on the same
+SIREN is the decoder of DDiF (coordinates in, colours out, one small network per image), vmapped
+over images and jitted. gsplat is timed if it and PyTorch with CUDA can be imported, on the same
 Gaussians, by its own tile intersection and rasterization.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Siren:
-    """sin(omega (W x + b)) layers and a linear one, from coordinates to colours."""
+    """Layers sin(omega (W x + b)) and a linear one, from coordinates to colours."""
 
     layers: int
     width: int
@@ -26,7 +26,7 @@ class Siren:
     omega: float = 10.0
 
     def init(self, key, batch: int) -> list[tuple[jax.Array, jax.Array]]:
-        """Weights of `batch` networks."""
+        """Returns weights of `batch` networks."""
         sizes = [2, *[self.width] * self.layers, 3]
         params = []
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
@@ -37,7 +37,7 @@ class Siren:
         return params
 
     def decode(self, params, size: int) -> jax.Array:
-        """[B, size, size, 3]"""
+        """Returns images [B, size, size, 3]."""
         line = jnp.linspace(-1, 1, size)
         x = jnp.stack(jnp.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
 
@@ -52,20 +52,20 @@ class Siren:
 
     @property
     def num_bytes(self) -> int:
-        """Of one stored image, in float32 as DDiF keeps it."""
+        """Returns the bytes of one stored image, in float32 as in DDiF."""
         w = self.width
         return 4 * (3 * w + (self.layers - 1) * (w * w + w) + 3 * w + 3)
 
 
 def siren_for(size: int, num_bytes: int) -> Siren:
-    """DDiF's depth and omega for a resolution, and the width whose bytes come nearest."""
+    """Returns DDiF's depth and omega for a resolution, with the width closest in bytes."""
     depth = dict(layers=2, omega=10.0) if size <= 32 else dict(layers=3, omega=40.0)
     candidates = [Siren(width=w, **depth) for w in range(1, 400)]
     return min(candidates, key=lambda siren: abs(siren.num_bytes - num_bytes))
 
 
 def gsplat_unavailable() -> str | None:
-    """Why gsplat cannot be timed here, or None."""
+    """Returns why gsplat cannot be timed here, or None."""
     for package in ("torch", "gsplat"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
@@ -77,8 +77,8 @@ def gsplat_unavailable() -> str | None:
 class Gsplat:
     """The same Gaussians in gsplat: projected conics, tile intersections, compositing.
 
-    A call renders `times` times and waits once, so that what PyTorch dispatches is hidden behind
-    the kernels wherever these take longer.
+    A call renders `times` times and waits once, so that long enough kernels hide PyTorch's
+    dispatch.
     """
 
     tile, times = 16, 20
@@ -92,7 +92,7 @@ class Gsplat:
         self.cotangent = torch.randn(len(tensors[0]), size, size, 3, device="cuda")
 
     def project(self):
-        """Centres, conics, colours and opacities, and which Gaussians each tile meets."""
+        """Returns (centres, conics, colours, opacities) and the tiles' Gaussians."""
         import torch
         from gsplat import isect_offset_encode, isect_tiles
 
@@ -111,7 +111,7 @@ class Gsplat:
         return (centres, conics, colors, opacities), (offsets, ids)
 
     def composite(self, projected, intersections, leaves) -> None:
-        """The images, and the gradient of `leaves`."""
+        """Renders the images, and computes the gradient of `leaves`."""
         import torch
         from gsplat import rasterize_to_pixels
 
@@ -121,11 +121,11 @@ class Gsplat:
             torch.autograd.grad(image, leaves, self.cotangent)
 
     def render(self) -> None:
-        """Everything from the raw parameters on."""
+        """Renders from the raw parameters."""
         self.composite(*self.project(), self.leaves)
 
     def __call__(self) -> None:
-        """One timed call."""
+        """Runs one timed call."""
         import torch
 
         for _ in range(self.times):
@@ -133,7 +133,7 @@ class Gsplat:
         torch.cuda.synchronize()
 
     def peak_bytes(self) -> int:
-        """Of one rendering, on the device."""
+        """Returns the device's peak bytes in one rendering."""
         import torch
 
         torch.cuda.reset_peak_memory_stats()
@@ -143,7 +143,7 @@ class Gsplat:
 
 
 class GsplatKernels(Gsplat):
-    """gsplat's compositing alone, projection and intersections given, replayed as a CUDA graph."""
+    """gsplat's compositing only, after projection and intersection, replayed as a CUDA graph."""
 
     def __init__(self, parameters, size: int, backward: bool):
         import torch
@@ -153,7 +153,7 @@ class GsplatKernels(Gsplat):
         self.projected = [p.detach().requires_grad_(backward) for p in projected]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # what the first calls set up is not captured
+        with torch.cuda.stream(aside):  # keeps the setup of first calls out of the graph
             for _ in range(3):
                 self.render()
         torch.cuda.current_stream().wait_stream(aside)
@@ -163,11 +163,11 @@ class GsplatKernels(Gsplat):
                 self.render()
 
     def render(self) -> None:
-        """From the projected Gaussians on."""
+        """Renders from the projected Gaussians."""
         self.composite(self.projected, self.intersections, self.projected)
 
     def __call__(self) -> None:
-        """One timed call."""
+        """Runs one timed call."""
         import torch
 
         self.graph.replay()

@@ -1,9 +1,9 @@
-"""Hours and memory of large experiments on H200s, by arithmetic from `benchmarks.scale`'s steps.
+"""Hours and memory of large experiments on H200s, computed from `benchmarks.scale`'s steps.
 
     python -m benchmarks.plan
 
-renews the tables of docs/scale.md. No such machine was measured: `Machine` has what its data sheet
-says and, of that, the share that is assumed to be reached.
+renews the tables of docs/scale.md. No such machine was measured: `Machine` has the data sheet's
+values and the share of each that is assumed to be reached.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from gsdd_jax.training import experts
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = ROOT / "benchmarks" / "results" / "scale" / "steps.json"
 DOCUMENT = ROOT / "docs" / "scale.md"
-STATES = 4  # arrays as large as a set's parameters: they, Adam's two moments, the gradient
+STATES = 4  # arrays of the set's size: parameters, gradient, Adam's two moments
 
 
 def _of(value: float, shown: str, unit: float, reached: str = "assumed") -> Any:
-    """A field of `Machine` and its line of the table."""
+    """Returns a field of `Machine` with its line of the table."""
     return dataclasses.field(default=value, metadata=dict(shown=shown, unit=unit, reached=reached))
 
 
@@ -51,7 +51,7 @@ class Machine:
     latency_inside: float = _of(10e-6, "shortest collective within a node, µs", 1e-6)
     latency_across: float = _of(30e-6, "shortest collective between nodes, µs", 1e-6)
     node: int = 8  # devices
-    memory_reached: float = 0.75  # what JAX takes of it by default
+    memory_reached: float = 0.75  # JAX's default share
     bandwidth_reached: float = 0.7
     flops_reached: float = 0.3
     links_reached: float = 0.7
@@ -67,7 +67,7 @@ class Seconds(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The longest of what overlaps, and the network, which is not known to."""
+        """Returns the longest of the overlapping limits plus the network's."""
         return max(self[:3]) + self.network
 
     @property
@@ -76,7 +76,7 @@ class Seconds(NamedTuple):
 
 
 def step_seconds(row: dict[str, Any], machine: Machine) -> Seconds:
-    """Seconds of the step of a row; its collectives run one after the other."""
+    """Returns the seconds of a row's step; collectives run one after the other."""
     within = row["devices"] <= machine.node
     rate = (machine.inside if within else machine.across) * machine.links_reached
     latency = machine.latency_inside if within else machine.latency_across
@@ -94,7 +94,7 @@ class Sizes(NamedTuple):
     classes: int
     images: int
     parameters: int  # of the set, in float32
-    data: int  # real images, as they are stored
+    data: int  # real images, as stored
     drawn: int  # real images of a step
     network: int
     store: int  # of the experts
@@ -102,7 +102,7 @@ class Sizes(NamedTuple):
 
 @functools.cache
 def sizes(name: str) -> Sizes:
-    """Sizes of the experiment of a config."""
+    """Returns the sizes of a config's experiment."""
     config = load(name)
     of = programs.parts(config)
     height, width, channels = of.network.image_shape
@@ -120,7 +120,7 @@ def sizes(name: str) -> Sizes:
 
 
 class Run(NamedTuple):
-    """Hours of the parts of an experiment, and bytes that it takes of each device."""
+    """Hours of an experiment's parts, and bytes per device."""
 
     experts: float
     fit: float
@@ -134,14 +134,14 @@ class Run(NamedTuple):
 
 
 def run(name: str, rows: dict[str, dict[str, Any]], machine: Machine) -> Run:
-    """The experiment of a config, from the rows of its steps on so many devices, by part."""
+    """Returns the cost of a config's experiment from the rows of its steps, by part."""
     seconds = {part: step_seconds(row, machine).total for part, row in rows.items()}
     config, own, distill = load(name), sizes(name), rows["distill"]
     settings, judged, training, unused = config.experts, config.evaluate, 0.0, 0
     if follows_experts(config):
         in_turn = -(-settings.num_experts // distill["devices"])
         training = in_turn * settings.epochs * seconds["experts"] / settings.at_once
-        unused = own.data  # is on the device, but TM draws none of it
+        unused = own.data  # held by the device, but not drawn by TM
     sets = 1 + ("fitted" in judged.beside)
     if config.distill.eval_every:
         sets += (config.distill.num_steps - 1) // config.distill.eval_every
@@ -157,12 +157,12 @@ def run(name: str, rows: dict[str, dict[str, Any]], machine: Machine) -> Run:
 
 
 def follows_experts(config: ConfigDict) -> bool:
-    """Whether the objective of a config follows experts."""
+    """Returns whether the objective of a config follows experts."""
     return matching.find(config.matching.name).follows_experts
 
 
 def tables(rows: list[dict[str, Any]], machine: Machine) -> dict[str, str]:
-    """The tables of docs/scale.md, by name."""
+    """Returns the tables of docs/scale.md, by name."""
     found = {"machine": [("one device", "taken", "reached")], "sizes": [SIZES], "steps": [STEP],
              "runs": [RUNS]}  # fmt: skip
     for field in dataclasses.fields(machine):
@@ -201,7 +201,7 @@ RUNS = ("config", "GPUs", "steps", "experts, h", "fit, h", "distill, h", "evalua
 
 
 def _figure(value: float) -> str:
-    """Two digits, or all before the point; nothing for zero."""
+    """Formats two digits, or all before the point; nothing for zero."""
     if not value:
         return ""
     return f"{value:,.{max(0, 1 - math.floor(math.log10(value)))}f}"
@@ -220,7 +220,7 @@ def _markdown(lines: Iterable[tuple[str, ...]]) -> str:
 
 
 def renewed(document: str, found: dict[str, str]) -> str:
-    """A document with each table between its marks, `<!-- NAME -->` to `<!-- end -->`, renewed."""
+    """Replaces each table between its marks in a document, `<!-- NAME -->` to `<!-- end -->`."""
 
     def table(mark):
         return f"{mark[1]}\n\n{found[mark[2]]}\n\n{mark[3]}"

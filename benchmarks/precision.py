@@ -1,6 +1,6 @@
-"""A trajectory matching step and an expert's epoch by the precision of the network's products.
+"""A trajectory matching step and an expert's epoch by precision of the network's products.
 
-On a GPU at the flagship's shapes: `default` takes TF32 there. Otherwise tiny, to show that it runs.
+On a GPU at the flagship's shapes, where `default` takes TF32; elsewhere tiny, as a smoke test.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(out: str | None) -> None:
 def measure(
     precision: str, images: int, syn_steps: int, width: int, num_batches: int
 ) -> dict[str, Any]:
-    """A row of the table, its step as a run has it: no activations kept."""
+    """Returns a row of the table; the step keeps no activations, as in a run."""
     settings, examples = dict(precision=precision, width=width), num_batches * steps.BATCH
     step = steps.timed_step(images, syn_steps, **settings)
     epoch = steps.expert_epoch(1, examples, **settings)[0]

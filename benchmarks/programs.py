@@ -1,6 +1,6 @@
-"""The steps of an experiment, compiled for devices that this host is made to have.
+"""An experiment's steps, compiled for simulated devices of this host.
 
-Only shapes matter: nothing is read, and nothing is run.
+Only shapes matter: nothing is read or run.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gsdd_jax.setup import cost
 from gsdd_jax.setup.components import build_parameterization
 from gsdd_jax.training import distill, evaluate, experts, fit
 
-GPU_MEMORY = int(0.75 * 141e9)  # bytes that JAX takes of an H200's, by its default
+GPU_MEMORY = int(0.75 * 141e9)  # bytes of an H200 that JAX takes by default
 
 
 class Parts(NamedTuple):
     """An experiment without its data."""
 
     config: ConfigDict
-    num_images: int  # to train on
+    num_images: int  # training images
     num_classes: int
     parameterization: Parameterization
     network: Network
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 
 def parts(config: ConfigDict) -> Parts:
-    """Raises UsageError where the size of the config's data is not known."""
+    """Builds the parts. Raises UsageError if the size of the config's data is not known."""
     side, num_classes, examples, _ = cost.sizes(config)
     network = networks.build(
         config.network.name, image_shape=(side, side, 3), num_classes=num_classes,
@@ -55,7 +55,7 @@ def parts(config: ConfigDict) -> Parts:
 def rows(
     config: ConfigDict, devices: Sequence[int], steps: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """What each device does in some of `STEPS`, for each number of devices."""
+    """Yields each device's work in some of `STEPS`, for each number of devices."""
     of = parts(config)
     for count, part in itertools.product(devices, steps):
         with mesh.use_devices(count):
@@ -87,7 +87,7 @@ def _distill(of: Parts):
         if objective.follows_experts:
             shape = 1, objective.experts_per_step, experts.num_parameters(of.network)
             feed = tm.Segments(jnp.zeros(shape), jnp.zeros(shape))
-        else:  # the classes that are compared
+        else:  # the compared classes
             feed = jax.tree.map(jnp.asarray, objective.feed(None, seed=0, first=0, count=1))
         state = distill.start(problem, params, 1e-3)
         return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
@@ -144,7 +144,7 @@ def _evaluation(of: Parts):
 
 
 def _real(of: Parts, drawn: bool) -> matching.RealData:
-    """Training images, as many per class."""
+    """Returns training images, equally many per class."""
     height, width, channels = of.network.image_shape
     transform = transforms.Normalize(jnp.zeros(channels), jnp.ones(channels))
     stored = jnp.zeros((of.num_images, height, width, channels), jnp.uint8)
@@ -160,7 +160,7 @@ def _real(of: Parts, drawn: bool) -> matching.RealData:
 
 
 def _shapes(arguments):
-    """Shapes of what a function returns, whole on every device; the function is not run."""
+    """Returns the shapes of a function's results, replicated on all devices, without running it."""
     where = mesh.replicated_sharding()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -168,6 +168,6 @@ def _shapes(arguments):
     )
 
 
-# distill, fit: one step. experts: an epoch of those that are trained side by side on every device.
-# evaluation: an epoch of the networks that judge a set.
+# distill, fit: one step. experts: an epoch of `at_once` experts on every device. evaluation: an
+# epoch of the networks that evaluate a set.
 STEPS = {"distill": _distill, "fit": _fit, "experts": _experts, "evaluation": _evaluation}

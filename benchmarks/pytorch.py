@@ -1,18 +1,16 @@
-"""A trajectory matching step and an expert's epoch beside the same in plain PyTorch.
+"""A trajectory matching step and an expert's epoch compared with plain PyTorch.
 
     XLA_PYTHON_CLIENT_PREALLOCATE=false python -m launch.benchmark pytorch
 
-At the flagship's shapes on a GPU: ConvNetD3 of width 128, 300 images of 32 x 32 a student step, 20
-and 60 steps, second-order gradients; TF32 in both. Without a GPU for both of them: widths 16, 64
-and 128, 60 images a student step, and fewer steps and training images where the network is wide.
-Ours renders Gaussians and recomputes activations in the backward pass, PyTorch's optimises pixels
-and keeps the graph.
+On a GPU at the flagship's shapes: ConvNetD3 of width 128, 300 images of 32 x 32 per student step,
+20 and 60 steps, second-order gradients, TF32 in both. Otherwise widths 16, 64 and 128, 60 images
+per student step, and fewer steps and training images for wide networks. Ours renders Gaussians and
+recomputes activations in the backward pass; PyTorch's optimises pixels and keeps the graph.
 
-Every row once with normalisation and once with ZCA. As in the published PyTorch code, the real
-images are whitened once, when they are loaded, and pixels are optimised whitened: PyTorch's loop is
-the same, only its input is another. Ours whitens real images once too, by the code of a real run,
-whose seconds are a column of their own and not in the epoch's; rendered images are whitened inside
-the differentiated function, in every step.
+Every row is measured with normalisation and with ZCA. The published PyTorch code whitens real
+images once, when they are loaded, and optimises whitened pixels: its loop stays the same. Ours also
+whitens real images once, by the code of a real run; those seconds have their own column. Rendered
+images are whitened in every step, inside the differentiated function.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from gsdd_jax.data import transforms
 
 ROUNDS = 3
 TRANSFORMS = ("normalize", "zca")
-# PyTorch keeps the graph of all steps: of sixty 65 to 90 GiB, by estimate. Twenty come first.
+# PyTorch keeps the graph of all steps: an estimated 65 to 90 GiB for sixty. Twenty come first.
 ON_GPU = (
     dict(width=128, images=300, syn_steps=20, examples=50_000),
     dict(width=128, images=300, syn_steps=60, examples=50_000),
@@ -71,9 +69,9 @@ def main(out: str | None) -> None:
 
 
 def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
-    """Rows for a step of trajectory matching and for an epoch of an expert, by either transform.
+    """Yields rows for a step of trajectory matching and an expert's epoch, by either transform.
 
-    A row that fails is left out.
+    A row that fails is skipped.
     """
     import torch
 
@@ -92,12 +90,12 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
                     ours_bytes=ours.bytes, torch_bytes=theirs_bytes, transform=transform,
                     once_seconds=ours.once,
                 )  # fmt: skip
-            if device == "cuda":  # what a row that failed had taken
+            if device == "cuda":  # frees the memory of a failed row
                 torch.cuda.empty_cache()
 
 
 def turns(ours, theirs, on_gpu: bool):
-    """Median seconds of both, in turn, and PyTorch's peak memory; the first call warms up."""
+    """Returns median seconds of both, in turn, and PyTorch's peak memory; first calls warm up."""
     import torch
 
     times = ([], [])
@@ -118,14 +116,14 @@ def turns(ours, theirs, on_gpu: bool):
 
 @functools.cache
 def transform_of(name: str) -> Any:
-    """The transform of CIFAR-10's size that a run would have."""
+    """Returns a run's transform at CIFAR-10's size."""
     if name == "normalize":
         return steps.normalize()
     return transforms.fit_zca(data.load("cifar10_mini").train.images)
 
 
 def tm_steps(sizes: dict[str, int], device: str, transform: Any) -> tuple[steps.Timed, Callable]:
-    """Our step, and PyTorch's."""
+    """Returns our step, and PyTorch's."""
     from benchmarks import pytorch_loop
 
     images, syn_steps, width = sizes["images"], sizes["syn_steps"], sizes["width"]
@@ -139,7 +137,7 @@ def tm_steps(sizes: dict[str, int], device: str, transform: Any) -> tuple[steps.
 def expert_epochs(
     sizes: dict[str, int], device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
-    """An epoch of our expert, and of PyTorch's."""
+    """Returns an epoch of our expert, and of PyTorch's."""
     import torch
 
     from benchmarks import pytorch_loop

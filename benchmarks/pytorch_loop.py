@@ -1,7 +1,7 @@
-"""Trajectory matching and expert training in plain PyTorch, to time ours against.
+"""Trajectory matching and expert training in plain PyTorch, as a baseline.
 
-Written as the field writes it: functional convolutions on slices of one flat parameter vector, DSA
-drawn on the host, an unroll whose whole graph is kept for the second backward pass.
+Written in the field's usual way: functional convolutions on slices of a flat parameter vector. DSA
+is drawn on the host; the whole graph of the unroll is kept for the second backward pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
 class ConvNet:
-    """ConvNetD3 with instance norm, its parameters in one flat vector."""
+    """ConvNetD3 with instance norm; its parameters are one flat vector."""
 
     def __init__(self, width: int, size: int, classes: int, depth: int = 3):
         self.shapes, channels = [], 3
@@ -26,7 +26,7 @@ class ConvNet:
         self.depth, self.width = depth, width
 
     def init(self, device) -> torch.Tensor:
-        """Uniform in one over the root of the fan-in; norms at 1 and 0."""
+        """Returns weights uniform within one over the root of the fan-in; norms at 1 and 0."""
         parts = []
         for i, shape in enumerate(self.shapes):
             part = i % 4 if i < 4 * self.depth else i - 4 * self.depth
@@ -39,7 +39,7 @@ class ConvNet:
         return torch.cat([p.flatten() for p in parts]).to(device)
 
     def __call__(self, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Logits of x [n, 3, h, w]."""
+        """Returns logits of x [n, 3, h, w]."""
         sizes = [math.prod(shape) for shape in self.shapes]
         p = [t.view(s) for t, s in zip(flat.split(sizes), self.shapes, strict=True)]
         for i in range(self.depth):
@@ -51,7 +51,7 @@ class ConvNet:
 
 
 def augment(x: torch.Tensor) -> torch.Tensor:
-    """DSA: one of six operations for the batch, its numbers for every image."""
+    """Applies DSA: one of six operations per batch, with numbers per image."""
     n, _, h, w = x.shape
     r = lambda: torch.rand(n, 1, 1, 1, device=x.device)
     operation = OPERATIONS[int(torch.randint(len(OPERATIONS), ()))]
@@ -103,7 +103,7 @@ class TrajectoryMatching:
         self.target = self.start + 0.01
 
     def __call__(self) -> float:
-        """The loss of the step."""
+        """Runs a step and returns its loss."""
         student = self.start.clone().requires_grad_(True)
         order = []
         for _ in range(self.syn_steps):
@@ -125,14 +125,14 @@ class TrajectoryMatching:
 
 
 class Expert:
-    """Plain SGD on images that stay on the device: bytes, or float32 that was whitened before."""
+    """SGD on images held on the device: bytes, or whitened float32."""
 
     def __init__(self, network: ConvNet, images: torch.Tensor, labels: torch.Tensor, batch: int):
         self.network, self.images, self.labels, self.batch = network, images, labels, batch
         self.flat = network.init(images.device).requires_grad_(True)
 
     def __call__(self) -> float:
-        """One epoch; the last batch's loss."""
+        """Trains one epoch and returns the last batch's loss."""
         optimizer = torch.optim.SGD([self.flat], lr=0.01)
         for chosen in torch.randperm(len(self.images)).split(self.batch):
             chosen = chosen.to(self.images.device)

@@ -1,13 +1,12 @@
-"""The native rasterizer beside its peers, on Gaussians fitted to real images and on random ones.
+"""The native rasterizer compared with peers, on Gaussians fitted to real images and random ones.
 
     python -m launch.benchmark rasterize
     python -m launch.benchmark rasterize --peers --out=rasterize.json
 
-The `jax.numpy` reference takes part where its dense arrays fit; with --peers a SIREN decode of the
-same bytes too, and gsplat where it can be imported. All take turns in one run: ratios are the
-result, times depend on the machine. On a GPU each is repeated inside one call, so that none is
-charged for being dispatched. The shapes are those of docs/performance.md; a CPU takes a part of
-each batch.
+The `jax.numpy` reference takes part if its dense arrays fit; --peers adds a SIREN decode of the
+same bytes, and gsplat if it can be imported. All take turns in one run: ratios are the result,
+times depend on the machine. On a GPU each is repeated inside one call, to leave out dispatch. The
+shapes are those of docs/performance.md; a CPU takes a part of each batch.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer import gaussians
 
 FIT_STEPS = 300
-BYTES_EACH = 18  # of a Gaussian of three channels
-MOST_REFERENCE_BYTES = 3 * 2**30  # of one of its dense arrays
+BYTES_EACH = 18  # per Gaussian of three channels
+MOST_REFERENCE_BYTES = 3 * 2**30  # per dense array
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A batch of images; `cpu_batch` of them on a CPU. Of fitted Gaussians or of initial ones."""
+    """A batch of images (`cpu_batch` on a CPU) of fitted Gaussians, or of initial ones."""
 
     batch: int
     gaussians: int
@@ -54,7 +53,7 @@ SHAPES = {
     "D": Shape(640, 170, 128, cpu_batch=8),
     "E": Shape(2000, 54, 128, cpu_batch=8),
     "F": Shape(64, 2000, 512, cpu_batch=1),
-    "R": Shape(300, 22, 32, cpu_batch=64, random=True),  # A before it is fitted
+    "R": Shape(300, 22, 32, cpu_batch=64, random=True),  # A before the fit
 }
 ALL = ("reference", "siren", "gsplat")
 COLUMNS = (
@@ -93,7 +92,7 @@ def main(out: str | None, shapes: str = "", with_peers: bool = False) -> None:
 def compare(
     name: str, shape: Shape, machine: bounds.Machine, kinds: Sequence[str]
 ) -> Iterator[dict]:
-    """A row of a shape for each pass and contender, as they come."""
+    """Yields a row per pass and contender of a shape."""
     batch = shape.cpu_batch if jax.default_backend() == "cpu" else shape.batch
     count, size = shape.gaussians, shape.size
     parameters = (initial if shape.random else fitted)(batch, count, size)
@@ -114,7 +113,7 @@ def compare(
 def timed(
     parameters, size: int, measured: str, kinds: Sequence[str], seconds: float = 5.0
 ) -> Iterator[tuple[str, Contender, float]]:
-    """Each contender and the seconds of its pass, by turns of `seconds` at least; native first."""
+    """Yields contenders and the seconds of a pass, native first, in turns of at least `seconds`."""
     contenders = contenders_of(parameters, size, measured, kinds)
     calls = take_turns(*(c.call for c in contenders.values()), seconds=seconds)
     for (what, contender), call in zip(contenders.items(), calls, strict=True):
@@ -122,7 +121,7 @@ def timed(
 
 
 def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
-    """Gaussians fitted to training images of `cifar10_mini`, at most 64 of them, repeated."""
+    """Returns Gaussians fitted to at most 64 training images of `cifar10_mini`, repeated."""
     different = min(batch, 64 if count * size**2 < 2**21 else 8)
     images = data.load("cifar10_mini").train.images[:different]
     resized = [np.asarray(Image.fromarray(i).resize((size, size))) for i in images]
@@ -135,26 +134,26 @@ def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
 
 
 def initial(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
-    """Random Gaussians, as an image's are before they are fitted."""
+    """Returns random Gaussians, as before a fit."""
     g = gaussians.init(jax.random.key(0), batch, count, height=size, width=size)
     return g.means, g.cholesky, g.colors, g.opacities
 
 
 class Contender(NamedTuple):
-    """One way to the images."""
+    """A decoder to time."""
 
     call: Callable[[], object]  # waits for its result
-    times: int  # that it computes them in a call
+    times: int  # renderings per call
     peak_bytes: int
-    temporary_bytes: int = 0  # of them; 0 where that is not known
+    temporary_bytes: int = 0  # part of the peak; 0 if unknown
 
 
 def contenders_of(
     parameters, size: int, measured: str, kinds: Sequence[str]
 ) -> dict[str, Contender]:
-    """The native rasterizer and those `kinds` of `ALL` that there are; all have been called.
+    """Returns the native rasterizer and the available `kinds` of `ALL`, each called once.
 
-    A peer that fails is left out.
+    A peer that fails is skipped.
     """
     batch, count = parameters[3].shape
     rasterizer = lambda backend: (
@@ -185,15 +184,15 @@ def contenders_of(
 
 
 def of_gsplat(kind: type[peers.Gsplat], parameters, size: int, measured: str) -> Contender:
-    """gsplat, or its kernels alone, on the same Gaussians."""
+    """Returns gsplat, or only its kernels, on the same Gaussians."""
     gsplat = kind(parameters, size, measured == "both")
     return Contender(gsplat, gsplat.times, gsplat.peak_bytes())
 
 
 def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
-    """One pass, or the forward and the backward pass; on a GPU many times in a call.
+    """Compiles a forward pass, or forward and backward; on a GPU many per call.
 
-    Its bytes are those of a single one, without the cotangent.
+    Bytes are those of a single one, without the cotangent.
     """
     function, arguments, given = render, parameters, 0
     if measured == "both":
@@ -212,7 +211,7 @@ def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
 
 
 def both_passes(render: Callable) -> Callable:
-    """Images and the gradient of what they are rendered from, given that of the images."""
+    """Returns a function of images' cotangent and parameters to images and gradient."""
 
     def function(cotangent, *parameters):
         images, pull_back = jax.vjp(render, *parameters)

@@ -1,4 +1,4 @@
-"""A function many times in one compiled call, so that its time is not that of dispatching it."""
+"""Repetition of a function in one compiled call, to leave out the time of dispatch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-UNROLLED = 4  # of what is repeated often: an iteration of the loop has a small kernel of its own
+UNROLLED = 4  # if repeated often: each iteration of the loop has its own small kernel
 OFTEN = 100
-CALL_SECONDS = 0.05  # of a call, counted in single calls: some ms where those are mostly dispatch
+CALL_SECONDS = 0.05  # a call, by the time of single calls: some ms if mostly dispatch
 MOST = 1000
 
 
 def repeated(function: Callable, times: int) -> Callable:
-    """`function`, computed `times` times one after the other in one call; the last one's result.
+    """Returns a jitted loop that computes `function` `times` times; the last result counts.
 
-    The arguments of each pass a barrier together with the result of the one before, so that none
-    can be merged with another, moved out of the loop or left out. XLA takes the barriers away
-    only after scheduling on a GPU. (On a CPU it does so before it optimises: do not use it there.)
+    Each pass's arguments go through a barrier with the previous result, so that no pass is merged,
+    moved out of the loop or left out. On a GPU XLA removes barriers only after scheduling. (A CPU
+    removes them before optimising: do not use it there.)
     """
     unrolled = math.gcd(times, UNROLLED) if times >= OFTEN else 1
 
@@ -41,13 +41,13 @@ def repeated(function: Callable, times: int) -> Callable:
 
 
 def times_for(seconds: float) -> int:
-    """How often to repeat what takes `seconds` in a single call."""
+    """Returns how often to repeat a function of `seconds` in one call."""
     times = CALL_SECONDS / seconds
     return 1 if times < 2 else min(MOST, math.ceil(times / UNROLLED) * UNROLLED)
 
 
 def best(function: Callable, *arguments, rounds: int = 5) -> float:
-    """The least seconds of a call, after one to warm up."""
+    """Returns the least seconds of a call, after one to warm up."""
     jax.block_until_ready(function(*arguments))
     found = []
     for _ in range(rounds):

@@ -1,7 +1,7 @@
 """Steps of large experiments on 1 to 64 devices: what each device computes, keeps and sends.
 
-Nothing is run. The steps are compiled for devices that this host is made to have
-(`benchmarks.programs`) and counted (`benchmarks.hlo`); `benchmarks.plan` makes hours of it.
+Nothing is run. Steps are compiled for simulated devices (`benchmarks.programs`) and counted
+(`benchmarks.hlo`); `benchmarks.plan` converts them to hours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def main(out: str | None, devices: str, configs: str) -> None:
-    """Prints a table; rows of other configs and numbers of devices that `out` has stay there."""
+    """Prints a table; rows of `out` with other configs or numbers of devices are kept."""
     counts, names = numbers(devices), chosen(configs)
     as_on_gpus(max(counts))
     table = Table(out, COLUMNS)
@@ -41,20 +41,20 @@ def main(out: str | None, devices: str, configs: str) -> None:
 
 
 def as_on_gpus(count: int) -> None:
-    """Makes `count` devices of this host's processor, for which programs are as for GPUs.
+    """Simulates `count` devices on this host, with the programs of GPUs.
 
-    Convolutions are XLA's own; norms, pooling and the rasterizer are custom calls. Must come before
+    Convolutions are XLA's own; norms, pooling and the rasterizer are custom calls. Call it before
     JAX is used.
     """
-    conv._form = lambda *_: "lax"  # a CPU would take Winograd's transforms or calls of its own
+    conv._form = lambda *_: "lax"  # a CPU takes Winograd's transforms or its own calls
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", count)
-    # Passes on the processor's code, not on XLA's program.
+    # Skips passes on the processor's code, not on XLA's program.
     jax.config.update("jax_disable_most_optimizations", True)
 
 
 def numbers(text: str) -> list[int]:
-    """Numbers of devices. Raises UsageError for others than 1 to 64."""
+    """Returns numbers of devices. Raises UsageError for others than 1 to 64."""
     try:
         counts = [int(part) for part in text.split(",")] if text else list(DEVICES)
     except ValueError:
@@ -65,7 +65,7 @@ def numbers(text: str) -> list[int]:
 
 
 def chosen(text: str) -> list[str]:
-    """Names of configs; all where none is named."""
+    """Returns names of configs, or all if none is named."""
     names = [name for name in text.split(",") if name] or list(CONFIGS)
     if unknown := [name for name in names if name not in CONFIGS]:
         raise UsageError(
@@ -75,5 +75,5 @@ def chosen(text: str) -> list[str]:
 
 
 def key(row: dict) -> tuple:
-    """What tells rows apart."""
+    """Returns the fields that identify a row."""
     return row["config"], row["part"], row["devices"]

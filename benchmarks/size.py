@@ -2,9 +2,9 @@
 
     python -m launch.benchmark size --out=size.json
 
-Forward and backward, beside a SIREN decode of the same bytes. Gaussians are fitted to real images
-once and rendered at every resolution. Each sweep doubles until the device's memory does not
-suffice; a CPU stops at small ones.
+Forward and backward, compared with a SIREN decode of the same bytes. Gaussians are fitted to real
+images once and rendered at every resolution. Sweeps double until the device's memory is exceeded;
+a CPU stops at small sizes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GAUSSIANS, FITTED_SIZE = 85, 64
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Doubles `of`, a field of a size, from (batch, side) on; at most to `last`."""
+    """Doubles `of`, "batch" or "side", starting from (batch, side), up to `last`."""
 
     of: str
     batch: int
@@ -36,7 +36,7 @@ class Sweep:
     last: int
 
     def sizes(self) -> Iterator[tuple[int, int]]:
-        """(batch, side), smallest first."""
+        """Yields (batch, side), smallest first."""
         batch, side = self.batch, self.side
         while (batch if self.of == "batch" else side) <= self.last:
             yield batch, side
@@ -69,7 +69,7 @@ def main(out: str | None) -> None:
 
 
 def climb(sweep: Sweep, what: str, program: Callable) -> Iterator[dict]:
-    """A row for each size, up to the first that does not fit."""
+    """Yields a row per size, up to the first that does not fit."""
     for batch, side in sweep.sizes():
         row = dict(sweep=sweep.of, what=what, batch=batch, side=side, seconds=None, bytes=None)
         try:
@@ -88,7 +88,7 @@ def climb(sweep: Sweep, what: str, program: Callable) -> Iterator[dict]:
 
 
 def timed(function: Callable, compiled: Callable, arguments: tuple, needed: int) -> float:
-    """Seconds; on a GPU of many in one call where a single one is short and memory allows."""
+    """Returns seconds; on a GPU averaged over many in one call if short and memory allows."""
     seconds = best(compiled, *arguments, rounds=3)
     times = times_for(seconds)
     if jax.default_backend() != "gpu" or times == 1 or 2 * needed > memory.free():
@@ -97,7 +97,7 @@ def timed(function: Callable, compiled: Callable, arguments: tuple, needed: int)
 
 
 def gaussians(one, batch: int, side: int):
-    """(both passes, the shapes of their arguments, what makes these)."""
+    """Returns (both passes, shapes of their arguments, function that makes these)."""
 
     def render(*parameters):
         images = GaussianImages(*parameters, height=FITTED_SIZE, width=FITTED_SIZE)
@@ -108,7 +108,7 @@ def gaussians(one, batch: int, side: int):
 
 
 def siren(one, batch: int, side: int):
-    """As `gaussians`, of networks with the bytes of `one`."""
+    """Returns the same as `gaussians` for networks with the bytes of `one`."""
     network = peers.siren_for(side, BYTES_EACH * one[3].shape[1])
     make = lambda: jax.tree.leaves(network.init(jax.random.key(0), batch))
     tree = jax.tree.structure(jax.eval_shape(lambda: network.init(jax.random.key(0), 1)))
@@ -117,8 +117,8 @@ def siren(one, batch: int, side: int):
 
 
 def both(render: Callable, shapes: list[tuple[int, ...]], side: int, make: Callable):
-    """Images and the gradient of the parameters, as `gaussians`."""
+    """Returns images and the gradient of parameters, in the form of `gaussians`."""
     shapes = [(shapes[0][0], side, side, 3), *shapes]
-    row = jax.random.normal(jax.random.key(1), (side, 3))  # of every image: the largest are 50 GB
+    row = jax.random.normal(jax.random.key(1), (side, 3))  # shared: the largest take 50 GB
     arguments = lambda: (jnp.broadcast_to(row, shapes[0]), *make())
     return both_passes(render), [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], arguments

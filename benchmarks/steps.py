@@ -18,31 +18,31 @@ from gsdd_jax.runs.experts import expert_key
 from gsdd_jax.training import distill, experts
 
 SHAPE, CLASSES = (32, 32, 3), 10
-BATCH = 256  # of an expert
+BATCH = 256  # batch size of an expert
 
 
 def normalize() -> transforms.Normalize:
-    """The transform where a benchmark asks for no other."""
+    """Returns the default transform of a benchmark."""
     return transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
 
 
 class Timed(NamedTuple):
-    """What is timed."""
+    """A function to time, and its memory."""
 
     call: Callable[[], object]  # waits for its result
     temporary: int  # bytes
     bytes: int  # with arguments
-    once: float = 0.0  # seconds of what a run does before the first call
+    once: float = 0.0  # seconds of a run before the first call
 
 
 def matching_step(
     images: int, syn_steps: int, keep_every: int = 0, transform: Any = None, **settings: Any
 ) -> tuple[Callable, tuple]:
-    """A compiled step, and its arguments, of which the first is donated.
+    """Returns a compiled step and its arguments, the first of which is donated.
 
     Args:
-      images: of the synthetic set, Gaussians of CIFAR-10's budget at IPC 1; and of a student step.
-      settings: of the network.
+      images: size of the synthetic set (Gaussians of CIFAR-10's budget at IPC 1) and its batch.
+      settings: settings of the network.
     """
     network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, **settings)
     stored = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=images // CLASSES)
@@ -51,7 +51,7 @@ def matching_step(
     key = jax.random.key(0)
     start, _ = ravel_pytree(network.init(key))
     feed = tm.Segments(start[None, None], start[None, None] + 0.01)
-    # Real images have a part in the transform only.
+    # Real images only matter for the transform.
     pixels, labels = np.zeros((CLASSES, *SHAPE), np.uint8), np.arange(CLASSES, dtype=np.int32)
     real = matching.real_data(pixels, labels, CLASSES, transform or normalize(), drawn=False)
     state = distill.start(problem, stored.init(key, jnp.zeros((images, *SHAPE))), 1e-3)
@@ -60,7 +60,7 @@ def matching_step(
 
 
 def timed_step(*sizes: Any, **settings: Any) -> Timed:
-    """Steps of `matching_step` one after the other."""
+    """Returns consecutive steps of `matching_step`."""
     compiled, (state, *others) = matching_step(*sizes, **settings)
 
     def call():
@@ -74,7 +74,7 @@ def timed_step(*sizes: Any, **settings: Any) -> Timed:
 def expert_epoch(
     count: int, examples: int, transform: Any = None, **settings: Any
 ) -> tuple[Timed, np.ndarray, np.ndarray]:
-    """An epoch of `count` experts side by side on random images; those, transformed, and labels."""
+    """Returns an epoch of `count` experts on random images, those transformed, and labels."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (examples, *SHAPE), np.uint8)
     labels = random.integers(0, CLASSES, examples, np.int32)
@@ -94,7 +94,7 @@ def expert_epoch(
 
     def call():
         nonlocal epoch
-        epoch += 1  # other draws, and so other augmentations, each time
+        epoch += 1  # new draws, and so augmentations, each time
         numbered = arguments[0], jnp.int32(epoch), *arguments[2:]
         jax.block_until_ready(compiled(start.copy(), *numbered, **rate))
 

@@ -1,7 +1,7 @@
-"""Distribution matching on a set that is read from disk, beside the same set held on the device.
+"""Distribution matching on a set read from disk, compared with the same set held on the device.
 
-Both take the same steps in turns, so that a busy machine slows both; the ratio is the result.
-Without augmentation, which takes as long either way.
+Both take turns, so that a busy machine slows both; the ratio is the result. There is no
+augmentation, which takes equally long in both.
 """
 
 import pathlib
@@ -29,7 +29,7 @@ COLUMNS = "width images whole:.2f streamed:.2f ratio:.2f"
 
 
 def main(out: str | None) -> None:
-    """Prints a table of steps a second and their ratio."""
+    """Prints a table of steps per second and their ratio."""
     # Short on a CPU; on a GPU the published width, and more to read.
     on_cpu = jax.default_backend() == "cpu"
     width, images, steps = (8, 20_000, 15) if on_cpu else (128, 100_000, 200)
@@ -43,7 +43,7 @@ def main(out: str | None) -> None:
 
 
 def compare(split: data.Split, width: int, num_steps: int) -> dict[str, float]:
-    """Seconds a step of each way: the median of `ROUNDS` runs of `num_steps`."""
+    """Returns seconds per step of each way: the median of `ROUNDS` runs of `num_steps`."""
     parts, key = parts_of(split, width), jax.random.key(0)
     zeros = jnp.zeros((CLASSES * GPC, SIDE, SIDE, 3))
     start = parts.parameterization.init(key, zeros)
@@ -56,7 +56,7 @@ def compare(split: data.Split, width: int, num_steps: int) -> dict[str, float]:
         calls = num_steps // STEPS_PER_CALL
         ahead = steps.given(0, STEPS_PER_CALL)
         for call in range(calls):
-            if call == 1:  # the first begins with empty buffers
+            if call == 1:  # the first call begins with empty buffers
                 before = time.perf_counter()
             state, losses = distill.run(parts.problem, state, key, *ahead, STEPS_PER_CALL)
             if call + 1 < calls:
@@ -71,7 +71,7 @@ def compare(split: data.Split, width: int, num_steps: int) -> dict[str, float]:
 
 
 def parts_of(split: data.Split, width: int) -> types.SimpleNamespace:
-    """What `input_pipeline.steps` needs of an experiment."""
+    """Returns the parts of an experiment that `input_pipeline.steps` needs."""
     shape = (SIDE, SIDE, 3)
     network = networks.build("convnet", image_shape=shape, num_classes=CLASSES, width=width)
     objective = matching.build(
@@ -89,7 +89,7 @@ def parts_of(split: data.Split, width: int) -> types.SimpleNamespace:
 
 
 def on_disk(folder: pathlib.Path, count: int) -> data.Split:
-    """Random images, mapped from a file."""
+    """Returns random images, mapped from a file."""
     path, random = folder / "images.npy", np.random.default_rng(0)
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, SIDE, SIDE, 3))
     for image in images:

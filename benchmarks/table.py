@@ -12,7 +12,7 @@ from gsdd_jax.core.files import JSON_LIMIT, check_ours, parse_json, read_regular
 
 
 def device() -> str:
-    """The device and the version of JAX that figures belong to."""
+    """Returns the device and the version of JAX that figures belong to."""
     first = jax.devices()[0]
     return f"{first.device_kind}, {first.platform}, jax {jax.__version__}"
 
@@ -36,14 +36,13 @@ def rows(path: str | os.PathLike, columns: str) -> list[dict[str, Any]]:
 
 
 class Table:
-    """Prints a heading at once and a line for each row; writes all rows anew with each.
+    """Prints a heading, then a line per row; rewrites the file with each row.
 
     Args:
       out: a JSON file, or None.
-      columns: keys of a row in the order in which they are printed, between spaces, each with the
-        format of its values after a colon, where it has one: "what seconds:.3f peak_bytes:MiB".
-        Bytes may be shown as MiB. A row may have more keys; None is printed as "-".
-      about: what the file says beside its "rows"; without it the file is the list of rows.
+      columns: keys to print, in order and separated by spaces, each with an optional format after
+        a colon: "what seconds:.3f peak_bytes:MiB". MiB formats bytes. None is printed as "-".
+      about: fields of the file next to "rows"; without it the file is the list of rows.
     """
 
     def __init__(self, out: str | None, columns: str, about: dict[str, Any] | None = None):

@@ -1,9 +1,9 @@
 """Temporary memory of one trajectory matching step against the length of the student's unroll.
 
-Read off the compiled program's own memory analysis, at the flagship's shapes: 300 images a student
-step, ConvNetD3 of width 128, second-order gradients. With every student step recomputed only the
-parameters between them are kept, so memory hardly grows; with activations kept, it grows with every
-step that keeps them: every third, or all.
+Read off the compiled program's memory analysis, at the flagship's shapes: 300 images per student
+step, ConvNetD3 of width 128, second-order gradients. Recomputation keeps only the parameters
+between student steps: memory hardly grows. Kept activations, of every third step or all, make it
+grow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.table import Table, device
 IMAGES, WIDTH = 300, 128
 UNROLLS = (6, 20, 60)
 KEEP_EVERY = (0, 3, 1)
-MOST_SECONDS = 120.0  # a step that would take longer is not timed
+MOST_SECONDS = 120.0  # slower steps are not timed
 COLUMNS = "syn_steps keep_every temporary_mib:.0f seconds:.2f"
 
 
@@ -46,7 +46,7 @@ def main(out: str | None) -> None:
 
 
 def timed(compiled, arguments) -> float:
-    """Seconds of one step, after one to warm up."""
+    """Returns the seconds of one step, after one to warm up."""
     seconds = None
     for _ in range(2):
         fresh = jax.tree.map(jnp.copy, arguments)  # the state is donated

@@ -1,4 +1,4 @@
-"""Timing functions against each other in one run, so that a busy machine slows all of them."""
+"""Timing of functions in turns within one run: a busy machine slows all of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-TURN = 0.05  # seconds: long enough that each finds its own data in the caches, as in a loop
+TURN = 0.05  # seconds: long enough for warm caches, as in a loop
 
 
 def take_turns(*functions: Callable, rounds: int = 5, seconds: float = 5.0) -> list[float]:
-    """Seconds a call of each function: the median of all its calls, made in turns of `TURN`.
+    """Returns seconds per call of each function: the median of all calls, in turns of `TURN`.
 
-    Every function must wait for what it computes, and have been called before.
+    Every function must wait for its result, and have been called before.
     """
     times = [[] for _ in functions]
     start, turns = time.perf_counter(), 0

@@ -46,7 +46,7 @@ CONFIGS = flags.DEFINE_string("configs", "", "scale: experiments, comma-separate
 def main(name: str) -> None:
     try:
         benchmark = importlib.import_module(f"benchmarks.{name}")
-    except ModuleNotFoundError as error:  # ddif compares with a formula of the tests
+    except ModuleNotFoundError as error:  # ddif compares with code of the tests
         where = "run it from a checkout" if error.name.startswith("tests") else "install it"
         raise UsageError(f"{name}: needs {error.name}, which is not there; {where}") from None
     if OUT.value:

@@ -21,10 +21,10 @@ from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.trees import flat
 from launch import environment, experiments, interrupt, paths
 
-flags.disclaim_key_flags()  # a flag belongs to the command that defines it by these functions
+flags.disclaim_key_flags()  # a flag belongs to the command that calls these functions
 
 USAGE_STATUS = 2
-# What a config file can raise while it is loaded and its fields are overridden.
+# Errors of a config file while it is loaded and its fields are overridden.
 FAILURES = (
     ArithmeticError,
     AttributeError,
@@ -44,7 +44,7 @@ PLAINER = {
     r"could not convert string to float: .*": "expected a number",
     r"Configuration is not available because of an earlier failure to load: ": "",
 }
-PROCESSES = ("coordinator", "num_processes", "process_id")  # each may name the host in its own way
+PROCESSES = ("coordinator", "num_processes", "process_id")  # each may name the host differently
 HELP_FULL = ("-helpfull", "--helpfull")
 HELP = ("-h", "-help", "--help", *HELP_FULL)
 
@@ -64,11 +64,11 @@ def run(
       positional: choices of the command's one positional argument; empty: no such argument.
       several: noun for the one or more paths of a command that takes a list; empty: no list.
       resumes: whether an interruption announces that the same command resumes.
-      computes: False for a command that computes next to nothing; it starts no device but a CPU.
+      computes: False for a command that computes next to nothing: it only starts the CPU.
     """
     if resumes:
         interrupt.says(interrupt.RESUMES)
-    logging.set_verbosity(logging.FATAL)  # the libraries' chatter; what counts is raised
+    logging.set_verbosity(logging.FATAL)  # libraries' messages; errors are raised
     threading.excepthook = lambda failed: _fail(_one_line(failed.exc_value))
     plain = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *rest, **more: (
@@ -97,9 +97,9 @@ def run(
             main(*arguments)
     except UsageError as error:
         _fail(str(error))
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:  # `| head` stops reading
         os._exit(0)
-    except OSError as error:  # a full disk, a folder taken away
+    except OSError as error:  # a full disk, a deleted folder
         _fail(_one_line(error))
     except stopping.Stopped:
         interrupt.end(saved=True)
@@ -110,7 +110,7 @@ def run(
 
 
 def _prepare(computes: bool) -> None:
-    """JAX, before anything of it is used."""
+    """Configures JAX before its first use."""
     if not computes:
         import jax
 
@@ -119,7 +119,7 @@ def _prepare(computes: bool) -> None:
 
 
 def _of_the_device(error: Exception) -> str:
-    """What a user can put right of an error of JAX's, by what it says or by what has caused it."""
+    """Returns what a user can do about an error of JAX, from its text or its cause, or ""."""
     if said := memory.exhausted(error):
         return f"{said}; smaller: {_smaller()}"
     from gsdd_jax.core import devices  # it imports JAX
@@ -132,7 +132,7 @@ def _of_the_device(error: Exception) -> str:
 
 
 def _smaller() -> str:
-    """Flags that make a command take less memory."""
+    """Returns flags that make a command take less memory."""
     if "config" in flags.FLAGS:
         from launch import fields  # it takes seconds
 
@@ -152,7 +152,7 @@ def define_config() -> flags.FlagHolder:
             "config",
             experiments.find("demo"),
             "Experiment: a config file, or the name of one in configs/.",
-            lock_config=False,  # unknown fields are refused by `validate`, with the nearest
+            lock_config=False,  # `validate` refuses unknown fields and names the nearest
             accept_new_attributes=True,
         )
     except BrokenPipeError:
@@ -189,7 +189,7 @@ def _stop_in_time() -> None:
 
 
 def experiment(config: ConfigDict) -> ConfigDict:
-    """Config to run: fields left open are set to suit the data set, then `scale` is applied."""
+    """Returns the config to run: open fields are set for the data set, then `scale` is applied."""
     from gsdd_jax.config import adapt, validate  # after the flags: it takes seconds
 
     validate.structure(config)
@@ -212,7 +212,7 @@ def experiment(config: ConfigDict) -> ConfigDict:
 
 
 def _swapped(config: ConfigDict) -> ConfigDict:
-    """The config with the defaults of what flags name in place of what its file names."""
+    """Returns the config with defaults for components named by flags, not by its file."""
     if "config" not in flags.FLAGS:  # no flag gave it
         return config
     from gsdd_jax.config import adapt
@@ -226,7 +226,7 @@ def _swapped(config: ConfigDict) -> ConfigDict:
 
 
 def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
-    """The config with what was left open, and what a line says of the data that it suits."""
+    """Returns the config with open fields set, and a line on the data set that they suit."""
     from gsdd_jax.config import adapt
 
     if not adapt.is_open(config):
@@ -244,14 +244,14 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
 
 def accuracy(arm: str, result: Mapping[str, float]) -> str:
-    """Accuracy of one arm of a result, as text."""
+    """Returns the accuracy of one arm of a result, as text."""
     from gsdd_jax.runs.evaluation import shown  # after the flags: it takes seconds
 
     return f"{arm.replace('_', ' ')} {shown(result[f'{arm}_accuracies'])}"
 
 
 def _with_paths(arguments: list[str]) -> list[str]:
-    """Arguments in which each config's name is replaced by its path."""
+    """Returns arguments with each config's name replaced by its path."""
     out, is_config = [], False
     for argument in arguments:
         flag, equals, value = argument.partition("=")
@@ -292,7 +292,7 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 
 
 def _task() -> dict[str, Any]:
-    """Flags and versions, which all processes of a run must share."""
+    """Returns flags and versions that all processes of a run must share."""
     from gsdd_jax.core.trees import flat
     from gsdd_jax.storage.version import version
 
@@ -310,7 +310,7 @@ def _parse_flags(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)[1:]
         if "config" in flags.FLAGS:
-            getattr(flags.FLAGS.config, "seed", None)  # a file that did not load fails only now
+            getattr(flags.FLAGS.config, "seed", None)  # a failed load raises only now
     except flags.Error as error:
         raise UsageError(_one_line(error)) from None
     except FAILURES as error:
@@ -358,7 +358,7 @@ def _print_help() -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    """Prints one line and exits with status 2, under threads that may still compute."""
+    """Prints one line and exits with status 2, even if threads still compute."""
     print(f"error: {printable(' '.join(text.split()))}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -28,7 +28,7 @@ def main() -> None:
 
     page = pathlib.Path(WORKDIR.value, document.NAME)
     config = cli.experiment(CONFIG.value)
-    # Where none is there, the work directory is checked as it is made.
+    # A missing work directory is checked when it is made.
     processes.from_first(lambda: (os.path.lexists(page) and document.check_place(page)) or b"")
     result = distill_to(config, WORKDIR.value)
     if not processes.first():

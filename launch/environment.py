@@ -12,7 +12,7 @@ import zlib
 
 from gsdd_jax.core.files import cache_dir
 
-# Programs that took less to compile, in seconds, are not kept.
+# Programs that compile faster, in seconds, are not cached.
 LEAST_SECONDS = 0.2
 
 
@@ -31,10 +31,10 @@ def keep_freed_memory() -> None:
 
 
 def keep_compiled_programs() -> None:
-    """JAX's compilation cache, where the user has not chosen one; before anything is compiled.
+    """Enables JAX's compilation cache, unless the user chose one, before anything is compiled.
 
-    Each kind of processor has a folder of its own: home directories are shared between machines.
-    Where the folder cannot be written, nothing is kept.
+    Each kind of processor has its own folder: machines may share home directories. Without a
+    writable folder nothing is cached.
     """
     import jax
 
@@ -50,7 +50,7 @@ def keep_compiled_programs() -> None:
         return
     with contextlib.suppress(OSError):  # a folder that cannot be written
         folder = kept / "compiled" / f"{zlib.crc32(''.join(kind).encode()):08x}"
-        # XLA's choices for a GPU, which JAX keeps there, need their folder to be there.
+        # XLA's choices for a GPU, which JAX keeps there, need an existing folder.
         (folder / "xla_gpu_per_fusion_autotune_cache_dir").mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -60,7 +60,7 @@ def keep_compiled_programs() -> None:
 
 
 def say_what_is_not_built() -> None:
-    """One line where the custom calls are not there for the devices that compute."""
+    """Prints one line if the custom calls are not built for the devices that compute."""
     import jax
 
     from gsdd_jax.core import native

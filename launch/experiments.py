@@ -16,12 +16,12 @@ ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
 
 
 def find(given: str) -> str:
-    """Path of the config `given`: a file, or the name of one in ./configs or of a shipped one.
+    """Returns the path of the config `given`: a file, or a name in ./configs or of a shipped one.
 
     The text after a colon, a variant of the experiment, stays.
 
     Raises:
-      UsageError: if there is none; the message has the nearest names.
+      UsageError: there is none; the message has the nearest names.
     """
     given, colon, variant = given.partition(":")
     if place := _place(given):
@@ -34,7 +34,7 @@ def find(given: str) -> str:
 
 
 def folder(given: str) -> pathlib.Path | None:
-    """Folder that `given` names, unless it names an experiment: one on disk, or `configs`.
+    """Returns the folder that `given` names, on disk or `configs`; None for an experiment.
 
     A work directory may have an experiment's name.
     """
@@ -58,7 +58,7 @@ def _place(given: str) -> pathlib.Path | None:
 
 
 def titles(folder: pathlib.Path) -> dict[str, str]:
-    """First docstring line of each experiment in a folder, by name; no file is executed."""
+    """Returns the first docstring line of a folder's experiments, by name; no file is executed."""
     found = command.titles(folder, "get_config")
     found.pop("common", None)  # the fields of all of them
     return found

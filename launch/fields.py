@@ -46,14 +46,14 @@ SMALLER_OF_ALL = (
 
 
 def smaller(config: ConfigDict) -> str:
-    """Fields of `config` that make it take less memory."""
+    """Returns fields of `config` that make it take less memory."""
     kind = matching.known().get(config.matching.name)
     fields = (*(kind.saves_memory if kind else ()), *SMALLER_OF_ALL)
     return ", ".join(f"--config.{field}" for field in fields)
 
 
 def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
-    """Describes each field, or each of `only`: name, value in `config` and help."""
+    """Returns a description of each field, or of `only` some: name, value in `config` and help."""
     values = dotted(config.to_dict())
     meanings, groups = _meanings(values), group_help()
     if only:
@@ -72,9 +72,9 @@ def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """Default and help of each field, by dotted name.
+    """Returns default and help of each field, by dotted name.
 
-    The options are those of the components that `config` names.
+    Options are those of the components that `config` names.
     """
     original = default()
     for group in ("network", "matching"):
@@ -87,6 +87,6 @@ def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 
 
 def _meanings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The help of all fields, including options of the components of `config`."""
+    """Returns the help of all fields, including options of the components of `config`."""
     names = {group: config.get(f"{group}.name") for group in COMPONENTS}
     return {name: help_of(name, of) for name, of in known(names).items()}

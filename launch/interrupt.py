@@ -20,10 +20,10 @@ from gsdd_jax.core import stopping
 
 RESUMES = "; the same command resumes from the last checkpoint"
 WAITS = "interrupted: saves a checkpoint after the running call; interrupt again to end at once"
-PATIENCE = 2.0  # seconds until it says that it waits
+PATIENCE = 2.0  # seconds before it says that it waits
 
 _says = "interrupted"
-_received: int | None = signal.SIGINT  # None: no signal, but time
+_received: int | None = signal.SIGINT  # None: time is up
 
 
 def says(more: str) -> None:
@@ -46,13 +46,13 @@ def install() -> None:
         for received in wanted:
             signal.signal(received, lambda number, _: end(number))
         return
-    # Blocked here, and so in every thread to come; one thread does nothing but wait for them.
+    # Blocked here, and so in every later thread; one thread only waits for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     threading.Thread(target=_wait, args=(wanted,), name="interrupt", daemon=True).start()
 
 
 def stop_after(seconds: float) -> None:
-    """Makes the command end by itself after that time, as a signal would end it."""
+    """Ends the command after that time, as a signal would."""
     timer = threading.Timer(seconds, _time_is_up, [seconds])
     timer.daemon = True
     timer.start()
@@ -78,7 +78,7 @@ def _wait(wanted: set[signal.Signals]) -> None:
 
 
 def end(received: int | None = None, saved: bool = False) -> NoReturn:
-    """Ends the process as the signal that it got asks for, or its time."""
+    """Ends the process with its signal's status; 0 if time is up, or SIGTERM with `saved` steps."""
     received = received or _received
     _line(_says)
     fine = received is None or (saved and received == signal.SIGTERM)
@@ -86,6 +86,6 @@ def end(received: int | None = None, saved: bool = False) -> NoReturn:
 
 
 def _line(text: str) -> None:
-    # No buffered stream: its lock may be held by the thread that is interrupted.
+    # No buffered stream: the interrupted thread may hold its lock.
     line = ("\n" if sys.stderr.isatty() else "") + text + "\n"
     os.write(sys.stderr.fileno(), line.encode())

@@ -7,9 +7,9 @@ import os
 from absl import flags
 from ml_collections import ConfigDict
 
-flags.disclaim_key_flags()  # a flag belongs to the module that defines it by these functions
+flags.disclaim_key_flags()  # a flag belongs to the module that calls these functions
 
-FIELDS = ("data.dir", "experts.dir", "init.dir")  # of a config
+FIELDS = ("data.dir", "experts.dir", "init.dir")  # config fields that hold a path
 
 
 class _Path(flags.ArgumentParser):
@@ -25,18 +25,18 @@ class _Paths(flags.ListParser):
 
 
 def define(name: str, default: str | None, help: str, **settings: bool) -> flags.FlagHolder[str]:
-    """A flag that names one."""
+    """Defines a flag for one path."""
     serializer = flags.ArgumentSerializer()
     return flags.DEFINE(_Path(), name, default, help, serializer=serializer, **settings)
 
 
 def define_several(name: str, help: str) -> flags.FlagHolder[list[str]]:
-    """A flag that names some, by commas; none by default."""
+    """Defines a flag for comma-separated paths; none by default."""
     return flags.DEFINE(_Paths(), name, [], help, serializer=flags.CsvListSerializer(","))
 
 
 def expand(config: ConfigDict) -> None:
-    """Does the same to the fields of a config that name one."""
+    """Expands `~` in the fields of a config that hold a path."""
     for field in FIELDS:
         group, name = field.split(".")
         config[group][name] = os.path.expanduser(config[group][name])

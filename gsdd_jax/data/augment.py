@@ -1,9 +1,8 @@
-"""Differentiable Siamese augmentation (DSA): one of six operations a call, for the whole batch.
+"""Differentiable Siamese augmentation (DSA): one of six operations per call, for the whole batch.
 
 Every operation is differentiable with respect to the images; the drawn numbers are constants.
-Crop, scale and rotate are one bilinear resampling whose derivative is written as a gather too:
-the scatter-add that automatic differentiation makes of it is slow on a CPU and, with its atomic
-additions, not deterministic on a GPU.
+Crop, scale and rotate share one bilinear resampling, whose derivative is written as a gather.
+Automatic differentiation makes it a scatter-add: slow on a CPU, not deterministic on a GPU.
 """
 
 import functools
@@ -16,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 from gsdd_jax.core.errors import UsageError
 
 DSA = "color_crop_cutout_flip_scale_rotate"
-"""The strategy that the experts, the objectives and the evaluation use."""
+"""Strategy of the experts, the objectives and the evaluation."""
 
 MAX_SCALE = 1.2
 MAX_ANGLE = math.radians(15)
@@ -28,15 +27,14 @@ PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 def augment(
     key: PRNGKey, images: Float[Array, "b h w c"], *, strategy: str = DSA, shared: bool = False
 ) -> Float[Array, "b h w c"]:
-    """Apply one randomly drawn operation to the whole batch (DSA, Zhao & Bilen 2021).
+    """Applies one randomly drawn operation to the whole batch (DSA, Zhao & Bilen 2021).
 
     Args:
-        key: the operation and its numbers are a function of it, of h and w and, when they are
-            not shared, of b.
-        images: transformed (normalised or whitened) images.
-        strategy: names of operations joined by `_`, each as likely as the others; "" for none.
-        shared: one set of numbers for every image, whatever b is, so that the same key treats
-            real and synthetic images alike; otherwise numbers for every image independently.
+        key: determines the operation and its numbers, given h, w and, unless `shared`, b.
+        images: normalised or whitened images.
+        strategy: names of equally likely operations joined by `_`; "" for none.
+        shared: draw one set of numbers for all images, whatever b is: one key then treats real
+            and synthetic images alike. Otherwise draw independent numbers per image.
 
     Raises:
         UsageError: the strategy names an unknown operation.
@@ -63,10 +61,10 @@ def augment(
 
 
 def parse_strategy(strategy: str) -> tuple[str, ...]:
-    """The operations that a strategy names, in its order.
+    """Returns the operations of a strategy, in its order.
 
     Raises:
-        UsageError: it names an unknown one.
+        UsageError: an operation is unknown.
     """
     names = tuple(strategy.split("_")) if strategy else ()
     for name in names:
@@ -81,21 +79,21 @@ def parse_strategy(strategy: str) -> tuple[str, ...]:
 def draw(
     operation: str, key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Shaped[Array, "{num}"], ...]:
-    """The random numbers of `num` images for one operation: the arguments after its images."""
+    """Returns the random numbers of one operation for `num` images, as `apply` takes them."""
     return OPERATIONS[operation][0](key, num, height, width)
 
 
 def apply(
     operation: str, images: Float[Array, "b h w c"], numbers: tuple[Shaped[Array, "#b"], ...]
 ) -> Float[Array, "b h w c"]:
-    """One operation with the numbers of `draw`, either one for each image or one for all."""
+    """Applies one operation with numbers of `draw`: one per image, or one for all."""
     return OPERATIONS[operation][1](images, *numbers)
 
 
 def draw_color(
     key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Float[Array, "{num}"], Float[Array, "{num}"], Float[Array, "{num}"]]:
-    """Brightness, saturation and contrast: each an r uniform in [0, 1)."""
+    """Returns brightness, saturation and contrast, each uniform in [0, 1)."""
     return tuple(jax.random.uniform(key, (3, num)))
 
 
@@ -105,14 +103,14 @@ def color(
     saturation: Float[Array, "#b"],
     contrast: Float[Array, "#b"],
 ) -> Float[Array, "b h w c"]:
-    """Add brightness - ½, then scale around the channel mean of each pixel by 2 saturation, then
-    around the mean of each image by contrast + ½.
+    """Adds brightness - ½, then scales by 2 saturation around each pixel's channel mean, then by
+    contrast + ½ around each image's mean.
     """
     brightness, saturation, contrast = (
         r[:, None, None, None].astype(images.dtype) for r in (brightness, saturation, contrast)
     )
     images = images + (brightness - 0.5)
-    # Term by term: XLA's CPU code for a reduction over a last axis this short is ten times slower.
+    # XLA's CPU reduction over a last axis this short is ten times slower than a sum of terms.
     channels = images.shape[3]
     mean = sum(images[..., k : k + 1] for k in range(channels)) / channels
     images = (images - mean) * (2 * saturation) + mean
@@ -123,7 +121,7 @@ def color(
 def draw_crop(
     key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Int[Array, "{num}"], Int[Array, "{num}"]]:
-    """Row and column shift in pixels: uniform integers in ±⌊size / 8 + ½⌋."""
+    """Returns row and column shifts in pixels: uniform integers in ±⌊size / 8 + ½⌋."""
     row_key, column_key = jax.random.split(key)
     return tuple(
         jax.random.randint(k, (num,), -((size + 4) // 8), (size + 4) // 8 + 1)
@@ -134,7 +132,7 @@ def draw_crop(
 def crop(
     images: Float[Array, "b h w c"], row_shift: Int[Array, "#b"], column_shift: Int[Array, "#b"]
 ) -> Float[Array, "b h w c"]:
-    """Pixel (i, j) becomes pixel (i + row_shift, j + column_shift), zero outside."""
+    """Moves pixel (i + row_shift, j + column_shift) to (i, j), with zeros outside."""
     one, zero = jnp.ones(row_shift.shape), jnp.zeros(row_shift.shape)
     shift = jnp.stack([row_shift, column_shift], axis=-1).astype(jnp.float32)
     return _resample(images, _matrix(one, zero, zero, one), shift, (1.0, 1.0))
@@ -143,8 +141,8 @@ def crop(
 def draw_cutout(
     key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Int[Array, "{num}"], Int[Array, "{num}"]]:
-    """Row and column of the centre: uniform integers in [0, size), and also size itself where
-    the side ⌊size / 2 + ½⌋ is even: the centre of an even side lies between two pixels.
+    """Returns the centre's row and column: uniform integers in [0, size), or [0, size] if the
+    side ⌊size / 2 + ½⌋ is even. The centre of an even side lies between two pixels.
     """
     row_key, column_key = jax.random.split(key)
     return tuple(
@@ -156,8 +154,9 @@ def draw_cutout(
 def cutout(
     images: Float[Array, "b h w c"], row: Int[Array, "#b"], column: Int[Array, "#b"]
 ) -> Float[Array, "b h w c"]:
-    """Zero the rows from row - ⌊side / 2⌋ to row - ⌊side / 2⌋ + side - 1 and the columns
-    likewise, where they are in the image; the side is ⌊size / 2 + ½⌋ of each axis.
+    """Zeroes rows row - ⌊side / 2⌋ to row - ⌊side / 2⌋ + side - 1, and columns likewise.
+
+    The side is ⌊size / 2 + ½⌋ of each axis; the hole is clipped to the image.
     """
 
     def covered(center, size):
@@ -171,19 +170,19 @@ def cutout(
 
 
 def draw_flip(key: PRNGKey, num: int, height: int, width: int) -> tuple[Bool[Array, "{num}"]]:
-    """Whether to flip: with probability ½."""
+    """Returns whether to flip, with probability ½."""
     return (jax.random.bernoulli(key, 0.5, (num,)),)
 
 
 def flip(images: Float[Array, "b h w c"], flipped: Bool[Array, "#b"]) -> Float[Array, "b h w c"]:
-    """Mirror left and right where `flipped`."""
+    """Mirrors left and right where `flipped`."""
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def draw_scale(
     key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Float[Array, "{num}"], Float[Array, "{num}"]]:
-    """Factors of the rows and of the columns: independent, uniform in [1/1.2, 1.2]."""
+    """Returns the factors of rows and columns: independent, uniform in [1/1.2, 1.2]."""
     return tuple(jax.random.uniform(key, (2, num), minval=1 / MAX_SCALE, maxval=MAX_SCALE))
 
 
@@ -192,20 +191,21 @@ def scale(
     row_factor: Float[Array, "#b"],
     column_factor: Float[Array, "#b"],
 ) -> Float[Array, "b h w c"]:
-    """Multiply the sampling grid by the factors, which lie in [1/1.2, 1.2]: below 1 enlarges."""
+    """Multiplies the sampling grid by factors in [1/1.2, 1.2]; below 1 enlarges."""
     zero = jnp.zeros(row_factor.shape)
     matrix = _matrix(row_factor, zero, zero, column_factor)
     return _resample(images, matrix, jnp.zeros((1, 2)), (MAX_SCALE, MAX_SCALE))
 
 
 def draw_rotate(key: PRNGKey, num: int, height: int, width: int) -> tuple[Float[Array, "{num}"]]:
-    """Angle in radians: uniform in ±15°."""
+    """Returns the angle in radians, uniform in ±15°."""
     return (jax.random.uniform(key, (num,), minval=-MAX_ANGLE, maxval=MAX_ANGLE),)
 
 
 def rotate(images: Float[Array, "b h w c"], angle: Float[Array, "#b"]) -> Float[Array, "b h w c"]:
-    """Rotate the sampling grid by `angle` (within ±15°) in coordinates where the centres of the
-    corner pixels are at ±1: x' = x cos - y sin, y' = x sin + y cos.
+    """Rotates the sampling grid by `angle`, in radians within ±15°.
+
+    x' = x cos - y sin, y' = x sin + y cos, where the corner pixels' centres are at ±1.
     """
     _, height, width, _ = images.shape
     # In pixels those coordinates are no longer orthonormal; along an axis of one pixel they are 0.
@@ -214,8 +214,8 @@ def rotate(images: Float[Array, "b h w c"], angle: Float[Array, "#b"]) -> Float[
     columns_per_row = 0.0 if flat else (width - 1) / (height - 1)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     matrix = _matrix(cos, sin * rows_per_column, -sin * columns_per_row, cos)
-    # A row (cos, ratio · sin) of the inverse is longest at 15° if ratio >= tan 15°, and is at most
-    # √(1 + ratio²) <= 1 / cos 15° otherwise; that is also what a flat image's 1 / cos comes to.
+    # A row (cos, ratio · sin) of the inverse is longest at 15° if ratio >= tan 15°. Otherwise its
+    # bound is √(1 + ratio²) <= 1 / cos 15°, which also bounds a flat image's 1 / cos.
     reach = tuple(
         max(1 / math.cos(MAX_ANGLE), math.cos(MAX_ANGLE) + ratio * math.sin(MAX_ANGLE))
         for ratio in (rows_per_column, columns_per_row)
@@ -231,7 +231,7 @@ OPERATIONS = {
     "scale": (draw_scale, scale),
     "rotate": (draw_rotate, rotate),
 }
-"""Of each operation, the function that draws its numbers and the one that applies them."""
+"""(draw, apply) functions by operation."""
 
 
 def _matrix(yy, yx, xy, xx):
@@ -291,7 +291,7 @@ def _grid(height, width):
 
 
 def _positions(matrix, shift, i, j, height, width):
-    """A ((i, j) - m) + m + t."""
+    """Returns A ((i, j) - m) + m + t."""
     i, j = i - (height - 1) / 2, j - (width - 1) / 2
     (yy, yx), (xy, xx) = jnp.moveaxis(matrix, 0, -1)[..., None, None]
     y, x = jnp.moveaxis(shift, -1, 0)[..., None, None]
@@ -303,11 +303,11 @@ def _hat(distance):
 
 
 def _gather_window(images, top, left, rows, columns):
-    """The pixels (top + row, left + column) of each image, zero outside: rows · columns arrays."""
+    """Returns rows · columns arrays: pixels (top + row, left + column), zero outside."""
     num, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
     flat = padded.reshape(num, -1, channels)
-    # A window that lies outside the image altogether is moved to lie in the padding.
+    # A window entirely outside the image is moved into the padding.
     top = jnp.clip(top.astype(jnp.int32) + rows, 0, height + rows)
     left = jnp.clip(left.astype(jnp.int32) + columns, 0, width + columns)
     stride = width + 2 * columns

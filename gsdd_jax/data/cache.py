@@ -1,7 +1,7 @@
-"""Decoded arrays on disk, mapped into memory: a folder for each set, subset and resolution.
+"""Decoded arrays on disk, mapped into memory: one folder per set, subset and resolution.
 
-Every file appears whole or not at all, and info.json, without which a folder does not count, comes
-last. Processes that write the same folder at the same time replace files by equal ones.
+Every file appears whole or not at all. info.json is written last; a folder without it does not
+count. Processes that write one folder at the same time replace files by equal ones.
 """
 
 import functools
@@ -17,11 +17,11 @@ from gsdd_jax.core.files import check_regular, read_object, write_atomically
 from gsdd_jax.data import rows
 from gsdd_jax.data.decode import Chunk
 
-VERSION = 2  # raise it when the same source would be decoded to other arrays
+VERSION = 2  # increment when the same source decodes to other arrays
 
 
 def key(builder, subset: str | None, size: tuple[int, str] | None) -> str:
-    """Identifies what would be decoded: the prepared files, what is asked of them, the decoder."""
+    """Returns a hash of all that determines the arrays: prepared files, request and decoder."""
     folder = pathlib.Path(builder.data_dir)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     identity = {
@@ -35,7 +35,7 @@ def key(builder, subset: str | None, size: tuple[int, str] | None) -> str:
 
 
 def fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256, in hexadecimal, of arrays with their names and shapes."""
+    """Returns the SHA-256, in hexadecimal, of arrays with their names and shapes."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
@@ -45,16 +45,16 @@ def fingerprint(arrays: dict[str, np.ndarray]) -> str:
 
 
 def read(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
-    """(arrays, info), or None where the folder is absent, incomplete or damaged."""
+    """Returns (arrays, info), or None if the folder is absent, incomplete or damaged."""
     try:
         info = read_object(folder / "info.json", "what is cached")
         if info.pop("sha256") != _info_digest(info):
             return None
         arrays = _mapped(folder)
-        # Hashing 150 MB takes a tenth of a second, and it catches whatever happened to the files.
+        # Hashing 150 MB takes a tenth of a second, and catches every change of the files.
         if fingerprint(arrays) == info["fingerprint"]:
             return arrays, info
-    except Exception:  # of any kind that readers raise at what is not theirs: it is made again
+    except Exception:  # readers raise anything on foreign data: the cache is rebuilt
         pass
     return None
 
@@ -64,10 +64,10 @@ def write(
     splits: Mapping[str, Iterable[Chunk]],
     describe: Callable[[dict[str, np.ndarray]], dict],
 ) -> None:
-    """Keeps the splits "train" and "test", whose chunks go to disk as they come, and what
-    `describe` says of their arrays, which is to hold their fingerprint.
+    """Writes the splits "train" and "test", chunk by chunk, and their info.
 
-    Raises OSError where the folder cannot be written, and what the chunks raise.
+    `describe` maps the arrays to the info, with their `fingerprint`. Raises OSError if the folder
+    cannot be written; errors of the chunks pass through.
     """
     for split, chunks in splits.items():
         labels = []
@@ -81,7 +81,7 @@ def write(
 
 
 def _write_images(file, chunks, labels) -> None:
-    """As `np.save` would write them all; their labels are appended to `labels`."""
+    """Writes the chunks' images in the format of `np.save`; appends their labels to `labels`."""
 
     def header(count):
         fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}

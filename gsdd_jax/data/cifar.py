@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 from the files that torchvision downloads, as the data sets of TFDS.
+"""CIFAR-10 and CIFAR-100 from the files that torchvision downloads, as TFDS data sets.
 
-The files are pickles, which may name anything to be called. Here they may name what NumPy's arrays
-are made with, and even for that something harmless stands in: no code is imported or run for them.
+The files are pickles, which may name anything to be called. Here they may only name the parts of
+NumPy arrays, replaced by inert stand-ins: no code is imported or run.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepare, prepared
 
-VERSION = "3.0.2"  # of TFDS's sets, which is what these are
+VERSION = "3.0.2"  # of the TFDS sets
 SHAPE = (32, 32, 3)
 NUM_IMAGES = {"train": 50_000, "test": 10_000}
 _MOST_BYTES = 2**28  # of a file; the largest has 155 MB
 
 
 class _Kind(NamedTuple):
-    """Names of files, and names in them."""
+    """Names of one data set's files and of the fields in them."""
 
     name: str
     names_file: str
     files: Mapping[str, tuple[str, ...]]  # by split
-    labels: Mapping[str, tuple[str, str]]  # by TFDS's name: theirs, and their classes'
+    labels: Mapping[str, tuple[str, str]]  # by TFDS's name: keys of labels and of class names
 
 
 _KINDS = (
@@ -69,19 +69,19 @@ def prepare_cifar(
     overwrite: bool = False,
     data_dir: str | os.PathLike | None = None,
 ) -> prepare.Prepared:
-    """Makes TFDS's `cifar10` of a folder cifar-10-batches-py, or `cifar100` of cifar-100-python.
+    """Makes TFDS's `cifar10` from cifar-10-batches-py, or its `cifar100` from cifar-100-python.
 
-    Images are in the order of the files.
+    Images keep the order of the files.
 
     Args:
-        folder: as torchvision unpacks it.
+        folder: the folder as torchvision unpacks it.
         overwrite: replace a data set of that name.
-        data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-        UsageError: it is neither, a file is damaged, or the data set is there already. Nothing is
-            changed then.
-        OSError: it cannot be written; likewise.
+        UsageError: the folder is neither, a file is damaged, or the data set exists. Nothing is
+            changed.
+        OSError: the data set cannot be written. Nothing is changed.
     """
     import tensorflow_datasets as tfds
 
@@ -136,7 +136,7 @@ def _examples(split: str, batches: list[_Batch]) -> Iterator[dict[str, Any]]:
 
 
 def _class_names(folder: pathlib.Path, kind: _Kind) -> dict[str, list[str]]:
-    """The classes of every kind of label."""
+    """Returns the class names of every kind of label."""
     path = folder / kind.names_file
     with located(path):
         values, names = _values(path), {}
@@ -175,11 +175,11 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _values(path: pathlib.Path) -> dict[bytes, Any]:
-    """What a file holds, arrays as `_Array`."""
+    """Returns the content of a file, with arrays as `_Array`."""
     content = read_regular(path, "a file of CIFAR", _MOST_BYTES)
     try:
         values = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # of any kind: what damage leads an unpickler to
+    except Exception as error:  # an unpickler raises anything on damage
         reason = prepared.first_line(error)
         raise UsageError(f"expected a file of CIFAR as its authors made it ({reason})") from None
     if not isinstance(values, dict):
@@ -188,7 +188,7 @@ def _values(path: pathlib.Path) -> dict[bytes, Any]:
 
 
 class _Array:
-    """What an array is made of, kept as it is: version, shape, type, whether Fortran's, bytes."""
+    """Stand-in for an array; keeps its state: version, shape, type, Fortran order, bytes."""
 
     __slots__ = ("state",)
 
@@ -200,7 +200,7 @@ class _Array:
 
 
 class _Dtype:
-    """The name of a type of numbers."""
+    """Stand-in for a NumPy dtype; keeps its name."""
 
     __slots__ = ("name",)
 
@@ -212,7 +212,7 @@ class _Dtype:
 
 
 class _Unpickler(pickle._Unpickler):
-    """The one in Python: that in C takes as much memory as a file of a few bytes asks for."""
+    """Python's own unpickler: the one in C allocates as much memory as a tiny file asks for."""
 
     def find_class(self, module, name):
         for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -221,4 +221,4 @@ class _Unpickler(pickle._Unpickler):
         stand_in = {"ndarray": _Array, "dtype": _Dtype}.get(name)
         if module != "numpy" or stand_in is None:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return type(name, (stand_in,), {"__slots__": ()})  # its own, which a file may change
+        return type(name, (stand_in,), {"__slots__": ()})  # new each time: a file may change it

@@ -1,18 +1,18 @@
-"""Colours of a picture as those of sRGB, by the profile that it carries."""
+"""Conversion of pictures to sRGB by their embedded colour profiles."""
 
 import functools
 import io
 
 from PIL import Image, ImageCms
 
-# Modes that have the colours of a profile's space.
+# Modes of pictures by the colour space of a profile.
 _MODES = {"RGB": ("RGB", "L"), "CMYK": ("CMYK",), "GRAY": ("L",)}
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, bool]:
-    """An opaque picture of 8 bits as RGB in sRGB, and whether its profile was valid.
+    """Returns an opaque 8-bit picture as RGB in sRGB, and whether its profile was valid.
 
-    Without a profile, or with one that is not valid, it stays as it is.
+    A picture without a profile, or with an invalid one, is returned unchanged.
     """
     profile = image.info.get("icc_profile")
     if not profile:
@@ -22,13 +22,13 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bool]:
     try:
         mode, transform = _transform(profile, image.mode)
         return ImageCms.applyTransform(image.convert(mode), transform), True
-    except Exception:  # of any kind: what reads profiles raises what damage leads it to
+    except Exception:  # readers of profiles raise anything on damage
         return image, False
 
 
 @functools.lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform]:
-    """The mode that a picture of another has to have, and its transform."""
+    """Returns the mode to convert a picture of `mode` to, and the transform from there."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if mode not in _MODES[space]:

@@ -1,9 +1,8 @@
-"""Real test images made worse: noise, blur, contrast and JPEG at five strengths.
+"""Corrupted test images: noise, blur, contrast and JPEG at five strengths.
 
-The four kinds and the strengths are those of the common corruption benchmarks (Hendrycks and
-Dietterich, 2019): one column of strengths for images of up to 64 pixels a side, as for CIFAR-10,
-one for larger ones, as for ImageNet. Everything is computed from its definition, so that the same
-key gives the same bytes on every machine of a kind.
+Kinds and strengths follow the common corruption benchmarks (Hendrycks and Dietterich, 2019): one
+column for images of up to 64 pixels a side, as for CIFAR-10, one for larger ones, as for ImageNet.
+Everything is computed from its definition: one key gives the same bytes on machines of one kind.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from jaxtyping import Array, Float, Key, UInt8
 from gsdd_jax.data.transforms import to_unit
 
 NUM_STRENGTHS = 5
-SMALL = 64  # pixels a side, up to which the first column holds
+SMALL = 64  # largest side in pixels for the first column
 STRENGTHS = {
     # Standard deviation of the noise, in [0, 1].
     "noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
     # Standard deviation of the Gaussian, in pixels.
     "blur": ((0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0)),
-    # What is left of the distance from an image's mean colour.
+    # Remaining fraction of the distance from an image's mean colour.
     "contrast": ((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
     # Quality, from 1 to 100.
     "jpeg": ((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
@@ -43,7 +42,7 @@ CHROMINANCE = (
     99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
     99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
 )  # fmt: skip
-# JFIF: Y, Cb, Cr of R, G, B; chrominance is around 128.
+# JFIF: R, G, B to Y, Cb, Cr; chrominance is around 128.
 TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
 )
@@ -54,16 +53,16 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]
 def corrupt(
     key: Key[Array, ""], images: UInt8[Array, "n h w c"], kind: str, strength: int
 ) -> UInt8[Array, "n h w c"]:
-    """Images made worse.
+    """Returns corrupted images.
 
     Args:
-      key: of the noise; the other kinds draw nothing.
-      images: as stored.
+      key: source of the noise; the other kinds draw nothing.
+      images: images as stored.
       kind: one of `STRENGTHS`.
       strength: 1 to 5.
 
     Raises:
-      ValueError: for another kind or strength, or JPEG of other than one or three channels.
+      ValueError: kind or strength is unknown, or JPEG gets other than one or three channels.
     """
     if kind not in STRENGTHS:
         raise ValueError(f"corrupt: expected one of {', '.join(STRENGTHS)}, got {kind!r}")
@@ -85,7 +84,7 @@ def corrupt(
 
 
 def blur(images: Float[Array, "n h w c"], deviation: float) -> Float[Array, "n h w c"]:
-    """A Gaussian of that standard deviation in pixels, cut at four of them; edges are repeated."""
+    """Applies a Gaussian of `deviation` pixels, cut at four of them; edges are repeated."""
     radius = max(1, math.ceil(4 * deviation))
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
     weights /= weights.sum()
@@ -101,15 +100,15 @@ def blur(images: Float[Array, "n h w c"], deviation: float) -> Float[Array, "n h
 
 
 def jpeg(images: UInt8[Array, "n h w c"], quality: int) -> UInt8[Array, "n h w c"]:
-    """What a baseline JPEG of that quality keeps, 4:2:0; its entropy coding loses nothing.
+    """Returns images after a baseline 4:2:0 JPEG; its entropy coding is lossless and left out.
 
-    Tables and their scaling with quality are the Independent JPEG Group's, as every common encoder
-    has them. Raises ValueError for other than one or three channels.
+    Tables and their scaling with quality are the Independent JPEG Group's. Raises ValueError for
+    other than one or three channels.
     """
     num, height, width, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(f"jpeg: expected images of 1 or 3 channels, got {channels}")
-    unit = 8 if channels == 1 else 16  # pixels a side of what is coded together
+    unit = 8 if channels == 1 else 16  # side of a coding unit in pixels
     padding = [(0, 0), (0, -height % unit), (0, -width % unit), (0, 0)]
     values = jnp.pad(images, padding, mode="edge").astype(jnp.float32)
     if channels == 1:
@@ -118,11 +117,11 @@ def jpeg(images: UInt8[Array, "n h w c"], quality: int) -> UInt8[Array, "n h w c
     luminance = _quantized(values[..., :1] - 128, LUMINANCE, quality) + 128
     _, padded_height, padded_width, _ = values.shape
     halves = (num, padded_height // 2, 2, padded_width // 2, 2, 2)
-    # Four samples in one, a half rounded down and up in turn.
+    # Average four samples; halves round down and up alternately.
     bias = 0.25 * (1 + np.arange(padded_width // 2, dtype=np.float32) % 2)[:, None]
     chrominance = jnp.floor(values[..., 1:].reshape(halves).mean((2, 4)) + bias)
     chrominance = jnp.round(_quantized(chrominance - 128, CHROMINANCE, quality))
-    # Three quarters of the nearer sample and one of the farther one, along either axis.
+    # Three quarters of the nearer sample and one of the farther one, along each axis.
     chrominance = jax.image.resize(
         jnp.clip(chrominance, -128, 127), (num, padded_height, padded_width, 2), "bilinear"
     )
@@ -133,7 +132,7 @@ def jpeg(images: UInt8[Array, "n h w c"], quality: int) -> UInt8[Array, "n h w c
 
 
 def _quantized(values, table, quality):
-    """Blocks of 8 x 8 through the cosine transform, rounded to multiples of the scaled table."""
+    """Rounds the cosine transform of 8 x 8 blocks to multiples of the scaled table."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = np.clip((np.array(table).reshape(8, 1, 8, 1) * scale + 50) // 100, 1, 255)
     frequency, place = np.arange(8)[:, None], np.arange(8)[None]
@@ -142,7 +141,7 @@ def _quantized(values, table, quality):
     rows = jnp.asarray(cosines, jnp.float32)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     spectrum = product("uy,vx,naybxc->naubvc", rows, rows, blocks)
-    steps = jnp.asarray(steps, jnp.float32)  # [u, 1, v, 1] beside [n, a, u, b, v, c]
+    steps = jnp.asarray(steps, jnp.float32)  # [u, 1, v, 1] against [n, a, u, b, v, c]
     kept = jnp.round(spectrum / steps) * steps
     return product("uy,vx,naubvc->naybxc", rows, rows, kept).reshape(values.shape)
 

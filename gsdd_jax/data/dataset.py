@@ -1,7 +1,7 @@
-"""A data set, whole: found on disk, decoded once and cached, with what its transform needs.
+"""Complete data sets: found on disk, decoded once and cached, with the transform's constants.
 
-`load` decodes both splits of a set once, straight into .npy files of a cache, and from then on maps
-those files into memory: of a set of any size only a chunk is ever held.
+`load` decodes both splits once, directly into .npy files of a cache, and later maps these files
+into memory: it never holds more than a chunk.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 from gsdd_jax.formats.base import MAX_SIDE
 
-# ImageNet-1k classes of the six subsets; a class's place in its row is its new label.
+# ImageNet-1k classes of the six subsets; new labels are indices into the row.
 IMAGENET_SUBSETS = {
     "nette": (0, 217, 482, 491, 497, 566, 569, 571, 574, 701),
     "woof": (193, 182, 258, 162, 155, 167, 159, 273, 207, 229),
@@ -42,7 +42,7 @@ _MEAN_STD = {
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images in [0, 255], one size, and their labels in [0, num_classes). Both read-only."""
+    """Read-only images in [0, 255], all of one size, and labels in [0, num_classes)."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, "n"]
@@ -50,18 +50,18 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One data set, whole.
+    """A complete data set.
 
     Attributes:
-        name: as given to `load`.
-        train, test: the splits. `test` is the set's "test" split, or "validation" where there is
-            none or where, as in imagenet2012, the test split has no labels.
+        name: name as given to `load`.
+        train, test: splits. `test` is the set's "test" split, or "validation" if "test" is
+            missing or, as in imagenet2012, has no labels.
         num_classes: number of classes.
-        class_names: a name for every class, in label order.
-        mean, std: per-channel constants of the normalisation, for images in [0, 1]: the published
-            ones for CIFAR-10, Imagenette and ImageNet, otherwise those of the training pixels.
+        class_names: one name per class, in label order.
+        mean, std: per-channel constants of the normalisation, for images in [0, 1]. Published
+            for CIFAR-10, Imagenette and ImageNet, otherwise computed from the training pixels.
         fingerprint: SHA-256, in hexadecimal, of the four arrays with their shapes. Equal
-            fingerprints mean equal data; what is derived from a data set is filed under it.
+            fingerprints mean equal data; derived files are cached under it.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
+        """Returns (height, width, channels) of every image."""
         return self.train.images.shape[1:]
 
     @property
     def train_counts(self) -> tuple[int, ...]:
-        """Training images of each class."""
+        """Returns the number of training images per class."""
         counts = np.bincount(self.train.labels, minlength=self.num_classes)
         return tuple(counts.tolist())
 
@@ -94,27 +94,26 @@ def load(
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Load a TFDS image classification set: paper, appendix A.1.1.
+    """Loads a TFDS image classification set (paper, appendix A.1.1).
 
     Args:
-        name: "cifar10_mini", which is part of this package (300 training and 100 test images of
-            each CIFAR-10 class), or any set that TFDS has prepared on this machine in array_record
+        name: "cifar10_mini", shipped with this package (300 training and 100 test images per
+            CIFAR-10 class), or a set that TFDS prepared on this machine in array_record
             format: "cifar10", "cifar100", "imagenette/160px-v2", "imagenet2012", ...
-        subset: one of `IMAGENET_SUBSETS`, for "imagenet2012" only. Only its ten classes are kept,
+        subset: one of `IMAGENET_SUBSETS`, for "imagenet2012" only. Keeps only its ten classes,
             labelled 0 to 9 in the order listed there.
-        resolution: side of the square images, in pixels. None keeps the images as they are.
-        resize: how they get there (bilinear, antialiased): "crop" resizes the shorter side, then
-            cuts out the centre; "squash" resizes both sides, whatever the shape, as the published
-            runs do on ImageNet.
-        data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-        cache_dir: where decoded arrays are kept; default $XDG_CACHE_HOME/gsdd_jax, else
-            ~/.cache/gsdd_jax. It may be deleted at any time. Where it cannot be written, nothing
-            is cached.
+        resolution: side of the square images, in pixels. None keeps the stored sizes.
+        resize: bilinear, antialiased. "crop" resizes the shorter side, then cuts out the centre.
+            "squash" resizes both sides, whatever the shape, as the published ImageNet runs do.
+        data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        cache_dir: folder of decoded arrays; default $XDG_CACHE_HOME/gsdd_jax, else
+            ~/.cache/gsdd_jax. It may be deleted at any time, and is optional: if it cannot be
+            written, nothing is cached.
 
     Raises:
-        UsageError: the set is unknown, not on disk, in a format that needs TensorFlow, damaged or
-            not one of labelled 8-bit images; its image sizes vary and no resolution was given;
-            `subset` or `resolution` is out of place.
+        UsageError: the set is unknown, missing, damaged, in a format that needs TensorFlow, or
+            not one of labelled 8-bit images; its image sizes vary and no resolution is given;
+            `subset` or `resolution` is invalid.
     """
     base = name.split("/")[0].split(":")[0]
     if subset is not None and (base != "imagenet2012" or subset not in IMAGENET_SUBSETS):
@@ -170,8 +169,8 @@ def load(
 
 
 def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
-    """(arrays, info) of both splits: in the cache's `folder`, or in memory where there is none or
-    it cannot be written."""
+    """Returns (arrays, info) of both splits: mapped from the cache's `folder`, or in memory if
+    there is none or it cannot be written."""
 
     @contextlib.contextmanager
     def named():
@@ -179,7 +178,7 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
             yield
         except (UsageError, ImportError):
             raise
-        except Exception as error:  # PIL's, array_record's, and any that TFDS makes of damage
+        except Exception as error:  # PIL, array_record and TFDS raise anything on damage
             raise damaged(prepared.first_line(error)) from error
 
     def chunks(split):
@@ -208,7 +207,7 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
 
 
 def _channel_mean_std(images: UInt8[np.ndarray, "n h w c"]):
-    """The mean and the standard deviation of each channel, pixels in [0, 1]."""
+    """Returns the mean and standard deviation per channel, for pixels in [0, 1]."""
     counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, however many pixels
     for piece in rows.pieces(images):
         for channel, count in enumerate(counts):

@@ -1,4 +1,4 @@
-"""The images of a prepared set as arrays: decoded, and brought to one size, some at a time."""
+"""Decoding of a prepared set's images into arrays of one size, chunk by chunk."""
 
 import concurrent.futures
 import io
@@ -19,7 +19,7 @@ CHUNK = 1024  # examples held in memory at a time
 
 
 class Chunk(NamedTuple):
-    """Some images of a split, and their labels."""
+    """A chunk of a split's images, with their labels."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, "n"]
@@ -33,10 +33,10 @@ def decode_split(
     classes: Sequence[int],
     size: tuple[int, str] | None,
 ) -> Iterator[Chunk]:
-    """The images of `classes` in file order, a chunk at a time; labels are places in `classes`.
+    """Yields the images of `classes` in file order; labels are positions in `classes`.
 
-    `size` is as of `decode_image`. Raises UsageError for images of several sizes, for examples
-    without a label where all classes are asked for, and where there are none of those asked for.
+    `size` is that of `decode_image`. Raises UsageError if image sizes vary, no example is of
+    `classes`, or an example has no label although all classes are asked for.
     """
     import tensorflow_datasets as tfds
 
@@ -44,7 +44,7 @@ def decode_split(
     channels = features[image_key].shape[-1]
     new_labels = {old: new for new, old in enumerate(classes)}
     every_class = len(classes) == features[label_key].num_classes
-    # Other images, such as segmentation masks, are left encoded as well.
+    # Further image features, such as segmentation masks, are left encoded too.
     encoded = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     source = builder.as_data_source(
         split,
@@ -86,7 +86,7 @@ def decode_split(
 
 
 def in_memory(chunks: Iterable[Chunk]) -> Chunk:
-    """One or more chunks as one, read-only."""
+    """Concatenates one or more chunks into a read-only one."""
     pixels, labels = bytearray(), []  # a bytearray grows without a second copy
     for chunk in chunks:
         pixels += chunk.images.data
@@ -101,9 +101,9 @@ def in_memory(chunks: Iterable[Chunk]) -> Chunk:
 def decode_image(
     encoded: bytes, channels: int, size: tuple[int, str] | None
 ) -> UInt8[np.ndarray, "h w {channels}"]:
-    """One image, brought to a `size` of (pixels a side, one of `RESIZES`) where one is given.
+    """Decodes one image and resizes it to `size`, if given: (pixels a side, one of `RESIZES`).
 
-    Sizes and offsets are rounded as torchvision's Resize and CenterCrop round them.
+    Rounds sizes and offsets as torchvision's Resize and CenterCrop do.
     """
     resolution, resize = size or (None, "")
     with Image.open(io.BytesIO(encoded)) as image:
@@ -120,5 +120,5 @@ def decode_image(
 
 
 def size_text(shape: Sequence[int]) -> str:
-    """Height and width, for an error."""
+    """Returns height and width, for an error message."""
     return f"{shape[0]}x{shape[1]}"

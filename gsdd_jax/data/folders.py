@@ -1,4 +1,4 @@
-"""Pictures of a folder that has one folder a class, or parts that each have."""
+"""Pictures of a folder with one folder per class, optionally divided into parts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gsdd_jax.data import parts
 from gsdd_jax.data.items import Found, Item, Labels, plain, some
 from gsdd_jax.data.pictures import FORMATS, is_picture
 
-# Pictures by their names though Pillow reads none: to be named, not passed over.
+# Picture formats that Pillow cannot read: reported, not skipped.
 UNREAD = {".heic", ".heif"}
-# Made by operating systems and file servers; in lower case, beside whatever begins with . or @.
+# Folders of operating systems and file servers, in lower case; names with . or @ are skipped too.
 _OF_SYSTEMS = {
     *("$recycle.bin", "#recycle", "#snapshot", "__macosx", "lost+found"),
     *("system volume information", "network trash folder", "temporary items"),
@@ -25,34 +25,33 @@ _OF_SYSTEMS = {
 
 
 class _Folder(NamedTuple):
-    """What lies in a folder, without what is passed over."""
+    """Content of a folder, without what is skipped."""
 
     path: pathlib.Path
     pictures: list[pathlib.Path]
-    others: collections.Counter  # files that are no pictures: how many by extension
+    others: collections.Counter  # other files: count by extension
     folders: list[_Folder]
-    passed: collections.Counter  # folders that were passed over, here and below, by name
+    passed: collections.Counter  # skipped folders, here and below: count by name
 
     def below(self) -> Iterator[_Folder]:
-        """This and all folders in it."""
+        """Yields this folder and all folders in it."""
         yield self
         for folder in self.folders:
             yield from folder.below()
 
     def count(self) -> int:
-        """Pictures here and below."""
+        """Returns the number of pictures here and below."""
         return sum(len(folder.pictures) for folder in self.below())
 
     def are_parts(self) -> bool:
-        """Whether its folders are parts of a data set."""
+        """Returns whether its folders are parts of a data set."""
         return parts.are_parts({f.path.name: bool(f.pictures) for f in self.folders})
 
 
 def find(root: pathlib.Path) -> Found:
-    """The pictures of a folder, whose folders are classes, or parts with a folder for each class,
-    or classes with a folder for each part.
+    """Returns the pictures of a folder of classes, of parts with classes, or of classes with parts.
 
-    Raises UsageError where there are none, or where it is not clear which of that it is.
+    Raises UsageError if there are none, or if the layout is ambiguous.
     """
     top = _read(root, _extensions(), frozenset())
     if top.pictures:
@@ -76,16 +75,16 @@ def find(root: pathlib.Path) -> Found:
 
 
 class _Reader:
-    """Makes items of folders, and keeps what there is to say of them."""
+    """Turns folders into items, and collects notes for the user."""
 
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.labels = Labels()
-        self.deeper: list[str] = []  # pictures that lie deeper than in the folder of their class
+        self.deeper: list[str] = []  # pictures below the folder of their class
         self.said: list[str] = []
 
     def parts_of_classes(self, top: _Folder) -> tuple[list[Item], list[Item]]:
-        """Of train/cat, train/dog, test/cat, ..."""
+        """Reads train/cat, train/dog, test/cat, ..."""
         by_name = {folder.path.name: folder for folder in top.folders}
         chosen = parts.choose(list(by_name))
         if chosen is None:
@@ -99,7 +98,7 @@ class _Reader:
         return train, test
 
     def classes_of_parts(self, top: _Folder) -> tuple[list[Item], list[Item]]:
-        """Of cat/train, cat/test, dog/train, ..."""
+        """Reads cat/train, cat/test, dog/train, ..."""
         if len(top.folders) == 1:
             inner = top.folders[0].path
             raise UsageError(
@@ -124,7 +123,7 @@ class _Reader:
         return found[chosen.train], found.get(chosen.test, [])
 
     def classes(self, folder: _Folder) -> list[Item]:
-        """Of cat, dog, ..."""
+        """Reads cat, dog, ..."""
         items, empty = [], []
         for of_class in folder.folders:
             found = self._class(of_class.path.name, of_class)
@@ -138,7 +137,7 @@ class _Reader:
         return items
 
     def notes(self, top: _Folder) -> list[str]:
-        """What was passed over, and what may be taken otherwise."""
+        """Returns what was skipped, and what may be misread."""
         notes = []
         if others := sum((folder.others for folder in top.below()), collections.Counter()):
             kinds = [f"{count} {kind}" for kind, count in sorted(others.items())]
@@ -180,7 +179,7 @@ class _Reader:
 
 
 def _read(path: pathlib.Path, extensions: set[str], above: frozenset[str]) -> _Folder:
-    """A folder and all in it, links followed but not in circles."""
+    """Reads a folder recursively, following links but not cycles."""
     above |= {os.path.realpath(path)}
     pictures, others, folders, passed = [], collections.Counter(), [], collections.Counter()
     with os.scandir(path) as entries:
@@ -203,7 +202,7 @@ def _read(path: pathlib.Path, extensions: set[str], above: frozenset[str]) -> _F
 
 
 def _once(folder: _Folder) -> _Folder:
-    """A folder that holds only one of its own name is that one, as some archives have it."""
+    """Unwraps a folder that only holds one of its own name, as some archives do."""
     while _names(folder) == [folder.path.name] and not folder.pictures:
         folder = folder.folders[0]
     return folder
@@ -218,6 +217,6 @@ def _sorted(items: list[Item]) -> list[Item]:
 
 
 def _extensions() -> set[str]:
-    """Of the names of picture files."""
+    """Returns the extensions of picture files."""
     known = Image.registered_extensions().items()
     return {extension for extension, kind in known if kind in FORMATS} | UNREAD

@@ -1,4 +1,4 @@
-"""Pictures that a source of own pictures found, none of them decoded yet."""
+"""Pictures that a source provides, not decoded yet."""
 
 import collections
 import pathlib
@@ -11,24 +11,24 @@ from jaxtyping import UInt8
 
 from gsdd_jax.core.errors import UsageError, printable
 
-SHOWN = 3  # of a list in a line
-LONGEST_NAME = 255  # characters, of a class
+SHOWN = 3  # list entries per line
+LONGEST_NAME = 255  # characters of a class name
 
 
 class Item(NamedTuple):
     """One picture."""
 
-    name: str  # where it is from: a path below the folder or the list, a place in an array
-    label: str  # the name of its class
+    name: str  # path below the folder or list, or index in an array
+    label: str  # class name
     content: pathlib.Path | UInt8[np.ndarray, "h w c"]
 
 
 class Found(NamedTuple):
-    """What a source holds."""
+    """Pictures of a source."""
 
     train: list[Item]
-    test: list[Item]  # empty where the source does not say which they are
-    notes: list[str]  # what the user may not expect, a line each
+    test: list[Item]  # empty if the source has no test pictures
+    notes: list[str]  # surprises for the user, one line each
 
 
 class Labels:
@@ -38,7 +38,7 @@ class Labels:
         self._written: dict[str, set[str]] = collections.defaultdict(set)
 
     def name(self, label: str, where: str) -> str:
-        """One way to write it on every system; TFDS keeps it as a line of a file."""
+        """Returns `label` in its canonical spelling; TFDS stores it as a line of a file."""
         plain = unicodedata.normalize("NFC", label).strip()
         if not plain or not plain.isprintable() or len(plain) > LONGEST_NAME:
             raise UsageError(
@@ -49,7 +49,7 @@ class Labels:
         return plain
 
     def notes(self) -> list[str]:
-        """Different labels that became one class."""
+        """Returns notes on different labels that became one class."""
         several = {name: sorted(w) for name, w in self._written.items() if len(w) > 1}
         return [
             f"labels that differ only in spaces or in how their accents are stored are one class, "
@@ -59,11 +59,11 @@ class Labels:
 
 
 def plain(name: str) -> str:
-    """A path or a place as it is stored, the same on every system."""
+    """Returns a path or an index in the spelling that is stored on every system."""
     return unicodedata.normalize("NFC", name).encode(errors="replace").decode()
 
 
 def some(names: list[str], shown: int = SHOWN) -> str:
-    """The first few of a list, for a line."""
+    """Returns the first few of a list, in one line."""
     more = len(names) - shown
     return ", ".join(map(printable, names[:shown])) + (f" and {more} more" if more > 0 else "")

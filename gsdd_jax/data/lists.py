@@ -16,17 +16,17 @@ from gsdd_jax.data.items import Found, Item, Labels, plain, some
 _PATHS = ("path", "file_name")  # a column for each; the second is the Hub's
 _LABEL, _PART = "label", "split"
 _DELIMITERS = ",;\t"
-_LIMIT = 1 << 30  # bytes of a file
-METADATA = ("metadata.csv", "metadata.jsonl")  # beside pictures, in their folder
+_LIMIT = 1 << 30  # bytes per file
+METADATA = ("metadata.csv", "metadata.jsonl")  # in the folder of the pictures
 
-Rows = Iterator[tuple[str, dict[str, str]]]  # where each is, and its columns
+Rows = Iterator[tuple[str, dict[str, str]]]  # location and columns per row
 
 
 def read(path: pathlib.Path) -> Found:
-    """The pictures of a .csv, .tsv or .jsonl file; paths are relative to it.
+    """Returns the pictures of a .csv, .tsv or .jsonl file; paths are relative to it.
 
-    Columns are `path` (or `file_name`), `label` and, where there is one, `split`: train, test, or
-    validation, which tests where nothing else does. Raises UsageError, naming the line, for
+    Columns are `path` (or `file_name`), `label` and optionally `split`: train, test or validation.
+    Validation is the test split if there is no other. Raises UsageError, naming the line, for
     anything else.
     """
     columns, rows = (_jsonl if path.suffix.lower() == ".jsonl" else _csv)(path)
@@ -55,8 +55,7 @@ def read(path: pathlib.Path) -> Found:
 
 
 def has_pictures(folder: pathlib.Path) -> pathlib.Path | None:
-    """The list of a folder that is given without one a class: its metadata, with file names and
-    labels."""
+    """Returns the metadata file of a folder without class folders, if it has names and labels."""
     for path in (folder / name for name in METADATA):
         if path.is_file():
             try:
@@ -89,7 +88,7 @@ def _unused(columns: list[str], file_column: str) -> list[str]:
 
 
 def _file(folder: pathlib.Path, written: str) -> tuple[pathlib.Path, str]:
-    """A picture's file, and its name: the same whichever system wrote its path."""
+    """Returns a picture's file and its name, the same on whichever system wrote its path."""
     if "\\" in written and not os.path.exists(folder / written):
         written = written.replace("\\", "/")
     name = pathlib.PurePath(written).as_posix()
@@ -97,7 +96,7 @@ def _file(folder: pathlib.Path, written: str) -> tuple[pathlib.Path, str]:
 
 
 def _csv(path: pathlib.Path) -> tuple[list[str], Rows]:
-    """The columns in lower case, by whichever delimiter gives those that are needed."""
+    """Returns the columns in lower case, and the rows, by the delimiter that yields them."""
     text, found = _text(path), []
     for delimiter in _DELIMITERS:
         reader = csv.reader(
@@ -125,7 +124,7 @@ def _rows(reader, columns: list[str]) -> Rows:
 
 
 def _jsonl(path: pathlib.Path) -> tuple[list[str], Rows]:
-    """The fields of all lines, and each line's as text."""
+    """Returns the fields of all lines, and the rows as text."""
     rows, columns = [], {}
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():

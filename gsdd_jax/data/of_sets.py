@@ -1,4 +1,4 @@
-"""The transform of a distilled set by the data set on disk that it was made from."""
+"""Transforms of distilled sets, from the data sets on disk that they were made from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def transform(
     fingerprint: str | None,
     data_dir: str | os.PathLike | None = None,
 ) -> transforms.Normalize | transforms.ZCA:
-    """The transform `name` ("normalize" or "zca") of the data that a set's provenance names.
+    """Returns the transform `name` ("normalize" or "zca") of the data named in `provenance`.
 
-    Raises UsageError where they are not there, or are not those of that fingerprint.
+    Raises UsageError if the data are missing, or have another fingerprint.
     """
     dataset = load(**_arguments(provenance.get("config")), data_dir=data_dir)
     if dataset.fingerprint != fingerprint:
@@ -32,7 +32,7 @@ def transform(
 
 
 def _arguments(config: Any) -> dict[str, Any]:
-    """The arguments of `data.load`, by the config that made a set."""
+    """Returns the arguments of `data.load` from the config that made a set."""
     config = config if isinstance(config, dict) else {}
     name, subset, resize = (config.get(f"data.{n}", "") for n in ("name", "subset", "resize"))
     side = config.get("data.resolution", 0)

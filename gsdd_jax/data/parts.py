@@ -1,4 +1,4 @@
-"""Parts of a data set (training, test, ...) by the names that folders and lists give them."""
+"""Parts of a data set (training, test, ...) by the names of folders and in lists."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _FILLERS = {"set", "data", "dataset", "split", "image", "images", "img", "imgs",
 
 
 class Chosen(NamedTuple):
-    """Names by what is done with them."""
+    """Names of parts by their use."""
 
     train: str
     test: str | None
@@ -24,18 +24,18 @@ class Chosen(NamedTuple):
 
 
 def of(name: str) -> str | None:
-    """The part that a name stands for; None where it stands for none, or for several."""
+    """Returns the part that a name stands for; None if there is none or more than one."""
     found = {_PART[word] for word in _words(name) if word in _PART}
     return found.pop() if len(found) == 1 else None
 
 
 def are_parts(folders: Mapping[str, bool]) -> bool:
-    """Whether folders side by side are parts of a data set instead of classes: by name, whether
-    pictures lie directly in it.
+    """Returns whether sibling folders are parts of a data set instead of classes.
 
-    They are where all of them are named for parts, of which there are two or more or in which no
-    pictures lie; or where two or more are named for nothing else, or have no pictures directly.
-    A single class of trains, or one named "test strip", is a class.
+    `folders` maps names to whether pictures lie directly inside. Folders are parts if all names
+    are parts' and either two or more parts occur or no pictures lie directly inside. They also
+    are if two or more parts occur among plain names and folders without direct pictures. A
+    single class of trains, or one named "test strip", is a class.
     """
     found = {of(name) for name in folders}
     if folders and None not in found and (len(found) > 1 or not any(folders.values())):
@@ -45,8 +45,8 @@ def are_parts(folders: Mapping[str, bool]) -> bool:
 
 
 def choose(names: list[str]) -> Chosen | None:
-    """What to train on and to test on: validation where there is no test, beside one it is left
-    out. None where that is not clear."""
+    """Returns names to train and test on; None if ambiguous. Validation only replaces a missing
+    test part."""
     by_part = {part: [name for name in names if of(name) == part] for part in _WORDS}
     test = by_part[TEST] or by_part[VALIDATION]
     if len(by_part[TRAIN]) != 1 or len(test) > 1:

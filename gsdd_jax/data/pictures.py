@@ -1,4 +1,4 @@
-"""Pictures from anywhere as square images of 8 bits, and as PNG files."""
+"""Pictures of many formats as square 8-bit images, and as PNG files."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import colour
 from gsdd_jax.data.decode import PIL_MODES
 
-# Those of photographs and screens; others start programs (EPS) or have no pixels (PDF).
+# Formats of photographs and screens; others start programs (EPS) or have no pixels (PDF).
 FORMATS = (
     *("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000"),
     *("MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP"),
@@ -26,8 +26,8 @@ _SIXTEEN_BITS = (
     "I;16L",
     "I;16N",
     "I",
-)  # the last as older versions of Pillow read
-DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners have, stored in 16
+)  # older versions of Pillow read the last
+DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, stored in 16
 _GREY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112
@@ -43,16 +43,15 @@ _UPRIGHT = {
 
 
 class Read(NamedTuple):
-    """A picture as it is stored."""
+    """A square picture and facts about its file."""
 
     pixels: UInt8[np.ndarray, "h w c"]
-    short: int  # pixels of its shorter side before
-    ignored: tuple[str, ...]  # what it carries that is not valid
+    short: int  # shorter side in pixels before resizing
+    ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
 class Room:
-    """Lets threads decode at the same time as long as their pixels are no more than `most`, or one
-    alone."""
+    """Limits threads to decode at most `most` pixels together, or a single larger picture."""
 
     def __init__(self, most: int):
         self.most = most
@@ -60,7 +59,7 @@ class Room:
 
     @contextlib.contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Holds room for a picture, as soon as there is some."""
+        """Reserves room for a picture, waiting until there is some."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self.most)
             self._taken += pixels
@@ -76,20 +75,21 @@ _ROOM = Room(2**25)  # about half a gigabyte, with copies
 
 
 def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Read:
-    """A picture of a file, upright, as `square` makes it.
+    """Decodes a file, turns the picture upright and applies `square`.
 
-    Of an animation the first frame. A JPEG far larger than `resolution` is decoded at an eighth, a
-    quarter or half of its size, at least twice the resolution.
+    Takes the first frame of an animation. A JPEG far larger than `resolution` is decoded at an
+    eighth, a quarter or half of its size, at least twice the resolution.
 
-    Raises whatever Pillow does with a file that is no picture or a damaged one, or that would take
-    more than its limit of pixels; UsageError as `square`.
+    Raises:
+        UsageError: `square` raises it. Pillow's errors for files that are no pictures, damaged or
+            over its limit of pixels pass through.
     """
     with _opened(io.BytesIO(content)) as image:
         short = min(image.size)
         image.draft(None, (2 * resolution, 2 * resolution))
         deep = image.mode not in _SIXTEEN_BITS and ";16" in str([tile[3] for tile in image.tile])
         with _ROOM.taken(image.width * image.height):
-            image.load()  # before its EXIF, which may be damaged where the pixels are not
+            image.load()  # before its EXIF, which may be damaged in a valid picture
             _refuse_dark(image, deep)
             image, valid = _upright(image)
             pixels, profile_valid = square(image, resolution, channels, depth)
@@ -98,23 +98,23 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
 
 
 def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
-    """A picture of one, three or four channels."""
+    """Returns a picture of one, three or four channels."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def is_picture(path: str | os.PathLike) -> bool:
-    """Whether a file whose name does not say so begins as one."""
+    """Returns whether a file without an extension begins as a picture."""
     if not os.path.isfile(path):
         return False
     try:
         with _opened(path):
             return True
-    except Exception:  # of any kind: Pillow's readers raise what damage leads them to
+    except Exception:  # Pillow's readers raise anything on damage
         return False
 
 
 def maximum(path: str | os.PathLike) -> int | None:
-    """The largest value of a grey picture of 16 bits; None for any other, or none."""
+    """Returns the largest value of a grey 16-bit picture; None for any other file."""
     if not os.path.isfile(path):
         return None
     try:
@@ -123,19 +123,18 @@ def maximum(path: str | os.PathLike) -> int | None:
                 return None
             with _ROOM.taken(image.width * image.height):
                 return int(np.asarray(image).max())
-    except Exception:  # as above; it will be named when it is read
+    except Exception:  # as above; the error is reported when it is read
         return None
 
 
 def square(
     image: Image.Image, resolution: int, channels: int, depth: int = 16
 ) -> tuple[UInt8[np.ndarray, "{resolution} {resolution} {channels}"], bool]:
-    """The square in the middle of a picture of any mode, at `resolution` pixels a side, and whether
-    its colour profile was valid, if any.
+    """Returns a picture's central square at `resolution` pixels a side, and whether its colour
+    profile is valid or absent.
 
-    In sRGB, bilinear and antialiased. What is transparent lies on white. `depth` is how many of 16
-    bits are used. Raises UsageError for pixels that are no colours of 8 or 16 bits, or of more than
-    `depth`.
+    Converts to sRGB on white, then resizes bilinearly with antialiasing. `depth` is the number of
+    bits used of 16. Raises UsageError for pixels of other than 8 or 16 bits, or above `depth`.
     """
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
@@ -147,7 +146,7 @@ def square(
 
 
 def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """A PNG file of grey (c = 1) or colour (c = 3), with nothing in it but the pixels."""
+    """Returns a PNG file of grey (c = 1) or colour (c = 3) pixels, without metadata."""
     out = io.BytesIO()
     from_array(pixels).save(out, "PNG")
     return out.getvalue()
@@ -160,16 +159,16 @@ def _opened(file) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """As a camera was held, and whether its EXIF could be read."""
+    """Turns a picture upright, and returns whether its EXIF was readable."""
     try:
         method = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
-    except Exception:  # of any kind: what reads EXIF raises what damage leads it to
+    except Exception:  # readers of EXIF raise anything on damage
         return image, False
     return image if method is None else image.transpose(method), True
 
 
 def _refuse_dark(image: Image.Image, deep: bool) -> None:
-    """Of colours of 16 bits Pillow keeps the upper eight, of which 12 bits leave four."""
+    """Raises UsageError for 12-bit colours: of 16 bits Pillow keeps the upper eight."""
     if deep:
         bands = zip(image.getbands(), image.split(), strict=True)
         if 0 < max(band.getextrema()[1] for name, band in bands if name != "A") < 16:
@@ -177,7 +176,7 @@ def _refuse_dark(image: Image.Image, deep: bool) -> None:
 
 
 def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
-    """Opaque, 8 bits a channel."""
+    """Returns an opaque picture of 8 bits per channel."""
     if image.mode in _SIXTEEN_BITS:
         values, most = np.asarray(image).astype(np.int64), 2**depth - 1
         if values.min() < 0 or values.max() > 65535:

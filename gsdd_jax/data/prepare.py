@@ -1,6 +1,6 @@
-"""Own pictures as a data set that TFDS reads, in array_record files, written without TensorFlow.
+"""Custom data sets from pictures: array_record files for TFDS, written without TensorFlow.
 
-The same pictures give the same files, on every machine.
+Equal pictures give equal files on every machine.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
 
 VERSION = "1.0.0"
-RESOLUTION = 64  # pixels a side, where neither the user nor an array gives another
+RESOLUTION = 64  # pixels a side, unless the user or an array gives another
 RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
-CHUNK = 256  # pictures decoded at a time
+CHUNK = 256  # pictures decoded at once
 FEW = 10  # times smaller than the largest class
 LARGEST = 1 << 28  # bytes of a picture's file
-MARK = "prepared.json"  # in the folder of every set that is made here
+MARK = "prepared.json"  # in the folder of every set made here
 WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
-    """What was made."""
+    """Summary of a set that was made."""
 
     folder: pathlib.Path
     class_names: list[str]
-    train: list[int]  # pictures of each class
+    train: list[int]  # pictures per class
     test: list[int]
     image_shape: tuple[int, int, int]
-    notes: list[str]  # what the user may not expect, a line each
+    notes: list[str]  # surprises for the user, one line each
 
 
 class _Read(NamedTuple):
     """A picture, decoded and encoded."""
 
     png: bytes
-    short: int  # pixels of its shorter side before
-    ignored: tuple[str, ...]  # what it carries that is not valid
+    short: int  # shorter side in pixels before resizing
+    ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
 def prepare(
@@ -72,28 +72,27 @@ def prepare(
     overwrite: bool = False,
     data_dir: str | os.PathLike | None = None,
 ) -> Prepared:
-    """Makes the data set `name`, which `data.load` and every config then know by it.
+    """Makes the data set `name`, which `data.load` and every config can then use.
 
     Args:
-        images: a folder with one folder a class, a list or a .npz file (`sources.find`).
-        name: of at most 100 small letters, digits and underscores, and none that TFDS knows.
+        images: folder with one folder per class, a list or a .npz file (`sources.find`).
+        name: at most 100 lower-case letters, digits and underscores, not a name of TFDS.
         test: test pictures, likewise.
-        test_fraction: without any, and where `images` do not say which they are, the part of each
-            class that becomes them, by a hash of their names; default 0.1, but at least one picture
-            and not all.
+        test_fraction: fraction of each class to test on, drawn by a hash of names, if there are
+            no test pictures; default 0.1. Every class keeps one picture and, if it has two or
+            more, gives at least one.
         resolution: pixels a side; default 64, or the shorter side of arrays.
         grey: one channel instead of three.
-        depth: of grey pictures of 16 bits, how many are used, one of `pictures.DEPTHS`; default by
-            the largest value of all.
-        skip_broken: leave out what cannot be read instead of refusing it.
+        depth: bits used in grey 16-bit pictures, one of `pictures.DEPTHS`; by default derived
+            from the largest value of all.
+        skip_broken: skip unreadable pictures instead of refusing them.
         overwrite: replace a data set of that name that was made here.
-        data_dir: where TFDS keeps its sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-        UsageError: for a setting that makes no sense, pictures that cannot be read or are too
-            few, or a name that is taken. Nothing is left of a new set then, nor changed of an
-            old one.
-        OSError: it cannot be written; likewise.
+        UsageError: settings are invalid, pictures are unreadable or too few, or the name is
+            taken. No new set is left then, and no old one is changed.
+        OSError: the set cannot be written; likewise.
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
@@ -124,8 +123,8 @@ def prepare(
 
 @contextlib.contextmanager
 def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
-    """A folder for the files of the set `name`, which is there, instead of an old one, once all of
-    it is; where something is raised, nothing is changed."""
+    """Yields a folder for the files of the set `name`, which replaces an old one on exit. If an
+    error is raised, nothing is changed."""
     with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
         made = folder / version
         made.mkdir()
@@ -133,7 +132,7 @@ def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Pat
 
 
 def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
-    if not re.fullmatch("[a-z][a-z0-9_]{,99}", name):  # names of files are longer
+    if not re.fullmatch("[a-z][a-z0-9_]{,99}", name):  # file names add to it
         raise UsageError(
             "--name: expected at most 100 small letters, digits and underscores, such as "
             f"my_pictures, got {reprlib.repr(name)}"
@@ -144,7 +143,7 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
 
 
 def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
-    """Raises UsageError where something of that name is not to be replaced."""
+    """Raises UsageError if something of that name must not be replaced."""
     swap.recover(root / name)
     if not os.path.lexists(root / name):
         return
@@ -158,7 +157,7 @@ def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
 def _splits(
     found: Found, test: str | os.PathLike | None, test_fraction: float | None
 ) -> tuple[list[Item], list[Item], list[str]]:
-    """The training and the test pictures, and what the user may not expect of them."""
+    """Returns training pictures, test pictures and notes for the user."""
     ways = {
         "--test": test is not None,
         "--test_fraction": test_fraction is not None,
@@ -181,8 +180,8 @@ def _splits(
 
 
 def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Those that stay, and that part of every class, by a hash of their names: at least one
-    picture, but not all."""
+    """Splits every class into pictures to train on and at least one to test on, never all, by a
+    hash of their names."""
     by_class: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         by_class.setdefault(item.label, []).append(place)
@@ -200,7 +199,7 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
 
 
 def _resolution(given: int | None, first: Item) -> int:
-    """Pixels a side."""
+    """Returns pixels a side."""
     least, most = RESOLUTIONS
     if given is None:
         array = isinstance(first.content, np.ndarray)
@@ -211,7 +210,7 @@ def _resolution(given: int | None, first: Item) -> int:
 
 
 def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
-    """Bits that grey pictures of 16 bits use, and a note where there are some."""
+    """Returns the bits used in grey 16-bit pictures, and a note if there are any."""
     if given is not None:
         if given not in pictures.DEPTHS:
             known = ", ".join(map(str, pictures.DEPTHS))
@@ -230,7 +229,7 @@ def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
 
 
 class _Reader:
-    """Decodes pictures by several threads, in their order, and counts what there is to say."""
+    """Decodes pictures in several threads, in order, and collects notes for the user."""
 
     def __init__(self, class_names: list[str], shape: tuple[int, int, int], depth: int):
         self.labels = {name: place for place, name in enumerate(class_names)}
@@ -239,10 +238,10 @@ class _Reader:
         self.enlarged = 0
         self.ignored: collections.Counter[str] = collections.Counter()
         self.twice = Twice()
-        self.counts: dict[str, list[int]] = {}  # of each class
+        self.counts: dict[str, list[int]] = {}  # per class
 
     def features(self) -> dict[str, Any]:
-        """Of each picture, as TFDS has them."""
+        """Returns the TFDS features of a picture."""
         import tensorflow_datasets as tfds
 
         return {
@@ -252,7 +251,7 @@ class _Reader:
         }
 
     def examples(self, split: str, items: list[Item]) -> Iterator[dict[str, Any]]:
-        """Of `features`; pictures that cannot be read are only counted."""
+        """Yields examples of `features`; unreadable pictures are only recorded."""
         counts = self.counts[split] = [0] * len(self.labels)
         progress = tqdm(total=len(items), desc=f"preparing {split}", disable=None)
         with concurrent.futures.ThreadPoolExecutor() as pool, progress:
@@ -272,7 +271,7 @@ class _Reader:
                 progress.update(len(chunk))
 
     def _read(self, item: Item) -> _Read | str:
-        """A picture, or what is wrong with it."""
+        """Returns a picture, or what is wrong with it."""
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
@@ -287,12 +286,12 @@ class _Reader:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
-        except Exception as error:  # of any kind: Pillow's readers raise what damage leads them to
+        except Exception as error:  # Pillow's readers raise anything on damage
             return _plainly(error)
         return _Read(png, read.short, read.ignored)
 
     def check(self, class_names: list[str], total: int, skip_broken: bool) -> None:
-        """Raises UsageError for pictures that are broken, or where none of a class is left."""
+        """Raises UsageError if pictures are unreadable, or a class or the test split is empty."""
         if self.broken and not skip_broken:
             raise UsageError(
                 f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
@@ -305,7 +304,7 @@ class _Reader:
             raise UsageError("no picture to test is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
-        """What the user may not expect."""
+        """Returns notes on what the user may not expect."""
         notes = []
         if self.broken:
             broken = counted(len(self.broken), "picture")
@@ -321,7 +320,7 @@ class _Reader:
 
 
 def _few(class_names: list[str], counts: list[int]) -> list[str]:
-    """Classes that are far smaller than others."""
+    """Returns a note on classes that are far smaller than others."""
     of_class = zip(class_names, counts, strict=True)
     few = [f"{name} ({count})" for name, count in of_class if FEW * count <= max(counts)]
     if not few:

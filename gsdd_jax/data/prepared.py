@@ -1,6 +1,6 @@
-"""Sets of images as TensorFlow Datasets (TFDS) prepares them on disk, found without TensorFlow.
+"""Image data sets that TensorFlow Datasets (TFDS) prepared on disk, read without TensorFlow.
 
-What is wrong with one is said in a line: unknown, not there, of another kind, damaged.
+Errors say in one line whether a set is unknown, missing, of another kind or damaged.
 """
 
 import difflib
@@ -18,25 +18,23 @@ from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, re
 from gsdd_jax.data import trusted
 from gsdd_jax.data.decode import PIL_MODES
 
-# tensorflow_datasets is imported where it is used: it is slow to import, and much of the package
-# never touches a data set.
+# tensorflow_datasets is imported on use: it is slow to import, and much of the package needs none.
 
 EMBEDDED_NAME = "cifar10_mini"
-LONGEST_NAME = 255  # bytes, as of a folder
+LONGEST_NAME = 255  # bytes, as for a folder
 EMBEDDED = pathlib.Path(__file__).parent / "datasets"  # prepared sets shipped with the package
 # `tfds` imports all three whatever it is asked to do.
 _TFDS_NEEDS = (
     "in an environment with `pip install tensorflow-datasets tensorflow apache-beam mlcroissant "
     "importlib_resources array_record`"
 )
-CIFAR = ("cifar10", "cifar100")  # made from torchvision's files as well
+CIFAR = ("cifar10", "cifar100")  # can also be made from torchvision's files
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """The folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own.
+    """Returns the folder of all prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's own.
 
-    Raises UsageError for a path that no file can name, and where there is none, for want of a home
-    directory.
+    Raises UsageError if the path is invalid, or if there is no home directory to default to.
     """
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or home("tensorflow_datasets")
     if root is None:
@@ -48,13 +46,13 @@ def data_root(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     root = pathlib.Path(root).expanduser().absolute()
     try:
         root.exists()
-    except OSError as error:  # a name too long, a loop of links, a folder of somebody else
+    except OSError as error:  # name too long, loop of links, no permission
         raise UsageError(f"data_dir: {root}: {error.strerror}; expected a folder") from None
     return root
 
 
 def sets_in(root: pathlib.Path) -> list[str]:
-    """The sets that lie in a folder, with their configurations, whatever their format."""
+    """Returns the sets in a folder with their configurations, whatever their format."""
     # NAME/VERSION, or NAME/CONFIGURATION/VERSION.
     described = (root.glob(f"{levels}/dataset_info.json") for levels in ("*/*", "*/*/*"))
     return sorted(
@@ -63,7 +61,7 @@ def sets_in(root: pathlib.Path) -> list[str]:
 
 
 def find(name: str, base: str, data_dir: str | os.PathLike | None):
-    """The TFDS builder of a prepared set."""
+    """Returns the TFDS builder of a prepared set; raises UsageError if it cannot be read."""
     import tensorflow_datasets as tfds
 
     root = EMBEDDED if base == EMBEDDED_NAME else data_root(data_dir)
@@ -74,7 +72,7 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
         )
     try:
         parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
-    except Exception:  # a name that TFDS cannot parse
+    except Exception:  # TFDS cannot parse the name
         raise _unknown(name, root) from None
     swap.recover(root / parsed.name)
     try:
@@ -82,9 +80,9 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
     except UsageError as error:
         raise damaged(name, base, data_dir, root / base, str(error)) from None
     try:
-        # Unlike `tfds.builder`, this never looks for the set on the network.
+        # Unlike `tfds.builder`, this never uses the network.
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
-    except Exception as error:  # of any kind: TFDS takes what its files say as it comes
+    except Exception as error:  # TFDS does not validate its files
         reason = _damaged_description(root, name.partition(":")[0])
         if reason is None:
             if isinstance(error, tfds.core.DatasetNotFoundError):
@@ -107,7 +105,7 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
 
 
 def known_names() -> list[str]:
-    """Of the sets that there are: the one in this package, and those that TFDS knows to make."""
+    """Returns the names of the set in this package and of all that TFDS can make."""
     import tensorflow_datasets as tfds
 
     return [EMBEDDED_NAME, *tfds.list_builders(with_community_datasets=False)]
@@ -120,7 +118,7 @@ def damaged(
     folder: str | os.PathLike,
     reason: str,
 ) -> UsageError:
-    """For a set in `folder` whose files are not what they should be, with what to do."""
+    """Returns the error for a set in `folder` with invalid files, and how to repair it."""
     if base == EMBEDDED_NAME:
         repair = "install gsdd-jax again"
     elif base in known_names():
@@ -131,7 +129,7 @@ def damaged(
 
 
 def feature_keys(builder, name: str) -> tuple[str, str]:
-    """The names of the image and label features."""
+    """Returns the names of the image and label features."""
     from tensorflow_datasets import features as kinds
 
     features = builder.info.features
@@ -161,12 +159,12 @@ def feature_keys(builder, name: str) -> tuple[str, str]:
 
 
 def wrong_classes(builder, base: str, label_key: str) -> str | None:
-    """What is wrong with the number of classes or with their names, which a set may not have."""
+    """Returns what is wrong with the number of classes or their names, or None."""
     folder, label = pathlib.Path(builder.data_dir), builder.info.features[label_key]
     if not label.num_classes or label.num_classes < 1:
         return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
     path = folder / f"{label_key}.labels.txt"
-    if not os.path.exists(path) and base != EMBEDDED_NAME:  # that its own set has names, we know
+    if not os.path.exists(path) and base != EMBEDDED_NAME:  # the set shipped here has names
         return None
     try:
         names = read_regular(path, "the names of classes", JSON_LIMIT).decode().split("\n")
@@ -181,7 +179,7 @@ def wrong_classes(builder, base: str, label_key: str) -> str | None:
 
 
 def splits(builder, base: str) -> dict[str, str]:
-    """The set's own names of the training and of the test split."""
+    """Returns the set's own names of the training and test splits."""
     # The test split of imagenet2012 has no labels.
     test_names = ["validation"] if base == "imagenet2012" else ["test", "validation"]
     present = list(builder.info.splits)
@@ -195,7 +193,7 @@ def splits(builder, base: str) -> dict[str, str]:
 
 
 def check_records(builder, split: str) -> None:
-    """Raises ValueError, naming the file, where one does not hold its number of examples."""
+    """Raises ValueError, naming the file, if a file has not its number of examples."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     info = builder.info.splits[split]
@@ -217,12 +215,12 @@ def check_records(builder, split: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What a reader says of damage."""
+    """Returns the first line of a reader's message."""
     return (str(error).strip() or "it cannot be read").splitlines()[0]
 
 
 def _damaged_description(root: pathlib.Path, name: str) -> str | None:
-    """Which of the files that describe a set is missing or no JSON object, and why."""
+    """Returns which descriptive file of a set is missing or no JSON object, and why, or None."""
     names = ("dataset_info.json", "features.json")
     for folder in sorted({path.parent for file in names for path in (root / name).rglob(file)}):
         for path in (folder / file for file in names):
@@ -267,13 +265,13 @@ def _from_torchvision(base) -> str:
     if base not in CIFAR:
         return ""
     return (
-        "; or, of what torchvision downloads, with `{program.command('prepare')} --cifar=FOLDER`, "
+        f"; or, of what torchvision downloads, with `{program.command('prepare')} --cifar=FOLDER`, "
         f"the folder {'cifar-10-batches-py' if base == CIFAR[0] else 'cifar-100-python'}"
     )
 
 
 def _prepare_command(name) -> str:
-    """Without its end: a backtick, or more flags."""
+    """Returns the command without its end: a backtick, or more flags."""
     return f"`{program.command('prepare')} --images=FOLDER --name={name}"
 
 

@@ -1,4 +1,4 @@
-"""Decoding pictures without what libraries say of them beside what is raised."""
+"""Suppression of libraries' messages while pictures are decoded; errors are still raised."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without Pillow's warnings of what it mends or finds large, and without the lines that libtiff
-    and others below it write to the descriptor of standard error. Python keeps its stream."""
+    """Hides Pillow's warnings, and what libtiff and others write to the descriptor of standard
+    error. Python's own `sys.stderr` still works."""
     with warnings.catch_warnings(), _without_descriptor():
         warnings.simplefilter("ignore")
         yield
@@ -40,5 +40,5 @@ def _without_descriptor() -> Iterator[None]:
 def _is_standard(stream) -> bool:
     try:
         return stream.fileno() == 2
-    except (AttributeError, OSError, ValueError):  # none, or of a notebook or a test
+    except (AttributeError, OSError, ValueError):  # no stream, or one of a notebook or a test
         return False

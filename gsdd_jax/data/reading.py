@@ -1,4 +1,4 @@
-"""Images that are read from disk as they are needed, ahead of the computation, by Grain."""
+"""Images read from disk on demand, ahead of the computation, by Grain."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from jaxtyping import Int, UInt8
 
 from gsdd_jax.data import rows
 
-# grain is imported where it is used: it takes a second, and most sets are held on the device.
+# grain is imported on use: it takes a second, and most sets are held on the device.
 
 AT_ONCE = 2**27
-"""Bytes of images that a compiled call is given, and that lie read ahead of it: of a computation
-that takes longer than reading, more would change nothing."""
+"""Bytes of images per compiled call and of the read-ahead. More would not help a computation that
+takes longer than reading."""
 
-_THREADS = 8  # that read; they wait for the disk most of the time
+_THREADS = 8  # mostly waiting for the disk
 
 
 def items_at_once(shape: tuple[int, ...]) -> int:
-    """How many items of images of that shape `AT_ONCE` bytes hold; at least one."""
+    """Returns how many items of that shape `AT_ONCE` bytes hold; at least one."""
     return max(1, AT_ONCE // math.prod(shape))
 
 
@@ -31,13 +31,13 @@ def ahead(
     end: int,
     shape: tuple[int, ...],
 ) -> Iterator[UInt8[np.ndarray, "..."]]:
-    """`images[indices(item)]` for the items from `first` on, in order, read by threads.
+    """Yields `images[indices(item)]` for the items in [first, end), in order, read by threads.
 
     Args:
-      images: in memory or mapped from a file, from which they are read then.
-      indices: of an item's images; a function of the item alone, called by several threads.
-      first, end: an iterator from any item on gives what one from 0 on gives there.
-      shape: of what an item is, by which it is decided how many are read ahead.
+      images: in memory, or mapped from a file and then read from it.
+      indices: indices of an item's images; a pure function, called by several threads.
+      first, end: range of items; starting later gives the same items from there on.
+      shape: shape of an item, which decides how many are read ahead.
     """
     import grain
 

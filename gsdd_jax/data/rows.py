@@ -1,7 +1,7 @@
-"""Rows of arrays that memory need not hold: read from the file that an array is mapped from.
+"""Rows of arrays larger than memory: read from the file that an array is mapped from.
 
-A page of a mapping counts as the process's memory once it was touched; what is read does not stay,
-and threads read at the same time.
+A mapped page counts as the process's memory once touched. What is read here does not, and threads
+read concurrently.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from jaxtyping import Int, Shaped
 
 from gsdd_jax.core.errors import UsageError
 
-PIECE = 2**22  # bytes that `pieces` holds at a time
+PIECE = 2**22  # bytes per piece of `pieces`
 
 
 def take(
     array: Shaped[np.ndarray, "n ..."], indices: Int[np.ndarray, "*k"]
 ) -> Shaped[np.ndarray, "..."]:
-    """`array[indices]` [*k, ...], for indices in [0, n).
+    """Returns `array[indices]` [*k, ...], for indices in [0, n).
 
-    Raises UsageError where the file was cut short.
+    Raises UsageError if the file was truncated.
     """
     with _file(array) as (descriptor, start):
         if descriptor is None:
@@ -34,7 +34,7 @@ def take(
 
 
 def pieces(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m ..."]]:
-    """The whole array in order, as many rows at a time as `PIECE` bytes hold. Raises as `take`."""
+    """Yields the array in order, in pieces of at most `PIECE` bytes. Raises like `take`."""
     per_row = array.itemsize * math.prod(array.shape[1:])
     size = max(1, PIECE // max(1, per_row))
     with _file(array) as (descriptor, offset):
@@ -49,10 +49,10 @@ def pieces(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m
 
 @contextlib.contextmanager
 def _file(array) -> Iterator[tuple[int | None, int]]:
-    """An open file that holds the array's bytes, and from where on; None for one in memory."""
+    """Yields an open file with the array's bytes and their offset; (None, 0) if in memory."""
     mapped = array if isinstance(array, np.memmap) else array.base
     descriptor, start = None, 0
-    # A cache may be deleted while it is in use: the mapping still has its content.
+    # A cache may be deleted while in use: the mapping keeps its content.
     if isinstance(mapped, np.memmap) and array.flags.c_contiguous:
         with contextlib.suppress(OSError):
             descriptor = os.open(mapped.filename, os.O_RDONLY)
@@ -65,7 +65,7 @@ def _file(array) -> Iterator[tuple[int | None, int]]:
 
 
 def _read(descriptor, offset, out) -> None:
-    """Fills a contiguous array with what the file holds from `offset` on."""
+    """Fills a contiguous array from the file, starting at `offset`."""
     left = memoryview(out.reshape(-1).view(np.uint8))
     while left:
         count = os.preadv(descriptor, [left], offset)

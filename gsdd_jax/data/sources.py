@@ -1,6 +1,6 @@
-"""Where own pictures come from: a folder with one folder a class, a list, NumPy arrays.
+"""Sources of custom pictures: a folder with one folder per class, a list, or NumPy arrays.
 
-Nothing is decoded here. What is found does not depend on the order of a file system.
+Nothing is decoded here. Results do not depend on the order of a file system.
 """
 
 import decimal
@@ -19,18 +19,17 @@ from gsdd_jax.data import folders, lists, parts
 from gsdd_jax.data.decode import PIL_MODES
 from gsdd_jax.data.items import Found, Item, Labels, some
 
-_KINDS = ("images", "labels")  # of arrays, behind the name of their part
+_KINDS = ("images", "labels")  # array names, after that of their part
 
 
 def find(path: str | os.PathLike) -> Found:
-    """The pictures of a folder, a .csv, .tsv, .jsonl or .npz file.
+    """Returns the pictures of a folder, a .csv, .tsv, .jsonl or .npz file.
 
-    A folder has one folder a class, in which pictures may lie at any depth, and may be divided into
-    parts such as train and test; links are followed, hidden folders and those of a system passed
-    over (`folders.find`). Or it has a list beside its pictures. A list names the columns `path`
-    (relative to the file) and `label` in its first line (`lists.read`). Arrays are `images`, uint8
-    [n, h, w] or [n, h, w, c], and `labels` [n] or [n, 1], and `test_images` and `test_labels`
-    likewise where there are any; or those of parts by name, as of MedMNIST.
+    A folder has one folder per class, with pictures at any depth, and optional parts such as train
+    and test (`folders.find`). Links are followed; hidden and system folders are skipped. It may
+    hold a list instead, whose first line names the columns `path` (relative to the file) and
+    `label` (`lists.read`). Arrays are `images`, uint8 [n, h, w] or [n, h, w, c], and `labels` [n]
+    or [n, 1]. `test_images` and `test_labels`, or parts by name as in MedMNIST, are optional.
 
     Raises UsageError for anything else.
     """
@@ -55,7 +54,7 @@ def find(path: str | os.PathLike) -> Found:
 
 
 def class_names(items: list[Item]) -> list[str]:
-    """The different classes in the order of their labels: of numbers, else of the alphabet."""
+    """Returns the different classes, in numerical order if all are numbers, else alphabetically."""
     names = {item.label for item in items}
     if all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in names):
         return sorted(names, key=lambda name: (decimal.Decimal(name), name))
@@ -63,7 +62,7 @@ def class_names(items: list[Item]) -> list[str]:
 
 
 def order_note(class_names: list[str]) -> list[str]:
-    """What reads the same pictures elsewhere may order the classes otherwise."""
+    """Returns a note if classes are not in alphabetical order, as other readers have them."""
     if class_names == sorted(class_names):
         return []
     return [
@@ -81,9 +80,9 @@ def _npz(path: pathlib.Path) -> Found:
             arrays = {name: loaded[name] for name in getattr(loaded, "files", ())}
     except UsageError:
         raise
-    except Exception as error:  # of any kind: NumPy and zipfile raise what damage leads them to
+    except Exception as error:  # NumPy and zipfile raise anything on damage
         raise UsageError(f"expected arrays by name, without objects ({error})") from None
-    # Without a part in its name an array is to train on.
+    # An array without a part in its name is for training.
     found = (key.removesuffix(kind) for key in arrays for kind in _KINDS if key.endswith(kind))
     prefixes = list(dict.fromkeys(found))
     named = [prefix or f"{parts.TRAIN}_" for prefix in prefixes]
@@ -107,7 +106,7 @@ def _npz(path: pathlib.Path) -> Found:
 
 
 def _claimed(archive: zipfile.ZipFile, member: str) -> int:
-    """Bytes of the array that a file of an archive says that it holds."""
+    """Returns the size in bytes that an archived array's header claims."""
     with archive.open(member) as file:
         readers = {
             (1, 0): np.lib.format.read_array_header_1_0,
@@ -148,7 +147,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[I
 
 
 def _remedy(images: np.ndarray) -> str:
-    """How arrays as other libraries have them become what is expected."""
+    """Returns how to convert arrays in the layout of other libraries."""
     steps = []
     if images.ndim == 4 and images.shape[-1] not in PIL_MODES and images.shape[1] in PIL_MODES:
         steps.append("images.transpose(0, 2, 3, 1)")

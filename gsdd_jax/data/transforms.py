@@ -1,8 +1,7 @@
-"""The data set's transform: from [0, 1] images to what the networks see, and back.
+"""The data set's transform, from images in [0, 1] to network inputs and back.
 
-To synthetic images it is applied after rendering, inside the differentiated function; to real ones
-once, or as they are drawn (`RealImages`). The transforms are pytrees, so that they pass through
-`jit` as arguments.
+Synthetic images are transformed after rendering, inside the differentiated function; real ones
+once, or when drawn (`RealImages`). Transforms are pytrees, so that `jit` takes them as arguments.
 """
 
 import dataclasses
@@ -29,11 +28,11 @@ __all__ = [
 ]
 
 MOST_WHITENED = 2**31
-"""Bytes that a set of images may take as float32 to be kept whitened: CIFAR's 50,000 take 614 MB,
+"""Most bytes of a float32 image set that is kept whitened: CIFAR's 50,000 images take 614 MB,
 100,000 of 64 x 64 take 4.9 GB.
 
-A constant, not a part of the memory that is free: the bits of a matrix product may depend on how
-many images are multiplied at once, so what is free at the moment would decide about a result."""
+A constant: the bits of a matrix product may depend on how many images are multiplied at once, so
+free memory must not decide."""
 
 _WHITENED_AT_ONCE = 1000  # images; of 32 x 32 x 3 their products fill a processor
 
@@ -47,7 +46,7 @@ jax.tree_util.register_dataclass(
 def to_unit(
     images: UInt8[Array, "*n h w c"] | UInt8[np.ndarray, "*n h w c"],
 ) -> Float[Array, "*n h w c"]:
-    """Bytes -> float32 in [0, 1]. Raises ValueError where they are no bytes."""
+    """Converts bytes to float32 in [0, 1]. Raises ValueError for other types."""
     if images.dtype != jnp.uint8:
         raise ValueError(f"to_unit: got {images.dtype} images, expected uint8; pass stored bytes")
     return jnp.asarray(images).astype(jnp.float32) / 255
@@ -56,15 +55,15 @@ def to_unit(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class RealImages:
-    """Real images on a device, as bytes or as what networks see; a pytree.
+    """Real images on a device, as bytes or as network inputs; a pytree.
 
-    `real[indices]` are images as networks see them. Where that would be too much at once,
-    `real.transformed(real.stored[indices])` transforms them later.
+    `real[indices]` are network inputs. `real.transformed(real.stored[indices])` defers the
+    transform if that would be too much at once.
     """
 
-    # float32: transformed; None: they are elsewhere, and only `transformed` is of use
+    # float32: transformed; None: stored elsewhere, only `transformed` works
     stored: UInt8[Array, "n h w c"] | Float[Array, "n h w c"] | Any
-    transform: Any  # callable: [0, 1] images -> what networks see
+    transform: Any  # callable: [0, 1] images -> network inputs
 
     def __getitem__(self, indices: Int[Array, "*n"]) -> Float[Array, "*n h w c"]:
         return self.transformed(self.stored[indices])
@@ -72,16 +71,16 @@ class RealImages:
     def transformed(
         self, stored: UInt8[Array, "*n h w c"] | Float[Array, "*n h w c"]
     ) -> Float[Array, "*n h w c"]:
-        """Some of `stored` as networks see them."""
+        """Returns some of `stored` as network inputs."""
         return self.transform(to_unit(stored)) if stored.dtype == jnp.uint8 else stored
 
 
 def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImages:
-    """Real images to draw from: whitened now where `transform` is a ZCA and they take at most
-    `MOST_WHITENED` bytes, else bytes that are transformed whenever they are drawn.
+    """Moves real images to the device: whitened now if `transform` is a ZCA and they take at most
+    `MOST_WHITENED` bytes, else as bytes, transformed when drawn.
 
-    Whitening an image of 32 x 32 is 19 million multiply-adds, more than a narrow network's step on
-    it. Normalisation costs less than the three quarters of a float32 that a byte saves to read.
+    Whitening a 32 x 32 image takes 19 million multiply-adds, more than a narrow network's step.
+    Normalising costs less than reading float32 instead of bytes.
     """
     if is_whitened(images, transform):
         return RealImages(_whitened(transform, jnp.asarray(images)), transform)
@@ -89,13 +88,13 @@ def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImage
 
 
 def is_whitened(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:
-    """Whether `to_device` whitens them."""
+    """Returns whether `to_device` whitens images now."""
     return isinstance(transform, ZCA) and 4 * images.size <= MOST_WHITENED
 
 
 @jax.jit
 def _whitened(zca, images):
-    """All images, in parts of one size; the last part reaches back into the one before."""
+    """Whitens all images in parts of one size; the last part overlaps the one before."""
     count = len(images)
     size = min(_WHITENED_AT_ONCE, count)
 
@@ -108,7 +107,7 @@ def _whitened(zca, images):
 
 
 def fit_zca(images: UInt8[np.ndarray, "n h w c"]) -> ZCA:
-    """`formats.transforms.fit_zca`, on a device."""
+    """Computes `formats.transforms.fit_zca`, on a device."""
     return jax.tree.map(jnp.asarray, host.fit_zca(images))
 
 
@@ -117,5 +116,5 @@ def cached_zca(
     fingerprint: str,
     cache_dir: str | os.PathLike | None = None,
 ) -> ZCA:
-    """`formats.transforms.cached_zca`, on a device."""
+    """Computes or reads `formats.transforms.cached_zca`, on a device."""
     return jax.tree.map(jnp.asarray, host.cached_zca(images, fingerprint, cache_dir))

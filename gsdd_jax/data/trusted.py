@@ -1,7 +1,7 @@
-"""What the files of a data set may say before TFDS reads them.
+"""Validation of a data set's files before TFDS reads them.
 
-TFDS imports the module of every feature class that `features.json` names, so that a folder of
-somebody else could run code. Only TFDS's own classes pass, which are imported already.
+TFDS imports the module of every feature class that `features.json` names: a folder from elsewhere
+could run code. Only TFDS's own classes pass; they are imported already.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_tree, read_object
 
-# As JSON and as protocol buffers spell it; before version 4.6 it was "type", beside "content".
+# Spellings in JSON and in protocol buffers; before version 4.6 it was "type", next to "content".
 _CLASS_FIELDS = ("pythonClassName", "python_class_name")
 
 
 def check(folder: pathlib.Path) -> None:
-    """Raises UsageError, naming the file, where a set in `folder`, in any version or configuration,
-    names a class that is not TFDS's own, or has something for a file that is none."""
+    """Raises UsageError, naming the file, if a version or configuration of the set in `folder`
+    names a class not of TFDS, or contains a special file."""
     if not folder.is_dir():
         return
     # NAME/VERSION, or NAME/CONFIGURATION/VERSION; TFDS reads no deeper.
@@ -40,7 +40,7 @@ def check(folder: pathlib.Path) -> None:
 
 
 def _class_names(value: Any) -> Iterator[str]:
-    """All classes named anywhere in a JSON value, and in JSON that it holds as text."""
+    """Yields all classes named anywhere in a JSON value, and in JSON nested as text."""
     left = [value]
     while left:
         value = left.pop()
@@ -59,7 +59,7 @@ def _class_names(value: Any) -> Iterator[str]:
 
 @functools.cache
 def _own_classes() -> frozenset[str]:
-    """The feature classes of TFDS, by the names that its files use."""
+    """Returns the feature classes of TFDS, by the names in its files."""
     import tensorflow_datasets as tfds
 
     kinds = [kind for kind in vars(tfds.features).values() if isinstance(kind, type)]

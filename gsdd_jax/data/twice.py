@@ -1,4 +1,4 @@
-"""Pictures that are there twice: under two labels, or to train on and to test on."""
+"""Duplicate pictures: under two labels, or in both the training and the test split."""
 
 import hashlib
 from typing import NamedTuple
@@ -14,16 +14,15 @@ class _First(NamedTuple):
 
 
 class Twice:
-    """Finds pictures of which the same pixels are stored, among those that it is given: all of
-    "train", then those of "test"."""
+    """Finds pictures with equal stored pixels, given all of "train", then all of "test"."""
 
     def __init__(self):
         self._first: dict[bytes, _First] = {}
-        self._labels: list[str] = []  # pairs under two labels
-        self._splits: list[str] = []  # pairs of a test picture and one to train on
+        self._labels: list[str] = []  # pairs with two labels
+        self._splits: list[str] = []  # pairs of a test and a training picture
 
     def add(self, stored: bytes, split: str, item: Item) -> None:
-        """One more picture, as it is stored."""
+        """Adds a picture as it is stored."""
         digest = hashlib.blake2b(stored, digest_size=16).digest()
         first = self._first.setdefault(digest, _First(split, item.label, item.name))
         pair = f"{first.name} = {item.name}"
@@ -33,7 +32,7 @@ class Twice:
             self._splits.append(pair)
 
     def notes(self) -> list[str]:
-        """What was found, with examples."""
+        """Returns warnings about duplicates, with examples."""
         notes = []
         if self._labels:
             notes.append(

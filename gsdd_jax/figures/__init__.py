@@ -1,9 +1,8 @@
-"""Figures, the paper's and one more: what each shows as numbers, and its drawing; one file each,
-found by name.
+"""The paper's figures and one more, one file each, found by name.
 
-Each module has `main(..., out)`, which leaves NAME.png, NAME.svg and NAME.csv, the numbers drawn,
-in the folder `out`. The same input and seed give the same bytes. matplotlib is imported only when
-something is drawn.
+Each module has `main(..., out)`, which writes NAME.png, NAME.svg and NAME.csv (the numbers drawn)
+to the folder `out`. The same input and seed give the same bytes. matplotlib is only imported to
+draw.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ALSO = {"ellipses": ("ellipses.gif",)}
 
 
 def load(name: str) -> ModuleType:
-    """The module of one of `NAMES`."""
+    """Returns the module of one of `NAMES`."""
     return importlib.import_module(f"{__name__}.{name}")
 
 

@@ -16,7 +16,7 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
 
 NAME = "antialias"
-SUPERSAMPLING = 2  # sample points a side, as published
+SUPERSAMPLING = 2  # sample points per pixel side, as published
 WAYS = {  # name: (sample points a side, pre-filter)
     "neither": (1, False),
     "supersampling": (SUPERSAMPLING, False),
@@ -26,7 +26,7 @@ WAYS = {  # name: (sample points a side, pre-filter)
 
 
 def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> None:
-    """The `num_images` images of a set that lose most without; the CSV has all of them."""
+    """Draws the `num_images` images of a set that lose most without; the CSV has all images."""
     set_ = inputs.load_gaussians(path_of(distilled))
     images = renderings(set_)
     found = psnr_to_both(images)
@@ -54,7 +54,7 @@ def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> No
 
 
 def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
-    """The images of a set in each of `WAYS`, not clipped."""
+    """Returns the unclipped images of a set in each of `WAYS`."""
     found, (kind, params) = {}, parameterizations.of(set_)
     for name, (samples, prefilter) in WAYS.items():
         kind = dataclasses.replace(kind, samples_per_side=samples, prefilter=prefilter)
@@ -65,12 +65,12 @@ def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
 def psnr_to_both(
     images: dict[str, Float[np.ndarray, "m h w c"]],
 ) -> dict[str, Float[np.ndarray, "m"]]:
-    """PSNR of each image in each other way to that in both, in dB, for a peak of 1."""
+    """Returns each image's PSNR in each other way compared with both, in dB, for a peak of 1."""
     both = images["both"].astype(np.float64)
     errors = {n: ((i - both) ** 2).mean((1, 2, 3)) for n, i in images.items() if n != "both"}
     return {name: -10 * np.log10(np.maximum(e, 1e-30)) for name, e in errors.items()}
 
 
 def worst(psnr: Float[np.ndarray, "m"], count: int) -> Int[np.ndarray, "count"]:
-    """The images of least PSNR, the least first."""
+    """Returns the images of lowest PSNR, in increasing order."""
     return np.argsort(psnr, kind="stable")[:count]

@@ -14,15 +14,14 @@ from gsdd_jax.figures import draw, inputs
 from gsdd_jax.runs import evaluation
 
 NAME = "convergence"
-BEFORE, STEP, LAST = "fitted", "step ", "distilled"  # as runs record their evaluations
+BEFORE, STEP, LAST = "fitted", "step ", "distilled"  # names in a run's evaluations
 SAME = ("data.name", "data.subset", "data.resolution", "budget.ipc")
 
 
 def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
-    """A line and a band of one standard deviation over networks for each work directory.
+    """Draws a line and a band of one standard deviation over networks per work directory.
 
-    Raises UsageError for a directory without evaluations, or runs that cannot be compared: of
-    other data or of another budget.
+    Raises UsageError for a directory without evaluations, or runs with other data or budgets.
     """
     paths = [pathlib.Path(w) for w in workdirs]
     configs = [inputs.config_of(path, None) for path in paths]
@@ -59,9 +58,9 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
 
 
 def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
-    """(step, test accuracy of each network) of a run, in order; step 0 is what was fitted.
+    """Returns (step, test accuracy per network) of a run, in order; step 0 is the fit.
 
-    Raises UsageError where nothing was evaluated, or the file holds what no run writes.
+    Raises UsageError if nothing was evaluated, or the file is invalid.
     """
     path = workdir / "evaluations.json"
     records = read_object(path, "a run's evaluations")

@@ -1,8 +1,8 @@
 """Time and memory of decoding against bytes, resolution and batch, with peers (Figure 5).
 
-What is measured comes from the caller: rows of `sweep` ("bytes", "resolution" or "batch"), `value`
-(of what varies), `what` (who decodes), `measured` ("forward" or "both"), `seconds` of a call and
-`peak_bytes` of the compiled program: its arguments, results and temporaries.
+Measurements come from the caller, as rows of `sweep` ("bytes", "resolution" or "batch"), `value`,
+`what` (the decoder), `measured` ("forward" or "both"), `seconds` per call and `peak_bytes` of the
+compiled program: its arguments, results and temporaries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 
 
 def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
-    """Draws rows as they were measured: time above, memory below."""
+    """Draws measured rows: time above, memory below."""
     rows = list(rows)
     draw.table(out, NAME, rows)
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))

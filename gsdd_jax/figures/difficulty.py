@@ -1,7 +1,7 @@
-"""Accuracy by how hard a test image is, of networks trained on distilled sets (Figures 3c, 3d).
+"""Accuracy by difficulty of test images, of networks trained on distilled sets (Figures 3c, 3d).
 
-How hard an image is: the share of many small networks, trained shortly on the real images, that
-get it wrong, from 0 to 100.
+An image's difficulty is the percentage of small networks, trained briefly on the real images, that
+misclassify it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gsdd_jax.training import evaluate, experts
 
 NAME = "difficulty"
 BINS = 5
-BATCH_SIZE, LEARNING_RATE = 64, 0.05  # of the small networks: SGD without augmentation
+BATCH_SIZE, LEARNING_RATE = 64, 0.05  # small networks: SGD without augmentation
 
 
 def main(
@@ -47,15 +47,15 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """A line for each set; in grey how many test images there are of each difficulty.
+    """Draws a line per set, and in grey the share of test images of each difficulty.
 
     Args:
       distilled: files or work directories, of one data set.
-      overrides: of how the sets are evaluated, as of `evaluation.evaluate_file`.
-      num_networks, width, epochs: of the small networks.
-      seed: of them.
-      out: a folder; the small networks' errors are kept there in difficulty.safetensors, and which
-        images the sets' networks get right in difficulty.json.
+      overrides: settings of the sets' evaluation, as for `evaluation.evaluate_file`.
+      num_networks, width, epochs: settings of the small networks.
+      seed: seed of the small networks.
+      out: output folder, which also caches the small networks' errors (difficulty.safetensors)
+        and the images that the sets' networks get right (difficulty.json).
     """
     for flag, value in (
         ("judges", num_networks),
@@ -102,7 +102,7 @@ def errors_of_many(
     num_networks: int,
     seed: int,
 ) -> Bool[np.ndarray, "networks n"]:
-    """Which test images each network gets wrong; those in the file are not trained again."""
+    """Returns each network's errors on the test images; networks in the file are not retrained."""
     identity = json.dumps(dict(made_of), sort_keys=True)
     test, train = real.tested_on, real.dataset.train
     wrong = _read(path, identity, len(test[1]))
@@ -128,7 +128,7 @@ def trained_shortly(
     labels: Int[Array, "n"],
     epochs: int,
 ) -> tuple[Float[Array, "1 p"], float]:
-    """A fresh network after some epochs of SGD, flat, and its loss in the last."""
+    """Returns a fresh network after some epochs of SGD, flat, and its loss in the last."""
     params = experts.initial(network, key)[None]
     for epoch in range(epochs):
         params, losses = experts.train_epoch(
@@ -161,21 +161,21 @@ def mistakes(
     images: RealImages,
     labels: Int[Array | np.ndarray, "n"],
 ) -> Bool[np.ndarray, "s n"]:
-    """Which images each of several networks (stacked `params`) gets wrong."""
+    """Returns whether each of several networks (stacked `params`) misclassifies each image."""
     return np.asarray(evaluate.predictions(network, params, images)) != np.asarray(labels)
 
 
 def difficulty(wrong: Bool[np.ndarray, "networks n"]) -> Float[np.ndarray, "n"]:
-    """The share of networks that get each image wrong, in percent."""
+    """Returns the percentage of networks that misclassify each image."""
     return 100 * wrong.mean(0)
 
 
 def by_difficulty(
     hard: Float[np.ndarray, "n"], right: Bool[np.ndarray, "s n"]
 ) -> list[dict[str, Any]]:
-    """A row for each bin that has images: accuracy of the networks on them, in percent."""
+    """Returns a row per non-empty bin, with the networks' accuracy in percent."""
     edges = np.linspace(0, 100, BINS + 1)
-    place = np.clip(np.digitize(hard, edges) - 1, 0, BINS - 1)  # 100 belongs to the last
+    place = np.clip(np.digitize(hard, edges) - 1, 0, BINS - 1)  # the last bin includes 100
     rows = []
     for i in range(BINS):
         if (mine := place == i).any():
@@ -194,7 +194,7 @@ def plot(
     num_networks: int,
     out: pathlib.Path,
 ) -> None:
-    """Lines of accuracy over bars of the number of images."""
+    """Draws lines of accuracy over bars of the share of images."""
     with draw.sheet(draw.COLUMN, 2.6) as figure:
         axes = figure.subplots()
         edges = np.linspace(0, 100, BINS + 1)
@@ -219,5 +219,5 @@ def _labels(paths, opened) -> list[str]:
 
 
 def _plain(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Without where the data lie, which changes no result."""
+    """Returns the overrides without the data's location, which changes no result."""
     return {field: value for field, value in overrides.items() if field != "data.dir"}

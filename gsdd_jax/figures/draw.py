@@ -1,4 +1,4 @@
-"""What the figures share: their look, and files whose bytes depend on nothing but the numbers."""
+"""Common look of the figures, and files whose bytes depend only on the numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jaxtyping import Float
 from gsdd_jax.core.files import check_ours, open_regular, write_atomically
 from gsdd_jax.figures.geometry import Ellipses
 
-COLUMN, PAGE = 3.4, 6.9  # inches: a column's width, and two
-# Okabe and Ito's colours, which the colour-blind tell apart; markers tell them apart in grey.
+COLUMN, PAGE = 3.4, 6.9  # inches: widths of one column and of two
+# Okabe and Ito's colours, distinct for the colour-blind; markers are distinct in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#8C8C8C"
@@ -24,7 +24,7 @@ MARK = "gsdd-jax figure"  # in the metadata of every picture
 FIGURE = "figure"  # the first column of every CSV: its own name
 _HEAD = 1 << 14  # bytes of a file, its mark among them
 _STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 7.5,
     "axes.titlesize": 8,
     "axes.linewidth": 0.6,
@@ -41,18 +41,18 @@ _STYLE = {
     "ytick.major.width": 0.6,
     "figure.dpi": 100,
     "savefig.dpi": 240,
-    "svg.hashsalt": "gsdd-jax",  # else ids, and so the bytes, would differ from run to run
+    "svg.hashsalt": "gsdd-jax",  # otherwise ids, and so bytes, differ between runs
 }
 
 
 @contextlib.contextmanager
 def sheet(width: float, height: float) -> Iterator[Any]:
-    """An empty figure of so many inches in the common style, to be saved before this ends."""
+    """Yields an empty figure of that size in inches in the common style, to be saved inside."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not what a reader's own file of settings says
+        matplotlib.rcdefaults()  # ignores the user's matplotlibrc
         matplotlib.rcParams.update(_STYLE)
         yield Figure(figsize=(width, height), layout="constrained")
 
@@ -66,7 +66,7 @@ def save(figure: Any, out: pathlib.Path, name: str) -> None:
 
 
 def frame(figure: Any, scale: float = 1.5) -> np.ndarray:
-    """The figure as 8-bit pixels [H, W, 3]."""
+    """Returns the figure as 8-bit pixels [H, W, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(100 * scale)
@@ -76,7 +76,7 @@ def frame(figure: Any, scale: float = 1.5) -> np.ndarray:
 
 
 def table(out: pathlib.Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes NAME.csv: a line of names, then a line a row; numbers to seven digits."""
+    """Writes NAME.csv: a header, then one line per row; numbers to seven digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [FIGURE, *rows[0].keys()], lineterminator="\n")
     writer.writeheader()
@@ -106,12 +106,12 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
 
 
 def look(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th of several lines."""
+    """Returns colour and marker of the i-th of several lines."""
     return dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
 
 
 def image(axes: Any, pixels: Float[np.ndarray, "h w c"]) -> None:
-    """An image in [0, 1], clipped for show, every pixel a square; coordinates are its pixels."""
+    """Draws an image in [0, 1], clipped, with square pixels; coordinates are its pixels."""
     height, width, channels = pixels.shape
     shown = np.clip(np.nan_to_num(pixels), 0, 1)
     shown = shown if channels == 3 else shown[..., :1].repeat(3, -1)
@@ -120,7 +120,7 @@ def image(axes: Any, pixels: Float[np.ndarray, "h w c"]) -> None:
 
 
 def bare(axes: Any) -> None:
-    """Without ticks and grid, with a thin frame."""
+    """Removes ticks and grid, and draws a thin frame."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
@@ -134,12 +134,12 @@ def outlines(
     opacities: Float[np.ndarray, "n"],
     size: tuple[int, int],
 ) -> None:
-    """Gaussians of an image of `size` (height, width): 1-sigma outlines, more or less opaque; none
-    of opacity 0."""
+    """Draws Gaussians of an image of `size` (height, width) as 1-sigma outlines, as opaque as they
+    are; none of opacity 0."""
     from matplotlib.patches import Ellipse
 
     rgb = np.clip(colors if colors.shape[1] == 3 else colors[:, :1].repeat(3, -1), 0, 1)
-    alpha = np.clip(opacities, 0.08, 1)  # the least visible is still seen
+    alpha = np.clip(opacities, 0.08, 1)  # keep the faintest visible
     drawn = (a[opacities != 0] for a in (*ellipses, rgb, alpha))
     for centre, (long, short), angle, color, a in zip(*drawn, strict=True):
         shape = dict(xy=centre, width=2 * long, height=2 * short, angle=angle)

@@ -1,4 +1,4 @@
-"""Images beside their Gaussians as ellipses, while they are fitted and distilled (Figure 8)."""
+"""Images and their Gaussians as ellipses, during fit and distillation (Figure 8)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from gsdd_jax.storage.workdir import snapshots
 from gsdd_jax.training import fit
 
 NAME = "ellipses"
-STEPS = (0, 50, 200)  # of the fit; its last one comes with them
-MOST_DISTILLED = 4  # columns of the distillation
-FRAMES = 24  # of each part of the animation, about
+STEPS = (0, 50, 200)  # steps of the fit; the last one is added
+MOST_DISTILLED = 4  # columns for the distillation
+FRAMES = 24  # per part of the animation, about
 FRAME_MS = 150
 
 
 class Moment(NamedTuple):
-    """The Gaussians of a few images at a step; images in [0, 1] space."""
+    """Gaussians of a few images at a step; images in [0, 1]."""
 
     phase: str  # "fit" or "distill"
     step: int
@@ -52,27 +52,27 @@ def main(
     num_images: int,
     out: pathlib.Path,
 ) -> None:
-    """The first image of `num_images` classes; also an animation, ellipses.gif. Of codes their
-    distillation alone.
+    """Draws the first image of `num_images` classes, and ellipses.gif; of codes only their
+    distillation.
 
     Args:
-      config: of the fit; where there is a work directory, its config.
-      workdir: of a run, whose sets are shown: its snapshots (`distill.snapshot_every`), or where
-        it kept none, the distilled one; None: the fit alone.
-      steps: of the fit, at which it is shown; none: some, and the last.
-      num_images: one of each of so many classes.
-      out: a folder.
+      config: config of the fit; that of `workdir`, if given.
+      workdir: directory of a run to show: its snapshots (`distill.snapshot_every`), or else its
+        distilled set. None shows only the fit.
+      steps: steps of the fit to show; empty for a selection.
+      num_images: number of classes to show.
+      out: output folder.
     """
     kept = {} if workdir is None else _sets(pathlib.Path(workdir))
     where = workdir or "--config"
     with inputs.building_from(where):
         material = experiment.build_material(config)
         kind = material.parameterization
-        fits_alone = isinstance(kind, Gaussian)  # the grids of codes are those of all images
+        fits_alone = isinstance(kind, Gaussian)  # codes share grids between all images
         if not (fits_alone or (kept and isinstance(kind, Gaussians))):
             expected = "gaussian" + ", or quantized with a --workdir" * (not kept)
             raise UsageError(f"config.parameterization.name: expected {expected}, got {kind.name}")
-        # One of each class, so that they are of different things.
+        # One image per class, to show different objects.
         chosen = np.arange(min(num_images, material.dataset.num_classes)) * kind.images_per_class
         total = config.init.num_steps
         steps = sorted({s for s in steps or (*STEPS, total) if s <= total})
@@ -91,7 +91,7 @@ def main(
 
 
 def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
-    """A run's sets by their step. Raises UsageError where it has none yet."""
+    """Returns a run's sets by step. Raises UsageError if it has none yet."""
     last = workdir / file.NAME
     if kept := snapshots(workdir):
         return kept
@@ -110,9 +110,9 @@ def fitting(
     chosen: Int[np.ndarray, "m"],
     steps: Sequence[int],
 ) -> list[Moment]:
-    """The fit that a run of `config` makes of the images `chosen`, at `steps` and between.
+    """Fits the images `chosen` as a run of `config` does, and returns `steps` and some between.
 
-    An image's fit depends on no other image, so these few end as they do among all.
+    An image's fit depends on no other image, so these end as in the full fit.
     """
     kind = material.parameterization
     real = fits.images_of(config, material)
@@ -127,7 +127,7 @@ def fitting(
     with Reporter(None).phase("fit", steps[-1]) as progress:
         for step in sorted({0, *steps, *(s for s in between if s <= steps[-1])}):
             while done < step:
-                # Halving calls, so that few lengths are compiled.
+                # Halve calls, so that few lengths are compiled.
                 count = 1 << ((step - done).bit_length() - 1)
                 state, errors = fit.run(kind, state, images, rates[0], count, rates[1])
                 done += count
@@ -145,7 +145,7 @@ def distilled(set_: DistilledSet, chosen: Int[np.ndarray, "m"], step: int) -> Mo
 
 
 def moment(phase: str, step: int, kind: Gaussian, gaussians: GaussianImages) -> Moment:
-    """The Gaussians as numbers, and what they render to."""
+    """Returns Gaussians as NumPy arrays, with their rendering."""
     images = np.asarray(kind.render(gaussians))
     if not kind.opacity:
         ones = np.ones(gaussians.opacities.shape, np.float32)
@@ -154,14 +154,14 @@ def moment(phase: str, step: int, kind: Gaussian, gaussians: GaussianImages) -> 
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
-    """At most so many of `steps`, evenly, the first and the last among them."""
+    """Returns at most `most` of `steps`, evenly spread, with the first and the last."""
     if len(steps) <= most:
         return list(steps)
     return [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
 
 
 def rows(kind: Gaussians, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
-    """Every ellipse drawn; lengths in pixels."""
+    """Returns a row per drawn ellipse; lengths in pixels."""
     found = []
     for m in moments:
         centres, axes, angles = shapes(kind, m.gaussians)
@@ -179,12 +179,12 @@ def rows(kind: Gaussians, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment
 
 
 def shapes(kind: Gaussians, gaussians: GaussianImages) -> geometry.Ellipses:
-    """The ellipses that a parameterization renders."""
+    """Returns the ellipses that a parameterization renders."""
     return geometry.ellipses(gaussians, kind.height, kind.width, kind.prefilter)
 
 
 def plot(kind: Gaussians, moments: Sequence[Moment], out: pathlib.Path) -> None:
-    """A column a step; of each image the rendering, and below it the ellipses."""
+    """Draws a column per step; per image the rendering, and below it the ellipses."""
     num_images = len(moments[0].images)
     cell = draw.PAGE / max(len(moments), 6)
     with draw.sheet(cell * len(moments), cell * 2 * num_images + 0.35) as figure:
@@ -197,7 +197,7 @@ def plot(kind: Gaussians, moments: Sequence[Moment], out: pathlib.Path) -> None:
 
 
 def animate(kind: Gaussians, moments: Sequence[Moment], path: pathlib.Path) -> None:
-    """A GIF: an image a column, the rendering above the ellipses; the ends of both parts rest."""
+    """Writes a GIF: a column per image, renderings above ellipses; each part's last frame rests."""
     fitted, later = ([m for m in moments if m.phase == p] for p in ("fit", "distill"))
     keep = set(spread([m.step for m in later], FRAMES))
     frames, lasts = [], []
@@ -231,5 +231,5 @@ def fill(axes_of: Callable[[int], Sequence[Any]], kind: Gaussians, m: Moment) ->
 
 
 def title(m: Moment) -> str:
-    """Of a column or a frame."""
+    """Returns the title of a column or a frame."""
     return f"{'fit' if m.phase == 'fit' else 'distillation'}\nstep {m.step}"

@@ -1,8 +1,7 @@
-"""Where centres go with and without the boundary loss and the clip (Figure 7), and a stress of it.
+"""Centres with and without the boundary loss and the clip (Figure 7), and a stress test of both.
 
-Both are under distillation, by the objective of the config, which is where the published figure
-has it. The fit that it starts from has no boundary loss but the same clip; how many it leaves
-outside is told apart.
+Both run under distillation with the config's objective, as in the published figure. The initial fit
+has no boundary loss but the same clip; centres that it leaves outside are reported separately.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ ARMS = {
     "clip only": {"boundary_weight": 0.0},
     "neither": {"clip_means": False, "boundary_weight": 0.0},
 }
-WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # of the boundary loss; 0.1 is the published one
+WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # weights of the boundary loss; 0.1 is published
 STARTS = ("inside", "at", "on", "beyond")
-MARGIN = 0.15  # beyond the furthest centre, of what is drawn
+MARGIN = 0.15  # drawn beyond the furthest centre
 
 
 def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
-    """Runs the four distillations and the stress, or goes on with them, and draws both.
+    """Runs or resumes the four distillations and the stress test, and draws both.
 
     Args:
-      config: of all; of Gaussians. The published weight and clip are replaced.
-      stress_steps: of each of the eight runs of the stress; 0: leave it out.
-      out: a folder; the distillations' directories are in escape/.
+      config: base config, of Gaussians; boundary weight and clip are replaced.
+      stress_steps: steps of each of the eight runs of the stress test; 0 skips it.
+      out: output folder, with the distillations' directories in escape/.
     """
     if config.parameterization.name != "gaussian":
         raise UsageError(
@@ -59,8 +58,8 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     centres, shares = {}, []
     for name, options in ARMS.items():
         workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
-        arm.distill.snapshot_every = max(1, config.distill.num_steps)  # the fit's end is kept too
-        arm.evaluate.beside = ""  # its own accuracy is enough
+        arm.distill.snapshot_every = max(1, config.distill.num_steps)  # also saves the fit
+        arm.evaluate.beside = ""  # no baselines
         result = distill_to(arm, workdir)
         fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
         centres[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
@@ -89,7 +88,7 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
 
 
 def with_options(config: ConfigDict, options: dict) -> ConfigDict:
-    """A copy of a config with other options of its parameterization."""
+    """Returns a copy of a config with other options of its parameterization."""
     copy = config.copy_and_resolve_references()
     with copy.unlocked():
         copy.parameterization.options.update(options)
@@ -97,12 +96,12 @@ def with_options(config: ConfigDict, options: dict) -> ConfigDict:
 
 
 def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray, "*b"]:
-    """Whether a centre is beyond [-1, 1]^2."""
+    """Returns whether each centre is outside [-1, 1]^2."""
     return (abs(means) > 1).any(-1)
 
 
 def share_outside(means: Float[np.ndarray, "*b 2"]) -> dict:
-    """How many centres there are, and how many of them outside."""
+    """Returns the number of centres and how many are outside."""
     beyond = outside(means)
     return dict(
         gaussians=beyond.size,
@@ -113,9 +112,9 @@ def share_outside(means: Float[np.ndarray, "*b 2"]) -> dict:
 
 
 def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) -> None:
-    """A panel for each arm: centres as points, the image's border as a square.
+    """Draws a panel per arm: centres as points, the image's border as a square.
 
-    Shares are those after distillation, and before it, when the images had been fitted.
+    Titles give the shares outside after distillation and, in brackets, after the fit.
     """
     limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
     with draw.sheet(draw.PAGE, 2.4) as figure:
@@ -123,7 +122,7 @@ def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) 
         for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
             points, beyond = means.reshape(-1, 2), outside(means).ravel()
             for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
-                # As pixels within the SVG: thousands of points.
+                # As pixels within the SVG: there are thousands of points.
                 axes.scatter(*points[chosen].T, s=1.2, lw=0, color=color, rasterized=True)
             axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
             axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
@@ -136,18 +135,18 @@ def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) 
 
 
 class Stress(NamedTuple):
-    """Of every Gaussian after a run of the stress."""
+    """Outcome per Gaussian after a run of the stress test."""
 
     outside: Bool[np.ndarray, "m n"]  # at the end
-    lost: Bool[np.ndarray, "m n"]  # began or went outside, and was never seen inside again
-    pulled: Bool[np.ndarray, "m n"]  # both coordinates have had a gradient in some step
+    lost: Bool[np.ndarray, "m n"]  # was outside, and never seen inside again
+    pulled: Bool[np.ndarray, "m n"]  # both coordinates had a gradient in some step
 
 
 def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> Iterator[dict]:
-    """A row for each start, weight and clip: how many Gaussians of the start are lost.
+    """Yields a row per start, weight and clip with the number of lost Gaussians.
 
-    `never_returned`: that began or went outside and were never seen inside again; `no_gradient`:
-    that have a coordinate which has had none in any step, of the objective or the boundary loss.
+    `never_returned` counts those outside at some time and never seen inside again. `no_gradient`
+    counts those with a coordinate that never had one, from objective or boundary loss.
     """
     identity = {"config": decisive(config), "steps": steps}
     kept = inputs.Kept(out / f"{STRESS}.json", identity)
@@ -182,10 +181,10 @@ def _stressed(config, steps, name) -> dict[str, dict[str, int]]:
 def started(
     key: Key[Array, ""], gaussians: GaussianImages
 ) -> tuple[GaussianImages, Int[np.ndarray, "m n"]]:
-    """The same Gaussians elsewhere, and of which of `STARTS` each is.
+    """Returns the Gaussians moved, and the index into `STARTS` of each.
 
-    Inside: anywhere within 0.9. The others have one coordinate there, and the other at 0.995, just
-    inside the border; on it, at 1; or beyond, at 1.02 to 1.5 (8 pixels of an image of 32).
+    "inside" is anywhere within 0.9. Otherwise one coordinate is there; the other is at 0.995
+    ("at" the border), at 1 ("on") or at 1.02 to 1.5 ("beyond": 8 pixels of an image of 32).
     """
     shape = gaussians.opacities.shape
     keys = jax.random.split(jax.random.fold_in(key, 1), 4)
@@ -207,7 +206,7 @@ def endure(
     steps: int,
     name: str,
 ) -> Stress:
-    """Distils from `params`, looking every `distill.steps_per_call` steps."""
+    """Distils from `params`, and checks centres every `distill.steps_per_call` steps."""
     train = parts.dataset.train
     data = real_data(
         train.images, train.labels, parts.dataset.num_classes, parts.transform,
@@ -221,14 +220,14 @@ def endure(
     done = 0
     with Reporter(None).phase(name, steps) as progress:
         while done < steps:
-            # The first look is after one step: what the clip moves, it moves then.
+            # The first check is after one step, in which the clip moves all that it moves.
             count = min(config.distill.steps_per_call if done else 1, steps - done)
             feed = parts.feed(done, count)
             state, losses = distill.run(
                 parts.problem, state, stream(config.seed, "distill"), data, feed, count
             )
             done += count
-            # Adam's moments are exactly 0 as long as every gradient has been.
+            # Adam's moments are exactly 0 as long as every gradient is.
             moments = (optax.tree_utils.tree_get(state.optimizer, m).means for m in ("mu", "nu"))
             pulled = pulled | np.any([np.asarray(m != 0) for m in moments], 0)
             now = np.asarray(outside(state.params.means))
@@ -238,7 +237,7 @@ def endure(
 
 
 def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
-    """Shares by weight, a line a start; above without the clip, below with it."""
+    """Draws shares by weight, a line per start; above without the clip, below with it."""
     columns = {
         "outside": "outside at the end",
         "never_returned": "never returned",

@@ -11,25 +11,25 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 
 class Ellipses(NamedTuple):
-    """Where the density of each Gaussian is exp(-1/2) of its peak.
+    """Ellipses on which each Gaussian's density is exp(-1/2) of its peak.
 
     In pixels, x to the right and y down; angles in degrees, from x towards y.
     """
 
     centres: Float[np.ndarray, "*b n 2"]
     axes: Float[np.ndarray, "*b n 2"]  # half lengths, the longer one first
-    angles: Float[np.ndarray, "*b n"]  # of the longer one
+    angles: Float[np.ndarray, "*b n"]  # of the longer axis
 
 
 def ellipses(gaussians: GaussianImages, height: int, width: int, prefilter: bool) -> Ellipses:
-    """The ellipses of Gaussians of native resolution `height` x `width`, with the pre-filter's
-    variance of 1/12 of a pixel where they are rendered with it."""
+    """Returns the ellipses of Gaussians of native resolution `height` x `width`; `prefilter` adds
+    its variance of 1/12 square pixel."""
     means, raw = (np.asarray(a, np.float64) for a in (gaussians.means, gaussians.cholesky))
     l1, l2, l3 = raw[..., 0] + 0.5, raw[..., 1], raw[..., 2] + 0.5
     box = 1 / 12 if prefilter else 0.0
     xx, xy, yy = l1**2 + box, l1 * l2, l2**2 + l3**2 + box
     middle, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    # The product of both is the determinant: a difference would cancel on long thin ones.
+    # Their product is the determinant; a difference would cancel for long thin ellipses.
     larger = middle + spread
     smaller = ((l1 * l3) ** 2 + box * (l1**2 + l2**2 + l3**2 + box)) / larger
     return Ellipses(
@@ -40,5 +40,5 @@ def ellipses(gaussians: GaussianImages, height: int, width: int, prefilter: bool
 
 
 def areas(gaussians: GaussianImages, height: int, width: int, prefilter: bool) -> np.ndarray:
-    """Of those ellipses, in pixels: [*b, n]."""
+    """Returns the areas of those ellipses, in square pixels: [*b, n]."""
     return np.pi * ellipses(gaussians, height, width, prefilter).axes.prod(-1)

@@ -1,4 +1,4 @@
-"""Where bits are best spent: accuracy over the bits of a Gaussian and the images a class."""
+"""Accuracy by bits per Gaussian and images per class, at equal bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "guidance"
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
     """Draws the table that `launch.reproduce --table=guidance` wrote to `path`, a JSON file.
 
-    Raises UsageError for a file that is no such table, or none of whose cells was run.
+    Raises UsageError for another file, or a table without finished cells.
     """
     rows = read(path)
     draw.table(out, NAME, rows)
@@ -39,7 +39,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The cells that were run."""
+    """Returns the finished cells."""
     try:
         cells = read_object(path, "a table")["cells"]
         rows = [

@@ -1,4 +1,4 @@
-"""What figures are made from: distilled sets, work directories, and what was computed before."""
+"""Inputs of figures: distilled sets, work directories, and cached results."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from gsdd_jax.storage import workdir as workdirs
 
 
 class Kept:
-    """JSON values by name, on disk once they are set, for a figure that takes long."""
+    """JSON values by name, saved to disk when set, for slow figures."""
 
     def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
-        """Raises UsageError for a file that is damaged, or of another `identity`."""
+        """Reads existing values. Raises UsageError if damaged, or of another `identity`."""
         self._path = pathlib.Path(path)
         identity = json.loads(json.dumps(identity))
         self._values: dict[str, Any] = {"identity": identity, "values": {}}
@@ -48,7 +48,7 @@ class Kept:
                 )
 
     def get(self, name: str) -> Any | None:
-        """What is kept under `name`, or None."""
+        """Returns the value of `name`, or None."""
         return self._values["values"].get(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -57,17 +57,16 @@ class Kept:
 
 
 def digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with open_regular(path, "a distilled set") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_gaussians(path: str | os.PathLike) -> DistilledSet:
-    """A set of Gaussians by nine numbers each, however they are stored.
+    """Loads a set of Gaussians as 6 + channels numbers each, however they are stored.
 
-    Images that have one less are filled up with one of opacity 0.
-
-    Raises UsageError for a file that is no distilled set, or none of Gaussians.
+    Images with fewer Gaussians are padded with ones of opacity 0. Raises UsageError for a file
+    that is no distilled set of Gaussians.
     """
     set_ = file.load(path)
     if not isinstance(parameterizations.of_format(set_.format), Gaussians):
@@ -77,7 +76,7 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
 
 
 def as_gaussians(set_: DistilledSet) -> DistilledSet:
-    """A set of Gaussians by nine numbers each; as `load_gaussians`."""
+    """Converts a set of Gaussians as `load_gaussians` does."""
     kind = parameterizations.of_format(set_.format)
     if isinstance(kind, Gaussian):
         return set_
@@ -97,14 +96,14 @@ def as_gaussians(set_: DistilledSet) -> DistilledSet:
 
 
 def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
-    """A set with other images."""
+    """Returns a set with other images."""
     return dataclasses.replace(
         set_, format=kind, arrays=jax.tree.map(np.asarray, kind.to_arrays(params))
     )
 
 
 def one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
-    """The rendered Gaussians of all images as arrays [n, ...], and how many each image has."""
+    """Returns the rendered Gaussians of all images as arrays [n, ...], and the count per image."""
     kind, params = parameterizations.of(set_)
     stored, offsets = _stored(kind, params)
     fields = {f: np.asarray(getattr(stored, f), np.float32) for f in FIELDS}
@@ -122,7 +121,7 @@ def _stored(kind, params):
 
 
 def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
-    """The config of a run's directory; `data_dir` replaces where its data lie."""
+    """Returns the config of a run's directory; `data_dir` replaces its data's location."""
     path = pathlib.Path(workdir, "config.json")
     values = dotted(read_object(path, "a run's config"))
     if data_dir is not None:
@@ -132,7 +131,7 @@ def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
 
 @contextlib.contextmanager
 def building_from(where: str | os.PathLike) -> Iterator[None]:
-    """Turns what is wrong with a file's config into a UsageError that names the file."""
+    """Turns errors in a file's config into a UsageError that names the file."""
     with located(where):
         try:
             yield
@@ -142,7 +141,7 @@ def building_from(where: str | os.PathLike) -> Iterator[None]:
 
 
 def names_of(paths: Sequence[str | os.PathLike]) -> list[str]:
-    """A short name for each of several inputs: the last part that not all of them share."""
+    """Returns a short name per input: the last part of its path, or two if ambiguous."""
     parts = [pathlib.Path(path).absolute().parts for path in paths]
     parts = [p[:-1] if p[-1] == "distilled.safetensors" else p for p in parts]
     names = [pathlib.Path(p[-1]).stem for p in parts]

@@ -1,8 +1,8 @@
-"""The objective's loss around two distilled sets, along two random directions (Figure 4).
+"""The objective's loss around distilled sets, along two random directions (Figure 4).
 
-The plane is that of the parameters as distillation optimises them. Each field of each image's
-parameters has its direction scaled to that field's own norm, as filter normalisation does for a
-network's filters (Li et al., 2018), so that sets stored in different ways are comparable.
+The plane is that of the optimised parameters. Each field of each image has its direction scaled to
+the field's norm, like filter normalisation of networks (Li et al., 2018): sets stored in different
+ways are comparable.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """A contour plot for each set.
+    """Draws a contour plot per set.
 
     Args:
-      distilled: files or work directories; the objective of each is that which made it.
-      points: of a side of the grid; odd, so that the set itself is its centre.
-      radius: of the grid, in norms of each field.
-      draws: of the objective's randomness, the same ones at every point: networks and real images
-        (DM, DC), segments of experts (TM).
-      places: dotted field -> value (None: the default) of where data and experts lie.
-      seed: of directions and draws.
-      out: a folder; finished rows of the grid are kept there in landscape.json.
+      distilled: files or work directories; each is evaluated by the objective that made it.
+      points: side of the grid; odd, so that the set itself is its centre.
+      radius: half the grid's side, in norms of each field.
+      draws: number of random draws, the same at every point: networks and real images (DM, DC),
+        segments of experts (TM).
+      places: dotted field -> location of data and experts; None: the default.
+      seed: seed of directions and draws.
+      out: output folder, which also caches finished rows of the grid (landscape.json).
     """
     if points < 3 or points % 2 == 0:
         raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
@@ -99,7 +99,7 @@ def main(
 
 
 def made_by(set_: DistilledSet, places: dict[str, str | None]):
-    """The config that made a set, with where things lie on this machine."""
+    """Returns the config that made a set, with locations on this machine."""
     config = set_.provenance.get("config")
     if not isinstance(config, dict):
         raise UsageError("provenance.config: expected the config that made the set")
@@ -110,7 +110,7 @@ def made_by(set_: DistilledSet, places: dict[str, str | None]):
 def plane(
     parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[float, float], Float[Array, ""]]:
-    """The mean loss of fixed draws at `set_` + first * direction + second * another one."""
+    """Returns (a, b) -> mean loss at `set_` + a * first direction + b * second direction."""
     kind, params = parameterizations.of(set_)
     at = kind.to_optimized(params, parts.transform)
     keys = jax.random.split(key, 3)
@@ -122,11 +122,10 @@ def plane(
 def objective(
     parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[Params], Float[Array, ""]]:
-    """The objective alone, without the boundary loss, as a function of optimized parameters.
+    """Returns the objective without boundary loss, as a function of optimized parameters.
 
-    The mean over `draws` steps that are always the same, each with all updates of the step while
-    the images stay as they are. The student's learning rate is the one the set carries, and so are
-    its soft labels.
+    The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
+    fixed. Learning rate and soft labels of the student are the set's.
     """
     problem, dataset = parts.problem, parts.dataset
     matching, train = problem.matching, dataset.train
@@ -161,7 +160,7 @@ def objective(
 
 
 def direction(key: Key[Array, ""], params: Params) -> Params:
-    """A random direction; of the norm of `params` in each field (leaf) of each image."""
+    """Returns a random direction with the norm of `params` in each field (leaf) of each image."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(
@@ -180,7 +179,7 @@ def plot(
     grids: Sequence[Float[np.ndarray, "p p"]],
     out: pathlib.Path,
 ) -> None:
-    """Contours, each of its own scale; the cross is the set itself."""
+    """Draws contours, each of its own scale; the cross marks the set."""
     with draw.sheet(draw.PAGE, 2.9) as figure:
         row = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
         for axes, label, grid in zip(row, labels, grids, strict=True):

@@ -1,4 +1,4 @@
-"""Real images, the Gaussians they became, and the distilled images, a column per class."""
+"""Real images, their Gaussians and the distilled images, in one column per class."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ROWS = ("real", "Gaussians", "distilled")
 
 
 def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pathlib.Path) -> None:
-    """Draws one image of each class; the CSV has every ellipse.
+    """Draws one image per class; the CSV has every ellipse.
 
     Args:
       distilled: a set of Gaussians that started from real images, or its work directory.
-      image: which image of each class, from 0.
-      data_dir: where TFDS keeps its sets; the real images are read from there.
-      out: a folder.
+      image: index of the image within each class, from 0.
+      data_dir: folder of TFDS's sets, for the real images.
+      out: output folder.
     """
     set_ = inputs.load_gaussians(path_of(distilled))
     with inputs.building_from(distilled):

@@ -1,4 +1,4 @@
-"""What networks learn from images that lose some of their Gaussians (Figure 3a)."""
+"""Test accuracy after removal of some Gaussians of each image (Figure 3a)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import decisive
 
 NAME = "pruning"
-PERCENT = tuple(range(0, 100, 10))  # of the Gaussians of each image
+PERCENT = tuple(range(0, 100, 10))  # removed Gaussians per image
 ORDERS = {
     "large": "large and opaque first",
     "random": "random",
@@ -34,13 +34,13 @@ ORDERS = {
 def main(
     distilled: str | os.PathLike, overrides: Mapping[str, Any], seed: int, out: pathlib.Path
 ) -> None:
-    """Test accuracy after removing 0 to 90 % of the Gaussians of each image, in three orders.
+    """Draws test accuracy after removing 0 to 90 % of each image's Gaussians, in three orders.
 
     Args:
       distilled: a file or a work directory.
-      overrides: as of `evaluation.evaluate_file`.
-      seed: of the random order.
-      out: a folder; what was evaluated is kept there in pruning.json.
+      overrides: as for `evaluation.evaluate_file`.
+      seed: seed of the random order.
+      out: output folder, which also caches evaluations (pruning.json).
     """
     path = path_of(distilled)
     set_ = inputs.load_gaussians(path)
@@ -53,7 +53,7 @@ def main(
         for percent in PERCENT:
             pruned = without(set_, ranks, percent / 100)
             left = pruned.format.num_gaussians
-            # Nothing removed is the same in every order.
+            # Without removal all orders are the same.
             name = f"{order} {percent} %" if percent else "whole"
             if kept.get(name) is None:
                 accuracies = evaluation.distilled(
@@ -81,9 +81,9 @@ def main(
 
 
 def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:
-    """The Gaussians of each image, the first to go first; in every order, those of no opacity.
+    """Returns each image's Gaussians in order of removal; those of opacity 0 always go first.
 
-    Size is the area of the ellipse that is rendered, times how opaque it is.
+    Size is the area of the rendered ellipse times its opacity.
     """
     kind, params = parameterizations.of(set_)
     opaque = np.abs(np.asarray(params.opacities, np.float64))
@@ -96,7 +96,7 @@ def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np
 
 
 def without(set_: DistilledSet, order: Int[np.ndarray, "m n"], share: float) -> DistilledSet:
-    """The set without the first `share` of `order` of each image; at least one Gaussian stays."""
+    """Removes the first `share` of `order` from each image; at least one Gaussian stays."""
     count = order.shape[1]
     removed = min(round(share * count), count - 1)
     left = jnp.asarray(np.sort(order[:, removed:], axis=-1))

@@ -1,4 +1,4 @@
-"""A picture of a distilled set: a row of images for each class."""
+"""A contact sheet of a distilled set: one row of images per class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def contact_sheet(
     per_class: int = 10,
     num_classes: int = 20,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The first `per_class` images of each of the first classes, in [0, 1], clipped for show."""
+    """Returns the first `per_class` images, in [0, 1], of the first classes; values are clipped."""
     _, height, width, channels = images.shape
     classes = np.unique(labels)[:num_classes]
     rows = [np.flatnonzero(labels == c)[:per_class] for c in classes]
@@ -34,7 +34,7 @@ def contact_sheet(
 
 
 def png(sheet: UInt8[np.ndarray, "height width 3"], scale: int = 2) -> bytes:
-    """The sheet as a PNG file, every pixel `scale` x `scale`."""
+    """Returns the sheet as a PNG file, with every pixel `scale` x `scale`."""
     out = io.BytesIO()
     Image.fromarray(sheet.repeat(scale, 0).repeat(scale, 1)).save(out, "PNG")
     return out.getvalue()

@@ -36,25 +36,25 @@ from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
 from gsdd_jax.training import distill, fit
 
-STEP = "step "  # records of evaluations on the way
+STEP = "step "  # records of intermediate evaluations
 
 
 def distill_to(
     config: ConfigDict, workdir: str | os.PathLike, display: Display | None = None
 ) -> dict[str, Any]:
-    """Runs the experiment of `config` in `workdir`, or goes on where it was interrupted.
+    """Runs the experiment of `config` in `workdir`, or resumes it.
 
-    Leaves there `distilled.safetensors` (and, with evaluations on the way, `best.safetensors`;
-    with snapshots, `snapshots/<step>.safetensors`), `result.json`, `contact_sheet.png`, TensorBoard
-    event files and checkpoints; returns what `result.json` holds. The same config gives the same
-    bytes, however often it was interrupted.
+    Writes `distilled.safetensors`, `result.json`, `contact_sheet.png`, TensorBoard event files and
+    checkpoints; with intermediate evaluations `best.safetensors`; with snapshots
+    `snapshots/<step>.safetensors`. Returns the content of `result.json`. The same config gives the
+    same bytes, however often it was interrupted.
 
     Raises:
-      UsageError: for a config that makes no sense, a directory that cannot be written or that
-        belongs to another config, or a loss that is not finite.
+      UsageError: the config is invalid, the directory cannot be written or belongs to another
+        config, or a loss is not finite.
     """
     with mesh.use_devices(config.mesh.devices, config.mesh.groups):
-        parts = experiment.build(config)  # first: a config that is refused binds no directory
+        parts = experiment.build(config)  # first: an invalid config binds no directory
         with (
             mesh.group_devices(parts.problem.matching.independent, config.mesh.groups),
             _running(config, parts, workdir, display) as run,
@@ -65,9 +65,9 @@ def distill_to(
 
 
 def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Only the first part of `distill_to`: the images that distillation starts from.
+    """Runs only the first part of `distill_to`: the fit of the initial images.
 
-    Leaves `fitted.safetensors`, `fit.json` and a contact sheet; raises as `distill_to`.
+    Writes `fitted.safetensors`, `fit.json` and a contact sheet; raises like `distill_to`.
     """
     with (
         mesh.use_devices(config.mesh.devices),
@@ -97,9 +97,9 @@ def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
 
 
 class _Run:
-    """What the phases of one run share; all state between steps is in the checkpoints.
+    """Shared data of a run's phases; all state between steps is in the checkpoints.
 
-    `parts` is an Experiment, or for a fit alone only its Material.
+    `parts` is an Experiment, or for a fit only its Material.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class _Run:
             self.reporter.line(warning)
 
     def description(self) -> str:
-        """One line: the data, the network, the images, their bytes, the device."""
+        """Returns one line on the data, the network, the images, their bytes and the device."""
         dataset, stored = self.parts.dataset, self.parts.parameterization
         ipc = self.config.budget.ipc
         there = dataset.num_classes * gaussians.budget_bytes(ipc, dataset.image_shape)
@@ -127,20 +127,20 @@ class _Run:
 
     @functools.cached_property
     def transform(self) -> dict[str, Any]:
-        """What a set says of the transform that networks saw its images through."""
+        """Description of the transform before the networks, as stored in a set."""
         dataset, name = self.parts.dataset, self.config.data.transform
         return transforms.describe(name, dataset.mean, dataset.std, dataset.train.images)
 
     def checkpoints(self, phase: str) -> Checkpoints:
-        """Those of one phase."""
+        """Returns the checkpoints of one phase."""
         return Checkpoints(self.workdir / "checkpoints" / phase, self.identity, self.reporter.line)
 
     def fit(self) -> Params:
-        """Where distillation starts."""
+        """Returns the parameters that distillation starts from."""
         return fits.initial(self.config, self.parts, self.workdir, self.reporter)
 
     def distill(self, fitted: Params) -> distill.DistillState:
-        """The distillation loop."""
+        """Runs the distillation loop."""
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
         # A copy, because a state is donated and the fitted parameters are evaluated later.
@@ -169,7 +169,7 @@ class _Run:
         left = lambda: cost.evaluations_in_steps(
             config, parts.problem.matching, parts.dataset, len(parts.labels), done
         )
-        alone = jax.process_count() == 1  # several would have to stop at the same step
+        alone = jax.process_count() == 1  # several processes would have to stop at one step
         with (
             self.reporter.phase("distill", total, done, left()) as progress,
             stopping.able(lambda: alone and done > saved),
@@ -192,7 +192,7 @@ class _Run:
                 done += count
                 often = config.distill.checkpoint_every, config.distill.eval_every
                 if done == total or any(every and done % every == 0 for every in often):
-                    checkpoints.save(done, state)  # an evaluation may be interrupted, too
+                    checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
                 shown = {"loss": float(losses.mean())} | _scalars(state.extra)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
@@ -206,9 +206,9 @@ class _Run:
         return state
 
     def keep_snapshot(self, state: distill.DistillState) -> None:
-        """The set at the first step, at every so many and at the last, where that is asked for.
+        """Saves the first set, every `snapshot_every`-th and the last, if snapshots are asked for.
 
-        Written before the state is left behind, so that an interruption loses none.
+        Called before the next step, so that an interruption loses none.
         """
         step, every = int(state.step), self.config.distill.snapshot_every
         if not every or (step % every and step < self.config.distill.num_steps):
@@ -216,7 +216,7 @@ class _Run:
         self.save(snapshot_path(self.workdir, step), self.distilled(state))
 
     def evaluate_on_the_way(self, state: distill.DistillState, final: bool = False) -> None:
-        """Keeps the best set so far: best on real training images, never on test images."""
+        """Saves the best set so far, judged on real training images, never on test images."""
         step = int(state.step)
         every = self.config.distill.eval_every
         if not final and (not every or not step or step % every):
@@ -236,14 +236,14 @@ class _Run:
             self.save("best.safetensors", set_)
 
     def best(self) -> dict[str, Any]:
-        """The record of the best evaluation so far."""
+        """Returns the record of the best evaluation so far."""
         records = list(self.records.starting_with(STEP).values())
         if (final := self.records.get("distilled")) is not None:
             records.append(final)
         return max(records, key=lambda r: (np.mean(r["train"]), -r["step"]))
 
     def finish(self, fitted: Params, state: distill.DistillState) -> dict[str, Any]:
-        """Writes the distilled set, evaluates it beside what it must beat, writes the result."""
+        """Writes the distilled set, evaluates it and its baselines, and writes the result."""
         config, parts, reporter = self.config, self.parts, self.reporter
         last = self.distilled(state)
         self.save("distilled.safetensors", last)
@@ -280,7 +280,7 @@ class _Run:
         return result
 
     def distilled(self, state: distill.DistillState) -> DistilledSet:
-        """The set that a state of the distillation holds."""
+        """Returns the set of a state of the distillation."""
         parts = self.parts
         params = parts.parameterization.from_optimized(state.learned, parts.transform)
         return self.stored(params, int(state.step), state.extra)
@@ -288,14 +288,13 @@ class _Run:
     def stored(
         self, params: Params, step: int, extra: dict[str, Array] | None = None
     ) -> DistilledSet:
-        """`params` as they are stored, so that what is evaluated is what a file holds.
+        """Returns `params` as stored, so that evaluations see what a file holds.
 
-        Without what was learned beside them, as of a fit, the labels are hard, and the bytes that
-        soft ones would take are left empty.
+        Without `extra`, as for a fit, labels are hard, and the bytes of soft ones stay unused.
         """
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
-            # How it was run is left out: it does not change what was made.
+            # Operational settings are left out: they do not change the set.
             "config": decisive(self.parts.decided(self.config)),
             "data": {
                 "name": dataset.name,
@@ -324,17 +323,17 @@ class _Run:
         )
 
     def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:
-        """A set, as a file of the directory."""
+        """Saves a set as a file in the directory."""
         if processes.first():
             file.save(self.workdir / name, set_)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Plain values, as a file of the directory."""
+        """Writes plain values as a file in the directory."""
         if processes.first():
             write_json(self.workdir / name, value)
 
     def show(self, set_: DistilledSet) -> None:
-        """A contact sheet, as a file and for TensorBoard."""
+        """Writes a contact sheet, as a file and for TensorBoard."""
         sheet = contact_sheet(mesh.to_host(parameterizations.images(set_)), set_.labels)
         if processes.first():
             write_atomically(self.workdir / "contact_sheet.png", png(sheet))

@@ -1,4 +1,4 @@
-"""How good a distilled set is, beside what it must beat at the same bytes."""
+"""Evaluation of distilled sets, and of baselines with the same bytes."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ from gsdd_jax.training.evaluate import Schedule
 
 
 class Accuracies(NamedTuple):
-    """Of each network, in percent; and what the test images of each class were taken for."""
+    """Accuracies per network, in percent, and the confusion matrix of the test images."""
 
     test: Float[np.ndarray, "s"]
-    # On real training images, the basis of every choice; None where nothing is to be chosen.
+    # On real training images, the basis of every choice; None if nothing is to be chosen.
     train: Float[np.ndarray, "s"] | None
     confusion: Int[np.ndarray, "k k"]  # [class, predicted class], counted over all networks
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts(Judged):
-    """What an evaluation needs of an experiment: no objective, and so no experts."""
+    """Parts of an experiment for evaluation: no objective, and so no experts."""
 
     network: Network
     schedule: Schedule
 
 
 def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict[str, Any]:
-    """Mean, standard deviation (of a sample) and each network's accuracy, in percent."""
+    """Returns mean, sample standard deviation and each network's accuracy, in percent."""
     values = [float(a) for a in accuracies]  # float32 would round a mean to another digit
     return {
         f"{name}_accuracy": float(np.mean(values)),
@@ -68,14 +68,14 @@ def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict
 
 
 def shown(accuracies: list[float] | Float[np.ndarray, "s"]) -> str:
-    """Their mean as text, in percent, with the deviation where there are several."""
+    """Returns the mean as text, in percent, with the deviation if there are several."""
     said = summary("", accuracies)
     deviation = f" ± {said['_std']:.1f}" if len(accuracies) > 1 else ""
     return f"{said['_accuracy']:.1f}{deviation} %"
 
 
 def by_class(name: str, counts: Int[np.ndarray, "k k"]) -> dict[str, Any]:
-    """Accuracy on the test images of each class, in percent, and the confusion matrix."""
+    """Returns the accuracy per class on test images, in percent, and the confusion matrix."""
     shares = 100 * np.diag(counts) / np.maximum(counts.sum(1), 1)
     return {f"{name}_by_class": shares.tolist(), f"{name}_confusion": counts.tolist()}
 
@@ -88,8 +88,9 @@ def distilled(
     reporter: Display,
     chosen: bool = False,
 ) -> Accuracies:
-    """Of fresh networks trained on a distilled set, at the learning rate it carries; `chosen`:
-    also what sets are chosen by."""
+    """Evaluates fresh networks trained on a distilled set, at the set's learning rate.
+
+    `chosen` adds the accuracies on held-out training images."""
     trained = students(config, parts, set_, name, reporter)
     accuracies = _tested(parts, trained)
     if not chosen:
@@ -106,7 +107,7 @@ def students(
     reporter: Display,
     resample: str = "bilinear",
 ) -> Any:
-    """The stacked parameters of those networks; the set has the size of the real images."""
+    """Returns the stacked parameters of such networks, trained at the real images' size."""
     height, width = parts.dataset.image_shape[:2]
     images = parameterizations.images(set_, height, width, resample)
     images = parts.transform(images)[None]
@@ -123,11 +124,10 @@ def random_real(
     name: str,
     reporter: Display,
 ) -> Accuracies:
-    """Of networks trained on random real images as an arm of `REAL` has them, others for every
-    network; all images of a class that has fewer.
+    """Evaluates networks trained on different random real images each, for an arm of `REAL`.
 
-    They get as many steps of SGD as a distilled set of `num_images` gets, so that a small set is
-    not at a disadvantage because its epochs are short.
+    A smaller class gives all its images. The steps of SGD are those of a distilled set of
+    `num_images`: short epochs are no disadvantage.
     """
     per_class = experiment.check_real(config, parts.dataset, arm)
     train, num_classes = parts.dataset.train, parts.dataset.num_classes
@@ -173,8 +173,8 @@ def _tested(parts, students) -> Accuracies:
 
 
 def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
-    """Accuracies on the test images made worse: by kind the five means, and of each network the
-    mean over them."""
+    """Returns accuracies on corrupted test images: per kind the mean at each of five strengths, and
+    each network's mean over them."""
     test, result = parts.dataset.test, {}
     labels = jnp.asarray(test.labels)
     for kind in kinds:
@@ -203,22 +203,21 @@ def evaluate_file(
     beside: bool = True,
     display: Display | None = None,
 ) -> dict[str, Any]:
-    """Trains networks on a distilled set from a file, and on the same bytes of real images.
+    """Trains networks on a distilled set from a file, and on real images of the same bytes.
 
     Args:
-      path: of a `distilled.safetensors`.
-      overrides: of the config that made the set: dotted field -> value (None: as it is).
-      learning_rate: of the networks; None: the one that the set carries.
-      resolution: of the images that networks see, real ones too; None: the set's.
-      resample: how sets that are stored at one size come to it, "bilinear" or "nearest".
-      corrupted: kinds of `data.corruptions` by which the test images are made worse, too.
-      beside: whether the real images are evaluated.
-      display: what shows the progress.
+      path: path of a `distilled.safetensors`.
+      overrides: dotted field of the set's config -> value; None leaves it unchanged.
+      learning_rate: learning rate of the networks; None: that of the set.
+      resolution: side of the networks' inputs, real ones too; None: that of the set.
+      resample: "bilinear" or "nearest", for sets stored at one size.
+      corrupted: kinds of `data.corruptions` for further tests.
+      beside: whether to evaluate real images, too.
+      display: display of the progress.
 
     Raises:
-      UsageError: for a file that is no distilled set, whose provenance does not say how it was
-        made or contradicts it, or that was made from other data than is there; for a setting that
-        makes no sense.
+      UsageError: the file is no distilled set, its provenance is incomplete or contradicts it, the
+        data differ on this machine, or a setting is invalid.
     """
     if resolution is not None:
         check_value("resolution", "int", resolution, (1, MAX_SIDE))
@@ -252,7 +251,7 @@ def evaluate_file(
 
 
 def is_result(path: str | os.PathLike) -> bool:
-    """Whether a file holds, as JSON, what `evaluate_file` returns."""
+    """Returns whether a file holds the result of `evaluate_file`, as JSON."""
     try:
         found = read_object(path, "an evaluation's result")
     except UsageError:
@@ -261,10 +260,10 @@ def is_result(path: str | os.PathLike) -> bool:
 
 
 def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:
-    """Trains networks on random real images at the bytes and for the steps of a config's set.
+    """Trains networks on random real images, at the bytes and for the steps of a config's set.
 
-    Raises UsageError for another `arm` than "random_real" (float32) or "random_real_uint8" (four
-    times as many), or for a setting that makes no sense.
+    Raises UsageError if a setting is invalid, or if `arm` is neither "random_real" (float32) nor
+    "random_real_uint8" (four times as many).
     """
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
@@ -278,7 +277,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
 
 
 class Opened(NamedTuple):
-    """A distilled set, and what evaluating it needs."""
+    """A distilled set, with the config and parts of its evaluation."""
 
     set_: DistilledSet
     config: ConfigDict
@@ -291,7 +290,7 @@ def opened(
     learning_rate: float | None = None,
     resolution: int | None = None,
 ) -> Opened:
-    """A set from a file with the data and the network of its evaluation; as `evaluate_file`."""
+    """Loads a set with the data and network of its evaluation; like `evaluate_file`."""
     set_ = file.load(path)
     with located(path):
         config = resolve(set_.provenance, overrides, learning_rate)
@@ -299,7 +298,7 @@ def opened(
 
 
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
-    """Raises UsageError where data and set are not of each other."""
+    """Builds the parts. Raises UsageError if data and set do not match."""
     made_from = set_.provenance.get("data")
     fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
     if not isinstance(fingerprint, str):

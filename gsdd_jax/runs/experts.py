@@ -1,4 +1,4 @@
-"""Experts, whose parameters TM follows: trains what a config asks for, and keeps it."""
+"""Training and storage of a config's experts, whose parameters TM matches."""
 
 import contextlib
 import functools
@@ -24,17 +24,16 @@ from gsdd_jax.training import experts as training
 
 
 def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
-    """Trains the experts of `config` that its directory does not hold yet; opens them all.
+    """Trains the missing experts of `config` in its directory, then opens all.
 
-    An expert's random numbers are a function of `config.experts.seed` and its index alone. On a
-    GPU `config.experts.at_once` of them are trained side by side, and XLA computes groups of
-    another size in another order: results then differ by rounding. On a CPU it is always one, and
-    how many are asked for and which are there already changes no bit. Interrupted at any moment,
-    the same call goes on after the last whole epoch, with the same result.
+    An expert's random numbers depend only on `config.experts.seed` and its index. A CPU trains
+    one at a time: no bit depends on `config.experts.at_once` or on existing experts. A GPU trains
+    `at_once` together, and XLA orders groups of other sizes differently: results differ by
+    rounding. An interrupted call resumes after the last whole epoch, with the same result.
 
     Raises:
-      UsageError: a setting makes no sense; the directory cannot be written, is in use, or holds
-        experts made with other settings or damaged ones; a loss is not finite.
+      UsageError: a setting is invalid; the directory cannot be written, is in use, or holds
+        damaged experts or ones made with other settings; a loss is not finite.
     """
     settings = config.experts
     validate.ranges(config, "experts", "data")
@@ -44,7 +43,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     dataset = components.load_data(config)
     components.check_same(dataset)
     network = components.build_network(config.network, dataset)  # first: whitening takes long
-    # A CPU is no faster with several at once, and alone no bit of an expert depends on them.
+    # A CPU is no faster with several at once, and one at a time keeps every bit.
     on_each = 1 if jax.default_backend() == "cpu" else settings.at_once
     components.check_networks("experts.at_once", on_each, network)
     transform = components.build_transform(config.data.transform, dataset)
@@ -56,7 +55,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         reporter.line(components.described(config, dataset, what))
         stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
         at_once = on_each * mesh.size()
-        files: dict[int, Growing] = {}  # in the first process, which alone writes them
+        files: dict[int, Growing] = {}  # only in the first process, which writes them
 
         def unfinished() -> bytes:
             groups = _unfinished(where, made_of, settings.num_experts, at_once)
@@ -69,23 +68,23 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         groups = json.loads(processes.from_first(unfinished))
         if groups:
             _train_groups(groups, files, config, dataset, transform, network, reporter)
-        processes.from_first(bytes)  # all are there before anyone opens them
+        processes.from_first(bytes)  # all exist before any process opens them
     return experts.open_store(config, dataset, network)
 
 
 def expert_key(seed: int, expert: int) -> Key[Array, ""]:
-    """Of everything random about one expert."""
+    """Returns the key of everything random about one expert."""
     return jax.random.fold_in(components.stream(seed, "experts"), expert)
 
 
 def _unfinished(where, made_of, num_experts, at_once) -> list[list[Growing]]:
-    """Groups that are trained together. They are the same after an interruption."""
+    """Returns groups of experts to train together, the same after an interruption."""
     groups = []
     for first in range(0, num_experts, at_once):
         group = []
         for expert in range(first, min(first + at_once, num_experts)):
             if trajectories.is_finished(where, made_of, expert):
-                # Killed between the last two things that `finish` does, it is still there.
+                # An interruption between the last two steps of `finish` leaves it.
                 trajectories.partial_of(where, expert).unlink(missing_ok=True)
             else:
                 group.append(Growing(where, made_of, expert))
@@ -119,7 +118,7 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
         return training.train_epoch(network, params, keys, epoch, *train, batch_size=size, **sgd)
 
     def accuracy(row, held, split):
-        # Of one alone, so that it does not depend on the group.
+        # One expert at a time, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(row)))
         if held is None:
             return float(mesh.to_host(streaming.accuracy(network, one, split, transform))[0])
@@ -151,7 +150,7 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
 
 
 def _continue(group, epochs_done, starts) -> bytes:
-    """The parameters [e, p] after `epochs_done`, where all of the group go on; `starts` if new."""
+    """Returns the group's parameters [e, p] after `epochs_done`; `starts` for a new group."""
     for growing, start in zip(group, starts, strict=True):
         growing.truncate(epochs_done + 1)
         if not growing.rows:

@@ -1,4 +1,4 @@
-"""What distillation starts from: images fitted to random real ones, kept where runs share them."""
+"""Initial images of distillation: fitted to random real ones, optionally shared between runs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit
 
 STEPS_PER_CALL = 500
-# Of a config, what a fit depends on.
+# Groups of config fields that a fit depends on.
 GROUPS = ("seed", "data", "budget", "parameterization", "init")
 
 
 def initial(
     config: ConfigDict, material: Material, workdir: pathlib.Path, reporter: Reporter
 ) -> Params:
-    """Initial parameters: fitted to random real images, or random.
+    """Returns initial parameters, fitted to real images or random.
 
-    A fit goes on from its newest checkpoint in `workdir`, or in `config.init.dir`, where every run
-    finds it that starts from the same images. Raises UsageError where the error is not finite, or
-    another process fits the same.
+    A fit resumes from its newest checkpoint in `workdir`, or in `config.init.dir`, which runs
+    with the same initial images share. Raises UsageError if the error is not finite, or another
+    process fits the same.
     """
     parameterization = material.parameterization
     key = stream(config.seed, "initial parameters")
@@ -79,7 +79,7 @@ def initial(
 
 
 def fit_to_share(config: ConfigDict, display: Display) -> None:
-    """Fits what the runs of `config` will find in `config.init.dir`; raises as `initial`."""
+    """Fits the initial images of `config` into `config.init.dir`; raises like `initial`."""
     reporter = Reporter(None, display=display)
     with mesh.use_devices(config.mesh.devices):
         initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
@@ -87,14 +87,14 @@ def fit_to_share(config: ConfigDict, display: Display) -> None:
 
 
 def is_there(config: ConfigDict) -> bool:
-    """Whether `config.init.dir` has a whole fit of that many steps; it is not opened."""
+    """Returns whether `config.init.dir` has a finished fit of that many steps, unopened."""
     return any(pathlib.Path(config.init.dir).glob(f"*/{config.init.num_steps}"))
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
-    """All of a config that a fit depends on, by dotted name."""
+    """Returns all settings that a fit depends on, by dotted name."""
     fields = decisive(config)
-    # Labels that are learned leave fewer bytes to the images.
+    # Learned labels leave fewer bytes to the images.
     options = matching.find(config.matching.name).label_options
     labels = [f"matching.options.{name}" for name in options]
     labels = labels if any(fields.get(name) for name in labels[:1]) else []
@@ -102,7 +102,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h w c"]:
-    """The random real images that the fit is to, or their mean colours."""
+    """Returns the random real images that the fit targets, or their mean colours."""
     key = stream(config.seed, "initial images")
     per_class = material.parameterization.images_per_class
     images = experiment.initial_images(material.dataset, key, per_class)
@@ -112,5 +112,5 @@ def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h 
 
 
 def _identity(config: ConfigDict, fingerprint: str) -> str:
-    """A digest of what a fit depends on."""
+    """Returns a digest of all that a fit depends on."""
     return digest({"data.fingerprint": fingerprint, **settings(config)})

@@ -1,4 +1,4 @@
-"""What a run shows while it lasts: a progress bar or plain lines, and TensorBoard event files."""
+"""Progress of a run: a progress bar or plain lines, and TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from tqdm import tqdm
 
 from gsdd_jax.core import processes
 
-LINE_EVERY = 10.0  # seconds, where standard output is no terminal
+LINE_EVERY = 10.0  # seconds, if standard output is no terminal
 
 
 class Progress:
-    """One phase of a run: how far, the loss, the rate, the time left.
+    """Progress of one phase: steps, loss, rate, time left.
 
-    The first call of so many steps is compiled first: its time is left out of the rate and of the
-    time left, and at the start it is said. `afterwards` is what the run still does when the phase
-    is over, in steps that would take as long: as soon as the rate is known, the time of both is
-    shown too.
+    The first call of each length compiles, so its time does not count. `afterwards` is the work
+    of the run after this phase, in equivalent steps. Once the rate is known, the run's time
+    left is shown, too.
     """
 
     def __init__(
@@ -41,8 +40,8 @@ class Progress:
         self._name, self._total, self._done, self._stream = name, total, done, stream
         self._of = f"/{total}" + ("" if unit == "step" else f" {unit}s")
         self._unit, self._afterwards, self._told = unit, afterwards, not afterwards
-        self._compiled: set[int] = set()  # lengths of calls
-        self._steps, self._seconds = 0, 0.0  # that were timed
+        self._compiled: set[int] = set()  # lengths of compiled calls
+        self._steps, self._seconds = 0, 0.0  # timed
         self._last_line = self._mark = time.monotonic()
         self._bar = None
         if done >= total:
@@ -56,7 +55,7 @@ class Progress:
             print(f"{name} {done}{self._of}  compiling", file=stream, flush=True)
 
     def advance(self, count: int, **values: float) -> None:
-        """`count` more steps are done; `values` (the loss) are shown beside them."""
+        """Records `count` more steps, and shows `values` such as the loss."""
         now = time.monotonic()
         took, self._mark = now - self._mark, now
         self._done += count
@@ -93,7 +92,7 @@ class Progress:
 
     @contextlib.contextmanager
     def standing(self, afterwards: float) -> Iterator[None]:
-        """Stops the clock for what is done between two steps, of which `afterwards` is left."""
+        """Stops the clock between two steps, and sets the remaining `afterwards`."""
         begun = time.monotonic()
         try:
             yield
@@ -104,20 +103,20 @@ class Progress:
             self._set_clock()
 
     def _set_clock(self) -> None:
-        """The bar's, to the seconds that were timed."""
+        """Sets the bar's clock to the timed seconds."""
         if self._bar is not None:
             self._bar.start_t = self._bar._time() - self._seconds
             self._bar.last_print_t = self._bar._time()
             self._bar.last_print_n = self._bar.n
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
 class Display:
-    """Shows on a stream what is going on."""
+    """Shows progress and lines on a stream."""
 
     def __init__(self, stream=None):
         self._stream = stream or sys.stdout
@@ -126,8 +125,8 @@ class Display:
     def phase(
         self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[Progress]:
-        """A phase of `total` steps of which `done` are behind us, and what comes `afterwards`;
-        `unit` is what a step is called."""
+        """Yields the progress of a phase of `total` steps, `done` of them before it; `unit` names a
+        step, `afterwards` is as for `Progress`."""
         progress = Progress(name, total, done, self._stream, afterwards, unit)
         try:
             yield progress
@@ -135,14 +134,14 @@ class Display:
             progress.close()
 
     def line(self, text: str) -> None:
-        """One line for the reader."""
+        """Prints one line."""
         print(text, file=self._stream, flush=True)
 
 
 class OneLine(Display):
-    """One line for many runs: what is done of all, what is going on, the time left of all.
+    """Shows many runs in one line: what is done, what is running, the time left of all.
 
-    On a terminal the line is written over; elsewhere a new one comes every ten seconds.
+    A terminal's line is overwritten; elsewhere a new one is printed every ten seconds.
     """
 
     def __init__(self, stream=None):
@@ -150,7 +149,7 @@ class OneLine(Display):
         self._text, self._until, self._shown = "", 0.0, -math.inf
 
     def begin(self, text: str, seconds_left: float) -> None:
-        """The next run, and how long everything will take from here."""
+        """Sets the next run, and the time left of everything from here."""
         self._text, self._until = text, time.monotonic() + seconds_left
         self._show("")
 
@@ -158,15 +157,15 @@ class OneLine(Display):
     def phase(
         self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[_Part]:
-        """A phase of the run; its steps are shown, its values are not."""
+        """Yields a phase of the run that shows steps, not values."""
         del afterwards, unit
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:
-        """Left out: a run's own lines."""
+        """Drops a run's own lines."""
 
     def end(self) -> None:
-        """Leaves the line as it stands."""
+        """Ends the line."""
         if self._stream.isatty():
             print(file=self._stream, flush=True)
 
@@ -209,12 +208,12 @@ class Reporter(Display):
             self.phase, self.line = display.phase, display.line
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers for TensorBoard."""
+        """Writes numbers for TensorBoard."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """A picture for TensorBoard."""
+        """Writes a picture for TensorBoard."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Real images that a run keeps in its work directory, to be shown beside its own."""
+"""Real images in a run's work directory, to compare its own with."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import stream
 
 NAME = "real.safetensors"
-MOST = 5  # of a class
-_BYTES = 1 << 26  # of all classes, about
-_LIMIT = 1 << 30  # of a file that is read
+MOST = 5  # images per class
+_BYTES = 1 << 26  # bytes of all classes, about
+_LIMIT = 1 << 30  # most bytes of a file to read
 
 
 def keep(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
-    """Writes the first of those with which the run's images begin, unless they are there."""
+    """Writes the first real images that the run starts from, unless the file exists."""
     path = workdir / NAME
     if path.exists():
         return
@@ -37,7 +37,7 @@ def keep(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
 
 
 def read(workdir: str | os.PathLike) -> UInt8[np.ndarray, "k n h w c"]:
-    """As many images of each class. Raises UsageError where there are none."""
+    """Returns a run's images [class, image, h, w, c]. Raises UsageError if missing or invalid."""
     path = pathlib.Path(workdir, NAME)
     if not path.exists():
         raise UsageError(f"there is no {NAME}: the run has not begun, or is of an earlier version")

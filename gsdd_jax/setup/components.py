@@ -1,4 +1,4 @@
-"""Single parts that a config names: its random streams, its data, its transform, its network."""
+"""Components named in a config: random streams, data, transform, parameterization, network."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gsdd_jax.training import experts
 
 
 def stream(seed: int, name: str) -> Key[Array, ""]:
-    """An independent key for each named use of a run's seed."""
+    """Returns an independent key for each named use of a run's seed."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
-    """The data set that the config names. Raises UsageError where it names none."""
+    """Loads the data set that the config names. Raises UsageError if it names none."""
     if not config.data.name:
         raise UsageError(
             "config.data.name: expected a data set, as by --config.data.name=NAME; "
@@ -41,7 +41,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 
 def check_same(dataset: data.Dataset) -> None:
-    """Raises UsageError where the first of several processes has other images."""
+    """Raises UsageError if this process's images differ from those of the first process."""
     expected = processes.from_first(dataset.fingerprint.encode).decode()
     if dataset.fingerprint != expected:
         raise UsageError(
@@ -51,7 +51,7 @@ def check_same(dataset: data.Dataset) -> None:
 
 
 def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
-    """What is run, in a line: the data, the network, whatever else, the devices."""
+    """Returns one line on what is run: data, network, `more` and devices."""
     width = config.network.options.get("width")
     shape = "x".join(map(str, dataset.image_shape))
     return "; ".join(
@@ -65,7 +65,7 @@ def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
 
 
 def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
-    """The data set's transform, applied after rendering."""
+    """Returns the data set's transform, applied after rendering."""
     if name == "normalize":
         return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
     if name == "zca":
@@ -76,9 +76,9 @@ def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | 
 def build_parameterization(
     config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
 ) -> Parameterization:
-    """How images of that shape and as many classes are stored, within the config's budget.
+    """Builds the storage of images of that shape for all classes, within the config's budget.
 
-    What learned labels take is taken off it. Raises UsageError for a setting that makes no sense.
+    The bytes of learned labels are deducted. Raises UsageError for invalid settings.
     """
     objective, options = matching.find(config.matching.name), dict(config.matching.options)
     check_options(objective, options, "config.matching.options")
@@ -94,9 +94,9 @@ def build_parameterization(
 
 
 def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:
-    """The network that the config names, for this data set's images and classes.
+    """Builds the config's network for the images and classes of `dataset`.
 
-    A `precision` that is not empty replaces the config's.
+    A non-empty `precision` replaces the config's.
     """
     return networks.architecture(config.name, dict(config.options)).build(
         image_shape=dataset.image_shape,
@@ -106,10 +106,10 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
 
 
 def check_networks(field: str, count: int, network: Network) -> None:
-    """Raises UsageError, naming the field, for more networks side by side than memory holds."""
+    """Raises UsageError, naming the field, if memory cannot hold `count` networks at once."""
     numbers = experts.num_parameters(network)
     if there := devices.accelerator_memory():
-        there *= jax.device_count()  # which share them
+        there *= jax.device_count()  # shared by all devices
     # Parameters, gradients, moments.
     what = f"config.{field}: {count:,} networks of {numbers:,} parameters"
     memory.check(what, 4 * count * numbers, 3, there)

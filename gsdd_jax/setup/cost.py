@@ -1,8 +1,7 @@
-"""What a run will take, before it is started: seconds and memory, estimated.
+"""Estimates of a run's seconds and memory before it starts.
 
-One training step of the network is timed on the device; how often it is done follows from the
-config. The factors beside it are what the benchmarks measured; an estimate is good to about a
-factor of two, which is enough to decide whether to start.
+One training step of the network is timed on the device; the config says how often it runs. Other
+factors are those of the benchmarks. Estimates are good to about a factor of two.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup.components import build_parameterization, load_data
 from gsdd_jax.setup.experiment import HELD_OUT, REAL
 
-COMPILING = 20.0  # seconds, of a run's programs
-BATCH = 64  # images of the step that is timed
+COMPILING = 20.0  # seconds to compile a run's programs
+BATCH = 64  # images in the timed step
 # Side, classes, training images and test images of the data sets that configs name.
 SIZES = {
     "cifar10": (32, 10, 50_000, 10_000),
@@ -42,14 +41,14 @@ SUBSET = (128, 10, 13_000, 500)  # of imagenet2012: one of the six
 
 
 class Cost(NamedTuple):
-    """Of something that is run."""
+    """Estimated seconds and peak bytes."""
 
     seconds: float
     bytes: int
 
 
 def of_experts(config: ConfigDict) -> Cost:
-    """Of all of them."""
+    """Returns the cost of all experts."""
     side, classes, examples, _ = sizes(config)
     step = _step(_network(config.network, side, classes))
     epochs = config.experts.num_experts * config.experts.epochs
@@ -62,8 +61,8 @@ def of_experts(config: ConfigDict) -> Cost:
 
 
 def of_fit(config: ConfigDict) -> Cost:
-    """Of the images that distillation starts from, by timing a step on some of them: at most 64,
-    or, where a step computes what images share, those of one class."""
+    """Returns the cost of the initial fit, from a timed step on at most 64 images. If images share
+    parts of a step, it is timed on one class."""
     side, classes, examples, _ = sizes(config)
     stored = _stored(config, side, classes)
     images = classes * stored.images_per_class
@@ -76,7 +75,7 @@ def of_fit(config: ConfigDict) -> Cost:
 
 
 def of_run(config: ConfigDict) -> Cost:
-    """Of distillation and evaluations, without the fit."""
+    """Returns the cost of distillation and evaluations, without the fit."""
     side, classes, examples, _ = sizes(config)
     images = classes * _stored(config, side, classes).images_per_class
     network = _network(config.network, side, classes)
@@ -95,8 +94,8 @@ def of_run(config: ConfigDict) -> Cost:
 def evaluations_in_steps(
     config: ConfigDict, objective: Matching, dataset: Dataset, images: int, done: int = 0
 ) -> float:
-    """Steps of distillation that take as long as all evaluations of a run of `images` images: at
-    the end, and on the way after `done` steps."""
+    """Returns how many distillation steps take as long as the evaluations of a run of `images`
+    images: those at the end, and those after more than `done` steps."""
     trained = {
         name: REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
         for name in ("distilled", *filter(None, config.evaluate.beside.split(",")))
@@ -112,7 +111,7 @@ def evaluations_in_steps(
 
 
 def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Work:
-    """A step of distillation."""
+    """Returns the work of one distillation step."""
     objective = matching.build(
         config.matching.name,
         network=network,
@@ -125,7 +124,7 @@ def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Wo
 
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
-    """Of networks trained on `images` synthetic images and tested; 0: as many as the run has."""
+    """Returns the cost of training on `images` (0: the run's) synthetic images and testing."""
     side, classes, examples, tests = sizes(config)
     overrides = settings.get("overrides", {})
     network = config.network
@@ -137,7 +136,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
     test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
-    # What is evaluated later is not chosen by.
+    # Extra evaluations choose no set: they need no held-out images.
     tested = tests * test_sets + (0 if settings else min(examples, HELD_OUT))
     batch = min(config.evaluate.batch_size, images)
     return Cost(
@@ -146,7 +145,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
 
 
 def no_data(config: ConfigDict) -> str:
-    """Why the data set of a config cannot be read; empty if it can."""
+    """Returns why a config's data set cannot be read, or an empty text."""
     data = config.data
     return _no_data(data.name, data.subset, data.resolution, data.resize, data.dir)
 
@@ -162,8 +161,8 @@ def _no_data(name, subset, resolution, resize, folder) -> str:
 
 
 def sizes(config: ConfigDict) -> tuple[int, int, int, int]:
-    """Side, classes, training images and test images of a config's data. Raises UsageError where
-    they are not known."""
+    """Returns side, classes, training images and test images of a config's data. Raises UsageError
+    if unknown."""
     if config.data.name not in SIZES:
         raise UsageError(f"cost: the size of {config.data.name!r} is not known")
     side, classes, examples, tests = SUBSET if config.data.subset else SIZES[config.data.name]
@@ -186,7 +185,7 @@ def _network(config: ConfigDict, side: int, classes: int) -> Network:
 
 @functools.cache
 def _step(network: Network) -> Cost:
-    """Of one image in a training step."""
+    """Returns the cost of one image in a training step."""
 
     def loss(params, images, labels):
         logits = network.apply(params, images)
@@ -199,14 +198,14 @@ def _step(network: Network) -> Cost:
 
 @functools.cache
 def _fit_step(stored: Parameterization, images: int) -> Cost:
-    """Of one image in a step of a fit."""
+    """Returns the cost of one image in a step of a fit."""
     target = jnp.zeros((images, *stored.image_shape))
     params = stored.init(jax.random.key(0), target)
     return _of_one(images, jax.grad(lambda p: ((stored.render(p) - target) ** 2).mean()), params)
 
 
 def _of_one(images: int, function: Callable, *arguments: Any) -> Cost:
-    """Of each of the images that `function` takes: the second of two calls is timed."""
+    """Returns the cost of each of the images of `function`; times the second of two calls."""
     compiled = jax.jit(function).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""From a config to the things it names: data, transform, parameterization, network, objective."""
+"""Building of an experiment's parts: data, transform, parameterization, network, objective."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from gsdd_jax.setup.components import (
 from gsdd_jax.training.distill import Problem
 from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
 
-HELD_OUT = 10_000  # training images that choose between sets, so that no test image does
+HELD_OUT = 10_000  # training images that choose between sets in place of test images
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """Something that real images judge."""
+    """A data set and its transform, for evaluation on real images."""
 
     dataset: data.Dataset
     transform: Any
 
     @functools.cached_property
     def tested_on(self) -> tuple[RealImages, Int[Array, "n"]]:
-        """Test images with their labels: on the device, made once for all evaluations."""
+        """Test images with labels on the device, shared by all evaluations."""
         return self._on_device(self.dataset.test)
 
     @functools.cached_property
     def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
-        """Training images that are held out, likewise."""
+        """Held-out training images with labels, likewise."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
         return self._on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
@@ -64,24 +64,24 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What an experiment is about: real images, and how synthetic ones are stored."""
+    """Real images, and the storage of synthetic ones."""
 
     dataset: data.Dataset
     parameterization: Parameterization
 
     @property
     def labels(self) -> Int[np.ndarray, "m"]:
-        """The class of each synthetic image: ordered by class."""
+        """Returns the class of each synthetic image, in class order."""
         classes = np.arange(self.dataset.num_classes, dtype=np.int32)
         return np.repeat(classes, self.parameterization.images_per_class)
 
     def decided(self, config: ConfigDict) -> ConfigDict:
-        """The config, with what it leaves to the device as decided: here nothing."""
+        """Returns the config with settings chosen for the device: here unchanged."""
         return config
 
     @property
     def warnings(self) -> list[str]:
-        """What a set will lack because classes have fewer real images than it has of them."""
+        """Returns a warning if classes have fewer real images than synthetic ones."""
         there, counts = self.parameterization.images_per_class, self.dataset.train_counts
         few = [c for c, count in enumerate(counts) if count < there]
         if not few:
@@ -95,15 +95,15 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Material, Judged):
-    """All parts of one experiment; each goes with any of the others."""
+    """Parts of one experiment; each can be combined with any of the others."""
 
-    network: Network  # of the evaluation and the experts; the problem has the matching's
+    network: Network  # of evaluation and experts; the problem holds that of matching
     problem: Problem
     schedule: Schedule
-    feed: Callable[[int, int], Any]  # (first step, number of steps) -> what they get from the host
+    feed: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
 
     def decided(self, config: ConfigDict) -> ConfigDict:
-        """The config, with options of the objective that were left to the device as decided."""
+        """Returns the config with the objective's options as chosen for the device."""
         config = config.copy_and_resolve_references()
         for option in config.matching.options:
             config.matching.options[option] = getattr(self.problem.matching, option)
@@ -111,7 +111,7 @@ class Experiment(Material, Judged):
 
 
 def build_material(config: ConfigDict) -> Material:
-    """All that a fit needs. Raises UsageError for a setting that makes no sense, naming it."""
+    """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
     validate.ranges(config, "seed", "data", "budget", "init")
     validate.options(config)
     if config.init.images not in INITIAL_IMAGES:
@@ -135,18 +135,18 @@ def build_material(config: ConfigDict) -> Material:
 
 
 def _check_memory(config, dataset, parameterization) -> None:
-    """Raises UsageError where the device does not hold the synthetic set while it is optimised."""
+    """Raises UsageError if the device cannot hold the synthetic set while it is optimised."""
     count = dataset.num_classes * parameterization.images_per_class
     images = 4 * count * math.prod(dataset.image_shape)
     budget = dataset.num_classes * budget_bytes(config.budget.ipc, dataset.image_shape)
     there = devices.accelerator_memory()
     memory.check(f"config.budget: {count:,} images", images, COPIES, there)
-    # Up to two bytes of them make a float32, which has moments and a gradient.
+    # Two of its bytes or fewer become a float32, which has moments and a gradient.
     memory.check(f"config.budget.ipc: {memory.shown(budget)}", 2 * 4 * budget, there=there)
 
 
 def build(config: ConfigDict) -> Experiment:
-    """Raises UsageError for a setting that makes no sense, naming its field."""
+    """Builds an experiment. Raises UsageError, naming the field, for invalid settings."""
     check_strategy(config)
     input_pipeline.check(config)
     validate.ranges(config, "distill", "evaluate")
@@ -184,7 +184,7 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def build_schedule(config: ConfigDict) -> Schedule:
-    """How evaluation networks are trained."""
+    """Builds the training schedule of evaluation networks."""
     return Schedule(
         optimizer=config.evaluate.optimizer,
         epochs=config.evaluate.epochs,
@@ -196,10 +196,10 @@ def build_schedule(config: ConfigDict) -> Schedule:
 def initial_images(
     dataset: data.Dataset, key: Key[Array, ""], per_class: int
 ) -> Float[np.ndarray, "m h w c"]:
-    """`per_class` random real images of each class, ordered by class, in [0, 1].
+    """Returns `per_class` random real images per class, ordered by class, in [0, 1].
 
-    Of a class that has fewer they come again, each time shifted otherwise: copies would stay the
-    same under every objective.
+    Images of smaller classes repeat, each time with another shift: equal copies would stay equal
+    under every objective.
     """
     train = dataset.train
     chosen = choose_by_class(key, train.labels, dataset.num_classes, per_class)
@@ -217,8 +217,8 @@ def initial_images(
 def choose_by_class(
     key: Key[Array, ""], labels: Int[np.ndarray, "n"], num_classes: int, per_class: int
 ) -> Int[np.ndarray, "m"]:
-    """Indices of `per_class` random images of each class, without replacement, by class; all of a
-    class that has fewer."""
+    """Returns indices of `per_class` random images per class, or all of smaller classes, without
+    replacement, ordered by class."""
     chosen = []
     for c in range(num_classes):
         of_class = np.flatnonzero(labels == c)
@@ -230,8 +230,8 @@ def choose_by_class(
 def _repeated(
     key: Key[Array, ""], images: UInt8[np.ndarray, "n h w c"], count: int
 ) -> UInt8[np.ndarray, "{count} h w c"]:
-    """`count` images: those there are, then they again, shifted by up to an eighth of a side, as
-    far as there are such shifts each time by another; what is left bare repeats the border."""
+    """Returns `count` images: the given ones, then copies shifted by up to an eighth of a side,
+    borders repeated. Shifts differ as long as there are enough."""
     if len(images) >= count:
         return images
     height, width = images.shape[1:3]
@@ -249,7 +249,7 @@ def _repeated(
 
 
 def _build_feed(config, matching, dataset, network):
-    """What each step gets from the host."""
+    """Returns the function of each step's host inputs."""
     store = None
     if matching.follows_experts:
         validate.ranges(config, "experts")
@@ -258,23 +258,23 @@ def _build_feed(config, matching, dataset, network):
     return functools.partial(matching.feed, store, config.seed)
 
 
-# What the images are fitted to at the start.
+# Targets of the initial fit.
 INITIAL_IMAGES = ("real", "solid", "none")
-# Random real images, and how many fit into the bytes of one of float32: the field counts them as
-# that; stored as bytes, four times as many fit.
+# Random real images per `budget.ipc`, which counts images of float32: four times as many fit as
+# bytes.
 REAL = {"random_real": 1, "random_real_uint8": 4}
-# What an experiment evaluates beside its distilled set.
+# Sets evaluated in addition to the distilled one.
 BESIDE = ("fitted", *REAL)
 
 
 def check_strategy(config: ConfigDict) -> None:
-    """Raises UsageError for an augmentation that there is not."""
+    """Raises UsageError for an unknown augmentation."""
     with located("config.matching.strategy"):
         augment.parse_strategy(config.matching.strategy)
 
 
 def check_beside(config: ConfigDict) -> None:
-    """Raises UsageError for something to evaluate at the end that there is not."""
+    """Raises UsageError for an unknown name in `evaluate.beside`."""
     for name in filter(None, config.evaluate.beside.split(",")):
         if name not in BESIDE:
             raise UsageError(
@@ -284,9 +284,8 @@ def check_beside(config: ConfigDict) -> None:
 
 
 def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
-    """Returns the random real images per class of an arm of `REAL`; a smaller class gives all.
-
-    Raises UsageError where memory does not hold those of all networks, each of which has others.
+    """Returns the number of random real images per class of an arm of `REAL`; smaller classes give
+    all. Raises UsageError if memory cannot hold the different ones of every network.
     """
     per_class = REAL[arm] * config.budget.ipc
     per_network = sum(min(per_class, count) for count in dataset.train_counts)
@@ -297,7 +296,7 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
 
 
 def check_optimizer(config: ConfigDict) -> None:
-    """Raises UsageError for an optimizer of evaluation networks that there is not."""
+    """Raises UsageError for an unknown optimizer of evaluation networks."""
     if config.evaluate.optimizer not in OPTIMIZERS:
         raise UsageError(
             f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "

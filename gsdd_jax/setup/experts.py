@@ -1,4 +1,4 @@
-"""Experts of a config: what they depend on, and where they are kept."""
+"""Identity and location of a config's experts."""
 
 import dataclasses
 import functools
@@ -16,9 +16,9 @@ from gsdd_jax.training import experts as training
 
 
 def directory(config: ConfigDict) -> pathlib.Path:
-    """Where a config's experts are kept: `config.experts.dir`, or a name made of data and network.
+    """Returns `config.experts.dir`, or a name made of data and network.
 
-    Settings that are not part of that name are compared when the store is opened.
+    Settings outside that name are compared when the store is opened.
     """
     if config.experts.dir:
         return pathlib.Path(config.experts.dir)
@@ -31,7 +31,7 @@ def directory(config: ConfigDict) -> pathlib.Path:
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
-    """All of a config that its experts depend on, by dotted name."""
+    """Returns all settings that a config's experts depend on, by dotted name."""
     fields = (
         *("data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
         *("network.name", "network.precision"),
@@ -47,7 +47,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Everything that a config's experts depend on, named as in the config."""
+    """Returns all that a config's experts depend on: settings, data and network size."""
     return {
         **settings(config),
         "data.fingerprint": dataset.fingerprint,
@@ -56,7 +56,7 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
 
 
 def are_there(config: ConfigDict) -> bool:
-    """Whether `directory(config)` has a file of each expert; they are not opened."""
+    """Returns whether `directory(config)` has a file per expert, without opening any."""
     where = directory(config)
     return all(
         trajectories.file_of(where, expert).is_file()
@@ -65,16 +65,15 @@ def are_there(config: ConfigDict) -> bool:
 
 
 def _network_options(config: ConfigDict) -> dict[str, Any]:
-    """All that it has, in their order, whether or not the config names them."""
+    """Returns all options of the network in its order, with defaults for missing ones."""
     options = dict(config.network.options)
     return dataclasses.asdict(networks.architecture(config.network.name, options))
 
 
 def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> ExpertStore:
-    """The experts of a config.
+    """Opens the experts of a config.
 
-    Raises:
-      UsageError: they are not all there, damaged, or were made with other settings.
+    Raises UsageError if some are missing, damaged or made with other settings.
     """
     made_of = identity(config, dataset, network)
     return ExpertStore.open(directory(config), made_of, config.experts.num_experts)

@@ -1,4 +1,4 @@
-"""Where a run has its real images from: the device, where they lie whole, or the disk."""
+"""Source of a run's real images: the device, which holds them whole, or the disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gsdd_jax.matching import Matching, RealData, real_data
 from gsdd_jax.training import distill
 
 ON_DEVICE = ("auto", "whole", "streamed")
-# Of the device's memory that a training split may take where it is "auto". Networks need the rest;
-# of the host's, the system, other processes and the pages of what is read do as well.
+# Shares of the device's and the host's memory that an "auto" training split may take. Networks need
+# the rest; on the host also the system, other processes and cached pages.
 SHARE, SHARE_OF_HOST = 1 / 2, 1 / 4
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UsageError for a place that there is not."""
+    """Raises UsageError for an unknown `data.on_device`."""
     if config.data.on_device not in ON_DEVICE:
         raise UsageError(
             f"config.data.on_device: expected one of {', '.join(ON_DEVICE)}, got "
@@ -34,8 +34,8 @@ def check(config: ConfigDict) -> None:
 
 
 def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:
-    """Whether training images are read step by step instead of held: where the config says so, or
-    leaves it open and they do not fit."""
+    """Returns whether training images are read step by step: if the config says so, or if it says
+    "auto" and they do not fit."""
     if config.data.on_device != "auto":
         return config.data.on_device == "streamed"
     size = images.size * (4 if transforms.is_whitened(images, transform) else 1)
@@ -45,23 +45,23 @@ def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transf
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """What the steps of a distillation are given, in order.
+    """Inputs of the steps of a distillation, in order.
 
     Attributes:
-      at_once: the most steps of one call.
+      at_once: maximum number of steps per call.
     """
 
     at_once: int
     _data: RealData
     _feed: Callable[[int, int], Any]
-    # Of each step, if streamed: this process's part of what is drawn, and of how many classes and
-    # images of each that is.
+    # If streamed: this process's part of each step's images, and the numbers of classes and of
+    # images per class of all processes.
     _read: Iterator[UInt8[np.ndarray, "d k r h w c"]] | None = None
     _drawn: tuple[int, int] = (0, 0)
 
     def given(self, first: int, count: int) -> tuple[RealData, Any]:
-        """The `data` and the `feed` of `training.distill.run` for `count` steps from `first` on,
-        which is where the steps before ended."""
+        """Returns `data` and `feed` of `training.distill.run` for `count` steps from `first`, the
+        end of the previous call."""
         data = self._data
         if self._read is not None:
             read = np.stack([next(self._read) for _ in range(count)])
@@ -70,9 +70,9 @@ class Steps:
 
 
 def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> Steps:
-    """For a distillation of the Experiment `parts` with `key`, from step `first` on.
+    """Builds the inputs for distilling the Experiment `parts` with `key`, from step `first` on.
 
-    Raises UsageError where it is to be streamed, and the objective does not say what it draws.
+    Raises UsageError if streaming is requested, but the objective does not say what it draws.
     """
     problem, train = parts.problem, parts.dataset.train
     streamed = problem.matching.draws_real and is_streamed(config, train.images, parts.transform)
@@ -91,8 +91,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     if not streamed:
         return Steps(at_once, data, feed)
 
-    # What is drawn is decided on the host, so that it waits for no step that the devices compute;
-    # by threads that know nothing of the mesh.
+    # Indices are drawn on the host, to wait for no step on the devices, in threads without a mesh.
     by_class = dataclasses.replace(data, images=transforms.RealImages(None, None))
     own_copy = lambda a: jax.device_put(a.addressable_data(0), _host())
     here = jax.tree.map(own_copy, (key, by_class))
@@ -115,7 +114,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
 
 
 def _host() -> jax.Device:
-    """The host's processor, or the device where JAX was told to know no other."""
+    """Returns the host's processor, or the device if JAX may only use that."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What a distilled set's provenance says of how to evaluate it, as far as it is believed."""
+"""Evaluation settings from a distilled set's provenance, validated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gsdd_jax.core.trees import unflat
 from gsdd_jax.setup import experiment
 from gsdd_jax.storage import workdir
 
-# What the evaluation reads of the config that made a set.
+# Fields of the set's config that the evaluation reads.
 FIELDS = (
     "seed",
     "data.name",
@@ -46,20 +46,19 @@ def resolve(
     overrides: Mapping[str, Any],
     learning_rate: float | None = None,
 ) -> ConfigDict:
-    """The config of an evaluation: that which made the set, as far as it is needed, overridden.
+    """Returns the config of an evaluation: the needed part of the set's config, overridden.
 
-    Where another network is named than the config's, its options are no longer those that the
-    config gave to its own, but its defaults; one of `RATES_ACROSS` is trained as in the published
-    comparison across architectures. All of that unless it is overridden too. Where the data lie and
-    other settings of how it was run are never a file's to say.
+    Another network than the config's gets its own default options. One of `RATES_ACROSS` is
+    trained as in the published comparison across architectures. Overrides apply last. The
+    location of data and other operational settings never come from a file.
 
     Args:
-      provenance: of the set.
-      overrides: dotted field -> value (None: as it is).
-      learning_rate: as of `evaluate_file`.
+      provenance: the set's provenance.
+      overrides: dotted field -> value; None leaves it unchanged.
+      learning_rate: as for `evaluate_file`.
 
     Raises:
-      UsageError: naming the field that is missing, of a wrong type or out of range.
+      UsageError: a field, which is named, is missing, of a wrong type or out of range.
     """
     made_by = provenance.get("config")
     if not isinstance(made_by, dict):
@@ -88,7 +87,7 @@ def resolve(
 
 
 def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a group, by the rest of their names."""
+    """Returns the fields of a group, by the rest of their names."""
     below = {field: value for field, value in fields.items() if field.startswith(f"{group}.")}
     return {field.removeprefix(f"{group}."): value for field, value in below.items()}
 

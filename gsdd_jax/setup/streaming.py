@@ -1,4 +1,4 @@
-"""Epochs and accuracies of experts over training images that are read from disk as they go."""
+"""Training and testing of experts on images that are read from disk on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsdd_jax.data import Split, reading, rows, transforms
 from gsdd_jax.networks import Network
 from gsdd_jax.training import evaluate, experts
 
-TESTED_AT_ONCE = 2000  # images, whole batches of `evaluate.predictions`
+TESTED_AT_ONCE = 2000  # images; whole batches of `evaluate.predictions`
 
 
 def train_epoch(
@@ -28,18 +28,18 @@ def train_epoch(
     batch_size: int,
     strategy: str,
 ) -> tuple[Float[Array, "e p"], Float[np.ndarray, "e"]]:
-    """`training.experts.train_epoch` of a split that the device does not hold: the same batches in
-    the same order, several a call."""
+    """Runs `training.experts.train_epoch` on a split not held by the device: equal batches in equal
+    order, several per call."""
     count = len(split.labels)
     size = min(batch_size, count)
     order = np.asarray(experts.orders(keys, epoch, count))
     of_batch = lambda place: order[:, place * size : (place + 1) * size]
     shape = len(keys), size, *split.images.shape[1:]
-    (own,) = mesh.local_slices(len(keys))  # whose experts are trained by this process's devices
+    (own,) = mesh.local_slices(len(keys))  # experts trained by this process
     read = reading.ahead(split.images, lambda i: of_batch(i)[own], 0, -(-count // size), shape)
     losses, waiting, first = np.zeros(len(keys), np.float32), None, 0
     for number in _calls(count, size, reading.items_at_once(shape)):
-        # Read while the device computes the call before.
+        # Read while the device computes the previous call.
         images = np.stack([next(read) for _ in range(number)], axis=1)
         chosen = np.stack([of_batch(first + i) for i in range(number)], axis=1)
         losses += 0 if waiting is None else mesh.to_host(waiting)
@@ -54,12 +54,12 @@ def train_epoch(
 
 
 def accuracy(network: Network, params: Any, split: Split, transform: Any) -> Float[Array, "s"]:
-    """`training.evaluate.accuracy` on a split that the device does not hold, batch by batch."""
+    """Runs `training.evaluate.accuracy` batch by batch on a split not held by the device."""
     right, count = 0, len(split.labels)
     for first in range(0, count, TESTED_AT_ONCE):
         labels = split.labels[first : first + TESTED_AT_ONCE]
         images = rows.take(split.images, np.arange(first, first + len(labels)))
-        if count > TESTED_AT_ONCE:  # one shape for all: one program
+        if count > TESTED_AT_ONCE:  # one shape, one program
             images = np.pad(images, [(0, TESTED_AT_ONCE - len(labels)), (0, 0), (0, 0), (0, 0)])
         real = transforms.RealImages(jnp.asarray(images), transform)
         found = evaluate.predictions(network, params, real)[:, : len(labels)]
@@ -68,7 +68,7 @@ def accuracy(network: Network, params: Any, split: Split, transform: Any) -> Flo
 
 
 def _calls(count, size, at_once):
-    """How many batches each call takes; the last batch, where it is smaller, comes alone."""
+    """Returns the number of batches per call; a smaller last batch has its own call."""
     full, rest = divmod(count, size)
     calls = [at_once] * (full // at_once) + [full % at_once, int(rest > 0)]
     return [number for number in calls if number]

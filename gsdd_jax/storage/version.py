@@ -1,4 +1,4 @@
-"""Which gsdd-jax this is: the installed version, and the commit of a checkout."""
+"""Version of gsdd-jax: the installed version, and the commit of a checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def number() -> str:
-    """The version alone: of a checkout its last tag's, or the one of before the first tag."""
+    """Returns the version number; for a checkout that of its last tag, or the fallback."""
     try:
         fallback = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools_scm"]
     except (OSError, KeyError, tomllib.TOMLDecodeError):  # installed, not a checkout
@@ -23,9 +23,9 @@ def number() -> str:
 
 @functools.cache
 def version() -> str:
-    """The number; for a checkout also its commit, and whether its code differs from that.
+    """Returns the number; for a checkout also its commit, and whether its code has changed.
 
-    Such as 0.1.0, 0.1.0+g0123456789ab or 0.1.0+g0123456789ab.changed.
+    Examples: 0.1.0, 0.1.0+g0123456789ab, 0.1.0+g0123456789ab.changed.
     """
     commit = _git("rev-parse", "HEAD") if _is_checkout() else ""
     if not commit:
@@ -35,7 +35,7 @@ def version() -> str:
 
 
 def _is_checkout() -> bool:
-    """Whether this is a repository's own code, and does not merely lie inside another's."""
+    """Returns whether the code is its own repository, not a folder inside another one."""
     top = _git("rev-parse", "--show-toplevel")
     return bool(top) and pathlib.Path(top).resolve() == ROOT.resolve()
 

@@ -1,4 +1,4 @@
-"""A run's directory: bound to one config, and where its results are recorded."""
+"""A run's directory: bound to one config, with the records of its results."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.core.trees import dotted, flat, unflat
 
-# What may differ between a run and its continuation, because the result does not depend on it,
-# and what a reader of the result may take instead.
+# Fields that may differ between a run and its continuation, or its reader, with their defaults:
+# the result does not depend on them.
 OPERATIONAL = {
     "mesh.devices": 0,
     "mesh.groups": 0,
@@ -39,7 +39,7 @@ FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib.Path]:
     """Makes the directory, binds it to `config` and keeps other processes out of it.
 
-    Of several processes that compute together the first one does so, for all of them.
+    Of several processes that compute together, the first does so for all.
 
     Raises:
       UsageError: it cannot be written, belongs to another config, or another process runs in it.
@@ -80,35 +80,35 @@ def _bind(workdir, config) -> None:
 
 
 def snapshot_path(workdir: pathlib.Path, step: int) -> pathlib.Path:
-    """Where the set at a step of the distillation is kept."""
+    """Returns the path of the set at a step of the distillation."""
     return workdir / "snapshots" / f"{step}.safetensors"
 
 
 def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
-    """The sets that were kept on the way, by their step, in order."""
+    """Returns the snapshots by step, in order."""
     paths = workdir.glob("snapshots/*.safetensors")
-    # As `snapshot_path` writes a step: int() takes other digits, too, and isdigit() more yet.
+    # As `snapshot_path` writes a step: int() and isdigit() accept other digits, too.
     found = {int(p.stem): p for p in paths if re.fullmatch("[0-9]{1,18}", p.stem)}
     return dict(sorted(found.items()))
 
 
 def identity(config: ConfigDict, fingerprint: str) -> str:
-    """What a run's results depend on: a digest of its settings and of its data's fingerprint."""
+    """Returns a digest of all that a run's results depend on: its settings and its data."""
     return digest({"data.fingerprint": fingerprint, **decisive(config)})
 
 
 def digest(fields: Mapping[str, Any]) -> str:
-    """SHA-256 of plain values by name, whatever their order."""
+    """Returns the SHA-256 of plain values by name, whatever their order."""
     return hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
-    """The settings that a result depends on, flat: all but the operational ones."""
+    """Returns the settings that a result depends on, flat: all but the operational ones."""
     return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
 
 
 def whole(fields: Mapping[str, Any]) -> ConfigDict:
-    """The config of a run's recorded `fields`, which may lack operational ones."""
+    """Returns the config of a run's recorded `fields`; operational ones default."""
     return unflat(OPERATIONAL | dict(fields))
 
 
@@ -116,9 +116,9 @@ EVALUATIONS = "evaluations.json"
 
 
 def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
-    """What was recorded of a run, by name.
+    """Returns a run's records by name.
 
-    Raises UsageError for a file that is damaged, or of a run with another `identity`.
+    Raises UsageError if the file is damaged, or belongs to a run with another `identity`.
     """
     path = workdir / EVALUATIONS
     if not path.exists():
@@ -141,7 +141,7 @@ class Records:
     """Evaluations of a run by name; each is on disk once it is recorded."""
 
     def __init__(self, workdir: pathlib.Path, identity: str):
-        """Raises as `evaluations`."""
+        """Reads existing records. Raises like `evaluations`."""
         self._path, self._identity = workdir / EVALUATIONS, {"identity": identity}
         read = lambda: json.dumps(evaluations(workdir, identity)).encode()
         self._values = json.loads(processes.from_first(read))
@@ -152,17 +152,17 @@ class Records:
             write_json(self._path, self._identity | self._values)
 
     def get(self, name: str) -> Any | None:
-        """What was recorded under `name`, or None."""
+        """Returns the record of `name`, or None."""
         return self._values.get(name)
 
     def starting_with(self, prefix: str) -> dict[str, Any]:
-        """All records whose name starts with `prefix`."""
+        """Returns all records whose name starts with `prefix`."""
         return {name: v for name, v in self._values.items() if name.startswith(prefix)}
 
 
 def _is_record(value) -> bool:
-    """{"test": accuracies, "confusion": counts}, with "train" and "step" where it is one of those
-    that are compared."""
+    """Returns whether `value` is {"test": accuracies, "confusion": counts}, with "train" and "step"
+    if sets are chosen by it."""
     if not isinstance(value, dict):
         return False
     if value.keys() - {"train", "step"} != {"test", "confusion"}:
@@ -175,7 +175,7 @@ def _is_record(value) -> bool:
 
 
 def are_percentages(values: Any) -> bool:
-    """Whether they are accuracies of networks."""
+    """Returns whether `values` are accuracies of networks."""
     return (
         isinstance(values, list)
         and bool(values)
@@ -184,7 +184,7 @@ def are_percentages(values: Any) -> bool:
 
 
 def are_counts(values: Any) -> bool:
-    """Whether they are a confusion matrix."""
+    """Returns whether `values` are a confusion matrix."""
     return (
         isinstance(values, list)
         and bool(values)
