@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, options from outside, the bridge to compiled calls."""
+"""Foundations of every room: errors, files, fields from outside, the bridge to compiled calls."""

@@ -31,7 +31,7 @@ def check(what: str, size: int, copies: int = 1, there: int | None = None) -> No
 
 
 def exhausted(error: BaseException) -> str:
-    """What an error of Python, NumPy or JAX says of memory that was not there; else nothing."""
+    """Returns what an error of Python, NumPy or JAX says of missing memory; else nothing."""
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
         return ""
     said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)

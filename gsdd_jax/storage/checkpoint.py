@@ -155,7 +155,7 @@ def _check_steps(directory: pathlib.Path) -> None:
 
 
 def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
-    """Of this process alone."""
+    """Builds the manager of this process only."""
     alone = {}
     if jax.process_count() > 1:
         alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(

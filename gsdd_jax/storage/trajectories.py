@@ -215,12 +215,12 @@ class Growing:
 
 
 def file_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Where a finished expert is."""
+    """Returns the path of a finished expert."""
     return pathlib.Path(directory, f"expert_{expert:05d}.safetensors")
 
 
 def partial_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Where an expert in training is."""
+    """Returns the path of an expert in training."""
     return pathlib.Path(directory, f"expert_{expert:05d}.partial")
 
 
