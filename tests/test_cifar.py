@@ -168,6 +168,6 @@ def test_a_set_that_is_not_there_is_said_with_both_ways_to_make_it(tmp_path):
     for name, folder in (("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")):
         with pytest.raises(UsageError) as raised:
             data.load(name, data_dir=tmp_path)
-        assert "{" not in message
+        assert "{" not in str(raised.value)
         for part in ("tfds build", "importlib_resources", "--cifar=FOLDER", folder):
             assert part in str(raised.value)
