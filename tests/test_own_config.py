@@ -146,4 +146,4 @@ def test_images_of_a_class_of_few_come_again_shifted():
 def test_more_images_than_any_class_has_are_refused(unequal):
     unequal.budget.gpc = 10
     with pytest.raises(UsageError, match=r"10 images a class .* no class of more than 9; lower it"):
-        experiment.build_material(unequal)
+        experiment.build_fit_parts(unequal)

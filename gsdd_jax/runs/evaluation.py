@@ -34,7 +34,7 @@ from gsdd_jax.setup.components import (
     load_data,
     stream,
 )
-from gsdd_jax.setup.experiment import REAL, Experiment, Judged
+from gsdd_jax.setup.experiment import REAL, EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import RATES_ACROSS, resolve
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
@@ -50,7 +50,7 @@ class Accuracies(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts(Judged):
+class Parts(EvaluationParts):
     """Parts of an experiment for evaluation: no objective, and so no experts."""
 
     network: Network
@@ -268,7 +268,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
     validate.ranges(config, "evaluate")
-    material = experiment.build_material(config)
+    material = experiment.build_fit_parts(config)
     parts = _parts(config, material.dataset)
     name = arm.replace("_", " ")
     with mesh.use_devices(config.mesh.devices):
