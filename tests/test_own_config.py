@@ -8,7 +8,8 @@ from own_pictures import make, only
 import gsdd_jax
 from configs import common, own
 from gsdd_jax import data
-from gsdd_jax.config import adapt, trees
+from gsdd_jax.config import adapt
+from gsdd_jax.core import trees
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs import distill, experts
 from gsdd_jax.runs.progress import Display
