@@ -37,6 +37,7 @@ FAILURES = (
     ValueError,
 )
 PLAINER = {
+    r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.": r"\1: expected a value",
     r"(?s)Error whilst parsing config file:\s+Traceback.*\n\w+: ": "",
     r"get_config\(\) takes 0 positional arguments.*": "this experiment has no variants",
     r"\('Non-boolean argument to boolean flag', .*\)": "expected True or False",
@@ -275,6 +276,8 @@ def _list(folder: pathlib.Path) -> NoReturn:
     width = max(map(len, titles))
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
+        if found := experiments.variants(folder, name):
+            print(f"{'':{width}}  --config={name}:" + " ".join(found))
     sys.exit()
 
 
