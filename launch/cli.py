@@ -83,7 +83,8 @@ def run(
             _print_help()
             return
         arguments = _parse(positional, several)
-        _stop_in_time()
+        if "config" not in flags.FLAGS:
+            _stop_in_time()
         _prepare(computes)
         if "coordinator" not in flags.FLAGS:
             if computes:
@@ -209,6 +210,7 @@ def experiment(config: ConfigDict) -> ConfigDict:
             "accuracies say nothing about the experiment's",
             flush=True,
         )
+    _stop_in_time()  # what is wrong with a config is said first
     return shrunk
 
 
