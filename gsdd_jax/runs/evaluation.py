@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, parameterizations
+from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
@@ -35,7 +35,7 @@ from gsdd_jax.setup.components import (
     stream,
 )
 from gsdd_jax.setup.experiment import REAL, EvaluationParts, Experiment
-from gsdd_jax.setup.provenance import RATES_ACROSS, resolve
+from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
@@ -227,7 +227,7 @@ def evaluate_file(
             raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
     set_, config, parts = opened(path, overrides or {}, learning_rate, resolution)
     own = set_.provenance["config"]["network.name"] == config.network.name
-    if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
+    if learning_rate is not None or (not own and networks.find(config.network.name).rate_across):
         set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     display = display or Display()
     result = {
