@@ -391,3 +391,15 @@ def test_checkpoints_where_no_folder_can_be(tmp_path):
     for place in (tmp_path / "file" / "checkpoints", tmp_path / "link"):
         with pytest.raises(UsageError, match=r"cannot hold checkpoints|expected"):
             checkpoint.Checkpoints(place, "")
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_its_own_name(tmp_path):
+    """Not by that of the folder beside it, nor by none, as a write to a full disk has it."""
+    for name in ((), (str(tmp_path / ".made.replacing" / "new" / "a"),)):
+        with (
+            pytest.raises(OSError, match="full") as raised,
+            swap.folder(tmp_path / "made", "mark.json", {}, "a folder"),
+        ):
+            raise OSError(28, "full", *name)
+        assert raised.value.filename == str(tmp_path / "made")
+    assert not (tmp_path / "made").exists()
