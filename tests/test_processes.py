@@ -181,6 +181,7 @@ def test_what_the_first_process_refuses_all_refuse(start, tmp_path):
         (("a", 2, 0), "--coordinator: expected HOST:PORT of process 0, got 'a'"),
         (("a:x", 2, 0), "--coordinator: expected HOST:PORT"),
         (("a:65535", 2, 0), "--coordinator: expected HOST:PORT"),
+        (("a:" + "1" * 5000, 2, 0), "--coordinator: expected HOST:PORT"),
         (("a:1", 0, 0), "--num_processes: expected at least 1, got 0"),
         (("a:1", 2, 2), "--process_id: expected 0 to 1, got 2"),
         (("a:1", 2, -1), "--process_id: expected 0 to 1, got -1"),
@@ -204,6 +205,16 @@ runpy.run_module("launch.distill", run_name="__main__", alter_sys=True)
     assert {"gsdd-jax", "jax", "config.distill.num_steps"} <= task.keys()
     assert (task["config.seed"], task["--workdir"]) == (7, "there")
     assert not {"--coordinator", "--num_processes", "--process_id"} & task.keys()
+
+
+def test_a_scheduler_that_says_no_number_is_a_line(monkeypatch):
+    for wrong in ("many", "1" * 5000, "-2"):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", wrong)
+        with (
+            pytest.raises(UsageError, match="SLURM_STEP_NUM_TASKS: expected a number of pro"),
+            processes.together(None, {}),
+        ):
+            pass
 
 
 def test_flags():

@@ -160,6 +160,7 @@ def check_tree(folder: str | os.PathLike) -> None:
 
     A library that reads the folder would wait for a FIFO.
     """
+    check_path(folder)
     for parent, _, names in os.walk(folder):
         for name in names:
             path = pathlib.Path(parent, name)

@@ -56,7 +56,7 @@ def place(coordinator: str | None, count: int | None, index: int | None) -> Plac
     if missing:
         raise UsageError(f"{missing[0]}: expected with the other two of --{', --'.join(given)}")
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65535:
         raise UsageError(f"--coordinator: expected HOST:PORT of process 0, got {coordinator!r}")
     if count < 1:
         raise UsageError(f"--num_processes: expected at least 1, got {count}")
@@ -78,7 +78,10 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     """
     if here is None:
         for scheduler, tasks in SCHEDULERS.items():
-            if int(os.environ.get(tasks, 1)) > 1:
+            number = os.environ.get(tasks, "1")
+            if not number.isdecimal() or len(number) > 9:
+                raise UsageError(f"{tasks}: expected a number of processes, got {number!r}")
+            if int(number) > 1:
                 _join_by(scheduler, dict(task))
                 break
     elif here.count > 1:

@@ -139,7 +139,7 @@ def load(
         )
 
     size = None if resolution is None else (resolution, resize)
-    folder = files.cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+    folder = files.cache_dir() if cache_dir is None else pathlib.Path(os.path.expanduser(cache_dir))
     if folder is not None:
         folder /= f"datasets/{base}-{cache.key(builder, subset, size)}"
     arrays, info = (folder and cache.read(folder)) or _decode(
