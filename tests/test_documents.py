@@ -13,7 +13,6 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import command, exports, parameterizations
-from gsdd_jax.data.prepare import prepare
 from launch import experiments
 from tests.more_kinds import in_package
 
@@ -58,18 +57,6 @@ def test_using_a_set_runs(tmp_path):
     assert names["larger"].shape == (2, 64, 64, 3)
     assert names["pictures"].max() <= 1
     np.testing.assert_allclose(names["images"].sum(), (4 * params["pixels"] - 2).sum(), rtol=1e-3)
-
-
-def test_the_pictures_of_the_tutorial_become_a_data_set(tmp_path, monkeypatch):
-    """As many as its block says, but fewer of each class."""
-    monkeypatch.chdir(tmp_path)
-    (code,) = blocks("docs/own_data.md")
-    for few, many in (("mini.train, 3", "mini.train, 40"), ("mini.test, 2", "mini.test, 100")):
-        assert many in code
-        code = code.replace(many, few)
-    exec(code, {})
-    made = prepare("runs/pictures", "mine", test="runs/others", resolution=32, data_dir="sets")
-    assert (sum(made.train), sum(made.test), len(made.class_names)) == (30, 20, 10)
 
 
 @pytest.fixture
