@@ -79,7 +79,7 @@ def _distill(of: Parts):
     objective = matching.build(
         config.matching.name, network=of.network, num_classes=of.num_classes,
         images_per_class=stored.images_per_class, strategy=config.matching.strategy, **kind,
-    ).decided(len(of.labels), side, GPU_MEMORY)  # fmt: skip
+    ).resolve_auto(len(of.labels), side, GPU_MEMORY)  # fmt: skip
     problem = distill.Problem(stored, objective, of.num_classes, config.distill.average)
 
     def arguments():

@@ -37,6 +37,7 @@ FAILURES = (
     ValueError,
 )
 PLAINER = {
+    r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.": r"\1: expected a value",
     r"(?s)Error whilst parsing config file:\s+Traceback.*\n\w+: ": "",
     r"get_config\(\) takes 0 positional arguments.*": "this experiment has no variants",
     r"\('Non-boolean argument to boolean flag', .*\)": "expected True or False",
@@ -82,7 +83,8 @@ def run(
             _print_help()
             return
         arguments = _parse(positional, several)
-        _stop_in_time()
+        if "config" not in flags.FLAGS:
+            _stop_in_time()
         _prepare(computes)
         if "coordinator" not in flags.FLAGS:
             if computes:
@@ -208,6 +210,7 @@ def experiment(config: ConfigDict) -> ConfigDict:
             "accuracies say nothing about the experiment's",
             flush=True,
         )
+    _stop_in_time()  # what is wrong with a config is said first
     return shrunk
 
 
@@ -275,6 +278,8 @@ def _list(folder: pathlib.Path) -> NoReturn:
     width = max(map(len, titles))
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
+        if found := experiments.variants(folder, name):
+            print(f"{'':{width}}  --config={name}:" + " ".join(found))
     sys.exit()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
+import re
 
 import configs
 from gsdd_jax import command
@@ -55,6 +56,12 @@ def _place(given: str) -> pathlib.Path | None:
         name = path.name.removesuffix(".py")
         places += [folder / f"{name}.py" for folder in (*ANYWHERE, SHIPPED)]
     return next((place for place in places if place.is_file()), None)
+
+
+def variants(folder: pathlib.Path, name: str) -> list[str]:
+    """Returns the variants of an experiment that its docstring lists in a table."""
+    text = (folder / f"{name}.py").read_text(encoding="utf-8")
+    return re.findall(r"^\| (\w+=\S+) \|", text, re.MULTILINE)
 
 
 def titles(folder: pathlib.Path) -> dict[str, str]:

@@ -64,7 +64,7 @@ def distilled(folder, count):
         feed=lambda first, count: None,
     )
     experiment.HELD_OUT = 100
-    held = experiment.Judged(parts.dataset, transform).chosen_on
+    held = experiment.EvaluationParts(parts.dataset, transform).chosen_on
     key = jax.random.key(0)
     start = experiment.initial_images(parts.dataset, key, GPC)
     state = distill.start(problem, KIND.init(key, jnp.asarray(start)), 0.01)

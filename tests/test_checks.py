@@ -134,7 +134,7 @@ def test_a_path_that_no_file_has(field, text, nothing_is_opened):
 @pytest.mark.parametrize(
     ("command", "fields"),
     [
-        (experiment.build_material, ("seed", "data.resolution", "budget.ipc", "init.num_steps")),
+        (experiment.build_fit_parts, ("seed", "data.resolution", "budget.ipc", "init.num_steps")),
         (experiment.build, ("distill.num_steps", "evaluate.epochs", "matching.options.batch_real")),
         (lambda config: experts.train_all(config, Reporter(None)), ("experts.epochs",)),
         (

@@ -10,7 +10,8 @@ import pytest
 import configs
 from configs import common
 from gsdd_jax import UsageError
-from gsdd_jax.config import adapt, trees
+from gsdd_jax.config import adapt
+from gsdd_jax.core import trees
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.setup import components, experiment, experts
 from launch import experiments

@@ -11,7 +11,7 @@ import warnings
 import pytest
 
 from gsdd_jax import data
-from gsdd_jax.core import errors, files, swap
+from gsdd_jax.core import errors, files, records, swap
 from gsdd_jax.core.errors import UsageError, UsageWarning
 from gsdd_jax.data import prepared, sources
 from gsdd_jax.formats import file, transforms
@@ -364,3 +364,42 @@ def test_a_swap_that_is_killed_is_undone_by_the_next(tmp_path, how, then):
     with pytest.raises(ZeroDivisionError), swap.folder(tmp_path / "a", MARK, {}, WHAT):
         1 / 0  # noqa: B018
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_text_that_names_no_file_is_a_line(tmp_path, name):
+    with pytest.raises(UsageError, match="expected a path without NUL"):
+        files.write_atomically(f"{tmp_path}/{name}", b"")
+    with (
+        pytest.raises(UsageError, match="expected a path without NUL"),
+        files.locked(f"{tmp_path}/{name}", "taken"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_in_a_folder_that_is_not_utf8_is_a_line(tmp_path):
+    folder = tmp_path / "a\udcffb" / "1.0.0"
+    folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match="the folder of the data set: expected text in UTF-8"):
+        records.write(folder, "a", {}, {}, description="")
+
+
+def test_checkpoints_where_no_folder_can_be(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("link")
+    for place in (tmp_path / "file" / "checkpoints", tmp_path / "link"):
+        with pytest.raises(UsageError, match=r"cannot hold checkpoints|expected"):
+            checkpoint.Checkpoints(place, "")
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_its_own_name(tmp_path):
+    """Not by that of the folder beside it, nor by none, as a write to a full disk has it."""
+    for name in ((), (str(tmp_path / ".made.replacing" / "new" / "a"),)):
+        with (
+            pytest.raises(OSError, match="full") as raised,
+            swap.folder(tmp_path / "made", "mark.json", {}, "a folder"),
+        ):
+            raise OSError(28, "full", *name)
+        assert raised.value.filename == str(tmp_path / "made")
+    assert not (tmp_path / "made").exists()

@@ -367,6 +367,9 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
     status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", "--stop_after=-1")
     assert status == 2
     assert "stop_after" in err
+    status, _, err = run("distill", "--workdir=x", "--stop_after=0.01", "--config.seed=-1")
+    assert status == 2
+    assert "config.seed: expected" in err
 
 
 def is_caught(process):

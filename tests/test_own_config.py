@@ -7,7 +7,8 @@ import pytest
 import gsdd_jax
 from configs import common, own
 from gsdd_jax import data
-from gsdd_jax.config import adapt, trees
+from gsdd_jax.config import adapt
+from gsdd_jax.core import trees
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs import distill, experts
 from gsdd_jax.runs.progress import Display
@@ -146,4 +147,4 @@ def test_images_of_a_class_of_few_come_again_shifted():
 def test_more_images_than_any_class_has_are_refused(unequal):
     unequal.budget.gpc = 10
     with pytest.raises(UsageError, match=r"10 images a class .* no class of more than 9; lower it"):
-        experiment.build_material(unequal)
+        experiment.build_fit_parts(unequal)

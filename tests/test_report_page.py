@@ -268,7 +268,7 @@ def test_sheets_are_the_images(run, page):
     # The real images beside them are those that the fit was to.
     config = demo.get_config()
     config.update_from_flattened_dict(TINY)
-    real = fits.images_of(config, experiment.build_material(config)).reshape(10, 7, 8, 8, 3)
+    real = fits.images_of(config, experiment.build_fit_parts(config)).reshape(10, 7, 8, 8, 3)
     assert data["real"] == gallery.SHOWN
     for row, column in np.ndindex(10, gallery.SHOWN):
         found = sheets[3][9 * row : 9 * row + 8, 9 * column : 9 * column + 8]

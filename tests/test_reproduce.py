@@ -23,6 +23,7 @@ from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import evaluation, experts, fits
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
+from gsdd_jax.setup import experts as stored
 from gsdd_jax.tables import reproduce, table
 from gsdd_jax.tables.table import Cell, Found, Mean, Table
 from gsdd_jax.training import fit
@@ -47,7 +48,7 @@ class World:
             fits, "fit_to_share", lambda config, display: self.fitted.append(config.init.dir)
         )
         patch.setattr(fits, "is_there", lambda config: config.init.dir in self.fitted)
-        patch.setattr(experts, "are_there", lambda config: config.experts.dir in self.trained)
+        patch.setattr(stored, "are_there", lambda config: config.experts.dir in self.trained)
         patch.setattr(reproduce, "why_not", lambda table_, piece: "")
         patch.setattr(reproduce, "cost_of", lambda piece: cost.Cost(10.0, 0))
         patch.setattr(reproduce, "WAIT", 0.0)

@@ -211,5 +211,5 @@ def test_what_is_only_fitted_has_hard_labels(tiny, tmp_path):
     assert set_.soft_labels is None
     np.testing.assert_array_equal(set_.targets, set_.labels)
     assert result["bytes"] == set_.num_bytes == 30 * set_.format.num_gaussians * 18
-    parts = experiment.build_material(tiny)
+    parts = experiment.build_fit_parts(tiny)
     assert parts.parameterization == parameterizations.of_format(set_.format)

@@ -290,7 +290,7 @@ def test_what_is_kept_is_decided_by_the_memory():
     images, shape = CLASSES * GPC, (SIZE, SIZE, 3)
     each = objective.activation_bytes(images, shape)
     decided = lambda room: (
-        objective.decided(
+        objective.resolve_auto(
             images, shape, room and int(room * each / trajectory.KEPT_PART) + 1
         ).keep_every
     )
@@ -299,9 +299,9 @@ def test_what_is_kept_is_decided_by_the_memory():
         0, 0, 0, 4, 3, 2, 2, 1, 1,
     ]  # fmt: skip
     two = dataclasses.replace(objective, experts_per_step=2)
-    assert two.decided(images, shape, int(8 * each / trajectory.KEPT_PART) + 1).keep_every == 2
+    assert two.resolve_auto(images, shape, int(8 * each / trajectory.KEPT_PART) + 1).keep_every == 2
     fixed = problem(syn_steps=7, keep_every=5).matching
-    assert fixed.decided(images, shape, 2**40) is fixed
+    assert fixed.resolve_auto(images, shape, 2**40) is fixed
 
 
 def test_what_was_decided_is_what_a_file_says():
@@ -309,7 +309,7 @@ def test_what_was_decided_is_what_a_file_says():
     assert config.matching.options.keep_every == 0
     config.matching.options.keep_every = -1
     parts = SimpleNamespace(problem=problem(keep_every=4))
-    decided = experiment.Experiment.decided(parts, config)
+    decided = experiment.Experiment.resolve_auto(parts, config)
     assert decided.matching.options.keep_every == 4
     assert config.matching.options.keep_every == -1
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
-SHOW = "from gsdd_jax.runs import version; print(version.version())"
+SHOW = "from gsdd_jax.storage import version; print(version.version())"
 
 
 def git(folder, *arguments):
@@ -24,8 +24,8 @@ def shown(folder):
 
 
 def test_a_checkout_names_its_commit(tmp_path):
-    (tmp_path / "gsdd_jax" / "runs").mkdir(parents=True)
-    for name in ("__init__.py", "runs/__init__.py", "storage/version.py"):
+    (tmp_path / "gsdd_jax" / "storage").mkdir(parents=True)
+    for name in ("__init__.py", "storage/__init__.py", "storage/version.py"):
         shutil.copy(ROOT / "gsdd_jax" / name, tmp_path / "gsdd_jax" / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     number = re.search(r'^fallback_version = "(.*?)"', (ROOT / "pyproject.toml").read_text(), re.M)[

@@ -39,9 +39,11 @@ def write_atomically(
       content: bytes, or a function that writes them to an open file.
 
     Raises:
+      UsageError: if no file can have that name.
       OSError: naming `path`, if it cannot be written or is a device, a FIFO or a folder; or naming
         what lies in place of a folder above it.
     """
+    check_path(path)
     path = pathlib.Path(path)
     if not os.path.isdir(above := _above(path)):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
@@ -51,6 +53,16 @@ def write_atomically(
         _write(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def check_path(path: str | os.PathLike) -> None:
+    """Raises UsageError for a text that names no file."""
+    try:
+        if b"\0" not in os.fsencode(path):
+            return
+    except UnicodeEncodeError:
+        pass
+    raise UsageError(f"{os.fspath(path)!r}: expected a path without NUL that the system can encode")
 
 
 def _above(path: pathlib.Path) -> pathlib.Path:
@@ -216,6 +228,7 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
       UsageError: if something else has the lock's name.
       OSError: if no file can be created.
     """
+    check_path(directory)
     pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(directory, LOCK)
     # Checked before opening, since to open a device may have effects, and again once open.

@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gsdd_jax.core.fields import check_value
+
 
 def write(
     folder: str | os.PathLike,
@@ -27,12 +29,14 @@ def write(
       description: for TFDS's metadata.
 
     Raises:
+      UsageError: if the folder's path is not UTF-8, which array_record needs.
       OSError: naming the file, if one cannot be written.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info, example_serializer, naming
 
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).absolute()
+    check_value("the folder of the data set", "str", os.fspath(folder))
     features = tfds.features.FeaturesDict(dict(features))
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     infos = []

@@ -36,8 +36,13 @@ def folder(
     with _held(path) as work:
         made = work / "new"
         made.mkdir()
-        yield made
-        write_json(made / mark, {**about, FILES: _files(made)})
+        try:
+            yield made
+            write_json(made / mark, {**about, FILES: _files(made)})
+        except OSError as error:
+            if error.filename and not str(error.filename).startswith(str(work)):
+                raise  # something else's
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         if os.path.lexists(path):
             check_ours(path, mark, what)
             os.rename(path, work / "old")

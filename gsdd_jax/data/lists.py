@@ -84,7 +84,7 @@ def _divided(by_part: dict[str, list[Item]], notes: list[str]) -> Found:
 
 def _unused(columns: list[str], file_column: str) -> list[str]:
     rest = [name for name in columns if name and name not in (file_column, _LABEL, _PART)]
-    return [f"columns that were not used: {', '.join(rest)}"] if rest else []
+    return [f"columns that were not used: {some(rest)}"] if rest else []
 
 
 def _file(folder: pathlib.Path, written: str) -> tuple[pathlib.Path, str]:

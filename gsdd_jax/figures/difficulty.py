@@ -29,7 +29,7 @@ from gsdd_jax.networks import Network
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup.components import stream
-from gsdd_jax.setup.experiment import Judged
+from gsdd_jax.setup.experiment import EvaluationParts
 from gsdd_jax.training import evaluate, experts
 
 NAME = "difficulty"
@@ -98,7 +98,7 @@ def errors_of_many(
     path: pathlib.Path,
     made_of: Mapping[str, Any],
     network: Network,
-    real: Judged,
+    real: EvaluationParts,
     num_networks: int,
     seed: int,
 ) -> Bool[np.ndarray, "networks n"]:

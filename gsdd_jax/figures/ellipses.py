@@ -66,7 +66,7 @@ def main(
     kept = {} if workdir is None else _sets(pathlib.Path(workdir))
     where = workdir or "--config"
     with inputs.building_from(where):
-        material = experiment.build_material(config)
+        material = experiment.build_fit_parts(config)
         kind = material.parameterization
         fits_alone = isinstance(kind, Gaussian)  # codes share grids between all images
         if not (fits_alone or (kept and isinstance(kind, Gaussians))):
@@ -106,7 +106,7 @@ def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
 
 def fitting(
     config: ConfigDict,
-    material: experiment.Material,
+    material: experiment.FitParts,
     chosen: Int[np.ndarray, "m"],
     steps: Sequence[int],
 ) -> list[Moment]:

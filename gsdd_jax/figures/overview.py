@@ -31,7 +31,7 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
     with inputs.building_from(distilled):
         config = workdirs.whole(set_.provenance["config"])
         config.data.dir, config.init.images = data_dir or "", "real"
-        material = experiment.build_material(config)
+        material = experiment.build_fit_parts(config)
     kind = parameterizations.of_format(set_.format)
     per_class = len(set_.labels) // material.dataset.num_classes
     chosen = np.arange(material.dataset.num_classes) * per_class + image % per_class

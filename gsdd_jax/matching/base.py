@@ -286,7 +286,7 @@ class Matching(abc.ABC):
         steps = FORWARD * num_classes * getattr(self, "batch_real", 0) + drawn
         return Work(steps, steps)
 
-    def decided(
+    def resolve_auto(
         self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
     ) -> Matching:
         """Decides the options that depend on the device's memory.

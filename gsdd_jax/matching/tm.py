@@ -153,7 +153,7 @@ class TrajectoryMatching(Matching):
                 f"epoch {num_epochs}"
             )
 
-    def decided(
+    def resolve_auto(
         self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
     ) -> TrajectoryMatching:
         if self.keep_every >= 0:

@@ -24,6 +24,7 @@ class AlexNet(Architecture):
     """
 
     name: ClassVar[str] = "alexnet"
+    rate_across: ClassVar[float | None] = 1e-3
 
     def body(
         self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None

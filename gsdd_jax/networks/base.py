@@ -83,6 +83,7 @@ class Architecture(abc.ABC):
 
     name: ClassVar[str]
     derived: ClassVar[frozenset[str]] = frozenset()  # fields that are no options
+    rate_across: ClassVar[float | None] = None  # by Adam, across architectures (section A.2)
 
     def smallest(self, size: int) -> int:
         """Returns the fewest pixels per side, for options that suit `size` pixels per side."""

@@ -24,6 +24,7 @@ class ResNet18(Architecture):
     """
 
     name: ClassVar[str] = "resnet18"
+    rate_across: ClassVar[float | None] = 1e-2
 
     def body(
         self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None

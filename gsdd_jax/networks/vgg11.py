@@ -25,6 +25,7 @@ class VGG11(Architecture):
     """
 
     name: ClassVar[str] = "vgg11"
+    rate_across: ClassVar[float | None] = 1e-2
 
     def smallest(self, size: int) -> int:
         del size

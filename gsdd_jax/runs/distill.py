@@ -30,7 +30,7 @@ from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import cost, experiment, input_pipeline
 from gsdd_jax.setup.components import check_same, described, stream
-from gsdd_jax.setup.experiment import Material
+from gsdd_jax.setup.experiment import FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
@@ -71,7 +71,7 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """
     with (
         mesh.use_devices(config.mesh.devices),
-        _running(config, experiment.build_material(config), workdir) as run,
+        _running(config, experiment.build_fit_parts(config), workdir) as run,
     ):
         fitted = run.stored(run.fit(), 0)
         run.save("fitted.safetensors", fitted)
@@ -99,11 +99,11 @@ def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
 class _Run:
     """Shared data of a run's phases; all state between steps is in the checkpoints.
 
-    `parts` is an Experiment, or for a fit only its Material.
+    `parts` is an Experiment, or for a fit only its FitParts.
     """
 
     def __init__(
-        self, config: ConfigDict, parts: Material, workdir: pathlib.Path, display: Display | None
+        self, config: ConfigDict, parts: FitParts, workdir: pathlib.Path, display: Display | None
     ):
         self.config, self.parts, self.workdir = config, parts, workdir
         self.identity = identity(config, parts.dataset.fingerprint)
@@ -295,7 +295,7 @@ class _Run:
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
             # Operational settings are left out: they do not change the set.
-            "config": decisive(self.parts.decided(self.config)),
+            "config": decisive(self.parts.resolve_auto(self.config)),
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint,

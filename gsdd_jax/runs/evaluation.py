@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, parameterizations
+from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, located
@@ -34,8 +34,8 @@ from gsdd_jax.setup.components import (
     load_data,
     stream,
 )
-from gsdd_jax.setup.experiment import REAL, Experiment, Judged
-from gsdd_jax.setup.provenance import RATES_ACROSS, resolve
+from gsdd_jax.setup.experiment import REAL, EvaluationParts, Experiment
+from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
 
@@ -50,7 +50,7 @@ class Accuracies(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts(Judged):
+class Parts(EvaluationParts):
     """Parts of an experiment for evaluation: no objective, and so no experts."""
 
     network: Network
@@ -227,7 +227,7 @@ def evaluate_file(
             raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
     set_, config, parts = opened(path, overrides or {}, learning_rate, resolution)
     own = set_.provenance["config"]["network.name"] == config.network.name
-    if learning_rate is not None or (not own and config.network.name in RATES_ACROSS):
+    if learning_rate is not None or (not own and networks.find(config.network.name).rate_across):
         set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     display = display or Display()
     result = {
@@ -268,7 +268,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
     validate.ranges(config, "evaluate")
-    material = experiment.build_material(config)
+    material = experiment.build_fit_parts(config)
     parts = _parts(config, material.dataset)
     name = arm.replace("_", " ")
     with mesh.use_devices(config.mesh.devices):

@@ -21,7 +21,7 @@ from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import stream
-from gsdd_jax.setup.experiment import Material
+from gsdd_jax.setup.experiment import FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit
@@ -32,7 +32,7 @@ GROUPS = ("seed", "data", "budget", "parameterization", "init")
 
 
 def initial(
-    config: ConfigDict, material: Material, workdir: pathlib.Path, reporter: Reporter
+    config: ConfigDict, material: FitParts, workdir: pathlib.Path, reporter: Reporter
 ) -> Params:
     """Returns initial parameters, fitted to real images or random.
 
@@ -82,7 +82,7 @@ def fit_to_share(config: ConfigDict, display: Display) -> None:
     """Fits the initial images of `config` into `config.init.dir`; raises like `initial`."""
     reporter = Reporter(None, display=display)
     with mesh.use_devices(config.mesh.devices):
-        initial(config, experiment.build_material(config), pathlib.Path(config.init.dir), reporter)
+        initial(config, experiment.build_fit_parts(config), pathlib.Path(config.init.dir), reporter)
     reporter.close()
 
 
@@ -101,7 +101,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     return {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS or n in labels}
 
 
-def images_of(config: ConfigDict, material: Material) -> Float[np.ndarray, "m h w c"]:
+def images_of(config: ConfigDict, material: FitParts) -> Float[np.ndarray, "m h w c"]:
     """Returns the random real images that the fit targets, or their mean colours."""
     key = stream(config.seed, "initial images")
     per_class = material.parameterization.images_per_class

@@ -40,7 +40,7 @@ HELD_OUT = 10_000  # training images that choose between sets in place of test i
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class EvaluationParts:
     """A data set and its transform, for evaluation on real images."""
 
     dataset: data.Dataset
@@ -63,7 +63,7 @@ class Judged:
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
+class FitParts:
     """Real images, and the storage of synthetic ones."""
 
     dataset: data.Dataset
@@ -75,7 +75,7 @@ class Material:
         classes = np.arange(self.dataset.num_classes, dtype=np.int32)
         return np.repeat(classes, self.parameterization.images_per_class)
 
-    def decided(self, config: ConfigDict) -> ConfigDict:
+    def resolve_auto(self, config: ConfigDict) -> ConfigDict:
         """Returns the config with settings chosen for the device: here unchanged."""
         return config
 
@@ -94,7 +94,7 @@ class Material:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(Material, Judged):
+class Experiment(FitParts, EvaluationParts):
     """Parts of one experiment; each can be combined with any of the others."""
 
     network: Network  # of evaluation and experts; the problem holds that of matching
@@ -102,7 +102,7 @@ class Experiment(Material, Judged):
     schedule: Schedule
     feed: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
 
-    def decided(self, config: ConfigDict) -> ConfigDict:
+    def resolve_auto(self, config: ConfigDict) -> ConfigDict:
         """Returns the config with the objective's options as chosen for the device."""
         config = config.copy_and_resolve_references()
         for option in config.matching.options:
@@ -110,7 +110,7 @@ class Experiment(Material, Judged):
         return config
 
 
-def build_material(config: ConfigDict) -> Material:
+def build_fit_parts(config: ConfigDict) -> FitParts:
     """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
     validate.ranges(config, "seed", "data", "budget", "init")
     validate.options(config)
@@ -131,7 +131,7 @@ def build_material(config: ConfigDict) -> Material:
             f"but {dataset.name} has no class of more than {largest}; lower it, or set "
             "config.init.images=none"
         )
-    return Material(dataset, parameterization)
+    return FitParts(dataset, parameterization)
 
 
 def _check_memory(config, dataset, parameterization) -> None:
@@ -152,7 +152,7 @@ def build(config: ConfigDict) -> Experiment:
     validate.ranges(config, "distill", "evaluate")
     check_optimizer(config)
     check_beside(config)
-    material = build_material(config)
+    material = build_fit_parts(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
@@ -166,7 +166,7 @@ def build(config: ConfigDict) -> Experiment:
         strategy=config.matching.strategy,
         **config.matching.options,
     )
-    objective = objective.decided(
+    objective = objective.resolve_auto(
         len(material.labels), parameterization.image_shape, devices.accelerator_memory()
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)

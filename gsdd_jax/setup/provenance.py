@@ -38,7 +38,6 @@ FIELDS = (
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
-RATES_ACROSS = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
 
 
 def resolve(
@@ -48,7 +47,7 @@ def resolve(
 ) -> ConfigDict:
     """Returns the config of an evaluation: the needed part of the set's config, overridden.
 
-    Another network than the config's gets its own default options. One of `RATES_ACROSS` is
+    Another network than the config's gets its own default options. One with a `rate_across` is
     trained as in the published comparison across architectures. Overrides apply last. The
     location of data and other operational settings never come from a file.
 
@@ -72,8 +71,8 @@ def resolve(
     options = {}
     if network == values["network.name"]:
         options = _below(OPTIONS, made_by)
-    elif network in RATES_ACROSS:
-        values |= ACROSS | {"evaluate.learning_rate": RATES_ACROSS[network]}
+    elif rate := networks.find(network).rate_across:
+        values |= ACROSS | {"evaluate.learning_rate": rate}
     options |= _below(OPTIONS, overrides)
     config = unflat(values | workdir.OPERATIONAL)
     config.network.options = ConfigDict(dataclasses.asdict(networks.architecture(network, options)))

@@ -43,7 +43,11 @@ class Checkpoints:
         if processes.first():
             check_tree(directory)
             _check_steps(pathlib.Path(directory))
-            self._manager = _manager(pathlib.Path(directory).absolute())
+            try:
+                self._manager = _manager(pathlib.Path(directory).absolute())
+            except OSError as error:
+                reason = error.strerror or error
+                raise UsageError(f"{directory}: cannot hold checkpoints ({reason})") from None
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state`, a pytree of arrays, and returns when it is on disk.
