@@ -1,8 +1,4 @@
-"""Commands as processes of their own that need not import everything again.
-
-A server imports what the commands do and forks for each of them, before any of JAX's threads exist:
-what the child is given, prints and ends with is what `python -m launch.NAME` would be and do.
-"""
+"""Commands as processes of their own, to be interrupted, or without importing everything again."""
 
 import json
 import os
@@ -11,6 +7,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 
 PATIENCE = 300  # seconds
 ROOT = pathlib.Path(__file__).parent.parent
@@ -32,8 +29,32 @@ for line in sys.stdin:
 """
 
 
+def start(module, *arguments, stdout=subprocess.PIPE):
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{module}", *map(str, arguments)],
+        cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+def until(sign, *running):
+    """Waits for what running processes do; it is an error if one ends before, or does not do it."""
+    patience = time.monotonic() + PATIENCE
+    while not sign():
+        if any(p.poll() is not None for p in running) or time.monotonic() > patience:
+            for process in running:
+                process.kill()
+            raise AssertionError([(p.communicate(), p.returncode) for p in running])
+        time.sleep(0.01)
+
+
 class Commands:
-    """Call it with a module and its arguments for (exit status, stdout, stderr)."""
+    """Call it with a module and its arguments for (exit status, stdout, stderr).
+
+    A server imports what the commands do and forks for each of them, before any of JAX's threads
+    exist: what the child is given, prints and ends with is what `python -m launch.NAME` would be
+    and do.
+    """
 
     def __init__(self):
         self.server = subprocess.Popen(

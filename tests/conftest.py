@@ -32,9 +32,11 @@ def _compile(with_little):
 
 
 def _without_emitters():
-    """Where LITTLE is set, what is compiled from now on has none. The setting of a whole process is
-    XLA_FLAGS alone, so this asks for it as `jax.jit(..., compiler_options=...)` does; where that is
-    elsewhere in another JAX, tests take longer, and nothing else."""
+    """Where LITTLE is set, what is compiled from now on has none, as if every `jax.jit` had
+    `compiler_options`."""
+    # By a private name, because the only public setting of a process is XLA_FLAGS, which XLA reads
+    # once: tests of bits would not be compiled as users do, and an XLA without the option would end
+    # the process. Where another JAX has no such name, tests take longer, and nothing else.
     try:
         from jax._src import compiler
 

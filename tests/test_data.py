@@ -16,13 +16,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from own_pictures import damaged_tiff
 from PIL import Image
 
 import gsdd_jax
 from gsdd_jax import data
 from gsdd_jax.core import errors
 from gsdd_jax.core.errors import UsageError
+from tests.own_pictures import damaged_tiff
 
 PACKAGE = pathlib.Path(gsdd_jax.__file__).parent
 REPOSITORY = PACKAGE.parent

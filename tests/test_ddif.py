@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain import Siren
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
 from gsdd_jax.training import fit
+from tests.plain import Siren
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

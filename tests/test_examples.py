@@ -6,11 +6,11 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import ROOT
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
 from gsdd_jax.formats import transforms
+from tests.commands import ROOT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -4,9 +4,6 @@ import io
 import os
 import pathlib
 import signal
-import subprocess
-import sys
-import time
 
 import flax.linen as nn
 import jax
@@ -24,10 +21,10 @@ from gsdd_jax.setup import components, streaming
 from gsdd_jax.setup import experts as stored
 from gsdd_jax.storage.trajectories import Growing, partial_of
 from gsdd_jax.training import experts as training
+from tests.commands import start, until
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-ROOT = pathlib.Path(__file__).parent.parent
 SHAPE, CLASSES = (8, 8, 3), 3
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
@@ -334,12 +331,8 @@ TINY = {
 
 def launch(directory, **settings):
     arguments = TINY | {"experts.dir": directory} | settings
-    return subprocess.Popen(
-        [sys.executable, "-m", "launch.train_experts", "--config=configs/demo.py"]
-        + [f"--config.{name}={value}" for name, value in arguments.items()],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
+    given = (f"--config.{name}={value}" for name, value in arguments.items())
+    return start("train_experts", "--config=configs/demo.py", *given)
 
 
 @pytest.mark.usefixtures("fully_compiled")
@@ -350,11 +343,14 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
 
     process = launch(tmp_path / "cut")
     path = partial_of(tmp_path / "cut", 1)
-    while process.poll() is None and not (path.exists() and path.stat().st_size > 10_000):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    until(lambda: path.exists() and path.stat().st_size > 10_000, process)
+    process.kill()
     process.communicate()
-    assert not files(tmp_path / "whole").items() <= files(tmp_path / "cut").items()
+    assert process.returncode == -signal.SIGKILL
+    # While the second expert was trained: the first one is whole.
+    whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
+    assert set(whole) - set(cut) == {"expert_00001.safetensors"}
+    assert set(cut) - set(whole) == {path.name}
 
     process = launch(tmp_path / "cut")
     out, err = process.communicate(timeout=300)

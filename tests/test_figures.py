@@ -17,7 +17,6 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
-from tiny import TINY
 
 import gsdd_jax
 from configs import demo
@@ -41,6 +40,7 @@ from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import experiment
 from gsdd_jax.training import distill, evaluate
+from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

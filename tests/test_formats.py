@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import ROOT
-from dense import dense, random_gaussians
-from more_kinds import in_package
 
 import gsdd_jax
 from gsdd_jax import data, formats, parameterizations
 from gsdd_jax.core import kinds, memory
 from gsdd_jax.data import transforms as training
 from gsdd_jax.formats import base, raster, transforms
+from tests.commands import ROOT
+from tests.dense import dense, random_gaussians
+from tests.more_kinds import in_package
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain import from_spectrum, spectrum
 
 import gsdd_jax
 from gsdd_jax import parameterizations
 from gsdd_jax.training import fit
+from tests.plain import from_spectrum, spectrum
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain import bilinear
 
 import gsdd_jax
 from gsdd_jax import parameterizations
+from tests.plain import bilinear
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -3,17 +3,13 @@
 import itertools
 import json
 import os
-import random
+import pathlib
+import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-from commands import ROOT, Commands
-from conftest import QUICKLY
 from PIL import Image
 
 import gsdd_jax
@@ -22,6 +18,9 @@ from gsdd_jax.core.files import check_ours
 from gsdd_jax.runs import distill as run_module
 from gsdd_jax.runs import evaluation
 from gsdd_jax.training import distill
+from launch import interrupt
+from tests.commands import ROOT, Commands, start, until
+from tests.conftest import QUICKLY
 
 TINY = [
     "--config=configs/demo.py",
@@ -54,14 +53,6 @@ def compiled_programs(tmp_path_factory):
         for name, value in settings.items():
             patch.setenv(name, value)
         yield
-
-
-def start(module, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", f"launch.{module}", *map(str, arguments)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +115,25 @@ def test_started_again_it_is_done_at_once(run, finished):
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_path):
-    """SIGKILL after random delays, then the rest; other call sizes change nothing either, nor
-    whether real images are read from disk."""
+    """SIGKILL as the first checkpoint of the fit and of the distillation is being written, and in
+    an evaluation between steps, then the rest; other call sizes change nothing either, nor whether
+    real images are read from disk."""
     workdir, _ = finished
-    rng = random.Random(0)
+    steps = tmp_path / "run" / "checkpoints"
+    signs = (
+        lambda: list(steps.glob("fit/*")),  # a temporary name, until it is complete
+        lambda: list(steps.glob("distill/*")),
+        (steps / "distill" / "20").exists,
+    )
     other = ("--config.distill.steps_per_call=3", "--config.data.on_device=streamed")
     command = [*TINY, *other, f"--workdir={tmp_path / 'run'}"]
-    for _ in range(3):
+    for sign in signs:
         process = start("distill", *command)
-        time.sleep(rng.uniform(3, 8))
-        process.send_signal(signal.SIGKILL)
+        until(sign, process)
+        process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "run" / "evaluations.json").exists()
     status, _, err = run("distill", *command)
     assert status == 0, err
     for name in ("distilled.safetensors", "evaluations.json", "result.json", "contact_sheet.png"):
@@ -373,31 +372,57 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
     assert "config.seed: expected" in err
 
 
+def is_caught(process):
+    """Whether SIGTERM waits for the thread of `launch.interrupt`, as it does before imports."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
+    return int(blocked, 16) >> (signal.SIGTERM - 1) & 1
+
+
+def is_importing(process):
+    return is_caught(process) and "jaxlib" in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+
+
+ENDLESS = [
+    f"--config.distill.{name}=1000000" for name in ("num_steps", "checkpoint_every", "eval_every")
+]
+
+
 @pytest.mark.parametrize(
-    ("module", "asked", "expected"),
-    [("distill", signal.SIGTERM, (143, 0)), ("evaluate", signal.SIGINT, (130,))],
+    ("module", "asked", "sign", "expected"),
+    [
+        ("distill", signal.SIGTERM, is_caught, 143),
+        ("distill", signal.SIGTERM, "fit 0/40 ", 143),
+        ("distill", signal.SIGTERM, "distill 4/", 0),
+        ("evaluate", signal.SIGINT, is_importing, 130),
+        ("evaluate", signal.SIGINT, "distilled 0/", 130),
+    ],
 )
-def test_an_interrupt_is_one_line_and_its_status(module, asked, expected, finished, tmp_path):
+def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, finished, tmp_path):
     workdir, _ = finished
     command = {
-        "distill": [*TINY, f"--workdir={tmp_path}/run", "--config.evaluate.epochs=100000"],
+        "distill": [*TINY, *ENDLESS, f"--workdir={tmp_path}/run"],
         "evaluate": [f"--distilled={workdir}/distilled.safetensors", "--epochs=100000"],
     }[module]
-    for delay in (0.3, 1.5, 6.0):  # importing, building, computing
-        # A suite that a shell runs in the background ignores it, and so would what it starts.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        with start(module, *command) as process:
-            signal.signal(signal.SIGINT, before)
-            time.sleep(delay)
-            process.send_signal(asked)
-            try:
-                _, err = process.communicate(timeout=120)  # no call of a program is interrupted
-            finally:
-                process.kill()
-        assert process.returncode in expected, err  # 0: a checkpoint was left
-        said = err.splitlines()
-        assert said[-1].startswith("interrupted")
-        assert len(said) == 1 or "ends with a checkpoint" in said[0]  # a call that took long
+    # A suite that a shell runs in the background ignores it, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open(tmp_path / "out", "w") as out:
+        process = start(module, *command, stdout=out)
+    signal.signal(signal.SIGINT, before)
+    printed = lambda: sign in (tmp_path / "out").read_text()
+    until(printed if isinstance(sign, str) else lambda: sign(process), process)
+    process.send_signal(asked)
+    try:
+        _, err = process.communicate(timeout=120)  # no call of a program is interrupted
+    finally:
+        process.kill()
+    assert process.returncode == expected, err
+    said = err.splitlines()
+    assert said[-1].startswith("interrupted")
+    assert len(said) == 1 or said[:-1] == [interrupt.WAITS]  # a call that took long
+    steps = list((tmp_path / "run" / "checkpoints" / "distill").glob("*"))
+    assert len(steps) == (expected == 0)
+    assert all(int(path.name) >= 4 for path in steps)
 
 
 @pytest.mark.parametrize(

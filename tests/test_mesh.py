@@ -8,10 +8,10 @@ import sys
 
 import jax
 import pytest
-from conftest import QUICKLY
 
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
+from tests.conftest import QUICKLY
 
 DEVICES = 8
 THINGS = [

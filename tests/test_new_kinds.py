@@ -7,9 +7,6 @@ import re
 import jax
 import numpy as np
 import pytest
-from commands import ROOT
-from more_kinds import in_package
-from tiny import TINY
 
 import gsdd_jax
 from configs import demo
@@ -24,6 +21,9 @@ from gsdd_jax.tables import reproduce
 from gsdd_jax.tables.table import Cell, Table
 from gsdd_jax.training import distill
 from launch import fields
+from tests.commands import ROOT
+from tests.more_kinds import in_package
+from tests.tiny import TINY
 
 KINDS = {matching: "mean_images", parameterizations: "grey", networks: "perceptron"}
 

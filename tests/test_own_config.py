@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from own_pictures import make, only
 
 import gsdd_jax
 from configs import common, own
@@ -15,6 +14,7 @@ from gsdd_jax.runs import distill, experts
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import experiment
 from launch import cli
+from tests.own_pictures import make, only
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from own_pictures import (
+from PIL import Image
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import items, prepare
+from tests.own_pictures import (
     CLASSES,
     ROOT,
     SIZE,
@@ -25,10 +29,6 @@ from own_pictures import (
     refusal,
     save,
 )
-from PIL import Image
-
-from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import items, prepare
 
 # What becomes of a folder.
 

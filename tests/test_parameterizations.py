@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import dense
-from plain import bilinear, from_spectrum, nearest
 
 import gsdd_jax
 from gsdd_jax import matching, networks, parameterizations
@@ -15,6 +13,8 @@ from gsdd_jax.data import transforms
 from gsdd_jax.matching import dm
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.training import distill
+from tests.dense import dense
+from tests.plain import bilinear, from_spectrum, nearest
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

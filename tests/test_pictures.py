@@ -8,11 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
-from own_pictures import SIZE, fill, load, make, noise, refusal
 from PIL import Image, ImageCms
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import pictures
+from tests.own_pictures import SIZE, fill, load, make, noise, refusal
 
 
 def stored(image_or_bytes, size=4, channels=3, **options) -> np.ndarray:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import re
 import signal
 import socket
@@ -14,16 +13,16 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUICKLY
 from safetensors.numpy import load_file
 
 from gsdd_jax.core import meeting, processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.tables import reproduce
 from tests import several_processes
+from tests.commands import ROOT, until
+from tests.conftest import QUICKLY
 from tests.several_processes import SETTINGS
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = ["--config=demo", *(f"--config.{name}={value}" for name, value in SETTINGS.items())]
 
 
@@ -147,9 +146,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on(tables, start, tmp_path)
     steps = tmp_path / "checkpoints" / "distill"
     for killed, step in ((0, 2), (1, 4)):
         running = distilled(start, tmp_path)
-        while not (steps / str(step)).exists():
-            assert all(process.poll() is None for process in running)
-            time.sleep(0.01)
+        until((steps / str(step)).exists, *running)
         running[killed].send_signal(signal.SIGKILL)
         outputs = ended(running, patience=60)
         assert outputs[killed][0] == -signal.SIGKILL

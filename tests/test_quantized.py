@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense import dense
 
 import gsdd_jax
 from gsdd_jax import parameterizations
@@ -17,6 +16,7 @@ from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.quantized import QuantizedImages
 from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
 from gsdd_jax.training import fit
+from tests.dense import dense
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -135,6 +135,22 @@ def test_the_definition_holds_to_its_limits(limit):
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("opacity", [0.25, 1.0])
+def test_weights_that_equal_a_cut_count_and_are_not_clipped(backend, opacity):
+    """The sample in the very middle of a Gaussian has its opacity as weight, exactly."""
+    parameters = [np.zeros((1, n), np.float32) for n in (2, 3)]
+    parameters += [np.ones((1, 3), np.float32), np.float32([opacity])]
+    cotangent = np.ones((5, 7, 3), np.float32)
+    image, near, expected = dense(parameters, 5, 7, side=1, cut=0.25, cotangent=cotangent)
+    assert np.argwhere(near).tolist() == [[2, 3]] and image[2, 3, 0] == opacity
+    settings = dict(height=5, width=7, samples_per_side=1, min_weight=0.25, backend=backend)
+    actual, slopes = both(parameters, cotangent, **settings)
+    np.testing.assert_allclose(actual, image, rtol=1e-6)
+    for a, e in zip(slopes, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_the_gradient_passes_through_the_clipping(backend, side):
     for seed, (height, width) in enumerate([(33, 47), (9, 12)]):

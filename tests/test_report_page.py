@@ -19,7 +19,6 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 from tensorboardX import SummaryWriter
-from tiny import TINY
 
 import gsdd_jax
 from configs import demo
@@ -31,6 +30,7 @@ from gsdd_jax.runs import fits
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import components, experiment
 from launch import fields
+from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -9,13 +9,13 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import QUICKLY
 from jax import lax
 
 from benchmarks import hlo, plan, scale
 from configs import load
 from gsdd_jax import UsageError, rasterize
 from gsdd_jax.rasterizer import gaussians
+from tests.conftest import QUICKLY
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICKLY
-from tiny import TINY
 
 import gsdd_jax
 from configs import common, demo
@@ -24,6 +22,8 @@ from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import components, experiment
 from gsdd_jax.training import distill
 from launch import cli, environment, fields
+from tests.conftest import QUICKLY
+from tests.tiny import TINY
 
 ROOT = pathlib.Path(__file__).parent.parent
 A_SET = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from own_pictures import SIZE, fill, load, make, noise, only, refusal, save
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import sources
+from tests.own_pictures import SIZE, fill, load, make, noise, only, refusal, save
 
 
 def test_a_list_of_pictures(tmp_path):

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICKLY
 from ml_collections import ConfigDict
 
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
@@ -20,6 +19,7 @@ from gsdd_jax.data import reading, rows, transforms
 from gsdd_jax.matching import dm
 from gsdd_jax.setup import input_pipeline
 from gsdd_jax.training import distill
+from tests.conftest import QUICKLY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from types import SimpleNamespace
 
 import jax
@@ -144,6 +145,27 @@ def plain_loss(params, learning_rate, targets, start, target, unravel, order):
     return ((end - target) ** 2).sum() / ((start - target) ** 2).sum()
 
 
+def batches(key, prob):
+    """The images of each student step: shuffles of the whole set, cut one after the other, padded
+    by an index that there is not."""
+    count, size = CLASSES * GPC, prob.matching.batch_syn
+    starts = range(0, count, size)
+    shuffles = math.ceil(prob.matching.syn_steps / len(starts))
+    found = []
+    for shuffle_key in jax.random.split(jax.random.fold_in(key, 0), shuffles):
+        shuffle = np.asarray(jax.random.permutation(shuffle_key, count))
+        cuts = [shuffle[start : start + size] for start in starts]
+        found += [np.append(cut, [count] * (size - len(cut))) for cut in cuts]
+    return np.stack(found)[: prob.matching.syn_steps].astype(np.int32)
+
+
+def wide_inputs(params, carry, expert=0):
+    """Arguments of `plain_loss` in float64, its images first: for `jax.enable_x64`."""
+    start, unravel = ravel_pytree(jax.tree.map(np.float64, student()[1](carry.start[expert])))
+    params = [np.float64(p) for p in jax.tree.leaves(params)]
+    return params, start, np.float64(carry.target[expert]), unravel
+
+
 @pytest.mark.parametrize(
     ("syn_steps", "batch_syn", "settings"),
     [(1, 12, {}), (10, 12, {}), (3, 5, {}), (2, 4, {}), (3, 5, SOFT), (2, 4, SOFT | TWO_BITS)],
@@ -159,21 +181,12 @@ def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, setting
         most = 2 ** settings.get("label_bits", 4) - 1
         targets = 8 * np.rint(logits / 8 * most) / most
     loss, (d_params, d_extra) = library_gradient(prob, real(), params, extra, carry, key)
-    order, _ = prob.matching._draw(jax.random.split(key, 1)[0], CLASSES * GPC)
+    order = batches(jax.random.split(key, 1)[0], prob)
     with jax.enable_x64(True):
-        wide = jax.tree.map(np.float64, student()[1](carry.start[0]))
-        start, unravel = ravel_pytree(wide)
+        wide, start, target, unravel = wide_inputs(params, carry)
         expected, (e_params, e_rate, e_targets) = jax.jit(
             jax.value_and_grad(plain_loss, argnums=(0, 1, 2)), static_argnums=5
-        )(
-            [np.float64(p) for p in jax.tree.leaves(params)],
-            np.float64(np.float32(0.05)),
-            targets,
-            start,
-            np.float64(carry.target[0]),
-            unravel,
-            np.asarray(order),
-        )
+        )(wide, np.float64(np.float32(0.05)), targets, start, target, unravel, order)
         assert expected.dtype == np.float64
         expected, e_rate = float(expected), float(e_rate)
         e_params = [np.asarray(g) for g in (*e_params, e_targets)[: 4 + bool(settings)]]
@@ -185,14 +198,18 @@ def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, setting
 
 
 def test_batches_go_through_shuffles_of_the_whole_set():
-    objective = TrajectoryMatching(NETWORK, syn_steps=7, batch_syn=5)
-    order, present = objective._draw(jax.random.key(0), 12)
-    assert order.shape == present.shape == (7, 5)
+    """The order, written out here, is one that does, and the library's."""
+    prob, key = problem(syn_steps=7, batch_syn=5), jax.random.key(0)
+    order = batches(key, prob)
+    found, present = prob.matching._draw(key, 12)
+    np.testing.assert_array_equal(found, order)
+    np.testing.assert_array_equal(present, order < 12)
+    assert order.shape == (7, 5)
     np.testing.assert_array_equal(present.sum(1), [5, 5, 2, 5, 5, 2, 5])
     for shuffle in (order[:3], order[3:6]):
-        drawn = np.asarray(shuffle).ravel()
+        drawn = shuffle.ravel()
         np.testing.assert_array_equal(np.sort(drawn[drawn < 12]), np.arange(12))
-    assert (np.asarray(order[:3]) != np.asarray(order[3:6])).any()
+    assert (order[:3] != order[3:6]).any()
 
 
 def test_augmentation_is_drawn_anew_at_every_step():
@@ -200,7 +217,7 @@ def test_augmentation_is_drawn_anew_at_every_step():
     params, carry, key = parameters(), segments(), jax.random.key(4)
     actual = library_loss(prob, real(), params, prob.matching.extra(prob.labels), carry, key)
     inner = jax.random.split(key, 1)[0]
-    order, _ = prob.matching._draw(inner, CLASSES * GPC)
+    order = batches(inner, prob)
     step_keys = jax.random.split(jax.random.fold_in(inner, 1), 3)
     images = real().transform(prob.parameterization.render(params))
     theta = student()[1](carry.start[0])
@@ -222,30 +239,21 @@ def test_augmentation_is_drawn_anew_at_every_step():
 
 
 def test_several_experts_are_averaged():
-    prob = problem()
+    """Each with an order of its own."""
+    prob = problem(batch_syn=5)
     params, both, key = parameters(), segments(2), jax.random.key(5)
     extra = prob.matching.extra(prob.labels)
     together = library_loss(prob, real(), params, extra, both, key)
     keys = jax.random.split(key, 2)
-    images = real().transform(prob.parameterization.render(params))
-    unravel = student()[1]
-
-    @jax.jit
-    def distance(start, target, key):
-        order, present = prob.matching._draw(key, CLASSES * GPC)
-        end = prob.matching._unroll(
-            mesh.Share(),
-            unravel(start),
-            extra["learning_rate"],
-            images,
-            prob.labels,
-            order,
-            present,
-            key,
-        )
-        return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
-
-    alone = [distance(both.start[i], both.target[i], keys[i]) for i in range(2)]
+    targets = 40.0 * np.eye(CLASSES)[np.asarray(prob.labels)]
+    orders = [batches(key, prob) for key in keys]
+    with jax.enable_x64(True):
+        distance = jax.jit(plain_loss, static_argnums=5)
+        alone = []
+        for expert, order in enumerate(orders):
+            wide, start, target, unravel = wide_inputs(params, both, expert)
+            alone.append(distance(wide, 0.01, targets, start, target, unravel, order))
+        alone = [float(loss) for loss in alone]
     assert float(together) == pytest.approx(np.mean(alone), rel=1e-5)
 
 
