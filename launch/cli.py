@@ -180,7 +180,7 @@ def define_stop_after() -> None:
         "stop_after",
         None,
         "Seconds after which the command ends with a checkpoint and status 0; the same command "
-        "resumes. SIGTERM, as a job scheduler sends it, does the same at once.",
+        "resumes. SIGTERM does the same at once while distillation has unsaved steps.",
         lower_bound=0.0,
     )
 
