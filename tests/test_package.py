@@ -12,7 +12,7 @@ import pytest
 
 import gsdd_jax.__main__
 from gsdd_jax import command
-from gsdd_jax.core import files
+from gsdd_jax.core import files, program
 from gsdd_jax.core.errors import InUseError, UsageError
 from launch import experiments
 
@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def gsdd(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["gsdd", *arguments])
+    monkeypatch.setattr(program, "_prefix", program.MODULE)  # put back afterwards
     command.main()
 
 
