@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.formats.shapes import Int, UInt8
+from gsdd_jax.formats.shapes import Bool, Float, Int, UInt8
 
 PER_OCTAVE = 8  # steps of a table entry per factor of two in frequency
 MOST = 255
@@ -31,8 +32,7 @@ def encode(
     encoder = _coder().stream.queue.RangeEncoder()
     for codes, table_ in zip(columns, tables, strict=True):
         encoder.encode(np.ascontiguousarray(codes, np.int32), _model(table_))
-    words = encoder.get_compressed().astype("<u4")
-    return np.frombuffer(words.tobytes(), np.uint8)
+    return _payload(encoder)
 
 
 def decode(
@@ -42,18 +42,51 @@ def decode(
 
     Raises UsageError for bytes that `encode` does not produce.
     """
-    if len(payload) % 4:
-        raise UsageError(f"codes: expected a multiple of 4 bytes, got {len(payload)}")
-    decoder = _coder().stream.queue.RangeDecoder(
-        np.frombuffer(payload.tobytes(), "<u4").astype(np.uint32)
-    )
-    try:
+    decoder = _decoder(payload)
+    with _decoding():
         columns = [decoder.decode(_model(t), count) for t in tables]
-    except (AssertionError, ValueError) as error:
-        raise UsageError(f"codes: not the output of the encoder ({error})") from None
     if not np.array_equal(encode(columns, tables), payload):
         raise UsageError(f"codes: {len(payload)} bytes are not what {count} codes a column take")
     return columns
+
+
+class AnswerEncoder:
+    """Range-codes answers, yes or no, each by its own probability of yes."""
+
+    def __init__(self):
+        self._coder = _coder().stream.queue.RangeEncoder()
+        self._model = _coder().stream.model.Bernoulli(perfect=False)
+
+    def code(
+        self, answers: Bool[np.ndarray, "n"], probabilities: Float[np.ndarray, "n"]
+    ) -> Bool[np.ndarray, "n"]:
+        """Codes answers and returns them."""
+        self._coder.encode(answers.astype(np.int32), self._model, probabilities)
+        return answers
+
+    def payload(self) -> UInt8[np.ndarray, "bytes"]:
+        """Returns the bytes of all answers."""
+        return _payload(self._coder)
+
+
+class AnswerDecoder:
+    """Decodes the bytes of `AnswerEncoder`; raises UsageError for bytes that it does not write."""
+
+    def __init__(self, payload: UInt8[np.ndarray, "bytes"]):
+        self._payload, self._coder = payload, _decoder(payload)
+        self._model = _coder().stream.model.Bernoulli(perfect=False)
+        self._again = AnswerEncoder()
+
+    def code(self, probabilities: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+        """Returns the next answers."""
+        with _decoding():
+            answers = self._coder.decode(self._model, probabilities).astype(bool)
+        return self._again.code(answers, probabilities)
+
+    def check(self) -> None:
+        """Raises UsageError unless the bytes are those of the answers, and no more."""
+        if not np.array_equal(self._again.payload(), self._payload):
+            raise UsageError(f"codes: {len(self._payload)} bytes are not what their answers take")
 
 
 def pack(
@@ -83,6 +116,25 @@ def unpack(
 def packed_bytes(widths: Sequence[int], count: int) -> int:
     """Returns the length of `pack`'s output."""
     return -(-count * sum(widths) // 8)
+
+
+def _payload(encoder):
+    return np.frombuffer(encoder.get_compressed().astype("<u4").tobytes(), np.uint8)
+
+
+def _decoder(payload):
+    if len(payload) % 4:
+        raise UsageError(f"codes: expected a multiple of 4 bytes, got {len(payload)}")
+    words = np.frombuffer(payload.tobytes(), "<u4").astype(np.uint32)
+    return _coder().stream.queue.RangeDecoder(words)
+
+
+@contextlib.contextmanager
+def _decoding():
+    try:
+        yield
+    except (AssertionError, ValueError) as error:
+        raise UsageError(f"codes: not the output of the encoder ({error})") from None
 
 
 def _probabilities(table_):

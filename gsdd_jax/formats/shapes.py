@@ -1,8 +1,8 @@
 """Shapes in signatures: jaxtyping's, if installed; annotations are not evaluated."""
 
 try:
-    from jaxtyping import Float, Int, UInt8
+    from jaxtyping import Bool, Float, Int, UInt8
 except ImportError:
-    Float = Int = UInt8 = None
+    Bool = Float = Int = UInt8 = None
 
-__all__ = ["Float", "Int", "UInt8"]
+__all__ = ["Bool", "Float", "Int", "UInt8"]

@@ -1,0 +1,325 @@
+"""Quantised coefficients of 8 x 8 blocks as bytes, range-coded by context.
+
+A coefficient is coded as answers: is it not zero, is it negative, is it beyond 1, 2, ... The
+probability of yes is a logistic function of what is known: lower frequencies of the same and of the
+neighbouring blocks, the same frequency above and to the left, the planes before. The function's
+weights, a byte each, are fitted to the set and stored with it.
+
+Each coefficient is predicted by the conditional mean of a stationary Gaussian field, which has no
+parameters to store. All that decides a probability is computed in whole numbers, exact in float64,
+so that a file decodes on any machine.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats.entropy import AnswerDecoder, AnswerEncoder
+from gsdd_jax.formats.shapes import Bool, Float, Int, UInt8
+
+SIDE = 8
+COUNT = SIDE * SIDE
+MOST = 4095  # a coefficient's largest size, and distance from its prediction
+# Flat indices of the frequencies (vertical, horizontal), from low to high.
+ZIGZAG = np.array(
+    sorted(
+        range(COUNT), key=lambda p: (sum(divmod(p, SIDE)), p if sum(divmod(p, SIDE)) % 2 else -p)
+    )
+)
+RANK = np.argsort(ZIGZAG)
+AROUND = ((0, -1), (-1, 0), (0, 1), (1, 0))  # neighbours of a block: rows and columns to them
+BEFORE = ((0, -1), (-1, 0), (-1, -1))  # those coded earlier
+BY_DIAGONAL = 16  # lowest frequencies; coded diagonal by diagonal of blocks, all others at once
+PREDICTING = 12  # lowest frequencies; they predict others
+# (vertical and horizontal distance to a lower frequency, its weight)
+NEAR = ((1, 0, 2), (0, 1, 2), (1, 1, 1), (2, 0, 1), (0, 2, 1), (1, -1, 1), (-1, 1, 1))
+# The field: correlation of adjacent pixels; variance of rounding, relative to that of pixels.
+CORRELATION, NOISE = 0.95, 0.01
+UNIT = 1024  # quantiser's step in predictions
+BANDS = {"zero": 8, "negative": 6, "beyond": 4}  # frequencies by diagonal, the last ones together
+WEIGHT, CENTRE = 256, 128  # unit and offset of stored weights
+RIDGE = 100.0  # penalty of squared weights in their fit
+FITTED_TO = 30_000  # answers of one kind, at most
+# Functions of whole numbers as tables: mathematics libraries round differently.
+LOGS = np.rint(8 * np.log2(1 + np.arange(1 << 14) / 8)).astype(np.int32)
+ODDS = 2047
+PROBABILITIES = np.rint(65536 / (1 + np.exp(-np.arange(-ODDS, ODDS + 1) / WEIGHT))) / 65536
+
+Answer = Callable[[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]], Bool[np.ndarray, "n"]]
+
+
+def num_weights(num_planes: int) -> int:
+    """Returns the number of weights of a set of images of `num_planes` planes."""
+    return sum(_lengths(num_planes).values())
+
+
+def encode(
+    planes: Sequence[Int[np.ndarray, "m h w 64"]],
+) -> tuple[UInt8[np.ndarray, "bytes"], UInt8[np.ndarray, "weights"]]:
+    """Returns the bytes of planes of blocks, and the weights that decode them."""
+    planes = [np.asarray(plane, np.int32)[..., ZIGZAG] for plane in planes]
+    seen: dict[tuple, list] = {}
+
+    def collect(key, features, answers):
+        seen.setdefault(key, []).append((features, answers))
+        return answers
+
+    _walk(planes, collect)
+    weights = [_fitted(seen.get(key), n) for key, n in _lengths(len(planes)).items()]
+    stored = (np.concatenate(weights) + CENTRE).astype(np.uint8)
+    encoder, of_key = AnswerEncoder(), _by_key(stored, len(planes))
+    _walk(planes, lambda key, x, answers: encoder.code(answers, _probabilities(x, of_key[key])))
+    return encoder.payload(), stored
+
+
+def decode(
+    payload: UInt8[np.ndarray, "bytes"],
+    weights: UInt8[np.ndarray, "weights"],
+    shapes: Sequence[tuple[int, int, int]],
+) -> list[Int[np.ndarray, "m h w 64"]]:
+    """Returns planes of these shapes (images, rows and columns of blocks); inverts `encode`.
+
+    Raises UsageError for bytes that `encode` does not produce.
+    """
+    planes = [np.zeros((*shape, COUNT), np.int32) for shape in shapes]
+    decoder, of_key = AnswerDecoder(payload), _by_key(weights, len(planes))
+    _walk(planes, lambda key, x, _: decoder.code(_probabilities(x, of_key[key])))
+    decoder.check()
+    return [plane[..., RANK] for plane in planes]
+
+
+def _lengths(num_planes: int) -> dict[tuple, int]:
+    """Returns the number of weights of each logistic function, by planes, question and band."""
+    lengths = {"zero": 8, "negative": 2, "beyond": 10}
+    more = {"zero": 2, "negative": 1, "beyond": 2}  # of the planes before
+    return {
+        (later, question, band): lengths[question] + later * more[question]
+        for later in range(min(num_planes, 2))
+        for question, bands in BANDS.items()
+        for band in range(bands)
+    }
+
+
+def _by_key(weights, num_planes):
+    lengths = _lengths(num_planes)
+    parts = np.split(weights.astype(np.float64) - CENTRE, np.cumsum(list(lengths.values()))[:-1])
+    return dict(zip(lengths, parts, strict=True))
+
+
+def _probabilities(features, weights):
+    at = (features @ weights).astype(np.int64)  # a product of whole numbers is exact
+    return PROBABILITIES[np.clip(at, -ODDS, ODDS) + ODDS]
+
+
+def _fitted(seen, length) -> Int[np.ndarray, "length"]:
+    """Fits weights by Newton's method; zeros where nothing was asked."""
+    weights = np.zeros(length)
+    if seen is None:
+        return weights
+    features, answers = (np.concatenate(part) for part in zip(*seen, strict=True))
+    every = -(-len(answers) // FITTED_TO)
+    x, y = features[::every].astype(np.float64), answers[::every]
+    for _ in range(10):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(length)
+        weights -= np.linalg.solve(curvature, x.T @ (p - y) + RIDGE * weights)
+    return np.clip(np.rint(WEIGHT * weights), -CENTRE, CENTRE - 1)
+
+
+def _walk(planes: list[Int[np.ndarray, "m h w 64"]], answer: Answer) -> None:
+    """Asks for every coefficient, and writes what the answers say into the planes.
+
+    `answer` gets the logistic function's key, the features, and the answers that follow from the
+    planes: those of the encoder.
+    """
+    for i, plane in enumerate(planes):
+        for k in range(COUNT):
+            # Coefficients that are not known yet are not read, neither of this plane nor of later.
+            context = _context(planes[:i], plane, k)
+            for rows, columns in _passes(*plane.shape[1:3], k):
+                _code(plane, k, context, rows, columns, answer)
+
+
+class _Context(NamedTuple):
+    """Known numbers of all blocks, before a frequency is coded."""
+
+    later: int  # whether there are planes before
+    diagonal: int
+    features: Int[np.ndarray, "m h w f"]
+    predicted: Int[np.ndarray, "m h w"]  # by lower frequencies, in 1 / UNIT
+    weights: Int[np.ndarray, "h w 3"]  # of the same frequency in blocks `BEFORE`
+    other: Int[np.ndarray, "m h w"] | None  # same coefficient of the plane before
+
+
+def _context(before, plane, k) -> _Context:
+    row, column = divmod(int(ZIGZAG[k]), SIDE)
+    lower = np.abs(plane[..., 1:k])
+    inside, near = lower.sum(-1, dtype=np.int32), np.zeros(plane.shape[:3], np.int32)
+    for up, left, weight in NEAR:
+        if 0 <= row - up < SIDE and 0 <= column - left < SIDE:
+            rank = RANK[(row - up) * SIDE + column - left]
+            near += weight * (np.abs(plane[..., rank]) if 0 < rank < k else 0)
+    features = [
+        np.full_like(near, 16),
+        np.full_like(near, 4 * abs(row - column)),
+        _log(8 * near),
+        _log(8 * inside),
+        _log(8 * sum(_shifted(near, *to) for to in AROUND)),
+    ]
+    other = None
+    if before:
+        around = slice(max(1, k - 3), k + 4)
+        features.append(_log(8 * _pooled(np.abs(before[0][..., around]).sum(-1), plane.shape)))
+        other = before[-1][..., k] if len(before) > 1 else np.zeros_like(near)
+        features.append(_log(8 * np.abs(other)))
+    lower_weights, weights = _predictors(*plane.shape[1:3], k)
+    known = [_shifted(plane[..., :PREDICTING], *to) for to in ((0, 0), *AROUND)]
+    count = lower_weights.shape[-1]
+    predicted = sum((x[..., :count] * lower_weights[:, :, i]).sum(-1) for i, x in enumerate(known))
+    return _Context(
+        int(bool(before)), row + column, np.stack(features, -1), predicted, weights, other
+    )
+
+
+def _code(plane, k, context, rows, columns, answer) -> None:
+    """Codes the coefficients of frequency k of some blocks."""
+
+    def ask(question, features, answers):
+        band = min(context.diagonal, BANDS[question] - 1)
+        return answer((context.later, question, band), np.stack(features, -1), answers)
+
+    at = (slice(None), rows, columns)
+    predicted = context.predicted[at]
+    differing = np.zeros_like(predicted)
+    if k < BY_DIAGONAL:
+        same = np.stack([_shifted(plane[..., k], *to)[at] for to in BEFORE], -1)
+        predicted = predicted + (same * context.weights[rows, columns]).sum(-1)
+        differing = np.ptp(same, -1) if k == 0 else np.abs(same[..., :2]).sum(-1)
+    # Means are coded as distances to their prediction. Others are mostly 0.
+    origin = (predicted + UNIT // 2) // UNIT if k == 0 else np.zeros_like(predicted)
+    truth = (plane[(*at, k)] - origin).ravel()
+    ahead = np.clip(predicted - UNIT * origin, -4 * UNIT, 4 * UNIT).ravel()
+    features = [*np.moveaxis(context.features[at], -1, 0), _log(8 * differing)]
+    features = np.stack([f.ravel() for f in features])
+    size, log_size = np.abs(ahead) // (UNIT // 16), _log(np.abs(ahead) // (UNIT // 8))
+    found = np.zeros_like(truth)
+    there = ask("zero", [*features, size, log_size], truth != 0)
+    where = np.flatnonzero(there)
+    towards = np.sign(ahead) * np.stack([size, log_size])
+    signs = list(towards[:, where])
+    if context.later:
+        signs.append(16 * np.clip(context.other[at].ravel()[where], -3, 3))
+    sign = np.where(ask("negative", signs, truth[where] < 0), -1, 1)
+    features = np.concatenate([features[:, where], sign * towards[:, where]])
+    reached = 1
+    while len(where):
+        found[where] = reached * sign
+        if reached > MOST:
+            raise _too_large()
+        count = [
+            np.full(len(where), n) for n in (_log(np.array(8 * reached - 8)), 16 * (reached == 1))
+        ]
+        beyond = ask("beyond", [*features, *count], np.abs(truth[where]) > reached)
+        where, sign, features = where[beyond], sign[beyond], features[:, beyond]
+        reached += 1
+    values = found.reshape(origin.shape) + origin
+    if np.abs(values).max() > MOST:
+        raise _too_large()
+    plane[(*at, k)] = values
+
+
+def _too_large():
+    return UsageError(f"codes: expected coefficients up to {MOST}, got a larger one")
+
+
+def _passes(height, width, k) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields rows and columns of the blocks that are coded at once."""
+    rows, columns = np.indices((height, width))
+    if k >= BY_DIAGONAL:
+        yield rows.ravel(), columns.ravel()
+        return
+    for diagonal in range(height + width - 1):
+        yield np.nonzero(rows + columns == diagonal)
+
+
+@functools.cache
+def _predictors(height, width, k):
+    """Returns the weights of lower frequencies [h, w, 1 + 4, l], and of the same [h, w, 3]."""
+    lower = np.zeros((height, width, 1 + len(AROUND), min(k, PREDICTING)), np.int64)
+    same = np.zeros((height, width, len(BEFORE)), np.int64)
+    for at in np.ndindex(height, width):
+        there = [_inside(at, to, height, width) for to in (*AROUND, *BEFORE)]
+        around, before = tuple(there[: len(AROUND)]), tuple(there[len(AROUND) :])
+        lower[at], same[at] = _predictor(k, around, before)
+    return lower, same
+
+
+def _inside(at, to, height, width):
+    return 0 <= at[0] + to[0] < height and 0 <= at[1] + to[1] < width
+
+
+@functools.cache
+def _predictor(k, around, before):
+    """Returns the weights of a block by which of its neighbours there are."""
+    places = [(0, 0), *AROUND]
+    lower = np.zeros((len(places), min(k, PREDICTING)), np.int64)
+    same = np.zeros(len(BEFORE), np.int64)
+    known = [(to, n) for to, here in zip(places, (True, *around), strict=True) if here
+             for n in range(lower.shape[1])]  # fmt: skip
+    known += [(to, k) for to, here in zip(BEFORE, before, strict=True) if here and k < BY_DIAGONAL]
+    if not known:
+        return lower, same
+    covariance = _covariance()
+    between = [[covariance[q[0] - p[0], q[1] - p[1]][m, n] for q, n in known] for p, m in known]
+    with_it = [covariance[p][k, m] for p, m in known]
+    found = np.linalg.solve(np.array(between) + NOISE * np.eye(len(known)), with_it)
+    for (to, n), weight in zip(known, np.rint(UNIT * found), strict=True):
+        if n == k:
+            same[BEFORE.index(to)] = weight
+        else:
+            lower[places.index(to), n] = weight
+    return lower, same
+
+
+@functools.cache
+def _covariance() -> dict[tuple[int, int], Float[np.ndarray, "64 64"]]:
+    """Returns covariances of a block's coefficients with another's, by rows and columns to it."""
+    rows, columns = np.divmod(np.arange(COUNT), SIDE)
+    both = np.kron(cosines(), cosines())[ZIGZAG]
+    found = {}
+    for i, j in np.ndindex(5, 5):
+        down, right = SIDE * (i - 2), SIDE * (j - 2)
+        distance = np.hypot(rows + down - rows[:, None], columns + right - columns[:, None])
+        found[i - 2, j - 2] = both @ CORRELATION**distance @ both.T
+    return found
+
+
+def cosines() -> Float[np.ndarray, "8 8"]:
+    """Returns the orthonormal DCT-II vectors."""
+    n = np.arange(SIDE)
+    scale = np.sqrt(np.where(n == 0, 1, 2) / SIDE)
+    return scale[:, None] * np.cos(np.pi / SIDE * np.outer(n, n + 0.5))
+
+
+def _log(x):
+    return LOGS[np.minimum(x, len(LOGS) - 1)]
+
+
+def _shifted(x, down, right):
+    """Returns the neighbours' values of every block; 0 beyond the border."""
+    height, width = x.shape[1:3]
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (x.ndim - 3)))
+    return padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+
+
+def _pooled(x, shape):
+    """Returns sums over the blocks that each block of a smaller plane covers."""
+    count, height, width = shape[:3]
+    down, right = -(-x.shape[1] // height), -(-x.shape[2] // width)
+    after = (0, down * height - x.shape[1]), (0, right * width - x.shape[2])
+    return np.pad(x, ((0, 0), *after)).reshape(count, height, down, width, right).sum((2, 4))

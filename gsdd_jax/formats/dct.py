@@ -1,0 +1,194 @@
+"""Images as quantised cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gsdd_jax.core import memory
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import field
+from gsdd_jax.formats import coefficients
+from gsdd_jax.formats.arrays import einsum, namespace, resize, sides
+from gsdd_jax.formats.base import Format, Spec
+from gsdd_jax.formats.coefficients import SIDE
+from gsdd_jax.formats.shapes import Float, Int
+from gsdd_jax.rasterizer.limits import MAX_SIDE
+
+CODES, WEIGHTS, STEP = "codes", "weights", "step"
+LEAST_STEP, MOST_STEP = 1.0, 4096.0  # grey levels of 255
+# A coefficient of a plane of half the sides stands for four times as many pixels.
+SUBSAMPLED_STEP = 0.65
+OUTWARD = 0.04  # steps by which values beyond 0 lie farther out than their code
+COPIES = 16  # memory of decoding codes, in copies of the coefficients
+# BT.601, full range.
+TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class DCT(Format):
+    """Blocks of luma and two chroma planes; images of other than three channels plane by plane.
+
+    All coefficients have one quantiser's step, which the file holds.
+    """
+
+    name: ClassVar[str] = "dct"
+    bytes_per_class: int = field(0, "budget; follows from the config")
+    num_classes: int = field(1, "classes; follows from the data set")
+    side: int = field(
+        0, "longer side in pixels at which images are stored; 0: their own", 0, MAX_SIDE
+    )
+    step: float = field(
+        0.0, "quantiser's step in grey levels, 1 to 4096; 0: the least that fits the budget",
+        most=MOST_STEP,
+    )  # fmt: skip
+    subsampled: bool = field(True, "True: chroma planes have half the sides (4:2:0)")
+    rate_weight: float = field(1.0, "weight of the bits beyond the budget, as a share of it")
+
+    def __post_init__(self):
+        longer = max(self.height, self.width)
+        if self.side and not SIDE <= self.side <= longer:
+            raise UsageError(
+                f"parameterization dct: side: expected 0 or from {SIDE} to the images' {longer} "
+                f"pixels, got {self.side}"
+            )
+        if 0 < self.step < LEAST_STEP:
+            raise UsageError(
+                f"parameterization dct: step: expected 0 or from {LEAST_STEP:g} to {MOST_STEP:g}, "
+                f"got {self.step}"
+            )
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether channels are red, green and blue."""
+        return self.channels == 3
+
+    @functools.cached_property
+    def planes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each stored plane."""
+        share = self.side / max(self.height, self.width) if self.side else 1
+        shrunk = lambda by: tuple(
+            max(1, math.ceil(round(share * n) / by)) for n in (self.height, self.width)
+        )
+        return tuple(
+            shrunk(2 if i and self.is_colour and self.subsampled else 1)
+            for i in range(self.channels)
+        )
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """Rows and columns of blocks of each plane."""
+        return [(-(-height // SIDE), -(-width // SIDE)) for height, width in self.planes]
+
+    def steps(self, plane: int) -> float:
+        """Returns the step of a plane, relative to that of the first."""
+        return SUBSAMPLED_STEP if self.planes[plane] != self.planes[0] else 1.0
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the parameters of `decode`: coefficients in steps, and the step."""
+        of_planes = {f"plane_{i}": (*n, SIDE, SIDE) for i, n in enumerate(self.blocks)}
+        return of_planes | {STEP: ()}
+
+    @property
+    def num_images(self) -> int:
+        """Images of all classes."""
+        return self.num_classes * self.images_per_class
+
+    @property
+    def most_bytes(self) -> int:
+        """Budget of all classes."""
+        return self.num_classes * self.bytes_per_class
+
+    def check_num_images(self, num_images: int) -> None:
+        if num_images != self.num_images:
+            raise UsageError(
+                f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
+                f"classes, got {num_images}"
+            )
+
+    def array_specs(self, num_images: int) -> dict[str, Spec]:
+        del num_images
+        return {
+            CODES: Spec((None,), "uint8"),
+            WEIGHTS: Spec((coefficients.num_weights(self.channels),), "uint8"),
+            STEP: Spec((), "float32"),
+        }
+
+    def check_arrays(self, arrays: Mapping[str, Any]) -> None:
+        step = float(arrays[STEP])
+        if not LEAST_STEP <= step <= MOST_STEP:
+            raise UsageError(f"{STEP}: expected from {LEAST_STEP:g} to {MOST_STEP:g}, got {step:g}")
+        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
+            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
+
+    def pack(self, codes: list[Int[np.ndarray, "m i j 8 8"]], step: float) -> dict[str, np.ndarray]:
+        """Packs codes by plane as a file's arrays."""
+        flat = [plane.reshape(*plane.shape[:3], -1) for plane in codes]
+        coded, weights = coefficients.encode(flat)
+        return {CODES: coded, WEIGHTS: weights, STEP: np.float32(step)}
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count, sizes = self.num_images, [math.prod(n) * SIDE**2 for n in self.blocks]
+        what = f"the coefficients of {count:,} images"
+        memory.check(what, 4 * count * sum(sizes), COPIES)
+        planes = coefficients.decode(
+            np.asarray(arrays[CODES]),
+            np.asarray(arrays[WEIGHTS]),
+            [(count, *n) for n in self.blocks],
+        )
+        params = {
+            f"plane_{i}": values_of(plane.reshape(*plane.shape[:3], SIDE, SIDE).astype(np.float32))
+            for i, plane in enumerate(planes)
+        }
+        return params | {STEP: np.full(count, arrays[STEP], np.float32)}
+
+    def decode(
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[Any, "m {height} {width} c"]:
+        vectors = coefficients.cosines().astype(np.float32)
+        planes = []
+        for i, (rows, columns) in enumerate(self.planes):
+            blocks = einsum("uy,mijuv,vx->miyjx", vectors, params[f"plane_{i}"], vectors)
+            whole = blocks.reshape(len(blocks), SIDE * blocks.shape[1], -1)[:, :rows, :columns]
+            levels = self.steps(i) / 255 * params[STEP][:, None, None] * whole
+            enlarged = resize(levels[..., None], self.height, self.width, "bilinear")
+            planes.append(enlarged if i and self.is_colour else enlarged + 128 / 255)
+        images = namespace(planes[0]).concatenate(planes, -1)
+        if self.is_colour:
+            images = einsum("mhwd,cd->mhwc", images, TO_RGB)
+        return resize(images, height, width, resample)
+
+    def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
+        """Returns coefficients, in grey levels, of the planes whose enlargements are nearest."""
+        xp = namespace(images)
+        if self.is_colour:
+            images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))
+        vectors = coefficients.cosines().astype(np.float32)
+        found = {}
+        for i, (rows, columns) in enumerate(self.planes):
+            plane = 255 * images[..., i : i + 1] - (0 if i and self.is_colour else 128)
+            plane = sides(_shrink(self.height, rows), plane, _shrink(self.width, columns))[..., 0]
+            after = (0, -rows % SIDE), (0, -columns % SIDE)
+            plane = xp.pad(plane, ((0, 0), *after), mode="edge")
+            blocks = plane.reshape(len(plane), *np.ravel([(n, SIDE) for n in self.blocks[i]]))
+            blocks = einsum("uy,miyjx,vx->mijuv", vectors, blocks, vectors)
+            found[f"plane_{i}"] = blocks / self.steps(i)
+        return found
+
+
+def _shrink(count: int, native: int) -> Float[np.ndarray, "{native} {count}"]:
+    """Returns the inverse, by least squares, of resizing from `native` to `count` pixels."""
+    enlarge = resize(np.eye(native, dtype=np.float32)[None, ..., None], count, native, "bilinear")
+    return np.linalg.pinv(enlarge[0, ..., 0])
+
+
+def values_of(codes: Float[Any, "*s 8 8"]) -> Float[Any, "*s 8 8"]:
+    """Returns the coefficients of codes, in steps."""
+    outward = np.full((SIDE, SIDE), OUTWARD, np.float32)
+    outward[0, 0] = 0.0
+    return codes + outward * namespace(codes).sign(codes)

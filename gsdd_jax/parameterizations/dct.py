@@ -1,0 +1,196 @@
+"""Quantised cosine coefficients of 8 x 8 blocks, entropy-coded.
+
+Real images are their own best fit. Gradients go straight through the rounding. The step of the
+quantiser is found by coding: the least at which all images fit the budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats import dct
+from gsdd_jax.formats.coefficients import MOST, SIDE
+from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
+from gsdd_jax.parameterizations import grids
+from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.rasterizer.gaussians import budget_bytes
+
+PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
+LEAST_BYTES = 4  # per image
+# Steps by which rounding is towards 0, for fewer bits; not of a block's mean.
+DEADZONE = np.full((SIDE, SIDE), 0.2, np.float32)
+DEADZONE[0, 0] = 0.0
+FIRST_STEP = 40.0  # of the search
+FILLED, TRIES = 0.99, 12  # share of the budget that ends the search, and its length
+CODED = 0.82  # bits after coding by context, relative to those by frequency alone
+LARGEST = MOST // 2  # code
+MOST_RATED = 31  # codes beyond cost as much
+
+
+@dataclasses.dataclass(frozen=True)
+class DCT(Parameterization, dct.DCT):
+    """Images as JPEG stores them, better coded: by Adam, in units of the quantiser's step."""
+
+    derived: ClassVar[frozenset[str]] = Parameterization.derived | {
+        "bytes_per_class", "num_classes",
+    }  # fmt: skip
+    reserves: ClassVar[bool] = True
+
+    @classmethod
+    def recipe(cls, objective: str) -> dict[str, Any]:
+        """Returns no fit: the coefficients of real images are the best one."""
+        del objective
+        return {"init.num_steps": 0}
+
+    @classmethod
+    def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
+        height, width, _ = image_shape
+        return max(1, PIXELS_PER_BYTE * budget_bytes(ipc, image_shape) // (height * width))
+
+    @classmethod
+    def within(
+        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns `gpc` images per class, and their bytes, which decide on the step."""
+        there = budget_bytes(budget.ipc, image_shape) - budget.reserved
+        fields = {
+            "images_per_class": budget.gpc,
+            "bytes_per_class": there,
+            "num_classes": budget.num_classes,
+        }
+        if budget.gpc > 0:
+            one = cls(*image_shape, **fields, **options)
+            least = one.overhead_bytes + LEAST_BYTES * one.num_images
+            if one.most_bytes >= least:
+                return fields
+        raise UsageError(
+            f"budget: {budget.gpc} images a class of cosine coefficients do not fit into the bytes "
+            f"of ipc={budget.ipc} ({there} a class, the coder's weights among them); expected gpc "
+            f"of at least 1 and at least {LEAST_BYTES} bytes an image"
+        )
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Bytes of a set without images."""
+        return sum(4 if n == STEP else s.shape[0] or 0 for n, s in self.array_specs(0).items())
+
+    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
+        """Returns the images' own coefficients, and the least step at which they fit."""
+        del key
+        planes = _levels(self, images)
+        if not self.step:
+            found = self._fitting(planes, FIRST_STEP, LEAST_STEP)
+            return self._in_steps(planes, float(found[STEP]))
+        used = self._used(self.pack(self._codes(planes, self.step), self.step))
+        if used > self.most_bytes:
+            left = (self.most_bytes - self.overhead_bytes) / (used - self.overhead_bytes)
+            raise UsageError(
+                f"config.parameterization.options.step: {self.images_per_class} images a class "
+                f"take {used} bytes at a step of {self.step:g}, expected at most "
+                f"{self.most_bytes}; about {int(left * self.images_per_class)} a class fit "
+                "(config.budget.gpc), or set step=0"
+            )
+        return self._in_steps(planes, self.step)
+
+    def quantized(self, params: dict[str, Array]) -> dict[str, Array]:
+        """Returns the coefficients of the codes; gradients are straight-through."""
+        return {
+            name: x if name == STEP else x + jax.lax.stop_gradient(dct.values_of(rounded(x)) - x)
+            for name, x in params.items()
+        }
+
+    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
+        """Returns Adam; the step is not learned."""
+        kinds = {n: "fixed" if n == STEP else "learned" for n in self.shapes()}
+        by_kind = {"learned": optax.adam(learning_rate), "fixed": optax.set_to_zero()}
+        return optax.multi_transform(by_kind, kinds)
+
+    def penalty(self, params: dict[str, Array]) -> Float[Array, ""]:
+        """Returns the weighted share of bits beyond the budget."""
+        there = 8 * (self.most_bytes - self.overhead_bytes) / self.num_images
+        return self.rate_weight * jax.nn.relu(self.rate(params) / there - 1)
+
+    def rate(self, params: dict[str, Array]) -> Float[Array, ""]:
+        """Returns an estimate of coded bits per image, by each frequency's current codes."""
+
+        def of_frequency(x):
+            x = jnp.clip(x, -MOST_RATED, MOST_RATED) + MOST_RATED
+            codes = jnp.round(x).astype(jnp.int32)
+            return grids.rate(x, codes, codes, 2 * MOST_RATED + 1)
+
+        bits = 0.0
+        for i, blocks in enumerate(self.blocks):
+            plane = params[f"plane_{i}"]
+            shrunk = plane - jax.lax.stop_gradient(plane - rounded(plane))
+            columns = shrunk.reshape(-1, DEADZONE.size).T
+            bits += math.prod(blocks) * jax.vmap(of_frequency)(columns).sum()
+        return CODED * bits
+
+    def report(self, params: dict[str, Array]) -> dict[str, Any]:
+        """Returns the quantiser's step, in grey levels."""
+        return {STEP: float(params[STEP][0])}
+
+    def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a file; the step grows until it fits the budget."""
+        step = float(params[STEP][0])
+        planes = {n: step * np.asarray(x) for n, x in params.items() if n != STEP}
+        return self._fitting(planes, step, step)
+
+    def _in_steps(self, planes, step):
+        count = len(planes["plane_0"])
+        return {n: x / step for n, x in planes.items()} | {STEP: jnp.full(count, step, jnp.float32)}
+
+    def _codes(self, planes, step):
+        return [np.asarray(rounded(x / step), np.int32) for x in planes.values()]
+
+    def _used(self, arrays):
+        return sum(self.stored_bytes(arrays, self.num_images).values())
+
+    def _fitting(self, planes, step, least) -> dict[str, np.ndarray]:
+        """Returns the arrays of the least step found, from `least`, that fits the budget."""
+        best, over, fits = None, 0.0, np.inf
+        for _ in range(TRIES):
+            step = float(np.float32(np.clip(step, least, MOST_STEP)))
+            arrays = self.pack(self._codes(planes, step), step)
+            used = self._used(arrays)
+            if used <= self.most_bytes:
+                best, fits = arrays, step
+                if step == least or used >= FILLED * self.most_bytes:
+                    break
+            else:
+                over = step
+                if step == MOST_STEP:
+                    break
+            # Bytes fall about as the step grows.
+            share = (used - self.overhead_bytes) / (self.most_bytes - self.overhead_bytes)
+            wanted = step * 1.003 * share
+            inside = over < wanted < fits
+            step = wanted if inside else math.sqrt(max(over, least) * min(fits, MOST_STEP))
+        if best is None:
+            raise UsageError(
+                f"budget: expected {self.num_images} images in {self.most_bytes} bytes, got {used} "
+                f"at the largest step; lower config.budget.gpc"
+            )
+        return best
+
+
+def rounded(x: Float[Array, "*s 8 8"]) -> Float[Array, "*s 8 8"]:
+    """Returns codes: the nearest ones, or those next to 0 within the dead zone."""
+    codes = jnp.sign(x) * jnp.maximum(jnp.floor(jnp.abs(x) + 0.5 - DEADZONE), 0)
+    return jnp.clip(codes, -LARGEST, LARGEST)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _levels(kind, images):
+    return kind.planes_of(images)
