@@ -27,7 +27,7 @@ from gsdd_jax.formats import transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
-NAMES = ["gaussian", *NAMED_ARRAYS, "quantized"]
+NAMES = ["gaussian", *NAMED_ARRAYS, "quantized", "dct"]
 FILES = [*NAMES, "soft labels"]  # the last: Gaussians with labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
@@ -182,8 +182,10 @@ def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
     path = tmp_path / "set.safetensors"
     options = {"dtype": "bfloat16" if bfloat16 else "float32"}
     options = {
-        "gaussian": {"bfloat16": bfloat16}, "quantized": {"coding": "none" if bfloat16 else "range"}
-    }.get(name, options)  # fmt: skip
+        "gaussian": {"bfloat16": bfloat16},
+        "quantized": {"coding": "none" if bfloat16 else "range"},
+        "dct": {},
+    }.get(name, options)
     distilled = some_set(name, shape, ipc, **options)
     gsdd_jax.save(path, distilled)
     # The payload of the file itself: what follows its header, less labels and learning rate.
@@ -218,7 +220,7 @@ def test_sizes_that_there_are_not(arguments, message):
             images(some_set("pixels"), **arguments)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:-1])  # codes and steps of dct are bounded
 def test_no_images_are_had_that_are_not_finite(tmp_path, name):
     """Of numbers that are, in float32 and bfloat16."""
     good, path, most = some_set(name), tmp_path / "huge.safetensors", np.float32(1.75 * 2**127)
@@ -274,7 +276,7 @@ def test_unreadable_files_are_named(tmp_path):
     header["parameterization"]["name"] = "splines"
     metadata["gsdd_jax"] = json.dumps(header)
     path.write_bytes(safetensors.numpy.save({"labels": np.zeros(3)}, metadata))
-    with pytest.raises(gsdd_jax.UsageError, match="expected one of ddif, fred, gaussian"):
+    with pytest.raises(gsdd_jax.UsageError, match="expected one of dct, ddif, fred, gaussian"):
         gsdd_jax.load(path)
 
 
@@ -347,6 +349,7 @@ def test_what_a_file_stores_is_what_its_parameterization_says():
         *((name, options) for name in NAMED_ARRAYS for options in ({}, bfloat16)),
         ("quantized", {}),
         ("quantized", {"coding": "none"}),
+        ("dct", {}),
     ):
         some = some_set(name, **options)
         arrays, specs = some.arrays, some.format.array_specs(len(some.labels))
@@ -371,7 +374,7 @@ def test_every_field_of_the_description_is_checked(good):
         elif isinstance(value, int):  # also: what the arrays, or the rasterizer, contradict
             wrong += [True, 0, float(value), 2**31, 10**40]
             free = {"samples_per_side", "size"}  # no array says otherwise
-            if header["parameterization"]["name"] in ("gaussian", "ddif", "quantized"):
+            if header["parameterization"]["name"] in ("gaussian", "ddif", "quantized", "dct"):
                 free |= {"height", "width", "bytes_per_class"}
             if field not in free:
                 wrong += [value + 1, max(value - 1, 0), 2 * value]

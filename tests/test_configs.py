@@ -115,7 +115,7 @@ def test_other_parameterizations_as_published(name, fit, rate):
     before = load("cifar10_tm:ipc=1")
     for same in ("data", "budget", "network", "experts", "evaluate"):
         assert config[same].to_dict() == before[same].to_dict()
-    with pytest.raises(UsageError, match=r"parameterization\.name: expected one of ddif.*'voxels'"):
+    with pytest.raises(UsageError, match=r"parameterization\.name: expected one of dct.*'voxels'"):
         common.stored_as(before, "voxels")
 
 

@@ -167,7 +167,9 @@ def test_no_name_imports_what_the_packages_have_not(name, monkeypatch):
     monkeypatch.setattr(
         importlib, "import_module", lambda n: imported.append(n) or original(n)
     )  # fmt: skip
-    with pytest.raises(gsdd_jax.UsageError, match="expected one of ddif, fred, gaussian, idc, pix"):
+    with pytest.raises(
+        gsdd_jax.UsageError, match="expected one of dct, ddif, fred, gaussian, idc, pix"
+    ):
         base.format_of({"name": name})
     ours = ("gsdd_jax.formats.", "gsdd_jax.parameterizations.")
     assert all(n.startswith(ours) and n.count(".") == 2 for n in imported)

@@ -24,13 +24,15 @@ KINDS = [
     ("gaussian", {}),
     ("gaussian", {"opacity": False}),
     *((name, options) for name in NAMED_ARRAYS for options in ({}, BFLOAT16)),
+    ("dct", {}),
+    ("dct", {"side": 10, "subsampled": False, "step": 50.0}),
 ]
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_contract(name, options, channels):
-    kind = parameterizations.build(name, (8, 12, channels), ipc=4, gpc=5, **options)
+    kind = parameterizations.build(name, (8, 12, channels), ipc=4, gpc=5, num_classes=3, **options)
     assert hash(kind) == hash(parameterizations.of_format(kind))
     count = 3 * kind.images_per_class
     real, target = np.random.default_rng(1).random((2, count, 8, 12, channels), np.float32)
@@ -50,7 +52,11 @@ def test_the_contract(name, options, channels):
     np.testing.assert_array_equal(render(kind.from_arrays(arrays)), images)
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
-    adam = name in ("gaussian", "ddif")  # whose steps do not shrink with the number of images
+    adam = name in (
+        "gaussian",
+        "ddif",
+        "dct",
+    )  # whose steps do not shrink with the number of images
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -100,7 +106,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 
 def test_unknown_names_and_options():
-    names = "ddif, fred, gaussian, idc, pixels, quantized"
+    names = "dct, ddif, fred, gaussian, idc, pixels, quantized"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):

@@ -41,6 +41,7 @@ NEAR = ((1, 0, 2), (0, 1, 2), (1, 1, 1), (2, 0, 1), (0, 2, 1), (1, -1, 1), (-1, 
 # The field: correlation of adjacent pixels; variance of rounding, relative to that of pixels.
 CORRELATION, NOISE = 0.95, 0.01
 UNIT = 1024  # quantiser's step in predictions
+UNARY = 20  # distances up to it are answers; the rest of larger ones are binary digits
 BANDS = {"zero": 8, "negative": 6, "beyond": 4}  # frequencies by diagonal, the last ones together
 WEIGHT, CENTRE = 256, 128  # unit and offset of stored weights
 RIDGE = 100.0  # penalty of squared weights in their fit
@@ -59,7 +60,7 @@ def num_weights(num_planes: int) -> int:
 
 
 def encode(
-    planes: Sequence[Int[np.ndarray, "m h w 64"]],
+    planes: Sequence[Int[np.ndarray, "m _ _ 64"]],
 ) -> tuple[UInt8[np.ndarray, "bytes"], UInt8[np.ndarray, "weights"]]:
     """Returns the bytes of planes of blocks, and the weights that decode them."""
     planes = [np.asarray(plane, np.int32)[..., ZIGZAG] for plane in planes]
@@ -81,7 +82,7 @@ def decode(
     payload: UInt8[np.ndarray, "bytes"],
     weights: UInt8[np.ndarray, "weights"],
     shapes: Sequence[tuple[int, int, int]],
-) -> list[Int[np.ndarray, "m h w 64"]]:
+) -> list[Int[np.ndarray, "m _ _ 64"]]:
     """Returns planes of these shapes (images, rows and columns of blocks); inverts `encode`.
 
     Raises UsageError for bytes that `encode` does not produce.
@@ -116,13 +117,13 @@ def _probabilities(features, weights):
     return PROBABILITIES[np.clip(at, -ODDS, ODDS) + ODDS]
 
 
-def _fitted(seen, length) -> Int[np.ndarray, "length"]:
+def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
     """Fits weights by Newton's method; zeros where nothing was asked."""
     weights = np.zeros(length)
     if seen is None:
         return weights
     features, answers = (np.concatenate(part) for part in zip(*seen, strict=True))
-    every = -(-len(answers) // FITTED_TO)
+    every = max(1, len(answers) // FITTED_TO)
     x, y = features[::every].astype(np.float64), answers[::every]
     for _ in range(10):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
@@ -131,7 +132,7 @@ def _fitted(seen, length) -> Int[np.ndarray, "length"]:
     return np.clip(np.rint(WEIGHT * weights), -CENTRE, CENTRE - 1)
 
 
-def _walk(planes: list[Int[np.ndarray, "m h w 64"]], answer: Answer) -> None:
+def _walk(planes: list[Int[np.ndarray, "m _ _ 64"]], answer: Answer) -> None:
     """Asks for every coefficient, and writes what the answers say into the planes.
 
     `answer` gets the logistic function's key, the features, and the answers that follow from the
@@ -216,21 +217,35 @@ def _code(plane, k, context, rows, columns, answer) -> None:
         signs.append(16 * np.clip(context.other[at].ravel()[where], -3, 3))
     sign = np.where(ask("negative", signs, truth[where] < 0), -1, 1)
     features = np.concatenate([features[:, where], sign * towards[:, where]])
-    reached = 1
-    while len(where):
+    for reached in range(1, UNARY + 1):
         found[where] = reached * sign
-        if reached > MOST:
-            raise _too_large()
-        count = [
-            np.full(len(where), n) for n in (_log(np.array(8 * reached - 8)), 16 * (reached == 1))
-        ]
+        count = [_log(np.int32(8 * reached - 8)), np.int32(16 * (reached == 1))]
+        count = [np.broadcast_to(n, where.shape) for n in count]
         beyond = ask("beyond", [*features, *count], np.abs(truth[where]) > reached)
         where, sign, features = where[beyond], sign[beyond], features[:, beyond]
-        reached += 1
+    if len(where):
+        none = np.zeros((len(features) + 2, 1), np.int32)  # even odds
+        even = lambda bits: ask("beyond", list(np.repeat(none, len(bits), 1)), bits)
+        found[where] = sign * (UNARY + _number(np.abs(truth[where]) - UNARY, even))
     values = found.reshape(origin.shape) + origin
     if np.abs(values).max() > MOST:
         raise _too_large()
     plane[(*at, k)] = values
+
+
+def _number(rest, even):
+    """Codes numbers of at least 1: how many binary digits, then all but the first."""
+    more, active = np.zeros_like(rest), np.arange(len(rest))
+    while len(active):
+        if more[active[0]] > MOST.bit_length():
+            raise _too_large()
+        active = active[even(rest[active] >> (more[active] + 1) > 0)]
+        more[active] += 1
+    number = np.ones_like(rest)
+    for place in range(more.max())[::-1]:
+        has = np.flatnonzero(more > place)
+        number[has] = 2 * number[has] + even(rest[has] >> place & 1 == 1)
+    return number
 
 
 def _too_large():
@@ -274,10 +289,10 @@ def _predictor(k, around, before):
     known += [(to, k) for to, here in zip(BEFORE, before, strict=True) if here and k < BY_DIAGONAL]
     if not known:
         return lower, same
-    covariance = _covariance()
-    between = [[covariance[q[0] - p[0], q[1] - p[1]][m, n] for q, n in known] for p, m in known]
-    with_it = [covariance[p][k, m] for p, m in known]
-    found = np.linalg.solve(np.array(between) + NOISE * np.eye(len(known)), with_it)
+    at, of = np.array([to for to, _ in known]), np.array([n for _, n in known])
+    apart = np.moveaxis(at - at[:, None], -1, 0) + 2
+    between = _covariance()[*apart, of[:, None], of] + NOISE * np.eye(len(known))
+    found = np.linalg.solve(between, _covariance()[*(at.T + 2), k, of])
     for (to, n), weight in zip(known, np.rint(UNIT * found), strict=True):
         if n == k:
             same[BEFORE.index(to)] = weight
@@ -287,15 +302,15 @@ def _predictor(k, around, before):
 
 
 @functools.cache
-def _covariance() -> dict[tuple[int, int], Float[np.ndarray, "64 64"]]:
+def _covariance() -> Float[np.ndarray, "5 5 64 64"]:
     """Returns covariances of a block's coefficients with another's, by rows and columns to it."""
     rows, columns = np.divmod(np.arange(COUNT), SIDE)
     both = np.kron(cosines(), cosines())[ZIGZAG]
-    found = {}
+    found = np.empty((5, 5, COUNT, COUNT))
     for i, j in np.ndindex(5, 5):
         down, right = SIDE * (i - 2), SIDE * (j - 2)
         distance = np.hypot(rows + down - rows[:, None], columns + right - columns[:, None])
-        found[i - 2, j - 2] = both @ CORRELATION**distance @ both.T
+        found[i, j] = both @ CORRELATION**distance @ both.T
     return found
 
 

@@ -24,6 +24,7 @@ CODES, WEIGHTS, STEP = "codes", "weights", "step"
 LEAST_STEP, MOST_STEP = 1.0, 4096.0  # grey levels of 255
 # A coefficient of a plane of half the sides stands for four times as many pixels.
 SUBSAMPLED_STEP = 0.65
+DAMPING = 0.2  # towards averages of pixels: fewer bits
 OUTWARD = 0.04  # steps by which values beyond 0 lie farther out than their code
 COPIES = 16  # memory of decoding codes, in copies of the coefficients
 # BT.601, full range.
@@ -126,11 +127,11 @@ class DCT(Format):
         if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
             raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
 
-    def pack(self, codes: list[Int[np.ndarray, "m i j 8 8"]], step: float) -> dict[str, np.ndarray]:
+    def pack(self, codes: list[Int[np.ndarray, "m _ _ 8 8"]], step: float) -> dict[str, np.ndarray]:
         """Packs codes by plane as a file's arrays."""
         flat = [plane.reshape(*plane.shape[:3], -1) for plane in codes]
         coded, weights = coefficients.encode(flat)
-        return {CODES: coded, WEIGHTS: weights, STEP: np.float32(step)}
+        return {CODES: coded, WEIGHTS: weights, STEP: np.array(step, np.float32)}
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         count, sizes = self.num_images, [math.prod(n) * SIDE**2 for n in self.blocks]
@@ -164,7 +165,7 @@ class DCT(Format):
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
-        """Returns coefficients, in grey levels, of the planes whose enlargements are nearest."""
+        """Returns coefficients, in grey levels, of the planes whose enlargements are about nearest."""
         xp = namespace(images)
         if self.is_colour:
             images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))
@@ -182,9 +183,12 @@ class DCT(Format):
 
 
 def _shrink(count: int, native: int) -> Float[np.ndarray, "{native} {count}"]:
-    """Returns the inverse, by least squares, of resizing from `native` to `count` pixels."""
+    """Returns the inverse of resizing from `native` to `count` pixels: least squares, damped."""
     enlarge = resize(np.eye(native, dtype=np.float32)[None, ..., None], count, native, "bilinear")
-    return np.linalg.pinv(enlarge[0, ..., 0])
+    enlarge = enlarge[0, ..., 0]
+    averages = enlarge.T / enlarge.sum(0)[:, None]
+    squares = enlarge.T @ enlarge + DAMPING * np.eye(native, dtype=np.float32)
+    return np.linalg.solve(squares, enlarge.T + DAMPING * averages)
 
 
 def values_of(codes: Float[Any, "*s 8 8"]) -> Float[Any, "*s 8 8"]:

@@ -86,13 +86,19 @@ class DCT(Parameterization, dct.DCT):
         return sum(4 if n == STEP else s.shape[0] or 0 for n, s in self.array_specs(0).items())
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns the images' own coefficients, and the least step at which they fit."""
+        """Returns the images' own coefficients, and the least step at which they fit.
+
+        Values are unknown under a trace. The step is then the first of the search, and grows when
+        the set is stored.
+        """
         del key
         planes = _levels(self, images)
+        if isinstance(images, jax.core.Tracer):
+            return self._in_steps(planes, self.step or FIRST_STEP)
         if not self.step:
             found = self._fitting(planes, FIRST_STEP, LEAST_STEP)
             return self._in_steps(planes, float(found[STEP]))
-        used = self._used(self.pack(self._codes(planes, self.step), self.step))
+        used = self._used(self._packed(planes, self.step))
         if used > self.most_bytes:
             left = (self.most_bytes - self.overhead_bytes) / (used - self.overhead_bytes)
             raise UsageError(
@@ -105,10 +111,7 @@ class DCT(Parameterization, dct.DCT):
 
     def quantized(self, params: dict[str, Array]) -> dict[str, Array]:
         """Returns the coefficients of the codes; gradients are straight-through."""
-        return {
-            name: x if name == STEP else x + jax.lax.stop_gradient(dct.values_of(rounded(x)) - x)
-            for name, x in params.items()
-        }
+        return {name: x if name == STEP else on_codes(x) for name, x in params.items()}
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         """Returns Adam; the step is not learned."""
@@ -144,25 +147,27 @@ class DCT(Parameterization, dct.DCT):
     def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:
         """Returns the arrays of a file; the step grows until it fits the budget."""
         step = float(params[STEP][0])
-        planes = {n: step * np.asarray(x) for n, x in params.items() if n != STEP}
-        return self._fitting(planes, step, step)
+        planes = {n: x for n, x in params.items() if n != STEP}
+        return self._fitting(planes, step, step, unit=step)
 
     def _in_steps(self, planes, step):
         count = len(planes["plane_0"])
         return {n: x / step for n, x in planes.items()} | {STEP: jnp.full(count, step, jnp.float32)}
 
-    def _codes(self, planes, step):
-        return [np.asarray(rounded(x / step), np.int32) for x in planes.values()]
+    def _packed(self, planes, step, unit=1.0):
+        """Returns a file's arrays, regardless of the budget; `unit`: of planes, in grey levels."""
+        codes = [rounded(jnp.asarray(x) * (unit / step)) for x in planes.values()]
+        return self.pack([np.asarray(plane, np.int32) for plane in codes], step)
 
     def _used(self, arrays):
         return sum(self.stored_bytes(arrays, self.num_images).values())
 
-    def _fitting(self, planes, step, least) -> dict[str, np.ndarray]:
+    def _fitting(self, planes, step, least, unit=1.0) -> dict[str, np.ndarray]:
         """Returns the arrays of the least step found, from `least`, that fits the budget."""
         best, over, fits = None, 0.0, np.inf
         for _ in range(TRIES):
             step = float(np.float32(np.clip(step, least, MOST_STEP)))
-            arrays = self.pack(self._codes(planes, step), step)
+            arrays = self._packed(planes, step, unit)
             used = self._used(arrays)
             if used <= self.most_bytes:
                 best, fits = arrays, step
@@ -185,12 +190,23 @@ class DCT(Parameterization, dct.DCT):
         return best
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _levels(kind, images):
+    return kind.planes_of(images)
+
+
 def rounded(x: Float[Array, "*s 8 8"]) -> Float[Array, "*s 8 8"]:
     """Returns codes: the nearest ones, or those next to 0 within the dead zone."""
     codes = jnp.sign(x) * jnp.maximum(jnp.floor(jnp.abs(x) + 0.5 - DEADZONE), 0)
     return jnp.clip(codes, -LARGEST, LARGEST)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _levels(kind, images):
-    return kind.planes_of(images)
+@jax.custom_jvp
+def on_codes(x: Float[Array, "*s 8 8"]) -> Float[Array, "*s 8 8"]:
+    """Returns the values of the codes; the derivative is 1."""
+    return dct.values_of(rounded(x))
+
+
+@on_codes.defjvp
+def _straight_through(primals, tangents):
+    return on_codes(*primals), *tangents

@@ -1,0 +1,243 @@
+"""Images as quantised cosine coefficients, entropy-coded."""
+
+import functools
+import hashlib
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import gsdd_jax
+from gsdd_jax import data, parameterizations
+from gsdd_jax.formats import coefficients
+from gsdd_jax.parameterizations.dct import on_codes
+from gsdd_jax.rasterizer.gaussians import budget_bytes
+from tests.plain import bilinear, wave
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+CLASSES, GPC = 2, 20
+
+
+def build(shape=(16, 16, 3), ipc=1, gpc=GPC, **options):
+    return parameterizations.build("dct", shape, ipc=ipc, gpc=gpc, num_classes=CLASSES, **options)
+
+
+@functools.cache
+def real(count=CLASSES * GPC, side=16, channels=3):
+    images = data.load("cifar10_mini").train.images[:count].astype(np.float32) / 255
+    images = images[:, :side, :side]
+    return images if channels == 3 else images.mean(-1, keepdims=True)
+
+
+@functools.cache
+def stored(side=16, channels=3, **options):
+    kind = build((side, side, channels), **options)
+    params = kind.init(jax.random.key(0), jnp.asarray(real(side=side, channels=channels)))
+    return kind, params, kind.to_arrays(params)
+
+
+def planes(count, sizes, spread, seed=0):
+    """Codes of few large and many small coefficients, alike in neighbouring blocks."""
+    rng = np.random.default_rng(seed)
+    scale = spread / (1 + np.add.outer(range(8), range(8)).ravel()) ** 1.5
+    return [
+        np.int32(rng.laplace(0, scale, (count, 1, 1, 64)) + rng.laplace(0, scale, (count, *n, 64)))
+        for n in sizes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spread"),
+    [
+        ([(1, 1)], 3), ([(2, 3), (1, 2), (1, 2)], 4), ([(1, 2)] * 4, 0.3), ([(2, 2)], 500),
+        ([(3, 3), (2, 2), (2, 2)], 0.0),
+    ],
+)  # fmt: skip
+def test_codes_come_back(sizes, spread):
+    codes = planes(9, sizes, spread)
+    payload, weights = coefficients.encode(codes)
+    assert len(weights) == coefficients.num_weights(len(sizes))
+    found = coefficients.decode(payload, weights, [(9, *n) for n in sizes])
+    for one, other in zip(found, codes, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_codes_are_coded_by_is_the_same_everywhere():
+    """Tables and predictions by functions that libraries round differently, none half-way."""
+    logs = 8 * np.log2(1 + np.arange(len(coefficients.LOGS), dtype=np.longdouble) / 8)
+    odds = np.arange(-2047, 2048, dtype=np.longdouble) / 256
+    for table, exact in (
+        (coefficients.LOGS, logs),
+        (65536 * coefficients.PROBABILITIES, 65536 / (1 + np.exp(-odds))),
+    ):
+        np.testing.assert_array_equal(table, np.rint(exact).astype(float))
+        whole = exact == np.rint(exact)
+        assert np.abs(exact - np.floor(exact) - 0.5)[~whole].min() > 1e-9
+    everything = [coefficients._predictors(3, 3, k) for k in range(64)]
+    raw = b"".join(np.asarray(a, "<i8").tobytes() for pair in everything for a in pair)
+    assert hashlib.sha256(raw).hexdigest() == PREDICTORS
+
+
+PREDICTORS = "3863df6556c439424c81abb81a058cb81530349c020489b5bcb2ae20b0bccc84"
+
+
+def test_images_and_gradients_are_those_of_the_formula():
+    for shape, options, sizes in (
+        ((16, 16, 3), {}, [(16, 16), (8, 8), (8, 8)]),
+        ((10, 18, 3), {"subsampled": False}, [(10, 18)] * 3),
+        ((16, 12, 1), {"side": 11}, [(11, 8)]),
+        ((8, 8, 4), {}, [(8, 8)] * 4),
+    ):
+        kind = build(shape, **options)
+        rng, step, count = np.random.default_rng(1), 20.0, 2
+        params, levels = {"step": np.full(count, step, np.float32)}, []
+        for i, (height, width) in enumerate(sizes):
+            x = rng.normal(0, 3, (count, -(-height // 8), -(-width // 8), 8, 8))
+            params[f"plane_{i}"] = np.float32(x)
+            rounded = np.sign(x) * np.floor(np.abs(x) + 0.3)
+            rounded += 0.04 * np.sign(rounded)
+            rounded[..., 0, 0] = np.round(x[..., 0, 0])
+            share = 0.65 if (height, width) != sizes[0] else 1.0
+            plane = np.zeros((count, 8 * x.shape[1], 8 * x.shape[2]))
+            for at in np.ndindex(x.shape[:3]):
+                for u, v in np.ndindex(8, 8):
+                    block = rounded[at][u, v] * wave(u, v, 8, 8)
+                    m, r, c = at
+                    plane[m, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8] += step * share * block
+            plane = bilinear(plane[:, :height, :width, None], *shape[:2])[..., 0]
+            levels.append(plane + (128 if i == 0 or shape[2] != 3 else 0))
+        images = levels
+        if shape[2] == 3:
+            y, cb, cr = levels
+            red, blue = y + 1.402 * cr, y + 1.772 * cb
+            images = [red, (y - 0.299 * red - 0.114 * blue) / 0.587, blue]
+        expected = np.stack(images, -1) / 255
+        params = jax.tree.map(jnp.asarray, params)
+        found, back = jax.vjp(kind.render, params)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+        # Gradients pass as if nothing were rounded.
+        as_is = lambda p, kind=kind: kind.decode(p, kind.height, kind.width)
+        coded = {n: x if n == "step" else on_codes(x) for n, x in params.items()}
+        for name in ("plane_0", f"plane_{len(sizes) - 1}"):
+            expected = jax.vjp(as_is, coded)[1](found)[0][name]
+            np.testing.assert_allclose(back(found)[0][name], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "side"), [((16, 16, 1), 8), ((16, 16, 1), 0), ((9, 12, 1), 8)])
+def test_it_starts_as_the_nearest_images(shape, side):
+    """No other plane of that size, enlarged, is nearer: the error is orthogonal to all of them."""
+    kind = build(shape, ipc=8, side=side, step=1.0)
+    images = np.random.default_rng(0).random((CLASSES * GPC, *shape), np.float32)
+    params = jax.jit(kind.init)(jax.random.key(0), images)
+    error = kind.decode(params, *shape[:2]) - images
+    height, width = kind.planes[0]
+    other = np.random.default_rng(1).normal(size=(len(images), height, width, 1))
+    assert abs((error * bilinear(other, *shape[:2])).mean()) < 1e-4
+    assert side or np.abs(error).max() < 1e-4
+
+
+@pytest.mark.parametrize("options", [{}, {"channels": 1}, {"ipc": 3}, {"reserved": 600}])
+def test_the_file_fits_the_budget_and_fills_it(options):
+    kind, _, arrays = stored(**options)
+    channels, ipc = options.get("channels", 3), options.get("ipc", 1)
+    each = budget_bytes(ipc, (16, 16, channels)) - options.get("reserved", 0)
+    used = sum(np.asarray(a).nbytes for a in arrays.values())
+    assert 0.96 * CLASSES * each < used <= CLASSES * each
+    shown = kind.render(kind.from_arrays(arrays))
+    np.testing.assert_allclose(shown, kind.render(stored(**options)[1]), atol=1e-6)
+
+
+def test_a_step_of_ones_own_is_kept_or_refused():
+    params = stored(step=60.0)[1]
+    assert (params["step"] == 60).all()
+    with pytest.raises(
+        gsdd_jax.UsageError, match=r"options.step: 20 images a class take \d+ bytes at a step of 2, "
+        r"expected at most 6144; about [1-9] a class fit \(config.budget.gpc\), or set step=0",
+    ):  # fmt: skip
+        stored(step=2.0)
+
+
+@pytest.mark.parametrize("quality", [10, 30])
+def test_500_images_are_better_than_as_jpegs_of_as_many_bytes(quality):
+    """JPEG's scans alone, and the tables of one of them."""
+    images = data.load("cifar10_mini").train.images[:500]
+    assert len(images) == 500
+    total, psnr = 0, []
+    for image in images:
+        Image.fromarray(image).save(
+            file := io.BytesIO(), "JPEG", quality=quality, optimize=True, subsampling=2
+        )
+        total += len(file.getvalue()) - file.getvalue().index(b"\xff\xda") - 16
+        psnr.append(decibels(np.asarray(Image.open(file)) / 255, image))
+    step = {10: 67.0, 30: 31.0}[quality]
+    kind = parameterizations.build("dct", (32, 32, 3), ipc=1, gpc=50, num_classes=10, step=step)
+    params = kind.init(jax.random.key(0), jnp.asarray(images, jnp.float32) / 255)
+    used = sum(np.asarray(a).nbytes for a in kind.to_arrays(params).values())
+    ours = [decibels(x, image) for x, image in zip(kind.render(params), images, strict=True)]
+    assert used < total
+    assert np.mean(ours) > np.mean(psnr) + 1
+
+
+def decibels(image, original):
+    shown = np.round(255 * np.clip(image, 0, 1))
+    return -10 * np.log10(((shown - original) ** 2).mean() / 255**2)
+
+
+def test_the_rate_is_about_what_the_coder_takes_and_its_gradient_lowers_it():
+    kind, params, arrays = stored(ipc=3)
+    rate = jax.jit(jax.value_and_grad(kind.rate))
+    estimate, gradient = rate(params)
+    coded = 8 * arrays["codes"].size / kind.num_images
+    assert coded == pytest.approx(float(estimate), rel=0.25)
+    for _ in range(10):
+        _, gradient = rate(params)
+        params = jax.tree.map(lambda p, g: p - 0.05 * jnp.sign(g), params, gradient)
+    assert 8 * kind.to_arrays(params)["codes"].size / kind.num_images < 0.95 * coded
+    # Within the bits there is no penalty.
+    assert float(kind.penalty(params)) == 0
+
+
+def test_what_a_distillation_made_larger_gets_a_coarser_step():
+    kind, params, arrays = stored()
+    larger = {n: x if n == "step" else 2 * x for n, x in params.items()}
+    assert float(kind.penalty(larger)) > 0.1
+    again = kind.to_arrays(larger)
+    assert again["step"] > arrays["step"]
+    assert sum(a.nbytes for a in again.values()) <= kind.most_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("step", lambda a: 0 * a, "step: expected from 1 to 4096, got 0"),
+        ("codes", lambda a: np.tile(a, 3), "codes: expected at most the budget's 6144 bytes"),
+        ("codes", lambda a: a[:-4], "codes: "),
+        ("codes", lambda a: a[:-1], "codes: expected a multiple of 4 bytes"),
+        ("codes", lambda a: a[::-1], "codes: "),
+        ("weights", lambda a: a[::-1], "codes: "),
+    ],
+)
+def test_arrays_that_make_no_sense(name, change, message):
+    kind, _, arrays = stored()
+    arrays = dict(arrays) | {name: np.asarray(change(arrays[name]))}
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        kind.check_arrays(arrays)
+        kind.unpack(arrays)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"side": 7}, "side: expected 0 or from 8 to the images' 16 pixels, got 7"),
+        ({"side": 17}, "side: expected 0 or from 8 to the images' 16 pixels, got 17"),
+        ({"step": 0.5}, "step: expected 0 or from 1 to 4096, got 0.5"),
+        ({"gpc": 2000}, "budget: 2000 images a class of cosine coefficients do not fit"),
+    ],
+)
+def test_settings_that_there_are_not(options, message):
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        build(**options)
