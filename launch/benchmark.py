@@ -14,6 +14,7 @@ streaming    steps on a data set that is read from disk
 pytorch      a matching step and an expert's epoch, compared with PyTorch
 ddif         training of DDiF's networks, compared with float64
 bits         quality of a fit by bits per Gaussian
+codecs       quality of real images by their bytes: dct, JPEG, WebP, AVIF
 scale        work per device on 1, 8 and 64 devices, read off compiled programs
 """
 
@@ -26,7 +27,7 @@ from launch import cli, paths
 
 BENCHMARKS = (
     *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
-    *("pytorch", "ddif", "bits", "scale"),
+    *("pytorch", "ddif", "bits", "codecs", "scale"),
 )
 OUT = paths.define(
     "out",

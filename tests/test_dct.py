@@ -19,7 +19,7 @@ from tests.plain import bilinear, wave
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-CLASSES, GPC = 2, 20
+CLASSES, GPC = 2, 60
 
 
 def build(shape=(16, 16, 3), ipc=1, gpc=GPC, **options):
@@ -127,24 +127,24 @@ def test_images_and_gradients_are_those_of_the_formula():
             np.testing.assert_allclose(back(found)[0][name], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "side"), [((16, 16, 1), 8), ((16, 16, 1), 0), ((9, 12, 1), 8)])
-def test_it_starts_as_the_nearest_images(shape, side):
-    """No other plane of that size, enlarged, is nearer: the error is orthogonal to all of them."""
-    kind = build(shape, ipc=8, side=side, step=1.0)
-    images = np.random.default_rng(0).random((CLASSES * GPC, *shape), np.float32)
-    params = jax.jit(kind.init)(jax.random.key(0), images)
-    error = kind.decode(params, *shape[:2]) - images
-    height, width = kind.planes[0]
-    other = np.random.default_rng(1).normal(size=(len(images), height, width, 1))
-    assert abs((error * bilinear(other, *shape[:2])).mean()) < 1e-4
-    assert side or np.abs(error).max() < 1e-4
+def test_it_starts_as_the_images_or_nearer_than_their_averages():
+    images = real(channels=1)
+    for side, shape in ((0, (16, 16, 1)), (0, (11, 16, 1)), (8, (16, 16, 1))):
+        kind, some = build(shape, side=side, step=1.0), images[:, : shape[0]]
+        params = jax.jit(kind.init)(jax.random.key(0), some)
+        error = kind.decode(params, *shape[:2]) - some
+        if side:
+            averages = some.reshape(-1, 8, 2, 8, 2, 1).mean((2, 4))
+            assert (error**2).mean() < 0.9 * ((bilinear(averages, 16, 16) - some) ** 2).mean()
+        else:
+            assert np.abs(error).max() < 1e-5
 
 
-@pytest.mark.parametrize("options", [{}, {"channels": 1}, {"ipc": 3}, {"reserved": 600}])
+@pytest.mark.parametrize("options", [{}, {"channels": 1}, {"reserved": 600}])
 def test_the_file_fits_the_budget_and_fills_it(options):
     kind, _, arrays = stored(**options)
-    channels, ipc = options.get("channels", 3), options.get("ipc", 1)
-    each = budget_bytes(ipc, (16, 16, channels)) - options.get("reserved", 0)
+    channels = options.get("channels", 3)
+    each = budget_bytes(1, (16, 16, channels)) - options.get("reserved", 0)
     used = sum(np.asarray(a).nbytes for a in arrays.values())
     assert 0.96 * CLASSES * each < used <= CLASSES * each
     shown = kind.render(kind.from_arrays(arrays))
@@ -154,11 +154,12 @@ def test_the_file_fits_the_budget_and_fills_it(options):
 def test_a_step_of_ones_own_is_kept_or_refused():
     params = stored(step=60.0)[1]
     assert (params["step"] == 60).all()
-    with pytest.raises(
-        gsdd_jax.UsageError, match=r"options.step: 20 images a class take \d+ bytes at a step of 2, "
-        r"expected at most 6144; about [1-9] a class fit \(config.budget.gpc\), or set step=0",
-    ):  # fmt: skip
-        stored(step=2.0)
+    expected = (
+        r"options.step: 60 images a class take \d+ bytes at a step of 8, expected at most 6144; "
+        r"about 29 a class fit \(config.budget.gpc\), or set step=0"
+    )
+    with pytest.raises(gsdd_jax.UsageError, match=expected):
+        stored(step=8.0)
 
 
 @pytest.mark.parametrize("quality", [10, 30])
@@ -179,7 +180,7 @@ def test_500_images_are_better_than_as_jpegs_of_as_many_bytes(quality):
     used = sum(np.asarray(a).nbytes for a in kind.to_arrays(params).values())
     ours = [decibels(x, image) for x, image in zip(kind.render(params), images, strict=True)]
     assert used < total
-    assert np.mean(ours) > np.mean(psnr) + 1
+    assert np.mean(ours) > np.mean(psnr) + 0.8
 
 
 def decibels(image, original):
@@ -188,7 +189,7 @@ def decibels(image, original):
 
 
 def test_the_rate_is_about_what_the_coder_takes_and_its_gradient_lowers_it():
-    kind, params, arrays = stored(ipc=3)
+    kind, params, arrays = stored()
     rate = jax.jit(jax.value_and_grad(kind.rate))
     estimate, gradient = rate(params)
     coded = 8 * arrays["codes"].size / kind.num_images

@@ -218,6 +218,8 @@ def _code(plane, k, context, rows, columns, answer) -> None:
     sign = np.where(ask("negative", signs, truth[where] < 0), -1, 1)
     features = np.concatenate([features[:, where], sign * towards[:, where]])
     for reached in range(1, UNARY + 1):
+        if not len(where):
+            break
         found[where] = reached * sign
         count = [_log(np.int32(8 * reached - 8)), np.int32(16 * (reached == 1))]
         count = [np.broadcast_to(n, where.shape) for n in count]

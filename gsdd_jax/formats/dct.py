@@ -165,7 +165,7 @@ class DCT(Format):
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
-        """Returns coefficients, in grey levels, of the planes whose enlargements are about nearest."""
+        """Returns coefficients, in grey levels, of planes whose enlargements are about nearest."""
         xp = namespace(images)
         if self.is_colour:
             images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))

@@ -35,7 +35,7 @@ FIRST_STEP = 40.0  # of the search
 FILLED, TRIES = 0.99, 12  # share of the budget that ends the search, and its length
 CODED = 0.82  # bits after coding by context, relative to those by frequency alone
 LARGEST = MOST // 2  # code
-MOST_RATED = 31  # codes beyond cost as much
+MOST_RATED = 127  # codes beyond cost as much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,7 @@ class DCT(Parameterization, dct.DCT):
 
         bits = 0.0
         for i, blocks in enumerate(self.blocks):
-            plane = params[f"plane_{i}"]
-            shrunk = plane - jax.lax.stop_gradient(plane - rounded(plane))
-            columns = shrunk.reshape(-1, DEADZONE.size).T
+            columns = towards_zero(params[f"plane_{i}"]).reshape(-1, DEADZONE.size).T
             bits += math.prod(blocks) * jax.vmap(of_frequency)(columns).sum()
         return CODED * bits
 
@@ -196,9 +194,13 @@ def _levels(kind, images):
 
 
 def rounded(x: Float[Array, "*s 8 8"]) -> Float[Array, "*s 8 8"]:
-    """Returns codes: the nearest ones, or those next to 0 within the dead zone."""
-    codes = jnp.sign(x) * jnp.maximum(jnp.floor(jnp.abs(x) + 0.5 - DEADZONE), 0)
-    return jnp.clip(codes, -LARGEST, LARGEST)
+    """Returns codes: the nearest ones of coefficients that are made smaller by the dead zone."""
+    return jnp.clip(jnp.round(towards_zero(x)), -LARGEST, LARGEST)
+
+
+def towards_zero(x: Float[Array, "*s 8 8"]) -> Float[Array, "*s 8 8"]:
+    """Returns coefficients, smaller by the dead zone."""
+    return jnp.sign(x) * jnp.maximum(jnp.abs(x) - DEADZONE, 0)
 
 
 @jax.custom_jvp
