@@ -121,7 +121,7 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
     assert build("gaussian", reserved=500).num_gaussians == there // each
     with pytest.raises(gsdd_jax.UsageError, match=r"36 bytes a class, 18 a Gaussian"):
         build("gaussian", reserved=1500)
-    message = r"config.matching.options.soft_labels: expected False with pixels; only gaussian, "
+    message = r"options.soft_labels: expected False with pixels; only dct, gaussian, quantized can"
     with pytest.raises(gsdd_jax.UsageError, match=message):
         build("pixels", reserved=1)
 

@@ -117,11 +117,11 @@ class DCT(Format):
         return {
             CODES: Spec((None,), "uint8"),
             WEIGHTS: Spec((coefficients.num_weights(self.channels),), "uint8"),
-            STEP: Spec((), "float32"),
+            STEP: Spec((1,), "float32"),
         }
 
     def check_arrays(self, arrays: Mapping[str, Any]) -> None:
-        step = float(arrays[STEP])
+        step = float(arrays[STEP][0])
         if not LEAST_STEP <= step <= MOST_STEP:
             raise UsageError(f"{STEP}: expected from {LEAST_STEP:g} to {MOST_STEP:g}, got {step:g}")
         if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
@@ -131,7 +131,7 @@ class DCT(Format):
         """Packs codes by plane as a file's arrays."""
         flat = [plane.reshape(*plane.shape[:3], -1) for plane in codes]
         coded, weights = coefficients.encode(flat)
-        return {CODES: coded, WEIGHTS: weights, STEP: np.array(step, np.float32)}
+        return {CODES: coded, WEIGHTS: weights, STEP: np.array([step], np.float32)}
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         count, sizes = self.num_images, [math.prod(n) * SIDE**2 for n in self.blocks]
@@ -146,7 +146,7 @@ class DCT(Format):
             f"plane_{i}": values_of(plane.reshape(*plane.shape[:3], SIDE, SIDE).astype(np.float32))
             for i, plane in enumerate(planes)
         }
-        return params | {STEP: np.full(count, arrays[STEP], np.float32)}
+        return params | {STEP: np.full(count, arrays[STEP][0], np.float32)}
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"

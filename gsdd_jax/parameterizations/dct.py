@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import dct
+from gsdd_jax.formats.base import ITEMSIZE
 from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
@@ -83,7 +84,7 @@ class DCT(Parameterization, dct.DCT):
     @property
     def overhead_bytes(self) -> int:
         """Bytes of a set without images."""
-        return sum(4 if n == STEP else s.shape[0] or 0 for n, s in self.array_specs(0).items())
+        return sum(ITEMSIZE[s.dtype] * (s.shape[0] or 0) for s in self.array_specs(0).values())
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns the images' own coefficients, and the least step at which they fit.
@@ -97,7 +98,7 @@ class DCT(Parameterization, dct.DCT):
             return self._in_steps(planes, self.step or FIRST_STEP)
         if not self.step:
             found = self._fitting(planes, FIRST_STEP, LEAST_STEP)
-            return self._in_steps(planes, float(found[STEP]))
+            return self._in_steps(planes, float(found[STEP][0]))
         used = self._used(self._packed(planes, self.step))
         if used > self.most_bytes:
             left = (self.most_bytes - self.overhead_bytes) / (used - self.overhead_bytes)
