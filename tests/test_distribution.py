@@ -40,7 +40,7 @@ def problem(**options):
     settings = dict(network=network, num_classes=CLASSES, batch_real=4, strategy="crop_flip")
     settings |= options
     return distill.Problem(
-        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=5),
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=5),
         dm.DistributionMatching(**settings),
         CLASSES,
     )

@@ -34,17 +34,17 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A set as a run stores it: one image a class, of random Gaussians."""
+    """A set as a run stores it: one image per class, of random Gaussians."""
     config = demo.get_config()
     config.data.resolution = RESOLUTION
-    config.budget.gpc = 1
+    config.budget.images_per_class = 1
     config.network.options.width = 4
     config.network.options.depth = 1
     config.matching.strategy = "flip"
     config.evaluate.num_networks = 2
     config.evaluate.epochs = 1
     dataset = data.load("cifar10_mini", resolution=RESOLUTION)
-    kind = parameterizations.build("gaussian", dataset.image_shape, ipc=1, gpc=1)
+    kind = parameterizations.build("gaussian", dataset.image_shape, ipc=1, images_per_class=1)
     params = kind.init(jax.random.key(0), jnp.zeros((10, *dataset.image_shape)))
     settings = {name: v for name, v in flat(config).items() if name not in OPERATIONAL}
     provenance = {

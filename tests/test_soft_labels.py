@@ -59,7 +59,7 @@ def test_they_start_as_the_own_class():
 
 def config_of(name="gaussian", **options):
     config = demo.get_config()
-    config.budget.gpc = 60
+    config.budget.images_per_class = 60
     config.parameterization.name = name
     common.matched_by(config, "tm")
     config.matching.options.update(options)
@@ -74,7 +74,7 @@ def test_they_are_within_the_budget(bits, classes):
     hard, soft = (build("gaussian", soft_labels=s) for s in (False, True))
     packed = -(-60 * classes * classes * bits // 8)
     there = 4 * 32 * 32 * 3 * classes
-    assert hard.num_gaussians == 11  # and 408 bytes a class are left, which eight bits exceed
+    assert hard.num_gaussians == 11  # and 408 bytes per class are left, which eight bits exceed
     each = 18 * 60 * classes
     assert soft.num_gaussians * each + packed <= there < (soft.num_gaussians + 1) * each + packed
     coded = build("quantized", soft_labels=True)
@@ -124,7 +124,7 @@ def tiny(tmp_path_factory):
     )  # fmt: skip
     config.data.resolution = 16
     config.network.options.width, config.network.options.depth = 4, 2
-    config.budget.gpc = 3
+    config.budget.images_per_class = 3
     config.matching.strategy = "flip"
     config.init.num_steps = 5
     config.experts.update(num_experts=2, epochs=2, dir=str(tmp_path_factory.mktemp("experts")))

@@ -35,7 +35,7 @@ NETWORK = networks.build(
 def problem(**settings):
     settings = dict(network=NETWORK, syn_steps=3, batch_syn=12, strategy="") | settings
     return distill.Problem(
-        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=GPC),
         TrajectoryMatching(**settings),
         CLASSES,
     )

@@ -38,7 +38,7 @@ def experiment(gpc: int, coded: bool = True):
     """Config of the small table with `gpc` images per class, as codes or in bfloat16."""
     config = small.get_config("tm")
     config.distill.num_steps = 500
-    config.budget.gpc = gpc
+    config.budget.images_per_class = gpc
     if coded:
         common.quantized(config, gpc)
     small.evaluate_as_long(config, 10 * gpc)

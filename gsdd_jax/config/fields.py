@@ -52,12 +52,11 @@ class Data:
 class Budget:
     """Bytes of the distilled set."""
 
-    ipc: int = field(
-        1, "images per class: the budget is the bytes of this many float32 images", 1, 100_000
-    )
-    gpc: int = field(
+    ipc: int = field(1, "budget: the bytes of so many float32 images per class", 1, 100_000)
+    bytes: int = field(0, "budget in bytes per class; 0: that of budget.ipc", 0, 2**32 - 1)
+    images_per_class: int = field(
         30,
-        "Gaussian images per class (section 4.1); 0: by data set",
+        "images per class where the format leaves it free (GPC); 0: by data and bytes",
         automatic=True,
         shrink=Shrink(0.5, 1),
     )

@@ -255,7 +255,7 @@ class Matching(abc.ABC):
     def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
         """Returns the largest `batch_syn` for a synthetic set, and its unit."""
         del num_classes
-        return images_per_class, "images a class"
+        return images_per_class, "images per class"
 
     def check(self, num_classes: int, images_per_class: int) -> None:
         """Raises UsageError, naming the option, if the options do not suit a synthetic set."""

@@ -17,6 +17,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
+from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
@@ -116,13 +117,13 @@ class _Run:
     def description(self) -> str:
         """Returns one line on the data, the network, the images, their bytes and the device."""
         dataset, stored = self.parts.dataset, self.parts.parameterization
-        ipc = self.config.budget.ipc
-        there = dataset.num_classes * gaussians.budget_bytes(ipc, dataset.image_shape)
+        there = bytes_per_class(self.config, dataset.image_shape)
+        images = there / gaussians.budget_bytes(1, dataset.image_shape)
         return described(
             self.config,
             dataset,
-            f"{counted(stored.images_per_class, 'image')} a class of {stored.described}",
-            f"in {there} bytes, those of {ipc} a class in float32",
+            f"{counted(stored.images_per_class, 'image')} per class of {stored.described}",
+            f"in {there:,} bytes per class, those of {images:.4g} in float32",
         )
 
     @functools.cached_property
@@ -255,7 +256,7 @@ class _Run:
                 return evaluation.distilled(config, parts, start, shown, reporter)
             return evaluation.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
-        arms = [name for name in config.evaluate.beside.split(",") if name]
+        arms = experiment.baselines(config, parts.dataset)
         for name in arms:
             if self.records.get(name) is None:
                 record = _record(beside(name, f"evaluate {name.replace('_', ' ')}"))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching, networks, parameterizations
+from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.fields import check_options
@@ -85,10 +86,10 @@ def build_parameterization(
     return parameterizations.build(
         config.parameterization.name,
         image_shape,
-        ipc=config.budget.ipc,
-        gpc=config.budget.gpc,
+        bytes_per_class=bytes_per_class(config, image_shape),
+        images_per_class=config.budget.images_per_class,
         num_classes=num_classes,
-        reserved=objective.label_bytes(options, num_classes, config.budget.gpc),
+        reserved=objective.label_bytes(options, num_classes, config.budget.images_per_class),
         **config.parameterization.options,
     )
 
