@@ -159,12 +159,6 @@ class Synthetic:
         params = self.params if indices is None else self.kind.select(self.params, indices)
         return self.kind.to_network(params, self.transform)
 
-    def draw(
-        self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
-    ) -> Float[Array, "k s h w c"]:
-        """Renders the images that `sample` takes, and no others."""
-        return self.sample(key, per_class, classes).at()
-
     def sample(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
     ) -> Synthetic:
@@ -183,23 +177,6 @@ class Synthetic:
         indices = chosen.ravel()
         params = self.kind.select(self.params, indices)
         return Synthetic(*chosen.shape, self.kind, params, self.transform, self.labels[indices])
-
-    def to_share(self) -> tuple[Int[Array, "k s"], Float[Array, "k s"]] | tuple[None, None]:
-        """Returns places [k, s] of all images, for `at`, and weights of the mean per class.
-
-        None, None on one device, which has nothing to share.
-        """
-        if mesh.size() == 1:
-            return None, None
-        shape = self.num_classes, self.images_per_class
-        weights = jnp.full(shape, 1 / self.images_per_class)
-        return jnp.arange(math.prod(shape)).reshape(shape), weights
-
-    def at(self, places: Int[Array, "k s"] | None = None) -> Float[Array, "k s h w c"]:
-        """Renders transformed images at places, by class; None: all."""
-        count = self.num_classes if places is None else len(places)
-        images = self.render(None if places is None else places.ravel())
-        return images.reshape(count, -1, *images.shape[1:])
 
 
 class Draws(NamedTuple):
