@@ -29,7 +29,7 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
     config.budget.images_per_class = gpc
     if soft_labels:
-        config.matching.options.soft_labels = True
+        config.labels.learned = True
     return config
 
 

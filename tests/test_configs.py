@@ -148,7 +148,7 @@ def test_rows_of_codes(name, gaussians_each):
     assert gaussians_each >= kinds[0].num_gaussians - 1
     assert kinds[1].num_images > classes * kinds[0].images_per_class
     differing = {n for n, v in trees.flat(codes).items() if trees.flat(row).get(n, v) != v}
-    soft = {"matching.options.soft_labels"} if classes == 10 else set()
+    soft = {"labels.learned"} if classes == 10 else set()
     assert differing == {"budget.images_per_class", "parameterization.name"} | soft
 
 

@@ -121,7 +121,7 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
     assert build("gaussian", reserved=500).num_gaussians == there // each
     with pytest.raises(gsdd_jax.UsageError, match="36 bytes per class at 18 per Gaussian"):
         build("gaussian", reserved=1500)
-    message = r"config.matching.options.soft_labels: expected False with pixels; only gaussian, "
+    message = r"config.labels: expected hard ones .* with pixels; only gaussian, "
     with pytest.raises(gsdd_jax.UsageError, match=message):
         build("pixels", reserved=1)
 

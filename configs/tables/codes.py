@@ -19,8 +19,8 @@ VARIANTS = {
     "codes": {},
     "codes, early epochs first": {f"{TM}.grow_start_from": 2, f"{TM}.grow_start_over": 250},
     "codes, average of the parameters": {"distill.average": 0.98},
-    "codes, soft labels": {f"{TM}.soft_labels": True},
-    "codes, soft labels, average": {f"{TM}.soft_labels": True, "distill.average": 0.98},
+    "codes, soft labels": {"labels.learned": True},
+    "codes, soft labels, average": {"labels.learned": True, "distill.average": 0.98},
 }
 IMAGES = 112  # per class, as codes
 STRONG = {"experts.epochs": 20, f"{TM}.max_start_epoch": 15}

@@ -211,8 +211,7 @@ class Learned(NamedTuple):
     """Learned parts of a distilled set other than the images."""
 
     learning_rate: float | None = None  # None: the config's
-    soft_labels: Float[np.ndarray, "m k"] | None = None  # logits
-    label_bits: int = 0
+    soft_labels: Float[np.ndarray, "m k"] | None = None  # logits on their grid
 
 
 class Matching(abc.ABC):
@@ -220,10 +219,10 @@ class Matching(abc.ABC):
 
     name: ClassVar[str]
     # Fields set by the data set and the rest of the config; all others are options.
-    derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy"})
+    derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy", "labels"})
     follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
-    label_options: ClassVar[tuple[str, ...]] = ()  # options that `label_bytes` depends on
+    learns_labels: ClassVar[bool] = False  # whether `extra` may hold soft labels
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     independent: int = 1  # independent parts of a step: classes, students
@@ -242,14 +241,6 @@ class Matching(abc.ABC):
                 f"config.matching.options.batch_syn: expected 0 (all) to {most} {what}, got "
                 f"{self.batch_syn}"
             )
-
-    @classmethod
-    def label_bytes(
-        cls, options: Mapping[str, Any], num_classes: int, images_per_class: int
-    ) -> int:
-        """Returns the bytes per class that soft labels take from the budget."""
-        del options, num_classes, images_per_class
-        return 0
 
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
@@ -296,9 +287,14 @@ class Matching(abc.ABC):
         del key, loss_keys, feed
         return None
 
-    def extra(self, labels: Int[Array, "m"]) -> Any:
-        """Returns initial values of what is learned besides the images, of classes `labels`."""
-        del labels
+    def extra(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
+        """Returns initial values of what is learned besides the images.
+
+        Args:
+          labels: class of each image.
+          logits: a teacher's soft labels, on the range of their grid; None: there is no teacher.
+        """
+        del labels, logits
         return {}
 
     def learned(self, extra: Any) -> Learned:

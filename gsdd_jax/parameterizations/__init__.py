@@ -68,7 +68,8 @@ def build(
     if reserved and not kind.reserves:
         able = ", ".join(n for n, k in known().items() if k.reserves)
         raise UsageError(
-            f"config.matching.options.soft_labels: expected False with {name}; only {able} can"
+            f"config.labels: expected hard ones (source=class, learned=False) with {name}; only "
+            f"{able} leave bytes to soft ones"
         )
     shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
     check_values(dataclasses.fields(kind), shape, f"parameterization {name}: ")

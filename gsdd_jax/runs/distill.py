@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
@@ -26,12 +26,12 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import evaluation, fits, real_images
+from gsdd_jax.runs import evaluation, fits, real_images, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import cost, experiment, input_pipeline
-from gsdd_jax.setup.components import check_same, described, stream
-from gsdd_jax.setup.experiment import FitParts
+from gsdd_jax.setup.components import check_same, described, labels_of, stream
+from gsdd_jax.setup.experiment import Experiment, FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
@@ -147,7 +147,10 @@ class _Run:
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         copied = jax.tree.map(jnp.copy, fitted)
         params = parts.parameterization.to_optimized(copied, parts.transform)
-        state = distill.start(parts.problem, params, config.distill.learning_rate)
+        logits = None
+        if parts.problem.matching.learns_labels and config.labels.source == "teacher":
+            logits = self.teacher_logits(fitted)
+        state = distill.start(parts.problem, params, config.distill.learning_rate, logits)
         checkpoints = self.checkpoints("distill")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
@@ -291,7 +294,8 @@ class _Run:
     ) -> DistilledSet:
         """Returns `params` as stored, so that evaluations see what a file holds.
 
-        Without `extra`, as for a fit, labels are hard, and the bytes of soft ones stay unused.
+        Without `extra`, as for a fit, learned labels are those at their start. A teacher labels
+        images as they are stored, unless the objective has labels.
         """
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
@@ -312,16 +316,34 @@ class _Run:
         }
         params, extra = mesh.to_local((params, extra))
         learned = Learned() if extra is None else self.parts.problem.matching.learned(extra)
-        rate = learned.learning_rate
+        rate, logits = learned.learning_rate, learned.soft_labels
+        if (
+            logits is None
+            and self.config.labels.source == "teacher"
+            and isinstance(self.parts, Experiment)
+        ):
+            logits = np.asarray(mesh.to_host(self.teacher_logits(params)))
         return parameterizations.stored(
             parameterization,
             params,
             self.parts.labels,
             self.config.evaluate.learning_rate if rate is None else rate,
             provenance,
-            learned.soft_labels,
-            learned.label_bits,
+            logits,
+            0 if logits is None else self.config.labels.bits,
         )
+
+    @functools.cached_property
+    def teacher(self) -> teacher.Teacher:
+        """Networks trained on the real images."""
+        found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
+        self.reporter.line(f"teacher: {evaluation.shown(found.accuracies)} of the test images")
+        return found
+
+    def teacher_logits(self, params: Params) -> Float[Array, "m k"]:
+        """Returns the teacher's soft labels of images as they are stored."""
+        images = self.parts.transform(self.parts.parameterization.render(params))
+        return self.teacher.logits(images, labels_of(self.config))
 
     def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:
         """Saves a set as a file in the directory."""

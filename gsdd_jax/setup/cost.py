@@ -24,7 +24,7 @@ from gsdd_jax.matching import Matching, Work
 from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup.components import build_parameterization, load_data
+from gsdd_jax.setup.components import build_parameterization, labels_of, load_data
 from gsdd_jax.setup.experiment import HELD_OUT, REAL, baselines, real_per_class
 
 COMPILING = 20.0  # seconds to compile a run's programs
@@ -120,6 +120,7 @@ def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Wo
         num_classes=classes,
         images_per_class=images // classes,
         strategy=config.matching.strategy,
+        labels=labels_of(config),
         **config.matching.options,
     )
     return objective.work(classes, images)

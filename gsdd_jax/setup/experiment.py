@@ -30,6 +30,7 @@ from gsdd_jax.setup.components import (
     build_parameterization,
     build_transform,
     check_networks,
+    labels_of,
     load_data,
 )
 from gsdd_jax.training.distill import Problem
@@ -48,16 +49,17 @@ class EvaluationParts:
     @functools.cached_property
     def tested_on(self) -> tuple[RealImages, Int[Array, "n"]]:
         """Test images with labels on the device, shared by all evaluations."""
-        return self._on_device(self.dataset.test)
+        return self.on_device(self.dataset.test)
 
     @functools.cached_property
     def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
         """Held-out training images with labels, likewise."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
-        return self._on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
+        return self.on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
 
-    def _on_device(self, split):
+    def on_device(self, split: data.Split) -> tuple[RealImages, Int[Array, "n"]]:
+        """Returns the images of a split and their labels on the device."""
         return to_device(split.images, self.transform), jnp.asarray(split.labels)
 
 
@@ -111,7 +113,7 @@ class Experiment(FitParts, EvaluationParts):
 
 def build_fit_parts(config: ConfigDict) -> FitParts:
     """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
-    validate.ranges(config, "seed", "data", "budget", "init")
+    validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
     if config.init.images not in INITIAL_IMAGES:
         raise UsageError(
@@ -148,7 +150,7 @@ def build(config: ConfigDict) -> Experiment:
     """Builds an experiment. Raises UsageError, naming the field, for invalid settings."""
     check_strategy(config)
     input_pipeline.check(config)
-    validate.ranges(config, "distill", "evaluate")
+    validate.ranges(config, "distill", "evaluate", "teacher")
     check_optimizer(config)
     check_beside(config)
     material = build_fit_parts(config)
@@ -163,6 +165,7 @@ def build(config: ConfigDict) -> Experiment:
         num_classes=dataset.num_classes,
         images_per_class=parameterization.images_per_class,
         strategy=config.matching.strategy,
+        labels=labels_of(config),
         **config.matching.options,
     )
     objective = objective.resolve_auto(
