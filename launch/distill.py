@@ -1,7 +1,7 @@
 """Distils a data set into a small synthetic one.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
-    python -m launch.distill --config=cifar10_dm --config.budget.gpc=10 --workdir=runs/dm
+    python -m launch.distill --config=cifar10_dm --config.budget.bytes=6000 --workdir=runs/dm
     python -m launch.distill --config=cifar10_tm:ipc=1 --config.scale=0.01 --workdir=runs/small
 
 Writes distilled.safetensors, result.json, report.html and checkpoints to --workdir. The result

@@ -28,8 +28,10 @@ IMAGES = RANDOM.integers(0, 256, (100, *SHAPE), np.uint8)
 LABELS = np.arange(100, dtype=np.int32) % CLASSES
 NETWORK = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, width=4, depth=1)
 TRANSFORM = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.3))
-KIND = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=GPC)
-CODED = parameterizations.build("quantized", SHAPE, ipc=1, gpc=GPC, num_classes=CLASSES)
+KIND = parameterizations.build("gaussian", SHAPE, ipc=1, images_per_class=GPC)
+CODED = parameterizations.build(
+    "quantized", SHAPE, ipc=1, images_per_class=GPC, num_classes=CLASSES
+)
 REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 

@@ -50,8 +50,15 @@ def test_trajectory_matching_rows(name):
         name.split("_")[0], "imagenet2012"
     )
     o = config.matching.options
-    count = gaussians.gaussians_within_budget(ipc, config.budget.gpc, (size, size, 3))
-    row = (config.budget.gpc, count, o.syn_steps, o.max_start_epoch, o.lr_lr, o.batch_syn)
+    count = gaussians.gaussians_within_budget(12 * ipc * size**2, config.budget.images_per_class)
+    row = (
+        config.budget.images_per_class,
+        count,
+        o.syn_steps,
+        o.max_start_epoch,
+        o.lr_lr,
+        o.batch_syn,
+    )
     assert (*row, config.data.transform) == TM[name]
     assert (config.matching.name, o.expert_epochs, o.lr_init) == ("tm", 2, 0.01)
     assert (config.distill.num_steps, config.distill.learning_rate) == (15_000, 1e-3)
@@ -65,9 +72,9 @@ def test_trajectory_matching_rows(name):
 )
 def test_other_rows(name, matching, batch_real, steps):
     config = load(name)
-    assert gaussians.gaussians_within_budget(1, config.budget.gpc, (128, 128, 3)) == 54
+    assert gaussians.gaussians_within_budget(12 * 128**2, config.budget.images_per_class) == 54
     o = config.matching.options
-    # All of the 200 images a class: 2000 of ten classes.
+    # All of the 200 images per class: 2000 of ten classes.
     assert (config.matching.name, o.batch_real, o.batch_syn) == (matching, batch_real, 0)
     assert config.distill.num_steps == steps
     assert config.data.transform == "normalize"
@@ -141,8 +148,8 @@ def test_rows_of_codes(name, gaussians_each):
     assert gaussians_each >= kinds[0].num_gaussians - 1
     assert kinds[1].num_images > classes * kinds[0].images_per_class
     differing = {n for n, v in trees.flat(codes).items() if trees.flat(row).get(n, v) != v}
-    soft = {"matching.options.soft_labels"} if classes == 10 else set()
-    assert differing == {"budget.gpc", "parameterization.name"} | soft
+    soft = {"labels.learned"} if classes == 10 else set()
+    assert differing == {"budget.images_per_class", "parameterization.name"} | soft
 
 
 SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.01, 0.002)]
@@ -163,7 +170,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
     # It has ten classes, CIFAR-100 has a hundred.
     options = small.matching.options
-    options.batch_syn = min(options.batch_syn, 10 * small.budget.gpc)
+    options.batch_syn = min(options.batch_syn, 10 * small.budget.images_per_class)
     if options.get("classes_per_step"):
         options.classes_per_step = 5
     if small.data.resolution:

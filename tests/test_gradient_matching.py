@@ -24,7 +24,7 @@ NETWORK = networks.build(
 def problem(**settings):
     settings = dict(network=NETWORK, num_classes=CLASSES, batch_real=4) | settings
     return distill.Problem(
-        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=GPC),
         GradientMatching(**settings),
         CLASSES,
     )

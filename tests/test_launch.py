@@ -27,7 +27,7 @@ TINY = [
     "--config.data.resolution=16",
     "--config.network.options.width=4",
     "--config.network.options.depth=2",
-    "--config.budget.gpc=6",
+    "--config.budget.images_per_class=6",
     "--config.init.num_steps=40",
     "--config.matching.options.batch_real=8",
     "--config.matching.strategy=crop_flip",  # the others take long to compile
@@ -271,7 +271,7 @@ WRONG = [
     (["--config=cifra10_tm:ipc=1"], "no such file; did you mean cifar10_tm"),
     (["--config", "dmeo"], "dmeo: no such file; did you mean demo"),
     (["--config=docs"], "--config: docs: a folder without configs"),
-    (["--config.budget.gpc=5000"], "5000 Gaussian images a class do not fit"),
+    (["--config.budget.images_per_class=5000"], "5000 Gaussian images per class do not fit"),
     (["--config.budget.ipc=0"], "config.budget.ipc: expected an integer from 1 to 100000, got 0"),
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
@@ -288,7 +288,7 @@ WRONG = [
         "batch_real: expected an integer from 1",
     ),
     (["--config.matching.options.syn_steps=3"], "unknown option 'syn_steps'; dm has batch_real"),
-    (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images a class, got 31"),
+    (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images per class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
     (
         ["--config.evaluate.num_networks=0"],
@@ -459,7 +459,8 @@ def test_help_says_what_there_is(run, module):
 def test_a_config_has_a_name_and_a_folder_is_listed(run):
     status, out, err = run("fit", "--config=imagenet_dm", "--help")
     assert status == 0, err
-    assert "\n  data.name              imagenet2012" in out
+    line = next(line for line in out.splitlines() if line.startswith("  data.name "))
+    assert line.split()[1] == "imagenet2012"
     status, out, err = run("fit", "--config=configs/")
     assert status == 0, err
     lines = out.splitlines()
@@ -470,11 +471,11 @@ def test_a_config_has_a_name_and_a_folder_is_listed(run):
 
 def test_the_first_line_says_what_is_run(finished):
     first = finished[1].splitlines()[0]
-    # 6 images a class share the bytes of a 16 x 16 image of float32; 18 bytes are a Gaussian.
+    # 6 images per class share the bytes of a 16 x 16 image of float32; 18 bytes are a Gaussian.
     num_gaussians = 4 * 16 * 16 * 3 // (18 * 6)
     assert first.startswith(
-        "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images a class of "
-        f"{num_gaussians} Gaussians; in {10 * 4 * 16 * 16 * 3} bytes, those of 1 a class"
+        "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images per class of "
+        f"{num_gaussians} Gaussians; in {4 * 16 * 16 * 3:,} bytes per class, those of 1 in float32"
     )
     assert "; on " in first
 

@@ -93,7 +93,7 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     split = lambda n: data.Split(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int32))
     names, ones = tuple("abcdefghij"), (1.0, 1.0, 1.0)
     dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")
-    config = demo.get_config()  # 150 epochs of 3 networks; 64 real images a class
+    config = demo.get_config()  # 150 epochs of 3 networks; 64 real images per class
     network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=10, width=4)
     objective = matching.build(
         "dm", network=network, num_classes=10, images_per_class=30, strategy="", batch_real=64

@@ -276,7 +276,7 @@ def test_sheets_are_the_images(run, page):
     fewer = page_of(run, per_class=2)
     for few, sheet in zip(fewer.sheets[:3], sheets, strict=False):
         np.testing.assert_array_equal(few, sheet[:, : 2 * 9 - 1])
-    assert "The file has 2 of 7 images a class" in fewer.text
+    assert "The file has 2 of 7 images per class" in fewer.text
     assert "airplane" in page.text
     assert "truck" in page.text
 
@@ -320,7 +320,7 @@ def test_outlines_are_the_covariances(run, page):
 
 @pytest.mark.parametrize("options", [{"prefilter": False}, {"opacity": False}], ids=str)
 def test_outlines_of_the_ablations(options):
-    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=3, **options)
+    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=3, **options)
     params = kind.init(jax.random.key(0), jnp.zeros((3, 8, 8, 3)))
     params = kind.from_arrays(kind.to_arrays(params))
     set_ = parameterizations.stored(kind, params, np.zeros(3, np.int32), 0.01)
@@ -330,7 +330,7 @@ def test_outlines_of_the_ablations(options):
 
 
 def test_outlines_of_images_of_which_some_have_one_more():
-    kind = parameterizations.build("quantized", (8, 8, 3), ipc=2, gpc=2, num_classes=2)
+    kind = parameterizations.build("quantized", (8, 8, 3), ipc=2, images_per_class=2, num_classes=2)
     drawn = gaussians.init(jax.random.key(1), 1, kind.num_gaussians, height=8, width=8)
     params = kind.init(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
     counts = kind.counts
@@ -354,7 +354,7 @@ def test_outlines_of_images_of_which_some_have_one_more():
 
 
 def test_what_has_no_gaussians_has_no_switch(copy):
-    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, images_per_class=1)
     pixels = kind.init(jax.random.key(1), jax.random.uniform(jax.random.key(0), (10, 8, 8, 3)))
     old = gsdd_jax.load(copy / "distilled.safetensors")
     labels = np.arange(10, dtype=np.int32)
@@ -364,7 +364,7 @@ def test_what_has_no_gaussians_has_no_switch(copy):
     page = page_of(copy)
     assert not [i for i in page.all("input") if i.get("class") == "ellipses"]
     assert page.data["frames"][0]["gaussians"] is None
-    assert "bits a Gaussian" not in page.text
+    assert "bits per Gaussian" not in page.text
     size = 10 * 8 * 8 * 3 * 4
     assert f"{size:,} of {size:,} bytes, 100.0 %" in page.text
 
@@ -645,7 +645,9 @@ def test_names_of_runs_tell_them_apart(run, tmp_path):
 
 def test_a_share_keeps_the_file_small_and_the_last_step_whole():
     def shares(per_class, classes, side, steps, asked=0):
-        kind = parameterizations.build("gaussian", (side, side, 3), ipc=per_class, gpc=per_class)
+        kind = parameterizations.build(
+            "gaussian", (side, side, 3), ipc=per_class, images_per_class=per_class
+        )
         labels = np.repeat(np.arange(classes), per_class).astype(np.int32)
         set_ = gsdd_jax.DistilledSet(kind, {}, labels, 0.01)
         run = source.Run(

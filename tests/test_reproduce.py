@@ -363,7 +363,7 @@ def tiny(made):
     made.distill.num_steps, made.distill.checkpoint_every = 1, 10
     made.distill.eval_every = 0
     made.evaluate.num_networks, made.evaluate.epochs = 1, 1
-    made.budget.ipc, made.budget.gpc = 1, min(made.budget.gpc, 2)
+    made.budget.ipc, made.budget.images_per_class = 1, min(made.budget.images_per_class, 2)
     options = made.matching.options
     if made.matching.name == "tm":
         made.experts.num_experts, made.experts.epochs = 1, 1

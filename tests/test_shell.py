@@ -45,7 +45,9 @@ def started(*arguments, cwd=ROOT, **variables):
 @pytest.fixture(scope="module")
 def tiny():
     config = demo.get_config()
-    config.update_from_flattened_dict(TINY | {"budget.gpc": 3, "distill.checkpoint_every": 100})
+    config.update_from_flattened_dict(
+        TINY | {"budget.images_per_class": 3, "distill.checkpoint_every": 100}
+    )
     return config
 
 

@@ -18,7 +18,7 @@ COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
 def get_table(size: str) -> Table:
     """See the module's docstring."""
     if size == "small":
-        return Table("cifar-small", "CIFAR-10 at one image a class, small", tuple(_small()))
+        return Table("cifar-small", "CIFAR-10 at one image per class, small", tuple(_small()))
     return Table("cifar-paper", "CIFAR-10 and CIFAR-100", tuple(_paper()), needs_gpu=True)
 
 

@@ -30,6 +30,6 @@ def get_table(objective: str, size: str) -> Table:
                 Cell(row, subset, scaled(stored_as(config, method)), "distilled", searched,
                      published=None if size == "small" else number)
             )  # fmt: skip
-    title = f"ImageNet subsets at one image a class, {objective.upper()}"
+    title = f"ImageNet subsets at one image per class, {objective.upper()}"
     name = f"imagenet128_{objective}-{size}"
     return Table(name, title, tuple(cells), needs_gpu=size == "paper")

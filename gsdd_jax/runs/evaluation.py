@@ -212,7 +212,7 @@ def evaluate_file(
       resolution: side of the networks' inputs, real ones too; None: that of the set.
       resample: "bilinear" or "nearest", for sets stored at one size.
       corrupted: kinds of `data.corruptions` for further tests.
-      beside: whether to evaluate real images, too.
+      beside: whether to evaluate real images, too, if the budget holds one per class.
       display: display of the progress.
 
     Raises:
@@ -235,6 +235,7 @@ def evaluate_file(
         "resolution": parts.dataset.image_shape[0],
         "learning_rate": set_.learning_rate,
     }
+    beside = beside and experiment.real_per_class(config, parts.dataset, "random_real") > 0
     if beside:  # before networks are trained
         experiment.check_real(config, parts.dataset, "random_real")
     with mesh.use_devices(config.mesh.devices):

@@ -26,6 +26,7 @@ FIELDS = (
     "data.resize",
     "data.transform",
     "budget.ipc",
+    "budget.bytes",
     "network.name",
     "network.precision",
     "matching.strategy",
@@ -35,6 +36,7 @@ FIELDS = (
     "evaluate.epochs",
     "evaluate.batch_size",
 )
+SINCE = {"budget.bytes": 0}  # fields that sets of before lack, which have these values there
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
@@ -64,7 +66,7 @@ def resolve(
         raise UsageError(
             f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
         )
-    kinds = known()
+    made_by, kinds = SINCE | made_by, known()
     values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])

@@ -30,6 +30,7 @@ OPERATIONAL = {
     "distill.snapshot_every": 0,
     "experts.dir": "",
     "init.dir": "",
+    "teacher.dir": "",
     "experts.at_once": 1,
 }
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
