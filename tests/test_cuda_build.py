@@ -1,4 +1,4 @@
-"""The CUDA kernels compile for every supported chip, where nvcc is found, without spills; what is
+"""The CUDA kernels compile for an old and a new chip, where nvcc is found, without spills; what is
 built where nvcc knows fewer, and what is computed where a GPU has no code."""
 
 import pathlib
@@ -19,7 +19,7 @@ NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc was not found on this machine")
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_kernels_compile_without_spills(architecture, tmp_path):
     command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-cubin"]
     command += [f"-I{SOURCES}", "-o", str(tmp_path / "out.cubin")]

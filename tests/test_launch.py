@@ -427,7 +427,7 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
 
 @pytest.mark.parametrize(
     "module",
-    ["distill", "evaluate", "export", "fit", "train_experts", "benchmark", "figure", "report"],
+    ["distill", "evaluate", "train_experts", "benchmark", "figure", "report"],
 )
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
@@ -488,7 +488,9 @@ def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):
     assert "fit 0/20  compiling" in out
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path, monkeypatch, quickly_compiled
+):
     config = demo.get_config()
     for argument in TINY[1:]:
         name, value = argument.removeprefix("--config.").split("=")

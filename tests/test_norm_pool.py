@@ -334,7 +334,7 @@ def test_cuda_kernels_take_a_row_of_scales_for_each_network(library):
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc was not found on this machine")
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_cuda_kernels_compile_without_spills(architecture, tmp_path):
     command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-cubin"]
     sources = ROOT / "xla_ops"
