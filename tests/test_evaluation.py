@@ -111,7 +111,6 @@ def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
     ("field", "value", "message"),
     [
         ("data.name", "no such\nset", r"unknown data set 'no such\\nset'"),
-        ("data.name", "../x", "unknown data set"),
         ("data.subset", "nette", "no subset 'nette'"),
         ("data.resolution", 100_000, "config.data.resolution: expected an integer from 0 to 4096"),
         ("data.resolution", 8, "expected height and width of the set, (16, 16)"),
@@ -119,16 +118,11 @@ def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
         ("data.transform", "wavelet", "expected normalize or zca"),
         ("network.name", "perceptron", "config.network.name: expected one of alexnet"),
         ("network.options.depth", 2**30, "config.network.options.depth: expected an integer from"),
-        ("network.options.width", 10**30, "config.network.options.width: expected an integer from"),
-        ("network.options.width", [4], "config.network.options.width: expected an integer from"),
         ("network.options.width.x", 4, "config.network.options: unknown option 'width.x'"),
-        ("network.options.name", "vit", "config.network.options: unknown option 'name'"),
-        ("network.options.", 1, "config.network.options: unknown option ''"),
         ("network.options.a\nb", 1, r"config.network.options: unknown option 'a\nb'"),
         ("network.precision", "float8", "unknown precision"),
         ("matching.strategy", "flip_blur", "unknown operation 'blur'"),
         ("evaluate.optimizer", "lion", "expected one of sgd, adam, sgd_cosine, adamw, got 'lion'"),
-        ("evaluate.num_networks", 0, "config.evaluate.num_networks: expected an integer from 1"),
     ],
 )
 def test_a_config_that_makes_no_sense(tmp_path, tiny, field, value, message):

@@ -248,20 +248,11 @@ def test_a_fit_needs_nothing_of_the_objective(run, tmp_path):
 
 WRONG = [
     (["--config.distill.nope=3"], "config.distill.nope: no such field; the nearest are config.d"),
-    (["--config.num_steps=3"], "the nearest are config.distill.num_steps, config.init.num_steps"),
     (["--config.seed.a=1"], "--config: "),
     (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
     (["--config.init.images=some"], "config.init.images: expected one of real, solid, none"),
     (["--config.evaluate.beside=fitted,all"], "config.evaluate.beside: expected some of fitted,"),
     (["--config=README.md"], "--config: README.md, line"),
-    (
-        ["--config.parameterization.options.opaque=False"],
-        "unknown option 'opaque'",
-    ),
-    (
-        ["--config.seed=4294967296"],
-        "config.seed: expected an integer from 0 to 4294967295, got 4294967296",
-    ),
     (
         ["--config.seed=99999999999999999999"],
         "config.seed: expected an integer from 0 to 4294967295",
@@ -271,36 +262,15 @@ WRONG = [
     (["--config=cifra10_tm:ipc=1"], "no such file; did you mean cifar10_tm"),
     (["--config", "dmeo"], "dmeo: no such file; did you mean demo"),
     (["--config=docs"], "--config: docs: a folder without configs"),
-    (["--config.budget.images_per_class=5000"], "5000 Gaussian images per class do not fit"),
-    (["--config.budget.ipc=0"], "config.budget.ipc: expected an integer from 1 to 100000, got 0"),
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
-    (["--config.network.name=perceptron"], "perceptron"),
-    (["--config.network.width=8"], "the nearest are config.network.options.width"),
-    (
-        ["--config.network.name=vit", "--config.network.options.width=8"],
-        "config.network.options: unknown option 'width'; vit has depth",
-    ),
-    (["--config.network.options.width=0"], "config.network.options.width: expected an integer"),
-    (["--config.matching.name=magic"], "config.matching.name: expected one of dc, dm, tm, got"),
-    (
-        ["--config.matching.options.batch_real=0"],
-        "batch_real: expected an integer from 1",
-    ),
-    (["--config.matching.options.syn_steps=3"], "unknown option 'syn_steps'; dm has batch_real"),
     (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images per class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
-    (
-        ["--config.evaluate.num_networks=0"],
-        "config.evaluate.num_networks: expected an integer from 1",
-    ),
-    (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a number fr"),
     (["--workdir="], "--workdir: expected a directory"),
     (["--workdir=/dev/null/run"], "--workdir: cannot write to /dev/null/run"),
     (["stray"], "unexpected argument 'stray'"),
     (["--no_such_flag=1"], "no_such_flag"),
     (["--config.seed=" + "x" * 10**5], "expected an integer"),
-    (["--config.network.name=" + "x" * 10**5], "expected one of alexnet, convnet"),
 ]
 
 

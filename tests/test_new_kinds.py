@@ -25,6 +25,8 @@ from tests.commands import ROOT
 from tests.more_kinds import in_package
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 KINDS = {matching: "mean_images", parameterizations: "grey", networks: "perceptron"}
 
 

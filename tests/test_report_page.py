@@ -6,10 +6,12 @@ import functools
 import html.parser
 import io
 import json
+import os
 import re
 import shutil
 import struct
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +28,11 @@ from gsdd_jax import data, parameterizations
 from gsdd_jax.core import memory
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.report import curves, document, events, gallery, results, source
-from gsdd_jax.runs import fits
+from gsdd_jax.runs import evaluation, fits
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import components, experiment
 from launch import fields
+from tests.commands import ROOT
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -411,6 +414,23 @@ def test_nothing_in_a_file_becomes_markup(copy, page):
     assert not re.search(r"[<&]", re.search(r'json">(.*?)</script>', spoilt.source).group(1))
 
 
+def test_a_report_needs_no_device(run, tmp_path):
+    """Nor a file's name, where it is given a folder."""
+    command = [sys.executable, "-m", "launch.report", run, f"--out={tmp_path}"]
+    environment = {**os.environ, "JAX_PLATFORMS": "banana"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_evaluate_takes_a_work_directory(run):
+    result = evaluation.evaluate_file(run, overrides={"evaluate.num_networks": 1}, beside=False)
+    expected = json.loads((run / "result.json").read_text())
+    assert len(result["distilled_accuracies"]) == 1
+    assert len(expected["distilled_accuracies"]) == 2
+
+
 # What is missing
 
 EVERYTHING = ("result.json", "evaluations.json", "tensorboard", "snapshots", "best.safetensors",
@@ -504,16 +524,16 @@ def test_no_data_set_is_opened_whatever_a_directory_names(copy, monkeypatch):
     assert page_of(copy).data["real"] == gallery.SHOWN
 
 
-@pytest.mark.parametrize("field", ["seed", "budget.ipc", "scale", "data.resolution"])
 @pytest.mark.parametrize("value", [2**62, -1, float("nan"), float("inf"), "\ud800", [1]])
-def test_a_config_of_numbers_that_no_run_has_is_shown(copy, field, value):
+def test_a_config_of_numbers_that_no_run_has_is_shown(copy, value):
     config = json.loads((copy / "config.json").read_text())
-    node = config
-    for group in field.split(".")[:-1]:
-        node = node[group]
-    node[field.rpartition(".")[2]] = value
+    fields = ("seed", "budget.ipc", "scale", "data.resolution")
+    for field in fields:
+        *groups, last = field.split(".")
+        functools.reduce(dict.__getitem__, groups, config)[last] = value
     (copy / "config.json").write_text(json.dumps(config))
-    assert field in page_of(copy).text
+    text = page_of(copy).text
+    assert all(field in text for field in fields)
 
 
 def test_integers_that_no_computer_counts_to_are_refused(copy):

@@ -169,7 +169,7 @@ def wide_inputs(params, carry, expert=0):
 
 @pytest.mark.parametrize(
     ("syn_steps", "batch_syn", "settings"),
-    [(1, 12, {}), (10, 12, {}), (3, 5, {}), (2, 4, {}), (3, 5, SOFT), (2, 4, TWO_BITS)],
+    [(10, 12, {}), (3, 5, {}), (3, 5, SOFT), (2, 4, TWO_BITS)],
 )
 def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, settings):
     prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05, **settings)
@@ -258,6 +258,7 @@ def test_several_experts_are_averaged():
     assert float(together) == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+@functools.cache
 def compiled_gradient(prob):
     """With what it needs of memory known."""
     data, carry = real(), segments()
@@ -318,11 +319,11 @@ def test_what_was_decided_is_what_a_file_says():
 @pytest.mark.usefixtures("fully_compiled")
 def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
     memory = []
-    for syn_steps in (4, 12):
+    for syn_steps in (7, 12):
         prob = problem(syn_steps=syn_steps, keep_every=1)
         memory.append(compiled_gradient(prob).memory_analysis().temp_size_in_bytes)
     found = prob.matching.activation_bytes(CLASSES * GPC, (SIZE, SIZE, 3))
-    assert (memory[1] - memory[0]) / 8 == pytest.approx(found, rel=0.5)
+    assert (memory[1] - memory[0]) / 5 == pytest.approx(found, rel=0.5)
 
 
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
