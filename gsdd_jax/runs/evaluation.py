@@ -182,7 +182,9 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
         return float(mesh.to_host(evaluate.accuracy(parts.network, one, *parts.chosen_on))[0])
 
     if rates := experiment.rates(config):
-        learning_rate = max(dict.fromkeys((learning_rate, *rates)), key=held_out)
+        # Rounded, since a set stores its own in float32.
+        tried = dict.fromkeys(float(np.float32(rate)) for rate in (learning_rate, *rates))
+        learning_rate = max(tried, key=held_out)
     key = stream(config.seed, "evaluate")
     trained = at(learning_rate, key, config.evaluate.num_networks, name)
     return _Trained(trained, learning_rate)

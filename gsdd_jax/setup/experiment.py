@@ -320,7 +320,7 @@ def rates(config: ConfigDict) -> list[float]:
     found = []
     for text in filter(None, config.evaluate.rates.split(",")):
         try:
-            found.append(float(np.float32(float(text))))  # as a set stores its own
+            found.append(float(text))
         except ValueError:
             found.append(math.nan)
         validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
