@@ -15,8 +15,10 @@ from configs import demo
 from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.core.trees import flat
 from gsdd_jax.runs import evaluation
-from gsdd_jax.setup import provenance
+from gsdd_jax.runs.progress import Display
+from gsdd_jax.setup import components, provenance
 from gsdd_jax.storage.workdir import OPERATIONAL
+from gsdd_jax.training import evaluate
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -93,6 +95,44 @@ def test_a_provenance_that_says_nothing(tmp_path, tiny):
     other = tiny.provenance | {"data": {"fingerprint": "0" * 64}}
     other = dataclasses.replace(tiny, provenance=other)
     assert "another version of cifar10_mini" in refusal(tmp_path, other)
+
+
+def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, monkeypatch):
+    """The set's 0.01 is one of them; a rate at which a network diverges is none."""
+    path, asked = tmp_path / "set.safetensors", []
+    gsdd_jax.save(path, tiny)
+    really = evaluate.train
+
+    def train(network, *arguments, learning_rate, num_students, **more):
+        asked.append((learning_rate, num_students))
+        return really(
+            network, *arguments, learning_rate=learning_rate, num_students=num_students, **more
+        )
+
+    monkeypatch.setattr(evaluate, "train", train)
+    overrides = {"evaluate.rates": "1e-6,0.03,1e6,0.01", "evaluate.epochs": 30}
+    found = evaluation.evaluate_file(path, overrides=overrides)
+    low, good, high, own = (float(np.float32(rate)) for rate in (1e-6, 0.03, 1e6, 0.01))
+    trials = [(own, 1), (low, 1), (good, 1), (high, 1)]
+    assert asked[:4] == trials and asked[5:9] == trials
+    assert found["learning_rate"] in (own, good)
+    assert asked[4] == (found["learning_rate"], 2) and len(asked) == 10
+    _, config, parts = evaluation.opened(path, overrides)
+    held_out = {}
+    for rate in (own, low, good):
+        config.evaluate.rates, config.evaluate.num_networks = "", 1
+        set_ = dataclasses.replace(tiny, learning_rate=rate)
+        monkeypatch.setattr(
+            evaluation, "stream", lambda seed, name: components.stream(seed, "rates")
+        )
+        of = evaluation.distilled(config, parts, set_, "", Display(), chosen=True)
+        held_out[rate] = float(of.train[0])
+    assert found["learning_rate"] == max(held_out, key=held_out.get)
+    for wrong in ("0.1,fast", "-1", "nan", "0"):
+        with pytest.raises(
+            gsdd_jax.UsageError, match=r"config\.evaluate\.rates: expected a number"
+        ):
+            evaluation.evaluate_file(path, overrides={"evaluate.rates": wrong})
 
 
 @pytest.mark.parametrize("field", provenance.FIELDS)

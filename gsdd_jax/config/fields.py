@@ -165,6 +165,9 @@ class Evaluate:
     )  # fmt: skip
     optimizer: str = field("sgd", "sgd; or adam, sgd_cosine, adamw for other architectures")
     learning_rate: float = field(0.01, "learning rate where the objective learns none", *POSITIVE)
+    rates: str = field(
+        "", "learning rates tried for every arm on held-out training images, by commas; empty: none"
+    )
     epochs: int = field(
         1000, "training epochs (sgd: one more, as published); 0: by data set", *EPOCHS,
         automatic=True, shrink=Shrink(1, 2),

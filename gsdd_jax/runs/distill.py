@@ -263,13 +263,14 @@ class _Run:
         for name in arms:
             if self.records.get(name) is None:
                 record = _record(beside(name, f"evaluate {name.replace('_', ' ')}"))
-                self.records[name] = {k: record[k] for k in ("test", "confusion")}
+                self.records[name] = {k: v for k, v in record.items() if k != "train"}
         best = self.best()
         result = {}
         for name in ("distilled", *arms):
             record = self.records.get(name)
             result |= evaluation.summary(name, record["test"])
             result |= evaluation.by_class(name, np.asarray(record["confusion"]))
+            result[f"{name}_learning_rate"] = record["learning_rate"]
         result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),

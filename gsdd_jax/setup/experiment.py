@@ -153,6 +153,7 @@ def build(config: ConfigDict) -> Experiment:
     validate.ranges(config, "distill", "evaluate", "teacher")
     check_optimizer(config)
     check_beside(config)
+    rates(config)
     material = build_fit_parts(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
@@ -312,6 +313,18 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
     what = f"config.evaluate.num_networks: {count:,} real images for all of them"
     memory.check(what, 4 * count * math.prod(dataset.image_shape), COPIES)
     return per_class
+
+
+def rates(config: ConfigDict) -> list[float]:
+    """Returns the learning rates of `evaluate.rates`; raises UsageError for others than numbers."""
+    found = []
+    for text in filter(None, config.evaluate.rates.split(",")):
+        try:
+            found.append(float(text))
+        except ValueError:
+            found.append(math.nan)
+        validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
+    return found
 
 
 def check_optimizer(config: ConfigDict) -> None:

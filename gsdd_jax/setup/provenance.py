@@ -33,10 +33,14 @@ FIELDS = (
     "evaluate.num_networks",
     "evaluate.optimizer",
     "evaluate.learning_rate",
+    "evaluate.rates",
     "evaluate.epochs",
     "evaluate.batch_size",
 )
-SINCE = {"budget.bytes": 0}  # fields that sets of before lack, which have these values there
+SINCE = {
+    "budget.bytes": 0,
+    "evaluate.rates": "",
+}  # fields that sets of before lack, which have these values there
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
@@ -83,6 +87,7 @@ def resolve(
         config.evaluate.learning_rate = learning_rate
     validate.ranges(config, "seed", "data", "budget", "evaluate")
     experiment.check_optimizer(config)
+    experiment.rates(config)
     experiment.check_strategy(config)
     return config
 

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import DivergedError
 from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
 
@@ -212,7 +212,7 @@ def train(
       progress: called with the number of epochs just completed.
 
     Raises:
-      UsageError: a network diverged.
+      DivergedError: a network diverged.
     """
     params, keys = initial(network, key, num_students)
     epoch = jnp.zeros((), jnp.int32)
@@ -241,11 +241,11 @@ def train(
 
 
 def check_losses(losses: Float[np.ndarray, "s"], epoch: int, rate: float) -> None:
-    """Raises UsageError if the largest loss of a student shows that it diverged by `epoch`."""
+    """Raises DivergedError if the largest loss of a student shows that it diverged by `epoch`."""
     diverged = ~(losses < DIVERGED)  # NaN among them
     if diverged.any():
         worst = int(diverged.argmax())
-        raise UsageError(
+        raise DivergedError(
             f"network {worst} diverged by epoch {epoch} (loss {losses[worst]:.3g}) at the learning "
             f"rate {rate:.3g}; lower it"
         )
