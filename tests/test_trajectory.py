@@ -267,7 +267,6 @@ def compiled_gradient(prob):
     return gradient.lower(parameters(), prob.matching.extra(prob.labels)).compile()
 
 
-@pytest.mark.usefixtures("fully_compiled")
 def test_what_is_kept_changes_memory_not_values():
     """Seven student steps of which none, two (with one left over) or all are kept."""
     found, memory = [], []
@@ -316,7 +315,6 @@ def test_what_was_decided_is_what_a_file_says():
     assert config.matching.options.keep_every == -1
 
 
-@pytest.mark.usefixtures("fully_compiled")
 def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
     memory = []
     for syn_steps in (7, 12):
