@@ -42,9 +42,9 @@ IDC_RATES = {"tm": (0.1, 0.3, 1.0, 3.0), "dm": (0.01, 0.1, 1.0, 10.0)}
 FRED_RATES = {"tm": (1.0, 3.0, 10.0, 30.0), "dm": (0.01, 0.1, 1.0, 10.0)}
 DDIF_RATES = {"tm": (1e-4, 3e-4, 1e-3, 3e-3), "dm": (1e-4, 3e-4, 1e-3, 3e-3)}
 GAUSSIAN_RATES = {"tm": (1e-3, 3e-3, 1e-2, 3e-2), "dm": (3e-4, 1e-3, 3e-3, 1e-2)}
-# Published: pixels by TM 100 on CIFAR-10, 1000 on CIFAR-100 and at 128 x 128, 1e5 and 1e4 at IPC 10;
-# FreD in these units about 980 and 780 by TM, 9.8 and 0.78 by DM, 0.0098 and 0.078 by DC; DDiF 1e-4
-# by TM, 5e-5 by DM.
+# Published: pixels by TM 100 on CIFAR-10, 1000 on CIFAR-100 and at 128 x 128, 1e5 and 1e4 at IPC
+# 10; FreD in these units about 980 and 780 by TM, 9.8 and 0.78 by DM, 0.0098 and 0.078 by DC; DDiF
+# 1e-4 by TM, 5e-5 by DM.
 PIXEL_PAPER = {"tm": (100.0, 1e3, 1e4, 1e5), "dm": (0.1, 1.0, 10.0, 100.0)}
 FRED_PAPER = {
     "tm": (30.0, 100.0, 300.0, 1000.0),
