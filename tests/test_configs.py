@@ -1,5 +1,7 @@
 """Every config is the published row, and shrinks to something that still fits together."""
 
+import importlib
+import math
 import pathlib
 import re
 
@@ -8,12 +10,12 @@ import jax.numpy as jnp
 import pytest
 
 import configs
-from configs import common
-from gsdd_jax import UsageError
+from configs import common, tables
+from gsdd_jax import UsageError, matching, networks, parameterizations
 from gsdd_jax.config import adapt
 from gsdd_jax.core import trees
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.setup import components, experiment, experts
+from gsdd_jax.setup import components, cost, experiment, experts
 from launch import experiments
 
 HERE = pathlib.Path(common.__file__).parent
@@ -124,6 +126,58 @@ def test_other_parameterizations_as_published(name, fit, rate):
         assert config[same].to_dict() == before[same].to_dict()
     with pytest.raises(UsageError, match=r"parameterization\.name: expected one of ddif.*'voxels'"):
         common.stored_as(before, "voxels")
+
+
+@pytest.mark.parametrize("table", tables.NAMES)
+def test_every_cell_of_the_papers_tables_builds(table):
+    """From no more images than a class has, with the published rates among those that are tried."""
+    for cell in importlib.import_module(f"configs.tables.{table}").get_table("paper").cells:
+        config = cell.variant(cell.trials[0], 0)
+        side, classes, examples, _ = cost.sizes(config)
+        shape = (side, side, 3)
+        kind = components.build_parameterization(config, shape, classes)
+        assert kind.images_per_class <= examples // classes, (cell.row, cell.column)
+        network = networks.architecture(config.network.name, dict(config.network.options))
+        matching.build(
+            config.matching.name,
+            network=network.build(image_shape=shape, num_classes=classes, precision="default"),
+            num_classes=classes,
+            images_per_class=kind.images_per_class,
+            strategy=config.matching.strategy,
+            labels=components.labels_of(config),
+            **config.matching.options,
+        )
+
+
+def test_published_rates_are_tried():
+    found = {}
+    for table in ("cifar", "imagenet128_tm", "imagenet128_dm"):
+        for cell in importlib.import_module(f"configs.tables.{table}").get_table("paper").cells:
+            tried = [trial.get("distill.learning_rate", 0) for trial in cell.trials]
+            found.setdefault((table, cell.row), set()).update(tried)
+    assert {100.0, 1e3, 1e5} <= found["cifar", "pixels"]
+    near = lambda rates, rate: any(abs(math.log(r / rate)) < math.log(1.3) for r in rates)
+    assert near(found["cifar", "FreD"], 980) and near(found["imagenet128_tm", "FreD"], 780)
+    assert near(found["imagenet128_dm", "FreD"], 0.78)
+    assert 1e-4 in found["cifar", "DDiF"] and 5e-5 in found["imagenet128_dm", "DDiF"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "widths"),
+    [
+        ((32, 32, 3), 10, (6, 6, 20)),
+        ((32, 32, 3), 100, (10, 15, 30)),
+        ((128, 128, 3), 10, (20, 20, 40)),
+    ],
+)
+def test_published_networks_of_ddif(shape, classes, widths):
+    for ipc, width in zip((1, 10, 50), widths, strict=True):
+        kind = parameterizations.build(
+            "ddif", shape, ipc=ipc, images_per_class=1, num_classes=classes
+        )
+        assert kind.layer_width == width
+    row = common.stored_as(load("imagenet_dm"), "ddif")
+    assert not row.matching.options.per_class_updates and row.distill.learning_rate == 5e-5
 
 
 def test_pixels_of_another_objective_keep_its_rate():

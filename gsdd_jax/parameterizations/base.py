@@ -56,9 +56,9 @@ class Parameterization(Format):
         return self.name
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
         """Returns published options for an image shape and a budget: those without a default."""
-        del image_shape, ipc
+        del image_shape, budget
         return {}
 
     @classmethod
@@ -83,7 +83,7 @@ class Parameterization(Format):
 
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
-        fields = cls.published(image_shape, budget.ipc(image_shape))
+        fields = cls.published(image_shape, budget)
         one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         itemsize = jnp.dtype(one.dtype).itemsize
         bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())

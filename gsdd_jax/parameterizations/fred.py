@@ -40,9 +40,9 @@ class FreD(Parameterization, fred.FreD):
         return {"init.num_steps": 0}
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
         """Returns `size`: the power of the area that meets both published sizes at IPC 1."""
-        del ipc
+        del budget
         height, width, _ = image_shape
         return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
 
@@ -54,7 +54,7 @@ class FreD(Parameterization, fred.FreD):
         there = budget.bytes_per_class
         numbers = there // (4 * image_shape[-1])  # per channel, in float32
         height, width, channels = image_shape
-        fields = cls.published(image_shape, budget.ipc(image_shape))
+        fields = cls.published(image_shape, budget)
         size = options.get("size", fields["size"])
         itemsize = jnp.dtype(options.get("dtype", cls.dtype)).itemsize
         images = numbers // size * (4 // itemsize)
