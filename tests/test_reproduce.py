@@ -363,6 +363,7 @@ def tiny(made):
     made.distill.num_steps, made.distill.checkpoint_every = 1, 10
     made.distill.eval_every = 0
     made.evaluate.num_networks, made.evaluate.epochs = 1, 1
+    made.teacher.num_networks, made.teacher.epochs = 1, 1
     made.budget.ipc, made.budget.images_per_class = 1, min(made.budget.images_per_class, 2)
     options = made.matching.options
     if made.matching.name == "tm":
