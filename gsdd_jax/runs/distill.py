@@ -26,12 +26,12 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import evaluation, fits, real_images, teacher
+from gsdd_jax.runs import baselines, evaluation, fits, real_images, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import cost, experiment, input_pipeline
 from gsdd_jax.setup.components import check_same, described, labels_of, stream
-from gsdd_jax.setup.experiment import Experiment, FitParts
+from gsdd_jax.setup.experiment import COMPRESSED, Experiment, FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
@@ -254,23 +254,39 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
-        def beside(name: str, shown: str) -> evaluation.Accuracies:
+        def beside(name: str, shown: str) -> evaluation.Accuracies | None:
             if name == "fitted":
                 return evaluation.distilled(config, parts, start, shown, reporter)
+            if name in COMPRESSED:
+                taught_by = self.teacher if COMPRESSED[name] else None
+                set_ = baselines.compressed(
+                    config, parts, name, taught_by, last.provenance, reporter
+                )
+                if set_ is None:
+                    return None
+                self.save(f"{name}.safetensors", set_)
+                as_long = baselines.as_long(parts, config, set_)
+                return evaluation.distilled(config, parts, set_, shown, reporter, schedule=as_long)
             return evaluation.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
         arms = experiment.baselines(config, parts.dataset)
         for name in arms:
+            shown = name.replace("_", " ")
             if self.records.get(name) is None:
-                record = _record(beside(name, f"evaluate {name.replace('_', ' ')}"))
-                self.records[name] = {k: v for k, v in record.items() if k != "train"}
+                if (found := beside(name, f"evaluate {shown}")) is None:
+                    reporter.line(f"{shown}: the budget has not the bytes of an image per class")
+                    continue
+                self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
         best = self.best()
         result = {}
         for name in ("distilled", *arms):
-            record = self.records.get(name)
+            if (record := self.records.get(name)) is None:
+                continue
             result |= evaluation.summary(name, record["test"])
             result |= evaluation.by_class(name, np.asarray(record["confusion"]))
             result[f"{name}_learning_rate"] = record["learning_rate"]
+            if name in COMPRESSED:
+                result[f"{name}_images_per_class"] = self._images_per_class(name)
         result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
@@ -283,6 +299,11 @@ class _Run:
         }
         self.write_json("result.json", result)
         return result
+
+    def _images_per_class(self, arm: str) -> int:
+        """Returns those of a baseline that was saved."""
+        read = lambda: file.load(self.workdir / f"{arm}.safetensors").format.images_per_class
+        return int(processes.from_first(lambda: str(read()).encode()))
 
     def distilled(self, state: distill.DistillState) -> DistilledSet:
         """Returns the set of a state of the distillation."""

@@ -88,13 +88,14 @@ def distilled(
     name: str,
     reporter: Display,
     chosen: bool = False,
+    schedule: Schedule | None = None,
 ) -> Accuracies:
     """Evaluates fresh networks trained on a distilled set.
 
     Their learning rate is the set's, or the best of that and `config.evaluate.rates`. `chosen` adds
-    the accuracies on held-out training images.
+    the accuracies on held-out training images. `schedule` replaces that of `parts`.
     """
-    trained = _students(config, parts, set_, name, reporter)
+    trained = _students(config, parts, set_, name, reporter, schedule=schedule)
     accuracies = _tested(parts, trained)
     if not chosen:
         return accuracies
@@ -114,13 +115,12 @@ def students(
     return _students(config, parts, set_, name, reporter, resample).params
 
 
-def _students(config, parts, set_, name, reporter, resample="bilinear") -> _Trained:
+def _students(config, parts, set_, name, reporter, resample="bilinear", schedule=None) -> _Trained:
     height, width = parts.dataset.image_shape[:2]
     images = parameterizations.images(set_, height, width, resample)
     images = parts.transform(images)[None]
-    return _train(
-        config, parts, images, set_.targets, parts.schedule, set_.learning_rate, name, reporter
-    )
+    schedule, rate = schedule or parts.schedule, set_.learning_rate
+    return _train(config, parts, images, set_.targets, schedule, rate, name, reporter)
 
 
 def random_real(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -265,8 +265,16 @@ def _build_feed(config, matching, dataset, network):
 INITIAL_IMAGES = ("real", "solid", "none")
 # Bytes per number of random real images that fill the budget.
 REAL = {"random_real": 4, "random_real_uint8": 1}
+# Random real images in a compressed format: whether they have a teacher's soft labels.
+COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
 # Sets evaluated in addition to the distilled one.
-BESIDE = ("fitted", *REAL)
+BESIDE = ("fitted", *REAL, *COMPRESSED)
+
+
+def strongest(result: Mapping[str, Any]) -> str | None:
+    """Returns the arm of real images with the highest accuracy in a result, if it has any."""
+    arms = [arm for arm in (*REAL, *COMPRESSED) if f"{arm}_accuracy" in result]
+    return max(arms, key=lambda arm: result[f"{arm}_accuracy"], default=None)
 
 
 def check_strategy(config: ConfigDict) -> None:
