@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.runs import evaluation
-from gsdd_jax.runs.progress import Display
+from gsdd_jax.runs import evaluation, teacher
+from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import build_parameterization, stream
@@ -29,8 +32,8 @@ def compressed(
     config: ConfigDict,
     parts: EvaluationParts,
     arm: str,
-    teacher: Teacher | None,
-    provenance: dict,
+    taught_by: Teacher | None,
+    provenance: dict[str, Any],
     display: Display,
 ) -> DistilledSet | None:
     """Returns random real images as cosine coefficients, in the bytes of the config's budget.
@@ -42,14 +45,14 @@ def compressed(
       config: the experiment.
       parts: its data, transform, network and schedule.
       arm: a name of `COMPRESSED`.
-      teacher: source of the labels, for an arm of soft ones.
+      taught_by: source of the labels, for an arm of soft ones.
       provenance: that of the sets.
       display: display of the progress.
     """
     tried = {}
     for images_per_class, side in _sizes(config, parts):
         try:
-            set_ = _stored(config, parts, arm, teacher, provenance, images_per_class, side)
+            set_ = _stored(config, parts, arm, taught_by, provenance, images_per_class, side)
         except UsageError:  # too many for the bytes
             continue
         name = f"{arm.replace('_', ' ')}, {images_per_class} per class"
@@ -59,6 +62,35 @@ def compressed(
         found = evaluation.distilled(one, parts, set_, name, display, True, schedule)
         tried[float(found.train[0])] = set_
     return tried[max(tried)] if tried else None
+
+
+def evaluate_real(
+    config: ConfigDict, arm: str, workdir: pathlib.Path, display: Display
+) -> dict[str, Any]:
+    """Evaluates an arm of `COMPRESSED` without a run; see `evaluation.evaluate_real`.
+
+    A teacher has its checkpoints in `workdir`, or in `config.teacher.dir`.
+    """
+    parts = evaluation.real_parts(config)
+    reporter, name = Reporter(None, display=display), arm.replace("_", " ")
+    with mesh.use_devices(config.mesh.devices):
+        soft = COMPRESSED[arm]
+        taught_by = teacher.trained(config, parts, workdir, reporter) if soft else None
+        if (set_ := compressed(config, parts, arm, taught_by, {}, display)) is None:
+            raise UsageError(f"config.budget: expected the bytes of one image per class for {arm}")
+        schedule = as_long(parts, config, set_)
+        found = evaluation.distilled(config, parts, set_, name, display, schedule=schedule)
+    result = evaluation.summary(arm, found.test) | evaluation.by_class(arm, found.confusion)
+    return (
+        result
+        | {
+            f"{arm}_learning_rate": found.learning_rate,
+            f"{arm}_images_per_class": set_.format.images_per_class,
+            f"{arm}_bytes_per_class": set_.num_bytes // parts.dataset.num_classes,
+            f"{arm}_side": set_.format.side,
+        }
+        | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
+    )
 
 
 def as_long(parts: EvaluationParts, config: ConfigDict, set_: DistilledSet) -> evaluation.Schedule:
@@ -81,7 +113,7 @@ def _sizes(config, parts) -> dict[tuple[int, int], None]:
     return sizes
 
 
-def _stored(config, parts, arm, teacher, provenance, images_per_class, side) -> DistilledSet:
+def _stored(config, parts, arm, taught_by, provenance, images_per_class, side) -> DistilledSet:
     labels = Labels(**config.labels)
     labels = dataclasses.replace(
         labels, learned=False, source="teacher" if COMPRESSED[arm] else "class"
@@ -98,7 +130,7 @@ def _stored(config, parts, arm, teacher, provenance, images_per_class, side) -> 
     logits = None
     if labels.soft:
         shown = parts.transform(kind.render(params))
-        logits = np.asarray(teacher.logits(shown, labels))
+        logits = np.asarray(taught_by.logits(shown, labels))
     return parameterizations.stored(
         kind,
         params,

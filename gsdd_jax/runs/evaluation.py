@@ -299,13 +299,18 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     """
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
-    validate.ranges(config, "evaluate")
     material = experiment.build_fit_parts(config)
-    parts = _parts(config, material.dataset)
+    parts = real_parts(config, material.dataset)
     name = arm.replace("_", " ")
     with mesh.use_devices(config.mesh.devices):
         accuracies = random_real(config, parts, len(material.labels), arm, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
+
+
+def real_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> Parts:
+    """Builds the parts of evaluations of real images; raises UsageError for invalid settings."""
+    validate.ranges(config, "seed", "data", "evaluate")
+    return _parts(config, dataset or load_data(config))
 
 
 class Opened(NamedTuple):

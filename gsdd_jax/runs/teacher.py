@@ -16,7 +16,9 @@ from gsdd_jax.core import memory, mesh
 from gsdd_jax.data import soft_labels
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
-from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.runs import evaluation
+from gsdd_jax.runs.evaluation import Parts
+from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import experts
 from gsdd_jax.setup.components import check_networks, stream
 from gsdd_jax.setup.experiment import Experiment
@@ -46,7 +48,7 @@ class Teacher:
 
 
 def trained(
-    config: ConfigDict, parts: Experiment, workdir: pathlib.Path, reporter: Reporter
+    config: ConfigDict, parts: Experiment | Parts, workdir: pathlib.Path, reporter: Display
 ) -> Teacher:
     """Trains the teacher of `config`, or resumes it after its newest checkpoint.
 
@@ -93,9 +95,25 @@ def trained(
     return Teacher(network, state.params, [float(a) for a in found])
 
 
-def identity(config: ConfigDict, parts: Experiment) -> str:
+def train_to_share(config: ConfigDict, display: Display) -> None:
+    """Trains the teacher of `config` into `config.teacher.dir`; raises like `trained`."""
+    with mesh.use_devices(config.mesh.devices):
+        parts = evaluation.real_parts(config)
+        trained(config, parts, pathlib.Path(config.teacher.dir), Reporter(None, display=display))
+
+
+def is_there(config: ConfigDict) -> bool:
+    """Returns whether `config.teacher.dir` has a finished teacher of that many epochs, unopened."""
+    return any(pathlib.Path(config.teacher.dir).glob(f"*/{config.teacher.epochs}"))
+
+
+def identity(config: ConfigDict, parts: Experiment | Parts) -> str:
     """Returns a digest of all that a teacher depends on."""
-    own = {f"teacher.{name}": v for name, v in config.teacher.items() if name != "dir"}
-    of_experts = experts.identity(config, parts.dataset, parts.network)
-    shared = {n: v for n, v in of_experts.items() if not n.startswith("experts.")}
-    return digest(shared | own)
+    return digest(settings(config) | {"data.fingerprint": parts.dataset.fingerprint})
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns all settings that a teacher depends on, by dotted name."""
+    own = {f"teacher.{name}": value for name, value in config.teacher.items() if name != "dir"}
+    of_experts = experts.settings(config)
+    return own | {n: v for n, v in of_experts.items() if not n.startswith("experts.")}

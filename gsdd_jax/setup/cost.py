@@ -60,6 +60,17 @@ def of_experts(config: ConfigDict) -> Cost:
     )
 
 
+def of_teacher(config: ConfigDict) -> Cost:
+    """Returns the cost of a teacher."""
+    side, classes, examples, _ = sizes(config)
+    step, settings = _step(_network(config.network, side, classes)), config.teacher
+    seconds = settings.num_networks * settings.epochs * examples * step.seconds
+    memory = examples * side * side * 3 * 4
+    return Cost(
+        COMPILING + seconds, int(memory + settings.num_networks * settings.batch_size * step.bytes)
+    )
+
+
 def of_fit(config: ConfigDict) -> Cost:
     """Returns the cost of the initial fit, from a timed step on at most 64 images. If images share
     parts of a step, it is timed on one class."""
