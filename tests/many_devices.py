@@ -109,7 +109,7 @@ def ended(workdir, devices, calls=None):
     """The state at the end of a run by so many devices, or before it is interrupted, which is after
     so many calls."""
     config = demo.get_config()
-    config.update_from_flattened_dict(TINY | {"evaluate.num_networks": 1, "evaluate.beside": ""})
+    config.update_from_flattened_dict(TINY | {"evaluate.num_networks": 1, "evaluate.baselines": ""})
     config.mesh.devices, states, step = devices, [], distill.run
 
     def run(*arguments):

@@ -251,7 +251,10 @@ WRONG = [
     (["--config.seed.a=1"], "--config: "),
     (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
     (["--config.init.images=some"], "config.init.images: expected one of real, solid, none"),
-    (["--config.evaluate.beside=fitted,all"], "config.evaluate.beside: expected some of fitted,"),
+    (
+        ["--config.evaluate.baselines=fitted,all"],
+        "config.evaluate.baselines: expected some of fitted,",
+    ),
     (["--config=README.md"], "--config: README.md, line"),
     (
         ["--config.seed=99999999999999999999"],

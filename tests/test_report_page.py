@@ -431,7 +431,7 @@ def test_a_report_needs_no_device(run, tmp_path):
 
 
 def test_evaluate_takes_a_work_directory(run):
-    result = evaluation.evaluate_file(run, overrides={"evaluate.num_networks": 1}, beside=False)
+    result = evaluation.evaluate_file(run, overrides={"evaluate.num_networks": 1}, baselines=False)
     expected = json.loads((run / "result.json").read_text())
     assert len(result["distilled_accuracies"]) == 1
     assert len(expected["distilled_accuracies"]) == 2

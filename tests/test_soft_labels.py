@@ -132,7 +132,7 @@ def tiny(tmp_path_factory):
     config.init.num_steps = 5
     config.experts.update(num_experts=2, epochs=2, dir=str(tmp_path_factory.mktemp("experts")))
     config.distill.update(num_steps=6, steps_per_call=2, checkpoint_every=2)
-    config.evaluate.update(num_networks=2, epochs=2, beside="fitted")
+    config.evaluate.update(num_networks=2, epochs=2, baselines="fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         experts.train_all(config, Reporter(None))
@@ -163,7 +163,7 @@ def test_a_run_learns_them(tiny, finished):
 def test_an_evaluation_trains_on_them(tiny, finished):
     workdir, result = finished
     path = workdir / "distilled.safetensors"
-    again = evaluation.evaluate_file(path, beside=False)
+    again = evaluation.evaluate_file(path, baselines=False)
     assert again["distilled_accuracies"] == result["distilled_accuracies"]
     set_, config, parts = evaluation.opened(path, {})
     trained = lambda s: jax.tree.leaves(evaluation.students(config, parts, s, "", Reporter(None)))

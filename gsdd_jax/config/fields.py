@@ -175,7 +175,9 @@ class Evaluate:
     batch_size: int = field(
         256, "batch size; published 256 (TM), 128 (DM, DC); 0: by data set", automatic=True
     )
-    beside: str = field("fitted,random_real,random_real_uint8", "baselines to evaluate")
+    baselines: str = field(
+        "fitted,random_real,random_real_uint8", "baselines to evaluate, by commas"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ from gsdd_jax.storage.workdir import (
     snapshots,
 )
 
-ARMS = ("distilled", "best", *experiment.BESIDE)
+ARMS = ("distilled", "best", *experiment.BASELINES)
 MOST_STEPS = 11  # of the images, evenly spaced, with the first and the last
 
 

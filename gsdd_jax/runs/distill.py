@@ -254,7 +254,7 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
-        def beside(name: str, shown: str) -> evaluation.Accuracies | None:
+        def baseline(name: str, shown: str) -> evaluation.Accuracies | None:
             if name == "fitted":
                 return evaluation.distilled(config, parts, start, shown, reporter)
             if name in COMPRESSED:
@@ -273,7 +273,7 @@ class _Run:
         for name in arms:
             shown = name.replace("_", " ")
             if self.records.get(name) is None:
-                if (found := beside(name, f"evaluate {shown}")) is None:
+                if (found := baseline(name, f"evaluate {shown}")) is None:
                     reporter.line(f"{shown}: the budget has not the bytes of an image per class")
                     continue
                 self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}

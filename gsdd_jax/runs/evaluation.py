@@ -231,7 +231,7 @@ def evaluate_file(
     resolution: int | None = None,
     resample: str = "bilinear",
     corrupted: Sequence[str] = (),
-    beside: bool = True,
+    baselines: bool = True,
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Trains networks on a distilled set from a file, and on real images of the same bytes.
@@ -243,7 +243,7 @@ def evaluate_file(
       resolution: side of the networks' inputs, real ones too; None: that of the set.
       resample: "bilinear" or "nearest", for sets stored at one size.
       corrupted: kinds of `data.corruptions` for further tests.
-      beside: whether to evaluate real images, too, if the budget holds one per class.
+      baselines: whether to evaluate real images, too, if the budget holds one per class.
       display: display of the progress.
 
     Raises:
@@ -265,8 +265,8 @@ def evaluate_file(
         "network": config.network.name,
         "resolution": parts.dataset.image_shape[0],
     }
-    beside = beside and experiment.real_per_class(config, parts.dataset, "random_real") > 0
-    if beside:  # before networks are trained
+    baselines = baselines and experiment.real_per_class(config, parts.dataset, "random_real") > 0
+    if baselines:  # before networks are trained
         experiment.check_real(config, parts.dataset, "random_real")
     with mesh.use_devices(config.mesh.devices):
         trained = _students(config, parts, set_, "distilled", display, resample)
@@ -275,7 +275,7 @@ def evaluate_file(
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
         if corrupted:
             result["corrupted"] = _corrupted(config, parts, trained.params, corrupted)
-        if beside:
+        if baselines:
             count = len(set_.labels)
             real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)

@@ -152,7 +152,7 @@ def build(config: ConfigDict) -> Experiment:
     input_pipeline.check(config)
     validate.ranges(config, "distill", "evaluate", "teacher")
     check_optimizer(config)
-    check_beside(config)
+    check_baselines(config)
     rates(config)
     material = build_fit_parts(config)
     dataset, parameterization = material.dataset, material.parameterization
@@ -268,7 +268,7 @@ REAL = {"random_real": 4, "random_real_uint8": 1}
 # Random real images in a compressed format: whether they have a teacher's soft labels.
 COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
 # Sets evaluated in addition to the distilled one.
-BESIDE = ("fitted", *REAL, *COMPRESSED)
+BASELINES = ("fitted", *REAL, *COMPRESSED)
 
 
 def strongest(result: Mapping[str, Any]) -> str | None:
@@ -283,19 +283,19 @@ def check_strategy(config: ConfigDict) -> None:
         augment.parse_strategy(config.matching.strategy)
 
 
-def check_beside(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown name in `evaluate.beside`."""
-    for name in filter(None, config.evaluate.beside.split(",")):
-        if name not in BESIDE:
+def check_baselines(config: ConfigDict) -> None:
+    """Raises UsageError for an unknown name in `evaluate.baselines`."""
+    for name in filter(None, config.evaluate.baselines.split(",")):
+        if name not in BASELINES:
             raise UsageError(
-                f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
-                f"{name!r}"
+                f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, by commas, "
+                f"got {name!r}"
             )
 
 
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
-    """Returns the names in `evaluate.beside` but random real images that the budget cannot hold."""
-    names = [name for name in config.evaluate.beside.split(",") if name]
+    """Returns the names in `evaluate.baselines` but random real images that the budget cannot hold."""
+    names = [name for name in config.evaluate.baselines.split(",") if name]
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 
 
@@ -313,7 +313,7 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
     per_class = real_per_class(config, dataset, arm)
     if not per_class:
         raise UsageError(
-            f"config.evaluate.beside: expected a budget of at least one image per class for {arm}, "
+            f"config.evaluate.baselines: expected a budget of at least one image per class for {arm}, "
             f"got {bytes_per_class(config, dataset.image_shape):,} bytes; leave {arm} out"
         )
     per_network = sum(min(per_class, count) for count in dataset.train_counts)

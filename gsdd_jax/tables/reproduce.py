@@ -190,7 +190,7 @@ class _Evaluation:
             else:
                 source = self.of.workdir / "distilled.safetensors"
                 result = evaluation.evaluate_file(
-                    source, display=reporter, beside=False, **self.settings
+                    source, display=reporter, baselines=False, **self.settings
                 )
             if processes.first():
                 write_json(self.path, result)
@@ -211,7 +211,7 @@ class Folder:
         config.init.dir = str(self.root / "fits" / _digest(fits.settings(config)))
         config.experts.dir = str(self.root / "experts" / _digest(stored.settings(config)))
         config.teacher.dir = str(self.root / "teachers" / _digest(teacher.settings(config)))
-        config.evaluate.beside = ""
+        config.evaluate.baselines = ""
         return config
 
     def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> list[Piece]:
