@@ -68,7 +68,7 @@ class World:
         }
         write_json(workdir / "result.json", result)
 
-    def evaluate(self, path, *, display, beside, **settings):
+    def evaluate(self, path, *, display, baselines, **settings):
         self.evaluations.append((path.parent.name, settings))
         return {"distilled_accuracies": [7.0], "corrupted": {"noise_accuracies": [3.0, 5.0]}}
 

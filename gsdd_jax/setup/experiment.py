@@ -294,7 +294,7 @@ def check_baselines(config: ConfigDict) -> None:
 
 
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
-    """Returns the names in `evaluate.baselines` but random real images that the budget cannot hold."""
+    """Returns `evaluate.baselines`, without real images that the budget cannot hold."""
     names = [name for name in config.evaluate.baselines.split(",") if name]
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 
@@ -313,8 +313,8 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
     per_class = real_per_class(config, dataset, arm)
     if not per_class:
         raise UsageError(
-            f"config.evaluate.baselines: expected a budget of at least one image per class for {arm}, "
-            f"got {bytes_per_class(config, dataset.image_shape):,} bytes; leave {arm} out"
+            f"config.evaluate.baselines: expected a budget of at least one image per class for "
+            f"{arm}, got {bytes_per_class(config, dataset.image_shape):,} bytes; leave {arm} out"
         )
     per_network = sum(min(per_class, count) for count in dataset.train_counts)
     count = config.evaluate.num_networks * per_network
