@@ -19,15 +19,17 @@ from tests.plain import bilinear, wave
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-CLASSES, GPC = 2, 60
+CLASSES, EACH = 2, 60
 
 
-def build(shape=(16, 16, 3), ipc=1, gpc=GPC, **options):
-    return parameterizations.build("dct", shape, ipc=ipc, gpc=gpc, num_classes=CLASSES, **options)
+def build(shape=(16, 16, 3), images=EACH, **options):
+    return parameterizations.build(
+        "dct", shape, images_per_class=images, num_classes=CLASSES, **options
+    )
 
 
 @functools.cache
-def real(count=CLASSES * GPC, side=16, channels=3):
+def real(count=CLASSES * EACH, side=16, channels=3):
     images = data.load("cifar10_mini").train.images[:count].astype(np.float32) / 255
     images = images[:, :side, :side]
     return images if channels == 3 else images.mean(-1, keepdims=True)
@@ -155,8 +157,8 @@ def test_a_step_of_ones_own_is_kept_or_refused():
     params = stored(step=60.0)[1]
     assert (params["step"] == 60).all()
     expected = (
-        r"options.step: 60 images a class take \d+ bytes at a step of 8, expected at most 6144; "
-        r"about 29 a class fit \(config.budget.gpc\), or set step=0"
+        r"options.step: 60 images per class take \d+ bytes at a step of 8, expected at most 6144; "
+        r"about 29 per class fit \(config.budget.images_per_class\), or set step=0"
     )
     with pytest.raises(gsdd_jax.UsageError, match=expected):
         stored(step=8.0)
@@ -175,7 +177,9 @@ def test_500_images_are_better_than_as_jpegs_of_as_many_bytes(quality):
         total += len(file.getvalue()) - file.getvalue().index(b"\xff\xda") - 16
         psnr.append(decibels(np.asarray(Image.open(file)) / 255, image))
     step = {10: 67.0, 30: 31.0}[quality]
-    kind = parameterizations.build("dct", (32, 32, 3), ipc=1, gpc=50, num_classes=10, step=step)
+    kind = parameterizations.build(
+        "dct", (32, 32, 3), ipc=1, images_per_class=50, num_classes=10, step=step
+    )
     params = kind.init(jax.random.key(0), jnp.asarray(images, jnp.float32) / 255)
     used = sum(np.asarray(a).nbytes for a in kind.to_arrays(params).values())
     ours = [decibels(x, image) for x, image in zip(kind.render(params), images, strict=True)]
@@ -236,7 +240,7 @@ def test_arrays_that_make_no_sense(name, change, message):
         ({"side": 7}, "side: expected 0 or from 8 to the images' 16 pixels, got 7"),
         ({"side": 17}, "side: expected 0 or from 8 to the images' 16 pixels, got 17"),
         ({"step": 0.5}, "step: expected 0 or from 1 to 4096, got 0.5"),
-        ({"gpc": 2000}, "budget: 2000 images a class of cosine coefficients do not fit"),
+        ({"images": 2000}, "budget: 2000 images per class of cosine coefficients do not fit"),
     ],
 )
 def test_settings_that_there_are_not(options, message):

@@ -25,7 +25,6 @@ from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
-from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
 LEAST_BYTES = 4  # per image
@@ -55,30 +54,31 @@ class DCT(Parameterization, dct.DCT):
         return {"init.num_steps": 0}
 
     @classmethod
-    def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
-        height, width, _ = image_shape
-        return max(1, PIXELS_PER_BYTE * budget_bytes(ipc, image_shape) // (height * width))
+    def suggested_images(
+        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
+    ) -> int:
+        one = cls(*image_shape, images_per_class=1, **options)
+        return max(1, PIXELS_PER_BYTE * bytes_per_class // math.prod(one.planes[0]))
 
     @classmethod
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Returns `gpc` images per class, and their bytes, which decide on the step."""
-        there = budget_bytes(budget.ipc, image_shape) - budget.reserved
+        """Returns the images per class, and their bytes, which decide on the step."""
+        there, images = budget.bytes_per_class - budget.reserved, budget.images_per_class
         fields = {
-            "images_per_class": budget.gpc,
+            "images_per_class": images,
             "bytes_per_class": there,
             "num_classes": budget.num_classes,
         }
-        if budget.gpc > 0:
+        if there > 0 and images > 0:
             one = cls(*image_shape, **fields, **options)
-            least = one.overhead_bytes + LEAST_BYTES * one.num_images
-            if one.most_bytes >= least:
+            if one.most_bytes >= one.overhead_bytes + LEAST_BYTES * one.num_images:
                 return fields
         raise UsageError(
-            f"budget: {budget.gpc} images a class of cosine coefficients do not fit into the bytes "
-            f"of ipc={budget.ipc} ({there} a class, the coder's weights among them); expected gpc "
-            f"of at least 1 and at least {LEAST_BYTES} bytes an image"
+            f"budget: {images} images per class of cosine coefficients do not fit into {there} "
+            "bytes per class, the coder's weights among them; expected at least 1 image and "
+            f"{LEAST_BYTES} bytes per image"
         )
 
     @property
@@ -103,10 +103,10 @@ class DCT(Parameterization, dct.DCT):
         if used > self.most_bytes:
             left = (self.most_bytes - self.overhead_bytes) / (used - self.overhead_bytes)
             raise UsageError(
-                f"config.parameterization.options.step: {self.images_per_class} images a class "
+                f"config.parameterization.options.step: {self.images_per_class} images per class "
                 f"take {used} bytes at a step of {self.step:g}, expected at most "
-                f"{self.most_bytes}; about {int(left * self.images_per_class)} a class fit "
-                "(config.budget.gpc), or set step=0"
+                f"{self.most_bytes}; about {int(left * self.images_per_class)} per class fit "
+                "(config.budget.images_per_class), or set step=0"
             )
         return self._in_steps(planes, self.step)
 
@@ -184,7 +184,7 @@ class DCT(Parameterization, dct.DCT):
         if best is None:
             raise UsageError(
                 f"budget: expected {self.num_images} images in {self.most_bytes} bytes, got {used} "
-                f"at the largest step; lower config.budget.gpc"
+                "at the largest step; lower config.budget.images_per_class"
             )
         return best
 
