@@ -22,7 +22,7 @@ from gsdd_jax.rasterizer.limits import MAX_SIDE
 
 CODES, WEIGHTS, STEP = "codes", "weights", "step"
 LEAST_STEP, MOST_STEP = 1.0, 4096.0  # grey levels of 255
-# A coefficient of a plane of half the sides stands for four times as many pixels.
+# Relative step of planes of half the sides, whose coefficients stand for more pixels: measured.
 SUBSAMPLED_STEP = 0.65
 DAMPING = 0.2  # towards averages of pixels: fewer bits
 OUTWARD = 0.04  # steps by which values beyond 0 lie farther out than their code
