@@ -71,17 +71,12 @@ def test_what_is_no_regular_file_is_not_read(tmp_path, fifo):
 
 
 def _expert(folder):
-    os.rename(folder / "fifo", folder / "expert_00000.safetensors")
     from gsdd_jax.storage import trajectories
 
-    trajectories.is_finished(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
-
-
-def _expert_in_training(folder):
-    os.rename(folder / "fifo", folder / "expert_00000.partial")
-    from gsdd_jax.storage import trajectories
-
-    trajectories.Growing(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
+    index = trajectories.index_of(folder, 0)
+    index.parent.mkdir()
+    os.rename(folder / "fifo", index)
+    trajectories.Trajectory(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
 
 
 def _config(folder):
@@ -130,7 +125,7 @@ def _default_configuration(folder):
     prepared.find("mine", "mine", folder)
 
 
-READERS = [_expert, _expert_in_training, _config, _evaluations, _csv, _npz, _set, _transform,
+READERS = [_expert, _config, _evaluations, _csv, _npz, _set, _transform,
            _checkpoints, _features, _default_configuration]  # fmt: skip
 
 
