@@ -46,7 +46,7 @@ def small(name, step, devices=(1, DEVICES), **options):
     """Rows of a step of a shipped experiment but for its sizes."""
     config = load(name)
     config.network.options.width, config.network.options.depth = 4, 1
-    config.matching.strategy, config.budget.gpc, config.experts.at_once = "flip", 4, 1
+    config.matching.strategy, config.budget.images_per_class, config.experts.at_once = "flip", 4, 1
     config.matching.options.update(options)
     return list(programs.rows(config, devices, [step]))
 
