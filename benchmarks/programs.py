@@ -86,11 +86,13 @@ def _distill(of: Parts):
         params = stored.init(jax.random.key(0), jnp.zeros((len(of.labels), *side)))
         if objective.follows_experts:
             shape = 1, objective.experts_per_step, experts.num_parameters(of.network)
-            feed = tm.Segments(jnp.zeros(shape), jnp.zeros(shape))
+            host_inputs = tm.Segments(jnp.zeros(shape), jnp.zeros(shape))
         else:  # the compared classes
-            feed = jax.tree.map(jnp.asarray, objective.feed(None, seed=0, first=0, count=1))
+            host_inputs = jax.tree.map(
+                jnp.asarray, objective.host_inputs(None, seed=0, first=0, count=1)
+            )
         state = distill.start(problem, params, 1e-3)
-        return state, jax.random.key(0), _real(of, drawn=objective.draws_real), feed
+        return state, jax.random.key(0), _real(of, drawn=objective.draws_real), host_inputs
 
     with mesh.group_devices(objective.independent):
         return distill.run.lower(problem, *_shapes(arguments), 1)

@@ -50,12 +50,12 @@ def matching_step(
     problem = distill.Problem(stored, objective, CLASSES)
     key = jax.random.key(0)
     start, _ = ravel_pytree(network.init(key))
-    feed = tm.Segments(start[None, None], start[None, None] + 0.01)
+    host_inputs = tm.Segments(start[None, None], start[None, None] + 0.01)
     # Real images only matter for the transform.
     pixels, labels = np.zeros((CLASSES, *SHAPE), np.uint8), np.arange(CLASSES, dtype=np.int32)
     real = matching.real_data(pixels, labels, CLASSES, transform or normalize(), drawn=False)
     state = distill.start(problem, stored.init(key, jnp.zeros((images, *SHAPE))), 1e-3)
-    arguments = state, key, real, feed
+    arguments = state, key, real, host_inputs
     return distill.run.lower(problem, *arguments, 1).compile(), arguments
 
 

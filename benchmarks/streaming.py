@@ -84,7 +84,7 @@ def parts_of(split: data.Split, width: int) -> types.SimpleNamespace:
         problem=distill.Problem(stored, objective, CLASSES),
         dataset=types.SimpleNamespace(train=split, image_shape=shape),
         transform=transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25)),
-        feed=lambda first, count: None,
+        host_inputs=lambda first, count: None,
     )
 
 

@@ -34,7 +34,7 @@ CODED = parameterizations.build(
 REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 
-def distilled(name, feed=None, kind=KIND, **options):
+def distilled(name, host_inputs=None, kind=KIND, **options):
     """The losses of ten steps, and the parameters and Adam's moments after them."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy=STRATEGY,
@@ -43,7 +43,7 @@ def distilled(name, feed=None, kind=KIND, **options):
     problem = distill.Problem(kind, objective, CLASSES)
     data = matching.real_data(IMAGES, LABELS, CLASSES, TRANSFORM)
     state = distill.start(problem, kind.init(jax.random.key(0), REAL), 1e-3)
-    state, losses = distill.run(problem, state, jax.random.key(1), data, feed, STEPS)
+    state, losses = distill.run(problem, state, jax.random.key(1), data, host_inputs, STEPS)
     return losses, state.params, state.optimizer
 
 
@@ -52,8 +52,8 @@ def followed(num_experts, **options):
     shape = STEPS, num_experts, experts.num_parameters(NETWORK)
     random = np.random.default_rng(1)
     start, way = (random.normal(0, s, shape).astype(np.float32) for s in (0.1, 0.01))
-    feed = Segments(start, start + way)
-    return distilled("tm", feed, syn_steps=2, experts_per_step=num_experts, **options)
+    host_inputs = Segments(start, start + way)
+    return distilled("tm", host_inputs, syn_steps=2, experts_per_step=num_experts, **options)
 
 
 def evaluated():

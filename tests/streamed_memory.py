@@ -61,7 +61,7 @@ def distilled(folder, count):
         problem=problem,
         dataset=types.SimpleNamespace(train=train, num_classes=CLASSES, image_shape=SHAPE),
         transform=transform,
-        feed=lambda first, count: None,
+        host_inputs=lambda first, count: None,
     )
     experiment.HELD_OUT = 100
     held = experiment.EvaluationParts(parts.dataset, transform).chosen_on

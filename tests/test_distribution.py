@@ -189,14 +189,16 @@ def test_every_class_is_visited_once_a_pass(name):
         name, network=network, num_classes=classes, images_per_class=5, strategy="",
         classes_per_step=per_step,
     )  # fmt: skip
-    visited = build(12, 3).feed(None, 7, 0, 40)
+    visited = build(12, 3).host_inputs(None, 7, 0, 40)
     assert visited.shape == (40, 3)
     passes = visited.reshape(10, 12)
     np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(np.arange(12), (10, 1)))
     assert len({tuple(one) for one in passes.tolist()}) == 10
-    np.testing.assert_array_equal(build(12, 3).feed(None, 7, 5, 9), visited[5:14])  # any grouping
-    assert (build(12, 3).feed(None, 8, 0, 40) != visited).any()
-    assert build(12, 0).feed(None, 7, 0, 40) is None
+    np.testing.assert_array_equal(
+        build(12, 3).host_inputs(None, 7, 5, 9), visited[5:14]
+    )  # any grouping
+    assert (build(12, 3).host_inputs(None, 8, 0, 40) != visited).any()
+    assert build(12, 0).host_inputs(None, 7, 0, 40) is None
     for wrong in (5, 24):
         with pytest.raises(
             gsdd_jax.UsageError, match=rf"a divisor of the 12 classes, got {wrong}$"

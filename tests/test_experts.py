@@ -19,7 +19,7 @@ from gsdd_jax.runs import experts
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import components, streaming
 from gsdd_jax.setup import experts as stored
-from gsdd_jax.storage.trajectories import Growing, partial_of
+from gsdd_jax.storage.trajectories import Trajectory, index_of
 from gsdd_jax.training import experts as training
 from tests.commands import start, until
 
@@ -82,7 +82,8 @@ def train(config):
 
 
 def files(directory):
-    return {p.name: p.read_bytes() for p in sorted(pathlib.Path(directory).glob("expert_*"))}
+    found = sorted(pathlib.Path(directory).glob("expert_*/*"))
+    return {str(p.relative_to(directory)): p.read_bytes() for p in found}
 
 
 # What training computes.
@@ -220,7 +221,7 @@ def test_neither_grouping_nor_streaming_changes_a_bit_on_a_cpu(made_up, monkeypa
     config.matching.strategy, config.data.on_device = "flip", "streamed"
     found.append(files(train(config).directory))
     assert found[0] == found[1] == found[2]
-    assert len(set(found[0].values())) == 3
+    assert len(set(found[0].values())) == len(found[0]) == 3 * 6  # five epochs and the index
 
 
 def test_grouping_changes_nothing_but_rounding(side_by_side, tmp_path):
@@ -251,20 +252,17 @@ class Killed(BaseException):
 
 
 def dies_in(call, monkeypatch, function, nth):
-    """Runs `call` up to the `nth` call of a method of `Growing`; half a record is left then."""
-    original, calls = getattr(Growing, function), []
+    """Runs `call` up to the `nth` call of a method of `Trajectory`."""
+    original, calls = getattr(Trajectory, function), []
 
     def method(self, *arguments):
         calls.append(self)
         if len(calls) == nth:
-            if self.path.exists():
-                with open(self.path, "ab") as file:
-                    file.write(b"torn")
             raise Killed
         return original(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Growing, function, method)
+        patch.setattr(Trajectory, function, method)
         try:
             call()
         except Killed:
@@ -292,20 +290,10 @@ def test_experts_of_different_progress_go_on_together(side_by_side, monkeypatch,
     train(config_of(tmp_path / "whole", at_once=3))
     config = config_of(tmp_path / "cut", at_once=3)
     assert dies_in(lambda: train(config), monkeypatch, "append", 11)
-    for expert, cut in ((0, 3), (1, 1000), (2, 700)):
-        path = partial_of(tmp_path / "cut", expert)
-        os.truncate(path, path.stat().st_size - cut)
+    for expert, epoch in ((0, 3), (1, 1), (2, 2)):
+        os.truncate(index_of(tmp_path / "cut", expert).with_name(f"epoch_{epoch:04d}.npy"), 200)
     train(config)
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
-
-
-def test_a_leftover_of_a_finished_expert_is_removed(made_up, tmp_path):
-    config = config_of(tmp_path)
-    train(config)
-    before = files(tmp_path)
-    partial_of(tmp_path, 1).write_bytes(b"anything")
-    train(config)
-    assert files(tmp_path) == before
 
 
 # The command.
@@ -336,15 +324,15 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     store = train(config)
 
     process = launch(tmp_path / "cut")
-    path = partial_of(tmp_path / "cut", 1)
-    until(lambda: path.exists() and path.stat().st_size > 10_000, process)
+    path = index_of(tmp_path / "cut", 1)
+    until(lambda: path.with_name("epoch_0002.npy").exists(), process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     # While the second expert was trained: the first one is whole.
     whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
-    assert set(whole) - set(cut) == {"expert_00001.safetensors"}
-    assert set(cut) - set(whole) == {path.name}
+    first = {name for name in whole if name.startswith("expert_00000")}
+    assert first <= set(cut) < set(whole)
 
     process = launch(tmp_path / "cut")
     out, err = process.communicate(timeout=300)
@@ -396,9 +384,12 @@ def test_an_unknown_augmentation_is_refused(made_up, tmp_path):
 def test_divergence_names_expert_and_epoch_and_stores_nothing_of_it(side_by_side, tmp_path):
     with pytest.raises(UsageError, match=r"expert 0 diverged in epoch 1 \(loss [^)]+\)"):
         train(config_of(tmp_path, learning_rate=1e9, at_once=3))
-    assert sorted(files(tmp_path)) == [f"expert_0000{e}.partial" for e in range(3)]
+    kept = [
+        f"expert_0000{e}/{name}" for e in range(3) for name in ("epoch_0000.npy", "epochs.json")
+    ]
+    assert sorted(files(tmp_path)) == kept
     made_of = stored.identity(config_of(tmp_path, learning_rate=1e9), DATASET, affine())
-    assert [Growing(tmp_path, made_of, e).rows for e in range(3)] == [1, 1, 1]
+    assert [Trajectory(tmp_path, made_of, e).rows for e in range(3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import warnings
 
+import filelock
 import pytest
 
 from gsdd_jax import data
 from gsdd_jax.core import errors, files, records, swap
-from gsdd_jax.core.errors import UsageError, UsageWarning
+from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
 from gsdd_jax.data import prepared, sources
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.report import events
@@ -70,17 +71,12 @@ def test_what_is_no_regular_file_is_not_read(tmp_path, fifo):
 
 
 def _expert(folder):
-    os.rename(folder / "fifo", folder / "expert_00000.safetensors")
     from gsdd_jax.storage import trajectories
 
-    trajectories.is_finished(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
-
-
-def _expert_in_training(folder):
-    os.rename(folder / "fifo", folder / "expert_00000.partial")
-    from gsdd_jax.storage import trajectories
-
-    trajectories.Growing(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
+    index = trajectories.index_of(folder, 0)
+    index.parent.mkdir()
+    os.rename(folder / "fifo", index)
+    trajectories.Trajectory(folder, {"experts.epochs": 1, "num_parameters": 1}, 0)
 
 
 def _config(folder):
@@ -129,7 +125,7 @@ def _default_configuration(folder):
     prepared.find("mine", "mine", folder)
 
 
-READERS = [_expert, _expert_in_training, _config, _evaluations, _csv, _npz, _set, _transform,
+READERS = [_expert, _config, _evaluations, _csv, _npz, _set, _transform,
            _checkpoints, _features, _default_configuration]  # fmt: skip
 
 
@@ -224,11 +220,35 @@ def test_a_lock_that_is_there_keeps_its_content(tmp_path):
     assert (tmp_path / ".lock").read_text() == "of others"
 
 
+def test_a_directory_is_locked_once(tmp_path):
+    with (
+        files.locked(tmp_path / "a", "taken"),
+        files.locked(tmp_path / "b", "taken"),
+        pytest.raises(InUseError, match=r"^taken$"),
+        files.locked(tmp_path / "a", "taken"),
+    ):
+        pass
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = "import os, sys; from gsdd_jax.core import files\n"
+    code += "with files.locked(sys.argv[1], ''): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as holder:
+        holder.stdout.readline()
+        with pytest.raises(InUseError), files.locked(tmp_path, "taken"):
+            pass
+        holder.kill()
+    with files.locked(tmp_path, "taken"):
+        pass
+
+
 def test_where_there_are_no_locks_a_warning_says_so(tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(filelock, "lock_descriptor", refuse)
     with pytest.warns(UsageWarning, match=f"{tmp_path}/.lock: .*No locks available"):
         lock = files.locked(tmp_path, "taken")
         lock.__enter__()

@@ -98,8 +98,8 @@ def test_loss_is_the_sum_over_classes(batch_real, group):
     is the sum over those."""
     prob, data = problem(batch_real=batch_real, classes_per_step=len(group or ())), real()
     images = initial_images(prob, data)
-    feed, key = None if group is None else jnp.array(group), jax.random.key(3)
-    carry = jax.jit(prob.matching.begin)(jax.random.key(2), data, feed)
+    host_inputs, key = None if group is None else jnp.array(group), jax.random.key(3)
+    carry = jax.jit(prob.matching.begin)(jax.random.key(2), data, host_inputs)
     actual = jax.jit(
         lambda images, carry: prob.matching.loss(
             synthetic(prob, images), data, {}, carry, jnp.int32(0), key

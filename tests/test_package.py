@@ -1,7 +1,6 @@
 """What an installation has: commands by discovery, experiments by name, locks on any system."""
 
 import ast
-import os
 import pathlib
 import runpy
 import subprocess
@@ -12,8 +11,8 @@ import pytest
 
 import gsdd_jax.__main__
 from gsdd_jax import command
-from gsdd_jax.core import files, program
-from gsdd_jax.core.errors import InUseError, UsageError
+from gsdd_jax.core import program
+from gsdd_jax.core.errors import UsageError
 from launch import experiments
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -117,42 +116,6 @@ def test_what_is_installed_is_said_in_a_few_lines(monkeypatch, tmp_path, capsys)
     assert lines[0].startswith("gsdd-jax ")
     assert "CPU" in lines[1] and "CUDA" in lines[1]
     assert lines[3].endswith(f"in {tmp_path} (TFDS_DATA_DIR): cifar10, imagenette/160px-v2")
-
-
-class Msvcrt:
-    """As on Windows: bytes of a file are locked, and PermissionError where they are taken."""
-
-    LK_NBLCK = 2
-
-    def __init__(self):
-        self.taken = set()
-
-    def locking(self, descriptor, mode, num_bytes):
-        assert (mode, num_bytes) == (self.LK_NBLCK, 1)
-        if os.fstat(descriptor).st_ino in self.taken:
-            raise PermissionError(13, "Permission denied")
-        self.taken.add(os.fstat(descriptor).st_ino)
-
-
-@pytest.mark.parametrize("windows", [False, True])
-def test_a_directory_is_locked_on_any_system(windows, monkeypatch, tmp_path):
-    if windows:
-        monkeypatch.setattr(files, "fcntl", None)
-        monkeypatch.setattr(files, "msvcrt", Msvcrt(), raising=False)
-    (tmp_path / "other").mkdir()
-    with (
-        files.locked(tmp_path, "taken"),
-        files.locked(tmp_path / "other", "taken"),
-        pytest.raises(InUseError, match=r"^taken$"),
-        files.locked(tmp_path, "taken"),
-    ):
-        pass
-
-
-def test_files_are_imported_where_there_is_no_fcntl():
-    code = "import sys, types; sys.modules['fcntl'] = None; sys.modules['msvcrt'] = types"
-    code += ".ModuleType('msvcrt'); import gsdd_jax.core.files"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_undefined_names_are_told_from_axes_of_shapes(tmp_path):

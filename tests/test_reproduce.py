@@ -258,9 +258,9 @@ def test_experts_that_fail_cost_only_those_who_need_them(tmp_path, world, monkey
 
 def test_evaluations_of_two_processes_do_not_meet(tmp_path, world):
     cell = Cell("real", "b", config(), arm="random_real")
-    *_, piece = reproduce.Folder(tmp_path).pieces(cell, {}, 0)
-    piece.path.parent.mkdir(parents=True)
-    with locked(piece.path.parent, "taken"), pytest.raises(InUseError):
+    piece = reproduce.Folder(tmp_path).piece(cell, {}, 0)
+    piece.result.parent.mkdir(parents=True)
+    with locked(piece.result.parent, "taken"), pytest.raises(InUseError):
         piece.run(OneLine(io.StringIO()))
 
 
@@ -312,7 +312,7 @@ def test_every_table(name, size, monkeypatch):
     folder = reproduce.Folder("somewhere")
     for cell in table_.cells:
         for trial in cell.trials:
-            for piece in folder.pieces(cell, trial, cell.seeds[0]):
+            for piece in folder.piece(cell, trial, cell.seeds[0]).in_order():
                 assert piece.cost().seconds > 0
         assert len({len(cell.trials)}) == 1
     if size == "small" and name == "cifar":

@@ -179,7 +179,7 @@ def test_a_landscape_is_of_the_labels_that_a_set_carries(tiny, finished):
     train = parts.dataset.train
     data = matching.real_data(train.images, train.labels, 10, parts.transform, drawn=False)
     synthetic = parts.problem.synthetic(params, parts.transform)
-    carry = jax.tree.map(lambda a: jnp.asarray(a[0]), parts.feed(0, 1))
+    carry = jax.tree.map(lambda a: jnp.asarray(a[0]), parts.host_inputs(0, 1))
     update_key = jax.random.split(jax.random.split(key, 1)[0], 3)[1]
     loss = lambda labels: parts.problem.matching.loss(
         synthetic, data, {"learning_rate": jnp.float32(set_.learning_rate), "labels": labels},

@@ -54,7 +54,7 @@ def parts_of(split, name, transform=NORMALIZE, **options):
         problem=distill.Problem(KIND, objective, CLASSES),
         dataset=types.SimpleNamespace(train=split, image_shape=split.images.shape[1:]),
         transform=transform,
-        feed=lambda first, count: objective.feed(None, 0, first, count),
+        host_inputs=lambda first, count: objective.host_inputs(None, 0, first, count),
     )
 
 
@@ -115,8 +115,8 @@ def test_a_whitened_set_is_streamed_to_rounding(on_disk):
 
 def test_only_what_is_drawn_goes_to_the_device(on_disk):
     parts = parts_of(on_disk, "dm", batch_real=4)
-    given, feed = input_pipeline.steps(config_of("streamed"), parts, KEY, 0).given(0, 2)
-    assert feed is None
+    given, host_inputs = input_pipeline.steps(config_of("streamed"), parts, KEY, 0).given(0, 2)
+    assert host_inputs is None
     assert given.read.shape == (2, 1, CLASSES, 4, SIZE, SIZE, 3)
     assert given.images.stored is None
     for step in range(2):
@@ -128,10 +128,10 @@ def test_only_what_is_drawn_goes_to_the_device(on_disk):
 def test_what_draws_nothing_takes_nothing(on_disk):
     parts = parts_of(on_disk, "tm")
     for on_device in input_pipeline.ON_DEVICE:
-        parts.feed = lambda first, count: (first, count)
-        given, feed = input_pipeline.steps(config_of(on_device), parts, KEY, 0).given(0, 2)
+        parts.host_inputs = lambda first, count: (first, count)
+        given, host_inputs = input_pipeline.steps(config_of(on_device), parts, KEY, 0).given(0, 2)
         assert given.images.stored is None and given.read is None
-        assert feed == (0, 2)
+        assert host_inputs == (0, 2)
 
 
 def test_it_is_held_where_it_fits(on_disk, monkeypatch):

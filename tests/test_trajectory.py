@@ -74,9 +74,9 @@ def parameters():
     return jax.tree.map(lambda p: jnp.float32(np.asarray(p, jnp.bfloat16)), params)
 
 
-def loss_of(prob, data, params, extra, carry, key):
+def loss_of(prob, data, params, aux_params, carry, key):
     return prob.matching.loss(
-        prob.synthetic(params, data.transform), data, extra, carry, jnp.int32(0), key
+        prob.synthetic(params, data.transform), data, aux_params, carry, jnp.int32(0), key
     )
 
 
@@ -174,14 +174,14 @@ def wide_inputs(params, carry, expert=0):
 def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, settings):
     prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05, **settings)
     params, carry, key = parameters(), segments(), jax.random.key(3)
-    extra = prob.matching.extra(prob.labels)
+    aux_params = prob.matching.aux_params(prob.labels)
     targets = 40.0 * np.eye(CLASSES)[np.asarray(prob.labels)]  # hard
     if settings:
         logits = np.random.default_rng(2).uniform(0, 8, (CLASSES * GPC, CLASSES))
-        extra["labels"] = jnp.float32(logits)
+        aux_params["labels"] = jnp.float32(logits)
         most = 2 ** settings["labels"].bits - 1
         targets = 8 * np.rint(logits / 8 * most) / most
-    loss, (d_params, d_extra) = library_gradient(prob, real(), params, extra, carry, key)
+    loss, (d_params, d_aux) = library_gradient(prob, real(), params, aux_params, carry, key)
     order = batches(jax.random.split(key, 1)[0], prob)
     with jax.enable_x64(True):
         wide, start, target, unravel = wide_inputs(params, carry)
@@ -192,8 +192,8 @@ def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, setting
         expected, e_rate = float(expected), float(e_rate)
         e_params = [np.asarray(g) for g in (*e_params, e_targets)[: 4 + bool(settings)]]
     assert float(loss) == pytest.approx(expected, rel=1e-4)
-    assert float(d_extra["learning_rate"]) == pytest.approx(e_rate, rel=1e-4)
-    found = *jax.tree.leaves(d_params), d_extra.get("labels")
+    assert float(d_aux["learning_rate"]) == pytest.approx(e_rate, rel=1e-4)
+    found = *jax.tree.leaves(d_params), d_aux.get("labels")
     for actual, wanted in zip(found[: len(e_params)], e_params, strict=True):
         assert np.abs(actual - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
@@ -216,7 +216,7 @@ def test_batches_go_through_shuffles_of_the_whole_set():
 def test_augmentation_is_drawn_anew_at_every_step():
     prob = problem(syn_steps=3, strategy=augment.DSA)
     params, carry, key = parameters(), segments(), jax.random.key(4)
-    actual = library_loss(prob, real(), params, prob.matching.extra(prob.labels), carry, key)
+    actual = library_loss(prob, real(), params, prob.matching.aux_params(prob.labels), carry, key)
     inner = jax.random.split(key, 1)[0]
     order = batches(inner, prob)
     step_keys = jax.random.split(jax.random.fold_in(inner, 1), 3)
@@ -243,8 +243,8 @@ def test_several_experts_are_averaged():
     """Each with an order of its own."""
     prob = problem(batch_syn=5)
     params, both, key = parameters(), segments(2), jax.random.key(5)
-    extra = prob.matching.extra(prob.labels)
-    together = library_loss(prob, real(), params, extra, both, key)
+    aux_params = prob.matching.aux_params(prob.labels)
+    together = library_loss(prob, real(), params, aux_params, both, key)
     keys = jax.random.split(key, 2)
     targets = 40.0 * np.eye(CLASSES)[np.asarray(prob.labels)]
     orders = [batches(key, prob) for key in keys]
@@ -262,9 +262,11 @@ def test_several_experts_are_averaged():
 def compiled_gradient(prob):
     """With what it needs of memory known."""
     data, carry = real(), segments()
-    loss = lambda params, extra: loss_of(prob, data, params, extra, carry, jax.random.key(0))
+    loss = lambda params, aux_params: loss_of(
+        prob, data, params, aux_params, carry, jax.random.key(0)
+    )
     gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    return gradient.lower(parameters(), prob.matching.extra(prob.labels)).compile()
+    return gradient.lower(parameters(), prob.matching.aux_params(prob.labels)).compile()
 
 
 def test_what_is_kept_changes_memory_not_values():
@@ -273,7 +275,7 @@ def test_what_is_kept_changes_memory_not_values():
     for keep_every in (0, 3, 1):
         prob = problem(syn_steps=7, keep_every=keep_every)
         compiled = compiled_gradient(prob)
-        found.append(compiled(parameters(), prob.matching.extra(prob.labels)))
+        found.append(compiled(parameters(), prob.matching.aux_params(prob.labels)))
         memory.append(compiled.memory_analysis().temp_size_in_bytes)
     assert memory == sorted(set(memory))
     value, gradient = found[-1]
@@ -327,25 +329,25 @@ def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
     prob = problem(lr_init=0.02, lr_lr=1e-3)
     state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
-    feed = jax.tree.map(lambda a: jnp.stack([a] * 3), segments())
+    host_inputs = jax.tree.map(lambda a: jnp.stack([a] * 3), segments())
     rates, gradients = [0.02], []
     for step in range(3):
         before = jax.tree.map(jnp.copy, state)
         key = jax.random.split(jax.random.fold_in(jax.random.key(0), step))[1]
         key = jax.random.split(jax.random.fold_in(key, 0))[0]
         _, (_, gradient) = library_gradient(
-            prob, real(), before.params, before.extra, segments(), key
+            prob, real(), before.params, before.aux_params, segments(), key
         )
         gradients.append(float(gradient["learning_rate"]))
-        one = jax.tree.map(lambda a: a[:1], feed)
+        one = jax.tree.map(lambda a: a[:1], host_inputs)
         state, _ = distill.run(prob, state, jax.random.key(0), real(), one, 1)
-        rates.append(float(state.extra["learning_rate"]))
+        rates.append(float(state.aux_params["learning_rate"]))
     velocity, rate = 0.0, 0.02
     for g, actual in zip(gradients, rates[1:], strict=True):
         velocity = 0.5 * velocity + g
         rate = max(rate - 1e-3 * velocity, 0.001)
         assert actual == pytest.approx(rate, rel=1e-4)
-    floor = prob.matching.project_extra({"learning_rate": jnp.float32(-3.0)})
+    floor = prob.matching.project_aux({"learning_rate": jnp.float32(-3.0)})
     assert float(floor["learning_rate"]) == pytest.approx(0.001)
 
 
@@ -353,14 +355,14 @@ def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
     prob = problem(lr_init=0.02, lr_lr=1e-3, batch_syn=5, **SOFT)
     state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
     labels, rate = 6.0 * np.eye(CLASSES)[np.asarray(prob.labels)], 0.02
-    np.testing.assert_array_equal(state.extra["labels"], labels)
+    np.testing.assert_array_equal(state.aux_params["labels"], labels)
     mean, square, velocity = np.zeros_like(labels), np.zeros_like(labels), 0.0
     one = jax.tree.map(lambda a: a[None], segments())
     for step in range(3):
         key = jax.random.split(jax.random.fold_in(jax.random.key(0), step))[1]
         key = jax.random.split(jax.random.fold_in(key, 0))[0]
         _, (_, gradient) = library_gradient(
-            prob, real(), state.params, state.extra, segments(), key
+            prob, real(), state.params, state.aux_params, segments(), key
         )
         found = np.asarray(gradient["labels"], np.float64)
         mean, square = 0.9 * mean + 0.1 * found, 0.999 * square + 0.001 * found**2
@@ -369,8 +371,8 @@ def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
         velocity = 0.5 * velocity + float(gradient["learning_rate"])
         rate = max(rate - 1e-3 * velocity, 0.001)
         state, _ = distill.run(prob, state, jax.random.key(0), real(), one, 1)
-        np.testing.assert_allclose(state.extra["labels"], labels, rtol=2e-3, atol=2e-3)
-        assert float(state.extra["learning_rate"]) == pytest.approx(rate, rel=1e-4)
+        np.testing.assert_allclose(state.aux_params["labels"], labels, rtol=2e-3, atol=2e-3)
+        assert float(state.aux_params["learning_rate"]) == pytest.approx(rate, rel=1e-4)
     assert (labels == 0).any() and (labels == 8).any()
 
 
@@ -386,9 +388,9 @@ def test_matching_moves_the_student_closer():
         jax.random.key(0),
     )  # fmt: skip
     carry = Segments(start[None], ravel_pytree(target)[0][None])
-    feed = jax.tree.map(lambda a: jnp.broadcast_to(a, (60, *a.shape)), carry)
+    host_inputs = jax.tree.map(lambda a: jnp.broadcast_to(a, (60, *a.shape)), carry)
     state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
-    state, losses = distill.run(prob, state, jax.random.key(0), data, feed, 60)
+    state, losses = distill.run(prob, state, jax.random.key(0), data, host_inputs, 60)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()
 
 
@@ -413,9 +415,11 @@ def test_start_epochs_grow_from_early_to_late():
     objective.check_experts(Epochs.epochs)
     starts = []
     for step in range(120):
-        feed = objective.feed(Epochs(), 0, step, 1)
-        np.testing.assert_array_equal(feed.target - feed.start, np.tile([0.0, 1.0], (1, 5, 1)))
-        starts.append(feed.start[0, :, 1])
+        host_inputs = objective.host_inputs(Epochs(), 0, step, 1)
+        np.testing.assert_array_equal(
+            host_inputs.target - host_inputs.start, np.tile([0.0, 1.0], (1, 5, 1))
+        )
+        starts.append(host_inputs.start[0, :, 1])
         below = 8 if step >= 60 else 3 + step // 12
         assert starts[-1].min() >= 2 and starts[-1].max() < below
     assert set(np.ravel(starts[:12])) == {2}
@@ -423,7 +427,9 @@ def test_start_epochs_grow_from_early_to_late():
 
 
 def test_start_epochs_by_default_are_all_there_are():
-    starts = [problem(max_start_epoch=4).matching.feed(Epochs(), 0, s, 1).start for s in range(60)]
+    starts = [
+        problem(max_start_epoch=4).matching.host_inputs(Epochs(), 0, s, 1).start for s in range(60)
+    ]
     assert set(np.ravel(np.array(starts)[..., 1])) == {0, 1, 2, 3}
 
 

@@ -16,13 +16,6 @@ from typing import Any, BinaryIO
 
 from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    fcntl = None
-
 LOCK = ".lock"
 JSON_LIMIT = 64 << 20  # bytes; a run's largest is a few megabytes
 
@@ -229,6 +222,8 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
       UsageError: if something else has the lock's name.
       OSError: if no file can be created.
     """
+    import filelock  # sets are read without it
+
     check_path(directory)
     pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(directory, LOCK)
@@ -239,9 +234,9 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
         if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
             raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
         try:
-            _lock(lock.fileno())
-        except BlockingIOError:
-            raise InUseError(taken) from None
+            # Not by a FileLock: where there are no locks, it writes a file that a kill leaves.
+            if not filelock.lock_descriptor(lock.fileno(), blocking=False):
+                raise InUseError(taken)
         except OSError as error:  # NFS, Lustre, EFS
             warnings.warn(
                 f"{path}: this file system has no locks ({error.strerror}); see to it that no "
@@ -254,17 +249,6 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
 
 def _not_through_a_link(path, flags) -> int:
     return _without_waiting(path, flags | getattr(os, "O_NOFOLLOW", 0))
-
-
-def _lock(descriptor: int) -> None:
-    """Locks an open file until it is closed; raises BlockingIOError if another process has it."""
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    try:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        raise BlockingIOError(error.errno, error.strerror) from None
 
 
 def cache_dir() -> pathlib.Path | None:

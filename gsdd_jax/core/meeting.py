@@ -19,7 +19,6 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import parse_json
 
 LONGEST = 1 << 20  # bytes of a message
-MOST = 256  # silent connections; beyond, the oldest are closed
 LOCAL = "localhost"
 # Seconds, probes and milliseconds: a lost machine is noticed within half a minute, with (last
 # option) or without data in flight.
@@ -124,7 +123,7 @@ def _received(here, task, door, selector, patience) -> dict[int, Line]:
     selector.register(door, selectors.EVENT_READ)
     door.setblocking(False)
     lines: dict[int, Line] = {}
-    waiting: list[Line] = []  # in order of arrival, without those in `lines`
+    waiting: list[Line] = []  # without those in `lines`
     while len(lines) < here.count - 1:
         ready = selector.select(max(0.0, until - time.monotonic()))
         if time.monotonic() > until:
@@ -138,12 +137,8 @@ def _received(here, task, door, selector, patience) -> dict[int, Line]:
                     line = Line(door.accept()[0])
                     waiting.append(line)
                     selector.register(line.socket, selectors.EVENT_READ, line)
-                if len(waiting) > MOST:
-                    _part(selector, waiting.pop(0))
                 continue
             line = key.data
-            if line.socket.fileno() < 0:  # closed in this round
-                continue
             heard = line.read(most=1)  # a process introduces itself, and waits for the answer
             if heard == []:
                 continue

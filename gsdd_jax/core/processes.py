@@ -8,10 +8,12 @@ Before JAX starts, the processes meet at the port after the coordinator's and co
 (`core.meeting`). The connections stay open. If a process ends early, the others end at once, in
 one line.
 
-JAX offers no replacement. If a process does not come, or expects another number of processes,
-`jax.distributed.initialize` aborts the others with a native stack trace. So does a missed
-heartbeat later. Its key-value store exists only after that. `multihost_utils.assert_equal` takes
-arrays, on devices that already compute together.
+JAX 0.10 has no replacement that ends in a line. `jax.distributed.initialize` raises nothing when
+`initialization_timeout` is over, or when an index is given twice: XLA aborts every process with a
+native stack trace. It accepts processes that expect different numbers of processes. After
+`heartbeat_timeout_seconds` it notices the end of any process but the first. At the end of the
+first, XLA aborts the others. `multihost_utils.assert_equal` compares arrays, on devices that
+already compute together.
 """
 
 from __future__ import annotations

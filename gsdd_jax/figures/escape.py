@@ -222,9 +222,9 @@ def endure(
         while done < steps:
             # The first check is after one step, in which the clip moves all that it moves.
             count = min(config.distill.steps_per_call if done else 1, steps - done)
-            feed = parts.feed(done, count)
+            host_inputs = parts.host_inputs(done, count)
             state, losses = distill.run(
-                parts.problem, state, stream(config.seed, "distill"), data, feed, count
+                parts.problem, state, stream(config.seed, "distill"), data, host_inputs, count
             )
             done += count
             # Adam's moments are exactly 0 as long as every gradient is.

@@ -133,30 +133,30 @@ def objective(
         train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
     )
     learned = Learned(set_.learning_rate, set_.soft_labels)
-    extra = matching.extra_of(problem.labels, learned)
-    feeds = parts.feed(0, draws)
+    aux_params = matching.aux_params_of(problem.labels, learned)
+    all_inputs = parts.host_inputs(0, draws)
 
     def step(params, data, drawn):
-        key, feed = drawn
+        key, host_inputs = drawn
         begin_key, update_key, after_key = jax.random.split(key, 3)
         synthetic = problem.synthetic(params, data.transform)
 
         def update(carry, u):
             loss = matching.loss(
-                synthetic, data, extra, carry, u, jax.random.fold_in(update_key, u)
+                synthetic, data, aux_params, carry, u, jax.random.fold_in(update_key, u)
             )
             after = matching.after_update(synthetic, carry, u, jax.random.fold_in(after_key, u))
             return after, loss
 
-        carry = matching.begin(begin_key, data, feed)
+        carry = matching.begin(begin_key, data, host_inputs)
         return jax.lax.scan(update, carry, jnp.arange(matching.num_updates))[1].sum()
 
     @jax.jit
-    def mean(params, data, keys, feeds):
-        return jax.lax.map(lambda drawn: step(params, data, drawn), (keys, feeds)).mean()
+    def mean(params, data, keys, all_inputs):
+        return jax.lax.map(lambda drawn: step(params, data, drawn), (keys, all_inputs)).mean()
 
     keys = jax.random.split(key, draws)
-    return lambda params: mean(params, data, keys, feeds)
+    return lambda params: mean(params, data, keys, all_inputs)
 
 
 def direction(key: Key[Array, ""], params: Params) -> Params:

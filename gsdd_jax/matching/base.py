@@ -3,9 +3,9 @@
 One step of distillation is `num_updates` updates of the synthetic set. The objective carries state
 through them, such as a network that is trained between updates:
 
-    carry = matching.begin(key, data, feed)
+    carry = matching.begin(key, data, host_inputs)
     for u in range(num_updates):
-        loss = matching.loss(synthetic, data, extra, carry, u, key)  # differentiated, updated
+        loss = matching.loss(synthetic, data, aux_params, carry, u, key)  # differentiated, updated
         carry = matching.after_update(synthetic, carry, u, key)
 
 Objectives see synthetic images only through `Synthetic`, and real images only through `RealData`.
@@ -220,9 +220,9 @@ class Matching(abc.ABC):
     name: ClassVar[str]
     # Fields set by the data set and the rest of the config; all others are options.
     derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy", "labels"})
-    follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
+    follows_experts: ClassVar[bool] = False  # whether `host_inputs` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
-    learns_labels: ClassVar[bool] = False  # whether `extra` may hold soft labels
+    learns_labels: ClassVar[bool] = False  # whether `aux_params` may hold soft labels
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     independent: int = 1  # independent parts of a step: classes, students
@@ -270,7 +270,7 @@ class Matching(abc.ABC):
         """Raises UsageError if the experts have too few epochs."""
         del num_epochs
 
-    def feed(self, experts: Trajectories | None, seed: int, first: int, count: int) -> Any:
+    def host_inputs(self, experts: Trajectories | None, seed: int, first: int, count: int) -> Any:
         """Returns the host's input to `count` steps from step `first` on, or None.
 
         Arrays have `count` as leading axis. A step's part depends only on `seed` and the step.
@@ -278,16 +278,18 @@ class Matching(abc.ABC):
         del experts, seed, first, count
         return None
 
-    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws | None:
+    def draws(
+        self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any
+    ) -> Draws | None:
         """Returns the real images that a step draws, for the host to read.
 
-        None requires all real images on the device. `key` and `feed` are the arguments of `begin`,
-        `loss_keys` the keys of the step's losses.
+        None requires all real images on the device. `key` and `host_inputs` are the arguments of
+        `begin`, `loss_keys` the keys of the step's losses.
         """
-        del key, loss_keys, feed
+        del key, loss_keys, host_inputs
         return None
 
-    def extra(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
+    def aux_params(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
         """Returns initial values of what is learned besides the images.
 
         Args:
@@ -297,26 +299,26 @@ class Matching(abc.ABC):
         del labels, logits
         return {}
 
-    def learned(self, extra: Any) -> Learned:
-        """Returns the parts of a distilled set that `extra`, moved to the host, holds."""
-        del extra
+    def learned(self, aux_params: Any) -> Learned:
+        """Returns the parts of a distilled set that `aux_params`, moved to the host, holds."""
+        del aux_params
         return Learned()
 
-    def extra_of(self, labels: Int[Array, "m"], learned: Learned) -> Any:
-        """Returns the `extra` of a distilled set: the inverse of `learned`."""
+    def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> Any:
+        """Returns the `aux_params` of a distilled set: the inverse of `learned`."""
         del learned
-        return self.extra(labels)
+        return self.aux_params(labels)
 
-    def extra_optimizer(self) -> optax.GradientTransformation:
-        """Returns the optimizer of `extra`."""
+    def aux_optimizer(self) -> optax.GradientTransformation:
+        """Returns the optimizer of `aux_params`."""
         return optax.identity()
 
-    def project_extra(self, extra: Any) -> Any:
-        """Projects `extra` onto its valid range after every update."""
-        return extra
+    def project_aux(self, aux_params: Any) -> Any:
+        """Projects `aux_params` onto its valid range after every update."""
+        return aux_params
 
     @abc.abstractmethod
-    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Any:
+    def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Any:
         """Returns the initial `carry` of a step."""
 
     @abc.abstractmethod
@@ -324,7 +326,7 @@ class Matching(abc.ABC):
         self,
         synthetic: Synthetic,
         data: RealData,
-        extra: Any,
+        aux_params: Any,
         carry: Any,
         update: Int[Array, ""],
         key: Key[Array, ""],

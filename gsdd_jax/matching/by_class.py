@@ -90,7 +90,7 @@ class ByClass(Matching):
         _, _, drawn, real = self.compared(num_classes, num_images)
         return Work(FORWARD * real + drawn, FORWARD * real + drawn)
 
-    def feed(
+    def host_inputs(
         self, experts: Trajectories | None, seed: int, first: int, count: int
     ) -> Int32[np.ndarray, "count k"] | None:
         """Returns the classes of each step, or None for all."""

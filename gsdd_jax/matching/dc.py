@@ -71,25 +71,25 @@ class GradientMatching(ByClass):
         one = real + SECOND_ORDER * drawn
         return Work(self.outer_loops * (one + self.inner_loops * images), one / classes)
 
-    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
+    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
         del key
         keys = jax.vmap(lambda k: jax.random.split(k, 3)[1])(loss_keys)
-        return Draws(keys, self.batch_real, feed)
+        return Draws(keys, self.batch_real, host_inputs)
 
-    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Carry:
+    def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         del data
-        return Carry(self.network.init(key), feed)
+        return Carry(self.network.init(key), host_inputs)
 
     def loss(
         self,
         synthetic: Synthetic,
         data: RealData,
-        extra: Any,
+        aux_params: Any,
         carry: Carry,
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del extra
+        del aux_params
         network, classes = carry
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)

@@ -67,34 +67,34 @@ class DistributionMatching(ByClass):
         steps = super().work(num_classes, num_images).steps
         return Work(steps, steps / (classes if self.class_by_class else 1))
 
-    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], feed: Any) -> Draws:
+    def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
         del loss_keys
-        return Draws(jax.random.split(key, 3)[2:], self.batch_real, feed)
+        return Draws(jax.random.split(key, 3)[2:], self.batch_real, host_inputs)
 
-    def begin(self, key: Key[Array, ""], data: RealData, feed: Any) -> Carry:
+    def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 3)
         network = self.network.init(keys[0])
         augmentation = jax.random.split(keys[1], self.num_classes)
-        if feed is not None:
-            augmentation = augmentation[feed]
-        real, weights, _ = data.draw(keys[2], self.batch_real, feed)
+        if host_inputs is not None:
+            augmentation = augmentation[host_inputs]
+        real, weights, _ = data.draw(keys[2], self.batch_real, host_inputs)
 
         def means(total, network, augmentation, real):
             return total(self._mean_features(network, augmentation, *real, data.transformed))
 
         means = map_classes(means, network, augmentation, real=(real, weights))
-        return Carry(network, means, augmentation, feed)
+        return Carry(network, means, augmentation, host_inputs)
 
     def loss(
         self,
         synthetic: Synthetic,
         data: RealData,
-        extra: Any,
+        aux_params: Any,
         carry: Carry,
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del data, extra
+        del data, aux_params
         augmentation, target = carry.augmentation, carry.means
         if self.per_class_updates:
             label = update if carry.classes is None else carry.classes[update]

@@ -31,7 +31,7 @@ from gsdd_jax.matching.base import (
 from gsdd_jax.networks import Network
 
 LEAST_LEARNING_RATE = 0.001
-LEARNING_RATE, LABELS = "learning_rate", "labels"  # keys of `extra`
+LEARNING_RATE, LABELS = "learning_rate", "labels"  # keys of `aux_params`
 # Share of a device's memory for kept activations, estimated from their shapes. At width 128 a
 # program grew 2.7 times as fast as the estimate: kept activations then take about half.
 KEPT_PART = 0.2
@@ -162,7 +162,8 @@ class TrajectoryMatching(Matching):
         shapes = jax.eval_shape(
             lambda key, images: jax.vjp(
                 lambda params, rate, images: self._step(
-                    mesh.Share(), rate, images, self._targets(labels, self.extra(labels)), params,
+                    mesh.Share(), rate, images,
+                    self._targets(labels, self.aux_params(labels)), params,
                     (jnp.arange(batch_size), jnp.ones(batch_size, bool), key),
                 ),
                 self.network.init(key), jnp.float32(self.lr_init), images,
@@ -175,7 +176,7 @@ class TrajectoryMatching(Matching):
             if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
         )
 
-    def feed(self, experts: Trajectories, seed: int, first: int, count: int) -> Segments:
+    def host_inputs(self, experts: Trajectories, seed: int, first: int, count: int) -> Segments:
         """Returns segments of random experts' trajectories."""
 
         def segment(step):
@@ -202,27 +203,27 @@ class TrajectoryMatching(Matching):
         grown = (self.max_start_epoch - self.grow_start_from) * step // self.grow_start_over
         return self.grow_start_from + grown
 
-    def extra(
+    def aux_params(
         self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None
     ) -> dict[str, Array]:
-        extra = {LEARNING_RATE: jnp.float32(self.lr_init)}
+        aux_params = {LEARNING_RATE: jnp.float32(self.lr_init)}
         if self.labels.soft:
             by_class = soft_labels.start(labels, self.network.num_classes)
-            extra[LABELS] = by_class if logits is None else logits
-        return extra
+            aux_params[LABELS] = by_class if logits is None else logits
+        return aux_params
 
-    def learned(self, extra: dict[str, Any]) -> Learned:
-        rate = float(extra[LEARNING_RATE])
+    def learned(self, aux_params: dict[str, Any]) -> Learned:
+        rate = float(aux_params[LEARNING_RATE])
         if not self.labels.soft:
             return Learned(rate)
-        codes = soft_labels.codes(np.asarray(extra[LABELS]), self.labels.bits)
+        codes = soft_labels.codes(np.asarray(aux_params[LABELS]), self.labels.bits)
         return Learned(rate, soft_labels.values(codes, self.labels.bits))
 
-    def extra_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
+    def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
         logits = None if learned.soft_labels is None else jnp.asarray(learned.soft_labels)
-        return self.extra(labels, logits) | {LEARNING_RATE: jnp.float32(learned.learning_rate)}
+        return self.aux_params(labels, logits) | {LEARNING_RATE: jnp.float32(learned.learning_rate)}
 
-    def extra_optimizer(self) -> optax.GradientTransformation:
+    def aux_optimizer(self) -> optax.GradientTransformation:
         of_rate = optax.sgd(self.lr_lr, momentum=0.5)
         if not self.labels.soft:
             return of_rate
@@ -233,28 +234,28 @@ class TrajectoryMatching(Matching):
             {LEARNING_RATE: LEARNING_RATE, LABELS: LABELS},
         )
 
-    def project_extra(self, extra: dict[str, Array]) -> dict[str, Array]:
-        projected = {LEARNING_RATE: jnp.maximum(extra[LEARNING_RATE], LEAST_LEARNING_RATE)}
+    def project_aux(self, aux_params: dict[str, Array]) -> dict[str, Array]:
+        projected = {LEARNING_RATE: jnp.maximum(aux_params[LEARNING_RATE], LEAST_LEARNING_RATE)}
         if self.labels.soft:
-            projected[LABELS] = soft_labels.clip(extra[LABELS])
+            projected[LABELS] = soft_labels.clip(aux_params[LABELS])
         return projected
 
-    def begin(self, key: Key[Array, ""], data: RealData, feed: Segments) -> Segments:
+    def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Segments) -> Segments:
         del key, data
-        return feed
+        return host_inputs
 
     def loss(
         self,
         synthetic: Synthetic,
         data: RealData,
-        extra: dict[str, Array],
+        aux_params: dict[str, Array],
         carry: Segments,
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
         del data, update
         num_images, num_experts = len(synthetic.labels), len(carry.start)
-        targets = self._targets(synthetic.labels, extra)
+        targets = self._targets(synthetic.labels, aux_params)
         keys = jax.random.split(key, num_experts)
         orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
         if orders.size <= num_images and num_experts == 1:
@@ -276,16 +277,16 @@ class TrajectoryMatching(Matching):
             in_axes = (None, *(0 for _ in students))
             return jax.vmap(functools.partial(distance, share), in_axes)(shared, *students)
 
-        shared = extra[LEARNING_RATE], images, targets
+        shared = aux_params[LEARNING_RATE], images, targets
         students = carry.start, carry.target, orders, present, keys
         return mesh.map_groups(distances, shared, students).mean()
 
     def _targets(
-        self, labels: Int[Array, "m"], extra: dict[str, Array]
+        self, labels: Int[Array, "m"], aux_params: dict[str, Array]
     ) -> Int[Array, "m"] | Float[Array, "m k"]:
         """Returns the student's targets: classes, or soft labels' probabilities."""
         soft = self.labels.soft
-        return soft_labels.targets(extra[LABELS], self.labels.bits) if soft else labels
+        return soft_labels.targets(aux_params[LABELS], self.labels.bits) if soft else labels
 
     def _draw(
         self, key: Key[Array, ""], num_images: int

@@ -198,7 +198,7 @@ class _Run:
                 if done == total or any(every and done % every == 0 for every in often):
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
-                shown = {"loss": float(losses.mean())} | _scalars(state.extra)
+                shown = {"loss": float(losses.mean())} | _scalars(state.aux_params)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
                 if stopping.asked():
@@ -309,15 +309,15 @@ class _Run:
         """Returns the set of a state of the distillation."""
         parts = self.parts
         params = parts.parameterization.from_optimized(state.learned, parts.transform)
-        return self.stored(params, int(state.step), state.extra)
+        return self.stored(params, int(state.step), state.aux_params)
 
     def stored(
-        self, params: Params, step: int, extra: dict[str, Array] | None = None
+        self, params: Params, step: int, aux_params: dict[str, Array] | None = None
     ) -> DistilledSet:
         """Returns `params` as stored, so that evaluations see what a file holds.
 
-        Without `extra`, as for a fit, learned labels are those at their start. A teacher labels
-        images as they are stored, unless the objective has labels.
+        Without `aux_params`, as for a fit, learned labels are those at their start. A teacher
+        labels images as they are stored, unless the objective has labels.
         """
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
@@ -336,8 +336,10 @@ class _Run:
                 "jaxlib": jaxlib.__version__,
             },
         }
-        params, extra = mesh.to_local((params, extra))
-        learned = Learned() if extra is None else self.parts.problem.matching.learned(extra)
+        params, aux_params = mesh.to_local((params, aux_params))
+        learned = (
+            Learned() if aux_params is None else self.parts.problem.matching.learned(aux_params)
+        )
         rate, logits = learned.learning_rate, learned.soft_labels
         if (
             logits is None
@@ -389,5 +391,5 @@ def _record(accuracies: evaluation.Accuracies) -> dict[str, Any]:
     return {name: np.asarray(values).tolist() for name, values in accuracies._asdict().items()}
 
 
-def _scalars(extra: dict[str, Array]) -> dict[str, float]:
-    return {name: float(value) for name, value in extra.items() if not value.ndim}
+def _scalars(aux_params: dict[str, Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in aux_params.items() if not value.ndim}

@@ -18,7 +18,7 @@ from gsdd_jax.data import augment, transforms
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experts, input_pipeline, streaming
 from gsdd_jax.storage import trajectories
-from gsdd_jax.storage.trajectories import ExpertStore, Growing
+from gsdd_jax.storage.trajectories import ExpertStore, Trajectory
 from gsdd_jax.training import evaluate
 from gsdd_jax.training import experts as training
 
@@ -55,14 +55,12 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         reporter.line(components.described(config, dataset, what))
         stack.enter_context(processes.held(lambda: trajectories.exclusive(where)))
         at_once = on_each * mesh.size()
-        files: dict[int, Growing] = {}  # only in the first process, which writes them
+        files: dict[int, Trajectory] = {}  # only in the first process, which writes them
 
         def unfinished() -> bytes:
             groups = _unfinished(where, made_of, settings.num_experts, at_once)
-            files.update({growing.expert: growing for group in groups for growing in group})
-            found = [
-                ([growing.expert for growing in group], _epochs_done(group)) for group in groups
-            ]
+            files.update({one.expert: one for group in groups for one in group})
+            found = [([one.expert for one in group], _epochs_done(group)) for group in groups]
             return json.dumps(found).encode()
 
         groups = json.loads(processes.from_first(unfinished))
@@ -77,24 +75,18 @@ def expert_key(seed: int, expert: int) -> Key[Array, ""]:
     return jax.random.fold_in(components.stream(seed, "experts"), expert)
 
 
-def _unfinished(where, made_of, num_experts, at_once) -> list[list[Growing]]:
+def _unfinished(where, made_of, num_experts, at_once) -> list[list[Trajectory]]:
     """Returns groups of experts to train together, the same after an interruption."""
     groups = []
     for first in range(0, num_experts, at_once):
-        group = []
-        for expert in range(first, min(first + at_once, num_experts)):
-            if trajectories.is_finished(where, made_of, expert):
-                # An interruption between the last two steps of `finish` leaves it.
-                trajectories.partial_of(where, expert).unlink(missing_ok=True)
-            else:
-                group.append(Growing(where, made_of, expert))
-        if group:
-            groups.append(group)
-    return groups
+        chosen = range(first, min(first + at_once, num_experts))
+        group = [Trajectory(where, made_of, expert) for expert in chosen]
+        groups.append([trajectory for trajectory in group if not trajectory.accuracy])
+    return [group for group in groups if group]
 
 
 def _epochs_done(group) -> int:
-    return max(0, min(growing.rows for growing in group) - 1)
+    return max(0, min(trajectory.rows for trajectory in group) - 1)
 
 
 def _train_groups(groups, files, config, dataset, transform, network, reporter) -> None:
@@ -137,25 +129,25 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
                 trained, losses = train_epoch(jnp.asarray(params), keys, jnp.int32(epoch))
                 params, losses = mesh.to_host(trained), mesh.to_host(losses)
                 _check_finite(group, params, losses, epoch)
-                for growing, row in zip(written, params, strict=False):
-                    growing.append(row)
+                for trajectory, row in zip(written, params, strict=False):
+                    trajectory.append(row)
                 rate = len(group) * len(dataset.train.labels) / (time.monotonic() - start)
                 progress.advance(len(group), loss=float(losses.mean()), **{"images/s": rate})
             found = [
                 (accuracy(row, train, dataset.train), accuracy(row, test, dataset.test))
                 for row in params
             ]
-            for growing, accuracies in zip(written, found, strict=False):
-                growing.finish(*accuracies)
+            for trajectory, accuracies in zip(written, found, strict=False):
+                trajectory.finish(*accuracies)
 
 
 def _continue(group, epochs_done, starts) -> bytes:
     """Returns the group's parameters [e, p] after `epochs_done`; `starts` for a new group."""
-    for growing, start in zip(group, starts, strict=True):
-        growing.truncate(epochs_done + 1)
-        if not growing.rows:
-            growing.append(start)
-    return np.stack([growing.last() for growing in group]).tobytes()
+    for trajectory, start in zip(group, starts, strict=True):
+        trajectory.truncate(epochs_done + 1)
+        if not trajectory.rows:
+            trajectory.append(start)
+    return np.stack([trajectory.parameters(epochs_done) for trajectory in group]).tobytes()
 
 
 def _check_finite(group, params, losses, epoch) -> None:

@@ -7,6 +7,7 @@ factors are those of the benchmarks. Estimates are good to about a factor of two
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -49,26 +50,24 @@ class Cost(NamedTuple):
 
 def of_experts(config: ConfigDict) -> Cost:
     """Returns the cost of all experts."""
-    side, classes, examples, _ = sizes(config)
-    step = _step(_network(config.network, side, classes))
-    epochs = config.experts.num_experts * config.experts.epochs
-    at_once = 1 if jax.default_backend() == "cpu" else config.experts.at_once
-    data = examples * side * side * 3 * 4
-    return Cost(
-        epochs * examples * step.seconds,
-        int(data + at_once * config.experts.batch_size * step.bytes),
-    )
+    settings = config.experts
+    at_once = 1 if jax.default_backend() == "cpu" else settings.at_once
+    return _of_training(config, settings, settings.num_experts, at_once)
 
 
 def of_teacher(config: ConfigDict) -> Cost:
     """Returns the cost of a teacher."""
+    number = config.teacher.num_networks
+    return _of_training(config, config.teacher, number, number)
+
+
+def _of_training(config: ConfigDict, settings: ConfigDict, number: int, at_once: int) -> Cost:
+    """Returns the cost of training networks on real images."""
     side, classes, examples, _ = sizes(config)
-    step, settings = _step(_network(config.network, side, classes)), config.teacher
-    seconds = settings.num_networks * settings.epochs * examples * step.seconds
-    memory = examples * side * side * 3 * 4
-    return Cost(
-        COMPILING + seconds, int(memory + settings.num_networks * settings.batch_size * step.bytes)
-    )
+    step = _step(_network(config.network, side, classes))
+    seconds = COMPILING + number * settings.epochs * examples * step.seconds
+    batches = at_once * settings.batch_size * step.bytes
+    return Cost(seconds, int(examples * side * side * 3 * 4 + batches))
 
 
 def of_fit(config: ConfigDict) -> Cost:
@@ -160,15 +159,13 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
 
 def no_data(config: ConfigDict) -> str:
     """Returns why a config's data set cannot be read, or an empty text."""
-    data = config.data
-    return _no_data(data.name, data.subset, data.resolution, data.resize, data.dir)
+    return _no_data(config.data.to_json())
 
 
 @functools.cache
-def _no_data(name, subset, resolution, resize, folder) -> str:
-    data = dict(name=name, subset=subset, resolution=resolution, resize=resize, dir=folder)
+def _no_data(data: str) -> str:
     try:
-        load_data(ConfigDict({"data": data}))
+        load_data(ConfigDict({"data": json.loads(data)}))
     except UsageError as error:
         return str(error)
     return ""

@@ -101,7 +101,7 @@ class Experiment(FitParts, EvaluationParts):
     network: Network  # of evaluation and experts; the problem holds that of matching
     problem: Problem
     schedule: Schedule
-    feed: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
+    host_inputs: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
 
     def resolve_auto(self, config: ConfigDict) -> ConfigDict:
         """Returns the config with the objective's options as chosen for the device."""
@@ -174,7 +174,7 @@ def build(config: ConfigDict) -> Experiment:
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     # Before the transform, which may take a minute: experts may be missing.
-    feed = _build_feed(config, objective, dataset, network)
+    host_inputs = _build_host_inputs(config, objective, dataset, network)
     return Experiment(
         dataset,
         build_transform(config.data.transform, dataset),
@@ -182,7 +182,7 @@ def build(config: ConfigDict) -> Experiment:
         network,
         problem,
         build_schedule(config),
-        feed,
+        host_inputs,
     )
 
 
@@ -251,14 +251,14 @@ def _repeated(
     return np.stack(out)
 
 
-def _build_feed(config, matching, dataset, network):
+def _build_host_inputs(config, matching, dataset, network):
     """Returns the function of each step's host inputs."""
     store = None
     if matching.follows_experts:
         validate.ranges(config, "experts")
         store = experts.open_store(config, dataset, network)
         matching.check_experts(store.epochs)
-    return functools.partial(matching.feed, store, config.seed)
+    return functools.partial(matching.host_inputs, store, config.seed)
 
 
 # Targets of the initial fit.

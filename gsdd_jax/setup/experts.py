@@ -56,12 +56,9 @@ def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Ide
 
 
 def are_there(config: ConfigDict) -> bool:
-    """Returns whether `directory(config)` has a file per expert, without opening any."""
+    """Returns whether all experts in `directory(config)` are finished; checks nothing else."""
     where = directory(config)
-    return all(
-        trajectories.file_of(where, expert).is_file()
-        for expert in range(config.experts.num_experts)
-    )
+    return all(trajectories.is_finished(where, e) for e in range(config.experts.num_experts))
 
 
 def _network_options(config: ConfigDict) -> dict[str, Any]:
@@ -76,4 +73,4 @@ def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> E
     Raises UsageError if some are missing, damaged or made with other settings.
     """
     made_of = identity(config, dataset, network)
-    return ExpertStore.open(directory(config), made_of, config.experts.num_experts)
+    return ExpertStore(directory(config), made_of, config.experts.num_experts)

@@ -53,20 +53,20 @@ class Steps:
 
     at_once: int
     _data: RealData
-    _feed: Callable[[int, int], Any]
+    _host_inputs: Callable[[int, int], Any]
     # If streamed: this process's part of each step's images, and the numbers of classes and of
     # images per class of all processes.
     _read: Iterator[UInt8[np.ndarray, "d k r h w c"]] | None = None
     _drawn: tuple[int, int] = (0, 0)
 
     def given(self, first: int, count: int) -> tuple[RealData, Any]:
-        """Returns `data` and `feed` of `training.distill.run` for `count` steps from `first`, the
-        end of the previous call."""
+        """Returns `data` and `host_inputs` of `training.distill.run` for `count` steps from
+        `first`, the end of the previous call."""
         data = self._data
         if self._read is not None:
             read = np.stack([next(self._read) for _ in range(count)])
             data = dataclasses.replace(data, read=mesh.shard_host_array(read, 2, *self._drawn))
-        return data, self._feed(first, count)
+        return data, self._host_inputs(first, count)
 
 
 def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> Steps:
@@ -87,9 +87,9 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
         train.images, train.labels, problem.num_classes, parts.transform,
         drawn=problem.matching.draws_real and not streamed,
     )  # fmt: skip
-    at_once, feed = config.distill.steps_per_call, parts.feed
+    at_once, host_inputs = config.distill.steps_per_call, parts.host_inputs
     if not streamed:
-        return Steps(at_once, data, feed)
+        return Steps(at_once, data, host_inputs)
 
     # Indices are drawn on the host, to wait for no step on the devices, in threads without a mesh.
     by_class = dataclasses.replace(data, images=transforms.RealImages(None, None))
@@ -97,7 +97,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     here = jax.tree.map(own_copy, (key, by_class))
 
     def of_step(step):
-        return jax.tree.map(lambda a: a[0], feed(step, 1)), np.int32(step)
+        return jax.tree.map(lambda a: a[0], host_inputs(step, 1)), np.int32(step)
 
     def indices(step):
         return np.asarray(distill.drawn(problem, *here, *of_step(step)))
@@ -110,7 +110,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     classes, images = mesh.local_slices(*of_all)
     own = lambda step: indices(step)[:, classes, images]
     read = reading.ahead(train.images, own, first, end, shape)
-    return Steps(min(at_once, reading.items_at_once(shape)), data, feed, read, of_all)
+    return Steps(min(at_once, reading.items_at_once(shape)), data, host_inputs, read, of_all)
 
 
 def _host() -> jax.Device:

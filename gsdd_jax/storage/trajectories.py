@@ -1,40 +1,30 @@
-"""Expert trajectories on disk: one safetensors file an expert, memory-mapped, nothing pickled.
+"""Expert trajectories on disk: a folder per expert, an .npy file per epoch, nothing pickled.
 
-A directory holds `expert_00000.safetensors`, `expert_00001.safetensors`, ... An expert that is
-still being trained is a `.partial` file: a line of JSON, then one record an epoch.
+`expert_00000/epoch_0003.npy` holds the flat parameters after three epochs. `epochs.json` beside it
+holds all that the expert is made of, the SHA-256 of each file, and the final accuracies. A file
+counts once it is named there.
 """
 
 import contextlib
-import dataclasses
-import json
+import hashlib
+import io
 import os
 import pathlib
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import Float32
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import (
-    check_regular,
-    locked,
-    open_regular,
-    parse_json,
-    write_atomically,
-)
+from gsdd_jax.core.files import locked, read_object, read_regular, write_atomically, write_json
 from gsdd_jax.storage import version
 
-FORMAT = "gsdd-jax expert trajectory 1"
-_HEADER = "gsdd_jax"  # one metadata entry: safetensors writes several in no fixed order
-_LONGEST_HEADER = 1 << 16
+FORMAT = "gsdd-jax expert trajectory 2"
+_NPY_HEADER = 128  # bytes before the numbers
 _AGAIN = f"run `{program.command('train_experts')}` with this config"
-_REPAIR = f"delete it and {_AGAIN}"
 
 Identity = Mapping[str, Any]
 """What an expert is made of: setting -> JSON value, named as in a config ("network.name").
@@ -43,216 +33,175 @@ Among them are "experts.epochs" and "num_parameters", which give a trajectory it
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class ExpertStore:
-    """Trajectories of several experts, read at random, never loaded whole.
-
-    Attributes:
-      directory: of the files.
-      epochs: of every expert; a trajectory has one more set of parameters, the initial one.
-      num_parameters: of the network.
-    """
-
-    directory: pathlib.Path
-    epochs: int
-    num_parameters: int
-    _files: tuple[Any, ...] = dataclasses.field(repr=False)
-
-    @classmethod
-    def open(
-        cls, directory: str | os.PathLike, identity: Identity, num_experts: int
-    ) -> "ExpertStore":
-        """The first `num_experts` experts of a directory, their headers checked.
-
-        Raises:
-          UsageError: no or too few experts; a file that is truncated, foreign, of another expert
-            than its name says, without all epochs, or made with other settings than `identity`.
-        """
-        directory = pathlib.Path(directory)
-        missing = [e for e in range(num_experts) if not file_of(directory, e).is_file()]
-        if len(missing) == num_experts:
-            raise UsageError(f"{directory}: no experts, expected {num_experts}; {_AGAIN}")
-        if missing:
-            raise UsageError(
-                f"{directory}: {len(missing)} of {num_experts} experts are missing, the first is "
-                f"expert {missing[0]}; {_AGAIN}"
-            )
-        files = tuple(_open(directory, identity, e) for e in range(num_experts))
-        return cls(directory, identity["experts.epochs"], identity["num_parameters"], files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def parameters(self, expert: int, epoch: int) -> Float32[np.ndarray, "p"]:
-        """The flat parameters of one expert after `epoch` epochs; only they are read.
-
-        Raises:
-          UsageError: they are damaged.
-          IndexError: `expert` is not in [0, len(self)) or `epoch` not in [0, epochs].
-        """
-        if not (0 <= expert < len(self) and 0 <= epoch <= self.epochs):
-            raise IndexError(
-                f"expert {expert}, epoch {epoch}: expected an expert from 0 to {len(self) - 1} "
-                f"and an epoch from 0 to {self.epochs}"
-            )
-        file = self._files[expert]
-        row = file.get_slice("trajectory")[epoch]
-        if file.get_slice("checksums")[epoch] != _checksum(row) or not np.isfinite(row).all():
-            path = file_of(self.directory, expert)
-            raise UsageError(f"{path}: the parameters of epoch {epoch} are damaged; {_REPAIR}")
-        return row
-
-    def accuracies(self) -> tuple[Float32[np.ndarray, "e"], Float32[np.ndarray, "e"]]:
-        """Training and test accuracy of every expert after its last epoch, in percent."""
-        return tuple(
-            np.array([file.get_tensor(f"{split}_accuracy") for file in self._files])
-            for split in ("train", "test")
-        )
-
-
-class Growing:
-    """The trajectory of an expert in training: a file to which every epoch is appended.
-
-    An epoch's record is its parameters and their CRC-32. What was being written when the process
-    or the machine died is recognised by them, and by its length, and does not count.
+class Trajectory:
+    """One expert's parameters after each epoch, the initial ones first.
 
     Attributes:
       expert: its index.
-      rows: how many sets of parameters are there, the initial one included.
+      accuracy: in percent after the last epoch, on the training and the test set; None before.
     """
 
     def __init__(self, directory: str | os.PathLike, identity: Identity, expert: int):
-        """Raises UsageError for a file that was begun with other settings, or is none of these."""
-        self.expert = expert
-        self._directory = pathlib.Path(directory)
-        self.path = partial_of(directory, expert)
-        self._header = json.dumps(_header(identity, expert)).encode() + b"\n"
-        self._identity = identity
-        shape = (identity["num_parameters"],)
-        self._record = np.dtype([("parameters", "<f4", shape), ("checksum", "<u4")])
-        self._limit = identity["experts.epochs"] + 1
-        self.rows = self._whole_rows() if self.path.exists() else 0
+        """Reads what is there. An unfinished trajectory ends before its first damaged epoch.
 
-    def last(self) -> Float32[np.ndarray, "p"]:
-        """The newest parameters."""
-        return self._records()["parameters"][-1]
+        Raises:
+          UsageError: the index is damaged, foreign, of another expert or other settings; or other
+            versions began the expert, which would end with other bits.
+        """
+        self.expert, self.accuracy = expert, None
+        self._index = index_of(directory, expert)
+        self._size, self._limit = identity["num_parameters"], identity["experts.epochs"] + 1
+        self._made_of = {"format": FORMAT, "expert": expert, **identity}
+        self._versions = {"gsdd_jax": version.number(), "jax": jax.__version__}
+        self._digests: list[str] = []
+        if os.path.lexists(self._index):
+            self._read()
+
+    @property
+    def rows(self) -> int:
+        """Number of sets of parameters, the initial one included."""
+        return len(self._digests)
+
+    def parameters(self, epoch: int) -> Float32[np.ndarray, "p"]:
+        """Returns the flat parameters after `epoch` epochs; only they are read.
+
+        Raises:
+          UsageError: they are damaged.
+          IndexError: `epoch` is not in [0, rows).
+        """
+        if not 0 <= epoch < self.rows:
+            raise IndexError(f"epoch {epoch}: expected an epoch from 0 to {self.rows - 1}")
+        path, size = self._path(epoch), 4 * self._size
+        what = f"an expert's parameters; {self._repair()}"
+        content = read_regular(path, what, size + _NPY_HEADER)
+        if hashlib.sha256(content).hexdigest() == self._digests[epoch] and len(content) >= size:
+            row = np.frombuffer(content, "<f4", offset=len(content) - size)
+            if np.isfinite(row).all():
+                return row
+        raise UsageError(f"{path}: the parameters of epoch {epoch} are damaged; {self._repair()}")
 
     def truncate(self, rows: int) -> None:
         """Forgets everything after the first `rows` sets of parameters."""
-        self.rows = min(self.rows, rows)
+        del self._digests[rows:]
 
     def append(self, parameters: Float32[np.ndarray, "p"]) -> None:
         """Adds the parameters of an epoch; they are on disk when this returns.
 
         Raises:
           ValueError: not the identity's number of parameters, or not finite.
-          UsageError: the file cannot be written.
+          UsageError: they cannot be written.
         """
-        if (
-            parameters.shape != self._record["parameters"].shape
-            or not np.isfinite(parameters).all()
-        ):
-            raise ValueError(
-                f"expert {self.expert}: got parameters of shape {parameters.shape}, expected "
-                f"{self._record['parameters'].shape}, all finite"
-            )
-        record = np.array((parameters, _checksum(parameters)), self._record).tobytes()
-        with _writing(self.path):
-            if self.rows == 0:
-                write_atomically(self.path, self._header + record)
-            else:
-                with open(self.path, "r+b") as file:
-                    file.seek(len(self._header) + self.rows * self._record.itemsize)
-                    file.truncate()
-                    file.write(record)
-                    file.flush()
-                    os.fsync(file.fileno())
-        self.rows += 1
+        if parameters.shape != (self._size,) or not np.isfinite(parameters).all():
+            raise ValueError(f"expert {self.expert}: expected {self._size} finite parameters")
+        np.save(file := io.BytesIO(), parameters.astype("<f4"))
+        with _writing(path := self._path(self.rows)):
+            write_atomically(path, file.getvalue())
+        self._digests.append(hashlib.sha256(file.getvalue()).hexdigest())
+        self._write()
 
     def finish(self, train_accuracy: float, test_accuracy: float) -> None:
-        """Writes the expert's final file, atomically, and deletes this one.
+        """Adds the final accuracies, after the last epoch.
 
-        Raises:
-          ValueError: an epoch is missing.
-          UsageError: the file cannot be written.
+        Raises UsageError if they cannot be written.
         """
-        if self.rows != self._limit:
-            raise ValueError(
-                f"expert {self.expert}: {self.rows} sets of parameters, expected {self._limit}"
-            )
-        records = self._records()
-        arrays = {
-            "trajectory": np.ascontiguousarray(records["parameters"]),
-            "checksums": np.ascontiguousarray(records["checksum"]),
-            "train_accuracy": np.array(train_accuracy, np.float32),
-            "test_accuracy": np.array(test_accuracy, np.float32),
-        }
-        metadata = {_HEADER: json.dumps(_header(self._identity, self.expert))}
-        path = file_of(self._directory, self.expert)
-        with _writing(path):
-            write_atomically(path, safetensors.numpy.save(arrays, metadata))
-            self.path.unlink()
+        self.accuracy = train_accuracy, test_accuracy
+        self._write()
 
-    def _records(self):
-        return np.fromfile(self.path, self._record, self.rows, offset=len(self._header))
+    def _path(self, epoch) -> pathlib.Path:
+        return self._index.with_name(f"epoch_{epoch:04d}.npy")
 
-    def _whole_rows(self) -> int:
-        with open_regular(self.path, "an expert in training") as file:
-            line = file.readline(_LONGEST_HEADER)
-            size = os.fstat(file.fileno()).st_size
-        if line != self._header:
+    def _repair(self) -> str:
+        return f"delete {self._index} and {_AGAIN}"
+
+    def _write(self) -> None:
+        index = {"made_of": self._made_of, "versions": self._versions, "accuracy": self.accuracy}
+        with _writing(self._index):
+            write_json(self._index, {**index, "sha256": self._digests})
+
+    def _read(self) -> None:
+        foreign = UsageError(f"{self._index}: not an expert's index; {self._repair()}")
+        match read_object(self._index, f"an expert's index, or nothing; {self._repair()}"):
+            case {
+                "made_of": dict(made_of),
+                "versions": dict(versions),
+                "accuracy": None | [float(), float()] as accuracy,
+                "sha256": list(digests),
+            }:
+                self._digests, self.accuracy = digests[: self._limit], accuracy
+            case _:
+                raise foreign
+        expected = self._made_of
+        if not accuracy:  # a finished trajectory is what it is, whichever version made it
+            made_of, expected = made_of | versions, expected | self._versions
+        for name in dict.fromkeys([*expected, *made_of]):
+            if made_of.get(name) != expected.get(name):
+                raise UsageError(
+                    f"{self._index}: made with {name}={made_of.get(name)!r}, expected "
+                    f"{expected.get(name)!r}; give another config.experts.dir, or {self._repair()}"
+                )
+        if accuracy and len(digests) != self._limit:
+            raise foreign
+        for epoch in range(0 if accuracy else self.rows):
             try:
-                found = parse_json(line)
-            except ValueError:
-                found = None
-            _check_header(self.path, found, _header(self._identity, self.expert))
-            raise UsageError(f"{self.path}: its first line is damaged; {_REPAIR}")
-        self.rows = min((size - len(line)) // self._record.itemsize, self._limit)
-        for row, record in enumerate(self._records()):
-            if record["checksum"] != _checksum(record["parameters"]):
-                return row
-        return self.rows
+                self.parameters(epoch)
+            except UsageError:
+                return self.truncate(epoch)
 
 
-def file_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Returns the path of a finished expert."""
-    return pathlib.Path(directory, f"expert_{expert:05d}.safetensors")
+class ExpertStore:
+    """Trajectories of several finished experts, read at random, never loaded whole."""
+
+    def __init__(self, directory: str | os.PathLike, identity: Identity, num_experts: int):
+        """Opens the first `num_experts` experts of a directory; reads only their indices.
+
+        Raises UsageError if one is not finished, or as `Trajectory`.
+        """
+        self.directory, self.epochs = pathlib.Path(directory), identity["experts.epochs"]
+        self.num_parameters = identity["num_parameters"]
+        self._experts = [Trajectory(directory, identity, e) for e in range(num_experts)]
+        missing = [trajectory.expert for trajectory in self._experts if not trajectory.accuracy]
+        if missing:
+            raise UsageError(
+                f"{directory}: {len(missing)} of {num_experts} experts are missing, the first is "
+                f"expert {missing[0]}; {_AGAIN}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+    def parameters(self, expert: int, epoch: int) -> Float32[np.ndarray, "p"]:
+        """Returns an expert's parameters, as `Trajectory.parameters`."""
+        return self._experts[expert].parameters(epoch)
+
+    def accuracies(self) -> Float32[np.ndarray, "2 e"]:
+        """Training and test accuracy of every expert after its last epoch, in percent."""
+        return np.array([trajectory.accuracy for trajectory in self._experts], np.float32).T
 
 
-def partial_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Returns the path of an expert in training."""
-    return pathlib.Path(directory, f"expert_{expert:05d}.partial")
+def index_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
+    """Returns the path of an expert's index."""
+    return pathlib.Path(directory, f"expert_{expert:05d}", "epochs.json")
 
 
-def is_finished(directory: str | os.PathLike, identity: Identity, expert: int) -> bool:
-    """Whether an expert's final file is there.
-
-    Raises:
-      UsageError: it is, but is none, or was made with other settings.
-    """
-    if not file_of(directory, expert).exists():
-        return False
-    _open(directory, identity, expert)
-    return True
+def is_finished(directory: str | os.PathLike, expert: int) -> bool:
+    """Returns whether an expert's index has its accuracies; checks nothing else."""
+    with contextlib.suppress(UsageError):
+        return bool(read_object(index_of(directory, expert), "an index").get("accuracy"))
+    return False
 
 
 @contextlib.contextmanager
 def exclusive(directory: str | os.PathLike) -> Iterator[None]:
     """Makes the directory, keeps other processes from training experts in it, tidies it up.
 
-    Raises:
-      UsageError: it cannot be written, or another process has it.
+    Raises UsageError if it cannot be written, or another process has it.
     """
-    directory = pathlib.Path(directory)
+    taken = f"{directory}: another process trains experts here; wait, or give another directory"
     with contextlib.ExitStack() as stack:
         with _writing(directory):
-            taken = (
-                f"{directory}: another process is training experts here; wait for it, or give "
-                "another config.experts.dir"
-            )
             stack.enter_context(locked(directory, taken))
         # Of a process that was killed while it wrote.
-        for left_over in directory.glob(".expert_[0-9]*.*.*"):
+        for left_over in pathlib.Path(directory).glob("expert_[0-9]*/.epoch*.*.*"):
             if left_over.is_file():
                 left_over.unlink()
         yield
@@ -263,75 +212,5 @@ def _writing(path):
     try:
         yield
     except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be written ({error.strerror}); make room or give another "
-            "config.experts.dir"
-        ) from None
-
-
-def _checksum(parameters) -> int:
-    return zlib.crc32(np.ascontiguousarray(parameters, "<f4"))
-
-
-def _header(identity, expert) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "expert": expert,
-        "identity": dict(identity),
-        "versions": {"gsdd_jax": version.number(), "jax": jax.__version__},
-    }
-
-
-def _open(directory, identity, expert):
-    """The opened file of an expert; only its header is read."""
-    path = file_of(directory, expert)
-    check_regular(path, "an expert")
-    try:
-        file = safetensors.safe_open(path, framework="numpy")
-        header = parse_json((file.metadata() or {}).get(_HEADER, "null"))
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise UsageError(
-            f"{path}: truncated, or no safetensors file ({error}); {_REPAIR}"
-        ) from None
-    expected = _header(identity, expert)
-    # A finished trajectory is what it is, whichever version made it.
-    _check_header(path, header, expected, with_versions=False)
-    epochs, size = identity["experts.epochs"], identity["num_parameters"]
-    shapes = {
-        "trajectory": ("F32", [epochs + 1, size]),
-        "checksums": ("U32", [epochs + 1]),
-        "train_accuracy": ("F32", []),
-        "test_accuracy": ("F32", []),
-    }
-    names = set(file.keys())
-    for name, (dtype, shape) in shapes.items():
-        found = "none"
-        if name in names:
-            view = file.get_slice(name)
-            found = f"{view.get_dtype()} {view.get_shape()}"
-        if found != f"{dtype} {shape}":
-            raise UsageError(
-                f"{path}: {name} is {found}, expected {dtype} {shape} for {epochs} epochs of "
-                f"{size} parameters; {_REPAIR}"
-            )
-    return file
-
-
-def _check_header(path, found, expected, with_versions=True) -> None:
-    """Raises UsageError where a file's header is not the expected one, saying in what."""
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UsageError(f"{path}: not an expert's trajectory ({FORMAT}); {_REPAIR}")
-    if found.get("expert") != expected["expert"]:
-        raise UsageError(
-            f"{path}: holds expert {found.get('expert')}, expected {expected['expert']} by its "
-            f"name; give it its own name back, or {_REPAIR}"
-        )
-    for part in ("identity", "versions") if with_versions else ("identity",):
-        old, new = found.get(part), expected[part]
-        old = old if isinstance(old, dict) else {}
-        for name in dict.fromkeys([*new, *old]):
-            if old.get(name) != new.get(name):
-                raise UsageError(
-                    f"{path}: made with {name}={old.get(name)!r}, expected {new.get(name)!r}; give "
-                    f"these experts another config.experts.dir, or {_REPAIR}"
-                )
+        reason = f"cannot be written ({error.strerror})"
+        raise UsageError(f"{path}: {reason}; make room or give another directory") from None

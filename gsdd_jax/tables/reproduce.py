@@ -16,8 +16,8 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,163 +40,120 @@ from gsdd_jax.tables.table import Cell, Found, Table
 WAIT = 10.0  # seconds between looks while all pieces left are in use
 
 
-@runtime_checkable
-class Piece(Protocol):
-    """Unit of work that is run once for all cells."""
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Unit of work that is run once for all cells, and resumes by itself.
+
+    Attributes:
+      name: unique to what it makes.
+      config: the experiment.
+      run: runs or resumes it.
+      cost: estimates its whole cost.
+      done: whether its result is on disk.
+      needs: pieces to be done before it, unless it is done.
+      result: file of its accuracies, if it has any.
+    """
 
     name: str
     config: ConfigDict
+    run: Callable[[OneLine], Any]
+    cost: Callable[[], cost.Cost]
+    done: Callable[[], bool]
+    needs: tuple[Piece, ...] = ()
+    result: pathlib.Path | None = None
 
-    def needs(self) -> list[Piece]:
-        """Returns the pieces to be done before it."""
-        ...
+    def in_order(self) -> Iterator[Piece]:
+        """Yields the pieces that it needs on this disk, and itself."""
+        if not self.done():
+            for need in self.needs:
+                yield from need.in_order()
+        yield self
 
-    def done(self) -> bool:
-        """Returns whether its result is on disk."""
-        ...
-
-    def run(self, reporter: OneLine) -> None:
-        """Runs or resumes it."""
-        ...
-
-    def cost(self) -> cost.Cost:
-        """Estimates its whole cost."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class _Experts:
-    config: ConfigDict
-
-    @property
-    def name(self) -> str:
-        settings = self.config.experts
-        return f"{settings.num_experts} experts {pathlib.Path(settings.dir).name}"
-
-    def needs(self) -> list[Piece]:
-        return []
-
-    def done(self) -> bool:
-        return stored.are_there(self.config)
-
-    def run(self, reporter: OneLine) -> None:
-        experts.train_all(self.config, reporter)
-
-    def cost(self) -> cost.Cost:
-        return cost.of_experts(self.config)
+    def why_missing(self, reasons: Mapping[str, str]) -> str:
+        """Returns why it has no result; `reasons` are of pieces that were not run, by name."""
+        missing = (piece.name for piece in self.in_order() if not piece.done())
+        return next((reasons[name] for name in missing if name in reasons), "")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fit:
-    config: ConfigDict
-
-    @property
-    def name(self) -> str:
-        return f"fit {self.config.parameterization.name} {pathlib.Path(self.config.init.dir).name}"
-
-    def needs(self) -> list[Piece]:
-        return []
-
-    def done(self) -> bool:
-        return fits.is_there(self.config)
-
-    def run(self, reporter: OneLine) -> None:
-        fits.fit_to_share(self.config, reporter)
-
-    def cost(self) -> cost.Cost:
-        return cost.of_fit(self.config)
+def _experts(config: ConfigDict) -> Piece:
+    return Piece(
+        f"{config.experts.num_experts} experts {pathlib.Path(config.experts.dir).name}",
+        config,
+        lambda display: experts.train_all(config, display),
+        lambda: cost.of_experts(config),
+        lambda: stored.are_there(config),
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Teacher:
-    config: ConfigDict
-
-    @property
-    def name(self) -> str:
-        return f"teacher {pathlib.Path(self.config.teacher.dir).name}"
-
-    def needs(self) -> list[Piece]:
-        return []
-
-    def done(self) -> bool:
-        return teacher.is_there(self.config)
-
-    def run(self, reporter: OneLine) -> None:
-        teacher.train_to_share(self.config, reporter)
-
-    def cost(self) -> cost.Cost:
-        return cost.of_teacher(self.config)
+def _fit(config: ConfigDict) -> Piece:
+    return Piece(
+        f"fit {config.parameterization.name} {pathlib.Path(config.init.dir).name}",
+        config,
+        lambda display: fits.fit_to_share(config, display),
+        lambda: cost.of_fit(config),
+        lambda: fits.is_there(config),
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    config: ConfigDict
-    workdir: pathlib.Path
-
-    @property
-    def name(self) -> str:
-        return f"run {self.workdir.name}"
-
-    def needs(self) -> list[Piece]:
-        config = self.config
-        experts_ = [_Experts(config)] if matching.find(config.matching.name).follows_experts else []
-        fitted = config.init.images != "none" and config.init.num_steps
-        taught = config.labels.source == "teacher"
-        return (
-            experts_ + ([_Teacher(config)] if taught else []) + ([_Fit(config)] if fitted else [])
-        )
-
-    def done(self) -> bool:
-        return (self.workdir / "result.json").exists()
-
-    def run(self, reporter: OneLine) -> None:
-        distill_to(self.config, self.workdir, reporter)
-
-    def cost(self) -> cost.Cost:
-        return cost.of_run(self.config)
+def _teacher(config: ConfigDict) -> Piece:
+    return Piece(
+        f"teacher {pathlib.Path(config.teacher.dir).name}",
+        config,
+        lambda display: teacher.train_to_share(config, display),
+        lambda: cost.of_teacher(config),
+        lambda: teacher.is_there(config),
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Evaluation:
+def _run(config: ConfigDict, workdir: pathlib.Path) -> Piece:
+    needed = {
+        _experts: matching.find(config.matching.name).follows_experts,
+        _teacher: config.labels.source == "teacher",
+        _fit: config.init.images != "none" and config.init.num_steps,
+    }
+    result = workdir / "result.json"
+    return Piece(
+        f"run {workdir.name}",
+        config,
+        lambda display: distill_to(config, workdir, display),
+        lambda: cost.of_run(config),
+        result.exists,
+        tuple(piece(config) for piece, is_needed in needed.items() if is_needed),
+        result,
+    )
+
+
+def _evaluation(
+    config: ConfigDict, settings: Mapping[str, Any], result: pathlib.Path, of: Piece | None = None
+) -> Piece:
     """Evaluation of a run's distilled set with other settings, or of real images without a run."""
+    folder = result.parent
+    arm = settings.get("arm", "")
 
-    config: ConfigDict
-    of: _Run | None
-    settings: Mapping[str, Any]
-    path: pathlib.Path
+    def evaluate(display):
+        if of is not None:
+            source = of.result.with_name("distilled.safetensors")
+            return evaluation.evaluate_file(source, display=display, baselines=False, **settings)
+        if arm in COMPRESSED:
+            return baselines.evaluate_real(config, arm, folder, display)
+        return evaluation.evaluate_real(config, arm, display)
 
-    @property
-    def name(self) -> str:
-        folder = self.path.parent if self.of is None else self.of.workdir
-        return f"evaluation {folder.name}/{self.path.stem}"
-
-    def needs(self) -> list[Piece]:
-        if self.of:
-            return [self.of]
-        soft = COMPRESSED.get(self.settings["arm"], False)
-        return [_Teacher(self.config)] if soft else []
-
-    def done(self) -> bool:
-        return self.path.exists()
-
-    def run(self, reporter: OneLine) -> None:
-        taken = f"{self.path.parent}: another process evaluates here"
-        with processes.held(lambda: locked(self.path.parent, taken)):
-            if self.of is None and self.settings["arm"] in COMPRESSED:
-                here = self.path.parent
-                result = baselines.evaluate_real(self.config, self.settings["arm"], here, reporter)
-            elif self.of is None:
-                result = evaluation.evaluate_real(self.config, self.settings["arm"], reporter)
-            else:
-                source = self.of.workdir / "distilled.safetensors"
-                result = evaluation.evaluate_file(
-                    source, display=reporter, baselines=False, **self.settings
-                )
+    def run(display):
+        with processes.held(lambda: locked(folder, f"{folder}: another process evaluates here")):
+            accuracies = evaluate(display)
             if processes.first():
-                write_json(self.path, result)
+                write_json(result, accuracies)
 
-    def cost(self) -> cost.Cost:
-        return cost.of_evaluation(self.config, self.settings)
+    needs = (_teacher(config),) if COMPRESSED.get(arm, False) else ()
+    return Piece(
+        f"evaluation {(of.result.parent if of else folder).name}/{result.stem}",
+        config,
+        run,
+        lambda: cost.of_evaluation(config, settings),
+        result.exists,
+        (of,) if of else needs,
+        result,
+    )
 
 
 class Folder:
@@ -214,39 +171,6 @@ class Folder:
         config.evaluate.baselines = ""
         return config
 
-    def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> list[Piece]:
-        """Returns the pieces for one seed's number under one trial, in order of running."""
-        pieces = list(self._all_pieces(cell, trial, seed))
-        if any(isinstance(piece, _Run) and piece.done() for piece in pieces):
-            # A finished run no longer needs its experts and fit.
-            return [piece for piece in pieces if not isinstance(piece, _Experts | _Fit | _Teacher)]
-        return pieces
-
-    def by_name(self, table_: Table) -> dict[str, Piece]:
-        """Returns all pieces that a table may need by name, done or not."""
-        return {
-            piece.name: piece
-            for cell in table_.cells
-            for trial in cell.trials
-            for seed in cell.seeds
-            for piece in self._all_pieces(cell, trial, seed)
-        }
-
-    def _all_pieces(self, cell, trial, seed) -> Iterator[Piece]:
-        config = self.config(cell, trial, seed)
-        if cell.arm != "distilled":
-            path = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}" / "result.json"
-            alone = _Evaluation(config, None, {"arm": cell.arm}, path)
-            yield from alone.needs()
-            yield alone
-            return
-        run = _Run(config, self.workdir(config))
-        yield from run.needs()
-        yield run
-        if cell.evaluation:
-            path = run.workdir / "evaluations" / f"{_digest(cell.evaluation)}.json"
-            yield _Evaluation(config, run, cell.evaluation, path)
-
     def workdir(self, config: ConfigDict) -> pathlib.Path:
         """Returns a run's work directory: readable, and unique to what decides its result."""
         parts = (config.data.name, config.data.subset, config.matching.name)
@@ -254,45 +178,75 @@ class Folder:
         name = "-".join(str(part) for part in parts if part)
         return self.root / "runs" / re.sub(r"[^\w.-]", "-", name)
 
-    def seed_pieces(self, cell: Cell, found: Found) -> Iterator[Piece]:
-        """Returns the pieces of a cell that are known so far: its trials, then all seeds."""
-        only_run = dataclasses.replace(cell, evaluation={})
-        for trial in cell.trials:
-            yield from self.pieces(only_run if len(cell.trials) > 1 else cell, trial, cell.seeds[0])
-        if found.chosen is not None:
-            for seed in cell.seeds:
-                yield from self.pieces(cell, found.chosen, seed)
+    def piece(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> Piece:
+        """Returns the piece that makes one seed's number under one trial."""
+        config = self.config(cell, trial, seed)
+        if cell.arm != "distilled":
+            folder = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}"
+            return _evaluation(config, {"arm": cell.arm}, folder / "result.json")
+        run = _run(config, self.workdir(config))
+        if not cell.evaluation:
+            return run
+        name = f"{_digest(cell.evaluation)}.json"
+        return _evaluation(
+            config, cell.evaluation, self.workdir(config) / "evaluations" / name, run
+        )
+
+    def trials(self, cell: Cell) -> list[tuple[Mapping[str, Any], Piece]]:
+        """Returns the runs that a cell chooses from; none if there is one trial."""
+        runs = dataclasses.replace(cell, evaluation={})
+        of = cell.trials if len(cell.trials) > 1 else ()
+        return [(trial, self.piece(runs, trial, cell.seeds[0])) for trial in of]
+
+    def by_name(self, table_: Table) -> dict[str, Piece]:
+        """Returns all pieces that a table may need by name, done or not."""
+        found: dict[str, Piece] = {}
+
+        def add(piece):
+            found[piece.name] = piece
+            for need in piece.needs:
+                add(need)
+
+        for cell in table_.cells:
+            for trial in cell.trials:
+                for seed in cell.seeds:
+                    add(self.piece(cell, trial, seed))
+        return found
 
     def found(self, cell: Cell, reasons: Mapping[str, str]) -> Found:
         """Returns a cell's result so far; `reasons` gives, by name, why pieces were not run."""
-        first = cell.seeds[0]
-        trials, why = [], ""
-        for trial in cell.trials:
-            value, reason = None, self._reason(cell, trial, first, reasons)
-            run = self.workdir(self.config(cell, trial, first)) / "result.json"
-            if len(cell.trials) > 1 and run.exists():
-                value = read_object(run, "a run's result")["distilled_train_accuracy"]
-            trials.append((trial, value, reason))
-            why = why or reason
-        chosen = None
-        if len(cell.trials) == 1:
-            chosen = cell.trials[0]
-        elif all(value is not None or reason for _, value, reason in trials):
+        trials, chosen = [], cell.trials[0]
+        for trial, run in self.trials(cell):
+            value = None
+            if run.done():
+                result = read_object(run.result, "a run's result")
+                value = result["distilled_train_accuracy"]
+            trials.append((trial, value, run.why_missing(reasons)))
+        if trials:
             scored = [(value, trial) for trial, value, _ in trials if value is not None]
-            chosen = max(scored, key=lambda pair: pair[0])[1] if scored else None
+            settled = scored and all(value is not None or why for _, value, why in trials)
+            chosen = max(scored, key=lambda pair: pair[0])[1] if settled else None
         if chosen is None:
-            return Found({}, None, tuple(trials), why)
-        accuracies = {}
-        for seed in cell.seeds:
-            *_, last = self.pieces(cell, chosen, seed)
-            if last.done():
-                accuracies[seed] = _accuracies(cell, last)
-        reason = next((r for s in cell.seeds if (r := self._reason(cell, chosen, s, reasons))), "")
+            reason = next((why for *_, why in trials if why), "")
+            return Found({}, None, tuple(trials), reason)
+        pieces = {seed: self.piece(cell, chosen, seed) for seed in cell.seeds}
+        accuracies = {s: _accuracies(cell, p.result) for s, p in pieces.items() if p.done()}
+        reason = next((why for p in pieces.values() if (why := p.why_missing(reasons))), "")
         return Found(accuracies, chosen, tuple(trials), reason)
 
-    def _reason(self, cell, trial, seed, reasons) -> str:
-        pieces = (p for p in self.pieces(cell, trial, seed) if p.name in reasons)
-        return next((reasons[p.name] for p in pieces if not p.done()), "")
+    def missing(
+        self, table_: Table, found: list[Found], reasons: Mapping[str, str]
+    ) -> dict[str, Piece]:
+        """Returns by name the pieces to run that are known so far: trials, then all seeds."""
+        missing = {}
+        for cell, f in zip(table_.cells, found, strict=True):
+            goals = [run for _, run in self.trials(cell)]
+            if f.chosen is not None:
+                goals += [self.piece(cell, f.chosen, seed) for seed in cell.seeds]
+            for piece in (p for goal in goals for p in goal.in_order()):
+                if not piece.done() and not piece.why_missing(reasons):
+                    missing[piece.name] = piece
+        return missing
 
 
 def reproduce(
@@ -313,17 +267,17 @@ def reproduce(
     folder, failed = Folder(root), {}
     pieces, work = folder.by_name(table_), _Work(table_, folder, reporter)
     while name := processes.from_first(work.next).decode():
-        start, reason = time.monotonic(), ""
         try:
             pieces[name].run(reporter)
         except InUseError:
+            work.in_use.add(name)
             continue
         except Exception as error:  # the other pieces do not need this one
             if not processes.all_failed():
                 raise
-            reason = failed[name] = _reason(error)
-        if processes.first():
-            work.ran(pieces[name], time.monotonic() - start, reason)
+            failed[name] = work.reasons[name] = _reason(error)
+        if processes.first() and not pieces[name].done():
+            work.reasons.setdefault(name, "it left no result")
         jax.clear_caches()  # the programs of a whole table would fill memory
     return work.found, failed | work.unreadable
 
@@ -340,76 +294,62 @@ class _Work:
 
     def __init__(self, table_: Table, folder: Folder, reporter: OneLine):
         self.found: list[Found] = []
-        self.unreadable: dict[str, str] = {}  # reasons by cell
+        self.reasons: dict[str, str] = {}  # by piece that was not run
+        self.unreadable: dict[str, str] = {}  # by cell
+        self.in_use: set[str] = set()  # pieces that others had when they were last tried
         self._table, self._folder, self._reporter = table_, folder, reporter
-        self._reasons: dict[str, str] = {}
-        self._clock, self._names = _Clock(), self._offered()
-        self._has_run = False
 
     def next(self) -> bytes:
-        """Returns the name of an unfinished piece that may be free; empty if all are done."""
-        return next(self._names, "").encode()
-
-    def ran(self, piece: Piece, seconds: float, reason: str) -> None:
-        """Records that the last piece was run; `reason` tells why it has no result."""
-        if not reason and not piece.done():
-            reason = "it left no result"
-        if reason:
-            self._reasons[piece.name] = reason
-        self._clock.add(piece, seconds)
-        self._has_run = True
-
-    def _found(self, cell: Cell) -> Found:
-        try:
-            return self._folder.found(cell, self._reasons)
-        except Exception as error:  # a damaged file must not affect other cells
-            reason = _reason(error)
-            self.unreadable[f"{cell.row} ({cell.column})"] = reason
-            return Found(reason=reason)
-
-    def _offered(self) -> Iterator[str]:
+        """Writes the table; returns the name of a piece that may be free, empty if all are done."""
         table_, folder = self._table, self._folder
         folder.root.mkdir(parents=True, exist_ok=True)
         while True:
             self.found = [self._found(cell) for cell in table_.cells]
             table.write(table_, self.found, folder.root)
-            waiting = _missing(folder, table_, self.found, self._reasons)
-            if not waiting:
-                return
-            if refused := {p.name: why for p in waiting if (why := why_not(table_, p))}:
-                self._reasons |= refused
+            missing = folder.missing(table_, self.found, self.reasons)
+            if not missing:
+                return b""
+            if refused := {n: why for n, p in missing.items() if (why := why_not(table_, p))}:
+                self.reasons |= refused
                 continue
-            complete = sum(
-                not f.reason and len(f.accuracies) == len(cell.seeds)
-                for cell, f in zip(table_.cells, self.found, strict=True)
-            )
-            self._has_run = False
-            for piece in waiting:
-                if not all(need.done() for need in piece.needs()):
-                    continue  # another command runs its needs, or this one will
-                self._reporter.begin(
-                    f"{table_.name} {complete}/{len(table_.cells)} cells, {piece.name}",
-                    self._clock.left(piece, waiting),
-                )
-                yield piece.name
-                if self._has_run:
-                    break
-            else:
-                time.sleep(WAIT)
+            for name, piece in missing.items():
+                # What it needs is run by another command, or will be by this one.
+                if name not in self.in_use and all(need.done() for need in piece.needs):
+                    self._begin(name, missing)
+                    return name.encode()
+            time.sleep(WAIT)
+            self.in_use.clear()
+
+    def _found(self, cell: Cell) -> Found:
+        try:
+            return self._folder.found(cell, self.reasons)
+        except Exception as error:  # a damaged file must not affect other cells
+            reason = _reason(error)
+            self.unreadable[f"{cell.row} ({cell.column})"] = reason
+            return Found(reason=reason)
+
+    def _begin(self, name: str, missing: Mapping[str, Piece]) -> None:
+        complete = sum(
+            not f.reason and len(f.accuracies) == len(cell.seeds)
+            for cell, f in zip(self._table.cells, self.found, strict=True)
+        )
+        costs = map(cost_of, missing.values())
+        what = f"{self._table.name} {complete}/{len(self._table.cells)} cells, {name}"
+        self._reporter.begin(what, sum(c.seconds for c in costs if c is not None))
 
 
 def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:
     """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds."""
     folder, seen = Folder(root), {}
     for cell in table_.cells:
-        rest = ((cell.trials[0], seed) for seed in cell.seeds)
-        for trial, seed in (*((t, cell.seeds[0]) for t in cell.trials), *rest):
-            for piece in folder.pieces(cell, trial, seed):
-                if piece.name not in seen:
-                    reason = "" if piece.done() else why_not(table_, piece)
-                    state = "done" if piece.done() else f"no: {reason}" if reason else "to do"
-                    seen[piece.name] = (state, cost_of(piece))
-    return [(name, *rest) for name, rest in seen.items()]
+        goals = [run for _, run in folder.trials(cell)]
+        goals += [folder.piece(cell, cell.trials[0], seed) for seed in cell.seeds]
+        for piece in (p for goal in goals for p in goal.in_order()):
+            if piece.name not in seen:
+                reason = "" if piece.done() else why_not(table_, piece)
+                state = "done" if piece.done() else f"no: {reason}" if reason else "to do"
+                seen[piece.name] = (piece.name, state, cost_of(piece))
+    return list(seen.values())
 
 
 def cost_of(piece: Piece) -> cost.Cost | None:
@@ -435,46 +375,8 @@ def why_not(table_: Table, piece: Piece) -> str:
     return ""
 
 
-class _Clock:
-    """Estimate of the time left, corrected by the times so far."""
-
-    def __init__(self):
-        self._estimated = self._taken = 0.0
-
-    def add(self, piece: Piece, seconds: float) -> None:
-        estimate = cost_of(piece)
-        self._estimated += estimate.seconds if estimate else 0.0
-        self._taken += seconds
-
-    def left(self, piece: Piece, waiting: list[Piece]) -> float:
-        """Returns the seconds of all waiting pieces, `piece` included."""
-        factor = self._taken / self._estimated if self._estimated else 1.0
-        costs = (cost_of(p) for p in waiting)
-        return factor * sum(c.seconds for c in costs if c is not None)
-
-
-def _missing(
-    folder: Folder, table_: Table, found: list[Found], reasons: Mapping[str, str]
-) -> list[Piece]:
-    """Returns the pieces to run, each once, without those whose needs cannot be met."""
-    missing = {}
-    for cell, f in zip(table_.cells, found, strict=True):
-        for piece in folder.seed_pieces(cell, f):
-            if piece.name not in missing and not piece.done() and not _lost(piece, reasons):
-                missing[piece.name] = piece
-    return list(missing.values())
-
-
-def _lost(piece: Piece, reasons: Mapping[str, str]) -> bool:
-    """Returns whether a piece, or one that it needs, was not run for one of the `reasons`."""
-    if piece.name in reasons:
-        return True
-    return any(_lost(need, reasons) and not need.done() for need in piece.needs())
-
-
-def _accuracies(cell: Cell, piece: Piece) -> list[float]:
-    path = piece.path if isinstance(piece, _Evaluation) else piece.workdir / "result.json"
-    value: Any = read_object(path, "an evaluation's result")
+def _accuracies(cell: Cell, result: pathlib.Path) -> list[float]:
+    value: Any = read_object(result, "an evaluation's result")
     name = cell.value if cell.arm == "distilled" else f"{cell.arm}_accuracies"
     for part in name.split("/"):
         value = value[part]

@@ -20,8 +20,8 @@ class DistillState(NamedTuple):
 
     params: Params
     optimizer: Any
-    extra: Any  # learned by the objective besides the images
-    extra_optimizer: Any
+    aux_params: Any  # learned by the objective besides the images
+    aux_optimizer: Any
     average: Params | None  # moving average of the parameters, if any
     learning_rate: Float[Array, ""]  # of the images; traced, so that all rates share a program
     step: Int[Array, ""]
@@ -68,12 +68,12 @@ def start(
       learning_rate: of the images' parameters.
       logits: a teacher's soft labels of the images, if any.
     """
-    extra = problem.matching.extra(problem.labels, logits)
+    aux_params = problem.matching.aux_params(problem.labels, logits)
     return DistillState(
         params,
         problem.parameterization.optimizer(learning_rate).init(params),
-        extra,
-        problem.matching.extra_optimizer().init(extra),
+        aux_params,
+        problem.matching.aux_optimizer().init(aux_params),
         jax.tree.map(jnp.copy, params) if problem.average else None,
         jnp.float32(learning_rate),
         jnp.zeros((), jnp.int32),
@@ -86,7 +86,7 @@ def run(
     state: DistillState,
     key: Key[Array, ""],
     data: RealData,
-    feed: Any,
+    host_inputs: Any,
     num_steps: int,
 ) -> tuple[DistillState, Float[Array, "{num_steps}"]]:
     """Runs `num_steps` steps; returns the state, and each step's loss, summed over its updates.
@@ -98,11 +98,11 @@ def run(
       state: donated.
       key: key of the whole run.
       data: real images on the device, or those that these steps draw (`drawn`).
-      feed: the objective's `feed` for these steps, with `num_steps` as leading axis, or None.
+      host_inputs: of the objective for these steps, with `num_steps` as leading axis, or None.
       num_steps: static.
     """
     parameterization, matching = problem.parameterization, problem.matching
-    extra_optimizer = matching.extra_optimizer()
+    aux_optimizer = matching.aux_optimizer()
 
     def synthetic(params):
         return problem.synthetic(params, data.transform)
@@ -111,29 +111,29 @@ def run(
         state, shared = carry
         loss_key, after_key = _loss_keys(update_key, u)
 
-        def objective(params, extra):
-            loss = matching.loss(synthetic(params), real, extra, shared, u, loss_key)
+        def objective(params, aux_params):
+            loss = matching.loss(synthetic(params), real, aux_params, shared, u, loss_key)
             return loss + parameterization.penalty(params), loss
 
-        (d_params, d_extra), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
-            state.params, state.extra
+        (d_params, d_aux), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
+            state.params, state.aux_params
         )
         optimizer = parameterization.optimizer(state.learning_rate)
         updates, optimizer_state = optimizer.update(d_params, state.optimizer, state.params)
         params = parameterization.project(optax.apply_updates(state.params, updates))
-        updates, extra_state = extra_optimizer.update(d_extra, state.extra_optimizer, state.extra)
-        extra = matching.project_extra(optax.apply_updates(state.extra, updates))
+        updates, aux_state = aux_optimizer.update(d_aux, state.aux_optimizer, state.aux_params)
+        aux_params = matching.project_aux(optax.apply_updates(state.aux_params, updates))
         shared = matching.after_update(synthetic(params), shared, u, after_key)
         state = state._replace(
-            params=params, optimizer=optimizer_state, extra=extra, extra_optimizer=extra_state
+            params=params, optimizer=optimizer_state, aux_params=aux_params, aux_optimizer=aux_state
         )
         return (state, shared), loss
 
     def step(state, given):
-        feed, read = given
+        host_inputs, read = given
         begin_key, update_key = _step_keys(key, state.step)
         real = dataclasses.replace(data, read=read)
-        shared = matching.begin(begin_key, real, feed)
+        shared = matching.begin(begin_key, real, host_inputs)
         (state, _), losses = jax.lax.scan(
             lambda carry, u: update(real, carry, u, update_key),
             (state, shared),
@@ -147,12 +147,12 @@ def run(
             state = state._replace(average=average)
         return state._replace(step=state.step + 1), losses.sum()
 
-    return jax.lax.scan(step, state, (feed, data.read), length=num_steps)
+    return jax.lax.scan(step, state, (host_inputs, data.read), length=num_steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def drawn(
-    problem: Problem, key: Key[Array, ""], data: RealData, feed: Any, step: Int[Array, ""]
+    problem: Problem, key: Key[Array, ""], data: RealData, host_inputs: Any, step: Int[Array, ""]
 ) -> Int[Array, "d k r"]:
     """Returns the indices of the real images that a step of `run` draws, for the host to read.
 
@@ -160,13 +160,13 @@ def drawn(
       problem: static; its objective declares its draws.
       key: key of the whole run.
       data: real data, possibly without images.
-      feed: the objective's `feed` for this step.
+      host_inputs: the objective's `host_inputs` for this step.
       step: from 0.
     """
     matching = problem.matching
     begin_key, update_key = _step_keys(key, step)
     loss_keys = jax.vmap(lambda u: _loss_keys(update_key, u)[0])(jnp.arange(matching.num_updates))
-    draws = matching.draws(begin_key, loss_keys, feed)
+    draws = matching.draws(begin_key, loss_keys, host_inputs)
     return jax.vmap(lambda k: data.indices(k, draws.per_class, draws.classes))(draws.keys)
 
 
