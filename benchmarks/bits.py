@@ -29,7 +29,12 @@ def main(out: str | None) -> None:
     per_class = IMAGES // 10
     plain = parameterizations.find("gaussian")(*images.shape[1:], per_class, GAUSSIANS)
     kind = parameterizations.build(
-        "quantized", images.shape[1:], ipc=1, gpc=per_class, num_classes=10, rate_weight=0.0
+        "quantized",
+        images.shape[1:],
+        ipc=1,
+        images_per_class=per_class,
+        num_classes=10,
+        rate_weight=0.0,
     )
     plans = [(plain, "bfloat16", lambda _: 144.0)]
     for bits in BITS:

@@ -31,7 +31,7 @@ def main(out: str | None) -> None:
 
 
 def _compare(images, ipc):
-    kind = parameterizations.build("ddif", images.shape[1:], ipc=ipc, gpc=1)
+    kind = parameterizations.build("ddif", images.shape[1:], ipc=ipc, images_per_class=1)
     state = fit.start(kind, jax.random.key(0), images, RATE, 0)
     first = jax.tree.map(np.asarray, state.params)
     state, _ = fit.run(kind, state, images, RATE, STEPS, 0)

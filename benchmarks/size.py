@@ -54,7 +54,7 @@ def main(out: str | None) -> None:
     """Prints a table."""
     on_cpu = jax.default_backend() == "cpu"
     print(
-        f"{device()}; {memory.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians an image, both passes"
+        f"{device()}; {memory.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians per image, both passes"
     )
     one = fitted(1 if on_cpu else 64, GAUSSIANS, FITTED_SIZE)
     table = Table(out, COLUMNS)

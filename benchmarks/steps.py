@@ -45,7 +45,7 @@ def matching_step(
       settings: settings of the network.
     """
     network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, **settings)
-    stored = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=images // CLASSES)
+    stored = parameterizations.build("gaussian", SHAPE, ipc=1, images_per_class=images // CLASSES)
     objective = tm.TrajectoryMatching(network, syn_steps, images, keep_every=keep_every)
     problem = distill.Problem(stored, objective, CLASSES)
     key = jax.random.key(0)

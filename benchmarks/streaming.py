@@ -78,7 +78,7 @@ def parts_of(split: data.Split, width: int) -> types.SimpleNamespace:
         "dm", network=network, num_classes=CLASSES, images_per_class=GPC, strategy="",
         batch_real=BATCH,
     )  # fmt: skip
-    stored = parameterizations.build("gaussian", shape, ipc=1, gpc=GPC)
+    stored = parameterizations.build("gaussian", shape, ipc=1, images_per_class=GPC)
     return types.SimpleNamespace(
         parameterization=stored,
         problem=distill.Problem(stored, objective, CLASSES),

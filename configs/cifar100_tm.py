@@ -29,6 +29,6 @@ def get_config(variant: str = ""):
     config = cifar10_tm.get_config()
     config.data.name = "cifar100"
     config.init.learning_rate = 0.01
-    config.budget.ipc, config.budget.gpc = ipc, gpc
+    config.budget.ipc, config.budget.images_per_class = ipc, gpc
     config.matching.options.batch_syn = batch_syn
     return common.quantized(config, as_codes) if codes else config

@@ -12,7 +12,7 @@ def get_config():
     """Config of the experiment."""
     config = common.get_config()
     config.data.name = "cifar10"
-    config.budget.ipc, config.budget.gpc = 1, 30  # 22 Gaussians each
+    config.budget.ipc, config.budget.images_per_class = 1, 30  # 22 Gaussians each
     config.distill.num_steps = 20_000
     config.distill.eval_every = 2000
     config.evaluate.batch_size = 128

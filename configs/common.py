@@ -27,9 +27,9 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
     """
     config.parameterization.name = "quantized"
     config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
-    config.budget.gpc = gpc
+    config.budget.images_per_class = gpc
     if soft_labels:
-        config.matching.options.soft_labels = True
+        config.labels.learned = True
     return config
 
 

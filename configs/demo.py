@@ -13,7 +13,7 @@ def get_config():
     """Config of the experiment."""
     config = common.get_config()
     config.data.name = "cifar10_mini"
-    config.budget.ipc, config.budget.gpc = 1, 30
+    config.budget.ipc, config.budget.images_per_class = 1, 30
     config.network.options.width = 32
     config.init.num_steps = 500
     config.matching.options.batch_real = 64

@@ -28,7 +28,7 @@ def get_config(variant: str = ""):
     config.init.learning_rate = 0.01
     config.budget.ipc = ipc
     # 1000 epochs would be many more steps than for smaller sets.
-    config.budget.gpc, config.evaluate.epochs = ROWS[ipc]
+    config.budget.images_per_class, config.evaluate.epochs = ROWS[ipc]
     config.matching.options.class_by_class = True
     config.distill.num_steps = 20_000
     if ipc > 1:  # a group at a time, and as many more steps

@@ -32,7 +32,7 @@ def get_config(variant: str = ""):
     config.init.learning_rate = 0.01
     config.budget.ipc = ipc
     # 1000 epochs would be many more steps than for smaller sets.
-    config.budget.gpc, config.evaluate.epochs, options = ROWS[ipc]
+    config.budget.images_per_class, config.evaluate.epochs, options = ROWS[ipc]
     config.experts.num_experts = 50
     config.matching.options.max_start_epoch = 20
     config.matching.options.grow_start_from = 14

@@ -13,7 +13,7 @@ from configs import common
 def get_config():
     """Config of the experiment."""
     config = common.matched_by(common.imagenet_subset(), "dc")
-    config.budget.ipc, config.budget.gpc = 1, 200  # 54 Gaussians each
+    config.budget.ipc, config.budget.images_per_class = 1, 200  # 54 Gaussians each
     config.matching.options.batch_real = 720
     config.matching.options.batch_syn = 0  # all 2000
     config.distill.num_steps = 5_000

@@ -16,7 +16,7 @@ def get_config():
     """Config of the experiment."""
     config = common.get_config()
     config.data.name = ""  # yours
-    config.budget.ipc, config.budget.gpc = 1, 0
+    config.budget.ipc, config.budget.images_per_class = 1, 0
     config.network.options.width = 32
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.matching.options.batch_real = 64  # smaller classes give all their images

@@ -1,7 +1,7 @@
 """Distils a data set into a small synthetic one.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
-    python -m launch.distill --config=cifar10_dm --config.budget.gpc=10 --workdir=runs/dm
+    python -m launch.distill --config=cifar10_dm --config.budget.bytes=6000 --workdir=runs/dm
     python -m launch.distill --config=cifar10_tm:ipc=1 --config.scale=0.01 --workdir=runs/small
 
 Writes distilled.safetensors, result.json, report.html and checkpoints to --workdir. The result
@@ -24,6 +24,7 @@ def main() -> None:
     from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
     from gsdd_jax.report import document
     from gsdd_jax.runs.distill import distill_to
+    from gsdd_jax.setup import experiment
     from launch import fields
 
     page = pathlib.Path(WORKDIR.value, document.NAME)
@@ -34,7 +35,7 @@ def main() -> None:
     if not processes.first():
         return
     document.write([WORKDIR.value], page, fields.defaults)
-    shown = ("distilled", "fitted", "random_real")
+    shown = ("distilled", "fitted", experiment.strongest(result))
     arms = (cli.accuracy(arm, result) for arm in shown if f"{arm}_accuracy" in result)
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
     print("test accuracy:  " + "   ".join(arms))

@@ -26,7 +26,8 @@ MOST_USED = (
     "data.name",
     "data.resolution",
     "budget.ipc",
-    "budget.gpc",
+    "budget.bytes",
+    "budget.images_per_class",
     "parameterization.name",
     "network.name",
     "network.options.width",
@@ -40,7 +41,7 @@ MOST_USED = (
     "evaluate.epochs",
 )
 SMALLER_OF_ALL = (
-    *("data.on_device=streamed", "budget.gpc", "network.options.width"),
+    *("data.on_device=streamed", "budget.images_per_class", "network.options.width"),
     *("evaluate.num_networks", "evaluate.batch_size"),
 )
 

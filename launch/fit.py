@@ -1,7 +1,7 @@
 """Fits the parameterization of a config to real images, without distillation.
 
     python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
-    python -m launch.fit --config=demo --config.budget.gpc=10 --workdir=runs/larger
+    python -m launch.fit --config=demo --config.budget.images_per_class=10 --workdir=runs/larger
 
 Prints the PSNR of the fit and writes it as a set: the starting point of a distillation.
 """

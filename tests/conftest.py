@@ -1,6 +1,5 @@
 """Every annotated shape in gsdd_jax is checked at run time while the tests run."""
 
-import functools
 import os
 
 import jax
@@ -11,69 +10,33 @@ hook = install_import_hook("gsdd_jax", "beartype.beartype")
 hook.__enter__()
 
 LITTLE = "jax_disable_most_optimizations"
-EMITTERS = "xla_cpu_use_fusion_emitters"  # its code for fusions takes long to compile
+# What XLA's emitters of fusions write takes long to compile.
+WITHOUT_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
-
-def _is_known(option):
-    try:
-        jax.jit(lambda x: x, compiler_options={option: False})(0.0)
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-little = False  # whether LITTLE is set
-
-
-def _compile(with_little):
-    global little
-    little = with_little
-    jax.config.update(LITTLE, with_little)
-
-
-def _without_emitters():
-    """Where LITTLE is set, what is compiled from now on has none, as if every `jax.jit` had
-    `compiler_options`."""
-    # By a private name, because the only public setting of a process is XLA_FLAGS, which XLA reads
-    # once: tests of bits would not be compiled as users do, and an XLA without the option would end
-    # the process. Where another JAX has no such name, tests take longer, and nothing else.
-    try:
-        from jax._src import compiler
-
-        original = compiler.get_compile_options
-    except (ImportError, AttributeError):
-        return
-
-    @functools.wraps(original)
-    def get_compile_options(*args, **kwargs):
-        if little:
-            given = kwargs.get("env_options_overrides") or {}
-            kwargs["env_options_overrides"] = {EMITTERS: False, **given}
-        return original(*args, **kwargs)
-
-    compiler.get_compile_options = get_compile_options
-
-
-# The same for commands.
+# For commands.
 QUICKLY = {LITTLE.upper(): "true"}
-if _is_known(EMITTERS):
-    _without_emitters()
-    QUICKLY["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false"
+if jax.__version_info__ < (0, 11):  # XLA ends a process of which it does not know a flag
+    given = os.environ.get("XLA_FLAGS")
+    QUICKLY["XLA_FLAGS"] = os.environ["XLA_FLAGS"] = f"{given or ''} {WITHOUT_EMITTERS}"
+    jax.devices()  # the flags are read now, and by this process alone
+    del os.environ["XLA_FLAGS"]
+    if given is not None:
+        os.environ["XLA_FLAGS"] = given
 
 
 @pytest.fixture(scope="module")
 def quickly_compiled():
     """For tests of values, most of whose time is compilation: XLA's own passes, fusions and all,
     but little of LLVM's."""
-    _compile(with_little=True)
+    jax.config.update(LITTLE, True)
     yield
-    _compile(with_little=False)
+    jax.config.update(LITTLE, False)
 
 
 @pytest.fixture
 def fully_compiled(quickly_compiled):
-    """For tests of bits and of memory among those: compiled as users do."""
+    """For tests of bits and of memory among those: with all of LLVM's passes."""
     jax.clear_caches()  # what was compiled quickly is not known as such
-    _compile(with_little=False)
+    jax.config.update(LITTLE, False)
     yield
-    _compile(with_little=True)
+    jax.config.update(LITTLE, True)

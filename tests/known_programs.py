@@ -39,7 +39,7 @@ def small(name, *parts):
     """Rows of steps of a shipped experiment but for its sizes, by part and number of devices."""
     config = load(name)
     config.network.options.width, config.network.options.depth = 4, 1
-    config.matching.strategy, config.budget.gpc, config.experts.at_once = "flip", 4, 1
+    config.matching.strategy, config.budget.images_per_class, config.experts.at_once = "flip", 4, 1
     config.evaluate.num_networks = DEVICES
     if name == "cifar10_tm":
         config.matching.options.update(syn_steps=3, batch_syn=8, keep_every=0)
@@ -49,6 +49,7 @@ def small(name, *parts):
 
 
 if __name__ == "__main__":
+    jax.devices()  # as before a command's `main`
     scale.as_on_gpus(DEVICES)
     tm = small("cifar10_tm", "distill", "experts")
     print(json.dumps(dict(known=known(), dm=small("cifar10_dm"), tm=tm)))

@@ -15,7 +15,7 @@ from tests.tiny import TINY
 
 # Of the first cell, as a command could be given them.
 SETTINGS = TINY | {
-    "evaluate.beside": "",
+    "evaluate.baselines": "",
     "distill.snapshot_every": 0,
     "experts.num_experts": 3,
     "experts.epochs": 1,

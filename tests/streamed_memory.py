@@ -22,7 +22,7 @@ from gsdd_jax.training import distill
 
 SHAPE, CLASSES, GPC, STEPS = (64, 64, 3), 10, 1, 8
 NETWORK = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, width=2, depth=1)
-KIND = parameterizations.build("gaussian", SHAPE, ipc=1, gpc=GPC)
+KIND = parameterizations.build("gaussian", SHAPE, ipc=1, images_per_class=GPC)
 CONFIG = ConfigDict(
     {
         "data": {"on_device": "streamed"},

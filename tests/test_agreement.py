@@ -98,7 +98,9 @@ def agree(found, expected, darkest):
 def differences(path, row):
     """Of each set of a row, the largest beside the compiled call."""
     name, shape, ipc, gpc, options, count = row
-    kind = parameterizations.build(name, shape, ipc=ipc, gpc=gpc, num_classes=CLASSES, **options)
+    kind = parameterizations.build(
+        name, shape, ipc=ipc, images_per_class=gpc, num_classes=CLASSES, **options
+    )
     images = CLASSES * kind.images_per_class
     labels = np.repeat(np.arange(CLASSES, dtype=np.int32), kind.images_per_class)
     for seed in range(count):

@@ -161,9 +161,8 @@ def test_one_set_of_numbers_for_all_images(name):
         np.testing.assert_allclose(np.ravel(gradient[i]), expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (128, 96)])
 @pytest.mark.parametrize("name", RESAMPLED)
-def test_adjoint_identity(name, size):
+def test_adjoint_identity(name, size=(64, 48)):
     images, cotangent = random_images((6, *size, 3)), random_images((6, *size, 3), 1)
     numbers = dsa.draw(name, jax.random.key(5), 6, *size)
     output, gradient = output_and_gradient(name, images, numbers, cotangent)
@@ -233,12 +232,6 @@ def test_drawn_numbers(name, count, low, high):
     assert all(check(n, np.float32(low) if check is uniform else low, high) for n in numbers)
     correlation = np.atleast_2d(np.corrcoef(np.stack(numbers)))
     assert np.abs(correlation - np.eye(count)).max() < 4.5 / math.sqrt(num)
-
-
-def test_numbers_of_the_end_of_a_uniform_range_are_float32():
-    """float32 rounds 1.2 and 1/1.2: the drawn factors stay between the rounded ends."""
-    factors = np.stack(dsa.draw("scale", jax.random.key(0), 20000, 32, 32))
-    assert np.float32(1 / 1.2) <= factors.min() and factors.max() <= np.float32(1.2)
 
 
 def telltale(num, size):

@@ -168,7 +168,7 @@ def test_every_config_is_in_its_ranges():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"budget.ipc": 100_000}, r"config\.budget\.ipc: 11\.4 GiB"),
+        ({"budget.ipc": 100_000}, r"config\.budget: 11\.4 GiB"),
         ({"budget.ipc": 90_000, "parameterization.name": "pixels"}, r"config\.budget: 900,000 im"),
         ({"evaluate.num_networks": 10_000}, r"config\.evaluate\.num_networks: 10,000 networks of"),
         (

@@ -1,5 +1,7 @@
 """Every config is the published row, and shrinks to something that still fits together."""
 
+import importlib
+import math
 import pathlib
 import re
 
@@ -8,12 +10,12 @@ import jax.numpy as jnp
 import pytest
 
 import configs
-from configs import common
-from gsdd_jax import UsageError
+from configs import common, tables
+from gsdd_jax import UsageError, matching, networks, parameterizations
 from gsdd_jax.config import adapt
 from gsdd_jax.core import trees
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.setup import components, experiment, experts
+from gsdd_jax.setup import components, cost, experiment, experts
 from launch import experiments
 
 HERE = pathlib.Path(common.__file__).parent
@@ -50,8 +52,15 @@ def test_trajectory_matching_rows(name):
         name.split("_")[0], "imagenet2012"
     )
     o = config.matching.options
-    count = gaussians.gaussians_within_budget(ipc, config.budget.gpc, (size, size, 3))
-    row = (config.budget.gpc, count, o.syn_steps, o.max_start_epoch, o.lr_lr, o.batch_syn)
+    count = gaussians.gaussians_within_budget(12 * ipc * size**2, config.budget.images_per_class)
+    row = (
+        config.budget.images_per_class,
+        count,
+        o.syn_steps,
+        o.max_start_epoch,
+        o.lr_lr,
+        o.batch_syn,
+    )
     assert (*row, config.data.transform) == TM[name]
     assert (config.matching.name, o.expert_epochs, o.lr_init) == ("tm", 2, 0.01)
     assert (config.distill.num_steps, config.distill.learning_rate) == (15_000, 1e-3)
@@ -65,9 +74,9 @@ def test_trajectory_matching_rows(name):
 )
 def test_other_rows(name, matching, batch_real, steps):
     config = load(name)
-    assert gaussians.gaussians_within_budget(1, config.budget.gpc, (128, 128, 3)) == 54
+    assert gaussians.gaussians_within_budget(12 * 128**2, config.budget.images_per_class) == 54
     o = config.matching.options
-    # All of the 200 images a class: 2000 of ten classes.
+    # All of the 200 images per class: 2000 of ten classes.
     assert (config.matching.name, o.batch_real, o.batch_syn) == (matching, batch_real, 0)
     assert config.distill.num_steps == steps
     assert config.data.transform == "normalize"
@@ -119,6 +128,58 @@ def test_other_parameterizations_as_published(name, fit, rate):
         common.stored_as(before, "voxels")
 
 
+@pytest.mark.parametrize("table", tables.NAMES)
+def test_every_cell_of_the_papers_tables_builds(table):
+    """From no more images than a class has, with the published rates among those that are tried."""
+    for cell in importlib.import_module(f"configs.tables.{table}").get_table("paper").cells:
+        config = cell.variant(cell.trials[0], 0)
+        side, classes, examples, _ = cost.sizes(config)
+        shape = (side, side, 3)
+        kind = components.build_parameterization(config, shape, classes)
+        assert kind.images_per_class <= examples // classes, (cell.row, cell.column)
+        network = networks.architecture(config.network.name, dict(config.network.options))
+        matching.build(
+            config.matching.name,
+            network=network.build(image_shape=shape, num_classes=classes, precision="default"),
+            num_classes=classes,
+            images_per_class=kind.images_per_class,
+            strategy=config.matching.strategy,
+            labels=components.labels_of(config),
+            **config.matching.options,
+        )
+
+
+def test_published_rates_are_tried():
+    found = {}
+    for table in ("cifar", "imagenet128_tm", "imagenet128_dm"):
+        for cell in importlib.import_module(f"configs.tables.{table}").get_table("paper").cells:
+            tried = [trial.get("distill.learning_rate", 0) for trial in cell.trials]
+            found.setdefault((table, cell.row), set()).update(tried)
+    assert {100.0, 1e3, 1e5} <= found["cifar", "pixels"]
+    near = lambda rates, rate: any(abs(math.log(r / rate)) < math.log(1.3) for r in rates)
+    assert near(found["cifar", "FreD"], 980) and near(found["imagenet128_tm", "FreD"], 780)
+    assert near(found["imagenet128_dm", "FreD"], 0.78)
+    assert 1e-4 in found["cifar", "DDiF"] and 5e-5 in found["imagenet128_dm", "DDiF"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "widths"),
+    [
+        ((32, 32, 3), 10, (6, 6, 20)),
+        ((32, 32, 3), 100, (10, 15, 30)),
+        ((128, 128, 3), 10, (20, 20, 40)),
+    ],
+)
+def test_published_networks_of_ddif(shape, classes, widths):
+    for ipc, width in zip((1, 10, 50), widths, strict=True):
+        kind = parameterizations.build(
+            "ddif", shape, ipc=ipc, images_per_class=1, num_classes=classes
+        )
+        assert kind.layer_width == width
+    row = common.stored_as(load("imagenet_dm"), "ddif")
+    assert not row.matching.options.per_class_updates and row.distill.learning_rate == 5e-5
+
+
 def test_pixels_of_another_objective_keep_its_rate():
     config = common.stored_as(load("demo"), "pixels")
     assert config.distill.learning_rate == load("demo").distill.learning_rate
@@ -141,16 +202,16 @@ def test_rows_of_codes(name, gaussians_each):
     assert gaussians_each >= kinds[0].num_gaussians - 1
     assert kinds[1].num_images > classes * kinds[0].images_per_class
     differing = {n for n, v in trees.flat(codes).items() if trees.flat(row).get(n, v) != v}
-    soft = {"matching.options.soft_labels"} if classes == 10 else set()
-    assert differing == {"budget.gpc", "parameterization.name"} | soft
+    soft = {"labels.learned"} if classes == 10 else set()
+    assert differing == {"budget.images_per_class", "parameterization.name"} | soft
 
 
-SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.01, 0.002)]
+SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.002)]
 
 
 # The rows of codes are the others but for the parameterization: once is enough.
 @pytest.mark.parametrize(
-    ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.01 or "codes" not in n]
+    ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.002 or "codes" not in n]
 )
 def test_every_config_shrinks(name, scale, monkeypatch):
     config = load(name)
@@ -163,7 +224,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
     # It has ten classes, CIFAR-100 has a hundred.
     options = small.matching.options
-    options.batch_syn = min(options.batch_syn, 10 * small.budget.gpc)
+    options.batch_syn = min(options.batch_syn, 10 * small.budget.images_per_class)
     if options.get("classes_per_step"):
         options.classes_per_step = 5
     if small.data.resolution:

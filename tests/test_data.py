@@ -306,6 +306,7 @@ def resample(size_in: int, size_out: int) -> np.ndarray:
         (6, 8, 12, (12, 16), (0, 2)),  # larger
         (8, 8, 5, (5, 5), (0, 0)),  # square
         (5, 9, 5, (5, 9), (0, 2)),  # crop only
+        (5, 12, 5, (5, 12), (0, 4)),  # of half a pixel to the even side, as torchvision
     ],
 )
 def test_resolution(tmp_path, height, width, resolution, resized, corner):

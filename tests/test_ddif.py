@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def build(shape=(32, 32, 3), ipc=1, **options):
-    return parameterizations.build("ddif", shape, ipc=ipc, gpc=1, **options)
+    return parameterizations.build("ddif", shape, ipc=ipc, images_per_class=1, **options)
 
 
 def sirens(kind, params):

@@ -40,7 +40,7 @@ def problem(**options):
     settings = dict(network=network, num_classes=CLASSES, batch_real=4, strategy="crop_flip")
     settings |= options
     return distill.Problem(
-        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=5),
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=5),
         dm.DistributionMatching(**settings),
         CLASSES,
     )
@@ -94,8 +94,8 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_b
     actual = loss_of(prob, params, data, carry, 0, key)
 
     drawn, weights, indices = data.draw(jax.random.split(jax.random.key(1), 3)[2], batch_real)
-    own = prob.synthetic(params, TRANSFORM).draw(key, batch_syn)
-    assert own.shape[:2] == (CLASSES, batch_syn or 5)
+    own = prob.synthetic(params, TRANSFORM).sample(key, batch_syn).render()
+    own = own.reshape(CLASSES, batch_syn or 5, *own.shape[1:])
     expected = 0.0
     for c in range(CLASSES):
         means, count = [], min(batch_real, int(data.counts[c]))

@@ -41,7 +41,7 @@ def test_the_readme_runs():
 def test_using_a_set_runs(tmp_path):
     """All but PyTorch's block, of which `test_formats` has the method."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}
-    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, images_per_class=1)
     params = {"pixels": jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))}
     labels = np.arange(2, dtype=np.int32)
     set_ = parameterizations.stored(kind, params, labels, 0.1, {"transform": description})
@@ -65,7 +65,7 @@ def grey(tmp_path):
     (code,) = (code for code in blocks("docs/architecture.md") if "class Grey" in code)
     (tmp_path / "grey.py").write_text(code)
     with in_package(parameterizations, tmp_path):
-        yield parameterizations.build("grey", (8, 8, 3), ipc=3, gpc=1)
+        yield parameterizations.build("grey", (8, 8, 3), ipc=3, images_per_class=1)
 
 
 WITHOUT_JAX = """

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 def few(tmp_path_factory):
     """The file of ten images of each class of CIFAR-10."""
     mini = data.load("cifar10_mini", cache_dir=tmp_path_factory.mktemp("cache"))
-    kind = parameterizations.build("pixels", mini.image_shape, ipc=10, gpc=1)
+    kind = parameterizations.build("pixels", mini.image_shape, ipc=10, images_per_class=1)
     chosen = np.argsort(mini.train.labels, kind="stable").reshape(10, -1)[:, :10].ravel()
     made = {
         "data": {"name": mini.name},

@@ -26,7 +26,7 @@ MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
 def file(tmp_path_factory):
     """The file of a set of 3 images of each of two classes, some of whose values are beyond
     [0, 1], with soft labels."""
-    kind = parameterizations.build("pixels", (8, 6, 3), ipc=3, gpc=1)
+    kind = parameterizations.build("pixels", (8, 6, 3), ipc=3, images_per_class=1)
     pixels = np.random.default_rng(0).uniform(-0.4, 1.6, (6, 8, 6, 3)).astype(np.float32)
     made = {
         "data": {"name": "mine", "class_names": NAMES},

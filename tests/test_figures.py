@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 def tiny(**fields):
     config = demo.get_config()
-    config.update_from_flattened_dict(TINY | {"budget.gpc": 3} | fields)
+    config.update_from_flattened_dict(TINY | {"budget.images_per_class": 3} | fields)
     return config
 
 
@@ -296,7 +296,9 @@ def test_antialias_shows_where_it_matters_most(run, tmp_path):
 def codes(tmp_path_factory):
     """The work directory of a tiny distillation of Gaussians as codes."""
     workdir = tmp_path_factory.mktemp("codes")
-    distill_to(tiny(**{"parameterization.name": "quantized", "budget.gpc": 4}), workdir)
+    distill_to(
+        tiny(**{"parameterization.name": "quantized", "budget.images_per_class": 4}), workdir
+    )
     return workdir
 
 
@@ -609,7 +611,7 @@ def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
 
 def test_guidance_draws_the_cells_that_were_run(tmp_path):
     cells = [
-        {"row": row, "column": f"{images} images a class", "mean": mean, "deviation": 0.5}
+        {"row": row, "column": f"{images} images per class", "mean": mean, "deviation": 0.5}
         for row, images, mean in (("6 bits", 60, 41.0), ("6 bits", 112, None), ("8 bits", 60, 42.5))
     ]
     path = tmp_path / "guidance-small.json"

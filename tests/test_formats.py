@@ -31,7 +31,7 @@ NORMALIZE = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 
 def saved(path, name, provenance=None):
     """Some set of two classes as a file, by the parameterization's own start; Gaussians with soft
     labels."""
-    kind = parameterizations.build(name, (8, 12, 3), ipc=4, gpc=3, num_classes=2)
+    kind = parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=3, num_classes=2)
     images = np.random.default_rng(0).random((2 * kind.images_per_class, 8, 12, 3), np.float32)
     params = jax.jit(kind.init)(jax.random.key(1), images)
     labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
@@ -299,7 +299,7 @@ def test_a_matrix_by_the_data_on_disk(tmp_path, monkeypatch):
     mini = data.load("cifar10_mini", resolution=8)
     config = {"data.name": "cifar10_mini", "data.resolution": 8, "data.transform": "zca"}
     made = {"config": config, "data": {"name": mini.name, "fingerprint": mini.fingerprint}}
-    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, gpc=1)
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, images_per_class=1)
     test = np.random.default_rng(0).random((10, 8, 8, 3), np.float32)
     path = tmp_path / "set.safetensors"
     set_ = gsdd_jax.DistilledSet(kind, {"pixels": test}, np.arange(10), 0.1, made)

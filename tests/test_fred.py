@@ -16,7 +16,7 @@ SHAPE = (6, 8, 3)
 
 
 def build(shape=SHAPE, ipc=1, **options):
-    return parameterizations.build("fred", shape, ipc=ipc, gpc=1, **options)
+    return parameterizations.build("fred", shape, ipc=ipc, images_per_class=1, **options)
 
 
 def real(kind, classes=2):

@@ -1,6 +1,7 @@
 """The parameters of Gaussian images: initial values, rounding, clipping, boundary loss, budget."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -77,22 +78,24 @@ def test_boundary_loss_and_clipping():
     ],
 )
 def test_budget_gives_the_published_numbers(ipc, gpc, shape, expected):
-    assert gaussians.gaussians_within_budget(ipc, gpc, shape) == expected
+    there = 4 * ipc * math.prod(shape)
+    assert gaussians.gaussians_within_budget(there, gpc) == expected
     spent = expected * gpc * 9 * 2
     assert spent <= 4 * ipc * shape[0] * shape[1] * shape[2] < (expected + 1) * gpc * 9 * 2
 
 
 def test_the_budget_is_kept_without_bfloat16():
     for on, expected in ((True, 22), (False, 11)):
-        kind = gsdd_jax.parameterizations.build("gaussian", (32, 32, 3), ipc=1, gpc=30, bfloat16=on)
+        kind = gsdd_jax.parameterizations.build(
+            "gaussian", (32, 32, 3), ipc=1, images_per_class=30, bfloat16=on
+        )
         assert kind.num_gaussians == expected
 
 
 def test_impossible_budgets_are_refused():
-    with pytest.raises(gsdd_jax.UsageError, match="683 Gaussian images a class do not fit"):
-        gaussians.gaussians_within_budget(1, 683, (32, 32, 3))
-    with pytest.raises(gsdd_jax.UsageError, match="expected gpc of at least 1"):
-        gaussians.gaussians_within_budget(1, 0, (32, 32, 3))
+    for images in (683, 0):
+        with pytest.raises(gsdd_jax.UsageError, match=f"{images} Gaussian images per class do not"):
+            gaussians.gaussians_within_budget(12_288, images)
 
 
 def test_rendering_at_another_resolution_keeps_the_picture():
@@ -124,7 +127,9 @@ def test_everything_stays_float32_where_jax_has_float64():
     with jax.enable_x64(True):
         g = some(1, 2)
         np.testing.assert_array_equal(g.render(16, 24), expected)
-        kind = gsdd_jax.parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacity=False)
+        kind = gsdd_jax.parameterizations.build(
+            "gaussian", (8, 8, 3), ipc=1, images_per_class=2, opacity=False
+        )
         for params in (g, kind.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))):
             assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
         assert kind.render(kind.from_arrays(stored)).dtype == jnp.float32

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 @pytest.mark.parametrize(("shape", "factor"), [((8, 12, 3), 2), ((9, 6, 1), 3), ((6, 4, 2), 1)])
 def test_images_and_gradients_are_those_of_the_formula(shape, factor):
-    kind = parameterizations.build("idc", shape, ipc=2, gpc=1, factor=factor)
+    kind = parameterizations.build("idc", shape, ipc=2, images_per_class=1, factor=factor)
     assert kind.images_per_class == 2 * factor**2
     rng = np.random.default_rng(0)
     small = rng.normal(size=(5, shape[0] // factor, shape[1] // factor, shape[2]))
@@ -29,7 +29,7 @@ def test_images_and_gradients_are_those_of_the_formula(shape, factor):
 
 def test_it_starts_as_the_images_made_smaller():
     images = np.random.default_rng(0).random((8, 8, 12, 3), np.float32)
-    kind = parameterizations.build("idc", (8, 12, 3), ipc=1, gpc=1)
+    kind = parameterizations.build("idc", (8, 12, 3), ipc=1, images_per_class=1)
     small = kind.init(jax.random.key(0), jnp.asarray(images))["small"]
     for i, j in np.ndindex(4, 6):
         square = images[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
@@ -43,4 +43,4 @@ def test_a_factor_that_does_not_divide_is_refused(shape):
         f"{shape[0]} and {shape[1]}, got 2"
     )
     with pytest.raises(gsdd_jax.UsageError, match=message):
-        parameterizations.build("idc", shape, ipc=1, gpc=1)
+        parameterizations.build("idc", shape, ipc=1, images_per_class=1)

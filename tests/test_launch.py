@@ -26,11 +26,11 @@ TINY = [
     "--config=configs/demo.py",
     "--config.data.resolution=16",
     "--config.network.options.width=4",
-    "--config.network.options.depth=2",
-    "--config.budget.gpc=6",
+    "--config.network.options.depth=1",
+    "--config.budget.images_per_class=6",
     "--config.init.num_steps=40",
     "--config.matching.options.batch_real=8",
-    "--config.matching.strategy=crop_flip",  # the others take long to compile
+    "--config.matching.strategy=flip",  # the others take long to compile
     "--config.distill.num_steps=30",
     "--config.distill.steps_per_call=2",
     "--config.distill.checkpoint_every=4",
@@ -248,20 +248,14 @@ def test_a_fit_needs_nothing_of_the_objective(run, tmp_path):
 
 WRONG = [
     (["--config.distill.nope=3"], "config.distill.nope: no such field; the nearest are config.d"),
-    (["--config.num_steps=3"], "the nearest are config.distill.num_steps, config.init.num_steps"),
     (["--config.seed.a=1"], "--config: "),
     (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
     (["--config.init.images=some"], "config.init.images: expected one of real, solid, none"),
-    (["--config.evaluate.beside=fitted,all"], "config.evaluate.beside: expected some of fitted,"),
+    (
+        ["--config.evaluate.baselines=fitted,all"],
+        "config.evaluate.baselines: expected some of fitted,",
+    ),
     (["--config=README.md"], "--config: README.md, line"),
-    (
-        ["--config.parameterization.options.opaque=False"],
-        "unknown option 'opaque'",
-    ),
-    (
-        ["--config.seed=4294967296"],
-        "config.seed: expected an integer from 0 to 4294967295, got 4294967296",
-    ),
     (
         ["--config.seed=99999999999999999999"],
         "config.seed: expected an integer from 0 to 4294967295",
@@ -271,36 +265,15 @@ WRONG = [
     (["--config=cifra10_tm:ipc=1"], "no such file; did you mean cifar10_tm"),
     (["--config", "dmeo"], "dmeo: no such file; did you mean demo"),
     (["--config=docs"], "--config: docs: a folder without configs"),
-    (["--config.budget.gpc=5000"], "5000 Gaussian images a class do not fit"),
-    (["--config.budget.ipc=0"], "config.budget.ipc: expected an integer from 1 to 100000, got 0"),
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
-    (["--config.network.name=perceptron"], "perceptron"),
-    (["--config.network.width=8"], "the nearest are config.network.options.width"),
-    (
-        ["--config.network.name=vit", "--config.network.options.width=8"],
-        "config.network.options: unknown option 'width'; vit has depth",
-    ),
-    (["--config.network.options.width=0"], "config.network.options.width: expected an integer"),
-    (["--config.matching.name=magic"], "config.matching.name: expected one of dc, dm, tm, got"),
-    (
-        ["--config.matching.options.batch_real=0"],
-        "batch_real: expected an integer from 1",
-    ),
-    (["--config.matching.options.syn_steps=3"], "unknown option 'syn_steps'; dm has batch_real"),
-    (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images a class, got 31"),
+    (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images per class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
-    (
-        ["--config.evaluate.num_networks=0"],
-        "config.evaluate.num_networks: expected an integer from 1",
-    ),
-    (["--config.distill.learning_rate=-1.0"], "config.distill.learning_rate: expected a number fr"),
     (["--workdir="], "--workdir: expected a directory"),
     (["--workdir=/dev/null/run"], "--workdir: cannot write to /dev/null/run"),
     (["stray"], "unexpected argument 'stray'"),
     (["--no_such_flag=1"], "no_such_flag"),
     (["--config.seed=" + "x" * 10**5], "expected an integer"),
-    (["--config.network.name=" + "x" * 10**5], "expected one of alexnet, convnet"),
 ]
 
 
@@ -427,7 +400,7 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
 
 @pytest.mark.parametrize(
     "module",
-    ["distill", "evaluate", "export", "fit", "train_experts", "benchmark", "figure", "report"],
+    ["distill", "evaluate", "train_experts", "benchmark", "figure", "report"],
 )
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
@@ -459,7 +432,8 @@ def test_help_says_what_there_is(run, module):
 def test_a_config_has_a_name_and_a_folder_is_listed(run):
     status, out, err = run("fit", "--config=imagenet_dm", "--help")
     assert status == 0, err
-    assert "\n  data.name              imagenet2012" in out
+    line = next(line for line in out.splitlines() if line.startswith("  data.name "))
+    assert line.split()[1] == "imagenet2012"
     status, out, err = run("fit", "--config=configs/")
     assert status == 0, err
     lines = out.splitlines()
@@ -470,11 +444,11 @@ def test_a_config_has_a_name_and_a_folder_is_listed(run):
 
 def test_the_first_line_says_what_is_run(finished):
     first = finished[1].splitlines()[0]
-    # 6 images a class share the bytes of a 16 x 16 image of float32; 18 bytes are a Gaussian.
+    # 6 images per class share the bytes of a 16 x 16 image of float32; 18 bytes are a Gaussian.
     num_gaussians = 4 * 16 * 16 * 3 // (18 * 6)
     assert first.startswith(
-        "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images a class of "
-        f"{num_gaussians} Gaussians; in {10 * 4 * 16 * 16 * 3} bytes, those of 1 a class"
+        "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images per class of "
+        f"{num_gaussians} Gaussians; in {4 * 16 * 16 * 3:,} bytes per class, those of 1 in float32"
     )
     assert "; on " in first
 
@@ -487,7 +461,9 @@ def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):
     assert "fit 0/20  compiling" in out
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path, monkeypatch, quickly_compiled
+):
     config = demo.get_config()
     for argument in TINY[1:]:
         name, value = argument.removeprefix("--config.").split("=")

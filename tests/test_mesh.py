@@ -13,17 +13,14 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from tests.conftest import QUICKLY
 
-DEVICES = 8
+DEVICES = 4
 THINGS = [
     "dm",
     "dm, two groups of classes",
     "dm, a class each",
     "dm, class after class",
     "dc",
-    "dc, two groups of classes",
-    "dc, a class each",
     "tm, batches shared out",
-    "tm, students shared out",
     "tm, both",
     "evaluation",
     "experts",
@@ -48,13 +45,12 @@ def differences():
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_many_devices_compute_what_one_does(differences, thing):
-    """Ten steps of each; batches and networks that eight do not divide."""
+    """Ten steps of each; batches and networks that four do not divide."""
     assert differences[thing] < 1e-5
 
 
-@pytest.mark.parametrize("count", [1, DEVICES // 2])
-def test_a_run_goes_on_with_another_number_of_devices(differences, count):
-    assert differences[f"ended by {count}"] < 1e-4
+def test_a_run_goes_on_with_another_number_of_devices(differences):
+    assert differences["ended by half"] < 1e-4
 
 
 @pytest.mark.parametrize("wanted", [-1, 10_000])

@@ -97,26 +97,16 @@ def gradients(method, options):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_convolution_derivatives(geometry):
+    """In float64, and in float32, where sin and cos are of numbers near 30."""
     images, kernel, options = operands(geometry)
+    narrow = np.float32(images), np.float32(kernel)
     with jax.enable_x64(True):
-        images, kernel = jnp.asarray(images), jnp.asarray(kernel)
-        assert images.dtype == jnp.float64
-        actual = jax.jit(gradients("auto", options))(images, kernel)
-        expected = jax.jit(gradients("lax", options))(images, kernel)
-        for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-            assert relative(a, e) < 1e-11
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_convolution_derivatives_in_float32(geometry):
-    images, kernel, options = operands(geometry)
-    images, kernel = np.float32(images), np.float32(kernel)
-    actual = jax.jit(gradients("auto", options))(images, kernel)
-    with jax.enable_x64(True):
-        wide = jnp.float64(images), jnp.float64(kernel)
+        wide = tuple(map(jnp.float64, narrow))
         expected = jax.jit(gradients("lax", options))(*wide)
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert relative(a, e) < 3e-4  # sin and cos of numbers near 30
+        actual = jax.jit(gradients("auto", options))(*wide)
+    for found, tolerance in ((actual, 1e-11), (jax.jit(gradients("auto", options))(*narrow), 3e-4)):
+        for a, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert relative(a, e) < tolerance
 
 
 @pytest.mark.parametrize("geometry", [WINOGRAD, PATCHES], ids=["winograd", "patches"])
@@ -495,33 +485,6 @@ def test_initial_parameters(name, options):
     assert not np.array_equal(*vectors)
 
 
-CONVNET = 3 * 3 * 3 * 128 + 3 * 128 + 2 * (9 * 128**2 + 3 * 128)
-VGG = (
-    512 * 10
-    + 10
-    + sum(
-        9 * c * o + 3 * o
-        for c, o in ((3, 64), (64, 128), (128, 256), (256, 256), (256, 512), *((512, 512),) * 3)
-    )
-)
-RESNET = (
-    512 * 10
-    + 10
-    + 27 * 64
-    + 2 * 64
-    + sum(
-        9 * (c * o + 3 * o * o) + 8 * o + (c * o + 2 * o if c != o else 0)
-        for c, o in ((64, 64), (64, 128), (128, 256), (256, 512))
-    )
-)
-ALEXNET = 75 * 128 + 25 * 128 * 192 + 9 * 192 * (256 + 256 + 192) + 128 + 256 + 3 * 192
-
-
-def vit_count(patch_numbers, depth):
-    block = 4 * 512**2 + 512 + 2 * (512**2 + 512)
-    return patch_numbers * 512 + 512 + 512 + 65 * 512 + depth * block + 5130
-
-
 @pytest.mark.parametrize("height, width, size", [(4, 4, 7), (7, 7, 7), (9, 15, 7), (5, 3, 2)])
 def test_adaptive_max_pooling(height, width, size):
     x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
@@ -537,19 +500,16 @@ def test_adaptive_max_pooling(height, width, size):
     "name, size, count, features",
     [
         ("convnet", 32, 320_010, 2048),
-        ("convnet", 128, CONVNET + 2 * (9 * 128**2 + 3 * 128) + 20490, 2048),
-        ("alexnet", 32, ALEXNET + 30730, 3072),
-        ("alexnet", 128, ALEXNET + 491530, 49152),
-        ("vgg11", 32, VGG, 512),
-        ("vgg11", 128, 9_476_874, 7 * 7 * 512),  # the published counts at 128 × 128
-        ("resnet18", 32, RESNET, 512),
-        ("resnet18", 128, RESNET, 512),
-        ("vit", 32, vit_count(48, 6), 512),
+        ("convnet", 128, 615_690, 2048),
+        ("alexnet", 32, 1_872_202, 3072),
+        ("alexnet", 128, 2_333_002, 49152),
+        ("vgg11", 128, 9_476_874, 25088),
+        ("resnet18", 32, 11_173_962, 512),
+        ("vit", 32, 9_510_410, 512),
         ("vit", 128, 16_176_650, 512),
     ],
 )
 def test_parameter_count_and_shapes(name, size, count, features):
-    assert CONVNET + 20490 == 320_010
     network = network_of(name, size)
     params = jax.eval_shape(network.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
@@ -622,16 +582,11 @@ def test_refused_images():
         ("convnet", dict(precision="half"), "unknown precision 'half'"),
         ("convnet", dict(conv="fft"), "unknown convolution 'fft'"),
         ("convnet", dict(depth=6), "64 pixels"),
-        ("convnet", dict(depth=-1), r"options.depth: expected an integer from 0 to 16, got -1$"),
         ("convnet", dict(depth=17), r"options.depth: expected an integer from 0 to 16, got 17$"),
-        ("convnet", dict(width=0), r"options.width: expected an integer from 1 to 4096, got 0$"),
         ("convnet", dict(width=8.0), r"config.network.options.width: expected .*, got 8.0$"),
         ("convnet", dict(width=True), r"config.network.options.width: expected .*, got True$"),
         ("convnet", dict(wide=8), "unknown option 'wide'; convnet has depth, width$"),
         ("resnet18", dict(width=64), "network.options: unknown option 'width'; resnet18 has none$"),
-        ("alexnet", dict(depth=3), "network.options: unknown option 'depth'; alexnet has none$"),
-        ("vit", dict(width=64), "network.options: unknown option 'width'; vit has depth$"),
-        ("vit", dict(depth="6"), "network.options.depth: expected .*, got '6'$"),
         ("vgg11", dict(size=16), "32 pixels"),
         ("vit", dict(size=28), "patches of 3 pixels"),
     ],

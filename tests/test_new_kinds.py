@@ -25,6 +25,8 @@ from tests.commands import ROOT
 from tests.more_kinds import in_package
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 KINDS = {matching: "mean_images", parameterizations: "grey", networks: "perceptron"}
 
 
@@ -125,7 +127,7 @@ def test_each_computes_what_it_says(added):
     for layer in params["body"].values():
         expected = np.maximum(expected @ layer["kernel"] + layer["bias"], 0)
     np.testing.assert_allclose(network.features(params, jax.numpy.float32(x)), expected, atol=1e-5)
-    grey = parameterizations.build("grey", (8, 8, 3), ipc=3, gpc=1)
+    grey = parameterizations.build("grey", (8, 8, 3), ipc=3, images_per_class=1)
     for name, part in (("mean_images", 0.5), ("dm", 0.8)):
         objective = matching.build(
             name, network=network, num_classes=2, images_per_class=9, strategy="", batch_real=20

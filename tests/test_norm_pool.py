@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,6 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
-NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 # images, height, width, channels: parts of a register or of a CUDA block, one block and more, and
 # more than a CUDA thread keeps
 SHAPES = [(2, 4, 6, 3), (3, 2, 2, 17), (2, 16, 12, 40), (2, 32, 32, 16), (1, 34, 36, 5)]
@@ -256,7 +254,6 @@ def test_the_bits_do_not_depend_on_threads(tmp_path):
     assert np.isfinite(default).all() and np.abs(default).max() > 0
     digest = lambda a: hashlib.sha256(a.tobytes()).hexdigest()
     assert digest(run("one", "one")) == digest(default)
-    assert digest(run("three", NPROC="3")) == digest(default)
     if b"avx2" in pathlib.Path("/proc/cpuinfo").read_bytes():
         assert digest(run("avx2", GSDD_CPU="Avx2")) == digest(default)
 
@@ -331,21 +328,3 @@ def test_cuda_kernels_take_a_row_of_scales_for_each_network(library):
         for whole, part in zip(jax.tree.leaves(all_of), jax.tree.leaves(one), strict=True):
             mine = whole.reshape(3, *part.shape)[i]
             np.testing.assert_array_equal(mine, part)
-
-
-@pytest.mark.skipif(NVCC is None, reason="nvcc was not found on this machine")
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
-def test_cuda_kernels_compile_without_spills(architecture, tmp_path):
-    command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-cubin"]
-    sources = ROOT / "xla_ops"
-    command += [f"-I{sources}", "-o", str(tmp_path / "out.cubin")]
-    command += [str(sources / "network" / "cuda_kernel.cu")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    kernels = re.findall(r"Compiling entry function '(\w+)'", result.stderr)
-    assert len(kernels) == 16, result.stderr  # 3 + 3 + 2 sizes of two types
-    report = re.findall(
-        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
-        result.stderr,
-    )
-    assert set(report) == {("0", "0", "0")}, result.stderr

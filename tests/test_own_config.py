@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import gsdd_jax
 from configs import common, own
@@ -20,7 +21,7 @@ from tests.own_pictures import make, only
 @pytest.mark.parametrize(
     ("shape", "num_classes", "largest", "expected"),
     [
-        # 682 Gaussians a class: 31 of 22; two equal batches, 200 steps
+        # 682 Gaussians per class: 31 of 22; two equal batches, 200 steps
         ((32, 32, 3), 10, 400, (31, 0.1, 155, 100)),
         ((32, 32, 3), 2, 12, (12, 0.1, 24, 200)),  # no more than there are
         ((64, 64, 3), 10, 400, (62, 0.01, 207, 66)),  # 2730: 62 of 44
@@ -33,7 +34,7 @@ from tests.own_pictures import make, only
 def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
     config = adapt.suited(own.get_config(), shape, num_classes, largest)
     found = (
-        config.budget.gpc,
+        config.budget.images_per_class,
         config.init.learning_rate,
         config.evaluate.batch_size,
         config.evaluate.epochs,
@@ -44,12 +45,30 @@ def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
 
 def test_what_is_given_prevails():
     config = own.get_config()
-    config.budget.gpc, config.evaluate.batch_size = 7, 5
+    config.budget.images_per_class, config.evaluate.batch_size = 7, 5
     before = trees.flat(config)
     after = trees.flat(adapt.suited(config, (32, 32, 3), 10, 400))
     differing = {name for name in before if before[name] != after[name]}
     assert differing == {"init.learning_rate", "evaluate.epochs"}
     assert trees.flat(config) == before
+
+
+def test_images_and_baselines_follow_from_the_bytes():
+    config = own.get_config()
+    config.data.name, config.budget.bytes = "cifar10_mini", 6000
+    # 6000 / 18 / 22; by codes of 40 bits 6000 / 5 / 22; four float32 images of 8 x 8 x 3, ...
+    expected = {"gaussian": 15, "quantized": 54, "idc": 1, "ddif": 18}
+    for name, images in expected.items():
+        config.parameterization.name = name
+        own_options = {"bits_per_gaussian": 40.0} if name == "quantized" else {}
+        config.parameterization.options = ConfigDict(own_options)
+        parts = experiment.build_fit_parts(adapt.suited(config, (32, 32, 3), 10, 500))
+        assert parts.parameterization.images_per_class == images, name
+    # 12,288 bytes are one image in float32, 3,072 one in bytes.
+    for there, left in ((12_288, "random_real"), (12_287, "random_real_uint8"), (3071, None)):
+        config.budget.bytes = there
+        arms = experiment.baselines(config, parts.dataset)
+        assert arms[:2] == ["fitted", left][: 1 + bool(left)]
 
 
 def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
@@ -61,18 +80,18 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
     config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
     config.evaluate.epochs = 7
     decided = cli.experiment(config)
-    assert (decided.budget.gpc, decided.evaluate.epochs) == (3, 7)
+    assert (decided.budget.images_per_class, decided.evaluate.epochs) == (3, 7)
     assert not adapt.is_open(decided)
     assert capsys.readouterr().out == (
-        "for mine, of 2 classes of 2 to 3 training images: --config.budget.gpc=3 "
+        "for mine, of 2 classes of 2 to 3 training images: --config.budget.images_per_class=3 "
         "--config.init.learning_rate=0.1 --config.evaluate.batch_size=6\n"
     )
     config.scale = 0.01  # of what was decided
     shrunk = cli.experiment(config)
-    assert shrunk.budget.gpc == 1
+    assert shrunk.budget.images_per_class == 1
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith(
-        "for mine, of 2 classes of 2 to 3 training images: --config.budget.gpc=1 "
+        "for mine, of 2 classes of 2 to 3 training images: --config.budget.images_per_class=1 "
     )
     assert f"--config.evaluate.batch_size={shrunk.evaluate.batch_size}" in line
     assert cli.experiment(decided) == decided
@@ -92,17 +111,17 @@ def unequal(tmp_path):
     config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
     config.network.options.width, config.init.num_steps, config.distill.num_steps = 4, 2, 2
     config.matching.strategy, config.evaluate.num_networks = "color", 1
-    config.evaluate.epochs, config.evaluate.beside = 1, "random_real,random_real_uint8"
+    config.evaluate.epochs, config.evaluate.baselines = 1, "random_real,random_real_uint8"
     return adapt.suited(config, result.image_shape, 2, max(result.train))
 
 
-@pytest.mark.parametrize("matching", ["dm", "dc", "tm"])
+@pytest.mark.parametrize("matching", ["dm", "tm"])
 def test_two_classes_one_of_a_single_grey_picture_distil(
     tmp_path, unequal, matching, quickly_compiled, capsys
 ):
-    """As many images of each, by every objective; the class is named."""
+    """As many images of each, whether real ones are drawn or not; the class is named."""
     config = unequal
-    assert config.budget.gpc == 6  # as many as the bytes hold
+    assert config.budget.images_per_class == 6  # as many as the bytes hold
     if matching != "dm":
         common.matched_by(config, matching)
     if matching == "tm":
@@ -145,6 +164,8 @@ def test_images_of_a_class_of_few_come_again_shifted():
 
 
 def test_more_images_than_any_class_has_are_refused(unequal):
-    unequal.budget.gpc = 10
-    with pytest.raises(UsageError, match=r"10 images a class .* no class of more than 9; lower it"):
+    unequal.budget.images_per_class = 10
+    with pytest.raises(
+        UsageError, match=r"10 images per class .* no class of more than 9; lower it"
+    ):
         experiment.build_fit_parts(unequal)

@@ -259,21 +259,17 @@ def test_names_of_files_are_shown_in_one_line():
     ("names", "options", "message"),
     [
         (["a/1.png", "a/2.png"], {}, "expected two classes or more, got a"),
-        (["1.png", "2.png"], {}, "expected one folder a class, got pictures that are in none: 1"),
         (["a/1.png", "b/1.png", "3.png"], {}, "pictures that are in none: 3.png"),
         (["a/1.png", "b/1.png"], {}, "no class has two pictures"),
         (["a/1.png", "b/1.png"], {"test_fraction": 0.0}, "--test_fraction: expected a number betw"),
-        (["a/1.png", "b/1.png"], {"test_fraction": 1.0}, "--test_fraction: expected a number betw"),
         (
             ["a/1.png", "b/1.png"],
             {"resolution": 7, "test": "same"},
             "--resolution: expected 8 to 1024 pixels",
         ),
         (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected at most 100 small letters"),
-        (["a/1.png", "b/1.png"], {"name": "../up"}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "x" * 101}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is a data set's already"),
-        (["a/1.png", "b/1.png"], {"name": "cifar10_mini"}, "is a data set's already"),
         (
             ["a/1.png", "b/1.png"],
             {"test": "same", "test_fraction": 0.1},

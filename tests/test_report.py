@@ -93,12 +93,12 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     split = lambda n: data.Split(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int32))
     names, ones = tuple("abcdefghij"), (1.0, 1.0, 1.0)
     dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")
-    config = demo.get_config()  # 150 epochs of 3 networks; 64 real images a class
+    config = demo.get_config()  # 150 epochs of 3 networks; 64 real images per class
     network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=10, width=4)
     objective = matching.build(
         "dm", network=network, num_classes=10, images_per_class=30, strategy="", batch_real=64
     )
-    config.evaluate.beside = "fitted,random_real,random_real_uint8"
+    config.evaluate.baselines = "fitted,random_real,random_real_uint8"
     tested, held_out = 500 / 3, 3000 / 3  # the second of the distilled set alone
     trained = 150 * (300 + 300 + 10 + 40)
     expected = 3 * (trained + 4 * tested + held_out) / (640 / 3 + 300)
@@ -110,7 +110,7 @@ def test_evaluations_are_counted_in_steps_of_distillation():
         found = cost.evaluations_in_steps(config, objective, dataset, 300, done)
         assert found == pytest.approx(expected + more * one)
     config.distill.eval_every = 0
-    config.evaluate.beside = ""
+    config.evaluate.baselines = ""
     expected = 3 * (150 * 300 + tested + held_out) / 300
     mine = dm.DistributionMatching(network, 10, batch_real=0)
     assert matching.Matching.work(mine, 10, 300) == (300, 300)  # that of one that says nothing

@@ -1,7 +1,6 @@
 """What surrounds a command: its cache, devices, paths and names, and how a run is stopped."""
 
 import ast
-import json
 import os
 import pathlib
 import re
@@ -25,6 +24,8 @@ from launch import cli, environment, fields
 from tests.conftest import QUICKLY
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ROOT = pathlib.Path(__file__).parent.parent
 A_SET = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"
 MINI = [
@@ -45,16 +46,10 @@ def started(*arguments, cwd=ROOT, **variables):
 @pytest.fixture(scope="module")
 def tiny():
     config = demo.get_config()
-    config.update_from_flattened_dict(TINY | {"budget.gpc": 3, "distill.checkpoint_every": 100})
+    config.update_from_flattened_dict(
+        TINY | {"budget.images_per_class": 3, "distill.checkpoint_every": 100}
+    )
     return config
-
-
-@pytest.fixture(scope="module")
-def run(tiny, tmp_path_factory):
-    """The work directory of a tiny run."""
-    workdir = tmp_path_factory.mktemp("run")
-    distill_to(tiny, workdir)
-    return workdir
 
 
 # Compiled programs
@@ -107,15 +102,6 @@ def test_a_device_that_is_not_there_is_one_line(asked, command):
     assert (status, len(err.splitlines())) == (2, 1), err
     assert err.startswith(f"error: JAX_PLATFORMS={asked}: JAX cannot start that here; there is ")
     assert "set it to cpu" in err
-
-
-def test_a_report_needs_no_device(run, tmp_path):
-    """Nor a file's name, where it is given a folder."""
-    command = ["-m", "launch.report", run, f"--out={tmp_path}"]
-    status, out, err = started(*command, JAX_PLATFORMS="banana")
-    assert status == 0, err
-    assert out.strip() == str(tmp_path / "report.html")
-    assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
 def test_no_memory_is_a_line_with_what_takes_less():
@@ -245,9 +231,7 @@ def test_a_text_names_commands_as_they_were_started(monkeypatch):
 # Runs
 
 
-def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(
-    tiny, run, tmp_path, monkeypatch
-):
+def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(tiny, tmp_path, monkeypatch):
     """After four of six steps, where no checkpoint is due."""
     really_run, calls = distill.run, []
 
@@ -294,10 +278,3 @@ def test_experts_are_missed_before_anything_long(tiny, tmp_path, monkeypatch):
 def test_a_set_is_shown_as_one_short_line():
     expected = "DistilledSet(300 images of 32x32x3 as gaussian, of cifar10; 118800 bytes)"
     assert repr(gsdd_jax.load(A_SET)) == expected
-
-
-def test_evaluate_takes_a_work_directory(run):
-    result = evaluation.evaluate_file(run, overrides={"evaluate.num_networks": 1}, beside=False)
-    expected = json.loads((run / "result.json").read_text())
-    assert len(result["distilled_accuracies"]) == 1
-    assert len(expected["distilled_accuracies"]) == 2

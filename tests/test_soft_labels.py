@@ -12,7 +12,7 @@ from configs import common, demo
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import soft_labels
 from gsdd_jax.figures import landscape
-from gsdd_jax.runs import evaluation, experts, fits
+from gsdd_jax.runs import evaluation, experts, fits, teacher
 from gsdd_jax.runs.distill import distill_to, fit_to
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import components, experiment
@@ -57,27 +57,28 @@ def test_they_start_as_the_own_class():
     np.testing.assert_array_equal(soft_labels.clip(jnp.array([[-1.0, 3.0, 9.0]])), [[0, 3, 8]])
 
 
-def config_of(name="gaussian", **options):
+def config_of(name="gaussian", **labels):
     config = demo.get_config()
-    config.budget.gpc = 60
+    config.budget.images_per_class = 60
     config.parameterization.name = name
     common.matched_by(config, "tm")
-    config.matching.options.update(options)
+    config.labels.update(labels)
     return config
 
 
 @pytest.mark.parametrize(("bits", "classes"), [(4, 10), (8, 10), (3, 7)])
 def test_they_are_within_the_budget(bits, classes):
     build = lambda name, **o: components.build_parameterization(
-        config_of(name, label_bits=bits, **o), (32, 32, 3), classes
+        config_of(name, bits=bits, **o), (32, 32, 3), classes
     )
-    hard, soft = (build("gaussian", soft_labels=s) for s in (False, True))
+    hard, soft = build("gaussian"), build("gaussian", learned=True)
+    assert soft == build("gaussian", source="teacher")
     packed = -(-60 * classes * classes * bits // 8)
     there = 4 * 32 * 32 * 3 * classes
-    assert hard.num_gaussians == 11  # and 408 bytes a class are left, which eight bits exceed
+    assert hard.num_gaussians == 11  # and 408 bytes per class are left, which eight bits exceed
     each = 18 * 60 * classes
     assert soft.num_gaussians * each + packed <= there < (soft.num_gaussians + 1) * each + packed
-    coded = build("quantized", soft_labels=True)
+    coded = build("quantized", learned=True)
     assert coded.bytes_per_class * classes + packed <= there
     assert coded.bytes_per_class * classes + packed > there - classes
 
@@ -85,51 +86,53 @@ def test_they_are_within_the_budget(bits, classes):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (config_of("pixels", soft_labels=True), "options.soft_labels: expected False with pixels"),
-        (config_of("ddif", soft_labels=True), "options.soft_labels: expected False with ddif"),
-        (config_of(soft_labels=True, label_bits=9), "label_bits: expected an integer from 2 to 8"),
-        (config_of(soft_labels=True, label_bits=1), "label_bits: expected an integer from 2 to 8"),
+        (config_of("pixels", learned=True), r"config\.labels: expected hard ones .* with pixels"),
+        (config_of("ddif", source="teacher"), r"config\.labels: expected hard ones .* with ddif"),
+        (config_of(bits=9), r"config\.labels\.bits: expected an integer from 2 to 8"),
+        (config_of(bits=1), r"config\.labels\.bits: expected an integer from 2 to 8"),
+        (config_of(source="oracle"), r"config\.labels\.source: expected one of class, teacher"),
+        (config_of(temperature=0.0), r"config\.labels\.temperature: expected a number from"),
     ],
 )
 def test_what_is_refused(config, message):
     with pytest.raises(gsdd_jax.UsageError, match=message):
-        components.build_parameterization(config, (32, 32, 3), 10)
+        experiment.build_fit_parts(config)
 
 
-def test_only_trajectory_matching_has_them():
-    config = config_of()
-    common.matched_by(config, "dm")
-    assert components.build_parameterization(config, (32, 32, 3), 10).num_gaussians == 11
+def test_only_trajectory_matching_learns_them():
     network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=2)
-    with pytest.raises(gsdd_jax.UsageError, match="unknown option 'soft_labels'; dm has"):
-        matching.build(
-            "dm", network=network, num_classes=2, images_per_class=3, strategy="", soft_labels=True
-        )
+    build = lambda **labels: matching.build(
+        "dm", network=network, num_classes=2, images_per_class=3, strategy="",
+        labels=soft_labels.Labels(**labels),
+    )  # fmt: skip
+    with pytest.raises(
+        gsdd_jax.UsageError, match=r"labels\.learned: expected False with dm; only tm"
+    ):
+        build(learned=True)
+    assert build(source="teacher") == build()
 
 
 def test_a_fit_is_of_the_bytes_that_they_leave():
     hard = fits.settings(config_of())
-    assert hard == fits.settings(config_of(label_bits=5, labels_lr=0.1))
-    soft = fits.settings(config_of(soft_labels=True))
-    assert soft == fits.settings(config_of(soft_labels=True, labels_lr=0.1)) != hard
-    assert fits.settings(config_of(soft_labels=True, label_bits=5)) not in (hard, soft)
+    assert hard == fits.settings(config_of(bits=5, learning_rate=0.1))
+    soft = fits.settings(config_of(learned=True))
+    assert soft == fits.settings(config_of(source="teacher", learning_rate=0.1)) != hard
+    assert fits.settings(config_of(learned=True, bits=5)) not in (hard, soft)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A config of a tiny run, whose experts are there."""
-    config = config_of(
-        soft_labels=True, label_bits=3, labels_lr=2.0, syn_steps=3, batch_syn=7, max_start_epoch=2,
-        expert_epochs=1,
-    )  # fmt: skip
+    config = config_of(learned=True, bits=3, learning_rate=2.0)
+    config.matching.options.update(syn_steps=3, batch_syn=7, max_start_epoch=2, expert_epochs=1)
     config.data.resolution = 16
     config.network.options.width, config.network.options.depth = 4, 2
-    config.budget.gpc = 3
+    config.budget.images_per_class = 3
     config.matching.strategy = "flip"
     config.init.num_steps = 5
     config.experts.update(num_experts=2, epochs=2, dir=str(tmp_path_factory.mktemp("experts")))
     config.distill.update(num_steps=6, steps_per_call=2, checkpoint_every=2)
-    config.evaluate.update(num_networks=2, epochs=2, beside="fitted")
+    config.evaluate.update(num_networks=2, epochs=2, baselines="fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         experts.train_all(config, Reporter(None))
@@ -154,13 +157,13 @@ def test_a_run_learns_them(tiny, finished):
     count = 30 * kind.num_gaussians * 18 + -(-30 * 10 * 3 // 8)
     assert set_.num_bytes == count <= 10 * 4 * 16 * 16 * 3
     assert result["bytes_per_class"] == count // 10
-    assert set_.provenance["config"]["matching.options.soft_labels"] is True
+    assert set_.provenance["config"]["labels.learned"] is True
 
 
 def test_an_evaluation_trains_on_them(tiny, finished):
     workdir, result = finished
     path = workdir / "distilled.safetensors"
-    again = evaluation.evaluate_file(path, beside=False)
+    again = evaluation.evaluate_file(path, baselines=False)
     assert again["distilled_accuracies"] == result["distilled_accuracies"]
     set_, config, parts = evaluation.opened(path, {})
     trained = lambda s: jax.tree.leaves(evaluation.students(config, parts, s, "", Reporter(None)))
@@ -213,3 +216,56 @@ def test_what_is_only_fitted_has_hard_labels(tiny, tmp_path):
     assert result["bytes"] == set_.num_bytes == 30 * set_.format.num_gaussians * 18
     parts = experiment.build_fit_parts(tiny)
     assert parts.parameterization == parameterizations.of_format(set_.format)
+
+
+@pytest.fixture(params=["dm", "tm"])
+def taught(request, tiny):
+    """A tiny config of teacher's labels, from both kinds of objective."""
+    config = tiny.copy_and_resolve_references()
+    if request.param == "dm":
+        common.matched_by(config, "dm")
+        config.matching.options.batch_real = 8
+    config.labels.update(source="teacher", learned=False, temperature=1.5)
+    config.teacher.update(epochs=3, num_networks=2)
+    return config
+
+
+def test_a_teachers_labels(taught, tmp_path, monkeypatch):
+    """Those of the stored images for DM; for TM, whose student learns from them, of the start."""
+    result = distill_to(taught, tmp_path / "whole")
+    set_ = gsdd_jax.load(tmp_path / "whole" / "distilled.safetensors")
+    start = distill_to_start(taught, tmp_path)
+    parts, where = experiment.build(taught), tmp_path / "whole"
+    found = teacher.trained(taught, parts, where, Reporter(None))
+    assert len(found.accuracies) == 2 and min(found.accuracies) > 10
+    images = parts.transform(gsdd_jax.parameterizations.images(start or set_))
+    each = [jax.tree.map(lambda a, i=i: a[i], found.params) for i in range(2)]
+    outputs = np.mean([np.float64(parts.network.apply(p, images)) for p in each], 0) / 1.5
+    expected = np.clip(outputs - outputs.max(1, keepdims=True) + 8, 0, 8)
+    assert np.abs(set_.soft_labels - expected).max() <= 8 / (2**3 - 1) / 2 + 1e-3
+    assert (set_.soft_labels.max(1) == 8).all() and set_.label_bits == 3
+    assert result["bytes_per_class"] * 10 <= set_.num_bytes <= 10 * 4 * 16 * 16 * 3
+    # Interrupted while the teacher trains, the run ends with the same bytes.
+    really, calls = evaluation.evaluate.train_epochs, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return really(*arguments)
+
+    monkeypatch.setattr(evaluation.evaluate, "train_epochs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill_to(taught, tmp_path / "again")
+    distill_to(taught, tmp_path / "again")
+    for name in ("distilled.safetensors", "result.json"):
+        one, other = (tmp_path / folder / name for folder in ("whole", "again"))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def distill_to_start(config, folder):
+    """Returns the fitted set if the labels are of that, as with TM; else None."""
+    if config.matching.name != "tm":
+        return None
+    fit_to(config, folder / "fit")
+    return gsdd_jax.load(folder / "fit" / "fitted.safetensors")

@@ -30,7 +30,7 @@ NORMALIZE = transforms.Normalize(jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.3
 NETWORK = networks.build(
     "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=1
 )
-KIND = parameterizations.build("pixels", (SIZE, SIZE, 3), ipc=GPC, gpc=GPC)
+KIND = parameterizations.build("pixels", (SIZE, SIZE, 3), ipc=GPC, images_per_class=GPC)
 
 
 @pytest.fixture

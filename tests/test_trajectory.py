@@ -16,6 +16,7 @@ from configs import cifar10_tm
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching import tm as trajectory
 from gsdd_jax.matching.tm import Segments, TrajectoryMatching
 from gsdd_jax.setup import experiment
@@ -24,7 +25,7 @@ from gsdd_jax.training import distill
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES, GPC = 8, 3, 4
-SOFT, TWO_BITS = {"soft_labels": True}, {"label_bits": 2}
+SOFT, TWO_BITS = ({"labels": Labels(learned=True, bits=bits, learning_rate=1.5)} for bits in (4, 2))
 MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
 NETWORK = networks.build(
     "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
@@ -35,7 +36,7 @@ NETWORK = networks.build(
 def problem(**settings):
     settings = dict(network=NETWORK, syn_steps=3, batch_syn=12, strategy="") | settings
     return distill.Problem(
-        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, gpc=GPC),
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=GPC),
         TrajectoryMatching(**settings),
         CLASSES,
     )
@@ -168,7 +169,7 @@ def wide_inputs(params, carry, expert=0):
 
 @pytest.mark.parametrize(
     ("syn_steps", "batch_syn", "settings"),
-    [(1, 12, {}), (10, 12, {}), (3, 5, {}), (2, 4, {}), (3, 5, SOFT), (2, 4, SOFT | TWO_BITS)],
+    [(10, 12, {}), (3, 5, {}), (3, 5, SOFT), (2, 4, TWO_BITS)],
 )
 def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, settings):
     prob = problem(syn_steps=syn_steps, batch_syn=batch_syn, lr_init=0.05, **settings)
@@ -178,7 +179,7 @@ def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, setting
     if settings:
         logits = np.random.default_rng(2).uniform(0, 8, (CLASSES * GPC, CLASSES))
         extra["labels"] = jnp.float32(logits)
-        most = 2 ** settings.get("label_bits", 4) - 1
+        most = 2 ** settings["labels"].bits - 1
         targets = 8 * np.rint(logits / 8 * most) / most
     loss, (d_params, d_extra) = library_gradient(prob, real(), params, extra, carry, key)
     order = batches(jax.random.split(key, 1)[0], prob)
@@ -257,6 +258,7 @@ def test_several_experts_are_averaged():
     assert float(together) == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+@functools.cache
 def compiled_gradient(prob):
     """With what it needs of memory known."""
     data, carry = real(), segments()
@@ -265,7 +267,6 @@ def compiled_gradient(prob):
     return gradient.lower(parameters(), prob.matching.extra(prob.labels)).compile()
 
 
-@pytest.mark.usefixtures("fully_compiled")
 def test_what_is_kept_changes_memory_not_values():
     """Seven student steps of which none, two (with one left over) or all are kept."""
     found, memory = [], []
@@ -314,14 +315,13 @@ def test_what_was_decided_is_what_a_file_says():
     assert config.matching.options.keep_every == -1
 
 
-@pytest.mark.usefixtures("fully_compiled")
 def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
     memory = []
-    for syn_steps in (4, 12):
+    for syn_steps in (7, 12):
         prob = problem(syn_steps=syn_steps, keep_every=1)
         memory.append(compiled_gradient(prob).memory_analysis().temp_size_in_bytes)
     found = prob.matching.activation_bytes(CLASSES * GPC, (SIZE, SIZE, 3))
-    assert (memory[1] - memory[0]) / 8 == pytest.approx(found, rel=0.5)
+    assert (memory[1] - memory[0]) / 5 == pytest.approx(found, rel=0.5)
 
 
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
@@ -350,7 +350,7 @@ def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
 
 
 def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
-    prob = problem(lr_init=0.02, lr_lr=1e-3, labels_lr=1.5, batch_syn=5, **SOFT)
+    prob = problem(lr_init=0.02, lr_lr=1e-3, batch_syn=5, **SOFT)
     state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
     labels, rate = 6.0 * np.eye(CLASSES)[np.asarray(prob.labels)], 0.02
     np.testing.assert_array_equal(state.extra["labels"], labels)

@@ -1,6 +1,7 @@
 """A run's directory: whom it belongs to, and what is wrong with it."""
 
 import json
+import math
 import multiprocessing
 
 import pytest
@@ -60,7 +61,8 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_records_belong_to_their_run(tmp_path):
     records = workdir.Records(tmp_path, "one")
-    records["distilled"] = {"test": [10.0], "confusion": [[3]], "train": [11.0], "step": 3}
+    chosen = {"train": [11.0], "step": 3}
+    records["distilled"] = {"test": [10.0], "confusion": [[3]], "learning_rate": 0.1} | chosen
     assert workdir.Records(tmp_path, "one").get("distilled")["test"] == [10.0]
     with pytest.raises(UsageError, match=r"evaluations.json: of a run with other settings"):
         workdir.Records(tmp_path, "two")
@@ -78,7 +80,8 @@ def test_damaged_records_are_named(tmp_path, content):
 @pytest.mark.parametrize(
     "record",
     [3, [], {}, {"test": [1.0]}]
-    + [{"confusion": [[3]]} | wrong for wrong in (
+    + [{"confusion": [[3]], "learning_rate": 0.1} | wrong for wrong in (
+        {"test": [1.0], "learning_rate": 0}, {"test": [1.0], "learning_rate": math.nan},
         {"test": []}, {"test": ["a"]}, {"test": [1.0], "train": [1.0]},
         {"test": [1.0], "train": [1.0], "step": 2.5}, {"test": [1.0], "more": [1.0]},
         {"test": [1.0], "confusion": [3]}, {"test": [1.0], "confusion": []})],

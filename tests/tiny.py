@@ -2,7 +2,7 @@
 
 TINY = {
     "data.resolution": 8,
-    "budget.gpc": 7,
+    "budget.images_per_class": 7,
     "network.options.width": 4,
     "network.options.depth": 1,
     "init.num_steps": 20,

@@ -17,4 +17,5 @@ NAMES = (
     "gpc_sweep",
     "codes",
     "guidance",
+    "bytes",
 )

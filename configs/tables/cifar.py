@@ -18,7 +18,7 @@ COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
 def get_table(size: str) -> Table:
     """See the module's docstring."""
     if size == "small":
-        return Table("cifar-small", "CIFAR-10 at one image a class, small", tuple(_small()))
+        return Table("cifar-small", "CIFAR-10 at one image per class, small", tuple(_small()))
     return Table("cifar-paper", "CIFAR-10 and CIFAR-100", tuple(_paper()), needs_gpu=True)
 
 
@@ -49,5 +49,5 @@ def _paper():
         for row, method in METHODS.items():
             known = {"vanilla": "TM"}.get(method.published, method.published)
             published = PUBLISHED["cifar"]["rows"].get(known, [None] * len(COLUMNS))[place]
-            searched = ({},) if row == "Gaussians" else trials(method, "tm")
+            searched = ({},) if row == "Gaussians" else trials(method, "tm", "paper")
             yield Cell(row, column, stored_as(base, method), trials=searched, published=published)

@@ -19,8 +19,8 @@ VARIANTS = {
     "codes": {},
     "codes, early epochs first": {f"{TM}.grow_start_from": 2, f"{TM}.grow_start_over": 250},
     "codes, average of the parameters": {"distill.average": 0.98},
-    "codes, soft labels": {f"{TM}.soft_labels": True},
-    "codes, soft labels, average": {f"{TM}.soft_labels": True, "distill.average": 0.98},
+    "codes, soft labels": {"labels.learned": True},
+    "codes, soft labels, average": {"labels.learned": True, "distill.average": 0.98},
 }
 IMAGES = 112  # per class, as codes
 STRONG = {"experts.epochs": 20, f"{TM}.max_start_epoch": 15}
@@ -38,7 +38,7 @@ def experiment(gpc: int, coded: bool = True):
     """Config of the small table with `gpc` images per class, as codes or in bfloat16."""
     config = small.get_config("tm")
     config.distill.num_steps = 500
-    config.budget.gpc = gpc
+    config.budget.images_per_class = gpc
     if coded:
         common.quantized(config, gpc)
     small.evaluate_as_long(config, 10 * gpc)

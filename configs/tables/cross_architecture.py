@@ -31,7 +31,7 @@ def get_table(size: str) -> Table:
             for network, name in NETWORKS.items():
                 number = published[network][place] if own else None
                 evaluation = {"overrides": {"network.name": name, **overrides}}
-                searched = ({},) if own else trials(method, "tm")
+                searched = ({},) if own else trials(method, "tm", size)
                 cells.append(
                     Cell(f"{row}, {network}", column, config, "distilled", searched,
                          evaluation=evaluation, published=number)

@@ -16,12 +16,12 @@ def get_table(size: str) -> Table:
     cells = []
     for gpc in COUNTS:
         config = small.gaussians() if size == "small" else cifar10_tm.get_config()
-        config.budget.gpc = gpc
+        config.budget.images_per_class = gpc
         batch = config.matching.options.batch_syn
         config.matching.options.batch_syn = min(batch, 10 * gpc)
         if size == "small":
             small.evaluate_as_long(config, 10 * gpc)
         seeds = small.SEEDS if size == "small" else (0,)
-        cells.append(Cell(f"{gpc} images a class", "CIFAR-10, TM, IPC 1", config, seeds=seeds))
+        cells.append(Cell(f"{gpc} images per class", "CIFAR-10, TM, IPC 1", config, seeds=seeds))
     title = "Gaussian images a class at the bytes of one float32 image"
     return Table(f"gpc_sweep-{size}", title, tuple(cells), needs_gpu=size == "paper")

@@ -31,8 +31,8 @@ def get_table(size: str) -> Table:
                 config.init.num_steps = 500
                 config.parameterization = cifar10_tm.get_config("ipc=1,codes").parameterization
                 small.evaluate_as_long(config, 10 * images)
-            trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.gpc": images}
-            row = f"{bits} ({coded:g} bits a Gaussian)"
-            cells.append(Cell(row, f"{images} images a class", config, trials=(trial,)))
+            trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.images_per_class": images}
+            row = f"{bits} ({coded:g} bits per Gaussian)"
+            cells.append(Cell(row, f"{images} images per class", config, trials=(trial,)))
     title = "Bits of a Gaussian and images a class at the bytes of one float32 image"
     return Table(f"guidance-{size}", title, tuple(cells), needs_gpu=size == "paper")

@@ -25,11 +25,11 @@ def get_table(objective: str, size: str) -> Table:
         for row, method in METHODS.items():
             known = {"vanilla": objective.upper()}.get(method.published, method.published)
             number = published.get(known, [None] * len(SUBSETS))[place]
-            searched = ({},) if row == "Gaussians" else trials(method, objective)
+            searched = ({},) if row == "Gaussians" else trials(method, objective, size)
             cells.append(
                 Cell(row, subset, scaled(stored_as(config, method)), "distilled", searched,
                      published=None if size == "small" else number)
             )  # fmt: skip
-    title = f"ImageNet subsets at one image a class, {objective.upper()}"
+    title = f"ImageNet subsets at one image per class, {objective.upper()}"
     name = f"imagenet128_{objective}-{size}"
     return Table(name, title, tuple(cells), needs_gpu=size == "paper")

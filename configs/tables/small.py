@@ -40,7 +40,7 @@ def gaussians() -> ConfigDict:
     """The row of Gaussians by TM of the `cifar` table, at the rate that was found there."""
     config = get_config("tm")
     config.distill.learning_rate = GAUSSIAN_RATE
-    evaluate_as_long(config, 10 * config.budget.gpc)
+    evaluate_as_long(config, 10 * config.budget.images_per_class)
     return config
 
 
@@ -54,7 +54,11 @@ def stored(objective: str, method: Method) -> ConfigDict:
     """By another method; every network trains for as many steps."""
     config = stored_as(get_config(objective), method)
     kind = parameterizations.build(
-        method.name, (32, 32, 3), ipc=config.budget.ipc, gpc=config.budget.gpc, **method.options
+        method.name,
+        (32, 32, 3),
+        ipc=config.budget.ipc,
+        images_per_class=config.budget.images_per_class,
+        **method.options,
     )
     images = 10 * kind.images_per_class
     if objective == "tm":

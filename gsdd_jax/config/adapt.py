@@ -8,8 +8,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import COMPONENTS, component_options, default, known
-from gsdd_jax.core.fields import LEAST, check_value, defaults, meaning
+from gsdd_jax.core.fields import LEAST, check_options, check_value, defaults, meaning
 from gsdd_jax.core.trees import parent
+from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
@@ -62,6 +63,11 @@ def _undo(config: ConfigDict, before: ConfigDict) -> None:
             group[last] = node[last]
 
 
+def bytes_per_class(config: ConfigDict, image_shape: tuple[int, int, int]) -> int:
+    """Returns the budget in bytes per class."""
+    return config.budget.bytes or budget_bytes(config.budget.ipc, image_shape)
+
+
 def is_open(config: ConfigDict) -> bool:
     """Returns whether `suited` would change any field."""
     return any(_get(config, name) == 0 for name, of in known().items() if meaning(of).automatic)
@@ -72,8 +78,8 @@ def suited(
 ) -> ConfigDict:
     """Returns the config with values for the fields that depend on the data set.
 
-    - `budget.gpc`: as the parameterization suggests, but at most `largest`, so that images of the
-      largest class start from different real images.
+    - `budget.images_per_class`: as the parameterization suggests, but at most `largest`, so that
+      images of the largest class start from different real images.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.batch_size`: equal parts of all distilled images, at most 256 each.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
@@ -85,13 +91,15 @@ def suited(
       largest: training images of the largest class.
     """
     config = config.copy_and_resolve_references()
-    if config.budget.gpc == 0:
+    if config.budget.images_per_class == 0:
         kind = COMPONENTS["parameterization"].find(config.parameterization.name)
-        suggested = kind.suggested_images(image_shape, config.budget.ipc)
-        config.budget.gpc = max(1, min(suggested, largest))
+        there, options = bytes_per_class(config, image_shape), dict(config.parameterization.options)
+        check_options(kind, options, "config.parameterization.options")
+        suggested = kind.suggested_images(image_shape, there, options)
+        config.budget.images_per_class = max(1, min(suggested, largest))
     if config.init.learning_rate == 0:
         config.init.learning_rate = 0.1 if max(image_shape[:2]) <= 32 else 0.01
-    num_images = num_classes * config.budget.gpc
+    num_images = num_classes * config.budget.images_per_class
     if config.evaluate.batch_size == 0:
         config.evaluate.batch_size = -(-num_images // -(-num_images // 256))
     if config.evaluate.epochs == 0:
@@ -113,14 +121,14 @@ def scaled(config: ConfigDict) -> ConfigDict:
     # Defaults of omitted options have to be shrunk, too.
     options = ConfigDict(defaults(objective) | dict(config.matching.options))
     config.matching.options = options
-    gpc = config.budget.gpc
+    images = config.budget.images_per_class
     for name, of in known({group: config[group].name for group in COMPONENTS}).items():
         group, last = parent(config, name)
         if last in group and (shrink := meaning(of).shrink):
             least = max(shrink.least, round(group[last] * scale**shrink.power))
             group[last] = min(group[last], least)
     if options.batch_syn:  # the same share of the images
-        options.batch_syn = max(1, int(options.batch_syn / gpc * config.budget.gpc))
+        options.batch_syn = max(1, int(options.batch_syn / images * config.budget.images_per_class))
     config.matching.options = ConfigDict(objective.shrunk(dict(options), config.experts.epochs))
     return config
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core.fields import LEAST, POSITIVE, Shrink, defaults, field, meaning, options
 from gsdd_jax.data.augment import DSA
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.base import MAX_SIDE
 
 SEED = (0, 2**32 - 1)  # JAX uses 32 bits
@@ -52,12 +53,11 @@ class Data:
 class Budget:
     """Bytes of the distilled set."""
 
-    ipc: int = field(
-        1, "images per class: the budget is the bytes of this many float32 images", 1, 100_000
-    )
-    gpc: int = field(
+    ipc: int = field(1, "budget: the bytes of so many float32 images per class", 1, 100_000)
+    bytes: int = field(0, "budget in bytes per class; 0: that of budget.ipc", 0, 2**32 - 1)
+    images_per_class: int = field(
         30,
-        "Gaussian images per class (section 4.1); 0: by data set",
+        "images per class where the format leaves it free (GPC); 0: by data and bytes",
         automatic=True,
         shrink=Shrink(0.5, 1),
     )
@@ -103,6 +103,18 @@ class Matching:
     strategy: str = field(DSA, "DSA augmentations")
     precision: str = field("", "matmul precision of the objective; empty: network.precision")
     options: Mapping[str, Any] = field(dict, "fields of the objective")
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Networks trained on the real images, whose mean outputs are soft labels."""
+
+    dir: str = field("", "directory of the teacher; empty: runs/teachers/<data and network>")
+    num_networks: int = field(1, "networks, whose outputs are averaged", *NETWORKS)
+    epochs: int = field(30, "training epochs", *EPOCHS, shrink=Shrink(1, 1))
+    batch_size: int = field(128, "batch size")
+    learning_rate: float = field(0.03, "initial learning rate of SGD, cosine decay", *POSITIVE)
+    seed: int = field(0, "seed of the teacher; not config.seed: runs share it", *SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +165,9 @@ class Evaluate:
     )  # fmt: skip
     optimizer: str = field("sgd", "sgd; or adam, sgd_cosine, adamw for other architectures")
     learning_rate: float = field(0.01, "learning rate where the objective learns none", *POSITIVE)
+    rates: str = field(
+        "", "learning rates tried for every arm on held-out training images, by commas; empty: none"
+    )
     epochs: int = field(
         1000, "training epochs (sgd: one more, as published); 0: by data set", *EPOCHS,
         automatic=True, shrink=Shrink(1, 2),
@@ -160,7 +175,9 @@ class Evaluate:
     batch_size: int = field(
         256, "batch size; published 256 (TM), 128 (DM, DC); 0: by data set", automatic=True
     )
-    beside: str = field("fitted,random_real,random_real_uint8", "baselines to evaluate")
+    baselines: str = field(
+        "fitted,random_real,random_real_uint8", "baselines to evaluate, by commas"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +195,8 @@ class Config:
     network: Network = field(Network, "network of the objective, the experts and the evaluation")
     init: Init = field(Init, "fit of the images that distillation starts from")
     matching: Matching = field(Matching, "objective of the distillation")
+    labels: Labels = field(Labels, "labels of the distilled set")
+    teacher: Teacher = field(Teacher, "networks whose outputs are soft labels")
     experts: Experts = field(Experts, "networks trained on the real images, which TM follows")
     distill: Distill = field(Distill, "optimisation of the images")
     evaluate: Evaluate = field(Evaluate, "networks trained on the distilled set")

@@ -59,13 +59,13 @@ def ranges(config: ConfigDict, *groups: str, automatic: bool = False) -> None:
             check(fields[name], value, f"config.{name}")
 
 
-def value(name: str, given: Any) -> None:
-    """Raises UsageError, naming it, for a field's value of a wrong type or range.
+def value(name: str, given: Any, where: str = "") -> None:
+    """Raises UsageError, naming it or `where`, for a field's value of a wrong type or range.
 
     Options and unknown fields are not checked.
     """
     if (of := known().get(name)) is not None and name not in OPTIONS:
-        check(of, given, f"config.{name}")
+        check(of, given, where or f"config.{name}")
 
 
 def options(config: ConfigDict) -> None:

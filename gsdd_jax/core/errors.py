@@ -42,6 +42,10 @@ class UsageError(ValueError):
         super().__init__(printable(message))
 
 
+class DivergedError(UsageError):
+    """A network diverged in training."""
+
+
 class InUseError(UsageError):
     """Another process holds a resource; retry later."""
 
@@ -57,4 +61,4 @@ def located(where: str | os.PathLike) -> Iterator[None]:
         yield
     except UsageError as error:
         text = str(error).removeprefix(f"{where}: ")
-        raise UsageError(f"{where}: {text}") from None
+        raise type(error)(f"{where}: {text}") from None

@@ -1,17 +1,69 @@
-"""Learned soft labels: one logit per image and class, on a fixed grid."""
+"""Soft labels: one logit per image and class, on a fixed grid."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from gsdd_jax.core.fields import POSITIVE, field
+from gsdd_jax.formats import entropy
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
-__all__ = ["BITS", "START", "clip", "codes", "cross_entropy", "start", "targets", "values"]
+__all__ = [
+    "BITS",
+    "HARD",
+    "SOURCES",
+    "START",
+    "Labels",
+    "clip",
+    "codes",
+    "cross_entropy",
+    "from_outputs",
+    "start",
+    "targets",
+    "values",
+]
 
 START = 6.0  # logit of an image's own class; the others start at 0
+SOURCES = ("class", "teacher")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Labels of a distilled set."""
+
+    source: str = field(
+        "class", "class (hard), or teacher (soft: outputs of a trained network)", choices=SOURCES
+    )
+    learned: bool = field(False, "True: the objective learns soft labels, starting from the source")
+    bits: int = field(4, "bits per soft-label value, one value per image and class", *BITS)
+    temperature: float = field(2.0, "softens the teacher's labels: divides its outputs", 0.01, 1000)
+    learning_rate: float = field(0.02, "Adam learning rate of learned labels", *POSITIVE)
+
+    @property
+    def soft(self) -> bool:
+        """Whether a set stores a value per image and class."""
+        return self.learned or self.source != "class"
+
+    def bytes_per_class(self, num_classes: int, images_per_class: int) -> int:
+        """Returns the bytes of soft labels, divided by classes, rounded up; 0 for hard ones."""
+        if not self.soft:
+            return 0
+        total = entropy.packed_bytes([self.bits], num_classes * images_per_class * num_classes)
+        return -(-total // num_classes)
+
+
+HARD = Labels()
+
+
+def from_outputs(outputs: Float[Array, "m k"], temperature: float) -> Float[Array, "m k"]:
+    """Returns a teacher's outputs as logits within the grid, the largest at its upper end."""
+    softened = outputs / temperature
+    return clip(softened - softened.max(-1, keepdims=True) + HIGHEST)
 
 
 def start(labels: Int[Array, "m"], num_classes: int) -> Float[Array, "m {num_classes}"]:

@@ -15,7 +15,7 @@ from gsdd_jax.figures import draw
 
 NAME = "decode"
 XLABELS = {
-    "bytes": "bytes an image",
+    "bytes": "bytes per image",
     "resolution": "pixels a side",
     "batch": "images",
 }

@@ -59,7 +59,7 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     for name, options in ARMS.items():
         workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
         arm.distill.snapshot_every = max(1, config.distill.num_steps)  # also saves the fit
-        arm.evaluate.beside = ""  # no baselines
+        arm.evaluate.baselines = ""  # no baselines
         result = distill_to(arm, workdir)
         fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
         centres[name] = file.load(workdir / "distilled.safetensors").arrays["means"]

@@ -30,7 +30,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
                 **draw.look(i),
             )  # fmt: skip
         images = sorted({row["images"] for row in rows})
-        axes.set(xlabel="images a class in the same bytes", ylabel="test accuracy, %")
+        axes.set(xlabel="images per class in the same bytes", ylabel="test accuracy, %")
         axes.set_xscale("log")
         axes.set_xticks(images, labels=map(str, images))
         axes.minorticks_off()

@@ -132,7 +132,7 @@ def objective(
     data = real_data(
         train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
     )
-    learned = Learned(set_.learning_rate, set_.soft_labels, set_.label_bits)
+    learned = Learned(set_.learning_rate, set_.soft_labels)
     extra = matching.extra_of(problem.labels, learned)
     feeds = parts.feed(0, draws)
 

@@ -164,7 +164,7 @@ def check_images(images: np.ndarray) -> int:
     size = math.prod(images.shape[1:])
     if size > MAX_ZCA_SIZE:
         raise UsageError(
-            f"ZCA of {'x'.join(map(str, images.shape[1:]))} images: {size} numbers an image, "
+            f"ZCA of {'x'.join(map(str, images.shape[1:]))} images: {size} numbers per image, "
             f"expected at most {MAX_ZCA_SIZE}; use per-channel normalisation"
         )
     return size

@@ -6,7 +6,9 @@ import dataclasses
 from typing import Any
 
 from gsdd_jax.core import kinds
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_options
+from gsdd_jax.data.soft_labels import HARD, Labels
 from gsdd_jax.matching.base import (
     Draws,
     Learned,
@@ -51,6 +53,7 @@ def build(
     num_classes: int,
     images_per_class: int,
     strategy: str,
+    labels: Labels = HARD,
     **options: Any,
 ) -> Matching:
     """Builds the objective `name` for a synthetic set.
@@ -60,6 +63,7 @@ def build(
       network: network whose features, gradients or parameters are matched.
       num_classes, images_per_class: size of the synthetic set.
       strategy: DSA augmentations.
+      labels: labels of the synthetic images; only some objectives learn them.
       **options: other fields of the objective's dataclass.
 
     Raises:
@@ -67,7 +71,10 @@ def build(
     """
     kind = find(name)
     check_options(kind, options, "config.matching.options")
-    given = dict(network=network, num_classes=num_classes, strategy=strategy)
+    if labels.learned and not kind.learns_labels:
+        able = ", ".join(n for n, k in known().items() if k.learns_labels)
+        raise UsageError(f"config.labels.learned: expected False with {name}; only {able} can")
+    given = dict(network=network, num_classes=num_classes, strategy=strategy, labels=labels)
     fields = {field.name for field in dataclasses.fields(kind)}
     objective = kind(**{n: v for n, v in given.items() if n in fields}, **options)
     objective.check(num_classes, images_per_class)

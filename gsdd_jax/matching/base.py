@@ -159,12 +159,6 @@ class Synthetic:
         params = self.params if indices is None else self.kind.select(self.params, indices)
         return self.kind.to_network(params, self.transform)
 
-    def draw(
-        self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
-    ) -> Float[Array, "k s h w c"]:
-        """Renders the images that `sample` takes, and no others."""
-        return self.sample(key, per_class, classes).at()
-
     def sample(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
     ) -> Synthetic:
@@ -183,23 +177,6 @@ class Synthetic:
         indices = chosen.ravel()
         params = self.kind.select(self.params, indices)
         return Synthetic(*chosen.shape, self.kind, params, self.transform, self.labels[indices])
-
-    def to_share(self) -> tuple[Int[Array, "k s"], Float[Array, "k s"]] | tuple[None, None]:
-        """Returns places [k, s] of all images, for `at`, and weights of the mean per class.
-
-        None, None on one device, which has nothing to share.
-        """
-        if mesh.size() == 1:
-            return None, None
-        shape = self.num_classes, self.images_per_class
-        weights = jnp.full(shape, 1 / self.images_per_class)
-        return jnp.arange(math.prod(shape)).reshape(shape), weights
-
-    def at(self, places: Int[Array, "k s"] | None = None) -> Float[Array, "k s h w c"]:
-        """Renders transformed images at places, by class; None: all."""
-        count = self.num_classes if places is None else len(places)
-        images = self.render(None if places is None else places.ravel())
-        return images.reshape(count, -1, *images.shape[1:])
 
 
 class Draws(NamedTuple):
@@ -234,8 +211,7 @@ class Learned(NamedTuple):
     """Learned parts of a distilled set other than the images."""
 
     learning_rate: float | None = None  # None: the config's
-    soft_labels: Float[np.ndarray, "m k"] | None = None  # logits
-    label_bits: int = 0
+    soft_labels: Float[np.ndarray, "m k"] | None = None  # logits on their grid
 
 
 class Matching(abc.ABC):
@@ -243,10 +219,10 @@ class Matching(abc.ABC):
 
     name: ClassVar[str]
     # Fields set by the data set and the rest of the config; all others are options.
-    derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy"})
+    derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy", "labels"})
     follows_experts: ClassVar[bool] = False  # whether `feed` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
-    label_options: ClassVar[tuple[str, ...]] = ()  # options that `label_bytes` depends on
+    learns_labels: ClassVar[bool] = False  # whether `extra` may hold soft labels
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     independent: int = 1  # independent parts of a step: classes, students
@@ -255,7 +231,7 @@ class Matching(abc.ABC):
     def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
         """Returns the largest `batch_syn` for a synthetic set, and its unit."""
         del num_classes
-        return images_per_class, "images a class"
+        return images_per_class, "images per class"
 
     def check(self, num_classes: int, images_per_class: int) -> None:
         """Raises UsageError, naming the option, if the options do not suit a synthetic set."""
@@ -265,14 +241,6 @@ class Matching(abc.ABC):
                 f"config.matching.options.batch_syn: expected 0 (all) to {most} {what}, got "
                 f"{self.batch_syn}"
             )
-
-    @classmethod
-    def label_bytes(
-        cls, options: Mapping[str, Any], num_classes: int, images_per_class: int
-    ) -> int:
-        """Returns the bytes per class that soft labels take from the budget."""
-        del options, num_classes, images_per_class
-        return 0
 
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
@@ -319,9 +287,14 @@ class Matching(abc.ABC):
         del key, loss_keys, feed
         return None
 
-    def extra(self, labels: Int[Array, "m"]) -> Any:
-        """Returns initial values of what is learned besides the images, of classes `labels`."""
-        del labels
+    def extra(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
+        """Returns initial values of what is learned besides the images.
+
+        Args:
+          labels: class of each image.
+          logits: a teacher's soft labels, on the range of their grid; None: there is no teacher.
+        """
+        del labels, logits
         return {}
 
     def learned(self, extra: Any) -> Learned:

@@ -2,11 +2,58 @@
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Int32
+import math
+from collections.abc import Callable
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32
+
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.matching.base import FORWARD, Matching, Trajectories, Work
+from gsdd_jax.matching.base import FORWARD, Matching, Synthetic, Trajectories, Work
+
+
+def map_classes(
+    function: Callable[..., Float[Array, "k *shape"]],
+    network: Any,
+    of_classes: Any,
+    *,
+    real: tuple[Array, Float[Array, "k r"]] | None = None,
+    synthetic: Synthetic | None = None,
+) -> Float[Array, "k *shape"]:
+    """Computes `function(total, network, of_classes, *batches)` of classes in parallel.
+
+    Devices share the classes, and each class's images.
+
+    Args:
+      function: returns a value per class. `total` sums over the devices that share a class's images
+        and is needed where a value depends on all of them. Each batch is images [k, s, h, w, c] by
+        class, and their weights [k, s] in the class's mean; None: equal.
+      network: replicated parameters.
+      of_classes: pytree of arrays that lead with classes.
+      real: batch of real images, as drawn.
+      synthetic: images that are rendered as the second batch.
+    """
+
+    def share(share, shared, of_classes, images):
+        network, synthetic = shared
+        real, places, weights = images
+        batches = [] if real is None else [real]
+        if synthetic is not None:
+            count = synthetic.num_classes if places is None else len(places)
+            rendered = synthetic.render(None if places is None else places.ravel())
+            batches.append((rendered.reshape(count, -1, *rendered.shape[1:]), weights))
+        return function(share.psum, network, of_classes, *batches)
+
+    places = weights = None
+    if synthetic is not None and mesh.size() > 1:  # one device has nothing to share
+        shape = synthetic.num_classes, synthetic.images_per_class
+        places = jnp.arange(math.prod(shape)).reshape(shape)
+        weights = jnp.full(shape, 1 / synthetic.images_per_class)
+    images = real, places, weights
+    return mesh.map_groups(share, (network, synthetic), of_classes, images)
 
 
 class ByClass(Matching):

@@ -14,7 +14,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import SECOND_ORDER, Draws, RealData, Synthetic, Work
-from gsdd_jax.matching.by_class import ByClass
+from gsdd_jax.matching.by_class import ByClass, map_classes
 from gsdd_jax.networks import Network
 
 
@@ -99,28 +99,23 @@ class GradientMatching(ByClass):
         if classes is not None:
             labels, augmentation = classes, augmentation[classes]
 
-        def distances(share, shared, of_classes, of_images):
-            network, sample = shared
-            real, weights, places, even = of_images
-
+        def distances(total, network, of_classes, *batches):
             def of_class(arguments):
-                label, augment_key, *batches = arguments
+                label, augment_key, real, batch = arguments
 
                 def gradient(x, weights):
                     x = augment.augment(augment_key, x, strategy=self.strategy, shared=True)
-                    labels = jnp.full(len(x), label)
-                    return share.psum(self._gradient(network, x, labels, weights))
+                    return total(self._gradient(network, x, jnp.full(len(x), label), weights))
 
-                real, weights, batch, even = batches
-                target = gradient(data.transformed(real), weights)
-                return gradient_distance(jax.lax.stop_gradient(target), gradient(batch, even))
+                target = gradient(data.transformed(real[0]), real[1])
+                return gradient_distance(jax.lax.stop_gradient(target), gradient(*batch))
 
             # Classes one by one, recomputed in the backward pass, to need the memory of one.
-            batches = real, weights, sample.at(places), even
             return jax.lax.map(jax.checkpoint(of_class), (*of_classes, *batches))
 
-        shared, of_images = (network, sample), (real, weights, *sample.to_share())
-        return mesh.map_groups(distances, shared, (labels, augmentation), of_images).sum()
+        return map_classes(
+            distances, network, (labels, augmentation), real=(real, weights), synthetic=sample
+        ).sum()
 
     def after_update(
         self, synthetic: Synthetic, carry: Carry, update: Int[Array, ""], key: Key[Array, ""]

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.core import mesh
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Draws, RealData, Synthetic, Work
-from gsdd_jax.matching.by_class import ByClass
+from gsdd_jax.matching.by_class import ByClass, map_classes
 from gsdd_jax.networks import Network
 
 
@@ -80,10 +79,10 @@ class DistributionMatching(ByClass):
             augmentation = augmentation[feed]
         real, weights, _ = data.draw(keys[2], self.batch_real, feed)
 
-        def means(share, network, augmentation, images):
-            return self._mean_features(share, network, augmentation, *images, data.transformed)
+        def means(total, network, augmentation, real):
+            return total(self._mean_features(network, augmentation, *real, data.transformed))
 
-        means = mesh.map_groups(means, network, augmentation, (real, weights))
+        means = map_classes(means, network, augmentation, real=(real, weights))
         return Carry(network, means, augmentation, feed)
 
     def loss(
@@ -104,16 +103,13 @@ class DistributionMatching(ByClass):
         else:
             sample = synthetic.sample(key, self.batch_syn, carry.classes)
 
-        def distances(share, shared, of_classes, of_images):
-            network, sample = shared
+        def distances(total, network, of_classes, batch):
             augmentation, target = of_classes
-            places, weights = of_images
-            images = sample.at(places)
-            means = self._mean_features(share, network, augmentation, images, weights)
+            means = total(self._mean_features(network, augmentation, *batch))
             return ((means - target) ** 2).sum(1)
 
-        shared, of_classes = (carry.network, sample), (augmentation, target)
-        return mesh.map_groups(distances, shared, of_classes, sample.to_share()).sum()
+        of_classes = augmentation, target
+        return map_classes(distances, carry.network, of_classes, synthetic=sample).sum()
 
     def _of_one_class(self, synthetic, label, key):
         count = synthetic.images_per_class
@@ -124,14 +120,13 @@ class DistributionMatching(ByClass):
 
     def _mean_features(
         self,
-        share: mesh.Share,
         network: Any,
         augmentation: Key[Array, "k"],
         images: Array,  # [k, s, h, w, c], input of `transform`
         weights: Float[Array, "k s"] | None,  # of each image in its class; None: equal
         transform: Callable = lambda images: images,
     ) -> Float[Array, "k f"]:
-        """Returns the mean features per class, summed over the devices that share its images."""
+        """Returns the mean features per class."""
 
         def prepare(pair):
             key, one_class = pair
@@ -152,4 +147,4 @@ class DistributionMatching(ByClass):
             images = jax.lax.map(prepare, (augmentation, images))
             features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
             means = jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
-        return share.psum(means)
+        return means

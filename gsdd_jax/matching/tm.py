@@ -18,8 +18,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import LEAST, Shrink, defaults, field
 from gsdd_jax.data import augment, soft_labels
-from gsdd_jax.formats import entropy
-from gsdd_jax.formats.labels import BITS
+from gsdd_jax.data.soft_labels import HARD, Labels
 from gsdd_jax.matching.base import (
     SECOND_ORDER,
     Learned,
@@ -56,13 +55,14 @@ class TrajectoryMatching(Matching):
     The student's learning rate is learned, and at least 0.001. Its batches of `batch_syn` images
     cut shuffles of the whole set, whose last batch may be smaller. Every student step augments
     every image independently. With `grow_start_over`, early epochs come first (difficulty-aligned
-    trajectories, Guo et al., 2024). Soft labels are logits, rounded to 2 ** `label_bits` values.
+    trajectories, Guo et al., 2024). The student's targets are the classes, or soft labels: a
+    teacher's, or learned ones (`labels`).
     """
 
     name: ClassVar[str] = "tm"
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
-    label_options: ClassVar[tuple[str, ...]] = ("soft_labels", "label_bits")
+    learns_labels: ClassVar[bool] = True
     saves_memory: ClassVar[tuple[str, ...]] = (
         "matching.options.batch_syn",
         "matching.options.keep_every=0",
@@ -84,11 +84,6 @@ class TrajectoryMatching(Matching):
     lr_init: float = field(0.01, "initial learning rate of the student, which is learned", LEAST)
     lr_lr: float = field(1e-5, "learning rate of the student's learning rate", LEAST)
     experts_per_step: int = field(1, "experts followed per step; their losses are averaged")
-    soft_labels: bool = field(
-        False, "True: learn soft labels, whose bytes count towards the budget"
-    )
-    label_bits: int = field(4, "bits per soft-label value, one value per image and class", *BITS)
-    labels_lr: float = field(0.02, "Adam learning rate of the soft labels")
     # The other student steps recompute their activations. 0 moves the fewest bytes.
     keep_every: int = field(
         0,
@@ -96,17 +91,7 @@ class TrajectoryMatching(Matching):
         -1,
     )
     strategy: str = augment.DSA
-
-    @classmethod
-    def label_bytes(
-        cls, options: Mapping[str, Any], num_classes: int, images_per_class: int
-    ) -> int:
-        """Returns the bytes of one value per image and class, divided by classes, rounded up."""
-        if not options.get("soft_labels", cls.soft_labels):
-            return 0
-        bits = options.get("label_bits", cls.label_bits)
-        total = entropy.packed_bytes([bits], num_classes * images_per_class * num_classes)
-        return -(-total // num_classes)
+    labels: Labels = HARD
 
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
@@ -217,37 +202,40 @@ class TrajectoryMatching(Matching):
         grown = (self.max_start_epoch - self.grow_start_from) * step // self.grow_start_over
         return self.grow_start_from + grown
 
-    def extra(self, labels: Int[Array, "m"]) -> dict[str, Array]:
+    def extra(
+        self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None
+    ) -> dict[str, Array]:
         extra = {LEARNING_RATE: jnp.float32(self.lr_init)}
-        if self.soft_labels:
-            extra[LABELS] = soft_labels.start(labels, self.network.num_classes)
+        if self.labels.soft:
+            by_class = soft_labels.start(labels, self.network.num_classes)
+            extra[LABELS] = by_class if logits is None else logits
         return extra
 
     def learned(self, extra: dict[str, Any]) -> Learned:
         rate = float(extra[LEARNING_RATE])
-        if not self.soft_labels:
+        if not self.labels.soft:
             return Learned(rate)
-        codes = soft_labels.codes(np.asarray(extra[LABELS]), self.label_bits)
-        return Learned(rate, soft_labels.values(codes, self.label_bits), self.label_bits)
+        codes = soft_labels.codes(np.asarray(extra[LABELS]), self.labels.bits)
+        return Learned(rate, soft_labels.values(codes, self.labels.bits))
 
     def extra_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
-        extra = self.extra(labels) | {LEARNING_RATE: jnp.float32(learned.learning_rate)}
-        if self.soft_labels and learned.soft_labels is not None:
-            extra[LABELS] = jnp.asarray(learned.soft_labels)
-        return extra
+        logits = None if learned.soft_labels is None else jnp.asarray(learned.soft_labels)
+        return self.extra(labels, logits) | {LEARNING_RATE: jnp.float32(learned.learning_rate)}
 
     def extra_optimizer(self) -> optax.GradientTransformation:
         of_rate = optax.sgd(self.lr_lr, momentum=0.5)
-        if not self.soft_labels:
+        if not self.labels.soft:
             return of_rate
+        learned = self.labels.learned
+        of_labels = optax.adam(self.labels.learning_rate) if learned else optax.set_to_zero()
         return optax.multi_transform(
-            {LEARNING_RATE: of_rate, LABELS: optax.adam(self.labels_lr)},
+            {LEARNING_RATE: of_rate, LABELS: of_labels},
             {LEARNING_RATE: LEARNING_RATE, LABELS: LABELS},
         )
 
     def project_extra(self, extra: dict[str, Array]) -> dict[str, Array]:
         projected = {LEARNING_RATE: jnp.maximum(extra[LEARNING_RATE], LEAST_LEARNING_RATE)}
-        if self.soft_labels:
+        if self.labels.soft:
             projected[LABELS] = soft_labels.clip(extra[LABELS])
         return projected
 
@@ -296,7 +284,8 @@ class TrajectoryMatching(Matching):
         self, labels: Int[Array, "m"], extra: dict[str, Array]
     ) -> Int[Array, "m"] | Float[Array, "m k"]:
         """Returns the student's targets: classes, or soft labels' probabilities."""
-        return soft_labels.targets(extra[LABELS], self.label_bits) if self.soft_labels else labels
+        soft = self.labels.soft
+        return soft_labels.targets(extra[LABELS], self.labels.bits) if soft else labels
 
     def _draw(
         self, key: Key[Array, ""], num_images: int
@@ -325,7 +314,7 @@ class TrajectoryMatching(Matching):
         # Unique indices: gradients are summed without atomics, hence deterministically.
         batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
         targets = targets.at[indices].get(
-            mode="fill", fill_value=0, unique_indices=self.soft_labels
+            mode="fill", fill_value=0, unique_indices=self.labels.soft
         )
         batch = augment.augment(key, batch, strategy=self.strategy)
 

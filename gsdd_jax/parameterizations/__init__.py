@@ -16,6 +16,7 @@ from gsdd_jax.core.fields import check_options, check_values
 from gsdd_jax.formats.base import Format, checked_size, from_settings, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
+from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 __all__ = ["Parameterization", "Params", "build", "find", "images", "known", "of", "stored"]
 
@@ -34,19 +35,21 @@ def build(
     name: str,
     image_shape: tuple[int, int, int],
     *,
-    ipc: int,
-    gpc: int,
+    ipc: int = 1,
+    bytes_per_class: int = 0,
+    images_per_class: int,
     num_classes: int = 1,
     reserved: int = 0,
     **options,
 ) -> Parameterization:
-    """Builds the parameterization `name` within the bytes of `ipc` float32 images per class.
+    """Builds the parameterization `name` within a budget.
 
     Args:
       name: module of this package.
       image_shape: (height, width, channels) of one image.
-      ipc: budget in images per class.
-      gpc: Gaussian images per class; other parameterizations take what `ipc` allows.
+      ipc: budget in float32 images per class.
+      bytes_per_class: budget in bytes per class; 0: that of `ipc`.
+      images_per_class: images per class of formats that leave their number free, as Gaussians do.
       num_classes: classes of the data set, which share what is stored once.
       reserved: bytes per class taken by soft labels.
       **options: fields of the parameterization's dataclass.
@@ -57,16 +60,21 @@ def build(
     """
     kind = find(name)
     check_options(kind, options, "config.parameterization.options")
-    if ipc < 1:
-        raise UsageError(f"budget: expected ipc of at least 1, got {ipc}")
+    if ipc < 1 or bytes_per_class < 0 or images_per_class < 0:
+        raise UsageError(
+            f"budget: expected ipc of at least 1, got {ipc}, and no negative numbers, got "
+            f"{bytes_per_class} bytes and {images_per_class} images per class"
+        )
     if reserved and not kind.reserves:
         able = ", ".join(n for n, k in known().items() if k.reserves)
         raise UsageError(
-            f"config.matching.options.soft_labels: expected False with {name}; only {able} can"
+            f"config.labels: expected hard ones (source=class, learned=False) with {name}; only "
+            f"{able} leave bytes to soft ones"
         )
     shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
     check_values(dataclasses.fields(kind), shape, f"parameterization {name}: ")
-    budget = Budget(ipc, gpc, num_classes, reserved)
+    there = bytes_per_class or budget_bytes(ipc, image_shape)
+    budget = Budget(there, images_per_class, num_classes, reserved)
     return kind(**kind.within(image_shape, budget, options) | shape | options)
 
 

@@ -24,12 +24,16 @@ Transform = Any  # callable from images in [0, 1] to what networks see, with an 
 
 
 class Budget(NamedTuple):
-    """Budget of a parameterization: the bytes of `ipc` float32 images per class."""
+    """Bytes that a parameterization may take, and images where their number is free."""
 
-    ipc: int
-    gpc: int  # Gaussian images per class; other parameterizations take what `ipc` allows
+    bytes_per_class: int
+    images_per_class: int  # for formats whose images may have any size
     num_classes: int = 1
     reserved: int = 0  # bytes per class taken by soft labels
+
+    def ipc(self, image_shape: tuple[int, int, int]) -> int:
+        """Returns the float32 images per class of the same bytes, at least 1."""
+        return max(1, self.bytes_per_class // budget_bytes(1, image_shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +56,9 @@ class Parameterization(Format):
         return self.name
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
         """Returns published options for an image shape and a budget: those without a default."""
-        del image_shape, ipc
+        del image_shape, budget
         return {}
 
     @classmethod
@@ -64,10 +68,12 @@ class Parameterization(Format):
         return {}
 
     @classmethod
-    def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
+    def suggested_images(
+        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
+    ) -> int:
         """Returns a suitable number of images per class where it is free."""
-        del image_shape
-        return ipc
+        del image_shape, bytes_per_class, options
+        return 1
 
     @classmethod
     def within(
@@ -77,17 +83,16 @@ class Parameterization(Format):
 
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
-        fields = cls.published(image_shape, budget.ipc)
+        fields = cls.published(image_shape, budget)
         one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         itemsize = jnp.dtype(one.dtype).itemsize
         bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
-        there = budget_bytes(budget.ipc, image_shape)
-        if there < bytes_each:
+        if budget.bytes_per_class < bytes_each:
             raise UsageError(
                 f"budget: one image of {cls.name} takes {bytes_each} bytes, expected at most the "
-                f"{there} bytes a class of ipc={budget.ipc}"
+                f"{budget.bytes_per_class} bytes per class"
             )
-        return fields | {"images_per_class": there // bytes_each}
+        return fields | {"images_per_class": budget.bytes_per_class // bytes_each}
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:

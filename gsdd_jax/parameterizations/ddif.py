@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import ddif
-from gsdd_jax.parameterizations.base import Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,8 @@ class DDiF(Parameterization, ddif.DDiF):
     """Networks, as many per class as the budget holds (37 on CIFAR at IPC 1), trained by Adam.
 
     Published widths at IPC 1 / 10 / 50: 6 / 6 / 20 on CIFAR-10, 10 / 15 / 30 on CIFAR-100 (2
-    layers, w0 = 10); 20 / 20 / 40 at 128 x 128 (3 layers, w0 = 40). Default: those of CIFAR-10 up
-    to 64 pixels per side, else of 128 x 128.
+    layers, w0 = 10); 20 / 20 / 40 at 128 x 128 (3 layers, w0 = 40). Default: those of CIFAR up to
+    64 pixels per side, by the number of classes, else of 128 x 128.
 
     Images are in [0, 1] space, because a file must render without the data set's whitening matrix;
     the published code fits whitened images on CIFAR. Fits take 5000 steps at 5e-4.
@@ -29,21 +29,23 @@ class DDiF(Parameterization, ddif.DDiF):
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """Returns Adam's rates; none is halved."""
-        del objective
+        """Returns Adam's rates; none is halved. DM updates all classes at once."""
+        by_dm = {"distill.learning_rate": 5e-5, "matching.options.per_class_updates": False}
         return {
             "init.num_steps": 5000,
             "init.learning_rate": 5e-4,
             "init.halve_means_every": 0,
             "distill.learning_rate": 1e-4,
-        }
+        } | (by_dm if objective == "dm" else {})
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
-        """Returns the settings of CIFAR-10 up to 64 pixels per side, of 128 x 128 above."""
-        if max(image_shape[:2]) <= 64:
-            return {"layers": 2, "layer_width": 20 if ipc >= 50 else 6, "w0": 10.0}
-        return {"layers": 3, "layer_width": 40 if ipc >= 50 else 20, "w0": 40.0}
+    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
+        """Returns the settings of CIFAR up to 64 pixels per side, of 128 x 128 above."""
+        ipc = budget.ipc(image_shape)
+        if max(image_shape[:2]) > 64:
+            return {"layers": 3, "layer_width": 40 if ipc >= 50 else 20, "w0": 40.0}
+        widths = (10, 15, 30) if budget.num_classes >= 100 else (6, 6, 20)
+        return {"layers": 2, "layer_width": widths[(ipc >= 10) + (ipc >= 50)], "w0": 10.0}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns random networks; `images` gives only their number."""

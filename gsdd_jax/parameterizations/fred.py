@@ -16,7 +16,6 @@ from gsdd_jax.formats import fred
 from gsdd_jax.formats.arrays import sides
 from gsdd_jax.formats.fred import MASKS, cosines, mask_bytes
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
-from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +40,9 @@ class FreD(Parameterization, fred.FreD):
         return {"init.num_steps": 0}
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], ipc: int) -> dict[str, Any]:
+    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
         """Returns `size`: the power of the area that meets both published sizes at IPC 1."""
-        del ipc
+        del budget
         height, width, _ = image_shape
         return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
 
@@ -52,18 +51,19 @@ class FreD(Parameterization, fred.FreD):
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Returns images per class by `size`, then the frequencies that fit with the masks."""
-        ipc = budget.ipc
+        there = budget.bytes_per_class
+        numbers = there // (4 * image_shape[-1])  # per channel, in float32
         height, width, channels = image_shape
-        fields = cls.published(image_shape, ipc)
+        fields = cls.published(image_shape, budget)
         size = options.get("size", fields["size"])
         itemsize = jnp.dtype(options.get("dtype", cls.dtype)).itemsize
-        images = ipc * height * width // size * (4 // itemsize)
-        left = budget_bytes(ipc, image_shape) - mask_bytes(height, width)
+        images = numbers // size * (4 // itemsize)
+        left = there - mask_bytes(height, width)
         count = left // (images * channels * itemsize) if images else 0
         if count < 1:
             raise UsageError(
-                f"parameterization fred: size: expected from 2 to {ipc * height * width} numbers a "
-                f"channel, for the bytes of ipc={ipc}, got {size}"
+                f"parameterization fred: size: expected from 2 to {numbers} numbers per channel, "
+                f"for {there} bytes per class, got {size}"
             )
         frequencies = min(count, height * width)
         return fields | {"images_per_class": images, "num_frequencies": frequencies}

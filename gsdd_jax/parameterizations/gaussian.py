@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -27,11 +28,18 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     reserves: ClassVar[bool] = True
 
     @classmethod
-    def suggested_images(cls, image_shape: tuple[int, int, int], ipc: int) -> int:
+    def suggested_images(
+        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
+    ) -> int:
         """Returns images for the published 22 Gaussians each at 32 x 32, 44 at twice the side."""
         height, width, channels = image_shape
-        in_budget = 2 * ipc * height * width * channels // (6 + channels)
+        in_budget = bytes_per_class // cls.bytes_per_gaussian(channels, options)
         return int(in_budget / (22 * math.sqrt(height * width) / 32))
+
+    @classmethod
+    @abc.abstractmethod
+    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+        """Returns the bytes that a Gaussian takes."""
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
         """Returns where each image's Gaussians begin in one array; None: each has its own array."""
@@ -100,12 +108,20 @@ class Gaussian(Gaussians, gaussian.Gaussian):
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Returns `gpc` images per class, and the Gaussians per image that their bytes hold."""
-        bytes_per_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
+        """Returns the images per class, and the Gaussians per image that their bytes hold."""
+        there, images = budget.bytes_per_class - budget.reserved, budget.images_per_class
         count = gaussians.gaussians_within_budget(
-            budget.ipc, budget.gpc, image_shape, bytes_per_number, budget.reserved
+            there, images, image_shape[-1], cls._bytes_per_number(options)
         )
-        return {"images_per_class": budget.gpc, "num_gaussians": count}
+        return {"images_per_class": images, "num_gaussians": count}
+
+    @classmethod
+    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+        return float(cls._bytes_per_number(options) * (gaussians.GEOMETRY_NUMBERS + channels))
+
+    @classmethod
+    def _bytes_per_number(cls, options):
+        return 2 if options.get("bfloat16", cls.bfloat16) else 4
 
     def quantized(self, params: GaussianImages) -> GaussianImages:
         """Rounds the Gaussians to bfloat16."""

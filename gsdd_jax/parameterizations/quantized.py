@@ -30,7 +30,7 @@ from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import Budget, Rate
 from gsdd_jax.parameterizations.gaussian import Gaussians
-from gsdd_jax.rasterizer.gaussians import GaussianImages, budget_bytes
+from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 ENDS_RATE = 0.1  # learning rate of the ends, relative to that of the Gaussians
 LEAST_DIAGONAL = 1e-2  # pixels; lower bound of L's diagonal where its logarithm is stored
@@ -65,23 +65,28 @@ class Quantized(Gaussians, quantized.Quantized):
     def within(
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Returns `gpc` images per class, and the number of all Gaussians that their bytes hold."""
-        there = budget_bytes(budget.ipc, image_shape) - budget.reserved
+        """Returns the images per class, and the number of all Gaussians that their bytes hold."""
+        there, images = budget.bytes_per_class - budget.reserved, budget.images_per_class
         fields = {
-            "images_per_class": budget.gpc,
+            "images_per_class": images,
             "bytes_per_class": there,
             "num_classes": budget.num_classes,
         }
-        if there > 0 and budget.gpc > 0:
+        if there > 0 and images > 0:
             one = cls(*image_shape, num_gaussians=1, **fields, **options)
             count = int(one.bits_for_codes / one.stored_bits)
             if count >= one.num_images:
                 return fields | {"num_gaussians": count}
         raise UsageError(
-            f"budget: {budget.gpc} images a class of quantized Gaussians do not fit into the bytes "
-            f"of ipc={budget.ipc} ({there} a class, grids and tables among them); expected gpc of "
-            "at least 1 and at least one Gaussian an image"
+            f"budget: {images} images per class of quantized Gaussians do not fit into {there} "
+            "bytes per class, grids and tables among them; expected at least 1 image of at least "
+            "one Gaussian"
         )
+
+    @classmethod
+    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+        one = cls(1, 1, channels, images_per_class=1, num_gaussians=1, **options)
+        return one.stored_bits / 8
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> QuantizedImages:
         """Returns random Gaussians, as without quantization, and grids wider than their values."""

@@ -148,33 +148,22 @@ def budget_bytes(ipc: int, image_shape: tuple[int, int, int]) -> int:
 
 
 def gaussians_within_budget(
-    ipc: int,
-    gpc: int,
-    image_shape: tuple[int, int, int],
+    bytes_per_class: int,
+    images_per_class: int,
+    channels: int = 3,
     bytes_per_number: int = BYTES_PER_NUMBER,
-    reserved: int = 0,
 ) -> int:
-    """Returns N: Gaussians per image if GPC images fit the bytes of IPC float32 images.
+    """Returns N: Gaussians per image if so many images fit the bytes of a class.
 
-    N = floor(2 IPC C H W / (9 GPC)) for colour images in bfloat16 (section 4.1).
-
-    Args:
-      ipc: images per class of the budget.
-      gpc: Gaussian images per class.
-      image_shape: height, width, channels.
-      bytes_per_number: of a stored parameter.
-      reserved: bytes per class that something else takes.
-
-    Raises:
-      UsageError: if N is 0.
+    N = floor(2 IPC C H W / (9 GPC)) for colour images in bfloat16, the bytes of IPC float32 images
+    and GPC Gaussian images per class (section 4.1). Raises UsageError if N is 0.
     """
-    bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + image_shape[-1])
-    there = budget_bytes(ipc, image_shape) - reserved
-    count = there // (bytes_each * gpc) if gpc > 0 and there > 0 else 0
+    bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + channels)
+    count = max(0, bytes_per_class) // (bytes_each * images_per_class) if images_per_class else 0
     if count < 1:
         raise UsageError(
-            f"budget: {gpc} Gaussian images a class do not fit into the bytes of ipc={ipc} "
-            f"({there} bytes a class, {bytes_each} a Gaussian); "
-            "expected gpc of at least 1 and at least one Gaussian an image"
+            f"budget: {images_per_class} Gaussian images per class do not fit into "
+            f"{bytes_per_class} bytes per class at {bytes_each} per Gaussian; expected at least 1 "
+            "image of at least one Gaussian"
         )
     return count

@@ -47,8 +47,8 @@ def section(runs: Sequence[Run], prefix: str) -> list[dict[str, Any]]:
     if len(runs) == 1:
         lines = [lines[0]._replace(name="test images")]
         lines.append(Line("training images", accuracies(runs[0], "train"), 1))
-        if real := runs[0].accuracies("random_real"):
-            levels["random real images at the same bytes"] = float(np.mean(real))
+        if real := runs[0].accuracies(runs[0].strongest):
+            levels["the best real images at the same bytes"] = float(np.mean(real))
     charts = [_chart("Accuracy", WAY, "accuracy, %", lines, levels, prefix)]
     found = [tag for run in runs for tag in run.events.scalars if tag != ACCURACY]
     for i, tag in enumerate(dict.fromkeys([*TAGS, *found])):

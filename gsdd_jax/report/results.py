@@ -20,8 +20,9 @@ NAMES = {
     "fitted": ("Only fitted", "where distillation started", 2),
     "random_real": ("Random real images", "as float32, in the same bytes", 1),
     "random_real_uint8": ("Random real images", "as bytes, four times as many", 1),
+    "random_real_dct": ("Random real images, compressed", "as JPEG does, in the same bytes", 1),
+    "random_real_dct_soft": ("The same with soft labels", "of a network trained on all", 1),
 }
-REFERENCE = "random_real"
 WHOLE = 20  # classes up to which the confusion matrix is shown
 PAIRS = 10  # most frequent confusions, listed for more classes
 # Name, note, numbers, drawn (mean, deviation, values, colour), further cells.
@@ -33,16 +34,17 @@ def arms(run: Run) -> dict[str, Any]:
     values = {arm: found for arm in ARMS if (found := run.accuracies(arm))}
     if values.get("best") == values.get("distilled"):
         values.pop("best", None)  # the same set
-    rows, reference = [], values.get(REFERENCE)
+    strongest = run.strongest
+    rows, reference = [], values.get(strongest)
     for arm, found in values.items():
         name, note, color = NAMES[arm]
         note, more = note.format(run.result.get("best_step")), []
         if reference:
             gain = np.mean(found) - np.mean(reference)
-            more = [f"{gain:+.1f}" if arm != REFERENCE else ""]
+            more = [f"{gain:+.1f}" if arm != strongest else ""]
         rows.append(_row(name, note, found, color, more))
     heads = ["images that networks learn from", "test accuracy"]
-    table = _table(heads, rows, ["over random real"] if reference else [])
+    table = _table(heads, rows, ["over the best real images"] if reference else [])
     return table | {"networks": sorted({len(found) for found in values.values()})}
 
 
@@ -51,16 +53,16 @@ def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
     rows = []
     for i, run in enumerate(runs):
         if values := run.accuracies("distilled"):
-            others = [run.accuracies(arm) for arm in ("fitted", REFERENCE)]
+            others = [run.accuracies(arm) for arm in ("fitted", run.strongest)]
             more = [evaluation.shown(found) if found else "–" for found in others]
             rows.append(_row(run.name, described(run), values, i % COLORS, more))
     different = [f for f in SAME if len({str(run.config.get(f)) for run in runs}) > 1]
-    return _table(["run", "test accuracy"], rows, ["only fitted", "random real images"]), different
+    return _table(["run", "test accuracy"], rows, ["only fitted", "best real images"]), different
 
 
 def by_class(run: Run) -> dict[str, Any]:
-    """Returns a table with a row per class, with random real images if both are known."""
-    arms = {"distilled": run.by_class("distilled"), "random real": run.by_class(REFERENCE)}
+    """Returns a table with a row per class, with the best real images if both are known."""
+    arms = {"distilled": run.by_class("distilled"), "random real": run.by_class(run.strongest)}
     if len(arms["random real"] or []) != len(arms["distilled"] or []):
         del arms["random real"]
     rows = []

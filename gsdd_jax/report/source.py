@@ -31,7 +31,7 @@ from gsdd_jax.storage.workdir import (
     snapshots,
 )
 
-ARMS = ("distilled", "best", *experiment.BESIDE)
+ARMS = ("distilled", "best", *experiment.BASELINES)
 MOST_STEPS = 11  # of the images, evenly spaced, with the first and the last
 
 
@@ -81,12 +81,18 @@ class Run:
             return None
         return self.config.get(field)
 
-    def accuracies(self, arm: str) -> list[float] | None:
+    @property
+    def strongest(self) -> str | None:
+        """Arm of real images with the highest accuracy, or None."""
+        arms = [a for a in (*experiment.REAL, *experiment.COMPRESSED) if self.accuracies(a)]
+        return max(arms, key=lambda arm: np.mean(self.accuracies(arm)), default=None)
+
+    def accuracies(self, arm: str | None) -> list[float] | None:
         """Returns the accuracy of each network, in percent; None if the arm was not evaluated."""
         values = self.result.get(f"{arm}_accuracies")
         return values if are_percentages(values) else None
 
-    def by_class(self, arm: str) -> list[float] | None:
+    def by_class(self, arm: str | None) -> list[float] | None:
         """Returns the accuracy on the test images of each class, in percent, or None."""
         values = self.result.get(f"{arm}_by_class")
         return values if are_percentages(values) else None

@@ -31,7 +31,7 @@ def described(run: Run) -> str:
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
         f"{'×'.join(map(str, kind.image_shape))}, {counted(classes, 'class')}: "
         f"{counted(kind.images_per_class, 'image')} a class as {kind.name}, "
-        f"{run.last.num_bytes // classes:,} bytes a class"
+        f"{run.last.num_bytes // classes:,} bytes per class"
     )
 
 
@@ -97,9 +97,10 @@ def storage(run: Run) -> dict[str, Any]:
     labels = sizes.pop(SOFT_LABELS, 0)
     num_images, ipc, budget = len(set_.labels), run.setting("budget.ipc"), None
     if ipc is not None:
-        there = budget_bytes(ipc, kind.image_shape) * (num_images // kind.images_per_class)
-        budget = (there, 100 * used / there, ipc)
-    facts = [("images", f"{num_images:,}"), ("bytes an image", f"{used / num_images:,.0f}")]
+        per_class = run.setting("budget.bytes") or budget_bytes(ipc, kind.image_shape)
+        there = per_class * (num_images // kind.images_per_class)
+        budget = (there, 100 * used / there, per_class / budget_bytes(1, kind.image_shape))
+    facts = [("images", f"{num_images:,}"), ("bytes per image", f"{used / num_images:,.0f}")]
     stored = run.result.get("stored")
     if not isinstance(stored, dict):
         trained, params = parameterizations.of(set_)
@@ -112,7 +113,7 @@ def storage(run: Run) -> dict[str, Any]:
         text = f"{counts['mean']:,.4g}"
         if counts["least"] != counts["most"]:
             text += f", from {counts['least']:,} to {counts['most']:,}"
-        facts.append(("Gaussians an image", text))
+        facts.append(("Gaussians per image", text))
     if labels:
         sizes["soft labels"] = labels
     shares = [[n, f"{s:,}", f"{100 * s / used:.1f} %"] for n, s in {**sizes, "all": used}.items()]

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
+from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
@@ -25,12 +26,12 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
-from gsdd_jax.runs import evaluation, fits, real_images
+from gsdd_jax.runs import baselines, evaluation, fits, real_images, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import cost, experiment, input_pipeline
-from gsdd_jax.setup.components import check_same, described, stream
-from gsdd_jax.setup.experiment import FitParts
+from gsdd_jax.setup.components import check_same, described, labels_of, stream
+from gsdd_jax.setup.experiment import COMPRESSED, Experiment, FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
@@ -116,13 +117,13 @@ class _Run:
     def description(self) -> str:
         """Returns one line on the data, the network, the images, their bytes and the device."""
         dataset, stored = self.parts.dataset, self.parts.parameterization
-        ipc = self.config.budget.ipc
-        there = dataset.num_classes * gaussians.budget_bytes(ipc, dataset.image_shape)
+        there = bytes_per_class(self.config, dataset.image_shape)
+        images = there / gaussians.budget_bytes(1, dataset.image_shape)
         return described(
             self.config,
             dataset,
-            f"{counted(stored.images_per_class, 'image')} a class of {stored.described}",
-            f"in {there} bytes, those of {ipc} a class in float32",
+            f"{counted(stored.images_per_class, 'image')} per class of {stored.described}",
+            f"in {there:,} bytes per class, those of {images:.4g} in float32",
         )
 
     @functools.cached_property
@@ -146,7 +147,10 @@ class _Run:
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         copied = jax.tree.map(jnp.copy, fitted)
         params = parts.parameterization.to_optimized(copied, parts.transform)
-        state = distill.start(parts.problem, params, config.distill.learning_rate)
+        logits = None
+        if parts.problem.matching.learns_labels and config.labels.source == "teacher":
+            logits = self.teacher_logits(fitted)
+        state = distill.start(parts.problem, params, config.distill.learning_rate, logits)
         checkpoints = self.checkpoints("distill")
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
@@ -250,22 +254,39 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
-        def beside(name: str, shown: str) -> evaluation.Accuracies:
+        def baseline(name: str, shown: str) -> evaluation.Accuracies | None:
             if name == "fitted":
                 return evaluation.distilled(config, parts, start, shown, reporter)
+            if name in COMPRESSED:
+                taught_by = self.teacher if COMPRESSED[name] else None
+                set_ = baselines.compressed(
+                    config, parts, name, taught_by, last.provenance, reporter
+                )
+                if set_ is None:
+                    return None
+                self.save(f"{name}.safetensors", set_)
+                as_long = baselines.as_long(parts, config, set_)
+                return evaluation.distilled(config, parts, set_, shown, reporter, schedule=as_long)
             return evaluation.random_real(config, parts, len(parts.labels), name, shown, reporter)
 
-        arms = [name for name in config.evaluate.beside.split(",") if name]
+        arms = experiment.baselines(config, parts.dataset)
         for name in arms:
+            shown = name.replace("_", " ")
             if self.records.get(name) is None:
-                record = _record(beside(name, f"evaluate {name.replace('_', ' ')}"))
-                self.records[name] = {k: record[k] for k in ("test", "confusion")}
+                if (found := baseline(name, f"evaluate {shown}")) is None:
+                    reporter.line(f"{shown}: the budget has not the bytes of an image per class")
+                    continue
+                self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
         best = self.best()
         result = {}
         for name in ("distilled", *arms):
-            record = self.records.get(name)
+            if (record := self.records.get(name)) is None:
+                continue
             result |= evaluation.summary(name, record["test"])
             result |= evaluation.by_class(name, np.asarray(record["confusion"]))
+            result[f"{name}_learning_rate"] = record["learning_rate"]
+            if name in COMPRESSED:
+                result[f"{name}_images_per_class"] = self._images_per_class(name)
         result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
@@ -279,6 +300,11 @@ class _Run:
         self.write_json("result.json", result)
         return result
 
+    def _images_per_class(self, arm: str) -> int:
+        """Returns those of a baseline that was saved."""
+        read = lambda: file.load(self.workdir / f"{arm}.safetensors").format.images_per_class
+        return int(processes.from_first(lambda: str(read()).encode()))
+
     def distilled(self, state: distill.DistillState) -> DistilledSet:
         """Returns the set of a state of the distillation."""
         parts = self.parts
@@ -290,7 +316,8 @@ class _Run:
     ) -> DistilledSet:
         """Returns `params` as stored, so that evaluations see what a file holds.
 
-        Without `extra`, as for a fit, labels are hard, and the bytes of soft ones stay unused.
+        Without `extra`, as for a fit, learned labels are those at their start. A teacher labels
+        images as they are stored, unless the objective has labels.
         """
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
@@ -311,16 +338,34 @@ class _Run:
         }
         params, extra = mesh.to_local((params, extra))
         learned = Learned() if extra is None else self.parts.problem.matching.learned(extra)
-        rate = learned.learning_rate
+        rate, logits = learned.learning_rate, learned.soft_labels
+        if (
+            logits is None
+            and self.config.labels.source == "teacher"
+            and isinstance(self.parts, Experiment)
+        ):
+            logits = np.asarray(mesh.to_host(self.teacher_logits(params)))
         return parameterizations.stored(
             parameterization,
             params,
             self.parts.labels,
             self.config.evaluate.learning_rate if rate is None else rate,
             provenance,
-            learned.soft_labels,
-            learned.label_bits,
+            logits,
+            0 if logits is None else self.config.labels.bits,
         )
+
+    @functools.cached_property
+    def teacher(self) -> teacher.Teacher:
+        """Networks trained on the real images."""
+        found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
+        self.reporter.line(f"teacher: {evaluation.shown(found.accuracies)} of the test images")
+        return found
+
+    def teacher_logits(self, params: Params) -> Float[Array, "m k"]:
+        """Returns the teacher's soft labels of images as they are stored."""
+        images = self.parts.transform(self.parts.parameterization.render(params))
+        return self.teacher.logits(images, labels_of(self.config))
 
     def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:
         """Saves a set as a file in the directory."""

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
-from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.errors import DivergedError, UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
@@ -47,6 +47,7 @@ class Accuracies(NamedTuple):
     # On real training images, the basis of every choice; None if nothing is to be chosen.
     train: Float[np.ndarray, "s"] | None
     confusion: Int[np.ndarray, "k k"]  # [class, predicted class], counted over all networks
+    learning_rate: float  # of the networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +88,18 @@ def distilled(
     name: str,
     reporter: Display,
     chosen: bool = False,
+    schedule: Schedule | None = None,
 ) -> Accuracies:
-    """Evaluates fresh networks trained on a distilled set, at the set's learning rate.
+    """Evaluates fresh networks trained on a distilled set.
 
-    `chosen` adds the accuracies on held-out training images."""
-    trained = students(config, parts, set_, name, reporter)
+    Their learning rate is the set's, or the best of that and `config.evaluate.rates`. `chosen` adds
+    the accuracies on held-out training images. `schedule` replaces that of `parts`.
+    """
+    trained = _students(config, parts, set_, name, reporter, schedule=schedule)
     accuracies = _tested(parts, trained)
     if not chosen:
         return accuracies
-    train = evaluate.accuracy(parts.network, trained, *parts.chosen_on)
+    train = evaluate.accuracy(parts.network, trained.params, *parts.chosen_on)
     return accuracies._replace(train=mesh.to_host(train))
 
 
@@ -108,12 +112,15 @@ def students(
     resample: str = "bilinear",
 ) -> Any:
     """Returns the stacked parameters of such networks, trained at the real images' size."""
+    return _students(config, parts, set_, name, reporter, resample).params
+
+
+def _students(config, parts, set_, name, reporter, resample="bilinear", schedule=None) -> _Trained:
     height, width = parts.dataset.image_shape[:2]
     images = parameterizations.images(set_, height, width, resample)
     images = parts.transform(images)[None]
-    return _train(
-        config, parts, images, set_.targets, parts.schedule, set_.learning_rate, name, reporter
-    )
+    schedule, rate = schedule or parts.schedule, set_.learning_rate
+    return _train(config, parts, images, set_.targets, schedule, rate, name, reporter)
 
 
 def random_real(
@@ -146,29 +153,53 @@ def random_real(
     return _tested(parts, trained)
 
 
-def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Any:
-    with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
-        return evaluate.train(
-            parts.network,
-            schedule,
-            stream(config.seed, "evaluate"),
-            images,
-            jnp.asarray(labels),
-            learning_rate=learning_rate,
-            num_students=config.evaluate.num_networks,
-            progress=progress.advance,
-        )
+class _Trained(NamedTuple):
+    params: Any  # stacked
+    learning_rate: float
 
 
-def _tested(parts, students) -> Accuracies:
+def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> _Trained:
+    """Trains networks, at the best of `learning_rate` and `config.evaluate.rates`."""
+
+    def at(rate, key, count, name):
+        with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
+            return evaluate.train(
+                parts.network,
+                schedule,
+                key,
+                images[:count],
+                jnp.asarray(labels),
+                learning_rate=rate,
+                num_students=count,
+                progress=progress.advance,
+            )
+
+    def held_out(rate):
+        try:
+            one = at(rate, stream(config.seed, "rates"), 1, f"{name} at rate {rate:g}")
+        except DivergedError:
+            return 0.0
+        return float(mesh.to_host(evaluate.accuracy(parts.network, one, *parts.chosen_on))[0])
+
+    if rates := experiment.rates(config):
+        # Rounded, since a set stores its own in float32.
+        tried = dict.fromkeys(float(np.float32(rate)) for rate in (learning_rate, *rates))
+        learning_rate = max(tried, key=held_out)
+    key = stream(config.seed, "evaluate")
+    trained = at(learning_rate, key, config.evaluate.num_networks, name)
+    return _Trained(trained, learning_rate)
+
+
+def _tested(parts, trained: _Trained) -> Accuracies:
     test, labels = parts.tested_on
-    found = mesh.to_host(evaluate.predictions(parts.network, students, test))
+    found = mesh.to_host(evaluate.predictions(parts.network, trained.params, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
     return Accuracies(
         (100 * (found == np.asarray(labels)).sum(-1)).astype(np.float32) / np.float32(len(labels)),
         None,
         confusion,
+        trained.learning_rate,
     )
 
 
@@ -200,7 +231,7 @@ def evaluate_file(
     resolution: int | None = None,
     resample: str = "bilinear",
     corrupted: Sequence[str] = (),
-    beside: bool = True,
+    baselines: bool = True,
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Trains networks on a distilled set from a file, and on real images of the same bytes.
@@ -212,7 +243,7 @@ def evaluate_file(
       resolution: side of the networks' inputs, real ones too; None: that of the set.
       resample: "bilinear" or "nearest", for sets stored at one size.
       corrupted: kinds of `data.corruptions` for further tests.
-      beside: whether to evaluate real images, too.
+      baselines: whether to evaluate real images, too, if the budget holds one per class.
       display: display of the progress.
 
     Raises:
@@ -233,17 +264,18 @@ def evaluate_file(
     result = {
         "network": config.network.name,
         "resolution": parts.dataset.image_shape[0],
-        "learning_rate": set_.learning_rate,
     }
-    if beside:  # before networks are trained
+    baselines = baselines and experiment.real_per_class(config, parts.dataset, "random_real") > 0
+    if baselines:  # before networks are trained
         experiment.check_real(config, parts.dataset, "random_real")
     with mesh.use_devices(config.mesh.devices):
-        trained = students(config, parts, set_, "distilled", display, resample)
+        trained = _students(config, parts, set_, "distilled", display, resample)
         found = _tested(parts, trained)
+        result["learning_rate"] = trained.learning_rate
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
         if corrupted:
-            result["corrupted"] = _corrupted(config, parts, trained, corrupted)
-        if beside:
+            result["corrupted"] = _corrupted(config, parts, trained.params, corrupted)
+        if baselines:
             count = len(set_.labels)
             real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)
@@ -267,13 +299,18 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     """
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
-    validate.ranges(config, "evaluate")
     material = experiment.build_fit_parts(config)
-    parts = _parts(config, material.dataset)
+    parts = real_parts(config, material.dataset)
     name = arm.replace("_", " ")
     with mesh.use_devices(config.mesh.devices):
         accuracies = random_real(config, parts, len(material.labels), arm, name, display)
     return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
+
+
+def real_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> Parts:
+    """Builds the parts of evaluations of real images; raises UsageError for invalid settings."""
+    validate.ranges(config, "seed", "data", "evaluate")
+    return _parts(config, dataset or load_data(config))
 
 
 class Opened(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import pathlib
 from typing import Any
@@ -13,16 +12,14 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax import matching
-from gsdd_jax.core import mesh, processes
+from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import locked
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import experiment
-from gsdd_jax.setup.components import stream
+from gsdd_jax.setup.components import labels_of, stream
 from gsdd_jax.setup.experiment import FitParts
-from gsdd_jax.storage.checkpoint import Checkpoints
+from gsdd_jax.storage import checkpoint
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit
 
@@ -49,14 +46,8 @@ def initial(
     rates = config.init.learning_rate, config.init.halve_means_every
     state = fit.start(parameterization, key, images, *rates)
     made_of = _identity(config, material.dataset.fingerprint)
-    with contextlib.ExitStack() as stack:
-        where = workdir / "checkpoints" / "fit"
-        if config.init.dir:
-            where = pathlib.Path(config.init.dir, made_of[:12])
-            taken = f"{where}: another process fits the same images"
-            stack.enter_context(processes.held(lambda: locked(where, taken)))
-        checkpoints = Checkpoints(where, made_of, reporter.line)
-        stack.callback(checkpoints.close)
+    own, taken = workdir / "checkpoints" / "fit", "another process fits the same images"
+    with checkpoint.shared(own, config.init.dir, made_of, reporter.line, taken) as checkpoints:
         restored = checkpoints.restore(state)
         state = state if restored is None else restored
         done, total = int(state.step), config.init.num_steps
@@ -94,11 +85,9 @@ def is_there(config: ConfigDict) -> bool:
 def settings(config: ConfigDict) -> dict[str, Any]:
     """Returns all settings that a fit depends on, by dotted name."""
     fields = decisive(config)
-    # Learned labels leave fewer bytes to the images.
-    options = matching.find(config.matching.name).label_options
-    labels = [f"matching.options.{name}" for name in options]
-    labels = labels if any(fields.get(name) for name in labels[:1]) else []
-    return {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS or n in labels}
+    # Soft labels leave fewer bytes to the images.
+    labels = {"labels.bits": config.labels.bits} if labels_of(config).soft else {}
+    return labels | {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS}
 
 
 def images_of(config: ConfigDict, material: FitParts) -> Float[np.ndarray, "m h w c"]:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching, networks, parameterizations
+from gsdd_jax import data, networks, parameterizations
+from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.core.fields import check_options
 from gsdd_jax.data import transforms
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.training import experts
@@ -78,19 +79,22 @@ def build_parameterization(
 ) -> Parameterization:
     """Builds the storage of images of that shape for all classes, within the config's budget.
 
-    The bytes of learned labels are deducted. Raises UsageError for invalid settings.
+    The bytes of soft labels are deducted. Raises UsageError for invalid settings.
     """
-    objective, options = matching.find(config.matching.name), dict(config.matching.options)
-    check_options(objective, options, "config.matching.options")
     return parameterizations.build(
         config.parameterization.name,
         image_shape,
-        ipc=config.budget.ipc,
-        gpc=config.budget.gpc,
+        bytes_per_class=bytes_per_class(config, image_shape),
+        images_per_class=config.budget.images_per_class,
         num_classes=num_classes,
-        reserved=objective.label_bytes(options, num_classes, config.budget.gpc),
+        reserved=labels_of(config).bytes_per_class(num_classes, config.budget.images_per_class),
         **config.parameterization.options,
     )
+
+
+def labels_of(config: ConfigDict) -> Labels:
+    """Returns the labels of the config's set."""
+    return Labels(**config.labels)
 
 
 def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:

@@ -24,8 +24,8 @@ from gsdd_jax.matching import Matching, Work
 from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup.components import build_parameterization, load_data
-from gsdd_jax.setup.experiment import HELD_OUT, REAL
+from gsdd_jax.setup.components import build_parameterization, labels_of, load_data
+from gsdd_jax.setup.experiment import HELD_OUT, REAL, baselines, real_per_class
 
 COMPILING = 20.0  # seconds to compile a run's programs
 BATCH = 64  # images in the timed step
@@ -57,6 +57,17 @@ def of_experts(config: ConfigDict) -> Cost:
     return Cost(
         epochs * examples * step.seconds,
         int(data + at_once * config.experts.batch_size * step.bytes),
+    )
+
+
+def of_teacher(config: ConfigDict) -> Cost:
+    """Returns the cost of a teacher."""
+    side, classes, examples, _ = sizes(config)
+    step, settings = _step(_network(config.network, side, classes)), config.teacher
+    seconds = settings.num_networks * settings.epochs * examples * step.seconds
+    memory = examples * side * side * 3 * 4
+    return Cost(
+        COMPILING + seconds, int(memory + settings.num_networks * settings.batch_size * step.bytes)
     )
 
 
@@ -97,8 +108,10 @@ def evaluations_in_steps(
     """Returns how many distillation steps take as long as the evaluations of a run of `images`
     images: those at the end, and those after more than `done` steps."""
     trained = {
-        name: REAL[name] * config.budget.ipc * dataset.num_classes if name in REAL else images
-        for name in ("distilled", *filter(None, config.evaluate.beside.split(",")))
+        name: real_per_class(config, dataset, name) * dataset.num_classes
+        if name in REAL
+        else images
+        for name in ("distilled", *baselines(config, dataset))
     }
     tested, held_out = len(dataset.test.labels), min(len(dataset.train.labels), HELD_OUT)
     of = lambda name: config.evaluate.epochs * trained[name] + FORWARD * tested
@@ -118,6 +131,7 @@ def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Wo
         num_classes=classes,
         images_per_class=images // classes,
         strategy=config.matching.strategy,
+        labels=labels_of(config),
         **config.matching.options,
     )
     return objective.work(classes, images)

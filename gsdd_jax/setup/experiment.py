@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
-from gsdd_jax.config import validate
+from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import augment, rows
@@ -24,13 +24,13 @@ from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.setup import experts, input_pipeline
 from gsdd_jax.setup.components import (
     build_network,
     build_parameterization,
     build_transform,
     check_networks,
+    labels_of,
     load_data,
 )
 from gsdd_jax.training.distill import Problem
@@ -49,16 +49,17 @@ class EvaluationParts:
     @functools.cached_property
     def tested_on(self) -> tuple[RealImages, Int[Array, "n"]]:
         """Test images with labels on the device, shared by all evaluations."""
-        return self._on_device(self.dataset.test)
+        return self.on_device(self.dataset.test)
 
     @functools.cached_property
     def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
         """Held-out training images with labels, likewise."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
-        return self._on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
+        return self.on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
 
-    def _on_device(self, split):
+    def on_device(self, split: data.Split) -> tuple[RealImages, Int[Array, "n"]]:
+        """Returns the images of a split and their labels on the device."""
         return to_device(split.images, self.transform), jnp.asarray(split.labels)
 
 
@@ -112,7 +113,7 @@ class Experiment(FitParts, EvaluationParts):
 
 def build_fit_parts(config: ConfigDict) -> FitParts:
     """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
-    validate.ranges(config, "seed", "data", "budget", "init")
+    validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
     if config.init.images not in INITIAL_IMAGES:
         raise UsageError(
@@ -127,7 +128,7 @@ def build_fit_parts(config: ConfigDict) -> FitParts:
     largest = max(dataset.train_counts)
     if config.init.images != "none" and parameterization.images_per_class > largest:
         raise UsageError(
-            f"config.budget: {parameterization.images_per_class} images a class to start from, "
+            f"config.budget: {parameterization.images_per_class} images per class to start from, "
             f"but {dataset.name} has no class of more than {largest}; lower it, or set "
             "config.init.images=none"
         )
@@ -138,25 +139,26 @@ def _check_memory(config, dataset, parameterization) -> None:
     """Raises UsageError if the device cannot hold the synthetic set while it is optimised."""
     count = dataset.num_classes * parameterization.images_per_class
     images = 4 * count * math.prod(dataset.image_shape)
-    budget = dataset.num_classes * budget_bytes(config.budget.ipc, dataset.image_shape)
+    budget = dataset.num_classes * bytes_per_class(config, dataset.image_shape)
     there = devices.accelerator_memory()
     memory.check(f"config.budget: {count:,} images", images, COPIES, there)
     # Two of its bytes or fewer become a float32, which has moments and a gradient.
-    memory.check(f"config.budget.ipc: {memory.shown(budget)}", 2 * 4 * budget, there=there)
+    memory.check(f"config.budget: {memory.shown(budget)}", 2 * 4 * budget, there=there)
 
 
 def build(config: ConfigDict) -> Experiment:
     """Builds an experiment. Raises UsageError, naming the field, for invalid settings."""
     check_strategy(config)
     input_pipeline.check(config)
-    validate.ranges(config, "distill", "evaluate")
+    validate.ranges(config, "distill", "evaluate", "teacher")
     check_optimizer(config)
-    check_beside(config)
+    check_baselines(config)
+    rates(config)
     material = build_fit_parts(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
-    for arm in REAL.keys() & set(config.evaluate.beside.split(",")):
+    for arm in REAL.keys() & set(baselines(config, dataset)):
         check_real(config, dataset, arm)
     objective = matching.build(
         config.matching.name,
@@ -164,6 +166,7 @@ def build(config: ConfigDict) -> Experiment:
         num_classes=dataset.num_classes,
         images_per_class=parameterization.images_per_class,
         strategy=config.matching.strategy,
+        labels=labels_of(config),
         **config.matching.options,
     )
     objective = objective.resolve_auto(
@@ -260,11 +263,18 @@ def _build_feed(config, matching, dataset, network):
 
 # Targets of the initial fit.
 INITIAL_IMAGES = ("real", "solid", "none")
-# Random real images per `budget.ipc`, which counts images of float32: four times as many fit as
-# bytes.
-REAL = {"random_real": 1, "random_real_uint8": 4}
+# Bytes per number of random real images that fill the budget.
+REAL = {"random_real": 4, "random_real_uint8": 1}
+# Random real images in a compressed format: whether they have a teacher's soft labels.
+COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
 # Sets evaluated in addition to the distilled one.
-BESIDE = ("fitted", *REAL)
+BASELINES = ("fitted", *REAL, *COMPRESSED)
+
+
+def strongest(result: Mapping[str, Any]) -> str | None:
+    """Returns the arm of real images with the highest accuracy in a result, if it has any."""
+    arms = [arm for arm in (*REAL, *COMPRESSED) if f"{arm}_accuracy" in result]
+    return max(arms, key=lambda arm: result[f"{arm}_accuracy"], default=None)
 
 
 def check_strategy(config: ConfigDict) -> None:
@@ -273,26 +283,56 @@ def check_strategy(config: ConfigDict) -> None:
         augment.parse_strategy(config.matching.strategy)
 
 
-def check_beside(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown name in `evaluate.beside`."""
-    for name in filter(None, config.evaluate.beside.split(",")):
-        if name not in BESIDE:
+def check_baselines(config: ConfigDict) -> None:
+    """Raises UsageError for an unknown name in `evaluate.baselines`."""
+    for name in filter(None, config.evaluate.baselines.split(",")):
+        if name not in BASELINES:
             raise UsageError(
-                f"config.evaluate.beside: expected some of {','.join(BESIDE)}, by commas, got "
-                f"{name!r}"
+                f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, by commas, "
+                f"got {name!r}"
             )
+
+
+def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
+    """Returns `evaluate.baselines`, without real images that the budget cannot hold."""
+    names = [name for name in config.evaluate.baselines.split(",") if name]
+    return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
+
+
+def real_per_class(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
+    """Returns the random real images per class that the budget's bytes hold."""
+    image = REAL[arm] * math.prod(dataset.image_shape)
+    return bytes_per_class(config, dataset.image_shape) // image
 
 
 def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
     """Returns the number of random real images per class of an arm of `REAL`; smaller classes give
-    all. Raises UsageError if memory cannot hold the different ones of every network.
+    all. Raises UsageError if the budget is below one image, or if memory cannot hold the different
+    images of every network.
     """
-    per_class = REAL[arm] * config.budget.ipc
+    per_class = real_per_class(config, dataset, arm)
+    if not per_class:
+        raise UsageError(
+            f"config.evaluate.baselines: expected a budget of at least one image per class for "
+            f"{arm}, got {bytes_per_class(config, dataset.image_shape):,} bytes; leave {arm} out"
+        )
     per_network = sum(min(per_class, count) for count in dataset.train_counts)
     count = config.evaluate.num_networks * per_network
     what = f"config.evaluate.num_networks: {count:,} real images for all of them"
     memory.check(what, 4 * count * math.prod(dataset.image_shape), COPIES)
     return per_class
+
+
+def rates(config: ConfigDict) -> list[float]:
+    """Returns the learning rates of `evaluate.rates`; raises UsageError for others than numbers."""
+    found = []
+    for text in filter(None, config.evaluate.rates.split(",")):
+        try:
+            found.append(float(text))
+        except ValueError:
+            found.append(math.nan)
+        validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
+    return found
 
 
 def check_optimizer(config: ConfigDict) -> None:

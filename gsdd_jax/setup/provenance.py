@@ -26,15 +26,21 @@ FIELDS = (
     "data.resize",
     "data.transform",
     "budget.ipc",
+    "budget.bytes",
     "network.name",
     "network.precision",
     "matching.strategy",
     "evaluate.num_networks",
     "evaluate.optimizer",
     "evaluate.learning_rate",
+    "evaluate.rates",
     "evaluate.epochs",
     "evaluate.batch_size",
 )
+SINCE = {
+    "budget.bytes": 0,
+    "evaluate.rates": "",
+}  # fields that sets of before lack, which have these values there
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
@@ -64,7 +70,7 @@ def resolve(
         raise UsageError(
             f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
         )
-    kinds = known()
+    made_by, kinds = SINCE | made_by, known()
     values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])
@@ -81,6 +87,7 @@ def resolve(
         config.evaluate.learning_rate = learning_rate
     validate.ranges(config, "seed", "data", "budget", "evaluate")
     experiment.check_optimizer(config)
+    experiment.rates(config)
     experiment.check_strategy(config)
     return config
 

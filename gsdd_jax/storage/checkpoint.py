@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import check_tree
+from gsdd_jax.core.files import check_tree, locked
 from gsdd_jax.formats.file import DIGESTS, digests
 
 OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
@@ -146,6 +147,28 @@ class Checkpoints:
         """Deletes the damaged ones, which a run that goes on from here will write again."""
         for later in [s for s in self._manager.all_steps() if s > step]:
             self._manager.delete(later)
+
+
+@contextlib.contextmanager
+def shared(
+    own: pathlib.Path, directory: str, identity: str, report: Callable[[str], None], taken: str
+) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of work that several runs may share.
+
+    Args:
+      own: directory in the run, used if `directory` is empty.
+      directory: directory of all shared work, in a folder of its own per `identity`.
+      identity, report: see `Checkpoints`.
+      taken: end of the message if another process does the same work.
+    """
+    with contextlib.ExitStack() as stack:
+        where = own
+        if directory:
+            where = pathlib.Path(directory, identity[:12])
+            stack.enter_context(processes.held(lambda: locked(where, f"{where}: {taken}")))
+        checkpoints = Checkpoints(where, identity, report)
+        stack.callback(checkpoints.close)
+        yield checkpoints
 
 
 def _check_steps(directory: pathlib.Path) -> None:

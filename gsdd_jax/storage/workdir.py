@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import MOST
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.core.trees import dotted, flat, unflat
 
@@ -30,6 +31,7 @@ OPERATIONAL = {
     "distill.snapshot_every": 0,
     "experts.dir": "",
     "init.dir": "",
+    "teacher.dir": "",
     "experts.at_once": 1,
 }
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
@@ -161,11 +163,14 @@ class Records:
 
 
 def _is_record(value) -> bool:
-    """Returns whether `value` is {"test": accuracies, "confusion": counts}, with "train" and "step"
-    if sets are chosen by it."""
+    """Returns whether `value` is an evaluation: {"test": accuracies, "confusion": counts,
+    "learning_rate": number}, with "train" and "step" if sets are chosen by it."""
     if not isinstance(value, dict):
         return False
-    if value.keys() - {"train", "step"} != {"test", "confusion"}:
+    if value.keys() - {"train", "step"} != {"test", "confusion", "learning_rate"}:
+        return False
+    rate = value["learning_rate"]
+    if type(rate) not in (int, float) or not 0 < rate <= MOST:
         return False
     if ("train" in value) != ("step" in value) or type(value.get("step", 0)) is not int:
         return False

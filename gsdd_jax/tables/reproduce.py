@@ -27,11 +27,12 @@ from gsdd_jax import matching
 from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
-from gsdd_jax.runs import evaluation, experts, fits
+from gsdd_jax.runs import baselines, evaluation, experts, fits, teacher
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
 from gsdd_jax.setup import experts as stored
+from gsdd_jax.setup.experiment import COMPRESSED
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.tables import table
 from gsdd_jax.tables.table import Cell, Found, Table
@@ -107,6 +108,27 @@ class _Fit:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Teacher:
+    config: ConfigDict
+
+    @property
+    def name(self) -> str:
+        return f"teacher {pathlib.Path(self.config.teacher.dir).name}"
+
+    def needs(self) -> list[Piece]:
+        return []
+
+    def done(self) -> bool:
+        return teacher.is_there(self.config)
+
+    def run(self, reporter: OneLine) -> None:
+        teacher.train_to_share(self.config, reporter)
+
+    def cost(self) -> cost.Cost:
+        return cost.of_teacher(self.config)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Run:
     config: ConfigDict
     workdir: pathlib.Path
@@ -119,7 +141,10 @@ class _Run:
         config = self.config
         experts_ = [_Experts(config)] if matching.find(config.matching.name).follows_experts else []
         fitted = config.init.images != "none" and config.init.num_steps
-        return experts_ + ([_Fit(config)] if fitted else [])
+        taught = config.labels.source == "teacher"
+        return (
+            experts_ + ([_Teacher(config)] if taught else []) + ([_Fit(config)] if fitted else [])
+        )
 
     def done(self) -> bool:
         return (self.workdir / "result.json").exists()
@@ -146,7 +171,10 @@ class _Evaluation:
         return f"evaluation {folder.name}/{self.path.stem}"
 
     def needs(self) -> list[Piece]:
-        return [self.of] if self.of else []
+        if self.of:
+            return [self.of]
+        soft = COMPRESSED.get(self.settings["arm"], False)
+        return [_Teacher(self.config)] if soft else []
 
     def done(self) -> bool:
         return self.path.exists()
@@ -154,12 +182,15 @@ class _Evaluation:
     def run(self, reporter: OneLine) -> None:
         taken = f"{self.path.parent}: another process evaluates here"
         with processes.held(lambda: locked(self.path.parent, taken)):
-            if self.of is None:
+            if self.of is None and self.settings["arm"] in COMPRESSED:
+                here = self.path.parent
+                result = baselines.evaluate_real(self.config, self.settings["arm"], here, reporter)
+            elif self.of is None:
                 result = evaluation.evaluate_real(self.config, self.settings["arm"], reporter)
             else:
                 source = self.of.workdir / "distilled.safetensors"
                 result = evaluation.evaluate_file(
-                    source, display=reporter, beside=False, **self.settings
+                    source, display=reporter, baselines=False, **self.settings
                 )
             if processes.first():
                 write_json(self.path, result)
@@ -179,7 +210,8 @@ class Folder:
         config = cell.variant(trial, seed)
         config.init.dir = str(self.root / "fits" / _digest(fits.settings(config)))
         config.experts.dir = str(self.root / "experts" / _digest(stored.settings(config)))
-        config.evaluate.beside = ""
+        config.teacher.dir = str(self.root / "teachers" / _digest(teacher.settings(config)))
+        config.evaluate.baselines = ""
         return config
 
     def pieces(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> list[Piece]:
@@ -187,7 +219,7 @@ class Folder:
         pieces = list(self._all_pieces(cell, trial, seed))
         if any(isinstance(piece, _Run) and piece.done() for piece in pieces):
             # A finished run no longer needs its experts and fit.
-            return [piece for piece in pieces if not isinstance(piece, _Experts | _Fit)]
+            return [piece for piece in pieces if not isinstance(piece, _Experts | _Fit | _Teacher)]
         return pieces
 
     def by_name(self, table_: Table) -> dict[str, Piece]:
@@ -204,7 +236,9 @@ class Folder:
         config = self.config(cell, trial, seed)
         if cell.arm != "distilled":
             path = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}" / "result.json"
-            yield _Evaluation(config, None, {"arm": cell.arm}, path)
+            alone = _Evaluation(config, None, {"arm": cell.arm}, path)
+            yield from alone.needs()
+            yield alone
             return
         run = _Run(config, self.workdir(config))
         yield from run.needs()

@@ -50,7 +50,8 @@ class Cell:
     def variant(self, trial: Mapping[str, Any], seed: int) -> ConfigDict:
         """Returns the config of one run."""
         config = self.config.copy_and_resolve_references()
-        seeds = {"seed": seed, "experts.seed": config.experts.seed + seed}
+        seeds = {f"{of}.seed": config[of].seed + seed for of in ("experts", "teacher")}
+        seeds["seed"] = seed
         config.update_from_flattened_dict({**trial, **seeds})
         return config
 

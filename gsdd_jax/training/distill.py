@@ -54,9 +54,21 @@ class Problem(NamedTuple):
         return Synthetic(self.num_classes, kind.images_per_class, *of_images)
 
 
-def start(problem: Problem, params: Params, learning_rate: float) -> DistillState:
-    """Returns the initial state, from fitted parameters after `to_optimized`."""
-    extra = problem.matching.extra(problem.labels)
+def start(
+    problem: Problem,
+    params: Params,
+    learning_rate: float,
+    logits: Float[Array, "m k"] | None = None,
+) -> DistillState:
+    """Returns the initial state.
+
+    Args:
+      problem: what is distilled.
+      params: fitted parameters after `to_optimized`.
+      learning_rate: of the images' parameters.
+      logits: a teacher's soft labels of the images, if any.
+    """
+    extra = problem.matching.extra(problem.labels, logits)
     return DistillState(
         params,
         problem.parameterization.optimizer(learning_rate).init(params),

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import DivergedError
 from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
 
@@ -95,7 +96,7 @@ class Students(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _train_epochs(
+def train_epochs(
     network: Network,
     schedule: Schedule,
     students: Students,
@@ -176,6 +177,15 @@ def _train_epochs(
     return Students(params, optimizer_state, students.epoch + num_epochs), largest
 
 
+def initial(
+    network: Network, key: Key[Array, ""], num_students: int
+) -> tuple[Any, Key[Array, "s"]]:
+    """Returns the stacked initial parameters of students, and the keys of their training."""
+    init_key, train_key = jax.random.split(key)
+    params = jax.vmap(network.init)(jax.random.split(init_key, num_students))
+    return params, jax.random.split(train_key, num_students)
+
+
 def train(
     network: Network,
     schedule: Schedule,
@@ -202,11 +212,9 @@ def train(
       progress: called with the number of epochs just completed.
 
     Raises:
-      UsageError: a network diverged.
+      DivergedError: a network diverged.
     """
-    init_key, train_key = jax.random.split(key)
-    params = jax.vmap(network.init)(jax.random.split(init_key, num_students))
-    keys = jax.random.split(train_key, num_students)
+    params, keys = initial(network, key, num_students)
     epoch = jnp.zeros((), jnp.int32)
     for epochs, factor in schedule.phases:
         rate = factor * learning_rate
@@ -215,7 +223,7 @@ def train(
         done = 0
         while done < epochs:
             count = min(epochs_per_call, epochs - done)
-            students, losses = _train_epochs(
+            students, losses = train_epochs(
                 network,
                 schedule,
                 students,
@@ -226,17 +234,18 @@ def train(
                 jnp.int32(count),
             )
             done += count
-            _check_losses(mesh.to_host(losses), int(students.epoch), rate)
+            check_losses(mesh.to_host(losses), int(students.epoch), rate)
             progress(count)
         params, epoch = students.params, students.epoch
     return params
 
 
-def _check_losses(losses, epoch, rate) -> None:
+def check_losses(losses: Float[np.ndarray, "s"], epoch: int, rate: float) -> None:
+    """Raises DivergedError if the largest loss of a student shows that it diverged by `epoch`."""
     diverged = ~(losses < DIVERGED)  # NaN among them
     if diverged.any():
         worst = int(diverged.argmax())
-        raise UsageError(
+        raise DivergedError(
             f"network {worst} diverged by epoch {epoch} (loss {losses[worst]:.3g}) at the learning "
             f"rate {rate:.3g}; lower it"
         )
@@ -256,12 +265,29 @@ def predictions(
             logits = jax.vmap(lambda p: network.apply(p, images.transformed(batch)))(params)
             return logits.argmax(-1)
 
-        padding = [(0, -count % batch_size)] + [(0, 0)] * (images.stored.ndim - 1)
-        batches = jnp.pad(images.stored, padding)
-        found = jax.lax.map(of_batch, batches.reshape(-1, batch_size, *batches.shape[1:]))
+        found = jax.lax.map(of_batch, _batches(images.stored, batch_size))
         return found.swapaxes(0, 1).reshape(found.shape[1], -1)[:, :count]
 
     return mesh.map_parallel(predicted, images, params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def outputs(
+    network: Network, params: Any, images: Float[Array, "n h w c"], batch_size: int = 500
+) -> Float[Array, "n k"]:
+    """Returns the mean logits of all networks in `params` (stacked) for transformed images."""
+
+    def of_batch(batch):
+        return jax.vmap(lambda p: network.apply(p, batch))(params).mean(0)
+
+    found = jax.lax.map(of_batch, _batches(images, min(batch_size, len(images))))
+    return found.reshape(-1, found.shape[-1])[: len(images)]
+
+
+def _batches(images, batch_size):
+    """Returns images in batches, the last one padded with zeros."""
+    padding = [(0, -len(images) % batch_size)] + [(0, 0)] * (images.ndim - 1)
+    return jnp.pad(images, padding).reshape(-1, batch_size, *images.shape[1:])
 
 
 def accuracy(

@@ -1,0 +1,119 @@
+"""Teacher: networks trained on the real images, whose mean outputs are soft labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from gsdd_jax.core import memory, mesh
+from gsdd_jax.data import soft_labels
+from gsdd_jax.formats.base import COPIES
+from gsdd_jax.networks import Network
+from gsdd_jax.runs import evaluation
+from gsdd_jax.runs.evaluation import Parts
+from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.setup import experts
+from gsdd_jax.setup.components import check_networks, stream
+from gsdd_jax.setup.experiment import Experiment
+from gsdd_jax.storage import checkpoint
+from gsdd_jax.storage.workdir import digest
+from gsdd_jax.training import evaluate
+from gsdd_jax.training.evaluate import Schedule, Students
+
+TAKEN = "another process trains the same teacher"
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Trained networks."""
+
+    network: Network
+    params: Any  # stacked
+    accuracies: list[float]  # of each network, on test images, in percent
+
+    def logits(
+        self, images: Float[Array, "m h w c"], labels: soft_labels.Labels
+    ) -> Float[Array, "m k"]:
+        """Returns the soft labels of transformed images, rounded to their grid."""
+        found = evaluate.outputs(self.network, self.params, images)
+        found = soft_labels.from_outputs(found, labels.temperature)
+        return soft_labels.values(soft_labels.codes(found, labels.bits), labels.bits)
+
+
+def trained(
+    config: ConfigDict, parts: Experiment | Parts, workdir: pathlib.Path, reporter: Display
+) -> Teacher:
+    """Trains the teacher of `config`, or resumes it after its newest checkpoint.
+
+    The checkpoints are in `workdir`, or in `config.teacher.dir`, which runs with the same data and
+    network share.
+
+    Raises:
+      UsageError: memory cannot hold the images, a network diverges, or another process trains the
+        same teacher.
+    """
+    settings, network, train = config.teacher, parts.network, parts.dataset.train
+    check_networks("teacher.num_networks", settings.num_networks, network)
+    size = 4 * len(train.labels) * math.prod(parts.dataset.image_shape)
+    memory.check("config.labels.source=teacher: the real images", size, COPIES)
+    schedule = Schedule(
+        "sgd_cosine", settings.epochs, settings.batch_size, strategy=config.matching.strategy
+    )
+    optimizer = schedule.transformation(settings.learning_rate, len(train.labels))
+    params, keys = evaluate.initial(
+        network, stream(settings.seed, "teacher"), settings.num_networks
+    )
+    state = Students(params, jax.vmap(optimizer.init)(params), jnp.zeros((), jnp.int32))
+    own = workdir / "checkpoints" / "teacher"
+    opened = checkpoint.shared(own, settings.dir, identity(config, parts), reporter.line, TAKEN)
+    with opened as checkpoints:
+        restored = checkpoints.restore(state)
+        state = state if restored is None else restored
+        done, total = int(state.epoch), settings.epochs
+        if done < total:
+            real, labels = parts.on_device(train)
+            images = real.transformed(real.stored)[None]
+        with reporter.phase("teacher", total, done, unit="epoch") as progress:
+            while done < total:
+                rate = jnp.float32(settings.learning_rate)
+                state, losses = evaluate.train_epochs(
+                    network, schedule, state, keys, images, labels, rate, jnp.int32(1)
+                )
+                done += 1
+                losses = mesh.to_host(losses)
+                evaluate.check_losses(losses, done, settings.learning_rate)
+                checkpoints.save(done, state)
+                progress.advance(1, loss=float(losses.max()))
+    found = mesh.to_host(evaluate.accuracy(network, state.params, *parts.tested_on))
+    return Teacher(network, state.params, [float(a) for a in found])
+
+
+def train_to_share(config: ConfigDict, display: Display) -> None:
+    """Trains the teacher of `config` into `config.teacher.dir`; raises like `trained`."""
+    with mesh.use_devices(config.mesh.devices):
+        parts = evaluation.real_parts(config)
+        trained(config, parts, pathlib.Path(config.teacher.dir), Reporter(None, display=display))
+
+
+def is_there(config: ConfigDict) -> bool:
+    """Returns whether `config.teacher.dir` has a finished teacher of that many epochs, unopened."""
+    return any(pathlib.Path(config.teacher.dir).glob(f"*/{config.teacher.epochs}"))
+
+
+def identity(config: ConfigDict, parts: Experiment | Parts) -> str:
+    """Returns a digest of all that a teacher depends on."""
+    return digest(settings(config) | {"data.fingerprint": parts.dataset.fingerprint})
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns all settings that a teacher depends on, by dotted name."""
+    own = {f"teacher.{name}": value for name, value in config.teacher.items() if name != "dir"}
+    of_experts = experts.settings(config)
+    return own | {n: v for n, v in of_experts.items() if not n.startswith("experts.")}
