@@ -1,8 +1,9 @@
 """Work of each of 1 to 64 devices in an experiment's steps, by XLA's analysis of the programs.
 
 Nothing is run or read: steps are compiled for simulated devices of this host. XLA counts the body
-of a loop once, and a custom call as nothing; the same holds for collectives here. So counts compare
-numbers of devices and versions of a step. They are no costs of a run.
+of a loop once, and a custom call as nothing; collectives here count as often as the program names
+them. So counts compare versions of a step, and numbers of devices that divide no loop. They are no
+costs of a run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.backend
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -80,8 +82,9 @@ def chosen(text: str) -> list[str]:
 def as_on_gpus(count: int) -> None:
     """Simulates `count` devices on this host, with XLA's own convolutions as on GPUs.
 
-    Call it before JAX is used.
+    Programs and arrays from before are gone.
     """
+    jax.extend.backend.clear_backends()  # a command has asked JAX for its devices
     conv._form = lambda *_: "lax"  # a CPU takes Winograd's transforms or its own calls
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", count)
@@ -210,7 +213,7 @@ def _evaluation(of: Parts):
         images = jnp.zeros((1, len(of.labels), *of.network.image_shape))
         return students, keys, images, of.labels, jnp.float32(0.01), jnp.int32(1)
 
-    return evaluate._train_epochs.lower(of.network, schedule, *_shapes(arguments))
+    return evaluate.train_epochs.lower(of.network, schedule, *_shapes(arguments))
 
 
 def _real(of: Parts, drawn: bool) -> matching.RealData:
