@@ -14,7 +14,7 @@ import jax
 
 from benchmarks import peers, rasterize
 from benchmarks.rasterize import BYTES_EACH, Shape
-from gsdd_jax.core.errors import UsageError
+from benchmarks.table import chosen
 from gsdd_jax.figures.inputs import Kept
 from gsdd_jax.runs.progress import Reporter
 
@@ -29,14 +29,6 @@ VALUES = {
     "resolution": lambda shape: shape.size,
     "batch": lambda shape: shape.batch,
 }
-
-
-def chosen(names: Sequence[str]) -> dict[str, list[Shape]]:
-    """Returns the named sweeps, or all if none is named."""
-    for name in names:
-        if name not in SWEEPS:
-            raise UsageError(f"--sweeps: expected some of {','.join(SWEEPS)}, got {name!r}")
-    return {name: SWEEPS[name] for name in names or SWEEPS}
 
 
 def machine() -> dict[str, Any]:
@@ -62,7 +54,7 @@ def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]
 
 def rows(names: Sequence[str], seconds: float, path: str | os.PathLike) -> list[dict[str, Any]]:
     """Returns all rows of the named sweeps (or all); rows in the file `path` are reused."""
-    sweeps = chosen(names)
+    sweeps = {name: SWEEPS[name] for name in chosen("sweeps", names, SWEEPS)}
     kept = Kept(path, {"machine": machine(), "seconds": seconds})
     total, found = sum(map(len, sweeps.values())), []
     with Reporter(None).phase("decode", total, unit="measurement") as progress:

@@ -10,9 +10,8 @@ from typing import Any
 import jax
 
 from benchmarks import steps
-from benchmarks.left_out import left_out
+from benchmarks.measure import left_out, take_turns
 from benchmarks.table import Table, device
-from benchmarks.turns import take_turns
 
 PRECISIONS = ("default", "bfloat16", "float32")
 COLUMNS = "precision tm_step_seconds:.3f temporary_bytes:MiB images_per_second:.0f"

@@ -16,19 +16,24 @@ images are whitened in every step, inside the differentiated function.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import steps
-from benchmarks.left_out import left_out
+from benchmarks.measure import left_out, take_turns
 from benchmarks.table import Table
 from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
+
+try:
+    import torch
+
+    from benchmarks import pytorch_loop
+except ImportError:
+    torch = None
 
 ROUNDS = 3
 TRANSFORMS = ("normalize", "zca")
@@ -52,10 +57,8 @@ COLUMNS = (
 
 def main(out: str | None) -> None:
     """Prints seconds and peak memory of both."""
-    try:
-        import torch
-    except ImportError:
-        raise UsageError("the benchmark pytorch needs PyTorch") from None
+    if torch is None:
+        raise UsageError("the benchmark pytorch needs PyTorch")
     on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -73,8 +76,6 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
 
     A row that fails is skipped.
     """
-    import torch
-
     batches = -(-sizes["examples"] // steps.BATCH)
     for transform in TRANSFORMS:
         for what, pair, images, number in (
@@ -83,7 +84,9 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
         ):
             with left_out(f"{what} of {number} steps, {transform}"):
                 ours, theirs = pair(sizes, device, transform_of(transform))
-                (ours_s, theirs_s), theirs_bytes = turns(ours.call, theirs, device == "cuda")
+                theirs()
+                ours_s, theirs_s = take_turns(ours.call, theirs, rounds=ROUNDS, seconds=0.0)
+                theirs_bytes = peak_bytes() if device == "cuda" else 0
                 yield dict(
                     what=what, width=sizes["width"], images=images, steps=number,
                     ours_seconds=ours_s, torch_seconds=theirs_s, ratio=theirs_s / ours_s,
@@ -94,24 +97,11 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
                 torch.cuda.empty_cache()
 
 
-def turns(ours, theirs, on_gpu: bool):
-    """Returns median seconds of both, in turn, and PyTorch's peak memory; first calls warm up."""
-    import torch
-
-    times = ([], [])
-    for _ in range(1 + ROUNDS):
-        for call, mine in zip((ours, theirs), times, strict=True):
-            if on_gpu:
-                torch.cuda.synchronize()
-            before = time.perf_counter()
-            call()
-            if on_gpu:
-                torch.cuda.synchronize()
-            mine.append(time.perf_counter() - before)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 0
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    return [float(np.median(mine[1:])) for mine in times], peak
+def peak_bytes() -> int:
+    """Returns the peak of PyTorch's memory on the GPU since the last call."""
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
 
 
 @functools.cache
@@ -124,8 +114,6 @@ def transform_of(name: str) -> Any:
 
 def tm_steps(sizes: dict[str, int], device: str, transform: Any) -> tuple[steps.Timed, Callable]:
     """Returns our step, and PyTorch's."""
-    from benchmarks import pytorch_loop
-
     images, syn_steps, width = sizes["images"], sizes["syn_steps"], sizes["width"]
     network = pytorch_loop.ConvNet(width, 32, 10)
     return (
@@ -138,10 +126,6 @@ def expert_epochs(
     sizes: dict[str, int], device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
     """Returns an epoch of our expert, and of PyTorch's."""
-    import torch
-
-    from benchmarks import pytorch_loop
-
     ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=sizes["width"])
     return ours, pytorch_loop.Expert(
         pytorch_loop.ConvNet(sizes["width"], 32, 10),

@@ -22,12 +22,9 @@ import numpy as np
 from PIL import Image
 
 import gsdd_jax
-from benchmarks import bounds, memory, peers, table
-from benchmarks.left_out import left_out
-from benchmarks.repeat import best, repeated, times_for
-from benchmarks.turns import take_turns
+from benchmarks import bounds, peers, table
+from benchmarks.measure import best, left_out, needed, repeated, take_turns, times_for
 from gsdd_jax import data
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer import gaussians
 
 FIT_STEPS = 300
@@ -64,10 +61,7 @@ COLUMNS = (
 
 def main(out: str | None, shapes: str = "", with_peers: bool = False) -> None:
     """Prints a table."""
-    names = [name for name in shapes.upper().split(",") if name] or list(SHAPES)
-    for name in names:
-        if name not in SHAPES:
-            raise UsageError(f"--shapes: expected some of {','.join(SHAPES)}, got {name!r}")
+    names = table.chosen("shapes", shapes.upper().split(","), SHAPES)
     device, reached = jax.devices()[0], bounds.measure_machine()
     machine = bounds.machine_of(device, reached)
     print(
@@ -202,7 +196,7 @@ def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
         arguments, given = (cotangent, *parameters), cotangent.nbytes
     single, times = jax.jit(function), 1
     program = single.lower(*arguments).compile()
-    peak, temporary = memory.needed(program) - given, program.memory_analysis().temp_size_in_bytes
+    peak, temporary = needed(program) - given, program.memory_analysis().temp_size_in_bytes
     call = single
     if jax.default_backend() == "gpu":
         times = times_for(best(single, *arguments))

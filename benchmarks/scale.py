@@ -20,7 +20,7 @@ import jax.extend.backend
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from benchmarks.table import Table
+from benchmarks.table import Table, chosen
 from configs import load
 from gsdd_jax import matching, networks
 from gsdd_jax.core import mesh
@@ -49,7 +49,7 @@ ARRAY = re.compile(r"[a-z]+(\d*)\w*\[([\d,]*)\]")
 
 def main(out: str | None, devices: str, configs: str) -> None:
     """Prints a table."""
-    counts, names = numbers(devices), chosen(configs)
+    counts, names = numbers(devices), chosen("configs", configs.split(","), CONFIGS)
     as_on_gpus(max(counts))
     table = Table(out, COLUMNS)
     for name in names:
@@ -67,16 +67,6 @@ def numbers(text: str) -> list[int]:
     if min(counts) < 1 or max(counts) > max(DEVICES):
         raise UsageError(f"--devices: expected numbers from 1 to 64, by commas, got {text!r}")
     return counts
-
-
-def chosen(text: str) -> list[str]:
-    """Returns names of configs, or all if none is named."""
-    names = [name for name in text.split(",") if name] or list(CONFIGS)
-    if unknown := [name for name in names if name not in CONFIGS]:
-        raise UsageError(
-            f"--configs: expected some of {', '.join(CONFIGS)}, by commas, got {unknown[0]!r}"
-        )
-    return names
 
 
 def as_on_gpus(count: int) -> None:
