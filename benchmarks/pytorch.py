@@ -36,7 +36,10 @@ except ImportError:
     torch = None
 
 ROUNDS = 3
-TRANSFORMS = ("normalize", "zca")
+TRANSFORMS = {  # at CIFAR-10's size
+    "normalize": steps.normalize,
+    "zca": functools.cache(lambda: transforms.fit_zca(data.load("cifar10_mini").train.images)),
+}
 # PyTorch keeps the graph of all steps: an estimated 65 to 90 GiB for sixty. Twenty come first.
 ON_GPU = (
     dict(width=128, images=300, syn_steps=20, examples=50_000),
@@ -77,16 +80,17 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
     A row that fails is skipped.
     """
     batches = -(-sizes["examples"] // steps.BATCH)
-    for transform in TRANSFORMS:
+    network = pytorch_loop.ConvNet(sizes["width"], 32, 10)
+    for transform, make in TRANSFORMS.items():
         for what, pair, images, number in (
             ("tm step", tm_steps, sizes["images"], sizes["syn_steps"]),
             ("expert epoch", expert_epochs, steps.BATCH, batches),
         ):
             with left_out(f"{what} of {number} steps, {transform}"):
-                ours, theirs = pair(sizes, device, transform_of(transform))
+                ours, theirs = pair(sizes, network, device, make())
                 theirs()
                 ours_s, theirs_s = take_turns(ours.call, theirs, rounds=ROUNDS, seconds=0.0)
-                theirs_bytes = peak_bytes() if device == "cuda" else 0
+                theirs_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else 0
                 yield dict(
                     what=what, width=sizes["width"], images=images, steps=number,
                     ours_seconds=ours_s, torch_seconds=theirs_s, ratio=theirs_s / ours_s,
@@ -95,41 +99,25 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
                 )  # fmt: skip
             if device == "cuda":  # frees the memory of a failed row
                 torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
 
 
-def peak_bytes() -> int:
-    """Returns the peak of PyTorch's memory on the GPU since the last call."""
-    peak = torch.cuda.max_memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    return peak
-
-
-@functools.cache
-def transform_of(name: str) -> Any:
-    """Returns a run's transform at CIFAR-10's size."""
-    if name == "normalize":
-        return steps.normalize()
-    return transforms.fit_zca(data.load("cifar10_mini").train.images)
-
-
-def tm_steps(sizes: dict[str, int], device: str, transform: Any) -> tuple[steps.Timed, Callable]:
+def tm_steps(
+    sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
+) -> tuple[steps.Timed, Callable]:
     """Returns our step, and PyTorch's."""
-    images, syn_steps, width = sizes["images"], sizes["syn_steps"], sizes["width"]
-    network = pytorch_loop.ConvNet(width, 32, 10)
+    images, syn_steps = sizes["images"], sizes["syn_steps"]
     return (
-        steps.timed_step(images, syn_steps, transform=transform, width=width),
+        steps.timed_step(images, syn_steps, transform, width=network.width),
         pytorch_loop.TrajectoryMatching(network, images, 32, 10, syn_steps, images, device),
     )
 
 
 def expert_epochs(
-    sizes: dict[str, int], device: str, transform: Any
+    sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
     """Returns an epoch of our expert, and of PyTorch's."""
-    ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=sizes["width"])
-    return ours, pytorch_loop.Expert(
-        pytorch_loop.ConvNet(sizes["width"], 32, 10),
-        torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device),
-        torch.tensor(labels, device=device).long(),
-        steps.BATCH,
-    )
+    ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=network.width)
+    images = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device)
+    labels = torch.tensor(labels, device=device).long()
+    return ours, pytorch_loop.Expert(network, images, labels, steps.BATCH)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ from gsdd_jax.storage import workdir as workdirs
 
 
 class Kept:
-    """JSON values by name, saved to disk when set, for slow figures."""
+    """JSON values by name, saved to disk as they are computed, for slow figures."""
 
     def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
         """Reads existing values. Raises UsageError if damaged, or of another `identity`."""
@@ -47,13 +47,13 @@ class Kept:
                     "--out"
                 )
 
-    def get(self, name: str) -> Any | None:
-        """Returns the value of `name`, or None."""
-        return self._values["values"].get(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._values["values"][name] = value
-        write_json(self._path, self._values)
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns the value of `name`, computed and saved if there is none yet."""
+        values = self._values["values"]
+        if values.get(name) is None:
+            values[name] = compute()
+            write_json(self._path, self._values)
+        return values[name]
 
 
 def digest(path: str | os.PathLike) -> str:
