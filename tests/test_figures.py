@@ -566,7 +566,7 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
     draw("difficulty", judges=1, out=str(tmp_path / "resumed"), **values)
     draw("difficulty", judges=2, out=str(tmp_path / "resumed"), **values)
     draw("difficulty", judges=2, out=str(tmp_path / "whole"), **values)
-    for name in ("difficulty.safetensors", "difficulty.csv", "difficulty.png", "difficulty.json"):
+    for name in ("difficulty_judges.json", "difficulty.csv", "difficulty.png", "difficulty.json"):
         resumed, whole = ((tmp_path / d / name).read_bytes() for d in ("resumed", "whole"))
         assert resumed == whole, name
     rows = rows_of(tmp_path / "whole", "difficulty")
@@ -579,7 +579,7 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
     total = sum(int(r["images"]) * float(r["accuracy"]) for r in mine) / number
     measured = json.loads((run / "result.json").read_text())["distilled_accuracy"]
     assert total == pytest.approx(measured, abs=1e-3)
-    with pytest.raises(gsdd_jax.UsageError, match="of other data or other networks"):
+    with pytest.raises(gsdd_jax.UsageError, match="difficulty_judges.json: of other inputs"):
         draw("difficulty", judges=2, out=str(tmp_path / "whole"), **values | {"judge_width": 3})
 
 

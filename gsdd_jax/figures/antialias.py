@@ -31,17 +31,15 @@ def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> No
     images = renderings(set_)
     found = psnr_to_both(images)
     chosen = worst(found["neither"], num_images)
-    draw.table(
-        out,
-        NAME,
-        [
-            dict(image=i, label=int(set_.labels[i]), drawn=int(i in chosen))
-            | {f"psnr_{name}": float(values[i]) for name, values in found.items()}
-            for i in range(len(set_.labels))
-        ],
-    )
+    rows = [
+        dict(image=i, label=int(label), drawn=int(i in chosen))
+        | {f"psnr_{name}": float(values[i]) for name, values in found.items()}
+        for i, label in enumerate(set_.labels)
+    ]
+    draw.table(out, NAME, rows)
     cell = draw.PAGE / max(len(chosen), 6)
-    with draw.sheet(cell * len(chosen) + 0.3, cell * len(WAYS) + 0.3) as figure:
+    size = cell * len(chosen) + 0.3, cell * len(WAYS) + 0.3
+    with draw.sheet(out, NAME, *size, tight=True) as figure:
         grid = figure.subplots(len(WAYS), len(chosen), squeeze=False)
         for row, name in zip(grid, WAYS, strict=True):
             row[0].set_ylabel(name)
@@ -49,8 +47,6 @@ def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> No
                 draw.image(axes, images[name][image])
                 if name != "both":
                     axes.set_xlabel(f"{found[name][image]:.1f} dB", labelpad=1.5)
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-        draw.save(figure, out, NAME)
 
 
 def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:

@@ -7,6 +7,7 @@ has no boundary loss but the same clip; centres that it leaves outside are repor
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -45,17 +46,15 @@ MARGIN = 0.15  # drawn beyond the furthest centre
 def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     """Runs or resumes the four distillations and the stress test, and draws both.
 
-    Args:
-      config: base config, of Gaussians; boundary weight and clip are replaced.
-      stress_steps: steps of each of the eight runs of the stress test; 0 skips it.
-      out: output folder, with the distillations' directories in escape/.
+    `config` is of Gaussians; boundary weight and clip are replaced. The distillations' directories
+    are in `out`/escape. `stress_steps` is that of each of eight runs; 0: no stress test.
     """
     if config.parameterization.name != "gaussian":
         raise UsageError(
             "config.parameterization.name: expected gaussian, whose centres can escape, got "
             f"{config.parameterization.name!r}"
         )
-    centres, shares = {}, []
+    centres, shares, rows = {}, [], []
     for name, options in ARMS.items():
         workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
         arm.distill.snapshot_every = max(1, config.distill.num_steps)  # also saves the fit
@@ -63,23 +62,26 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
         result = distill_to(arm, workdir)
         fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
         centres[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
+        beyond = outside(centres[name])
         shares.append(
-            dict(arm=name)
-            | share_outside(centres[name])
-            | dict(fitted_outside_percent=100 * float(outside(fitted).mean()))
-            | dict(accuracy=result["distilled_accuracy"], std=result["distilled_std"])
+            dict(
+                arm=name,
+                gaussians=beyond.size,
+                outside=int(beyond.sum()),
+                outside_percent=100 * float(beyond.mean()),
+                furthest=float(np.abs(centres[name]).max()),
+                fitted_outside_percent=100 * float(outside(fitted).mean()),
+                accuracy=result["distilled_accuracy"],
+                std=result["distilled_std"],
+            )
         )
-    draw.table(out, SHARES, shares)
-    draw.table(
-        out,
-        NAME,
-        [
+        rows += [
             dict(arm=name, image=i, gaussian=n, u=float(u), v=float(v))
-            for name, means in centres.items()
-            for i, image in enumerate(means)
+            for i, image in enumerate(centres[name])
             for n, (u, v) in enumerate(image)
-        ],
-    )
+        ]
+    draw.table(out, SHARES, shares)
+    draw.table(out, NAME, rows)
     plot(centres, shares, out)
     if stress_steps:
         rows = list(stress(config, stress_steps, out))
@@ -100,24 +102,13 @@ def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray
     return (abs(means) > 1).any(-1)
 
 
-def share_outside(means: Float[np.ndarray, "*b 2"]) -> dict:
-    """Returns the number of centres and how many are outside."""
-    beyond = outside(means)
-    return dict(
-        gaussians=beyond.size,
-        outside=int(beyond.sum()),
-        outside_percent=100 * float(beyond.mean()),
-        furthest=float(np.abs(means).max()),
-    )
-
-
 def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) -> None:
     """Draws a panel per arm: centres as points, the image's border as a square.
 
     Titles give the shares outside after distillation and, in brackets, after the fit.
     """
     limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
-    with draw.sheet(draw.PAGE, 2.4) as figure:
+    with draw.sheet(out, NAME, draw.PAGE, 2.4) as figure:
         row = figure.subplots(1, len(centres), sharex=True, sharey=True)
         for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
             points, beyond = means.reshape(-1, 2), outside(means).ravel()
@@ -131,7 +122,6 @@ def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) 
                 f"({found['fitted_outside_percent']:.1f} % before)"
             )
         row[0].set_ylabel("v")
-        draw.save(figure, out, NAME)
 
 
 class Stress(NamedTuple):
@@ -153,10 +143,9 @@ def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> Iterator[dict]:
     for clip in (False, True):
         for weight in WEIGHTS:
             name = f"clip {clip}, weight {weight:g}"
-            if kept.get(name) is None:
-                options = {"clip_means": clip, "boundary_weight": weight}
-                kept[name] = _stressed(with_options(config, options), steps, f"stress: {name}")
-            for start, counts in kept.get(name).items():
+            arm = with_options(config, {"clip_means": clip, "boundary_weight": weight})
+            compute = functools.partial(_stressed, arm, steps, f"stress: {name}")
+            for start, counts in kept.get(name, compute).items():
                 yield dict(clip=int(clip), weight=weight, start=start) | counts
 
 
@@ -200,11 +189,7 @@ def started(
 
 
 def endure(
-    parts: experiment.Experiment,
-    config: ConfigDict,
-    params: GaussianImages,
-    steps: int,
-    name: str,
+    parts: experiment.Experiment, config: ConfigDict, params: GaussianImages, steps: int, name: str
 ) -> Stress:
     """Distils from `params`, and checks centres every `distill.steps_per_call` steps."""
     train = parts.dataset.train
@@ -243,7 +228,7 @@ def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
         "never_returned": "never returned",
         "no_gradient": "a coordinate without gradient",
     }
-    with draw.sheet(draw.PAGE, 3.2) as figure:
+    with draw.sheet(out, STRESS, draw.PAGE, 3.2) as figure:
         grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
         for i, (row, clip) in enumerate(zip(grid, ("no clip", "clip"), strict=True)):
             for axes, (field, title) in zip(row, columns.items(), strict=True):
@@ -258,4 +243,3 @@ def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
         for axes in grid[1]:
             axes.set_xlabel("weight of the boundary loss")
         grid[-1, -1].legend(title="start")
-        draw.save(figure, out, STRESS)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
@@ -28,6 +29,7 @@ from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.runs import evaluation
 from gsdd_jax.storage import workdir as workdirs
 
 
@@ -140,11 +142,20 @@ def building_from(where: str | os.PathLike) -> Iterator[None]:
             raise UsageError(f"not a config of this version ({reason})") from None
 
 
+def accuracy(values: Sequence[float] | Float[np.ndarray, "s"]) -> dict[str, float]:
+    """Returns the mean and the standard deviation of networks' accuracies, as columns of a CSV."""
+    summary = evaluation.summary("test", values)
+    return {"accuracy": summary["test_accuracy"], "std": summary["test_std"]}
+
+
+def labels_of(kinds: Sequence[str], paths: Sequence[str | os.PathLike]) -> list[str]:
+    """Returns a label per input: its kind, or where two are of a kind the end of its path."""
+    return list(kinds) if len(set(kinds)) == len(kinds) else names_of(paths)
+
+
 def names_of(paths: Sequence[str | os.PathLike]) -> list[str]:
     """Returns a short name per input: the last part of its path, or two if ambiguous."""
     parts = [pathlib.Path(path).absolute().parts for path in paths]
     parts = [p[:-1] if p[-1] == "distilled.safetensors" else p for p in parts]
     names = [pathlib.Path(p[-1]).stem for p in parts]
-    if len(set(names)) < len(names):
-        names = ["/".join(p[-2:]) for p in parts]
-    return names
+    return names if len(set(names)) == len(names) else ["/".join(p[-2:]) for p in parts]

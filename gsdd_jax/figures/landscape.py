@@ -7,6 +7,7 @@ ways are comparable.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -36,7 +37,6 @@ LEVELS = 19
 
 def main(
     distilled: Sequence[str | os.PathLike],
-    *,
     points: int,
     radius: float,
     draws: int,
@@ -44,17 +44,11 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """Draws a contour plot per set.
+    """Draws a contour plot per set, by the objective that made it.
 
-    Args:
-      distilled: files or work directories; each is evaluated by the objective that made it.
-      points: side of the grid; odd, so that the set itself is its centre.
-      radius: half the grid's side, in norms of each field.
-      draws: number of random draws, the same at every point: networks and real images (DM, DC),
-        segments of experts (TM).
-      places: dotted field -> location of data and experts; None: the default.
-      seed: seed of directions and draws.
-      out: output folder, which also caches finished rows of the grid (landscape.json).
+    The random draws are the same at every point: networks and real images (DM, DC), or segments of
+    experts (TM). `places` maps dotted fields to the locations of data and experts. Finished rows of
+    the grid are kept in landscape.json.
     """
     if points < 3 or points % 2 == 0:
         raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
@@ -62,39 +56,33 @@ def main(
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
     paths = [path_of(d) for d in distilled]
     sets = [file.load(path) for path in paths]
-    kinds = [s.format.name for s in sets]
-    labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
+    labels = inputs.labels_of([set_.format.name for set_ in sets], paths)
     made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
-    kept = inputs.Kept(
-        out / f"{NAME}.json", made_of | {"distilled": [inputs.digest(path) for path in paths]}
-    )
-    offsets = np.linspace(-radius, radius, points)
-    grids = []
-    for path, label, set_ in zip(paths, labels, sets, strict=True):
-        at = None
-        grid = np.zeros((points, points))
+    made_of["distilled"] = [inputs.digest(path) for path in paths]
+    kept = inputs.Kept(out / f"{NAME}.json", made_of)
+    offsets, grids, rows = np.linspace(-radius, radius, points), [], []
+
+    @functools.lru_cache(1)  # built once, if a row of the set is missing
+    def plane_of(i):
+        with inputs.building_from(paths[i]):
+            parts = experiment.build(made_by(sets[i], places))
+        return plane(parts, sets[i], stream(seed, NAME), draws)
+
+    def losses(i, second):
+        return [float(plane_of(i)(first, second)) for first in offsets]
+
+    for i, label in enumerate(labels):
+        grid = []
         with Reporter(None).phase(f"{NAME}: {label}", points, unit="row") as progress:
             for row, second in enumerate(offsets):
-                name = f"{label} row {row}"
-                if kept.get(name) is None:
-                    if at is None:
-                        with inputs.building_from(path):
-                            parts = experiment.build(made_by(set_, places))
-                        at = plane(parts, set_, stream(seed, NAME), draws)
-                    kept[name] = [float(at(first, second)) for first in offsets]
-                grid[row] = kept.get(name)
+                grid.append(kept.get(f"{label} row {row}", functools.partial(losses, i, second)))
+                for first, loss in zip(offsets, grid[-1], strict=True):
+                    rows.append(
+                        dict(set=label, first=float(first), second=float(second), loss=loss)
+                    )
                 progress.advance(1)
-        grids.append(grid)
-    draw.table(
-        out,
-        NAME,
-        [
-            dict(set=label, first=float(a), second=float(b), loss=float(grid[j, i]))
-            for label, grid in zip(labels, grids, strict=True)
-            for j, b in enumerate(offsets)
-            for i, a in enumerate(offsets)
-        ],
-    )
+        grids.append(np.array(grid))
+    draw.table(out, NAME, rows)
     plot(offsets, labels, grids, out)
 
 
@@ -180,7 +168,7 @@ def plot(
     out: pathlib.Path,
 ) -> None:
     """Draws contours, each of its own scale; the cross marks the set."""
-    with draw.sheet(draw.PAGE, 2.9) as figure:
+    with draw.sheet(out, NAME, draw.PAGE, 2.9) as figure:
         row = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
         for axes, label, grid in zip(row, labels, grids, strict=True):
             least, most = grid.min(), grid.max()
@@ -193,4 +181,3 @@ def plot(
             bar = figure.colorbar(filled, ax=axes, label="loss", format="%.4g", shrink=0.85)
             bar.set_ticks(levels[:: LEVELS // 6])
         row[0].set_ylabel("second direction, norms")
-        draw.save(figure, out, NAME)
