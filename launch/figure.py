@@ -104,12 +104,6 @@ def _decode():
     return (decode.rows(SWEEPS.value, SECONDS.value, _out() / "decode.json"),)
 
 
-def _guidance():
-    if not FROM_TABLE.value:
-        raise UsageError("--from_table: expected the JSON file that launch.reproduce wrote")
-    return (FROM_TABLE.value,)
-
-
 FIGURES = {  # the arguments of each figure's `main`, before the folder
     "overview": lambda: (_one_set(), IMAGE.value, DATA_DIR.value),
     "ellipses": _ellipses,
@@ -120,7 +114,7 @@ FIGURES = {  # the arguments of each figure's `main`, before the folder
     "landscape": _landscape,
     "difficulty": _difficulty,
     "decode": _decode,
-    "guidance": _guidance,
+    "guidance": lambda: (_table(),),
 }
 
 
@@ -158,6 +152,12 @@ def _one_set() -> str:
     if len(DISTILLED.value) != 1:
         raise UsageError(f"--distilled: expected one, got {len(DISTILLED.value)}")
     return DISTILLED.value[0]
+
+
+def _table() -> str:
+    if not FROM_TABLE.value:
+        raise UsageError("--from_table: expected the JSON file that launch.reproduce wrote")
+    return FROM_TABLE.value
 
 
 def _positive(flag: flags.FlagHolder) -> int:

@@ -263,7 +263,7 @@ def test_overview_has_the_images_that_the_set_started_from(run, tmp_path, monkey
     draw("overview", distilled=[str(run)], image=1, out=str(tmp_path))
     dataset = data.load("cifar10_mini", resolution=8)
     set_ = gsdd_jax.load(run / "distilled.safetensors")
-    for label, (real, distilled) in enumerate(zip(seen[::2], seen[1::2], strict=True)):
+    for label, (real, distilled) in enumerate(zip(seen[:10], seen[10:], strict=True)):
         of_class = dataset.train.images[dataset.train.labels == label] / 255
         assert np.abs(of_class - real).max((1, 2, 3)).min() < 1e-6
         np.testing.assert_allclose(distilled, set_.images()[3 * label + 1], atol=1e-5)
@@ -579,7 +579,7 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
     total = sum(int(r["images"]) * float(r["accuracy"]) for r in mine) / number
     measured = json.loads((run / "result.json").read_text())["distilled_accuracy"]
     assert total == pytest.approx(measured, abs=1e-3)
-    with pytest.raises(gsdd_jax.UsageError, match="difficulty_judges.json: of other inputs"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"difficulty_judges\.json: of other inputs"):
         draw("difficulty", judges=2, out=str(tmp_path / "whole"), **values | {"judge_width": 3})
 
 

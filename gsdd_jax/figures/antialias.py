@@ -29,7 +29,10 @@ def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> No
     """Draws the `num_images` images of a set that lose most without; the CSV has all images."""
     set_ = inputs.load_gaussians(path_of(distilled))
     images = renderings(set_)
-    found = psnr_to_both(images)
+    both = images["both"].astype(np.float64)
+    # PSNR to both, in dB, for a peak of 1.
+    errors = {n: ((i - both) ** 2).mean((1, 2, 3)) for n, i in images.items() if n != "both"}
+    found = {name: -10 * np.log10(np.maximum(error, 1e-30)) for name, error in errors.items()}
     chosen = worst(found["neither"], num_images)
     rows = [
         dict(image=i, label=int(label), drawn=int(i in chosen))
@@ -56,15 +59,6 @@ def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
         kind = dataclasses.replace(kind, samples_per_side=samples, prefilter=prefilter)
         found[name] = set_.checked(np.asarray(jax.jit(kind.render)(params)))
     return found
-
-
-def psnr_to_both(
-    images: dict[str, Float[np.ndarray, "m h w c"]],
-) -> dict[str, Float[np.ndarray, "m"]]:
-    """Returns each image's PSNR in each other way compared with both, in dB, for a peak of 1."""
-    both = images["both"].astype(np.float64)
-    errors = {n: ((i - both) ** 2).mean((1, 2, 3)) for n, i in images.items() if n != "both"}
-    return {name: -10 * np.log10(np.maximum(e, 1e-30)) for name, e in errors.items()}
 
 
 def worst(psnr: Float[np.ndarray, "m"], count: int) -> Int[np.ndarray, "count"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import pathlib
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
     paths = [pathlib.Path(w) for w in workdirs]
     configs = [inputs.config_of(path, None) for path in paths]
     with inputs.building_from("--workdir"):
-        compared = [[_get(config, field) for field in SAME] for config in configs]
+        compared = [list(operator.attrgetter(*SAME)(config)) for config in configs]
         for path, values in zip(paths, compared, strict=True):
             for field, value, first in zip(SAME, values, compared[0], strict=True):
                 if value != first:
@@ -65,9 +66,3 @@ def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
     if not found:
         raise UsageError(f"{path}: no evaluations yet; expected those of a run that has ended")
     return sorted(found.items())
-
-
-def _get(config, field):
-    for part in field.split("."):
-        config = config[part]
-    return config

@@ -31,6 +31,7 @@ from gsdd_jax.training import evaluate, experts
 
 NAME = "difficulty"
 BINS = 5
+EDGES = np.linspace(0, 100, BINS + 1)
 BATCH_SIZE, LEARNING_RATE = 64, 0.05  # small networks: SGD without augmentation
 
 
@@ -67,12 +68,8 @@ def main(
     plain = {field: value for field, value in overrides.items() if field != "data.dir"}
     kept = inputs.Kept(out / f"{NAME}.json", {"overrides": plain})
     kinds = [parameterizations.of_format(one.set_.format) for one in opened]
-    rows, labels = (
-        [],
-        inputs.labels_of(
-            [f"{kind.name}, {kind.images_per_class} a class" for kind in kinds], paths
-        ),
-    )
+    named = [f"{kind.name}, {kind.images_per_class} a class" for kind in kinds]
+    labels, rows = inputs.labels_of(named, paths), []
 
     def right_of(label, set_, config, parts):
         trained = evaluation.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
@@ -83,23 +80,25 @@ def main(
         right = _flags(kept.get(inputs.digest(path), compute))
         rows += [dict(set=label) | row for row in by_difficulty(hard, right)]
     draw.table(out, NAME, rows)
-    plot(rows, hard, num_networks, out)
+    with draw.sheet(out, NAME, draw.COLUMN, 2.6) as figure:
+        axes = figure.subplots()
+        share = 100 * np.histogram(hard, EDGES)[0] / len(hard)
+        middles = (EDGES[:-1] + EDGES[1:]) / 2
+        axes.bar(middles, share, width=0.94 * 100 / BINS, color="#DDDDDD", label="test images, %")
+        middle = lambda row: (row["from"] + row["to"]) / 2
+        draw.accuracies(axes, rows, "set", middle, bars=0.7)
+        axes.set(xlabel=f"difficulty: % of {num_networks} networks that are wrong", ylim=(0, 102))
+        axes.legend()
 
 
 def judged(
-    kept: inputs.Kept,
-    network: Network,
-    real: EvaluationParts,
-    num_networks: int,
-    epochs: int,
-    seed: int,
+    kept: inputs.Kept, network: Network, real: EvaluationParts, count: int, epochs: int, seed: int
 ) -> Bool[np.ndarray, "networks n"]:
     """Returns each small network's errors on the test images; those kept are not trained again."""
     train, unravel = real.dataset.train, jax.vmap(experts.unraveling(network))
     images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
 
     def errors(i):
-        """Trains a network by some epochs of SGD."""
         key = jax.random.fold_in(stream(seed, NAME), i)
         params = experts.initial(network, key)[None]
         for epoch in range(epochs):
@@ -110,8 +109,8 @@ def judged(
         return _texts(mistakes(network, unravel(params), *real.tested_on))[0]
 
     found = []
-    with Reporter(None).phase(NAME, num_networks, unit="network") as progress:
-        for i in range(num_networks):
+    with Reporter(None).phase(NAME, count, unit="network") as progress:
+        for i in range(count):
             found.append(kept.get(f"network {i}", functools.partial(errors, i)))
             progress.advance(1, accuracy=100 * found[-1].count("0") / len(found[-1]))
     return _flags(found)
@@ -141,27 +140,10 @@ def by_difficulty(
     hard: Float[np.ndarray, "n"], right: Bool[np.ndarray, "s n"]
 ) -> list[dict[str, Any]]:
     """Returns a row per non-empty bin, with the networks' accuracy in percent."""
-    edges = np.linspace(0, 100, BINS + 1)
-    place = np.clip(np.digitize(hard, edges) - 1, 0, BINS - 1)  # the last bin includes 100
+    place = np.clip(np.digitize(hard, EDGES) - 1, 0, BINS - 1)  # the last bin includes 100
     rows = []
     for i in range(BINS):
         if (mine := place == i).any():
-            rows.append(
-                {"from": float(edges[i]), "to": float(edges[i + 1]), "images": int(mine.sum())}
-                | inputs.accuracy(100 * right[:, mine].mean(1))
-            )
+            row = {"from": float(EDGES[i]), "to": float(EDGES[i + 1]), "images": int(mine.sum())}
+            rows.append(row | inputs.accuracy(100 * right[:, mine].mean(1)))
     return rows
-
-
-def plot(rows: list[dict], hard: Float[np.ndarray, "n"], num_networks: int, out: pathlib.Path):
-    """Draws lines of accuracy over bars of the share of images."""
-    with draw.sheet(out, NAME, draw.COLUMN, 2.6) as figure:
-        axes = figure.subplots()
-        edges = np.linspace(0, 100, BINS + 1)
-        share = 100 * np.histogram(hard, edges)[0] / len(hard)
-        middles = (edges[:-1] + edges[1:]) / 2
-        axes.bar(middles, share, width=0.94 * 100 / BINS, color="#DDDDDD", label="test images, %")
-        middle = lambda row: (row["from"] + row["to"]) / 2
-        draw.accuracies(axes, rows, "set", middle, bars=0.7)
-        axes.set(xlabel=f"difficulty: % of {num_networks} networks that are wrong", ylim=(0, 102))
-        axes.legend()

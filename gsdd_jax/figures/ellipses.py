@@ -45,13 +45,13 @@ class Moment(NamedTuple):
     images: Float[np.ndarray, "m h w c"]
     ellipses: geometry.Ellipses  # as rendered
 
+    @property
+    def title(self) -> str:
+        return f"{'fit' if self.phase == 'fit' else 'distillation'}\nstep {self.step}"
+
 
 def main(
-    config: ConfigDict,
-    workdir: str | None,
-    steps: Sequence[int],
-    num_images: int,
-    out: pathlib.Path,
+    config: ConfigDict, workdir: str | None, steps: list[int], num_images: int, out: pathlib.Path
 ) -> None:
     """Draws the first image of `num_images` classes, and ellipses.gif.
 
@@ -87,10 +87,9 @@ def main(
 
 def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     """Returns a run's sets by step. Raises UsageError if it has none yet."""
-    last = workdir / file.NAME
     if kept := snapshots(workdir):
         return kept
-    if not last.is_file():
+    if not (last := workdir / file.NAME).is_file():
         raise UsageError(
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
             "(--config.distill.snapshot_every=N); without --workdir the fit alone is shown"
@@ -103,18 +102,16 @@ def fitting(
     config: ConfigDict,
     material: experiment.FitParts,
     chosen: Int[np.ndarray, "m"],
-    steps: Sequence[int],
+    steps: list[int],
 ) -> list[Moment]:
     """Fits the images `chosen` as a run of `config` does, and returns `steps` and some between.
 
     An image's fit depends on no other image, so these end as in the full fit.
     """
-    kind = material.parameterization
-    real = fits.images_of(config, material)
-    images = jnp.asarray(real[chosen])
+    kind, real = material.parameterization, jnp.asarray(fits.images_of(config, material))
     rates = config.init.learning_rate, config.init.halve_means_every
     # All are drawn at once, as in the run.
-    start = fit.start(kind, stream(config.seed, "initial parameters"), jnp.asarray(real), *rates)
+    start = fit.start(kind, stream(config.seed, "initial parameters"), real, *rates)
     params = jax.tree.map(lambda a: a[chosen], start.params)
     state = fit.FitState(params, kind.fit_optimizer(*rates).init(params), start.step)
     between = np.unique(np.geomspace(1, max(steps[-1], 1), FRAMES).astype(int)).tolist()
@@ -124,7 +121,7 @@ def fitting(
             while done < step:
                 # Halve calls, so that few lengths are compiled.
                 count = 1 << ((step - done).bit_length() - 1)
-                state, errors = fit.run(kind, state, images, rates[0], count, rates[1])
+                state, errors = fit.run(kind, state, real[chosen], rates[0], count, rates[1])
                 done += count
                 progress.advance(count, error=float(errors.mean()))
             moments.append(moment("fit", step, kind, jax.tree.map(jnp.copy, state.params)))
@@ -178,11 +175,11 @@ def plot(moments: Sequence[Moment], out: pathlib.Path) -> None:
     """Draws a column per step; per image the rendering, and below it the ellipses."""
     num_images = len(moments[0].images)
     cell = draw.PAGE / max(len(moments), 6)
-    size = cell * len(moments), cell * 2 * num_images + 0.35
+    size = cell * len(moments), 2 * cell * num_images + 0.35
     with draw.sheet(out, NAME, *size, tight=True) as figure:
         grid = figure.subplots(2 * num_images, len(moments), squeeze=False)
         for column, m in zip(grid.T, moments, strict=True):
-            column[0].set_title(title(m))
+            column[0].set_title(m.title)
             fill(lambda i, c=column: c[2 * i : 2 * i + 2], m)
 
 
@@ -204,7 +201,7 @@ def animate(moments: Sequence[Moment], path: pathlib.Path) -> None:
 def _frame(m: Moment) -> np.ndarray:
     with draw.styled(1.1 * len(m.images), 2.5) as figure:
         grid = figure.subplots(2, len(m.images), squeeze=False)
-        figure.suptitle(title(m))
+        figure.suptitle(m.title)
         fill(lambda i: grid[:, i], m)
         return draw.frame(figure)
 
@@ -217,8 +214,3 @@ def fill(axes_of: Callable[[int], Sequence[Any]], m: Moment) -> None:
         one = geometry.Ellipses(*(a[i] for a in m.ellipses))
         colors, opacities = m.gaussians.colors[i], m.gaussians.opacities[i]
         draw.outlines(below, one, colors, opacities, image.shape[:2])
-
-
-def title(m: Moment) -> str:
-    """Returns the title of a column or a frame."""
-    return f"{'fit' if m.phase == 'fit' else 'distillation'}\nstep {m.step}"

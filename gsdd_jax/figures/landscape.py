@@ -44,7 +44,7 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """Draws a contour plot per set, by the objective that made it.
+    """Draws a contour plot per set, by the objective that made it; a cross marks the set.
 
     The random draws are the same at every point: networks and real images (DM, DC), or segments of
     experts (TM). `places` maps dotted fields to the locations of data and experts. Finished rows of
@@ -76,14 +76,25 @@ def main(
         with Reporter(None).phase(f"{NAME}: {label}", points, unit="row") as progress:
             for row, second in enumerate(offsets):
                 grid.append(kept.get(f"{label} row {row}", functools.partial(losses, i, second)))
-                for first, loss in zip(offsets, grid[-1], strict=True):
-                    rows.append(
-                        dict(set=label, first=float(first), second=float(second), loss=loss)
-                    )
                 progress.advance(1)
         grids.append(np.array(grid))
+        for place, loss in np.ndenumerate(grids[-1]):
+            second, first = offsets[[*place]].tolist()
+            rows.append(dict(set=label, first=first, second=second, loss=loss))
     draw.table(out, NAME, rows)
-    plot(offsets, labels, grids, out)
+    with draw.sheet(out, NAME, draw.PAGE, 2.9) as figure:
+        panels = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, label, grid in zip(panels, labels, grids, strict=True):  # each of its own scale
+            least, most = grid.min(), grid.max()
+            levels = np.linspace(least, max(most, least + 1e-6 * abs(least)), LEVELS)
+            filled = axes.contourf(offsets, offsets, grid, levels=levels, cmap="cividis")
+            axes.contour(offsets, offsets, grid, levels=levels, colors="white", linewidths=0.3)
+            axes.plot(0, 0, marker="+", color="white", markersize=7)
+            axes.set(title=f"{label}: {grid[len(grid) // 2, len(grid) // 2]:.3g} at the set")
+            axes.set(xlabel="first direction, norms", aspect="equal")
+            bar = figure.colorbar(filled, ax=axes, label="loss", format="%.4g", shrink=0.85)
+            bar.set_ticks(levels[:: LEVELS // 6])
+        panels[0].set_ylabel("second direction, norms")
 
 
 def made_by(set_: DistilledSet, places: dict[str, str | None]):
@@ -115,11 +126,9 @@ def objective(
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
     fixed. Learning rate and soft labels of the student are the set's.
     """
-    problem, dataset = parts.problem, parts.dataset
-    matching, train = problem.matching, dataset.train
-    data = real_data(
-        train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
-    )
+    problem, matching, train = parts.problem, parts.problem.matching, parts.dataset.train
+    given = train.images, train.labels, problem.num_classes, parts.transform
+    data = real_data(*given, drawn=matching.draws_real)
     learned = Learned(set_.learning_rate, set_.soft_labels)
     extra = matching.extra_of(problem.labels, learned)
     feeds = parts.feed(0, draws)
@@ -150,34 +159,11 @@ def objective(
 def direction(key: Key[Array, ""], params: Params) -> Params:
     """Returns a random direction with the norm of `params` in each field (leaf) of each image."""
     leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return tree.unflatten(
-        [_scaled(jax.random.normal(k, p.shape), p) for k, p in zip(keys, leaves, strict=True)]
-    )
-
-
-def _scaled(random: Array, like: Array) -> Array:
     norm = lambda a: jnp.sqrt((a**2).sum(tuple(range(1, a.ndim)), keepdims=True))
-    return random * norm(like) / norm(random)
 
+    def scaled(key, like):
+        random = jax.random.normal(key, like.shape)
+        return random * norm(like) / norm(random)
 
-def plot(
-    offsets: Float[np.ndarray, "p"],
-    labels: Sequence[str],
-    grids: Sequence[Float[np.ndarray, "p p"]],
-    out: pathlib.Path,
-) -> None:
-    """Draws contours, each of its own scale; the cross marks the set."""
-    with draw.sheet(out, NAME, draw.PAGE, 2.9) as figure:
-        row = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, label, grid in zip(row, labels, grids, strict=True):
-            least, most = grid.min(), grid.max()
-            levels = np.linspace(least, max(most, least + 1e-6 * abs(least)), LEVELS)
-            filled = axes.contourf(offsets, offsets, grid, levels=levels, cmap="cividis")
-            axes.contour(offsets, offsets, grid, levels=levels, colors="white", linewidths=0.3)
-            axes.plot(0, 0, marker="+", color="white", markersize=7)
-            axes.set(title=f"{label}: {grid[len(grid) // 2, len(grid) // 2]:.3g} at the set")
-            axes.set(xlabel="first direction, norms", aspect="equal")
-            bar = figure.colorbar(filled, ax=axes, label="loss", format="%.4g", shrink=0.85)
-            bar.set_ticks(levels[:: LEVELS // 6])
-        row[0].set_ylabel("second direction, norms")
+    keys = jax.random.split(key, len(leaves))
+    return tree.unflatten(map(scaled, keys, leaves))
