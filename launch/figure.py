@@ -95,7 +95,7 @@ def _landscape():
 
 def _difficulty():
     judges = [_positive(flag) for flag in (JUDGES, JUDGE_WIDTH, JUDGE_EPOCHS)]
-    return _some(DISTILLED), _evaluation(), *judges, SEED.value
+    return _some(DISTILLED), _evaluation(), judges, SEED.value
 
 
 def _decode():

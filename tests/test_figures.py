@@ -23,7 +23,6 @@ from configs import demo
 from gsdd_jax import data, figures, networks, parameterizations
 from gsdd_jax.data import transforms
 from gsdd_jax.figures import (
-    antialias,
     convergence,
     difficulty,
     ellipses,
@@ -531,7 +530,7 @@ def test_a_landscape_of_a_set_that_does_not_say_how_it_was_made(run, tmp_path):
 def test_difficulty_is_counted(tmp_path):
     rng = np.random.default_rng(0)
     wrong, right = rng.random((7, 60)) < rng.random(60), rng.random((3, 60)) < 0.4
-    rows = difficulty.by_difficulty(difficulty.difficulty(wrong), right)
+    rows = difficulty.by_difficulty(100 * wrong.mean(0), right)
     assert sum(r["images"] for r in rows) == 60
     for row in rows:
         last = row["to"] == 100
@@ -654,4 +653,3 @@ def test_a_directory_without_anything_else_goes_beside_what_it_is_made_from(run)
     draw("antialias", distilled=[str(run / "distilled.safetensors")], images=1)
     rows_of(run, "antialias")
     assert ellipses.spread([0, 1, 2, 3, 4, 5, 6], 3) == [0, 3, 6]
-    assert antialias.worst(np.array([3.0, 1.0, 2.0]), 2).tolist() == [1, 2]

@@ -39,8 +39,7 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
         for path, label in zip(paths, labels, strict=True)
         for step, accuracies in curve(path)
     ]
-    draw.table(out, NAME, rows)
-    with draw.sheet(out, NAME, draw.COLUMN, 2.4) as figure:
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.4) as figure:
         axes = figure.subplots()
         draw.accuracies(axes, rows, "run", lambda row: row["step"])
         axes.set_xlabel("distillation step")

@@ -25,11 +25,10 @@ PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
     """Draws measured rows: time above, memory below."""
     rows = list(rows)
-    draw.table(out, NAME, rows)
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
     names = list(dict.fromkeys(row["what"] for row in rows))
     scales = {"seconds": (1e3, "time, ms"), "peak_bytes": (2**-20, "memory, MiB")}
-    with draw.sheet(out, NAME, max(draw.COLUMN, draw.PAGE * len(sweeps) / 3), 3.8) as figure:
+    with draw.sheet(out, NAME, rows, max(draw.COLUMN, draw.PAGE * len(sweeps) / 3), 3.8) as figure:
         grid = figure.subplots(2, len(sweeps), squeeze=False, sharex="col", sharey="row")
         for axes_row, (field, (scale, label)) in zip(grid, scales.items(), strict=True):
             for axes, sweep in zip(axes_row, sweeps, strict=True):

@@ -7,9 +7,8 @@ misclassify it.
 from __future__ import annotations
 
 import functools
-import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,19 +35,15 @@ BATCH_SIZE, LEARNING_RATE = 64, 0.05  # small networks: SGD without augmentation
 
 
 def main(
-    distilled: Sequence[str | os.PathLike],
-    overrides: Mapping[str, Any],
-    num_networks: int,
-    width: int,
-    epochs: int,
-    seed: int,
-    out: pathlib.Path,
+    distilled: Sequence[str], overrides: dict, judges: Sequence[int], seed: int, out: pathlib.Path
 ) -> None:
     """Draws a line per set, and in grey the share of test images of each difficulty.
 
     The small networks' errors are kept in difficulty_judges.json, and the images that the sets'
-    networks get right in difficulty.json. `overrides` are those of `evaluation.evaluate_file`.
+    networks get right in difficulty.json. `overrides` are those of `evaluation.evaluate_file`,
+    `judges` the number of the small networks, their width and their epochs.
     """
+    num_networks, width, epochs = judges
     paths = [path_of(d) for d in distilled]
     opened = [evaluation.opened(path, overrides) for path in paths]
     dataset = opened[0].parts.dataset
@@ -62,8 +57,8 @@ def main(
         fingerprint=dataset.fingerprint, transform=opened[0].config.data.transform,
         width=width, epochs=epochs, seed=seed, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
     )  # fmt: skip
-    judges = inputs.Kept(out / f"{NAME}_judges.json", made_of)
-    hard = difficulty(judged(judges, network, opened[0].parts, num_networks, epochs, seed))
+    known = inputs.Kept(out / f"{NAME}_judges.json", made_of)
+    hard = 100 * judged(known, network, opened[0].parts, num_networks, epochs, seed).mean(0)
     # The data's location changes no result.
     plain = {field: value for field, value in overrides.items() if field != "data.dir"}
     kept = inputs.Kept(out / f"{NAME}.json", {"overrides": plain})
@@ -79,8 +74,7 @@ def main(
         compute = functools.partial(right_of, label, set_, config, parts)
         right = _flags(kept.get(inputs.digest(path), compute))
         rows += [dict(set=label) | row for row in by_difficulty(hard, right)]
-    draw.table(out, NAME, rows)
-    with draw.sheet(out, NAME, draw.COLUMN, 2.6) as figure:
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.6) as figure:
         axes = figure.subplots()
         share = 100 * np.histogram(hard, EDGES)[0] / len(hard)
         middles = (EDGES[:-1] + EDGES[1:]) / 2
@@ -129,11 +123,6 @@ def mistakes(
 ) -> Bool[np.ndarray, "s n"]:
     """Returns whether each of several networks (stacked `params`) misclassifies each image."""
     return np.asarray(evaluate.predictions(network, params, images)) != np.asarray(labels)
-
-
-def difficulty(wrong: Bool[np.ndarray, "networks n"]) -> Float[np.ndarray, "n"]:
-    """Returns the percentage of networks that misclassify each image."""
-    return 100 * wrong.mean(0)
 
 
 def by_difficulty(

@@ -47,13 +47,13 @@ _STYLE = {
 
 @contextlib.contextmanager
 def sheet(
-    out: pathlib.Path, name: str, width: float, height: float, tight: bool = False
+    out: pathlib.Path, name: str, rows: list[dict], width: float, height: float, tight: bool = False
 ) -> Iterator[Any]:
-    """Yields an empty figure of that size in inches; NAME.png and NAME.svg are written at the end.
+    """Writes NAME.csv, yields an empty figure of that size in inches, and writes its pictures.
 
-    Args:
-      tight: leaves little room between images.
+    `tight` leaves little room between images.
     """
+    table(out, name, rows)
     with styled(width, height) as figure:
         yield figure
         if tight:

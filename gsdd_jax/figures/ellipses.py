@@ -80,8 +80,15 @@ def main(
         moments.append(distilled(inputs.load_gaussians(path), chosen, step))
     shown = set(spread([m.step for m in moments if m.phase == "distill"], MOST_DISTILLED))
     columns = [m for m in moments if m.step in (steps if m.phase == "fit" else shown)]
-    draw.table(out, NAME, rows(chosen, columns))
-    plot(columns, out)
+    cell, count = draw.PAGE / max(len(columns), 6), len(chosen)
+    size = cell * len(columns), 2 * cell * count + 0.35
+    with draw.sheet(out, NAME, rows(chosen, columns), *size, tight=True) as figure:
+        grid = figure.subplots(
+            2 * count, len(columns), squeeze=False
+        )  # an image above its ellipses
+        for column, m in zip(grid.T, columns, strict=True):
+            column[0].set_title(m.title)
+            fill(lambda i, c=column: c[2 * i : 2 * i + 2], m)
     animate(moments, out / f"{NAME}.gif")
 
 
@@ -169,18 +176,6 @@ def rows(chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
                     | dict(opacity=float(m.gaussians.opacities[i, n]))
                 )
     return found
-
-
-def plot(moments: Sequence[Moment], out: pathlib.Path) -> None:
-    """Draws a column per step; per image the rendering, and below it the ellipses."""
-    num_images = len(moments[0].images)
-    cell = draw.PAGE / max(len(moments), 6)
-    size = cell * len(moments), 2 * cell * num_images + 0.35
-    with draw.sheet(out, NAME, *size, tight=True) as figure:
-        grid = figure.subplots(2 * num_images, len(moments), squeeze=False)
-        for column, m in zip(grid.T, moments, strict=True):
-            column[0].set_title(m.title)
-            fill(lambda i, c=column: c[2 * i : 2 * i + 2], m)
 
 
 def animate(moments: Sequence[Moment], path: pathlib.Path) -> None:

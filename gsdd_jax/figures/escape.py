@@ -25,7 +25,7 @@ from gsdd_jax.formats import file
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
-from gsdd_jax.setup import experiment, input_pipeline
+from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import decisive, snapshot_path
 from gsdd_jax.training import distill
@@ -81,8 +81,22 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
             for n, (u, v) in enumerate(image)
         ]
     draw.table(out, SHARES, shares)
-    draw.table(out, NAME, rows)
-    plot(centres, shares, out)
+    limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
+    # Titles give the shares outside after distillation and, in brackets, after the fit.
+    with draw.sheet(out, NAME, rows, draw.PAGE, 2.4) as figure:
+        row = figure.subplots(1, len(centres), sharex=True, sharey=True)
+        for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
+            points, beyond = means.reshape(-1, 2), outside(means).ravel()
+            for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
+                # As pixels within the SVG: there are thousands of points.
+                axes.scatter(*points[chosen].T, s=1.2, lw=0, color=color, rasterized=True)
+            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
+            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
+            axes.set_title(
+                f"{name}\n{found['outside_percent']:.1f} % outside\n"
+                f"({found['fitted_outside_percent']:.1f} % before)"
+            )
+        row[0].set_ylabel("v")
     if stress_steps:
         stress(config, stress_steps, out)
 
@@ -98,28 +112,6 @@ def with_options(config: ConfigDict, options: dict) -> ConfigDict:
 def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray, "*b"]:
     """Returns whether each centre is outside [-1, 1]^2."""
     return (abs(means) > 1).any(-1)
-
-
-def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) -> None:
-    """Draws a panel per arm: centres as points, the image's border as a square.
-
-    Titles give the shares outside after distillation and, in brackets, after the fit.
-    """
-    limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
-    with draw.sheet(out, NAME, draw.PAGE, 2.4) as figure:
-        row = figure.subplots(1, len(centres), sharex=True, sharey=True)
-        for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
-            points, beyond = means.reshape(-1, 2), outside(means).ravel()
-            for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
-                # As pixels within the SVG: there are thousands of points.
-                axes.scatter(*points[chosen].T, s=1.2, lw=0, color=color, rasterized=True)
-            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
-            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
-            axes.set_title(
-                f"{name}\n{found['outside_percent']:.1f} % outside\n"
-                f"({found['fitted_outside_percent']:.1f} % before)"
-            )
-        row[0].set_ylabel("v")
 
 
 class Stress(NamedTuple):
@@ -144,9 +136,8 @@ def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> None:
         counts = kept.get(name, functools.partial(_stressed, arm, steps, f"stress: {name}"))
         for start, found in counts.items():
             rows.append(dict(clip=int(clip), weight=weight, start=start) | found)
-    draw.table(out, STRESS, rows)
     fields = list(COUNTS)[1:]
-    with draw.sheet(out, STRESS, draw.PAGE, 3.2) as figure:
+    with draw.sheet(out, STRESS, rows, draw.PAGE, 3.2) as figure:
         grid = figure.subplots(2, len(fields), sharex=True, sharey=True)
         for i, (row, clip) in enumerate(zip(grid, ("no clip", "clip"), strict=True)):
             for axes, field in zip(row, fields, strict=True):
@@ -204,7 +195,7 @@ def endure(
 ) -> Stress:
     """Distils from `params`, and checks centres every `distill.steps_per_call` steps."""
     key, rate = stream(config.seed, "distill"), config.distill.learning_rate
-    real = input_pipeline.steps(config, parts, key, 0)
+    data = inputs.real(parts)
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params), rate)
     been = np.asarray(outside(params.means))
     returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)
@@ -213,8 +204,8 @@ def endure(
         while done < steps:
             # The first check is after one step, in which the clip moves all that it moves.
             count = min(config.distill.steps_per_call if done else 1, steps - done)
-            given = real.given(done, count)
-            state, losses = distill.run(parts.problem, state, key, *given, count)
+            feed = parts.feed(done, count)
+            state, losses = distill.run(parts.problem, state, key, data, feed, count)
             done += count
             # Adam's moments are exactly 0 as long as every gradient is.
             moments = (optax.tree_utils.tree_get(state.optimizer, m).means for m in ("mu", "nu"))

@@ -14,13 +14,9 @@ NAME = "guidance"
 
 
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
-    """Draws the table that `launch.reproduce --table=guidance` wrote to `path`, a JSON file.
-
-    Raises UsageError for another file, or a table without finished cells.
-    """
+    """Draws the table that `launch.reproduce --table=guidance` wrote to `path`, a JSON file."""
     rows = read(path)
-    draw.table(out, NAME, rows)
-    with draw.sheet(out, NAME, draw.COLUMN, 2.4) as figure:
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.4) as figure:
         axes = figure.subplots()
         draw.accuracies(axes, rows, "bits", lambda row: row["images"], bars=0.8)
         images = sorted({row["images"] for row in rows})
@@ -31,7 +27,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the finished cells."""
+    """Returns the finished cells. Raises UsageError for another file, or if there are none."""
     try:
         cells = read_object(path, "a table")["cells"]
         rows = [

@@ -23,7 +23,7 @@ from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
-from gsdd_jax.matching import Learned, real_data
+from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment
@@ -81,8 +81,7 @@ def main(
         for place, loss in np.ndenumerate(grids[-1]):
             second, first = offsets[[*place]].tolist()
             rows.append(dict(set=label, first=first, second=second, loss=loss))
-    draw.table(out, NAME, rows)
-    with draw.sheet(out, NAME, draw.PAGE, 2.9) as figure:
+    with draw.sheet(out, NAME, rows, draw.PAGE, 2.9) as figure:
         panels = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
         for axes, label, grid in zip(panels, labels, grids, strict=True):  # each of its own scale
             least, most = grid.min(), grid.max()
@@ -126,9 +125,7 @@ def objective(
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
     fixed. Learning rate and soft labels of the student are the set's.
     """
-    problem, matching, train = parts.problem, parts.problem.matching, parts.dataset.train
-    given = train.images, train.labels, problem.num_classes, parts.transform
-    data = real_data(*given, drawn=matching.draws_real)
+    problem, matching, data = parts.problem, parts.problem.matching, inputs.real(parts)
     learned = Learned(set_.learning_rate, set_.soft_labels)
     extra = matching.extra_of(problem.labels, learned)
     feeds = parts.feed(0, draws)

@@ -28,10 +28,10 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
     per_class = len(set_.labels) // material.dataset.num_classes
     chosen = np.arange(material.dataset.num_classes) * per_class + image % per_class
     moment = ellipses.distilled(set_, chosen, config.distill.num_steps)
-    draw.table(out, NAME, ellipses.rows(chosen, [moment]))
+    rows = ellipses.rows(chosen, [moment])
     real = fits.images_of(config, material)[chosen]
     size = draw.PAGE, draw.PAGE / len(chosen) * len(ROWS) + 0.2
-    with draw.sheet(out, NAME, *size, tight=True) as figure:
+    with draw.sheet(out, NAME, rows, *size, tight=True) as figure:
         grid = figure.subplots(len(ROWS), len(chosen), squeeze=False)
         for axes, name in zip(grid[:, 0], ROWS, strict=True):
             axes.set_ylabel(name)

@@ -58,8 +58,7 @@ def main(
             found = inputs.accuracy(kept.get(name, tested))
             left = pruned.format.num_gaussians
             rows.append(dict(order=order, removed_percent=percent, gaussians_left=left) | found)
-    draw.table(out, NAME, rows)
-    with draw.sheet(out, NAME, draw.COLUMN, 2.4) as figure:
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.4) as figure:
         axes = figure.subplots()
         draw.accuracies(axes, rows, "order", lambda row: row["removed_percent"], ORDERS)
         axes.set_xlabel("Gaussians removed from each image, %")
