@@ -8,7 +8,6 @@ compiled program: its arguments, results and temporaries.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gsdd_jax.figures import draw
@@ -22,9 +21,8 @@ XLABELS = {
 PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 
 
-def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
+def main(rows: list[dict[str, Any]], out: pathlib.Path) -> None:
     """Draws measured rows: time above, memory below."""
-    rows = list(rows)
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
     names = list(dict.fromkeys(row["what"] for row in rows))
     scales = {"seconds": (1e3, "time, ms"), "peak_bytes": (2**-20, "memory, MiB")}

@@ -122,17 +122,12 @@ def look(i: int) -> dict[str, Any]:
 
 
 def accuracies(
-    axes: Any,
-    rows: Sequence[Mapping[str, Any]],
-    field: str,
-    x: Callable[[Mapping[str, Any]], float],
-    labels: Mapping[str, str] | None = None,
-    bars: float = 0.0,
+    axes: Any, rows: list[dict], field: str, x: Callable, names: dict | None = None, bars: float = 0
 ) -> None:
     """Draws a line of accuracy for each value of `field`, with its standard deviation as a band, or
     as bars of that width."""
     for i, value in enumerate(dict.fromkeys(row[field] for row in rows)):
-        label = labels[value] if labels else value
+        label = names[value] if names else value
         mine = [row for row in rows if row[field] == value]
         at = [x(row) for row in mine]
         mean, std = (np.array([row[key] for row in mine]) for key in ("accuracy", "std"))
