@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.repeat import best, repeated
+from benchmarks.measure import best, repeated
 
 # Vector instructions per sample-Gaussian pair. Forward: advance, compare, add, and a multiply-add
 # per channel (three) for four samples. Backward: advance, two comparisons (cut and clip), five sums

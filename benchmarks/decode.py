@@ -14,7 +14,7 @@ import jax
 
 from benchmarks import peers, rasterize
 from benchmarks.rasterize import BYTES_EACH, Shape
-from gsdd_jax.core.errors import UsageError
+from benchmarks.table import chosen
 from gsdd_jax.figures.inputs import Kept
 from gsdd_jax.runs.progress import Reporter
 
@@ -29,19 +29,6 @@ VALUES = {
     "resolution": lambda shape: shape.size,
     "batch": lambda shape: shape.batch,
 }
-
-
-def chosen(names: Sequence[str]) -> dict[str, list[Shape]]:
-    """Returns the named sweeps, or all if none is named."""
-    for name in names:
-        if name not in SWEEPS:
-            raise UsageError(f"--sweeps: expected some of {','.join(SWEEPS)}, got {name!r}")
-    return {name: SWEEPS[name] for name in names or SWEEPS}
-
-
-def machine() -> dict[str, Any]:
-    """Returns the device and the version of JAX that times belong to."""
-    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
 
 
 def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]]:
@@ -62,15 +49,14 @@ def measure(sweep: str, shape: Shape, seconds: float) -> Iterator[dict[str, Any]
 
 def rows(names: Sequence[str], seconds: float, path: str | os.PathLike) -> list[dict[str, Any]]:
     """Returns all rows of the named sweeps (or all); rows in the file `path` are reused."""
-    sweeps = chosen(names)
-    kept = Kept(path, {"machine": machine(), "seconds": seconds})
-    total, found = sum(map(len, sweeps.values())), []
-    with Reporter(None).phase("decode", total, unit="measurement") as progress:
-        for sweep, shapes in sweeps.items():
-            for shape in shapes:
-                name = f"{sweep} {VALUES[sweep](shape)}"
-                if kept.get(name) is None:
-                    kept[name] = list(measure(sweep, shape, seconds))
-                found += kept.get(name)
-                progress.advance(1)
+    shapes = [
+        (sweep, shape) for sweep in chosen("sweeps", names, SWEEPS) for shape in SWEEPS[sweep]
+    ]
+    machine = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    kept, found = Kept(path, {"machine": machine, "seconds": seconds}), []
+    with Reporter(None).phase("decode", len(shapes), unit="measurement") as progress:
+        for sweep, shape in shapes:
+            name = f"{sweep} {VALUES[sweep](shape)}"
+            found += kept.get(name, lambda one=(sweep, shape): list(measure(*one, seconds)))
+            progress.advance(1)
     return found

@@ -6,8 +6,8 @@ All take turns in one run, so that a busy machine slows all; the ratio is the re
 import jax
 
 from benchmarks import steps
+from benchmarks.measure import take_turns
 from benchmarks.table import Table, device
-from benchmarks.turns import take_turns
 
 AT_ONCE = (1, 2, 4, 8)
 COLUMNS = "at_once images_per_s:.0f ratio:.2f"

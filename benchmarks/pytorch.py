@@ -16,22 +16,30 @@ images are whitened in every step, inside the differentiated function.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import steps
-from benchmarks.left_out import left_out
+from benchmarks.measure import left_out, take_turns
 from benchmarks.table import Table
 from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
 
+try:
+    import torch
+
+    from benchmarks import pytorch_loop
+except ImportError:
+    torch = None
+
 ROUNDS = 3
-TRANSFORMS = ("normalize", "zca")
+TRANSFORMS = {  # at CIFAR-10's size
+    "normalize": steps.normalize,
+    "zca": functools.cache(lambda: transforms.fit_zca(data.load("cifar10_mini").train.images)),
+}
 # PyTorch keeps the graph of all steps: an estimated 65 to 90 GiB for sixty. Twenty come first.
 ON_GPU = (
     dict(width=128, images=300, syn_steps=20, examples=50_000),
@@ -52,10 +60,8 @@ COLUMNS = (
 
 def main(out: str | None) -> None:
     """Prints seconds and peak memory of both."""
-    try:
-        import torch
-    except ImportError:
-        raise UsageError("the benchmark pytorch needs PyTorch") from None
+    if torch is None:
+        raise UsageError("the benchmark pytorch needs PyTorch")
     on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -73,17 +79,18 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
 
     A row that fails is skipped.
     """
-    import torch
-
     batches = -(-sizes["examples"] // steps.BATCH)
-    for transform in TRANSFORMS:
+    network = pytorch_loop.ConvNet(sizes["width"], 32, 10)
+    for transform, make in TRANSFORMS.items():
         for what, pair, images, number in (
             ("tm step", tm_steps, sizes["images"], sizes["syn_steps"]),
             ("expert epoch", expert_epochs, steps.BATCH, batches),
         ):
             with left_out(f"{what} of {number} steps, {transform}"):
-                ours, theirs = pair(sizes, device, transform_of(transform))
-                (ours_s, theirs_s), theirs_bytes = turns(ours.call, theirs, device == "cuda")
+                ours, theirs = pair(sizes, network, device, make())
+                theirs()
+                ours_s, theirs_s = take_turns(ours.call, theirs, rounds=ROUNDS, seconds=0.0)
+                theirs_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else 0
                 yield dict(
                     what=what, width=sizes["width"], images=images, steps=number,
                     ours_seconds=ours_s, torch_seconds=theirs_s, ratio=theirs_s / ours_s,
@@ -92,60 +99,25 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
                 )  # fmt: skip
             if device == "cuda":  # frees the memory of a failed row
                 torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
 
 
-def turns(ours, theirs, on_gpu: bool):
-    """Returns median seconds of both, in turn, and PyTorch's peak memory; first calls warm up."""
-    import torch
-
-    times = ([], [])
-    for _ in range(1 + ROUNDS):
-        for call, mine in zip((ours, theirs), times, strict=True):
-            if on_gpu:
-                torch.cuda.synchronize()
-            before = time.perf_counter()
-            call()
-            if on_gpu:
-                torch.cuda.synchronize()
-            mine.append(time.perf_counter() - before)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 0
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    return [float(np.median(mine[1:])) for mine in times], peak
-
-
-@functools.cache
-def transform_of(name: str) -> Any:
-    """Returns a run's transform at CIFAR-10's size."""
-    if name == "normalize":
-        return steps.normalize()
-    return transforms.fit_zca(data.load("cifar10_mini").train.images)
-
-
-def tm_steps(sizes: dict[str, int], device: str, transform: Any) -> tuple[steps.Timed, Callable]:
+def tm_steps(
+    sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
+) -> tuple[steps.Timed, Callable]:
     """Returns our step, and PyTorch's."""
-    from benchmarks import pytorch_loop
-
-    images, syn_steps, width = sizes["images"], sizes["syn_steps"], sizes["width"]
-    network = pytorch_loop.ConvNet(width, 32, 10)
+    images, syn_steps = sizes["images"], sizes["syn_steps"]
     return (
-        steps.timed_step(images, syn_steps, transform=transform, width=width),
+        steps.timed_step(images, syn_steps, transform, width=network.width),
         pytorch_loop.TrajectoryMatching(network, images, 32, 10, syn_steps, images, device),
     )
 
 
 def expert_epochs(
-    sizes: dict[str, int], device: str, transform: Any
+    sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
     """Returns an epoch of our expert, and of PyTorch's."""
-    import torch
-
-    from benchmarks import pytorch_loop
-
-    ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=sizes["width"])
-    return ours, pytorch_loop.Expert(
-        pytorch_loop.ConvNet(sizes["width"], 32, 10),
-        torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device),
-        torch.tensor(labels, device=device).long(),
-        steps.BATCH,
-    )
+    ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=network.width)
+    images = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device)
+    labels = torch.tensor(labels, device=device).long()
+    return ours, pytorch_loop.Expert(network, images, labels, steps.BATCH)

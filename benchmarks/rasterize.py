@@ -12,7 +12,6 @@ shapes are those of docs/performance.md; a CPU takes a part of each batch.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,12 +21,9 @@ import numpy as np
 from PIL import Image
 
 import gsdd_jax
-from benchmarks import bounds, memory, peers, table
-from benchmarks.left_out import left_out
-from benchmarks.repeat import best, repeated, times_for
-from benchmarks.turns import take_turns
+from benchmarks import bounds, peers, table
+from benchmarks.measure import best, left_out, needed, repeated, take_turns, times_for
 from gsdd_jax import data
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer import gaussians
 
 FIT_STEPS = 300
@@ -64,10 +60,7 @@ COLUMNS = (
 
 def main(out: str | None, shapes: str = "", with_peers: bool = False) -> None:
     """Prints a table."""
-    names = [name for name in shapes.upper().split(",") if name] or list(SHAPES)
-    for name in names:
-        if name not in SHAPES:
-            raise UsageError(f"--shapes: expected some of {','.join(SHAPES)}, got {name!r}")
+    names = table.chosen("shapes", shapes.upper().split(","), SHAPES)
     device, reached = jax.devices()[0], bounds.measure_machine()
     machine = bounds.machine_of(device, reached)
     print(
@@ -129,14 +122,13 @@ def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
     g, _ = gsdd_jax.fit_images(
         jax.random.key(0), pixels, count, num_steps=FIT_STEPS, learning_rate=0.05
     )
-    repeat = lambda p: jnp.tile(p, (-(-batch // different),) + (1,) * (p.ndim - 1))[:batch]
-    return tuple(map(repeat, (g.means, g.cholesky, g.colors, g.opacities)))
+    return tuple(jnp.resize(p, (batch, *p.shape[1:])) for p in jax.tree.leaves(g))
 
 
 def initial(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
     """Returns random Gaussians, as before a fit."""
     g = gaussians.init(jax.random.key(0), batch, count, height=size, width=size)
-    return g.means, g.cholesky, g.colors, g.opacities
+    return tuple(jax.tree.leaves(g))
 
 
 class Contender(NamedTuple):
@@ -172,8 +164,13 @@ def contenders_of(
 
         makers[f"siren {siren.layers}x{siren.width}"] = decoded
     if "gsplat" in kinds and peers.gsplat_unavailable() is None:
-        for name, kind in (("gsplat", peers.Gsplat), ("gsplat kernels", peers.GsplatKernels)):
-            makers[name] = functools.partial(of_gsplat, kind, parameters, size, measured)
+
+        def of_gsplat(kind):
+            gsplat = kind(parameters, size, measured == "both")
+            return Contender(gsplat, gsplat.times, gsplat.peak_bytes())
+
+        makers["gsplat"] = lambda: of_gsplat(peers.Gsplat)
+        makers["gsplat kernels"] = lambda: of_gsplat(peers.GsplatKernels)
     found["native"].call()
     for name, make in makers.items():
         with left_out(name):
@@ -181,12 +178,6 @@ def contenders_of(
             contender.call()
             found[name] = contender
     return found
-
-
-def of_gsplat(kind: type[peers.Gsplat], parameters, size: int, measured: str) -> Contender:
-    """Returns gsplat, or only its kernels, on the same Gaussians."""
-    gsplat = kind(parameters, size, measured == "both")
-    return Contender(gsplat, gsplat.times, gsplat.peak_bytes())
 
 
 def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
@@ -202,7 +193,7 @@ def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
         arguments, given = (cotangent, *parameters), cotangent.nbytes
     single, times = jax.jit(function), 1
     program = single.lower(*arguments).compile()
-    peak, temporary = memory.needed(program) - given, program.memory_analysis().temp_size_in_bytes
+    peak, temporary = needed(program) - given, program.memory_analysis().temp_size_in_bytes
     call = single
     if jax.default_backend() == "gpu":
         times = times_for(best(single, *arguments))

@@ -9,16 +9,16 @@ a CPU stops at small sizes.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import memory, peers
+from benchmarks import measure, peers
+from benchmarks.measure import best, repeated, times_for
 from benchmarks.rasterize import BYTES_EACH, both_passes, fitted
-from benchmarks.repeat import best, repeated, times_for
 from benchmarks.table import Table, device
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer.gaussians import GaussianImages
@@ -26,57 +26,43 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 GAUSSIANS, FITTED_SIZE = 85, 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Doubles `of`, "batch" or "side", starting from (batch, side), up to `last`."""
-
-    of: str
-    batch: int
-    side: int
-    last: int
-
-    def sizes(self) -> Iterator[tuple[int, int]]:
-        """Yields (batch, side), smallest first."""
-        batch, side = self.batch, self.side
-        while (batch if self.of == "batch" else side) <= self.last:
-            yield batch, side
-            batch, side = (2 * batch, side) if self.of == "batch" else (batch, 2 * side)
-
-
-ON_GPU = (Sweep("side", 16, 128, 2**14), Sweep("batch", 64, 128, 2**20))
-ON_CPU = (Sweep("side", 2, 16, 64), Sweep("batch", 1, 32, 8))
-
-
+# Sweeps: varied quantity -> (batch, side), smallest first.
+ON_GPU = {
+    "side": [(16, 2**k) for k in range(7, 15)],
+    "batch": [(2**k, 128) for k in range(6, 21)],
+}
+ON_CPU = {
+    "side": [(2, 2**k) for k in range(4, 7)],
+    "batch": [(2**k, 32) for k in range(4)],
+}
 COLUMNS = "sweep what batch side seconds:.3g bytes:MiB"
 
 
 def main(out: str | None) -> None:
     """Prints a table."""
     on_cpu = jax.default_backend() == "cpu"
-    print(
-        f"{device()}; {memory.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians per image, both passes"
-    )
+    print(f"{device()}; {measure.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians per image")
     one = fitted(1 if on_cpu else 64, GAUSSIANS, FITTED_SIZE)
     table = Table(out, COLUMNS)
-    for sweep in ON_CPU if on_cpu else ON_GPU:
+    sweeps = ON_CPU if on_cpu else ON_GPU
+    for sweep, sizes in sweeps.items():
         for what, program in (("gaussians", gaussians), ("siren", siren)):
-            for row in climb(sweep, what, lambda *size, of=program: of(one, *size)):
-                table.add(row)
-    for sweep in dict.fromkeys(row["sweep"] for row in table.rows):
+            for row in climb(sizes, what, functools.partial(program, one)):
+                table.add({"sweep": sweep} | row)
+    for sweep in sweeps:
         mine = [row for row in table.rows if row["sweep"] == sweep and row["fits"]]
-        largest = {row["what"]: row["batch" if sweep == "batch" else "side"] for row in mine}
-        print(f"largest {sweep} that fits: {largest}")
+        print(f"largest {sweep} that fits: { ({row['what']: row[sweep] for row in mine}) }")
 
 
-def climb(sweep: Sweep, what: str, program: Callable) -> Iterator[dict]:
+def climb(sizes: Sequence[tuple[int, int]], what: str, program: Callable) -> Iterator[dict]:
     """Yields a row per size, up to the first that does not fit."""
-    for batch, side in sweep.sizes():
-        row = dict(sweep=sweep.of, what=what, batch=batch, side=side, seconds=None, bytes=None)
+    for batch, side in sizes:
+        row = dict(what=what, batch=batch, side=side, seconds=None, bytes=None)
         try:
             function, shapes, make = program(batch, side)
             compiled = jax.jit(function).lower(*shapes).compile()
-            row["bytes"] = memory.needed(compiled)
-            if row["bytes"] < memory.free():
+            row["bytes"] = measure.needed(compiled)
+            if row["bytes"] < measure.free():
                 row["seconds"] = timed(function, compiled, make(), row["bytes"])
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
@@ -91,7 +77,7 @@ def timed(function: Callable, compiled: Callable, arguments: tuple, needed: int)
     """Returns seconds; on a GPU averaged over many in one call if short and memory allows."""
     seconds = best(compiled, *arguments, rounds=3)
     times = times_for(seconds)
-    if jax.default_backend() != "gpu" or times == 1 or 2 * needed > memory.free():
+    if jax.default_backend() != "gpu" or times == 1 or 2 * needed > measure.free():
         return seconds
     return best(repeated(function, times), *arguments, rounds=3) / times
 

@@ -35,10 +35,8 @@ class Timed(NamedTuple):
     once: float = 0.0  # seconds of a run before the first call
 
 
-def matching_step(
-    images: int, syn_steps: int, keep_every: int = 0, transform: Any = None, **settings: Any
-) -> tuple[Callable, tuple]:
-    """Returns a compiled step and its arguments, the first of which is donated.
+def timed_step(images: int, syn_steps: int, transform: Any = None, **settings: Any) -> Timed:
+    """Returns consecutive steps of trajectory matching, which keep no activations.
 
     Args:
       images: size of the synthetic set (Gaussians of CIFAR-10's budget at IPC 1) and its batch.
@@ -46,7 +44,7 @@ def matching_step(
     """
     network = networks.build("convnet", image_shape=SHAPE, num_classes=CLASSES, **settings)
     stored = parameterizations.build("gaussian", SHAPE, ipc=1, images_per_class=images // CLASSES)
-    objective = tm.TrajectoryMatching(network, syn_steps, images, keep_every=keep_every)
+    objective = tm.TrajectoryMatching(network, syn_steps, images, keep_every=0)
     problem = distill.Problem(stored, objective, CLASSES)
     key = jax.random.key(0)
     start, _ = ravel_pytree(network.init(key))
@@ -55,17 +53,11 @@ def matching_step(
     pixels, labels = np.zeros((CLASSES, *SHAPE), np.uint8), np.arange(CLASSES, dtype=np.int32)
     real = matching.real_data(pixels, labels, CLASSES, transform or normalize(), drawn=False)
     state = distill.start(problem, stored.init(key, jnp.zeros((images, *SHAPE))), 1e-3)
-    arguments = state, key, real, host_inputs
-    return distill.run.lower(problem, *arguments, 1).compile(), arguments
-
-
-def timed_step(*sizes: Any, **settings: Any) -> Timed:
-    """Returns consecutive steps of `matching_step`."""
-    compiled, (state, *others) = matching_step(*sizes, **settings)
+    compiled = distill.run.lower(problem, state, key, real, host_inputs, 1).compile()
 
     def call():
-        nonlocal state
-        state, losses = compiled(state, *others)
+        nonlocal state  # donated
+        state, losses = compiled(state, key, real, host_inputs)
         jax.block_until_ready(losses)
 
     return _timed(call, compiled)

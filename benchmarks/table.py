@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import JSON_LIMIT, check_ours, parse_json, read_regular, write_json
 
 
@@ -33,6 +34,14 @@ def rows(path: str | os.PathLike, columns: str) -> list[dict[str, Any]]:
     found = found.get("rows") if isinstance(found, dict) else found
     is_row = lambda row: isinstance(row, dict) and names <= row.keys()
     return found if isinstance(found, list) and all(map(is_row, found)) else []
+
+
+def chosen(flag: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Returns the names that a flag gives, or all if it gives none. Raises UsageError."""
+    for name in filter(None, names):
+        if name not in known:
+            raise UsageError(f"--{flag}: expected some of {','.join(known)}, got {name!r}")
+    return list(filter(None, names)) or list(known)
 
 
 class Table:

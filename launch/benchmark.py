@@ -2,33 +2,24 @@
 
     python -m launch.benchmark rasterize
     python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json
-    python -m launch.benchmark tm_memory --out=memory.json
     python -m launch.benchmark scale --devices=1,8,64 --out=steps.json
 
 rasterize    the rasterizer, with --peers also SIREN and gsplat
 size         time and memory up to the largest batch and resolution
 experts      training of several experts at once
 precision    a matching step and an expert's epoch by precision
-tm_memory    memory of a trajectory matching step by length of the unroll
-streaming    steps on a data set that is read from disk
 pytorch      a matching step and an expert's epoch, compared with PyTorch
-ddif         training of DDiF's networks, compared with float64
-bits         quality of a fit by bits per Gaussian
 codecs       quality of real images by their bytes: dct, JPEG, WebP, AVIF
-scale        work per device on 1, 8 and 64 devices, read off compiled programs
+scale        work per device on 1, 8 and 64 devices, by XLA's count of compiled programs
 """
 
 import importlib
 
 from absl import flags
 
-from gsdd_jax.core.errors import UsageError
 from launch import cli, paths
 
-BENCHMARKS = (
-    *("rasterize", "size", "experts", "precision", "tm_memory", "streaming"),
-    *("pytorch", "ddif", "bits", "codecs", "scale"),
-)
+BENCHMARKS = ("rasterize", "size", "experts", "precision", "pytorch", "codecs", "scale")
 OUT = paths.define(
     "out",
     None,
@@ -45,11 +36,7 @@ CONFIGS = flags.DEFINE_string("configs", "", "scale: experiments, comma-separate
 
 
 def main(name: str) -> None:
-    try:
-        benchmark = importlib.import_module(f"benchmarks.{name}")
-    except ModuleNotFoundError as error:  # ddif compares with code of the tests
-        where = "run it from a checkout" if error.name.startswith("tests") else "install it"
-        raise UsageError(f"{name}: needs {error.name}, which is not there; {where}") from None
+    benchmark = importlib.import_module(f"benchmarks.{name}")
     if OUT.value:
         from benchmarks.table import check_place
 

@@ -68,78 +68,61 @@ SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measur
 def main(name: str) -> None:
     from gsdd_jax.figures import draw
 
-    out = pathlib.Path(OUT.value or _beside())
+    out = _out()
     for file in figures.files(name):
         draw.check_place(out / file)
-    FIGURES[name](figures.load(name).main, out)
+    figures.load(name).main(*FIGURES[name](), out)
     print(f"{out / name}.png, .svg and .csv")
 
 
-def _overview(draw, out):
-    draw(_one_set(), IMAGE.value, DATA_DIR.value, out)
-
-
-def _ellipses(draw, out):
+def _ellipses():
     from gsdd_jax.figures import inputs
 
     if len(WORKDIR.value) > 1:
         raise UsageError("--workdir: expected one, for ellipses")
     workdir = WORKDIR.value[0] if WORKDIR.value else None
     config = inputs.config_of(workdir, DATA_DIR.value) if workdir else _experiment()
-    steps = [_integer("steps", text) for text in STEPS.value]
-    draw(config, workdir, steps, _positive("images", IMAGES.value), out)
+    for text in STEPS.value:
+        if not text.isdigit():
+            raise UsageError(f"--steps: expected numbers of steps, by commas, got {text!r}")
+    return config, workdir, [int(text) for text in STEPS.value], _positive(IMAGES)
 
 
-def _antialias(draw, out):
-    draw(_one_set(), _positive("images", IMAGES.value), out)
+def _landscape():
+    places = {"data.dir": DATA_DIR.value, "experts.dir": EXPERTS_DIR.value}
+    return _some(DISTILLED), POINTS.value, RADIUS.value, DRAWS.value, places, SEED.value
 
 
-def _escape(draw, out):
-    draw(_experiment(), STRESS_STEPS.value, out)
+def _difficulty():
+    judges = [_positive(flag) for flag in (JUDGES, JUDGE_WIDTH, JUDGE_EPOCHS)]
+    return _some(DISTILLED), _evaluation(), judges, SEED.value
 
 
-def _pruning(draw, out):
-    draw(_one_set(), _evaluation(), SEED.value, out)
-
-
-def _convergence(draw, out):
-    draw(_some("workdir", WORKDIR.value), out)
-
-
-def _landscape(draw, out):
-    draw(
-        _some("distilled", DISTILLED.value), points=POINTS.value, radius=RADIUS.value,
-        draws=DRAWS.value, seed=SEED.value, out=out,
-        places={"data.dir": DATA_DIR.value, "experts.dir": EXPERTS_DIR.value},
-    )  # fmt: skip
-
-
-def _difficulty(draw, out):
-    draw(
-        _some("distilled", DISTILLED.value), _evaluation(), num_networks=JUDGES.value,
-        width=JUDGE_WIDTH.value, epochs=JUDGE_EPOCHS.value, seed=SEED.value, out=out,
-    )  # fmt: skip
-
-
-def _decode(draw, out):
+def _decode():
     from benchmarks import decode
 
-    draw(decode.rows(SWEEPS.value, SECONDS.value, out / "decode.json"), out)
+    return (decode.rows(SWEEPS.value, SECONDS.value, _out() / "decode.json"),)
 
 
-def _guidance(draw, out):
-    if not FROM_TABLE.value:
-        raise UsageError("--from_table: expected the JSON file that launch.reproduce wrote")
-    draw(FROM_TABLE.value, out)
+FIGURES = {  # the arguments of each figure's `main`, before the folder
+    "overview": lambda: (_one_set(), IMAGE.value, DATA_DIR.value),
+    "ellipses": _ellipses,
+    "antialias": lambda: (_one_set(), _positive(IMAGES)),
+    "escape": lambda: (_experiment(), STRESS_STEPS.value),
+    "pruning": lambda: (_one_set(), _evaluation(), SEED.value),
+    "convergence": lambda: (_some(WORKDIR),),
+    "landscape": _landscape,
+    "difficulty": _difficulty,
+    "decode": _decode,
+    "guidance": lambda: (_table(),),
+}
 
 
-FIGURES = {name: globals()[f"_{name}"] for name in figures.NAMES}
-
-
-def _beside() -> pathlib.Path:
+def _out() -> pathlib.Path:
+    """Returns the output folder: by default that of the figure's input."""
     made_from = [*WORKDIR.value, *DISTILLED.value, *filter(None, [FROM_TABLE.value])]
-    if not made_from:
-        return pathlib.Path("runs", "figures")
+    if OUT.value or not made_from:
+        return pathlib.Path(OUT.value or "runs/figures")
     first = pathlib.Path(made_from[0])
     return first.parent if first.suffix else first
 
@@ -159,10 +142,10 @@ def _evaluation() -> dict:
     }
 
 
-def _some(flag: str, values: list[str]) -> list[str]:
-    if not values:
-        raise UsageError(f"--{flag}: expected one or more, separated by commas")
-    return values
+def _some(flag: flags.FlagHolder) -> list[str]:
+    if not flag.value:
+        raise UsageError(f"--{flag.name}: expected one or more, separated by commas")
+    return flag.value
 
 
 def _one_set() -> str:
@@ -171,16 +154,16 @@ def _one_set() -> str:
     return DISTILLED.value[0]
 
 
-def _integer(flag: str, text: str) -> int:
-    if not text.isdigit():
-        raise UsageError(f"--{flag}: expected numbers of steps, by commas, got {text!r}")
-    return int(text)
+def _table() -> str:
+    if not FROM_TABLE.value:
+        raise UsageError("--from_table: expected the JSON file that launch.reproduce wrote")
+    return FROM_TABLE.value
 
 
-def _positive(flag: str, value: int) -> int:
-    if value < 1:
-        raise UsageError(f"--{flag}: expected at least 1, got {value}")
-    return value
+def _positive(flag: flags.FlagHolder) -> int:
+    if flag.value < 1:
+        raise UsageError(f"--{flag.name}: expected at least 1, got {flag.value}")
+    return flag.value
 
 
 if __name__ == "__main__":

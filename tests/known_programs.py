@@ -1,4 +1,4 @@
-"""Prints, as JSON, the counts of programs on four devices whose collectives are known."""
+"""Prints, as JSON, the rows of small steps, and of a program with one collective of each kind."""
 
 import json
 
@@ -8,62 +8,48 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import hlo, programs, scale
+from benchmarks import scale
 from configs import load
 
 DEVICES = 4
 
 
 def known():
-    """Every kind of collective, and in loops of known lengths."""
+    """The work of a program with two collectives of one kind and one of each other."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
 
-    def device(x, w):  # [2, 6] of [8, 6], and [6, 10]
-        product = jnp.sin(x @ w)
-        summed, _ = lax.scan(
-            lambda c, _: (jnp.sin(lax.psum(c, "d")), None), jnp.sin(product[:1, :5]), length=7
+    def device(x):  # [2, 8] of [8, 8]
+        pairs = [(i, (i + 1) % DEVICES) for i in range(DEVICES)]
+        return (
+            lax.psum(jnp.sin(lax.psum(x[0, :5], "d")), "d"),
+            lax.all_gather(x, "d"),
+            lax.psum_scatter(x[0], "d", tiled=True),
+            lax.ppermute(x[:, :3].astype(jnp.int8), "d", pairs),
+            lax.all_to_all(x[0].reshape(4, 2), "d", 0, 0, tiled=True),
         )
-
-        def gather(c, _):
-            return jnp.sin(lax.all_gather(c, "d")[0]), None
-
-        gathered, _ = lax.scan(
-            lambda c, _: lax.scan(gather, c, length=4), jnp.sin(product), length=3
-        )
-        scattered = lax.psum_scatter(jnp.sin(product[0, :8]), "d", tiled=True)
-        passed = lax.ppermute(product[:, :3], "d", [(i, (i + 1) % DEVICES) for i in range(DEVICES)])
-        swapped = lax.all_to_all(product[0, :8].reshape(4, 2), "d", 0, 0, tiled=True)
-        parts = summed, gathered, scattered, passed, swapped
-        return sum(jnp.cos(part).sum() for part in parts)[None]
 
     mapped = jax.shard_map(
-        device, mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"), check_vma=False
-    )
-    return hlo.count(jax.jit(mapped).lower(jnp.ones((8, 6)), jnp.ones((6, 10))).compile())
+        device, mesh=mesh, in_specs=P("d"), out_specs=(P(), P(), P("d"), P("d"), P("d")),
+        check_vma=False,
+    )  # fmt: skip
+    return scale.work(jax.jit(mapped).lower(jnp.ones((8, 8))).compile())
 
 
-def small(name, step, devices=(1, DEVICES), **options):
-    """Rows of a step of a shipped experiment but for its sizes."""
+def small(name, *parts):
+    """Rows of steps of a shipped experiment but for its sizes, by part and number of devices."""
     config = load(name)
     config.network.options.width, config.network.options.depth = 4, 1
     config.matching.strategy, config.budget.images_per_class, config.experts.at_once = "flip", 4, 1
-    config.matching.options.update(options)
-    return list(programs.rows(config, devices, [step]))
-
-
-def main():
-    scale.as_on_gpus(DEVICES)
-    tm, several = ("cifar10_tm", "distill"), [DEVICES]
-    followed = dict(batch_syn=8, keep_every=0)
-    found = dict(
-        known=known(),
-        tm=small(*tm, syn_steps=3, **followed),
-        longer=small(*tm, several, syn_steps=6, **followed),
-        dm=small("cifar10_dm", "distill", batch_real=8),
-        experts=small("cifar10_tm", "experts", several),
-    )
-    print(json.dumps(found))
+    config.evaluate.num_networks = DEVICES
+    if name == "cifar10_tm":
+        config.matching.options.update(syn_steps=3, batch_syn=8, keep_every=0)
+    else:
+        config.matching.options.batch_real = 8
+    return {f"{r['part']} {r['devices']}": r for r in scale.rows(config, (1, DEVICES), parts)}
 
 
 if __name__ == "__main__":
-    main()
+    jax.devices()  # as before a command's `main`
+    scale.as_on_gpus(DEVICES)
+    tm = small("cifar10_tm", "distill", "experts")
+    print(json.dumps(dict(known=known(), dm=small("cifar10_dm"), tm=tm)))

@@ -1,7 +1,6 @@
 """What the benchmarks count, against counting it one by one."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -10,9 +9,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from benchmarks import bounds, experts, peers, precision, repeat, size, steps, table, tm_memory
+from benchmarks import bounds, experts, measure, peers, precision, size, steps, table
+from benchmarks.measure import take_turns
 from benchmarks.rasterize import ALL, SHAPES, compare, main
-from benchmarks.turns import take_turns
 from gsdd_jax import UsageError, rasterize
 from gsdd_jax.data import transforms
 from gsdd_jax.rasterizer import gaussians
@@ -115,7 +114,7 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
     g = gaussians.init(jax.random.key(0), 2, 5, height=8, width=8)
     parameters = (g.means, g.cholesky, g.colors, g.opacities)
     render = lambda *p: rasterize(*p, height=8, width=8, backend="native")
-    many = repeat.repeated(render, 104)
+    many = measure.repeated(render, 104)
     np.testing.assert_array_equal(many(*parameters), render(*parameters))
     # As handed to XLA, which takes barriers away on a GPU after it has scheduled the program.
     traced = many.trace(*parameters)
@@ -127,10 +126,10 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
 
 
 def test_short_work_is_repeated_until_a_call_takes_milliseconds():
-    assert repeat.times_for(60e-6) == 836  # of 5 us each, if the rest was dispatch: 4 ms
-    assert repeat.times_for(1e-9) == repeat.MOST
-    assert repeat.times_for(0.02) == 4
-    assert repeat.times_for(0.03) == 1
+    assert measure.times_for(60e-6) == 836  # of 5 us each, if the rest was dispatch: 4 ms
+    assert measure.times_for(1e-9) == measure.MOST
+    assert measure.times_for(0.02) == 4
+    assert measure.times_for(0.03) == 1
 
 
 def test_a_table_is_printed_and_written_row_by_row(tmp_path, capsys):
@@ -228,21 +227,14 @@ def no_steps(monkeypatch):
     """Steps and epochs that need a mebibyte and take a second, at once; how they were asked for."""
     asked = []
 
-    def step(*sizes, **settings):
-        asked.append((*sizes, settings))
-        analysis = SimpleNamespace(temp_size_in_bytes=2**20)
-        return SimpleNamespace(memory_analysis=lambda: analysis), ()
-
     def timed(*sizes, **settings):
         asked.append((*sizes, settings))
         return steps.Timed(lambda: None, 2**20, 2**21)
 
-    monkeypatch.setattr(steps, "matching_step", step)
     monkeypatch.setattr(steps, "timed_step", timed)
     monkeypatch.setattr(
         steps, "expert_epoch", lambda *_, **__: (steps.Timed(None, 0, 0), None, None)
     )
-    monkeypatch.setattr(tm_memory, "timed", lambda *_: 1.0)
     for module in (experts, precision):
         monkeypatch.setattr(module, "take_turns", lambda *calls, **_: [0.5] * len(calls))
     return asked
@@ -252,18 +244,14 @@ def test_a_stopped_experts_keeps_its_rows(no_steps, stopped):
     assert [row["at_once"] for row in stopped(experts.main)] == [1, 2]
 
 
-def test_a_stopped_tm_memory_keeps_its_rows(no_steps, stopped):
-    assert [row["syn_steps"] for row in stopped(tm_memory.main)] == [6, 20]
-
-
 def test_sizes_go_up_to_the_first_that_does_not_fit(monkeypatch, tmp_path, capsys):
     import benchmarks.rasterize as module
 
     monkeypatch.setattr(module, "FIT_STEPS", 2)
-    monkeypatch.setattr(size, "ON_CPU", (size.Sweep("side", 2, 8, 64),))
+    monkeypatch.setattr(size, "ON_CPU", {"side": [(2, 8), (2, 16), (2, 32), (2, 64)]})
     needed = lambda compiled: compiled.memory_analysis().output_size_in_bytes
-    monkeypatch.setattr(size.memory, "needed", needed)
-    monkeypatch.setattr(size.memory, "free", lambda: 2 * 4 * 3 * 32**2)  # images of 16 fit
+    monkeypatch.setattr(size.measure, "needed", needed)
+    monkeypatch.setattr(size.measure, "free", lambda: 2 * 4 * 3 * 32**2)  # images of 16 fit
     size.main(str(tmp_path / "size.json"))
     rows = json.loads((tmp_path / "size.json").read_text())
     for what in ("gaussians", "siren"):
@@ -305,7 +293,7 @@ def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch,
         get_num_threads=lambda: 2,
         __version__="0",
     )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(module, "torch", torch)
     figures = (
         "ours_seconds",
         "torch_seconds",
@@ -335,28 +323,3 @@ def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch,
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [(row["what"], row["width"]) for row in rows] == [("tm step", 16), ("expert epoch", 16)]
     capsys.readouterr()
-
-
-def test_ddif_beside_float64(monkeypatch, tmp_path):
-    import benchmarks.ddif as module
-
-    monkeypatch.setattr(module, "SIZES", ((32, 1),))
-    monkeypatch.setattr(module, "STEPS", 5)
-    monkeypatch.setattr(module, "IMAGES", 1)
-    module.main(str(tmp_path / "out.json"))
-    (row,) = json.loads((tmp_path / "out.json").read_text())
-    assert row["network"] == "2 x 6" and abs(row["difference"]) < 1e-3
-
-
-def test_fits_by_the_bits_of_codes(monkeypatch, tmp_path):
-    import benchmarks.bits as module
-
-    monkeypatch.setattr(module, "STEPS", 60)
-    monkeypatch.setattr(module, "IMAGES", 10)
-    monkeypatch.setattr(module, "RATES", (0.1,))
-    monkeypatch.setattr(module, "BITS", ((8, 8, 8, 8), (2, 2, 2, 2)))
-    module.main(str(tmp_path / "out.json"))
-    full, fine, coarse = json.loads((tmp_path / "out.json").read_text())
-    assert full["bits_per_gaussian"] == 144
-    assert fine["bits_per_gaussian"] > 2.5 * coarse["bits_per_gaussian"]
-    assert full["psnr"] > fine["psnr"] - 0.5 > coarse["psnr"]

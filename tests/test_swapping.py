@@ -61,7 +61,7 @@ def test_what_is_named_has_its_own_defaults_and_what_is_given():
 def test_a_parameterization_is_started_as_its_authors_publish_it():
     ours = swapped(parameterization__name="ddif", init__num_steps=30)
     theirs = common.stored_as(demo.get_config(), "ddif")
-    assert ours.distill.learning_rate == theirs.distill.learning_rate == 1e-4
+    assert ours.distill.learning_rate == theirs.distill.learning_rate == 5e-5
     assert (ours.init.learning_rate, ours.init.num_steps) == (5e-4, 30)
     back = swapped(common.stored_as(demo.get_config(), "pixels"), parameterization__name="gaussian")
     assert back.init.num_steps == common.get_config().init.num_steps

@@ -10,18 +10,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-NAMES = (
-    "overview",
-    "ellipses",
-    "antialias",
-    "escape",
-    "pruning",
-    "convergence",
-    "landscape",
-    "difficulty",
-    "decode",
-    "guidance",
-)
+NAMES = ("overview", "ellipses", "antialias", "escape", "pruning", "convergence", "landscape",
+         "difficulty", "decode", "guidance")  # fmt: skip
 PARTS = {"escape": ("escape", "escape_shares", "escape_stress")}  # of those that have several
 KINDS = ("png", "svg", "csv")
 ALSO = {"ellipses": ("ellipses.gif",)}

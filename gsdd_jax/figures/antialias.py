@@ -8,11 +8,9 @@ import pathlib
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
 
 from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, inputs
-from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
 
 NAME = "antialias"
@@ -28,20 +26,23 @@ WAYS = {  # name: (sample points a side, pre-filter)
 def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> None:
     """Draws the `num_images` images of a set that lose most without; the CSV has all images."""
     set_ = inputs.load_gaussians(path_of(distilled))
-    images = renderings(set_)
-    found = psnr_to_both(images)
-    chosen = worst(found["neither"], num_images)
-    draw.table(
-        out,
-        NAME,
-        [
-            dict(image=i, label=int(set_.labels[i]), drawn=int(i in chosen))
-            | {f"psnr_{name}": float(values[i]) for name, values in found.items()}
-            for i in range(len(set_.labels))
-        ],
-    )
+    images, (kind, params) = {}, parameterizations.of(set_)
+    for name, (samples, prefilter) in WAYS.items():
+        kind = dataclasses.replace(kind, samples_per_side=samples, prefilter=prefilter)
+        images[name] = set_.checked(np.asarray(jax.jit(kind.render)(params)))
+    both = images["both"].astype(np.float64)
+    # PSNR to both, in dB, for a peak of 1.
+    errors = {n: ((i - both) ** 2).mean((1, 2, 3)) for n, i in images.items() if n != "both"}
+    found = {name: -10 * np.log10(np.maximum(error, 1e-30)) for name, error in errors.items()}
+    chosen = np.argsort(found["neither"], kind="stable")[:num_images]
+    rows = [
+        dict(image=i, label=int(label), drawn=int(i in chosen))
+        | {f"psnr_{name}": float(values[i]) for name, values in found.items()}
+        for i, label in enumerate(set_.labels)
+    ]
     cell = draw.PAGE / max(len(chosen), 6)
-    with draw.sheet(cell * len(chosen) + 0.3, cell * len(WAYS) + 0.3) as figure:
+    size = cell * len(chosen) + 0.3, cell * len(WAYS) + 0.3
+    with draw.sheet(out, NAME, rows, *size, tight=True) as figure:
         grid = figure.subplots(len(WAYS), len(chosen), squeeze=False)
         for row, name in zip(grid, WAYS, strict=True):
             row[0].set_ylabel(name)
@@ -49,28 +50,3 @@ def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> No
                 draw.image(axes, images[name][image])
                 if name != "both":
                     axes.set_xlabel(f"{found[name][image]:.1f} dB", labelpad=1.5)
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-        draw.save(figure, out, NAME)
-
-
-def renderings(set_: DistilledSet) -> dict[str, Float[np.ndarray, "m h w c"]]:
-    """Returns the unclipped images of a set in each of `WAYS`."""
-    found, (kind, params) = {}, parameterizations.of(set_)
-    for name, (samples, prefilter) in WAYS.items():
-        kind = dataclasses.replace(kind, samples_per_side=samples, prefilter=prefilter)
-        found[name] = set_.checked(np.asarray(jax.jit(kind.render)(params)))
-    return found
-
-
-def psnr_to_both(
-    images: dict[str, Float[np.ndarray, "m h w c"]],
-) -> dict[str, Float[np.ndarray, "m"]]:
-    """Returns each image's PSNR in each other way compared with both, in dB, for a peak of 1."""
-    both = images["both"].astype(np.float64)
-    errors = {n: ((i - both) ** 2).mean((1, 2, 3)) for n, i in images.items() if n != "both"}
-    return {name: -10 * np.log10(np.maximum(e, 1e-30)) for name, e in errors.items()}
-
-
-def worst(psnr: Float[np.ndarray, "m"], count: int) -> Int[np.ndarray, "count"]:
-    """Returns the images of lowest PSNR, in increasing order."""
-    return np.argsort(psnr, kind="stable")[:count]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.figures import draw, inputs
-from gsdd_jax.runs import evaluation
 
 NAME = "convergence"
 BEFORE, STEP, LAST = "fitted", "step ", "distilled"  # names in a run's evaluations
@@ -25,9 +23,8 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
     """
     paths = [pathlib.Path(w) for w in workdirs]
     configs = [inputs.config_of(path, None) for path in paths]
-    rows = []
     with inputs.building_from("--workdir"):
-        compared = [[_get(config, field) for field in SAME] for config in configs]
+        compared = [list(operator.attrgetter(*SAME)(config)) for config in configs]
         for path, values in zip(paths, compared, strict=True):
             for field, value, first in zip(SAME, values, compared[0], strict=True):
                 if value != first:
@@ -36,25 +33,17 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
                         "runs on the same data at the same bytes"
                     )
         kinds = [config.parameterization.name for config in configs]
-    labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
-    for path, label in zip(paths, labels, strict=True):
-        for step, accuracies in curve(path):
-            summary = evaluation.summary("test", accuracies)
-            rows.append(
-                dict(run=label, step=step, networks=len(accuracies))
-                | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])
-            )
-    draw.table(out, NAME, rows)
-    with draw.sheet(draw.COLUMN, 2.4) as figure:
+    labels = inputs.labels_of(kinds, paths)
+    rows = [
+        dict(run=label, step=step, networks=len(accuracies)) | inputs.accuracy(accuracies)
+        for path, label in zip(paths, labels, strict=True)
+        for step, accuracies in curve(path)
+    ]
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.4) as figure:
         axes = figure.subplots()
-        for i, label in enumerate(labels):
-            mine = [r for r in rows if r["run"] == label]
-            x, mean, std = (np.array([r[k] for r in mine]) for k in ("step", "accuracy", "std"))
-            axes.plot(x, mean, label=label, **draw.look(i))
-            axes.fill_between(x, mean - std, mean + std, color=draw.COLORS[i], alpha=0.18, lw=0)
-        axes.set(xlabel="distillation step", ylabel="test accuracy, %")
+        draw.accuracies(axes, rows, "run", lambda row: row["step"])
+        axes.set_xlabel("distillation step")
         axes.legend()
-        draw.save(figure, out, NAME)
 
 
 def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
@@ -76,9 +65,3 @@ def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
     if not found:
         raise UsageError(f"{path}: no evaluations yet; expected those of a run that has ended")
     return sorted(found.items())
-
-
-def _get(config, field):
-    for part in field.split("."):
-        config = config[part]
-    return config

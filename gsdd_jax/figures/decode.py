@@ -8,7 +8,6 @@ compiled program: its arguments, results and temporaries.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gsdd_jax.figures import draw
@@ -22,27 +21,22 @@ XLABELS = {
 PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 
 
-def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
+def main(rows: list[dict[str, Any]], out: pathlib.Path) -> None:
     """Draws measured rows: time above, memory below."""
-    rows = list(rows)
-    draw.table(out, NAME, rows)
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
     names = list(dict.fromkeys(row["what"] for row in rows))
     scales = {"seconds": (1e3, "time, ms"), "peak_bytes": (2**-20, "memory, MiB")}
-    with draw.sheet(max(draw.COLUMN, draw.PAGE * len(sweeps) / 3), 3.8) as figure:
+    with draw.sheet(out, NAME, rows, max(draw.COLUMN, draw.PAGE * len(sweeps) / 3), 3.8) as figure:
         grid = figure.subplots(2, len(sweeps), squeeze=False, sharex="col", sharey="row")
         for axes_row, (field, (scale, label)) in zip(grid, scales.items(), strict=True):
             for axes, sweep in zip(axes_row, sweeps, strict=True):
                 for i, name in enumerate(names):
                     for measured, (meaning, dashes) in PASSES.items():
-                        mine = [
-                            r for r in rows
-                            if (r["sweep"], r["what"], r["measured"]) == (sweep, name, measured)
-                        ]  # fmt: skip
+                        of = sweep, name, measured
+                        mine = [r for r in rows if (r["sweep"], r["what"], r["measured"]) == of]
                         x = [r["value"] for r in mine]
                         y = [scale * r[field] for r in mine]
-                        style = dict(ls=dashes, label=name + meaning) | draw.look(i)
-                        axes.plot(x, y, **style)
+                        axes.plot(x, y, ls=dashes, label=name + meaning, **draw.look(i))
                 axes.set(xscale="log", yscale="log")
                 axes.set_xticks(x, labels=[f"{v:g}" for v in x])
                 axes.xaxis.minorticks_off()
@@ -50,4 +44,3 @@ def main(rows: Iterable[Mapping[str, Any]], out: pathlib.Path) -> None:
         for axes, sweep in zip(grid[-1], sweeps, strict=True):
             axes.set_xlabel(XLABELS[sweep])
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        draw.save(figure, out, NAME)

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,27 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def sheet(width: float, height: float) -> Iterator[Any]:
-    """Yields an empty figure of that size in inches in the common style, to be saved inside."""
+def sheet(
+    out: pathlib.Path, name: str, rows: list[dict], width: float, height: float, tight: bool = False
+) -> Iterator[Any]:
+    """Writes NAME.csv, yields an empty figure of that size in inches, and writes its pictures.
+
+    `tight` leaves little room between images.
+    """
+    table(out, name, rows)
+    with styled(width, height) as figure:
+        yield figure
+        if tight:
+            figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+        for kind, about in (("png", {"Software": MARK}), ("svg", {"Date": None, "Creator": MARK})):
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata=about)
+            write(out / f"{name}.{kind}", content.getvalue())
+
+
+@contextlib.contextmanager
+def styled(width: float, height: float) -> Iterator[Any]:
+    """Yields an empty figure of that size in inches in the common style, to be rendered inside."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -55,14 +74,6 @@ def sheet(width: float, height: float) -> Iterator[Any]:
         matplotlib.rcdefaults()  # ignores the user's matplotlibrc
         matplotlib.rcParams.update(_STYLE)
         yield Figure(figsize=(width, height), layout="constrained")
-
-
-def save(figure: Any, out: pathlib.Path, name: str) -> None:
-    """Writes NAME.png and NAME.svg."""
-    for kind, metadata in (("png", {"Software": MARK}), ("svg", {"Date": None, "Creator": MARK})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, metadata=metadata)
-        write(out / f"{name}.{kind}", content.getvalue())
 
 
 def frame(figure: Any, scale: float = 1.5) -> np.ndarray:
@@ -108,6 +119,24 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
 def look(i: int) -> dict[str, Any]:
     """Returns colour and marker of the i-th of several lines."""
     return dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
+
+
+def accuracies(
+    axes: Any, rows: list[dict], field: str, x: Callable, names: dict | None = None, bars: float = 0
+) -> None:
+    """Draws a line of accuracy for each value of `field`, with its standard deviation as a band, or
+    as bars of that width."""
+    for i, value in enumerate(dict.fromkeys(row[field] for row in rows)):
+        label = names[value] if names else value
+        mine = [row for row in rows if row[field] == value]
+        at = [x(row) for row in mine]
+        mean, std = (np.array([row[key] for row in mine]) for key in ("accuracy", "std"))
+        if bars:
+            axes.errorbar(at, mean, std, label=label, capsize=2, elinewidth=bars, **look(i))
+        else:
+            axes.plot(at, mean, label=label, **look(i))
+            axes.fill_between(at, mean - std, mean + std, color=COLORS[i], alpha=0.18, lw=0)
+    axes.set_ylabel("test accuracy, %")
 
 
 def image(axes: Any, pixels: Float[np.ndarray, "h w c"]) -> None:

@@ -43,25 +43,20 @@ class Moment(NamedTuple):
     step: int
     gaussians: GaussianImages
     images: Float[np.ndarray, "m h w c"]
+    ellipses: geometry.Ellipses  # as rendered
+
+    @property
+    def title(self) -> str:
+        return f"{'fit' if self.phase == 'fit' else 'distillation'}\nstep {self.step}"
 
 
 def main(
-    config: ConfigDict,
-    workdir: str | None,
-    steps: Sequence[int],
-    num_images: int,
-    out: pathlib.Path,
+    config: ConfigDict, workdir: str | None, steps: list[int], num_images: int, out: pathlib.Path
 ) -> None:
-    """Draws the first image of `num_images` classes, and ellipses.gif; of codes only their
-    distillation.
+    """Draws the first image of `num_images` classes, and ellipses.gif.
 
-    Args:
-      config: config of the fit; that of `workdir`, if given.
-      workdir: directory of a run to show: its snapshots (`distill.snapshot_every`), or else its
-        distilled set. None shows only the fit.
-      steps: steps of the fit to show; empty for a selection.
-      num_images: number of classes to show.
-      out: output folder.
+    Shows the fit of `config` at `steps` (empty: a selection), of codes none, and the distillation
+    that `workdir` has snapshots of, or else its distilled set.
     """
     kept = {} if workdir is None else _sets(pathlib.Path(workdir))
     where = workdir or "--config"
@@ -85,17 +80,23 @@ def main(
         moments.append(distilled(inputs.load_gaussians(path), chosen, step))
     shown = set(spread([m.step for m in moments if m.phase == "distill"], MOST_DISTILLED))
     columns = [m for m in moments if m.step in (steps if m.phase == "fit" else shown)]
-    draw.table(out, NAME, rows(kind, chosen, columns))
-    plot(kind, columns, out)
-    animate(kind, moments, out / f"{NAME}.gif")
+    cell, count = draw.PAGE / max(len(columns), 6), len(chosen)
+    size = cell * len(columns), 2 * cell * count + 0.35
+    with draw.sheet(out, NAME, rows(chosen, columns), *size, tight=True) as figure:
+        grid = figure.subplots(
+            2 * count, len(columns), squeeze=False
+        )  # an image above its ellipses
+        for column, m in zip(grid.T, columns, strict=True):
+            column[0].set_title(m.title)
+            fill(lambda i, c=column: c[2 * i : 2 * i + 2], m)
+    animate(moments, out / f"{NAME}.gif")
 
 
 def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     """Returns a run's sets by step. Raises UsageError if it has none yet."""
-    last = workdir / file.NAME
     if kept := snapshots(workdir):
         return kept
-    if not last.is_file():
+    if not (last := workdir / file.NAME).is_file():
         raise UsageError(
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
             "(--config.distill.snapshot_every=N); without --workdir the fit alone is shown"
@@ -108,18 +109,16 @@ def fitting(
     config: ConfigDict,
     material: experiment.FitParts,
     chosen: Int[np.ndarray, "m"],
-    steps: Sequence[int],
+    steps: list[int],
 ) -> list[Moment]:
     """Fits the images `chosen` as a run of `config` does, and returns `steps` and some between.
 
     An image's fit depends on no other image, so these end as in the full fit.
     """
-    kind = material.parameterization
-    real = fits.images_of(config, material)
-    images = jnp.asarray(real[chosen])
+    kind, real = material.parameterization, jnp.asarray(fits.images_of(config, material))
     rates = config.init.learning_rate, config.init.halve_means_every
     # All are drawn at once, as in the run.
-    start = fit.start(kind, stream(config.seed, "initial parameters"), jnp.asarray(real), *rates)
+    start = fit.start(kind, stream(config.seed, "initial parameters"), real, *rates)
     params = jax.tree.map(lambda a: a[chosen], start.params)
     state = fit.FitState(params, kind.fit_optimizer(*rates).init(params), start.step)
     between = np.unique(np.geomspace(1, max(steps[-1], 1), FRAMES).astype(int)).tolist()
@@ -129,7 +128,7 @@ def fitting(
             while done < step:
                 # Halve calls, so that few lengths are compiled.
                 count = 1 << ((step - done).bit_length() - 1)
-                state, errors = fit.run(kind, state, images, rates[0], count, rates[1])
+                state, errors = fit.run(kind, state, real[chosen], rates[0], count, rates[1])
                 done += count
                 progress.advance(count, error=float(errors.mean()))
             moments.append(moment("fit", step, kind, jax.tree.map(jnp.copy, state.params)))
@@ -150,7 +149,8 @@ def moment(phase: str, step: int, kind: Gaussian, gaussians: GaussianImages) -> 
     if not kind.opacity:
         ones = np.ones(gaussians.opacities.shape, np.float32)
         gaussians = dataclasses.replace(gaussians, opacities=ones)
-    return Moment(phase, step, jax.tree.map(np.asarray, gaussians), images)
+    outlines = geometry.ellipses(gaussians, kind.height, kind.width, kind.prefilter)
+    return Moment(phase, step, jax.tree.map(np.asarray, gaussians), images, outlines)
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
@@ -160,11 +160,11 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
     return [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
 
 
-def rows(kind: Gaussians, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
+def rows(chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
     """Returns a row per drawn ellipse; lengths in pixels."""
     found = []
     for m in moments:
-        centres, axes, angles = shapes(kind, m.gaussians)
+        centres, axes, angles = m.ellipses
         for i, image in enumerate(chosen):
             for n in np.flatnonzero(m.gaussians.opacities[i]):
                 color = m.gaussians.colors[i, n]
@@ -178,31 +178,13 @@ def rows(kind: Gaussians, chosen: Int[np.ndarray, "m"], moments: Sequence[Moment
     return found
 
 
-def shapes(kind: Gaussians, gaussians: GaussianImages) -> geometry.Ellipses:
-    """Returns the ellipses that a parameterization renders."""
-    return geometry.ellipses(gaussians, kind.height, kind.width, kind.prefilter)
-
-
-def plot(kind: Gaussians, moments: Sequence[Moment], out: pathlib.Path) -> None:
-    """Draws a column per step; per image the rendering, and below it the ellipses."""
-    num_images = len(moments[0].images)
-    cell = draw.PAGE / max(len(moments), 6)
-    with draw.sheet(cell * len(moments), cell * 2 * num_images + 0.35) as figure:
-        grid = figure.subplots(2 * num_images, len(moments), squeeze=False)
-        for column, m in zip(grid.T, moments, strict=True):
-            column[0].set_title(title(m))
-            fill(lambda i, c=column: c[2 * i : 2 * i + 2], kind, m)
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-        draw.save(figure, out, NAME)
-
-
-def animate(kind: Gaussians, moments: Sequence[Moment], path: pathlib.Path) -> None:
+def animate(moments: Sequence[Moment], path: pathlib.Path) -> None:
     """Writes a GIF: a column per image, renderings above ellipses; each part's last frame rests."""
     fitted, later = ([m for m in moments if m.phase == p] for p in ("fit", "distill"))
     keep = set(spread([m.step for m in later], FRAMES))
     frames, lasts = [], []
     for part in (fitted, [m for m in later if m.step in keep]):
-        frames += [_frame(kind, m) for m in part]
+        frames += [_frame(m) for m in part]
         lasts += [FRAME_MS] * (len(part) - 1) + [8 * FRAME_MS] * bool(part)
     content = io.BytesIO()
     first, *rest = (Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames)
@@ -211,25 +193,19 @@ def animate(kind: Gaussians, moments: Sequence[Moment], path: pathlib.Path) -> N
     draw.write(path, content.getvalue())
 
 
-def _frame(kind: Gaussians, m: Moment) -> np.ndarray:
-    with draw.sheet(1.1 * len(m.images), 2.5) as figure:
+def _frame(m: Moment) -> np.ndarray:
+    with draw.styled(1.1 * len(m.images), 2.5) as figure:
         grid = figure.subplots(2, len(m.images), squeeze=False)
-        figure.suptitle(title(m))
-        fill(lambda i: grid[:, i], kind, m)
+        figure.suptitle(m.title)
+        fill(lambda i: grid[:, i], m)
         return draw.frame(figure)
 
 
-def fill(axes_of: Callable[[int], Sequence[Any]], kind: Gaussians, m: Moment) -> None:
+def fill(axes_of: Callable[[int], Sequence[Any]], m: Moment) -> None:
     """Draws image i and its ellipses in the two axes of `axes_of(i)`."""
-    ellipses = shapes(kind, m.gaussians)
     for i, image in enumerate(m.images):
         above, below = axes_of(i)
         draw.image(above, image)
-        one = geometry.Ellipses(*(a[i] for a in ellipses))
+        one = geometry.Ellipses(*(a[i] for a in m.ellipses))
         colors, opacities = m.gaussians.colors[i], m.gaussians.opacities[i]
         draw.outlines(below, one, colors, opacities, image.shape[:2])
-
-
-def title(m: Moment) -> str:
-    """Returns the title of a column or a frame."""
-    return f"{'fit' if m.phase == 'fit' else 'distillation'}\nstep {m.step}"

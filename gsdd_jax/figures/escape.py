@@ -7,8 +7,9 @@ has no boundary loss but the same clip; centres that it leaves outside are repor
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import pathlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,6 @@ from ml_collections import ConfigDict
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
-from gsdd_jax.matching import real_data
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
@@ -39,23 +39,27 @@ ARMS = {
 }
 WEIGHTS = (0.0, 0.01, 0.1, 1.0)  # weights of the boundary loss; 0.1 is published
 STARTS = ("inside", "at", "on", "beyond")
+COUNTS = {  # of the stress test, with their titles
+    "gaussians": "",
+    "outside": "outside at the end",
+    "never_returned": "never returned",
+    "no_gradient": "a coordinate without gradient",
+}
 MARGIN = 0.15  # drawn beyond the furthest centre
 
 
 def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     """Runs or resumes the four distillations and the stress test, and draws both.
 
-    Args:
-      config: base config, of Gaussians; boundary weight and clip are replaced.
-      stress_steps: steps of each of the eight runs of the stress test; 0 skips it.
-      out: output folder, with the distillations' directories in escape/.
+    `config` is of Gaussians; boundary weight and clip are replaced. The distillations' directories
+    are in `out`/escape. `stress_steps` is that of each of eight runs; 0: no stress test.
     """
     if config.parameterization.name != "gaussian":
         raise UsageError(
             "config.parameterization.name: expected gaussian, whose centres can escape, got "
             f"{config.parameterization.name!r}"
         )
-    centres, shares = {}, []
+    centres, shares, rows = {}, [], []
     for name, options in ARMS.items():
         workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
         arm.distill.snapshot_every = max(1, config.distill.num_steps)  # also saves the fit
@@ -63,28 +67,38 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
         result = distill_to(arm, workdir)
         fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
         centres[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
+        beyond = outside(centres[name])
         shares.append(
-            dict(arm=name)
-            | share_outside(centres[name])
+            dict(arm=name, gaussians=beyond.size, outside=int(beyond.sum()))
+            | dict(outside_percent=100 * float(beyond.mean()))
+            | dict(furthest=float(np.abs(centres[name]).max()))
             | dict(fitted_outside_percent=100 * float(outside(fitted).mean()))
             | dict(accuracy=result["distilled_accuracy"], std=result["distilled_std"])
         )
-    draw.table(out, SHARES, shares)
-    draw.table(
-        out,
-        NAME,
-        [
+        rows += [
             dict(arm=name, image=i, gaussian=n, u=float(u), v=float(v))
-            for name, means in centres.items()
-            for i, image in enumerate(means)
+            for i, image in enumerate(centres[name])
             for n, (u, v) in enumerate(image)
-        ],
-    )
-    plot(centres, shares, out)
+        ]
+    draw.table(out, SHARES, shares)
+    limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
+    # Titles give the shares outside after distillation and, in brackets, after the fit.
+    with draw.sheet(out, NAME, rows, draw.PAGE, 2.4) as figure:
+        row = figure.subplots(1, len(centres), sharex=True, sharey=True)
+        for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
+            points, beyond = means.reshape(-1, 2), outside(means).ravel()
+            for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
+                # As pixels within the SVG: there are thousands of points.
+                axes.scatter(*points[chosen].T, s=1.2, lw=0, color=color, rasterized=True)
+            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
+            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
+            axes.set_title(
+                f"{name}\n{found['outside_percent']:.1f} % outside\n"
+                f"({found['fitted_outside_percent']:.1f} % before)"
+            )
+        row[0].set_ylabel("v")
     if stress_steps:
-        rows = list(stress(config, stress_steps, out))
-        draw.table(out, STRESS, rows)
-        plot_stress(rows, stress_steps, out)
+        stress(config, stress_steps, out)
 
 
 def with_options(config: ConfigDict, options: dict) -> ConfigDict:
@@ -100,40 +114,6 @@ def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray
     return (abs(means) > 1).any(-1)
 
 
-def share_outside(means: Float[np.ndarray, "*b 2"]) -> dict:
-    """Returns the number of centres and how many are outside."""
-    beyond = outside(means)
-    return dict(
-        gaussians=beyond.size,
-        outside=int(beyond.sum()),
-        outside_percent=100 * float(beyond.mean()),
-        furthest=float(np.abs(means).max()),
-    )
-
-
-def plot(centres: dict[str, np.ndarray], shares: list[dict], out: pathlib.Path) -> None:
-    """Draws a panel per arm: centres as points, the image's border as a square.
-
-    Titles give the shares outside after distillation and, in brackets, after the fit.
-    """
-    limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
-    with draw.sheet(draw.PAGE, 2.4) as figure:
-        row = figure.subplots(1, len(centres), sharex=True, sharey=True)
-        for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
-            points, beyond = means.reshape(-1, 2), outside(means).ravel()
-            for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
-                # As pixels within the SVG: there are thousands of points.
-                axes.scatter(*points[chosen].T, s=1.2, lw=0, color=color, rasterized=True)
-            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", lw=0.8)
-            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), xlabel="u")
-            axes.set_title(
-                f"{name}\n{found['outside_percent']:.1f} % outside\n"
-                f"({found['fitted_outside_percent']:.1f} % before)"
-            )
-        row[0].set_ylabel("v")
-        draw.save(figure, out, NAME)
-
-
 class Stress(NamedTuple):
     """Outcome per Gaussian after a run of the stress test."""
 
@@ -142,22 +122,36 @@ class Stress(NamedTuple):
     pulled: Bool[np.ndarray, "m n"]  # both coordinates had a gradient in some step
 
 
-def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> Iterator[dict]:
-    """Yields a row per start, weight and clip with the number of lost Gaussians.
+def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> None:
+    """Draws shares by weight, a line per start; above without the clip, below with it.
 
     `never_returned` counts those outside at some time and never seen inside again. `no_gradient`
     counts those with a coordinate that never had one, from objective or boundary loss.
     """
-    identity = {"config": decisive(config), "steps": steps}
-    kept = inputs.Kept(out / f"{STRESS}.json", identity)
-    for clip in (False, True):
-        for weight in WEIGHTS:
-            name = f"clip {clip}, weight {weight:g}"
-            if kept.get(name) is None:
-                options = {"clip_means": clip, "boundary_weight": weight}
-                kept[name] = _stressed(with_options(config, options), steps, f"stress: {name}")
-            for start, counts in kept.get(name).items():
-                yield dict(clip=int(clip), weight=weight, start=start) | counts
+    made_of, rows = {"config": decisive(config), "steps": steps}, []
+    kept = inputs.Kept(out / f"{STRESS}.json", made_of)
+    for clip, weight in itertools.product((False, True), WEIGHTS):
+        name = f"clip {clip}, weight {weight:g}"
+        arm = with_options(config, {"clip_means": clip, "boundary_weight": weight})
+        counts = kept.get(name, functools.partial(_stressed, arm, steps, f"stress: {name}"))
+        for start, found in counts.items():
+            rows.append(dict(clip=int(clip), weight=weight, start=start) | found)
+    fields = list(COUNTS)[1:]
+    with draw.sheet(out, STRESS, rows, draw.PAGE, 3.2) as figure:
+        grid = figure.subplots(2, len(fields), sharex=True, sharey=True)
+        for i, (row, clip) in enumerate(zip(grid, ("no clip", "clip"), strict=True)):
+            for axes, field in zip(row, fields, strict=True):
+                for j, start in enumerate(STARTS):
+                    mine = [r for r in rows if r["clip"] == i and r["start"] == start]
+                    y = [100 * r[field] / max(r["gaussians"], 1) for r in mine]
+                    axes.plot(range(len(WEIGHTS)), y, label=start, **draw.look(j))
+                axes.set_xticks(range(len(WEIGHTS)), labels=[f"{w:g}" for w in WEIGHTS])
+                if not i:
+                    axes.set_title(f"{COUNTS[field]},\n% after {steps} steps")
+            row[0].set_ylabel(f"{clip}, %")
+        for axes in grid[1]:
+            axes.set_xlabel("weight of the boundary loss")
+        grid[-1, -1].legend(title="start")
 
 
 def _stressed(config, steps, name) -> dict[str, dict[str, int]]:
@@ -166,16 +160,13 @@ def _stressed(config, steps, name) -> dict[str, dict[str, int]]:
     shape = (len(parts.labels), *kind.image_shape)
     params, starts = started(key, kind.init(key, jnp.zeros(shape)))
     found = endure(parts, config, params, steps, name)
-    counts = {}
-    for i, start in enumerate(STARTS):
-        mine = starts == i
-        counts[start] = dict(
-            gaussians=int(mine.sum()),
-            outside=int(found.outside[mine].sum()),
-            never_returned=int(found.lost[mine].sum()),
-            no_gradient=int((~found.pulled[mine]).sum()),
-        )
-    return counts
+    counted = np.ones_like(starts), found.outside, found.lost, ~found.pulled
+    return {
+        start: {
+            name: int(which[starts == i].sum()) for name, which in zip(COUNTS, counted, strict=True)
+        }
+        for i, start in enumerate(STARTS)
+    }
 
 
 def started(
@@ -200,21 +191,12 @@ def started(
 
 
 def endure(
-    parts: experiment.Experiment,
-    config: ConfigDict,
-    params: GaussianImages,
-    steps: int,
-    name: str,
+    parts: experiment.Experiment, config: ConfigDict, params: GaussianImages, steps: int, name: str
 ) -> Stress:
     """Distils from `params`, and checks centres every `distill.steps_per_call` steps."""
-    train = parts.dataset.train
-    data = real_data(
-        train.images, train.labels, parts.dataset.num_classes, parts.transform,
-        drawn=parts.problem.matching.draws_real,
-    )  # fmt: skip
-    state = distill.start(
-        parts.problem, jax.tree.map(jnp.copy, params), config.distill.learning_rate
-    )
+    key, rate = stream(config.seed, "distill"), config.distill.learning_rate
+    data = inputs.real(parts)
+    state = distill.start(parts.problem, jax.tree.map(jnp.copy, params), rate)
     been = np.asarray(outside(params.means))
     returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)
     done = 0
@@ -222,10 +204,8 @@ def endure(
         while done < steps:
             # The first check is after one step, in which the clip moves all that it moves.
             count = min(config.distill.steps_per_call if done else 1, steps - done)
-            host_inputs = parts.host_inputs(done, count)
-            state, losses = distill.run(
-                parts.problem, state, stream(config.seed, "distill"), data, host_inputs, count
-            )
+            given = parts.host_inputs(done, count)
+            state, losses = distill.run(parts.problem, state, key, data, given, count)
             done += count
             # Adam's moments are exactly 0 as long as every gradient is.
             moments = (optax.tree_utils.tree_get(state.optimizer, m).means for m in ("mu", "nu"))
@@ -234,28 +214,3 @@ def endure(
             returned, been = returned | (been & ~now), been | now
             progress.advance(count, loss=float(losses.mean()))
     return Stress(now, been & ~returned, pulled.all(-1))
-
-
-def plot_stress(rows: list[dict], steps: int, out: pathlib.Path) -> None:
-    """Draws shares by weight, a line per start; above without the clip, below with it."""
-    columns = {
-        "outside": "outside at the end",
-        "never_returned": "never returned",
-        "no_gradient": "a coordinate without gradient",
-    }
-    with draw.sheet(draw.PAGE, 3.2) as figure:
-        grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
-        for i, (row, clip) in enumerate(zip(grid, ("no clip", "clip"), strict=True)):
-            for axes, (field, title) in zip(row, columns.items(), strict=True):
-                for j, start in enumerate(STARTS):
-                    mine = [r for r in rows if r["clip"] == i and r["start"] == start]
-                    y = [100 * r[field] / max(r["gaussians"], 1) for r in mine]
-                    axes.plot(range(len(WEIGHTS)), y, label=start, **draw.look(j))
-                axes.set_xticks(range(len(WEIGHTS)), labels=[f"{w:g}" for w in WEIGHTS])
-                if not i:
-                    axes.set_title(f"{title},\n% after {steps} steps")
-            row[0].set_ylabel(f"{clip}, %")
-        for axes in grid[1]:
-            axes.set_xlabel("weight of the boundary loss")
-        grid[-1, -1].legend(title="start")
-        draw.save(figure, out, STRESS)

@@ -14,32 +14,20 @@ NAME = "guidance"
 
 
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
-    """Draws the table that `launch.reproduce --table=guidance` wrote to `path`, a JSON file.
-
-    Raises UsageError for another file, or a table without finished cells.
-    """
+    """Draws the table that `launch.reproduce --table=guidance` wrote to `path`, a JSON file."""
     rows = read(path)
-    draw.table(out, NAME, rows)
-    with draw.sheet(draw.COLUMN, 2.4) as figure:
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.4) as figure:
         axes = figure.subplots()
-        for i, bits in enumerate(dict.fromkeys(row["bits"] for row in rows)):
-            mine = [row for row in rows if row["bits"] == bits]
-            axes.errorbar(
-                [row["images"] for row in mine], [row["accuracy"] for row in mine],
-                [row["std"] for row in mine], label=bits, capsize=2, elinewidth=0.8,
-                **draw.look(i),
-            )  # fmt: skip
+        draw.accuracies(axes, rows, "bits", lambda row: row["images"], bars=0.8)
         images = sorted({row["images"] for row in rows})
-        axes.set(xlabel="images per class in the same bytes", ylabel="test accuracy, %")
-        axes.set_xscale("log")
+        axes.set(xlabel="images per class in the same bytes", xscale="log")
         axes.set_xticks(images, labels=map(str, images))
         axes.minorticks_off()
         axes.legend()
-        draw.save(figure, out, NAME)
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the finished cells."""
+    """Returns the finished cells. Raises UsageError for another file, or if there are none."""
     try:
         cells = read_object(path, "a table")["cells"]
         rows = [

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
@@ -25,14 +26,17 @@ from gsdd_jax.core.trees import dotted
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import FIELDS
+from gsdd_jax.matching import RealData, real_data
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.runs import evaluation
+from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage import workdir as workdirs
 
 
 class Kept:
-    """JSON values by name, saved to disk when set, for slow figures."""
+    """JSON values by name, saved to disk as they are computed, for slow figures."""
 
     def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
         """Reads existing values. Raises UsageError if damaged, or of another `identity`."""
@@ -47,13 +51,13 @@ class Kept:
                     "--out"
                 )
 
-    def get(self, name: str) -> Any | None:
-        """Returns the value of `name`, or None."""
-        return self._values["values"].get(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._values["values"][name] = value
-        write_json(self._path, self._values)
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns the value of `name`, computed and saved if there is none yet."""
+        values = self._values["values"]
+        if values.get(name) is None:
+            values[name] = compute()
+            write_json(self._path, self._values)
+        return values[name]
 
 
 def digest(path: str | os.PathLike) -> str:
@@ -129,6 +133,13 @@ def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
     return workdirs.whole(values)
 
 
+def real(parts: Experiment) -> RealData:
+    """Returns the real images that an experiment's objective draws from, on the device."""
+    problem, train = parts.problem, parts.dataset.train
+    given = train.images, train.labels, problem.num_classes, parts.transform
+    return real_data(*given, drawn=problem.matching.draws_real)
+
+
 @contextlib.contextmanager
 def building_from(where: str | os.PathLike) -> Iterator[None]:
     """Turns errors in a file's config into a UsageError that names the file."""
@@ -140,11 +151,20 @@ def building_from(where: str | os.PathLike) -> Iterator[None]:
             raise UsageError(f"not a config of this version ({reason})") from None
 
 
+def accuracy(values: Sequence[float] | Float[np.ndarray, "s"]) -> dict[str, float]:
+    """Returns the mean and the standard deviation of networks' accuracies, as columns of a CSV."""
+    summary = evaluation.summary("test", values)
+    return {"accuracy": summary["test_accuracy"], "std": summary["test_std"]}
+
+
+def labels_of(kinds: Sequence[str], paths: Sequence[str | os.PathLike]) -> list[str]:
+    """Returns a label per input: its kind, or where two are of a kind the end of its path."""
+    return list(kinds) if len(set(kinds)) == len(kinds) else names_of(paths)
+
+
 def names_of(paths: Sequence[str | os.PathLike]) -> list[str]:
     """Returns a short name per input: the last part of its path, or two if ambiguous."""
     parts = [pathlib.Path(path).absolute().parts for path in paths]
     parts = [p[:-1] if p[-1] == "distilled.safetensors" else p for p in parts]
     names = [pathlib.Path(p[-1]).stem for p in parts]
-    if len(set(names)) < len(names):
-        names = ["/".join(p[-2:]) for p in parts]
-    return names
+    return names if len(set(names)) == len(names) else ["/".join(p[-2:]) for p in parts]

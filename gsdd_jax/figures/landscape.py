@@ -7,6 +7,7 @@ ways are comparable.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
-from gsdd_jax.matching import Learned, real_data
+from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment
@@ -36,7 +37,6 @@ LEVELS = 19
 
 def main(
     distilled: Sequence[str | os.PathLike],
-    *,
     points: int,
     radius: float,
     draws: int,
@@ -44,17 +44,11 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """Draws a contour plot per set.
+    """Draws a contour plot per set, by the objective that made it; a cross marks the set.
 
-    Args:
-      distilled: files or work directories; each is evaluated by the objective that made it.
-      points: side of the grid; odd, so that the set itself is its centre.
-      radius: half the grid's side, in norms of each field.
-      draws: number of random draws, the same at every point: networks and real images (DM, DC),
-        segments of experts (TM).
-      places: dotted field -> location of data and experts; None: the default.
-      seed: seed of directions and draws.
-      out: output folder, which also caches finished rows of the grid (landscape.json).
+    The random draws are the same at every point: networks and real images (DM, DC), or segments of
+    experts (TM). `places` maps dotted fields to the locations of data and experts. Finished rows of
+    the grid are kept in landscape.json.
     """
     if points < 3 or points % 2 == 0:
         raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
@@ -62,40 +56,44 @@ def main(
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
     paths = [path_of(d) for d in distilled]
     sets = [file.load(path) for path in paths]
-    kinds = [s.format.name for s in sets]
-    labels = kinds if len(set(kinds)) == len(kinds) else inputs.names_of(paths)
+    labels = inputs.labels_of([set_.format.name for set_ in sets], paths)
     made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
-    kept = inputs.Kept(
-        out / f"{NAME}.json", made_of | {"distilled": [inputs.digest(path) for path in paths]}
-    )
-    offsets = np.linspace(-radius, radius, points)
-    grids = []
-    for path, label, set_ in zip(paths, labels, sets, strict=True):
-        at = None
-        grid = np.zeros((points, points))
+    made_of["distilled"] = [inputs.digest(path) for path in paths]
+    kept = inputs.Kept(out / f"{NAME}.json", made_of)
+    offsets, grids, rows = np.linspace(-radius, radius, points), [], []
+
+    @functools.lru_cache(1)  # built once, if a row of the set is missing
+    def plane_of(i):
+        with inputs.building_from(paths[i]):
+            parts = experiment.build(made_by(sets[i], places))
+        return plane(parts, sets[i], stream(seed, NAME), draws)
+
+    def losses(i, second):
+        return [float(plane_of(i)(first, second)) for first in offsets]
+
+    for i, label in enumerate(labels):
+        grid = []
         with Reporter(None).phase(f"{NAME}: {label}", points, unit="row") as progress:
             for row, second in enumerate(offsets):
-                name = f"{label} row {row}"
-                if kept.get(name) is None:
-                    if at is None:
-                        with inputs.building_from(path):
-                            parts = experiment.build(made_by(set_, places))
-                        at = plane(parts, set_, stream(seed, NAME), draws)
-                    kept[name] = [float(at(first, second)) for first in offsets]
-                grid[row] = kept.get(name)
+                grid.append(kept.get(f"{label} row {row}", functools.partial(losses, i, second)))
                 progress.advance(1)
-        grids.append(grid)
-    draw.table(
-        out,
-        NAME,
-        [
-            dict(set=label, first=float(a), second=float(b), loss=float(grid[j, i]))
-            for label, grid in zip(labels, grids, strict=True)
-            for j, b in enumerate(offsets)
-            for i, a in enumerate(offsets)
-        ],
-    )
-    plot(offsets, labels, grids, out)
+        grids.append(np.array(grid))
+        for place, loss in np.ndenumerate(grids[-1]):
+            second, first = offsets[[*place]].tolist()
+            rows.append(dict(set=label, first=first, second=second, loss=loss))
+    with draw.sheet(out, NAME, rows, draw.PAGE, 2.9) as figure:
+        panels = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, label, grid in zip(panels, labels, grids, strict=True):  # each of its own scale
+            least, most = grid.min(), grid.max()
+            levels = np.linspace(least, max(most, least + 1e-6 * abs(least)), LEVELS)
+            filled = axes.contourf(offsets, offsets, grid, levels=levels, cmap="cividis")
+            axes.contour(offsets, offsets, grid, levels=levels, colors="white", linewidths=0.3)
+            axes.plot(0, 0, marker="+", color="white", markersize=7)
+            axes.set(title=f"{label}: {grid[len(grid) // 2, len(grid) // 2]:.3g} at the set")
+            axes.set(xlabel="first direction, norms", aspect="equal")
+            bar = figure.colorbar(filled, ax=axes, label="loss", format="%.4g", shrink=0.85)
+            bar.set_ticks(levels[:: LEVELS // 6])
+        panels[0].set_ylabel("second direction, norms")
 
 
 def made_by(set_: DistilledSet, places: dict[str, str | None]):
@@ -127,11 +125,7 @@ def objective(
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
     fixed. Learning rate and soft labels of the student are the set's.
     """
-    problem, dataset = parts.problem, parts.dataset
-    matching, train = problem.matching, dataset.train
-    data = real_data(
-        train.images, train.labels, dataset.num_classes, parts.transform, drawn=matching.draws_real
-    )
+    problem, matching, data = parts.problem, parts.problem.matching, inputs.real(parts)
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
     all_inputs = parts.host_inputs(0, draws)
@@ -162,35 +156,11 @@ def objective(
 def direction(key: Key[Array, ""], params: Params) -> Params:
     """Returns a random direction with the norm of `params` in each field (leaf) of each image."""
     leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return tree.unflatten(
-        [_scaled(jax.random.normal(k, p.shape), p) for k, p in zip(keys, leaves, strict=True)]
-    )
-
-
-def _scaled(random: Array, like: Array) -> Array:
     norm = lambda a: jnp.sqrt((a**2).sum(tuple(range(1, a.ndim)), keepdims=True))
-    return random * norm(like) / norm(random)
 
+    def scaled(key, like):
+        random = jax.random.normal(key, like.shape)
+        return random * norm(like) / norm(random)
 
-def plot(
-    offsets: Float[np.ndarray, "p"],
-    labels: Sequence[str],
-    grids: Sequence[Float[np.ndarray, "p p"]],
-    out: pathlib.Path,
-) -> None:
-    """Draws contours, each of its own scale; the cross marks the set."""
-    with draw.sheet(draw.PAGE, 2.9) as figure:
-        row = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, label, grid in zip(row, labels, grids, strict=True):
-            least, most = grid.min(), grid.max()
-            levels = np.linspace(least, max(most, least + 1e-6 * abs(least)), LEVELS)
-            filled = axes.contourf(offsets, offsets, grid, levels=levels, cmap="cividis")
-            axes.contour(offsets, offsets, grid, levels=levels, colors="white", linewidths=0.3)
-            axes.plot(0, 0, marker="+", color="white", markersize=7)
-            axes.set(title=f"{label}: {grid[len(grid) // 2, len(grid) // 2]:.3g} at the set")
-            axes.set(xlabel="first direction, norms", aspect="equal")
-            bar = figure.colorbar(filled, ax=axes, label="loss", format="%.4g", shrink=0.85)
-            bar.set_ticks(levels[:: LEVELS // 6])
-        row[0].set_ylabel("second direction, norms")
-        draw.save(figure, out, NAME)
+    keys = jax.random.split(key, len(leaves))
+    return tree.unflatten(map(scaled, keys, leaves))

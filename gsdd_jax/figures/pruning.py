@@ -36,48 +36,33 @@ def main(
 ) -> None:
     """Draws test accuracy after removing 0 to 90 % of each image's Gaussians, in three orders.
 
-    Args:
-      distilled: a file or a work directory.
-      overrides: as for `evaluation.evaluate_file`.
-      seed: seed of the random order.
-      out: output folder, which also caches evaluations (pruning.json).
+    Evaluations are kept in pruning.json; `overrides` are those of `evaluation.evaluate_file`.
     """
     path = path_of(distilled)
     set_ = inputs.load_gaussians(path)
     _, config, parts = evaluation.opened(path, overrides)
     made_of = {"distilled": inputs.digest(path), "seed": seed, "config": decisive(config)}
     kept = inputs.Kept(out / f"{NAME}.json", made_of)
-    reporter, rows = Reporter(None), []
+    rows = []
     for order in ORDERS:
         ranks = removal_order(set_, order, stream(seed, "pruning"))
         for percent in PERCENT:
             pruned = without(set_, ranks, percent / 100)
-            left = pruned.format.num_gaussians
             # Without removal all orders are the same.
             name = f"{order} {percent} %" if percent else "whole"
-            if kept.get(name) is None:
-                accuracies = evaluation.distilled(
-                    config, parts, pruned, f"{NAME}: {name}", reporter
-                )
-                kept[name] = [float(a) for a in accuracies.test]
-            summary = evaluation.summary("test", kept.get(name))
-            rows.append(
-                dict(order=order, removed_percent=percent, gaussians_left=left)
-                | dict(accuracy=summary["test_accuracy"], std=summary["test_std"])
-            )
-    draw.table(out, NAME, rows)
-    with draw.sheet(draw.COLUMN, 2.4) as figure:
+
+            def tested(pruned=pruned, name=f"{NAME}: {name}"):
+                found = evaluation.distilled(config, parts, pruned, name, Reporter(None))
+                return [float(a) for a in found.test]
+
+            found = inputs.accuracy(kept.get(name, tested))
+            left = pruned.format.num_gaussians
+            rows.append(dict(order=order, removed_percent=percent, gaussians_left=left) | found)
+    with draw.sheet(out, NAME, rows, draw.COLUMN, 2.4) as figure:
         axes = figure.subplots()
-        for i, (order, label) in enumerate(ORDERS.items()):
-            mine = [r for r in rows if r["order"] == order]
-            x, mean, std = (
-                np.array([r[k] for r in mine]) for k in ("removed_percent", "accuracy", "std")
-            )
-            axes.plot(x, mean, label=label, **draw.look(i))
-            axes.fill_between(x, mean - std, mean + std, color=draw.COLORS[i], alpha=0.18, lw=0)
-        axes.set(xlabel="Gaussians removed from each image, %", ylabel="test accuracy, %")
+        draw.accuracies(axes, rows, "order", lambda row: row["removed_percent"], ORDERS)
+        axes.set_xlabel("Gaussians removed from each image, %")
         figure.legend(loc="outside upper center")
-        draw.save(figure, out, NAME)
 
 
 def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:

@@ -59,7 +59,7 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
     """Chooses the CPU implementation from shapes and from the calls that were built.
 
     A convolution and its gradients thus agree. This function never returns "lax":
-    benchmarks/programs.py patches it to, in order to compile the program of another device.
+    benchmarks/scale.py patches it to, in order to compile the program of another device.
     """
     call = "cpu" in native.PLATFORMS and dtype == jnp.float32
     call = call and (geometry.kernel, geometry.stride, geometry.padding) == ((3, 3), 1, 1)

@@ -100,7 +100,7 @@ def _chart(title, x_label, y_label, lines: Sequence[Line], levels, salt) -> dict
     lines = [_thinned(line) for line in lines if len(line.points) > 1]
     if not lines:
         return None
-    with draw.sheet(*SIZE / 72) as figure:
+    with draw.styled(*SIZE / 72) as figure:
         matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 11}
         axes, content = figure.subplots(), io.StringIO()
         _plot(axes, lines, list(levels.values()))
