@@ -299,6 +299,7 @@ def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, A
     """
     if arm not in REAL:
         raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
+    validate.ranges(config, "evaluate")
     material = experiment.build_fit_parts(config)
     parts = real_parts(config, material.dataset)
     name = arm.replace("_", " ")
