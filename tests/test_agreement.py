@@ -40,6 +40,9 @@ ROWS = [
     ("ddif", (8, 12, 3), 4, 1, {"layer_width": 4}, 4),
     ("ddif", (32, 32, 3), 1, 1, {}, 3),
     ("ddif", (9, 7, 4), 4, 1, BFLOAT16 | {"layer_width": 4, "layers": 3, "w0": 20.0}, 3),
+    ("dct", (8, 12, 3), 4, 3, {}, 4),
+    ("dct", (32, 32, 3), 1, 8, {"side": 20, "subsampled": False}, 3),
+    ("dct", (9, 17, 1), 4, 3, {"step": 40.0}, 3),
     ("quantized", (8, 12, 3), 4, 3, {}, 4),
     ("quantized", (32, 32, 3), 1, 8, {"coding": "none", "luma": False, "log_scales": True}, 3),
     ("quantized", (16, 10, 3), 4, 3, {"opacity": False}, 2),
@@ -77,6 +80,12 @@ def drawn(kind, images, seed):
             "coefficients": jnp.float32(rng.normal(0, 1, (images, *kind.shapes()["coefficients"]))),
             "frequencies": jnp.float32(np.repeat(places, kind.images_per_class, axis=0)),
         }
+    if kind.name == "dct":  # in steps of 30 grey levels, smaller towards the high frequencies
+        spread = 3 / (1 + np.add.outer(np.arange(8), np.arange(8)))
+        shapes = {name: shape for name, shape in kind.shapes().items() if name != "step"}
+        planes = {n: rng.laplace(0, spread, (images, *shape)) for n, shape in shapes.items()}
+        step = {"step": jnp.full(images, 30, jnp.float32)}
+        return {name: jnp.float32(plane) for name, plane in planes.items()} | step
     params = {}
     for name, shape in kind.shapes().items():
         # Of a network of sines: as large as its sines stand without becoming noise.

@@ -271,7 +271,7 @@ def test_experts_are_missed_before_anything_long(tiny, tmp_path, monkeypatch):
     common.matched_by(config, "tm")
     config.experts.dir = str(tmp_path)
     monkeypatch.setattr(experiment, "build_transform", lambda *_: pytest.fail("it whitens first"))
-    with pytest.raises(gsdd_jax.UsageError, match="no experts, expected 100; run `"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"100 of 100 experts are missing, .*; run `"):
         experiment.build(config)
 
 
