@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -126,7 +127,7 @@ def _stored(config, parts, arm, taught_by, provenance, images_per_class, side) -
     kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes)
     key = stream(config.seed, "compressed real images")
     images = experiment.initial_images(dataset, key, images_per_class)
-    params = kind.init(key, images)
+    params = kind.init(key, jnp.asarray(images))
     logits = None
     if labels.soft:
         shown = parts.transform(kind.render(params))
