@@ -15,7 +15,7 @@ from gsdd_jax.config import validate
 from gsdd_jax.core import memory
 from gsdd_jax.core.fields import meaning
 from gsdd_jax.core.trees import dotted
-from gsdd_jax.runs import evaluation, experts
+from gsdd_jax.runs import baselines, experts
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment
 from launch import cli
@@ -138,7 +138,9 @@ def test_a_path_that_no_file_has(field, text, nothing_is_opened):
         (experiment.build, ("distill.num_steps", "evaluate.epochs", "matching.options.batch_real")),
         (lambda config: experts.train_all(config, Reporter(None)), ("experts.epochs",)),
         (
-            lambda config: evaluation.evaluate_real(config, "random_real", Reporter(None)),
+            lambda config: baselines.evaluate_real(
+                config, "random_real", pathlib.Path(), Reporter(None)
+            ),
             ("evaluate.epochs",),
         ),
     ],

@@ -20,7 +20,7 @@ from configs import common, demo
 from configs.tables import NAMES as TABLES
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
-from gsdd_jax.runs import evaluation, experts, fits
+from gsdd_jax.runs import baselines, evaluation, experts, fits
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
 from gsdd_jax.setup import experts as stored
@@ -42,7 +42,7 @@ class World:
         self.diverge = self.taken = self.others = None
         patch.setattr(reproduce, "distill_to", self.distill)
         patch.setattr(evaluation, "evaluate_file", self.evaluate)
-        patch.setattr(evaluation, "evaluate_real", self.real)
+        patch.setattr(baselines, "evaluate_real", self.real)
         patch.setattr(experts, "train_all", self.train)
         patch.setattr(
             fits, "fit_to_share", lambda config, display: self.fitted.append(config.init.dir)
@@ -72,7 +72,7 @@ class World:
         self.evaluations.append((path.parent.name, settings))
         return {"distilled_accuracies": [7.0], "corrupted": {"noise_accuracies": [3.0, 5.0]}}
 
-    def real(self, config, arm, display):
+    def real(self, config, arm, workdir, display):
         return {f"{arm}_accuracies": [15.0, 17.0]}
 
     def train(self, config, reporter):

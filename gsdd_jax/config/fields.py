@@ -109,7 +109,7 @@ class Matching:
 class Teacher:
     """Networks trained on the real images, whose mean outputs are soft labels."""
 
-    dir: str = field("", "directory of the teacher; empty: runs/teachers/<data and network>")
+    dir: str = field("", "directory of teachers shared by several runs; empty: the run's own")
     num_networks: int = field(1, "networks, whose outputs are averaged", *NETWORKS)
     epochs: int = field(30, "training epochs", *EPOCHS, shrink=Shrink(1, 1))
     batch_size: int = field(128, "batch size")

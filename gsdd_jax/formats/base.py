@@ -103,6 +103,27 @@ class Format(abc.ABC):
         return 4 * num_images * math.prod(self.image_shape)
 
 
+class CodedTogether:
+    """Shared by formats with `num_classes`, whose images share the `bytes_per_class` of all."""
+
+    @property
+    def num_images(self) -> int:
+        """Images of all classes."""
+        return self.num_classes * self.images_per_class
+
+    @property
+    def most_bytes(self) -> int:
+        """Budget of all classes."""
+        return self.num_classes * self.bytes_per_class
+
+    def check_num_images(self, num_images: int) -> None:
+        if num_images != self.num_images:
+            raise UsageError(
+                f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
+                f"classes, got {num_images}"
+            )
+
+
 def settings(kind: Format) -> dict[str, Any]:
     """Returns the settings as plain values for `from_settings`."""
     return {"name": kind.name, **dataclasses.asdict(kind)}

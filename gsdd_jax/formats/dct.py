@@ -15,7 +15,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import coefficients
 from gsdd_jax.formats.arrays import einsum, namespace, resize, sides
-from gsdd_jax.formats.base import Format, Spec
+from gsdd_jax.formats.base import CodedTogether, Format, Spec
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.rasterizer.limits import MAX_SIDE
@@ -32,7 +32,7 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.
 
 
 @dataclasses.dataclass(frozen=True)
-class DCT(Format):
+class DCT(CodedTogether, Format):
     """Blocks of luma and two chroma planes; images of other than three channels plane by plane.
 
     All coefficients have one quantiser's step, which the file holds.
@@ -94,23 +94,6 @@ class DCT(Format):
         """Returns the parameters of `decode`: coefficients in steps, and the step."""
         of_planes = {f"plane_{i}": (*n, SIDE, SIDE) for i, n in enumerate(self.blocks)}
         return of_planes | {STEP: ()}
-
-    @property
-    def num_images(self) -> int:
-        """Images of all classes."""
-        return self.num_classes * self.images_per_class
-
-    @property
-    def most_bytes(self) -> int:
-        """Budget of all classes."""
-        return self.num_classes * self.bytes_per_class
-
-    def check_num_images(self, num_images: int) -> None:
-        if num_images != self.num_images:
-            raise UsageError(
-                f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
-                f"classes, got {num_images}"
-            )
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         del num_images

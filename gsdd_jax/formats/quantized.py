@@ -18,7 +18,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.arrays import einsum, namespace
-from gsdd_jax.formats.base import Spec
+from gsdd_jax.formats.base import CodedTogether, Spec
 from gsdd_jax.formats.gaussian import FIELDS, Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
@@ -30,7 +30,7 @@ FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantized(Gaussians):
+class Quantized(CodedTogether, Gaussians):
     """Gaussians of a few bits per number instead of nine bfloat16 numbers.
 
     With `coding="range"` Gaussians are sorted by u, whose differences are coded, and each column is
@@ -68,11 +68,6 @@ class Quantized(Gaussians):
         return self.bits_per_gaussian or float(sum(self.widths))
 
     @property
-    def num_images(self) -> int:
-        """Images of all classes."""
-        return self.num_classes * self.images_per_class
-
-    @property
     def counts(self) -> Int[np.ndarray, "m"]:
         """Gaussians of each image."""
         each, more = divmod(self.num_gaussians, self.num_images)
@@ -83,13 +78,6 @@ class Quantized(Gaussians):
         """Bytes of the grids, the tables and the coder's tail."""
         tables = sum(self.levels) + 8 if self.coding == "range" else 0
         return ENDS_BYTES * len(self.widths) + tables
-
-    def check_num_images(self, num_images: int) -> None:
-        if num_images != self.num_images:
-            raise UsageError(
-                f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
-                f"classes, got {num_images}"
-            )
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         del num_images
@@ -171,10 +159,6 @@ class Quantized(Gaussians):
     @property
     def has_luma(self) -> bool:
         return self.luma and self.channels == 3
-
-    @property
-    def most_bytes(self) -> int:
-        return self.num_classes * self.bytes_per_class
 
     @property
     def bits_for_codes(self) -> int:

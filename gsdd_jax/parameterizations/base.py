@@ -31,6 +31,20 @@ class Budget(NamedTuple):
     num_classes: int = 1
     reserved: int = 0  # bytes per class taken by soft labels
 
+    @property
+    def free(self) -> int:
+        """Bytes per class that soft labels leave to the images."""
+        return self.bytes_per_class - self.reserved
+
+    @property
+    def together(self) -> dict[str, int]:
+        """Fields of formats whose images are coded together."""
+        return {
+            "images_per_class": self.images_per_class,
+            "bytes_per_class": self.free,
+            "num_classes": self.num_classes,
+        }
+
     def ipc(self, image_shape: tuple[int, int, int]) -> int:
         """Returns the float32 images per class of the same bytes, at least 1."""
         return max(1, self.bytes_per_class // budget_bytes(1, image_shape))

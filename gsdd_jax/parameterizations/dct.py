@@ -65,12 +65,7 @@ class DCT(Parameterization, dct.DCT):
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Returns the images per class, and their bytes, which decide on the step."""
-        there, images = budget.bytes_per_class - budget.reserved, budget.images_per_class
-        fields = {
-            "images_per_class": images,
-            "bytes_per_class": there,
-            "num_classes": budget.num_classes,
-        }
+        there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
             one = cls(*image_shape, **fields, **options)
             if one.most_bytes >= one.overhead_bytes + LEAST_BYTES * one.num_images:

@@ -109,7 +109,7 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Returns the images per class, and the Gaussians per image that their bytes hold."""
-        there, images = budget.bytes_per_class - budget.reserved, budget.images_per_class
+        there, images = budget.free, budget.images_per_class
         count = gaussians.gaussians_within_budget(
             there, images, image_shape[-1], cls._bytes_per_number(options)
         )

@@ -66,12 +66,7 @@ class Quantized(Gaussians, quantized.Quantized):
         cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Returns the images per class, and the number of all Gaussians that their bytes hold."""
-        there, images = budget.bytes_per_class - budget.reserved, budget.images_per_class
-        fields = {
-            "images_per_class": images,
-            "bytes_per_class": there,
-            "num_classes": budget.num_classes,
-        }
+        there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
             one = cls(*image_shape, num_gaussians=1, **fields, **options)
             count = int(one.bits_for_codes / one.stored_bits)

@@ -84,8 +84,11 @@ class Run:
     @property
     def strongest(self) -> str | None:
         """Arm of real images with the highest accuracy, or None."""
-        arms = [a for a in (*experiment.REAL, *experiment.COMPRESSED) if self.accuracies(a)]
-        return max(arms, key=lambda arm: np.mean(self.accuracies(arm)), default=None)
+        valid = {}
+        for arm in ARMS:
+            if values := self.accuracies(arm):
+                valid |= evaluation.summary(arm, values)
+        return experiment.strongest(valid)
 
     def accuracies(self, arm: str | None) -> list[float] | None:
         """Returns the accuracy of each network, in percent; None if the arm was not evaluated."""

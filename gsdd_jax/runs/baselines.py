@@ -1,27 +1,27 @@
-"""Strong baselines: random real images, compressed into the budget's bytes, nothing distilled."""
+"""Baselines of random real images in the budget's bytes, as they are or compressed."""
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
-from gsdd_jax.config import bytes_per_class
+from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data.soft_labels import Labels
+from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.runs import evaluation, teacher
-from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.runs.evaluation import Parts
+from gsdd_jax.runs.progress import Display
 from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import experiment
-from gsdd_jax.setup.components import build_parameterization, stream
-from gsdd_jax.setup.experiment import COMPRESSED, EvaluationParts, FitParts
+from gsdd_jax.setup.components import build_parameterization, labels_of, stream
+from gsdd_jax.setup.experiment import COMPRESSED, REAL, Experiment, FitParts
 from gsdd_jax.storage.workdir import decisive
 
 # What is tried: images per class, relative to what their bytes suggest, and their stored side,
@@ -29,76 +29,93 @@ from gsdd_jax.storage.workdir import decisive
 TRIALS = ((0.6, 1.0), (1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 
 
-def compressed(
+class Baseline(NamedTuple):
+    """Evaluation of an arm of real images."""
+
+    accuracies: evaluation.Accuracies
+    set_: DistilledSet | None  # that networks trained on; None for images that are not compressed
+
+
+def evaluated(
     config: ConfigDict,
-    parts: EvaluationParts,
+    parts: Experiment | Parts,
+    num_images: int,
     arm: str,
     taught_by: Teacher | None,
     provenance: dict[str, Any],
+    name: str,
     display: Display,
-) -> DistilledSet | None:
-    """Returns random real images as cosine coefficients, in the bytes of the config's budget.
+) -> Baseline | None:
+    """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
-    Their number and size are the best of `TRIALS` on held-out training images, by one network each.
-    None: the budget has not the bytes of one image per class.
+    The number and size of compressed images are the best of `TRIALS` on held-out training images,
+    by one network each. None: the budget has not the bytes of one compressed image per class.
 
     Args:
       config: the experiment.
       parts: its data, transform, network and schedule.
-      arm: a name of `COMPRESSED`.
+      num_images: images of the distilled set, whose number of steps networks take.
+      arm: a name of `REAL` or `COMPRESSED`.
       taught_by: source of the labels, for an arm of soft ones.
-      provenance: that of the sets.
-      display: display of the progress.
+      provenance: that of a compressed set.
+      name, display: name of the phase, and where it is shown.
     """
-    tried = {}
+    if arm in REAL:
+        found = evaluation.random_real(config, parts, num_images, arm, name, display)
+        return Baseline(found, None)
+    steps, tried = parts.schedule.num_steps(num_images), []
+    one = config.copy_and_resolve_references()
+    one.evaluate.num_networks = 1
+
+    def trained(config, set_, name, chosen=False):
+        schedule = parts.schedule.with_steps(steps, len(set_.labels))
+        return evaluation.distilled(config, parts, set_, name, display, chosen, schedule)
+
     for images_per_class, side in _sizes(config, parts):
         try:
             set_ = _stored(config, parts, arm, taught_by, provenance, images_per_class, side)
         except UsageError:  # too many for the bytes
             continue
-        name = f"{arm.replace('_', ' ')}, {images_per_class} per class"
-        one = config.copy_and_resolve_references()
-        one.evaluate.num_networks = 1
-        schedule = as_long(parts, config, set_)
-        found = evaluation.distilled(one, parts, set_, name, display, True, schedule)
-        tried[float(found.train[0])] = set_
-    return tried[max(tried)] if tried else None
+        what = f"{arm.replace('_', ' ')}, {images_per_class} per class"
+        tried.append((float(trained(one, set_, what, chosen=True).train[0]), set_))
+    if not tried:
+        return None
+    _, best = max(reversed(tried), key=lambda pair: pair[0])  # of equals, more images
+    return Baseline(trained(config, best, name), best)
 
 
 def evaluate_real(
     config: ConfigDict, arm: str, workdir: pathlib.Path, display: Display
 ) -> dict[str, Any]:
-    """Evaluates an arm of `COMPRESSED` without a run; see `evaluation.evaluate_real`.
+    """Trains networks on random real images, at the bytes and for the steps of a config's set.
 
-    A teacher has its checkpoints in `workdir`, or in `config.teacher.dir`.
+    A teacher has its checkpoints in `workdir`, or in `config.teacher.dir`. Raises UsageError if a
+    setting is invalid, `arm` is unknown, or the budget has not the bytes of one image per class.
     """
-    parts = evaluation.real_parts(config)
-    reporter, name = Reporter(None, display=display), arm.replace("_", " ")
+    arms = (*REAL, *COMPRESSED)
+    if arm not in arms:
+        raise UsageError(f"arm: expected one of {', '.join(arms)}, got {arm!r}")
+    validate.ranges(config, "evaluate", "teacher")
+    material = experiment.build_fit_parts(config)
+    parts = evaluation.real_parts(config, material.dataset)
     with mesh.use_devices(config.mesh.devices):
-        soft = COMPRESSED[arm]
-        taught_by = teacher.trained(config, parts, workdir, reporter) if soft else None
-        if (set_ := compressed(config, parts, arm, taught_by, {}, display)) is None:
-            raise UsageError(f"config.budget: expected the bytes of one image per class for {arm}")
-        schedule = as_long(parts, config, set_)
-        found = evaluation.distilled(config, parts, set_, name, display, schedule=schedule)
-    result = evaluation.summary(arm, found.test) | evaluation.by_class(arm, found.confusion)
-    return (
-        result
-        | {
-            f"{arm}_learning_rate": found.learning_rate,
+        soft = COMPRESSED.get(arm, False)
+        taught_by = teacher.trained(config, parts, workdir, display) if soft else None
+        name, count = arm.replace("_", " "), len(material.labels)
+        found = evaluated(config, parts, count, arm, taught_by, {}, name, display)
+    if found is None:
+        raise UsageError(f"config.budget: expected the bytes of one image per class for {arm}")
+    accuracies, set_ = found
+    result = evaluation.summary(arm, accuracies.test)
+    result |= evaluation.by_class(arm, accuracies.confusion)
+    if set_ is not None:
+        result |= {
+            f"{arm}_learning_rate": accuracies.learning_rate,
             f"{arm}_images_per_class": set_.format.images_per_class,
-            f"{arm}_bytes_per_class": set_.num_bytes // parts.dataset.num_classes,
+            f"{arm}_bytes_per_class": set_.num_bytes // material.dataset.num_classes,
             f"{arm}_side": set_.format.side,
         }
-        | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
-    )
-
-
-def as_long(parts: EvaluationParts, config: ConfigDict, set_: DistilledSet) -> evaluation.Schedule:
-    """Returns a schedule for a set with the steps that networks take on the distilled set."""
-    shape, classes = parts.dataset.image_shape, parts.dataset.num_classes
-    count = classes * build_parameterization(config, shape, classes).images_per_class
-    return parts.schedule.with_steps(parts.schedule.num_steps(count), len(set_.labels))
+    return result | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
 
 
 def _sizes(config, parts) -> dict[tuple[int, int], None]:
@@ -110,19 +127,16 @@ def _sizes(config, parts) -> dict[tuple[int, int], None]:
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
         images = max(1, min(largest, round(share * suggested)))
-        sizes[images, side if 8 <= side < max(shape[:2]) else 0] = None
+        sizes[images, side if SIDE <= side < max(shape[:2]) else 0] = None
     return sizes
 
 
 def _stored(config, parts, arm, taught_by, provenance, images_per_class, side) -> DistilledSet:
-    labels = Labels(**config.labels)
-    labels = dataclasses.replace(
-        labels, learned=False, source="teacher" if COMPRESSED[arm] else "class"
-    )
     trial = config.copy_and_resolve_references()
     trial.parameterization.name, trial.parameterization.options = "dct", ConfigDict({"side": side})
     trial.budget.images_per_class = images_per_class
-    trial.labels.update(dataclasses.asdict(labels))
+    trial.labels.update(learned=False, source="teacher" if COMPRESSED[arm] else "class")
+    labels = labels_of(trial)
     dataset = parts.dataset
     kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes)
     key = stream(config.seed, "compressed real images")

@@ -257,17 +257,13 @@ class _Run:
         def baseline(name: str, shown: str) -> evaluation.Accuracies | None:
             if name == "fitted":
                 return evaluation.distilled(config, parts, start, shown, reporter)
-            if name in COMPRESSED:
-                taught_by = self.teacher if COMPRESSED[name] else None
-                set_ = baselines.compressed(
-                    config, parts, name, taught_by, last.provenance, reporter
-                )
-                if set_ is None:
-                    return None
-                self.save(f"{name}.safetensors", set_)
-                as_long = baselines.as_long(parts, config, set_)
-                return evaluation.distilled(config, parts, set_, shown, reporter, schedule=as_long)
-            return evaluation.random_real(config, parts, len(parts.labels), name, shown, reporter)
+            taught_by, count = self.teacher if COMPRESSED.get(name) else None, len(parts.labels)
+            of_run = taught_by, last.provenance, shown, reporter
+            if (found := baselines.evaluated(config, parts, count, name, *of_run)) is None:
+                return None
+            if found.set_ is not None:
+                self.save(f"{name}.safetensors", found.set_)
+            return found.accuracies
 
         arms = experiment.baselines(config, parts.dataset)
         for name in arms:

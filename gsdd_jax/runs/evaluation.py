@@ -34,7 +34,7 @@ from gsdd_jax.setup.components import (
     load_data,
     stream,
 )
-from gsdd_jax.setup.experiment import REAL, EvaluationParts, Experiment
+from gsdd_jax.setup.experiment import EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule
@@ -289,23 +289,6 @@ def is_result(path: str | os.PathLike) -> bool:
     except UsageError:
         return False
     return {"network", "learning_rate", "distilled_accuracies"} <= found.keys()
-
-
-def evaluate_real(config: ConfigDict, arm: str, display: Display) -> dict[str, Any]:
-    """Trains networks on random real images, at the bytes and for the steps of a config's set.
-
-    Raises UsageError if a setting is invalid, or if `arm` is neither "random_real" (float32) nor
-    "random_real_uint8" (four times as many).
-    """
-    if arm not in REAL:
-        raise UsageError(f"arm: expected one of {', '.join(REAL)}, got {arm!r}")
-    validate.ranges(config, "evaluate")
-    material = experiment.build_fit_parts(config)
-    parts = real_parts(config, material.dataset)
-    name = arm.replace("_", " ")
-    with mesh.use_devices(config.mesh.devices):
-        accuracies = random_real(config, parts, len(material.labels), arm, name, display)
-    return summary(arm, accuracies.test) | by_class(arm, accuracies.confusion)
 
 
 def real_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> Parts:

@@ -18,7 +18,7 @@ from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.evaluation import Parts
-from gsdd_jax.runs.progress import Display, Reporter
+from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import experts
 from gsdd_jax.setup.components import check_networks, stream
 from gsdd_jax.setup.experiment import Experiment
@@ -99,7 +99,7 @@ def train_to_share(config: ConfigDict, display: Display) -> None:
     """Trains the teacher of `config` into `config.teacher.dir`; raises like `trained`."""
     with mesh.use_devices(config.mesh.devices):
         parts = evaluation.real_parts(config)
-        trained(config, parts, pathlib.Path(config.teacher.dir), Reporter(None, display=display))
+        trained(config, parts, pathlib.Path(config.teacher.dir), display)
 
 
 def is_there(config: ConfigDict) -> bool:

@@ -134,9 +134,7 @@ def _evaluation(
         if of is not None:
             source = of.result.with_name("distilled.safetensors")
             return evaluation.evaluate_file(source, display=display, baselines=False, **settings)
-        if arm in COMPRESSED:
-            return baselines.evaluate_real(config, arm, folder, display)
-        return evaluation.evaluate_real(config, arm, display)
+        return baselines.evaluate_real(config, arm, folder, display)
 
     def run(display):
         with processes.held(lambda: locked(folder, f"{folder}: another process evaluates here")):
