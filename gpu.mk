@@ -24,7 +24,7 @@ JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/gpu/xla
 export JAX_COMPILATION_CACHE_DIR
 CHOSEN = xla_gpu_per_fusion_autotune_cache_dir
 # Only algorithms that give the same bits each time. What is kept of them has a folder of its own:
-# XLA looks an algorithm up by the instruction alone, whatever it may choose from this time.
+# XLA looks an algorithm up by the instruction only, whatever it may choose from this time.
 cache = export JAX_COMPILATION_CACHE_DIR=$(JAX_COMPILATION_CACHE_DIR)_$(1); \
 	mkdir -p $$JAX_COMPILATION_CACHE_DIR/$(CHOSEN)
 SAME_BITS = export XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_exclude_nondeterministic_ops=true"; \

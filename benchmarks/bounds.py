@@ -67,10 +67,10 @@ def count_pairs(means, cholesky, opacities, size: int, side: int = 2) -> int:
         y = (np.arange(size * side) + 0.5) / side - (size / 2 * (u[:, 1] + 1))[:, None]
         left = 2 * cut - y**2 / yy[:, None]
         half = np.sqrt(np.maximum(left, 0) * (xx - xy**2 / yy)[:, None])
-        centre = (size / 2 * (u[:, 0] + 1))[:, None] + (xy / yy)[:, None] * y
+        center = (size / 2 * (u[:, 0] + 1))[:, None] + (xy / yy)[:, None] * y
         # Sample points are at (k + 1/2) / side, k from 0 to size * side - 1.
-        first = np.ceil((centre - half) * side - 0.5).clip(0)
-        last = np.floor((centre + half) * side - 0.5).clip(None, size * side - 1)
+        first = np.ceil((center - half) * side - 0.5).clip(0)
+        last = np.floor((center + half) * side - 0.5).clip(None, size * side - 1)
         total += int(np.where(left >= 0, np.maximum(last - first + 1, 0), 0).sum())
     return total
 

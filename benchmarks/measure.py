@@ -56,7 +56,7 @@ def repeated(function: Callable, times: int) -> Callable:
 
     One call leaves out the time of dispatch. Each pass's arguments go through a barrier with the
     previous result, so that no pass is merged, moved out of the loop or left out. On a GPU XLA
-    removes barriers only after scheduling. (A CPU removes them before optimising: do not use it
+    removes barriers only after scheduling. (A CPU removes them before optimizing: do not use it
     there.)
     """
     unrolled = math.gcd(times, UNROLLED) if times >= OFTEN else 1

@@ -1,6 +1,6 @@
 """Other decoders of stored numbers into images, to compare with the rasterizer.
 
-SIREN is the decoder of DDiF (coordinates in, colours out, one small network per image), vmapped
+SIREN is the decoder of DDiF (coordinates in, colors out, one small network per image), vmapped
 over images and jitted. gsplat is timed if it and PyTorch with CUDA can be imported, on the same
 Gaussians, by its own tile intersection and rasterization.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Siren:
-    """Layers sin(omega (W x + b)) and a linear one, from coordinates to colours."""
+    """Layers sin(omega (W x + b)) and a linear one, from coordinates to colors."""
 
     layers: int
     width: int
@@ -92,7 +92,7 @@ class Gsplat:
         self.cotangent = torch.randn(len(tensors[0]), size, size, 3, device="cuda")
 
     def project(self):
-        """Returns (centres, conics, colours, opacities) and the tiles' Gaussians."""
+        """Returns (centers, conics, colors, opacities) and the tiles' Gaussians."""
         import torch
         from gsplat import isect_offset_encode, isect_tiles
 
@@ -101,14 +101,14 @@ class Gsplat:
         l1, l2, l3 = raw[..., 0] + 0.5, raw[..., 1], raw[..., 2] + 0.5
         xx, xy, yy = l1**2 + 1 / 12, l1 * l2, l2**2 + l3**2 + 1 / 12
         conics = torch.stack([yy, -xy, xx], -1) / (xx * yy - xy**2)[..., None]
-        centres = (means + 1) * (size / 2)
+        centers = (means + 1) * (size / 2)
         with torch.no_grad():
             cut = (2 * torch.log(opacities.clamp(min=1e-6) * 255)).clamp(min=0)
             radii = torch.stack([(cut * xx).sqrt(), (cut * yy).sqrt()], -1).ceil().int()
             depths = torch.zeros_like(opacities)
-            _, keys, ids = isect_tiles(centres, radii, depths, self.tile, tiles, tiles)
+            _, keys, ids = isect_tiles(centers, radii, depths, self.tile, tiles, tiles)
             offsets = isect_offset_encode(keys, len(means), tiles, tiles)
-        return (centres, conics, colors, opacities), (offsets, ids)
+        return (centers, conics, colors, opacities), (offsets, ids)
 
     def composite(self, projected, intersections, leaves) -> None:
         """Renders the images, and computes the gradient of `leaves`."""

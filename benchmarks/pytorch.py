@@ -5,10 +5,10 @@
 On a GPU at the flagship's shapes: ConvNetD3 of width 128, 300 images of 32 x 32 per student step,
 20 and 60 steps, second-order gradients, TF32 in both. Otherwise widths 16, 64 and 128, 60 images
 per student step, and fewer steps and training images for wide networks. Ours renders Gaussians and
-recomputes activations in the backward pass; PyTorch's optimises pixels and keeps the graph.
+recomputes activations in the backward pass; PyTorch's optimizes pixels and keeps the graph.
 
-Every row is measured with normalisation and with ZCA. The published PyTorch code whitens real
-images once, when they are loaded, and optimises whitened pixels: its loop stays the same. Ours also
+Every row is measured with normalization and with ZCA. The published PyTorch code whitens real
+images once, when they are loaded, and optimizes whitened pixels: its loop stays the same. Ours also
 whitens real images once, by the code of a real run; those seconds have their own column. Rendered
 images are whitened in every step, inside the differentiated function.
 """

@@ -2,7 +2,7 @@
 
     python -m launch.distill --config=cifar10_dm --workdir=runs/cifar10_dm
 
-30 images per class of 22 Gaussians, with per-channel normalisation. The budget is the TM row's.
+30 images per class of 22 Gaussians, with per-channel normalization. The budget is the TM row's.
 """
 
 from configs import common

@@ -8,9 +8,9 @@
 | ipc=1 | 30 | 22 | 67.6 ± 0.4 |
 | ipc=10 | 160 | 42 | 75.5 ± 0.3 |
 | ipc=50 | 250 | 136 | 77.7 ± 0.5 |
-| ipc=1,codes | 112 | 21 | quantised pixels 68.9, TM-RUO 70.3 |
-| ipc=10,codes | 576 | 42 | quantised pixels 79.0, TM-RUO 77.5 |
-| ipc=50,codes | 900 | 136 | quantised pixels 83.8, TM-RUO 79.7 |
+| ipc=1,codes | 112 | 21 | quantized pixels 68.9, TM-RUO 70.3 |
+| ipc=10,codes | 576 | 42 | quantized pixels 79.0, TM-RUO 77.5 |
+| ipc=50,codes | 900 | 136 | quantized pixels 83.8, TM-RUO 79.7 |
 
 Codes take the bytes of the bfloat16 row, with soft labels. All variants share experts.
 """

@@ -4,7 +4,7 @@ random ones of the same bytes, and the label-robust score, from 0 to 1, that is 
     pip install ddranking==0.2.0 tensorflow-datasets array_record safetensors
     python examples/dd_ranking.py distilled.safetensors [--data=cifar10] [--transform=PATH]
 
-DD-Ranking takes NumPy below 2 alone: an environment of its own, without JAX. It leaves the folders
+DD-Ranking takes NumPy below 2 only: an environment of its own, without JAX. It leaves the folders
 `random_data` and `results` where it is started. Its other score, of augmentations, does not run on
 hard labels in 0.2.0.
 """
@@ -36,7 +36,7 @@ def main():
     parser.add_argument("distilled")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--transform")
-    parser.add_argument("--ipc", type=int, default=1)  # real images a class of the set's bytes
+    parser.add_argument("--ipc", type=int, default=1)  # real images per class of the set's bytes
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--networks", type=int, default=5)
     parser.add_argument("--real_images", type=int)
@@ -49,7 +49,7 @@ def main():
 
     num_classes, size = int(labels.max()) + 1, tuple(images.shape[2:])
     classes = {label: label for label in range(num_classes)}
-    # DD-Ranking would download the data, and normalise them in a way of its own.
+    # DD-Ranking would download the data, and normalize them in a way of its own.
     hard_label.get_dataset = lambda *_: (
         images.shape[1], size, None, None, num_classes, train, test, test, classes, classes
     )  # fmt: skip

@@ -20,7 +20,7 @@ import gsdd_jax
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
+    """Two 3 x 3 convolutions and a shortcut."""
 
     def __init__(self, before, width, stride):
         super().__init__()

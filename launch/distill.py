@@ -1,4 +1,4 @@
-"""Distils a data set into a small synthetic one.
+"""Distills a data set into a small synthetic one.
 
     python -m launch.distill --config=configs/demo.py --workdir=runs/demo
     python -m launch.distill --config=cifar10_dm --config.budget.bytes=6000 --workdir=runs/dm

@@ -5,7 +5,7 @@
     python -m launch.export --distilled=runs/demo --transform=demo_transform.safetensors
 
 png, tfds and webdataset store pictures, clipped to [0, 1] and rounded to 8 bits. npz and torch
-store numbers: normalised or whitened as in training, or in [0, 1] with --space=unit. Test images
+store numbers: normalized or whitened as in training, or in [0, 1] with --space=unit. Test images
 need the same transform: --transform writes it to a file.
 """
 

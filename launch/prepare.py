@@ -36,9 +36,9 @@ TEST_FRACTION = flags.DEFINE_float(
 RESOLUTION = flags.DEFINE_integer(
     "resolution", None, "Pixels per side; default: 64, or the shorter side of arrays."
 )
-GREY = flags.DEFINE_bool("grey", False, "Store one grey channel instead of RGB.")
+GRAY = flags.DEFINE_bool("gray", False, "Store one gray channel instead of RGB.")
 DEPTH = flags.DEFINE_integer(
-    "depth", None, "Bits used in 16-bit grey pictures; default: from their largest value."
+    "depth", None, "Bits used in 16-bit gray pictures; default: from their largest value."
 )
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Skip unreadable pictures instead of stopping."
@@ -48,7 +48,7 @@ DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 CIFAR = paths.define(
     "cifar", None, "CIFAR folder of torchvision; takes only --overwrite and --data_dir."
 )
-OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GREY, DEPTH, SKIP_BROKEN)
+OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GRAY, DEPTH, SKIP_BROKEN)
 SHOWN = 30  # class names
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""
     print(
-        f"distil it: {program.command('distill')} --config=configs/own.py "
+        f"distill it: {program.command('distill')} --config=configs/own.py "
         f"--config.data.name={name}{where} --workdir=runs/{name}"
     )
 
@@ -94,7 +94,7 @@ def _of_pictures() -> Prepared:
         test=TEST.value,
         test_fraction=TEST_FRACTION.value,
         resolution=RESOLUTION.value,
-        grey=GREY.value,
+        gray=GRAY.value,
         depth=DEPTH.value,
         skip_broken=SKIP_BROKEN.value,
         overwrite=OVERWRITE.value,

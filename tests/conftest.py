@@ -18,7 +18,7 @@ QUICKLY = {LITTLE.upper(): "true"}
 if jax.__version_info__ < (0, 11):  # XLA ends a process of which it does not know a flag
     given = os.environ.get("XLA_FLAGS")
     QUICKLY["XLA_FLAGS"] = os.environ["XLA_FLAGS"] = f"{given or ''} {WITHOUT_EMITTERS}"
-    jax.devices()  # the flags are read now, and by this process alone
+    jax.devices()  # the flags are read now, and by this process only
     del os.environ["XLA_FLAGS"]
     if given is not None:
         os.environ["XLA_FLAGS"] = given

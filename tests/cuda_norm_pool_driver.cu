@@ -148,8 +148,8 @@ void move_from_the_edge(const Case& c, Problem* p) {
       const int64_t b = n / c.channels / c.pixels(), k = n % c.channels;
       const int64_t of = b * c.channels + k, row = b / c.images_per_row * c.channels + k;
       const float middle = p->x.values[(b * c.pixels() + middle_pixel(c)) * c.channels + k];
-      const double centred = (double)p->x.values[n] - middle - expected.arrays[kMean][of];
-      const double h = expected.arrays[kRate][of] * centred;
+      const double centered = (double)p->x.values[n] - middle - expected.arrays[kMean][of];
+      const double h = expected.arrays[kRate][of] * centered;
       if (std::fabs(p->scale[row] * h + p->shift[row]) < 1e-3) p->x.values[n] += 0.05f;
     }
     p->x = Array(p->x.values, c.narrow);

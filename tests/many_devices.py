@@ -88,7 +88,7 @@ def fitted(kind=KIND):
 THINGS = {
     "dm": (0, lambda: distilled("dm", batch_real=13)),
     "dm, two groups of classes": (2, lambda: distilled("dm", batch_real=13, batch_syn=2)),
-    "dm, a class each": (4, lambda: distilled("dm", batch_real=13, kind=CODED)),
+    "dm, one class each": (4, lambda: distilled("dm", batch_real=13, kind=CODED)),
     "dm, class after class": (0, lambda: distilled("dm", batch_real=13, per_class_updates=True)),
     "dc": (0, lambda: distilled("dc", batch_real=13, outer_loops=2)),
     "tm, batches shared out": (1, lambda: followed(1, batch_syn=5)),

@@ -17,7 +17,7 @@ def bilinear(images, height, width):
 
 
 def nearest(images, height, width):
-    """The pixel in which the centre of each new pixel lies."""
+    """The pixel in which the center of each new pixel lies."""
     rows = (2 * np.arange(height) + 1) * images.shape[1] // (2 * height)
     columns = (2 * np.arange(width) + 1) * images.shape[2] // (2 * width)
     return images[:, rows][:, :, columns]

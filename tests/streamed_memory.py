@@ -76,7 +76,7 @@ def distilled(folder, count):
 
 
 def peak():
-    """In MiB, of this process alone: `ru_maxrss` would begin with that of the one it came from."""
+    """In MiB, of this process only: `ru_maxrss` would begin with that of the one it came from."""
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 

@@ -80,7 +80,7 @@ def drawn(kind, images, seed):
             "coefficients": jnp.float32(rng.normal(0, 1, (images, *kind.shapes()["coefficients"]))),
             "frequencies": jnp.float32(np.repeat(places, kind.images_per_class, axis=0)),
         }
-    if kind.name == "dct":  # in steps of 30 grey levels, smaller towards the high frequencies
+    if kind.name == "dct":  # in steps of 30 gray levels, smaller toward the high frequencies
         spread = 3 / (1 + np.add.outer(np.arange(8), np.arange(8)))
         shapes = {name: shape for name, shape in kind.shapes().items() if name != "step"}
         planes = {n: rng.laplace(0, spread, (images, *shape)) for n, shape in shapes.items()}
@@ -105,7 +105,7 @@ def agree(found, expected, darkest):
 
 
 def differences(path, row):
-    """Of each set of a row, the largest beside the compiled call."""
+    """Of each set of a row, the largest next to the compiled call."""
     name, shape, ipc, gpc, options, count = row
     kind = parameterizations.build(
         name, shape, ipc=ipc, images_per_class=gpc, num_classes=CLASSES, **options

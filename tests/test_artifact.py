@@ -167,10 +167,10 @@ def test_soft_labels_that_are_damaged(tmp_path):
         ({"label_bits": 0}, "label_bits: expected an integer from 2 to 8, got 0"),
         (
             {"label_bits": 3},
-            r"soft_labels: expected logits on the grid of 8 values, got \d+ beside",
+            r"soft_labels: expected logits on the grid of 8 values, got \d+ others",
         ),
         ({"soft_labels": lambda a: a + 8}, "soft_labels: expected logits on the grid"),
-        ({"soft_labels": lambda a: a * np.nan}, "grid of 32 values, got 12 beside it"),
+        ({"soft_labels": lambda a: a * np.nan}, "grid of 32 values, got 12 others"),
         ({"soft_labels": lambda a: a[:, :1]}, r"soft_labels: expected shape \[6, 2\], of images"),
     ],
 )
@@ -293,7 +293,7 @@ def _write(path, data):
 
 
 def raw(path):
-    """The description, without its digests, and the arrays of a file; by safetensors alone."""
+    """The description, without its digests, and the arrays of a file; by safetensors only."""
     with safetensors.safe_open(path, framework="flax") as file:
         header = json.loads(file.metadata()["gsdd_jax"])
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
@@ -423,12 +423,12 @@ def test_every_part_of_the_metadata_is_checked(good):
         for wrong in (None, [], [[1]], "x", 3, True, math.nan):
             write_raw(path, header | {part: wrong}, arrays)
             assert ("not a distilled set" if part == "format" else part) in refusal(path)
-    header["parameterization"]["colour\nspace"] = "sRGB"
+    header["parameterization"]["color\nspace"] = "sRGB"
     write_raw(path, header, arrays)
-    assert "unknown field 'colour\\nspace'" in refusal(path)
-    del header["parameterization"]["colour\nspace"]
-    write_raw(path, header | {"licence": "?"}, arrays)
-    assert "unknown field 'licence'" in refusal(path)
+    assert "unknown field 'color\\nspace'" in refusal(path)
+    del header["parameterization"]["color\nspace"]
+    write_raw(path, header | {"license": "?"}, arrays)
+    assert "unknown field 'license'" in refusal(path)
     for text in ("null", "[]", "3", "", "{", "[" * 100_000, nested(100_000), "9" * 5000):
         write_raw(path, text, arrays)
         refusal(path)

@@ -30,8 +30,8 @@ def test_pairs_are_counted_exactly():
             l11, l21, l22 = np.asarray(g.cholesky[image, n], float)
             factor = np.array([[l11 + 0.5, 0], [l21, l22 + 0.5]])
             inverse = np.linalg.inv(factor @ factor.T + np.eye(2) / 12)
-            centre = size / 2 * (np.asarray(g.means[image, n], float) + 1)
-            d = np.stack(np.meshgrid(points - centre[0], points - centre[1]), -1)
+            center = size / 2 * (np.asarray(g.means[image, n], float) + 1)
+            d = np.stack(np.meshgrid(points - center[0], points - center[1]), -1)
             sigma = np.einsum("...i,ij,...j->...", d, inverse, d) / 2
             expected += (float(opacities[image, n]) * np.exp(-sigma) >= 1 / 255).sum()
     assert expected > 1000

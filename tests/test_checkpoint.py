@@ -49,7 +49,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(saved):
     assert checkpoints.restore(state(0))["step"] == 10
     assert len(said) == 1
     assert "fit/15: damaged" in said[0]
-    assert said[0].endswith("going on from step 10")
+    assert said[0].endswith("resuming from step 10")
     checkpoints.save(15, state(16))  # in its place
     assert Checkpoints(saved, "one").restore(state(0))["step"] == 16
 
@@ -95,7 +95,7 @@ def test_no_other_numbers_are_restored_than_were_saved(tmp_path, damage, step):
     found = Checkpoints(tmp_path, "one", said.append).restore(draw(0))
     np.testing.assert_array_equal(found["params"], draw(step)["params"])
     assert len(said) == (step == 10)
-    assert all("/15: damaged (" in s and s.endswith("going on from step 10") for s in said)
+    assert all("/15: damaged (" in s and s.endswith("resuming from step 10") for s in said)
 
 
 def test_a_checkpoint_without_digests_is_taken(saved):

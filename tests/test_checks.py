@@ -31,12 +31,12 @@ def numeric_fields():
     for name, value in dotted(common.get_config().to_dict()).items():
         if type(value) in (int, float) and ".options." not in name:
             fields.append((name, {}))
-    for group, room in (
+    for group, package in (
         ("parameterization", parameterizations),
         ("network", networks),
         ("matching", matching),
     ):
-        for name, kind in room.known().items():
+        for name, kind in package.known().items():
             for field in dataclasses.fields(kind):
                 if field.type in KINDS and field.name not in kind.derived:
                     fields.append((f"{group}.options.{field.name}", {f"{group}.name": name}))

@@ -231,22 +231,22 @@ def test_reads_a_set_in_file_order(tmp_path, tiny):
     np.testing.assert_allclose(dataset.std, pixels.std((0, 1, 2)), rtol=1e-12)
 
 
-def test_greyscale_keeps_one_channel(tmp_path):
+def test_grayscale_keeps_one_channel(tmp_path):
     images = random_images(4, 4, (5, 5, 1))
     pairs = [(png(image), i % 2) for i, image in enumerate(images)]
-    prepare(tmp_path, "grey", {"train": pairs[:3], "test": pairs[3:]}, channels=1)
-    dataset = data.load("grey", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    prepare(tmp_path, "gray", {"train": pairs[:3], "test": pairs[3:]}, channels=1)
+    dataset = data.load("gray", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(dataset.train.images, images[:3])
     assert dataset.image_shape == (5, 5, 1)
     assert len(dataset.mean) == len(dataset.std) == 1
 
 
-def test_grey_files_in_a_colour_set_become_colour(tmp_path):
-    grey = random_images(5, 2, (5, 5, 1))
-    pairs = [(png(image), 0) for image in grey]
+def test_gray_files_in_a_color_set_become_color(tmp_path):
+    gray = random_images(5, 2, (5, 5, 1))
+    pairs = [(png(image), 0) for image in gray]
     prepare(tmp_path, "mixed", {"train": pairs[:1], "test": pairs[1:]})
     dataset = data.load("mixed", data_dir=tmp_path, cache_dir=tmp_path / "cache")
-    np.testing.assert_array_equal(dataset.train.images, np.repeat(grey[:1], 3, axis=-1))
+    np.testing.assert_array_equal(dataset.train.images, np.repeat(gray[:1], 3, axis=-1))
 
 
 def test_more_examples_than_one_chunk(tmp_path, monkeypatch, tiny):
@@ -292,8 +292,8 @@ def test_configuration_and_version(tmp_path):
 def resample(size_in: int, size_out: int) -> np.ndarray:
     """Weights [size_out, size_in] of linear interpolation, the triangle widened when shrinking."""
     scale = size_in / size_out
-    centres = (np.arange(size_out) + 0.5) * scale
-    distance = np.abs(np.arange(size_in) + 0.5 - centres[:, None])
+    centers = (np.arange(size_out) + 0.5) * scale
+    distance = np.abs(np.arange(size_in) + 0.5 - centers[:, None])
     weights = np.maximum(0, 1 - distance / max(scale, 1))
     return weights / weights.sum(1, keepdims=True)
 
@@ -631,8 +631,8 @@ def test_sets_that_are_not_image_classification(tmp_path):
     label = tfds.features.ClassLabel(num_classes=2)
 
     both = {"train": pairs[:1], "test": pairs[1:]}
-    prepare(tmp_path, "unlabelled", both, features={"image": image, "label": number})
-    assert "class label" in usage_error("unlabelled", **where)
+    prepare(tmp_path, "unlabeled", both, features={"image": image, "label": number})
+    assert "class label" in usage_error("unlabeled", **where)
     prepare(tmp_path, "hidden", {"train": pairs[:1], "test": [(pairs[0][0], -1)]})
     assert "without a label" in usage_error("hidden", **where)
     prepare(tmp_path, "trainonly", {"train": pairs})

@@ -1,4 +1,4 @@
-"""Images as quantised cosine coefficients, entropy-coded."""
+"""Images as quantized cosine coefficients, entropy-coded."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ def stored(side=16, channels=3, **options):
 
 
 def planes(count, sizes, spread, seed=0):
-    """Codes of few large and many small coefficients, alike in neighbouring blocks."""
+    """Codes of few large and many small coefficients, alike in neighboring blocks."""
     rng = np.random.default_rng(seed)
     scale = spread / (1 + np.add.outer(range(8), range(8)).ravel()) ** 1.5
     return [

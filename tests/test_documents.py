@@ -60,12 +60,12 @@ def test_using_a_set_runs(tmp_path):
 
 
 @pytest.fixture
-def grey(tmp_path):
+def gray(tmp_path):
     """The example parameterization: the file alone, in its folder."""
-    (code,) = (code for code in blocks("docs/architecture.md") if "class Grey" in code)
-    (tmp_path / "grey.py").write_text(code)
+    (code,) = (code for code in blocks("docs/architecture.md") if "class Gray" in code)
+    (tmp_path / "gray.py").write_text(code)
     with in_package(parameterizations, tmp_path):
-        yield parameterizations.build("grey", (8, 8, 3), ipc=3, images_per_class=1)
+        yield parameterizations.build("gray", (8, 8, 3), ipc=3, images_per_class=1)
 
 
 WITHOUT_JAX = """
@@ -83,14 +83,14 @@ except gsdd_jax.UsageError as error:
 """
 
 
-def test_what_the_architecture_adds_is_read_and_rendered(grey, tmp_path):
+def test_what_the_architecture_adds_is_read_and_rendered(gray, tmp_path):
     """A file of a parameterization without a format of its own, which takes JAX."""
-    assert grey.images_per_class == 9
+    assert gray.images_per_class == 9
     images = np.random.default_rng(0).random((18, 8, 8, 3), np.float32)
-    params = grey.init(jax.random.key(0), jax.numpy.asarray(images))
+    params = gray.init(jax.random.key(0), jax.numpy.asarray(images))
     labels = np.repeat(np.arange(2, dtype=np.int32), 9)
     path = tmp_path / "set.safetensors"
-    gsdd_jax.save(path, parameterizations.stored(grey, params, labels, 0.1))
+    gsdd_jax.save(path, parameterizations.stored(gray, params, labels, 0.1))
     loaded = gsdd_jax.load(path)
     expected = images.mean(-1, keepdims=True).repeat(3, -1)
     np.testing.assert_allclose(loaded.images(), expected, atol=1e-6)
@@ -99,7 +99,7 @@ def test_what_the_architecture_adds_is_read_and_rendered(grey, tmp_path):
         [sys.executable, "-c", WITHOUT_JAX, tmp_path, path], capture_output=True, text=True,
         check=True, cwd=ROOT,
     )  # fmt: skip
-    assert "parameterization grey: to be read with jax alone, which is not" in done.stdout
+    assert "parameterization gray: to be read with jax only, which is not" in done.stdout
 
 
 def test_the_concepts_count_as_they_say():

@@ -173,7 +173,7 @@ def test_a_set_of_other_classes_than_its_data(tmp_path, tiny):
     arrays = {name: a[:5] for name, a in tiny.arrays.items()}
     fewer = dataclasses.replace(tiny, arrays=arrays, labels=tiny.labels[:5])
     message = refusal(tmp_path, fewer)
-    assert "(16, 16, 3, 10), as of cifar10_mini, got (16, 16, 3, 5)" in message
+    assert "(16, 16, 3, 10), as for cifar10_mini, got (16, 16, 3, 5)" in message
 
 
 def test_names_that_no_config_has_are_not_read(tiny):

@@ -141,7 +141,7 @@ def test_ellipses_are_the_eigenvectors_of_the_covariance(prefilter):
         along = abs(vectors[:, 1] @ [np.cos(angle), np.sin(angle)])
         assert along == pytest.approx(1, abs=1e-6)
         u, v = np.asarray(g.means[index], float)
-        np.testing.assert_allclose(found.centres[index], [15 * (u + 1), 10 * (v + 1)], rtol=1e-6)
+        np.testing.assert_allclose(found.centers[index], [15 * (u + 1), 10 * (v + 1)], rtol=1e-6)
     areas = geometry.areas(g, 20, 30, prefilter)
     np.testing.assert_allclose(areas, math.pi * found.axes[..., 0] * found.axes[..., 1])
 
@@ -157,8 +157,8 @@ def test_ellipses_while_fitting_and_distilling(run, tmp_path):
     last = [r for r in rows if (r["phase"], r["step"]) == ("distill", "6")]
     assert len(last) == 2 * means.shape[1]
     for row in last:
-        centre = 4 * (means[int(row["image"]), int(row["gaussian"])] + 1)
-        np.testing.assert_allclose([float(row["x"]), float(row["y"])], centre, rtol=1e-5)
+        center = 4 * (means[int(row["image"]), int(row["gaussian"])] + 1)
+        np.testing.assert_allclose([float(row["x"]), float(row["y"])], center, rtol=1e-5)
     # The fit is that of the run: it ends where distillation began.
     fitted = [r for r in rows if (r["phase"], r["step"]) == ("fit", "20")]
     began = [r for r in rows if (r["phase"], r["step"]) == ("distill", "0")]
@@ -331,12 +331,12 @@ def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
     config = tiny(**{"distill.num_steps": 2, "distill.eval_every": 0, "init.num_steps": 60})
     config.distill.steps_per_call = 1
     draw("escape", config=config, stress_steps=3, out=str(tmp_path))
-    centres = rows_of(tmp_path, "escape")
+    centers = rows_of(tmp_path, "escape")
     with open(tmp_path / "escape_shares.csv") as file:
         shares = {r["arm"]: r for r in csv.DictReader(file)}
     assert list(shares) == list(escape.ARMS)
     for arm, share in shares.items():
-        mine = [(float(r["u"]), float(r["v"])) for r in centres if r["arm"] == arm]
+        mine = [(float(r["u"]), float(r["v"])) for r in centers if r["arm"] == arm]
         count = sum(1 for u, v in mine if abs(u) > 1 or abs(v) > 1)
         assert (int(share["gaussians"]), int(share["outside"])) == (len(mine), count)
         assert ("clip" in arm) == (count == 0), arm
@@ -490,8 +490,8 @@ def test_a_landscape_around_the_loss_at_the_set(run, pixels, tmp_path):
     rows = rows_of(tmp_path, "landscape")
     assert len(rows) == 2 * 9
     for label, workdir in (("gaussian", run), ("pixels", pixels)):
-        centre = [r for r in rows if r["set"] == label and float(r["first"]) == 0]
-        centre = next(float(r["loss"]) for r in centre if float(r["second"]) == 0)
+        center = [r for r in rows if r["set"] == label and float(r["first"]) == 0]
+        center = next(float(r["loss"]) for r in center if float(r["second"]) == 0)
         # The same draws, step by step.
         set_ = gsdd_jax.load(workdir / "distilled.safetensors")
         parts = experiment.build(inputs.config_of(workdir, None))
@@ -504,7 +504,7 @@ def test_a_landscape_around_the_loss_at_the_set(run, pixels, tmp_path):
             images = parts.transform(set_.images()).reshape(10, -1, 8, 8, 3)
             features = jnp.stack([matching.network.features(carry.network, i) for i in images])
             losses.append(float(((features.mean(1) - carry.means) ** 2).sum()))
-        assert centre == pytest.approx(np.mean(losses), rel=1e-4)
+        assert center == pytest.approx(np.mean(losses), rel=1e-4)
         around = [float(r["loss"]) for r in rows if r["set"] == label]
         assert np.std(around) > 0
     # Kept rows give the same bytes, and nothing is computed.
@@ -570,7 +570,7 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
         assert resumed == whole, name
     rows = rows_of(tmp_path / "whole", "difficulty")
     number = len(data.load("cifar10_mini").test.labels)
-    for label in ("gaussian, 3 a class", "pixels, 1 a class"):
+    for label in ("gaussian, 3 per class", "pixels, 1 per class"):
         mine = [r for r in rows if r["set"] == label]
         assert sum(int(r["images"]) for r in mine) == number
     # Over all bins it is the accuracy that the run itself measured.

@@ -51,7 +51,7 @@ def test_only_so_much_of_a_regular_file_is_read(tmp_path):
     assert files.read_regular(tmp_path / "three", "a thing", 3) == b"abc"
     with pytest.raises(UsageError, match=r"three: expected a thing of at most 2 bytes, got 3$"):
         files.read_regular(tmp_path / "three", "a thing", 2)
-    # Larger than any memory, and refused by its size alone.
+    # Larger than any memory, and refused by its size only.
     with open(tmp_path / "vast", "wb") as file:
         file.truncate(1 << 42)
     with pytest.raises(UsageError, match="at most 10 bytes, got 4,398,046,511,104"):

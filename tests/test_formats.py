@@ -120,7 +120,7 @@ def test_what_the_description_refuses_is_not_read(tmp_path, monkeypatch):
 # --- Kinds
 
 
-GREY = """
+GRAY = """
 import dataclasses
 from gsdd_jax.formats.base import Format
 
@@ -128,7 +128,7 @@ from gsdd_jax.formats.base import Format
 class {kind}(Format):
     name = "{name}"
     def decode(self, params, height, width, resample="bilinear"):
-        return params["grey"]
+        return params["gray"]
 """
 
 
@@ -146,13 +146,13 @@ def more(tmp_path):
 
 
 def test_a_kind_is_the_public_class_of_its_modules_name(more):
-    kind = more("shade", GREY.format(kind="Shade", name="shade"))
+    kind = more("shade", GRAY.format(kind="Shade", name="shade"))
     assert (kind.name, kind.__name__) == ("shade", "Shade")
     assert "shade" in kinds.known("gsdd_jax.formats", base.Format)
     settings = {"name": "shade", "height": 2, "width": 3, "channels": 1, "images_per_class": 1}
     assert base.format_of(settings) == kind(2, 3, 1, 1)
-    assert more("hidden", GREY.format(kind="_Hidden", name="hidden")) is None
-    assert more("other", GREY.format(kind="Other", name="shade")) is None
+    assert more("hidden", GRAY.format(kind="_Hidden", name="hidden")) is None
+    assert more("other", GRAY.format(kind="Other", name="shade")) is None
     assert more("borrowed", "from gsdd_jax.formats.pixels import Pixels as borrowed") is None
 
 
@@ -210,7 +210,7 @@ def test_the_zca_is_that_of_training(real, pixels, tmp_path, monkeypatch):
     np.testing.assert_array_equal(clipped, np.clip(plain, 0, 1))
 
 
-def test_a_normalisation_is_in_the_file(tmp_path):
+def test_a_normalization_is_in_the_file(tmp_path):
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
     made = {
         "transform": transforms.describe("normalize", mean, std, np.zeros((0, 1, 1, 3), np.uint8))
@@ -486,7 +486,7 @@ def test_a_transform_that_memory_does_not_hold_is_not_read(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("value", [1e39, float("nan"), float("inf"), 10**400, True, "1"])
 @pytest.mark.parametrize("name", ["mean", "std"])
-def test_a_normalisation_of_no_numbers(name, value):
+def test_a_normalization_of_no_numbers(name, value):
     said = {"name": "normalize", "mean": [0.5] * 3, "std": [0.5] * 3}
     said[name] = [0.5, value, 0.5]
     with pytest.raises(gsdd_jax.UsageError, match=rf"^provenance\.transform\.{name}: expected 3"):

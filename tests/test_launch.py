@@ -320,7 +320,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, finished,
     status, out, err = run("distill", *TINY, f"--workdir={tmp_path}/run")
     assert status == 0, err
     said = next(line for line in out.splitlines() if "damaged" in line)
-    assert said.endswith("going on from step 28")
+    assert said.endswith("resuming from step 28")
     expected, actual = ((d / "distilled.safetensors") for d in (workdir, tmp_path / "run"))
     assert actual.read_bytes() == expected.read_bytes()
 

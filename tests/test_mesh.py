@@ -17,7 +17,7 @@ DEVICES = 4
 THINGS = [
     "dm",
     "dm, two groups of classes",
-    "dm, a class each",
+    "dm, one class each",
     "dm, class after class",
     "dc",
     "tm, batches shared out",

@@ -27,8 +27,8 @@ PATCHES = (2, 7, 6, 3, 5, 5, 1, 2)
 SHIFTS = (2, 8, 7, 16, 18, 3, 2, 0)
 DIRECT = {
     "direct, to one register": (2, 8, 8, 16, 16, 3, 1, 1),
-    "direct, from colours": (2, 5, 19, 3, 21, 3, 1, 1),
-    "direct, to colours": (2, 6, 21, 20, 3, 3, 1, 1),
+    "direct, from colors": (2, 5, 19, 3, 21, 3, 1, 1),
+    "direct, to colors": (2, 6, 21, 20, 3, 3, 1, 1),
     "direct, one column": (3, 5, 1, 5, 33, 3, 1, 1),
 }
 GEOMETRIES = {
@@ -281,9 +281,9 @@ def test_instance_norm_derivatives():
         scale, shift, weights = (jnp.asarray(rng.normal(size=s)) for s in (3, 3, x.shape))
 
         def plain(x, scale, shift):
-            centred = x - x.mean((1, 2), keepdims=True)
-            variance = (centred**2).mean((1, 2), keepdims=True)
-            return centred / jnp.sqrt(variance + 1e-5) * scale + shift
+            centered = x - x.mean((1, 2), keepdims=True)
+            variance = (centered**2).mean((1, 2), keepdims=True)
+            return centered / jnp.sqrt(variance + 1e-5) * scale + shift
 
         actual = second_derivatives(instance_norm, weights)(x, scale, shift)
         expected = second_derivatives(plain, weights)(x, scale, shift)

@@ -27,7 +27,7 @@ from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-KINDS = {matching: "mean_images", parameterizations: "grey", networks: "perceptron"}
+KINDS = {matching: "mean_images", parameterizations: "gray", networks: "perceptron"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def added(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(added):
     """As by `--config=demo --config.matching.name=mean_images …`."""
-    names = {"matching.name": "mean_images", "parameterization.name": "grey"}
+    names = {"matching.name": "mean_images", "parameterization.name": "gray"}
     names |= {"network.name": "perceptron", "data.name": "shades"}
     names |= {"data.dir": str(added / "sets"), "data.resolution": 0}
     config = demo.get_config()
@@ -92,7 +92,7 @@ def test_it_is_evaluated(finished):
 def test_it_is_planned_in_a_table(config, tmp_path):
     table = Table("one", "One cell", (Cell("row", "column", config),))
     ((name, state, _),) = (p for p in reproduce.plan(table, tmp_path) if p[0].startswith("run"))
-    assert "shades-mean_images-grey" in name
+    assert "shades-mean_images-gray" in name
     assert state == "to do"
 
 
@@ -100,7 +100,7 @@ def test_it_is_reported(finished, tmp_path):
     workdir, _ = finished
     document.write([workdir], tmp_path / "report.html", fields.defaults)
     text = (tmp_path / "report.html").read_text()
-    assert "3 images a class as grey" in text
+    assert "3 images per class as gray" in text
     assert "real images per class and step" in text  # the help of the objective's option
 
 
@@ -127,13 +127,13 @@ def test_each_computes_what_it_says(added):
     for layer in params["body"].values():
         expected = np.maximum(expected @ layer["kernel"] + layer["bias"], 0)
     np.testing.assert_allclose(network.features(params, jax.numpy.float32(x)), expected, atol=1e-5)
-    grey = parameterizations.build("grey", (8, 8, 3), ipc=3, images_per_class=1)
+    gray = parameterizations.build("gray", (8, 8, 3), ipc=3, images_per_class=1)
     for name, part in (("mean_images", 0.5), ("dm", 0.8)):
         objective = matching.build(
             name, network=network, num_classes=2, images_per_class=9, strategy="", batch_real=20
         )
-        problem = distill.Problem(grey, objective, 2)
-        start = grey.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (18, 8, 8, 3)))
+        problem = distill.Problem(gray, objective, 2)
+        start = gray.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (18, 8, 8, 3)))
         state = distill.start(problem, start, 0.01)
         _, losses = distill.run(problem, state, jax.random.key(2), data, None, 50)
         assert losses[-1] < part * losses[0]

@@ -32,9 +32,9 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.04}  # of the largest number
 
 def plain(x, scale, shift):
     """From the definition, in the arguments' own type."""
-    centred = x - x.mean((1, 2), keepdims=True)
-    variance = jnp.square(centred).mean((1, 2), keepdims=True)
-    y = jnp.maximum(centred / jnp.sqrt(variance + 1e-5) * scale + shift, 0)
+    centered = x - x.mean((1, 2), keepdims=True)
+    variance = jnp.square(centered).mean((1, 2), keepdims=True)
+    y = jnp.maximum(centered / jnp.sqrt(variance + 1e-5) * scale + shift, 0)
     return (y[:, ::2, ::2] + y[:, 1::2, ::2] + y[:, ::2, 1::2] + y[:, 1::2, 1::2]) / 4
 
 
@@ -51,8 +51,8 @@ def arguments(shape, dtype="float32", mean=0.0, seed=0):
     rounded = lambda v: np.asarray(jnp.asarray(v, dtype), np.float64)
     x = rounded(x + mean)
     for _ in range(20):
-        centred = x - x.mean((1, 2), keepdims=True)
-        y = centred / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5) * vectors[0] + vectors[1]
+        centered = x - x.mean((1, 2), keepdims=True)
+        y = centered / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5) * vectors[0] + vectors[1]
         near = np.abs(y) < 1e-3
         x = rounded(np.where(near, x + 0.05, x))
     assert not near.any()
@@ -157,8 +157,8 @@ def test_odd_sides_leave_out_the_last_pixels(shape):
     b, h, w, c = shape
     x = x[:, :h, :w]
     y = norm_pool(jnp.float32(x), jnp.float32(scale), jnp.float32(shift))
-    centred = x - x.mean((1, 2), keepdims=True)
-    h1 = np.maximum(centred / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5) * scale + shift, 0)
+    centered = x - x.mean((1, 2), keepdims=True)
+    h1 = np.maximum(centered / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5) * scale + shift, 0)
     h1 = h1[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
     assert np.abs(y - h1).max() < 1e-5
 

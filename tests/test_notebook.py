@@ -49,7 +49,7 @@ def test_the_inside_of_a_set_is_shown(monkeypatch):
     assert names["images"].shape == (300, 32, 32, 3)
     assert len(names["figure"].axes) == 20
     drawn = names["figure"].axes[10].patches  # of the first of ten images
-    np.testing.assert_allclose(drawn[3].center, names["ellipses"].centres[0, 3])
+    np.testing.assert_allclose(drawn[3].center, names["ellipses"].centers[0, 3])
     assert len(drawn) == 22
     # Without the large ones less is left of an image than without the small ones.
     large, small = (np.array(names["psnr"][order]) for order in ("large", "small"))

@@ -102,10 +102,10 @@ COUNTS = {"many": 9, "one": 1}
 
 @pytest.fixture
 def unequal(tmp_path):
-    """A grey set of two classes, one of a single picture, and the config that suits it."""
+    """A gray set of two classes, one of a single picture, and the config that suits it."""
     names = [f"{label}/{i}.png" for label, count in COUNTS.items() for i in range(count)]
     folder = only(tmp_path / "pictures", *names)
-    result = make(tmp_path, folder, test=folder, grey=True, resolution=16)
+    result = make(tmp_path, folder, test=folder, gray=True, resolution=16)
     assert result.train == [9, 1]
     config = own.get_config()
     config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
@@ -116,7 +116,7 @@ def unequal(tmp_path):
 
 
 @pytest.mark.parametrize("matching", ["dm", "tm"])
-def test_two_classes_one_of_a_single_grey_picture_distil(
+def test_two_classes_one_of_a_single_gray_picture_distill(
     tmp_path, unequal, matching, quickly_compiled, capsys
 ):
     """As many images of each, whether real ones are drawn or not; the class is named."""

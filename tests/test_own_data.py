@@ -424,7 +424,7 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
         "17 training and 3 test pictures of 3 classes, 1 to 11 per class to train on, 16x16x3"
     )
     expected = (
-        "distil it: python -m launch.distill --config=configs/own.py --config.data.name=mine "
+        "distill it: python -m launch.distill --config=configs/own.py --config.data.name=mine "
         "--workdir=runs/mine"
     )
     assert command == expected

@@ -225,7 +225,7 @@ def test_options_of_a_wrong_type_or_range(option, value, expected):
 
 
 @pytest.mark.parametrize("name", ["normalize", "zca"])
-def test_pixels_are_optimised_as_networks_see_them_and_stored_as_pixels(name):
+def test_pixels_are_optimized_as_networks_see_them_and_stored_as_pixels(name):
     """One step of distillation moves the transformed images by the published rule."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2

@@ -60,7 +60,7 @@ def solid(mode, color):
     ],
     ids=lambda v: getattr(v, "mode", None),
 )
-def test_every_mode_becomes_colour(image, options, expected):
+def test_every_mode_becomes_color(image, options, expected):
     np.testing.assert_array_equal(stored(image, **options), np.full((4, 4, 3), expected))
 
 
@@ -91,11 +91,11 @@ def test_a_large_jpeg_is_what_all_of_it_would_give():
     )  # fmt: skip
 
 
-def test_grey_has_one_channel(tmp_path):
-    colour = solid("RGB", (255, 0, 0))
-    assert stored(colour, channels=1).shape == (4, 4, 1)
+def test_gray_has_one_channel(tmp_path):
+    color = solid("RGB", (255, 0, 0))
+    assert stored(color, channels=1).shape == (4, 4, 1)
     fill(tmp_path / "pictures")
-    assert make(tmp_path, tmp_path / "pictures", grey=True).image_shape == (SIZE, SIZE, 1)
+    assert make(tmp_path, tmp_path / "pictures", gray=True).image_shape == (SIZE, SIZE, 1)
     dataset = load(tmp_path)
     assert dataset.image_shape == (SIZE, SIZE, 1)
     assert len(dataset.mean) == 1
@@ -116,7 +116,7 @@ def test_the_bits_that_are_used(tmp_path, largest, options, bits):
     for name, value in values.items():
         (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(value.astype(np.uint16)).save(tmp_path / "p" / name)
-    notes = make(tmp_path, tmp_path / "p", test=tmp_path / "p", grey=True, **options).notes
+    notes = make(tmp_path, tmp_path / "p", test=tmp_path / "p", gray=True, **options).notes
     assert any(f"so {bits} bits are used" in note for note in notes) == (not options)
     expected = [np.floor(value * 255 / (2**bits - 1) + 0.5) for value in values.values()]
     np.testing.assert_array_equal(load(tmp_path).train.images[..., 0], expected)
@@ -132,7 +132,7 @@ def test_more_bits_than_are_given_are_refused(tmp_path):
     assert message == "--depth: expected one of 8, 10, 12, 14, 16, got 11"
 
 
-def test_colours_of_which_pillow_keeps_four_bits_are_refused():
+def test_colors_of_which_pillow_keeps_four_bits_are_refused():
     def chunk(kind, content):
         check = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
@@ -141,11 +141,11 @@ def test_colours_of_which_pillow_keeps_four_bits_are_refused():
     header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
     parts = {b"IHDR": header, b"IDAT": zlib.compress(row * 4), b"IEND": b""}
     png = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items())
-    with pytest.raises(UsageError, match="its colours have 12 bits stored in 16"):
+    with pytest.raises(UsageError, match="its colors have 12 bits stored in 16"):
         pictures.read(png, 4, 3)
 
 
-# Colour profiles.
+# Color profiles.
 
 
 def curve(exponent=1.0) -> bytes:
@@ -188,7 +188,7 @@ def in_srgb(colors, colorants, exponent):
     [SRGB[[1, 0, 2]], SRGB * [[0.9], [1.05], [1.02]]],
     ids=["red and green swapped", "other primaries"],
 )
-def test_colours_become_those_of_srgb(mode, colorants):
+def test_colors_become_those_of_srgb(mode, colorants):
     image = Image.new("RGB", (6, 4), (200, 120, 60))
     image = image.quantize() if mode == "P" else image.convert(mode)
     shown = np.asarray(image.convert("RGB"))[0, 0]
@@ -205,7 +205,7 @@ def test_srgb_itself_stays():
 
 
 def test_what_is_damaged_beside_good_pixels_is_ignored(tmp_path):
-    """EXIF of two kinds and a colour profile, each of which Pillow cannot read; it is said."""
+    """EXIF of two kinds and a color profile, each of which Pillow cannot read; it is said."""
     image = Image.fromarray(noise(5, SIZE, SIZE, 3))
     folder = tmp_path / "p" / "a"
     folder.mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_what_is_damaged_beside_good_pixels_is_ignored(tmp_path):
     image.save(tmp_path / "p" / "b" / "good.png")
     notes = make(tmp_path, tmp_path / "p", test=tmp_path / "p").notes
     assert "2 pictures with EXIF that is damaged and was ignored" in notes
-    assert "4 pictures with a colour profile that is damaged and was ignored" in notes
+    assert "4 pictures with a color profile that is damaged and was ignored" in notes
     for stored_image in load(tmp_path).train.images:
         np.testing.assert_array_equal(stored_image, np.asarray(image))
 

@@ -355,7 +355,7 @@ with jax.set_mesh(mesh):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
 @pytest.mark.parametrize(("kind", "backend"), [("Auto", "auto"), ("Explicit", "auto")])
 def test_sharded_images_are_rendered_where_they_lie(kind, backend):
-    """Under plain jit, by their sharding alone: no collectives, forward and backward."""
+    """Under plain jit, by their sharding only: no collectives, forward and backward."""
     result = subprocess.run(
         [sys.executable, "-c", FOUR_DEVICES, kind, backend],
         capture_output=True,

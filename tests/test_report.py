@@ -99,7 +99,7 @@ def test_evaluations_are_counted_in_steps_of_distillation():
         "dm", network=network, num_classes=10, images_per_class=30, strategy="", batch_real=64
     )
     config.evaluate.baselines = "fitted,random_real,random_real_uint8"
-    tested, held_out = 500 / 3, 3000 / 3  # the second of the distilled set alone
+    tested, held_out = 500 / 3, 3000 / 3  # the second of the distilled set only
     trained = 150 * (300 + 300 + 10 + 40)
     expected = 3 * (trained + 4 * tested + held_out) / (640 / 3 + 300)
     assert cost.evaluations_in_steps(config, objective, dataset, 300) == pytest.approx(expected)

@@ -126,7 +126,7 @@ def test_the_numbers_are_those_of_the_result(run, page):
     used, there = 10 * result["bytes_per_class"], 10 * 4 * 8 * 8 * 3
     assert f"{used:,} of {there:,} bytes, {100 * used / there:.1f} %" in page.text
     set_ = gsdd_jax.load(run / "distilled.safetensors")
-    # Two bytes a number: two of the mean, three of the factor, three of the colour, the opacity.
+    # Two bytes a number: two of the mean, three of the factor, three of the color, the opacity.
     for name, numbers in (("means", 2), ("cholesky", 3), ("colors", 3), ("opacities", 1)):
         size = 2 * numbers * 70 * set_.format.num_gaussians
         assert f"{name} {size:,} {100 * size / used:.1f} %" in page.text
@@ -190,7 +190,7 @@ def test_a_config_shows_what_differs_first(page):
 
 
 class Chart:
-    """What a figure of a page shows: `read` at its places, `lines` by colour as points [n, 2]."""
+    """What a figure of a page shows: `read` at its places, `lines` by color as points [n, 2]."""
 
     def __init__(self, figure):
         self.title = re.search(r"<h3>(.*?)</h3>", figure).group(1)
@@ -291,7 +291,7 @@ def test_sheets_are_the_images(run, page):
 
 
 def by_eigenvalues(set_, kept):
-    """Centre, axes and the direction of the longer one of every Gaussian, from its covariance."""
+    """Center, axes and the direction of the longer one of every Gaussian, from its covariance."""
     kind, box = set_.format, np.eye(2) / 12
     for mean, (a, b, c) in zip(kept.means, kept.cholesky, strict=True):
         factor = np.array([[a + 0.5, 0], [b, c + 0.5]], float)
@@ -305,8 +305,8 @@ def check_outlines(set_, packed, kept, counts):
     records = np.frombuffer(base64.b64decode(packed["records"]), "<i2").astype(float)
     assert len(records) == 9 * sum(counts)  # as script.js reads them
     records = records.reshape(-1, 9)
-    for i, (centre, axes, along) in enumerate(by_eigenvalues(set_, kept)):
-        np.testing.assert_allclose(records[i, :2] / 2**14, centre, atol=1e-4)
+    for i, (center, axes, along) in enumerate(by_eigenvalues(set_, kept)):
+        np.testing.assert_allclose(records[i, :2] / 2**14, center, atol=1e-4)
         np.testing.assert_allclose(records[i, 2:4] / 64, axes, atol=0.01)
         if axes[0] > 1.05 * axes[1]:  # a circle has no direction
             angle = np.radians(records[i, 4] / 100)
@@ -695,7 +695,7 @@ def test_a_share_keeps_the_file_small_and_the_last_step_whole():
 # The look
 
 
-def test_colours_are_seen_in_light_and_dark():
+def test_colors_are_seen_in_light_and_dark():
     """Contrast as WCAG counts it: 4.5 for text, 3 for lines."""
     style = (document.FOLDER / "style.css").read_text()
     pairs = dict(re.findall(r"--(\w+): light-dark\(([^)]*)\)", style))
@@ -802,7 +802,7 @@ def test_a_browser_shows_it(run, page, tmp_path):
     assert all(a != b for a, b in zip(seen["before"], seen["after"], strict=True))
     assert seen["tip"].startswith("distillation step 6\n")
     assert seen["wide"]
-    # The larger a share, the less its colour lets through.
+    # The larger a share, the less its color lets through.
     shades = sorted((share, float(color.split("/")[1][:-1])) for share, color in seen["shades"])
     assert len(shades) == 100
     assert shades[0][1] == 0 and shades[-1][1] > 0.15
@@ -817,8 +817,8 @@ def test_a_browser_shows_it(run, page, tmp_path):
     y, x = np.mgrid[:height, :width] + 0.5
     inside, around = np.zeros_like(ink), np.zeros_like(ink)
     kept = jax.tree.map(lambda a: a[:count], flat(parameterizations.of(set_)[1]))
-    for centre, axes, along in by_eigenvalues(set_, kept):
-        offset = np.stack([x, y], -1) * 8 / width - 8 * centre
+    for center, axes, along in by_eigenvalues(set_, kept):
+        offset = np.stack([x, y], -1) * 8 / width - 8 * center
         long, short = offset @ along, offset @ [-along[1], along[0]]
         for mask, room in ((inside, -0.1), (around, 0.15)):
             long_axis, short_axis = np.maximum(axes + room, 1e-3)

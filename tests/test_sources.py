@@ -54,13 +54,13 @@ def test_arrays(tmp_path):
     assert result.image_shape == (8, 8, 3)  # the shorter side, but at least 8
 
 
-def test_arrays_of_grey_images_with_test_images(tmp_path):
+def test_arrays_of_gray_images_with_test_images(tmp_path):
     images, labels = noise(4, 30, SIZE, SIZE), np.arange(30) % 12
     np.savez_compressed(
         tmp_path / "b.npz", images=images, labels=labels,
         test_images=images[::-1, ..., None], test_labels=labels[::-1],
     )  # fmt: skip
-    result = make(tmp_path, tmp_path / "b.npz", resolution=None, grey=True)
+    result = make(tmp_path, tmp_path / "b.npz", resolution=None, gray=True)
     assert result.class_names == [str(i) for i in range(12)]  # 10 is after 9
     dataset = load(tmp_path)
     np.testing.assert_array_equal(dataset.train.images[..., 0], images)
@@ -89,7 +89,7 @@ def _in_parts(*names):
 def test_arrays_of_medmnist(tmp_path, names, test, note):
     arrays = _in_parts(*names)
     np.savez(tmp_path / "medmnist.npz", **arrays)
-    result = make(tmp_path, tmp_path / "medmnist.npz", resolution=None, grey=True)
+    result = make(tmp_path, tmp_path / "medmnist.npz", resolution=None, gray=True)
     assert [n for n in result.notes if "to train on" in n and n.endswith(note or "?")] == (
         [result.notes[0]] if note else []
     )

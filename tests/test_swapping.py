@@ -1,4 +1,4 @@
-"""Networks, objectives and parameterizations in each other's place, by flags alone."""
+"""Networks, objectives and parameterizations in each other's place, by flags only."""
 
 import itertools
 

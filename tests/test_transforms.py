@@ -1,4 +1,4 @@
-"""Normalisation and ZCA against NumPy in float64, and the file that keeps a fitted ZCA."""
+"""Normalization and ZCA against NumPy in float64, and the file that keeps a fitted ZCA."""
 
 import inspect
 import json

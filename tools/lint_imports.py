@@ -3,7 +3,7 @@
     python tools/lint_imports.py
 
 import-linter looks where Python finds the package first, which after an editable install is the
-folder of its compiled modules alone; so that finder is left out.
+folder of its compiled modules only; so that finder is left out.
 """
 
 import pathlib

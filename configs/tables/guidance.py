@@ -12,7 +12,7 @@ from configs.tables import small
 from gsdd_jax.tables.table import Cell, Table
 
 OF = "parameterization.options"
-# Bits of means, L, colours and opacities, and what they come to when coded.
+# Bits of means, L, colors and opacities, and what they come to when coded.
 BITS = {"6 4 4 3": 32.0, "7 5 5 4": 40.0, "8 6 6 6": 49.0}
 IMAGES = (60, 112, 224)
 
@@ -34,5 +34,5 @@ def get_table(size: str) -> Table:
             trial = changes | {f"{OF}.bits_per_gaussian": coded, "budget.images_per_class": images}
             row = f"{bits} ({coded:g} bits per Gaussian)"
             cells.append(Cell(row, f"{images} images per class", config, trials=(trial,)))
-    title = "Bits of a Gaussian and images a class at the bytes of one float32 image"
+    title = "Bits of a Gaussian and images per class at the bytes of one float32 image"
     return Table(f"guidance-{size}", title, tuple(cells), needs_gpu=size == "paper")

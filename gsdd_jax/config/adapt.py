@@ -33,11 +33,11 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
       given: flags by dotted field; they take precedence.
     """
     config = config.copy_and_resolve_references()
-    for group, room in COMPONENTS.items():
+    for group, package in COMPONENTS.items():
         name = config[group].name
         if given.get(f"{group}.name", before[group].name) == before[group].name:
             continue
-        own = defaults(room.find(name)) if name in room.known() else {}
+        own = defaults(package.find(name)) if name in package.known() else {}
         if group == "parameterization":
             own = {}  # set by the budget and the images
             _undo(config, before)
@@ -45,7 +45,7 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
         own |= {f.removeprefix(start): v for f, v in given.items() if f.startswith(start)}
         # A new ConfigDict has no types: the component checks them.
         config[group].options = ConfigDict(own)
-        if group == "parameterization" and name in room.known():
+        if group == "parameterization" and name in package.known():
             stored_as(config, name)
             config.update_from_flattened_dict(given)
     return config

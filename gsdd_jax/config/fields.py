@@ -43,7 +43,7 @@ class Data:
     name: str = field("cifar10_mini", "TFDS name, or cifar10_mini, which ships with the package")
     subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow or squawk")
     resolution: int = field(0, "pixels per side; 0: as stored", 0, MAX_SIDE)
-    resize: str = field("crop", "crop (scale the shorter side, cut the centre) or squash")
+    resize: str = field("crop", "crop (scale the shorter side, cut the center) or squash")
     transform: str = field("normalize", "normalize (per channel) or zca (whitening)")
     dir: str = field("", "directory of TFDS data sets; empty: $TFDS_DATA_DIR, else the default")
     on_device: str = field("auto", "training images: whole, streamed (from disk), auto (by size)")
@@ -84,7 +84,7 @@ class Network:
 class Init:
     """Fit of the images that distillation starts from."""
 
-    images: str = field("real", "fitted images: real, solid (mean colours) or none (no fit)")
+    images: str = field("real", "fitted images: real, solid (mean colors) or none (no fit)")
     num_steps: int = field(50_000, "fit steps; published: 50,000", 0, shrink=Shrink(1, 20))
     learning_rate: float = field(
         0.1, "fit rate; published 0.1 (CIFAR-10), 0.01; 0: by data set", *POSITIVE, automatic=True
@@ -140,7 +140,7 @@ class Experts:
 
 @dataclasses.dataclass(frozen=True)
 class Distill:
-    """Optimisation of the images."""
+    """Optimization of the images."""
 
     num_steps: int = field(20_000, "distillation steps", 0, shrink=Shrink(1, 10))
     learning_rate: float = field(1e-3, "learning rate of the images' parameters", *POSITIVE)
@@ -198,7 +198,7 @@ class Config:
     labels: Labels = field(Labels, "labels of the distilled set")
     teacher: Teacher = field(Teacher, "networks whose outputs are soft labels")
     experts: Experts = field(Experts, "networks trained on the real images, which TM follows")
-    distill: Distill = field(Distill, "optimisation of the images")
+    distill: Distill = field(Distill, "optimization of the images")
     evaluate: Evaluate = field(Evaluate, "networks trained on the distilled set")
 
 

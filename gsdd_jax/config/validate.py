@@ -70,9 +70,9 @@ def value(name: str, given: Any, where: str = "") -> None:
 
 def options(config: ConfigDict) -> None:
     """Raises UsageError, naming it, for an unknown option or one out of its range."""
-    for group, room in COMPONENTS.items():
+    for group, package in COMPONENTS.items():
         part = config[group]
-        check_options(room.find(part.name), dict(part.options), f"config.{group}.options")
+        check_options(package.find(part.name), dict(part.options), f"config.{group}.options")
 
 
 def _closed(config: ConfigDict) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Foundations of every room: errors, files, fields from outside, the bridge to compiled calls."""
+"""Foundations of all packages: errors, files, fields from outside, the bridge to compiled calls."""

@@ -40,7 +40,7 @@ from gsdd_jax.core.meeting import Line, Place
 MEETING = 60.0  # seconds to wait for all processes
 PATIENCE = 10.0  # seconds, for an imminent event
 STATUS = 1  # exit status after another process ended early
-AGAIN = "the same commands go on from the last checkpoint"
+AGAIN = "the same commands resume from the last checkpoint"
 # Schedulers by which JAX finds the other processes, and the variable with the number of tasks.
 # Kubernetes and clouds are left out: JAX detects them for a single process too.
 SCHEDULERS = {"slurm": "SLURM_STEP_NUM_TASKS", "ompi": "OMPI_COMM_WORLD_SIZE"}

@@ -1,6 +1,6 @@
 """Folders that are written whole, and replace only an earlier one of their kind.
 
-`.NAME.replacing` beside PATH holds the new folder during writing, and the old one between two
+`.NAME.replacing` next to PATH holds the new folder during writing, and the old one between two
 renames. If a process ends in between, the old folder is restored: at once, or by the next process
 that looks for PATH.
 """
@@ -83,7 +83,7 @@ def recover(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _held(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields the empty folder beside `path`, locked for this process, and removes it at the end."""
+    """Yields an empty folder next to `path`, locked for this process, and removes it at the end."""
     work = _work_of(path)
     if work.is_symlink() or (work.exists() and not _is_work(work) and any(work.iterdir())):
         raise UsageError(f"{work}: expected nothing of this name; move it away")

@@ -31,7 +31,7 @@ def augment(
 
     Args:
         key: determines the operation and its numbers, given h, w and, unless `shared`, b.
-        images: normalised or whitened images.
+        images: normalized or whitened images.
         strategy: names of equally likely operations joined by `_`; "" for none.
         shared: draw one set of numbers for all images, whatever b is: one key then treats real
             and synthetic images alike. Otherwise draw independent numbers per image.
@@ -141,8 +141,8 @@ def crop(
 def draw_cutout(
     key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Int[Array, "{num}"], Int[Array, "{num}"]]:
-    """Returns the centre's row and column: uniform integers in [0, size), or [0, size] if the
-    side ⌊size / 2 + ½⌋ is even. The centre of an even side lies between two pixels.
+    """Returns the center's row and column: uniform integers in [0, size), or [0, size] if the
+    side ⌊size / 2 + ½⌋ is even. The center of an even side lies between two pixels.
     """
     row_key, column_key = jax.random.split(key)
     return tuple(
@@ -205,7 +205,7 @@ def draw_rotate(key: PRNGKey, num: int, height: int, width: int) -> tuple[Float[
 def rotate(images: Float[Array, "b h w c"], angle: Float[Array, "#b"]) -> Float[Array, "b h w c"]:
     """Rotates the sampling grid by `angle`, in radians within ±15°.
 
-    x' = x cos - y sin, y' = x sin + y cos, where the corner pixels' centres are at ±1.
+    x' = x cos - y sin, y' = x sin + y cos, where the corner pixels' centers are at ±1.
     """
     _, height, width, _ = images.shape
     # In pixels those coordinates are no longer orthonormal; along an axis of one pixel they are 0.

@@ -24,7 +24,7 @@ STRENGTHS = {
     "noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
     # Standard deviation of the Gaussian, in pixels.
     "blur": ((0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0)),
-    # Remaining fraction of the distance from an image's mean colour.
+    # Remaining fraction of the distance from an image's mean color.
     "contrast": ((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
     # Quality, from 1 to 100.
     "jpeg": ((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),

@@ -58,7 +58,7 @@ class Dataset:
             missing or, as in imagenet2012, has no labels.
         num_classes: number of classes.
         class_names: one name per class, in label order.
-        mean, std: per-channel constants of the normalisation, for images in [0, 1]. Published
+        mean, std: per-channel constants of the normalization, for images in [0, 1]. Published
             for CIFAR-10, Imagenette and ImageNet, otherwise computed from the training pixels.
         fingerprint: SHA-256, in hexadecimal, of the four arrays with their shapes. Equal
             fingerprints mean equal data; derived files are cached under it.
@@ -101,9 +101,9 @@ def load(
             CIFAR-10 class), or a set that TFDS prepared on this machine in array_record
             format: "cifar10", "cifar100", "imagenette/160px-v2", "imagenet2012", ...
         subset: one of `IMAGENET_SUBSETS`, for "imagenet2012" only. Keeps only its ten classes,
-            labelled 0 to 9 in the order listed there.
+            labeled 0 to 9 in the order listed there.
         resolution: side of the square images, in pixels. None keeps the stored sizes.
-        resize: bilinear, antialiased. "crop" resizes the shorter side, then cuts out the centre.
+        resize: bilinear, antialiased. "crop" resizes the shorter side, then cuts out the center.
             "squash" resizes both sides, whatever the shape, as the published ImageNet runs do.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: folder of decoded arrays; default $XDG_CACHE_HOME/gsdd_jax, else
@@ -112,7 +112,7 @@ def load(
 
     Raises:
         UsageError: the set is unknown, missing, damaged, in a format that needs TensorFlow, or
-            not one of labelled 8-bit images; its image sizes vary and no resolution is given;
+            not one of labeled 8-bit images; its image sizes vary and no resolution is given;
             `subset` or `resolution` is invalid.
     """
     base = name.split("/")[0].split(":")[0]

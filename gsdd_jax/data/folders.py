@@ -57,10 +57,10 @@ def find(root: pathlib.Path) -> Found:
     if top.pictures:
         stray = sorted(path.name for path in top.pictures)
         raise UsageError(
-            f"{root}: expected one folder a class, got pictures that are in none: {some(stray)}"
+            f"{root}: expected one folder per class, got pictures that are in none: {some(stray)}"
         )
     if not top.folders:
-        raise UsageError(f"{root}: expected one folder a class, got none")
+        raise UsageError(f"{root}: expected one folder per class, got none")
     reader = _Reader(root)
     in_classes: dict[str, bool] = {}
     for part in (part for folder in top.folders for part in folder.folders):

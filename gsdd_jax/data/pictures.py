@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import colour
+from gsdd_jax.data import color
 from gsdd_jax.data.decode import PIL_MODES
 
 # Formats of photographs and screens; others start programs (EPS) or have no pixels (PDF).
@@ -28,7 +28,7 @@ _SIXTEEN_BITS = (
     "I",
 )  # older versions of Pillow read the last
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, stored in 16
-_GREY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
+_GRAY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -93,7 +93,7 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
             _refuse_dark(image, deep)
             image, valid = _upright(image)
             pixels, profile_valid = square(image, resolution, channels, depth)
-    flaws = {"EXIF": valid, "a colour profile": profile_valid}
+    flaws = {"EXIF": valid, "a color profile": profile_valid}
     return Read(pixels, short, tuple(name for name, valid in flaws.items() if not valid))
 
 
@@ -114,7 +114,7 @@ def is_picture(path: str | os.PathLike) -> bool:
 
 
 def maximum(path: str | os.PathLike) -> int | None:
-    """Returns the largest value of a grey 16-bit picture; None for any other file."""
+    """Returns the largest value of a gray 16-bit picture; None for any other file."""
     if not os.path.isfile(path):
         return None
     try:
@@ -130,7 +130,7 @@ def maximum(path: str | os.PathLike) -> int | None:
 def square(
     image: Image.Image, resolution: int, channels: int, depth: int = 16
 ) -> tuple[UInt8[np.ndarray, "{resolution} {resolution} {channels}"], bool]:
-    """Returns a picture's central square at `resolution` pixels a side, and whether its colour
+    """Returns a picture's central square at `resolution` pixels a side, and whether its color
     profile is valid or absent.
 
     Converts to sRGB on white, then resizes bilinearly with antialiasing. `depth` is the number of
@@ -139,14 +139,14 @@ def square(
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     image = _eight_bits(image.crop((left, top, left + side, top + side)), depth)
-    image, valid = colour.to_srgb(image)
+    image, valid = color.to_srgb(image)
     image = image.convert(PIL_MODES[channels])
     image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels), valid
 
 
 def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """Returns a PNG file of grey (c = 1) or colour (c = 3) pixels, without metadata."""
+    """Returns a PNG file of gray (c = 1) or color (c = 3) pixels, without metadata."""
     out = io.BytesIO()
     from_array(pixels).save(out, "PNG")
     return out.getvalue()
@@ -168,11 +168,11 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _refuse_dark(image: Image.Image, deep: bool) -> None:
-    """Raises UsageError for 12-bit colours: of 16 bits Pillow keeps the upper eight."""
+    """Raises UsageError for 12-bit colors: of 16 bits Pillow keeps the upper eight."""
     if deep:
         bands = zip(image.getbands(), image.split(), strict=True)
         if 0 < max(band.getextrema()[1] for name, band in bands if name != "A") < 16:
-            raise UsageError("its colours have 12 bits stored in 16, expected 8 or all 16")
+            raise UsageError("its colors have 12 bits stored in 16, expected 8 or all 16")
 
 
 def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
@@ -183,15 +183,15 @@ def _eight_bits(image: Image.Image, depth: int) -> Image.Image:
             raise UsageError("its pixels have 32 bits, expected 8 or 16")
         if values.max() > most:
             raise UsageError(f"its pixels are up to {values.max()}, expected {depth} bits")
-        grey = Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
-        grey.info = image.info
-        return grey
+        gray = Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
+        gray.info = image.info
+        return gray
     if image.mode == "F":
         raise UsageError("its pixels are floating-point numbers, expected 8 or 16 bits")
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image.convert("RGBA"))
-        opaque = page.convert("L" if image.mode in _GREY else "RGB")
+        opaque = page.convert("L" if image.mode in _GRAY else "RGB")
         opaque.info = {k: v for k, v in image.info.items() if k != "transparency"}
         return opaque
     return image

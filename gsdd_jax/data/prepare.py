@@ -66,7 +66,7 @@ def prepare(
     test: str | os.PathLike | None = None,
     test_fraction: float | None = None,
     resolution: int | None = None,
-    grey: bool = False,
+    gray: bool = False,
     depth: int | None = None,
     skip_broken: bool = False,
     overwrite: bool = False,
@@ -82,8 +82,8 @@ def prepare(
             no test pictures; default 0.1. Every class keeps one picture and, if it has two or
             more, gives at least one.
         resolution: pixels a side; default 64, or the shorter side of arrays.
-        grey: one channel instead of three.
-        depth: bits used in grey 16-bit pictures, one of `pictures.DEPTHS`; by default derived
+        gray: one channel instead of three.
+        depth: bits used in gray 16-bit pictures, one of `pictures.DEPTHS`; by default derived
             from the largest value of all.
         skip_broken: skip unreadable pictures instead of refusing them.
         overwrite: replace a data set of that name that was made here.
@@ -110,7 +110,7 @@ def prepare(
     size = _resolution(resolution, train[0])
     depth, depth_notes = _depth(depth, train + test_items)
     notes += depth_notes + sources.order_note(class_names)
-    reader = _Reader(class_names, (size, size, 1 if grey else 3), depth)
+    reader = _Reader(class_names, (size, size, 1 if gray else 3), depth)
     with new_set(root, name, VERSION) as made:
         with quietly():
             splits = {"train": train, "test": test_items}
@@ -210,7 +210,7 @@ def _resolution(given: int | None, first: Item) -> int:
 
 
 def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
-    """Returns the bits used in grey 16-bit pictures, and a note if there are any."""
+    """Returns the bits used in gray 16-bit pictures, and a note if there are any."""
     if given is not None:
         if given not in pictures.DEPTHS:
             known = ", ".join(map(str, pictures.DEPTHS))

@@ -80,7 +80,7 @@ def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImage
     `MOST_WHITENED` bytes, else as bytes, transformed when drawn.
 
     Whitening a 32 x 32 image takes 19 million multiply-adds, more than a narrow network's step.
-    Normalising costs less than reading float32 instead of bytes.
+    Normalizing costs less than reading float32 instead of bytes.
     """
     if is_whitened(images, transform):
         return RealImages(_whitened(transform, jnp.asarray(images)), transform)

@@ -37,7 +37,7 @@ BATCH_SIZE, LEARNING_RATE = 64, 0.05  # small networks: SGD without augmentation
 def main(
     distilled: Sequence[str], overrides: dict, judges: Sequence[int], seed: int, out: pathlib.Path
 ) -> None:
-    """Draws a line per set, and in grey the share of test images of each difficulty.
+    """Draws a line per set, and in gray the share of test images of each difficulty.
 
     The small networks' errors are kept in difficulty_judges.json, and the images that the sets'
     networks get right in difficulty.json. `overrides` are those of `evaluation.evaluate_file`,
@@ -63,7 +63,7 @@ def main(
     plain = {field: value for field, value in overrides.items() if field != "data.dir"}
     kept = inputs.Kept(out / f"{NAME}.json", {"overrides": plain})
     kinds = [parameterizations.of_format(one.set_.format) for one in opened]
-    named = [f"{kind.name}, {kind.images_per_class} a class" for kind in kinds]
+    named = [f"{kind.name}, {kind.images_per_class} per class" for kind in kinds]
     labels, rows = inputs.labels_of(named, paths), []
 
     def right_of(label, set_, config, parts):

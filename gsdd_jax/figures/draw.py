@@ -16,10 +16,10 @@ from gsdd_jax.core.files import check_ours, open_regular, write_atomically
 from gsdd_jax.figures.geometry import Ellipses
 
 COLUMN, PAGE = 3.4, 6.9  # inches: widths of one column and of two
-# Okabe and Ito's colours, distinct for the colour-blind; markers are distinct in grey.
+# Okabe and Ito's colors, distinct for the color-blind; markers are distinct in gray.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-GREY = "#8C8C8C"
+GRAY = "#8C8C8C"
 MARK = "gsdd-jax figure"  # in the metadata of every picture
 FIGURE = "figure"  # the first column of every CSV: its own name
 _HEAD = 1 << 14  # bytes of a file, its mark among them
@@ -117,7 +117,7 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
 
 
 def look(i: int) -> dict[str, Any]:
-    """Returns colour and marker of the i-th of several lines."""
+    """Returns color and marker of the i-th of several lines."""
     return dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
 
 
@@ -153,7 +153,7 @@ def bare(axes: Any) -> None:
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
-        spine.set(visible=True, linewidth=0.4, color=GREY)
+        spine.set(visible=True, linewidth=0.4, color=GRAY)
 
 
 def outlines(
@@ -170,8 +170,8 @@ def outlines(
     rgb = np.clip(colors if colors.shape[1] == 3 else colors[:, :1].repeat(3, -1), 0, 1)
     alpha = np.clip(opacities, 0.08, 1)  # keep the faintest visible
     drawn = (a[opacities != 0] for a in (*ellipses, rgb, alpha))
-    for centre, (long, short), angle, color, a in zip(*drawn, strict=True):
-        shape = dict(xy=centre, width=2 * long, height=2 * short, angle=angle)
+    for center, (long, short), angle, color, a in zip(*drawn, strict=True):
+        shape = dict(xy=center, width=2 * long, height=2 * short, angle=angle)
         axes.add_patch(Ellipse(**shape, facecolor=(*color, 0.25 * a), edgecolor=(*color, a)))
     height, width = size
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", facecolor="#F4F4F4")

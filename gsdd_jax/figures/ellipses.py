@@ -99,7 +99,7 @@ def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     if not (last := workdir / file.NAME).is_file():
         raise UsageError(
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
-            "(--config.distill.snapshot_every=N); without --workdir the fit alone is shown"
+            "(--config.distill.snapshot_every=N); without --workdir only the fit is shown"
         )
     step = file.load(last).provenance.get("step")
     return {step if type(step) is int else 0: last}
@@ -164,13 +164,13 @@ def rows(chosen: Int[np.ndarray, "m"], moments: Sequence[Moment]) -> list[dict]:
     """Returns a row per drawn ellipse; lengths in pixels."""
     found = []
     for m in moments:
-        centres, axes, angles = m.ellipses
+        centers, axes, angles = m.ellipses
         for i, image in enumerate(chosen):
             for n in np.flatnonzero(m.gaussians.opacities[i]):
                 color = m.gaussians.colors[i, n]
                 found.append(
                     dict(phase=m.phase, step=m.step, image=int(image), gaussian=int(n))
-                    | dict(zip(("x", "y"), centres[i, n], strict=True))
+                    | dict(zip(("x", "y"), centers[i, n], strict=True))
                     | dict(long=axes[i, n, 0], short=axes[i, n, 1], degrees=angles[i, n])
                     | {f"color{c}": float(v) for c, v in enumerate(color)}
                     | dict(opacity=float(m.gaussians.opacities[i, n]))

@@ -1,7 +1,7 @@
-"""Centres with and without the boundary loss and the clip (Figure 7), and a stress test of both.
+"""Centers with and without the boundary loss and the clip (Figure 7), and a stress test of both.
 
 Both run under distillation with the config's objective, as in the published figure. The initial fit
-has no boundary loss but the same clip; centres that it leaves outside are reported separately.
+has no boundary loss but the same clip; centers that it leaves outside are reported separately.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COUNTS = {  # of the stress test, with their titles
     "never_returned": "never returned",
     "no_gradient": "a coordinate without gradient",
 }
-MARGIN = 0.15  # drawn beyond the furthest centre
+MARGIN = 0.15  # drawn beyond the furthest center
 
 
 def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
@@ -56,36 +56,36 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     """
     if config.parameterization.name != "gaussian":
         raise UsageError(
-            "config.parameterization.name: expected gaussian, whose centres can escape, got "
+            "config.parameterization.name: expected gaussian, whose centers can escape, got "
             f"{config.parameterization.name!r}"
         )
-    centres, shares, rows = {}, [], []
+    centers, shares, rows = {}, [], []
     for name, options in ARMS.items():
         workdir, arm = out / NAME / name.replace(" ", "_"), with_options(config, options)
         arm.distill.snapshot_every = max(1, config.distill.num_steps)  # also saves the fit
         arm.evaluate.baselines = ""  # no baselines
         result = distill_to(arm, workdir)
         fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
-        centres[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
-        beyond = outside(centres[name])
+        centers[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
+        beyond = outside(centers[name])
         shares.append(
             dict(arm=name, gaussians=beyond.size, outside=int(beyond.sum()))
             | dict(outside_percent=100 * float(beyond.mean()))
-            | dict(furthest=float(np.abs(centres[name]).max()))
+            | dict(furthest=float(np.abs(centers[name]).max()))
             | dict(fitted_outside_percent=100 * float(outside(fitted).mean()))
             | dict(accuracy=result["distilled_accuracy"], std=result["distilled_std"])
         )
         rows += [
             dict(arm=name, image=i, gaussian=n, u=float(u), v=float(v))
-            for i, image in enumerate(centres[name])
+            for i, image in enumerate(centers[name])
             for n, (u, v) in enumerate(image)
         ]
     draw.table(out, SHARES, shares)
     limit = max(1.0, *(s["furthest"] for s in shares)) + MARGIN
     # Titles give the shares outside after distillation and, in brackets, after the fit.
     with draw.sheet(out, NAME, rows, draw.PAGE, 2.4) as figure:
-        row = figure.subplots(1, len(centres), sharex=True, sharey=True)
-        for axes, (name, means), found in zip(row, centres.items(), shares, strict=True):
+        row = figure.subplots(1, len(centers), sharex=True, sharey=True)
+        for axes, (name, means), found in zip(row, centers.items(), shares, strict=True):
             points, beyond = means.reshape(-1, 2), outside(means).ravel()
             for chosen, color in ((~beyond, draw.COLORS[0]), (beyond, draw.COLORS[1])):
                 # As pixels within the SVG: there are thousands of points.
@@ -110,7 +110,7 @@ def with_options(config: ConfigDict, options: dict) -> ConfigDict:
 
 
 def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray, "*b"]:
-    """Returns whether each centre is outside [-1, 1]^2."""
+    """Returns whether each center is outside [-1, 1]^2."""
     return (abs(means) > 1).any(-1)
 
 
@@ -193,7 +193,7 @@ def started(
 def endure(
     parts: experiment.Experiment, config: ConfigDict, params: GaussianImages, steps: int, name: str
 ) -> Stress:
-    """Distils from `params`, and checks centres every `distill.steps_per_call` steps."""
+    """Distills from `params`, and checks centers every `distill.steps_per_call` steps."""
     key, rate = stream(config.seed, "distill"), config.distill.learning_rate
     data = inputs.real(parts)
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params), rate)

@@ -13,10 +13,10 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 class Ellipses(NamedTuple):
     """Ellipses on which each Gaussian's density is exp(-1/2) of its peak.
 
-    In pixels, x to the right and y down; angles in degrees, from x towards y.
+    In pixels, x to the right and y down; angles in degrees, from x toward y.
     """
 
-    centres: Float[np.ndarray, "*b n 2"]
+    centers: Float[np.ndarray, "*b n 2"]
     axes: Float[np.ndarray, "*b n 2"]  # half lengths, the longer one first
     angles: Float[np.ndarray, "*b n"]  # of the longer axis
 
@@ -33,7 +33,7 @@ def ellipses(gaussians: GaussianImages, height: int, width: int, prefilter: bool
     larger = middle + spread
     smaller = ((l1 * l3) ** 2 + box * (l1**2 + l2**2 + l3**2 + box)) / larger
     return Ellipses(
-        centres=(means + 1) / 2 * np.array([width, height]),
+        centers=(means + 1) / 2 * np.array([width, height]),
         axes=np.sqrt(np.stack([larger, smaller], -1)),
         angles=np.degrees(np.arctan2(2 * xy, xx - yy) / 2),
     )

@@ -1,7 +1,7 @@
 """The objective's loss around distilled sets, along two random directions (Figure 4).
 
-The plane is that of the optimised parameters. Each field of each image has its direction scaled to
-the field's norm, like filter normalisation of networks (Li et al., 2018): sets stored in different
+The plane is that of the optimized parameters. Each field of each image has its direction scaled to
+the field's norm, like filter normalization of networks (Li et al., 2018): sets stored in different
 ways are comparable.
 """
 

@@ -54,7 +54,7 @@ def sides(
 def resize(
     images: Float[Any, "m h w c"], height: int, width: int, resample: str
 ) -> Float[Any, "m {height} {width} c"]:
-    """Resizes by "bilinear" or "nearest": half-pixel centres, repeated edges, no smoothing."""
+    """Resizes by "bilinear" or "nearest": half-pixel centers, repeated edges, no smoothing."""
     native_height, native_width = images.shape[1:3]
     if (height, width) == (native_height, native_width):
         return images

@@ -48,7 +48,7 @@ class Format(abc.ABC):
     dtype = "float32"  # of all arrays; a field in formats with a choice
     height: int = field(..., "pixels", most=MAX_SIDE)
     width: int = field(..., "pixels", most=MAX_SIDE)
-    channels: int = field(..., "1 (grey) to 4", most=MAX_CHANNELS)
+    channels: int = field(..., "1 (gray) to 4", most=MAX_CHANNELS)
     images_per_class: int = field(..., "synthetic images per class")
 
     @property
@@ -88,7 +88,7 @@ class Format(abc.ABC):
     ) -> Float[Any, "m {height} {width} c"]:
         """Decodes parameters of NumPy or JAX to images in [0, 1] space, unclipped.
 
-        Formats with one image size resample by one of `RESAMPLINGS`: half-pixel centres, edges
+        Formats with one image size resample by one of `RESAMPLINGS`: half-pixel centers, edges
         repeated, no smoothing when shrinking. Others render at any size and ignore `resample`.
         """
 
@@ -162,7 +162,7 @@ def format_of(values: dict[str, Any]) -> Format:
             kind = kinds.find(PARAMETERIZATIONS, name, Format)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"parameterization {name}: to be read with {error.name} alone, which is not "
+                f"parameterization {name}: to be read with {error.name} only, which is not "
                 "installed"
             ) from None
     if kind is None:

@@ -1,8 +1,8 @@
-"""Quantised coefficients of 8 x 8 blocks as bytes, range-coded by context.
+"""Quantized coefficients of 8 x 8 blocks as bytes, range-coded by context.
 
 A coefficient is coded as answers: is it not zero, is it negative, is it beyond 1, 2, ... The
 probability of yes is a logistic function of what is known: lower frequencies of the same and of the
-neighbouring blocks, the same frequency above and to the left, the planes before. The function's
+neighboring blocks, the same frequency above and to the left, the planes before. The function's
 weights, a byte each, are fitted to the set and stored with it.
 
 Each coefficient is predicted by the conditional mean of a stationary Gaussian field, which has no
@@ -32,7 +32,7 @@ ZIGZAG = np.array(
     )
 )
 RANK = np.argsort(ZIGZAG)
-AROUND = ((0, -1), (-1, 0), (0, 1), (1, 0))  # neighbours of a block: rows and columns to them
+AROUND = ((0, -1), (-1, 0), (0, 1), (1, 0))  # neighbors of a block: rows and columns to them
 BEFORE = ((0, -1), (-1, 0), (-1, -1))  # those coded earlier
 BY_DIAGONAL = 16  # lowest frequencies; coded diagonal by diagonal of blocks, all others at once
 PREDICTING = 12  # lowest frequencies; they predict others
@@ -40,7 +40,7 @@ PREDICTING = 12  # lowest frequencies; they predict others
 NEAR = ((1, 0, 2), (0, 1, 2), (1, 1, 1), (2, 0, 1), (0, 2, 1), (1, -1, 1), (-1, 1, 1))
 # The field: correlation of adjacent pixels; variance of rounding, relative to that of pixels.
 CORRELATION, NOISE = 0.95, 0.01
-UNIT = 1024  # quantiser's step in predictions
+UNIT = 1024  # quantizer's step in predictions
 UNARY = 20  # distances up to it are answers; the rest of larger ones are binary digits
 BANDS = {"zero": 8, "negative": 6, "beyond": 4}  # frequencies by diagonal, the last ones together
 WEIGHT, CENTRE = 256, 128  # unit and offset of stored weights
@@ -211,12 +211,12 @@ def _code(plane, k, context, rows, columns, answer) -> None:
     found = np.zeros_like(truth)
     there = ask("zero", [*features, size, log_size], truth != 0)
     where = np.flatnonzero(there)
-    towards = np.sign(ahead) * np.stack([size, log_size])
-    signs = list(towards[:, where])
+    toward = np.sign(ahead) * np.stack([size, log_size])
+    signs = list(toward[:, where])
     if context.later:
         signs.append(16 * np.clip(context.other[at].ravel()[where], -3, 3))
     sign = np.where(ask("negative", signs, truth[where] < 0), -1, 1)
-    features = np.concatenate([features[:, where], sign * towards[:, where]])
+    features = np.concatenate([features[:, where], sign * toward[:, where]])
     for reached in range(1, UNARY + 1):
         if not len(where):
             break
@@ -282,7 +282,7 @@ def _inside(at, to, height, width):
 
 @functools.cache
 def _predictor(k, around, before):
-    """Returns the weights of a block by which of its neighbours there are."""
+    """Returns the weights of a block by which of its neighbors there are."""
     places = [(0, 0), *AROUND]
     lower = np.zeros((len(places), min(k, PREDICTING)), np.int64)
     same = np.zeros(len(BEFORE), np.int64)
@@ -328,7 +328,7 @@ def _log(x):
 
 
 def _shifted(x, down, right):
-    """Returns the neighbours' values of every block; 0 beyond the border."""
+    """Returns the neighbors' values of every block; 0 beyond the border."""
     height, width = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (x.ndim - 3)))
     return padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]

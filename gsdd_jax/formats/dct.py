@@ -1,4 +1,4 @@
-"""Images as quantised cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
+"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 
 CODES, WEIGHTS, STEP = "codes", "weights", "step"
-LEAST_STEP, MOST_STEP = 1.0, 4096.0  # grey levels of 255
+LEAST_STEP, MOST_STEP = 1.0, 4096.0  # gray levels of 255
 # Relative step of planes of half the sides, whose coefficients stand for more pixels: measured.
 SUBSAMPLED_STEP = 0.65
-DAMPING = 0.2  # towards averages of pixels: fewer bits
+DAMPING = 0.2  # toward averages of pixels: fewer bits
 OUTWARD = 0.04  # steps by which values beyond 0 lie farther out than their code
 COPIES = 16  # memory of decoding codes, in copies of the coefficients
 # BT.601, full range.
@@ -35,7 +35,7 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.
 class DCT(CodedTogether, Format):
     """Blocks of luma and two chroma planes; images of other than three channels plane by plane.
 
-    All coefficients have one quantiser's step, which the file holds.
+    All coefficients have one quantizer's step, which the file holds.
     """
 
     name: ClassVar[str] = "dct"
@@ -45,7 +45,7 @@ class DCT(CodedTogether, Format):
         0, "longer side in pixels at which images are stored; 0: their own", 0, MAX_SIDE
     )
     step: float = field(
-        0.0, "quantiser's step in grey levels, 1 to 4096; 0: the least that fits the budget",
+        0.0, "quantizer's step in gray levels, 1 to 4096; 0: the least that fits the budget",
         most=MOST_STEP,
     )  # fmt: skip
     subsampled: bool = field(True, "True: chroma planes have half the sides (4:2:0)")
@@ -65,7 +65,7 @@ class DCT(CodedTogether, Format):
             )
 
     @property
-    def is_colour(self) -> bool:
+    def is_color(self) -> bool:
         """Whether channels are red, green and blue."""
         return self.channels == 3
 
@@ -77,7 +77,7 @@ class DCT(CodedTogether, Format):
             max(1, math.ceil(round(share * n) / by)) for n in (self.height, self.width)
         )
         return tuple(
-            shrunk(2 if i and self.is_colour and self.subsampled else 1)
+            shrunk(2 if i and self.is_color and self.subsampled else 1)
             for i in range(self.channels)
         )
 
@@ -141,21 +141,21 @@ class DCT(CodedTogether, Format):
             whole = blocks.reshape(len(blocks), SIDE * blocks.shape[1], -1)[:, :rows, :columns]
             levels = self.steps(i) / 255 * params[STEP][:, None, None] * whole
             enlarged = resize(levels[..., None], self.height, self.width, "bilinear")
-            planes.append(enlarged if i and self.is_colour else enlarged + 128 / 255)
+            planes.append(enlarged if i and self.is_color else enlarged + 128 / 255)
         images = namespace(planes[0]).concatenate(planes, -1)
-        if self.is_colour:
+        if self.is_color:
             images = einsum("mhwd,cd->mhwc", images, TO_RGB)
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
-        """Returns coefficients, in grey levels, of planes whose enlargements are about nearest."""
+        """Returns coefficients, in gray levels, of planes whose enlargements are about nearest."""
         xp = namespace(images)
-        if self.is_colour:
+        if self.is_color:
             images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))
         vectors = coefficients.cosines().astype(np.float32)
         found = {}
         for i, (rows, columns) in enumerate(self.planes):
-            plane = 255 * images[..., i : i + 1] - (0 if i and self.is_colour else 128)
+            plane = 255 * images[..., i : i + 1] - (0 if i and self.is_color else 128)
             plane = sides(_shrink(self.height, rows), plane, _shrink(self.width, columns))[..., 0]
             after = (0, -rows % SIDE), (0, -columns % SIDE)
             plane = xp.pad(plane, ((0, 0), *after), mode="edge")

@@ -1,4 +1,4 @@
-"""Images as small networks from coordinates to colours (DDiF)."""
+"""Images as small networks from coordinates to colors (DDiF)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST_W0 = 30.0  # frequency of the first layer's sines
 class DDiF(Format):
     """Layers of sines, sin(30 (W x + b)) first, then sin(w0 (W x + b)), and a linear last layer.
 
-    Coordinates (row, column) are -1 and 1 at the corner pixels' centres.
+    Coordinates (row, column) are -1 and 1 at the corner pixels' centers.
     """
 
     name: ClassVar[str] = "ddif"
@@ -40,7 +40,7 @@ class DDiF(Format):
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
-        """Evaluates the networks at pixel centres; corners are at -1 and 1 for any size."""
+        """Evaluates the networks at pixel centers; corners are at -1 and 1 for any size."""
         xp, points = namespace(params["biases_0"]), grid(height, width)
         count = len(params["biases_0"])
         if xp is np and count > 1:  # one by one, to save memory

@@ -25,7 +25,7 @@ from gsdd_jax.formats.transforms import ZCA, Normalize
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")
 GO_ON = (
-    f"go on with transform=PATH, a file that `{program.command('export --transform=PATH')}` wrote "
+    f"give transform=PATH, a file that `{program.command('export --transform=PATH')}` wrote "
     "where the data are, with transform=IMAGES, the training images as bytes, or with space='unit' "
     "if your network wants [0, 1]"
 )
@@ -100,7 +100,7 @@ class DistilledSet:
         if not namespace(images).isfinite(images).all():
             raise UsageError(
                 f"{self.source or repr(self)}: expected finite images, got others: its numbers are "
-                "too large, as of a distillation that diverged"
+                "too large, as after a distillation that diverged"
             )
         return images
 
@@ -111,7 +111,7 @@ class DistilledSet:
 
     @property
     def stored_bytes(self) -> dict[str, int]:
-        """Bytes that count towards the budget, by array; hard labels are free."""
+        """Bytes that count toward the budget, by array; hard labels are free."""
         sizes = self.format.stored_bytes(self.arrays, len(self.labels))
         if self.soft_labels is None:
             return sizes

@@ -29,12 +29,12 @@ class Gaussians(Format):
     prefilter: bool = field(
         True, "True: widen every Gaussian by a filter of one pixel (anti-aliasing)"
     )
-    opacity: bool = field(True, "False: every opacity is 1, neither optimised nor stored")
-    boundary_weight: float = field(0.1, "weight of the loss of centres outside the image")
+    opacity: bool = field(True, "False: every opacity is 1, neither optimized nor stored")
+    boundary_weight: float = field(0.1, "weight of the loss of centers outside the image")
     clip_gradient: str = field(
         "stop", "gradient of a weight clipped at 1: stop (0) or pass", choices=CLIP_GRADIENTS
     )
-    clip_means: bool = field(True, "True: centres are clipped to the image after every step")
+    clip_means: bool = field(True, "True: centers are clipped to the image after every step")
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"

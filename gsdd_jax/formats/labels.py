@@ -63,7 +63,7 @@ def pack(
     nearest = codes(logits, bits)
     if wrong := int((values(nearest, bits) != logits).sum()):  # NaN among them
         raise UsageError(
-            f"{SOFT_LABELS}: expected logits on the grid of {2**bits} values, got {wrong} beside it"
+            f"{SOFT_LABELS}: expected logits on the grid of {2**bits} values, got {wrong} others"
         )
     return entropy.pack([nearest.astype(np.int32).ravel()], [bits])
 

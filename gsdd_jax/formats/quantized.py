@@ -42,12 +42,12 @@ class Quantized(CodedTogether, Gaussians):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     # Defaults have the fewest bits at equal PSNR of a fit (docs/results.md).
-    bits_means: int = field(7, "bits of a coordinate of a centre, before coding", 2, 8)
+    bits_means: int = field(7, "bits of a coordinate of a center, before coding", 2, 8)
     bits_cholesky: int = field(5, "bits of a number of L, before coding", 2, 8)
-    bits_colors: int = field(5, "bits of a colour channel, before coding", 2, 8)
+    bits_colors: int = field(5, "bits of a color channel, before coding", 2, 8)
     bits_opacities: int = field(4, "bits of an opacity, before coding", 2, 8)
     log_scales: bool = field(False, "True: the grids of L's diagonal are of its logarithm")
-    luma: bool = field(True, "True: colours are stored as luma and two chroma differences (YCoCg)")
+    luma: bool = field(True, "True: colors are stored as luma and two chroma differences (YCoCg)")
     coding: str = field(
         "range", "range: entropy-coded; none: codes of fixed length", choices=CODINGS
     )

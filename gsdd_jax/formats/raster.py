@@ -25,7 +25,7 @@ def rasterize(
     """Rasterizes as `gsdd_jax.rasterize`, rounded to float32 at the end.
 
     Differences: rarely, float64 decides otherwise than float32 whether a weight is above
-    `MIN_WEIGHT`, by 1/255 of a colour in one sample point.
+    `MIN_WEIGHT`, by 1/255 of a color in one sample point.
 
     Args:
       counts: Gaussians per image; those of all images are concatenated.

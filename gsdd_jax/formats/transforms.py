@@ -33,7 +33,7 @@ MAX_ZCA_SIZE = 12288
 FORMAT = "gsdd_jax.transform.1"
 KEPT = "gsdd_jax.zca.1"  # metadata of a cached matrix: the fingerprint of its data
 FAR = 10.0  # largest magnitude of images in about [0, 1]; those in 0 to 255 exceed it
-# Bytes centred at 128 have products of at most 2¹⁴: float32 holds sums of 2¹⁰ of them exactly, in
+# Bytes centered at 128 have products of at most 2¹⁴: float32 holds sums of 2¹⁰ of them exactly, in
 # any order.
 _CHUNK = 1024
 
@@ -165,7 +165,7 @@ def check_images(images: np.ndarray) -> int:
     if size > MAX_ZCA_SIZE:
         raise UsageError(
             f"ZCA of {'x'.join(map(str, images.shape[1:]))} images: {size} numbers per image, "
-            f"expected at most {MAX_ZCA_SIZE}; use per-channel normalisation"
+            f"expected at most {MAX_ZCA_SIZE}; use per-channel normalization"
         )
     return size
 

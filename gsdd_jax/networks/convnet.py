@@ -47,6 +47,6 @@ class _Body(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
         for i in range(self.depth):
-            x = Conv(self.width, bias="cancelled", method=self.method, precision=self.precision)(x)
+            x = Conv(self.width, bias="canceled", method=self.method, precision=self.precision)(x)
             x = NormPool(fused=self.method == "auto", name=f"InstanceNorm_{i}")(x)
         return x.reshape(x.shape[0], -1)

@@ -28,7 +28,7 @@ def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
 class Conv(nn.Module):
     """Convolution with `features` output channels.
 
-    With `bias="cancelled"` the bias is a parameter but is not added. The instance norm that follows
+    With `bias="canceled"` the bias is a parameter but is not added. The instance norm that follows
     would subtract it: it has no effect and its gradient is exactly zero.
     """
 
@@ -56,7 +56,7 @@ class Conv(nn.Module):
         if self.bias == "none":
             return y
         bias = self.param("bias", init, (self.features,))
-        return y if self.bias == "cancelled" else y + bias.astype(x.dtype)
+        return y if self.bias == "canceled" else y + bias.astype(x.dtype)
 
 
 class InstanceNorm(nn.Module):

@@ -46,9 +46,7 @@ class _Body(nn.Module):
         large = min(x.shape[1:3]) >= 128
         for stage in _STAGES:
             for features in stage:
-                x = Conv(features, bias="cancelled", method=self.method, precision=self.precision)(
-                    x
-                )
+                x = Conv(features, bias="canceled", method=self.method, precision=self.precision)(x)
                 x = nn.relu(InstanceNorm()(x))
             x = max_pool(x)
         return adaptive_max_pool(x, 7).reshape(len(x), -1) if large else x.mean((1, 2))

@@ -1,7 +1,7 @@
-"""Quantised cosine coefficients of 8 x 8 blocks, entropy-coded.
+"""Quantized cosine coefficients of 8 x 8 blocks, entropy-coded.
 
 Real images are their own best fit. Gradients go straight through the rounding. The step of the
-quantiser is found by coding: the least at which all images fit the budget.
+quantizer is found by coding: the least at which all images fit the budget.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
 LEAST_BYTES = 4  # per image
-# Steps by which rounding is towards 0, for fewer bits; not of a block's mean.
+# Steps by which rounding is toward 0, for fewer bits; not of a block's mean.
 DEADZONE = np.full((SIDE, SIDE), 0.2, np.float32)
 DEADZONE[0, 0] = 0.0
 FIRST_STEP = 40.0  # of the search
@@ -40,7 +40,7 @@ MOST_RATED = 127  # codes beyond cost as much
 
 @dataclasses.dataclass(frozen=True)
 class DCT(Parameterization, dct.DCT):
-    """Images as JPEG stores them, better coded: by Adam, in units of the quantiser's step."""
+    """Images as JPEG stores them, better coded: by Adam, in units of the quantizer's step."""
 
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {
         "bytes_per_class", "num_classes",
@@ -135,7 +135,7 @@ class DCT(Parameterization, dct.DCT):
         return CODED * bits
 
     def report(self, params: dict[str, Array]) -> dict[str, Any]:
-        """Returns the quantiser's step, in grey levels."""
+        """Returns the quantizer's step, in gray levels."""
         return {STEP: float(params[STEP][0])}
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:
@@ -149,7 +149,7 @@ class DCT(Parameterization, dct.DCT):
         return {n: x / step for n, x in planes.items()} | {STEP: jnp.full(count, step, jnp.float32)}
 
     def _packed(self, planes, step, unit=1.0):
-        """Returns a file's arrays, regardless of the budget; `unit`: of planes, in grey levels."""
+        """Returns a file's arrays, regardless of the budget; `unit`: of planes, in gray levels."""
         codes = [rounded(jnp.asarray(x) * (unit / step)) for x in planes.values()]
         return self.pack([np.asarray(plane, np.int32) for plane in codes], step)
 

@@ -1,4 +1,4 @@
-"""DDiF (Shin et al., 2025): images as small networks from coordinates to colours (SIREN)."""
+"""DDiF (Shin et al., 2025): images as small networks from coordinates to colors (SIREN)."""
 
 from __future__ import annotations
 

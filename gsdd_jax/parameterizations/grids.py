@@ -64,7 +64,7 @@ def rate(
 ) -> Float[Array, ""]:
     """Returns mean bits of a column's code, by the current frequencies of `stored`.
 
-    The gradient is that of the log frequencies of `codes`, interpolated between neighbours.
+    The gradient is that of the log frequencies of `codes`, interpolated between neighbors.
 
     Args:
       at: positions on the grid; differentiated.
@@ -73,7 +73,7 @@ def rate(
       levels: number of codes.
     """
     counts = jnp.zeros(levels).at[codes].add(1.0) + 0.5
-    padded = jnp.pad(counts, 1, mode="edge")  # neighbouring codes have similar frequencies
+    padded = jnp.pad(counts, 1, mode="edge")  # neighboring codes have similar frequencies
     smoothed = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     cost = jax.lax.stop_gradient(-jnp.log2(smoothed / smoothed.sum()))
     smooth = jnp.interp(at, jnp.arange(float(levels)), cost).mean()

@@ -17,7 +17,7 @@ class IDC(Parameterization, idc.IDC):
     """factor² · IPC images per class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     The published code stores the same numbers, factor x factor images in one of full size. Images
-    are enlarged bilinearly: half-pixel centres, edges repeated. Optimization is in [0, 1] space,
+    are enlarged bilinearly: half-pixel centers, edges repeated. Optimization is in [0, 1] space,
     because a file must render without the data set's whitening matrix.
     """
 

@@ -118,7 +118,7 @@ def _parts(array):
 
 
 def _poisoned(colors):
-    """Makes all channels of a colour NaN if one of them is not finite.
+    """Makes all channels of a color NaN if one of them is not finite.
 
     The calls of the other channels need that to make the whole image NaN.
     """

@@ -13,7 +13,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
 
 MEANS_LIMIT = 1 - 1e-3  # equation 11
-GEOMETRY_NUMBERS = 6  # per Gaussian without colour: 2 means, 3 cholesky, 1 opacity
+GEOMETRY_NUMBERS = 6  # per Gaussian without color: 2 means, 3 cholesky, 1 opacity
 BYTES_PER_NUMBER = 2  # bfloat16
 
 
@@ -155,7 +155,7 @@ def gaussians_within_budget(
 ) -> int:
     """Returns N: Gaussians per image if so many images fit the bytes of a class.
 
-    N = floor(2 IPC C H W / (9 GPC)) for colour images in bfloat16, the bytes of IPC float32 images
+    N = floor(2 IPC C H W / (9 GPC)) for color images in bfloat16, the bytes of IPC float32 images
     and GPC Gaussian images per class (section 4.1). Raises UsageError if N is 0.
     """
     bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + channels)

@@ -19,7 +19,7 @@ def rasterize(
     colors: Float[Array, "*b n c"],
     opacities: Float[Array, "*b n"],
 ) -> Float[Array, "*b h w c"]:
-    """Sums the weighted colours at every sample point and averages each pixel.
+    """Sums the weighted colors at every sample point and averages each pixel.
 
     Implements equations 2 to 4 and 9 of the paper. Takes the arguments of `gsdd_jax.rasterize`.
     A NaN or infinite parameter makes its whole image NaN.
@@ -49,7 +49,7 @@ def rasterize(
 
     x = ((jnp.arange(width * side) + 0.5) / side).astype(dtype)  # sample points, pixels
     y = ((jnp.arange(height * side) + 0.5) / side).astype(dtype)
-    # p - mean, relative to the image's centre, where small differences lose no digits.
+    # p - mean, relative to the image's center, where small differences lose no digits.
     dx = (x - width / 2) - (width / 2) * means[..., 0, None]  # [*b, n, W S]
     dy = (y - height / 2) - (height / 2) * means[..., 1, None]  # [*b, n, H S]
     # d^T Sigma^-1 d, the square completed in x.

@@ -27,14 +27,14 @@ SIZE = np.array([420, 230])
 COLORS = 6  # in style.css; further lines repeat them, dashed
 MOST_POINTS = 500  # per line; longer lines are thinned evenly
 LOGARITHMIC = 30.0  # ratio of positive values from which an axis is logarithmic
-# Placeholder colours for variables of style.css, which differ between light and dark.
+# Placeholder colors for variables of style.css, which differ between light and dark.
 SOFT, PAGE = "#0000ca", "#0000cb"
 VARIABLES = {"#000000": "track", "#e6e6e6": "rule", SOFT: "soft", PAGE: "page"}
 VARIABLES |= {f"#0000c{i}": f"c{i}" for i in range(COLORS)}
 
 
 class Line(NamedTuple):
-    """Points (x, y, deviation of y or 0) in the order of x; the index selects colour and dashes."""
+    """Points (x, y, deviation of y or 0) in the order of x; the index selects color and dashes."""
 
     name: str
     points: Sequence[tuple[float, float, float]]

@@ -22,8 +22,8 @@ from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
 SHOWN = real_images.MOST  # images per class, until the reader asks for all
 PIXELS = 950_000  # of all sheets of a page, about 2 to 3 MB
 LEAST = 2  # images per class of any size
-# A Gaussian is nine integers in these units, as in script.js: centre relative to the image's sides,
-# half axes in pixels, angle in degrees, colour and opacity in 8 bits.
+# A Gaussian is nine integers in these units, as in script.js: center relative to the image's sides,
+# half axes in pixels, angle in degrees, color and opacity in 8 bits.
 UNITS = np.array([1 << 14] * 2 + [1 << 6] * 2 + [100] + [255] * 4)
 
 
@@ -81,7 +81,7 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
 def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
     """Returns Gaussians per image, and all records as base64 int16; None for other formats.
 
-    Records are ellipses at exp(-1/2) of the rendered peak, pre-filter included, with colours and
+    Records are ellipses at exp(-1/2) of the rendered peak, pre-filter included, with colors and
     opacities clipped to [0, 1].
     """
     kind = set_.format
@@ -91,11 +91,11 @@ def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
     there = flat.colors.any(-1)  # padding is black
     counts = [int(some.sum()) for some in np.split(there, np.cumsum(counts)[:-1])]
     flat = jax.tree.map(lambda field: field[there], flat)
-    centres, axes, angles = geometry.ellipses(flat, kind.height, kind.width, kind.prefilter)
+    centers, axes, angles = geometry.ellipses(flat, kind.height, kind.width, kind.prefilter)
     opacities = flat.opacities if kind.opacity else np.ones_like(flat.opacities)
-    colors = np.broadcast_to(flat.colors, (len(opacities), 3))  # one channel is grey
+    colors = np.broadcast_to(flat.colors, (len(opacities), 3))  # one channel is gray
     shown = np.clip(np.column_stack([colors, opacities]), 0, 1)
-    numbers = np.column_stack([centres / [kind.width, kind.height], axes, angles, shown]) * UNITS
+    numbers = np.column_stack([centers / [kind.width, kind.height], axes, angles, shown]) * UNITS
     # Clipped numbers are far outside of the image.
     records = np.clip(numbers.round(), -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
     return {"counts": counts, "records": base64.b64encode(records).decode()}

@@ -13,7 +13,7 @@ from gsdd_jax.report.source import ARMS, Run
 from gsdd_jax.report.tables import described
 from gsdd_jax.runs import evaluation
 
-# Arm -> name, description and colour.
+# Arm -> name, description and color.
 NAMES = {
     "distilled": ("Distilled", "the set, after the last step", 0),
     "best": ("Best on the way", "step {}, chosen on training images", 0),
@@ -25,7 +25,7 @@ NAMES = {
 }
 WHOLE = 20  # classes up to which the confusion matrix is shown
 PAIRS = 10  # most frequent confusions, listed for more classes
-# Name, note, numbers, drawn (mean, deviation, values, colour), further cells.
+# Name, note, numbers, drawn (mean, deviation, values, color), further cells.
 Row = tuple[str, str, list[str], list[tuple], list[str]]
 
 
@@ -99,7 +99,7 @@ def _table(heads: list[str], rows: list[Row], more: Sequence[str] = (), ends=())
     """Returns rows with a common scale, with a margin around the values."""
     drawn = [dots for *_, of_row, _ in rows for dots in of_row]
     found = [v for mean, s, values, _ in drawn for v in (mean - s, mean + s, *values)] or [0, 100]
-    room = 0.08 * (max(found) - min(found)) or 1.0
-    low, high = ends or (max(min(found) - room, 0.0), min(max(found) + room, 100.0))
+    margin = 0.08 * (max(found) - min(found)) or 1.0
+    low, high = ends or (max(min(found) - margin, 0.0), min(max(found) + margin, 100.0))
     marks = [tick for tick in ticks().tick_values(low, high).tolist() if low <= tick <= high]
     return dict(heads=heads, rows=rows, more=more, low=low, high=high, ticks=marks)

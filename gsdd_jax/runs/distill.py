@@ -1,4 +1,4 @@
-"""An experiment from real images to `result.json`: fit, distil, evaluate; resumes at any point."""
+"""An experiment from real images to `result.json`: fit, distill, evaluate; resumes at any point."""
 
 from __future__ import annotations
 

@@ -344,7 +344,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
     if found != expected:
         raise UsageError(
             f"parameterization: expected height, width, channels and number of classes {expected}, "
-            f"as of {dataset.name}, got {found}"
+            f"as for {dataset.name}, got {found}"
         )
     if other_resolution:
         config.data.resolution = other_resolution

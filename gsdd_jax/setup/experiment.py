@@ -136,7 +136,7 @@ def build_fit_parts(config: ConfigDict) -> FitParts:
 
 
 def _check_memory(config, dataset, parameterization) -> None:
-    """Raises UsageError if the device cannot hold the synthetic set while it is optimised."""
+    """Raises UsageError if the device cannot hold the synthetic set while it is optimized."""
     count = dataset.num_classes * parameterization.images_per_class
     images = 4 * count * math.prod(dataset.image_shape)
     budget = dataset.num_classes * bytes_per_class(config, dataset.image_shape)

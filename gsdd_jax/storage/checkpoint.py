@@ -65,7 +65,7 @@ class Checkpoints:
         if shutil.disk_usage(self._manager.directory).free < 2 * size + OVERHEAD:
             raise UsageError(
                 f"{self._manager.directory}: the disk is too full for the checkpoint of step "
-                f"{step} ({size / 2**20:.1f} MiB); make room, and the same command goes on"
+                f"{step} ({size / 2**20:.1f} MiB); free space, and repeat the command: it resumes"
             )
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
@@ -81,7 +81,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise UsageError(
                 f"{self._manager.directory}: the checkpoint of step {step} cannot be written "
-                f"({_first_line(error)}); make room, and the same command goes on"
+                f"({_first_line(error)}); free space, and repeat the command: it resumes"
             ) from None
 
     def restore(self, like: Any) -> Any | None:
@@ -94,7 +94,7 @@ class Checkpoints:
         read = processes.from_first(lambda: _packed(self._newest(target)))
         if not read:
             return None
-        # As many devices go on as there are now, however many it was written from.
+        # Resumes on as many devices as there are now, however many it was written from.
         return jax.tree.map(mesh.replicate, _unpacked(read, target))
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class Checkpoints:
                 continue
             self._forget_after(step)
             if reasons:
-                self._report(f"{'; '.join(reasons)}; going on from step {step}")
+                self._report(f"{'; '.join(reasons)}; resuming from step {step}")
             return state
         if reasons:
             raise UsageError(
@@ -144,7 +144,7 @@ class Checkpoints:
         return state
 
     def _forget_after(self, step) -> None:
-        """Deletes the damaged ones, which a run that goes on from here will write again."""
+        """Deletes the damaged ones, which a run that resumes from here will write again."""
         for later in [s for s in self._manager.all_steps() if s > step]:
             self._manager.delete(later)
 

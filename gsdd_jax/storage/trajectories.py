@@ -1,6 +1,6 @@
 """Expert trajectories on disk: a folder per expert, an .npy file per epoch, nothing pickled.
 
-`expert_00000/epoch_0003.npy` holds the flat parameters after three epochs. `epochs.json` beside it
+`expert_00000/epoch_0003.npy` holds the flat parameters after three epochs. `epochs.json` next to it
 holds all that the expert is made of, the SHA-256 of each file, and the final accuracies. A file
 counts once it is named there.
 """
@@ -213,4 +213,4 @@ def _writing(path):
         yield
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
-        raise UsageError(f"{path}: {reason}; make room or give another directory") from None
+        raise UsageError(f"{path}: {reason}; free some space or give another directory") from None

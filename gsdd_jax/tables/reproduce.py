@@ -5,7 +5,7 @@ on the same folder: each skips pieces in use by others. A command of several pro
 piece on all of them; the first process chooses the next piece.
 
     <root>/experts/, fits/    shared by the runs
-    <root>/runs/<name>/       a work directory per run, as of `launch.distill`
+    <root>/runs/<name>/       a work directory per run, like that of `launch.distill`
     <root>/<table>.md         with .csv and .json; rewritten after each piece
 """
 

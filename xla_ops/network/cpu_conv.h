@@ -1,6 +1,6 @@
 // 3 x 3 convolution with stride 1 and padding 1 on a CPU, as a plain sum: for few channels, where
 // Winograd's transforms cost more than they save. A register holds output channels of one pixel,
-// or one channel of neighbouring pixels if there are only few. The order of every sum is
+// or one channel of neighboring pixels if there are only few. The order of every sum is
 // independent of the width of registers. Internal linkage: one binary holds several instantiations.
 #pragma once
 
@@ -51,7 +51,7 @@ inline void conv_tile(const float* x, int64_t row, int64_t inputs, const float* 
                       int64_t block, float* y, int64_t outputs, int64_t left) {
   Register sums[T][K] = {};
   for (int i = 0; i < 3; ++i) {
-    // The inputs of three neighbouring pixels lie one after the other, and so do their weights.
+    // The inputs of three neighboring pixels lie one after the other, and so do their weights.
     const float* from = x + i * row;
     const float* weights = packed + i * 3 * inputs * kLane;
     for (int64_t n = 0; n < 3 * inputs; ++n) {

@@ -88,7 +88,7 @@ struct Channels {
   }
   void put(float* array, Register value) const { write<kWhole>(array, value, count); }
   Register moved(int64_t pixel) const { return at(x, pixel) - middle; }
-  Register centred(int64_t pixel) const { return moved(pixel) - mean; }
+  Register centered(int64_t pixel) const { return moved(pixel) - mean; }
   Register before_relu(Register c) const { return fma(c, factor, shift); }
   Register one_over_pixels() const {
     return splat<Register>(1.0f / (float)(shape.height * shape.width));
@@ -130,7 +130,7 @@ struct NormPoolForward {
     image.for_blocks([&](const int64_t (&pixels)[4], int64_t pooled) {
       Register values[4];
       for (int k = 0; k < 4; ++k)  // this order keeps NaN
-        values[k] = larger(zero(), image.before_relu(image.centred(pixels[k])));
+        values[k] = larger(zero(), image.before_relu(image.centered(pixels[k])));
       image.put(y + first, pooled, add_up(values) * quarter);
     });
   }
@@ -148,7 +148,7 @@ struct NormPoolBackward {
     image.for_blocks([&](const int64_t (&pixels)[4], int64_t pooled) {
       const Register u_all = image.at(g + first, pooled) * quarter;
       for (int k = 0; k < 4; ++k) {
-        const Register c = image.centred(pixels[k]);
+        const Register c = image.centered(pixels[k]);
         const Register u = if_positive(image.before_relu(c), u_all);
         u_sums[k] = u_sums[k] + u;
         uc_sums[k] = fma(u, c, uc_sums[k]);
@@ -161,7 +161,7 @@ struct NormPoolBackward {
     image.for_blocks([&](const int64_t (&pixels)[4], int64_t pooled) {
       const Register u_all = image.at(g + first, pooled) * quarter * image.factor;
       for (int k = 0; k < 4; ++k) {
-        const Register c = image.centred(pixels[k]);
+        const Register c = image.centered(pixels[k]);
         const Register u = if_positive(image.before_relu(c), u_all);
         image.put(dx + first, pixels[k], u - fma(c, d.slope, d.constant));
       }
@@ -183,7 +183,7 @@ struct NormPoolSecond {
       // Sums the block first: fewer roundings and shorter chains.
       NormPoolSums<Register> block = {zero(), zero(), zero(), zero(), zero()};
       for (int k = 0; k < 4; ++k) {
-        const Register c = image.centred(pixels[k]), w = image.at(a + first, pixels[k]);
+        const Register c = image.centered(pixels[k]), w = image.at(a + first, pixels[k]);
         const Register u = if_positive(image.before_relu(c), u_all);
         block.u = block.u + u;
         block.uc = fma(u, c, block.uc);
@@ -206,7 +206,7 @@ struct NormPoolSecond {
       const Register u_all = image.at(g + first, pooled) * quarter;
       Register vs[4];
       for (int k = 0; k < 4; ++k) {
-        const Register c = image.centred(pixels[k]), w = image.at(a + first, pixels[k]);
+        const Register c = image.centered(pixels[k]), w = image.at(a + first, pixels[k]);
         const Register before = image.before_relu(c), u = if_positive(before, u_all);
         vs[k] = if_positive(before, fma(image.factor, w, fma(d.v_slope, c, d.v_constant)));
         image.put(dx + first, pixels[k],

@@ -1,4 +1,4 @@
-// A thread block computes 16 channels of one image: 16 adjacent threads read neighbouring channels
+// A thread block computes 16 channels of one image: 16 adjacent threads read neighboring channels
 // of a pixel, and 32 such rows of threads share the 2 x 2 blocks. Images of at most 32 x 32 pixels
 // stay in registers and are read once; larger ones are read again for the results. Sums have a
 // fixed order, without atomics: bits depend only on the image.

@@ -1,4 +1,4 @@
-// norm_pool.h on CUDA: asynchronous launches on a stream, without allocation or synchronisation.
+// norm_pool.h on CUDA: asynchronous launches on a stream, without allocation or synchronization.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,6 +1,6 @@
 // Fast path of the CPU: a Gaussian advances down the image by multiplications.
 //
-// Lanes are columns. With X, Y relative to the Gaussian's centre, its exponent in base 2 is
+// Lanes are columns. With X, Y relative to the Gaussian's center, its exponent in base 2 is
 //   -(a X^2 - skew X Y + w Y^2),
 // so a weight is V gain:
 //   V = 2^-(a X^2 - skew X Y)   advances by a row with one multiplication by 2^(skew X);
@@ -212,7 +212,7 @@ Moments gather_bands(const Group& group, int i, const float* color, const Table<
         using V = decltype(lanes);
         const Columns<S, V> columns(group, i, skipped, count);
         const V none = splat<V>(0.0f), step = splat<V>(1.0f / S);
-        // Sums of h, h Y, h Y^2 over all samples, and over the second sample columns alone.
+        // Sums of h, h Y, h Y^2 over all samples, and over the second sample columns only.
         V m = none, m_y = none, m_yy = none, m_second = none, m_second_y = none, m_color[C];
         for (int c = 0; c < C; ++c) m_color[c] = none;
 

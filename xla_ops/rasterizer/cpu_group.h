@@ -44,7 +44,7 @@ struct Group {
   float u[kGroup], v[kGroup], l11[kGroup], l21[kGroup], l22[kGroup], opacity[kGroup];
   Path path[kGroup];
 
-  // For kBands only. A weight is opacity 2^-(a X^2 - skew X Y + w Y^2), X, Y from the centre.
+  // For kBands only. A weight is opacity 2^-(a X^2 - skew X Y + w Y^2), X, Y from the center.
   float a[kGroup], skew[kGroup], w[kGroup];
   float turn[kGroup];                             // 2^(skew / S^2)
   int32_t band[kGroup];                           // rows of a band
@@ -131,11 +131,11 @@ struct Group {
   }
 
  private:
-  struct Ellipse {  // the support's edge; of `upper` and `lower` in a column X from the centre
+  struct Ellipse {  // the support's edge; of `upper` and `lower` in a column X from the center
     float reach[kGroup];               // half the width
     float rise[kGroup], lean[kGroup];  // lean X +- sqrt(rise (1 - (X / reach)^2))
     float peak[kGroup];                // X of its lowest point; of its highest, -X
-    float middle[kGroup];              // the centre's row, pixels
+    float middle[kGroup];              // the center's row, pixels
   };
 
   void shape(const Raster& raster, const int32_t* finite, Ellipse* ellipse) {

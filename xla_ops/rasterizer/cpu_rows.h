@@ -1,4 +1,4 @@
-// Exact path of the CPU: each sample row has its own centre in double precision, and each sample an
+// Exact path of the CPU: each sample row has its own center in double precision, and each sample an
 // exponential. Takes any Gaussian, however thin, and any number of sample points.
 #pragma once
 
@@ -11,13 +11,13 @@ namespace {
 
 // One row of sample points, relative to one Gaussian.
 struct SampleRow {
-  float offset;    // (x of the first sample of pixel 0 - centre of the row) * scale
+  float offset;    // (x of the first sample of pixel 0 - center of the row) * scale
   float constant;  // the row's part of the exponent, base 2
   float dy;
 };
 
 // Rows of one Gaussian. The exponent in base 2 is q = t^2 + constant with
-// t = scale * (px - centre of the row), scale = sqrt(precision_x / 2 * log2 e).
+// t = scale * (px - center of the row), scale = sqrt(precision_x / 2 * log2 e).
 struct Rows {
   const Gaussian& g;
   double scale;
@@ -41,24 +41,24 @@ struct Rows {
     const double inverse = 1.0 / samples;
     double low = 1e300, high = -1e300;
     *count = 0;
-    double centres[kMaxSamples];
+    double centers[kMaxSamples];
     for (int r = 0; r < samples; ++r) {
       const double dy = (double)i + (r + 0.5) * inverse - g.y;
       const double marginal = 0.5 * g.precision_y * dy * dy;
       const double left = g.cut - marginal;
       if (left < 0.0) continue;
       const double half = std::sqrt(2.0 * left / g.precision_x);
-      const double centre = g.x + g.slope * dy;
-      if (centre - half < low) low = centre - half;
-      if (centre + half > high) high = centre + half;
-      centres[*count] = centre;
+      const double center = g.x + g.slope * dy;
+      if (center - half < low) low = center - half;
+      if (center + half > high) high = center + half;
+      centers[*count] = center;
       sample_rows[*count].constant = (float)(marginal * kLog2E);
       sample_rows[*count].dy = (float)dy;
       ++*count;
     }
     const Range range = pixel_range(low, high, width);
     for (int r = 0; r < *count; ++r)
-      sample_rows[r].offset = (float)(((double)range.first + 0.5 * inverse - centres[r]) * scale);
+      sample_rows[r].offset = (float)(((double)range.first + 0.5 * inverse - centers[r]) * scale);
     return range;
   }
 };

@@ -37,7 +37,7 @@ __device__ inline float warp_sum(float value) {
 }
 
 // Sums over a Gaussian's samples, of weight / opacity times the pixel's cotangent. `moment`: times
-// the colour and 1, X, Y, X^2, X Y, Y^2 (kExact: dx for X, as in Moments). `color`: per channel.
+// the color and 1, X, Y, X^2, X Y, Y^2 (kExact: dx for X, as in Moments). `color`: per channel.
 template <int C>
 struct Gathered {
   float moment[6], color[C];
@@ -167,7 +167,7 @@ struct Places {
         cholesky(gradient.cholesky + 3 * index),
         color(gradient.colors + channels * index),
         opacity(gradient.opacities + index) {}
-  __device__ float& operator[](int k) const {  // the moments, then the colours
+  __device__ float& operator[](int k) const {  // the moments, then the colors
     return k == 0 ? *opacity : k < 3 ? mean[k - 1] : k < 6 ? cholesky[k - 3] : color[k - 6];
   }
 };

@@ -1,4 +1,4 @@
-// CUDA rasterizer: asynchronous launches on a stream, without allocation or synchronisation.
+// CUDA rasterizer: asynchronous launches on a stream, without allocation or synchronization.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -18,7 +18,7 @@ __device__ inline Inputs inputs(const Batch& batch, int channels, int64_t index)
           batch.opacities + index};
 }
 
-struct Place {  // coordinate of a centre, in two floats
+struct Place {  // coordinate of a center, in two floats
   float grid, rest;
 
   __device__ static Place of(double value) {
@@ -46,9 +46,9 @@ struct alignas(8) Box {
 };
 
 struct alignas(16) Record {
-  Place x, y;               // centre
+  Place x, y;               // center
   float a, skew, w;         // weight = opacity 2^-(a X^2 - skew X Y + w Y^2)
-  float lean, lean_rest;    // dX / dY of a row's centre, in two floats
+  float lean, lean_rest;    // dX / dY of a row's center, in two floats
   float half_height, peak;  // Y of the support's last point and of its rightmost point
   float opacity;
   float rate, cut;  // exponent base 2: q = t^2 + rate * dy^2 <= cut

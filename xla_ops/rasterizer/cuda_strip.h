@@ -32,7 +32,7 @@ struct Staged : Record {
 };
 
 // Copies `count` Gaussians into shared memory with all threads of the block; place n gets Gaussian
-// index(n). The caller must synchronise the block before and after.
+// index(n). The caller must synchronize the block before and after.
 template <int C, class Index>
 __device__ void stage(Staged<C>* staged, int count, const Batch& batch, const Prepared& prepared,
                       const Index& index) {
@@ -105,7 +105,7 @@ struct StripRows {
 struct Walk {  // V of a pixel's samples, by row and column, and factors to the pixel below
   float v[2][2], down[2];
 
-  // Starts at the pixel whose first sample is at X = x, Y = y relative to the centre.
+  // Starts at the pixel whose first sample is at X = x, Y = y relative to the center.
   template <int C>
   __device__ Walk(const Staged<C>& g, float x, float y, bool inside) {
     const float next = x + 0.5f;

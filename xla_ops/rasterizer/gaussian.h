@@ -46,9 +46,9 @@ struct Inputs {           // parameters of one Gaussian
 };
 
 struct Gaussian {
-  double x, y;                      // centre, pixels
+  double x, y;                      // center, pixels
   double var_x, var_y, covariance;  // S
-  double slope;                     // shift of a row's centre in x per unit of y: Sxy / Syy
+  double slope;                     // shift of a row's center in x per unit of y: Sxy / Syy
   double precision_x;               // 1 / var(x | y) = Syy / det S
   double precision_y;               // 1 / Syy
   double cut;                       // the support is sigma <= cut = ln(opacity / min_weight)
@@ -122,7 +122,7 @@ GSDD_FN Kind prepare(const Inputs& in, int channels, const Raster& raster, Gauss
 }
 
 // The exponent in base 2 for kernels that advance it by multiplications, with X, Y relative to the
-// centre: -(a X^2 - skew X Y + w Y^2).
+// center: -(a X^2 - skew X Y + w Y^2).
 struct Split {
   double a, skew, w;
 };
@@ -162,7 +162,7 @@ GSDD_FN Range pixel_range(double low, double high, int64_t size) {
 }
 
 // Sums over a Gaussian's sample points for its gradient. Per sample: e = exp(-sigma),
-// G = dL/dcolour, g = G . color, h = opacity * e * g (0 for a clipped weight unless pass_clipped),
+// G = dL/dcolor, g = G . color, h = opacity * e * g (0 for a clipped weight unless pass_clipped),
 // dx = px - x - slope * dy.
 struct Moments {
   double e;                    // sum of e g over the samples that count in h
@@ -184,7 +184,7 @@ GSDD_FN void write_constant(const Outputs& out, int channels, float value) {
   *out.opacity = value;
 }
 
-// Converts sums of h times 1, X, Y, X^2, X Y, Y^2, with X, Y relative to the centre, to Moments:
+// Converts sums of h times 1, X, Y, X^2, X Y, Y^2, with X, Y relative to the center, to Moments:
 // dx = X - slope Y. Leaves e at 0.
 GSDD_FN Moments sheared(const double (&sums)[6], double slope) {
   const double x = sums[1], y = sums[2], xx = sums[3], xy = sums[4], yy = sums[5];

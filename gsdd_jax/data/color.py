@@ -1,11 +1,11 @@
-"""Conversion of pictures to sRGB by their embedded colour profiles."""
+"""Conversion of pictures to sRGB by their embedded color profiles."""
 
 import functools
 import io
 
 from PIL import Image, ImageCms
 
-# Modes of pictures by the colour space of a profile.
+# Modes of pictures by the color space of a profile.
 _MODES = {"RGB": ("RGB", "L"), "CMYK": ("CMYK",), "GRAY": ("L",)}
 
 
