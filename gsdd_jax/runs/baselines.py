@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.runs import evaluation, teacher
@@ -71,7 +73,7 @@ def evaluated(
         schedule = parts.schedule.with_steps(steps, len(set_.labels))
         return evaluation.distilled(config, parts, set_, name, display, chosen, schedule)
 
-    for images_per_class, side in _sizes(config, parts):
+    for images_per_class, side in _sizes(config, parts, arm):
         try:
             set_ = _stored(config, parts, arm, taught_by, provenance, images_per_class, side)
         except UsageError:  # too many for the bytes
@@ -118,11 +120,13 @@ def evaluate_real(
     return result | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
 
 
-def _sizes(config, parts) -> dict[tuple[int, int], None]:
+def _sizes(config, parts, arm) -> dict[tuple[int, int], None]:
     """Returns the images per class and stored sides (0: their own) that are tried."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
-    kind = parameterizations.find("dct")
-    suggested = kind.suggested_images(shape, bytes_per_class(config, shape), {})
+    there = bytes_per_class(config, shape)
+    suggested = parameterizations.find("dct").suggested_images(shape, there, {})
+    labels = _labeled(config, arm).bytes_per_class(parts.dataset.num_classes, suggested)
+    suggested = suggested * there / (there + labels)
     sizes = {}
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
@@ -131,12 +135,17 @@ def _sizes(config, parts) -> dict[tuple[int, int], None]:
     return sizes
 
 
+def _labeled(config, arm) -> Labels:
+    source = "teacher" if COMPRESSED[arm] else "class"
+    return dataclasses.replace(labels_of(config), learned=False, source=source)
+
+
 def _stored(config, parts, arm, taught_by, provenance, images_per_class, side) -> DistilledSet:
     trial = config.copy_and_resolve_references()
     trial.parameterization.name, trial.parameterization.options = "dct", ConfigDict({"side": side})
     trial.budget.images_per_class = images_per_class
-    trial.labels.update(learned=False, source="teacher" if COMPRESSED[arm] else "class")
-    labels = labels_of(trial)
+    labels = _labeled(trial, arm)
+    trial.labels.update(dataclasses.asdict(labels))
     dataset = parts.dataset
     kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes)
     key = stream(config.seed, "compressed real images")
