@@ -359,6 +359,22 @@ def test_varying_sizes_need_a_resolution(tmp_path):
 # The subsets of ImageNet.
 
 
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("tiny_imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("cifar100", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ],
+)
+def test_published_statistics(name, mean, std, tmp_path):
+    """Tiny ImageNet has those of ImageNet, CIFAR-100 those of CIFAR-10."""
+    pairs = [(png(np.full((4, 4, 3), 50 * label, np.uint8)), label) for label in range(3)]
+    prepare(tmp_path, name, {"train": pairs, "test": pairs})
+    for _ in range(2):  # decoded, then from the cache
+        found = data.load(name, data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        assert (found.mean, found.std) == (mean, std)
+
+
 def test_subset_keeps_and_relabels_only_its_classes(tmp_path):
     subset = data.IMAGENET_SUBSETS["fruit"]
     rng = np.random.default_rng((TEST_SEED, 10))

@@ -79,6 +79,24 @@ def test_images_and_gradients_are_those_of_the_formula_at_any_size(size, layers)
                 np.testing.assert_allclose(gradient[f"{name}_{i}"][m], g, atol=2e-5 * scale)
 
 
+@pytest.mark.parametrize(
+    ("side", "mean", "std"),
+    [
+        (32, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        (128, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_normalized_fields_of_the_published_code(side, mean, std):
+    """The same networks are images in [0, 1] or normalized ones."""
+    shape = (side, side, 3)
+    unit, normalized = build(shape), build(shape, space="normalized")
+    params = unit.init(jax.random.key(0), jnp.zeros((2, *shape)))
+    expected = np.asarray(unit.render(params), np.float64) * std + mean
+    np.testing.assert_allclose(normalized.render(params), expected, atol=1e-6)
+    with pytest.raises(gsdd_jax.UsageError, match="space: expected unit for images of 1 channels"):
+        build((side, side, 1), ipc=10, space="normalized")
+
+
 def test_held_out_images_are_reconstructed_as_well_as_in_float64():
     """The published network of CIFAR-10, from the same initial values by the same optimizer."""
     images = jnp.asarray(data.load("cifar10_mini").test.images[:4], jnp.float32) / 255

@@ -24,10 +24,11 @@ NETWORK, SHALLOW = (
 )  # fmt: skip
 
 
-def problem(**settings):
+def problem(boundary_weight=0.1, **settings):
     settings = dict(network=NETWORK, num_classes=CLASSES, batch_real=4) | settings
+    gaussians = dict(ipc=1, images_per_class=GPC, boundary_weight=boundary_weight)
     return distill.Problem(
-        parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=GPC),
+        parameterizations.build("gaussian", (SIZE, SIZE, 3), **gaussians),
         GradientMatching(**settings),
         CLASSES,
     )
@@ -122,6 +123,24 @@ def test_loss_is_the_sum_over_classes(batch_real, group):
         ]
         expected += float(gradient_distance(*gradients))
     assert float(actual) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("group", [None, (1,)])
+def test_the_boundary_loss_counts_once_per_class(group):
+    """By Adam's mean of the first update, a tenth of the gradient."""
+    host_inputs = None if group is None else jnp.array([group])
+
+    def gradient(weight):
+        settings = dict(network=SHALLOW, strategy="", classes_per_step=len(group or ()))
+        prob = problem(weight, **settings)
+        state = distill.start(prob, initial(prob), 1e-3)
+        state, _ = distill.run(prob, state, jax.random.key(0), real(), host_inputs, 1)
+        return 10 * np.asarray(state.optimizer[0].mu.means, np.float64)
+
+    u = np.asarray(initial(problem()).means, np.float64)
+    expected = 0.1 * len(group or range(CLASSES)) * 2 * u / (1 - u**2) / u.size
+    found = gradient(0.1) - gradient(0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_inner_training_is_sgd_over_the_synthetic_set():

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from gsdd_jax import parameterizations
+from gsdd_jax import matching, networks, parameterizations
+from gsdd_jax.data import transforms
+from gsdd_jax.matching.dm import DistributionMatching
+from gsdd_jax.training import distill
 from tests.plain import bilinear
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -27,13 +30,44 @@ def test_images_and_gradients_are_those_of_the_formula(shape, factor):
     assert (gradient["small"] * other).sum() == pytest.approx(expected, rel=1e-5)
 
 
-def test_it_starts_as_the_images_made_smaller():
+def test_it_starts_from_every_second_pixel():
     images = np.random.default_rng(0).random((8, 8, 12, 3), np.float32)
     kind = parameterizations.build("idc", (8, 12, 3), ipc=1, images_per_class=1)
     small = kind.init(jax.random.key(0), jnp.asarray(images))["small"]
     for i, j in np.ndindex(4, 6):
-        square = images[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-        np.testing.assert_allclose(small[:, i, j], square.mean((1, 2)), atol=1e-6)
+        np.testing.assert_array_equal(small[:, i, j], images[:, 2 * i, 2 * j])
+
+
+class Far(DistributionMatching):
+    """Two updates a step; each moves every number by -2."""
+
+    num_updates = 2
+
+    def begin(self, key, data, host_inputs):
+        del key, data, host_inputs
+
+    def loss(self, synthetic, data, aux_params, carry, update, key):
+        del data, aux_params, carry, update, key
+        return 2 * synthetic.params["small"].sum()
+
+
+def test_a_step_begins_in_the_unit_range():
+    """It is clipped before a step only: neither between its updates nor at the end."""
+    kind = parameterizations.build("idc", (4, 4, 3), ipc=1, images_per_class=1)
+    network = networks.build("convnet", image_shape=(4, 4, 3), num_classes=1, width=1, depth=1)
+    problem = distill.Problem(kind, Far(network=network, num_classes=1), 1)
+    small = np.random.default_rng(0).uniform(-1, 2, (4, 2, 2, 3)).astype(np.float32)
+    state = distill.start(problem, {"small": jnp.asarray(small)}, 1.0)
+    transform = transforms.Normalize(jnp.zeros(3), jnp.ones(3))
+    data = matching.real_data(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, int), 1, transform)
+    expected, velocity = small, 0.0
+    for _ in range(2):
+        expected = np.clip(expected, 0, 1)
+        for _ in range(2):
+            velocity = 0.5 * velocity + 2
+            expected = expected - velocity
+    state, _ = distill.run(problem, state, jax.random.key(0), data, None, 2)
+    np.testing.assert_allclose(state.params["small"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(8, 9, 3), (7, 8, 3)])

@@ -19,6 +19,7 @@ from gsdd_jax.core.fields import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
 # ImageNet-1k classes of the six subsets; new labels are indices into the row.
 IMAGENET_SUBSETS = {
@@ -30,13 +31,13 @@ IMAGENET_SUBSETS = {
     "squawk": (84, 130, 88, 144, 145, 22, 96, 9, 100, 89),
 }
 
-_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_MEAN_STD = {
-    "cifar10": _CIFAR10,
-    "cifar10_mini": _CIFAR10,
-    "imagenette": _IMAGENET,
-    "imagenet2012": _IMAGENET,
+_MEAN_STD = {  # as the published code has them
+    "cifar10": CIFAR10,
+    "cifar10_mini": CIFAR10,
+    "cifar100": CIFAR10,
+    "imagenette": IMAGENET,
+    "imagenet2012": IMAGENET,
+    "tiny_imagenet": IMAGENET,
 }
 
 
@@ -59,7 +60,8 @@ class Dataset:
         num_classes: number of classes.
         class_names: one name per class, in label order.
         mean, std: per-channel constants of the normalization, for images in [0, 1]. Published
-            for CIFAR-10, Imagenette and ImageNet, otherwise computed from the training pixels.
+            for CIFAR (those of CIFAR-10 for both), Imagenette, ImageNet and Tiny ImageNet (those
+            of ImageNet), otherwise computed from the training pixels.
         fingerprint: SHA-256, in hexadecimal, of the four arrays with their shapes. Equal
             fingerprints mean equal data; derived files are cached under it.
     """
@@ -156,14 +158,15 @@ def load(
             f"the training images of data set {name!r} are {size_text(train_shape)}, its test"
             f" images {size_text(test_shape)}; give a resolution"
         )
+    mean, std = _MEAN_STD.get(base) or (tuple(info["mean"]), tuple(info["std"]))
     return Dataset(
         name=name,
         train=Split(arrays["train_images"], arrays["train_labels"]),
         test=Split(arrays["test_images"], arrays["test_labels"]),
         num_classes=len(classes),
         class_names=tuple(label.names[index] for index in classes),
-        mean=tuple(info["mean"]),
-        std=tuple(info["std"]),
+        mean=mean,
+        std=std,
         fingerprint=info["fingerprint"],
     )
 
@@ -186,7 +189,7 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
             yield from chunks_of(split)
 
     def describe(arrays):
-        mean, std = _MEAN_STD.get(base) or _channel_mean_std(arrays["train_images"])
+        mean, std = _channel_mean_std(arrays["train_images"])
         return {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
 
     splits = prepared.splits(builder, base)

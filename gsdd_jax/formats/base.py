@@ -45,6 +45,7 @@ class Format(abc.ABC):
     """
 
     name: ClassVar[str]
+    since: ClassVar[dict[str, Any]] = {}  # values of fields that files of before lack
     dtype = "float32"  # of all arrays; a field in formats with a choice
     height: int = field(..., "pixels", most=MAX_SIDE)
     width: int = field(..., "pixels", most=MAX_SIDE)
@@ -134,7 +135,7 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 
     Raises UsageError, naming the field, for an unknown, missing or invalid one.
     """
-    name, values = kind.name, {n: v for n, v in values.items() if n != "name"}
+    name, values = kind.name, kind.since | {n: v for n, v in values.items() if n != "name"}
     known = [of.name for of in dataclasses.fields(kind)]
     for of in known:
         if of not in values:

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import matmul, namespace
 from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
+from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
 FIRST_W0 = 30.0  # frequency of the first layer's sines
 
@@ -20,14 +22,29 @@ FIRST_W0 = 30.0  # frequency of the first layer's sines
 class DDiF(Format):
     """Layers of sines, sin(30 (W x + b)) first, then sin(w0 (W x + b)), and a linear last layer.
 
-    Coordinates (row, column) are -1 and 1 at the corner pixels' centers.
+    Coordinates (row, column) are -1 and 1 at the corner pixels' centers. Outputs are images in
+    [0, 1], or images normalized by the statistics of CIFAR-10 (up to 64 pixels per side) or
+    ImageNet.
     """
 
     name: ClassVar[str] = "ddif"
+    since: ClassVar[dict[str, Any]] = {"space": "unit"}
     layers: int = field(..., "layers of sines; published: 2 on CIFAR, 3 at 128 x 128", most=16)
     layer_width: int = field(..., "sines per layer; published: 6 to 40", most=1024)
     w0: float = field(..., "frequency of the sines after the first layer; published: 10, 40", 1)
     dtype: str = dtype_field()
+    space: str = field(
+        "unit",
+        "outputs: unit (images in [0, 1]) or normalized (per channel, as published)",
+        choices=("unit", "normalized"),
+    )
+
+    def __post_init__(self):
+        if self.space == "normalized" and self.channels != 3:
+            raise UsageError(
+                f"parameterization ddif: space: expected unit for images of {self.channels} "
+                f"channels, got {self.space!r}"
+            )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         sides = [2, *[self.layer_width] * self.layers, self.channels]
@@ -52,7 +69,12 @@ class DDiF(Format):
             x = matmul(params[f"weights_{i}"].swapaxes(1, 2), x) + params[f"biases_{i}"][..., None]
             if i < self.layers:
                 x = xp.sin((self.w0 if i else FIRST_W0) * x)
-        return x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
+        x = x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
+        if self.space == "unit":
+            return x
+        statistics = CIFAR10 if max(self.height, self.width) <= 64 else IMAGENET
+        mean, std = np.array(statistics, np.float32)
+        return x * std + mean
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of a layer before and after its sines, for one image."""

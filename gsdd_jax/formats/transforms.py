@@ -26,6 +26,9 @@ from gsdd_jax.core.files import parse_json
 from gsdd_jax.formats.arrays import matmul, namespace
 from gsdd_jax.formats.shapes import Float, UInt8
 
+# Published mean and standard deviation of the channels.
+CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ZCA_EPSILON = 0.1
 MAX_ZCA_SIZE = 12288
 """Numbers of an image, height · width · channels, up to which its covariance is affordable."""

@@ -226,6 +226,7 @@ class Matching(abc.ABC):
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     independent: int = 1  # independent parts of a step: classes, students
+    penalty_weight: int = 1  # times that the images' penalty counts in an update
 
     @classmethod
     def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:

@@ -32,7 +32,8 @@ class GradientMatching(ByClass):
     A step starts with a new network. Each of its `outer_loops` updates matches gradients at the
     network's current parameters. Between updates the network is trained on the synthetic set.
     Classes with fewer than `batch_real` real images give all of them. Each class has one random
-    augmentation for real and synthetic images.
+    augmentation for real and synthetic images. The images' penalty counts once per class, as
+    published.
     """
 
     name: ClassVar[str] = "dc"
@@ -65,6 +66,10 @@ class GradientMatching(ByClass):
     @property
     def num_updates(self) -> int:
         return self.outer_loops
+
+    @property
+    def penalty_weight(self) -> int:
+        return self.independent
 
     def work(self, num_classes: int, num_images: int) -> Work:
         classes, images, drawn, real = self.compared(num_classes, num_images)

@@ -53,7 +53,7 @@ class TrajectoryMatching(Matching):
     others. Bits of a result may depend on `keep_every`.
 
     The student's learning rate is learned, and at least 0.001. Its batches of `batch_syn` images
-    cut shuffles of the whole set, whose last batch may be smaller. Every student step augments
+    cut shuffles of the whole set, whose first batch may be smaller. Every student step augments
     every image independently. With `grow_start_over`, early epochs come first (difficulty-aligned
     trajectories, Guo et al., 2024). The student's targets are the classes, or soft labels: a
     teacher's, or learned ones (`labels`).
@@ -260,7 +260,7 @@ class TrajectoryMatching(Matching):
         orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
         if orders.size <= num_images and num_experts == 1:
             # Less than one shuffle: renders only the drawn images.
-            drawn = orders.ravel()
+            drawn = jnp.minimum(orders.ravel(), num_images - 1)  # padding: any image
             images, targets = synthetic.render(drawn), targets[drawn]
             orders = jnp.arange(len(drawn)).reshape(orders.shape)
         else:
@@ -298,7 +298,8 @@ class TrajectoryMatching(Matching):
         keys = jax.random.split(jax.random.fold_in(key, 0), shuffles)
         order = jax.vmap(lambda k: jax.random.permutation(k, num_images))(keys)
         padding = batches * batch_size - num_images
-        order = jnp.pad(order, ((0, 0), (0, padding)), constant_values=num_images)
+        # As the published code, which takes the batches of a shuffle from its end.
+        order = jnp.pad(order, ((0, 0), (padding, 0)), constant_values=num_images)
         order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
 

@@ -163,8 +163,12 @@ class Parameterization(Format):
         del params
         return jnp.zeros(())
 
+    def begin_step(self, params: Params) -> Params:
+        """Returns the parameters that a distillation step, of one or more updates, begins with."""
+        return params
+
     def project(self, params: Params) -> Params:
-        """Projects parameters onto their valid range after every step."""
+        """Projects parameters onto their valid range after every update."""
         return params
 
     def report(self, params: Params) -> dict[str, Any]:

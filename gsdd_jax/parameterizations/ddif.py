@@ -23,8 +23,9 @@ class DDiF(Parameterization, ddif.DDiF):
     layers, w0 = 10); 20 / 20 / 40 at 128 x 128 (3 layers, w0 = 40). Default: those of CIFAR up to
     64 pixels per side, by the number of classes, else of 128 x 128.
 
-    Images are in [0, 1] space, because a file must render without the data set's whitening matrix;
-    the published code fits whitened images on CIFAR. Fits take 5000 steps at 5e-4.
+    Outputs are in [0, 1] space, or normalized (`space`) as in the published code. There they are
+    whitened where the data set is, which a file cannot hold: it must render without the matrix.
+    Fits take 5000 steps at 5e-4.
     """
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
@@ -17,8 +18,8 @@ class IDC(Parameterization, idc.IDC):
     """factor² · IPC images per class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     The published code stores the same numbers, factor x factor images in one of full size. Images
-    are enlarged bilinearly: half-pixel centers, edges repeated. Optimization is in [0, 1] space,
-    because a file must render without the data set's whitening matrix.
+    are enlarged bilinearly: half-pixel centers, edges repeated. They are optimized in [0, 1] space
+    and clipped to it before every step, as published.
     """
 
     @classmethod
@@ -28,11 +29,12 @@ class IDC(Parameterization, idc.IDC):
         return {"init.num_steps": 0, "distill.learning_rate": 5e-3}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns the images averaged over squares of factor x factor pixels, as published."""
+        """Returns the first pixel of every square of factor x factor, as published."""
         del key
-        height, width, channels = self.shapes()["small"]
-        squares = images.reshape(-1, height, self.factor, width, self.factor, channels)
-        return {"small": squares.mean((2, 4))}
+        return {"small": images[:, :: self.factor, :: self.factor]}
+
+    def begin_step(self, params: dict[str, Array]) -> dict[str, Array]:
+        return {"small": jnp.clip(params["small"], 0, 1)}
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)

@@ -113,7 +113,8 @@ def run(
 
         def objective(params, aux_params):
             loss = matching.loss(synthetic(params), real, aux_params, shared, u, loss_key)
-            return loss + parameterization.penalty(params), loss
+            penalty = matching.penalty_weight * parameterization.penalty(params)
+            return loss + penalty, loss
 
         (d_params, d_aux), loss = jax.grad(objective, argnums=(0, 1), has_aux=True)(
             state.params, state.aux_params
@@ -134,6 +135,7 @@ def run(
         begin_key, update_key = _step_keys(key, state.step)
         real = dataclasses.replace(data, read=read)
         shared = matching.begin(begin_key, real, host_inputs)
+        state = state._replace(params=parameterization.begin_step(state.params))
         (state, _), losses = jax.lax.scan(
             lambda carry, u: update(real, carry, u, update_key),
             (state, shared),
