@@ -8,7 +8,8 @@ import pytest
 
 from gsdd_jax import networks
 from gsdd_jax.data import transforms
-from gsdd_jax.training import evaluate
+from gsdd_jax.networks import Network
+from gsdd_jax.training import evaluate, experts
 from gsdd_jax.training.evaluate import Schedule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -180,6 +181,30 @@ def test_accuracy_counts_every_image_once():
         ]
         correct = np.mean(np.argmax(logits, -1) == labels)
         assert float(actual[i]) == pytest.approx(100 * correct)
+
+
+class Dropped(nn.Module):
+    """Logits that dropout sets to 0 in training, so that they have no gradient."""
+
+    @nn.compact
+    def __call__(self, x):
+        logits = self.param("logits", nn.initializers.normal(1.0), (3,))
+        drop = nn.Dropout(1.0, deterministic=not self.has_rng("dropout"))
+        return drop(jnp.broadcast_to(logits, (len(x), 3)))
+
+
+def test_networks_train_with_their_dropout():
+    net, images = Network(SHAPE, 3, Dropped()), some_images(6)
+    params, keys = evaluate.initial(net, jax.random.key(0), 2)
+    schedule = Schedule(epochs=2, batch_size=4, weight_decay=0.0, strategy="")
+    settings = dict(learning_rate=0.1, num_students=2)
+    trained = evaluate.train(net, schedule, jax.random.key(0), images[None], LABELS, **settings)
+    np.testing.assert_array_equal(trained["logits"], params["logits"])
+    vectors, real = jnp.copy(params["logits"]), transforms.RealImages(images, None)
+    settings = dict(batch_size=4, learning_rate=jnp.float32(0.1), strategy="")
+    vectors, _ = experts.train_epoch(net, vectors, keys, jnp.int32(0), real, LABELS, **settings)
+    np.testing.assert_array_equal(vectors, params["logits"])
+    np.testing.assert_array_equal(net.apply({"logits": vectors[0]}, images)[2], vectors[0])
 
 
 def test_baselines_get_at_least_as_many_steps():

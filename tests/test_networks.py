@@ -333,6 +333,11 @@ class Layers:
         layer = self.next("InstanceNorm")
         return numpy_norm(x, layer["scale"], layer["bias"])
 
+    def layer_norm(self, x):
+        layer, centered = self.next("LayerNorm"), x - x.mean(-1, keepdims=True)
+        deviation = np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+        return centered / deviation * layer["scale"] + layer["bias"]
+
     def linear(self, x):
         layer = self.next("Linear")
         return x @ layer["kernel"] + layer.get("bias", 0)
@@ -380,15 +385,37 @@ def numpy_vit(layers, x, depth=2, patch=4):
     token = np.broadcast_to(layers.params["class_token"], (b, 1, 512))
     x = np.concatenate([token, x], 1) + layers.params["position"]
     for _ in range(depth):
-        qkv = layers.linear(x)
+        qkv = layers.linear(layers.layer_norm(x))
         heads = []
         for i in range(8):
             q, k, v = (qkv[..., 512 * j + 64 * i : 512 * j + 64 * (i + 1)] for j in range(3))
             heads.append(scipy.special.softmax(q @ k.swapaxes(1, 2) / 8, -1) @ v)
         x = x + layers.linear(np.concatenate(heads, -1))
-        y = layers.linear(x)
+        y = layers.linear(layers.layer_norm(x))
         x = x + layers.linear(y * scipy.stats.norm.cdf(y))
-    return x[:, 0]
+    return layers.layer_norm(x[:, 0])
+
+
+def test_dropout_where_the_published_transformer_has_it():
+    """By networks whose features tell by their digits which of their parts were dropped."""
+    network = network_of("vit", 128, depth=1)
+    params = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), jax.eval_shape(network.init, jax.random.key(0)))
+    body = params["body"]
+    body["class_token"] += 0.9  # embeddings
+    body["Linear_2"]["bias"] += 9  # attention
+    body["Linear_3"]["bias"] += 30  # hidden; so large, GELU is the identity
+    body["Linear_4"]["kernel"] += 81 / 30 * np.eye(512, dtype=np.float32)
+    params["Linear_0"]["kernel"] += np.eye(512, 10, dtype=np.float32)
+    apply = jax.jit(network.apply)
+    images = jnp.zeros((40, 128, 128, 3))
+    np.testing.assert_allclose(apply(params, images), 90.9, atol=1e-3)
+    logits = np.asarray(apply(params, images, jax.random.key(1)))
+    digits = np.rint(logits).astype(int)
+    np.testing.assert_allclose(logits, digits, atol=1e-3)
+    for place, kept in ((1, 0.9), (10, 0.9), (100, 0.81)):  # the MLP drops twice
+        part = digits // place % 10
+        assert set(part.ravel()) == {0, 1}
+        assert part.mean() == pytest.approx(kept, abs=0.07)
 
 
 def network_of(name, size=32, **options):
@@ -505,7 +532,7 @@ def test_adaptive_max_pooling(height, width, size):
         ("alexnet", 128, 2_333_002, 49152),
         ("vgg11", 128, 9_476_874, 25088),
         ("resnet18", 32, 11_173_962, 512),
-        ("vit", 32, 9_510_410, 512),
+        ("vit", 32, 9_523_722, 512),
         ("vit", 128, 16_176_650, 512),
     ],
 )

@@ -53,10 +53,16 @@ class Network:
         return self.module.lazy_init(key, image)["params"]
 
     def apply(
-        self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
+        self,
+        params: PyTree[Float[Array, "..."]],
+        images: Float[Array, "b h w c"],
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b num_classes"]:
-        """Returns float32 logits. Raises ValueError if the images do not have `image_shape`."""
-        return self._run(params, images)
+        """Returns float32 logits, with dropout if the network has any and a `key` is given.
+
+        Raises ValueError if the images do not have `image_shape`.
+        """
+        return self._run(params, images, rngs=None if key is None else {"dropout": key})
 
     def features(
         self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
@@ -67,7 +73,7 @@ class Network:
         """
         return self._run(params, images, features_only=True)
 
-    def _run(self, params: Any, images: Array, **options: bool) -> Array:
+    def _run(self, params: Any, images: Array, **options: Any) -> Array:
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"images are {images.shape[1:]} but the network was built for {self.image_shape}; "

@@ -114,8 +114,8 @@ def train_epochs(
     batch_size = min(schedule.batch_size, num_images)
     num_full = num_images // batch_size
 
-    def loss(params, batch, targets):
-        logits = network.apply(params, batch)
+    def loss(params, batch, targets, key):
+        logits = network.apply(params, batch, key)
         return soft_labels.cross_entropy(logits, targets).mean()
 
     def step(shared, own, carry, chosen, step_keys):
@@ -127,7 +127,7 @@ def train_epochs(
             (step_keys, own, chosen),
         )
         losses, gradients = jax.vmap(jax.value_and_grad(loss))(
-            students.params, batches, labels[chosen]
+            students.params, batches, labels[chosen], step_keys
         )
         updates, optimizer_state = jax.vmap(optimizer.update)(
             gradients, students.optimizer, students.params

@@ -130,8 +130,8 @@ def _sgd(network, learning_rate, strategy, transformed):
     unravel = unraveling(network)
 
     @jax.value_and_grad
-    def loss(params, batch, targets):
-        logits = network.apply(unravel(params), batch)
+    def loss(params, batch, targets, key):
+        logits = network.apply(unravel(params), batch, key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
     def prepare(drawn):
@@ -141,7 +141,7 @@ def _sgd(network, learning_rate, strategy, transformed):
     def step(params, chosen, targets, step_keys):
         # One expert after the other: vmap would compute all branches of an augmentation.
         batches = jax.lax.map(prepare, (step_keys, chosen))
-        losses, gradients = jax.vmap(loss)(params, batches, targets)
+        losses, gradients = jax.vmap(loss)(params, batches, targets, step_keys)
         return params - learning_rate * gradients, losses * targets.shape[1]
 
     return step
