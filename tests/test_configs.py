@@ -163,6 +163,50 @@ def test_published_rates_are_tried():
 
 
 @pytest.mark.parametrize(
+    ("table", "row", "column", "transform", "student"),
+    [
+        # syn_steps, expert_epochs, max_start_epoch, lr_lr, lr_init of each method's own code
+        ("cifar", "FreD", "cifar10_ipc1", "normalize", (50, 2, 5, 1e-7, 0.01)),
+        ("cifar", "FreD, bfloat16", "cifar10_ipc50", "normalize", (30, 2, 40, 1e-5, 0.001)),
+        ("cifar", "FreD", "cifar100_ipc10", "normalize", (20, 2, 40, 1e-5, 0.01)),
+        ("cifar", "pixels", "cifar10_ipc1", "zca", (50, 2, 2, 1e-7, 0.01)),
+        ("cifar", "pixels", "cifar100_ipc1", "zca", (20, 3, 20, 1e-5, 0.01)),
+        ("cifar", "pixels", "cifar10_ipc10", "zca", (60, 2, 30, 1e-5, 0.01)),
+        ("cifar", "DDiF", "cifar10_ipc1", "zca", (60, 2, 10, 1e-5, 0.01)),
+        ("cifar", "Gaussians", "cifar10_ipc1", "zca", (60, 2, 30, 1e-5, 0.01)),
+        ("imagenet128_tm", "FreD", "nette", "normalize", (20, 2, 10, 1e-6, 0.01)),
+        ("imagenet128_tm", "pixels", "meow", "normalize", (20, 2, 10, 1e-6, 0.01)),
+    ],
+)
+def test_other_methods_have_the_settings_of_their_own_code(table, row, column, transform, student):
+    cells = importlib.import_module(f"configs.tables.{table}").get_table("paper").cells
+    [config] = [c.config for c in cells if (c.row, c.column) == (row, column)]
+    o = config.matching.options
+    found = o.syn_steps, o.expert_epochs, o.max_start_epoch, o.lr_lr, o.lr_init
+    assert (config.data.transform, found) == (transform, student)
+
+
+def test_fields_of_the_papers_tables_are_of_normalized_images():
+    for table in ("cifar", "imagenet128_dm", "cross_architecture", "bytes"):
+        get_table = importlib.import_module(f"configs.tables.{table}").get_table
+        for size, space in (("paper", "normalized"), ("small", "unit")):
+            if size == "small" and table == "imagenet128_dm":
+                continue  # the paper's, shrunk
+            cells = [c for c in get_table(size).cells if c.config.parameterization.name == "ddif"]
+            spaces = {c.config.parameterization.options.get("space", "unit") for c in cells}
+            assert spaces == {space}, (table, size)
+
+
+def test_the_students_rate_of_small_tables_is_the_same_for_every_method():
+    cells = importlib.import_module("configs.tables.cifar").get_table("small").cells
+    students = [c.config.matching.options for c in cells if c.config.matching.name == "tm"]
+    assert {(o.lr_init, o.lr_lr) for o in students} == {(0.05, 1e-4)}
+    # Where the published rate of pixels is taken, its start is, too.
+    pixels = common.stored_as(load("cifar10_tm_cpu"), "pixels").matching.options
+    assert (pixels.lr_init, pixels.lr_lr) == (0.01, 1e-7)
+
+
+@pytest.mark.parametrize(
     ("shape", "classes", "widths"),
     [
         ((32, 32, 3), 10, (6, 6, 20)),

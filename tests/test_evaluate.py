@@ -99,7 +99,20 @@ class Counter(nn.Module):
         return jnp.stack([value, jax.lax.stop_gradient(value)], -1)
 
 
-@pytest.mark.parametrize("batch_size", [2, 3, 7, 10])
+@pytest.mark.parametrize(
+    ("images", "size", "count"),
+    [(7, 7, 1), (300, 150, 2), (320, 160, 2), (370, 185, 2), (515, 172, 3)],
+)
+def test_equal_parts_of_any_set(images, size, count):
+    """Fewest parts of at most 256, and each set by its own size; a given size is kept."""
+    open_ = Schedule(epochs=3, batch_size=0)
+    assert (open_.batch(images), open_.num_steps(images)) == (size, 4 * count)
+    assert Schedule(epochs=3, batch_size=256).batch(images) == min(256, images)
+    other = open_.with_steps(open_.num_steps(images), 1000)
+    assert (other.batch(1000), other.num_steps(1000)) == (250, 4 * count)
+
+
+@pytest.mark.parametrize("batch_size", [0, 2, 3, 7, 10])
 def test_every_epoch_sees_every_image_once(batch_size):
     images = jnp.zeros((7, 2, 2, 3)).reshape(7, 12).at[:, :7].set(jnp.eye(7))
     images = images.reshape(7, 2, 2, 3)
@@ -112,7 +125,7 @@ def test_every_epoch_sees_every_image_once(batch_size):
         counter, schedule, jax.random.key(0), images[None], labels, learning_rate=1.0,
         num_students=3,
     )["seen"]  # fmt: skip
-    size, rest = min(batch_size, 7), 7 % min(batch_size, 7)
+    size, rest = min(batch_size or 7, 7), 7 % min(batch_size or 7, 7)
     # Four epochs at 1 and one at 0.1; an image in a smaller last batch weighs more.
     low, high = 4.1 * 0.5 / size, 4.1 * 0.5 / (rest or size)
     assert (trained >= low - 1e-6).all()

@@ -399,7 +399,9 @@ def numpy_vit(layers, x, depth=2, patch=4):
 def test_dropout_where_the_published_transformer_has_it():
     """By networks whose features tell by their digits which of their parts were dropped."""
     network = network_of("vit", 128, depth=1)
-    params = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), jax.eval_shape(network.init, jax.random.key(0)))
+    params = jax.tree.map(
+        lambda s: np.zeros(s.shape, s.dtype), jax.eval_shape(network.init, jax.random.key(0))
+    )
     body = params["body"]
     body["class_token"] += 0.9  # embeddings
     body["Linear_2"]["bias"] += 9  # attention

@@ -18,12 +18,15 @@ import pytest
 
 from configs import common, demo
 from configs.tables import NAMES as TABLES
+from configs.tables import methods
+from gsdd_jax import networks
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import baselines, evaluation, experts, fits
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
 from gsdd_jax.setup import experts as stored
+from gsdd_jax.setup.experiment import build_schedule
 from gsdd_jax.tables import reproduce, table
 from gsdd_jax.tables.table import Cell, Found, Mean, Table
 from gsdd_jax.training import fit
@@ -347,8 +350,40 @@ def test_published_numbers_are_the_papers():
     assert published["Gaussians", "squawk"] == 69.4 and published["DDiF", "yellow"] is None
     across = importlib.import_module("configs.tables.cross_architecture").get_table("paper")
     published = {(c.row, c.column): c.published for c in across.cells}
-    assert published["Gaussians, ViT", "meow"] == 25.8
-    assert {(m.row, m.column): m.published for m in across.means}["FreD, mean", "nette"] == 36.2
+    averages = {(m.row, m.column): m.published for m in across.means}
+    for optimizer in ("SGD", "Adam"):
+        assert published["Gaussians, ViT", f"meow, {optimizer}"] == 25.8
+        assert averages["FreD, mean", f"nette, {optimizer}"] == 36.2
+
+
+@pytest.mark.parametrize("size", ["paper", "small"])
+def test_other_networks_are_trained_by_both_optimizers(size):
+    """SGD of the published code, and what it takes for the Adam of the paper's text."""
+    cells = importlib.import_module("configs.tables.cross_architecture").get_table(size).cells
+    found = {
+        (c.row, c.column.rpartition(", ")[2]): c.evaluation["overrides"]["evaluate.optimizer"]
+        for c in cells
+    }
+    names = {"SGD": "sgd_cosine", "Adam": "adamw"}
+    rows = {row for row, _ in found}
+    assert len(rows) == 5 * 4 and found == {(r, s): o for r in rows for s, o in names.items()}
+    rates = {"alexnet": 1e-3, "vgg11": 1e-2, "resnet18": 1e-2, "vit": 5e-5}
+    assert {name: networks.find(name).rate_across for name in rates} == rates
+
+
+@pytest.mark.parametrize("name", ["cifar", "cross_architecture", "cross_resolution", "gpc_sweep"])
+def test_sets_of_small_tables_train_alike(name):
+    """About as many steps for every set, in batches of nearly equal size."""
+    cells = importlib.import_module(f"configs.tables.{name}").get_table("small").cells
+    for cell in cells:
+        config = cell.config.copy_and_resolve_references()
+        overrides = cell.evaluation.get("overrides", {})
+        config.update_from_flattened_dict({k: v for k, v in overrides.items() if "evaluate" in k})
+        schedule, images = build_schedule(config), methods.num_images(config)
+        aim, batch = 80 if overrides else 400, schedule.batch(images)
+        parts = math.ceil(images / batch)
+        assert aim <= schedule.num_steps(images) < aim + parts, (cell.row, cell.column)
+        assert batch <= 256 and parts * batch - images < parts
 
 
 def tiny(made):

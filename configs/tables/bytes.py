@@ -9,9 +9,7 @@ no such table: `--size=paper` is the same with its networks of width 128 and its
 
 from configs import common, load
 from configs.tables import small
-from configs.tables.methods import METHODS, stored_as
-from gsdd_jax.setup import cost
-from gsdd_jax.setup.components import build_parameterization
+from configs.tables.methods import METHODS, num_images, published
 from gsdd_jax.tables.table import Cell, Table
 
 STEPS = 1600
@@ -59,7 +57,7 @@ def _distilled(objective, size):
         if size == "small":
             made[row] = small.stored(objective, METHODS[row])
         else:
-            made[row] = stored_as(_config(objective, size), METHODS[row])
+            made[row] = published(_config(objective, size), METHODS[row])
     made["Gaussians, soft labels"] = _with(made["Gaussians"], SOFT)
     made["codes"] = common.quantized(_config(objective, size), CODES)
     made["codes, soft labels"] = _with(made["codes"], SOFT)
@@ -91,8 +89,5 @@ def _as_long(config, size):
     config = config.copy_and_resolve_references()
     config.evaluate.rates = RATES
     if size == "small":
-        side, classes, *_ = cost.sizes(config)
-        kind = build_parameterization(config, (side, side, 3), classes)
-        batches = -(-classes * kind.images_per_class // config.evaluate.batch_size)
-        config.evaluate.epochs = STEPS // batches
+        small.evaluate_as_long(config, num_images(config), STEPS)
     return config

@@ -10,7 +10,7 @@ mean over its five strengths. Small: CIFAR-10 distilled at 16 x 16, so that 32 x
 
 from configs import imagenet_tm
 from configs.tables import small
-from configs.tables.methods import METHODS, stored_as, trials
+from configs.tables.methods import METHODS, num_images, published, trials
 from gsdd_jax.tables.table import Cell, Table
 
 SIZES = {"paper": (128, 256, 512), "small": (16, 32, 64)}
@@ -50,5 +50,6 @@ def _experiment(size, method, side):
     if size == "small":
         config = small.stored("dm", method)
         config.data.resolution = side
+        small.evaluate_as_long(config, num_images(config))
         return config
-    return stored_as(imagenet_tm.get_config(), method)
+    return published(imagenet_tm.get_config(), method)

@@ -4,7 +4,7 @@ Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 """
 
 from configs import load
-from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, stored_as, trials
+from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, published, trials
 from gsdd_jax.config import scaled
 from gsdd_jax.tables.table import Cell, Table
 
@@ -13,7 +13,7 @@ SMALL = 0.01  # of lengths; sizes shrink by its square root
 
 def get_table(objective: str, size: str) -> Table:
     """Of "tm", "dm" or "dc"; small is a shrunk copy, to see that everything runs."""
-    published = PUBLISHED[f"imagenet128_{objective}_ipc1"]["rows"]
+    numbers = PUBLISHED[f"imagenet128_{objective}_ipc1"]["rows"]
     base = load(f"imagenet_{objective}")
     cells = []
     for place, subset in enumerate(SUBSETS):
@@ -24,10 +24,10 @@ def get_table(objective: str, size: str) -> Table:
         cells.append(Cell("random real", subset, scaled(config), arm="random_real"))
         for row, method in METHODS.items():
             known = {"vanilla": objective.upper()}.get(method.published, method.published)
-            number = published.get(known, [None] * len(SUBSETS))[place]
+            number = numbers.get(known, [None] * len(SUBSETS))[place]
             searched = ({},) if row == "Gaussians" else trials(method, objective, size)
             cells.append(
-                Cell(row, subset, scaled(stored_as(config, method)), "distilled", searched,
+                Cell(row, subset, scaled(published(config, method)), "distilled", searched,
                      published=None if size == "small" else number)
             )  # fmt: skip
     title = f"ImageNet subsets at one image per class, {objective.upper()}"

@@ -52,6 +52,27 @@ FRED_PAPER = {
     "dc": (0.003, 0.01, 0.03, 0.1),
 }
 DDIF_PAPER = {"tm": (3e-5, 1e-4, 3e-4, 1e-3), "dm": (2e-5, 5e-5, 1e-4, 3e-4)}
+# Published settings of the student by method, data set and IPC: MTT's for pixels, FreD's, DDiF's.
+STUDENT = ("syn_steps", "expert_epochs", "max_start_epoch", "lr_lr", "lr_init")
+PAPER_STUDENT = {
+    ("pixels", "cifar10", 1): (50, 2, 2, 1e-7, 0.01),
+    ("pixels", "cifar100", 1): (20, 3, 20, 1e-5, 0.01),
+    ("pixels", "imagenet2012", 1): (20, 2, 10, 1e-6, 0.01),
+    ("fred", "cifar10", 1): (50, 2, 5, 1e-7, 0.01),
+    ("fred", "cifar10", 10): (40, 2, 15, 1e-5, 0.01),
+    ("fred", "cifar10", 50): (30, 2, 40, 1e-5, 0.001),
+    ("fred", "cifar100", 1): (50, 2, 15, 1e-5, 0.01),
+    ("fred", "cifar100", 10): (20, 2, 40, 1e-5, 0.01),
+    ("fred", "cifar100", 50): (80, 2, 40, 1e-5, 0.01),
+    ("fred", "imagenet2012", 1): (20, 2, 10, 1e-6, 0.01),
+    ("ddif", "cifar10", 1): (60, 2, 10, 1e-5, 0.01),
+    ("ddif", "cifar10", 10): (60, 2, 10, 1e-5, 0.01),
+    ("ddif", "cifar10", 50): (60, 2, 40, 1e-5, 0.01),
+    ("ddif", "cifar100", 1): (60, 2, 40, 1e-5, 0.01),
+    ("ddif", "cifar100", 10): (60, 2, 40, 1e-5, 0.01),
+    ("ddif", "cifar100", 50): (60, 2, 40, 1e-5, 0.01),
+    ("ddif", "imagenet2012", 1): (20, 2, 10, 1e-6, 0.01),
+}
 HALF = {"dtype": "bfloat16"}
 METHODS = {
     "pixels": Method("pixels", {}, PIXEL_RATES, PIXEL_PAPER, "vanilla"),
@@ -77,16 +98,39 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
         common.stored_as(config, method.name)
     config.parameterization.options = ConfigDict(method.options)
     side, classes, examples, _ = cost.sizes(config)
-    images = build_parameterization(config, (side, side, 3), classes).images_per_class
-    if method.name == "fred" and images > (most := examples // classes):
+    most = examples // classes
+    if method.name == "fred" and num_images(config) > classes * most:
         per_image = bytes_per_class(config, (side, side, 3)) // (3 * most)
         size = -(-per_image // (2 if method.options == HALF else 4))
         config.parameterization.options.size = size
-        images = build_parameterization(config, (side, side, 3), classes).images_per_class
+    images = num_images(config) // classes
     most, _ = matching.find(config.matching.name).largest_batch(classes, images)
     if config.matching.options.batch_syn > most:
         config.matching.options.batch_syn = 0
     return config
+
+
+def published(config: ConfigDict, method: Method) -> ConfigDict:
+    """Returns `stored_as` with the settings of the method's own published code, where they are known.
+
+    FreD's code refuses whitening. DDiF's fields are of normalized images.
+    """
+    if method.name == "ddif":
+        method = dataclasses.replace(method, options={"space": "normalized", **method.options})
+    row, config = config, stored_as(config, method)
+    if method.name == "fred":
+        config.data.transform = "normalize"
+    if config.matching.name == "tm":
+        of_row = {name: row.matching.options[name] for name in STUDENT}
+        own = PAPER_STUDENT.get((method.name, config.data.name, config.budget.ipc))
+        config.matching.options.update(dict(zip(STUDENT, own, strict=True)) if own else of_row)
+    return config
+
+
+def num_images(config: ConfigDict) -> int:
+    """Returns the images of all classes of a config's set."""
+    side, classes, *_ = cost.sizes(config)
+    return classes * build_parameterization(config, (side, side, 3), classes).images_per_class
 
 
 def trials(method: Method, objective: str, size: str = "small") -> tuple[dict[str, float], ...]:

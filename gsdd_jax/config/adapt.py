@@ -81,7 +81,6 @@ def suited(
     - `budget.images_per_class`: as the parameterization suggests, but at most `largest`, so that
       images of the largest class start from different real images.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
-    - `evaluate.batch_size`: equal parts of all distilled images, at most 256 each.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
 
     Args:
@@ -100,10 +99,8 @@ def suited(
     if config.init.learning_rate == 0:
         config.init.learning_rate = 0.1 if max(image_shape[:2]) <= 32 else 0.01
     num_images = num_classes * config.budget.images_per_class
-    if config.evaluate.batch_size == 0:
-        config.evaluate.batch_size = -(-num_images // -(-num_images // 256))
     if config.evaluate.epochs == 0:
-        steps_per_epoch = -(-num_images // config.evaluate.batch_size)
+        steps_per_epoch = -(-num_images // (config.evaluate.batch_size or 256))
         config.evaluate.epochs = max(30, 200 // steps_per_epoch)
     return config
 

@@ -173,7 +173,7 @@ class Evaluate:
         automatic=True, shrink=Shrink(1, 2),
     )  # fmt: skip
     batch_size: int = field(
-        256, "batch size; published 256 (TM), 128 (DM, DC); 0: by data set", automatic=True
+        256, "batch size; published 256 (TM), 128 (DM, DC); 0: equal parts of at most 256", 0
     )
     baselines: str = field(
         "fitted,random_real,random_real_uint8", "baselines to evaluate, by commas"

@@ -23,7 +23,8 @@ class Pixels(Parameterization, pixels.Pixels):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit; for TM the rates of MTT at IPC 1, by SGD on whitened images."""
-        by_tm = {"distill.learning_rate": 100.0, "matching.options.lr_lr": 1e-7}
+        student = {"matching.options.lr_init": 0.01, "matching.options.lr_lr": 1e-7}
+        by_tm = {"distill.learning_rate": 100.0} | student
         return {"init.num_steps": 0} | (by_tm if objective == "tm" else {})
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:

@@ -26,7 +26,13 @@ from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup.components import build_parameterization, labels_of, load_data
-from gsdd_jax.setup.experiment import HELD_OUT, REAL, baselines, real_per_class
+from gsdd_jax.setup.experiment import (
+    HELD_OUT,
+    REAL,
+    baselines,
+    build_schedule,
+    real_per_class,
+)
 
 COMPILING = 20.0  # seconds to compile a run's programs
 BATCH = 64  # images in the timed step
@@ -151,7 +157,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
     # Extra evaluations choose no set: they need no held-out images.
     tested = tests * test_sets + (0 if settings else min(examples, HELD_OUT))
-    batch = min(config.evaluate.batch_size, images)
+    batch = build_schedule(config).batch(images)
     return Cost(
         count * (epochs * images + FORWARD * tested) * step.seconds, int(count * batch * step.bytes)
     )

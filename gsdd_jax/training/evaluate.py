@@ -19,7 +19,7 @@ from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
 
 DIVERGED = 1e6  # cross-entropy of a training that does not recover
-
+LARGEST_PART = 256  # images of a batch where the schedule leaves it open
 
 OPTIMIZERS = ("sgd", "adam", "sgd_cosine", "adamw")
 
@@ -33,7 +33,8 @@ class Schedule:
         across architectures: "adam" (the paper), "sgd_cosine", "adamw" (weight decay 0.05).
       epochs: passes over the set. "sgd" makes one more, as the published loop: of 1000, 502 at the
         full rate and 499 at a tenth.
-      batch_size: batch size; the last batch of an epoch may be smaller.
+      batch_size: batch size; the last batch of an epoch may be smaller. 0: equal parts of each
+        set, at most 256 images each.
       momentum, weight_decay: of SGD.
       strategy: DSA augmentations, drawn for every image independently.
     """
@@ -58,13 +59,18 @@ class Schedule:
         """Epochs of all phases."""
         return sum(epochs for epochs, _ in self.phases)
 
+    def batch(self, num_images: int) -> int:
+        """Returns the images of a batch from a set of `num_images`."""
+        parts = -(-num_images // LARGEST_PART)
+        return min(self.batch_size, num_images) or -(-num_images // parts)
+
     def num_steps(self, num_images: int) -> int:
         """Returns the number of steps on `num_images`."""
-        return self.num_epochs * -(-num_images // self.batch_size)
+        return self.num_epochs * -(-num_images // self.batch(num_images))
 
     def with_steps(self, steps: int, num_images: int) -> Schedule:
         """Returns the schedule with enough epochs for at least `steps` on `num_images`."""
-        epochs = -(-steps // -(-num_images // self.batch_size))
+        epochs = -(-steps // -(-num_images // self.batch(num_images)))
         return dataclasses.replace(self, epochs=epochs - (self.num_epochs - self.epochs))
 
     def transformation(
@@ -111,7 +117,7 @@ def train_epochs(
     Also returns each student's largest loss of any step; NaN if it or parameters are not finite.
     """
     num_images = len(labels)
-    batch_size = min(schedule.batch_size, num_images)
+    batch_size = schedule.batch(num_images)
     num_full = num_images // batch_size
 
     def loss(params, batch, targets, key):
