@@ -111,7 +111,7 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
 
 
 def published(config: ConfigDict, method: Method) -> ConfigDict:
-    """Returns `stored_as` with the settings of the method's own published code, where they are known.
+    """Returns `stored_as` with known settings of the method's own published code.
 
     FreD's code refuses whitening. DDiF's fields are of normalized images.
     """

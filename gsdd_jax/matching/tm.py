@@ -54,9 +54,13 @@ class TrajectoryMatching(Matching):
 
     The student's learning rate is learned, and at least 0.001. Its batches of `batch_syn` images
     cut shuffles of the whole set, whose first batch may be smaller. Every student step augments
-    every image independently. With `grow_start_over`, early epochs come first (difficulty-aligned
-    trajectories, Guo et al., 2024). The student's targets are the classes, or soft labels: a
-    teacher's, or learned ones (`labels`).
+    every image independently. The student's targets are the classes, or soft labels: a teacher's,
+    or learned ones (`labels`).
+
+    With `grow_start_over`, early epochs come first: the schedule of DATM (difficulty-aligned
+    trajectories, Guo et al., 2024), but not its other settings. DATM starts from images that an
+    expert classifies correctly, learns logits by SGD, and discards steps whose loss exceeds a
+    threshold of about 1. The average of images that its configs name is `distill.average`.
     """
 
     name: ClassVar[str] = "tm"
