@@ -7,6 +7,7 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
+from gsdd_jax.formats import base
 from gsdd_jax.training import fit
 from tests.plain import Siren
 
@@ -95,6 +96,12 @@ def test_normalized_fields_of_the_published_code(side, mean, std):
     np.testing.assert_allclose(normalized.render(params), expected, atol=1e-6)
     with pytest.raises(gsdd_jax.UsageError, match="space: expected unit for images of 1 channels"):
         build((side, side, 1), ipc=10, space="normalized")
+
+
+def test_a_file_of_before_is_of_unit_images():
+    values = base.settings(build())
+    del values["space"]
+    assert base.format_of(values).space == "unit"
 
 
 def test_held_out_images_are_reconstructed_as_well_as_in_float64():
