@@ -1,4 +1,4 @@
-"""The native rasterizer compared with peers, on Gaussians fitted to real images and random ones.
+"""Compares the native rasterizer with peers, on fitted and on random Gaussians.
 
     python -m launch.benchmark rasterize
     python -m launch.benchmark rasterize --peers --out=rasterize.json

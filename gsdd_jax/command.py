@@ -57,7 +57,7 @@ def commands() -> dict[str, str]:
 
 
 def titles(folder: pathlib.Path, function: str) -> dict[str, str]:
-    """Returns the first docstring line of modules that define `function`, by name; runs none."""
+    """Returns the first docstring line of each module that defines `function`; runs none."""
     found = {}
     for path in sorted(folder.glob("*.py")):
         try:

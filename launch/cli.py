@@ -121,7 +121,7 @@ def _prepare(computes: bool) -> None:
 
 
 def _of_the_device(error: Exception) -> str:
-    """Returns what a user can do about an error of JAX, from its text or its cause, or ""."""
+    """Returns advice on an error of JAX, by its text or its cause; empty for other errors."""
     if said := memory.exhausted(error):
         return f"{said}; smaller: {_smaller()}"
     from gsdd_jax.core import devices  # it imports JAX
@@ -191,7 +191,7 @@ def _stop_in_time() -> None:
 
 
 def experiment(config: ConfigDict) -> ConfigDict:
-    """Returns the config to run: open fields are set for the data set, then `scale` is applied."""
+    """Returns the config to run, with open fields set for the data set and `scale` applied."""
     from gsdd_jax.config import adapt, validate  # after the flags: it takes seconds
 
     validate.structure(config)
@@ -229,7 +229,7 @@ def _swapped(config: ConfigDict) -> ConfigDict:
 
 
 def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
-    """Returns the config with open fields set, and a line on the data set that they suit."""
+    """Returns the config with open fields set, and a line on the data set."""
     from gsdd_jax.config import adapt
 
     if not adapt.is_open(config):

@@ -1,4 +1,4 @@
-"""What a command sets for the libraries below it, before they compute."""
+"""Sets up the libraries of a command before they compute."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
 
 
 def find(given: str) -> str:
-    """Returns the path of the config `given`: a file, or a name in ./configs or of a shipped one.
+    """Returns the path of the config `given`: a file, or a name in ./configs or among shipped ones.
 
     The text after a colon, a variant of the experiment, stays.
 

@@ -1,4 +1,4 @@
-"""Every annotated shape in gsdd_jax is checked at run time while the tests run."""
+"""Checks every annotated shape of gsdd_jax at run time while the tests run."""
 
 import os
 
@@ -26,8 +26,7 @@ if jax.__version_info__ < (0, 11):  # XLA ends a process of which it does not kn
 
 @pytest.fixture(scope="module")
 def quickly_compiled():
-    """For tests of values, most of whose time is compilation: XLA's own passes, fusions and all,
-    but little of LLVM's."""
+    """Compiles with little of LLVM's optimization, for tests of values that mostly compile."""
     jax.config.update(LITTLE, True)
     yield
     jax.config.update(LITTLE, False)
@@ -35,7 +34,7 @@ def quickly_compiled():
 
 @pytest.fixture
 def fully_compiled(quickly_compiled):
-    """For tests of bits and of memory among those: with all of LLVM's passes."""
+    """Compiles with all of LLVM's passes, for tests of bits and of memory."""
     jax.clear_caches()  # what was compiled quickly is not known as such
     jax.config.update(LITTLE, False)
     yield

@@ -1,4 +1,4 @@
-"""Runs a tiny table as one of several processes, and says how many images it read for its devices.
+"""Runs a tiny table as one of several processes; prints how many images it read for its devices.
 
 python -m tests.several_processes --root=FOLDER
 """
@@ -34,8 +34,7 @@ cli.define_processes()
 
 
 def cells():
-    """All by images that are read from disk; the last one is what another evaluation says of the
-    first."""
+    """Returns cells that read images from disk; the last is another evaluation of the first."""
     from gsdd_jax.tables.table import Cell
 
     made = []

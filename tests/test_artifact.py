@@ -1,4 +1,4 @@
-"""The distilled set as a file."""
+"""Tests distilled sets as files."""
 
 import copy
 import dataclasses
@@ -55,7 +55,7 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **opti
 
 
 def softened(distilled, bits=5):
-    """With soft labels of two classes."""
+    """Returns the set with soft labels of two classes."""
     codes = np.random.default_rng(bits).integers(0, 2**bits, (len(distilled.labels), 2))
     logits = np.float32(codes) * np.float32(8 / (2**bits - 1))
     return dataclasses.replace(distilled, soft_labels=logits, label_bits=bits)
@@ -229,7 +229,7 @@ def test_sizes_that_there_are_not(arguments, message):
 
 @pytest.mark.parametrize("name", NAMES[:-1])  # codes and steps of dct are bounded
 def test_no_images_are_had_that_are_not_finite(tmp_path, name):
-    """Of numbers that are, in float32 and bfloat16."""
+    """Stores finite parameters whose images overflow, in float32 and bfloat16."""
     good, path, most = some_set(name), tmp_path / "huge.safetensors", np.float32(1.75 * 2**127)
     huge = {n: most * np.sign(a) for n, a in good.arrays.items() if a.dtype.kind == "f"}
     if name == "gaussian":  # those that it has; elsewhere its Gaussians would not be seen
@@ -293,7 +293,7 @@ def _write(path, data):
 
 
 def raw(path):
-    """The description, without its digests, and the arrays of a file; by safetensors only."""
+    """Returns a file's description without digests, and its arrays, by safetensors only."""
     with safetensors.safe_open(path, framework="flax") as file:
         header = json.loads(file.metadata()["gsdd_jax"])
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
@@ -307,7 +307,7 @@ def write_raw(path, header, arrays):
 
 
 def refusal(path):
-    """The one line that refuses a file."""
+    """Returns the one-line error that refuses a file."""
     with pytest.raises(gsdd_jax.UsageError) as raised:
         gsdd_jax.load(path)
     message = str(raised.value)
@@ -318,7 +318,7 @@ def refusal(path):
 
 
 def same(a, b):
-    """Whether two sets are equal, bit for bit."""
+    """Returns whether two sets are equal bit for bit."""
     return (
         (a.format, a.provenance) == (b.format, b.provenance)
         and a.arrays.keys() == b.arrays.keys()
@@ -339,7 +339,7 @@ def nested(depth):
 
 @pytest.fixture(params=FILES)
 def good(request, tmp_path):
-    """(path, description, arrays) of a good file; `path` is to be written over."""
+    """Returns (path, description, arrays) of a valid file; the test overwrites `path`."""
     path = tmp_path / "set.safetensors"
     gsdd_jax.save(path, some_set(request.param))
     header, arrays = raw(path)
@@ -519,7 +519,7 @@ def test_a_flipped_byte_is_noticed(tmp_path, name):
 
 
 def with_last(array, value):
-    """A copy of real numbers whose last one is `value`; of bytes as they are."""
+    """Returns a copy whose last number is `value`; bytes are returned unchanged."""
     array = np.array(array)
     if array.dtype == np.float32:
         array.reshape(-1)[-1] = value
@@ -587,7 +587,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_import_is_quick_and_needs_no_tensorflow():
-    """The time itself is no test's business; what makes it slow is."""
+    """Tests the cause of slow imports, not the time."""
     code = (
         "import sys, gsdd_jax; heavy = {'tensorflow', 'tensorflow_datasets', 'jax', 'flax', "
         "'orbax', 'matplotlib', 'tensorboardX'}; print(sorted(heavy & sys.modules.keys()))"

@@ -1,4 +1,4 @@
-"""What the benchmarks count, against counting it one by one."""
+"""Tests the benchmarks' counts against counting one by one."""
 
 import json
 from types import SimpleNamespace
@@ -170,7 +170,7 @@ def test_nothing_but_an_earlier_table_is_replaced(tmp_path, about):
 
 @pytest.fixture
 def stopped(monkeypatch, tmp_path):
-    """Runs a benchmark that is stopped when it prints its third row; what its file then holds."""
+    """Stops a benchmark as it prints its third row; returns the contents of its file."""
 
     def run(main):
         prints = table.Table._print
@@ -224,7 +224,7 @@ def test_what_fails_costs_only_itself(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def no_steps(monkeypatch):
-    """Steps and epochs that need a mebibyte and take a second, at once; how they were asked for."""
+    """Replaces steps and epochs by stubs of a mebibyte and a second; returns their arguments."""
     asked = []
 
     def timed(*sizes, **settings):

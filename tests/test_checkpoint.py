@@ -1,4 +1,4 @@
-"""Checkpoints: whose they are, and what happens when one is damaged or cannot be written."""
+"""Tests ownership of checkpoints, and recovery from damaged or unwritable ones."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(saved):
 
 
 def flip(path):
-    """One bit in the middle of a file."""
+    """Flips one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
@@ -66,7 +66,7 @@ def rewrite(path, **fields):
 
 
 def numbers(folder):
-    """The file that holds most of a checkpoint's numbers."""
+    """Returns the file that holds most of a checkpoint's numbers."""
     return max(folder.glob("state/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
 
 

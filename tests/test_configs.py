@@ -1,4 +1,4 @@
-"""Every config is the published row, and shrinks to something that still fits together."""
+"""Tests that every config has the published values, and that its shrunk copy is consistent."""
 
 import importlib
 import math
@@ -85,7 +85,7 @@ def test_other_rows(name, matching, batch_real, steps):
 
 
 def assert_as_published(config, evaluate_batch):
-    """What every row has in common, by its data set."""
+    """Checks the values that all rows of a data set share."""
     cifar10 = config.data.name == "cifar10"
     init = config.init
     assert (init.num_steps, init.halve_means_every) == (50_000, 20_000)
@@ -130,7 +130,7 @@ def test_other_parameterizations_as_published(name, fit, rate):
 
 @pytest.mark.parametrize("table", tables.NAMES)
 def test_every_cell_of_the_papers_tables_builds(table):
-    """From no more images than a class has, with the published rates among those that are tried."""
+    """Uses at most a class's images; the published rates are among those tried."""
     for cell in importlib.import_module(f"configs.tables.{table}").get_table("paper").cells:
         config = cell.variant(cell.trials[0], 0)
         side, classes, examples, _ = cost.sizes(config)
@@ -194,7 +194,7 @@ def test_pixels_of_another_objective_keep_its_rate():
     ],
 )  # fmt: skip
 def test_rows_of_codes(name, gaussians_each):
-    """More images in the same bytes, of about as many Gaussians each; else the row."""
+    """Compares codes with the bfloat16 row: more images, each of about as many Gaussians."""
     row, codes = load(name), load(f"{name},codes")
     side, classes = row.data.resolution or 32, 100 if "cifar100" in name else 10
     kinds = [components.build_parameterization(c, (side, side, 3), classes) for c in (row, codes)]

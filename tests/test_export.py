@@ -1,4 +1,4 @@
-"""Distilled sets as other programs read them: each format by a reader of its own."""
+"""Tests exports, each format by an independent reader."""
 
 import json
 import os
@@ -24,8 +24,7 @@ MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """The file of a set of 3 images of each of two classes, some of whose values are beyond
-    [0, 1], with soft labels."""
+    """Returns a file of 3 images per class, with soft labels and some values beyond [0, 1]."""
     kind = parameterizations.build("pixels", (8, 6, 3), ipc=3, images_per_class=1)
     pixels = np.random.default_rng(0).uniform(-0.4, 1.6, (6, 8, 6, 3)).astype(np.float32)
     made = {
@@ -42,7 +41,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(file):
-    """What 8 bits hold of its images."""
+    """Returns the images rounded to 8 bits."""
     return np.floor(255 * np.clip(np.float64(gsdd_jax.load(file).images()), 0, 1) + 0.5)
 
 
@@ -226,7 +225,7 @@ def test_where_it_comes_from_is_beside_the_pictures(file, tmp_path):
     ids=str,
 )
 def test_names_that_no_list_of_lines_holds(file, tmp_path, names):
-    """TFDS would silently read others; the rest needs no names, or numbers them."""
+    """Checks names that TFDS would silently change; the other formats number classes."""
     set_ = gsdd_jax.load(file)
     set_.provenance["data"]["class_names"] = names
     line = r"^provenance\.data\.class_names: expected 2 different names of printable characters"

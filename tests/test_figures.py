@@ -1,4 +1,4 @@
-"""Figures, by the launch script's own path on tiny runs; and what they show, computed otherwise."""
+"""Tests figures by the launch script on tiny runs, and their numbers by other computations."""
 
 import copy
 import csv
@@ -59,7 +59,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The work directory of a tiny distillation of Gaussians."""
+    """Returns the work directory of a tiny distillation of Gaussians."""
     workdir = tmp_path_factory.mktemp("gaussians")
     distill_to(tiny(), workdir)
     return workdir
@@ -67,7 +67,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
-    """The same as pixels."""
+    """Returns the work directory of the same distillation as pixels."""
     workdir = tmp_path_factory.mktemp("pixels")
     distill_to(tiny(**{"parameterization.name": "pixels", "distill.eval_every": 0}), workdir)
     return workdir
@@ -75,7 +75,7 @@ def pixels(tmp_path_factory):
 
 @functools.cache
 def command():
-    """The launch script, in this process."""
+    """Runs the launch script in this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of how ml_collections loads a config
         from launch import figure
@@ -84,14 +84,14 @@ def command():
 
 
 def draw(name, **values):
-    """What `python -m launch.figure NAME` does with these flags."""
+    """Runs `python -m launch.figure NAME` with these flags."""
     figure = command()
     with flagsaver.flagsaver(**values):
         figure.main(name)
 
 
 def rows_of(folder, name):
-    """The CSV of a figure, beside which its pictures lie."""
+    """Returns a figure's CSV; checks that its pictures lie next to it."""
     with Image.open(folder / f"{name}.png") as image:
         assert image.size[0] > 300
         assert len(image.getcolors(1 << 24)) > 3
@@ -176,7 +176,7 @@ def test_ellipses_while_fitting_and_distilling(run, tmp_path):
 
 
 def test_ellipses_of_a_run_that_kept_no_snapshots(run, tmp_path):
-    """As of the demo: the fit, then the distilled set."""
+    """Shows the fit and the distilled set of a run without snapshots, such as the demo's."""
     for name in ("config.json", "distilled.safetensors"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     draw("ellipses", workdir=[str(tmp_path)], images=1, steps=["0", "20"])
@@ -203,7 +203,7 @@ def test_a_fit_alone_has_ellipses_too(tmp_path):
 
 
 def test_snapshots_are_the_same_after_an_interruption(run, tmp_path, monkeypatch):
-    """Stopped after every call in turn, with other lengths of calls, it leaves the same bytes."""
+    """Stops after every call in turn, with other call lengths: the bytes stay the same."""
     really_run, left = distill.run, [0]
 
     def run_until(*arguments):
@@ -293,7 +293,7 @@ def test_antialias_shows_where_it_matters_most(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory):
-    """The work directory of a tiny distillation of Gaussians as codes."""
+    """Returns the work directory of a tiny distillation of Gaussians as codes."""
     workdir = tmp_path_factory.mktemp("codes")
     distill_to(
         tiny(**{"parameterization.name": "quantized", "budget.images_per_class": 4}), workdir
@@ -358,7 +358,7 @@ def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
 
 
 def test_the_stress_tells_who_is_lost():
-    """Far outside without the clip: no gradient, and no way back; inside there is one."""
+    """Checks that centers far outside have no gradient without the clip, and never return."""
     options = {"clip_means": False, "boundary_weight": 0.1}
     config = escape.with_options(tiny(), options)
     parts = experiment.build(config)

@@ -1,4 +1,4 @@
-"""Files of others: what is read, locked, replaced and deleted, and what is only a convenience."""
+"""Tests foreign files: reading, locking, replacing and deleting, and optional conveniences."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ MARK, WHAT = "mark.json", "a thing of ours"
 
 @pytest.fixture(autouse=True)
 def soon():
-    """A test that waits for a FIFO fails."""
+    """Fails a test that waits for a FIFO."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a FIFO"))
     signal.alarm(60)
     yield
@@ -180,7 +180,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path, name):
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path, monkeypatch):
-    """None is changed, for which some file systems have no leave."""
+    """Checks that no permission is changed, which some file systems forbid."""
 
     def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
@@ -414,7 +414,7 @@ def test_checkpoints_where_no_folder_can_be(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_named_by_its_own_name(tmp_path):
-    """Not by that of the folder beside it, nor by none, as a write to a full disk has it."""
+    """Checks the name in the error, also where writing fails without one, as on a full disk."""
     for name in ((), (str(tmp_path / ".made.replacing" / "new" / "a"),)):
         with (
             pytest.raises(OSError, match="full") as raised,

@@ -1,4 +1,4 @@
-"""FreD: some coefficients of the cosine transform, and the masks that say which."""
+"""Tests FreD: selected coefficients of the cosine transform, and their masks."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def build(shape=SHAPE, ipc=1, **options):
 
 
 def real(kind, classes=2):
-    """Images that differ by class in what varies."""
+    """Returns images whose variation differs by class."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(classes, kind.images_per_class, *kind.image_shape))
     smooth = rng.normal(size=(classes, kind.height, 1, 1)).cumsum(1)

@@ -1,4 +1,4 @@
-"""The make targets for a machine with a GPU, as far as they go without one."""
+"""Tests the make targets for a GPU as far as possible without one."""
 
 import pathlib
 import re
@@ -28,7 +28,7 @@ def test_what_the_documentation_names_is_there(tmp_path, target):
 
 
 def test_a_run_of_the_same_bits_shares_no_cache_with_other_flags(tmp_path):
-    """XLA looks a tuned algorithm up by the instruction, whatever the flags allow this time."""
+    """Checks separate caches: XLA looks up tuned algorithms by instruction, whatever the flags."""
     seen = tmp_path / "seen"
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\necho "$JAX_COMPILATION_CACHE_DIR|$XLA_FLAGS" >>{seen}\n')

@@ -1,4 +1,4 @@
-"""The commands, as a user runs them: results, resuming after SIGKILL, and one line when wrong."""
+"""Tests the commands: results, resuming after SIGKILL, and one-line errors."""
 
 import itertools
 import json
@@ -42,8 +42,7 @@ TINY = [
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs(tmp_path_factory):
-    """The runs below are of one config: they share their compiled programs, and most of the time
-    is for compiling those (the command of `test_experts` compiles as users do)."""
+    """Shares compiled programs among runs of one config, which mostly compile."""
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -64,7 +63,7 @@ def run(compiled_programs):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole tiny run."""
+    """Returns a complete tiny run."""
     workdir = tmp_path_factory.mktemp("run")
     process = start("distill", *TINY, f"--workdir={workdir}")
     out, err = process.communicate(timeout=300)
@@ -115,9 +114,7 @@ def test_started_again_it_is_done_at_once(run, finished):
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_path):
-    """SIGKILL as the first checkpoint of the fit and of the distillation is being written, and in
-    an evaluation between steps, then the rest; other call sizes change nothing either, nor whether
-    real images are read from disk."""
+    """Kills a run that saves or evaluates, and resumes it by other call sizes or streaming."""
     workdir, _ = finished
     steps = tmp_path / "run" / "checkpoints"
     signs = (
@@ -296,7 +293,7 @@ def test_a_work_directory_belongs_to_its_config(run, finished):
 
 
 def test_without_its_config_a_directory_still_belongs_to_it(run, finished, tmp_path):
-    """Evaluations and checkpoints of another seed are not taken over."""
+    """Refuses evaluations and checkpoints of another seed."""
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
     command = [*TINY, "--config.seed=5", f"--workdir={tmp_path}/run"]
@@ -346,7 +343,7 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
 
 
 def is_caught(process):
-    """Whether SIGTERM waits for the thread of `launch.interrupt`, as it does before imports."""
+    """Returns whether SIGTERM waits for the thread of `launch.interrupt`, as before imports."""
     status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
     return int(blocked, 16) >> (signal.SIGTERM - 1) & 1

@@ -1,4 +1,4 @@
-"""Several devices, forced on the host's processor, against one of them."""
+"""Compares several devices, simulated on the host, with one."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def differences():
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_many_devices_compute_what_one_does(differences, thing):
-    """Ten steps of each; batches and networks that four do not divide."""
+    """Runs ten steps of each; four devices divide neither the batches nor the networks."""
     assert differences[thing] < 1e-5
 
 

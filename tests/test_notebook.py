@@ -1,4 +1,4 @@
-"""The notebooks' cells run from first to last, in their folder."""
+"""Runs the notebooks' cells from first to last, in their folder."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 
 
 def run(name, monkeypatch, replaced):
-    """The names that the notebook leaves; `replaced` text is another for the test."""
+    """Returns the names that a notebook defines; `replaced` shortens its text."""
     cells = json.loads((NOTEBOOKS / name).read_text())["cells"]
     assert f"/notebooks/{name})" in "".join(cells[0]["source"])  # the badge opens this one
     cells = [cell for cell in cells if cell["cell_type"] == "code"]

@@ -1,4 +1,4 @@
-"""What an installation has: commands by discovery, experiments by name, locks on any system."""
+"""Tests an installation: commands by discovery, experiments by name, locks on any system."""
 
 import ast
 import pathlib
@@ -25,7 +25,7 @@ def gsdd(monkeypatch, *arguments):
 
 
 def test_every_module_that_runs_is_a_command():
-    """Those are the ones that call their main when they are run."""
+    """Compares commands with the modules that call their main when run."""
     runs = {p.stem for p in (ROOT / "launch").glob("*.py") if "cli.run(main" in p.read_text()}
     assert {"distill", "evaluate", "fit", "train_experts", "benchmark"} <= runs
     found = command.commands()
@@ -133,7 +133,7 @@ def test_undefined_names_are_told_from_axes_of_shapes(tmp_path):
 
 
 def test_a_wheel_has_all_that_the_commands_import():
-    """Every package at the top that launch/, configs/ and benchmarks/ import goes into it."""
+    """Looks for every top-level package that launch/, configs/ and benchmarks/ import."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     build = project["tool"]["scikit-build"]
     shipped = build["wheel"]["packages"]

@@ -1,4 +1,4 @@
-"""Gaussians as codes."""
+"""Tests Gaussians as codes."""
 
 import dataclasses
 import functools
@@ -42,13 +42,13 @@ def build(shape=SHAPE, ipc=4, images_per_class=GPC, num_classes=CLASSES, **optio
 
 @functools.cache
 def render(kind):
-    """Compiled."""
+    """Renders in a compiled program."""
     return jax.jit(kind.render)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def some(kind, seed=0):
-    """Gaussians all over, some beyond the grids."""
+    """Returns Gaussians in and outside the image, some beyond the grids."""
     count = kind.num_classes * kind.images_per_class
     params = kind.init(jax.random.key(seed), jnp.zeros((count, *kind.image_shape)))
     keys = jax.random.split(jax.random.key(seed + 1), 4)
@@ -61,13 +61,13 @@ def some(kind, seed=0):
 
 
 def owners(params):
-    """The image of each Gaussian that is of one."""
+    """Returns the image that each Gaussian belongs to."""
     counts = np.asarray(params.counts, int)
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def plain_columns(kind, g):
-    """What the grids are of, in float64: [Gaussians, columns]."""
+    """Returns the grids' values in float64: [Gaussians, columns]."""
     means, cholesky, colors, opacities = (
         np.asarray(a, np.float64) for a in (g.means, g.cholesky, g.colors, g.opacities)
     )
@@ -84,7 +84,7 @@ def plain_columns(kind, g):
 
 
 def nearest(kind, params):
-    """Codes and values, in float64, and where no value is about half-way between two codes."""
+    """Returns codes and values in float64, and where no value is almost half-way between codes."""
     low, high = (np.asarray(a, np.float64) for a in (params.low, params.high))
     step = (high - low) / (2.0 ** np.array(kind.widths) - 1)
     at = (plain_columns(kind, params.gaussians) - low) / step
@@ -160,7 +160,7 @@ def test_no_budget_for_a_single_gaussian():
 
 
 def test_gradients_go_to_values_within_and_to_the_end_beyond_which_others_lie():
-    """Differences of the rounded value with its rounding held fixed, in float64."""
+    """Compares with float64 differences of the rounded value, its rounding held fixed."""
     values = np.array([[-2.0], [-0.93], [0.1], [0.77], [1.5]])
     low, high, levels = np.array([-1.0]), np.array([1.0]), (8,)
 
@@ -218,7 +218,7 @@ def test_a_choice_of_images_renders_alone():
 
 
 def test_images_are_those_of_the_codes():
-    """From the file's bytes, read here, to pixels in float64."""
+    """Decodes the file's bytes here, to pixels in float64."""
     kind = build(coding="none", bits_means=6, luma=False)
     arrays = kind.to_arrays(some(kind))
     text = "".join(f"{byte:08b}" for byte in np.asarray(arrays["codes"]))
@@ -240,7 +240,7 @@ def test_images_are_those_of_the_codes():
 
 
 def test_a_fit_learns_its_grids():
-    """Images fitted on coarse grids are better than those rounded to them afterwards."""
+    """Checks that fitting on coarse grids beats rounding to them afterwards."""
     rng = np.random.default_rng(0)
     coarse = np.kron(rng.random((8, 4, 4, 3)), np.ones((1, 4, 4, 1)))
     images = jnp.asarray(coarse, jnp.float32)

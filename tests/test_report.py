@@ -1,4 +1,4 @@
-"""What a run shows while it lasts."""
+"""Tests the progress that a run prints."""
 
 import io
 
@@ -25,7 +25,7 @@ def clock(monkeypatch):
 
 
 def show(stream, clock):
-    """20 s of compilation and the first 10 steps, then 10 steps every 2 s."""
+    """Simulates 20 s of compilation and the first 10 steps, then 10 steps every 2 s."""
     progress = report.Progress("distill", 100, 0, stream)
     clock[0] = 20.0
     progress.advance(10, loss=3.0)
@@ -58,8 +58,7 @@ def test_the_time_of_the_run_is_said_as_soon_as_a_step_is_timed(clock):
 
 
 def test_neither_evaluations_nor_other_programs_are_taken_for_slow_steps(clock):
-    """Ten steps take 2 s; an evaluation on the way takes a minute, and a call of another length 30
-    s to compile."""
+    """Simulates ten steps in 2 s, a one-minute evaluation, and a 30 s compilation."""
     stream = io.StringIO()
     progress = report.Progress("distill", 100, 0, stream, afterwards=80.0)
     for step in range(0, 90, 10):
@@ -89,7 +88,7 @@ def test_what_is_counted_is_called_by_its_name(clock):
 
 
 def test_evaluations_are_counted_in_steps_of_distillation():
-    """A third of a training step is a real image's forward pass, in the step and when tested."""
+    """Counts a real image's forward pass as a third of a training step, in steps and in tests."""
     split = lambda n: data.Split(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int32))
     names, ones = tuple("abcdefghij"), (1.0, 1.0, 1.0)
     dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")

@@ -1,4 +1,4 @@
-"""The report of runs: in it is what the files hold; where there is a browser, it is used."""
+"""Tests the report of runs: it shows the files' contents, also in a browser if there is one."""
 
 import base64
 import dataclasses
@@ -42,7 +42,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Page(html.parser.HTMLParser):
-    """Elements and texts of a page, in order."""
+    """Collects elements and texts of a page, in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -65,13 +65,13 @@ class Page(html.parser.HTMLParser):
 
     @property
     def data(self):
-        """Of the first gallery."""
+        """Returns the data of the first gallery."""
         found = re.search(r'<script type="application/json">(.*?)</script>', self.source)
         return json.loads(found.group(1))
 
     @property
     def sheets(self):
-        """The images as arrays."""
+        """Returns the images as arrays."""
         prefix = "data:image/png;base64,"
         contents = [image["src"].removeprefix(prefix) for image in self.all("img")]
         return [np.asarray(Image.open(io.BytesIO(base64.b64decode(c)))) for c in contents]
@@ -85,7 +85,7 @@ def page_of(*workdirs, **settings):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The work directory of a tiny distillation."""
+    """Returns the work directory of a tiny distillation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         config = demo.get_config()
@@ -102,13 +102,13 @@ def page(run):
 
 @pytest.fixture
 def copy(run, tmp_path):
-    """A copy of the work directory, to spoil."""
+    """Returns a copy of the work directory, to damage."""
     shutil.copytree(run, tmp_path / "copy")
     return tmp_path / "copy"
 
 
 def strongest(result):
-    """The arm of random real images of the highest mean accuracy, and that."""
+    """Returns the arm of random real images with the highest mean accuracy, and that accuracy."""
     means = {a: np.mean(result[f"{a}_accuracies"]) for a in ("random_real", "random_real_uint8")}
     return max(means.items(), key=lambda arm: arm[1])
 
@@ -190,7 +190,7 @@ def test_a_config_shows_what_differs_first(page):
 
 
 class Chart:
-    """What a figure of a page shows: `read` at its places, `lines` by color as points [n, 2]."""
+    """Reads a chart of a page: `read` at its places, `lines` by color as points [n, 2]."""
 
     def __init__(self, figure):
         self.title = re.search(r"<h3>(.*?)</h3>", figure).group(1)
@@ -212,7 +212,7 @@ def charts_of(page):
 
 
 def assert_drawn(points, x, y):
-    """Coordinates are affine in the values, and grow to the right and upwards."""
+    """Checks that coordinates are affine in the values, and grow to the right and upward."""
     for drawn, values, sign in ((points[:, 0], x, 1), (points[:, 1], y, -1)):
         slope, offset = np.polyfit(values, drawn, 1)
         assert slope * sign > 0
@@ -291,7 +291,7 @@ def test_sheets_are_the_images(run, page):
 
 
 def by_eigenvalues(set_, kept):
-    """Center, axes and the direction of the longer one of every Gaussian, from its covariance."""
+    """Returns Gaussians' centers, axes and longer axis' directions, by their covariances."""
     kind, box = set_.format, np.eye(2) / 12
     for mean, (a, b, c) in zip(kept.means, kept.cholesky, strict=True):
         factor = np.array([[a + 0.5, 0], [b, c + 0.5]], float)
@@ -300,7 +300,7 @@ def by_eigenvalues(set_, kept):
 
 
 def check_outlines(set_, packed, kept, counts):
-    """Against the stored Gaussians, one after the other."""
+    """Compares outlines with the stored Gaussians, one by one."""
     assert packed["counts"] == counts
     records = np.frombuffer(base64.b64decode(packed["records"]), "<i2").astype(float)
     assert len(records) == 9 * sum(counts)  # as script.js reads them
@@ -421,7 +421,7 @@ def test_nothing_in_a_file_becomes_markup(copy, page):
 
 
 def test_a_report_needs_no_device(run, tmp_path):
-    """Nor a file's name, where it is given a folder."""
+    """Needs neither a device nor a file's name if given a folder."""
     command = [sys.executable, "-m", "launch.report", run, f"--out={tmp_path}"]
     environment = {**os.environ, "JAX_PLATFORMS": "banana"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -521,7 +521,7 @@ def test_real_images_that_are_not_there_are_said(copy, arrays, sentence):
 
 
 def test_no_data_set_is_opened_whatever_a_directory_names(copy, monkeypatch):
-    """Its config may name any, also one of classes that would be imported."""
+    """Checks configs that name any data set, or classes that would be imported."""
     monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("opened"))
     monkeypatch.setattr(components, "load_data", lambda *_: pytest.fail("opened"))
     config = json.loads((copy / "config.json").read_text())
@@ -696,7 +696,7 @@ def test_a_share_keeps_the_file_small_and_the_last_step_whole():
 
 
 def test_colors_are_seen_in_light_and_dark():
-    """Contrast as WCAG counts it: 4.5 for text, 3 for lines."""
+    """Computes contrast as WCAG does: 4.5 for text, 3 for lines."""
     style = (document.FOLDER / "style.css").read_text()
     pairs = dict(re.findall(r"--(\w+): light-dark\(([^)]*)\)", style))
     pairs = {name: value.split(", ") for name, value in pairs.items()}

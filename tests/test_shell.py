@@ -1,4 +1,4 @@
-"""What surrounds a command: its cache, devices, paths and names, and how a run is stopped."""
+"""Tests a command's surroundings: cache, devices, paths, names, and stopping."""
 
 import ast
 import os
@@ -56,7 +56,7 @@ def tiny():
 
 
 def test_programs_are_kept_and_give_the_same_bytes(tmp_path):
-    """Two commands, the second of which finds what the first one has compiled."""
+    """Runs two commands; the second one finds the programs that the first one compiled."""
     sets, counts = [], []
     for name in ("cold", "warm"):
         command = ["-m", "launch.fit", *MINI, f"--workdir={tmp_path / name}"]
@@ -159,7 +159,7 @@ def test_a_home_is_meant_by_its_sign(monkeypatch, tmp_path):
 
 
 def test_every_flag_that_names_a_path_is_one_of_paths():
-    """By its name, whichever command has it."""
+    """Compares flags by name, in every command that has them."""
     plain, as_path = set(), set()
     for file in (ROOT / "launch").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -181,7 +181,7 @@ def test_every_flag_that_names_a_path_is_one_of_paths():
 
 
 def foreign(folder):
-    """Packages of somebody else by our names, as ROS has one."""
+    """Makes foreign packages with our names, as ROS has one."""
     for name in ("launch", "configs", "benchmarks"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise SystemExit('somebody else')\n")
@@ -232,7 +232,7 @@ def test_a_text_names_commands_as_they_were_started(monkeypatch):
 
 
 def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(tiny, tmp_path, monkeypatch):
-    """After four of six steps, where no checkpoint is due."""
+    """Stops after four of six steps, where no checkpoint is due."""
     really_run, calls = distill.run, []
 
     def run_until(*arguments):

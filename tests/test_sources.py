@@ -1,4 +1,4 @@
-"""What is found in folders, lists and arrays, and what is refused."""
+"""Tests pictures found in folders, lists and arrays, and refusals."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_arrays_of_gray_images_with_test_images(tmp_path):
 
 
 def _in_parts(*names):
-    """Arrays as MedMNIST has them."""
+    """Writes arrays as MedMNIST has them."""
     made = {}
     for seed, name in enumerate(names):
         made[f"{name}_images"] = noise(seed, 4, SIZE, SIZE)
@@ -166,7 +166,7 @@ def written(header, separator, rows=ROWS, **encoding) -> bytes:
     ids=["capitals", "semicolons", "tabs", "utf-16", "backslashes", "hub", "hub's json"],
 )  # fmt: skip
 def test_lists_as_others_write_them(tmp_path, name, content):
-    """The same pictures and classes; a list of the Hub is given by its folder."""
+    """Finds the same pictures and classes; the Hub's list is given by its folder."""
     only(tmp_path, *(path for path, _ in ROWS))
     (tmp_path / name).write_bytes(content)
     found = sources.find(tmp_path if name.startswith("metadata") else tmp_path / name)

@@ -1,4 +1,4 @@
-"""Networks, objectives and parameterizations in each other's place, by flags only."""
+"""Swaps networks, objectives and parameterizations by flags only."""
 
 import itertools
 
@@ -13,7 +13,7 @@ STORED = parameterizations.known()
 
 
 def swapped(before=None, **given):
-    """The config of a file, the demo's if none is given, with flags."""
+    """Returns a file's config, by default the demo's, with flags."""
     before = before or demo.get_config()
     given = {name.replace("__", "."): value for name, value in given.items()}
     config = before.copy_and_resolve_references()

@@ -1,4 +1,4 @@
-"""What a distilled set says of the code that made it."""
+"""Tests the code version that a distilled set records."""
 
 import pathlib
 import re

@@ -18,7 +18,7 @@ IMAGES = (60, 112, 224)
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells = []
     for bits, coded in BITS.items():
         fields = ("means", "cholesky", "colors", "opacities")

@@ -49,7 +49,7 @@ def write_atomically(
 
 
 def check_path(path: str | os.PathLike) -> None:
-    """Raises UsageError for a text that names no file."""
+    """Raises UsageError for a text that cannot name a file."""
     try:
         if b"\0" not in os.fsencode(path):
             return
@@ -59,7 +59,7 @@ def check_path(path: str | os.PathLike) -> None:
 
 
 def _above(path: pathlib.Path) -> pathlib.Path:
-    """The nearest above `path` that is there; itself for a root."""
+    """Returns the nearest existing path at or above `path`; a root returns itself."""
     return next((folder for folder in path.parents if os.path.lexists(folder)), path)
 
 
@@ -128,7 +128,7 @@ def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
 
 
 def _refuse_others(mode: int, named: str) -> None:
-    """Raises UsageError for what is no regular file."""
+    """Raises UsageError for anything but a regular file."""
     if stat.S_ISREG(mode):
         return
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
@@ -138,12 +138,12 @@ def _refuse_others(mode: int, named: str) -> None:
 
 
 def _without_waiting(path, flags) -> int:
-    """Opens without waiting for the writer of a FIFO."""
+    """Opens a path without waiting for the writer of a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def check_regular(path: str | os.PathLike, what: str) -> None:
-    """Raises UsageError as `open_regular`, for a reader that opens the path itself."""
+    """Raises UsageError like `open_regular`, for a reader that opens the path itself."""
     with open_regular(path, what):
         pass
 
@@ -199,7 +199,7 @@ def _of_64_bits(digits: str) -> int:
 
 
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
-    """Reads a JSON object. Raises UsageError, calling it `what`, if there is none."""
+    """Reads a JSON object. Raises UsageError, which calls the file `what`, for anything else."""
     content = read_regular(path, f"{what}, a JSON object", JSON_LIMIT)
     try:
         value = parse_json(content)

@@ -98,7 +98,7 @@ def _set(devices, groups):
 
 
 def size() -> int:
-    """Returns the number of devices that share this computation; 1 within one device's share."""
+    """Returns the number of devices that share this computation; 1 inside one device's share."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.axis_names != AXES or mesh.manual_axes else math.prod(shape())
 

@@ -1,4 +1,4 @@
-"""Folders that are written whole, and replace only an earlier one of their kind.
+"""Writes folders as a whole; each replaces only an earlier one of its kind.
 
 `.NAME.replacing` next to PATH holds the new folder during writing, and the old one between two
 renames. If a process ends in between, the old folder is restored: at once, or by the next process
@@ -72,7 +72,7 @@ def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
 
 
 def recover(path: pathlib.Path) -> None:
-    """Restores what a killed process had moved from `path`; called before reading.
+    """Restores the folder that a killed process had moved from `path`; called before reading.
 
     Does nothing if another process writes the folder, or if nothing can be written.
     """

@@ -1,4 +1,4 @@
-"""Complete data sets: found on disk, decoded once and cached, with the transform's constants.
+"""Complete data sets: found on disk, decoded once, cached, with the transform's constants.
 
 `load` decodes both splits once, directly into .npy files of a cache, and later maps these files
 into memory: it never holds more than a chunk.

@@ -41,7 +41,7 @@ WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
-    """Summary of a set that was made."""
+    """Summary of a prepared set."""
 
     folder: pathlib.Path
     class_names: list[str]
@@ -72,7 +72,7 @@ def prepare(
     overwrite: bool = False,
     data_dir: str | os.PathLike | None = None,
 ) -> Prepared:
-    """Makes the data set `name`, which `data.load` and every config can then use.
+    """Makes the data set `name`, for `data.load` and every config.
 
     Args:
         images: folder with one folder per class, a list or a .npz file (`sources.find`).
@@ -143,7 +143,7 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
 
 
 def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
-    """Raises UsageError if something of that name must not be replaced."""
+    """Raises UsageError if something of that name exists and must not be replaced."""
     swap.recover(root / name)
     if not os.path.lexists(root / name):
         return
@@ -199,7 +199,7 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
 
 
 def _resolution(given: int | None, first: Item) -> int:
-    """Returns pixels a side."""
+    """Returns pixels per side."""
     least, most = RESOLUTIONS
     if given is None:
         array = isinstance(first.content, np.ndarray)
@@ -210,7 +210,7 @@ def _resolution(given: int | None, first: Item) -> int:
 
 
 def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
-    """Returns the bits used in gray 16-bit pictures, and a note if there are any."""
+    """Returns the bits used in gray 16-bit pictures, and a note if there are such pictures."""
     if given is not None:
         if given not in pictures.DEPTHS:
             known = ", ".join(map(str, pictures.DEPTHS))
@@ -271,7 +271,7 @@ class _Reader:
                 progress.update(len(chunk))
 
     def _read(self, item: Item) -> _Read | str:
-        """Returns a picture, or what is wrong with it."""
+        """Returns a picture, or the reason that it is unreadable."""
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
@@ -304,7 +304,7 @@ class _Reader:
             raise UsageError("no picture to test is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
-        """Returns notes on what the user may not expect."""
+        """Returns notes on results that the user may not expect."""
         notes = []
         if self.broken:
             broken = counted(len(self.broken), "picture")

@@ -1,4 +1,4 @@
-"""Suppression of libraries' messages while pictures are decoded; errors are still raised."""
+"""Hides libraries' messages while pictures are decoded; errors are still raised."""
 
 import contextlib
 import os

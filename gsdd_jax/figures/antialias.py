@@ -24,7 +24,7 @@ WAYS = {  # name: (sample points a side, pre-filter)
 
 
 def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> None:
-    """Draws the `num_images` images of a set that lose most without; the CSV has all images."""
+    """Draws the `num_images` images that lose most without anti-aliasing; the CSV has all."""
     set_ = inputs.load_gaussians(path_of(distilled))
     images, (kind, params) = {}, parameterizations.of(set_)
     for name, (samples, prefilter) in WAYS.items():

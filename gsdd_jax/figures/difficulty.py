@@ -1,4 +1,4 @@
-"""Accuracy by difficulty of test images, of networks trained on distilled sets (Figures 3c, 3d).
+"""Accuracy of networks trained on distilled sets, by difficulty of test images (Figures 3c, 3d).
 
 An image's difficulty is the percentage of small networks, trained briefly on the real images, that
 misclassify it.
@@ -88,7 +88,7 @@ def main(
 def judged(
     kept: inputs.Kept, network: Network, real: EvaluationParts, count: int, epochs: int, seed: int
 ) -> Bool[np.ndarray, "networks n"]:
-    """Returns each small network's errors on the test images; those kept are not trained again."""
+    """Returns each small network's errors on the test images; saved ones are not retrained."""
     train, unravel = real.dataset.train, jax.vmap(experts.unraveling(network))
     images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
 

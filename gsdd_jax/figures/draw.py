@@ -1,4 +1,4 @@
-"""Common look of the figures, and files whose bytes depend only on the numbers."""
+"""Common style of the figures, and files whose bytes depend only on the numbers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def table(out: pathlib.Path, name: str, rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file of a figure. Raises UsageError as `check_place`."""
+    """Writes a file of a figure. Raises UsageError like `check_place`."""
     check_place(path)
     write_atomically(path, content)
 

@@ -1,4 +1,4 @@
-"""Centers with and without the boundary loss and the clip (Figure 7), and a stress test of both.
+"""Centers with and without the boundary loss and the clip (Figure 7), and a stress test.
 
 Both run under distillation with the config's objective, as in the published figure. The initial fit
 has no boundary loss but the same clip; centers that it leaves outside are reported separately.
@@ -49,7 +49,7 @@ MARGIN = 0.15  # drawn beyond the furthest center
 
 
 def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
-    """Runs or resumes the four distillations and the stress test, and draws both.
+    """Runs or resumes the four distillations and the stress test, and draws them.
 
     `config` is of Gaussians; boundary weight and clip are replaced. The distillations' directories
     are in `out`/escape. `stress_steps` is that of each of eight runs; 0: no stress test.
@@ -123,7 +123,7 @@ class Stress(NamedTuple):
 
 
 def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> None:
-    """Draws shares by weight, a line per start; above without the clip, below with it.
+    """Draws shares by weight, one line per start: without the clip above, with it below.
 
     `never_returned` counts those outside at some time and never seen inside again. `no_gradient`
     counts those with a coordinate that never had one, from objective or boundary loss.

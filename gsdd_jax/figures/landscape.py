@@ -44,7 +44,7 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """Draws a contour plot per set, by the objective that made it; a cross marks the set.
+    """Draws a contour plot of the objective per set; a cross marks the set.
 
     The random draws are the same at every point: networks and real images (DM, DC), or segments of
     experts (TM). `places` maps dotted fields to the locations of data and experts. Finished rows of

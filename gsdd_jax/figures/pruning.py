@@ -66,7 +66,7 @@ def main(
 
 
 def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:
-    """Returns each image's Gaussians in order of removal; those of opacity 0 always go first.
+    """Returns each image's Gaussians in order of removal, those of opacity 0 first.
 
     Size is the area of the rendered ellipse times its opacity.
     """

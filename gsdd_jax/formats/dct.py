@@ -1,4 +1,4 @@
-"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
+"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded, like JPEG."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.
 
 @dataclasses.dataclass(frozen=True)
 class DCT(CodedTogether, Format):
-    """Blocks of luma and two chroma planes; images of other than three channels plane by plane.
+    """Blocks of luma and two chroma planes; images of other than three channels by channel.
 
     All coefficients have one quantizer's step, which the file holds.
     """
@@ -148,7 +148,8 @@ class DCT(CodedTogether, Format):
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
-        """Returns coefficients, in gray levels, of planes whose enlargements are about nearest."""
+        """Returns coefficients, in gray levels, of planes whose enlargements approximate the
+        images."""
         xp = namespace(images)
         if self.is_color:
             images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))

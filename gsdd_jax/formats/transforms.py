@@ -171,7 +171,7 @@ def check_images(images: np.ndarray) -> int:
 
 
 def digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
-    """Returns the SHA-256 of training images in any order: of their sorted SHA-256."""
+    """Returns the SHA-256 of the sorted SHA-256s of training images, independent of their order."""
     each = sorted(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     shape = " ".join(map(str, images.shape))
     return hashlib.sha256(shape.encode() + b"".join(each)).hexdigest()

@@ -1,4 +1,4 @@
-"""Work directories as far as they can be read, with a sentence for each missing part."""
+"""Work directories, read as far as possible, with a sentence for each missing part."""
 
 from __future__ import annotations
 

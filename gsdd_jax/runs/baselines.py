@@ -1,4 +1,4 @@
-"""Baselines of random real images in the budget's bytes, as they are or compressed."""
+"""Baselines of random real images in the budget's bytes, uncompressed or compressed."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def evaluate_real(
 
 
 def _sizes(config, parts) -> dict[tuple[int, int], None]:
-    """Returns the images per class and stored sides (0: their own) that are tried."""
+    """Returns the images per class and stored sides to try; side 0: the images' own."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
     kind = parameterizations.find("dct")
     suggested = kind.suggested_images(shape, bytes_per_class(config, shape), {})

@@ -53,7 +53,7 @@ class EvaluationParts:
 
     @functools.cached_property
     def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
-        """Held-out training images with labels, likewise."""
+        """Held-out training images with labels on the device."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
         return self.on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
@@ -77,7 +77,7 @@ class FitParts:
         return np.repeat(classes, self.parameterization.images_per_class)
 
     def resolve_auto(self, config: ConfigDict) -> ConfigDict:
-        """Returns the config with settings chosen for the device: here unchanged."""
+        """Returns the config with settings chosen for the device; here unchanged."""
         return config
 
     @property
@@ -112,7 +112,7 @@ class Experiment(FitParts, EvaluationParts):
 
 
 def build_fit_parts(config: ConfigDict) -> FitParts:
-    """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
+    """Builds the parts of a fit. Raises UsageError, naming the field, for invalid settings."""
     validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
     if config.init.images not in INITIAL_IMAGES:

@@ -33,7 +33,7 @@ class Checkpoints:
         identity: str,
         report: Callable[[str], None] = lambda line: None,
     ):
-        """States are stored with `identity` (of their run) and restored only by the same one.
+        """Stores states with their run's `identity`, and restores only states of the same one.
 
         Raises UsageError where something below the directory is no regular file, or has the name
         of a step and is no checkpoint. Where the newest is damaged and the one before is taken,
@@ -85,7 +85,7 @@ class Checkpoints:
             ) from None
 
     def restore(self, like: Any) -> Any | None:
-        """The newest state that is whole, or None if there is none at all.
+        """Returns the newest intact state, or None if there is no state.
 
         Raises UsageError if none is whole, or if one is of another run or does not have the
         structure, shapes and types of `like`.
@@ -144,7 +144,7 @@ class Checkpoints:
         return state
 
     def _forget_after(self, step) -> None:
-        """Deletes the damaged ones, which a run that resumes from here will write again."""
+        """Deletes damaged states, which a run that resumes here will write again."""
         for later in [s for s in self._manager.all_steps() if s > step]:
             self._manager.delete(later)
 
