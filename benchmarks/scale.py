@@ -65,7 +65,7 @@ def numbers(text: str) -> list[int]:
     except ValueError:
         counts = [0]
     if min(counts) < 1 or max(counts) > max(DEVICES):
-        raise UsageError(f"--devices: expected numbers from 1 to 64, by commas, got {text!r}")
+        raise UsageError(f"--devices: expected comma-separated numbers from 1 to 64, got {text!r}")
     return counts
 
 

@@ -23,7 +23,7 @@ USAGE = """usage: gsdd COMMAND --flag=value ...
 
 {commands}
 
-gsdd COMMAND --help says more of one, `python -m gsdd_jax` what is installed."""
+gsdd COMMAND --help describes a command. `python -m gsdd_jax` shows what is installed."""
 
 
 def main() -> None:

@@ -153,7 +153,7 @@ def define_config() -> flags.FlagHolder:
         return config_flags.DEFINE_config_file(
             "config",
             experiments.find("demo"),
-            "Experiment: a config file, or the name of one in configs/.",
+            "Experiment: a config file, or a name from configs/.",
             lock_config=False,  # `validate` refuses unknown fields and names the nearest
             accept_new_attributes=True,
         )
@@ -168,7 +168,7 @@ def define_processes() -> None:
     flags.DEFINE_string(
         "coordinator",
         None,
-        "Multi-process run: HOST:PORT of process 0; the next port is used, too.",
+        "Multi-process run: HOST:PORT of process 0. PORT + 1 is used, too.",
     )
     flags.DEFINE_integer("num_processes", None, "Multi-process run: number of processes.")
     flags.DEFINE_integer("process_id", None, "Multi-process run: index of this process, from 0.")
@@ -179,8 +179,7 @@ def define_stop_after() -> None:
     flags.DEFINE_float(
         "stop_after",
         None,
-        "Seconds after which the command ends with a checkpoint and status 0; the same command "
-        "resumes. SIGTERM does the same at once while distillation has unsaved steps.",
+        "Time limit in seconds. The command then saves a checkpoint and exits with status 0.",
         lower_bound=0.0,
     )
 
@@ -206,8 +205,8 @@ def experiment(config: ConfigDict) -> ConfigDict:
         print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
     if config.scale < 1:
         print(
-            f"scale {config.scale:g}: a shrunk copy, to see that the experiment runs; its "
-            "accuracies say nothing about the experiment's",
+            f"scale {config.scale:g}: a shrunk copy, to check that the experiment runs; its "
+            "accuracies say nothing about the full experiment",
             flush=True,
         )
     _stop_in_time()  # what is wrong with a config is said first
@@ -359,7 +358,7 @@ def _print_help() -> None:
             return
         print(f"\nmost used fields of {name}, set by --config.FIELD=VALUE:")
         print(fields.describe(config, fields.MOST_USED))
-        print("\n--helpfull lists all fields, --config=configs/ all experiments")
+        print("\n--helpfull lists all fields. --config=configs/ lists all experiments.")
 
 
 def _fail(text: str) -> NoReturn:

@@ -68,7 +68,7 @@ def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
             lines.append(f"  {group}: {groups[group]}")
         indent = " " * (6 + names + min(width, 14))
         line = f"  {name:{names}}  {value:{min(width, 14)}}  {meanings.get(name, '')}".rstrip()
-        lines += textwrap.wrap(line, 100, subsequent_indent=indent, drop_whitespace=True)
+        lines += textwrap.wrap(line, 100, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)
 
 

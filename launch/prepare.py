@@ -34,19 +34,17 @@ TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", None, "Test fraction per class if --test is not given; default: 0.1."
 )
 RESOLUTION = flags.DEFINE_integer(
-    "resolution", None, "Pixels per side; default: 64, or the shorter side of arrays."
+    "resolution", None, "Pixels per side; default: 64, or the shorter side of an array's images."
 )
 GRAY = flags.DEFINE_bool("gray", False, "Store one gray channel instead of RGB.")
-DEPTH = flags.DEFINE_integer(
-    "depth", None, "Bits used in 16-bit gray pictures; default: from their largest value."
-)
+DEPTH = flags.DEFINE_integer("depth", None, "Bits used in 16-bit gray pictures; default: measured.")
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Skip unreadable pictures instead of stopping."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing data set of the same name.")
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 CIFAR = paths.define(
-    "cifar", None, "CIFAR folder of torchvision; takes only --overwrite and --data_dir."
+    "cifar", None, "torchvision's CIFAR folder, used instead of --images and --name."
 )
 OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GRAY, DEPTH, SKIP_BROKEN)
 SHOWN = 30  # class names

@@ -61,7 +61,7 @@ def dense(
 
 
 def random_gaussians(seed, count, channels):
-    """Returns Gaussians of all kinds: thin, round, flipped, degenerate, outside, faint, saturated."""
+    """Returns Gaussians: thin, round, flipped, degenerate, outside, faint, saturated."""
     rng = np.random.default_rng(seed)
     cholesky = rng.normal(size=(count, 3)) * rng.choice([0.3, 2.0, 8.0], size=(count, 1)) - 0.5
     thin = rng.random((count, 3)) < 0.15

@@ -441,8 +441,8 @@ def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 10 * 2**30)
     set_ = gsdd_jax.load(tmp_path / "set")
     line = (
-        r"^1,000 images of 4096x4096x3: 187\.5 GiB of memory and up to 4 times that on the way, "
-        r"expected at most the 10\.0 GiB that are free$"
+        r"^1,000 images of 4096x4096x3: 187\.5 GiB of memory and up to 4 times that while "
+        r"computing, expected at most the 10\.0 GiB that are free$"
     )
     for attempt in (set_.images, set_.numpy):
         with pytest.raises(gsdd_jax.UsageError, match=line):

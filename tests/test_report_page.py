@@ -124,7 +124,7 @@ def test_the_numbers_are_those_of_the_result(run, page):
     for share in result["distilled_by_class"] + result[f"{best}_by_class"]:
         assert f"{share:.1f} %" in page.text
     used, there = 10 * result["bytes_per_class"], 10 * 4 * 8 * 8 * 3
-    assert f"{used:,} of {there:,} bytes, {100 * used / there:.1f} %" in page.text
+    assert f"{used:,} of {there:,} bytes ({100 * used / there:.1f} %)" in page.text
     set_ = gsdd_jax.load(run / "distilled.safetensors")
     # Two bytes a number: two of the mean, three of the factor, three of the color, the opacity.
     for name, numbers in (("means", 2), ("cholesky", 3), ("colors", 3), ("opacities", 1)):
@@ -157,7 +157,7 @@ def test_of_many_classes_the_most_frequent_confusions_are_told(copy):
     (copy / "result.json").write_text(json.dumps(result))
     page = page_of(copy)
     rows = "cat class 20 40.0 % airplane automobile 33.3 % class 17 bird 25.0 %"
-    assert f"class taken for of its test images {rows}" in page.text
+    assert f"class predicted as share of its test images {rows}" in page.text
     assert page.text.count("0.0 %") - page.text.count("40.0 %") >= results.PAIRS - 3
     assert not [cell for cell in page.all("td") if "style" in cell]
     result["distilled_confusion"] = counts[:20, :20].tolist()
@@ -176,7 +176,7 @@ def test_what_is_no_confusion_is_not_shown(value):
 
 
 def test_a_config_shows_what_differs_first(page):
-    listed = re.search(r"Config(.*?)(\d+) fields as by default(.*?)Provenance", page.text)
+    listed = re.search(r"Config(.*?)(\d+) fields at their defaults(.*?)Provenance", page.text)
     changed, count, same = listed.groups()
     # demo.py changes two fields that TINY leaves alone.
     both = {**TINY, "evaluate.batch_size": 300, "network.options.width": 4}
@@ -375,7 +375,7 @@ def test_what_has_no_gaussians_has_no_switch(copy):
     assert page.data["frames"][0]["gaussians"] is None
     assert "bits per Gaussian" not in page.text
     size = 10 * 8 * 8 * 3 * 4
-    assert f"{size:,} of {size:,} bytes, 100.0 %" in page.text
+    assert f"{size:,} of {size:,} bytes (100.0 %)" in page.text
 
 
 def test_the_same_files_give_the_same_bytes_that_need_nothing_else(run, page):
@@ -650,7 +650,7 @@ def test_runs_beside_each_other(run, page, copy):
     assert set(objective.lines) == {0, 1}
     losses = events.read(run / "tensorboard").scalars["distill/loss"]
     assert objective.read[0][1:] == [f"{n}: {losses[0][1]:.4g}" for n in ("tiny", "copy")]
-    assert "do not compare" not in both.text
+    assert "cannot be compared" not in both.text
     config["budget"]["ipc"] = 2
     (copy / "config.json").write_text(json.dumps(config))
     assert "The runs differ in budget.ipc" in page_of(run, copy).text

@@ -110,9 +110,9 @@ def test_a_step_holds_the_activations_of_its_images_and_little_more(found, name,
 @pytest.mark.parametrize(
     ("devices", "configs", "message"),
     [
-        ("0", "", "--devices: expected numbers from 1 to 64, by commas, got '0'"),
-        ("1,eight", "", "--devices: expected numbers from 1 to 64, by commas, got '1,eight'"),
-        ("128", "", "--devices: expected numbers from 1 to 64, by commas, got '128'"),
+        ("0", "", "--devices: expected comma-separated numbers from 1 to 64, got '0'"),
+        ("1,eight", "", "--devices: expected comma-separated numbers from 1 to 64, got '1,eight'"),
+        ("128", "", "--devices: expected comma-separated numbers from 1 to 64, got '128'"),
         ("", "demo", "--configs: expected some of cifar100_tm:ipc=50,.*, got 'demo'"),
     ],
 )

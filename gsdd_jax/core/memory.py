@@ -23,7 +23,7 @@ def check(what: str, size: int, copies: int = 1, there: int | None = None) -> No
     """
     there = available() if there is None else there
     if size * copies > there:
-        more = f" and up to {copies} times that on the way" if copies > 1 else ""
+        more = f" and up to {copies} times that while computing" if copies > 1 else ""
         raise UsageError(
             f"{what}: {shown(size)} of memory{more}, expected at most the {shown(there)} that are "
             "free"

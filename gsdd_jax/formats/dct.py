@@ -42,14 +42,14 @@ class DCT(CodedTogether, Format):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     side: int = field(
-        0, "longer side in pixels at which images are stored; 0: their own", 0, MAX_SIDE
+        0, "longer side of stored images in pixels; 0: the original side", 0, MAX_SIDE
     )
     step: float = field(
-        0.0, "quantizer's step in gray levels, 1 to 4096; 0: the least that fits the budget",
+        0.0, "quantizer's step in gray levels, 1 to 4096; 0: smallest that fits the budget",
         most=MOST_STEP,
     )  # fmt: skip
-    subsampled: bool = field(True, "True: chroma planes have half the sides (4:2:0)")
-    rate_weight: float = field(1.0, "weight of the bits beyond the budget, as a share of it")
+    subsampled: bool = field(True, "True: chroma planes have half the resolution (4:2:0)")
+    rate_weight: float = field(1.0, "weight of bits beyond the budget, relative to the budget")
 
     def __post_init__(self):
         longer = max(self.height, self.width)

@@ -288,8 +288,8 @@ def check_baselines(config: ConfigDict) -> None:
     for name in filter(None, config.evaluate.baselines.split(",")):
         if name not in BASELINES:
             raise UsageError(
-                f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, by commas, "
-                f"got {name!r}"
+                f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, "
+                f"comma-separated, got {name!r}"
             )
 
 
