@@ -184,7 +184,7 @@ def test_a_config_shows_what_differs_first(page):
         shown = "empty" if value == "" else str(value)
         assert f"{name} {shown} " in changed, name
         assert f" {name} " not in same, name
-    assert "distill.learning_rate 0.02 0.001 learning rate of the images' parameters" in changed
+    assert "distill.learning_rate 0.02 0.001 learning rate of the synthetic images" in changed
     assert "matching.options.batch_syn 0 synthetic images per class and step; 0: all" in same
     assert changed.count(".") + int(count) >= 30
 
@@ -285,7 +285,7 @@ def test_sheets_are_the_images(run, page):
     fewer = page_of(run, per_class=2)
     for few, sheet in zip(fewer.sheets[:3], sheets, strict=False):
         np.testing.assert_array_equal(few, sheet[:, : 2 * 9 - 1])
-    assert "The file has 2 of 7 images per class" in fewer.text
+    assert "This file has 2 of 7 images per class" in fewer.text
     assert "airplane" in page.text
     assert "truck" in page.text
 
@@ -455,7 +455,7 @@ def remove(path):
                       "No numbers in TensorBoard event files",
                       "No images yet: the run has neither ended nor left a snapshot"]),
         (["result.json"], ["There is no result.json: the run has not ended"]),
-        (["snapshots"], ["No snapshots; a run with --config.distill.snapshot_every=N keeps"]),
+        (["snapshots"], ["No snapshots; --config.distill.snapshot_every=N saves the images"]),
         (["tensorboard"], ["No numbers in TensorBoard event files"]),
         (["evaluations.json"], ["There is no evaluations.json: nothing was evaluated"]),
     ],
