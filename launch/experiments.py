@@ -31,7 +31,7 @@ def find(given: str) -> str:
     name = _path(given).name.removesuffix(".py")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-    raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists what there is'}")
+    raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists the experiments'}")
 
 
 def folder(given: str) -> pathlib.Path | None:

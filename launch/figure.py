@@ -79,7 +79,7 @@ def _ellipses():
     from gsdd_jax.figures import inputs
 
     if len(WORKDIR.value) > 1:
-        raise UsageError("--workdir: expected one, for ellipses")
+        raise UsageError("--workdir: expected one work directory, for ellipses")
     workdir = WORKDIR.value[0] if WORKDIR.value else None
     config = inputs.config_of(workdir, DATA_DIR.value) if workdir else _experiment()
     for text in STEPS.value:
@@ -150,7 +150,7 @@ def _some(flag: flags.FlagHolder) -> list[str]:
 
 def _one_set() -> str:
     if len(DISTILLED.value) != 1:
-        raise UsageError(f"--distilled: expected one, got {len(DISTILLED.value)}")
+        raise UsageError(f"--distilled: expected one set, got {len(DISTILLED.value)}")
     return DISTILLED.value[0]
 
 

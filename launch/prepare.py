@@ -76,7 +76,7 @@ def _of_cifar() -> Prepared:
     from gsdd_jax.data.cifar import prepare_cifar
 
     if given := [flag.name for flag in OF_PICTURES if flag.value not in (None, False)]:
-        raise UsageError(f"--cifar: expected without --{given[0]}")
+        raise UsageError(f"--cifar: cannot be combined with --{given[0]}")
     return prepare_cifar(CIFAR.value, overwrite=OVERWRITE.value, data_dir=DATA_DIR.value)
 
 
@@ -85,7 +85,7 @@ def _of_pictures() -> Prepared:
 
     for flag in (IMAGES, NAME):
         if flag.value is None:
-            raise UsageError(f"--{flag.name}: expected it, or --cifar")
+            raise UsageError(f"--{flag.name}: required, unless --cifar is given")
     return prepare(
         IMAGES.value,
         NAME.value,

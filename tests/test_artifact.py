@@ -529,7 +529,7 @@ def with_last(array, value):
 def test_save_refuses_numbers_that_bfloat16_has_not(tmp_path):
     some = some_set()
     between = some.arrays | {"means": with_last(some.arrays["means"], 0.1)}
-    with pytest.raises(gsdd_jax.UsageError, match="means: expected numbers of bfloat16, got 1"):
+    with pytest.raises(gsdd_jax.UsageError, match="means: expected bfloat16 values, got 1"):
         gsdd_jax.save(tmp_path / "set", dataclasses.replace(some, arrays=between))
 
 

@@ -99,7 +99,7 @@ def test_the_data_set_of_tfds(tmp_path, name, pickled, monkeypatch):
                 plane = row[1024 * channel :][:1024].reshape(32, 32)
                 np.testing.assert_array_equal(image[..., channel], plane)
         np.testing.assert_array_equal(loaded.labels, labels)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         cifar.prepare_cifar(tmp_path / "files", data_dir=tmp_path / "tfds")
 
 

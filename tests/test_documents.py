@@ -99,7 +99,7 @@ def test_what_the_architecture_adds_is_read_and_rendered(gray, tmp_path):
         [sys.executable, "-c", WITHOUT_JAX, tmp_path, path], capture_output=True, text=True,
         check=True, cwd=ROOT,
     )  # fmt: skip
-    assert "parameterization gray: to be read with jax only, which is not" in done.stdout
+    assert "parameterization gray: reading it needs jax, which is not" in done.stdout
 
 
 def test_the_concepts_count_as_they_say():

@@ -634,7 +634,7 @@ def test_guidance_draws_the_cells_that_were_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("pruning", {}, "--distilled: expected one, got 0"),
+        ("pruning", {}, "--distilled: expected one set, got 0"),
         ("convergence", {}, "--workdir: expected one or more"),
         ("landscape", {"distilled": ["x"], "points": 4}, "--points: expected an odd number"),
         ("antialias", {"distilled": ["x"], "images": 0}, "--images: expected at least 1, got 0"),

@@ -321,7 +321,7 @@ def test_a_folder_with_the_name_of_the_one_beside_is_left(tmp_path):
     beside = tmp_path / ".a.replacing"
     (beside / "new").mkdir(parents=True)
     (beside / "new" / "thesis").write_text("thesis")
-    with pytest.raises(UsageError, match="expected nothing of this name"):
+    with pytest.raises(UsageError, match="exists; move it away"):
         make(tmp_path / "a", "new")
     assert tree(beside) == {"new/thesis": "thesis"}
     swap.recover(tmp_path / "a")

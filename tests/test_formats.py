@@ -273,7 +273,7 @@ def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkey
     assert "zca transform of 'mine'" in refusal(set_)
     changed = real[0].copy()
     changed[3, 2, 1, 0] ^= 1
-    assert "these 40 images are not those" in refusal(set_, changed)
+    assert "these 40 images are not the training images" in refusal(set_, changed)
     assert "got float32" in refusal(set_, np.zeros((40, 8, 12, 3), np.float32))
     before = {"config": {"data.transform": "zca"}}  # as files had it before
     older = dataclasses.replace(set_, provenance=before)

@@ -224,7 +224,7 @@ def test_export(run, tmp_path):
     for arguments, message in (
         ([distilled], "--to: expected a format"),
         ([distilled, "--to=npz"], "--to, --out: expected both"),
-        ([distilled, "--to=npz", "--space=unit", f"--out={out}"], "there already"),
+        ([distilled, "--to=npz", "--space=unit", f"--out={out}"], "exists already"),
     ):
         status, printed, err = run("export", *arguments)
         assert (status, printed, len(err.splitlines())) == (2, "", 1)

@@ -197,7 +197,7 @@ def test_a_class_of_nothing_but_broken_pictures_is_refused(tmp_path):
     for i in range(2):
         (tmp_path / "pictures" / "kirschen" / f"{i:02d}.png").write_text("no picture")
     message = refusal(tmp_path, tmp_path / "pictures", skip_broken=True)
-    assert message == "no picture to train on is left of the classes kirschen"
+    assert message == "no training picture is left in the classes kirschen"
 
 
 # Arrays.
@@ -260,7 +260,7 @@ def test_names_of_files_are_shown_in_one_line():
     [
         (["a/1.png", "a/2.png"], {}, "expected two classes or more, got a"),
         (["a/1.png", "b/1.png", "3.png"], {}, "pictures that are in none: 3.png"),
-        (["a/1.png", "b/1.png"], {}, "no class has two pictures"),
+        (["a/1.png", "b/1.png"], {}, "no class has a second picture"),
         (["a/1.png", "b/1.png"], {"test_fraction": 0.0}, "--test_fraction: expected a number betw"),
         (
             ["a/1.png", "b/1.png"],
@@ -269,7 +269,7 @@ def test_names_of_files_are_shown_in_one_line():
         ),
         (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "x" * 101}, "--name: expected at most 100 small letters"),
-        (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is a data set's already"),
+        (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is the name of a known data set"),
         (
             ["a/1.png", "b/1.png"],
             {"test": "same", "test_fraction": 0.1},
@@ -343,7 +343,7 @@ def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
     folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     made = make(tmp_path, folder).folder
     before = files(made)
-    with pytest.raises(UsageError, match="is there already; give another name, or --overwrite"):
+    with pytest.raises(UsageError, match="exists already; give another name, or --overwrite"):
         make(tmp_path, folder)
     (folder / "a" / "3.png").write_text("no picture")
     with pytest.raises(UsageError, match="1 of 5 pictures cannot be read"):

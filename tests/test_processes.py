@@ -423,9 +423,9 @@ def test_what_others_say_is_quoted(monkeypatch, capfd):
 @pytest.mark.parametrize(
     "answer, line",
     [
-        (b"SSH-2.0-x\r\n", "a process ended before all had come"),
+        (b"SSH-2.0-x\r\n", "a process ended before all were connected"),
         (b"[1]\n", "no process 0"),
-        (b" " * (2 << 20), "a process ended before all had come"),
+        (b" " * (2 << 20), "a process ended before all were connected"),
     ],
 )
 def test_what_answers_may_be_no_first_process(monkeypatch, answer, line):

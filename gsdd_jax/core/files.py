@@ -229,10 +229,10 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     path = pathlib.Path(directory, LOCK)
     # Checked before opening, since to open a device may have effects, and again once open.
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
+        raise UsageError(f"{path}: expected a regular file or no file; remove it")
     with open(path, "ab", opener=_not_through_a_link) as lock:
         if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
-            raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
+            raise UsageError(f"{path}: expected a regular file or no file; remove it")
         try:
             # Not by a FileLock: where there are no locks, it writes a file that a kill leaves.
             if not filelock.lock_descriptor(lock.fileno(), blocking=False):

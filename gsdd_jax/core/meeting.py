@@ -227,8 +227,8 @@ def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> 
         case [[str(refusal)]]:
             refused = UsageError(refusal)
         case None:
-            refused = UsageError("--coordinator: a process ended before all had come")
+            refused = UsageError("--coordinator: a process ended before all were connected")
         case _:
-            refused = UsageError(f"--coordinator: what answers at {address} is no process 0")
+            refused = UsageError(f"--coordinator: the program at {address} is not process 0")
     line.close()
     raise refused

@@ -86,7 +86,7 @@ def _held(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty folder next to `path`, locked for this process, and removes it at the end."""
     work = _work_of(path)
     if work.is_symlink() or (work.exists() and not _is_work(work) and any(work.iterdir())):
-        raise UsageError(f"{work}: expected nothing of this name; move it away")
+        raise UsageError(f"{work}: exists; move it away")
     with locked(work, f"{path}: another process writes it; wait for it"):
         _settle(path, work)
         try:

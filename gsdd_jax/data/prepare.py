@@ -138,7 +138,7 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
             f"my_pictures, got {reprlib.repr(name)}"
         )
     if name in prepared.known_names():
-        raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
+        raise UsageError(f"--name: {name!r} is the name of a known data set; give another name")
     check_free(root, name, overwrite)
 
 
@@ -148,9 +148,7 @@ def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
     if not os.path.lexists(root / name):
         return
     if not overwrite:
-        raise UsageError(
-            f"--name: {root / name} is there already; give another name, or --overwrite"
-        )
+        raise UsageError(f"--name: {root / name} exists already; give another name, or --overwrite")
     swap.check_ours(root / name, MARK, WHAT)
 
 
@@ -171,7 +169,7 @@ def _splits(
         with quietly():
             others = sources.find(test)
         if others.test:
-            raise UsageError(f"--test: {test} has parts to train on and to test on, expected one")
+            raise UsageError(f"--test: {test} has parts for training and for testing, expected one")
         return found.train, others.train, found.notes + [f"--test: {n}" for n in others.notes]
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if not 0 < fraction < 1:
@@ -191,7 +189,7 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
         places.sort(key=lambda i, names=names: hashlib.sha256(names[i]).digest())
         drawn.update(places[: min(len(places) - 1, max(1, int(fraction * len(places) + 0.5)))])
     if not drawn:
-        raise UsageError("--test_fraction: no class has two pictures, one to test; give --test")
+        raise UsageError("--test_fraction: no class has a second picture to test on; give --test")
     parts = ([], [])
     for place, item in enumerate(items):
         parts[place in drawn].append(item)
@@ -296,12 +294,12 @@ class _Reader:
             raise UsageError(
                 f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
                 f"{some(self.broken)}; "
-                "mend or remove them, or leave them out by --skip_broken"
+                "repair or remove them, or skip them by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
-            raise UsageError(f"no picture to train on is left of the classes {some(bare)}")
+            raise UsageError(f"no training picture is left in the classes {some(bare)}")
         if not any(self.counts["test"]):
-            raise UsageError("no picture to test is left")
+            raise UsageError("no test picture is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
         """Returns notes on results that the user may not expect."""

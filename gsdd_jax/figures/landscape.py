@@ -100,7 +100,7 @@ def made_by(set_: DistilledSet, places: dict[str, str | None]):
     """Returns the config that made a set, with locations on this machine."""
     config = set_.provenance.get("config")
     if not isinstance(config, dict):
-        raise UsageError("provenance.config: expected the config that made the set")
+        raise UsageError("provenance.config: expected the config of the set")
     given = {field: value for field, value in places.items() if value is not None}
     return whole(config | given)
 

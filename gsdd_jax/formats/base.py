@@ -162,8 +162,7 @@ def format_of(values: dict[str, Any]) -> Format:
             kind = kinds.find(PARAMETERIZATIONS, name, Format)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"parameterization {name}: to be read with {error.name} only, which is not "
-                "installed"
+                f"parameterization {name}: reading it needs {error.name}, which is not installed"
             ) from None
     if kind is None:
         raise UsageError(

@@ -275,12 +275,12 @@ class DistilledSet:
             )
         if "images_sha256" not in said:
             raise UsageError(
-                "transform: this set's file does not say of which images it is, because it is of "
-                f"an earlier version; {GO_ON}"
+                "transform: the file of this set, of an earlier version, has no hash of its "
+                f"training images; {GO_ON}"
             )
         if transforms.digest(images) != said["images_sha256"]:
             raise UsageError(
-                f"transform: these {len(images)} images are not those that this set was made from; "
+                f"transform: these {len(images)} images are not the training images of this set; "
                 f"{GO_ON}"
             )
         return transforms.fit_zca(images)

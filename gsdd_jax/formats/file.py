@@ -174,7 +174,7 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
         ) from None
     halves = values.astype(ml_dtypes.bfloat16)
     if wrong := int(np.count_nonzero(halves.astype(np.float32) != values)):
-        raise UsageError(f"{name}: expected numbers of bfloat16, got {wrong} between two of them")
+        raise UsageError(f"{name}: expected bfloat16 values, got {wrong} that are not")
     return halves
 
 

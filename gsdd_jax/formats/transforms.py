@@ -243,7 +243,7 @@ def load(
             reason = " ".join(str(e).split())
             raise UsageError(f"not a readable transform ({reason})") from None
         if not isinstance(description, dict):
-            raise UsageError("not a transform; expected what launch.export --transform wrote")
+            raise UsageError("not a transform; expected a file of launch.export --transform")
         shapes = {name: a.shape for name, a in tensors.items() if np.isfinite(a).all()}
         if shapes == {"mean": (size,), "whitening": (size, size)}:
             return ZCA(**tensors, image_shape=image_shape), description
