@@ -2,7 +2,7 @@
 #
 #   PY=python3          a Python with JAX for CUDA and this package's needs
 #   RESULTS=folder      where figures, logs and what a run needs to go on are written
-#   LIMIT=540           seconds after which a target stops itself; what goes on, goes on next time
+#   LIMIT=540           seconds after which a target stops; the same target resumes
 #   FLAGS=--config.x=y  reach the launch scripts
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -87,7 +87,7 @@ gpu-sanitize: $(DRIVERS)
 			echo "$$name, $$tool, $$SECONDS s:"; tail -n 3 $$log; done; done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
-gpu-rasterizer: gpu-native  # beside its peers; SHAPES=A,D or all. No two kernels at a time
+gpu-rasterizer: gpu-native  # with its peers; SHAPES=A,D or all; one kernel at a time
 	$(SHARED) XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_command_buffer_scheduling_mode=SERIALIZE"; \
 	$(call benchmark,rasterize,--peers $(if $(SHAPES),--shapes=$(SHAPES)))
 
@@ -101,7 +101,7 @@ gpu-precision: gpu-native  # a matching step and an expert's epoch in TF32, bflo
 gpu-experts-at-once: gpu-native
 	$(call benchmark,experts)
 
-gpu-pytorch: gpu-native  # the same beside PyTorch
+gpu-pytorch: gpu-native  # the same, compared with PyTorch
 	$(SHARED); $(call benchmark,pytorch)
 
 # The counters of both kernels on one shape, after the fit's 300 steps.

@@ -22,7 +22,7 @@ def find(given: str) -> str:
     The text after a colon, a variant of the experiment, stays.
 
     Raises:
-      UsageError: there is none; the message has the nearest names.
+      UsageError: if there is none; the message has the nearest names.
     """
     given, colon, variant = given.partition(":")
     if place := _place(given):

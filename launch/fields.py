@@ -75,7 +75,7 @@ def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
 def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """Returns default and help of each field, by dotted name.
 
-    Options are those of the components that `config` names.
+    Includes options of the components that `config` names.
     """
     original = default()
     for group in ("network", "matching"):

@@ -17,7 +17,7 @@ import gsdd_jax.figures, gsdd_jax.runs.distill, gsdd_jax.runs.experts, jax
 for line in sys.stdin:
     module, arguments, out, err = json.loads(line)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that threads do not survive: there are none
+        warnings.simplefilter("ignore")  # fork copies no threads, so there must be none
         child = os.fork()
     if child == 0:
         for stream, path in ((1, out), (2, err)):

@@ -82,8 +82,8 @@ def fitted(kind=KIND):
     return fit.run(kind, fit.start(kind, jax.random.key(0), REAL, 0.1), REAL, 0.1, STEPS)
 
 
-# Of each thing how many groups of devices there are (0: decided, for its classes), and what is
-# computed.
+# For each computation the number of groups of devices (0: automatic, by classes), and the
+# function.
 THINGS = {
     "dm": (0, lambda: distilled("dm", batch_real=13)),
     "dm, two groups of classes": (2, lambda: distilled("dm", batch_real=13, batch_syn=2)),

@@ -88,7 +88,7 @@ def drawn(kind, images, seed):
         return {name: jnp.float32(plane) for name, plane in planes.items()} | step
     params = {}
     for name, shape in kind.shapes().items():
-        # Of a network of sines: as large as its sines stand without becoming noise.
+        # The largest values at which sines are not noise.
         bound = 0.5 if name[-2:] == "_0" else np.sqrt(6 / shape[0]) / getattr(kind, "w0", 1)
         values = rng.uniform(-bound, bound, (images, *shape))
         params[name] = jnp.float32(values if kind.name == "ddif" else values + 0.5)
@@ -120,7 +120,7 @@ def differences(path, row):
         assert expected.shape == (images, *shape) and expected.std() > 0.02
         darkest = 0.01 if name in ("gaussian", "quantized") else 1e-4
         yield agree(decoded.images(), expected, darkest)
-        if seed == 0:  # and at another size
+        if seed == 0:  # at another size too
             for size in ((11, 30, "bilinear"), (2 * shape[0], 3, "nearest")):
                 expected_there = np.asarray(parameterizations.images(decoded, *size))
                 agree(decoded.images(*size), expected_there, darkest)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 NAMES = ["gaussian", *NAMED_ARRAYS, "quantized", "dct"]
-FILES = [*NAMES, "soft labels"]  # the last: Gaussians with labels of five bits
+FILES = [*NAMES, "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
 
@@ -156,7 +156,7 @@ def test_soft_labels_that_are_damaged(tmp_path):
     without = {n: v for n, v in header.items() if n != "label_bits"}
     write_raw(path, without, arrays)
     assert "unknown array 'soft_labels'" in refusal(path)
-    packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, and four of nothing
+    packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, then four unused
     write_raw(path, header, arrays | {"soft_labels": packed})
     assert "soft_labels: expected zeros after the last code" in refusal(path)
 
@@ -206,7 +206,7 @@ def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
     payload = len(content) - start - free
     budget = 2 * 4 * ipc * math.prod(shape)
     assert payload == distilled.num_bytes <= budget
-    if name in ("pixels", "idc", "ddif"):  # no image of a class is missing that would fit
+    if name in ("pixels", "idc", "ddif"):  # no further image would fit
         assert (budget - payload) // 2 < payload // len(distilled.labels)
     np.testing.assert_array_equal(gsdd_jax.load(path).images(), distilled.images())
 
@@ -232,7 +232,7 @@ def test_no_images_are_had_that_are_not_finite(tmp_path, name):
     """Stores finite parameters whose images overflow, in float32 and bfloat16."""
     good, path, most = some_set(name), tmp_path / "huge.safetensors", np.float32(1.75 * 2**127)
     huge = {n: most * np.sign(a) for n, a in good.arrays.items() if a.dtype.kind == "f"}
-    if name == "gaussian":  # those that it has; elsewhere its Gaussians would not be seen
+    if name == "gaussian":  # only colors; moved Gaussians would be invisible
         huge = {"colors": np.full_like(good.arrays["colors"], most)}
     if name == "quantized":
         huge = {"ends": np.broadcast_to([-most, most], good.arrays["ends"].shape)}
@@ -297,7 +297,7 @@ def raw(path):
     with safetensors.safe_open(path, framework="flax") as file:
         header = json.loads(file.metadata()["gsdd_jax"])
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    header.pop("sha256", None)  # so that it is not they that refuse what follows
+    header.pop("sha256", None)  # so that digests do not refuse the file first
     return header, arrays
 
 
@@ -329,7 +329,7 @@ def same(a, b):
     )
 
 
-# Of every kind; what none of the fields is to be.
+# Values of every kind that no field accepts.
 WRONG = (None, [], {}, [1], "8", "", 1.5, math.nan, math.inf, -1, -8, 1e999, "9" * 5000)
 
 
@@ -378,9 +378,9 @@ def test_every_field_of_the_description_is_checked(good):
         wrong = [w for w in WRONG if not (isinstance(value, float) and w == 1.5)]
         if isinstance(value, bool):
             wrong += [0, 1, "true"]
-        elif isinstance(value, int):  # also: what the arrays, or the rasterizer, contradict
+        elif isinstance(value, int):  # also contradicted by the arrays or the rasterizer
             wrong += [True, 0, float(value), 2**31, 10**40]
-            free = {"samples_per_side", "size"}  # no array says otherwise
+            free = {"samples_per_side", "size"}  # no array contradicts it
             if header["parameterization"]["name"] in ("gaussian", "ddif", "quantized", "dct"):
                 free |= {"height", "width", "bytes_per_class"}
             if field not in free:
@@ -473,7 +473,7 @@ def test_labels_are_those_of_the_parameterization(good):
     for other in (labels.astype(np.float32), labels.reshape(2, -1), labels[:, None]):
         write_raw(path, header, arrays | {"labels": jnp.asarray(other)})
         assert "labels: expected int32 [" in refusal(path)
-    # In another order they are still those.
+    # Another order changes nothing.
     write_raw(path, header, arrays | {"labels": jnp.asarray(labels[::-1])})
     np.testing.assert_array_equal(gsdd_jax.load(path).labels, labels[::-1])
 

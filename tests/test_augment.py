@@ -293,7 +293,7 @@ def test_each_call_draws_one_operation(strategy, names, shared):
     )
     drawn = [classify(images, output) for output in outputs]
     counts = [drawn.count(name) for name in names]
-    assert sum(counts) >= 0.85 * num  # of the shared crops, 1 in 25 shifts by nothing
+    assert sum(counts) >= 0.85 * num  # 1 in 25 shared crops shifts by nothing
     assert len(names) == 1 or stats.chisquare(counts).pvalue > 1e-4
 
 

@@ -77,7 +77,7 @@ def numbers(folder):
         (lambda folder: rewrite(folder / "run" / "metadata", identity="two"), 10),
         (lambda folder: rewrite(folder / "run" / "metadata", other=0), 10),
         (lambda folder: (folder / "run" / "metadata").write_text("[1]"), 10),
-        # Nothing of what Orbax notes beside them is needed.
+        # Orbax's other files are not needed.
         (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", metrics=35), 15),
         (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", item_handlers=3), 15),
         (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", custom_metadata=[]), 15),
@@ -112,7 +112,7 @@ def test_a_folder_of_others_is_not_deleted(saved, step):
     with pytest.raises(UsageError, match=f"fit/{step}: not a checkpoint of a run; move it away"):
         Checkpoints(saved, "one")
     assert (saved / step / "notes.txt").read_text() == "mine"
-    (saved / step / "notes.txt").unlink()  # what is left of one that was being deleted
+    (saved / step / "notes.txt").unlink()  # remains of an interrupted deletion
     assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
 
 

@@ -68,7 +68,7 @@ def changed(config, fields):
             node = config
             for group in groups:
                 node = node[group]
-            if last == "name" and "options" in node:  # its options are another component's
+            if last == "name" and "options" in node:  # its options belong to another component
                 node.options = type(config)()
             node[last] = value
     return config

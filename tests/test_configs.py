@@ -76,7 +76,7 @@ def test_other_rows(name, matching, batch_real, steps):
     config = load(name)
     assert gaussians.gaussians_within_budget(12 * 128**2, config.budget.images_per_class) == 54
     o = config.matching.options
-    # All of the 200 images per class: 2000 of ten classes.
+    # All 200 images per class: 2000 for ten classes.
     assert (config.matching.name, o.batch_real, o.batch_syn) == (matching, batch_real, 0)
     assert config.distill.num_steps == steps
     assert config.data.transform == "normalize"
@@ -110,7 +110,7 @@ def test_pixels_are_matched_with_their_own_settings():
     [
         ("pixels", (0, 0.1, 20_000), 100.0),
         ("idc", (0, 0.1, 20_000), 5e-3),
-        ("fred", (0, 0.1, 20_000), 1e-3),  # not published for this spectrum: as it was
+        ("fred", (0, 0.1, 20_000), 1e-3),  # not published for FreD: unchanged
         ("ddif", (5000, 5e-4, 0), 1e-4),
     ],
 )
@@ -209,7 +209,7 @@ def test_rows_of_codes(name, gaussians_each):
 SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.002)]
 
 
-# The rows of codes are the others but for the parameterization: once is enough.
+# Rows of codes differ only by parameterization: once is enough.
 @pytest.mark.parametrize(
     ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.002 or "codes" not in n]
 )

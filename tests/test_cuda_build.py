@@ -44,7 +44,7 @@ def test_kernels_compile_without_spills(architecture, folder, count, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "known", "chosen", "warning"),
     [
-        ("", (75, 80, 86, 90, 100, 120), "75-real;80-real;90-real;100", None),  # nvcc 12.8 and on
+        ("", (75, 80, 86, 90, 100, 120), "75-real;80-real;90-real;100", None),  # nvcc 12.8 or newer
         ("", (70, 75, 80, 90), "75-real;80-real;90", None),  # nvcc 12.0
         ("", (35,), "", "nvcc knows none of 75;80;90;100"),
         ("90-real;100", (75, 80, 90), "", "does not know the compute capability 100"),

@@ -200,7 +200,7 @@ def test_tool_takes_the_first_of_each_class(tmp_path, monkeypatch):
     spec.loader.exec_module(tool)
     monkeypatch.setattr(tool, "IMAGES_PER_CLASS", {"train": 3, "test": 2})
 
-    for output in ("first", "first", "second"):  # over its own output, and elsewhere
+    for output in ("first", "first", "second"):  # over its own output, and in another folder
         argv = ["tool", f"--data_dir={tmp_path / 'tfds'}", f"--output={tmp_path / output}"]
         monkeypatch.setattr(sys, "argv", argv)
         tool.main()

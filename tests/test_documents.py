@@ -137,7 +137,7 @@ def test_the_site_is_built_and_needs_nobody_else(tmp_path):
     status, said = build_site(ROOT, tmp_path)
     assert status == 0, said
     home = (tmp_path / "index.html").read_text()
-    assert 'href="results/">Results</a>' in home  # by its title, where the README has its path
+    assert 'href="results/">Results</a>' in home  # by title, where the README has a path
     (sized,) = re.findall(r'<img src="([^"]+)" width', home)
     assert (tmp_path / sized).is_file()
     results = (tmp_path / "results" / "index.html").read_text()

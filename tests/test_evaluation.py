@@ -180,7 +180,7 @@ def test_names_that_no_config_has_are_not_read(tiny):
     strange = {"seed.x": 1, "network": 3, "network.name.y": 2, "": 0, ".": [], "data.dir": "/x"}
     config = provenance.resolve(changed(tiny, **strange).provenance, {})
     assert config == provenance.resolve(tiny.provenance, {})
-    assert config.data.dir == ""  # where data lie is not a file's to say
+    assert config.data.dir == ""  # a file must not set the data's location
 
 
 def test_another_network_has_its_own_options(tiny):
@@ -228,7 +228,7 @@ def test_a_committed_set_is_evaluated_by_the_network_of_its_config():
     network = networks.architecture(config.network.name, dict(config.network.options))
     network = network.build(image_shape=(32, 32, 3), num_classes=10)
     shapes = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0)))
-    # Of each convolution kernel, bias, scale and shift; of the classifier kernel and bias.
+    # Each convolution has kernel, bias, scale and shift; the classifier kernel and bias.
     convolutions = 3 * 9 * 16 + 2 * 9 * 16 * 16 + 3 * 3 * 16
     assert sum(math.prod(leaf.shape) for leaf in shapes) == convolutions + (16 * 16 + 1) * 10
 

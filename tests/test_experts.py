@@ -86,7 +86,7 @@ def files(directory):
     return {str(p.relative_to(directory)): p.read_bytes() for p in found}
 
 
-# What training computes.
+# Computation of the training.
 
 
 def normalized(images):
@@ -201,7 +201,7 @@ def test_augmentation_follows_the_transform():
     assert len(np.unique(empty.all(-1), axis=0)) > 12
 
 
-# What training does not depend on, and what it does.
+# Dependence on settings.
 
 
 def trained_in_groups(tmp_path, *sizes):
@@ -352,7 +352,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
     assert err == "error: config.experts.at_once: expected an integer from 1 to 10000, got 0\n"
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-NAMES = ["sea otter", "café/../.."]  # none that a path should take as it is
+NAMES = ["sea otter", "café/../.."]  # not safe in a path
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
 
 
@@ -189,7 +189,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     def fail(*_):
         raise OSError("disk full")
 
-    with monkeypatch.context() as patch:  # a write that fails leaves what was there
+    with monkeypatch.context() as patch:  # a failed write leaves the old file
         patch.setattr("os.rename" if to == "png" else "os.replace", fail)
         with pytest.raises(OSError, match="disk full"):
             exports.export(set_, path, to, overwrite=True, resolution=4)
@@ -199,7 +199,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     if to == "npz":
         with np.load(path) as arrays:
             assert sorted(arrays) == ["images", "labels", "targets"]
-    # Only an earlier export is replaced, never somebody's folder.
+    # Only an earlier export is replaced, never another folder.
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -51,12 +51,12 @@ def test_only_so_much_of_a_regular_file_is_read(tmp_path):
     assert files.read_regular(tmp_path / "three", "a thing", 3) == b"abc"
     with pytest.raises(UsageError, match=r"three: expected a thing of at most 2 bytes, got 3$"):
         files.read_regular(tmp_path / "three", "a thing", 2)
-    # Larger than any memory, and refused by its size only.
+    # Larger than any memory; refused by its size.
     with open(tmp_path / "vast", "wb") as file:
         file.truncate(1 << 42)
     with pytest.raises(UsageError, match="at most 10 bytes, got 4,398,046,511,104"):
         files.read_regular(tmp_path / "vast", "a thing", 10)
-    if os.path.exists("/proc/self/status"):  # of 0 bytes, by what it says
+    if os.path.exists("/proc/self/status"):  # reports 0 bytes
         with pytest.raises(UsageError, match="at most 10 bytes, got 11"):
             files.read_regular("/proc/self/status", "a thing", 10)
 
@@ -375,7 +375,7 @@ def test_a_swap_that_is_killed_is_undone_by_the_next(tmp_path, how, then):
     found = interrupted(tmp_path / "a", how)
     assert found.returncode == (-signal.SIGKILL if how == "kill" else 1)
     assert not (tmp_path / "a").exists()
-    if how == "fail twice":  # the only copy is named, and not deleted
+    if how == "fail twice":  # the only copy is named and not deleted
         assert f"what was there is in {tmp_path / '.a.replacing' / 'old'}" in found.stderr
     if then == "read":
         swap.recover(tmp_path / "a")

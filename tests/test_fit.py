@@ -26,7 +26,7 @@ def test_fitted_quality_on_real_images():
     fitted, psnr = gsdd_jax.fit_images(jax.random.key(0), images, 22, num_steps=500)
     assert psnr.shape == (32,)
     assert 24.0 < float(psnr.mean()) < 27.0
-    # The reported figure is that of the stored bfloat16 numbers, recomputed here by hand.
+    # The reported PSNR uses the stored bfloat16 numbers; recomputed here.
     stored = fitted.astype(jnp.bfloat16)
     rendered = np.asarray(stored.render(height=32, width=32), np.float64)
     by_hand = -10 * np.log10(((rendered - np.asarray(images)) ** 2).mean((1, 2, 3)))

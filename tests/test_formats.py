@@ -196,7 +196,7 @@ def test_the_zca_is_that_of_training(real, pixels, tmp_path, monkeypatch):
     images, _ = real
     zca = training.fit_zca(images)
     test = jnp.asarray(np.random.default_rng(4).random((5, 8, 12, 3), np.float32))
-    shuffled = np.random.default_rng(5).permutation(images)  # the order is no matter
+    shuffled = np.random.default_rng(5).permutation(images)  # the order does not matter
     set_ = gsdd_jax.load(pixels)
     found = set_.find_transform(shuffled)
     np.testing.assert_allclose(found(np.asarray(test)), zca(test), atol=1e-4)
@@ -229,7 +229,7 @@ def test_a_normalization_is_in_the_file(tmp_path):
         wrong = np.resize(wrong, (2, 8, 12, 3))
         with pytest.raises(gsdd_jax.UsageError, match=r"in about \[0, 1\], got .*; divide bytes"):
             set_.transform(wrong)
-    # A set's own are as far beyond as they came to be.
+    # A set's own images may be far beyond [0, 1].
     far = dataclasses.replace(set_, arrays={n: 300 * a for n, a in set_.arrays.items()})
     np.testing.assert_allclose(far.numpy().images, (far.images() - mean) / std, rtol=1e-4, atol=0.1)
 
@@ -275,7 +275,7 @@ def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkey
     changed[3, 2, 1, 0] ^= 1
     assert "these 40 images are not the training images" in refusal(set_, changed)
     assert "got float32" in refusal(set_, np.zeros((40, 8, 12, 3), np.float32))
-    before = {"config": {"data.transform": "zca"}}  # as files had it before
+    before = {"config": {"data.transform": "zca"}}  # as in older files
     older = dataclasses.replace(set_, provenance=before)
     assert "an earlier version" in refusal(older, real[0])
     for wrong in ({"name": "pca"}, [], {"name": "normalize", "mean": [1.0], "std": [1.0]}):

@@ -55,7 +55,7 @@ def test_out_of_time_is_no_failure_and_leaves_a_record(tmp_path):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho begun\nexec sleep 30\n")
     script.chmod(0o755)
-    # gpu-native is taken to be up to date.
+    # gpu-native counts as up to date.
     result = make(tmp_path, "-o", "gpu-native", "gpu-precision", f"PY={script}", "LIMIT=2")
     assert result.returncode == 0, result.stderr
     assert "precision: stopped after 2 s" in result.stdout

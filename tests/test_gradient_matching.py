@@ -137,7 +137,7 @@ def test_inner_training_is_sgd_over_the_synthetic_set():
         gradient = gradient_of(expected, images, prob.labels)
         expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), after(0), expected)
-    jax.tree.map(np.testing.assert_array_equal, after(2), start)  # after the last: nothing
+    jax.tree.map(np.testing.assert_array_equal, after(2), start)  # nothing after the last one
     own = slice(GPC, 2 * GPC)  # of class 1
     of_group = jax.jit(
         lambda: (

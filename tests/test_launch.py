@@ -374,7 +374,7 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
         "distill": [*TINY, *ENDLESS, f"--workdir={tmp_path}/run"],
         "evaluate": [f"--distilled={workdir}/distilled.safetensors", "--epochs=100000"],
     }[module]
-    # A suite that a shell runs in the background ignores it, and so would what it starts.
+    # A test suite in the background ignores SIGINT, and so would its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(tmp_path / "out", "w") as out:
         process = start(module, *command, stdout=out)
@@ -389,7 +389,7 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
     assert process.returncode == expected, err
     said = err.splitlines()
     assert said[-1].startswith("interrupted")
-    assert len(said) == 1 or said[:-1] == [interrupt.WAITS]  # a call that took long
+    assert len(said) == 1 or said[:-1] == [interrupt.WAITS]  # a long call
     steps = list((tmp_path / "run" / "checkpoints" / "distill").glob("*"))
     assert len(steps) == (expected == 0)
     assert all(int(path.name) >= 4 for path in steps)
@@ -411,8 +411,8 @@ def test_help_says_what_there_is(run, module):
     assert out.count("\n  --config: ") == 1
     for flag in ("coordinator", "num_processes", "process_id"):
         assert out.count(f"\n  --{flag}: ") == (module != "figure")
-    assert "matching.strategy" not in out  # of the many that few change
-    # The values of the config that is given, its fields' comments beside them.
+    assert "matching.strategy" not in out  # rarely changed
+    # Values of the given config, with the help of its fields.
     given = "--config=configs/imagenet_dm.py", "--config.seed=7"
     status, again, _ = run(module, "--helpfull", *given)
     assert status == 0
@@ -510,6 +510,6 @@ def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
     status, _, err = run("benchmark", "rasterise")
     assert status == 2
     assert "expected one of rasterize, " in err
-    for command in (("benchmark", "scale"), ("figure", "decode")):  # of one process alone
+    for command in (("benchmark", "scale"), ("figure", "decode")):  # one process only
         status, _, err = run(*command, "--coordinator=node0:4000")
         assert (status, err) == (2, "error: Unknown command line flag 'coordinator'\n")

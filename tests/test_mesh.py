@@ -40,7 +40,7 @@ def differences():
         cwd=pathlib.Path(__file__).parent.parent,
     )
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])  # after what runs say
+    return json.loads(result.stdout.splitlines()[-1])  # after the runs' output
 
 
 @pytest.mark.parametrize("thing", THINGS)

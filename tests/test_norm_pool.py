@@ -27,7 +27,7 @@ COMPILER = shutil.which("c++") or shutil.which("g++")
 # images, height, width, channels: parts of a register or of a CUDA block, one block and more, and
 # more than a CUDA thread keeps
 SHAPES = [(2, 4, 6, 3), (3, 2, 2, 17), (2, 16, 12, 40), (2, 32, 32, 16), (1, 34, 36, 5)]
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.04}  # of the largest number
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.04}  # relative to the largest number
 
 
 def plain(x, scale, shift):

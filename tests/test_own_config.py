@@ -86,7 +86,7 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
         "for mine, of 2 classes of 2 to 3 training images: --config.budget.images_per_class=3 "
         "--config.init.learning_rate=0.1 --config.evaluate.batch_size=6\n"
     )
-    config.scale = 0.01  # of what was decided
+    config.scale = 0.01  # of the decision
     shrunk = cli.experiment(config)
     assert shrunk.budget.images_per_class == 1
     line = capsys.readouterr().out.splitlines()[0]

@@ -30,7 +30,7 @@ from tests.own_pictures import (
     save,
 )
 
-# What becomes of a folder.
+# Folders.
 
 
 def test_a_folder_becomes_a_data_set(tmp_path):
@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_data_set(tmp_path):
 def test_test_pictures_of_their_own(tmp_path):
     fill(tmp_path / "pictures")
     made = fill(tmp_path / "others")
-    for name in list(made)[:12]:  # a class without, and names that are in both
+    for name in list(made)[:12]:  # a class without test pictures, and names in both
         (tmp_path / "others" / name).unlink()
     (tmp_path / "others" / "äpfel").rmdir()
     result = make(tmp_path, tmp_path / "pictures", test=tmp_path / "others")
@@ -137,7 +137,7 @@ def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
     assert files(tmp_path / "again") == files(tmp_path / "tfds")
 
 
-# What is broken.
+# Damage.
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_names_of_files_are_shown_in_one_line():
     assert shown == r"a\nb, \x1b[2J, c and 1 more"
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_other_things_that_are_refused(tmp_path):
     assert "no pictures in the class folders empty" in refusal(tmp_path, folder)
 
 
-# What is there stays whole.
+# Existing files stay intact.
 
 
 @pytest.mark.parametrize("what", ["thesis", "added", "link"])

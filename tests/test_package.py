@@ -59,7 +59,7 @@ def test_a_command_is_started_as_python_does(monkeypatch, tmp_path, capsys):
     assert "  hello  Says hello." in capsys.readouterr().out
     gsdd(monkeypatch, "hello", "--one=1")
     assert started == [("launch.hello", {"run_name": "__main__", "alter_sys": True})]
-    assert sys.argv == ["-m", "--one=1"]  # by which launch/__init__.py takes over Ctrl-C
+    assert sys.argv == ["-m", "--one=1"]  # which triggers launch/__init__.py's Ctrl-C handler
     assert sys.path[0] == str(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
         assert pathlib.Path(experiments.find(given)).samefile(ours)
     with pytest.raises(UsageError, match=r"^dmo: no such file; did you mean demo or demo_tm\?$"):
         experiments.find("dmo")
-    # A folder of one's own is meant as it is said.
+    # A local folder is taken literally.
     with pytest.raises(UsageError, match=r"^mine/demo.py: no such file"):
         experiments.find("mine/demo.py")
     assert experiments.folder("configs/") == ROOT / "configs"
@@ -88,7 +88,7 @@ def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
     (tmp_path / "demo").mkdir()
     assert experiments.folder("demo") is None
     assert pathlib.Path(experiments.find("demo")).samefile(ours)
-    # What is in the working directory comes first.
+    # The working directory comes first.
     (tmp_path / "configs").mkdir()
     own = tmp_path / "configs" / "demo.py"
     own.write_text('"""Mine.\n\nMore."""\n\ndef get_config():\n    pass\n')
@@ -137,7 +137,7 @@ def test_a_wheel_has_all_that_the_commands_import():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     build = project["tool"]["scikit-build"]
     shipped = build["wheel"]["packages"]
-    # What is moved would put folders above the checkout where an editable install looks.
+    # Moved packages would put folders above the checkout, where an editable install looks.
     (editable,) = (o for o in build["overrides"] if o["if"] == {"state": "editable"})
     assert editable["wheel"]["packages"] == ["gsdd_jax"]
     here = {p.name for p in ROOT.iterdir() if p.is_dir() and any(p.glob("*.py"))}

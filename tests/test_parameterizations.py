@@ -43,10 +43,10 @@ def test_the_contract(name, channels, options):
     images = render(params)
     assert images.shape == (count, 8, 12, channels)
     assert images.dtype == jnp.float32
-    # Any choice of images can be rendered alone.
+    # Any subset of images renders to the same pixels.
     chosen = render(jax.tree.map(lambda p: np.asarray(p)[[4, 1]], params))
     np.testing.assert_allclose(chosen, images[np.array([4, 1])], atol=1e-6)
-    # What is stored renders to the same images, within the budget.
+    # Stored arrays render to the same images, within the budget.
     arrays = kind.to_arrays(params)
     sizes = kind.stored_bytes(arrays, count)
     assert sum(sizes.values()) <= 3 * budget_bytes(4, (8, 12, channels))
@@ -57,7 +57,7 @@ def test_the_contract(name, channels, options):
         "gaussian",
         "ddif",
         "dct",
-    )  # whose steps do not shrink with the number of images
+    )  # its steps do not shrink with the number of images
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit

@@ -222,7 +222,7 @@ def test_what_is_damaged_beside_good_pixels_is_ignored(tmp_path):
         np.testing.assert_array_equal(stored_image, np.asarray(image))
 
 
-# What is decoded at the same time.
+# Concurrent decoding.
 
 
 def test_pictures_that_are_decoded_at_once_are_bounded_by_their_pixels(monkeypatch):

@@ -92,7 +92,7 @@ def tables(tmp_path_factory, start):
         first, *others = ended(start("tests.several_processes", count, f"--root={folder}"))
         assert first[0] == 0, (first, others)
         assert "tiny 0/5 cells" in first[1]
-        assert others == [(0, "", "")] * (count - 1)  # they have nothing to say
+        assert others == [(0, "", "")] * (count - 1)  # they print nothing
     return folders
 
 
@@ -291,7 +291,7 @@ def test_what_fails_in_all_is_told_from_what_fails_in_some(monkeypatch):
         said = [peers.all_failed(20.0) for _ in range(2)]
         if peers._here.index != 1:
             said.append(peers.all_failed(0.2))  # without process 1
-        peers.refuse("")  # from here on nobody minds who leaves
+        peers.refuse("")  # from here on processes may leave
         parted(peers)
         return said
 

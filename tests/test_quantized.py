@@ -101,14 +101,14 @@ def test_what_is_rendered_and_stored_is_the_nearest_on_the_grids(options):
     seen = plain_columns(kind, jax.jit(kind.quantized)(params))[: len(owner)]
     np.testing.assert_allclose(seen[clear], values[clear], atol=1e-5)
     assert clear.mean() > 0.99
-    # The same Gaussians come back, in an order of their own within each image.
+    # The same Gaussians come back, in another order within each image.
     loaded = kind.from_arrays(kind.to_arrays(params))
     np.testing.assert_array_equal(loaded.counts, params.counts)
     found = plain_columns(kind, loaded.gaussians)[: len(owner)]
     order = np.lexsort((codes[:, 1], codes[:, 0], owner))
     kept = clear.all(-1)[order]
     np.testing.assert_allclose(found[kept], values[order][kept], atol=1e-5)
-    # Stored once more nothing changes.
+    # Storing again changes nothing.
     for name, array in kind.to_arrays(loaded).items():
         np.testing.assert_array_equal(array, kind.to_arrays(params)[name])
     np.testing.assert_allclose(render(kind)(loaded), render(kind)(params), rtol=1e-5, atol=1e-5)
@@ -148,7 +148,7 @@ def test_the_budget_is_kept_and_used(shape, ipc, gpc, num_classes, options):
     if kind.coding == "none":  # one more Gaussian would not fit
         assert there - used < each + 1
         assert used == len(kind.widths) * 8 + int(np.ceil(kind.num_gaussians * each))
-    else:  # the grids were made coarser, not much more than it takes
+    else:  # the grids became coarser, hardly more than necessary
         assert used > 0.97 * there
 
 
@@ -286,7 +286,7 @@ def test_codes_beyond_their_grid_are_refused():
     arrays = kind._coded(some(kind))
     tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind.levels)[:-1])
     columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind.num_gaussians)
-    columns[0] = np.full_like(columns[0], 3)  # differences that add up to far too much
+    columns[0] = np.full_like(columns[0], 3)  # differences with too large a sum
     tables[0] = entropy.table(columns[0], 4)
     wrong = {"codes": entropy.encode(columns, tables), "tables": np.concatenate(tables)}
     with pytest.raises(gsdd_jax.UsageError, match="codes: u goes beyond its 4 values"):

@@ -69,7 +69,7 @@ def test_the_reference_agrees():
         for backend in ("native", "reference")
     ]
     for native, reference in zip(*map(jax.tree.leaves, results), strict=True):
-        # A sample at the very edge of a support may fall on either side of it.
+        # A sample at the edge of a support may fall on either side.
         close = np.isclose(native, reference, rtol=1e-4, atol=1e-4 * np.abs(reference).max())
         assert close.mean() > 0.999
 
@@ -90,7 +90,7 @@ def several_batches():
     parameters = [jnp.stack(p) for p in zip(*(gaussians(seed) for seed in (3, 4, 5)), strict=True)]
     count = parameters[-1].shape[1]
     bounds = np.array([[0, 9, 9, count - 4], [5, 6, 60, 61], [2, count // 2, count, count]])
-    # Nobody sees them, whatever they are.
+    # They are never visible.
     parameters[0] = parameters[0].at[1, :5].set(jnp.nan).at[0, -4:].set(jnp.nan)
     return jnp.asarray(bounds), parameters
 

@@ -407,7 +407,7 @@ def test_the_reference_has_all_derivatives():
     expected = (image(1e-6) - image(-1e-6)) / 2e-6
     np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
 
-    def gradient(t):  # of the sum of squares
+    def gradient(t):  # of a sum of squares
         return dense(moved(t), 4, 5, cotangent=2 * image(t), cut=1e-300)[2]
 
     slopes = jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3))
@@ -472,7 +472,7 @@ def test_any_number_of_channels(channels, backend):
     assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max()
     for name, a, e in zip(NAMES, slopes, expected, strict=True):
         assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), name
-    # One that is not finite is everybody's, also in another call's channels.
+    # A value that is not finite affects all channels, also those of other calls.
     bad = [p.copy() for p in parameters]
     bad[2][3, 4] = np.nan
     actual, slopes = both(bad, cotangent, **settings)
@@ -636,7 +636,7 @@ LITTLE_MEMORY = """
 import os, resource, sys
 import jax, numpy as np, gsdd_jax
 
-# One image, which all threads share, and each of which needs as much scratch memory again.
+# One image shared by all threads, each with as much scratch memory again.
 size, count = 4096, 2048
 rng = np.random.default_rng(0)
 f = lambda *s: rng.uniform(-1, 1, s).astype(np.float32)

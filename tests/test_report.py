@@ -53,7 +53,7 @@ def test_the_time_of_the_run_is_said_as_soon_as_a_step_is_timed(clock):
     lines = stream.getvalue().splitlines()
     # Two seconds for ten steps: 80 are left and the time of 50 more.
     assert lines[1] == "distill 20/100  loss 3  5 steps/s  00:16 left, 00:26 of the run"
-    assert lines[2].startswith("distill 70/100")  # ten seconds later, as ever
+    assert lines[2].startswith("distill 70/100")  # ten seconds later, as before
     assert lines[-1].endswith("00:00 left, 00:10 of the run")
 
 
@@ -112,7 +112,10 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     config.evaluate.baselines = ""
     expected = 3 * (150 * 300 + tested + held_out) / 300
     mine = dm.DistributionMatching(network, 10, batch_real=0)
-    assert matching.Matching.work(mine, 10, 300) == (300, 300)  # that of one that says nothing
+    assert matching.Matching.work(mine, 10, 300) == (
+        300,
+        300,
+    )  # the default of an objective without its own estimate
     assert cost.evaluations_in_steps(config, mine, dataset, 300) == pytest.approx(expected)
 
 

@@ -37,7 +37,7 @@ from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-# Where there is one (`apt-get install chromium`), the page is tried in it; else it is not.
+# The page is tested in a browser if there is one (`apt-get install chromium`).
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -53,7 +53,7 @@ class Page(html.parser.HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        if self.lasttag != "title":  # what a pointer shows
+        if self.lasttag != "title":  # shown under the pointer
             self.pieces.append(data)
 
     @functools.cached_property
@@ -126,7 +126,7 @@ def test_the_numbers_are_those_of_the_result(run, page):
     used, there = 10 * result["bytes_per_class"], 10 * 4 * 8 * 8 * 3
     assert f"{used:,} of {there:,} bytes ({100 * used / there:.1f} %)" in page.text
     set_ = gsdd_jax.load(run / "distilled.safetensors")
-    # Two bytes a number: two of the mean, three of the factor, three of the color, the opacity.
+    # Two bytes per number: mean 2, factor 3, color 3, opacity 1.
     for name, numbers in (("means", 2), ("cholesky", 3), ("colors", 3), ("opacities", 1)):
         size = 2 * numbers * 70 * set_.format.num_gaussians
         assert f"{name} {size:,} {100 * size / used:.1f} %" in page.text
@@ -178,7 +178,7 @@ def test_what_is_no_confusion_is_not_shown(value):
 def test_a_config_shows_what_differs_first(page):
     listed = re.search(r"Config(.*?)(\d+) fields at their defaults(.*?)Provenance", page.text)
     changed, count, same = listed.groups()
-    # demo.py changes two fields that TINY leaves alone.
+    # demo.py changes two further fields.
     both = {**TINY, "evaluate.batch_size": 300, "network.options.width": 4}
     for name, value in both.items():
         shown = "empty" if value == "" else str(value)
@@ -228,7 +228,7 @@ def test_curves_are_those_of_the_files(run, page):
     assert [text[0] for text in objective.read] == [f"distillation step {step}" for step in found]
     read = [float(text[1]) for text in objective.read]
     np.testing.assert_allclose(read, list(found.values()), rtol=1e-3)
-    # A strip is around its place.
+    # A strip surrounds its point.
     edges = [*objective.places, np.inf]
     for x, left, right in zip(objective.lines[0][:, 0], edges, edges[1:], strict=False):
         assert left - 0.1 <= x < right
@@ -274,7 +274,7 @@ def test_sheets_are_the_images(run, page):
         for row, column in np.ndindex(10, 7):
             found = sheet[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
             np.testing.assert_allclose(found, expected[row, column], atol=0.51)
-    # The real images beside them are those that the fit was to.
+    # The real images next to them are the targets of the fit.
     config = demo.get_config()
     config.update_from_flattened_dict(TINY)
     real = fits.images_of(config, experiment.build_fit_parts(config)).reshape(10, 7, 8, 8, 3)
@@ -350,14 +350,14 @@ def test_outlines_of_images_of_which_some_have_one_more():
     set_ = parameterizations.stored(kind, params, labels, 0.01)
     kept = jax.tree.map(np.asarray, kind.quantized(params))
     check_outlines(set_, gallery.gaussians(set_), kept, counts.tolist())
-    # A part of each class is the same images.
+    # A part of each class has the same images.
     some = gallery.chosen(set_, 1)
     assert some.labels.tolist() == [0, 1]
     first, third = (np.cumsum(counts) - counts)[[0, 2]]
     chosen = [*range(first, first + counts[0]), *range(third, third + counts[2])]
     part = jax.tree.map(lambda a: a[chosen], kept)
     check_outlines(some, gallery.gaussians(some), part, counts[[0, 2]].tolist())
-    # In whatever order a set has its classes, they are shown in theirs.
+    # Classes are shown in label order, whatever the order of the set.
     mixed = dataclasses.replace(set_, labels=np.array([1, 0, 1, 0], np.int32))
     assert gallery.gaussians(gallery.chosen(mixed, 2))["counts"] == counts[[1, 3, 0, 2]].tolist()
 
@@ -437,7 +437,7 @@ def test_evaluate_takes_a_work_directory(run):
     assert len(expected["distilled_accuracies"]) == 2
 
 
-# What is missing
+# Missing parts
 
 EVERYTHING = ("result.json", "evaluations.json", "tensorboard", "snapshots", "best.safetensors",
               "distilled.safetensors")  # fmt: skip
@@ -598,7 +598,7 @@ def test_event_files_are_read_as_far_as_they_go(tmp_path):
     assert found.scalars == {"loss": [(step, 10.0 - step) for step in range(5)]}
     first, last = found.times
     assert 0 <= last - first < 60
-    # Started again: what was done twice counts as it was the last time.
+    # Restarted: for repeated steps the last values count.
     with SummaryWriter(str(tmp_path), filename_suffix=".2") as writer:
         writer.add_scalar("loss", 3.0, 4)
         writer.add_scalar("loss", 2.0, 6)
@@ -620,11 +620,11 @@ def test_event_files_of_any_times_and_sizes(tmp_path):
             writer.add_scalar("loss", 1.0, 7, walltime=wall_time)
     (path,) = tmp_path.iterdir()
     first, last = events.read(tmp_path).times
-    assert first == 1e9 and last < 1e10  # when the file itself was begun
-    with open(path, "r+b") as file:  # a hole, of which every record is empty
+    assert first == 1e9 and last < 1e10  # start of the file
+    with open(path, "r+b") as file:  # a hole, whose records are all empty
         file.truncate(2**40)
     assert events.read(tmp_path).scalars == {"loss": [(7, 1.0)]}
-    with open(path, "r+b") as file:  # and one that claims all of it
+    with open(path, "r+b") as file:  # and a record that claims the whole file
         head = struct.pack("<Q", 2**39)
         file.write(head + struct.pack("<I", events._checksum(head)))
     assert events.read(tmp_path).scalars == {}
@@ -654,7 +654,7 @@ def test_runs_beside_each_other(run, page, copy):
     config["budget"]["ipc"] = 2
     (copy / "config.json").write_text(json.dumps(config))
     assert "The runs differ in budget.ipc" in page_of(run, copy).text
-    # One directory twice is one run.
+    # A directory given twice is one run.
     assert page_of(run, run).source == page.source
 
 
@@ -666,7 +666,7 @@ def test_names_of_runs_tell_them_apart(run, tmp_path):
     assert [r.name for r in source.read_all(paths)] == ["a/1.5", "a/1.6", "b/1.5"]
 
 
-# How much is in the file
+# Size of the file
 
 
 def test_a_share_keeps_the_file_small_and_the_last_step_whole():
@@ -722,7 +722,7 @@ def test_colors_are_seen_in_light_and_dark():
         assert contrast("soft", "page", i) > 4.5
         for color in range(curves.COLORS):
             assert contrast(f"c{color}", "page", i) > 3, (color, i)
-        for color in ("c0", "c1"):  # of the confusion, where there is most of it
+        for color in ("c0", "c1"):  # of the largest confusion
             pairs["mixed"] = [mixed(pairs[color][k], pairs["page"][k]) for k in range(2)]
             assert contrast("ink", "mixed", i) > 4.5, (color, i)
 
@@ -809,7 +809,7 @@ def test_a_browser_shows_it(run, page, tmp_path):
     assert all(
         shade == pytest.approx(0.5 * (share / 100) ** 0.5, abs=0.04) for share, shade in shades
     )
-    # Where the ellipses of the first image lie is where there is ink.
+    # Pixels are drawn where the first image's ellipses lie.
     set_ = gsdd_jax.load(run / "snapshots" / "0.safetensors")
     count = set_.format.num_gaussians
     width, height, *values = seen["ellipses"]

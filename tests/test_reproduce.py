@@ -107,7 +107,7 @@ def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_p
     trials = tuple({RATE: rate} for rate in (1e-3, 1e-2, 1e-1))
     _, (found,), _ = run(tmp_path, Cell("a", "b", config(), trials=trials, seeds=(0, 1, 2)))
     assert sorted(world.runs) == [(1e-3, 0), (1e-2, 0), (1e-2, 1), (1e-2, 2), (1e-1, 0)]
-    assert len(world.fitted) == 3  # one a seed; the trials share it
+    assert len(world.fitted) == 3  # one per seed, shared by the trials
     assert found.chosen == {RATE: 1e-2}
     assert found.accuracies == {0: [49.0, 51.0], 1: [50.0, 52.0], 2: [51.0, 53.0]}
     assert (found.mean, found.deviation) == (51.0, 1.0)
@@ -391,7 +391,7 @@ def test_a_tiny_cell_of_every_kind_runs(name, root, monkeypatch):
     made = importlib.import_module(f"configs.tables.{name}").get_table("small")
     cell = next(c for c in reversed(made.cells) if c.arm == "distilled")
     evaluation = dict(cell.evaluation)
-    if "overrides" in evaluation:  # a network that needs no minutes
+    if "overrides" in evaluation:  # a network that takes seconds
         evaluation["overrides"] = {"network.name": "convnet", "network.options.width": 2}
     long = ("distill.num_steps", "experts.epochs", "matching.options.max_start_epoch")
     trial = {field: value for field, value in cell.trials[0].items() if field not in long}

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 IMAGE, GAUSSIANS = (
     32 * 32 * 3,
     40 * 170 * 9,
-)  # numbers: of an image, and of all 40 images' Gaussians
+)  # numbers of an image, and of all 40 images' Gaussians
 FEATURES = 16 * 16 * 4
 LEARNED = 27 * 4 + 2 * 4 + FEATURES * 10 + 10  # by a student; norms drop the convolution's bias
 

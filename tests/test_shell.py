@@ -201,7 +201,7 @@ def test_gsdd_finds_its_own_and_names_itself(layout, tmp_path):
             (site / "gsdd_jax" / "_commands" / name).symlink_to(ROOT / name)
     code = (
         "import sys\n"
-        # Without the finder of an editable install, which would find the checkout.
+        # Without the editable install's finder, which would find the checkout.
         "sys.meta_path = [f for f in sys.meta_path if isinstance(f, type)]\n"
         "from gsdd_jax.command import main\n"
         "main()"
@@ -239,7 +239,7 @@ def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(tiny, tmp_p
         result = really_run(*arguments)
         calls.append(arguments[-1])
         if len(calls) == 1:
-            assert not stopping.ask()  # what is on disk is all there was
+            assert not stopping.ask()  # everything was on disk
         if sum(calls) == 4:
             assert stopping.ask()
         return result

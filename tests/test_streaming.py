@@ -164,7 +164,7 @@ def test_a_place_that_there_is_not_is_refused():
         input_pipeline.check(config_of("disk"))
 
 
-# Rows, and what reads them ahead.
+# Rows, and reading ahead.
 
 
 def test_rows_are_those_of_the_array(on_disk, tmp_path):

@@ -202,7 +202,7 @@ def test_what_the_index_names_is_not_returned_if_it_cannot_be(directory, row):
         ExpertStore(directory, IDENTITY, EXPERTS).parameters(1, 4)
 
 
-# Trajectories that are still growing.
+# Unfinished trajectories.
 
 
 class Killed(BaseException):

@@ -70,7 +70,7 @@ def parameters():
     params = problem().parameterization.init(key, jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
     opacities = np.random.default_rng(7).uniform(0.2, 0.9, params.opacities.shape)
     params = dataclasses.replace(params, opacities=opacities)
-    # Values that bfloat16 holds: float64 then renders the very same Gaussians.
+    # Exact bfloat16 values, so that float64 renders the same Gaussians.
     return jax.tree.map(lambda p: jnp.float32(np.asarray(p, jnp.bfloat16)), params)
 
 
@@ -296,7 +296,7 @@ def test_what_is_kept_is_decided_by_the_memory():
             images, shape, room and int(room * each / trajectory.KEPT_PART) + 1
         ).keep_every
     )
-    # Room for so many steps, one of which is needed to recompute the others.
+    # Room for this many steps; one is needed to recompute the others.
     assert [decided(room) for room in (None, 0.5, 1, 2, 3, 4, 7, 8, 100)] == [
         0, 0, 0, 4, 3, 2, 2, 1, 1,
     ]  # fmt: skip

@@ -234,7 +234,7 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
         if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
             raise UsageError(f"{path}: expected a regular file or no file; remove it")
         try:
-            # Not by a FileLock: where there are no locks, it writes a file that a kill leaves.
+            # No FileLock: without system locks it writes a file that a kill would leave.
             if not filelock.lock_descriptor(lock.fileno(), blocking=False):
                 raise InUseError(taken)
         except OSError as error:  # NFS, Lustre, EFS

@@ -72,7 +72,7 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     """Joins this process to the others for the duration of the context; before JAX is used.
 
     Args:
-      here: place from the flags; None: asks a scheduler if there is one, else stays alone.
+      here: place from the flags; None: asked of a scheduler, or a single process.
       task: plain values by flag or field, which must be equal in all processes.
 
     Raises:
@@ -106,7 +106,7 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _join(here: Place, task: dict[str, Any]) -> None:
-    # Before JAX, which aborts if a process does not come, or ends while the others wait.
+    # Before JAX, which aborts if a process is missing, or ends while others wait.
     _watch(_meet(here, here.port + 1, task))
     _initialize(
         f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)

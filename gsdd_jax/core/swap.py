@@ -105,7 +105,7 @@ def _settle(path: pathlib.Path, work: pathlib.Path) -> None:
         try:
             os.rename(old, path)
         except OSError as error:
-            # It may be the only copy: not deleted.
+            # Kept, since it may be the only copy.
             reason = f"{error.strerror}; what was there is in {old}"
             raise OSError(error.errno, reason, str(path)) from None
     for rest in (work / "new", old):

@@ -31,7 +31,7 @@ class _Folder(NamedTuple):
     pictures: list[pathlib.Path]
     others: collections.Counter  # other files: count by extension
     folders: list[_Folder]
-    passed: collections.Counter  # skipped folders, here and below: count by name
+    passed: collections.Counter  # skipped folders at any depth: count by name
 
     def below(self) -> Iterator[_Folder]:
         """Yields this folder and all folders in it."""

@@ -22,7 +22,7 @@ MARKERS = "osD^vPX"
 GRAY = "#8C8C8C"
 MARK = "gsdd-jax figure"  # in the metadata of every picture
 FIGURE = "figure"  # the first column of every CSV: its own name
-_HEAD = 1 << 14  # bytes of a file, its mark among them
+_HEAD = 1 << 14  # bytes of a file that include its mark
 _STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 7.5,

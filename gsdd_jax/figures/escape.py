@@ -118,7 +118,7 @@ class Stress(NamedTuple):
     """Outcome per Gaussian after a run of the stress test."""
 
     outside: Bool[np.ndarray, "m n"]  # at the end
-    lost: Bool[np.ndarray, "m n"]  # was outside, and never seen inside again
+    lost: Bool[np.ndarray, "m n"]  # was outside and never seen inside again
     pulled: Bool[np.ndarray, "m n"]  # both coordinates had a gradient in some step
 
 
@@ -202,7 +202,7 @@ def endure(
     done = 0
     with Reporter(None).phase(name, steps) as progress:
         while done < steps:
-            # The first check is after one step, in which the clip moves all that it moves.
+            # The first check is after one step, when the clip has moved all centers that it can.
             count = min(config.distill.steps_per_call if done else 1, steps - done)
             given = parts.host_inputs(done, count)
             state, losses = distill.run(parts.problem, state, key, data, given, count)

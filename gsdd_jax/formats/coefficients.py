@@ -140,7 +140,7 @@ def _walk(planes: list[Int[np.ndarray, "m _ _ 64"]], answer: Answer) -> None:
     """
     for i, plane in enumerate(planes):
         for k in range(COUNT):
-            # Coefficients that are not known yet are not read, neither of this plane nor of later.
+            # Unknown coefficients of this plane and of later ones are not read.
             context = _context(planes[:i], plane, k)
             for rows, columns in _passes(*plane.shape[1:3], k):
                 _code(plane, k, context, rows, columns, answer)

@@ -261,7 +261,7 @@ def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:
 def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
     """Raises UsageError for values that no valid set has."""
     for name, array in arrays.items():
-        with np.errstate(invalid="ignore"):  # of a signalling NaN
+        with np.errstate(invalid="ignore"):  # raised for a signaling NaN
             finite = np.isfinite(array)
         if wrong := int(array.size - finite.sum()):
             raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")

@@ -22,7 +22,7 @@ class Carry(NamedTuple):
 
     network: Any
     means: Float[Array, "k f"]
-    augmentation: Key[Array, "k"]  # one per class, for real and synthetic images
+    augmentation: Key[Array, "k"]  # one per class for real and synthetic images
     classes: Int[Array, "k"] | None  # None: all
 
 

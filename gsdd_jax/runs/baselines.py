@@ -24,8 +24,8 @@ from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import COMPRESSED, REAL, Experiment, FitParts
 from gsdd_jax.storage.workdir import decisive
 
-# What is tried: images per class, relative to what their bytes suggest, and their stored side,
-# relative to their own. More images are coarser.
+# Candidates: images per class, relative to the number suggested by bytes, and stored side,
+# relative to the original side. More images are coarser.
 TRIALS = ((0.6, 1.0), (1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 
 

@@ -142,7 +142,7 @@ def _check_memory(config, dataset, parameterization) -> None:
     budget = dataset.num_classes * bytes_per_class(config, dataset.image_shape)
     there = devices.accelerator_memory()
     memory.check(f"config.budget: {count:,} images", images, COPIES, there)
-    # Two of its bytes or fewer become a float32, which has moments and a gradient.
+    # At most two bytes become a float32 with moments and a gradient.
     memory.check(f"config.budget: {memory.shown(budget)}", 2 * 4 * budget, there=there)
 
 

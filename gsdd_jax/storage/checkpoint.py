@@ -19,7 +19,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_tree, locked
 from gsdd_jax.formats.file import DIGESTS, digests
 
-OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
+OVERHEAD = 1 << 20  # maximum bytes of a checkpoint besides its numbers
 _IDENTITY = "identity"
 _PARTS = {"run", "state", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a step's folder
 
@@ -59,7 +59,7 @@ class Checkpoints:
         state = jax.tree.map(mesh.to_host, state)
         if self._manager is None:
             return
-        # Looked at before, because Orbax's threads print pages when they fail.
+        # Checked first, because Orbax's threads print pages when they fail.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._manager.directory.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._manager.directory).free < 2 * size + OVERHEAD:

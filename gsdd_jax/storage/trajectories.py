@@ -131,7 +131,7 @@ class Trajectory:
             case _:
                 raise foreign
         expected = self._made_of
-        if not accuracy:  # a finished trajectory is what it is, whichever version made it
+        if not accuracy:  # a finished trajectory is valid, whichever version made it
             made_of, expected = made_of | versions, expected | self._versions
         for name in dict.fromkeys([*expected, *made_of]):
             if made_of.get(name) != expected.get(name):
@@ -200,7 +200,7 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _writing(directory):
             stack.enter_context(locked(directory, taken))
-        # Of a process that was killed while it wrote.
+        # Left by a process that was killed while writing.
         for left_over in pathlib.Path(directory).glob("expert_[0-9]*/.epoch*.*.*"):
             if left_over.is_file():
                 left_over.unlink()

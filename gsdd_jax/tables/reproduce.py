@@ -311,7 +311,7 @@ class _Work:
                 self.reasons |= refused
                 continue
             for name, piece in missing.items():
-                # What it needs is run by another command, or will be by this one.
+                # Its requirements are run by another command, or later by this one.
                 if name not in self.in_use and all(need.done() for need in piece.needs):
                     self._begin(name, missing)
                     return name.encode()
