@@ -287,7 +287,7 @@ def test_matching_brings_the_features_closer():
 
     def distance(params):
         measured = jax.tree.map(jnp.copy, params)
-        state = distill.start(prob, measured, learning_rate=1e-12)  # practically constant parameters
+        state = distill.start(prob, measured, learning_rate=1e-12)  # nearly constant
         return distill.run(prob, state, jax.random.key(9), data, None, 60)[1].mean()
 
     start = initial(prob)
