@@ -11,7 +11,7 @@ from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import cifar
 
-COUNT = 6  # images a file
+COUNT = 6  # images per file
 CLASSES = {"cifar10": 10, "cifar100": 100}
 
 

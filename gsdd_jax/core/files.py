@@ -88,8 +88,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Path], bool]) -> None:
-    """Raises UsageError where `path` cannot be written, or something lies there that is no regular
-    file, or of which `is_ours` denies that it is `what`. To be called before the work."""
+    """Raises UsageError unless `path` can be written and is free, or a regular file that `is_ours`
+    accepts as `what`. Call it before the work."""
     path = pathlib.Path(path)
     try:
         there = stat.S_IFMT(os.lstat(path).st_mode)
@@ -182,8 +182,8 @@ def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for what is none, for integers of more than 64
-    bits and for what is nested too deeply."""
+    """Returns the value of a JSON text. Raises ValueError for invalid text, deep nesting, or
+    integers of more than 64 bits."""
     try:
         value = json.loads(text, parse_int=_of_64_bits)
         json.dumps(value)  # deeper than reading it, as does whatever follows

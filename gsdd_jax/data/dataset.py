@@ -170,7 +170,7 @@ def load(
 
 def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
     """Returns (arrays, info) of both splits: mapped from the cache's `folder`, or in memory if
-    there is none or it cannot be written."""
+    there is no writable cache."""
 
     @contextlib.contextmanager
     def named():

@@ -130,7 +130,7 @@ def maximum(path: str | os.PathLike) -> int | None:
 def square(
     image: Image.Image, resolution: int, channels: int, depth: int = 16
 ) -> tuple[UInt8[np.ndarray, "{resolution} {resolution} {channels}"], bool]:
-    """Returns a picture's central square at `resolution` pixels a side, and whether its color
+    """Returns a picture's central square at `resolution` pixels per side, and whether its color
     profile is valid or absent.
 
     Converts to sRGB on white, then resizes bilinearly with antialiasing. `depth` is the number of

@@ -30,7 +30,7 @@ from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
 
 VERSION = "1.0.0"
-RESOLUTION = 64  # pixels a side, unless the user or an array gives another
+RESOLUTION = 64  # pixels per side, unless the user or an array gives another
 RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at once
@@ -81,7 +81,7 @@ def prepare(
         test_fraction: fraction of each class to test on, drawn by a hash of names, if there are
             no test pictures; default 0.1. Every class keeps one picture and, if it has two or
             more, gives at least one.
-        resolution: pixels a side; default 64, or the shorter side of arrays.
+        resolution: pixels per side; default 64, or the shorter side of arrays.
         gray: one channel instead of three.
         depth: bits used in gray 16-bit pictures, one of `pictures.DEPTHS`; by default derived
             from the largest value of all.
@@ -123,8 +123,8 @@ def prepare(
 
 @contextlib.contextmanager
 def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
-    """Yields a folder for the files of the set `name`, which replaces an old one on exit. If an
-    error is raised, nothing is changed."""
+    """Yields a folder for the files of the set `name`, which replaces an old one on exit. An error
+    changes nothing."""
     with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
         made = folder / version
         made.mkdir()
@@ -178,8 +178,7 @@ def _splits(
 
 
 def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Splits every class into pictures to train on and at least one to test on, never all, by a
-    hash of their names."""
+    """Splits every class by a hash of names into training and test pictures, at least one each."""
     by_class: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         by_class.setdefault(item.label, []).append(place)
@@ -203,7 +202,7 @@ def _resolution(given: int | None, first: Item) -> int:
         array = isinstance(first.content, np.ndarray)
         given = max(least, min(first.content.shape[:2])) if array else RESOLUTION
     if not least <= given <= most:
-        raise UsageError(f"--resolution: expected {least} to {most} pixels a side, got {given}")
+        raise UsageError(f"--resolution: expected {least} to {most} pixels per side, got {given}")
     return given
 
 

@@ -76,8 +76,8 @@ class RealImages:
 
 
 def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImages:
-    """Moves real images to the device: whitened now if `transform` is a ZCA and they take at most
-    `MOST_WHITENED` bytes, else as bytes, transformed when drawn.
+    """Moves real images to the device: whitened if `transform` is a ZCA and they take at most
+    `MOST_WHITENED` bytes, else as bytes that are transformed when drawn.
 
     Whitening a 32 x 32 image takes 19 million multiply-adds, more than a narrow network's step.
     Normalizing costs less than reading float32 instead of bytes.

@@ -15,7 +15,7 @@ from gsdd_jax.formats.file import path_of
 
 NAME = "antialias"
 SUPERSAMPLING = 2  # sample points per pixel side, as published
-WAYS = {  # name: (sample points a side, pre-filter)
+WAYS = {  # name: (sample points per side, pre-filter)
     "neither": (1, False),
     "supersampling": (SUPERSAMPLING, False),
     "pre-filter": (1, True),

@@ -40,7 +40,7 @@ def main(
     """Draws a line per set, and in gray the share of test images of each difficulty.
 
     The small networks' errors are kept in difficulty_judges.json, and the images that the sets'
-    networks get right in difficulty.json. `overrides` are those of `evaluation.evaluate_file`,
+    networks get right in difficulty.json. `overrides` are as in `evaluation.evaluate_file`,
     `judges` the number of the small networks, their width and their epochs.
     """
     num_networks, width, epochs = judges

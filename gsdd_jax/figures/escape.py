@@ -52,7 +52,7 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
     """Runs or resumes the four distillations and the stress test, and draws them.
 
     `config` is of Gaussians; boundary weight and clip are replaced. The distillations' directories
-    are in `out`/escape. `stress_steps` is that of each of eight runs; 0: no stress test.
+    are in `out`/escape. `stress_steps` counts the steps of each of eight runs; 0: no stress test.
     """
     if config.parameterization.name != "gaussian":
         raise UsageError(

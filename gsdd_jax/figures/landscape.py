@@ -1,8 +1,8 @@
 """The objective's loss around distilled sets, along two random directions (Figure 4).
 
-The plane is that of the optimized parameters. Each field of each image has its direction scaled to
-the field's norm, like filter normalization of networks (Li et al., 2018): sets stored in different
-ways are comparable.
+The plane lies in the space of optimized parameters. Each field of each image has its direction
+scaled to the field's norm, like filter normalization of networks (Li et al., 2018). Sets stored in
+different ways are therefore comparable.
 """
 
 from __future__ import annotations

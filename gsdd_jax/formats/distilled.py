@@ -119,7 +119,7 @@ class DistilledSet:
 
     @functools.cached_property
     def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
-        """The soft labels as stored; raises UsageError for logits not on the grid."""
+        """Soft labels as stored. Raises UsageError for logits not on the grid."""
         num_classes = len(self.labels) // self.format.images_per_class
         logits = np.asarray(self.soft_labels, np.float32)
         return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), num_classes)

@@ -204,7 +204,7 @@ def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None
         if not right or not all(type(x) in (int, float) and least <= x <= MOST for x in value):
             raise UsageError(
                 f"provenance.transform.{name}: expected {channels} "
-                f"{'positive ' if name == 'std' else ''}numbers, one a channel, got {value!r:.80}"
+                f"{'positive ' if name == 'std' else ''}numbers, one per channel, got {value!r:.80}"
             )
         numbers.append(np.array(value, np.float32))
     return Normalize(*numbers)

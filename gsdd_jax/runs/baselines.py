@@ -52,7 +52,7 @@ def evaluated(
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
     The number and size of compressed images are the best of `TRIALS` on held-out training images,
-    by one network each. None: the budget has not the bytes of one compressed image per class.
+    by one network each. None: the budget is below one compressed image per class.
 
     Args:
       config: the experiment.
@@ -60,7 +60,7 @@ def evaluated(
       num_images: images of the distilled set, whose number of steps networks take.
       arm: a name of `REAL` or `COMPRESSED`.
       taught_by: source of the labels, for an arm of soft ones.
-      provenance: that of a compressed set.
+      provenance: provenance of a compressed set.
       name, display: name of the phase, and where it is shown.
     """
     if arm in REAL:
@@ -93,7 +93,7 @@ def evaluate_real(
     """Trains networks on random real images, at the bytes and for the steps of a config's set.
 
     A teacher has its checkpoints in `workdir`, or in `config.teacher.dir`. Raises UsageError if a
-    setting is invalid, `arm` is unknown, or the budget has not the bytes of one image per class.
+    setting is invalid, `arm` is unknown, or the budget is below one image per class.
     """
     arms = (*REAL, *COMPRESSED)
     if arm not in arms:

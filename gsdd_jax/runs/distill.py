@@ -270,7 +270,7 @@ class _Run:
             shown = name.replace("_", " ")
             if self.records.get(name) is None:
                 if (found := baseline(name, f"evaluate {shown}")) is None:
-                    reporter.line(f"{shown}: the budget has not the bytes of an image per class")
+                    reporter.line(f"{shown}: the budget is below one image per class")
                     continue
                 self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
         best = self.best()

@@ -1,7 +1,7 @@
 """Estimates of a run's seconds and memory before it starts.
 
 One training step of the network is timed on the device; the config says how often it runs. Other
-factors are those of the benchmarks. Estimates are good to about a factor of two.
+factors are from the benchmarks. Estimates are good to about a factor of two.
 """
 
 from __future__ import annotations
