@@ -332,9 +332,7 @@ def _print_help() -> None:
     print(program.as_started(script.__doc__.strip()), "\n\nflags:", sep="")
     has_config = "config" in flags.FLAGS
     if has_config:
-        print(
-            "  --config: Experiment: a config file, or the name of one in configs/. (default: demo)"
-        )
+        print("  --config: Experiment: a config file, or a name from configs/. (default: demo)")
     own = flags.FLAGS.get_key_flags_for_module(script)
     for flag in sorted(own, key=lambda flag: flag.name):
         if flag.name.partition(".")[0] == "config":

@@ -3,8 +3,8 @@
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors --network=resnet18
 
-Settings default to those of the config that made the set. Another --network defaults to the
-settings of the published cross-architecture comparison.
+Settings default to the config of the set. A different --network defaults to the settings of the
+published cross-architecture comparison.
 """
 
 from absl import flags

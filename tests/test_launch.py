@@ -445,7 +445,7 @@ def test_the_first_line_says_what_is_run(finished):
     num_gaussians = 4 * 16 * 16 * 3 // (18 * 6)
     assert first.startswith(
         "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images per class of "
-        f"{num_gaussians} Gaussians; in {4 * 16 * 16 * 3:,} bytes per class, those of 1 in float32"
+        f"{num_gaussians} Gaussians; budget of {4 * 16 * 16 * 3:,} bytes per class (1 in float32)"
     )
     assert "; on " in first
 

@@ -239,7 +239,7 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
                 raise InUseError(taken)
         except OSError as error:  # NFS, Lustre, EFS
             warnings.warn(
-                f"{path}: this file system has no locks ({error.strerror}); see to it that no "
+                f"{path}: this file system has no locks ({error.strerror}); make sure that no "
                 "other process uses the folder at the same time",
                 UsageWarning,
                 stacklevel=2,

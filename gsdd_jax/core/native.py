@@ -93,7 +93,7 @@ def _every_device_has_code() -> bool:
         names = ", ".join(f"{major}.{minor}" for major, minor in lacking)
         warnings.warn(
             f"gsdd_jax: the custom calls have no code for a GPU of compute capability {names} "
-            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes in their place",
+            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes instead",
             UsageWarning,
             stacklevel=2,
         )

@@ -123,7 +123,7 @@ class _Run:
             self.config,
             dataset,
             f"{counted(stored.images_per_class, 'image')} per class of {stored.described}",
-            f"in {there:,} bytes per class, those of {images:.4g} in float32",
+            f"budget of {there:,} bytes per class ({images:.4g} in float32)",
         )
 
     @functools.cached_property
