@@ -424,7 +424,7 @@ def test_what_others_say_is_quoted(monkeypatch, capfd):
     "answer, line",
     [
         (b"SSH-2.0-x\r\n", "a process ended before all were connected"),
-        (b"[1]\n", "no process 0"),
+        (b"[1]\n", "is not process 0"),
         (b" " * (2 << 20), "a process ended before all were connected"),
     ],
 )
