@@ -50,13 +50,14 @@ gpu-benchmark: gpu-native
 	mkdir -p $(RESULTS)
 	XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_command_buffer_scheduling_mode=SERIALIZE" \
 		$(PY) -m launch.benchmark rasterize --peers --out=$(RESULTS)/rasterize.json
-	for kernel in forward gather; do XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_enable_command_buffer=" \
+	for name in size precision experts pytorch; do XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 \
+		$(PY) -m launch.benchmark $$name --out=$(RESULTS)/$$name.json || exit; done
+	for kernel in forward gather; do rm -f build/gpu/$$kernel.ncu-rep; \
+		XLA_FLAGS="$(XLA_FLAGS) --xla_gpu_enable_command_buffer=" \
 		ncu --clock-control none --set full -f -o build/gpu/$$kernel -k regex:$${kernel}_kernel \
 			--launch-skip 305 --launch-count 2 --kill yes \
 			$(PY) -m launch.benchmark rasterize --shapes=C; \
 		ncu --import build/gpu/$$kernel.ncu-rep >$(RESULTS)/$$kernel.txt || exit; done
-	for name in size precision experts pytorch; do XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 \
-		$(PY) -m launch.benchmark $$name --out=$(RESULTS)/$$name.json || exit; done
 
 gpu-native:
 	@test -n "$(CAPABILITY)" || { echo "error: nvidia-smi was expected to find a GPU"; exit 2; }
