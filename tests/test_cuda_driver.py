@@ -1,6 +1,6 @@
 """Tests the stand-alone drivers of the CUDA kernels on the host, and compiles them for a GPU.
 
-On a GPU `make gpu-sanitize` runs them under compute-sanitizer.
+On a GPU `make gpu-test` runs them under compute-sanitizer.
 """
 
 import pathlib
