@@ -24,7 +24,7 @@ ROWS = ("pixels", "IDC", "FreD", "DDiF", "Gaussians")
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells, means = [], []
     numbers = PUBLISHED["cross_architecture_gsdd"]["rows"]
     averages = PUBLISHED["cross_architecture_mean"]["rows"]

@@ -19,7 +19,7 @@ GAUSSIAN_RATE = 1e-2  # the best of four on training images, by TM (docs/results
 
 
 def get_config(objective: str) -> ConfigDict:
-    """Gaussians by trajectory matching ("tm") or distribution matching ("dm")."""
+    """Returns the config of Gaussians by trajectory ("tm") or distribution matching ("dm")."""
     if objective == "tm":
         config = cifar10_tm_cpu.get_config()
         config.distill.num_steps = 100
@@ -36,7 +36,7 @@ def get_config(objective: str) -> ConfigDict:
 
 
 def gaussians() -> ConfigDict:
-    """The row of Gaussians by TM of the `cifar` table, at the rate that was found there."""
+    """Returns the `cifar` table's row of Gaussians by TM, at the rate chosen there."""
     config = get_config("tm")
     config.distill.learning_rate = GAUSSIAN_RATE
     evaluate_as_long(config, 10 * config.budget.images_per_class)
@@ -44,12 +44,12 @@ def gaussians() -> ConfigDict:
 
 
 def evaluate_as_long(config: ConfigDict, images: int, steps: int = EVALUATION_STEPS) -> None:
-    """Networks train on so many images, of all classes, for the steps that all networks do."""
+    """Sets epochs so that networks on that many images train for the common steps."""
     config.evaluate.epochs = build_schedule(config).with_steps(steps, images).epochs
 
 
 def stored(objective: str, method: Method) -> ConfigDict:
-    """By another method; every network trains for as many steps."""
+    """Returns a config of another method; every network trains for the same number of steps."""
     base = get_config(objective)
     config = stored_as(base, method)
     images = num_images(config)
