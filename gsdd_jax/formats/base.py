@@ -123,6 +123,11 @@ class CodedTogether:
                 f"classes, got {num_images}"
             )
 
+    def check_bytes(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UsageError for arrays larger than the budget."""
+        if sum(self.stored_bytes(arrays, self.num_images).values()) > self.most_bytes:
+            raise UsageError(f"codes: expected at most the budget's {self.most_bytes} bytes")
+
 
 def settings(kind: Format) -> dict[str, Any]:
     """Returns the settings as plain values for `from_settings`."""

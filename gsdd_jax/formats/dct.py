@@ -107,8 +107,7 @@ class DCT(CodedTogether, Format):
         step = float(arrays[STEP][0])
         if not LEAST_STEP <= step <= MOST_STEP:
             raise UsageError(f"{STEP}: expected from {LEAST_STEP:g} to {MOST_STEP:g}, got {step:g}")
-        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
-            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
+        self.check_bytes(arrays)
 
     def pack(self, codes: list[Int[np.ndarray, "m _ _ 8 8"]], step: float) -> dict[str, np.ndarray]:
         """Packs codes by plane as a file's arrays."""

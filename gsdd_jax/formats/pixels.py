@@ -11,12 +11,8 @@ from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels(Format):
-    """Pixels, the field's baseline."""
-
-    name: ClassVar[str] = "pixels"
-    dtype: str = dtype_field()
+class Images(Format):
+    """Shared by formats whose parameters are the pixels."""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"pixels": self.image_shape}
@@ -25,3 +21,11 @@ class Pixels(Format):
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
         return resize(params["pixels"], height, width, resample)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Images):
+    """Pixels, the field's baseline."""
+
+    name: ClassVar[str] = "pixels"
+    dtype: str = dtype_field()

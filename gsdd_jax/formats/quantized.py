@@ -104,8 +104,7 @@ class Quantized(CodedTogether, Gaussians):
             raise UsageError(
                 f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
             )
-        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
-            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
+        self.check_bytes(arrays)
 
     def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
         """Returns the codes of all Gaussians, ordered by image."""

@@ -12,12 +12,11 @@ from gsdd_jax.formats import pixels
 from gsdd_jax.parameterizations.base import Parameterization, Rate, Transform
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels(Parameterization, pixels.Pixels):
-    """IPC images per class (twice as many in bfloat16), optimized by SGD with momentum 0.5.
+class Images(Parameterization):
+    """Pixels, optimized by SGD with momentum 0.5.
 
     Images are optimized as networks see them, normalized or whitened, as the published learning
-    rates assume, but stored as pixels. Therefore bfloat16 rounds them only at the end.
+    rates assume, but stored as pixels. Therefore they are rounded only at the end.
     """
 
     @classmethod
@@ -43,3 +42,8 @@ class Pixels(Parameterization, pixels.Pixels):
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Images, pixels.Pixels):
+    """IPC images per class, or twice as many in bfloat16."""
