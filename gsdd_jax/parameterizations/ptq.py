@@ -115,7 +115,9 @@ class PTQ(Images, ptq.PTQ):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _quantized(kind: PTQ, images: Float[Array, "m h w c"], reach: float) -> dict[str, Any]:
+def _quantized(
+    kind: PTQ, images: Float[Array, "m h w c"], reach: Float[Array, ""]
+) -> dict[str, Any]:
     """Returns the arrays of a file, with the codes and the patches' groups as a pair."""
     (rows, columns), side, channels = kind.patches, kind.patch, kind.channels
     below, right = rows * side - kind.height, columns * side - kind.width
@@ -179,7 +181,7 @@ def _places(
     return jnp.clip((patches - low) / jnp.maximum(high - low, NARROWEST), 0, 1) * top
 
 
-def _repeating(places: Float[Array, "m n p"], reach: float) -> Float[Array, "m n p"]:
+def _repeating(places: Float[Array, "m n p"], reach: Float[Array, ""]) -> Float[Array, "m n p"]:
     """Returns codes within `reach` of their places, as near to the one before as that allows."""
 
     def code(before, place):
