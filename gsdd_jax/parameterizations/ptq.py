@@ -7,7 +7,7 @@ a refinement aligns the distributions of the dequantized and the original image.
 
 Chosen here, since no code is published:
 
-- Groups are of one image, and their ranges are stored in bfloat16.
+- Groups are of one image, eight by default, and their ranges are stored in bfloat16.
 - The clustering is Lloyd's: a patch is of the group with the least error of its quantized pixels;
   the range of a group is the least-squares one. It begins at least and largest values of patches.
 - The refinement is a gain and an offset of each channel, by mean and standard deviation.
