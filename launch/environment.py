@@ -1,4 +1,4 @@
-"""What a command sets for the libraries below it, before they compute."""
+"""Sets up the libraries of a command before they compute."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def say_what_is_not_built() -> None:
     if platform in native.MODULES and platform not in native.PLATFORMS:
         print(
             f"note: the custom calls for {platform.upper()} are not built in {native.FOLDER}: "
-            "jax.numpy and XLA do their work, several times slower; `pip install .` in a checkout "
-            "builds them, and `python -m gsdd_jax` says what is there",
+            "jax.numpy and XLA compute instead, several times slower; `pip install .` in a checkout"
+            " builds them, and `python -m gsdd_jax` shows what is built",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""The make targets for a machine with a GPU, as far as they go without one."""
+"""Tests the make targets for a GPU as far as possible without one."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""What surrounds a command: its cache, devices, paths and names, and how a run is stopped."""
+"""Tests a command's surroundings: cache, devices, paths, names, and stopping."""
 
 import ast
 import os
@@ -56,7 +56,7 @@ def tiny():
 
 
 def test_programs_are_kept_and_give_the_same_bytes(tmp_path):
-    """Two commands, the second of which finds what the first one has compiled."""
+    """Runs two commands; the second one finds the programs that the first one compiled."""
     sets, counts = [], []
     for name in ("cold", "warm"):
         command = ["-m", "launch.fit", *MINI, f"--workdir={tmp_path / name}"]
@@ -175,7 +175,7 @@ def test_a_home_is_meant_by_its_sign(monkeypatch, tmp_path):
 
 
 def test_every_flag_that_names_a_path_is_one_of_paths():
-    """By its name, whichever command has it."""
+    """Compares flags by name, in every command that has them."""
     plain, as_path = set(), set()
     for file in (ROOT / "launch").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -197,7 +197,7 @@ def test_every_flag_that_names_a_path_is_one_of_paths():
 
 
 def foreign(folder):
-    """Packages of somebody else by our names, as ROS has one."""
+    """Makes foreign packages with our names, as ROS has one."""
     for name in ("launch", "configs", "benchmarks"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise SystemExit('somebody else')\n")
@@ -217,7 +217,7 @@ def test_gsdd_finds_its_own_and_names_itself(layout, tmp_path):
             (site / "gsdd_jax" / "_commands" / name).symlink_to(ROOT / name)
     code = (
         "import sys\n"
-        # Without the finder of an editable install, which would find the checkout.
+        # Without the editable install's finder, which would find the checkout.
         "sys.meta_path = [f for f in sys.meta_path if isinstance(f, type)]\n"
         "from gsdd_jax.command import main\n"
         "main()"
@@ -248,14 +248,14 @@ def test_a_text_names_commands_as_they_were_started(monkeypatch):
 
 
 def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(tiny, tmp_path, monkeypatch):
-    """After four of six steps, where no checkpoint is due."""
+    """Stops after four of six steps, where no checkpoint is due."""
     really_run, calls = distill.run, []
 
     def run_until(*arguments):
         result = really_run(*arguments)
         calls.append(arguments[-1])
         if len(calls) == 1:
-            assert not stopping.ask()  # what is on disk is all there was
+            assert not stopping.ask()  # everything was on disk
         if sum(calls) == 4:
             assert stopping.ask()
         return result

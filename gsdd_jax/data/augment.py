@@ -79,7 +79,7 @@ def parse_strategy(strategy: str) -> tuple[str, ...]:
 def draw(
     operation: str, key: PRNGKey, num: int, height: int, width: int
 ) -> tuple[Shaped[Array, "{num}"], ...]:
-    """Returns the random numbers of one operation for `num` images, as `apply` takes them."""
+    """Returns the random numbers of one operation for `num` images, as arguments of `apply`."""
     return OPERATIONS[operation][0](key, num, height, width)
 
 

@@ -212,7 +212,7 @@ class _Dtype:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler: the one in C allocates as much memory as a tiny file asks for."""
+    """Python's own unpickler; the one in C allocates whatever size a tiny file claims."""
 
     def find_class(self, module, name):
         for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):

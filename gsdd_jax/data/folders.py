@@ -25,13 +25,13 @@ _OF_SYSTEMS = {
 
 
 class _Folder(NamedTuple):
-    """Content of a folder, without what is skipped."""
+    """Content of a folder, without skipped files."""
 
     path: pathlib.Path
     pictures: list[pathlib.Path]
     others: collections.Counter  # other files: count by extension
     folders: list[_Folder]
-    passed: collections.Counter  # skipped folders, here and below: count by name
+    passed: collections.Counter  # skipped folders at any depth: count by name
 
     def below(self) -> Iterator[_Folder]:
         """Yields this folder and all folders in it."""
@@ -137,7 +137,7 @@ class _Reader:
         return items
 
     def notes(self, top: _Folder) -> list[str]:
-        """Returns what was skipped, and what may be misread."""
+        """Returns notes on skipped files, and on folders that may be misread."""
         notes = []
         if others := sum((folder.others for folder in top.below()), collections.Counter()):
             kinds = [f"{count} {kind}" for kind, count in sorted(others.items())]
@@ -202,7 +202,7 @@ def _read(path: pathlib.Path, extensions: set[str], above: frozenset[str]) -> _F
 
 
 def _once(folder: _Folder) -> _Folder:
-    """Unwraps a folder that only holds one of its own name, as some archives do."""
+    """Unwraps a folder that holds only one of the same name, as some archives do."""
     while _names(folder) == [folder.path.name] and not folder.pictures:
         folder = folder.folders[0]
     return folder

@@ -22,7 +22,7 @@ def write(
 
 
 def _write(file, arrays) -> None:
-    """Writes as `numpy.savez`, and marks the archive as an export in its comment."""
+    """Writes like `numpy.savez`, and marks the archive as an export in its comment."""
     with zipfile.ZipFile(file, "w") as archive:
         archive.comment = FILE_MARK.encode()
         for name, array in arrays.items():

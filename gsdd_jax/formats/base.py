@@ -53,7 +53,7 @@ class Format(abc.ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
+        """Height, width and channels of every image."""
         return self.height, self.width, self.channels
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -104,16 +104,16 @@ class Format(abc.ABC):
 
 
 class CodedTogether:
-    """Shared by formats with `num_classes`, whose images share the `bytes_per_class` of all."""
+    """Base of formats with `num_classes`, whose images share `bytes_per_class` of all classes."""
 
     @property
     def num_images(self) -> int:
-        """Images of all classes."""
+        """Number of images of all classes."""
         return self.num_classes * self.images_per_class
 
     @property
     def most_bytes(self) -> int:
-        """Budget of all classes."""
+        """Budget of all classes in bytes."""
         return self.num_classes * self.bytes_per_class
 
     def check_num_images(self, num_images: int) -> None:
@@ -155,7 +155,7 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 
 
 def format_of(values: dict[str, Any]) -> Format:
-    """Returns the format that a file describes, or a parameterization without a format of its own.
+    """Returns the format that a file describes, or a parameterization without a format.
 
     Raises UsageError as `from_settings`, for an unknown name, and if a parameterization needs JAX
     that is not installed.
@@ -167,8 +167,7 @@ def format_of(values: dict[str, Any]) -> Format:
             kind = kinds.find(PARAMETERIZATIONS, name, Format)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"parameterization {name}: to be read with {error.name} only, which is not "
-                "installed"
+                f"parameterization {name}: reading it needs {error.name}, which is not installed"
             ) from None
     if kind is None:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""Planes of codes of a few bits, range-coded by what neighboring codes are; without tables.
+"""Planes of codes of a few bits, range-coded by the neighboring codes; without tables.
 
-Probabilities are the shares of answers so far, which the decoder counts as well.
+Probabilities are the frequencies so far, which the decoder counts as well.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def decode(
 def _walk(
     codes: Int[np.ndarray, "m h w c"], width: int, answer: Callable
 ) -> Int[np.ndarray, "m h w c"]:
-    """Asks for each bit of the codes, and returns the codes that the answers say.
+    """Codes every bit as an answer, and returns the codes of the answers.
 
-    `answer` gets what `codes` say, and the probabilities of yes. The codes of a diagonal do not
-    depend on each other, so that they are asked for together.
+    `answer` gets the bits of `codes` and the probabilities of 1. The codes of a diagonal do not
+    depend on each other and are coded together.
     """
     _, height, columns, channels = codes.shape
     known = np.pad(np.zeros_like(codes), [(0, 0)] + [(1, 0)] * 3)

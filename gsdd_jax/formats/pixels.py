@@ -12,7 +12,7 @@ from gsdd_jax.formats.shapes import Float
 
 
 class Images(Format):
-    """Shared by formats whose parameters are the pixels."""
+    """Base of formats whose parameters are the pixels."""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"pixels": self.image_shape}

@@ -13,12 +13,12 @@ __all__ = ["Architecture", "Network", "architecture", "build", "find", "known"]
 
 
 def find(name: str) -> type[Architecture]:
-    """The network of that name. Raises UsageError where there is none."""
+    """Returns the network of that name. Raises UsageError if there is none."""
     return kinds.named(__name__, Architecture, name, "config.network.name")
 
 
 def known() -> dict[str, type[Architecture]]:
-    """All networks, by name."""
+    """Returns all networks by name."""
     return kinds.known(__name__, Architecture)
 
 
