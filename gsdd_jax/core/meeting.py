@@ -4,8 +4,6 @@ Messages are lines of JSON. Ports are open to anybody. Therefore all connections
 concurrently, messages are checked field by field, and connections with invalid messages are closed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import json
@@ -22,12 +20,7 @@ LONGEST = 1 << 20  # bytes of a message
 LOCAL = "localhost"
 # Seconds, probes and milliseconds: a lost machine is noticed within half a minute, with (last
 # option) or without data in flight.
-KEEPALIVE = {
-    "TCP_KEEPIDLE": 10,
-    "TCP_KEEPINTVL": 5,
-    "TCP_KEEPCNT": 4,
-    "TCP_USER_TIMEOUT": 30_000,
-}
+KEEPALIVE = dict(TCP_KEEPIDLE=10, TCP_KEEPINTVL=5, TCP_KEEPCNT=4, TCP_USER_TIMEOUT=30_000)
 
 
 class Place(NamedTuple):
@@ -190,14 +183,10 @@ def _disagreement(here: Place, task: Mapping, index: int, count: int, other: Map
         ours, theirs = task.get(name), other.get(name)
         if ours != theirs:
             return (
-                f"{name:.200}: process 0 has {_shown(ours)}, process {index} {_shown(theirs)}; "
+                f"{name:.200}: process 0 has {ours!r:.200}, process {index} {theirs!r:.200}; "
                 "expected the same"
             )
     return ""
-
-
-def _shown(value: Any) -> str:
-    return f"{value!r:.200}"
 
 
 def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> Line:

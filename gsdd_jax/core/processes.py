@@ -71,12 +71,9 @@ def place(coordinator: str | None, count: int | None, index: int | None) -> Plac
 def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     """Joins this process to the others for the duration of the context; before JAX is used.
 
-    Args:
-      here: place from the flags; None: asks a scheduler if there is one, else stays alone.
-      task: plain values by flag or field, which must be equal in all processes.
-
-    Raises:
-      UsageError: if a process does not come, or has another task.
+    `here` is the place from the flags; None asks a scheduler if there is one, else stays alone.
+    `task` has plain values by flag or field. Raises UsageError if a process does not come, or has
+    another task.
     """
     if here is None:
         for scheduler, tasks in SCHEDULERS.items():
@@ -107,17 +104,10 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
 
 def _join(here: Place, task: dict[str, Any]) -> None:
     # Before JAX, which aborts if a process does not come, or ends while the others wait.
-    _watch(_meet(here, here.port + 1, task))
+    _watch(here, meeting.meet(here, here.port + 1, task, MEETING))
     _initialize(
         f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
     )
-
-
-def _meet(
-    here: Place, port: int, task: dict[str, Any], door: socket.socket | None = None
-) -> _Peers:
-    """Meets all processes at a port of the first one, and compares their tasks."""
-    return _Peers(here, meeting.meet(here, port, task, MEETING, door))
 
 
 def _join_by(scheduler: str, task: dict[str, Any]) -> None:
@@ -126,7 +116,7 @@ def _join_by(scheduler: str, task: dict[str, Any]) -> None:
     named = from_first(lambda: json.dumps([socket.gethostname(), door.getsockname()[1]]).encode())
     host, port = json.loads(named)
     here = Place(host, 0, jax.process_count(), jax.process_index())
-    _watch(_meet(here, port, task, door))
+    _watch(here, meeting.meet(here, port, task, MEETING, door))
 
 
 def _initialize(*address: Any, **how: Any) -> None:
@@ -140,10 +130,10 @@ def _initialize(*address: Any, **how: Any) -> None:
     jax.distributed.initialize(*address, **how)
 
 
-def _watch(peers: _Peers) -> None:
+def _watch(here: Place, lines: dict[int, Line]) -> None:
     global _peers
-    _peers = peers
-    threading.Thread(target=peers.watch, name="peers", daemon=True).start()
+    _peers = _Peers(here, lines)
+    threading.Thread(target=_peers.watch, name="peers", daemon=True).start()
 
 
 def first() -> bool:

@@ -19,8 +19,6 @@ CHUNK = 1024  # examples held in memory at a time
 
 
 class Chunk(NamedTuple):
-    """A chunk of a split's images, with their labels."""
-
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, "n"]
 

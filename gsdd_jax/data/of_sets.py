@@ -1,7 +1,5 @@
 """Transforms of distilled sets, from the data sets on disk that they were made from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

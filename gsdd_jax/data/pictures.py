@@ -20,13 +20,7 @@ FORMATS = (
     *("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000"),
     *("MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP"),
 )
-_SIXTEEN_BITS = (
-    "I;16",
-    "I;16B",
-    "I;16L",
-    "I;16N",
-    "I",
-)  # older versions of Pillow read the last
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # the last in older versions of Pillow
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, stored in 16
 _GRAY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")

@@ -3,8 +3,6 @@
 Equal pictures give equal files on every machine.
 """
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import contextlib
@@ -41,22 +39,12 @@ WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
-    """Summary of a set that was made."""
-
     folder: pathlib.Path
     class_names: list[str]
     train: list[int]  # pictures per class
     test: list[int]
     image_shape: tuple[int, int, int]
     notes: list[str]  # surprises for the user, one line each
-
-
-class _Read(NamedTuple):
-    """A picture, decoded and encoded."""
-
-    png: bytes
-    short: int  # shorter side in pixels before resizing
-    ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
 def prepare(
@@ -89,10 +77,8 @@ def prepare(
         overwrite: replace a data set of that name that was made here.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
-    Raises:
-        UsageError: settings are invalid, pictures are unreadable or too few, or the name is
-            taken. No new set is left then, and no old one is changed.
-        OSError: the set cannot be written; likewise.
+    Raises UsageError for invalid settings, unreadable or too few pictures and a name that is taken,
+    OSError if the set cannot be written. No new set is left then, and no old one is changed.
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
@@ -257,21 +243,21 @@ class _Reader:
         with concurrent.futures.ThreadPoolExecutor() as pool, progress:
             for start in range(0, len(items), CHUNK):
                 chunk = items[start : start + CHUNK]
-                for item, read in zip(chunk, pool.map(self._read, chunk), strict=True):
-                    if isinstance(read, str):
-                        self.broken.append(f"{item.name} ({read})")
+                for item, found in zip(chunk, pool.map(self._read, chunk), strict=True):
+                    if isinstance(found, str):
+                        self.broken.append(f"{item.name} ({found})")
                         continue
-                    self.enlarged += read.short < self.shape[0]
-                    self.ignored.update(read.ignored)
-                    self.twice.add(read.png, split, item)
+                    png, short, ignored = found
+                    self.enlarged += short < self.shape[0]
+                    self.ignored.update(ignored)
+                    self.twice.add(png, split, item)
                     label = self.labels[item.label]
                     counts[label] += 1
-                    image = io.BytesIO(read.png)
-                    yield {"file": item.name, "image": image, "label": label}
+                    yield {"file": item.name, "image": io.BytesIO(png), "label": label}
                 progress.update(len(chunk))
 
-    def _read(self, item: Item) -> _Read | str:
-        """Returns a picture, or what is wrong with it."""
+    def _read(self, item: Item) -> tuple[bytes, int, tuple[str, ...]] | str:
+        """Returns a picture's PNG, shorter side and ignored parts, or what is wrong with it."""
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
@@ -281,14 +267,13 @@ class _Reader:
             else:
                 content = read_regular(item.content, "a picture", LARGEST)
                 read = pictures.read(content, size, channels, self.depth)
-            png = pictures.encode(read.pixels)
+            return pictures.encode(read.pixels), read.short, read.ignored
         except UsageError as error:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
         except Exception as error:  # Pillow's readers raise anything on damage
             return _plainly(error)
-        return _Read(png, read.short, read.ignored)
 
     def check(self, class_names: list[str], total: int, skip_broken: bool) -> None:
         """Raises UsageError if pictures are unreadable, or a class or the test split is empty."""

@@ -1,7 +1,5 @@
 """Soft labels: one logit per image and class, on a fixed grid."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import jax
@@ -12,21 +10,6 @@ from jaxtyping import Array, Float, Int
 from gsdd_jax.core.fields import POSITIVE, field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
-
-__all__ = [
-    "BITS",
-    "HARD",
-    "SOURCES",
-    "START",
-    "Labels",
-    "clip",
-    "codes",
-    "cross_entropy",
-    "from_outputs",
-    "start",
-    "targets",
-    "values",
-]
 
 START = 6.0  # logit of an image's own class; the others start at 0
 SOURCES = ("class", "teacher")

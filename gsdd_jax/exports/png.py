@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats.shapes import Float
 
 LONGEST = 100  # bytes of a class name in its folder's name
@@ -41,17 +42,10 @@ def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
     return [f"{c:0{digits}}_{name}" for c, name in enumerate(short)]
 
 
-def write(
-    path: pathlib.Path,
-    files: Iterator[bytes],
-    labels: np.ndarray,
-    names: Sequence[str] | None,
-    image_shape: tuple[int, ...],
-) -> None:
+def write(path: pathlib.Path, pictures: Pictures) -> None:
     """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`."""
-    del image_shape
-    of_class = folders(labels, names)
+    of_class = folders(pictures.labels, pictures.names)
     for name in of_class:
         (path / name).mkdir()
-    for index, (content, label) in enumerate(zip(files, labels, strict=True)):
+    for index, (content, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
         (path / of_class[label] / f"{index:05}.png").write_bytes(content)

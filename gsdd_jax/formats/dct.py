@@ -96,7 +96,6 @@ class DCT(CodedTogether, Format):
         return of_planes | {STEP: ()}
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        del num_images
         return {
             CODES: Spec((None,), "uint8"),
             WEIGHTS: Spec((coefficients.num_weights(self.channels),), "uint8"),

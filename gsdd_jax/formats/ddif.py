@@ -56,7 +56,6 @@ class DDiF(Format):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of a layer before and after its sines, for one image."""
-        del num_images
         return 3 * 4 * max(2, self.layer_width) * height * width
 
 

@@ -68,6 +68,12 @@ class DistilledSet:
     label_bits: int = 0
     source: str = ""
 
+    @property
+    def _data(self) -> dict[str, Any]:
+        """What the provenance says of the data set."""
+        data = self.provenance.get("data")
+        return data if isinstance(data, dict) else {}
+
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
         """Parameters of `format.decode`, by name. Raises UsageError for invalid codes."""
@@ -125,8 +131,7 @@ class DistilledSet:
 
     def __repr__(self) -> str:
         """Returns one line: number, size, format and bytes of the images."""
-        kind, data = self.format, self.provenance.get("data")
-        name = data.get("name") if isinstance(data, dict) else None
+        kind, name = self.format, self._data.get("name")
         size = "x".join(map(str, kind.image_shape))
         of = f", of {printable(name[:80])}" if isinstance(name, str) else ""
         return (
@@ -137,8 +142,7 @@ class DistilledSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Class names in the order of the labels, or None if unknown."""
-        data = self.provenance.get("data")
-        names = data.get("class_names") if isinstance(data, dict) else None
+        names = self._data.get("class_names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
         return tuple(names)
@@ -301,8 +305,7 @@ class DistilledSet:
 
     def _fingerprint(self) -> str | None:
         """Returns the fingerprint of the original data, or None."""
-        data = self.provenance.get("data")
-        found = data.get("fingerprint") if isinstance(data, dict) else None
+        found = self._data.get("fingerprint")
         right = isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found)
         return found if right else None
 
@@ -311,23 +314,18 @@ class DistilledSet:
         try:
             of_sets = importlib.import_module("gsdd_jax.data.of_sets")
         except ModuleNotFoundError as error:
-            raise self._missing(
-                f"without {error.name} it is not made from the data set on disk"
-            ) from None
+            reason = f"without {error.name} it is not made from the data set on disk"
+            raise self._missing(reason) from None
+        name = self._said()["name"]
         try:
-            return of_sets.transform(
-                self._said()["name"], self.provenance, self._fingerprint(), data_dir
-            )
+            return of_sets.transform(name, self.provenance, self._fingerprint(), data_dir)
         except UsageError as error:
             raise self._missing(str(error)) from None
 
     def _missing(self, reason: str) -> UsageError:
-        name = self._said()["name"]
-        data = self.provenance.get("data")
-        of = data.get("name") if isinstance(data, dict) else None
         return UsageError(
-            f"space='training' takes the {name} transform of {reprlib.repr(of)}, which is not in "
-            f"the file: {reason}; {GO_ON}"
+            f"space='training' takes the {self._said()['name']} transform of "
+            f"{reprlib.repr(self._data.get('name'))}, which is not in the file: {reason}; {GO_ON}"
         )
 
 

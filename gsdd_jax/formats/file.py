@@ -51,10 +51,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
     with located(path):
         arrays = _arrays(distilled)
-        parts = {
-            PARAMETERIZATION: settings(distilled.format),
-            PROVENANCE: distilled.provenance,
-        }
+        parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
         if SOFT_LABELS in arrays:
             parts[LABEL_BITS] = distilled.label_bits
         try:
@@ -65,8 +62,8 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
             raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
         check_object(PROVENANCE, parts[PROVENANCE])
         kind = format_of(parts[PARAMETERIZATION])
-        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         dtypes = {n: str(a.dtype) for n, a in arrays.items()}
+        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         halves = {n for n in halves if dtypes.get(n) == "float32"}
         found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
         check_shapes(kind, parts.get(LABEL_BITS, 0), found)
@@ -199,9 +196,8 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         check_object(name, header[name])
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
-    for name in header:
-        if name not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS):
-            raise UsageError(f"unknown field {reprlib.repr(name)} in the metadata {HEADER}")
+    if unknown := [n for n in header if n not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS)]:
+        raise UsageError(f"unknown field {reprlib.repr(unknown[0])} in the metadata {HEADER}")
     if found is not None:
         check_object(DIGESTS, found)
     return header, found
@@ -214,9 +210,7 @@ def check_object(name: str, value: Any) -> None:
 
 
 def check_shapes(
-    kind: Format,
-    label_bits: int,
-    found: Mapping[str, tuple[str, tuple[int, ...]]],
+    kind: Format, label_bits: int, found: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
     """Checks arrays' types and shapes, by name, against the header; raises UsageError."""
     # The labels give the number of images, on which all other shapes depend.
@@ -231,24 +225,19 @@ def check_shapes(
         count = math.prod(labels_shape(kind, num_images))
         size = entropy.packed_bytes([label_bits], count)
         specs[SOFT_LABELS] = Spec((size,), "uint8")
-    for name in specs:
-        if name not in found:
-            raise UsageError(f"the array {name!r} is missing from this distilled set")
-    for name in found:
-        if name not in specs:
-            raise UsageError(
-                f"unknown array {reprlib.repr(name)}; expected only {', '.join(specs)}"
-            )
-    for name, spec in specs.items():
-        expected = str(spec.dtype), spec.shape
-        dtype, shape = found[name]
-        same = len(shape) == len(spec.shape) and all(
-            there == known or known is None for there, known in zip(shape, spec.shape, strict=True)
+    if missing := [name for name in specs if name not in found]:
+        raise UsageError(f"the array {missing[0]!r} is missing from this distilled set")
+    if unknown := [name for name in found if name not in specs]:
+        raise UsageError(
+            f"unknown array {reprlib.repr(unknown[0])}; expected only {', '.join(specs)}"
         )
-        if dtype != expected[0] or not same:
+    for name, (expected, dtype) in specs.items():
+        there, shape = found[name]
+        same = there == dtype and len(shape) == len(expected)
+        if not same or any(e not in (s, None) for s, e in zip(shape, expected, strict=True)):
             raise UsageError(
-                f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
-                f"got {_shown(*found[name])}"
+                f"{name}: expected {_shown(dtype, expected)}, by the labels and the "
+                f"parameterization, got {_shown(there, shape)}"
             )
     with located(LABELS):
         kind.check_num_images(num_images)

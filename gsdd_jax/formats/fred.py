@@ -67,7 +67,6 @@ class FreD(Format):
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
         """Evaluates the cosines at other points: the spectrum is padded with zeros, or cut."""
-        del resample
         places = params["frequencies"].astype(np.int32)
         spectrum = placed(params["coefficients"], places, self.height * self.width)
         rows, columns = min(height, self.height), min(width, self.width)

@@ -43,7 +43,6 @@ class Gaussians(Format):
 
         Parameters are `counts`, Gaussians per image, and the concatenated fields of all Gaussians.
         """
-        del resample
         return raster.rasterize(
             **params,
             height=height,
@@ -55,7 +54,6 @@ class Gaussians(Format):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of one image's sample points, and of a Gaussian that covers it."""
-        del num_images
         return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)
 
 

@@ -80,7 +80,6 @@ class Quantized(CodedTogether, Gaussians):
         return ENDS_BYTES * len(self.widths) + tables
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        del num_images
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
         if self.coding == "range":
             specs[TABLES] = Spec((sum(self.levels),), "uint8")

@@ -1,7 +1,5 @@
 """Interfaces of networks: `Architecture`, its options, and `Network`, its pure functions."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 from typing import Any, ClassVar, get_args
@@ -87,7 +85,6 @@ class Architecture(abc.ABC):
 
     def smallest(self, size: int) -> int:
         """Returns the fewest pixels per side, for options that suit `size` pixels per side."""
-        del size
         return 8
 
     def check(self, image_shape: tuple[int, int, int]) -> None:

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.layers import Conv, NormPool
+from gsdd_jax.networks.layers import Conv, InstanceNorm
 from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.norm_pool import norm_pool, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ class _Body(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
-        for i in range(self.depth):
+        for _ in range(self.depth):
             x = Conv(self.width, bias="canceled", method=self.method, precision=self.precision)(x)
-            x = NormPool(fused=self.method == "auto", name=f"InstanceNorm_{i}")(x)
+            # Unfused it has forward-mode derivatives too.
+            x = InstanceNorm(norm_pool if self.method == "auto" else plain)(x)
         return x.reshape(x.shape[0], -1)

@@ -28,7 +28,6 @@ class VGG11(Architecture):
     rate_across: ClassVar[float | None] = 1e-2
 
     def smallest(self, size: int) -> int:
-        del size
         return 32
 
     def body(

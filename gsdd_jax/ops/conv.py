@@ -18,7 +18,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.ops import calls, patches, shifts, winograd
+from gsdd_jax.ops import patches, shifts, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # Winograd's transforms cost more than they save below this
@@ -75,10 +75,15 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
     return "shifts"
 
 
+def _direct(x: Array, kernel: Array) -> Array:
+    shape = (*x.shape[:3], kernel.shape[3])
+    return native.call("gsdd_conv3x3", native.like(x, shape), x, kernel)
+
+
 def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
     form = _form(geometry, x.dtype, kernel.shape[2:])
     if form == "direct":
-        return calls.conv(x, kernel)
+        return _direct(x, kernel)
     if form == "winograd":
         return winograd.forward(x, kernel)
     if form == "patches":
@@ -91,7 +96,7 @@ def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
     form = _form(geometry, g.dtype, kernel.shape[2:])
     if form == "direct":
-        return calls.conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
+        return _direct(g, kernel[::-1, ::-1].swapaxes(2, 3))
     if form == "winograd":
         return winograd.image_gradient(g, kernel)
     if form == "patches":
@@ -104,7 +109,8 @@ def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
     form = _form(geometry, x.dtype, (x.shape[-1], g.shape[-1]))
     if form == "direct":
-        return calls.conv_kernel_gradient(x, g)
+        shape = (*geometry.kernel, x.shape[3], g.shape[3])
+        return native.call("gsdd_conv3x3_kernel_gradient", native.like(x, shape), x, g)
     if form == "winograd":
         return winograd.kernel_gradient(x, g)
     if form == "patches":

@@ -1,7 +1,5 @@
 """Interface of a parameterization, independent of objectives, networks and data sets."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math
@@ -72,13 +70,11 @@ class Parameterization(Format):
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
         """Returns published options for an image shape and a budget: those without a default."""
-        del image_shape, budget
         return {}
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns published fields of a config for an objective, by dotted name."""
-        del objective
         return {}
 
     @classmethod
@@ -86,7 +82,6 @@ class Parameterization(Format):
         cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
     ) -> int:
         """Returns a suitable number of images per class where it is free."""
-        del image_shape, bytes_per_class, options
         return 1
 
     @classmethod
@@ -134,12 +129,10 @@ class Parameterization(Format):
 
     def to_optimized(self, params: Params, transform: Transform) -> Params:
         """Converts stored parameters to those that distillation optimizes; not differentiated."""
-        del transform
         return params
 
     def from_optimized(self, params: Params, transform: Transform) -> Params:
         """Inverts `to_optimized`."""
-        del transform
         return params
 
     def to_network(self, params: Params, transform: Transform) -> Float[Array, "m h w c"]:
@@ -155,12 +148,10 @@ class Parameterization(Format):
 
         `halve_every` is the period in steps at which published rates halve; 0: never.
         """
-        del halve_every
         return self.optimizer(learning_rate)
 
     def penalty(self, params: Params) -> Float[Array, ""]:
         """Returns the weighted penalty that is added to every distillation objective."""
-        del params
         return jnp.zeros(())
 
     def project(self, params: Params) -> Params:
@@ -169,7 +160,6 @@ class Parameterization(Format):
 
     def report(self, params: Params) -> dict[str, Any]:
         """Returns statistics of stored parameters as plain values by name."""
-        del params
         return {}
 
     def to_arrays(self, params: Params) -> dict[str, Any]:

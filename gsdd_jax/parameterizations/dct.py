@@ -4,8 +4,6 @@ Real images are their own best fit. Gradients go straight through the rounding. 
 quantizer is found by coding: the least at which all images fit the budget.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -50,7 +48,6 @@ class DCT(Parameterization, dct.DCT):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit: the coefficients of real images are the best one."""
-        del objective
         return {"init.num_steps": 0}
 
     @classmethod
@@ -87,7 +84,6 @@ class DCT(Parameterization, dct.DCT):
         Values are unknown under a trace. The step is then the first of the search, and grows when
         the set is stored.
         """
-        del key
         planes = _levels(self, images)
         if isinstance(images, jax.core.Tracer):
             return self._in_steps(planes, self.step or FIRST_STEP)

@@ -1,7 +1,5 @@
 """DDiF (Shin et al., 2025): images as small networks from coordinates to colors (SIREN)."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """FreD (Shin et al., 2023): images as some coefficients of their cosine transform."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -36,13 +34,11 @@ class FreD(Parameterization, fred.FreD):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit: truncated coefficients of real images are the best one."""
-        del objective
         return {"init.num_steps": 0}
 
     @classmethod
     def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
         """Returns `size`: the power of the area that meets both published sizes at IPC 1."""
-        del budget
         height, width, _ = image_shape
         return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
 
@@ -73,7 +69,6 @@ class FreD(Parameterization, fred.FreD):
 
         `images` are ordered by class, `images_per_class` of each.
         """
-        del key
         spectrum = sides(
             cosines(self.height, self.height, self.height).T,
             images,

@@ -1,7 +1,5 @@
 """GSDD: images as sets of 2-D Gaussians (section 3)."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math
@@ -43,7 +41,6 @@ class Gaussians(Parameterization, gaussian.Gaussians):
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
         """Returns where each image's Gaussians begin in one array; None: each has its own array."""
-        del params
         return None
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
@@ -61,7 +58,6 @@ class Gaussians(Parameterization, gaussian.Gaussians):
         self, params: Any, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
         """Rasterizes the Gaussians at another size; the pre-filter is one pixel at that size."""
-        del resample
         shown = self.quantized(params)
         if not self.opacity:
             shown = dataclasses.replace(shown, opacities=jnp.ones_like(shown.opacities))

@@ -8,8 +8,6 @@ within the grid, and to the end that clips a value (learned step size quantizati
 One array holds the Gaussians of all images, whose counts differ by at most one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

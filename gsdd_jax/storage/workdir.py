@@ -1,7 +1,5 @@
 """A run's directory: bound to one config, with the records of its results."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -34,6 +32,7 @@ OPERATIONAL = {
     "teacher.dir": "",
     "experts.at_once": 1,
 }
+EVALUATIONS = "evaluations.json"
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
@@ -41,10 +40,8 @@ FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib.Path]:
     """Makes the directory, binds it to `config` and keeps other processes out of it.
 
-    Of several processes that compute together, the first does so for all.
-
-    Raises:
-      UsageError: it cannot be written, belongs to another config, or another process runs in it.
+    Of several processes that compute together, the first does so for all. Raises UsageError if it
+    cannot be written, belongs to another config, or another process runs in it.
     """
     if not str(workdir):
         raise UsageError("--workdir: expected a directory to write to, got an empty path")
@@ -114,9 +111,6 @@ def whole(fields: Mapping[str, Any]) -> ConfigDict:
     return unflat(OPERATIONAL | dict(fields))
 
 
-EVALUATIONS = "evaluations.json"
-
-
 def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
     """Returns a run's records by name.
 
@@ -181,18 +175,14 @@ def _is_record(value) -> bool:
 
 def are_percentages(values: Any) -> bool:
     """Returns whether `values` are accuracies of networks."""
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
-    )
+    if not isinstance(values, list) or not values:
+        return False
+    return all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
 
 
 def are_counts(values: Any) -> bool:
     """Returns whether `values` are a confusion matrix."""
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(row, list) and len(row) == len(values) for row in values)
-        and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
-    )
+    if not isinstance(values, list) or not values:
+        return False
+    square = all(isinstance(row, list) and len(row) == len(values) for row in values)
+    return square and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
