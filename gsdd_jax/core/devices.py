@@ -26,7 +26,6 @@ _CUDA = "; a GPU takes its driver and JAX for CUDA, pip install 'jax[cuda13]'"
 
 
 def _others() -> str:
-    """Describes the devices that JAX finds by default."""
     try:
         jax.config.update("jax_platforms", None)
         return described(jax.device_count())

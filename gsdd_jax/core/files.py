@@ -77,7 +77,6 @@ def _write(path, content) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes plain values as a JSON file, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 

@@ -33,8 +33,6 @@ class Place(NamedTuple):
 
 
 class Line:
-    """Connection that sends and receives messages."""
-
     def __init__(self, connection: socket.socket):
         self.socket = connection
         self._read = b""
@@ -65,7 +63,6 @@ class Line:
             return None
 
     def close(self) -> None:
-        """Closes the connection."""
         with contextlib.suppress(OSError):
             self.socket.close()
 
@@ -101,13 +98,10 @@ def opened(host: str, port: int) -> socket.socket:
     """
     with contextlib.suppress(OSError):
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        if host == LOCAL or not _is_own_name(host, address[0]):
+        loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+        if host in (LOCAL, address[0]) or not loopback:
             return socket.create_server(address[:2], family=family)
     return socket.create_server(("", port))
-
-
-def _is_own_name(host: str, address: str) -> bool:
-    return host != address and ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _received(here, task, door, selector, patience) -> dict[int, Line]:

@@ -61,6 +61,5 @@ def _of_the_machine() -> int:
 
 
 def shown(size: int) -> str:
-    """Formats a number of bytes."""
     unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
     return f"{size / unit:,.1f} {name}" if size < 2**80 else f"more than {2**50:,} GiB"

@@ -100,7 +100,6 @@ def shape() -> tuple[int, int]:
 
 
 def replicated_sharding() -> Sharding:
-    """Returns the sharding that replicates arrays on every device."""
     if size() == 1:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(jax.sharding.get_mesh(), P())
@@ -271,10 +270,8 @@ def _map(function, parts_spec, result_spec, shared, *parts):
 
 
 def constrain_sharded(array: Array) -> Array:
-    """Constrains an array to be sharded along its leading axis."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P(AXES))
 
 
 def constrain_replicated(array: Array) -> Array:
-    """Constrains an array to be replicated."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P())

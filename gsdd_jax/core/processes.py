@@ -219,7 +219,6 @@ class _Peers:
         self._all_gone.set()
 
     def tell(self, what: str) -> None:
-        """Sends a message of this process to the others."""
         for line in self._lines.values():
             line.write(self._here.index, what)
 

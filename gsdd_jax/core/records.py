@@ -67,7 +67,6 @@ def write(
 
 
 def _write_records(path: os.PathLike, records: Iterable[bytes]) -> tuple[int, int]:
-    """Writes records; returns their number and bytes."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = size = 0

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_regular
-from gsdd_jax.data import pictures, prepare, prepared
+from gsdd_jax.data import prepare, prepared
+from gsdd_jax.exports import png
 
 VERSION = "3.0.2"  # of the TFDS sets
 SHAPE = (32, 32, 3)
@@ -60,10 +61,7 @@ class _Batch(NamedTuple):
 
 
 def prepare_cifar(
-    folder: str | os.PathLike,
-    *,
-    overwrite: bool = False,
-    data_dir: str | os.PathLike | None = None,
+    folder: str | os.PathLike, *, overwrite: bool = False, data_dir: str | os.PathLike | None = None
 ) -> prepare.Prepared:
     """Makes TFDS's `cifar10` from cifar-10-batches-py, or its `cifar100` from cifar-100-python.
 
@@ -113,14 +111,13 @@ def _examples(split: str, batches: list[_Batch]) -> Iterator[dict[str, Any]]:
         for batch in batches:
             for place, image in enumerate(batch.images):
                 labels = {feature: labels[place] for feature, labels in batch.labels.items()}
-                encoded = io.BytesIO(pictures.encode(image))
+                encoded = io.BytesIO(png.encode(image))
                 yield {"id": f"{split}_{i:05d}", "image": encoded, **labels}
                 i += 1
                 progress.update()
 
 
 def _class_names(folder: pathlib.Path, kind: _Kind) -> dict[str, list[str]]:
-    """Returns the class names of every kind of label."""
     path = folder / kind.names_file
     with located(path):
         values, names = _values(path), {}

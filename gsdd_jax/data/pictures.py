@@ -13,7 +13,7 @@ from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import color
-from gsdd_jax.data.decode import PIL_MODES
+from gsdd_jax.exports.png import MODES
 
 # Formats of photographs and screens; others start programs (EPS) or have no pixels (PDF).
 FORMATS = (
@@ -37,8 +37,6 @@ _UPRIGHT = {
 
 
 class Read(NamedTuple):
-    """A square picture and facts about its file."""
-
     pixels: UInt8[np.ndarray, "h w c"]
     short: int  # shorter side in pixels before resizing
     ignored: tuple[str, ...]  # invalid parts that were ignored
@@ -91,11 +89,6 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
     return Read(pixels, short, tuple(name for name, valid in flaws.items() if not valid))
 
 
-def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
-    """Returns a picture of one, three or four channels."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
 def is_picture(path: str | os.PathLike) -> bool:
     """Returns whether a file without an extension begins as a picture."""
     if not os.path.isfile(path):
@@ -134,16 +127,9 @@ def square(
     left, top = ((length - side) // 2 for length in image.size)
     image = _eight_bits(image.crop((left, top, left + side, top + side)), depth)
     image, valid = color.to_srgb(image)
-    image = image.convert(PIL_MODES[channels])
+    image = image.convert(MODES[channels])
     image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels), valid
-
-
-def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """Returns a PNG file of gray (c = 1) or color (c = 3) pixels, without metadata."""
-    out = io.BytesIO()
-    from_array(pixels).save(out, "PNG")
-    return out.getvalue()
 
 
 def _opened(file) -> Image.Image:

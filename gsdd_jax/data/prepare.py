@@ -26,6 +26,7 @@ from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
 from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
+from gsdd_jax.exports import png
 
 VERSION = "1.0.0"
 RESOLUTION = 64  # pixels a side, unless the user or an array gives another
@@ -143,7 +144,6 @@ def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
 def _splits(
     found: Found, test: str | os.PathLike | None, test_fraction: float | None
 ) -> tuple[list[Item], list[Item], list[str]]:
-    """Returns training pictures, test pictures and notes for the user."""
     ways = {
         "--test": test is not None,
         "--test_fraction": test_fraction is not None,
@@ -185,7 +185,6 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
 
 
 def _resolution(given: int | None, first: Item) -> int:
-    """Returns pixels a side."""
     least, most = RESOLUTIONS
     if given is None:
         array = isinstance(first.content, np.ndarray)
@@ -227,7 +226,6 @@ class _Reader:
         self.counts: dict[str, list[int]] = {}  # per class
 
     def features(self) -> dict[str, Any]:
-        """Returns the TFDS features of a picture."""
         import tensorflow_datasets as tfds
 
         return {
@@ -261,13 +259,13 @@ class _Reader:
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
-                image = pictures.from_array(item.content)
+                image = png.from_array(item.content)
                 pixels, _ = pictures.square(image, size, channels)
                 read = pictures.Read(pixels, min(image.size), ())
             else:
                 content = read_regular(item.content, "a picture", LARGEST)
                 read = pictures.read(content, size, channels, self.depth)
-            return pictures.encode(read.pixels), read.short, read.ignored
+            return png.encode(read.pixels), read.short, read.ignored
         except UsageError as error:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
@@ -289,7 +287,6 @@ class _Reader:
             raise UsageError("no picture to test is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
-        """Returns notes on what the user may not expect."""
         notes = []
         if self.broken:
             broken = counted(len(self.broken), "picture")
@@ -305,7 +302,6 @@ class _Reader:
 
 
 def _few(class_names: list[str], counts: list[int]) -> list[str]:
-    """Returns a note on classes that are far smaller than others."""
     of_class = zip(class_names, counts, strict=True)
     few = [f"{name} ({count})" for name, count in of_class if FEW * count <= max(counts)]
     if not few:

@@ -17,8 +17,6 @@ SOURCES = ("class", "teacher")
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels of a distilled set."""
-
     source: str = field(
         "class", "class (hard), or teacher (soft: outputs of a trained network)", choices=SOURCES
     )
@@ -55,7 +53,6 @@ def start(labels: Int[Array, "m"], num_classes: int) -> Float[Array, "m {num_cla
 
 
 def clip(logits: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """Clips logits to the grid's range."""
     return jnp.clip(logits, 0, HIGHEST)
 
 

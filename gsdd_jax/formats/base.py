@@ -107,12 +107,10 @@ class CodedTogether:
 
     @property
     def num_images(self) -> int:
-        """Images of all classes."""
         return self.num_classes * self.images_per_class
 
     @property
     def most_bytes(self) -> int:
-        """Budget of all classes."""
         return self.num_classes * self.bytes_per_class
 
     def check_num_images(self, num_images: int) -> None:

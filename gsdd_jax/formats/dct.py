@@ -66,7 +66,6 @@ class DCT(CodedTogether, Format):
 
     @property
     def is_color(self) -> bool:
-        """Whether channels are red, green and blue."""
         return self.channels == 3
 
     @functools.cached_property
@@ -83,7 +82,6 @@ class DCT(CodedTogether, Format):
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
-        """Rows and columns of blocks of each plane."""
         return [(-(-height // SIDE), -(-width // SIDE)) for height, width in self.planes]
 
     def steps(self, plane: int) -> float:
@@ -110,7 +108,6 @@ class DCT(CodedTogether, Format):
             raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
 
     def pack(self, codes: list[Int[np.ndarray, "m _ _ 8 8"]], step: float) -> dict[str, np.ndarray]:
-        """Packs codes by plane as a file's arrays."""
         flat = [plane.reshape(*plane.shape[:3], -1) for plane in codes]
         coded, weights = coefficients.encode(flat)
         return {CODES: coded, WEIGHTS: weights, STEP: np.array([step], np.float32)}
@@ -174,7 +171,6 @@ def _shrink(count: int, native: int) -> Float[np.ndarray, "{native} {count}"]:
 
 
 def values_of(codes: Float[Any, "*s 8 8"]) -> Float[Any, "*s 8 8"]:
-    """Returns the coefficients of codes, in steps."""
     outward = np.full((SIDE, SIDE), OUTWARD, np.float32)
     outward[0, 0] = 0.0
     return codes + outward * namespace(codes).sign(codes)

@@ -32,8 +32,6 @@ GO_ON = (
 
 
 class Arrays(NamedTuple):
-    """Images and targets of a distilled set."""
-
     images: Float[np.ndarray, "m h w c"]  # float32
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or class probabilities
 
@@ -304,13 +302,11 @@ class DistilledSet:
         return said
 
     def _fingerprint(self) -> str | None:
-        """Returns the fingerprint of the original data, or None."""
         found = self._data.get("fingerprint")
         right = isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found)
         return found if right else None
 
     def _from_data(self, data_dir: str | os.PathLike | None) -> Normalize | ZCA:
-        """Returns the transform of the data set on disk."""
         try:
             of_sets = importlib.import_module("gsdd_jax.data.of_sets")
         except ModuleNotFoundError as error:
@@ -330,7 +326,6 @@ class DistilledSet:
 
 
 def _imported(module: str) -> Any:
-    """Imports an optional library; raises UsageError if missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -340,7 +335,6 @@ def _imported(module: str) -> Any:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Returns whether two descriptions are of the same transform."""
     by = ("images_sha256", "data_fingerprint", "mean")
     return one.get("name") == other["name"] and any(
         one.get(key) is not None and one.get(key) == other.get(key) for key in by

@@ -65,7 +65,6 @@ class AnswerEncoder:
         return answers
 
     def payload(self) -> UInt8[np.ndarray, "bytes"]:
-        """Returns the bytes of all answers."""
         return _payload(self._coder)
 
 
@@ -114,7 +113,6 @@ def unpack(
 
 
 def packed_bytes(widths: Sequence[int], count: int) -> int:
-    """Returns the length of `pack`'s output."""
     return -(-count * sum(widths) // 8)
 
 

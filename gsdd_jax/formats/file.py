@@ -107,7 +107,9 @@ def load(path: str | os.PathLike) -> DistilledSet:
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
             for n, s in safetensors.deserialize(path.read_bytes())
         }
-        arrays = {n: _widened(a) if dtypes[n][0] == "bfloat16" else a for n, a in raw.items()}
+        # bfloat16, read as uint16, are the upper halves of float32.
+        halves = {n: a for n, a in raw.items() if dtypes[n][0] == "bfloat16"}
+        arrays = raw | {n: (a.astype(np.uint32) << 16).view(np.float32) for n, a in halves.items()}
         check_values(kind, arrays)
         _check_digests(expected, raw, parts)
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
@@ -156,11 +158,6 @@ def _readable() -> Iterator[None]:
         raise UsageError(f"not a readable safetensors file ({reason})") from None
 
 
-def _widened(halves: np.ndarray) -> np.ndarray:
-    """Converts bfloat16, read as uint16, to float32."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
-
-
 def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
     """Converts float32 to bfloat16; raises UsageError for values that would be rounded."""
     try:
@@ -176,7 +173,6 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def labels_shape(kind: Format, num_images: int) -> tuple[int, int]:
-    """Returns the shape of soft labels: images and classes."""
     return num_images, num_images // kind.images_per_class
 
 
@@ -204,7 +200,6 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def check_object(name: str, value: Any) -> None:
-    """Raises UsageError unless the value is a JSON object."""
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected an object, got {reprlib.repr(value)}")
 

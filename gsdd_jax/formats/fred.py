@@ -78,7 +78,6 @@ class FreD(Format):
 
 
 def mask_bytes(height: int, width: int) -> int:
-    """Returns the bytes of one mask."""
     return -(-height * width // 8)
 
 

@@ -66,7 +66,6 @@ class Gaussian(Gaussians):
 
     @property
     def dtype(self) -> str:
-        """Type of all arrays."""
         return "bfloat16" if self.bfloat16 else "float32"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -31,7 +31,6 @@ def codes(logits: Any, bits: int) -> Any:
 
 
 def values(codes: Any, bits: int) -> Any:
-    """Returns the logits of codes."""
     return codes.astype(np.float32) * np.float32(HIGHEST / (2**bits - 1))
 
 
@@ -42,7 +41,6 @@ def softmax(logits: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
 
 
 def check_bits(value: Any) -> None:
-    """Raises UsageError for an invalid number of bits."""
     least, most = BITS
     if type(value) is not int or not least <= value <= most:
         raise UsageError(

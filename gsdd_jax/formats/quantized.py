@@ -58,7 +58,6 @@ class Quantized(CodedTogether, Gaussians):
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
-        """Bits of each column's codes."""
         bits = [self.bits_means] * 2 + [self.bits_cholesky] * 3 + [self.bits_colors] * self.channels
         return tuple(bits + [self.bits_opacities] * self.opacity)
 
@@ -69,7 +68,6 @@ class Quantized(CodedTogether, Gaussians):
 
     @property
     def counts(self) -> Int[np.ndarray, "m"]:
-        """Gaussians of each image."""
         each, more = divmod(self.num_gaussians, self.num_images)
         return each + (np.arange(self.num_images) < more)
 

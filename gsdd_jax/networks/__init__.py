@@ -16,7 +16,6 @@ def find(name: str) -> type[Architecture]:
 
 
 def known() -> dict[str, type[Architecture]]:
-    """All networks, by name."""
     return kinds.known(__name__, Architecture)
 
 

@@ -40,11 +40,7 @@ class _Body(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
         for features, size, pool in _LAYERS:
             x = Conv(
-                features,
-                size,
-                padding=size // 2,
-                method=self.method,
-                precision=self.precision,
+                features, size, padding=size // 2, method=self.method, precision=self.precision
             )(x)
             x = nn.relu(x)
             if pool:

@@ -25,7 +25,6 @@ def find(name: str) -> type[Parameterization]:
 
 
 def known() -> dict[str, type[Parameterization]]:
-    """Returns all parameterizations by name."""
     return kinds.known(__name__, Parameterization)
 
 

@@ -131,7 +131,6 @@ class DCT(Parameterization, dct.DCT):
         return CODED * bits
 
     def report(self, params: dict[str, Array]) -> dict[str, Any]:
-        """Returns the quantizer's step, in gray levels."""
         return {STEP: float(params[STEP][0])}
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:

@@ -97,7 +97,6 @@ class Gaussian(Gaussians, gaussian.Gaussian):
 
     @property
     def described(self) -> str:
-        """Number of Gaussians."""
         return f"{self.num_gaussians} Gaussians"
 
     @classmethod
@@ -120,7 +119,6 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return 2 if options.get("bfloat16", cls.bfloat16) else 4
 
     def quantized(self, params: GaussianImages) -> GaussianImages:
-        """Rounds the Gaussians to bfloat16."""
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
     def to_arrays(self, params: GaussianImages) -> dict[str, Array]:

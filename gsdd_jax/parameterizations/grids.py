@@ -50,7 +50,6 @@ def places(
 
 
 def nearest(at: Float[Array, "*s columns"], levels: Levels) -> Int[Array, "*s columns"]:
-    """Returns the codes nearest to positions."""
     return jnp.clip(jnp.round(at), 0, _most(levels)).astype(jnp.int32)
 
 
@@ -73,5 +72,4 @@ def rate(
 
 
 def _most(levels) -> np.ndarray:
-    """Returns the largest code of each column."""
     return np.array(levels, np.float32) - 1

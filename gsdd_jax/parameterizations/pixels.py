@@ -25,7 +25,6 @@ class Pixels(Parameterization, pixels.Pixels):
         return {"init.num_steps": 0} | (by_tm if objective == "tm" else {})
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns the images themselves."""
         return {"pixels": images}
 
     def to_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:

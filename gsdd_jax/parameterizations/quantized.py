@@ -56,7 +56,6 @@ class Quantized(Gaussians, quantized.Quantized):
 
     @property
     def described(self) -> str:
-        """Mean number of Gaussians per image."""
         return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
@@ -139,7 +138,6 @@ class Quantized(Gaussians, quantized.Quantized):
         return sum(self._rates(params))
 
     def _rates(self, params: QuantizedImages) -> list[Float[Array, ""]]:
-        """Returns `rate` by column."""
         values = self._columns(params.gaussians)
         at = grids.places(values, params.low, params.high, self.levels)
         codes = grids.nearest(at, self.levels)
@@ -196,7 +194,6 @@ class Quantized(Gaussians, quantized.Quantized):
         return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
 
     def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
-        """Returns the arrays of a file, regardless of the budget."""
         return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:

@@ -95,7 +95,6 @@ def backward(
 
 
 def _parts(array):
-    """Splits the channels into groups that a call takes."""
     most = MAX_CALL_CHANNELS
     return [array[..., at : at + most] for at in range(0, array.shape[-1], most)]
 
@@ -151,9 +150,7 @@ def _ragged_backward(settings):
         *parameters, d_images = parameters_and_cotangent
         count = parameters[-1].shape[1]
         gradients = call(
-            merge_offsets(offsets, count),
-            *map(merge_gaussians, parameters),
-            merge_images(d_images),
+            merge_offsets(offsets, count), *map(merge_gaussians, parameters), merge_images(d_images)
         )
         inside = in_an_image(offsets, count)  # the other gradients are undefined
 

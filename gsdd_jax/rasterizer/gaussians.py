@@ -78,7 +78,6 @@ class GaussianImages:
         return rasterize_ragged(*parameters, offsets, **settings)
 
     def astype(self, dtype) -> GaussianImages:
-        """Returns the same Gaussians in another float type."""
         return jax.tree.map(lambda p: p.astype(dtype), self)
 
     @property

@@ -50,7 +50,6 @@ def merge_offsets(
 
 
 def merge_gaussians(array: Shaped[Array, "s n *rest"]) -> Shaped[Array, "all_n *rest"]:
-    """Concatenates the Gaussians of all batches."""
     return array.reshape(-1, *array.shape[2:])
 
 

@@ -96,7 +96,6 @@ class Checkpoints:
         return jax.tree.map(mesh.replicate, _unpacked(read, target))
 
     def close(self) -> None:
-        """Ends Orbax's background threads."""
         if self._manager is not None:
             self._manager.close()
 
@@ -174,7 +173,6 @@ def _check_steps(directory: pathlib.Path) -> None:
 
 
 def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
-    """Builds the manager of this process only."""
     alone = {}
     if jax.process_count() > 1:
         alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(

@@ -170,7 +170,6 @@ class ExpertStore:
 
 
 def index_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Returns the path of an expert's index."""
     return pathlib.Path(directory, f"expert_{expert:05d}", "epochs.json")
 
 

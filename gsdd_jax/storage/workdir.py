@@ -79,12 +79,10 @@ def _bind(workdir, config) -> None:
 
 
 def snapshot_path(workdir: pathlib.Path, step: int) -> pathlib.Path:
-    """Returns the path of the set at a step of the distillation."""
     return workdir / "snapshots" / f"{step}.safetensors"
 
 
 def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Returns the snapshots by step, in order."""
     paths = workdir.glob("snapshots/*.safetensors")
     # As `snapshot_path` writes a step: int() and isdigit() accept other digits, too.
     found = {int(p.stem): p for p in paths if re.fullmatch("[0-9]{1,18}", p.stem)}
@@ -148,11 +146,9 @@ class Records:
             write_json(self._path, self._identity | self._values)
 
     def get(self, name: str) -> Any | None:
-        """Returns the record of `name`, or None."""
         return self._values.get(name)
 
     def starting_with(self, prefix: str) -> dict[str, Any]:
-        """Returns all records whose name starts with `prefix`."""
         return {name: v for name, v in self._values.items() if name.startswith(prefix)}
 
 
@@ -174,14 +170,12 @@ def _is_record(value) -> bool:
 
 
 def are_percentages(values: Any) -> bool:
-    """Returns whether `values` are accuracies of networks."""
     if not isinstance(values, list) or not values:
         return False
     return all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
 
 
 def are_counts(values: Any) -> bool:
-    """Returns whether `values` are a confusion matrix."""
     if not isinstance(values, list) or not values:
         return False
     square = all(isinstance(row, list) and len(row) == len(values) for row in values)
