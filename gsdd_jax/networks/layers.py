@@ -58,6 +58,16 @@ class Conv(nn.Module):
         return y if self.bias == "canceled" else y + bias.astype(x.dtype)
 
 
+class Convolutional(nn.Module):
+    """Base of bodies that convolve."""
+
+    method: Method
+    precision: lax.Precision | None
+
+    def conv(self, features: int, **options: Any) -> Conv:
+        return Conv(features, method=self.method, precision=self.precision, **options)
+
+
 class InstanceNorm(nn.Module):
     """`instance_norm`, or a function that includes it, with initial scale 1 and shift 0."""
 

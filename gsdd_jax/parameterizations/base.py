@@ -16,6 +16,8 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.base import Format
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
+Shape = tuple[int, int, int]  # height, width, channels
+Options = Mapping[str, Any]  # fields that a config sets
 Rate = float | Float[Array, ""]  # learning rate
 Params = Any  # a pytree; see `Parameterization.by_image`
 Transform = Any  # callable from images in [0, 1] to what networks see, with an `inverse`
@@ -43,7 +45,7 @@ class Budget(NamedTuple):
             "num_classes": self.num_classes,
         }
 
-    def ipc(self, image_shape: tuple[int, int, int]) -> int:
+    def ipc(self, image_shape: Shape) -> int:
         """Returns the float32 images per class of the same bytes, at least 1."""
         return max(1, self.bytes_per_class // budget_bytes(1, image_shape))
 
@@ -68,7 +70,7 @@ class Parameterization(Format):
         return self.name
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
+    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
         """Returns published options for an image shape and a budget: those without a default."""
         return {}
 
@@ -78,16 +80,12 @@ class Parameterization(Format):
         return {}
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         """Returns a suitable number of images per class where it is free."""
         return 1
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the fields set by a budget: the images per class that fit, and `published`.
 
         `options` are checked and take precedence. Raises UsageError if not one image fits.

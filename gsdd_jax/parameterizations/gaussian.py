@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats import gaussian
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -26,9 +26,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     reserves: ClassVar[bool] = True
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         """Returns images for the published 22 Gaussians each at 32 x 32, 44 at twice the side."""
         height, width, channels = image_shape
         in_budget = bytes_per_class // cls.bytes_per_gaussian(channels, options)
@@ -36,7 +34,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
 
     @classmethod
     @abc.abstractmethod
-    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+    def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         """Returns the bytes that a Gaussian takes."""
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
@@ -100,9 +98,7 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return f"{self.num_gaussians} Gaussians"
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the Gaussians per image that their bytes hold."""
         there, images = budget.free, budget.images_per_class
         count = gaussians.gaussians_within_budget(
@@ -111,7 +107,7 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return {"images_per_class": images, "num_gaussians": count}
 
     @classmethod
-    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+    def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         return float(cls._bytes_per_number(options) * (gaussians.GEOMETRY_NUMBERS + channels))
 
     @classmethod

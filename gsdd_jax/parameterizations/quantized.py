@@ -26,7 +26,7 @@ from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Rate, Shape
 from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -59,9 +59,7 @@ class Quantized(Gaussians, quantized.Quantized):
         return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the number of all Gaussians that their bytes hold."""
         there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
@@ -76,7 +74,7 @@ class Quantized(Gaussians, quantized.Quantized):
         )
 
     @classmethod
-    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+    def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         one = cls(1, 1, channels, images_per_class=1, num_gaussians=1, **options)
         return one.stored_bits / 8
 
