@@ -8,15 +8,10 @@ Before JAX starts, the processes meet at the port after the coordinator's and co
 (`core.meeting`). The connections stay open. If a process ends early, the others end at once, in
 one line.
 
-JAX 0.10 has no replacement that ends in a line. `jax.distributed.initialize` raises nothing when
-`initialization_timeout` is over, or when an index is given twice: XLA aborts every process with a
-native stack trace. It accepts processes that expect different numbers of processes. After
-`heartbeat_timeout_seconds` it notices the end of any process but the first. At the end of the
-first, XLA aborts the others. `multihost_utils.assert_equal` compares arrays, on devices that
-already compute together.
+JAX 0.10 has no replacement that ends in a line. `jax.distributed.initialize` accepts processes that
+expect different numbers of processes. If one does not come, an index is given twice or the first
+one ends, XLA aborts every process with a native stack trace.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -183,7 +178,7 @@ def all_failed() -> bool:
     return _peers is None or _peers.all_failed(MEETING)
 
 
-_peers: _Peers | None = None
+_peers: "_Peers | None" = None
 
 
 class _Peers:

@@ -37,9 +37,7 @@ def augment(
         shared: draw one set of numbers for all images, whatever b is: one key then treats real
             and synthetic images alike. Otherwise draw independent numbers per image.
 
-    Raises:
-        UsageError: the strategy names an unknown operation.
-        ValueError: `images` is not a floating-point array of four axes.
+    Raises UsageError for an unknown operation, ValueError for other than four axes of floats.
     """
     names = parse_strategy(strategy)
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):

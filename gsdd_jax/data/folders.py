@@ -1,7 +1,5 @@
 """Pictures of a folder with one folder per class, optionally divided into parts."""
 
-from __future__ import annotations
-
 import collections
 import os
 import pathlib
@@ -30,10 +28,10 @@ class _Folder(NamedTuple):
     path: pathlib.Path
     pictures: list[pathlib.Path]
     others: collections.Counter  # other files: count by extension
-    folders: list[_Folder]
+    folders: "list[_Folder]"
     passed: collections.Counter  # skipped folders, here and below: count by name
 
-    def below(self) -> Iterator[_Folder]:
+    def below(self) -> "Iterator[_Folder]":
         yield self
         for folder in self.folders:
             yield from folder.below()

@@ -70,11 +70,8 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
     """Decodes a file, turns the picture upright and applies `square`.
 
     Takes the first frame of an animation. A JPEG far larger than `resolution` is decoded at an
-    eighth, a quarter or half of its size, at least twice the resolution.
-
-    Raises:
-        UsageError: `square` raises it. Pillow's errors for files that are no pictures, damaged or
-            over its limit of pixels pass through.
+    eighth, a quarter or half of its size, at least twice the resolution. Raises as `square`, and
+    Pillow's errors for files that are no pictures, damaged or over its limit of pixels.
     """
     with _opened(io.BytesIO(content)) as image:
         short = min(image.size)

@@ -29,17 +29,15 @@ def export(
     """Writes a distilled set in one of `FORMATS`, atomically; returns a line that reports it.
 
     Args:
-      distilled: the set.
       path: file (npz, torch) or folder (png, tfds, webdataset).
-      to: the format.
       space: "training" or "unit", see `DistilledSet`. None: "unit" for pictures, which are clipped
         to [0, 1] and take no other, else "training".
       resolution: pixels per side; None: the set's own.
       data_dir: directory of TFDS data sets, for a transform that has to be computed.
       overwrite: whether an earlier export at `path` is replaced.
 
-    Raises:
-      UsageError: invalid setting, unavailable transform, or `path` exists and must not be replaced.
+    Raises UsageError for an invalid setting, an unavailable transform, or a `path` that exists and
+    must not be replaced.
     """
     if to not in FORMATS:
         raise UsageError(f"to: expected one of {', '.join(FORMATS)}, got {to!r}")

@@ -1,7 +1,5 @@
 """PNG export: a folder per class."""
 
-from __future__ import annotations
-
 import io
 import pathlib
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Interface of a storage format: settings, arrays of a file, and decoding to images."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math

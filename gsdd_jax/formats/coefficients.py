@@ -10,8 +10,6 @@ parameters to store. All that decides a probability is computed in whole numbers
 so that a file decodes on any machine.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """Distilled sets as images, arrays, tensors, records and batches."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib

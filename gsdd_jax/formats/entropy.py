@@ -1,7 +1,5 @@
 """Integers as bytes, entropy-coded or of fixed width."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Files are untrusted. The header is checked against the arrays' types and shapes 
 them, then the values, then a digest of each part.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

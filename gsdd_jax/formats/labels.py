@@ -4,8 +4,6 @@ The grid has 2 ** bits values from 0 to `HIGHEST`. It need not be learned: a sof
 differences.
 """
 
-from __future__ import annotations
-
 import math
 import reprlib
 from typing import Any

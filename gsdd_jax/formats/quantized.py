@@ -5,8 +5,6 @@ images share its grid: the file holds the ends, the field's bits give the number
 counts of Gaussians differ by at most one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping

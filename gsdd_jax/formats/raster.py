@@ -1,7 +1,5 @@
 """Rasterizer in NumPy, by float64: each Gaussian over its bounding box."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from gsdd_jax.formats.shapes import Float, Int

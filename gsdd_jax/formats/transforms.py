@@ -4,8 +4,6 @@ A file names its transform and holds a normalization's numbers. A whitening matr
 MB on CIFAR, a distilled set 0.12 MB): the file holds a digest of the images that define it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -264,9 +262,8 @@ def kept(
     try:
         files.check_regular(path, "a kept transform")
         with safetensors.safe_open(path, framework="numpy") as file:
-            if file.metadata() != {KEPT: fingerprint}:
-                return None
-            if file.get_slice("whitening").get_shape() != [size, size]:
+            shape = file.get_slice("whitening").get_shape()
+            if file.metadata() != {KEPT: fingerprint} or shape != [size, size]:
                 return None  # before it is read, as it may be large
             mean, matrix = file.get_tensor("mean"), file.get_tensor("whitening")
     except (UsageError, OSError, safetensors.SafetensorError):

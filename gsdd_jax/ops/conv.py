@@ -177,16 +177,12 @@ def conv(
     """Convolves images with a kernel (cross-correlation, as in all deep-learning libraries).
 
     Args:
-        x: images, channels last.
-        kernel: height, width, input channels, output channels.
-        stride: pixels, equal in both directions.
-        padding: zeros on every side, in pixels.
+        stride, padding: pixels, equal in both directions and on every side.
         method: "auto" is the fastest implementation for the device, with reverse-mode derivatives
             of any order; "lax" is `jax.lax.conv_general_dilated`, which adds forward mode.
         precision: of the products, if the device has a choice.
 
-    Raises:
-        ValueError: if the dtypes differ.
+    Raises ValueError if the dtypes differ.
     """
     if x.dtype != kernel.dtype:
         raise ValueError(

@@ -74,12 +74,7 @@ def backward(
     colors: Float32[Array, "*b n c"],
     opacities: Float32[Array, "*b n"],
     d_images: Float32[Array, "*images h w c"],
-) -> tuple[
-    Float32[Array, "*b n 2"],
-    Float32[Array, "*b n 3"],
-    Float32[Array, "*b n c"],
-    Float32[Array, "*b n"],
-]:
+) -> tuple[Float32[Array, "..."], ...]:
     """Computes dL/d(means, cholesky, colors, opacities) from dL/dimages by the custom call."""
 
     def gradients(colors, d_images):

@@ -1,7 +1,5 @@
 """Images as sets of 2-D Gaussians: parameters, initialization, rounding, budgets."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -77,7 +75,7 @@ class GaussianImages:
             return rasterize(*parameters, **settings)
         return rasterize_ragged(*parameters, offsets, **settings)
 
-    def astype(self, dtype) -> GaussianImages:
+    def astype(self, dtype) -> "GaussianImages":
         return jax.tree.map(lambda p: p.astype(dtype), self)
 
     @property
