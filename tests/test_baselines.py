@@ -1,4 +1,4 @@
-"""Baselines of real images, compressed to the bytes of the distilled set."""
+"""Tests baselines of real images, compressed to the bytes of the distilled set."""
 
 import json
 
@@ -30,7 +30,7 @@ def config_of(arms=ARMS):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The work directory of a run with both arms, and its result."""
+    """Returns the work directory of a run with both arms, and its result."""
     workdir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "TRIALS", baselines.TRIALS[::3])

@@ -1,4 +1,4 @@
-"""The ranges of a config's fields: each stands once, and is checked before all else."""
+"""Tests the ranges of a config's fields: each is declared once, and checked before all else."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ def kind_of(field):
 
 
 def numeric_fields():
-    """(field, how it comes to be in a config) of the default config and of every component."""
+    """Returns (field, how to set it in a config) for the default config and every component."""
     fields = []
     for name, value in dotted(common.get_config().to_dict()).items():
         if type(value) in (int, float) and ".options." not in name:
@@ -62,7 +62,7 @@ RANGES = {
 
 
 def type_of(field):
-    """ConfigDict makes 1.0 of True there."""
+    """Returns a field's type: True for a float is converted to 1.0 by ConfigDict."""
     return type(dotted(common.get_config().to_dict()).get(field))
 
 
@@ -73,7 +73,7 @@ def changed(config, fields):
             node = config
             for group in groups:
                 node = node[group]
-            if last == "name" and "options" in node:  # its options are another component's
+            if last == "name" and "options" in node:  # its options belong to another component
                 node.options = type(config)()
             node[last] = value
     return config
@@ -81,7 +81,7 @@ def changed(config, fields):
 
 @pytest.fixture
 def nothing_is_opened(monkeypatch):
-    """Neither data nor anything that is built of them."""
+    """Fails if data are opened or anything is built."""
 
     def opened(*args, **kwargs):
         raise AssertionError("data were opened")
@@ -98,7 +98,7 @@ def test_there_are_fields():
 def test_a_number_that_makes_no_sense_is_refused_before_anything(
     field, others, nothing_is_opened, capsys
 ):
-    """As a command has it: in a config whose open fields wait for the data set, too."""
+    """Checks configs as commands do, including fields that wait for the data set."""
     makers = (common.get_config,) if others else (common.get_config, own.get_config)
     for config in [changed(make(), others | {"data.name": "cifar10_mini"}) for make in makers]:
         for value in SENSELESS:

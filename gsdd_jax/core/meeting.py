@@ -1,4 +1,4 @@
-"""Meeting of several processes before JAX starts, and the connections that they keep.
+"""Connects several processes before JAX starts, and keeps the connections.
 
 Messages are lines of JSON. Ports are open to anybody. Therefore all connections are read
 concurrently, messages are checked field by field, and connections with invalid messages are closed.
@@ -48,7 +48,7 @@ class Line:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self, most: int | None = None) -> list[Any] | None:
-        """Returns complete messages; None at the end, if more than `most`, or if not JSON."""
+        """Returns complete messages; None at the end, beyond `most`, or for invalid JSON."""
         try:
             received = self.socket.recv(1 << 16)
         except OSError:  # including timeouts
@@ -210,8 +210,8 @@ def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> 
         case [[str(refusal)]]:
             refused = UsageError(refusal)
         case None:
-            refused = UsageError("--coordinator: a process ended before all had come")
+            refused = UsageError("--coordinator: a process ended before all were connected")
         case _:
-            refused = UsageError(f"--coordinator: what answers at {address} is no process 0")
+            refused = UsageError(f"--coordinator: the program at {address} is not process 0")
     line.close()
     raise refused

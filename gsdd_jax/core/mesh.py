@@ -44,7 +44,7 @@ def use_devices(num_devices: int, groups: int = 0):
         )
     if not 0 <= num_devices <= len(there):
         raise UsageError(
-            f"config.mesh.devices: expected 1 to {len(there)}, the devices there are, or 0 for all "
+            f"config.mesh.devices: expected 1 to {len(there)}, the available devices, or 0 for all "
             f"of them, got {num_devices}"
         )
     used = there[: num_devices or len(there)]
@@ -88,7 +88,7 @@ def _set(devices, groups):
 
 
 def size() -> int:
-    """Returns the number of devices that share this computation; 1 within one device's share."""
+    """Returns the number of devices that share this computation; 1 inside one device's share."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.axis_names != AXES or mesh.manual_axes else math.prod(shape())
 

@@ -1,4 +1,4 @@
-"""Registers the custom calls that were built, and helps to call them.
+"""Registers the custom calls that were built, and helps with calling them.
 
 `xla_ops/` builds one extension module per platform. All modules hold the same targets, so one
 traced `ffi_call` runs on the platform that it is lowered for.
@@ -45,13 +45,13 @@ PLATFORMS, _WRONG = _register()
 
 
 def check_environment() -> None:
-    """Raises UsageError if GSDD_CPU names no instruction set of this machine."""
+    """Raises UsageError if GSDD_CPU names an instruction set that this machine lacks."""
     if _WRONG:
         raise UsageError(_WRONG)
 
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether code for these architectures runs on a device of a compute capability.
+    """Returns whether code for these architectures runs on a device of a compute capability.
 
     Architectures are CMake's names, separated by commas. Code runs on later devices of the same
     major number. An architecture without suffix or with "-virtual" is compiled by the driver for
@@ -72,7 +72,7 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
 
 @functools.cache
 def _every_device_has_code() -> bool:
-    """Whether all CUDA devices of this machine run what was built; else warns, once."""
+    """Returns whether all CUDA devices of this machine can run the build; warns once if not."""
     module = importlib.import_module(MODULES["cuda"])
     devices = {tuple(device) for device in module.capabilities()}
     lacking = sorted(d for d in devices if not runs_on(module.architectures, d))
@@ -80,7 +80,7 @@ def _every_device_has_code() -> bool:
         names = ", ".join(f"{major}.{minor}" for major, minor in lacking)
         warnings.warn(
             f"gsdd_jax: the custom calls have no code for a GPU of compute capability {names} "
-            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes in their place",
+            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes instead",
             UsageWarning,
             stacklevel=2,
         )
@@ -88,7 +88,7 @@ def _every_device_has_code() -> bool:
 
 
 def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> Any:
-    """Calls `native_call` on platforms that the calls were built for, else `otherwise`.
+    """Calls `native_call` on platforms with built calls, and `otherwise` elsewhere.
 
     The choice is made when the computation is lowered. CUDA counts as built if all devices of this
     machine have code.

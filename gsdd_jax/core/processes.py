@@ -1,4 +1,4 @@
-"""Several processes that compute together, on one or many machines, by `jax.distributed`.
+"""Joins several processes, on one or more machines, to compute together by `jax.distributed`.
 
 Every process runs the whole program on the same data, and computes the share of its devices
 (`core.mesh`). Only the first process reads and writes the run's files and prints. `from_first`
@@ -132,7 +132,7 @@ def _watch(here: Place, lines: dict[int, Line]) -> None:
 
 
 def first() -> bool:
-    """Whether this process reads, writes and prints."""
+    """Returns whether this process reads, writes and prints."""
     return jax.process_index() == 0
 
 
@@ -160,7 +160,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def held(make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
-    """Enters the context that `make` returns, in the first process, for all processes.
+    """Enters the context that `make` returns in the first process, on behalf of all.
 
     Raises as `from_first` if the context cannot be entered.
     """
@@ -170,7 +170,7 @@ def held(make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterato
 
 
 def all_failed() -> bool:
-    """Whether all processes failed here, so that all can continue with something else.
+    """Returns whether all processes failed here, so that all can continue with other work.
 
     A process that does not report within `MEETING` seconds is stuck in the failed computation; then
     all have to end.
@@ -218,7 +218,7 @@ class _Peers:
             line.write(self._here.index, what)
 
     def leave(self) -> None:
-        """Leaves when all are done; the first process, which hosts the service, leaves last."""
+        """Waits until all are done; the first process, which hosts the service, leaves last."""
         self._all_say(_DONE)
         if self._here.index == 0:
             self._all_gone.wait(PATIENCE)
@@ -228,14 +228,14 @@ class _Peers:
             self._lines[0].socket.shutdown(socket.SHUT_RDWR)
 
     def all_failed(self, patience: float) -> bool:
-        """Whether all processes call this within `patience` seconds."""
+        """Returns whether all processes call this within `patience` seconds."""
         if not self._all_say(_FAILED, patience):
             return False
         self._all_said[_FAILED].clear()
         return True
 
     def refuse(self, why: str) -> None:
-        """Waits until all refuse alike, or tells the others why; called before an error ends it."""
+        """Waits for all processes to refuse alike, or tells them why this one ends."""
         if not self._all_say(_REFUSED, PATIENCE):
             self.tell(why)
         elif self._here.index == 0:

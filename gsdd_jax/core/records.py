@@ -1,4 +1,4 @@
-"""Writes a data set as TFDS reads it: one array_record file per split, and their description.
+"""Writes a data set for TFDS: an array_record file per split, and their description.
 
 TFDS's own writers need TensorFlow from a gigabyte on, and order the fields of an example at
 random. Here the same examples give the same bytes.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 
 class Stopped(BaseException):
-    """The run stopped on request with its work on disk; not an error."""
+    """Signals that a run stopped on request with its work saved; not an error."""
 
 
 _asked = threading.Event()

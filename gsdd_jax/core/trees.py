@@ -13,7 +13,7 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens a nested dict to dotted names; an empty dict in it is a value."""
+    """Flattens a nested dict to dotted names; an empty dict inside is kept as a value."""
     out = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:

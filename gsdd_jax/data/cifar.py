@@ -193,7 +193,7 @@ class _Dtype:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler: the one in C allocates as much memory as a tiny file asks for."""
+    """Python's own unpickler; the one in C allocates whatever size a tiny file claims."""
 
     def find_class(self, module, name):
         multiarray = ("numpy.core.multiarray", "numpy._core.multiarray")

@@ -1,7 +1,7 @@
 """Corrupted test images: noise, blur, contrast and JPEG at five strengths.
 
 Kinds and strengths follow the common corruption benchmarks (Hendrycks and Dietterich, 2019): one
-column for images of up to 64 pixels a side, as for CIFAR-10, one for larger ones, as for ImageNet.
+column for images up to 64 pixels per side, as for CIFAR-10, one for larger ones, as for ImageNet.
 Everything is computed from its definition: one key gives the same bytes on machines of one kind.
 """
 

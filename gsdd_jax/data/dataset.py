@@ -1,4 +1,4 @@
-"""Complete data sets: found on disk, decoded once and cached, with the transform's constants.
+"""Complete data sets: found on disk, decoded once, cached, with the transform's constants.
 
 `load` decodes both splits once, directly into .npy files of a cache, and later maps these files
 into memory: it never holds more than a chunk.
@@ -169,7 +169,7 @@ def load(
 
 def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
     """Returns (arrays, info) of both splits: mapped from the cache's `folder`, or in memory if
-    there is none or it cannot be written."""
+    there is no writable cache."""
 
     @contextlib.contextmanager
     def named():

@@ -33,7 +33,7 @@ def decode_split(
 ) -> Iterator[Chunk]:
     """Yields the images of `classes` in file order; labels are positions in `classes`.
 
-    `size` is that of `decode_image`. Raises UsageError if image sizes vary, no example is of
+    `size` is as in `decode_image`. Raises UsageError if image sizes vary, no example is of
     `classes`, or an example has no label although all classes are asked for.
     """
     import tensorflow_datasets as tfds
@@ -99,7 +99,7 @@ def in_memory(chunks: Iterable[Chunk]) -> Chunk:
 def decode_image(
     encoded: bytes, channels: int, size: tuple[int, str] | None
 ) -> UInt8[np.ndarray, "h w {channels}"]:
-    """Decodes one image and resizes it to `size`, if given: (pixels a side, one of `RESIZES`).
+    """Decodes one image and resizes it to `size`, if given: (pixels per side, one of `RESIZES`).
 
     Rounds sizes and offsets as torchvision's Resize and CenterCrop do.
     """

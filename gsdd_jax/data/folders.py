@@ -23,7 +23,7 @@ _OF_SYSTEMS = {
 
 
 class _Folder(NamedTuple):
-    """Content of a folder, without what is skipped."""
+    """Content of a folder, without skipped files."""
 
     path: pathlib.Path
     pictures: list[pathlib.Path]
@@ -132,7 +132,7 @@ class _Reader:
         return items
 
     def notes(self, top: _Folder) -> list[str]:
-        """Returns what was skipped, and what may be misread."""
+        """Returns notes on skipped files, and on folders that may be misread."""
         notes = []
         if others := sum((folder.others for folder in top.below()), collections.Counter()):
             kinds = [f"{count} {kind}" for kind, count in sorted(others.items())]
@@ -197,7 +197,7 @@ def _read(path: pathlib.Path, extensions: set[str], above: frozenset[str]) -> _F
 
 
 def _once(folder: _Folder) -> _Folder:
-    """Unwraps a folder that only holds one of its own name, as some archives do."""
+    """Unwraps a folder that holds only one of the same name, as some archives do."""
     while _names(folder) == [folder.path.name] and not folder.pictures:
         folder = folder.folders[0]
     return folder

@@ -55,7 +55,7 @@ class Labels:
 
 
 def plain(name: str) -> str:
-    """Returns a path or an index in the spelling that is stored on every system."""
+    """Returns a path or an index in the same spelling on every system."""
     return unicodedata.normalize("NFC", name).encode(errors="replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Transforms of distilled sets, from the data sets on disk that they were made from."""
+"""Transforms of distilled sets, from the data sets on disk that made them."""
 
 import os
 from collections.abc import Mapping

@@ -43,7 +43,7 @@ class Read(NamedTuple):
 
 
 class Room:
-    """Limits threads to decode at most `most` pixels together, or a single larger picture."""
+    """Limits threads to decoding at most `most` pixels together, or one larger picture."""
 
     def __init__(self, most: int):
         self.most = most
@@ -51,7 +51,7 @@ class Room:
 
     @contextlib.contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Reserves room for a picture, waiting until there is some."""
+        """Reserves room for a picture; waits until there is enough."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self.most)
             self._taken += pixels
@@ -114,7 +114,7 @@ def maximum(path: str | os.PathLike) -> int | None:
 def square(
     image: Image.Image, resolution: int, channels: int, depth: int = 16
 ) -> tuple[UInt8[np.ndarray, "{resolution} {resolution} {channels}"], bool]:
-    """Returns a picture's central square at `resolution` pixels a side, and whether its color
+    """Returns a picture's central square at `resolution` pixels per side, and whether its color
     profile is valid or absent.
 
     Converts to sRGB on white, then resizes bilinearly with antialiasing. `depth` is the number of
@@ -145,7 +145,7 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _refuse_dark(image: Image.Image, deep: bool) -> None:
-    """Raises UsageError for 12-bit colors: of 16 bits Pillow keeps the upper eight."""
+    """Raises UsageError for 12-bit colors, of which Pillow keeps only the upper eight bits."""
     if deep:
         bands = zip(image.getbands(), image.split(), strict=True)
         if 0 < max(band.getextrema()[1] for name, band in bands if name != "A") < 16:

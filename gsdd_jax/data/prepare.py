@@ -29,7 +29,7 @@ from gsdd_jax.data.twice import Twice
 from gsdd_jax.exports import png
 
 VERSION = "1.0.0"
-RESOLUTION = 64  # pixels a side, unless the user or an array gives another
+RESOLUTION = 64  # pixels per side, unless the user or an array gives another
 RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at once
@@ -61,7 +61,7 @@ def prepare(
     overwrite: bool = False,
     data_dir: str | os.PathLike | None = None,
 ) -> Prepared:
-    """Makes the data set `name`, which `data.load` and every config can then use.
+    """Makes the data set `name`, for `data.load` and every config.
 
     Args:
         images: folder with one folder per class, a list or a .npz file (`sources.find`).
@@ -70,7 +70,7 @@ def prepare(
         test_fraction: fraction of each class to test on, drawn by a hash of names, if there are
             no test pictures; default 0.1. Every class keeps one picture and, if it has two or
             more, gives at least one.
-        resolution: pixels a side; default 64, or the shorter side of arrays.
+        resolution: pixels per side; default 64, or the shorter side of arrays.
         gray: one channel instead of three.
         depth: bits used in gray 16-bit pictures, one of `pictures.DEPTHS`; by default derived
             from the largest value of all.
@@ -110,8 +110,8 @@ def prepare(
 
 @contextlib.contextmanager
 def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
-    """Yields a folder for the files of the set `name`, which replaces an old one on exit. If an
-    error is raised, nothing is changed."""
+    """Yields a folder for the files of the set `name`, which replaces an old one on exit. An error
+    changes nothing."""
     with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
         made = folder / version
         made.mkdir()
@@ -125,19 +125,17 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
             f"my_pictures, got {reprlib.repr(name)}"
         )
     if name in prepared.known_names():
-        raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
+        raise UsageError(f"--name: {name!r} is the name of a known data set; give another name")
     check_free(root, name, overwrite)
 
 
 def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
-    """Raises UsageError if something of that name must not be replaced."""
+    """Raises UsageError if something of that name exists and must not be replaced."""
     swap.recover(root / name)
     if not os.path.lexists(root / name):
         return
     if not overwrite:
-        raise UsageError(
-            f"--name: {root / name} is there already; give another name, or --overwrite"
-        )
+        raise UsageError(f"--name: {root / name} exists already; give another name, or --overwrite")
     swap.check_ours(root / name, MARK, WHAT)
 
 
@@ -157,7 +155,7 @@ def _splits(
         with quietly():
             others = sources.find(test)
         if others.test:
-            raise UsageError(f"--test: {test} has parts to train on and to test on, expected one")
+            raise UsageError(f"--test: {test} has parts for training and for testing, expected one")
         return found.train, others.train, found.notes + [f"--test: {n}" for n in others.notes]
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if not 0 < fraction < 1:
@@ -166,8 +164,7 @@ def _splits(
 
 
 def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Splits every class into pictures to train on and at least one to test on, never all, by a
-    hash of their names."""
+    """Splits every class by a hash of names into training and test pictures, at least one each."""
     by_class: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         by_class.setdefault(item.label, []).append(place)
@@ -177,7 +174,7 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
         places.sort(key=lambda i, names=names: hashlib.sha256(names[i]).digest())
         drawn.update(places[: min(len(places) - 1, max(1, int(fraction * len(places) + 0.5)))])
     if not drawn:
-        raise UsageError("--test_fraction: no class has two pictures, one to test; give --test")
+        raise UsageError("--test_fraction: no class has a second picture to test on; give --test")
     parts = ([], [])
     for place, item in enumerate(items):
         parts[place in drawn].append(item)
@@ -190,12 +187,12 @@ def _resolution(given: int | None, first: Item) -> int:
         array = isinstance(first.content, np.ndarray)
         given = max(least, min(first.content.shape[:2])) if array else RESOLUTION
     if not least <= given <= most:
-        raise UsageError(f"--resolution: expected {least} to {most} pixels a side, got {given}")
+        raise UsageError(f"--resolution: expected {least} to {most} pixels per side, got {given}")
     return given
 
 
 def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
-    """Returns the bits used in gray 16-bit pictures, and a note if there are any."""
+    """Returns the bits used in gray 16-bit pictures, and a note if there are such pictures."""
     if given is not None:
         if given not in pictures.DEPTHS:
             known = ", ".join(map(str, pictures.DEPTHS))
@@ -279,12 +276,12 @@ class _Reader:
             raise UsageError(
                 f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
                 f"{some(self.broken)}; "
-                "mend or remove them, or leave them out by --skip_broken"
+                "repair or remove them, or skip them by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
-            raise UsageError(f"no picture to train on is left of the classes {some(bare)}")
+            raise UsageError(f"no training picture is left in the classes {some(bare)}")
         if not any(self.counts["test"]):
-            raise UsageError("no picture to test is left")
+            raise UsageError("no test picture is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
         notes = []

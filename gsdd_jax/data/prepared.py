@@ -1,4 +1,4 @@
-"""Image data sets that TensorFlow Datasets (TFDS) prepared on disk, read without TensorFlow.
+"""Reads image data sets that TensorFlow Datasets (TFDS) prepared, without TensorFlow.
 
 Errors say in one line whether a set is unknown, missing, of another kind or damaged.
 """
@@ -154,7 +154,7 @@ def feature_keys(builder, name: str) -> tuple[str, str]:
 
 
 def wrong_classes(builder, base: str, label_key: str) -> str | None:
-    """Returns what is wrong with the number of classes or their names, or None."""
+    """Returns the fault in the number of classes or their names, or None."""
     folder, label = pathlib.Path(builder.data_dir), builder.info.features[label_key]
     if not label.num_classes or label.num_classes < 1:
         return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
@@ -188,7 +188,7 @@ def splits(builder, base: str) -> dict[str, str]:
 
 
 def check_records(builder, split: str) -> None:
-    """Raises ValueError, naming the file, if a file has not its number of examples."""
+    """Raises ValueError, naming the file, if a file has another number of examples than stated."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     info = builder.info.splits[split]
@@ -215,7 +215,7 @@ def first_line(error: Exception) -> str:
 
 
 def _damaged_description(root: pathlib.Path, name: str) -> str | None:
-    """Returns which descriptive file of a set is missing or no JSON object, and why, or None."""
+    """Returns the descriptive file of a set that is missing or invalid, and why; else None."""
     names = ("dataset_info.json", "features.json")
     for folder in sorted({path.parent for file in names for path in (root / name).rglob(file)}):
         for path in (folder / file for file in names):
@@ -266,7 +266,7 @@ def _from_torchvision(base) -> str:
 
 
 def _prepare_command(name) -> str:
-    """Returns the command without its end: a backtick, or more flags."""
+    """Returns the command up to a backtick or more flags."""
     return f"`{program.command('prepare')} --images=FOLDER --name={name}"
 
 

@@ -1,4 +1,4 @@
-"""Images read from disk on demand, ahead of the computation, by Grain."""
+"""Reads images from disk on demand, ahead of the computation, by Grain."""
 
 import math
 from collections.abc import Callable, Iterator

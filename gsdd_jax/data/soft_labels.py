@@ -18,11 +18,13 @@ SOURCES = ("class", "teacher")
 @dataclasses.dataclass(frozen=True)
 class Labels:
     source: str = field(
-        "class", "class (hard), or teacher (soft: outputs of a trained network)", choices=SOURCES
+        "class",
+        "label source: class (hard) or teacher (soft: a network's outputs)",
+        choices=SOURCES,
     )
-    learned: bool = field(False, "True: the objective learns soft labels, starting from the source")
-    bits: int = field(4, "bits per soft-label value, one value per image and class", *BITS)
-    temperature: float = field(2.0, "softens the teacher's labels: divides its outputs", 0.01, 1000)
+    learned: bool = field(False, "True: the objective learns soft labels, from labels.source on")
+    bits: int = field(4, "bits per soft label, one per image and class", *BITS)
+    temperature: float = field(2.0, "temperature that divides the teacher's outputs", 0.01, 1000)
     learning_rate: float = field(0.02, "Adam learning rate of learned labels", *POSITIVE)
 
     @property

@@ -1,4 +1,4 @@
-"""Duplicate pictures: under two labels, or in both the training and the test split."""
+"""Finds duplicate pictures: under two labels, or in both the training and the test split."""
 
 import hashlib
 from typing import NamedTuple

@@ -33,7 +33,7 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> Non
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
-        raise UsageError(f"{path}: there already; give another path, or --overwrite")
+        raise UsageError(f"{path}: exists already; give another path, or --overwrite")
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return

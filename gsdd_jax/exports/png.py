@@ -39,7 +39,7 @@ def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
 
 
 def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
-    """Returns a folder name per class, which sort in the order of the labels."""
+    """Returns a folder name per class; the names sort in the order of the labels."""
     count = int(labels.max()) + 1
     digits = len(str(count - 1))
     if names is None or len(names) != count:

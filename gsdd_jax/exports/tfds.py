@@ -36,7 +36,7 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
 
 
 def _check_names(names: Sequence[str], count: int) -> None:
-    """Raises UsageError for class names that TFDS's file, one per line, would not preserve."""
+    """Raises UsageError for class names that TFDS's file, one per line, would change."""
     right = all(name.isprintable() and name.strip() == name != "" for name in names)
     if not right or len(set(names)) != len(names) or len(names) != count:
         raise UsageError(

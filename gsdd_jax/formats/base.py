@@ -51,7 +51,7 @@ class Format(abc.ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
+        """Height, width and channels of every image."""
         return self.height, self.width, self.channels
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -101,7 +101,7 @@ class Format(abc.ABC):
 
 
 class CodedTogether:
-    """Shared by formats with `num_classes`, whose images share the `bytes_per_class` of all."""
+    """Base of formats with `num_classes`, whose images share `bytes_per_class` of all classes."""
 
     @property
     def num_images(self) -> int:
@@ -143,7 +143,7 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 
 
 def format_of(values: dict[str, Any]) -> Format:
-    """Returns the format that a file describes, or a parameterization without a format of its own.
+    """Returns the format that a file describes, or a parameterization without a format.
 
     Raises UsageError as `from_settings`, for an unknown name, and if a parameterization needs JAX
     that is not installed.
@@ -155,8 +155,7 @@ def format_of(values: dict[str, Any]) -> Format:
             kind = kinds.find(PARAMETERIZATIONS, name, Format)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"parameterization {name}: to be read with {error.name} only, which is not "
-                "installed"
+                f"parameterization {name}: reading it needs {error.name}, which is not installed"
             ) from None
     if kind is None:
         raise UsageError(

@@ -134,21 +134,21 @@ def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
 
 
 def _walk(planes: list[Int[np.ndarray, "m _ _ 64"]], answer: Answer) -> None:
-    """Asks for every coefficient, and writes what the answers say into the planes.
+    """Codes every coefficient, and writes the answers into the planes.
 
     `answer` gets the logistic function's key, the features, and the answers that follow from the
     planes: those of the encoder.
     """
     for i, plane in enumerate(planes):
         for k in range(COUNT):
-            # Coefficients that are not known yet are not read, neither of this plane nor of later.
+            # Unknown coefficients of this plane and of later ones are not read.
             context = _context(planes[:i], plane, k)
             for rows, columns in _passes(*plane.shape[1:3], k):
                 _code(plane, k, context, rows, columns, answer)
 
 
 class _Context(NamedTuple):
-    """Known numbers of all blocks, before a frequency is coded."""
+    """Numbers of all blocks known before a frequency is coded."""
 
     later: int  # whether there are planes before
     diagonal: int
@@ -235,7 +235,7 @@ def _code(plane, k, context, rows, columns, answer) -> None:
 
 
 def _number(rest, even):
-    """Codes numbers of at least 1: how many binary digits, then all but the first."""
+    """Codes numbers of at least 1: the count of binary digits, then all but the first."""
     more, active = np.zeros_like(rest), np.arange(len(rest))
     while len(active):
         if more[active[0]] > MOST.bit_length():
@@ -280,7 +280,7 @@ def _predictors(height, width, k):
 
 @functools.cache
 def _predictor(k, around, before):
-    """Returns the weights of a block by which of its neighbors there are."""
+    """Returns the weights of a block for each combination of existing neighbors."""
     places = [(0, 0), *AROUND]
     lower = np.zeros((len(places), min(k, PREDICTING)), np.int64)
     same = np.zeros(len(BEFORE), np.int64)
@@ -303,7 +303,7 @@ def _predictor(k, around, before):
 
 @functools.cache
 def _covariance() -> Float[np.ndarray, "5 5 64 64"]:
-    """Returns covariances of a block's coefficients with another's, by rows and columns to it."""
+    """Returns covariances of two blocks' coefficients, by the rows and columns between them."""
     rows, columns = np.divmod(np.arange(COUNT), SIDE)
     both = np.kron(cosines(), cosines())[ZIGZAG]
     found = np.empty((5, 5, COUNT, COUNT))

@@ -1,4 +1,4 @@
-"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
+"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded, like JPEG."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.
 
 @dataclasses.dataclass(frozen=True)
 class DCT(CodedTogether, Format):
-    """Blocks of luma and two chroma planes; images of other than three channels plane by plane.
+    """Blocks of luma and two chroma planes; images of other than three channels by channel.
 
     All coefficients have one quantizer's step, which the file holds.
     """
@@ -40,14 +40,14 @@ class DCT(CodedTogether, Format):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     side: int = field(
-        0, "longer side in pixels at which images are stored; 0: their own", 0, MAX_SIDE
+        0, "longer side of stored images in pixels; 0: the original side", 0, MAX_SIDE
     )
     step: float = field(
-        0.0, "quantizer's step in gray levels, 1 to 4096; 0: the least that fits the budget",
+        0.0, "quantizer's step in gray levels, 1 to 4096; 0: smallest that fits the budget",
         most=MOST_STEP,
     )  # fmt: skip
-    subsampled: bool = field(True, "True: chroma planes have half the sides (4:2:0)")
-    rate_weight: float = field(1.0, "weight of the bits beyond the budget, as a share of it")
+    subsampled: bool = field(True, "True: chroma planes have half the resolution (4:2:0)")
+    rate_weight: float = field(1.0, "weight of bits beyond the budget, relative to the budget")
 
     def __post_init__(self):
         longer = max(self.height, self.width)
@@ -142,7 +142,8 @@ class DCT(CodedTogether, Format):
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
-        """Returns coefficients, in gray levels, of planes whose enlargements are about nearest."""
+        """Returns coefficients, in gray levels, of planes whose enlargements approximate the
+        images."""
         xp = namespace(images)
         if self.is_color:
             images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))

@@ -121,7 +121,7 @@ class DistilledSet:
 
     @functools.cached_property
     def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
-        """The soft labels as stored; raises UsageError for logits not on the grid."""
+        """Soft labels as stored. Raises UsageError for logits not on the grid."""
         num_classes = len(self.labels) // self.format.images_per_class
         logits = np.asarray(self.soft_labels, np.float32)
         return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), num_classes)
@@ -281,12 +281,12 @@ class DistilledSet:
             )
         if "images_sha256" not in said:
             raise UsageError(
-                "transform: this set's file does not say of which images it is, because it is of "
-                f"an earlier version; {GO_ON}"
+                "transform: the file of this set, of an earlier version, has no hash of its "
+                f"training images; {GO_ON}"
             )
         if transforms.digest(images) != said["images_sha256"]:
             raise UsageError(
-                f"transform: these {len(images)} images are not those that this set was made from; "
+                f"transform: these {len(images)} images are not the training images of this set; "
                 f"{GO_ON}"
             )
         return transforms.fit_zca(images)

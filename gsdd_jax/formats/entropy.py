@@ -81,7 +81,7 @@ class AnswerDecoder:
         return self._again.code(answers, probabilities)
 
     def check(self) -> None:
-        """Raises UsageError unless the bytes are those of the answers, and no more."""
+        """Raises UsageError unless the bytes are exactly those of the answers."""
         if not np.array_equal(self._again.payload(), self._payload):
             raise UsageError(f"codes: {len(self._payload)} bytes are not what their answers take")
 

@@ -74,13 +74,13 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
-    """Returns a set's path: of a work directory, its set; expands `~`."""
+    """Returns a set's path; for a work directory, that of its set. Expands `~`."""
     path = pathlib.Path(os.path.expanduser(path))
     return path / NAME if os.path.isdir(path) else path  # pathlib raises for a long name
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads a file of `save`, or the `distilled.safetensors` of a work directory.
+    """Reads a file of `save`, or `distilled.safetensors` in a work directory.
 
     Raises:
       UsageError: the file is missing, truncated or foreign; its header is incomplete, invalid or
@@ -122,7 +122,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
 
 
 def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
-    """Returns all arrays of the file; invalid ones are left for the checks to refuse."""
+    """Returns all arrays of the file, including invalid ones for the checks to refuse."""
     arrays = {n: np.asarray(a) for n, a in distilled.arrays.items()}
     classes = np.asarray(distilled.labels)
     if classes.dtype.kind in "iu" and np.array_equal(classes, classes.astype(np.int32)):
@@ -164,7 +164,7 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
         ) from None
     halves = values.astype(ml_dtypes.bfloat16)
     if wrong := int(np.count_nonzero(halves.astype(np.float32) != values)):
-        raise UsageError(f"{name}: expected numbers of bfloat16, got {wrong} between two of them")
+        raise UsageError(f"{name}: expected bfloat16 values, got {wrong} that are not")
     return halves
 
 
@@ -233,9 +233,9 @@ def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:
 
 
 def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
-    """Raises UsageError for values that no set has."""
+    """Raises UsageError for values that no valid set has."""
     for name, array in arrays.items():
-        with np.errstate(invalid="ignore"):  # of a signalling NaN
+        with np.errstate(invalid="ignore"):  # raised for a signaling NaN
             finite = np.isfinite(array)
         if wrong := int(array.size - finite.sum()):
             raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")

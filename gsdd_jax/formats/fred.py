@@ -27,7 +27,7 @@ class FreD(Format):
     num_frequencies: int = field(..., "coefficients per channel")
     size: int = field(
         ...,
-        "numbers per channel that the budget is divided by; published: 64 at 32 x 32, 2048 at 128",
+        "numbers per channel in the budget; published: 64 at 32 x 32, 2048 at 128 x 128",
         most=MAX_SIDE**2,
     )
     dtype: str = dtype_field()

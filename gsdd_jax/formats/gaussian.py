@@ -28,9 +28,11 @@ class Gaussians(Format):
         True, "True: widen every Gaussian by a filter of one pixel (anti-aliasing)"
     )
     opacity: bool = field(True, "False: every opacity is 1, neither optimized nor stored")
-    boundary_weight: float = field(0.1, "weight of the loss of centers outside the image")
+    boundary_weight: float = field(
+        0.1, "weight of the boundary loss, for centers outside the image"
+    )
     clip_gradient: str = field(
-        "stop", "gradient of a weight clipped at 1: stop (0) or pass", choices=CLIP_GRADIENTS
+        "stop", "gradient of weights clipped at 1: stop (zero) or pass", choices=CLIP_GRADIENTS
     )
     clip_means: bool = field(True, "True: centers are clipped to the image after every step")
 

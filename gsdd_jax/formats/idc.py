@@ -16,7 +16,7 @@ class IDC(Format):
     """Images `factor` times smaller in both directions, enlarged bilinearly."""
 
     name: ClassVar[str] = "idc"
-    factor: int = field(2, "how many times smaller both sides are stored; a divisor of them")
+    factor: int = field(2, "factor by which both sides are reduced; must divide them")
     dtype: str = dtype_field()
 
     def __post_init__(self):

@@ -40,19 +40,19 @@ class Quantized(CodedTogether, Gaussians):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     # Defaults have the fewest bits at equal PSNR of a fit (docs/results.md).
-    bits_means: int = field(7, "bits of a coordinate of a center, before coding", 2, 8)
-    bits_cholesky: int = field(5, "bits of a number of L, before coding", 2, 8)
-    bits_colors: int = field(5, "bits of a color channel, before coding", 2, 8)
-    bits_opacities: int = field(4, "bits of an opacity, before coding", 2, 8)
-    log_scales: bool = field(False, "True: the grids of L's diagonal are of its logarithm")
+    bits_means: int = field(7, "bits per coordinate of a center, before coding", 2, 8)
+    bits_cholesky: int = field(5, "bits per entry of L, before coding", 2, 8)
+    bits_colors: int = field(5, "bits per color channel, before coding", 2, 8)
+    bits_opacities: int = field(4, "bits per opacity, before coding", 2, 8)
+    log_scales: bool = field(False, "True: L's diagonal is quantized on a logarithmic scale")
     luma: bool = field(True, "True: colors are stored as luma and two chroma differences (YCoCg)")
     coding: str = field(
-        "range", "range: entropy-coded; none: codes of fixed length", choices=CODINGS
+        "range", "coding: range (entropy coding) or none (codes of fixed length)", choices=CODINGS
     )
     bits_per_gaussian: float = field(
-        0.0, "bits per Gaussian that the budget is divided by; 0: those of fixed length"
+        0.0, "bits per Gaussian in the budget; 0: bits of fixed-length codes"
     )
-    rate_weight: float = field(0.01, "weight of the bits above bits_per_gaussian in the objective")
+    rate_weight: float = field(0.01, "weight of bits above bits_per_gaussian in the objective")
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:

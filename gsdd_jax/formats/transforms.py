@@ -166,7 +166,7 @@ def check_images(images: np.ndarray) -> int:
 
 
 def digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
-    """Returns the SHA-256 of training images in any order: of their sorted SHA-256."""
+    """Returns the SHA-256 of the sorted SHA-256s of training images, independent of their order."""
     each = sorted(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     shape = " ".join(map(str, images.shape))
     return hashlib.sha256(shape.encode() + b"".join(each)).hexdigest()
@@ -199,7 +199,7 @@ def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None
         if not right or not all(type(x) in (int, float) and least <= x <= MOST for x in value):
             raise UsageError(
                 f"provenance.transform.{name}: expected {channels} "
-                f"{'positive ' if name == 'std' else ''}numbers, one a channel, got {value!r:.80}"
+                f"{'positive ' if name == 'std' else ''}numbers, one per channel, got {value!r:.80}"
             )
         numbers.append(np.array(value, np.float32))
     return Normalize(*numbers)
@@ -238,7 +238,7 @@ def load(
             reason = " ".join(str(e).split())
             raise UsageError(f"not a readable transform ({reason})") from None
         if not isinstance(description, dict):
-            raise UsageError("not a transform; expected what launch.export --transform wrote")
+            raise UsageError("not a transform; expected a file of launch.export --transform")
         shapes = {name: a.shape for name, a in tensors.items() if np.isfinite(a).all()}
         if shapes == {"mean": (size,), "whitening": (size, size)}:
             return ZCA(**tensors, image_shape=image_shape), description

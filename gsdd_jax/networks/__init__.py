@@ -11,7 +11,7 @@ __all__ = ["Architecture", "Network", "architecture", "build", "find", "known"]
 
 
 def find(name: str) -> type[Architecture]:
-    """The network of that name. Raises UsageError where there is none."""
+    """Returns the network of that name. Raises UsageError if there is none."""
     return kinds.named(__name__, Architecture, name, "config.network.name")
 
 

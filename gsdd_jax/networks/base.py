@@ -94,7 +94,7 @@ class Architecture(abc.ABC):
         size = min(image_shape[:2])
         if size < (least := self.smallest(size)):
             raise UsageError(
-                f"{self.name} needs images of {least} pixels a side or more, not {size}"
+                f"{self.name} needs images of {least} pixels per side or more, not {size}"
             )
 
     @abc.abstractmethod

@@ -24,7 +24,7 @@ class ConvNet(Architecture):
     name: ClassVar[str] = "convnet"
     # Wider networks exhaust memory; the deepest one takes the largest image that is rendered.
     width: int = field(128, "channels per layer; published: 128", 1, 4096, shrink=Shrink(0.5, 4))
-    depth: int = field(0, "blocks; 0: by the resolution, 3 at 32 x 32 and 5 at 128 x 128", 0, 16)
+    depth: int = field(0, "number of blocks; 0: automatic (3 at 32 x 32, 5 at 128 x 128)", 0, 16)
 
     def smallest(self, size: int) -> int:
         return 2 ** self._depth(size)

@@ -29,7 +29,7 @@ class ViT(Architecture):
 
     name: ClassVar[str] = "vit"
     rate_across: ClassVar[float | None] = 5e-5
-    depth: int = field(0, "blocks; 0: by the resolution, 10 from 128 x 128 on, else 6", 0, 1000)
+    depth: int = field(0, "number of blocks; 0: automatic (10 from 128 x 128, else 6)", 0, 1000)
 
     def check(self, image_shape: Shape) -> None:
         super().check(image_shape)

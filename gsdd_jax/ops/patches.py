@@ -1,4 +1,4 @@
-"""Stride-1 convolution of images with few channels as one matrix product, fast on a CPU.
+"""Computes stride-1 convolutions of few channels as one matrix product, fast on a CPU.
 
 Patches are laid out as [kernel positions · channels, pixels]. With three channels last, XLA
 would fill neither the vector units nor all cores.

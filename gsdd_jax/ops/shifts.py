@@ -1,4 +1,4 @@
-"""Convolution as one matrix product per kernel position, fast on a CPU.
+"""Computes convolutions as one matrix product per kernel position, fast on a CPU.
 
 Covers kernels, strides and images that no other form takes. XLA's own convolution falls back to
 plain loops there: under vmap or for images of a few pixels up to a hundred times slower.

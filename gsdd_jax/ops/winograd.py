@@ -1,4 +1,4 @@
-"""3×3 convolution by Winograd's minimal filtering F(4×4, 3×3), fast on a CPU.
+"""Computes 3×3 convolutions by Winograd's minimal filtering F(4×4, 3×3), fast on a CPU.
 
 A 4×4 output tile comes from a 6×6 input tile as Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A: 36 products per
 channel pair instead of 144. Summed over channels these are 36 matrix products, which XLA's CPU

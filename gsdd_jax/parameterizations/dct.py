@@ -31,7 +31,7 @@ DEADZONE[0, 0] = 0.0
 FIRST_STEP = 40.0  # of the search
 FEW = 256  # images of the search's first part
 FILLED, TRIES = 0.99, 12  # share of the budget that ends the search, and its length
-CODED = 0.82  # bits after coding by context, relative to those by frequency alone
+CODED = 0.82  # bits after coding by context, relative to coding by frequency only
 LARGEST = MOST // 2  # code
 MOST_RATED = 127  # codes beyond cost as much
 
@@ -175,7 +175,7 @@ class DCT(Parameterization, dct.DCT):
                 over = step
                 if step == MOST_STEP:
                     break
-            # Bytes fall about as the step grows.
+            # Bytes fall roughly as the step grows.
             share = (used - self.overhead_bytes) / (self.most_bytes - self.overhead_bytes)
             wanted = step * 1.003 * share
             inside = over < wanted < fits

@@ -145,7 +145,7 @@ def gaussians_within_budget(
     channels: int = 3,
     bytes_per_number: int = BYTES_PER_NUMBER,
 ) -> int:
-    """Returns N: Gaussians per image if so many images fit the bytes of a class.
+    """Returns N, the Gaussians per image if that many images fit the bytes of a class.
 
     N = floor(2 IPC C H W / (9 GPC)) for color images in bfloat16, the bytes of IPC float32 images
     and GPC Gaussian images per class (section 4.1). Raises UsageError if N is 0.

@@ -169,7 +169,7 @@ def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip
 
 
 def _exceeds(size, limit):
-    """Whether a size is too large; the call itself checks symbolic sizes."""
+    """Returns whether a size is too large; the call itself checks symbolic sizes."""
     return not is_symbolic_dim(size) and size > limit
 
 
@@ -253,7 +253,7 @@ def _check_size(name: str, value: object, most: int) -> int:
 
 
 def _per_platform(always_native: bool, native_function, reference_function, *arguments):
-    """Chooses native where it was built, else the reference, when the program is lowered."""
+    """Chooses the native call if built, else the reference, when the program is lowered."""
     if always_native:
         return native_function(*arguments)
     return native.where_built(native_function, reference_function, *arguments)

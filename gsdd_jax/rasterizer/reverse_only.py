@@ -1,4 +1,4 @@
-"""Rejects derivatives that the native rasterizer does not have, by one clear line."""
+"""Rejects derivatives that the native rasterizer lacks, by one clear line."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Baselines of random real images in the budget's bytes, as they are or compressed."""
+"""Baselines of random real images in the budget's bytes, uncompressed or compressed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import COMPRESSED, REAL, Experiment, FitParts
 from gsdd_jax.storage.workdir import decisive
 
-# What is tried: images per class, relative to what their bytes suggest, and their stored side,
-# relative to their own. More images are coarser.
+# Candidates: images per class, relative to the number suggested by bytes, and stored side,
+# relative to the original side. More images are coarser.
 TRIALS = ((0.6, 1.0), (1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 CODED = 0.55  # bytes of coded labels, relative to those of their bits
 
@@ -52,7 +52,7 @@ def evaluated(
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
     The number and size of compressed images are the best of `TRIALS` on held-out training images,
-    by one network each. None: the budget has not the bytes of one compressed image per class.
+    by one network each. None: the budget is below one compressed image per class.
 
     Args:
       config: the experiment.
@@ -60,7 +60,7 @@ def evaluated(
       num_images: images of the distilled set, whose number of steps networks take.
       arm: a name of `REAL` or `COMPRESSED`.
       taught_by: source of the labels, for an arm of soft ones.
-      provenance: that of a compressed set.
+      provenance: provenance of a compressed set.
       name, display: name of the phase, and where it is shown.
     """
     if arm in REAL:
@@ -93,7 +93,7 @@ def evaluate_real(
     """Trains networks on random real images, at the bytes and for the steps of a config's set.
 
     A teacher has its checkpoints in `workdir`, or in `config.teacher.dir`. Raises UsageError if a
-    setting is invalid, `arm` is unknown, or the budget has not the bytes of one image per class.
+    setting is invalid, `arm` is unknown, or the budget is below one image per class.
     """
     arms = (*REAL, *COMPRESSED)
     if arm not in arms:
@@ -122,7 +122,7 @@ def evaluate_real(
 
 
 def _sizes(config, parts, arm) -> dict[tuple[int, int], None]:
-    """Returns the images per class and stored sides (0: their own) that are tried."""
+    """Returns the images per class and stored sides to try; side 0: the images' own."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
     there = bytes_per_class(config, shape)
     suggested = parameterizations.find("dct").suggested_images(shape, there, {})

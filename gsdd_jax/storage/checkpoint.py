@@ -17,7 +17,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_tree, locked
 from gsdd_jax.formats.file import DIGESTS, digests
 
-OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
+OVERHEAD = 1 << 20  # maximum bytes of a checkpoint besides its numbers
 _IDENTITY = "identity"
 _PARTS = {"run", "state", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a step's folder
 
@@ -31,7 +31,7 @@ class Checkpoints:
         identity: str,
         report: Callable[[str], None] = lambda line: None,
     ):
-        """States are stored with `identity` (of their run) and restored only by the same one.
+        """Stores states with their run's `identity`, and restores only states of the same one.
 
         Raises UsageError where something below the directory is no regular file, or has the name
         of a step and is no checkpoint. Where the newest is damaged and the one before is taken,
@@ -57,7 +57,7 @@ class Checkpoints:
         state = jax.tree.map(mesh.to_host, state)
         if self._manager is None:
             return
-        # Looked at before, because Orbax's threads print pages when they fail.
+        # Checked first, because Orbax's threads print pages when they fail.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._manager.directory.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._manager.directory).free < 2 * size + OVERHEAD:
@@ -83,7 +83,7 @@ class Checkpoints:
             ) from None
 
     def restore(self, like: Any) -> Any | None:
-        """The newest state that is whole, or None if there is none at all.
+        """Returns the newest intact state, or None if there is no state.
 
         Raises UsageError if none is whole, or if one is of another run or does not have the
         structure, shapes and types of `like`.

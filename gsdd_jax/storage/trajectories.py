@@ -40,7 +40,7 @@ class Trajectory:
     """
 
     def __init__(self, directory: str | os.PathLike, identity: Identity, expert: int):
-        """Reads what is there. An unfinished trajectory ends before its first damaged epoch.
+        """Reads the files present. An unfinished trajectory ends before its first damaged epoch.
 
         Raises UsageError if the index is damaged, foreign, of another expert or other settings, or
         if other versions began the expert, which would end with other bits.
@@ -60,7 +60,7 @@ class Trajectory:
         return len(self._digests)
 
     def parameters(self, epoch: int) -> Float32[np.ndarray, "p"]:
-        """Returns the flat parameters after `epoch` epochs; only they are read.
+        """Returns the flat parameters after `epoch` epochs, without reading others.
 
         Raises UsageError if they are damaged, IndexError if there are none.
         """
@@ -80,7 +80,7 @@ class Trajectory:
         del self._digests[rows:]
 
     def append(self, parameters: Float32[np.ndarray, "p"]) -> None:
-        """Adds the parameters of an epoch; they are on disk when this returns.
+        """Writes the parameters of an epoch to disk before returning.
 
         Raises ValueError if they are not finite or not as many as the identity says, UsageError if
         they cannot be written.
@@ -122,7 +122,7 @@ class Trajectory:
             case _:
                 raise foreign
         expected = self._made_of
-        if not accuracy:  # a finished trajectory is what it is, whichever version made it
+        if not accuracy:  # a finished trajectory is valid, whichever version made it
             made_of, expected = made_of | versions, expected | self._versions
         for name in dict.fromkeys([*expected, *made_of]):
             if made_of.get(name) != expected.get(name):
@@ -190,7 +190,7 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _writing(directory):
             stack.enter_context(locked(directory, taken))
-        # Of a process that was killed while it wrote.
+        # Left by a process that was killed while writing.
         for left_over in pathlib.Path(directory).glob("expert_[0-9]*/.epoch*.*.*"):
             if left_over.is_file():
                 left_over.unlink()

@@ -90,17 +90,17 @@ def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
 
 
 def identity(config: ConfigDict, fingerprint: str) -> str:
-    """Returns a digest of all that a run's results depend on: its settings and its data."""
+    """Returns a digest of everything that a run's results depend on: its settings and its data."""
     return digest({"data.fingerprint": fingerprint, **decisive(config)})
 
 
 def digest(fields: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of plain values by name, whatever their order."""
+    """Returns the SHA-256 of plain values by name, independent of their order."""
     return hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
-    """Returns the settings that a result depends on, flat: all but the operational ones."""
+    """Returns the settings that a result depends on, flat, without operational ones."""
     return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
 
 
@@ -135,7 +135,7 @@ class Records:
     """Evaluations of a run by name; each is on disk once it is recorded."""
 
     def __init__(self, workdir: pathlib.Path, identity: str):
-        """Reads existing records. Raises like `evaluations`."""
+        """Reads existing records. Raises UsageError like `evaluations`."""
         self._path, self._identity = workdir / EVALUATIONS, {"identity": identity}
         read = lambda: json.dumps(evaluations(workdir, identity)).encode()
         self._values = json.loads(processes.from_first(read))
