@@ -25,6 +25,11 @@ MEANS_SOMETHING = {("matching.options.keep_every", -1)}
 KINDS = {"int": int, "float": float}
 
 
+def kind_of(field):
+    """The name of its type: a module may have its annotations as texts."""
+    return field.type if isinstance(field.type, str) else field.type.__name__
+
+
 def numeric_fields():
     """Returns (field, how to set it in a config) for the default config and every component."""
     fields = []
@@ -38,16 +43,16 @@ def numeric_fields():
     ):
         for name, kind in package.known().items():
             for field in dataclasses.fields(kind):
-                if field.type in KINDS and field.name not in kind.derived:
+                if kind_of(field) in KINDS and field.name not in kind.derived:
                     fields.append((f"{group}.options.{field.name}", {f"{group}.name": name}))
     return fields
 
 
 FIELDS = numeric_fields()
 RANGES = {  # type, least and largest value of every config's numbers
-    name: (of.type, *(end for end in (said.least, said.most)))
+    name: (kind_of(of), *(end for end in (said.least, said.most)))
     for name, of in config_fields.known().items()
-    if of.type in KINDS
+    if kind_of(of) in KINDS
     for said in [meaning(of)]
 }
 RANGES = {
