@@ -3,8 +3,6 @@
 Probabilities are the frequencies so far, which the decoder counts as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

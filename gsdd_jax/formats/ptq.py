@@ -4,8 +4,6 @@ Each patch of a channel names one of its image's groups, which is a range of val
 divides the range evenly. A gain and an offset of every channel are applied to the result.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

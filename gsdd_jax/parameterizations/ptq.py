@@ -16,11 +16,8 @@ Chosen here, since no code is published:
   repeat the one before in their patch where that is nearly as good.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -32,7 +29,7 @@ from jaxtyping import Array, Float, Int
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import ptq
 from gsdd_jax.formats.ptq import CODES, RANGES, REFINEMENT
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Transform
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Shape, Transform
 from gsdd_jax.parameterizations.pixels import Images
 from gsdd_jax.rasterizer.gaussians import round_to_bfloat16
 
@@ -64,16 +61,12 @@ class PTQ(Images, ptq.PTQ):
         return super().recipe(objective) | {"budget.images_per_class": 0}
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         eight = cls(*image_shape, images_per_class=8, **options)  # whose codes end with a byte
         return max(1, 8 * bytes_per_class // (eight.bytes_of_codes + eight.bytes_of_ranges))
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and their bytes."""
         there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
