@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.table import Table, chosen
 from configs import load
-from gsdd_jax import matching, networks
+from gsdd_jax import matching
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
@@ -31,7 +31,7 @@ from gsdd_jax.networks import Network
 from gsdd_jax.ops import conv
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup import cost
-from gsdd_jax.setup.components import build_parameterization
+from gsdd_jax.setup.components import build_objective, build_parameterization
 from gsdd_jax.training import distill, evaluate, experts, fit
 
 DEVICES = (1, 8, 64)
@@ -132,15 +132,9 @@ def build(config: ConfigDict) -> Parts:
     side, num_classes, examples, _ = cost.sizes(config)
     shape = (side, side, 3)
     stored = build_parameterization(config, shape, num_classes)
-    network = networks.build(
-        config.network.name, image_shape=shape, num_classes=num_classes,
-        precision=config.network.precision, **config.network.options,
-    )  # fmt: skip
-    objective = matching.build(
-        config.matching.name, network=network, num_classes=num_classes,
-        images_per_class=stored.images_per_class, strategy=config.matching.strategy,
-        **config.matching.options,
-    ).resolve_auto(num_classes * stored.images_per_class, shape, GPU_MEMORY)  # fmt: skip
+    network, per_class = cost.network_of(config.network, side, num_classes), stored.images_per_class
+    objective = build_objective(config, network, num_classes, per_class)
+    objective = objective.resolve_auto(num_classes * per_class, shape, GPU_MEMORY)
     return Parts(config, examples, num_classes, stored, network, objective)
 
 

@@ -20,11 +20,7 @@ from gsdd_jax.formats.base import MAX_SIDE
 SEED = (0, 2**32 - 1)  # JAX uses 32 bits
 # Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
-COMPONENTS = {
-    "parameterization": parameterizations,
-    "network": networks,
-    "matching": matching,
-}
+COMPONENTS = {"parameterization": parameterizations, "network": networks, "matching": matching}
 NAMES = tuple(f"{group}.name" for group in COMPONENTS)
 
 
@@ -44,9 +40,14 @@ class Data:
     subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow or squawk")
     resolution: int = field(0, "pixels per side; 0: as stored", 0, MAX_SIDE)
     resize: str = field("crop", "crop (scale the shorter side, cut the center) or squash")
-    transform: str = field("normalize", "normalize (per channel) or zca (whitening)")
+    transform: str = field(
+        "normalize", "normalize (per channel) or zca (whitening)", choices=("normalize", "zca")
+    )
     dir: str = field("", "directory of TFDS data sets; empty: $TFDS_DATA_DIR, else the default")
-    on_device: str = field("auto", "training images: whole, streamed (from disk), auto (by size)")
+    on_device: str = field(
+        "auto", "training images: whole, streamed (from disk), auto (by size)",
+        choices=("auto", "whole", "streamed"),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,10 @@ class Network:
 class Init:
     """Fit of the images that distillation starts from."""
 
-    images: str = field("real", "fitted images: real, solid (mean colors) or none (no fit)")
+    images: str = field(
+        "real", "fitted images: real, solid (mean colors) or none (no fit)",
+        choices=("real", "solid", "none"),
+    )  # fmt: skip
     num_steps: int = field(50_000, "fit steps; published: 50,000", 0, shrink=Shrink(1, 20))
     learning_rate: float = field(
         0.1, "fit rate; published 0.1 (CIFAR-10), 0.01; 0: by data set", *POSITIVE, automatic=True
@@ -163,7 +167,10 @@ class Evaluate:
         5, "networks trained per set, from different initializations", *NETWORKS,
         shrink=Shrink(1, 2),
     )  # fmt: skip
-    optimizer: str = field("sgd", "sgd; or adam, sgd_cosine, adamw for other architectures")
+    optimizer: str = field(
+        "sgd", "sgd; or adam, sgd_cosine, adamw for other architectures",
+        choices=("sgd", "adam", "sgd_cosine", "adamw"),
+    )  # fmt: skip
     learning_rate: float = field(0.01, "learning rate where the objective learns none", *POSITIVE)
     rates: str = field(
         "", "learning rates tried for every arm on held-out training images, by commas; empty: none"

@@ -38,7 +38,6 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     settings = config.experts
     validate.ranges(config, "experts", "data")
     validate.options(config)
-    input_pipeline.check(config)
     augment.parse_strategy(config.matching.strategy)
     dataset = components.load_data(config)
     components.check_same(dataset)

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, networks, parameterizations
+from gsdd_jax import data, matching, networks, parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import transforms
 from gsdd_jax.data.soft_labels import Labels
+from gsdd_jax.matching import Matching
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.training import experts
@@ -67,11 +68,9 @@ def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
 
 def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
     """Returns the data set's transform, applied after rendering."""
-    if name == "normalize":
-        return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
     if name == "zca":
         return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
-    raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
+    return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
 
 
 def build_parameterization(
@@ -107,6 +106,17 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
         num_classes=dataset.num_classes,
         precision=precision or config.precision,
     )
+
+
+def build_objective(
+    config: ConfigDict, network: Network, num_classes: int, images_per_class: int
+) -> Matching:
+    """Builds the config's objective under `network` for a synthetic set of that size."""
+    return matching.build(
+        config.matching.name, network=network, num_classes=num_classes,
+        images_per_class=images_per_class, strategy=config.matching.strategy,
+        labels=labels_of(config), **config.matching.options,
+    )  # fmt: skip
 
 
 def check_networks(field: str, count: int, network: Network) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching
+from gsdd_jax import data
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, located
@@ -24,17 +24,10 @@ from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup import experts, input_pipeline
-from gsdd_jax.setup.components import (
-    build_network,
-    build_parameterization,
-    build_transform,
-    check_networks,
-    labels_of,
-    load_data,
-)
+from gsdd_jax.setup import components, experts
+from gsdd_jax.setup.components import build_network, build_transform, load_data
 from gsdd_jax.training.distill import Problem
-from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
+from gsdd_jax.training.evaluate import Schedule
 
 HELD_OUT = 10_000  # training images that choose between sets in place of test images
 
@@ -115,13 +108,9 @@ def build_fit_parts(config: ConfigDict) -> FitParts:
     """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
     validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
-    if config.init.images not in INITIAL_IMAGES:
-        raise UsageError(
-            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
-            f"{config.init.images!r}"
-        )
     dataset = load_data(config)
-    parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
+    shape, classes = dataset.image_shape, dataset.num_classes
+    parameterization = components.build_parameterization(config, shape, classes)
     _check_memory(config, dataset, parameterization)
     if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
@@ -149,27 +138,19 @@ def _check_memory(config, dataset, parameterization) -> None:
 def build(config: ConfigDict) -> Experiment:
     """Builds an experiment. Raises UsageError, naming the field, for invalid settings."""
     check_strategy(config)
-    input_pipeline.check(config)
     validate.ranges(config, "distill", "evaluate", "teacher")
-    check_optimizer(config)
     check_baselines(config)
     rates(config)
     material = build_fit_parts(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
-    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
     for arm in REAL.keys() & set(baselines(config, dataset)):
         check_real(config, dataset, arm)
-    objective = matching.build(
-        config.matching.name,
-        network=build_network(config.network, dataset, config.matching.precision),
-        num_classes=dataset.num_classes,
-        images_per_class=parameterization.images_per_class,
-        strategy=config.matching.strategy,
-        labels=labels_of(config),
-        **config.matching.options,
-    )
-    objective = objective.resolve_auto(
+    matched = build_network(config.network, dataset, config.matching.precision)
+    objective = components.build_objective(
+        config, matched, dataset.num_classes, parameterization.images_per_class
+    ).resolve_auto(
         len(material.labels), parameterization.image_shape, devices.accelerator_memory()
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
@@ -261,8 +242,6 @@ def _build_host_inputs(config, matching, dataset, network):
     return functools.partial(matching.host_inputs, store, config.seed)
 
 
-# Targets of the initial fit.
-INITIAL_IMAGES = ("real", "solid", "none")
 # Bytes per number of random real images that fill the budget.
 REAL = {"random_real": 4, "random_real_uint8": 1}
 # Random real images in a compressed format: whether they have a teacher's soft labels.
@@ -333,12 +312,3 @@ def rates(config: ConfigDict) -> list[float]:
             found.append(math.nan)
         validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
     return found
-
-
-def check_optimizer(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown optimizer of evaluation networks."""
-    if config.evaluate.optimizer not in OPTIMIZERS:
-        raise UsageError(
-            f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
-            f"{config.evaluate.optimizer!r}"
-        )

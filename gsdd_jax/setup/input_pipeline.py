@@ -18,19 +18,9 @@ from gsdd_jax.data import reading, transforms
 from gsdd_jax.matching import Matching, RealData, real_data
 from gsdd_jax.training import distill
 
-ON_DEVICE = ("auto", "whole", "streamed")
 # Shares of the device's and the host's memory that an "auto" training split may take. Networks need
 # the rest; on the host also the system, other processes and cached pages.
 SHARE, SHARE_OF_HOST = 1 / 2, 1 / 4
-
-
-def check(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown `data.on_device`."""
-    if config.data.on_device not in ON_DEVICE:
-        raise UsageError(
-            f"config.data.on_device: expected one of {', '.join(ON_DEVICE)}, got "
-            f"{config.data.on_device!r}"
-        )
 
 
 def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:

@@ -19,28 +19,12 @@ from gsdd_jax.storage import workdir
 
 # Fields of the set's config that the evaluation reads.
 FIELDS = (
-    "seed",
-    "data.name",
-    "data.subset",
-    "data.resolution",
-    "data.resize",
-    "data.transform",
-    "budget.ipc",
-    "budget.bytes",
-    "network.name",
-    "network.precision",
-    "matching.strategy",
-    "evaluate.num_networks",
-    "evaluate.optimizer",
-    "evaluate.learning_rate",
-    "evaluate.rates",
-    "evaluate.epochs",
-    "evaluate.batch_size",
+    *("seed", "data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
+    *("budget.ipc", "budget.bytes", "network.name", "network.precision", "matching.strategy"),
+    *("evaluate.num_networks", "evaluate.optimizer", "evaluate.learning_rate", "evaluate.rates"),
+    *("evaluate.epochs", "evaluate.batch_size"),
 )
-SINCE = {
-    "budget.bytes": 0,
-    "evaluate.rates": "",
-}  # fields that sets of before lack, which have these values there
+SINCE = {"budget.bytes": 0, "evaluate.rates": ""}  # values of fields that older sets lack
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
@@ -86,7 +70,6 @@ def resolve(
     if learning_rate is not None:
         config.evaluate.learning_rate = learning_rate
     validate.ranges(config, "seed", "data", "budget", "evaluate")
-    experiment.check_optimizer(config)
     experiment.rates(config)
     experiment.check_strategy(config)
     return config

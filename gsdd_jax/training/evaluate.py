@@ -21,9 +21,6 @@ from gsdd_jax.networks import Network
 DIVERGED = 1e6  # cross-entropy of a training that does not recover
 
 
-OPTIMIZERS = ("sgd", "adam", "sgd_cosine", "adamw")
-
-
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """Training schedule of an evaluation network.
