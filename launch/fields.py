@@ -21,24 +21,10 @@ from gsdd_jax.core.trees import dotted
 
 # Fields shown by --help; --helpfull shows all.
 MOST_USED = (
-    "seed",
-    "scale",
-    "data.name",
-    "data.resolution",
-    "budget.ipc",
-    "budget.bytes",
-    "budget.images_per_class",
-    "parameterization.name",
-    "network.name",
-    "network.options.width",
-    "init.num_steps",
-    "matching.name",
-    "experts.num_experts",
-    "distill.num_steps",
-    "distill.learning_rate",
-    "distill.eval_every",
-    "evaluate.num_networks",
-    "evaluate.epochs",
+    *("seed", "scale", "data.name", "data.resolution", "budget.ipc", "budget.bytes"),
+    *("budget.images_per_class", "parameterization.name", "network.name", "network.options.width"),
+    *("init.num_steps", "matching.name", "experts.num_experts", "distill.num_steps"),
+    *("distill.learning_rate", "distill.eval_every", "evaluate.num_networks", "evaluate.epochs"),
 )
 SMALLER_OF_ALL = (
     *("data.on_device=streamed", "budget.images_per_class", "network.options.width"),

@@ -150,9 +150,7 @@ def build(config: ConfigDict) -> Experiment:
     matched = build_network(config.network, dataset, config.matching.precision)
     objective = components.build_objective(
         config, matched, dataset.num_classes, parameterization.images_per_class
-    ).resolve_auto(
-        len(material.labels), parameterization.image_shape, devices.accelerator_memory()
-    )
+    ).resolve_auto(len(material.labels), parameterization.image_shape, devices.accelerator_memory())
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     # Before the transform, which may take a minute: experts may be missing.
     host_inputs = _build_host_inputs(config, objective, dataset, network)
