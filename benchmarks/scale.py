@@ -39,7 +39,6 @@ CONFIGS = (
     "cifar100_tm:ipc=50",
     *(f"imagenet1k_{name}:ipc={ipc}" for name in ("dm", "tm") for ipc in (1, 50)),
 )
-GPU_MEMORY = int(0.75 * 141e9)  # bytes of an H200 that JAX takes by default
 COLUMNS = "config part devices flops:.4g bytes:.4g calls moved:.3g arguments:.3g temporary:.3g"
 COLLECTIVE = re.compile(
     r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\("
@@ -134,7 +133,6 @@ def build(config: ConfigDict) -> Parts:
     stored = build_parameterization(config, shape, num_classes)
     network, per_class = cost.network_of(config.network, side, num_classes), stored.images_per_class
     objective = build_objective(config, network, num_classes, per_class)
-    objective = objective.resolve_auto(num_classes * per_class, shape, GPU_MEMORY)
     return Parts(config, examples, num_classes, stored, network, objective)
 
 

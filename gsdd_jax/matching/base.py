@@ -120,19 +120,6 @@ def real_data(
     )
 
 
-@runtime_checkable
-class Images(Protocol):
-    """Storage of synthetic images: the part of a parameterization that objectives need."""
-
-    def select(self, params: Any, indices: Int[Array, "k"]) -> Any:
-        """Returns the parameters of some images."""
-        ...
-
-    def to_network(self, params: Any, transform: Any) -> Float[Array, "m h w c"]:
-        """Renders all images of `params` as networks see them."""
-        ...
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
@@ -143,7 +130,7 @@ class Synthetic:
 
     num_classes: int = dataclasses.field(metadata={"static": True})
     images_per_class: int = dataclasses.field(metadata={"static": True})
-    kind: Images = dataclasses.field(metadata={"static": True})
+    kind: Any = dataclasses.field(metadata={"static": True})  # a parameterization
     params: Any
     transform: Any
     labels: Array  # Int32[m]
@@ -253,18 +240,6 @@ class Matching(abc.ABC):
         drawn = num_classes * self.batch_syn or num_images
         steps = FORWARD * num_classes * getattr(self, "batch_real", 0) + drawn
         return Work(steps, steps)
-
-    def resolve_auto(
-        self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
-    ) -> Matching:
-        """Decides the options that depend on the device's memory.
-
-        Args:
-          num_images, image_shape: size of the synthetic set.
-          memory: bytes of the device; None for a CPU, which shares the host's memory.
-        """
-        del num_images, image_shape, memory
-        return self
 
     def check_experts(self, num_epochs: int) -> None:
         """Raises UsageError if the experts have too few epochs."""

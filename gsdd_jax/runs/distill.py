@@ -318,7 +318,7 @@ class _Run:
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
         provenance = {
             # Operational settings are left out: they do not change the set.
-            "config": decisive(self.parts.resolve_auto(self.config)),
+            "config": decisive(self.config),
             "data": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint,

@@ -69,10 +69,6 @@ class FitParts:
         classes = np.arange(self.dataset.num_classes, dtype=np.int32)
         return np.repeat(classes, self.parameterization.images_per_class)
 
-    def resolve_auto(self, config: ConfigDict) -> ConfigDict:
-        """Returns the config with settings chosen for the device: here unchanged."""
-        return config
-
     @property
     def warnings(self) -> list[str]:
         """Returns a warning if classes have fewer real images than synthetic ones."""
@@ -95,13 +91,6 @@ class Experiment(FitParts, EvaluationParts):
     problem: Problem
     schedule: Schedule
     host_inputs: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
-
-    def resolve_auto(self, config: ConfigDict) -> ConfigDict:
-        """Returns the config with the objective's options as chosen for the device."""
-        config = config.copy_and_resolve_references()
-        for option in config.matching.options:
-            config.matching.options[option] = getattr(self.problem.matching, option)
-        return config
 
 
 def build_fit_parts(config: ConfigDict) -> FitParts:
@@ -150,19 +139,17 @@ def build(config: ConfigDict) -> Experiment:
     matched = build_network(config.network, dataset, config.matching.precision)
     objective = components.build_objective(
         config, matched, dataset.num_classes, parameterization.images_per_class
-    ).resolve_auto(len(material.labels), parameterization.image_shape, devices.accelerator_memory())
+    )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     # Before the transform, which may take a minute: experts may be missing.
-    host_inputs = _build_host_inputs(config, objective, dataset, network)
-    return Experiment(
-        dataset,
-        build_transform(config.data.transform, dataset),
-        parameterization,
-        network,
-        problem,
-        build_schedule(config),
-        host_inputs,
-    )
+    store = None
+    if objective.follows_experts:
+        validate.ranges(config, "experts")
+        store = experts.open_store(config, dataset, network)
+        objective.check_experts(store.epochs)
+    host_inputs = functools.partial(objective.host_inputs, store, config.seed)
+    transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
+    return Experiment(dataset, transform, parameterization, network, problem, schedule, host_inputs)
 
 
 def build_schedule(config: ConfigDict) -> Schedule:
@@ -228,16 +215,6 @@ def _repeated(
         y, x = shifts[order[(times - 1) % len(order)]]
         out.append(wider[place, y : y + height, x : x + width])
     return np.stack(out)
-
-
-def _build_host_inputs(config, matching, dataset, network):
-    """Returns the function of each step's host inputs."""
-    store = None
-    if matching.follows_experts:
-        validate.ranges(config, "experts")
-        store = experts.open_store(config, dataset, network)
-        matching.check_experts(store.epochs)
-    return functools.partial(matching.host_inputs, store, config.seed)
 
 
 # Bytes per number of random real images that fill the budget.
