@@ -13,11 +13,7 @@ from typing import Any
 from gsdd_jax.figures import draw
 
 NAME = "decode"
-XLABELS = {
-    "bytes": "bytes per image",
-    "resolution": "pixels a side",
-    "batch": "images",
-}
+XLABELS = {"bytes": "bytes per image", "resolution": "pixels a side", "batch": "images"}
 PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 
 

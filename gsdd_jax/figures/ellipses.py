@@ -83,9 +83,8 @@ def main(
     cell, count = draw.PAGE / max(len(columns), 6), len(chosen)
     size = cell * len(columns), 2 * cell * count + 0.35
     with draw.sheet(out, NAME, rows(chosen, columns), *size, tight=True) as figure:
-        grid = figure.subplots(
-            2 * count, len(columns), squeeze=False
-        )  # an image above its ellipses
+        # An image above its ellipses.
+        grid = figure.subplots(2 * count, len(columns), squeeze=False)
         for column, m in zip(grid.T, columns, strict=True):
             column[0].set_title(m.title)
             fill(lambda i, c=column: c[2 * i : 2 * i + 2], m)

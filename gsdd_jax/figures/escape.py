@@ -25,7 +25,7 @@ from gsdd_jax.formats import file
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
-from gsdd_jax.setup import experiment
+from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import decisive, snapshot_path
 from gsdd_jax.training import distill
@@ -195,7 +195,7 @@ def endure(
 ) -> Stress:
     """Distills from `params`, and checks centers every `distill.steps_per_call` steps."""
     key, rate = stream(config.seed, "distill"), config.distill.learning_rate
-    data = inputs.real(parts)
+    data = input_pipeline.real(parts)
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params), rate)
     been = np.asarray(outside(params.means))
     returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)

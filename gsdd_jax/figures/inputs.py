@@ -26,12 +26,10 @@ from gsdd_jax.core.trees import dotted
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.matching import RealData, real_data
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import evaluation
-from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage import workdir as workdirs
 
 
@@ -131,13 +129,6 @@ def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
     if data_dir is not None:
         values["data.dir"] = data_dir
     return workdirs.whole(values)
-
-
-def real(parts: Experiment) -> RealData:
-    """Returns the real images that an experiment's objective draws from, on the device."""
-    problem, train = parts.problem, parts.dataset.train
-    given = train.images, train.labels, problem.num_classes, parts.transform
-    return real_data(*given, drawn=problem.matching.draws_real)
 
 
 @contextlib.contextmanager

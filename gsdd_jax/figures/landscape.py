@@ -26,7 +26,7 @@ from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
-from gsdd_jax.setup import experiment
+from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
 from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage.workdir import whole
@@ -125,7 +125,7 @@ def objective(
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
     fixed. Learning rate and soft labels of the student are the set's.
     """
-    problem, matching, data = parts.problem, parts.problem.matching, inputs.real(parts)
+    problem, matching, data = parts.problem, parts.problem.matching, input_pipeline.real(parts)
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
     all_inputs = parts.host_inputs(0, draws)

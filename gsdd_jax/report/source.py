@@ -16,20 +16,14 @@ from gsdd_jax.config import validate
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.core.trees import dotted
-from gsdd_jax.figures import inputs
+from gsdd_jax.figures import convergence, inputs
 from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
 from gsdd_jax.runs import evaluation, real_images
 from gsdd_jax.setup import experiment
-from gsdd_jax.storage.workdir import (
-    EVALUATIONS,
-    are_counts,
-    are_percentages,
-    evaluations,
-    snapshots,
-)
+from gsdd_jax.storage.workdir import EVALUATIONS, are_counts, are_percentages, snapshots
 
 ARMS = ("distilled", "best", *experiment.BASELINES)
 MOST_STEPS = 11  # of the images, evenly spaced, with the first and the last
@@ -173,8 +167,7 @@ def _records(path: pathlib.Path) -> dict[str, Any]:
     file = path / EVALUATIONS
     if not file.exists():
         raise UsageError(f"there is no {file.name}: nothing was evaluated yet")
-    identity = read_object(file, "a run's evaluations").get("identity")
-    return evaluations(path, identity)
+    return convergence.records(path)
 
 
 def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:

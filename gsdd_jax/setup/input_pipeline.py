@@ -59,6 +59,13 @@ class Steps:
         return data, self._host_inputs(first, count)
 
 
+def real(parts: Any, streamed: bool = False) -> RealData:
+    """Returns the real images that the objective of the Experiment `parts` draws from."""
+    problem, train = parts.problem, parts.dataset.train
+    given = train.images, train.labels, problem.num_classes, parts.transform
+    return real_data(*given, drawn=problem.matching.draws_real and not streamed)
+
+
 def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> Steps:
     """Builds the inputs for distilling the Experiment `parts` with `key`, from step `first` on.
 
@@ -73,10 +80,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
                 f"{problem.matching.name!r} does not say which real images it draws"
             )
         streamed = False
-    data = real_data(
-        train.images, train.labels, problem.num_classes, parts.transform,
-        drawn=problem.matching.draws_real and not streamed,
-    )  # fmt: skip
+    data = real(parts, streamed)
     at_once, host_inputs = config.distill.steps_per_call, parts.host_inputs
     if not streamed:
         return Steps(at_once, data, host_inputs)
