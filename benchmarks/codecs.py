@@ -68,7 +68,6 @@ def by_dct(images: np.ndarray, side: int, step: float) -> tuple[float, float]:
 
 
 def by_pillow(images: np.ndarray, side: int, codec: str, settings: dict) -> tuple[float, float]:
-    """Returns bytes per image and PSNR."""
     total, found = 0, []
     for image in images:
         small = Image.fromarray(image)

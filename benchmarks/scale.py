@@ -30,7 +30,7 @@ from gsdd_jax.matching import tm
 from gsdd_jax.networks import Network
 from gsdd_jax.ops import conv
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup import cost
+from gsdd_jax.setup import cost, experiment
 from gsdd_jax.setup.components import build_objective, build_parameterization
 from gsdd_jax.training import distill, evaluate, experts, fit
 
@@ -47,7 +47,6 @@ ARRAY = re.compile(r"[a-z]+(\d*)\w*\[([\d,]*)\]")
 
 
 def main(out: str | None, devices: str, configs: str) -> None:
-    """Prints a table."""
     counts, names = numbers(devices), chosen("configs", configs.split(","), CONFIGS)
     as_on_gpus(max(counts))
     table = Table(out, COLUMNS)
@@ -183,11 +182,7 @@ def _experts(of: Parts):
 
 
 def _evaluation(of: Parts):
-    settings = of.config.evaluate
-    schedule = evaluate.Schedule(
-        optimizer=settings.optimizer, epochs=settings.epochs, batch_size=settings.batch_size,
-        strategy=of.config.matching.strategy,
-    )  # fmt: skip
+    settings, schedule = of.config.evaluate, experiment.build_schedule(of.config)
 
     def arguments():
         keys = jax.random.split(jax.random.key(0), settings.num_networks)

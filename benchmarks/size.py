@@ -39,7 +39,6 @@ COLUMNS = "sweep what batch side seconds:.3g bytes:MiB"
 
 
 def main(out: str | None) -> None:
-    """Prints a table."""
     on_cpu = jax.default_backend() == "cpu"
     print(f"{device()}; {measure.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians per image")
     one = fitted(1 if on_cpu else 64, GAUSSIANS, FITTED_SIZE)

@@ -22,7 +22,6 @@ BATCH = 256  # batch size of an expert
 
 
 def normalize() -> transforms.Normalize:
-    """Returns the default transform of a benchmark."""
     return transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
 
 

@@ -60,7 +60,6 @@ class Table:
         self._print(name for name, _ in self.columns)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a row."""
         self.rows.append(row)
         self._print(_shown(row[name], style) for name, style in self.columns)
         if self.out:

@@ -25,7 +25,6 @@ class _Paths(flags.ListParser):
 
 
 def define(name: str, default: str | None, help: str, **settings: bool) -> flags.FlagHolder[str]:
-    """Defines a flag for one path."""
     serializer = flags.ArgumentSerializer()
     return flags.DEFINE(_Path(), name, default, help, serializer=serializer, **settings)
 

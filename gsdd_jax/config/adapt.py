@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import COMPONENTS, component_options, default, known
 from gsdd_jax.core.fields import LEAST, check_options, check_value, defaults, meaning
-from gsdd_jax.core.trees import parent
+from gsdd_jax.core.trees import dotted, parent
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
@@ -70,7 +70,8 @@ def bytes_per_class(config: ConfigDict, image_shape: tuple[int, int, int]) -> in
 
 def is_open(config: ConfigDict) -> bool:
     """Returns whether `suited` would change any field."""
-    return any(_get(config, name) == 0 for name, of in known().items() if meaning(of).automatic)
+    values = dotted(config.to_dict())
+    return any(values.get(name) == 0 for name, of in known().items() if meaning(of).automatic)
 
 
 def suited(
@@ -131,8 +132,3 @@ def scaled(config: ConfigDict) -> ConfigDict:
         options.batch_syn = max(1, int(options.batch_syn / images * config.budget.images_per_class))
     config.matching.options = ConfigDict(objective.shrunk(dict(options), config.experts.epochs))
     return config
-
-
-def _get(config: ConfigDict, name: str) -> Any:
-    group, last = parent(config, name)
-    return group[last]

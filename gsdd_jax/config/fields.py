@@ -1,6 +1,6 @@
 """Fields of an experiment: the only declaration of their defaults, ranges and help.
 
-Components' options are fields of their dataclasses.
+Components' options are fields of their dataclasses. `Config` describes the groups.
 """
 
 from __future__ import annotations
@@ -26,16 +26,12 @@ NAMES = tuple(f"{group}.name" for group in COMPONENTS)
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Devices and how they share the work."""
-
     devices: int = field(0, "number of devices; 0: all", 0)
     groups: int = field(0, "device groups that divide classes or students; 0: automatic", 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Data set."""
-
     name: str = field("cifar10_mini", "TFDS name, or cifar10_mini, which ships with the package")
     subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow or squawk")
     resolution: int = field(0, "pixels per side; 0: as stored", 0, MAX_SIDE)
@@ -52,8 +48,6 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Bytes of the distilled set."""
-
     ipc: int = field(1, "budget: the bytes of so many float32 images per class", 1, 100_000)
     bytes: int = field(0, "budget in bytes per class; 0: that of budget.ipc", 0, 2**32 - 1)
     images_per_class: int = field(
@@ -66,16 +60,12 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization:
-    """Way to store the images."""
-
     name: str = field("gaussian", "parameterization: {names}")
     options: Mapping[str, Any] = field(dict, "fields of the parameterization, e.g. ablations")
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Network of the objective, the experts and the evaluation."""
-
     name: str = field("convnet", "architecture: {names}")
     precision: str = field("default", "matmuls: default (TF32 on a GPU), float32 or bfloat16")
     options: Mapping[str, Any] = field(dict, "fields of the network")
@@ -83,8 +73,6 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """Fit of the images that distillation starts from."""
-
     images: str = field(
         "real", "fitted images: real, solid (mean colors) or none (no fit)",
         choices=("real", "solid", "none"),
@@ -101,8 +89,6 @@ class Init:
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Objective of the distillation."""
-
     name: str = field("dm", "objective: {names}")
     strategy: str = field(DSA, "DSA augmentations")
     precision: str = field("", "matmul precision of the objective; empty: network.precision")
@@ -111,8 +97,6 @@ class Matching:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Networks trained on the real images, whose mean outputs are soft labels."""
-
     dir: str = field("", "directory of teachers shared by several runs; empty: the run's own")
     num_networks: int = field(1, "networks, whose outputs are averaged", *NETWORKS)
     epochs: int = field(30, "training epochs", *EPOCHS, shrink=Shrink(1, 1))
@@ -123,8 +107,6 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Experts:
-    """Experts, which are augmented by `matching.strategy`."""
-
     dir: str = field("", "directory of the experts; empty: runs/experts/<data and network>")
     num_experts: int = field(
         100, "number of experts, networks trained on the real images", *NETWORKS,
@@ -144,8 +126,6 @@ class Experts:
 
 @dataclasses.dataclass(frozen=True)
 class Distill:
-    """Optimization of the images."""
-
     num_steps: int = field(20_000, "distillation steps", 0, shrink=Shrink(1, 10))
     learning_rate: float = field(1e-3, "learning rate of the images' parameters", *POSITIVE)
     average: float = field(  # below 1 in float32
@@ -161,8 +141,6 @@ class Distill:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Networks trained on the distilled set."""
-
     num_networks: int = field(
         5, "networks trained per set, from different initializations", *NETWORKS,
         shrink=Shrink(1, 2),

@@ -68,7 +68,7 @@ def main(
 
     def right_of(label, set_, config, parts):
         trained = evaluation.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
-        return _texts(~mistakes(parts.network, trained, *parts.tested_on))
+        return _texts(~mistakes(parts.network, trained.params, *parts.tested_on))
 
     for path, label, (set_, config, parts) in zip(paths, labels, opened, strict=True):
         compute = functools.partial(right_of, label, set_, config, parts)

@@ -117,7 +117,6 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
 
 
 def look(i: int) -> dict[str, Any]:
-    """Returns color and marker of the i-th of several lines."""
     return dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
 
 

@@ -100,8 +100,7 @@ def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
             "(--config.distill.snapshot_every=N); without --workdir only the fit is shown"
         )
-    step = file.load(last).provenance.get("step")
-    return {step if type(step) is int else 0: last}
+    return {inputs.step_of(file.load(last)): last}
 
 
 def fitting(

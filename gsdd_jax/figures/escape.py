@@ -102,7 +102,6 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
 
 
 def with_options(config: ConfigDict, options: dict) -> ConfigDict:
-    """Returns a copy of a config with other options of its parameterization."""
     copy = config.copy_and_resolve_references()
     with copy.unlocked():
         copy.parameterization.options.update(options)
@@ -110,7 +109,6 @@ def with_options(config: ConfigDict, options: dict) -> ConfigDict:
 
 
 def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray, "*b"]:
-    """Returns whether each center is outside [-1, 1]^2."""
     return (abs(means) > 1).any(-1)
 
 

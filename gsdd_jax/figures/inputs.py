@@ -64,6 +64,12 @@ def digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def step_of(set_: DistilledSet) -> int:
+    """Returns the step of the distillation that a set is of; 0 if its provenance has none."""
+    step = set_.provenance.get("step")
+    return step if type(step) is int else 0
+
+
 def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     """Loads a set of Gaussians as 6 + channels numbers each, however they are stored.
 
@@ -98,7 +104,6 @@ def as_gaussians(set_: DistilledSet) -> DistilledSet:
 
 
 def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
-    """Returns a set with other images."""
     return dataclasses.replace(
         set_, format=kind, arrays=jax.tree.map(np.asarray, kind.to_arrays(params))
     )

@@ -22,13 +22,11 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
-from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage.workdir import whole
 
 NAME = "landscape"
@@ -54,7 +52,7 @@ def main(
         raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
     if draws < 1 or not radius > 0:
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
-    paths = [path_of(d) for d in distilled]
+    paths = [file.path_of(d) for d in distilled]
     sets = [file.load(path) for path in paths]
     labels = inputs.labels_of([set_.format.name for set_ in sets], paths)
     made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
@@ -106,7 +104,7 @@ def made_by(set_: DistilledSet, places: dict[str, str | None]):
 
 
 def plane(
-    parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
+    parts: experiment.Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[float, float], Float[Array, ""]]:
     """Returns (a, b) -> mean loss at `set_` + a * first direction + b * second direction."""
     kind, params = parameterizations.of(set_)
@@ -118,7 +116,7 @@ def plane(
 
 
 def objective(
-    parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
+    parts: experiment.Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[Params], Float[Array, ""]]:
     """Returns the objective without boundary loss, as a function of optimized parameters.
 
@@ -136,9 +134,8 @@ def objective(
         synthetic = problem.synthetic(params, data.transform)
 
         def update(carry, u):
-            loss = matching.loss(
-                synthetic, data, aux_params, carry, u, jax.random.fold_in(update_key, u)
-            )
+            loss_key = jax.random.fold_in(update_key, u)
+            loss = matching.loss(synthetic, data, aux_params, carry, u, loss_key)
             after = matching.after_update(synthetic, carry, u, jax.random.fold_in(after_key, u))
             return after, loss
 

@@ -14,6 +14,8 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.matching.base import FORWARD, Matching, Synthetic, Trajectories, Work
 
+CLASSES_PER_STEP = "classes compared per step, a divisor of their number; 0: all"
+
 
 def map_classes(
     function: Callable[..., Float[Array, "k *shape"]],

@@ -14,7 +14,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import SECOND_ORDER, Draws, RealData, Synthetic, Work
-from gsdd_jax.matching.by_class import ByClass, map_classes
+from gsdd_jax.matching.by_class import CLASSES_PER_STEP, ByClass, map_classes
 from gsdd_jax.networks import Network
 
 
@@ -44,20 +44,15 @@ class GradientMatching(ByClass):
     num_classes: int
     batch_real: int = field(256, "real images per class and update", shrink=Shrink(0.5, 1))
     batch_syn: int = field(0, "synthetic images per class and update; 0: all", 0)
-    classes_per_step: int = field(
-        0, "classes compared per step, a divisor of their number; 0: all", 0
-    )
+    classes_per_step: int = field(0, CLASSES_PER_STEP, 0)
     outer_loops: int = field(
-        1,
-        "image updates per fresh network; published: 1, 10, 50 at IPC 1, 10, 50",
+        1, "image updates per fresh network; published: 1, 10, 50 at IPC 1, 10, 50",
         shrink=Shrink(0.5, 1),
-    )
+    )  # fmt: skip
     inner_loops: int = field(
-        1,
-        "training epochs of the network between two image updates; published: 1, 50, 10",
-        0,
+        1, "training epochs of the network between two image updates; published: 1, 50, 10", 0,
         shrink=Shrink(0.5, 1),
-    )
+    )  # fmt: skip
     inner_learning_rate: float = field(0.01, "SGD learning rate of that training")
     inner_batch: int = field(256, "batch size of that training")
     strategy: str = augment.DSA

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Draws, RealData, Synthetic, Work
-from gsdd_jax.matching.by_class import ByClass, map_classes
+from gsdd_jax.matching.by_class import CLASSES_PER_STEP, ByClass, map_classes
 from gsdd_jax.networks import Network
 
 
@@ -46,9 +46,7 @@ class DistributionMatching(ByClass):
     batch_real: int = field(256, "real images per class and step", shrink=Shrink(0.5, 1))
     batch_syn: int = field(0, "synthetic images per class and step; 0: all", 0)
     per_class_updates: bool = field(False, "True: update after each class in turn")
-    classes_per_step: int = field(
-        0, "classes compared per step, a divisor of their number; 0: all", 0
-    )
+    classes_per_step: int = field(0, CLASSES_PER_STEP, 0)
     class_by_class: bool = field(
         False, "True: one class at a time, for memory (needed at 128 x 128)"
     )

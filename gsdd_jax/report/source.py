@@ -84,14 +84,10 @@ class Run:
                 valid |= evaluation.summary(arm, values)
         return experiment.strongest(valid)
 
-    def accuracies(self, arm: str | None) -> list[float] | None:
-        """Returns the accuracy of each network, in percent; None if the arm was not evaluated."""
-        values = self.result.get(f"{arm}_accuracies")
-        return values if are_percentages(values) else None
-
-    def by_class(self, arm: str | None) -> list[float] | None:
-        """Returns the accuracy on the test images of each class, in percent, or None."""
-        values = self.result.get(f"{arm}_by_class")
+    def accuracies(self, arm: str | None, by: str = "accuracies") -> list[float] | None:
+        """Returns the accuracy of each network (or `by_class`: on the test images of each class),
+        in percent; None if the arm was not evaluated."""
+        values = self.result.get(f"{arm}_{by}")
         return values if are_percentages(values) else None
 
     def confusion(self, arm: str) -> Int[np.ndarray, "k k"] | None:
@@ -137,7 +133,7 @@ def read(path: str | os.PathLike, name: str) -> Run:
         last = _newest(path)
         with say("snapshots"):
             sets = _on_the_way(path, last)
-        sets[_step(last)] = last
+        sets[inputs.step_of(last)] = last
     real = None
     with say("real"):
         real = _real(path, sets)
@@ -202,11 +198,6 @@ def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSe
     like = lambda s: (s.format.image_shape, len(s.labels))
     sets = {step: files.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
     return {step: set_ for step, set_ in sets.items() if like(set_) == like(last)}
-
-
-def _step(set_: DistilledSet) -> int:
-    step = set_.provenance.get("step")
-    return step if type(step) is int else 0
 
 
 def _real(path, sets):

@@ -84,7 +84,6 @@ class Progress:
             self._afterwards = afterwards
 
     def close(self) -> None:
-        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -108,7 +107,6 @@ class Display:
             progress.close()
 
     def line(self, text: str) -> None:
-        """Prints one line."""
         print(text, file=self._stream, flush=True)
 
 
@@ -139,7 +137,6 @@ class OneLine(Display):
         """Drops a run's own lines."""
 
     def end(self) -> None:
-        """Ends the line."""
         if self._stream.isatty():
             print(file=self._stream, flush=True)
 
@@ -182,14 +179,11 @@ class Reporter(Display):
             self.phase, self.line = display.phase, display.line
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers for TensorBoard."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Writes a picture for TensorBoard."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes the event files."""
         self._writer.close()

@@ -92,7 +92,6 @@ def build_parameterization(
 
 
 def labels_of(config: ConfigDict) -> Labels:
-    """Returns the labels of the config's set."""
     return Labels(**config.labels)
 
 

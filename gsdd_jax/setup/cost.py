@@ -49,14 +49,12 @@ class Cost(NamedTuple):
 
 
 def of_experts(config: ConfigDict) -> Cost:
-    """Returns the cost of all experts."""
     settings = config.experts
     at_once = 1 if jax.default_backend() == "cpu" else settings.at_once
     return _of_training(config, settings, settings.num_experts, at_once)
 
 
 def of_teacher(config: ConfigDict) -> Cost:
-    """Returns the cost of a teacher."""
     number = config.teacher.num_networks
     return _of_training(config, config.teacher, number, number)
 

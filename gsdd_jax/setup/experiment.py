@@ -153,13 +153,8 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def build_schedule(config: ConfigDict) -> Schedule:
-    """Builds the training schedule of evaluation networks."""
-    return Schedule(
-        optimizer=config.evaluate.optimizer,
-        epochs=config.evaluate.epochs,
-        batch_size=config.evaluate.batch_size,
-        strategy=config.matching.strategy,
-    )
+    given = {name: config.evaluate[name] for name in ("optimizer", "epochs", "batch_size")}
+    return Schedule(**given, strategy=config.matching.strategy)
 
 
 def initial_images(
@@ -175,11 +170,10 @@ def initial_images(
     images = rows.take(train.images, chosen)
     if len(chosen) < dataset.num_classes * per_class:
         labels = train.labels[chosen]
-        of_class = [images[labels == c] for c in range(dataset.num_classes)]
-        keys = [jax.random.fold_in(key, c) for c in range(dataset.num_classes)]
-        images = np.concatenate(
-            [_repeated(k, i, per_class) for k, i in zip(keys, of_class, strict=True)]
-        )
+        images = np.concatenate([
+            _repeated(jax.random.fold_in(key, c), images[labels == c], per_class)
+            for c in range(dataset.num_classes)
+        ])  # fmt: skip
     return images.astype(np.float32) / 255
 
 
@@ -232,7 +226,6 @@ def strongest(result: Mapping[str, Any]) -> str | None:
 
 
 def check_strategy(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown augmentation."""
     with located("config.matching.strategy"):
         augment.parse_strategy(config.matching.strategy)
 

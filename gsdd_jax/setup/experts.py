@@ -1,7 +1,6 @@
 """Identity and location of a config's experts."""
 
 import dataclasses
-import functools
 import pathlib
 import re
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
+from gsdd_jax.core.trees import flat
 from gsdd_jax.networks import Network
 from gsdd_jax.storage import trajectories
 from gsdd_jax.storage.trajectories import ExpertStore, Identity
@@ -22,10 +22,9 @@ def directory(config: ConfigDict) -> pathlib.Path:
     """
     if config.experts.dir:
         return pathlib.Path(config.experts.dir)
-    parts = [
-        *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
-        *(config.network.name, *_network_options(config).values()),
-    ]
+    data = config.data
+    parts = [data.name, data.subset, data.resolution, data.transform, config.network.name]
+    parts += _network_options(config).values()
     name = "-".join(str(part) for part in parts if part)
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
 
@@ -38,21 +37,15 @@ def settings(config: ConfigDict) -> dict[str, Any]:
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",
     )
-    return {
-        **{
-            field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
-        },
-        **{f"network.options.{name}": v for name, v in _network_options(config).items()},
-    }
+    values = flat(config)
+    options = {f"network.options.{name}": v for name, v in _network_options(config).items()}
+    return {field: values[field] for field in fields} | options
 
 
 def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
     """Returns all that a config's experts depend on: settings, data and network size."""
-    return {
-        **settings(config),
-        "data.fingerprint": dataset.fingerprint,
-        "num_parameters": training.num_parameters(network),
-    }
+    size = training.num_parameters(network)
+    return settings(config) | {"data.fingerprint": dataset.fingerprint, "num_parameters": size}
 
 
 def are_there(config: ConfigDict) -> bool:

@@ -54,8 +54,8 @@ def resolve(
         raise UsageError(
             f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
         )
-    made_by, kinds = SINCE | made_by, known()
-    values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}
+    made_by = SINCE | made_by
+    values = {field: _value(made_by, field) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])
     options = {}
@@ -77,23 +77,13 @@ def resolve(
 
 def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a group, by the rest of their names."""
-    below = {field: value for field, value in fields.items() if field.startswith(f"{group}.")}
-    return {field.removeprefix(f"{group}."): value for field, value in below.items()}
+    start = f"{group}."
+    return {f.removeprefix(start): value for f, value in fields.items() if f.startswith(start)}
 
 
-def _value(config: Mapping[str, Any], field: str, kind: str) -> Any:
+def _value(config: Mapping[str, Any], field: str) -> Any:
     name = f"provenance.config[{field!r}]"
     if field not in config:
         raise UsageError(f"{name} is missing")
-    value = config[field]
-    if kind == "str":
-        expected, right = "text", isinstance(value, str)
-    elif kind == "int":
-        expected = "an integer of 32 bits"
-        right = type(value) is int and abs(value) < 2**32
-    else:
-        expected = "a number"
-        right = type(value) in (int, float) and abs(value) < 2**32
-    if not right:
-        raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
-    return float(value) if kind == "float" else value
+    validate.value(field, config[field], name)
+    return float(config[field]) if known()[field].type == "float" else config[field]

@@ -48,7 +48,6 @@ class Cell:
     published: float | None = None
 
     def variant(self, trial: Mapping[str, Any], seed: int) -> ConfigDict:
-        """Returns the config of one run."""
         config = self.config.copy_and_resolve_references()
         seeds = {f"{of}.seed": config[of].seed + seed for of in ("experts", "teacher")}
         seeds["seed"] = seed

@@ -171,10 +171,8 @@ def drawn(
 
 
 def _step_keys(key, step):
-    """Returns the keys of a step's beginning and of its updates."""
     return jax.random.split(jax.random.fold_in(key, step))
 
 
 def _loss_keys(update_key, update):
-    """Returns the keys of an update's loss and of `after_update`."""
     return jax.random.split(jax.random.fold_in(update_key, update))

@@ -52,11 +52,9 @@ class Schedule:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of all phases."""
         return sum(epochs for epochs, _ in self.phases)
 
     def num_steps(self, num_images: int) -> int:
-        """Returns the number of steps on `num_images`."""
         return self.num_epochs * -(-num_images // self.batch_size)
 
     def with_steps(self, steps: int, num_images: int) -> Schedule:
@@ -220,16 +218,8 @@ def train(
         done = 0
         while done < epochs:
             count = min(epochs_per_call, epochs - done)
-            students, losses = train_epochs(
-                network,
-                schedule,
-                students,
-                keys,
-                images,
-                labels,
-                jnp.float32(rate),
-                jnp.int32(count),
-            )
+            given = keys, images, labels, jnp.float32(rate), jnp.int32(count)
+            students, losses = train_epochs(network, schedule, students, *given)
             done += count
             check_losses(mesh.to_host(losses), int(students.epoch), rate)
             progress(count)

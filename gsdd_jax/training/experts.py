@@ -162,7 +162,6 @@ def _batch_keys(epoch_keys, place):
 
 
 def num_parameters(network: Network) -> int:
-    """Returns the number of a network's parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(_shapes(network)))
 
 
