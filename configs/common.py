@@ -50,12 +50,8 @@ def imagenet_subset() -> ConfigDict:
 def parse(variant: str, budgets: Collection[int], has_codes: bool = True) -> tuple[int, bool]:
     """Returns the IPC of a variant such as "ipc=10,codes", and whether it is of codes.
 
-    Args:
-      variant: the text after the colon of `--config=NAME:variant`; empty: the first of `budgets`.
-      budgets: values of IPC that the family has.
-      has_codes: whether the family has codes.
-
-    Raises ValueError for a variant that the family does not have.
+    An empty one has the first of `budgets`, the family's values of IPC. Raises ValueError for a
+    variant that the family does not have.
     """
     known = {f"ipc={ipc}": ipc for ipc in budgets}
     words = [word for word in variant.split(",") if word]

@@ -88,18 +88,8 @@ def _of_pictures() -> Prepared:
     for flag in (IMAGES, NAME):
         if flag.value is None:
             raise UsageError(f"--{flag.name}: expected it, or --cifar")
-    return prepare(
-        IMAGES.value,
-        NAME.value,
-        test=TEST.value,
-        test_fraction=TEST_FRACTION.value,
-        resolution=RESOLUTION.value,
-        gray=GRAY.value,
-        depth=DEPTH.value,
-        skip_broken=SKIP_BROKEN.value,
-        overwrite=OVERWRITE.value,
-        data_dir=DATA_DIR.value,
-    )
+    options = {flag.name: flag.value for flag in (*OF_PICTURES[2:], OVERWRITE, DATA_DIR)}
+    return prepare(IMAGES.value, NAME.value, **options)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,8 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
-    """Returns `config` with the defaults of the components that flags name.
-
-    Args:
-      config: config with the flags already applied.
-      before: config without the flags.
-      given: flags by dotted field; they take precedence.
-    """
+    """Returns `config`, which has the flags `given` by dotted field, with the defaults of the
+    components that they name; `before` has no flags. Flags take precedence."""
     config = config.copy_and_resolve_references()
     for group, package in COMPONENTS.items():
         name = config[group].name
@@ -79,17 +74,11 @@ def suited(
 ) -> ConfigDict:
     """Returns the config with values for the fields that depend on the data set.
 
-    - `budget.images_per_class`: as the parameterization suggests, but at most `largest`, so that
-      images of the largest class start from different real images.
+    - `budget.images_per_class`: as the parameterization suggests, but at most the training images
+      of the `largest` class, so that its images start from different real ones.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.batch_size`: equal parts of all distilled images, at most 256 each.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
-
-    Args:
-      config: the config, left unchanged.
-      image_shape: height, width and channels.
-      num_classes: number of classes.
-      largest: training images of the largest class.
     """
     config = config.copy_and_resolve_references()
     if config.budget.images_per_class == 0:

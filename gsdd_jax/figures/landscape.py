@@ -27,6 +27,7 @@ from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
+from gsdd_jax.setup.provenance import recorded
 from gsdd_jax.storage.workdir import whole
 
 NAME = "landscape"
@@ -96,11 +97,8 @@ def main(
 
 def made_by(set_: DistilledSet, places: dict[str, str | None]):
     """Returns the config that made a set, with locations on this machine."""
-    config = set_.provenance.get("config")
-    if not isinstance(config, dict):
-        raise UsageError("provenance.config: expected the config that made the set")
     given = {field: value for field, value in places.items() if value is not None}
-    return whole(config | given)
+    return whole(recorded(set_.provenance) | given)
 
 
 def plane(

@@ -26,14 +26,9 @@ def write(
 ) -> None:
     """Writes one HTML file about the runs of work directories; several are compared.
 
-    Args:
-      workdirs: at least one.
-      out: the file.
-      defaults: defaults of configs.
-      per_class: images per class in the file at every step; 0: as many as keep it small.
-
-    Raises:
-      UsageError: not a work directory, or as `check_place`. The page tells what a run lacks.
+    The page tells what a run lacks. `per_class` is the number of images per class in the file at
+    every step; 0: as many as keep it small. Raises UsageError for a folder that is no work
+    directory, or as `check_place`.
     """
     import jinja2
 

@@ -103,15 +103,7 @@ class Run:
 
 
 def read(path: str | os.PathLike, name: str) -> Run:
-    """Reads the run in a work directory; opens no file outside of it.
-
-    Args:
-      path: work directory.
-      name: name for the reader.
-
-    Raises:
-      UsageError: not a work directory.
-    """
+    """Reads the run in a work directory, or raises UsageError; opens no file outside of it."""
     path = pathlib.Path(path)
     if not (path / "config.json").is_file():
         raise UsageError(f"{path}: expected a run's work directory, with its config.json")

@@ -142,8 +142,7 @@ class _Run:
         state = distill.start(parts.problem, params, config.distill.learning_rate, logits)
         place = self.workdir / "checkpoints" / "distill"
         checkpoints = Checkpoints(place, self.identity, self.reporter.line)
-        restored = checkpoints.restore(state)
-        state = state if restored is None else restored
+        state = checkpoints.restore(state) or state
         done, total = int(state.step), config.distill.num_steps
         saved = done
         steps = input_pipeline.steps(config, parts, key, done)

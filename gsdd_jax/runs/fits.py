@@ -48,8 +48,7 @@ def initial(
     made_of = _identity(config, material.dataset.fingerprint)
     own, taken = workdir / "checkpoints" / "fit", "another process fits the same images"
     with checkpoint.shared(own, config.init.dir, made_of, reporter.line, taken) as checkpoints:
-        restored = checkpoints.restore(state)
-        state = state if restored is None else restored
+        state = checkpoints.restore(state) or state
         done, total = int(state.step), config.init.num_steps
         with reporter.phase("fit", total, done) as progress:
             while done < total:

@@ -30,6 +30,16 @@ OPTIONS = "network.options"
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
 
 
+def recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config that made a set, by dotted name."""
+    made_by = provenance.get("config")
+    if not isinstance(made_by, dict):
+        raise UsageError(
+            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
+        )
+    return made_by
+
+
 def resolve(
     provenance: Mapping[str, Any],
     overrides: Mapping[str, Any],
@@ -41,20 +51,9 @@ def resolve(
     trained as in the published comparison across architectures. Overrides apply last. The
     location of data and other operational settings never come from a file.
 
-    Args:
-      provenance: the set's provenance.
-      overrides: dotted field -> value; None leaves it unchanged.
-      learning_rate: as for `evaluate_file`.
-
-    Raises:
-      UsageError: a field, which is named, is missing, of a wrong type or out of range.
+    Args and errors are those of `evaluate_file`.
     """
-    made_by = provenance.get("config")
-    if not isinstance(made_by, dict):
-        raise UsageError(
-            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
-        )
-    made_by = SINCE | made_by
+    made_by = SINCE | recorded(provenance)
     values = {field: _value(made_by, field) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])

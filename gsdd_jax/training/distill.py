@@ -60,13 +60,9 @@ def start(
     learning_rate: float,
     logits: Float[Array, "m k"] | None = None,
 ) -> DistillState:
-    """Returns the initial state.
+    """Returns the initial state of fitted parameters, after `to_optimized`.
 
-    Args:
-      problem: what is distilled.
-      params: fitted parameters after `to_optimized`.
-      learning_rate: of the images' parameters.
-      logits: a teacher's soft labels of the images, if any.
+    `logits` are a teacher's soft labels of the images, if any.
     """
     aux_params = problem.matching.aux_params(problem.labels, logits)
     return DistillState(
@@ -94,12 +90,10 @@ def run(
     Step s draws from `fold_in(key, s)`: results are bitwise independent of the grouping into calls.
 
     Args:
-      problem: static.
       state: donated.
       key: key of the whole run.
       data: real images on the device, or those that these steps draw (`drawn`).
       host_inputs: of the objective for these steps, with `num_steps` as leading axis, or None.
-      num_steps: static.
     """
     parameterization, matching = problem.parameterization, problem.matching
     aux_optimizer = matching.aux_optimizer()
@@ -156,12 +150,7 @@ def drawn(
 ) -> Int[Array, "d k r"]:
     """Returns the indices of the real images that a step of `run` draws, for the host to read.
 
-    Args:
-      problem: static; its objective declares its draws.
-      key: key of the whole run.
-      data: real data, possibly without images.
-      host_inputs: the objective's `host_inputs` for this step.
-      step: from 0.
+    `data` may lack the images, and `host_inputs` are those of this step.
     """
     matching = problem.matching
     begin_key, update_key = _step_keys(key, step)

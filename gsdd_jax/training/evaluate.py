@@ -196,13 +196,10 @@ def train(
     """Trains `num_students` new networks in parallel; returns their stacked parameters.
 
     Args:
-      network: architecture of every student; each has its own random initialization.
-      schedule: training schedule.
-      key: key of initializations, shuffles and augmentations.
+      network, schedule, key: of all students; each has its own initialization and shuffles.
       images: transformed; one set for all students, or one for each.
       labels: classes or class probabilities, the same for every set.
       learning_rate: initial learning rate.
-      num_students: students trained at once.
       epochs_per_call: epochs per compiled call; no effect on the result.
       progress: called with the number of epochs just completed.
 
