@@ -145,7 +145,9 @@ def test_bits_that_the_soft_labels_have_not(tmp_path, bits):
     gsdd_jax.save(path, some_set("soft labels"))
     header, arrays = raw(path)
     write_raw(path, header | {"label_bits": bits}, arrays)
-    message = "soft_labels: expected uint8 [6]" if bits == 4 else "label_bits: expected an integer"
+    message = (
+        "soft_labels: expected at most 6 bytes" if bits == 4 else "label_bits: expected an integer"
+    )
     assert message in refusal(path)
 
 
@@ -158,7 +160,36 @@ def test_soft_labels_that_are_damaged(tmp_path):
     assert "unknown array 'soft_labels'" in refusal(path)
     packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, and four of nothing
     write_raw(path, header, arrays | {"soft_labels": packed})
-    assert "soft_labels: expected zeros after the last code" in refusal(path)
+    assert "soft_labels: 8 bytes are not what their codes take" in refusal(path)
+
+
+def test_soft_labels_are_range_coded_where_that_takes_fewer_bytes(tmp_path):
+    """By the entropy of the codes of images' own classes and of all others."""
+    rng, classes, bits = np.random.default_rng(0), np.repeat(np.arange(10), 40), 4
+    codes = rng.choice(16, (400, 10), p=np.r_[0.5, 0.2, 0.1, 0.1, np.full(12, 0.1 / 12)])
+    codes[np.arange(400), classes] = 15 - rng.binomial(2, 0.1, 400)
+    kind = parameterizations.build("pixels", (2, 2, 3), ipc=40, images_per_class=1, num_classes=10)
+    pixels = {"pixels": np.zeros((400, 2, 2, 3), np.float32)}
+    hard = parameterizations.stored(kind, pixels, classes.astype(np.int32), 0.01, {})
+    logits = np.float32(codes) * np.float32(8 / 15)
+    soft = dataclasses.replace(hard, soft_labels=logits, label_bits=bits)
+    gsdd_jax.save(tmp_path / "set.safetensors", soft)
+    loaded = gsdd_jax.load(tmp_path / "set.safetensors")
+    np.testing.assert_array_equal(loaded.soft_labels, logits)
+    own = np.arange(10) == classes[:, None]
+    bytes_ = 2 * 16 + sum(
+        -n * np.log2(n / part.size) / 8
+        for part in (codes[own], codes[~own])
+        for n in np.bincount(part)
+        if n
+    )
+    stored = loaded.num_bytes - hard.num_bytes
+    assert bytes_ < stored < bytes_ + 12 < 400 * 10 * bits / 8
+    header, arrays = raw(tmp_path / "set.safetensors")
+    assert len(arrays["soft_labels"]) == stored
+    for damaged in (arrays["soft_labels"][:20], np.zeros_like(arrays["soft_labels"])):
+        write_raw(tmp_path / "set.safetensors", header, arrays | {"soft_labels": damaged})
+        assert "soft_labels" in refusal(tmp_path / "set.safetensors")
 
 
 @pytest.mark.parametrize(

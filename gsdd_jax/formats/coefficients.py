@@ -43,9 +43,9 @@ CORRELATION, NOISE = 0.95, 0.01
 UNIT = 1024  # quantizer's step in predictions
 UNARY = 20  # distances up to it are answers; the rest of larger ones are binary digits
 BANDS = {"zero": 8, "negative": 6, "beyond": 4}  # frequencies by diagonal, the last ones together
-WEIGHT, CENTRE = 256, 128  # unit and offset of stored weights
+WEIGHT, CENTER = 256, 128  # unit and offset of stored weights
 RIDGE = 100.0  # penalty of squared weights in their fit
-FITTED_TO = 30_000  # answers of one kind, at most
+FITTED_TO = 10_000  # answers of one kind, at most
 # Functions of whole numbers as tables: mathematics libraries round differently.
 LOGS = np.rint(8 * np.log2(1 + np.arange(1 << 14) / 8)).astype(np.int32)
 ODDS = 2047
@@ -64,17 +64,21 @@ def encode(
 ) -> tuple[UInt8[np.ndarray, "bytes"], UInt8[np.ndarray, "weights"]]:
     """Returns the bytes of planes of blocks, and the weights that decode them."""
     planes = [np.asarray(plane, np.int32)[..., ZIGZAG] for plane in planes]
-    seen: dict[tuple, list] = {}
+    asked: list[tuple[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]]] = []
 
     def collect(key, features, answers):
-        seen.setdefault(key, []).append((features, answers))
+        asked.append((key, features.astype(np.int8), answers))  # every feature fits
         return answers
 
     _walk(planes, collect)
+    seen: dict[tuple, list] = {}
+    for key, features, answers in asked:
+        seen.setdefault(key, []).append((features, answers))
     weights = [_fitted(seen.get(key), n) for key, n in _lengths(len(planes)).items()]
-    stored = (np.concatenate(weights) + CENTRE).astype(np.uint8)
+    stored = (np.concatenate(weights) + CENTER).astype(np.uint8)
     encoder, of_key = AnswerEncoder(), _by_key(stored, len(planes))
-    _walk(planes, lambda key, x, answers: encoder.code(answers, _probabilities(x, of_key[key])))
+    for key, features, answers in asked:
+        encoder.code(answers, _probabilities(features, of_key[key]))
     return encoder.payload(), stored
 
 
@@ -108,7 +112,7 @@ def _lengths(num_planes: int) -> dict[tuple, int]:
 
 def _by_key(weights, num_planes):
     lengths = _lengths(num_planes)
-    parts = np.split(weights.astype(np.float64) - CENTRE, np.cumsum(list(lengths.values()))[:-1])
+    parts = np.split(weights.astype(np.float64) - CENTER, np.cumsum(list(lengths.values()))[:-1])
     return dict(zip(lengths, parts, strict=True))
 
 
@@ -125,11 +129,11 @@ def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
     features, answers = (np.concatenate(part) for part in zip(*seen, strict=True))
     every = max(1, len(answers) // FITTED_TO)
     x, y = features[::every].astype(np.float64), answers[::every]
-    for _ in range(10):
+    for _ in range(6):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
         curvature = (x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(length)
         weights -= np.linalg.solve(curvature, x.T @ (p - y) + RIDGE * weights)
-    return np.clip(np.rint(WEIGHT * weights), -CENTRE, CENTRE - 1)
+    return np.clip(np.rint(WEIGHT * weights), -CENTER, CENTER - 1)
 
 
 def _walk(planes: list[Int[np.ndarray, "m _ _ 64"]], answer: Answer) -> None:

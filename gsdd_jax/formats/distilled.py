@@ -15,11 +15,11 @@ import numpy as np
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError, counted, printable
-from gsdd_jax.formats import entropy, transforms
+from gsdd_jax.formats import transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
-from gsdd_jax.formats.labels import SOFT_LABELS, softmax
-from gsdd_jax.formats.shapes import Float, Int
+from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
+from gsdd_jax.formats.shapes import Float, Int, UInt8
 from gsdd_jax.formats.transforms import ZCA, Normalize
 
 SPACES = ("training", "unit")
@@ -115,8 +115,14 @@ class DistilledSet:
         sizes = self.format.stored_bytes(self.arrays, len(self.labels))
         if self.soft_labels is None:
             return sizes
-        count = self.soft_labels.size
-        return sizes | {SOFT_LABELS: entropy.packed_bytes([self.label_bits], count)}
+        return sizes | {SOFT_LABELS: len(self.packed_labels)}
+
+    @functools.cached_property
+    def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
+        """The soft labels as stored; raises UsageError for logits not on the grid."""
+        num_classes = len(self.labels) // self.format.images_per_class
+        logits = np.asarray(self.soft_labels, np.float32)
+        return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), num_classes)
 
     @property
     def num_bytes(self) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular, write_atomically
-from gsdd_jax.formats import entropy, labels
+from gsdd_jax.formats import labels
 from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
@@ -116,8 +116,8 @@ def load(path: str | os.PathLike) -> DistilledSet:
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
         logits = None
         if bits:
-            shape = labels_shape(kind, len(classes))
-            logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
+            num_classes = len(classes) // kind.images_per_class
+            logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, classes, num_classes)
         provenance, source = parts[PROVENANCE], str(path)
         distilled = DistilledSet(kind, arrays, classes, rate, provenance, logits, bits, source)
         _ = distilled.params  # refuses invalid codes
@@ -135,9 +135,7 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
     arrays |= {LABELS: classes, LEARNING_RATE: rate}
     if distilled.soft_labels is None:
         return arrays
-    expected = labels_shape(distilled.format, len(distilled.labels))
-    logits = np.asarray(distilled.soft_labels, np.float32)
-    return arrays | {SOFT_LABELS: labels.pack(logits, distilled.label_bits, expected)}
+    return arrays | {SOFT_LABELS: distilled.packed_labels}
 
 
 def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
@@ -176,11 +174,6 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
     if wrong := int(np.count_nonzero(halves.astype(np.float32) != values)):
         raise UsageError(f"{name}: expected numbers of bfloat16, got {wrong} between two of them")
     return halves
-
-
-def labels_shape(kind: Format, num_images: int) -> tuple[int, int]:
-    """Returns the shape of soft labels: images and classes."""
-    return num_images, num_images // kind.images_per_class
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -228,9 +221,7 @@ def check_shapes(
         **kind.array_specs(num_images),
     }
     if label_bits:
-        count = math.prod(labels_shape(kind, num_images))
-        size = entropy.packed_bytes([label_bits], count)
-        specs[SOFT_LABELS] = Spec((size,), "uint8")
+        specs[SOFT_LABELS] = Spec((None,), "uint8")
     for name in specs:
         if name not in found:
             raise UsageError(f"the array {name!r} is missing from this distilled set")

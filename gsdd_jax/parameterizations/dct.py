@@ -32,6 +32,7 @@ LEAST_BYTES = 4  # per image
 DEADZONE = np.full((SIDE, SIDE), 0.2, np.float32)
 DEADZONE[0, 0] = 0.0
 FIRST_STEP = 40.0  # of the search
+FEW = 256  # images of the search's first part
 FILLED, TRIES = 0.99, 12  # share of the budget that ends the search, and its length
 CODED = 0.82  # bits after coding by context, relative to those by frequency alone
 LARGEST = MOST // 2  # code
@@ -92,7 +93,7 @@ class DCT(Parameterization, dct.DCT):
         if isinstance(images, jax.core.Tracer):
             return self._in_steps(planes, self.step or FIRST_STEP)
         if not self.step:
-            found = self._fitting(planes, FIRST_STEP, LEAST_STEP)
+            found = self._fitting(planes, self._guess(planes), LEAST_STEP)
             return self._in_steps(planes, float(found[STEP][0]))
         used = self._used(self._packed(planes, self.step))
         if used > self.most_bytes:
@@ -155,6 +156,19 @@ class DCT(Parameterization, dct.DCT):
 
     def _used(self, arrays):
         return sum(self.stored_bytes(arrays, self.num_images).values())
+
+    def _guess(self, planes) -> float:
+        """Returns the step at which evenly spaced images fit their share of the budget."""
+        every = self.num_images // FEW
+        if every < 2:
+            return FIRST_STEP
+        few = {name: plane[::every] for name, plane in planes.items()}
+        count = -(-self.num_images // every)
+        share = (self.most_bytes - self.overhead_bytes) * count // self.num_images
+        kind = dataclasses.replace(
+            self, images_per_class=count, bytes_per_class=self.overhead_bytes + share, num_classes=1
+        )
+        return float(kind._fitting(few, FIRST_STEP, LEAST_STEP)[STEP][0])
 
     def _fitting(self, planes, step, least, unit=1.0) -> dict[str, np.ndarray]:
         """Returns the arrays of the least step found, from `least`, that fits the budget."""
