@@ -53,13 +53,8 @@ def evaluate_as_long(config: ConfigDict, images: int) -> None:
 def stored(objective: str, method: Method) -> ConfigDict:
     """By another method; every network trains for as many steps."""
     config = stored_as(get_config(objective), method)
-    kind = parameterizations.build(
-        method.name,
-        (32, 32, 3),
-        ipc=config.budget.ipc,
-        images_per_class=config.budget.images_per_class,
-        **method.options,
-    )
+    budget = {name: config.budget[name] for name in ("ipc", "images_per_class")}
+    kind = parameterizations.build(method.name, (32, 32, 3), **budget, **method.options)
     images = 10 * kind.images_per_class
     if objective == "tm":
         config.matching.options.batch_syn = min(config.matching.options.batch_syn, images)

@@ -51,11 +51,9 @@ class Budget:
     ipc: int = field(1, "budget: the bytes of so many float32 images per class", 1, 100_000)
     bytes: int = field(0, "budget in bytes per class; 0: that of budget.ipc", 0, 2**32 - 1)
     images_per_class: int = field(
-        30,
-        "images per class where the format leaves it free (GPC); 0: by data and bytes",
-        automatic=True,
-        shrink=Shrink(0.5, 1),
-    )
+        30, "images per class where the format leaves it free (GPC); 0: by data and bytes",
+        automatic=True, shrink=Shrink(0.5, 1),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,19 +21,8 @@ from gsdd_jax.matching.base import (
 )
 from gsdd_jax.networks import Network
 
-__all__ = [
-    "Draws",
-    "Learned",
-    "Matching",
-    "RealData",
-    "Synthetic",
-    "Trajectories",
-    "Work",
-    "build",
-    "find",
-    "known",
-    "real_data",
-]
+__all__ = ["Draws", "Learned", "Matching", "RealData", "Synthetic", "Trajectories", "Work",
+           "build", "find", "known", "real_data"]  # fmt: skip
 
 
 def find(name: str) -> type[Matching]:

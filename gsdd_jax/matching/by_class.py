@@ -99,10 +99,9 @@ class ByClass(Matching):
         del experts
         if not self.classes_per_step:
             return None
-        steps = range(first, first + count)
-        return np.stack([self._classes(seed, step) for step in steps]).astype(np.int32)
-
-    def _classes(self, seed, step):
-        done, place = divmod(step * self.classes_per_step, self.num_classes)
-        order = np.random.default_rng([seed, done]).permutation(self.num_classes)
-        return order[place : place + self.classes_per_step]
+        found = np.zeros((count, self.classes_per_step), np.int32)
+        for i in range(count):
+            done, place = divmod((first + i) * self.classes_per_step, self.num_classes)
+            order = np.random.default_rng([seed, done]).permutation(self.num_classes)
+            found[i] = order[place : place + self.classes_per_step]
+        return found

@@ -210,7 +210,9 @@ class TrajectoryMatching(Matching):
 
         def distance(share, shared, start, target, order, present, key):
             unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
-            end = self._unroll(share, unravel(start), *shared, order, present, key)
+            step = lambda params, drawn: (self._step(share, *shared, params, drawn), None)
+            keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
+            end = _scan(step, unravel(start), (order, present, keys), self.keep_every)
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
         def distances(share, shared, students, _):
@@ -243,13 +245,6 @@ class TrajectoryMatching(Matching):
         order = jnp.pad(order, ((0, 0), (0, padding)), constant_values=num_images)
         order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
-
-    def _unroll(self, share, params, learning_rate, images, targets, order, present, key):
-        def step(params, drawn):
-            return self._step(share, learning_rate, images, targets, params, drawn), None
-
-        keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
-        return _scan(step, params, (order, present, keys), self.keep_every)
 
     def _step(self, share, learning_rate, images, targets, params, drawn):
         """Returns the student's parameters after one step of SGD."""

@@ -35,21 +35,14 @@ def write(
     check_place(out)
     runs = read_all(list(workdirs))
     environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader(FOLDER),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+        autoescape=True, loader=jinja2.FileSystemLoader(FOLDER), lstrip_blocks=True,
+        trim_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
     page = environment.get_template("template.html").render(
-        runs=runs,
-        site=SITE,
+        runs=runs, site=SITE, curves=curves, results=results, tables=tables,
         config=lambda run: tables.config(run, defaults),
-        curves=curves,
         gallery=lambda run: _gallery(run, len(runs), per_class),
-        results=results,
-        tables=tables,
-    )
+    )  # fmt: skip
     # Lone surrogates in JSON are shown escaped.
     write_atomically(out, page.encode(errors="backslashreplace"))
 

@@ -33,13 +33,9 @@ def load_data(config: ConfigDict) -> data.Dataset:
             "config.data.name: expected a data set, as by --config.data.name=NAME; "
             f"`{program.command('prepare')}` makes one of your own pictures"
         )
-    return data.load(
-        config.data.name,
-        subset=config.data.subset or None,
-        resolution=config.data.resolution or None,
-        resize=config.data.resize,
-        data_dir=config.data.dir or None,
-    )
+    of = config.data
+    some = dict(subset=of.subset or None, resolution=of.resolution or None)
+    return data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
 
 
 def check_same(dataset: data.Dataset) -> None:
@@ -80,15 +76,13 @@ def build_parameterization(
 
     The bytes of soft labels are deducted. Raises UsageError for invalid settings.
     """
+    images = config.budget.images_per_class
     return parameterizations.build(
-        config.parameterization.name,
-        image_shape,
-        bytes_per_class=bytes_per_class(config, image_shape),
-        images_per_class=config.budget.images_per_class,
-        num_classes=num_classes,
-        reserved=labels_of(config).bytes_per_class(num_classes, config.budget.images_per_class),
+        config.parameterization.name, image_shape, images_per_class=images,
+        bytes_per_class=bytes_per_class(config, image_shape), num_classes=num_classes,
+        reserved=labels_of(config).bytes_per_class(num_classes, images),
         **config.parameterization.options,
-    )
+    )  # fmt: skip
 
 
 def labels_of(config: ConfigDict) -> Labels:

@@ -65,15 +65,11 @@ def start(
     `logits` are a teacher's soft labels of the images, if any.
     """
     aux_params = problem.matching.aux_params(problem.labels, logits)
-    return DistillState(
-        params,
-        problem.parameterization.optimizer(learning_rate).init(params),
-        aux_params,
-        problem.matching.aux_optimizer().init(aux_params),
-        jax.tree.map(jnp.copy, params) if problem.average else None,
-        jnp.float32(learning_rate),
-        jnp.zeros((), jnp.int32),
-    )
+    optimizer = problem.parameterization.optimizer(learning_rate).init(params)
+    aux_optimizer = problem.matching.aux_optimizer().init(aux_params)
+    average = jax.tree.map(jnp.copy, params) if problem.average else None
+    learned = params, optimizer, aux_params, aux_optimizer, average
+    return DistillState(*learned, jnp.float32(learning_rate), jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
