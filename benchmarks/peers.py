@@ -5,8 +5,6 @@ over images and jitted. gsplat is timed if it and PyTorch with CUDA can be impor
 Gaussians, by its own tile intersection and rasterization.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import itertools

@@ -3,8 +3,6 @@
 On a GPU at the flagship's shapes, where `default` takes TF32; elsewhere tiny, as a smoke test.
 """
 
-from __future__ import annotations
-
 import jax
 
 from benchmarks import steps

@@ -4,8 +4,6 @@ Written in the field's usual way: functional convolutions on slices of a flat pa
 is drawn on the host; the whole graph of the unroll is kept for the second backward pass.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

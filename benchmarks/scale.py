@@ -6,8 +6,6 @@ them. So counts compare versions of a step, and numbers of devices that divide n
 costs of a run.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import math

@@ -7,8 +7,6 @@ images once and rendered at every resolution. Sweeps double until the device's m
 a CPU stops at small sizes.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """A step of trajectory matching and an epoch of experts at CIFAR-10's sizes, to be timed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple

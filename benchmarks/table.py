@@ -1,7 +1,5 @@
 """The table of a benchmark: rows are printed and written to a JSON file as they come."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any

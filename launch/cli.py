@@ -1,7 +1,5 @@
 """Flags, help and one-line errors shared by the launch scripts."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import pathlib

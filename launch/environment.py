@@ -1,7 +1,5 @@
 """What a command sets for the libraries below it, before they compute."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

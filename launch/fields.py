@@ -1,7 +1,5 @@
 """Describes the fields of a config, for --help and for a report."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any

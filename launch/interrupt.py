@@ -8,8 +8,6 @@ Python's own handler waits for the main thread, which may be compiling. Imports 
 it unwinds the interpreter under XLA's threads. All writes are atomic, so an immediate stop is safe.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Flags that name files and folders: `~` is the home, also where the shell leaves it alone."""
 
-from __future__ import annotations
-
 import os
 
 from absl import flags

@@ -1,7 +1,5 @@
 """Parameterizations that the tables compare, with the learning rates tried for each."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib

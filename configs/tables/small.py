@@ -4,8 +4,6 @@ Networks have width 16, four experts train for seven epochs, and distillation ta
 steps. The settings reproduce no row of the paper.
 """
 
-from __future__ import annotations
-
 import math
 
 from ml_collections import ConfigDict

@@ -1,7 +1,5 @@
 """Adapts configs to other components, to a data set, or to a smaller scale."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks configs before anything is built or any data is opened."""
 
-from __future__ import annotations
-
 import difflib
 import reprlib
 from collections.abc import Mapping

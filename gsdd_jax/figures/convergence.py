@@ -1,7 +1,5 @@
 """Test accuracy against steps of several runs at the same bytes (Figure 3b)."""
 
-from __future__ import annotations
-
 import operator
 import os
 import pathlib

@@ -5,8 +5,6 @@ Measurements come from the caller, as rows of `sweep` ("bytes", "resolution" or 
 compiled program: its arguments, results and temporaries.
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Any
 

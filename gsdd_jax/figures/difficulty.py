@@ -4,8 +4,6 @@ An image's difficulty is the percentage of small networks, trained briefly on th
 misclassify it.
 """
 
-from __future__ import annotations
-
 import functools
 import pathlib
 from collections.abc import Sequence

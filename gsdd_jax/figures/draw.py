@@ -1,7 +1,5 @@
 """Common look of the figures, and files whose bytes depend only on the numbers."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

@@ -1,7 +1,5 @@
 """Images and their Gaussians as ellipses, during fit and distillation (Figure 8)."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import pathlib

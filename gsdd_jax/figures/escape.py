@@ -4,8 +4,6 @@ Both run under distillation with the config's objective, as in the published fig
 has no boundary loss but the same clip; centers that it leaves outside are reported separately.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

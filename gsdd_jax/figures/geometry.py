@@ -1,7 +1,5 @@
 """Gaussians as ellipses."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

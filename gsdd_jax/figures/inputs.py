@@ -1,7 +1,5 @@
 """Inputs of figures: distilled sets, work directories, and cached results."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

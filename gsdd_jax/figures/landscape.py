@@ -5,8 +5,6 @@ the field's norm, like filter normalization of networks (Li et al., 2018): sets 
 ways are comparable.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Real images, their Gaussians and the distilled images, in one column per class."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 

@@ -1,7 +1,5 @@
 """Test accuracy after removal of some Gaussians of each image (Figure 3a)."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib

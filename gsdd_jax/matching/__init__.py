@@ -1,7 +1,5 @@
 """Distillation objectives, one file each, found by name."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

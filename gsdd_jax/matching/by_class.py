@@ -1,7 +1,5 @@
 """Base of the objectives that compare real and synthetic images class by class."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Gradient matching, DC (Zhao et al., 2021): loss gradients of real and synthetic images."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """Distribution matching, DM (Zhao and Bilen, 2023): mean features under random networks."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple

@@ -1,7 +1,5 @@
 """Trajectory matching, TM (Cazenavette et al., 2022): a student follows an expert's parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Curves of accuracy, loss and other scalars over steps; several runs share charts."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Report page: renders the sections and writes the file."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Sequence

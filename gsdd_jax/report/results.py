@@ -1,7 +1,5 @@
 """Tables of accuracies by arm, run and class, and confusion matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

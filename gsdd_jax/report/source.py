@@ -1,7 +1,5 @@
 """Work directories as far as they can be read, with a sentence for each missing part."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

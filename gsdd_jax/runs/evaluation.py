@@ -1,7 +1,5 @@
 """Evaluation of distilled sets, and of baselines with the same bytes."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import reprlib

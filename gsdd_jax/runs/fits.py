@@ -1,7 +1,5 @@
 """Initial images of distillation: fitted to random real ones, optionally shared between runs."""
 
-from __future__ import annotations
-
 import math
 import pathlib
 from typing import Any

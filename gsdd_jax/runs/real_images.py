@@ -1,7 +1,5 @@
 """Real images in a run's work directory, to compare its own with."""
 
-from __future__ import annotations
-
 import math
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Teacher: networks trained on the real images, whose mean outputs are soft labels."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pathlib

@@ -1,7 +1,5 @@
 """Components named in a config: random streams, data, transform, parameterization, network."""
 
-from __future__ import annotations
-
 import zlib
 
 import jax

@@ -4,8 +4,6 @@ One training step of the network is timed on the device; the config says how oft
 factors are those of the benchmarks. Estimates are good to about a factor of two.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import time

@@ -1,7 +1,5 @@
 """Building of an experiment's parts: data, transform, parameterization, network, objective."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

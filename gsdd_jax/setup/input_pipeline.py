@@ -1,7 +1,5 @@
 """Source of a run's real images: the device, which holds them whole, or the disk."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Evaluation settings from a distilled set's provenance, validated."""
 
-from __future__ import annotations
-
 import dataclasses
 import reprlib
 from collections.abc import Mapping

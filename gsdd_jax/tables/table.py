@@ -1,7 +1,5 @@
 """Tables of a paper as cells with a config each; their results as Markdown, CSV and JSON."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """Distillation steps for any objective and parameterization, in one compiled call."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple

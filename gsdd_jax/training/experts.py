@@ -1,7 +1,5 @@
 """Epochs of experts: plain SGD on real images, several networks at once (section 3.3)."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
