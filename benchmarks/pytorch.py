@@ -51,7 +51,6 @@ ON_CPU = (
     dict(width=128, images=60, syn_steps=5, examples=4 * 256),
 )
 
-
 COLUMNS = (
     "what width images steps transform ours_seconds:.3f torch_seconds:.3f ratio:.2f ours_bytes:MiB "
     "torch_bytes:MiB once_seconds:.2f"

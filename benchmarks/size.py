@@ -23,16 +23,9 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 GAUSSIANS, FITTED_SIZE = 85, 64
 
-
 # Sweeps: varied quantity -> (batch, side), smallest first.
-ON_GPU = {
-    "side": [(16, 2**k) for k in range(7, 15)],
-    "batch": [(2**k, 128) for k in range(6, 21)],
-}
-ON_CPU = {
-    "side": [(2, 2**k) for k in range(4, 7)],
-    "batch": [(2**k, 32) for k in range(4)],
-}
+ON_GPU = {"side": [(16, 2**k) for k in range(7, 15)], "batch": [(2**k, 128) for k in range(6, 21)]}
+ON_CPU = {"side": [(2, 2**k) for k in range(4, 7)], "batch": [(2**k, 32) for k in range(4)]}
 COLUMNS = "sweep what batch side seconds:.3g bytes:MiB"
 
 

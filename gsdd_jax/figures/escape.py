@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,14 +109,6 @@ def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray
     return (abs(means) > 1).any(-1)
 
 
-class Stress(NamedTuple):
-    """Outcome per Gaussian after a run of the stress test."""
-
-    outside: Bool[np.ndarray, "m n"]  # at the end
-    lost: Bool[np.ndarray, "m n"]  # was outside, and never seen inside again
-    pulled: Bool[np.ndarray, "m n"]  # both coordinates had a gradient in some step
-
-
 def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> None:
     """Draws shares by weight, a line per start; above without the clip, below with it.
 
@@ -155,12 +146,9 @@ def _stressed(config, steps, name) -> dict[str, dict[str, int]]:
     kind, key = parts.parameterization, stream(config.seed, "stress")
     shape = (len(parts.labels), *kind.image_shape)
     params, starts = started(key, kind.init(key, jnp.zeros(shape)))
-    found = endure(parts, config, params, steps, name)
-    counted = np.ones_like(starts), found.outside, found.lost, ~found.pulled
+    counted = {"gaussians": np.ones_like(starts)} | endure(parts, config, params, steps, name)
     return {
-        start: {
-            name: int(which[starts == i].sum()) for name, which in zip(COUNTS, counted, strict=True)
-        }
+        start: {name: int(which[starts == i].sum()) for name, which in counted.items()}
         for i, start in enumerate(STARTS)
     }
 
@@ -188,8 +176,11 @@ def started(
 
 def endure(
     parts: experiment.Experiment, config: ConfigDict, params: GaussianImages, steps: int, name: str
-) -> Stress:
-    """Distills from `params`, and checks centers every `distill.steps_per_call` steps."""
+) -> dict[str, Bool[np.ndarray, "m n"]]:
+    """Distills from `params`, and checks centers every `distill.steps_per_call` steps.
+
+    Returns whether `COUNTS` has each Gaussian.
+    """
     key, rate = stream(config.seed, "distill"), config.distill.learning_rate
     data = input_pipeline.real(parts)
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params), rate)
@@ -209,4 +200,5 @@ def endure(
             now = np.asarray(outside(state.params.means))
             returned, been = returned | (been & ~now), been | now
             progress.advance(count, loss=float(losses.mean()))
-    return Stress(now, been & ~returned, pulled.all(-1))
+    names = tuple(COUNTS)[1:]
+    return dict(zip(names, (now, been & ~returned, ~pulled.all(-1)), strict=True))

@@ -116,12 +116,9 @@ class GradientMatching(ByClass):
         if self.outer_loops == 1:
             return carry
         # The network of the last update is not used again.
-        network = jax.lax.cond(
-            update < self.outer_loops - 1,
-            lambda params: self._train(synthetic, params, carry.classes, key),
-            lambda params: params,
-            carry.network,
-        )
+        train = lambda params: self._train(synthetic, params, carry.classes, key)
+        is_used = update < self.outer_loops - 1
+        network = jax.lax.cond(is_used, train, lambda params: params, carry.network)
         return carry._replace(network=network)
 
     def _gradient(self, params, images, labels, weights=None):

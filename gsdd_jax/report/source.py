@@ -33,7 +33,6 @@ class Run:
 
     Attributes:
       name: name for the reader.
-      config: the config by dotted name.
       result: content of `result.json`; before the run has ended, the accuracies so far.
       records: content of `evaluations.json`.
       events: content of the event files.

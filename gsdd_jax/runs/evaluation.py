@@ -272,25 +272,17 @@ def real_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> Parts
     return _parts(config, dataset or load_data(config))
 
 
-class Opened(NamedTuple):
-    """A distilled set, with the config and parts of its evaluation."""
-
-    set_: DistilledSet
-    config: ConfigDict
-    parts: Parts
-
-
 def opened(
     path: str | os.PathLike,
     overrides: Mapping[str, Any],
     learning_rate: float | None = None,
     resolution: int | None = None,
-) -> Opened:
-    """Loads a set with the data and network of its evaluation; like `evaluate_file`."""
+) -> tuple[DistilledSet, ConfigDict, Parts]:
+    """Loads a set, with the config and parts of its evaluation; like `evaluate_file`."""
     set_ = file.load(path)
     with located(path):
         config = resolve(set_.provenance, overrides, learning_rate)
-        return Opened(set_, config, _build(config, set_, resolution))
+        return set_, config, _build(config, set_, resolution)
 
 
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:

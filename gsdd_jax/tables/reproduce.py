@@ -48,9 +48,6 @@ class Piece:
 
     Attributes:
       name: unique to what it makes.
-      config: the experiment.
-      run: runs or resumes it.
-      cost: estimates its whole cost.
       done: whether its result is on disk.
       needs: pieces to be done before it, unless it is done.
       result: file of its accuracies, if it has any.

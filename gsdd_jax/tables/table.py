@@ -28,7 +28,7 @@ class Cell:
         distillation.
       trials: fields by dotted name, tried with the first seed; other seeds take the trial with the
         best accuracy on real training images.
-      seeds: seeds of the whole pipeline: experts, fit, distillation and evaluation networks.
+      seeds: of the whole pipeline.
       evaluation: arguments of `evaluation.evaluate_file` that differ from the run's own evaluation;
         empty: the run's own.
       value: name of the accuracies in the evaluation's result.
@@ -68,10 +68,9 @@ class Table:
     """Cells by row and column, and their requirements.
 
     Attributes:
-      name: name of the table, with its size.
+      name: with the size.
       title: one line for the reader.
       cells: in order of running.
-      means: shown below the cells.
       needs_gpu: whether CPUs are too slow to run it.
     """
 

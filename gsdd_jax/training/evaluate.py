@@ -154,12 +154,9 @@ def train_epochs(
     def trained(shared, params, optimizer_state, keys, own):
         images, labels, learning_rate, number, num_epochs = shared
         optimizer = schedule.transformation(learning_rate, num_images)
-        students, largest = jax.lax.fori_loop(
-            0,
-            num_epochs,
-            lambda _, carry: epoch((images, labels, optimizer), own, keys, carry),
-            (Students(params, optimizer_state, number), jnp.zeros(len(keys))),
-        )
+        one = lambda _, carry: epoch((images, labels, optimizer), own, keys, carry)
+        begun = Students(params, optimizer_state, number), jnp.zeros(len(keys))
+        students, largest = jax.lax.fori_loop(0, num_epochs, one, begun)
         finite = jax.vmap(lambda p: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(p)]))
         largest = jnp.where(finite(students.params).all(-1), largest, jnp.nan)
         return students.params, students.optimizer, largest
