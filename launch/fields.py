@@ -7,14 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.config.fields import (
-    COMPONENTS,
-    component_options,
-    default,
-    group_help,
-    help_of,
-    known,
-)
+from gsdd_jax.config import component_options, default
+from gsdd_jax.config.fields import COMPONENTS, group_help, help_of, known
 from gsdd_jax.core.trees import dotted
 
 # Fields shown by --help; --helpfull shows all.

@@ -21,7 +21,6 @@ from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching import Learned
-from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
@@ -113,7 +112,7 @@ def plane(
 
 def objective(
     parts: experiment.Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
-) -> Callable[[Params], Float[Array, ""]]:
+) -> Callable[[parameterizations.Params], Float[Array, ""]]:
     """Returns the objective without boundary loss, as a function of optimized parameters.
 
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
@@ -146,7 +145,7 @@ def objective(
     return lambda params: mean(params, data, keys, all_inputs)
 
 
-def direction(key: Key[Array, ""], params: Params) -> Params:
+def direction(key: Key[Array, ""], params: parameterizations.Params) -> parameterizations.Params:
     """Returns a random direction with the norm of `params` in each field (leaf) of each image."""
     leaves, tree = jax.tree.flatten(params)
     norm = lambda a: jnp.sqrt((a**2).sum(tuple(range(1, a.ndim)), keepdims=True))

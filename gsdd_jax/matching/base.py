@@ -217,7 +217,6 @@ class Matching(abc.ABC):
     @classmethod
     def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
         """Returns the largest `batch_syn` for a synthetic set, and its unit."""
-        del num_classes
         return images_per_class, "images per class"
 
     def check(self, num_classes: int, images_per_class: int) -> None:
@@ -232,7 +231,6 @@ class Matching(abc.ABC):
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
         """Returns `options` made consistent after `config.scale` has shrunk each of them."""
-        del expert_epochs
         return dict(options)
 
     def work(self, num_classes: int, num_images: int) -> Work:
@@ -250,7 +248,6 @@ class Matching(abc.ABC):
 
         Arrays have `count` as leading axis. A step's part depends only on `seed` and the step.
         """
-        del experts, seed, first, count
         return None
 
     def draws(
@@ -261,7 +258,6 @@ class Matching(abc.ABC):
         None requires all real images on the device. `key` and `host_inputs` are the arguments of
         `begin`, `loss_keys` the keys of the step's losses.
         """
-        del key, loss_keys, host_inputs
         return None
 
     def aux_params(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
@@ -271,17 +267,14 @@ class Matching(abc.ABC):
           labels: class of each image.
           logits: a teacher's soft labels, on the range of their grid; None: there is no teacher.
         """
-        del labels, logits
         return {}
 
     def learned(self, aux_params: Any) -> Learned:
         """Returns the parts of a distilled set that `aux_params`, moved to the host, holds."""
-        del aux_params
         return Learned()
 
     def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> Any:
         """Returns the `aux_params` of a distilled set: the inverse of `learned`."""
-        del learned
         return self.aux_params(labels)
 
     def aux_optimizer(self) -> optax.GradientTransformation:
@@ -312,5 +305,4 @@ class Matching(abc.ABC):
         self, synthetic: Synthetic, carry: Any, update: Int[Array, ""], key: Key[Array, ""]
     ) -> Any:
         """Returns the next `carry`."""
-        del synthetic, update, key
         return carry

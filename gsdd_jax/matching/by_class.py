@@ -94,7 +94,6 @@ class ByClass(Matching):
         self, experts: Trajectories | None, seed: int, first: int, count: int
     ) -> Int32[np.ndarray, "count k"] | None:
         """Returns the classes of each step, or None for all."""
-        del experts
         if not self.classes_per_step:
             return None
         found = np.zeros((count, self.classes_per_step), np.int32)

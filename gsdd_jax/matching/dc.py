@@ -65,12 +65,10 @@ class GradientMatching(ByClass):
         return Work(self.outer_loops * (one + self.inner_loops * images), one / classes)
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
-        del key
         keys = jax.vmap(lambda k: jax.random.split(k, 3)[1])(loss_keys)
         return Draws(keys, self.batch_real, host_inputs)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
-        del data
         return Carry(self.network.init(key), host_inputs)
 
     def loss(
@@ -82,7 +80,6 @@ class GradientMatching(ByClass):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del aux_params
         network, classes = carry
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)

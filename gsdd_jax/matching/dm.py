@@ -64,7 +64,6 @@ class DistributionMatching(ByClass):
         return Work(steps, steps / (classes if self.class_by_class else 1))
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
-        del loss_keys
         return Draws(jax.random.split(key, 3)[2:], self.batch_real, host_inputs)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
@@ -90,7 +89,6 @@ class DistributionMatching(ByClass):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del data, aux_params
         augmentation, target = carry.augmentation, carry.means
         if self.per_class_updates:
             label = update if carry.classes is None else carry.classes[update]

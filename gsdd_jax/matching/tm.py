@@ -16,7 +16,6 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import LEAST, Shrink, defaults, field
 from gsdd_jax.data import augment, soft_labels
-from gsdd_jax.data.soft_labels import HARD, Labels
 from gsdd_jax.matching import base
 from gsdd_jax.matching.base import Learned, Matching, RealData, Synthetic, Trajectories, Work
 from gsdd_jax.networks import Network
@@ -73,7 +72,7 @@ class TrajectoryMatching(Matching):
     # The other student steps recompute their activations. 0 moves the fewest bytes.
     keep_every: int = field(0, "one student step in this many keeps activations; 0: none", 0)
     strategy: str = augment.DSA
-    labels: Labels = HARD
+    labels: soft_labels.Labels = soft_labels.HARD
 
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
@@ -181,7 +180,6 @@ class TrajectoryMatching(Matching):
         return projected
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Segments) -> Segments:
-        del key, data
         return host_inputs
 
     def loss(
@@ -193,7 +191,6 @@ class TrajectoryMatching(Matching):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del data, update
         num_images, num_experts = len(synthetic.labels), len(carry.start)
         targets = self._targets(synthetic.labels, aux_params)
         keys = jax.random.split(key, num_experts)

@@ -21,7 +21,6 @@ from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.networks import Network
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment
@@ -29,7 +28,6 @@ from gsdd_jax.setup.components import load_data, stream
 from gsdd_jax.setup.experiment import EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate
-from gsdd_jax.training.evaluate import Schedule
 
 
 class Accuracies(NamedTuple):
@@ -53,8 +51,8 @@ class Trained(NamedTuple):
 class Parts(EvaluationParts):
     """Parts of an experiment for evaluation: no objective, and so no experts."""
 
-    network: Network
-    schedule: Schedule
+    network: networks.Network
+    schedule: evaluate.Schedule
 
 
 def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def distilled(
     name: str,
     reporter: Display,
     chosen: bool = False,
-    schedule: Schedule | None = None,
+    schedule: evaluate.Schedule | None = None,
 ) -> Accuracies:
     """Evaluates fresh networks trained on a distilled set.
 
@@ -109,7 +107,7 @@ def students(
     name: str,
     reporter: Display,
     resample: str = "bilinear",
-    schedule: Schedule | None = None,
+    schedule: evaluate.Schedule | None = None,
 ) -> Trained:
     """Trains such networks at the real images' size."""
     images = parameterizations.images(set_, *parts.dataset.image_shape[:2], resample)

@@ -130,7 +130,6 @@ class OneLine(Display):
         self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[_Part]:
         """Yields a phase of the run that shows steps, not values."""
-        del afterwards, unit
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:
@@ -157,11 +156,9 @@ class _Part:
         self._show, self._total, self._done = show, total, done
 
     def standing(self, afterwards: float) -> contextlib.AbstractContextManager[None]:
-        del afterwards
         return contextlib.nullcontext()
 
     def advance(self, count: int, **values: float) -> None:
-        del values
         self._done += count
         self._show(self._done, self._total)
 

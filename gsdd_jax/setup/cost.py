@@ -21,7 +21,6 @@ from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
 from gsdd_jax.matching import Matching
 from gsdd_jax.matching.base import FORWARD
-from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup.components import build_objective, build_parameterization, load_data
 from gsdd_jax.setup.experiment import HELD_OUT, REAL, baselines, real_per_class
@@ -159,7 +158,7 @@ def _stored(config: ConfigDict, side: int, classes: int) -> Parameterization:
     return build_parameterization(config, (side, side, 3), classes)
 
 
-def network_of(config: ConfigDict, side: int, classes: int) -> Network:
+def network_of(config: ConfigDict, side: int, classes: int) -> networks.Network:
     """Builds a config's network for square images; without options those by default."""
     return networks.build(
         config.name, image_shape=(side, side, 3), num_classes=classes,
@@ -168,7 +167,7 @@ def network_of(config: ConfigDict, side: int, classes: int) -> Network:
 
 
 @functools.cache
-def _step(network: Network) -> Cost:
+def _step(network: networks.Network) -> Cost:
     """Returns the cost of one image in a training step."""
 
     def loss(params, images, labels):

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
 from gsdd_jax.core.trees import flat
-from gsdd_jax.networks import Network
 from gsdd_jax.storage import trajectories
 from gsdd_jax.storage.trajectories import ExpertStore, Identity
 from gsdd_jax.training import experts as training
@@ -42,7 +41,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     return {field: values[field] for field in fields} | options
 
 
-def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
+def identity(config: ConfigDict, dataset: data.Dataset, network: networks.Network) -> Identity:
     """Returns all that a config's experts depend on: settings, data and network size."""
     size = training.num_parameters(network)
     return settings(config) | {"data.fingerprint": dataset.fingerprint, "num_parameters": size}
@@ -60,7 +59,7 @@ def _network_options(config: ConfigDict) -> dict[str, Any]:
     return dataclasses.asdict(networks.architecture(config.network.name, options))
 
 
-def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> ExpertStore:
+def open_store(config: ConfigDict, dataset: data.Dataset, network: networks.Network) -> ExpertStore:
     """Opens the experts of a config.
 
     Raises UsageError if some are missing, damaged or made with other settings.
