@@ -31,7 +31,8 @@ def keep_freed_memory() -> None:
 def keep_compiled_programs() -> None:
     """Enables JAX's compilation cache, unless the user chose one, before anything is compiled.
 
-    Each kind of processor has its own folder: machines may share home directories. Without a
+    Each kind of processor has its own folder: machines may share home directories. So have other
+    XLA_FLAGS: for a GPU, XLA finds a tuned algorithm again whatever the flags then allow. Without a
     writable folder nothing is cached.
     """
     import jax
@@ -43,6 +44,7 @@ def keep_compiled_programs() -> None:
         kind = [line for line in cpu.splitlines() if line.startswith(("flags", "Features"))]
     except OSError:
         kind = []
+    kind.append(os.environ.get("XLA_FLAGS", ""))
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if (kept := cache_dir()) is None:
         return

@@ -85,6 +85,22 @@ def test_without_a_folder_nothing_is_kept_and_a_chosen_one_stays(chosen, monkeyp
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
+def test_other_flags_of_xla_find_no_algorithm_that_these_chose(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    folders = []
+    try:
+        for flags in ("", "--xla_gpu_exclude_nondeterministic_ops=true", ""):
+            monkeypatch.setenv("XLA_FLAGS", flags)
+            jax.config.update("jax_compilation_cache_dir", None)
+            environment.keep_compiled_programs()
+            folders.append(pathlib.Path(jax.config.jax_compilation_cache_dir))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert folders[0] == folders[2] != folders[1]
+    assert all((folder / "xla_gpu_per_fusion_autotune_cache_dir").is_dir() for folder in folders)
+
+
 # Devices
 
 
