@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib
 import io
 import json
 import math
@@ -18,6 +17,7 @@ import pytest
 
 from configs import common, demo
 from configs.tables import NAMES as TABLES
+from configs.tables import load
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
 from gsdd_jax.runs import baselines, evaluation, experts, fits
@@ -302,8 +302,8 @@ def test_the_line_says_what_is_done_and_what_is_left(tmp_path, world):
 @pytest.mark.parametrize("size", ["small", "paper"])
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table(name, size, monkeypatch):
-    """Checks that each row is once in each column, and that every config builds its experiment."""
-    table_ = importlib.import_module(f"configs.tables.{name}").get_table(size)
+    """Each row stands in each column once, and every config makes an experiment's parts."""
+    table_ = load(name, size)
     places = [(cell.row, cell.column) for cell in table_.cells]
     assert len(places) == len(set(places))
     assert table_.needs_gpu == (size == "paper")
@@ -337,15 +337,15 @@ def test_the_cost_of_a_fit_has_every_gaussian_once(name):
 
 
 def test_published_numbers_are_the_papers():
-    cifar = importlib.import_module("configs.tables.cifar").get_table("paper")
+    cifar = load("cifar", "paper")
     published = {(c.row, c.column): c.published for c in cifar.cells}
     assert published["Gaussians", "cifar10_ipc1"] == 67.6
     assert published["DDiF", "cifar100_ipc50"] == 49.9
     assert published["pixels", "cifar10_ipc10"] == 65.3
-    dc = importlib.import_module("configs.tables.imagenet128_dc").get_table("paper")
+    dc = load("imagenet128_dc", "paper")
     published = {(c.row, c.column): c.published for c in dc.cells}
     assert published["Gaussians", "squawk"] == 69.4 and published["DDiF", "yellow"] is None
-    across = importlib.import_module("configs.tables.cross_architecture").get_table("paper")
+    across = load("cross_architecture", "paper")
     published = {(c.row, c.column): c.published for c in across.cells}
     assert published["Gaussians, ViT", "meow"] == 25.8
     assert {(m.row, m.column): m.published for m in across.means}["FreD, mean", "nette"] == 36.2
@@ -388,7 +388,7 @@ KINDS = ("cross_architecture", "cross_resolution", "imagenet128_dc", "codes")
 @pytest.mark.parametrize("name", KINDS)
 def test_a_tiny_cell_of_every_kind_runs(name, root, monkeypatch):
     monkeypatch.setattr(reproduce.jax, "clear_caches", lambda: None)  # programs are alike here
-    made = importlib.import_module(f"configs.tables.{name}").get_table("small")
+    made = load(name, "small")
     cell = next(c for c in reversed(made.cells) if c.arm == "distilled")
     evaluation = dict(cell.evaluation)
     if "overrides" in evaluation:  # a network that takes seconds

@@ -4,8 +4,6 @@ Networks have width 16, four experts train for seven epochs, and distillation ta
 steps. The settings reproduce no row of the paper.
 """
 
-from __future__ import annotations
-
 import math
 
 from ml_collections import ConfigDict
@@ -53,13 +51,8 @@ def evaluate_as_long(config: ConfigDict, images: int) -> None:
 def stored(objective: str, method: Method) -> ConfigDict:
     """Returns a config of another method; every network trains for the same number of steps."""
     config = stored_as(get_config(objective), method)
-    kind = parameterizations.build(
-        method.name,
-        (32, 32, 3),
-        ipc=config.budget.ipc,
-        images_per_class=config.budget.images_per_class,
-        **method.options,
-    )
+    budget = {name: config.budget[name] for name in ("ipc", "images_per_class")}
+    kind = parameterizations.build(method.name, (32, 32, 3), **budget, **method.options)
     images = 10 * kind.images_per_class
     if objective == "tm":
         config.matching.options.batch_syn = min(config.matching.options.batch_syn, images)
