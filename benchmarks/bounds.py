@@ -3,8 +3,6 @@
 docs/performance.md derives the model.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import jax

@@ -52,14 +52,9 @@ def add(table: Table, codec: str, side: int, points: list[tuple[float, float]]) 
 def by_dct(images: np.ndarray, side: int, step: float) -> tuple[float, float]:
     """Returns bytes per image and PSNR."""
     kind = parameterizations.build(
-        "dct",
-        images.shape[1:],
-        ipc=4,
-        images_per_class=len(images) // 10,
-        num_classes=10,
-        side=side,
-        step=step,
-    )
+        "dct", images.shape[1:], ipc=4, images_per_class=len(images) // 10, num_classes=10,
+        side=side, step=step,
+    )  # fmt: skip
     params = kind.init(jax.random.key(0), jnp.asarray(images, jnp.float32) / 255)
     arrays = kind.to_arrays(params)
     assert arrays[STEP] == step
@@ -68,7 +63,6 @@ def by_dct(images: np.ndarray, side: int, step: float) -> tuple[float, float]:
 
 
 def by_pillow(images: np.ndarray, side: int, codec: str, settings: dict) -> tuple[float, float]:
-    """Returns bytes per image and PSNR."""
     total, found = 0, []
     for image in images:
         small = Image.fromarray(image)

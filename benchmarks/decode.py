@@ -4,8 +4,6 @@ Measurements of the figure `decode` (python -m launch.figure decode). Gaussians 
 images. All take turns in one run: ratios are the result, times depend on the machine.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any

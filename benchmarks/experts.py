@@ -14,7 +14,6 @@ COLUMNS = "at_once images_per_s:.0f ratio:.2f"
 
 
 def main(out: str | None) -> None:
-    """Prints a table of images per second and ratios."""
     # Short on a CPU; on a GPU the published width, and enough batches to fill it.
     width, num_batches = (16, 4) if jax.default_backend() == "cpu" else (128, 10)
     print(f"{device()}; ConvNetD3, width {width}, 32 x 32, batch {steps.BATCH}, DSA")

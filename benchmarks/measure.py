@@ -1,7 +1,5 @@
 """Seconds of functions, memory of programs, and isolation of what fails."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

@@ -5,8 +5,6 @@ over images and jitted. gsplat is timed if it and PyTorch with CUDA can be impor
 Gaussians, by its own tile intersection and rasterization.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import itertools
@@ -26,7 +24,6 @@ class Siren:
     omega: float = 10.0
 
     def init(self, key, batch: int) -> list[tuple[jax.Array, jax.Array]]:
-        """Returns weights of `batch` networks."""
         sizes = [2, *[self.width] * self.layers, 3]
         params = []
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
@@ -121,11 +118,9 @@ class Gsplat:
             torch.autograd.grad(image, leaves, self.cotangent)
 
     def render(self) -> None:
-        """Renders from the raw parameters."""
         self.composite(*self.project(), self.leaves)
 
     def __call__(self) -> None:
-        """Runs one timed call."""
         import torch
 
         for _ in range(self.times):
@@ -163,11 +158,9 @@ class GsplatKernels(Gsplat):
                 self.render()
 
     def render(self) -> None:
-        """Renders from the projected Gaussians."""
         self.composite(self.projected, self.intersections, self.projected)
 
     def __call__(self) -> None:
-        """Runs one timed call."""
         import torch
 
         self.graph.replay()

@@ -3,8 +3,6 @@
 On a GPU at the flagship's shapes, where `default` takes TF32; elsewhere tiny, as a smoke test.
 """
 
-from __future__ import annotations
-
 import jax
 
 from benchmarks import steps
@@ -16,7 +14,6 @@ COLUMNS = "precision tm_step_seconds:.3f temporary_bytes:MiB images_per_second:.
 
 
 def main(out: str | None) -> None:
-    """Prints a table."""
     on_gpu = jax.default_backend() == "gpu"
     images, syn_steps, width, num_batches = (300, 60, 128, 20) if on_gpu else (20, 2, 4, 1)
     print(f"{device()}; width {width}")

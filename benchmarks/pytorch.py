@@ -51,7 +51,6 @@ ON_CPU = (
     dict(width=128, images=60, syn_steps=5, examples=4 * 256),
 )
 
-
 COLUMNS = (
     "what width images steps transform ours_seconds:.3f torch_seconds:.3f ratio:.2f ours_bytes:MiB "
     "torch_bytes:MiB once_seconds:.2f"
@@ -59,7 +58,6 @@ COLUMNS = (
 
 
 def main(out: str | None) -> None:
-    """Prints seconds and peak memory of both."""
     if torch is None:
         raise UsageError("the benchmark pytorch needs PyTorch")
     on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
@@ -105,7 +103,6 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
 def tm_steps(
     sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
-    """Returns a step of this package, and PyTorch's."""
     images, syn_steps = sizes["images"], sizes["syn_steps"]
     return (
         steps.timed_step(images, syn_steps, transform, width=network.width),
@@ -116,7 +113,6 @@ def tm_steps(
 def expert_epochs(
     sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
-    """Returns an epoch of this package's expert, and PyTorch's."""
     ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=network.width)
     images = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device)
     labels = torch.tensor(labels, device=device).long()

@@ -4,8 +4,6 @@ Written in the field's usual way: functional convolutions on slices of a flat pa
 is drawn on the host; the whole graph of the unroll is kept for the second backward pass.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -39,7 +37,6 @@ class ConvNet:
         return torch.cat([p.flatten() for p in parts]).to(device)
 
     def __call__(self, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Returns logits of x [n, 3, h, w]."""
         sizes = [math.prod(shape) for shape in self.shapes]
         p = [t.view(s) for t, s in zip(flat.split(sizes), self.shapes, strict=True)]
         for i in range(self.depth):
@@ -103,7 +100,6 @@ class TrajectoryMatching:
         self.target = self.start + 0.01
 
     def __call__(self) -> float:
-        """Runs a step and returns its loss."""
         student = self.start.clone().requires_grad_(True)
         order = []
         for _ in range(self.syn_steps):
@@ -132,7 +128,6 @@ class Expert:
         self.flat = network.init(images.device).requires_grad_(True)
 
     def __call__(self) -> float:
-        """Trains one epoch and returns the last batch's loss."""
         optimizer = torch.optim.SGD([self.flat], lr=0.01)
         for chosen in torch.randperm(len(self.images)).split(self.batch):
             chosen = chosen.to(self.images.device)

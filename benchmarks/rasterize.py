@@ -59,7 +59,6 @@ COLUMNS = (
 
 
 def main(out: str | None, shapes: str = "", with_peers: bool = False) -> None:
-    """Prints a table."""
     names = table.chosen("shapes", shapes.upper().split(","), SHAPES)
     device, reached = jax.devices()[0], bounds.measure_machine()
     machine = bounds.machine_of(device, reached)
@@ -126,7 +125,6 @@ def fitted(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
 
 
 def initial(batch: int, count: int, size: int) -> tuple[jax.Array, ...]:
-    """Returns random Gaussians, as before a fit."""
     g = gaussians.init(jax.random.key(0), batch, count, height=size, width=size)
     return tuple(jax.tree.leaves(g))
 

@@ -6,8 +6,6 @@ them. So counts compare versions of a step, and numbers of devices that divide n
 costs of a run.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import math
@@ -22,7 +20,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.table import Table, chosen
 from configs import load
-from gsdd_jax import matching, networks
+from gsdd_jax import matching
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import transforms
@@ -30,8 +28,8 @@ from gsdd_jax.matching import tm
 from gsdd_jax.networks import Network
 from gsdd_jax.ops import conv
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup import cost
-from gsdd_jax.setup.components import build_parameterization
+from gsdd_jax.setup import cost, experiment
+from gsdd_jax.setup.components import build_objective, build_parameterization
 from gsdd_jax.training import distill, evaluate, experts, fit
 
 DEVICES = (1, 8, 64)
@@ -39,7 +37,6 @@ CONFIGS = (
     "cifar100_tm:ipc=50",
     *(f"imagenet1k_{name}:ipc={ipc}" for name in ("dm", "tm") for ipc in (1, 50)),
 )
-GPU_MEMORY = int(0.75 * 141e9)  # bytes of an H200 that JAX takes by default
 COLUMNS = "config part devices flops:.4g bytes:.4g calls moved:.3g arguments:.3g temporary:.3g"
 COLLECTIVE = re.compile(
     r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\("
@@ -48,7 +45,6 @@ ARRAY = re.compile(r"[a-z]+(\d*)\w*\[([\d,]*)\]")
 
 
 def main(out: str | None, devices: str, configs: str) -> None:
-    """Prints a table."""
     counts, names = numbers(devices), chosen("configs", configs.split(","), CONFIGS)
     as_on_gpus(max(counts))
     table = Table(out, COLUMNS)
@@ -132,15 +128,8 @@ def build(config: ConfigDict) -> Parts:
     side, num_classes, examples, _ = cost.sizes(config)
     shape = (side, side, 3)
     stored = build_parameterization(config, shape, num_classes)
-    network = networks.build(
-        config.network.name, image_shape=shape, num_classes=num_classes,
-        precision=config.network.precision, **config.network.options,
-    )  # fmt: skip
-    objective = matching.build(
-        config.matching.name, network=network, num_classes=num_classes,
-        images_per_class=stored.images_per_class, strategy=config.matching.strategy,
-        **config.matching.options,
-    ).resolve_auto(num_classes * stored.images_per_class, shape, GPU_MEMORY)  # fmt: skip
+    network, per_class = cost.network_of(config.network, side, num_classes), stored.images_per_class
+    objective = build_objective(config, network, num_classes, per_class)
     return Parts(config, examples, num_classes, stored, network, objective)
 
 
@@ -191,11 +180,7 @@ def _experts(of: Parts):
 
 
 def _evaluation(of: Parts):
-    settings = of.config.evaluate
-    schedule = evaluate.Schedule(
-        optimizer=settings.optimizer, epochs=settings.epochs, batch_size=settings.batch_size,
-        strategy=of.config.matching.strategy,
-    )  # fmt: skip
+    settings, schedule = of.config.evaluate, experiment.build_schedule(of.config)
 
     def arguments():
         keys = jax.random.split(jax.random.key(0), settings.num_networks)

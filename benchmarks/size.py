@@ -7,8 +7,6 @@ images once and rendered at every resolution. Sweeps double until the device's m
 a CPU stops at small sizes.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,21 +23,13 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 GAUSSIANS, FITTED_SIZE = 85, 64
 
-
 # Sweeps: varied quantity -> (batch, side), smallest first.
-ON_GPU = {
-    "side": [(16, 2**k) for k in range(7, 15)],
-    "batch": [(2**k, 128) for k in range(6, 21)],
-}
-ON_CPU = {
-    "side": [(2, 2**k) for k in range(4, 7)],
-    "batch": [(2**k, 32) for k in range(4)],
-}
+ON_GPU = {"side": [(16, 2**k) for k in range(7, 15)], "batch": [(2**k, 128) for k in range(6, 21)]}
+ON_CPU = {"side": [(2, 2**k) for k in range(4, 7)], "batch": [(2**k, 32) for k in range(4)]}
 COLUMNS = "sweep what batch side seconds:.3g bytes:MiB"
 
 
 def main(out: str | None) -> None:
-    """Prints a table."""
     on_cpu = jax.default_backend() == "cpu"
     print(f"{device()}; {measure.free() / 2**30:.1f} GiB; {GAUSSIANS} Gaussians per image")
     one = fitted(1 if on_cpu else 64, GAUSSIANS, FITTED_SIZE)

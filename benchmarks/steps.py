@@ -1,7 +1,5 @@
 """Times a step of trajectory matching and an epoch of experts at CIFAR-10's sizes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +20,6 @@ BATCH = 256  # batch size of an expert
 
 
 def normalize() -> transforms.Normalize:
-    """Returns the default transform of a benchmark."""
     return transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
 
 

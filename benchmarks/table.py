@@ -1,7 +1,5 @@
 """Prints the rows of a benchmark as they come, and writes them to a JSON file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -45,13 +43,11 @@ def chosen(flag: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
 
 
 class Table:
-    """Prints a heading, then a line per row; rewrites the file with each row.
+    """Prints a heading, then a line per row; rewrites the JSON file `out`, if any, with each row.
 
-    Args:
-      out: a JSON file, or None.
-      columns: keys to print, in order and separated by spaces, each with an optional format after
-        a colon: "what seconds:.3f peak_bytes:MiB". MiB formats bytes. None is printed as "-".
-      about: fields of the file next to "rows"; without it the file is the list of rows.
+    `columns` are the keys to print, in order, each with an optional format after a colon: "what
+    seconds:.3f peak_bytes:MiB". MiB formats bytes; None is printed as "-". `about` are fields of
+    the file next to "rows"; without them the file is the list of rows.
     """
 
     def __init__(self, out: str | None, columns: str, about: dict[str, Any] | None = None):
@@ -60,7 +56,6 @@ class Table:
         self._print(name for name, _ in self.columns)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a row."""
         self.rows.append(row)
         self._print(_shown(row[name], style) for name, style in self.columns)
         if self.out:

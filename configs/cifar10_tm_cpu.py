@@ -26,16 +26,11 @@ def get_config():
     config.experts.num_experts = 4
     config.experts.epochs = 7
     config.init.num_steps = 2000
-    config.matching.options.syn_steps = 30
-    config.matching.options.batch_syn = 60
-    config.matching.options.max_start_epoch = 6
-    config.matching.options.expert_epochs = 1
-    config.matching.options.lr_init = 0.05
-    config.matching.options.lr_lr = 1e-4
-    config.distill.num_steps = 500
-    config.distill.learning_rate = 3e-3
-    config.distill.steps_per_call = 5
-    config.distill.checkpoint_every = 25
-    config.distill.eval_every = 100
+    config.matching.options.update(
+        syn_steps=30, batch_syn=60, max_start_epoch=6, expert_epochs=1, lr_init=0.05, lr_lr=1e-4
+    )
+    config.distill.update(
+        num_steps=500, learning_rate=3e-3, steps_per_call=5, checkpoint_every=25, eval_every=100
+    )
     config.evaluate.epochs = 300
     return config

@@ -9,9 +9,16 @@ from gsdd_jax.config import component_options, default, stored_as
 __all__ = ["get_config", "imagenet_subset", "matched_by", "parse", "quantized", "stored_as"]
 
 
-def get_config() -> ConfigDict:
-    """Returns the default config: distribution matching at the smallest budget."""
-    return default()
+def get_config(name: str = "", resolution: int = 0, resize: str = "crop") -> ConfigDict:
+    """Returns the default config: distribution matching at the smallest budget.
+
+    A data set of images that are larger than CIFAR's has the published rate of their fit.
+    """
+    config = default()
+    if name:
+        config.data.update(name=name, resolution=resolution, resize=resize)
+        config.init.learning_rate = 0.01
+    return config
 
 
 def matched_by(config: ConfigDict, name: str) -> ConfigDict:
@@ -35,23 +42,16 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
 
 def imagenet_subset() -> ConfigDict:
     """Returns the default config for a subset of ImageNet at 128 x 128."""
-    config = default()
-    config.data.name = "imagenet2012"
+    config = get_config("imagenet2012", 128, "squash")
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
-    config.data.resolution, config.data.resize = 128, "squash"
-    config.init.learning_rate = 0.01
     return config
 
 
 def parse(variant: str, budgets: Collection[int], has_codes: bool = True) -> tuple[int, bool]:
     """Returns the IPC of a variant such as "ipc=10,codes", and whether it uses codes.
 
-    Args:
-      variant: the text after the colon of `--config=NAME:variant`; empty: the first of `budgets`.
-      budgets: values of IPC that the family has.
-      has_codes: whether the family has codes.
-
-    Raises ValueError for a variant that the family does not have.
+    An empty one has the first of `budgets`, the family's values of IPC. Raises ValueError for a
+    variant that the family does not have.
     """
     known = {f"ipc={ipc}": ipc for ipc in budgets}
     words = [word for word in variant.split(",") if word]

@@ -15,15 +15,10 @@ def get_config():
     config = demo.get_config()
     config.network.options.width = 16
     common.matched_by(config, "tm")
-    config.matching.options.syn_steps = 20
-    config.matching.options.batch_syn = 60
-    config.matching.options.max_start_epoch = 6
-    config.matching.options.expert_epochs = 2
-    config.matching.options.lr_init = 0.05
-    config.matching.options.lr_lr = 1e-4
-    config.experts.num_experts = 3
-    config.experts.epochs = 8
-    config.experts.batch_size = 64
+    config.matching.options.update(
+        syn_steps=20, batch_syn=60, max_start_epoch=6, expert_epochs=2, lr_init=0.05, lr_lr=1e-4
+    )
+    config.experts.update(num_experts=3, epochs=8, batch_size=64)
     config.distill.num_steps = 100
     config.distill.learning_rate = 3e-3  # as of the flagship made short
     return config

@@ -22,10 +22,7 @@ ROWS = {1: (30, 300), 10: (80, 100), 50: (400, 30)}  # IPC -> images per class, 
 def get_config(variant: str = ""):
     """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, ROWS, has_codes=False)
-    config = common.get_config()
-    config.data.name = "imagenet2012"
-    config.data.resolution, config.data.resize = 64, "squash"
-    config.init.learning_rate = 0.01
+    config = common.get_config("imagenet2012", 64, "squash")
     config.budget.ipc = ipc
     # 1000 epochs would be many more steps than for smaller sets.
     config.budget.images_per_class, config.evaluate.epochs = ROWS[ipc]

@@ -26,17 +26,12 @@ ROWS = {
 def get_config(variant: str = ""):
     """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, ROWS, has_codes=False)
-    config = common.matched_by(common.get_config(), "tm")
-    config.data.name = "imagenet2012"
-    config.data.resolution, config.data.resize = 64, "squash"
-    config.init.learning_rate = 0.01
+    config = common.matched_by(common.get_config("imagenet2012", 64, "squash"), "tm")
     config.budget.ipc = ipc
     # 1000 epochs would be many more steps than for smaller sets.
     config.budget.images_per_class, config.evaluate.epochs, options = ROWS[ipc]
     config.experts.num_experts = 50
-    config.matching.options.max_start_epoch = 20
-    config.matching.options.grow_start_from = 14
-    config.matching.options.grow_start_over = 3_000
+    config.matching.options.update(max_start_epoch=20, grow_start_from=14, grow_start_over=3_000)
     config.matching.options.update(options)
     config.distill.num_steps = 10_000
     return config

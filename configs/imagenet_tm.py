@@ -30,10 +30,9 @@ def get_config(variant: str = ""):
     gpc, as_codes, batch_syn, lr_lr = ROWS[ipc]
     config = common.matched_by(common.imagenet_subset(), "tm")
     config.budget.ipc, config.budget.images_per_class = ipc, gpc
-    config.matching.options.batch_syn = batch_syn
-    config.matching.options.syn_steps = 20
-    config.matching.options.max_start_epoch = 40
-    config.matching.options.lr_lr = lr_lr
+    config.matching.options.update(
+        batch_syn=batch_syn, syn_steps=20, max_start_epoch=40, lr_lr=lr_lr
+    )
     config.distill.num_steps = 15_000
     config.distill.eval_every = 1000
     return common.quantized(config, as_codes, soft_labels=True) if codes else config

@@ -26,10 +26,7 @@ IMAGES_PER_CLASS = {1: 30, 10: 80, 50: 400}  # by IPC
 def get_config(variant: str = ""):
     """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, IMAGES_PER_CLASS, has_codes=False)
-    config = common.get_config()
-    config.data.name = "tiny_imagenet"
-    config.data.resolution = 64
-    config.init.learning_rate = 0.01
+    config = common.get_config("tiny_imagenet", 64)
     config.budget.ipc, config.budget.images_per_class = ipc, IMAGES_PER_CLASS[ipc]
     config.matching.options.class_by_class = True
     config.distill.num_steps = 20_000

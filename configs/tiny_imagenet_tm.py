@@ -18,36 +18,17 @@ from configs import common
 # IPC -> images per class, fields of the objective.
 ROWS = {
     1: (30, dict(batch_syn=1000, syn_steps=40, max_start_epoch=20, grow_start_from=15)),
-    10: (
-        80,
-        dict(
-            batch_syn=500,
-            syn_steps=40,
-            min_start_epoch=10,
-            max_start_epoch=50,
-            grow_start_from=46,
-        ),
-    ),
-    50: (
-        400,
-        dict(
-            batch_syn=1000,
-            syn_steps=20,
-            min_start_epoch=40,
-            max_start_epoch=60,
-            grow_start_from=46,
-        ),
-    ),
-}
+    10: (80, dict(batch_syn=500, syn_steps=40, min_start_epoch=10, max_start_epoch=50,
+                  grow_start_from=46)),
+    50: (400, dict(batch_syn=1000, syn_steps=20, min_start_epoch=40, max_start_epoch=60,
+                   grow_start_from=46)),
+}  # fmt: skip
 
 
 def get_config(variant: str = ""):
     """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, ROWS, has_codes=False)
-    config = common.matched_by(common.get_config(), "tm")
-    config.data.name = "tiny_imagenet"
-    config.data.resolution = 64
-    config.init.learning_rate = 0.01
+    config = common.matched_by(common.get_config("tiny_imagenet", 64), "tm")
     config.budget.ipc = ipc
     config.budget.images_per_class, options = ROWS[ipc]
     config.experts.epochs = 100

@@ -1,7 +1,5 @@
 """Flags, help and one-line errors shared by the launch scripts."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import pathlib
@@ -24,18 +22,6 @@ from launch import environment, experiments, interrupt, paths
 flags.disclaim_key_flags()  # a flag belongs to the command that calls these functions
 
 USAGE_STATUS = 2
-# Errors of a config file while it is loaded and its fields are overridden.
-FAILURES = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 PLAINER = {
     r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.": r"\1: expected a value",
     r"(?s)Error whilst parsing config file:\s+Traceback.*\n\w+: ": "",
@@ -85,7 +71,11 @@ def run(
         arguments = _parse(positional, several)
         if "config" not in flags.FLAGS:
             _stop_in_time()
-        _prepare(computes)
+        if not computes:  # before JAX is used
+            import jax
+
+            jax.config.update("jax_platforms", "cpu")
+        environment.keep_compiled_programs()
         if "coordinator" not in flags.FLAGS:
             if computes:
                 environment.say_what_is_not_built()
@@ -109,15 +99,6 @@ def run(
         if reason := _of_the_device(error):
             _fail(reason)
         raise
-
-
-def _prepare(computes: bool) -> None:
-    """Configures JAX before its first use."""
-    if not computes:
-        import jax
-
-        jax.config.update("jax_platforms", "cpu")
-    environment.keep_compiled_programs()
 
 
 def _of_the_device(error: Exception) -> str:
@@ -159,7 +140,7 @@ def define_config() -> flags.FlagHolder:
         )
     except BrokenPipeError:
         os._exit(0)
-    except (flags.Error, *FAILURES) as error:  # the default is loaded here, overrides and all
+    except Exception as error:  # the default is loaded here, overrides and all
         _fail(f"--config: {_one_line(error)}")
 
 
@@ -270,7 +251,6 @@ def _with_paths(arguments: list[str]) -> list[str]:
 
 
 def _list(folder: pathlib.Path) -> NoReturn:
-    """Prints the experiments of a folder and exits."""
     titles = experiments.titles(folder)
     if not titles:
         raise UsageError(f"{folder}: a folder without configs; expected a file or a name")
@@ -297,7 +277,6 @@ def _parse(positional: tuple[str, ...], several: str) -> list[str]:
 
 def _task() -> dict[str, Any]:
     """Returns flags and versions that all processes of a run must share."""
-    from gsdd_jax.core.trees import flat
     from gsdd_jax.storage.version import version
 
     task = {"gsdd-jax": version(), "jax": importlib.metadata.version("jax")}
@@ -317,7 +296,7 @@ def _parse_flags(arguments: list[str]) -> list[str]:
             getattr(flags.FLAGS.config, "seed", None)  # a failed load raises only now
     except flags.Error as error:
         raise UsageError(_one_line(error)) from None
-    except FAILURES as error:
+    except Exception as error:
         # A config's own overrides fail while the flags are parsed.
         raise UsageError(f"--config: {_one_line(error)}") from None
     for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):

@@ -1,7 +1,5 @@
 """Sets up the libraries of a command before they compute."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -30,10 +30,7 @@ RESOLUTION = flags.DEFINE_integer(
     "resolution", None, "Pixels per side to train and test at; default: the set's own."
 )
 RESAMPLE = flags.DEFINE_enum(
-    "resample",
-    "bilinear",
-    ["bilinear", "nearest"],
-    "Interpolation of stored pixels to --resolution.",
+    "resample", "bilinear", ["bilinear", "nearest"], "Interpolation of pixels to --resolution."
 )
 CORRUPTED = flags.DEFINE_list(
     "corrupted", [], "Comma-separated corruptions to test on as well: noise, blur, contrast, jpeg."

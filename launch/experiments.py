@@ -1,7 +1,5 @@
 """Finds the file that `--config` names: a file on disk or a shipped experiment."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Describes the fields of a config, for --help and for a report."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,36 +7,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.config.fields import (
-    COMPONENTS,
-    component_options,
-    default,
-    group_help,
-    help_of,
-    known,
-)
+from gsdd_jax.config import component_options, default
+from gsdd_jax.config.fields import COMPONENTS, group_help, help_of, known
 from gsdd_jax.core.trees import dotted
 
 # Fields shown by --help; --helpfull shows all.
 MOST_USED = (
-    "seed",
-    "scale",
-    "data.name",
-    "data.resolution",
-    "budget.ipc",
-    "budget.bytes",
-    "budget.images_per_class",
-    "parameterization.name",
-    "network.name",
-    "network.options.width",
-    "init.num_steps",
-    "matching.name",
-    "experts.num_experts",
-    "distill.num_steps",
-    "distill.learning_rate",
-    "distill.eval_every",
-    "evaluate.num_networks",
-    "evaluate.epochs",
+    *("seed", "scale", "data.name", "data.resolution", "budget.ipc", "budget.bytes"),
+    *("budget.images_per_class", "parameterization.name", "network.name", "network.options.width"),
+    *("init.num_steps", "matching.name", "experts.num_experts", "distill.num_steps"),
+    *("distill.learning_rate", "distill.eval_every", "evaluate.num_networks", "evaluate.epochs"),
 )
 SMALLER_OF_ALL = (
     *("data.on_device=streamed", "budget.images_per_class", "network.options.width"),

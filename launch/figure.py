@@ -114,7 +114,9 @@ FIGURES = {  # the arguments of each figure's `main`, before the folder
     "landscape": _landscape,
     "difficulty": _difficulty,
     "decode": _decode,
-    "guidance": lambda: (_table(),),
+    "guidance": lambda: (
+        _given(FROM_TABLE, bool(FROM_TABLE.value), "the JSON file that launch.reproduce wrote"),
+    ),
 }
 
 
@@ -142,28 +144,23 @@ def _evaluation() -> dict:
     }
 
 
-def _some(flag: flags.FlagHolder) -> list[str]:
-    if not flag.value:
-        raise UsageError(f"--{flag.name}: expected one or more, separated by commas")
+def _given(flag: flags.FlagHolder, right: bool, expected: str):
+    if not right:
+        raise UsageError(f"--{flag.name}: expected {expected}")
     return flag.value
+
+
+def _some(flag: flags.FlagHolder) -> list[str]:
+    return _given(flag, bool(flag.value), "one or more, separated by commas")
 
 
 def _one_set() -> str:
-    if len(DISTILLED.value) != 1:
-        raise UsageError(f"--distilled: expected one set, got {len(DISTILLED.value)}")
-    return DISTILLED.value[0]
-
-
-def _table() -> str:
-    if not FROM_TABLE.value:
-        raise UsageError("--from_table: expected the JSON file that launch.reproduce wrote")
-    return FROM_TABLE.value
+    count = len(DISTILLED.value)
+    return _given(DISTILLED, count == 1, f"one, got {count}")[0]
 
 
 def _positive(flag: flags.FlagHolder) -> int:
-    if flag.value < 1:
-        raise UsageError(f"--{flag.name}: expected at least 1, got {flag.value}")
-    return flag.value
+    return _given(flag, flag.value >= 1, f"at least 1, got {flag.value}")
 
 
 if __name__ == "__main__":

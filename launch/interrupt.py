@@ -8,12 +8,11 @@ Python's own handler waits for the main thread, which may be compiling. Imports 
 it unwinds the interpreter under XLA's threads. All writes are atomic, so an immediate stop is safe.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 from gsdd_jax.core import stopping
@@ -42,10 +41,6 @@ def install() -> None:
         for received in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(received) is not signal.SIG_IGN
     }
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        for received in wanted:
-            signal.signal(received, lambda number, _: end(number))
-        return
     # Blocked here, and so in every later thread; one thread only waits for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     threading.Thread(target=_wait, args=(wanted,), name="interrupt", daemon=True).start()
@@ -53,7 +48,11 @@ def install() -> None:
 
 def stop_after(seconds: float) -> None:
     """Ends the command after that time, as a signal would."""
-    timer = threading.Timer(seconds, _time_is_up, [seconds])
+    _later(seconds, _time_is_up, seconds)
+
+
+def _later(seconds: float, function: Callable[..., None], argument: float | str) -> None:
+    timer = threading.Timer(seconds, function, [argument])
     timer.daemon = True
     timer.start()
 
@@ -70,9 +69,7 @@ def _wait(wanted: set[signal.Signals]) -> None:
     _received = signal.sigwait(wanted)
     if not stopping.ask():
         end()
-    waits = threading.Timer(PATIENCE, _line, [WAITS])
-    waits.daemon = True
-    waits.start()
+    _later(PATIENCE, _line, WAITS)
     signal.sigwait(wanted)
     end()
 

@@ -1,7 +1,5 @@
 """Flags for files and folders: expands `~` where the shell does not."""
 
-from __future__ import annotations
-
 import os
 
 from absl import flags
@@ -25,7 +23,6 @@ class _Paths(flags.ListParser):
 
 
 def define(name: str, default: str | None, help: str, **settings: bool) -> flags.FlagHolder[str]:
-    """Defines a flag for one path."""
     serializer = flags.ArgumentSerializer()
     return flags.DEFINE(_Path(), name, default, help, serializer=serializer, **settings)
 

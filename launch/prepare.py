@@ -11,19 +11,13 @@ Every command then takes the data set by name: `--config.data.name=NAME`.
 prepares cifar10 or cifar100 from torchvision's cifar-10-batches-py or cifar-100-python.
 """
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError, counted, printable
 from launch import cli, paths
-
-if TYPE_CHECKING:
-    from gsdd_jax.data.prepare import Prepared
 
 IMAGES = paths.define("images", None, "Pictures: a folder, or a .csv, .tsv, .jsonl or .npz file.")
 NAME = flags.DEFINE_string(
@@ -72,7 +66,7 @@ def main() -> None:
     )
 
 
-def _of_cifar() -> Prepared:
+def _of_cifar():
     from gsdd_jax.data.cifar import prepare_cifar
 
     if given := [flag.name for flag in OF_PICTURES if flag.value not in (None, False)]:
@@ -80,24 +74,14 @@ def _of_cifar() -> Prepared:
     return prepare_cifar(CIFAR.value, overwrite=OVERWRITE.value, data_dir=DATA_DIR.value)
 
 
-def _of_pictures() -> Prepared:
+def _of_pictures():
     from gsdd_jax.data.prepare import prepare
 
     for flag in (IMAGES, NAME):
         if flag.value is None:
             raise UsageError(f"--{flag.name}: required, unless --cifar is given")
-    return prepare(
-        IMAGES.value,
-        NAME.value,
-        test=TEST.value,
-        test_fraction=TEST_FRACTION.value,
-        resolution=RESOLUTION.value,
-        gray=GRAY.value,
-        depth=DEPTH.value,
-        skip_broken=SKIP_BROKEN.value,
-        overwrite=OVERWRITE.value,
-        data_dir=DATA_DIR.value,
-    )
+    options = {flag.name: flag.value for flag in (*OF_PICTURES[2:], OVERWRITE, DATA_DIR)}
+    return prepare(IMAGES.value, NAME.value, **options)
 
 
 if __name__ == "__main__":

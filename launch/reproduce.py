@@ -9,7 +9,6 @@ commands at once divide the pieces. The processes of one multi-process run (`--c
 each piece together. A piece that fails leaves its own cells empty; the exit status is then 2.
 """
 
-import importlib
 import pathlib
 
 from absl import flags
@@ -39,7 +38,7 @@ def main() -> None:
     from gsdd_jax.runs.progress import OneLine
     from gsdd_jax.tables import reproduce, table
 
-    table_ = importlib.import_module(f"configs.tables.{TABLE.value}").get_table(SIZE.value)
+    table_ = tables.load(TABLE.value, SIZE.value)
     for cell in table_.cells:
         cell.config.data.dir = DATA_DIR.value
     if DRY_RUN.value:

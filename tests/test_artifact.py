@@ -27,7 +27,7 @@ from gsdd_jax.formats import base, transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
-NAMES = ["gaussian", *NAMED_ARRAYS, "quantized", "dct"]
+NAMES = ["gaussian", *NAMED_ARRAYS, "ptq", "quantized", "dct"]
 FILES = [*NAMES, "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
@@ -222,6 +222,7 @@ def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
     options = {
         "gaussian": {"bfloat16": bfloat16},
         "quantized": {"coding": "none" if bfloat16 else "range"},
+        "ptq": {"bits": 3 if bfloat16 else 2},
         "dct": {},
     }.get(name, options)
     distilled = some_set(name, shape, ipc, **options)
@@ -388,6 +389,7 @@ def test_what_a_file_stores_is_what_its_parameterization_says():
         ("quantized", {}),
         ("quantized", {"coding": "none"}),
         ("dct", {}),
+        ("ptq", {}),
     ):
         some = some_set(name, **options)
         arrays, specs = some.arrays, some.format.array_specs(len(some.labels))
@@ -414,8 +416,8 @@ def test_every_field_of_the_description_is_checked(good):
             wrong += [0, 1, "true"]
         elif isinstance(value, int):  # also contradicted by the arrays or the rasterizer
             wrong += [True, 0, float(value), 2**31, 10**40]
-            free = {"samples_per_side", "size"}  # no array contradicts it
-            if header["parameterization"]["name"] in ("gaussian", "ddif", "quantized", "dct"):
+            free = {"samples_per_side", "size", "patch"}  # no array contradicts it
+            if header["parameterization"]["name"] not in ("pixels", "idc", "fred"):
                 free |= {"height", "width", "bytes_per_class"}
             if field not in free:
                 wrong += [value + 1, max(value - 1, 0), 2 * value]
@@ -426,9 +428,7 @@ def test_every_field_of_the_description_is_checked(good):
             write_raw(path, changed, arrays)
             message = refusal(path)
             if field not in ("name", *COUNTS):
-                by_arrays = (
-                    r": expected (float32|uint8) \[|the array '\w+' is missing|unknown array"
-                )
+                by_arrays = r": expected \w+ \[|the array '\w+' is missing|unknown array|: codes: "
                 assert field in message or re.search(by_arrays, message)
     for name in ("gaussiam", "pixels" if "means" in arrays else "gaussian"):
         changed = copy.deepcopy(header)

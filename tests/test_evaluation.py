@@ -152,10 +152,10 @@ def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
     [
         ("data.name", "no such\nset", r"unknown data set 'no such\\nset'"),
         ("data.subset", "nette", "no subset 'nette'"),
-        ("data.resolution", 100_000, "config.data.resolution: expected an integer from 0 to 4096"),
+        ("data.resolution", 100_000, "['data.resolution']: expected an integer from 0 to 4096"),
         ("data.resolution", 8, "expected height and width of the set, (16, 16)"),
         ("data.resize", "stretch", "expected one of crop, squash, got 'stretch'"),
-        ("data.transform", "wavelet", "expected normalize or zca"),
+        ("data.transform", "wavelet", "expected one of normalize, zca"),
         ("network.name", "perceptron", "config.network.name: expected one of alexnet"),
         ("network.options.depth", 2**30, "config.network.options.depth: expected an integer from"),
         ("network.options.width.x", 4, "config.network.options: unknown option 'width.x'"),

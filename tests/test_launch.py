@@ -263,7 +263,7 @@ WRONG = [
     (["--config", "dmeo"], "dmeo: no such file; did you mean demo"),
     (["--config=docs"], "--config: docs: a folder without configs"),
     (["--config.data.name=no_such_set"], "no_such_set"),
-    (["--config.data.transform=wavelet"], "config.data.transform: expected normalize or zca"),
+    (["--config.data.transform=wavelet"], "config.data.transform: expected one of normalize, zca"),
     (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images per class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
     (["--workdir="], "--workdir: expected a directory"),

@@ -17,7 +17,6 @@ from jax.sharding import PartitionSpec as P
 
 from gsdd_jax import networks
 from gsdd_jax.core import native
-from gsdd_jax.ops import calls
 from gsdd_jax.ops.norm_pool import norm_pool
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -208,9 +207,9 @@ def test_a_network_and_its_derivatives_are_lowered_to_the_calls(platform):
 
 def test_buffers_that_disagree_are_refused():
     x, scale, shift, *_ = typed(arguments((2, 4, 4, 3)), "float32")
-    call = lambda *a: jax.block_until_ready(jax.jit(lambda *a: calls._call("gsdd_norm_pool", [
-        jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 2, 2, 3), (2, 3), (2, 3))
-    ])(*a, epsilon=np.float32(1e-5)))(*a))  # fmt: skip
+    outputs = [jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 2, 2, 3), (2, 3), (2, 3))]
+    one = lambda *a: native.call("gsdd_norm_pool", outputs, *a, epsilon=np.float32(1e-5))
+    call = lambda *a: jax.block_until_ready(jax.jit(one)(*a))
     call(x, scale, shift)
     with pytest.raises(Exception, match="disagree"):
         call(jnp.zeros((3, 4, 4, 3)), scale, shift)

@@ -363,14 +363,15 @@ def test_killed_on_the_way_there_is_no_data_set(tmp_path):
     fill(tmp_path / "pictures")
     code = (
         "import os, signal, sys\n"
-        "from gsdd_jax.data import pictures, prepare\n"
-        "encode, done = pictures.encode, []\n"
+        "from gsdd_jax.data import prepare\n"
+        "from gsdd_jax.exports import png\n"
+        "encode, done = png.encode, []\n"
         "def encode_or_die(pixels):\n"
         f"    if len(done) == {sum(CLASSES.values()) - 1}:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    done.append(1)\n"
         "    return encode(pixels)\n"
-        "pictures.encode = encode_or_die\n"
+        "png.encode = encode_or_die\n"
         f"prepare.prepare(sys.argv[1], 'mine', resolution={SIZE}, data_dir=sys.argv[2])\n"
     )
     arguments = [sys.executable, "-c", code, tmp_path / "pictures", tmp_path / "tfds"]

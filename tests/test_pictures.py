@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import pictures
+from gsdd_jax.exports import png
 from tests.own_pictures import SIZE, fill, load, make, noise, refusal
 
 
@@ -23,7 +24,7 @@ def stored(image_or_bytes, size=4, channels=3, **options) -> np.ndarray:
         content.save(out, **({"format": "PNG"} | options))
         content = out.getvalue()
     pixels = pictures.read(content, size, channels).pixels
-    with Image.open(io.BytesIO(pictures.encode(pixels))) as again:
+    with Image.open(io.BytesIO(png.encode(pixels))) as again:
         np.testing.assert_array_equal(np.asarray(again).reshape(pixels.shape), pixels)
     return pixels
 

@@ -234,10 +234,9 @@ def met(monkeypatch, *visitors, patience=20.0, then=parted, port=None, at_first=
 
     def come(place, count, index, task):
         try:
-            peers = processes._meet(
-                processes.Place("127.0.0.1", port - 1, count, index), port, task
-            )
-            said[place] = then(peers)
+            here = processes.Place("127.0.0.1", port - 1, count, index)
+            lines = meeting.meet(here, port, task, patience)
+            said[place] = then(processes._Peers(here, lines))
         except UsageError as error:
             said[place] = str(error)
 

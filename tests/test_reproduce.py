@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib
 import io
 import json
 import math
@@ -18,7 +17,7 @@ import pytest
 
 from configs import common, demo
 from configs.tables import NAMES as TABLES
-from configs.tables import methods
+from configs.tables import load, methods
 from gsdd_jax import networks
 from gsdd_jax.core.errors import InUseError, UsageError
 from gsdd_jax.core.files import locked, write_json
@@ -305,8 +304,8 @@ def test_the_line_says_what_is_done_and_what_is_left(tmp_path, world):
 @pytest.mark.parametrize("size", ["small", "paper"])
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table(name, size, monkeypatch):
-    """Checks that each row is once in each column, and that every config builds its experiment."""
-    table_ = importlib.import_module(f"configs.tables.{name}").get_table(size)
+    """Each row stands in each column once, and every config makes an experiment's parts."""
+    table_ = load(name, size)
     places = [(cell.row, cell.column) for cell in table_.cells]
     assert len(places) == len(set(places))
     assert table_.needs_gpu == (size == "paper")
@@ -340,15 +339,15 @@ def test_the_cost_of_a_fit_has_every_gaussian_once(name):
 
 
 def test_published_numbers_are_the_papers():
-    cifar = importlib.import_module("configs.tables.cifar").get_table("paper")
+    cifar = load("cifar", "paper")
     published = {(c.row, c.column): c.published for c in cifar.cells}
     assert published["Gaussians", "cifar10_ipc1"] == 67.6
     assert published["DDiF", "cifar100_ipc50"] == 49.9
     assert published["pixels", "cifar10_ipc10"] == 65.3
-    dc = importlib.import_module("configs.tables.imagenet128_dc").get_table("paper")
+    dc = load("imagenet128_dc", "paper")
     published = {(c.row, c.column): c.published for c in dc.cells}
     assert published["Gaussians", "squawk"] == 69.4 and published["DDiF", "yellow"] is None
-    across = importlib.import_module("configs.tables.cross_architecture").get_table("paper")
+    across = load("cross_architecture", "paper")
     published = {(c.row, c.column): c.published for c in across.cells}
     averages = {(m.row, m.column): m.published for m in across.means}
     for optimizer in ("SGD", "Adam"):
@@ -359,7 +358,7 @@ def test_published_numbers_are_the_papers():
 @pytest.mark.parametrize("size", ["paper", "small"])
 def test_other_networks_are_trained_by_both_optimizers(size):
     """SGD of the published code, and what it takes for the Adam of the paper's text."""
-    cells = importlib.import_module("configs.tables.cross_architecture").get_table(size).cells
+    cells = load("cross_architecture", size).cells
     found = {
         (c.row, c.column.rpartition(", ")[2]): c.evaluation["overrides"]["evaluate.optimizer"]
         for c in cells
@@ -374,7 +373,7 @@ def test_other_networks_are_trained_by_both_optimizers(size):
 @pytest.mark.parametrize("name", ["cifar", "cross_architecture", "cross_resolution", "gpc_sweep"])
 def test_sets_of_small_tables_train_alike(name):
     """About as many steps for every set, in batches of nearly equal size."""
-    cells = importlib.import_module(f"configs.tables.{name}").get_table("small").cells
+    cells = load(name, "small").cells
     for cell in cells:
         config = cell.config.copy_and_resolve_references()
         overrides = cell.evaluation.get("overrides", {})
@@ -423,7 +422,7 @@ KINDS = ("cross_architecture", "cross_resolution", "imagenet128_dc", "codes")
 @pytest.mark.parametrize("name", KINDS)
 def test_a_tiny_cell_of_every_kind_runs(name, root, monkeypatch):
     monkeypatch.setattr(reproduce.jax, "clear_caches", lambda: None)  # programs are alike here
-    made = importlib.import_module(f"configs.tables.{name}").get_table("small")
+    made = load(name, "small")
     cell = next(c for c in reversed(made.cells) if c.arm == "distilled")
     evaluation = dict(cell.evaluation)
     if "overrides" in evaluation:  # a network that takes seconds

@@ -166,7 +166,9 @@ def test_an_evaluation_trains_on_them(tiny, finished):
     again = evaluation.evaluate_file(path, baselines=False)
     assert again["distilled_accuracies"] == result["distilled_accuracies"]
     set_, config, parts = evaluation.opened(path, {})
-    trained = lambda s: jax.tree.leaves(evaluation.students(config, parts, s, "", Reporter(None)))
+    trained = lambda s: jax.tree.leaves(
+        evaluation.students(config, parts, s, "", Reporter(None)).params
+    )
     soft, hard = trained(set_), trained(dataclasses.replace(set_, soft_labels=None, label_bits=0))
     assert any((a != b).any() for a, b in zip(soft, hard, strict=True))
 

@@ -14,6 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gsdd_jax import UsageError, data, matching, networks, parameterizations
+from gsdd_jax.config import validate
 from gsdd_jax.core import devices
 from gsdd_jax.data import reading, rows, transforms
 from gsdd_jax.matching import dm
@@ -127,7 +128,7 @@ def test_only_what_is_drawn_goes_to_the_device(on_disk):
 
 def test_what_draws_nothing_takes_nothing(on_disk):
     parts = parts_of(on_disk, "tm")
-    for on_device in input_pipeline.ON_DEVICE:
+    for on_device in ("auto", "whole", "streamed"):
         parts.host_inputs = lambda first, count: (first, count)
         given, host_inputs = input_pipeline.steps(config_of(on_device), parts, KEY, 0).given(0, 2)
         assert given.images.stored is None and given.read is None
@@ -161,7 +162,7 @@ def test_an_objective_that_does_not_say_what_it_draws_is_held(on_disk, monkeypat
 def test_a_place_that_there_is_not_is_refused():
     message = "config.data.on_device: expected one of auto, whole, streamed, got 'disk'"
     with pytest.raises(UsageError, match=f"^{message}$"):
-        input_pipeline.check(config_of("disk"))
+        validate.ranges(config_of("disk"), "data")
 
 
 # Rows, and reading ahead.

@@ -43,7 +43,8 @@ PAIRS = itertools.product(enumerate(networks.known()), enumerate(STORED))
 )
 def test_each_goes_with_each(objective, network, kind, with_experts):
     names = dict(matching__name=objective, network__name=network, parameterization__name=kind)
-    parts = experiment.build(adapt.scaled(swapped(**names, scale=0.01)))
+    config = adapt.scaled(swapped(**names, scale=0.01))
+    parts = experiment.build(adapt.suited(config, (32, 32, 3), num_classes=10, largest=300))
     assert parts.problem.matching.name == objective
     assert parts.problem.parameterization.name == kind
 

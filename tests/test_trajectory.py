@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import gsdd_jax
-from configs import cifar10_tm
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import augment, transforms
 from gsdd_jax.data.soft_labels import Labels
-from gsdd_jax.matching import tm as trajectory
 from gsdd_jax.matching.tm import Segments, TrajectoryMatching
-from gsdd_jax.setup import experiment
 from gsdd_jax.training import distill
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -286,44 +282,6 @@ def test_what_is_kept_changes_memory_not_values():
             its_gradient,
             gradient,
         )
-
-
-def test_what_is_kept_is_decided_by_the_memory():
-    objective = problem(syn_steps=7, keep_every=-1).matching
-    images, shape = CLASSES * GPC, (SIZE, SIZE, 3)
-    each = objective.activation_bytes(images, shape)
-    decided = lambda room: (
-        objective.resolve_auto(
-            images, shape, room and int(room * each / trajectory.KEPT_PART) + 1
-        ).keep_every
-    )
-    # Room for this many steps; one is needed to recompute the others.
-    assert [decided(room) for room in (None, 0.5, 1, 2, 3, 4, 7, 8, 100)] == [
-        0, 0, 0, 4, 3, 2, 2, 1, 1,
-    ]  # fmt: skip
-    two = dataclasses.replace(objective, experts_per_step=2)
-    assert two.resolve_auto(images, shape, int(8 * each / trajectory.KEPT_PART) + 1).keep_every == 2
-    fixed = problem(syn_steps=7, keep_every=5).matching
-    assert fixed.resolve_auto(images, shape, 2**40) is fixed
-
-
-def test_what_was_decided_is_what_a_file_says():
-    config = cifar10_tm.get_config()
-    assert config.matching.options.keep_every == 0
-    config.matching.options.keep_every = -1
-    parts = SimpleNamespace(problem=problem(keep_every=4))
-    decided = experiment.Experiment.resolve_auto(parts, config)
-    assert decided.matching.options.keep_every == 4
-    assert config.matching.options.keep_every == -1
-
-
-def test_the_bytes_of_a_student_step_are_about_what_its_program_keeps():
-    memory = []
-    for syn_steps in (7, 12):
-        prob = problem(syn_steps=syn_steps, keep_every=1)
-        memory.append(compiled_gradient(prob).memory_analysis().temp_size_in_bytes)
-    found = prob.matching.activation_bytes(CLASSES * GPC, (SIZE, SIZE, 3))
-    assert (memory[1] - memory[0]) / 5 == pytest.approx(found, rel=0.5)
 
 
 def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():

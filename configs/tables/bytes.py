@@ -22,6 +22,8 @@ REAL = {
 }
 SOFT = {"labels.source": "teacher"}
 CODES = 112  # images per class of Gaussians as codes
+QUANTIZED = 20  # images per class of pixels of two bits
+PIXEL_RATES = {"dm": 1.0, "tm": 30.0}  # the best of pixels in small tables
 OBJECTIVES = ("dm", "tm")
 KINDS = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
 
@@ -61,15 +63,27 @@ def _distilled(objective, size):
     made["Gaussians, soft labels"] = _with(made["Gaussians"], SOFT)
     made["codes"] = common.quantized(_config(objective, size), CODES)
     made["codes, soft labels"] = _with(made["codes"], SOFT)
-    compressed = common.stored_as(_config(objective, size), "dct")
-    compressed.budget.images_per_class = CODES
-    made["compressed"] = compressed
-    made["compressed, soft labels"] = _with(compressed, SOFT)
+    made["compressed"] = common.stored_as(_config(objective, size), "dct")
+    made["compressed"].budget.images_per_class = CODES
+    made["compressed, soft labels"] = _with(made["compressed"], SOFT)
+    made["quantized pixels"] = _quantized(objective, size)
+    made["quantized pixels, soft labels"] = _with(made["quantized pixels"], SOFT)
     if objective == "tm":
         learned = SOFT | {"labels.learned": True}
         made["codes, learned soft labels"] = _with(made["codes"], learned)
-        made["compressed, learned soft labels"] = _with(compressed, learned)
+        made["compressed, learned soft labels"] = _with(made["compressed"], learned)
     return {row: _as_long(config, size) for row, config in made.items()}
+
+
+def _quantized(objective, size):
+    config = common.stored_as(_config(objective, size), "ptq")
+    config.budget.images_per_class = QUANTIZED
+    if size == "small" or objective == "dm":  # by TM on whitened images the published rate
+        config.distill.learning_rate = PIXEL_RATES[objective]
+    if objective == "tm":
+        options = config.matching.options
+        options.batch_syn = min(options.batch_syn, 10 * QUANTIZED)
+    return config
 
 
 def _config(objective, size):

@@ -12,6 +12,7 @@ from configs.tables import small
 from configs.tables.methods import METHODS, PUBLISHED, published, trials
 from gsdd_jax.tables.table import Cell, Table
 
+REAL = {"random real": "random_real", "random real, 8 bits": "random_real_uint8"}
 COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
 
 
@@ -27,19 +28,11 @@ def _small():
         column = f"{objective.upper()}, IPC 1"
         real = small.get_config(objective)
         small.evaluate_as_long(real, 10 * real.budget.images_per_class)
-        for arm, row in (
-            ("random_real", "random real"),
-            ("random_real_uint8", "random real, 8 bits"),
-        ):
+        for row, arm in REAL.items():
             yield Cell(row, column, real, arm=arm, seeds=small.SEEDS)
         for row, method in METHODS.items():
-            yield Cell(
-                row,
-                column,
-                small.stored(objective, method),
-                trials=trials(method, objective),
-                seeds=small.SEEDS,
-            )
+            config, rates = small.stored(objective, method), trials(method, objective)
+            yield Cell(row, column, config, trials=rates, seeds=small.SEEDS)
 
 
 def _paper():

@@ -1,5 +1,7 @@
 """Accuracy on six subsets of ImageNet at 128 x 128, IPC 1, by one objective (Table 2).
 
+    python -m launch.reproduce --table=imagenet128_tm --size=paper
+
 Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 """
 

@@ -1,7 +1,5 @@
 """Parameterizations that the tables compare, with the learning rates tried for each."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib
@@ -20,21 +18,13 @@ SUBSETS = ("nette", "woof", "fruit", "yellow", "meow", "squawk")
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Row of a table.
-
-    Attributes:
-      name: of the parameterization.
-      options: of it.
-      rates: of distillation by objective, which are tried by small tables: four for each method.
-      paper_rates: the same for tables of the paper's size, the published rate among them.
-      published: what the paper's tables call it, if they have it.
-    """
+    """One row: a parameterization, its options, and the rates of distillation by objective."""
 
     name: str
     options: dict[str, object]
-    rates: dict[str, tuple[float, ...]]
-    paper_rates: dict[str, tuple[float, ...]]
-    published: str = ""
+    rates: dict[str, tuple[float, ...]]  # tried by small tables: four for each method
+    paper_rates: dict[str, tuple[float, ...]]  # of the paper's size, the published rate among them
+    published: str = ""  # name in the paper's tables, if they have it
 
 
 PIXEL_RATES = {"tm": (3.0, 10.0, 30.0, 100.0), "dm": (0.1, 1.0, 10.0, 100.0)}

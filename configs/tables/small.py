@@ -5,8 +5,6 @@ steps. The settings reproduce no row of the paper. The student's rate of every m
 from the same start: published ones, such as 1e-7 from 0.01 for pixels, suit thousands of steps.
 """
 
-from __future__ import annotations
-
 from ml_collections import ConfigDict
 
 from configs import cifar10_tm_cpu, demo

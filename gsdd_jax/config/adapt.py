@@ -1,7 +1,5 @@
 """Adapts configs to other components, to a data set, or to a smaller scale."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +7,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import COMPONENTS, component_options, default, known
 from gsdd_jax.core.fields import LEAST, check_options, check_value, defaults, meaning
-from gsdd_jax.core.trees import parent
+from gsdd_jax.core.trees import dotted, parent
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
@@ -25,13 +23,8 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
-    """Returns `config` with the defaults of the components that flags name.
-
-    Args:
-      config: config with the flags already applied.
-      before: config without the flags.
-      given: flags by dotted field; they take precedence.
-    """
+    """Returns `config`, which has the flags `given` by dotted field, with the defaults of the
+    components that they name; `before` has no flags. Flags take precedence."""
     config = config.copy_and_resolve_references()
     for group, package in COMPONENTS.items():
         name = config[group].name
@@ -70,7 +63,8 @@ def bytes_per_class(config: ConfigDict, image_shape: tuple[int, int, int]) -> in
 
 def is_open(config: ConfigDict) -> bool:
     """Returns whether `suited` would change any field."""
-    return any(_get(config, name) == 0 for name, of in known().items() if meaning(of).automatic)
+    values = dotted(config.to_dict())
+    return any(values.get(name) == 0 for name, of in known().items() if meaning(of).automatic)
 
 
 def suited(
@@ -78,16 +72,10 @@ def suited(
 ) -> ConfigDict:
     """Returns the config with values for the fields that depend on the data set.
 
-    - `budget.images_per_class`: as the parameterization suggests, but at most `largest`, so that
-      images of the largest class start from different real images.
+    - `budget.images_per_class`: as the parameterization suggests, but at most the training images
+      of the `largest` class, so that its images start from different real ones.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
-
-    Args:
-      config: the config, left unchanged.
-      image_shape: height, width and channels.
-      num_classes: number of classes.
-      largest: training images of the largest class.
     """
     config = config.copy_and_resolve_references()
     if config.budget.images_per_class == 0:
@@ -128,8 +116,3 @@ def scaled(config: ConfigDict) -> ConfigDict:
         options.batch_syn = max(1, int(options.batch_syn / images * config.budget.images_per_class))
     config.matching.options = ConfigDict(objective.shrunk(dict(options), config.experts.epochs))
     return config
-
-
-def _get(config: ConfigDict, name: str) -> Any:
-    group, last = parent(config, name)
-    return group[last]

@@ -1,6 +1,6 @@
 """Fields of an experiment: the only declaration of their defaults, ranges and help.
 
-Components' options are fields of their dataclasses.
+Components' options are fields of their dataclasses. `Config` describes the groups.
 """
 
 from __future__ import annotations
@@ -20,43 +20,35 @@ from gsdd_jax.formats.base import MAX_SIDE
 SEED = (0, 2**32 - 1)  # JAX uses 32 bits
 # Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
-COMPONENTS = {
-    "parameterization": parameterizations,
-    "network": networks,
-    "matching": matching,
-}
+COMPONENTS = {"parameterization": parameterizations, "network": networks, "matching": matching}
 NAMES = tuple(f"{group}.name" for group in COMPONENTS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Devices and how they share the work."""
-
     devices: int = field(0, "number of devices; 0: all", 0)
     groups: int = field(0, "groups of devices that divide classes or students; 0: automatic", 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Data set."""
-
     name: str = field("cifar10_mini", "data set: a TFDS name, or cifar10_mini, which is included")
     subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow, squawk")
     resolution: int = field(0, "image size in pixels per side; 0: as stored", 0, MAX_SIDE)
     resize: str = field("crop", "method to make images square: crop (to the center) or squash")
     transform: str = field(
-        "normalize", "transform of inputs: normalize (per channel) or zca (whitening)"
-    )
+        "normalize", "transform of inputs: normalize (per channel) or zca (whitening)",
+        choices=("normalize", "zca"),
+    )  # fmt: skip
     dir: str = field("", "directory of TFDS data sets; empty: $TFDS_DATA_DIR or TFDS's default")
     on_device: str = field(
-        "auto", "storage of training images: whole (on the device), streamed or auto"
-    )
+        "auto", "storage of training images: whole (on the device), streamed or auto",
+        choices=("auto", "whole", "streamed"),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Bytes of the distilled set."""
-
     ipc: int = field(1, "budget in float32 images per class (IPC)", 1, 100_000)
     bytes: int = field(0, "budget in bytes per class; 0: the bytes of budget.ipc", 0, 2**32 - 1)
     images_per_class: int = field(
@@ -69,16 +61,12 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization:
-    """Way to store the images."""
-
     name: str = field("gaussian", "format of the synthetic images: {names}")
     options: Mapping[str, Any] = field(dict, "options of the parameterization, such as ablations")
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Network of the objective, the experts and the evaluation."""
-
     name: str = field("convnet", "network architecture: {names}")
     precision: str = field(
         "default", "precision of matmuls: default (TF32 on a GPU), float32 or bfloat16"
@@ -88,9 +76,10 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """Fit of the images that distillation starts from."""
-
-    images: str = field("real", "images to fit: real, solid (mean colors) or none (no fit)")
+    images: str = field(
+        "real", "images to fit: real, solid (mean colors) or none (no fit)",
+        choices=("real", "solid", "none"),
+    )  # fmt: skip
     num_steps: int = field(
         50_000, "steps of the initial fit; published: 50,000", 0, shrink=Shrink(1, 20)
     )
@@ -111,8 +100,6 @@ class Init:
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Objective of the distillation."""
-
     name: str = field("dm", "objective: {names}")
     strategy: str = field(DSA, "DSA augmentations, joined by _")
     precision: str = field("", "precision of the objective's matmuls; empty: network.precision")
@@ -121,8 +108,6 @@ class Matching:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Networks trained on the real images, whose mean outputs are soft labels."""
-
     dir: str = field("", "directory of teachers that runs share; empty: the work directory")
     num_networks: int = field(
         1, "number of teacher networks, whose outputs are averaged", *NETWORKS
@@ -137,8 +122,6 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Experts:
-    """Experts, which are augmented by `matching.strategy`."""
-
     dir: str = field("", "directory of the experts; empty: runs/experts/<data and network>")
     num_experts: int = field(
         100, "number of experts (networks trained on the real images)", *NETWORKS,
@@ -158,8 +141,6 @@ class Experts:
 
 @dataclasses.dataclass(frozen=True)
 class Distill:
-    """Optimization of the images."""
-
     num_steps: int = field(20_000, "distillation steps", 0, shrink=Shrink(1, 10))
     learning_rate: float = field(1e-3, "learning rate of the synthetic images", *POSITIVE)
     average: float = field(  # below 1 in float32
@@ -178,13 +159,14 @@ class Distill:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Networks trained on the distilled set."""
-
     num_networks: int = field(
         5, "networks trained per set, each with another initialization", *NETWORKS,
         shrink=Shrink(1, 2),
     )  # fmt: skip
-    optimizer: str = field("sgd", "optimizer: sgd, adam, sgd_cosine or adamw")
+    optimizer: str = field(
+        "sgd", "optimizer: sgd, adam, sgd_cosine or adamw",
+        choices=("sgd", "adam", "sgd_cosine", "adamw"),
+    )  # fmt: skip
     learning_rate: float = field(0.01, "learning rate, unless the objective learns one", *POSITIVE)
     rates: str = field(
         "", "comma-separated learning rates to try on held-out training images; empty: none"

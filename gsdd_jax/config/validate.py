@@ -1,7 +1,5 @@
 """Checks configs before anything is built or any data is opened."""
 
-from __future__ import annotations
-
 import difflib
 import reprlib
 from collections.abc import Mapping
@@ -18,21 +16,21 @@ OPTIONS = tuple(f"{group}.options" for group in COMPONENTS)
 
 
 def structure(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown or missing field, or one of another type."""
+    """Raises UsageError for an unknown or missing field, or one out of its range."""
     defaults = default()
     expected, given = _closed(defaults), _closed(config)
     for name, value in given.items():
         if name not in expected:
             nearest = _nearest(name, dotted(defaults.to_dict()))
             raise UsageError(f"config.{reprlib.repr(name)[1:-1]}: no such field{nearest}")
-        if not _alike(value, expected[name]):
+        if name in OPTIONS and value != {}:
             raise UsageError(
-                f"config.{name}: expected {_kind(expected[name])} such as {expected[name]!r}, "
-                f"got {reprlib.repr(value)}"
+                f"config.{name}: expected a group of fields, got {reprlib.repr(value)}"
             )
     for name in expected:
         if name not in given:
             raise UsageError(f"config.{name}: missing; start from gsdd_jax.config.default()")
+    ranges(config, *{name.partition(".")[0] for name in given}, automatic=True)
 
 
 def every(config: ConfigDict, automatic: bool = False) -> None:
@@ -82,18 +80,6 @@ def _closed(config: ConfigDict) -> dict[str, Any]:
         group = next((g for g in OPTIONS if name.startswith(f"{g}.")), None)
         fields[group or name] = {} if group else given
     return fields
-
-
-def _alike(given: Any, expected: Any) -> bool:
-    if isinstance(expected, dict):
-        return isinstance(given, dict)
-    kinds = (int, float) if type(expected) is float else (type(expected),)
-    return type(given) in kinds
-
-
-def _kind(expected: Any) -> str:
-    names = {bool: "True or False", int: "an integer", float: "a number", str: "a text"}
-    return names.get(type(expected), "a group of fields")
 
 
 def _nearest(name: str, fields: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Exceptions and warnings that a user can act on."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

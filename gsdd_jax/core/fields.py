@@ -1,7 +1,5 @@
 """Dataclass fields set from outside: one declaration of default, range and help."""
 
-from __future__ import annotations
-
 import dataclasses
 import reprlib
 from collections.abc import Iterable, Mapping

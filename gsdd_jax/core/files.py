@@ -1,7 +1,5 @@
 """Atomic writes, checked reads of others' files, locks, and the folder of caches."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -26,10 +24,6 @@ def write_atomically(
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
     Missing folders are created. A link is replaced, not followed.
-
-    Args:
-      path: a new file, or a regular file to replace.
-      content: bytes, or a function that writes them to an open file.
 
     Raises:
       UsageError: if no file can have that name.
@@ -83,7 +77,6 @@ def _write(path, content) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes plain values as a JSON file, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
@@ -217,10 +210,8 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     The lock ends with the process, however that ends. On a file system without locks a warning says
     so, and nothing is locked.
 
-    Raises:
-      InUseError: with the message `taken`, if another process holds the lock.
-      UsageError: if something else has the lock's name.
-      OSError: if no file can be created.
+    Raises InUseError with the message `taken` if another process holds the lock, UsageError if
+    something else has the lock's name, and OSError if no file can be created.
     """
     import filelock  # sets are read without it
 

@@ -1,7 +1,5 @@
 """Compares sizes with the free memory before anything is allocated."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib
@@ -16,8 +14,6 @@ def check(what: str, size: int, copies: int = 1, there: int | None = None) -> No
     """Raises UsageError if something does not fit into memory.
 
     Args:
-      what: description for the message.
-      size: bytes.
       copies: number of copies held at a time, the first included.
       there: free bytes; None: `available()`.
     """
@@ -65,6 +61,5 @@ def _of_the_machine() -> int:
 
 
 def shown(size: int) -> str:
-    """Formats a number of bytes."""
     unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
     return f"{size / unit:,.1f} {name}" if size < 2**80 else f"more than {2**50:,} GiB"

@@ -4,8 +4,6 @@
 traced `ffi_call` runs on the platform that it is lowered for.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os
@@ -33,20 +31,13 @@ def _register() -> tuple[tuple[str, ...], str | None]:
         except ImportError:
             continue
         for target, handler in module.handlers.items():
-            jax.ffi.register_ffi_target(
-                target, handler, platform={"cpu": "cpu", "cuda": "CUDA"}[platform]
-            )
+            name = {"cpu": "cpu", "cuda": "CUDA"}[platform]
+            jax.ffi.register_ffi_target(target, handler, platform=name)
         built.append(platform)
-        if platform == "cpu":
-            wrong = _wrong_instruction_set(module.instruction_sets)
+        wanted, known = os.environ.get("GSDD_CPU"), getattr(module, "instruction_sets", None)
+        if known and wanted is not None and wanted.casefold() not in map(str.casefold, known):
+            wrong = f"GSDD_CPU: expected one of {', '.join(known)} on this machine, got {wanted!r}"
     return tuple(built), wrong
-
-
-def _wrong_instruction_set(supported: list[str]) -> str | None:
-    wanted = os.environ.get("GSDD_CPU")
-    if wanted is None or wanted.casefold() in (name.casefold() for name in supported):
-        return None
-    return f"GSDD_CPU: expected one of {', '.join(supported)} on this machine, got {wanted!r}"
 
 
 # Platforms of the custom calls that were built, and the error of a wrong GSDD_CPU.
@@ -62,13 +53,9 @@ def check_environment() -> None:
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     """Returns whether code for these architectures runs on a device of a compute capability.
 
-    Code runs on later devices of the same major number. An architecture without suffix or with
-    "-virtual" is compiled by the driver for any later one. Other names, such as "native", always
-    run.
-
-    Args:
-      architectures: CMake's names, separated by commas.
-      capability: major and minor number.
+    Architectures are CMake's names, separated by commas. Code runs on later devices of the same
+    major number. An architecture without suffix or with "-virtual" is compiled by the driver for
+    any later one. Other names, such as "native", always run.
     """
     major, minor = capability
     for one in architectures.split(","):
@@ -112,6 +99,11 @@ def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> A
         if platform != "cuda" or _every_device_has_code()
     }
     return lax.platform_dependent(*operands, default=otherwise, **built)
+
+
+def call(target: str, outputs: Any, *operands: Any, **attributes: Any) -> Any:
+    """Calls a target, once under `vmap` too: its axes join the leading ones of the arrays."""
+    return jax.ffi.ffi_call(target, outputs, vmap_method="broadcast_all")(*operands, **attributes)
 
 
 def like(array: Array, shape: tuple, dtype: Any = np.float32) -> Any:

@@ -1,7 +1,5 @@
 """Names commands in messages as the user starts them."""
 
-from __future__ import annotations
-
 import pathlib
 import re
 

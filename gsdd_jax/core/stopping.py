@@ -4,8 +4,6 @@ A loop announces unsaved work (`able`) and polls between calls (`asked`); whoeve
 process asks (`ask`), from any thread.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ renames. If a process ends in between, the old folder is restored: at once, or b
 that looks for PATH.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib
@@ -29,9 +27,8 @@ def folder(
     The folder gets a file `mark` with `about` and the names of all files. On an error `path` stays
     as it was.
 
-    Raises:
-      UsageError: as `check_ours`, or if another process writes the same folder.
-      OSError: if it cannot be written.
+    Raises UsageError as `check_ours`, or if another process writes the same folder, and OSError if
+    it cannot be written.
     """
     with _held(path) as work:
         made = work / "new"
@@ -55,9 +52,7 @@ def folder(
 def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
     """Raises UsageError unless `path` is a folder made by `folder` with nothing else in it.
 
-    Args:
-      mark: name of the file that `folder` wrote.
-      what: description of the folder for the message.
+    `what` describes it in the message.
     """
     if path.is_symlink() or not path.is_dir():
         raise UsageError(f"{path}: not {what}, which is a folder; give another name")

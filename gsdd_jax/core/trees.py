@@ -1,7 +1,5 @@
 """Conversion between nested configs and dotted names."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -54,11 +54,10 @@ class Dataset:
     """A complete data set.
 
     Attributes:
-        name: name as given to `load`.
+        name: as given to `load`.
         train, test: splits. `test` is the set's "test" split, or "validation" if "test" is
             missing or, as in imagenet2012, has no labels.
-        num_classes: number of classes.
-        class_names: one name per class, in label order.
+        class_names: in label order.
         mean, std: per-channel constants of the normalization, for images in [0, 1]. Published
             for CIFAR (those of CIFAR-10 for both), Imagenette, ImageNet and Tiny ImageNet (those
             of ImageNet), otherwise computed from the training pixels.

@@ -12,15 +12,13 @@ from tqdm import tqdm
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.quiet import quietly
+from gsdd_jax.exports.png import MODES
 
-PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 RESIZES = ("crop", "squash")
 CHUNK = 1024  # examples held in memory at a time
 
 
 class Chunk(NamedTuple):
-    """A chunk of a split's images, with their labels."""
-
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, "n"]
 
@@ -107,7 +105,7 @@ def decode_image(
     """
     resolution, resize = size or (None, "")
     with Image.open(io.BytesIO(encoded)) as image:
-        image = image.convert(PIL_MODES[channels])
+        image = image.convert(MODES[channels])
     if resize == "squash":
         image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     elif resize == "crop" and image.size != (resolution, resolution):

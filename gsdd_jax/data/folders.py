@@ -1,7 +1,5 @@
 """Pictures of a folder with one folder per class, optionally divided into parts."""
 
-from __future__ import annotations
-
 import collections
 import os
 import pathlib
@@ -30,21 +28,18 @@ class _Folder(NamedTuple):
     path: pathlib.Path
     pictures: list[pathlib.Path]
     others: collections.Counter  # other files: count by extension
-    folders: list[_Folder]
-    passed: collections.Counter  # skipped folders at any depth: count by name
+    folders: "list[_Folder]"
+    passed: collections.Counter  # skipped folders, here and below: count by name
 
-    def below(self) -> Iterator[_Folder]:
-        """Yields this folder and all folders in it."""
+    def below(self) -> "Iterator[_Folder]":
         yield self
         for folder in self.folders:
             yield from folder.below()
 
     def count(self) -> int:
-        """Returns the number of pictures here and below."""
         return sum(len(folder.pictures) for folder in self.below())
 
     def are_parts(self) -> bool:
-        """Returns whether its folders are parts of a data set."""
         return parts.are_parts({f.path.name: bool(f.pictures) for f in self.folders})
 
 
@@ -217,6 +212,5 @@ def _sorted(items: list[Item]) -> list[Item]:
 
 
 def _extensions() -> set[str]:
-    """Returns the extensions of picture files."""
     known = Image.registered_extensions().items()
     return {extension for extension, kind in known if kind in FORMATS} | UNREAD

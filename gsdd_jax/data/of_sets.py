@@ -1,7 +1,5 @@
 """Transforms of distilled sets, from the data sets on disk that made them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +30,6 @@ def transform(
 
 
 def _arguments(config: Any) -> dict[str, Any]:
-    """Returns the arguments of `data.load` from the config that made a set."""
     config = config if isinstance(config, dict) else {}
     name, subset, resize = (config.get(f"data.{n}", "") for n in ("name", "subset", "resize"))
     side = config.get("data.resolution", 0)

@@ -16,8 +16,6 @@ _FILLERS = {"set", "data", "dataset", "split", "image", "images", "img", "imgs",
 
 
 class Chosen(NamedTuple):
-    """Names of parts by their use."""
-
     train: str
     test: str | None
     left_out: list[str]

@@ -3,8 +3,6 @@
 Equal pictures give equal files on every machine.
 """
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import contextlib
@@ -28,6 +26,7 @@ from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
 from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
+from gsdd_jax.exports import png
 
 VERSION = "1.0.0"
 RESOLUTION = 64  # pixels per side, unless the user or an array gives another
@@ -41,22 +40,12 @@ WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
-    """Summary of a prepared set."""
-
     folder: pathlib.Path
     class_names: list[str]
     train: list[int]  # pictures per class
     test: list[int]
     image_shape: tuple[int, int, int]
     notes: list[str]  # surprises for the user, one line each
-
-
-class _Read(NamedTuple):
-    """A picture, decoded and encoded."""
-
-    png: bytes
-    short: int  # shorter side in pixels before resizing
-    ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
 def prepare(
@@ -89,10 +78,8 @@ def prepare(
         overwrite: replace a data set of that name that was made here.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
-    Raises:
-        UsageError: settings are invalid, pictures are unreadable or too few, or the name is
-            taken. No new set is left then, and no old one is changed.
-        OSError: the set cannot be written; likewise.
+    Raises UsageError for invalid settings, unreadable or too few pictures and a name that is taken,
+    OSError if the set cannot be written. No new set is left then, and no old one is changed.
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
@@ -155,7 +142,6 @@ def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
 def _splits(
     found: Found, test: str | os.PathLike | None, test_fraction: float | None
 ) -> tuple[list[Item], list[Item], list[str]]:
-    """Returns training pictures, test pictures and notes for the user."""
     ways = {
         "--test": test is not None,
         "--test_fraction": test_fraction is not None,
@@ -196,7 +182,6 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
 
 
 def _resolution(given: int | None, first: Item) -> int:
-    """Returns pixels per side."""
     least, most = RESOLUTIONS
     if given is None:
         array = isinstance(first.content, np.ndarray)
@@ -238,7 +223,6 @@ class _Reader:
         self.counts: dict[str, list[int]] = {}  # per class
 
     def features(self) -> dict[str, Any]:
-        """Returns the TFDS features of a picture."""
         import tensorflow_datasets as tfds
 
         return {
@@ -254,38 +238,37 @@ class _Reader:
         with concurrent.futures.ThreadPoolExecutor() as pool, progress:
             for start in range(0, len(items), CHUNK):
                 chunk = items[start : start + CHUNK]
-                for item, read in zip(chunk, pool.map(self._read, chunk), strict=True):
-                    if isinstance(read, str):
-                        self.broken.append(f"{item.name} ({read})")
+                for item, found in zip(chunk, pool.map(self._read, chunk), strict=True):
+                    if isinstance(found, str):
+                        self.broken.append(f"{item.name} ({found})")
                         continue
-                    self.enlarged += read.short < self.shape[0]
-                    self.ignored.update(read.ignored)
-                    self.twice.add(read.png, split, item)
+                    png, short, ignored = found
+                    self.enlarged += short < self.shape[0]
+                    self.ignored.update(ignored)
+                    self.twice.add(png, split, item)
                     label = self.labels[item.label]
                     counts[label] += 1
-                    image = io.BytesIO(read.png)
-                    yield {"file": item.name, "image": image, "label": label}
+                    yield {"file": item.name, "image": io.BytesIO(png), "label": label}
                 progress.update(len(chunk))
 
-    def _read(self, item: Item) -> _Read | str:
-        """Returns a picture, or the reason that it is unreadable."""
+    def _read(self, item: Item) -> tuple[bytes, int, tuple[str, ...]] | str:
+        """Returns a picture's PNG, shorter side and ignored parts, or what is wrong with it."""
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
-                image = pictures.from_array(item.content)
+                image = png.from_array(item.content)
                 pixels, _ = pictures.square(image, size, channels)
                 read = pictures.Read(pixels, min(image.size), ())
             else:
                 content = read_regular(item.content, "a picture", LARGEST)
                 read = pictures.read(content, size, channels, self.depth)
-            png = pictures.encode(read.pixels)
+            return png.encode(read.pixels), read.short, read.ignored
         except UsageError as error:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
         except Exception as error:  # Pillow's readers raise anything on damage
             return _plainly(error)
-        return _Read(png, read.short, read.ignored)
 
     def check(self, class_names: list[str], total: int, skip_broken: bool) -> None:
         """Raises UsageError if pictures are unreadable, or a class or the test split is empty."""
@@ -301,7 +284,6 @@ class _Reader:
             raise UsageError("no test picture is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
-        """Returns notes on results that the user may not expect."""
         notes = []
         if self.broken:
             broken = counted(len(self.broken), "picture")
@@ -317,7 +299,6 @@ class _Reader:
 
 
 def _few(class_names: list[str], counts: list[int]) -> list[str]:
-    """Returns a note on classes that are far smaller than others."""
     of_class = zip(class_names, counts, strict=True)
     few = [f"{name} ({count})" for name, count in of_class if FEW * count <= max(counts)]
     if not few:

@@ -16,7 +16,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
 from gsdd_jax.data import trusted
-from gsdd_jax.data.decode import PIL_MODES
+from gsdd_jax.exports.png import MODES
 
 # tensorflow_datasets is imported on use: it is slow to import, and much of the package needs none.
 
@@ -112,11 +112,7 @@ def known_names() -> list[str]:
 
 
 def damaged(
-    name: str,
-    base: str,
-    data_dir: str | os.PathLike | None,
-    folder: str | os.PathLike,
-    reason: str,
+    name: str, base: str, data_dir: str | os.PathLike | None, folder: str | os.PathLike, reason: str
 ) -> UsageError:
     """Returns the error for a set in `folder` with invalid files, and how to repair it."""
     if base == EMBEDDED_NAME:
@@ -129,7 +125,6 @@ def damaged(
 
 
 def feature_keys(builder, name: str) -> tuple[str, str]:
-    """Returns the names of the image and label features."""
     from tensorflow_datasets import features as kinds
 
     features = builder.info.features
@@ -150,7 +145,7 @@ def feature_keys(builder, name: str) -> tuple[str, str]:
             " class label among them"
         )
     image = features[image_key]
-    if image.np_dtype != np.uint8 or image.shape[-1] not in PIL_MODES:
+    if image.np_dtype != np.uint8 or image.shape[-1] not in MODES:
         raise UsageError(
             f"data set {name!r} has {image.np_dtype} images of shape {image.shape}: expected"
             " 8-bit images of 1, 3 or 4 channels"

@@ -1,7 +1,5 @@
 """Soft labels: one logit per image and class, on a fixed grid."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import jax
@@ -13,29 +11,12 @@ from gsdd_jax.core.fields import POSITIVE, field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
-__all__ = [
-    "BITS",
-    "HARD",
-    "SOURCES",
-    "START",
-    "Labels",
-    "clip",
-    "codes",
-    "cross_entropy",
-    "from_outputs",
-    "start",
-    "targets",
-    "values",
-]
-
 START = 6.0  # logit of an image's own class; the others start at 0
 SOURCES = ("class", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels of a distilled set."""
-
     source: str = field(
         "class",
         "label source: class (hard) or teacher (soft: a network's outputs)",
@@ -74,7 +55,6 @@ def start(labels: Int[Array, "m"], num_classes: int) -> Float[Array, "m {num_cla
 
 
 def clip(logits: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """Clips logits to the grid's range."""
     return jnp.clip(logits, 0, HIGHEST)
 
 

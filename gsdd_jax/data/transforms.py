@@ -16,17 +16,6 @@ from jaxtyping import Array, Float, Int, UInt8
 from gsdd_jax.formats import transforms as host
 from gsdd_jax.formats.transforms import ZCA, Normalize
 
-__all__ = [
-    "ZCA",
-    "Normalize",
-    "RealImages",
-    "cached_zca",
-    "fit_zca",
-    "is_whitened",
-    "to_device",
-    "to_unit",
-]
-
 MOST_WHITENED = 2**31
 """Most bytes of a float32 image set that is kept whitened: CIFAR's 50,000 images take 614 MB,
 100,000 of 64 x 64 take 4.9 GB.

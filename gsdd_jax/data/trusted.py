@@ -4,8 +4,6 @@ TFDS imports the module of every feature class that `features.json` names: a fol
 could run code. Only TFDS's own classes pass; they are imported already.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import pathlib

@@ -1,9 +1,11 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
-from __future__ import annotations
-
 import pathlib
 import zipfile
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
@@ -13,6 +15,15 @@ from gsdd_jax.formats.transforms import FORMAT
 MARK = "export.json"  # in every exported folder
 FILE_MARK = "gsdd-jax export"  # in every exported file
 WHAT = "an earlier export"
+
+
+class Pictures(NamedTuple):
+    """An export of pictures: their PNG files, and what is known of them."""
+
+    files: Iterator[bytes]
+    labels: np.ndarray
+    names: Sequence[str] | None  # of the classes
+    image_shape: tuple[int, ...]
 
 
 def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:

@@ -5,8 +5,6 @@ to the folder `out`. The same input and seed give the same bytes. matplotlib is 
 draw.
 """
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """The same Gaussians with and without anti-aliasing, where it matters most (Figure 6)."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib

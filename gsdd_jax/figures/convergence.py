@@ -1,15 +1,15 @@
 """Test accuracy against steps of several runs at the same bytes (Figure 3b)."""
 
-from __future__ import annotations
-
 import operator
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.figures import draw, inputs
+from gsdd_jax.storage.workdir import EVALUATIONS, evaluations
 
 NAME = "convergence"
 BEFORE, STEP, LAST = "fitted", "step ", "distilled"  # names in a run's evaluations
@@ -47,21 +47,23 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
 
 
 def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
-    """Returns (step, test accuracy per network) of a run, in order; step 0 is the fit.
+    """Returns (step, test accuracy per network) of a run. Raises UsageError without evaluations."""
+    if found := by_step(records(workdir)):
+        return found
+    raise UsageError(f"{workdir}: no evaluations yet; expected those of a run that has ended")
 
-    Raises UsageError if nothing was evaluated, or the file is invalid.
-    """
-    path = workdir / "evaluations.json"
-    records = read_object(path, "a run's evaluations")
+
+def records(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns a run's evaluations by name. Raises UsageError if missing or invalid."""
+    kept = read_object(workdir / EVALUATIONS, "a run's evaluations")
+    return evaluations(workdir, kept.get("identity"))
+
+
+def by_step(records: dict[str, Any], split: str = "test") -> list[tuple[int, list[float]]]:
+    """Returns (step, accuracy per network) of `records`, in order; step 0 is the fit."""
     found = {}
-    try:
-        for name, record in records.items():
-            if name == BEFORE:
-                found[0] = [float(a) for a in record["test"]]
-            elif name == LAST or name.startswith(STEP):
-                found[int(record["step"])] = [float(a) for a in record["test"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: {name!r} is no evaluation ({error!r})") from None
-    if not found:
-        raise UsageError(f"{path}: no evaluations yet; expected a run that has ended")
-    return sorted(found.items())
+    for name, record in records.items():
+        step = 0 if name == BEFORE else record.get("step")
+        if (name in (BEFORE, LAST) or name.startswith(STEP)) and split in record:
+            found[step] = record[split]
+    return sorted((step, values) for step, values in found.items() if step is not None)

@@ -5,19 +5,13 @@ Measurements come from the caller, as rows of `sweep` ("bytes", "resolution" or 
 compiled program: its arguments, results and temporaries.
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Any
 
 from gsdd_jax.figures import draw
 
 NAME = "decode"
-XLABELS = {
-    "bytes": "bytes per image",
-    "resolution": "pixels per side",
-    "batch": "images",
-}
+XLABELS = {"bytes": "bytes per image", "resolution": "pixels per side", "batch": "images"}
 PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}
 
 

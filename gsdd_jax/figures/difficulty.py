@@ -4,8 +4,6 @@ An image's difficulty is the percentage of small networks, trained briefly on th
 misclassify it.
 """
 
-from __future__ import annotations
-
 import functools
 import pathlib
 from collections.abc import Sequence
@@ -46,29 +44,30 @@ def main(
     num_networks, width, epochs = judges
     paths = [path_of(d) for d in distilled]
     opened = [evaluation.opened(path, overrides) for path in paths]
-    dataset = opened[0].parts.dataset
-    for path, other in zip(paths, opened, strict=True):
-        if other.parts.dataset.fingerprint != dataset.fingerprint:
+    _, config, real = opened[0]
+    dataset = real.dataset
+    for path, (*_, other) in zip(paths, opened, strict=True):
+        if other.dataset.fingerprint != dataset.fingerprint:
             raise UsageError(f"{path}: expected a set made from the data of {paths[0]}")
     network = networks.build(
         "convnet", image_shape=dataset.image_shape, num_classes=dataset.num_classes, width=width
     )
     made_of = dict(
-        fingerprint=dataset.fingerprint, transform=opened[0].config.data.transform,
+        fingerprint=dataset.fingerprint, transform=config.data.transform,
         width=width, epochs=epochs, seed=seed, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
     )  # fmt: skip
     known = inputs.Kept(out / f"{NAME}_judges.json", made_of)
-    hard = 100 * judged(known, network, opened[0].parts, num_networks, epochs, seed).mean(0)
+    hard = 100 * judged(known, network, real, num_networks, epochs, seed).mean(0)
     # The data's location changes no result.
     plain = {field: value for field, value in overrides.items() if field != "data.dir"}
     kept = inputs.Kept(out / f"{NAME}.json", {"overrides": plain})
-    kinds = [parameterizations.of_format(one.set_.format) for one in opened]
+    kinds = [parameterizations.of_format(set_.format) for set_, *_ in opened]
     named = [f"{kind.name}, {kind.images_per_class} per class" for kind in kinds]
     labels, rows = inputs.labels_of(named, paths), []
 
     def right_of(label, set_, config, parts):
         trained = evaluation.students(config, parts, set_, f"{NAME}: {label}", Reporter(None))
-        return _texts(~mistakes(parts.network, trained, *parts.tested_on))
+        return _texts(~mistakes(parts.network, trained.params, *parts.tested_on))
 
     for path, label, (set_, config, parts) in zip(paths, labels, opened, strict=True):
         compute = functools.partial(right_of, label, set_, config, parts)

@@ -1,7 +1,5 @@
 """Common style of the figures, and files whose bytes depend only on the numbers."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io
@@ -117,7 +115,6 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
 
 
 def look(i: int) -> dict[str, Any]:
-    """Returns color and marker of the i-th of several lines."""
     return dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
 
 

@@ -1,7 +1,5 @@
 """Images and their Gaussians as ellipses, during fit and distillation (Figure 8)."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import pathlib
@@ -83,9 +81,8 @@ def main(
     cell, count = draw.PAGE / max(len(columns), 6), len(chosen)
     size = cell * len(columns), 2 * cell * count + 0.35
     with draw.sheet(out, NAME, rows(chosen, columns), *size, tight=True) as figure:
-        grid = figure.subplots(
-            2 * count, len(columns), squeeze=False
-        )  # an image above its ellipses
+        # An image above its ellipses.
+        grid = figure.subplots(2 * count, len(columns), squeeze=False)
         for column, m in zip(grid.T, columns, strict=True):
             column[0].set_title(m.title)
             fill(lambda i, c=column: c[2 * i : 2 * i + 2], m)
@@ -101,8 +98,7 @@ def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
             "(--config.distill.snapshot_every=N); without --workdir only the fit is shown"
         )
-    step = file.load(last).provenance.get("step")
-    return {step if type(step) is int else 0: last}
+    return {inputs.step_of(file.load(last)): last}
 
 
 def fitting(

@@ -4,13 +4,10 @@ Both run under distillation with the config's objective, as in the published fig
 has no boundary loss but the same clip; centers that it leaves outside are reported separately.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
 import pathlib
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +22,7 @@ from gsdd_jax.formats import file
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
-from gsdd_jax.setup import experiment
+from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
 from gsdd_jax.storage.workdir import decisive, snapshot_path
 from gsdd_jax.training import distill
@@ -102,7 +99,6 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
 
 
 def with_options(config: ConfigDict, options: dict) -> ConfigDict:
-    """Returns a copy of a config with other options of its parameterization."""
     copy = config.copy_and_resolve_references()
     with copy.unlocked():
         copy.parameterization.options.update(options)
@@ -110,16 +106,7 @@ def with_options(config: ConfigDict, options: dict) -> ConfigDict:
 
 
 def outside(means: Float[Array | np.ndarray, "*b 2"]) -> Bool[Array | np.ndarray, "*b"]:
-    """Returns whether each center is outside [-1, 1]^2."""
     return (abs(means) > 1).any(-1)
-
-
-class Stress(NamedTuple):
-    """Outcome per Gaussian after a run of the stress test."""
-
-    outside: Bool[np.ndarray, "m n"]  # at the end
-    lost: Bool[np.ndarray, "m n"]  # was outside and never seen inside again
-    pulled: Bool[np.ndarray, "m n"]  # both coordinates had a gradient in some step
 
 
 def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> None:
@@ -159,12 +146,9 @@ def _stressed(config, steps, name) -> dict[str, dict[str, int]]:
     kind, key = parts.parameterization, stream(config.seed, "stress")
     shape = (len(parts.labels), *kind.image_shape)
     params, starts = started(key, kind.init(key, jnp.zeros(shape)))
-    found = endure(parts, config, params, steps, name)
-    counted = np.ones_like(starts), found.outside, found.lost, ~found.pulled
+    counted = {"gaussians": np.ones_like(starts)} | endure(parts, config, params, steps, name)
     return {
-        start: {
-            name: int(which[starts == i].sum()) for name, which in zip(COUNTS, counted, strict=True)
-        }
+        start: {name: int(which[starts == i].sum()) for name, which in counted.items()}
         for i, start in enumerate(STARTS)
     }
 
@@ -192,10 +176,13 @@ def started(
 
 def endure(
     parts: experiment.Experiment, config: ConfigDict, params: GaussianImages, steps: int, name: str
-) -> Stress:
-    """Distills from `params`, and checks centers every `distill.steps_per_call` steps."""
+) -> dict[str, Bool[np.ndarray, "m n"]]:
+    """Distills from `params`, and checks centers every `distill.steps_per_call` steps.
+
+    Returns whether `COUNTS` has each Gaussian.
+    """
     key, rate = stream(config.seed, "distill"), config.distill.learning_rate
-    data = inputs.real(parts)
+    data = input_pipeline.real(parts)
     state = distill.start(parts.problem, jax.tree.map(jnp.copy, params), rate)
     been = np.asarray(outside(params.means))
     returned, pulled = np.zeros(been.shape, bool), np.zeros(params.means.shape, bool)
@@ -213,4 +200,5 @@ def endure(
             now = np.asarray(outside(state.params.means))
             returned, been = returned | (been & ~now), been | now
             progress.advance(count, loss=float(losses.mean()))
-    return Stress(now, been & ~returned, pulled.all(-1))
+    names = tuple(COUNTS)[1:]
+    return dict(zip(names, (now, been & ~returned, ~pulled.all(-1)), strict=True))

@@ -1,7 +1,5 @@
 """Gaussians as ellipses."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +35,3 @@ def ellipses(gaussians: GaussianImages, height: int, width: int, prefilter: bool
         axes=np.sqrt(np.stack([larger, smaller], -1)),
         angles=np.degrees(np.arctan2(2 * xy, xx - yy) / 2),
     )
-
-
-def areas(gaussians: GaussianImages, height: int, width: int, prefilter: bool) -> np.ndarray:
-    """Returns the areas of those ellipses, in square pixels: [*b, n]."""
-    return np.pi * ellipses(gaussians, height, width, prefilter).axes.prod(-1)

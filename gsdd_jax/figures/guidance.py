@@ -1,7 +1,5 @@
 """Accuracy by bits per Gaussian and images per class, at equal bytes."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from typing import Any

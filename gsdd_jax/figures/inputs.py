@@ -1,7 +1,5 @@
 """Inputs of figures: distilled sets, work directories, and cached results."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -26,12 +24,10 @@ from gsdd_jax.core.trees import dotted
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.matching import RealData, real_data
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import evaluation
-from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage import workdir as workdirs
 
 
@@ -64,6 +60,12 @@ def digest(path: str | os.PathLike) -> str:
     """Returns the SHA-256 of a file, in hexadecimal."""
     with open_regular(path, "a distilled set") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def step_of(set_: DistilledSet) -> int:
+    """Returns the step of the distillation that a set is of; 0 if its provenance has none."""
+    step = set_.provenance.get("step")
+    return step if type(step) is int else 0
 
 
 def load_gaussians(path: str | os.PathLike) -> DistilledSet:
@@ -100,7 +102,6 @@ def as_gaussians(set_: DistilledSet) -> DistilledSet:
 
 
 def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
-    """Returns a set with other images."""
     return dataclasses.replace(
         set_, format=kind, arrays=jax.tree.map(np.asarray, kind.to_arrays(params))
     )
@@ -131,13 +132,6 @@ def config_of(workdir: str | os.PathLike, data_dir: str | None) -> ConfigDict:
     if data_dir is not None:
         values["data.dir"] = data_dir
     return workdirs.whole(values)
-
-
-def real(parts: Experiment) -> RealData:
-    """Returns the real images that an experiment's objective draws from, on the device."""
-    problem, train = parts.problem, parts.dataset.train
-    given = train.images, train.labels, problem.num_classes, parts.transform
-    return real_data(*given, drawn=problem.matching.draws_real)
 
 
 @contextlib.contextmanager

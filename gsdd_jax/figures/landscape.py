@@ -5,8 +5,6 @@ scaled to the field's norm, like filter normalization of networks (Li et al., 20
 different ways are therefore comparable.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib
@@ -22,13 +20,11 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.file import path_of
 from gsdd_jax.matching import Learned
-from gsdd_jax.parameterizations import Params
 from gsdd_jax.runs.progress import Reporter
-from gsdd_jax.setup import experiment
+from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
-from gsdd_jax.setup.experiment import Experiment
+from gsdd_jax.setup.provenance import recorded
 from gsdd_jax.storage.workdir import whole
 
 NAME = "landscape"
@@ -54,7 +50,7 @@ def main(
         raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
     if draws < 1 or not radius > 0:
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
-    paths = [path_of(d) for d in distilled]
+    paths = [file.path_of(d) for d in distilled]
     sets = [file.load(path) for path in paths]
     labels = inputs.labels_of([set_.format.name for set_ in sets], paths)
     made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
@@ -98,15 +94,12 @@ def main(
 
 def made_by(set_: DistilledSet, places: dict[str, str | None]):
     """Returns the config that made a set, with locations on this machine."""
-    config = set_.provenance.get("config")
-    if not isinstance(config, dict):
-        raise UsageError("provenance.config: expected the config of the set")
     given = {field: value for field, value in places.items() if value is not None}
-    return whole(config | given)
+    return whole(recorded(set_.provenance) | given)
 
 
 def plane(
-    parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
+    parts: experiment.Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
 ) -> Callable[[float, float], Float[Array, ""]]:
     """Returns (a, b) -> mean loss at `set_` + a * first direction + b * second direction."""
     kind, params = parameterizations.of(set_)
@@ -118,14 +111,14 @@ def plane(
 
 
 def objective(
-    parts: Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
-) -> Callable[[Params], Float[Array, ""]]:
+    parts: experiment.Experiment, set_: DistilledSet, key: Key[Array, ""], draws: int
+) -> Callable[[parameterizations.Params], Float[Array, ""]]:
     """Returns the objective without boundary loss, as a function of optimized parameters.
 
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
     fixed. Learning rate and soft labels of the student are the set's.
     """
-    problem, matching, data = parts.problem, parts.problem.matching, inputs.real(parts)
+    problem, matching, data = parts.problem, parts.problem.matching, input_pipeline.real(parts)
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
     all_inputs = parts.host_inputs(0, draws)
@@ -136,9 +129,8 @@ def objective(
         synthetic = problem.synthetic(params, data.transform)
 
         def update(carry, u):
-            loss = matching.loss(
-                synthetic, data, aux_params, carry, u, jax.random.fold_in(update_key, u)
-            )
+            loss_key = jax.random.fold_in(update_key, u)
+            loss = matching.loss(synthetic, data, aux_params, carry, u, loss_key)
             after = matching.after_update(synthetic, carry, u, jax.random.fold_in(after_key, u))
             return after, loss
 
@@ -153,7 +145,7 @@ def objective(
     return lambda params: mean(params, data, keys, all_inputs)
 
 
-def direction(key: Key[Array, ""], params: Params) -> Params:
+def direction(key: Key[Array, ""], params: parameterizations.Params) -> parameterizations.Params:
     """Returns a random direction with the norm of `params` in each field (leaf) of each image."""
     leaves, tree = jax.tree.flatten(params)
     norm = lambda a: jnp.sqrt((a**2).sum(tuple(range(1, a.ndim)), keepdims=True))

@@ -1,7 +1,5 @@
 """Real images, their Gaussians and the distilled images, in one column per class."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 
@@ -11,6 +9,7 @@ from gsdd_jax.figures import draw, ellipses, inputs
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import fits
 from gsdd_jax.setup import experiment
+from gsdd_jax.setup.provenance import recorded
 from gsdd_jax.storage import workdir as workdirs
 
 NAME = "overview"
@@ -22,7 +21,7 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
     ellipses."""
     set_ = inputs.load_gaussians(path_of(distilled))
     with inputs.building_from(distilled):
-        config = workdirs.whole(set_.provenance["config"])
+        config = workdirs.whole(recorded(set_.provenance))
         config.data.dir, config.init.images = data_dir or "", "real"
         material = experiment.build_fit_parts(config)
     per_class = len(set_.labels) // material.dataset.num_classes

@@ -1,7 +1,5 @@
 """Test accuracy after removal of some Gaussians of each image (Figure 3a)."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib
@@ -75,7 +73,8 @@ def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np
     if order == "random":
         rank = np.asarray(jax.random.uniform(key, params.opacities.shape))
     else:
-        size = geometry.areas(params, kind.height, kind.width, kind.prefilter) * opaque
+        drawn = geometry.ellipses(params, kind.height, kind.width, kind.prefilter)
+        size = np.pi * drawn.axes.prod(-1) * opaque
         rank = -size if order == "large" else size
     return np.argsort(np.where(opaque == 0, -np.inf, rank), axis=-1, kind="stable")
 

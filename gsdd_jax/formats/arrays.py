@@ -1,7 +1,5 @@
 """Array functions for NumPy and JAX, and resampling."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

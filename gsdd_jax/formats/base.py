@@ -1,7 +1,5 @@
 """Interface of a storage format: settings, arrays of a file, and decoding to images."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math
@@ -100,7 +98,6 @@ class Format(abc.ABC):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the temporary bytes of rendering: by default images of the stored size."""
-        del height, width
         return 4 * num_images * math.prod(self.image_shape)
 
 
@@ -109,12 +106,10 @@ class CodedTogether:
 
     @property
     def num_images(self) -> int:
-        """Number of images of all classes."""
         return self.num_classes * self.images_per_class
 
     @property
     def most_bytes(self) -> int:
-        """Budget of all classes in bytes."""
         return self.num_classes * self.bytes_per_class
 
     def check_num_images(self, num_images: int) -> None:
@@ -123,6 +118,11 @@ class CodedTogether:
                 f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
                 f"classes, got {num_images}"
             )
+
+    def check_bytes(self, arrays: Mapping[str, Any]) -> None:
+        """Raises UsageError for arrays larger than the budget."""
+        if sum(self.stored_bytes(arrays, self.num_images).values()) > self.most_bytes:
+            raise UsageError(f"codes: expected at most the budget's {self.most_bytes} bytes")
 
 
 def settings(kind: Format) -> dict[str, Any]:
@@ -137,15 +137,13 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
     """
     name, values = kind.name, kind.since | {n: v for n, v in values.items() if n != "name"}
     known = [of.name for of in dataclasses.fields(kind)]
-    for of in known:
-        if of not in values:
-            raise UsageError(f"parameterization {name}: {of} is missing")
-    for of in values:
-        if of not in known:
-            raise UsageError(
-                f"parameterization {name}: unknown field {reprlib.repr(of)}; "
-                f"expected {', '.join(known)}"
-            )
+    if missing := [of for of in known if of not in values]:
+        raise UsageError(f"parameterization {name}: {missing[0]} is missing")
+    if unknown := [of for of in values if of not in known]:
+        raise UsageError(
+            f"parameterization {name}: unknown field {reprlib.repr(unknown[0])}; "
+            f"expected {', '.join(known)}"
+        )
     check_values(dataclasses.fields(kind), values, f"parameterization {name}: ")
     return kind(**values)
 
@@ -178,9 +176,8 @@ def checked_size(
 ) -> tuple[int, int]:
     """Returns the requested size, by default the set's own.
 
-    Raises:
-      ValueError: invalid size or resampling, or a height without a width.
-      UsageError: the images do not fit into memory.
+    Raises ValueError for an invalid size or resampling, or a height without a width, and UsageError
+    if the images do not fit into memory.
     """
     if (height is None) != (width is None):
         raise ValueError(f"height, width: expected both or neither, got {height} and {width}")

@@ -10,8 +10,6 @@ parameters to store. All that decides a probability is computed in whole numbers
 so that a file decodes on any machine.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -55,7 +53,6 @@ Answer = Callable[[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]], Bool[n
 
 
 def num_weights(num_planes: int) -> int:
-    """Returns the number of weights of a set of images of `num_planes` planes."""
     return sum(_lengths(num_planes).values())
 
 
@@ -192,8 +189,6 @@ def _context(before, plane, k) -> _Context:
 
 
 def _code(plane, k, context, rows, columns, answer) -> None:
-    """Codes the coefficients of frequency k of some blocks."""
-
     def ask(question, features, answers):
         band = min(context.diagonal, BANDS[question] - 1)
         return answer((context.later, question, band), np.stack(features, -1), answers)
@@ -274,14 +269,13 @@ def _predictors(height, width, k):
     lower = np.zeros((height, width, 1 + len(AROUND), min(k, PREDICTING)), np.int64)
     same = np.zeros((height, width, len(BEFORE)), np.int64)
     for at in np.ndindex(height, width):
-        there = [_inside(at, to, height, width) for to in (*AROUND, *BEFORE)]
+        there = [
+            0 <= at[0] + down < height and 0 <= at[1] + right < width
+            for down, right in (*AROUND, *BEFORE)
+        ]
         around, before = tuple(there[: len(AROUND)]), tuple(there[len(AROUND) :])
         lower[at], same[at] = _predictor(k, around, before)
     return lower, same
-
-
-def _inside(at, to, height, width):
-    return 0 <= at[0] + to[0] < height and 0 <= at[1] + to[1] < width
 
 
 @functools.cache

@@ -1,7 +1,5 @@
 """Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded, like JPEG."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -66,7 +64,6 @@ class DCT(CodedTogether, Format):
 
     @property
     def is_color(self) -> bool:
-        """Whether channels are red, green and blue."""
         return self.channels == 3
 
     @functools.cached_property
@@ -83,7 +80,6 @@ class DCT(CodedTogether, Format):
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
-        """Rows and columns of blocks of each plane."""
         return [(-(-height // SIDE), -(-width // SIDE)) for height, width in self.planes]
 
     def steps(self, plane: int) -> float:
@@ -96,7 +92,6 @@ class DCT(CodedTogether, Format):
         return of_planes | {STEP: ()}
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        del num_images
         return {
             CODES: Spec((None,), "uint8"),
             WEIGHTS: Spec((coefficients.num_weights(self.channels),), "uint8"),
@@ -107,11 +102,9 @@ class DCT(CodedTogether, Format):
         step = float(arrays[STEP][0])
         if not LEAST_STEP <= step <= MOST_STEP:
             raise UsageError(f"{STEP}: expected from {LEAST_STEP:g} to {MOST_STEP:g}, got {step:g}")
-        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
-            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
+        self.check_bytes(arrays)
 
     def pack(self, codes: list[Int[np.ndarray, "m _ _ 8 8"]], step: float) -> dict[str, np.ndarray]:
-        """Packs codes by plane as a file's arrays."""
         flat = [plane.reshape(*plane.shape[:3], -1) for plane in codes]
         coded, weights = coefficients.encode(flat)
         return {CODES: coded, WEIGHTS: weights, STEP: np.array([step], np.float32)}
@@ -176,7 +169,6 @@ def _shrink(count: int, native: int) -> Float[np.ndarray, "{native} {count}"]:
 
 
 def values_of(codes: Float[Any, "*s 8 8"]) -> Float[Any, "*s 8 8"]:
-    """Returns the coefficients of codes, in steps."""
     outward = np.full((SIDE, SIDE), OUTWARD, np.float32)
     outward[0, 0] = 0.0
     return codes + outward * namespace(codes).sign(codes)

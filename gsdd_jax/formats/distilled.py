@@ -1,7 +1,5 @@
 """Distilled sets as images, arrays, tensors, records and batches."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib
@@ -32,8 +30,6 @@ GO_ON = (
 
 
 class Arrays(NamedTuple):
-    """Images and targets of a distilled set."""
-
     images: Float[np.ndarray, "m h w c"]  # float32
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or class probabilities
 
@@ -67,6 +63,12 @@ class DistilledSet:
     soft_labels: Float[np.ndarray, "m k"] | None = None
     label_bits: int = 0
     source: str = ""
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """What the provenance says of the data set."""
+        data = self.provenance.get("data")
+        return data if isinstance(data, dict) else {}
 
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
@@ -131,8 +133,7 @@ class DistilledSet:
 
     def __repr__(self) -> str:
         """Returns one line: number, size, format and bytes of the images."""
-        kind, data = self.format, self.provenance.get("data")
-        name = data.get("name") if isinstance(data, dict) else None
+        kind, name = self.format, self._data.get("name")
         size = "x".join(map(str, kind.image_shape))
         of = f", of {printable(name[:80])}" if isinstance(name, str) else ""
         return (
@@ -143,8 +144,7 @@ class DistilledSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Class names in the order of the labels, or None if unknown."""
-        data = self.provenance.get("data")
-        names = data.get("class_names") if isinstance(data, dict) else None
+        names = self._data.get("class_names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
         return tuple(names)
@@ -306,39 +306,30 @@ class DistilledSet:
         return said
 
     def _fingerprint(self) -> str | None:
-        """Returns the fingerprint of the original data, or None."""
-        data = self.provenance.get("data")
-        found = data.get("fingerprint") if isinstance(data, dict) else None
+        found = self._data.get("fingerprint")
         right = isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found)
         return found if right else None
 
     def _from_data(self, data_dir: str | os.PathLike | None) -> Normalize | ZCA:
-        """Returns the transform of the data set on disk."""
         try:
             of_sets = importlib.import_module("gsdd_jax.data.of_sets")
         except ModuleNotFoundError as error:
-            raise self._missing(
-                f"without {error.name} it is not made from the data set on disk"
-            ) from None
+            reason = f"without {error.name} it is not made from the data set on disk"
+            raise self._missing(reason) from None
+        name = self._said()["name"]
         try:
-            return of_sets.transform(
-                self._said()["name"], self.provenance, self._fingerprint(), data_dir
-            )
+            return of_sets.transform(name, self.provenance, self._fingerprint(), data_dir)
         except UsageError as error:
             raise self._missing(str(error)) from None
 
     def _missing(self, reason: str) -> UsageError:
-        name = self._said()["name"]
-        data = self.provenance.get("data")
-        of = data.get("name") if isinstance(data, dict) else None
         return UsageError(
-            f"space='training' takes the {name} transform of {reprlib.repr(of)}, which is not in "
-            f"the file: {reason}; {GO_ON}"
+            f"space='training' takes the {self._said()['name']} transform of "
+            f"{reprlib.repr(self._data.get('name'))}, which is not in the file: {reason}; {GO_ON}"
         )
 
 
 def _imported(module: str) -> Any:
-    """Imports an optional library; raises UsageError if missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -348,7 +339,6 @@ def _imported(module: str) -> Any:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Returns whether two descriptions are of the same transform."""
     by = ("images_sha256", "data_fingerprint", "mean")
     return one.get("name") == other["name"] and any(
         one.get(key) is not None and one.get(key) == other.get(key) for key in by

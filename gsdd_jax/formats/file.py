@@ -4,8 +4,6 @@ Files are untrusted. The header is checked against the arrays' types and shapes 
 them, then the values, then a digest of each part.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -51,10 +49,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
     with located(path):
         arrays = _arrays(distilled)
-        parts = {
-            PARAMETERIZATION: settings(distilled.format),
-            PROVENANCE: distilled.provenance,
-        }
+        parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
         if SOFT_LABELS in arrays:
             parts[LABEL_BITS] = distilled.label_bits
         try:
@@ -65,8 +60,8 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
             raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
         check_object(PROVENANCE, parts[PROVENANCE])
         kind = format_of(parts[PARAMETERIZATION])
-        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         dtypes = {n: str(a.dtype) for n, a in arrays.items()}
+        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         halves = {n for n in halves if dtypes.get(n) == "float32"}
         found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
         check_shapes(kind, parts.get(LABEL_BITS, 0), found)
@@ -110,7 +105,9 @@ def load(path: str | os.PathLike) -> DistilledSet:
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
             for n, s in safetensors.deserialize(path.read_bytes())
         }
-        arrays = {n: _widened(a) if dtypes[n][0] == "bfloat16" else a for n, a in raw.items()}
+        # bfloat16, read as uint16, are the upper halves of float32.
+        halves = {n: a for n, a in raw.items() if dtypes[n][0] == "bfloat16"}
+        arrays = raw | {n: (a.astype(np.uint32) << 16).view(np.float32) for n, a in halves.items()}
         check_values(kind, arrays)
         _check_digests(expected, raw, parts)
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
@@ -157,11 +154,6 @@ def _readable() -> Iterator[None]:
         raise UsageError(f"not a readable safetensors file ({reason})") from None
 
 
-def _widened(halves: np.ndarray) -> np.ndarray:
-    """Converts bfloat16, read as uint16, to float32."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
-
-
 def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
     """Converts float32 to bfloat16; raises UsageError for values that would be rounded."""
     try:
@@ -192,24 +184,20 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         check_object(name, header[name])
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
-    for name in header:
-        if name not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS):
-            raise UsageError(f"unknown field {reprlib.repr(name)} in the metadata {HEADER}")
+    if unknown := [n for n in header if n not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS)]:
+        raise UsageError(f"unknown field {reprlib.repr(unknown[0])} in the metadata {HEADER}")
     if found is not None:
         check_object(DIGESTS, found)
     return header, found
 
 
 def check_object(name: str, value: Any) -> None:
-    """Raises UsageError unless the value is a JSON object."""
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected an object, got {reprlib.repr(value)}")
 
 
 def check_shapes(
-    kind: Format,
-    label_bits: int,
-    found: Mapping[str, tuple[str, tuple[int, ...]]],
+    kind: Format, label_bits: int, found: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
     """Checks arrays' types and shapes, by name, against the header; raises UsageError."""
     # The labels give the number of images, on which all other shapes depend.
@@ -222,24 +210,19 @@ def check_shapes(
     }
     if label_bits:
         specs[SOFT_LABELS] = Spec((None,), "uint8")
-    for name in specs:
-        if name not in found:
-            raise UsageError(f"the array {name!r} is missing from this distilled set")
-    for name in found:
-        if name not in specs:
-            raise UsageError(
-                f"unknown array {reprlib.repr(name)}; expected only {', '.join(specs)}"
-            )
-    for name, spec in specs.items():
-        expected = str(spec.dtype), spec.shape
-        dtype, shape = found[name]
-        same = len(shape) == len(spec.shape) and all(
-            there == known or known is None for there, known in zip(shape, spec.shape, strict=True)
+    if missing := [name for name in specs if name not in found]:
+        raise UsageError(f"the array {missing[0]!r} is missing from this distilled set")
+    if unknown := [name for name in found if name not in specs]:
+        raise UsageError(
+            f"unknown array {reprlib.repr(unknown[0])}; expected only {', '.join(specs)}"
         )
-        if dtype != expected[0] or not same:
+    for name, (expected, dtype) in specs.items():
+        there, shape = found[name]
+        same = there == dtype and len(shape) == len(expected)
+        if not same or any(e not in (s, None) for s, e in zip(shape, expected, strict=True)):
             raise UsageError(
-                f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
-                f"got {_shown(*found[name])}"
+                f"{name}: expected {_shown(dtype, expected)}, by the labels and the "
+                f"parameterization, got {_shown(there, shape)}"
             )
     with located(LABELS):
         kind.check_num_images(num_images)

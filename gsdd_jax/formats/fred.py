@@ -1,7 +1,5 @@
 """Images as some coefficients of their cosine transform (FreD)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -67,7 +65,6 @@ class FreD(Format):
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
         """Evaluates the cosines at other points: the spectrum is padded with zeros, or cut."""
-        del resample
         places = params["frequencies"].astype(np.int32)
         spectrum = placed(params["coefficients"], places, self.height * self.width)
         rows, columns = min(height, self.height), min(width, self.width)
@@ -79,7 +76,6 @@ class FreD(Format):
 
 
 def mask_bytes(height: int, width: int) -> int:
-    """Returns the bytes of one mask."""
     return -(-height * width // 8)
 
 

@@ -1,7 +1,5 @@
 """Images as sets of Gaussians."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -45,7 +43,6 @@ class Gaussians(Format):
 
         Parameters are `counts`, Gaussians per image, and the concatenated fields of all Gaussians.
         """
-        del resample
         return raster.rasterize(
             **params,
             height=height,
@@ -57,7 +54,6 @@ class Gaussians(Format):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of one image's sample points, and of a Gaussian that covers it."""
-        del num_images
         return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)
 
 
@@ -70,7 +66,6 @@ class Gaussian(Gaussians):
 
     @property
     def dtype(self) -> str:
-        """Type of all arrays."""
         return "bfloat16" if self.bfloat16 else "float32"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

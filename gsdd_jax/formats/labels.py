@@ -5,8 +5,6 @@ differences. Codes are range-coded where that takes fewer bytes than their bits.
 class and all others have a table of frequencies each.
 """
 
-from __future__ import annotations
-
 import reprlib
 from typing import Any
 
@@ -33,7 +31,6 @@ def codes(logits: Any, bits: int) -> Any:
 
 
 def values(codes: Any, bits: int) -> Any:
-    """Returns the logits of codes."""
     return codes.astype(np.float32) * np.float32(HIGHEST / (2**bits - 1))
 
 
@@ -44,7 +41,6 @@ def softmax(logits: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
 
 
 def check_bits(value: Any) -> None:
-    """Raises UsageError for an invalid number of bits."""
     least, most = BITS
     if type(value) is not int or not least <= value <= most:
         raise UsageError(
@@ -53,10 +49,7 @@ def check_bits(value: Any) -> None:
 
 
 def pack(
-    logits: Float[np.ndarray, "..."],
-    bits: int,
-    classes: Int[np.ndarray, "m"],
-    num_classes: int,
+    logits: Float[np.ndarray, "..."], bits: int, classes: Int[np.ndarray, "m"], num_classes: int
 ) -> UInt8[np.ndarray, "bytes"]:
     """Packs logits as codes; raises UsageError for another shape, or logits not on the grid."""
     check_bits(bits)
@@ -75,10 +68,7 @@ def pack(
 
 
 def unpack(
-    payload: UInt8[np.ndarray, "bytes"],
-    bits: int,
-    classes: Int[np.ndarray, "m"],
-    num_classes: int,
+    payload: UInt8[np.ndarray, "bytes"], bits: int, classes: Int[np.ndarray, "m"], num_classes: int
 ) -> Float[np.ndarray, "m k"]:
     """Unpacks logits: the inverse of `pack`; raises UsageError for bytes that it does not write."""
     count, levels = len(classes) * num_classes, 2**bits

@@ -1,7 +1,5 @@
 """Images as pixels."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,12 +9,8 @@ from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.shapes import Float
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels(Format):
-    """Pixels, the field's baseline."""
-
-    name: ClassVar[str] = "pixels"
-    dtype: str = dtype_field()
+class Images(Format):
+    """Base of formats whose parameters are the pixels."""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"pixels": self.image_shape}
@@ -25,3 +19,11 @@ class Pixels(Format):
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
         return resize(params["pixels"], height, width, resample)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Images):
+    """Pixels, the field's baseline."""
+
+    name: ClassVar[str] = "pixels"
+    dtype: str = dtype_field()

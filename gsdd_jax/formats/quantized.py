@@ -5,8 +5,6 @@ images share its grid: the file holds the ends, the field's bits give the number
 counts of Gaussians differ by at most one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -58,7 +56,6 @@ class Quantized(CodedTogether, Gaussians):
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
-        """Bits of each column's codes."""
         bits = [self.bits_means] * 2 + [self.bits_cholesky] * 3 + [self.bits_colors] * self.channels
         return tuple(bits + [self.bits_opacities] * self.opacity)
 
@@ -69,7 +66,6 @@ class Quantized(CodedTogether, Gaussians):
 
     @property
     def counts(self) -> Int[np.ndarray, "m"]:
-        """Gaussians of each image."""
         each, more = divmod(self.num_gaussians, self.num_images)
         return each + (np.arange(self.num_images) < more)
 
@@ -80,7 +76,6 @@ class Quantized(CodedTogether, Gaussians):
         return ENDS_BYTES * len(self.widths) + tables
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        del num_images
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
         if self.coding == "range":
             specs[TABLES] = Spec((sum(self.levels),), "uint8")
@@ -104,8 +99,7 @@ class Quantized(CodedTogether, Gaussians):
             raise UsageError(
                 f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
             )
-        if sum(self.stored_bytes(arrays, 0).values()) > self.most_bytes:
-            raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
+        self.check_bytes(arrays)
 
     def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
         """Returns the codes of all Gaussians, ordered by image."""

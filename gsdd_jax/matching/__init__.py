@@ -1,7 +1,5 @@
 """Distillation objectives, one file each, found by name."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -21,19 +19,8 @@ from gsdd_jax.matching.base import (
 )
 from gsdd_jax.networks import Network
 
-__all__ = [
-    "Draws",
-    "Learned",
-    "Matching",
-    "RealData",
-    "Synthetic",
-    "Trajectories",
-    "Work",
-    "build",
-    "find",
-    "known",
-    "real_data",
-]
+__all__ = ["Draws", "Learned", "Matching", "RealData", "Synthetic", "Trajectories", "Work",
+           "build", "find", "known", "real_data"]  # fmt: skip
 
 
 def find(name: str) -> type[Matching]:

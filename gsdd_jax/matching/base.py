@@ -120,19 +120,6 @@ def real_data(
     )
 
 
-@runtime_checkable
-class Images(Protocol):
-    """Storage of synthetic images: the part of a parameterization that objectives need."""
-
-    def select(self, params: Any, indices: Int[Array, "k"]) -> Any:
-        """Returns the parameters of some images."""
-        ...
-
-    def to_network(self, params: Any, transform: Any) -> Float[Array, "m h w c"]:
-        """Renders all images of `params` as network inputs."""
-        ...
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
@@ -143,7 +130,7 @@ class Synthetic:
 
     num_classes: int = dataclasses.field(metadata={"static": True})
     images_per_class: int = dataclasses.field(metadata={"static": True})
-    kind: Images = dataclasses.field(metadata={"static": True})
+    kind: Any = dataclasses.field(metadata={"static": True})  # a parameterization
     params: Any
     transform: Any
     labels: Array  # Int32[m]
@@ -231,7 +218,6 @@ class Matching(abc.ABC):
     @classmethod
     def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
         """Returns the largest `batch_syn` for a synthetic set, and its unit."""
-        del num_classes
         return images_per_class, "images per class"
 
     def check(self, num_classes: int, images_per_class: int) -> None:
@@ -246,7 +232,6 @@ class Matching(abc.ABC):
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
         """Returns `options` made consistent after `config.scale` has shrunk them."""
-        del expert_epochs
         return dict(options)
 
     def work(self, num_classes: int, num_images: int) -> Work:
@@ -254,18 +239,6 @@ class Matching(abc.ABC):
         drawn = num_classes * self.batch_syn or num_images
         steps = FORWARD * num_classes * getattr(self, "batch_real", 0) + drawn
         return Work(steps, steps)
-
-    def resolve_auto(
-        self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
-    ) -> Matching:
-        """Decides the options that depend on the device's memory.
-
-        Args:
-          num_images, image_shape: size of the synthetic set.
-          memory: bytes of the device; None for a CPU, which shares the host's memory.
-        """
-        del num_images, image_shape, memory
-        return self
 
     def check_experts(self, num_epochs: int) -> None:
         """Raises UsageError if the experts have too few epochs."""
@@ -276,7 +249,6 @@ class Matching(abc.ABC):
 
         Arrays have `count` as leading axis. A step's part depends only on `seed` and the step.
         """
-        del experts, seed, first, count
         return None
 
     def draws(
@@ -287,7 +259,6 @@ class Matching(abc.ABC):
         None requires all real images on the device. `key` and `host_inputs` are the arguments of
         `begin`, `loss_keys` the keys of the step's losses.
         """
-        del key, loss_keys, host_inputs
         return None
 
     def aux_params(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
@@ -297,17 +268,14 @@ class Matching(abc.ABC):
           labels: class of each image.
           logits: a teacher's soft labels, on the range of their grid; None: there is no teacher.
         """
-        del labels, logits
         return {}
 
     def learned(self, aux_params: Any) -> Learned:
         """Returns the learned parts of a distilled set from `aux_params` on the host."""
-        del aux_params
         return Learned()
 
     def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> Any:
         """Returns the `aux_params` of a distilled set: the inverse of `learned`."""
-        del learned
         return self.aux_params(labels)
 
     def aux_optimizer(self) -> optax.GradientTransformation:
@@ -338,5 +306,4 @@ class Matching(abc.ABC):
         self, synthetic: Synthetic, carry: Any, update: Int[Array, ""], key: Key[Array, ""]
     ) -> Any:
         """Returns the next `carry`."""
-        del synthetic, update, key
         return carry

@@ -1,7 +1,5 @@
 """Base of the objectives that compare real and synthetic images class by class."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +11,8 @@ from jaxtyping import Array, Float, Int32
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.matching.base import FORWARD, Matching, Synthetic, Trajectories, Work
+
+CLASSES_PER_STEP = "classes compared per step; must divide their number; 0: all"
 
 
 def map_classes(
@@ -94,13 +94,11 @@ class ByClass(Matching):
         self, experts: Trajectories | None, seed: int, first: int, count: int
     ) -> Int32[np.ndarray, "count k"] | None:
         """Returns the classes of each step, or None for all."""
-        del experts
         if not self.classes_per_step:
             return None
-        steps = range(first, first + count)
-        return np.stack([self._classes(seed, step) for step in steps]).astype(np.int32)
-
-    def _classes(self, seed, step):
-        done, place = divmod(step * self.classes_per_step, self.num_classes)
-        order = np.random.default_rng([seed, done]).permutation(self.num_classes)
-        return order[place : place + self.classes_per_step]
+        found = np.zeros((count, self.classes_per_step), np.int32)
+        for i in range(count):
+            done, place = divmod((first + i) * self.classes_per_step, self.num_classes)
+            order = np.random.default_rng([seed, done]).permutation(self.num_classes)
+            found[i] = order[place : place + self.classes_per_step]
+        return found

@@ -1,7 +1,5 @@
 """Gradient matching, DC (Zhao et al., 2021): loss gradients of real and synthetic images."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,7 +12,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import SECOND_ORDER, Draws, RealData, Synthetic, Work
-from gsdd_jax.matching.by_class import ByClass, map_classes
+from gsdd_jax.matching.by_class import CLASSES_PER_STEP, ByClass, map_classes
 from gsdd_jax.networks import Network
 
 
@@ -45,20 +43,15 @@ class GradientMatching(ByClass):
     num_classes: int
     batch_real: int = field(256, "real images per class and update", shrink=Shrink(0.5, 1))
     batch_syn: int = field(0, "synthetic images per class and update; 0: all", 0)
-    classes_per_step: int = field(
-        0, "classes compared per step; must divide their number; 0: all", 0
-    )
+    classes_per_step: int = field(0, CLASSES_PER_STEP, 0)
     outer_loops: int = field(
-        1,
-        "image updates per fresh network; published: 1, 10, 50 at IPC 1, 10, 50",
+        1, "image updates per fresh network; published: 1, 10, 50 at IPC 1, 10, 50",
         shrink=Shrink(0.5, 1),
-    )
+    )  # fmt: skip
     inner_loops: int = field(
-        1,
-        "epochs of network training between image updates; published: 1, 50, 10 at IPC 1, 10, 50",
-        0,
+        1, "epochs of network training between image updates; published: 1, 50, 10 (by IPC)", 0,
         shrink=Shrink(0.5, 1),
-    )
+    )  # fmt: skip
     inner_learning_rate: float = field(
         0.01, "SGD learning rate of the network between image updates"
     )
@@ -79,12 +72,10 @@ class GradientMatching(ByClass):
         return Work(self.outer_loops * (one + self.inner_loops * images), one / classes)
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
-        del key
         keys = jax.vmap(lambda k: jax.random.split(k, 3)[1])(loss_keys)
         return Draws(keys, self.batch_real, host_inputs)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
-        del data
         return Carry(self.network.init(key), host_inputs)
 
     def loss(
@@ -96,7 +87,6 @@ class GradientMatching(ByClass):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del aux_params
         network, classes = carry
         keys = jax.random.split(key, 3)
         augmentation = jax.random.split(keys[0], self.num_classes)
@@ -130,12 +120,9 @@ class GradientMatching(ByClass):
         if self.outer_loops == 1:
             return carry
         # The network of the last update is not used again.
-        network = jax.lax.cond(
-            update < self.outer_loops - 1,
-            lambda params: self._train(synthetic, params, carry.classes, key),
-            lambda params: params,
-            carry.network,
-        )
+        train = lambda params: self._train(synthetic, params, carry.classes, key)
+        is_used = update < self.outer_loops - 1
+        network = jax.lax.cond(is_used, train, lambda params: params, carry.network)
         return carry._replace(network=network)
 
     def _gradient(self, params, images, labels, weights=None):

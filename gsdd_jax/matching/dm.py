@@ -1,7 +1,5 @@
 """Distribution matching, DM (Zhao and Bilen, 2023): mean features under random networks."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -13,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.data import augment
 from gsdd_jax.matching.base import Draws, RealData, Synthetic, Work
-from gsdd_jax.matching.by_class import ByClass, map_classes
+from gsdd_jax.matching.by_class import CLASSES_PER_STEP, ByClass, map_classes
 from gsdd_jax.networks import Network
 
 
@@ -46,9 +44,7 @@ class DistributionMatching(ByClass):
     batch_real: int = field(256, "real images per class and step", shrink=Shrink(0.5, 1))
     batch_syn: int = field(0, "synthetic images per class and step; 0: all", 0)
     per_class_updates: bool = field(False, "True: update after each class in turn")
-    classes_per_step: int = field(
-        0, "classes compared per step; must divide their number; 0: all", 0
-    )
+    classes_per_step: int = field(0, CLASSES_PER_STEP, 0)
     class_by_class: bool = field(
         False, "True: one class at a time, to save memory (needed at 128 x 128)"
     )
@@ -68,7 +64,6 @@ class DistributionMatching(ByClass):
         return Work(steps, steps / (classes if self.class_by_class else 1))
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
-        del loss_keys
         return Draws(jax.random.split(key, 3)[2:], self.batch_real, host_inputs)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
@@ -94,7 +89,6 @@ class DistributionMatching(ByClass):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del data, aux_params
         augmentation, target = carry.augmentation, carry.means
         if self.per_class_updates:
             label = update if carry.classes is None else carry.classes[update]

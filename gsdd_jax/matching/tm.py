@@ -1,7 +1,5 @@
 """Trajectory matching, TM (Cazenavette et al., 2022): a student follows an expert's parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -18,23 +16,12 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import LEAST, Shrink, defaults, field
 from gsdd_jax.data import augment, soft_labels
-from gsdd_jax.data.soft_labels import HARD, Labels
-from gsdd_jax.matching.base import (
-    SECOND_ORDER,
-    Learned,
-    Matching,
-    RealData,
-    Synthetic,
-    Trajectories,
-    Work,
-)
+from gsdd_jax.matching import base
+from gsdd_jax.matching.base import Learned, Matching, RealData, Synthetic, Trajectories, Work
 from gsdd_jax.networks import Network
 
 LEAST_LEARNING_RATE = 0.001
 LEARNING_RATE, LABELS = "learning_rate", "labels"  # keys of `aux_params`
-# Share of a device's memory for kept activations, estimated from their shapes. At width 128 a
-# program grew 2.7 times as fast as the estimate: kept activations then take about half.
-KEPT_PART = 0.2
 
 
 class Segments(NamedTuple):
@@ -79,23 +66,17 @@ class TrajectoryMatching(Matching):
     min_start_epoch: int = field(0, "lower bound of the student's start epoch", 0)
     grow_start_from: int = field(1, "initial max_start_epoch if grow_start_over > 0")
     grow_start_over: int = field(
-        0,
-        "distillation steps over which max_start_epoch grows; 0: constant",
-        0,
+        0, "distillation steps over which max_start_epoch grows; 0: constant", 0,
         shrink=Shrink(1, 0),
-    )
+    )  # fmt: skip
     expert_epochs: int = field(2, "expert epochs between the student's start and its target")
     lr_init: float = field(0.01, "initial learning rate of the student, which is learned", LEAST)
     lr_lr: float = field(1e-5, "learning rate of the student's learning rate", LEAST)
     experts_per_step: int = field(1, "experts followed per step; their losses are averaged")
     # The other student steps recompute their activations. 0 moves the fewest bytes.
-    keep_every: int = field(
-        0,
-        "interval of student steps that keep their activations; 0: none; -1: automatic",
-        -1,
-    )
+    keep_every: int = field(0, "interval of student steps that keep their activations; 0: none", 0)
     strategy: str = augment.DSA
-    labels: Labels = HARD
+    labels: soft_labels.Labels = soft_labels.HARD
 
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
@@ -113,7 +94,7 @@ class TrajectoryMatching(Matching):
     def work(self, num_classes: int, num_images: int) -> Work:
         drawn = self.batch_syn or num_images
         student_steps = self.syn_steps * self.experts_per_step
-        return Work(SECOND_ORDER * student_steps * drawn, SECOND_ORDER * drawn)
+        return Work(base.SECOND_ORDER * student_steps * drawn, base.SECOND_ORDER * drawn)
 
     @property
     def independent(self) -> int:
@@ -142,44 +123,6 @@ class TrajectoryMatching(Matching):
                 f"epoch {num_epochs}"
             )
 
-    def resolve_auto(
-        self, num_images: int, image_shape: tuple[int, int, int], memory: int | None
-    ) -> TrajectoryMatching:
-        if self.keep_every >= 0:
-            return self
-        if memory is None:
-            return dataclasses.replace(self, keep_every=0)
-        each = self.experts_per_step * self.activation_bytes(num_images, image_shape)
-        # Leaves room for the step that is being recomputed.
-        most = max(0, int(KEPT_PART * memory / each) - 1)
-        # The smallest k with syn_steps // k <= most.
-        keep_every = self.syn_steps // (most + 1) + 1 if most else 0
-        return dataclasses.replace(self, keep_every=keep_every)
-
-    def activation_bytes(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
-        """Returns the bytes of a student step's activations that its backward pass reads.
-
-        Counts residuals by their shapes: neither XLA's temporaries nor its own rematerialization.
-        """
-        batch_size = self.batch_syn or num_images
-        labels = jnp.zeros(num_images, jnp.int32)
-        shapes = jax.eval_shape(
-            lambda key, images: jax.vjp(
-                lambda params, rate, images: self._step(
-                    mesh.Share(), rate, images,
-                    self._targets(labels, self.aux_params(labels)), params,
-                    (jnp.arange(batch_size), jnp.ones(batch_size, bool), key),
-                ),
-                self.network.init(key), jnp.float32(self.lr_init), images,
-            )[1],
-            jax.random.key(0), jax.ShapeDtypeStruct((num_images, *image_shape), jnp.float32),
-        )  # fmt: skip
-        return sum(
-            leaf.size * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(shapes)
-            if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
-        )
-
     def host_inputs(self, experts: Trajectories, seed: int, first: int, count: int) -> Segments:
         """Returns segments of random experts' trajectories."""
 
@@ -189,12 +132,8 @@ class TrajectoryMatching(Matching):
             epochs = random.integers(
                 self.min_start_epoch, self.start_epochs(step), size=self.experts_per_step
             )
-            read = lambda offset: np.stack(
-                [
-                    experts.parameters(int(e), int(t) + offset)
-                    for e, t in zip(chosen, epochs, strict=True)
-                ]
-            )
+            pairs = list(zip(chosen.tolist(), epochs.tolist(), strict=True))
+            read = lambda offset: np.stack([experts.parameters(e, t + offset) for e, t in pairs])
             return Segments(read(0), read(self.expert_epochs))
 
         segments = [segment(step) for step in range(first, first + count)]
@@ -245,7 +184,6 @@ class TrajectoryMatching(Matching):
         return projected
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Segments) -> Segments:
-        del key, data
         return host_inputs
 
     def loss(
@@ -257,7 +195,6 @@ class TrajectoryMatching(Matching):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        del data, update
         num_images, num_experts = len(synthetic.labels), len(carry.start)
         targets = self._targets(synthetic.labels, aux_params)
         keys = jax.random.split(key, num_experts)
@@ -272,7 +209,9 @@ class TrajectoryMatching(Matching):
 
         def distance(share, shared, start, target, order, present, key):
             unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
-            end = self._unroll(share, unravel(start), *shared, order, present, key)
+            step = lambda params, drawn: (self._step(share, *shared, params, drawn), None)
+            keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
+            end = _scan(step, unravel(start), (order, present, keys), self.keep_every)
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
 
         def distances(share, shared, students, _):
@@ -307,21 +246,13 @@ class TrajectoryMatching(Matching):
         order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
 
-    def _unroll(self, share, params, learning_rate, images, targets, order, present, key):
-        def step(params, drawn):
-            return self._step(share, learning_rate, images, targets, params, drawn), None
-
-        keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
-        return _scan(step, params, (order, present, keys), self.keep_every)
-
     def _step(self, share, learning_rate, images, targets, params, drawn):
         """Returns the student's parameters after one step of SGD."""
         indices, present, key = drawn
         # Unique indices: gradients are summed without atomics, hence deterministically.
         batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
-        targets = targets.at[indices].get(
-            mode="fill", fill_value=0, unique_indices=self.labels.soft
-        )
+        soft = self.labels.soft
+        targets = targets.at[indices].get(mode="fill", fill_value=0, unique_indices=soft)
         batch = augment.augment(key, batch, strategy=self.strategy)
 
         own, own_targets, own_present = share.slice((batch, targets, present))

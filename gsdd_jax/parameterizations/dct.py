@@ -4,12 +4,9 @@ Real images are their own best fit. Gradients go straight through the rounding. 
 quantizer is found by coding: the least at which all images fit the budget.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -24,7 +21,7 @@ from gsdd_jax.formats.base import ITEMSIZE
 from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
 LEAST_BYTES = 4  # per image
@@ -51,20 +48,15 @@ class DCT(Parameterization, dct.DCT):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit: the coefficients of real images are the best one."""
-        del objective
         return {"init.num_steps": 0}
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         one = cls(*image_shape, images_per_class=1, **options)
         return max(1, PIXELS_PER_BYTE * bytes_per_class // math.prod(one.planes[0]))
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and their bytes, which decide on the step."""
         there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
@@ -88,7 +80,6 @@ class DCT(Parameterization, dct.DCT):
         Values are unknown under a trace. The step is then the first of the search, and grows when
         the set is stored.
         """
-        del key
         planes = _levels(self, images)
         if isinstance(images, jax.core.Tracer):
             return self._in_steps(planes, self.step or FIRST_STEP)
@@ -136,7 +127,6 @@ class DCT(Parameterization, dct.DCT):
         return CODED * bits
 
     def report(self, params: dict[str, Array]) -> dict[str, Any]:
-        """Returns the quantizer's step, in gray levels."""
         return {STEP: float(params[STEP][0])}
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:

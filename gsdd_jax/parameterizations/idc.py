@@ -1,7 +1,5 @@
 """IDC (Kim et al., 2022, "multi-formation"): images as smaller ones, enlarged."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -25,12 +23,10 @@ class IDC(Parameterization, idc.IDC):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit, and the learning rate of IDC's own objective."""
-        del objective
         return {"init.num_steps": 0, "distill.learning_rate": 5e-3}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns the first pixel of every square of factor x factor, as published."""
-        del key
         return {"small": images[:, :: self.factor, :: self.factor]}
 
     def begin_step(self, params: dict[str, Array]) -> dict[str, Array]:

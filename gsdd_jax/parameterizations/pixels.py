@@ -1,7 +1,5 @@
 """Pixels, the field's baseline ("vanilla" in Table 2)."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -12,12 +10,11 @@ from gsdd_jax.formats import pixels
 from gsdd_jax.parameterizations.base import Parameterization, Rate, Transform
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels(Parameterization, pixels.Pixels):
-    """IPC images per class (twice as many in bfloat16), optimized by SGD with momentum 0.5.
+class Images(Parameterization):
+    """Pixels, optimized by SGD with momentum 0.5.
 
     Images are optimized as networks see them, normalized or whitened, as the published learning
-    rates assume, but stored as pixels. Therefore bfloat16 rounds them only at the end.
+    rates assume, but stored as pixels. Therefore they are rounded only at the end.
     """
 
     @classmethod
@@ -28,8 +25,6 @@ class Pixels(Parameterization, pixels.Pixels):
         return {"init.num_steps": 0} | (by_tm if objective == "tm" else {})
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns the images themselves."""
-        del key
         return {"pixels": images}
 
     def to_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
@@ -39,8 +34,12 @@ class Pixels(Parameterization, pixels.Pixels):
         return {"pixels": transform.inverse(params["pixels"])}
 
     def to_network(self, params: dict[str, Array], transform: Transform) -> Float[Array, "m h w c"]:
-        del transform
         return params["pixels"]
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Images, pixels.Pixels):
+    """IPC images per class, or twice as many in bfloat16."""

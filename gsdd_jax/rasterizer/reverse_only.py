@@ -1,7 +1,5 @@
 """Rejects derivatives that the native rasterizer lacks, by one clear line."""
 
-from __future__ import annotations
-
 import contextlib
 
 import jax

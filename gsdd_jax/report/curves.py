@@ -1,7 +1,5 @@
 """Curves of accuracy, loss and other scalars over steps; several runs share charts."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from gsdd_jax.figures import draw
-from gsdd_jax.figures.convergence import BEFORE, LAST, STEP
+from gsdd_jax.figures.convergence import by_step
 from gsdd_jax.report.source import Run
 from gsdd_jax.runs import evaluation
 
@@ -66,14 +64,11 @@ def only_at_end(runs: Sequence[Run]) -> bool:
 
 def accuracies(run: Run, split: str = "test") -> list[tuple[int, float, float]]:
     """Returns (step, mean, deviation) of networks' accuracies in percent, by step; 0: fitted."""
-    found = {}
-    for name, record in run.records.items():
-        step = 0 if name == BEFORE else record.get("step")
-        if (name in (BEFORE, LAST) or name.startswith(STEP)) and split in record:
-            summary = evaluation.summary("", record[split])
-            if 0 <= summary["_accuracy"] <= 100:
-                found[step] = (step, summary["_accuracy"], summary["_std"])
-    return [found[step] for step in sorted(found)]
+    found = []
+    for step, values in by_step(run.records, split):
+        summary = evaluation.summary("", values)
+        found.append((step, summary["_accuracy"], summary["_std"]))
+    return found
 
 
 def ticks(**settings: Any) -> Any:

@@ -1,7 +1,5 @@
 """Report page: renders the sections and writes the file."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Sequence
@@ -26,35 +24,23 @@ def write(
 ) -> None:
     """Writes one HTML file about the runs of work directories; several are compared.
 
-    Args:
-      workdirs: at least one.
-      out: the file.
-      defaults: defaults of configs.
-      per_class: images per class in the file at every step; 0: as many as keep it small.
-
-    Raises:
-      UsageError: not a work directory, or as `check_place`. The page tells what a run lacks.
+    The page tells what a run lacks. `per_class` is the number of images per class in the file at
+    every step; 0: as many as keep it small. Raises UsageError for a folder that is no work
+    directory, or as `check_place`.
     """
     import jinja2
 
     check_place(out)
     runs = read_all(list(workdirs))
     environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader(FOLDER),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+        autoescape=True, loader=jinja2.FileSystemLoader(FOLDER), lstrip_blocks=True,
+        trim_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
     page = environment.get_template("template.html").render(
-        runs=runs,
-        site=SITE,
+        runs=runs, site=SITE, curves=curves, results=results, tables=tables,
         config=lambda run: tables.config(run, defaults),
-        curves=curves,
         gallery=lambda run: _gallery(run, len(runs), per_class),
-        results=results,
-        tables=tables,
-    )
+    )  # fmt: skip
     # Lone surrogates in JSON are shown escaped.
     write_atomically(out, page.encode(errors="backslashreplace"))
 

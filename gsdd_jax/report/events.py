@@ -1,7 +1,5 @@
 """Scalars of a run's TensorBoard event files."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -1,7 +1,5 @@
 """Images of a run by class, at every kept step, as sprite sheets and as ellipses."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables of accuracies by arm, run and class, and confusion matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +60,8 @@ def together(runs: Sequence[Run]) -> tuple[dict[str, Any], list[str]]:
 
 def by_class(run: Run) -> dict[str, Any]:
     """Returns a table with a row per class, with the best real images if both are known."""
-    arms = {"distilled": run.by_class("distilled"), "random real": run.by_class(run.strongest)}
+    of = {"distilled": "distilled", "random real": run.strongest}
+    arms = {name: run.accuracies(arm, "by_class") for name, arm in of.items()}
     if len(arms["random real"] or []) != len(arms["distilled"] or []):
         del arms["random real"]
     rows = []

@@ -1,7 +1,5 @@
 """Work directories, read as far as possible, with a sentence for each missing part."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os
@@ -16,20 +14,14 @@ from gsdd_jax.config import validate
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_object
 from gsdd_jax.core.trees import dotted
-from gsdd_jax.figures import inputs
+from gsdd_jax.figures import convergence, inputs
 from gsdd_jax.figures.ellipses import spread
 from gsdd_jax.formats import file as files
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.report import events
 from gsdd_jax.runs import evaluation, real_images
 from gsdd_jax.setup import experiment
-from gsdd_jax.storage.workdir import (
-    EVALUATIONS,
-    are_counts,
-    are_percentages,
-    evaluations,
-    snapshots,
-)
+from gsdd_jax.storage.workdir import EVALUATIONS, are_counts, are_percentages, snapshots
 
 ARMS = ("distilled", "best", *experiment.BASELINES)
 MOST_STEPS = 11  # of the images, evenly spaced, with the first and the last
@@ -41,7 +33,6 @@ class Run:
 
     Attributes:
       name: name for the reader.
-      config: the config by dotted name.
       result: content of `result.json`; before the run has ended, the accuracies so far.
       records: content of `evaluations.json`.
       events: content of the event files.
@@ -90,14 +81,10 @@ class Run:
                 valid |= evaluation.summary(arm, values)
         return experiment.strongest(valid)
 
-    def accuracies(self, arm: str | None) -> list[float] | None:
-        """Returns the accuracy of each network, in percent; None if the arm was not evaluated."""
-        values = self.result.get(f"{arm}_accuracies")
-        return values if are_percentages(values) else None
-
-    def by_class(self, arm: str | None) -> list[float] | None:
-        """Returns the accuracy on the test images of each class, in percent, or None."""
-        values = self.result.get(f"{arm}_by_class")
+    def accuracies(self, arm: str | None, by: str = "accuracies") -> list[float] | None:
+        """Returns the accuracy of each network (or `by_class`: on the test images of each class),
+        in percent; None if the arm was not evaluated."""
+        values = self.result.get(f"{arm}_{by}")
         return values if are_percentages(values) else None
 
     def confusion(self, arm: str) -> Int[np.ndarray, "k k"] | None:
@@ -113,15 +100,7 @@ class Run:
 
 
 def read(path: str | os.PathLike, name: str) -> Run:
-    """Reads the run in a work directory; opens no file outside of it.
-
-    Args:
-      path: work directory.
-      name: name for the reader.
-
-    Raises:
-      UsageError: not a work directory.
-    """
+    """Reads the run in a work directory, or raises UsageError; opens no file outside of it."""
     path = pathlib.Path(path)
     if not (path / "config.json").is_file():
         raise UsageError(f"{path}: expected a run's work directory, with its config.json")
@@ -143,7 +122,7 @@ def read(path: str | os.PathLike, name: str) -> Run:
         last = _newest(path)
         with say("snapshots"):
             sets = _on_the_way(path, last)
-        sets[_step(last)] = last
+        sets[inputs.step_of(last)] = last
     real = None
     with say("real"):
         real = _real(path, sets)
@@ -173,8 +152,7 @@ def _records(path: pathlib.Path) -> dict[str, Any]:
     file = path / EVALUATIONS
     if not file.exists():
         raise UsageError(f"there is no {file.name}: nothing was evaluated yet")
-    identity = read_object(file, "a run's evaluations").get("identity")
-    return evaluations(path, identity)
+    return convergence.records(path)
 
 
 def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,11 +186,6 @@ def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSe
     like = lambda s: (s.format.image_shape, len(s.labels))
     sets = {step: files.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}
     return {step: set_ for step, set_ in sets.items() if like(set_) == like(last)}
-
-
-def _step(set_: DistilledSet) -> int:
-    step = set_.provenance.get("step")
-    return step if type(step) is int else 0
 
 
 def _real(path, sets):

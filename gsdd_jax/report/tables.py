@@ -1,7 +1,5 @@
 """Tables of a run's config, and of its set's provenance and bytes."""
 
-from __future__ import annotations
-
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A contact sheet of a distilled set: one row of images per class."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

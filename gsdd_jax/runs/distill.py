@@ -23,7 +23,6 @@ from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.matching import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import baselines, evaluation, fits, real_images, teacher
@@ -110,31 +109,21 @@ class _Run:
         self.identity = identity(config, parts.dataset.fingerprint)
         self.records = Records(workdir, self.identity)
         self.reporter = Reporter(workdir / "tensorboard", display=display)
-        self.reporter.line(self.description())
-        for warning in parts.warnings:
-            self.reporter.line(warning)
-
-    def description(self) -> str:
-        """Returns one line on the data, the network, the images, their bytes and the device."""
-        dataset, stored = self.parts.dataset, self.parts.parameterization
-        there = bytes_per_class(self.config, dataset.image_shape)
+        dataset, stored = parts.dataset, parts.parameterization
+        there = bytes_per_class(config, dataset.image_shape)
         images = there / gaussians.budget_bytes(1, dataset.image_shape)
-        return described(
-            self.config,
-            dataset,
+        what = (
             f"{counted(stored.images_per_class, 'image')} per class of {stored.described}",
             f"budget of {there:,} bytes per class ({images:.4g} in float32)",
         )
+        for line in (described(config, dataset, *what), *parts.warnings):
+            self.reporter.line(line)
 
     @functools.cached_property
     def transform(self) -> dict[str, Any]:
         """Description of the transform before the networks, as stored in a set."""
         dataset, name = self.parts.dataset, self.config.data.transform
         return transforms.describe(name, dataset.mean, dataset.std, dataset.train.images)
-
-    def checkpoints(self, phase: str) -> Checkpoints:
-        """Returns the checkpoints of one phase."""
-        return Checkpoints(self.workdir / "checkpoints" / phase, self.identity, self.reporter.line)
 
     def fit(self) -> Params:
         """Returns the parameters that distillation starts from."""
@@ -151,9 +140,9 @@ class _Run:
         if parts.problem.matching.learns_labels and config.labels.source == "teacher":
             logits = self.teacher_logits(fitted)
         state = distill.start(parts.problem, params, config.distill.learning_rate, logits)
-        checkpoints = self.checkpoints("distill")
-        restored = checkpoints.restore(state)
-        state = state if restored is None else restored
+        place = self.workdir / "checkpoints" / "distill"
+        checkpoints = Checkpoints(place, self.identity, self.reporter.line)
+        state = checkpoints.restore(state) or state
         done, total = int(state.step), config.distill.num_steps
         saved = done
         steps = input_pipeline.steps(config, parts, key, done)
@@ -198,7 +187,8 @@ class _Run:
                 if done == total or any(every and done % every == 0 for every in often):
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
-                shown = {"loss": float(losses.mean())} | _scalars(state.aux_params)
+                learned = {n: float(v) for n, v in state.aux_params.items() if not v.ndim}
+                shown = {"loss": float(losses.mean())} | learned
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
                 if stopping.asked():
@@ -316,42 +306,27 @@ class _Run:
         labels images as they are stored, unless the objective has labels.
         """
         parameterization, dataset = self.parts.parameterization, self.parts.dataset
+        data = {"name": dataset.name, "fingerprint": dataset.fingerprint}
+        versions = {module.__name__: module.__version__ for module in (jax, jaxlib)}
         provenance = {
             # Operational settings are left out: they do not change the set.
-            "config": decisive(self.parts.resolve_auto(self.config)),
-            "data": {
-                "name": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "class_names": list(dataset.class_names),
-            },
+            "config": decisive(self.config),
+            "data": data | {"class_names": list(dataset.class_names)},
             "transform": self.transform,
             "step": step,
-            "versions": {
-                "gsdd-jax": version(),
-                "jax": jax.__version__,
-                "jaxlib": jaxlib.__version__,
-            },
+            "versions": {"gsdd-jax": version()} | versions,
         }
         params, aux_params = mesh.to_local((params, aux_params))
-        learned = (
-            Learned() if aux_params is None else self.parts.problem.matching.learned(aux_params)
-        )
-        rate, logits = learned.learning_rate, learned.soft_labels
-        if (
-            logits is None
-            and self.config.labels.source == "teacher"
-            and isinstance(self.parts, Experiment)
-        ):
+        rate, logits = self.config.evaluate.learning_rate, None
+        if aux_params is not None:
+            learned, logits = self.parts.problem.matching.learned(aux_params)
+            rate = rate if learned is None else learned
+        taught = self.config.labels.source == "teacher" and isinstance(self.parts, Experiment)
+        if logits is None and taught:
             logits = np.asarray(mesh.to_host(self.teacher_logits(params)))
-        return parameterizations.stored(
-            parameterization,
-            params,
-            self.parts.labels,
-            self.config.evaluate.learning_rate if rate is None else rate,
-            provenance,
-            logits,
-            0 if logits is None else self.config.labels.bits,
-        )
+        bits = 0 if logits is None else self.config.labels.bits
+        given = self.parts.labels, rate, provenance, logits, bits
+        return parameterizations.stored(parameterization, params, *given)
 
     @functools.cached_property
     def teacher(self) -> teacher.Teacher:
@@ -385,7 +360,3 @@ class _Run:
 
 def _record(accuracies: evaluation.Accuracies) -> dict[str, Any]:
     return {name: np.asarray(values).tolist() for name, values in accuracies._asdict().items()}
-
-
-def _scalars(aux_params: dict[str, Array]) -> dict[str, float]:
-    return {name: float(value) for name, value in aux_params.items() if not value.ndim}

@@ -1,7 +1,5 @@
 """Evaluation of distilled sets, and of baselines with the same bytes."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import reprlib
@@ -23,21 +21,13 @@ from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.networks import Network
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
-from gsdd_jax.setup import experiment
-from gsdd_jax.setup.components import (
-    build_network,
-    build_transform,
-    check_networks,
-    load_data,
-    stream,
-)
+from gsdd_jax.setup import components, experiment
+from gsdd_jax.setup.components import load_data, stream
 from gsdd_jax.setup.experiment import EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate
-from gsdd_jax.training.evaluate import Schedule
 
 
 class Accuracies(NamedTuple):
@@ -50,12 +40,19 @@ class Accuracies(NamedTuple):
     learning_rate: float  # of the networks
 
 
+class Trained(NamedTuple):
+    """Stacked parameters of networks, and their learning rate."""
+
+    params: Any
+    learning_rate: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Parts(EvaluationParts):
     """Parts of an experiment for evaluation: no objective, and so no experts."""
 
-    network: Network
-    schedule: Schedule
+    network: networks.Network
+    schedule: evaluate.Schedule
 
 
 def summary(name: str, accuracies: list[float] | Float[np.ndarray, "s"]) -> dict[str, Any]:
@@ -88,14 +85,14 @@ def distilled(
     name: str,
     reporter: Display,
     chosen: bool = False,
-    schedule: Schedule | None = None,
+    schedule: evaluate.Schedule | None = None,
 ) -> Accuracies:
     """Evaluates fresh networks trained on a distilled set.
 
     Their learning rate is the set's, or the best of that and `config.evaluate.rates`. `chosen` adds
     the accuracies on held-out training images. `schedule` replaces that of `parts`.
     """
-    trained = _students(config, parts, set_, name, reporter, schedule=schedule)
+    trained = students(config, parts, set_, name, reporter, schedule=schedule)
     accuracies = _tested(parts, trained)
     if not chosen:
         return accuracies
@@ -110,14 +107,10 @@ def students(
     name: str,
     reporter: Display,
     resample: str = "bilinear",
-) -> Any:
-    """Returns the stacked parameters of such networks, trained at the real images' size."""
-    return _students(config, parts, set_, name, reporter, resample).params
-
-
-def _students(config, parts, set_, name, reporter, resample="bilinear", schedule=None) -> _Trained:
-    height, width = parts.dataset.image_shape[:2]
-    images = parameterizations.images(set_, height, width, resample)
+    schedule: evaluate.Schedule | None = None,
+) -> Trained:
+    """Trains such networks at the real images' size."""
+    images = parameterizations.images(set_, *parts.dataset.image_shape[:2], resample)
     images = parts.transform(images)[None]
     schedule, rate = schedule or parts.schedule, set_.learning_rate
     return _train(config, parts, images, set_.targets, schedule, rate, name, reporter)
@@ -138,12 +131,11 @@ def random_real(
     """
     per_class = experiment.check_real(config, parts.dataset, arm)
     train, num_classes = parts.dataset.train, parts.dataset.num_classes
-    keys = jax.random.split(
-        stream(config.seed, f"random real {per_class}"), config.evaluate.num_networks
-    )
-    chosen = np.stack(
-        [experiment.choose_by_class(k, train.labels, num_classes, per_class) for k in keys]
-    )
+    key = stream(config.seed, f"random real {per_class}")
+    chosen = np.stack([
+        experiment.choose_by_class(k, train.labels, num_classes, per_class)
+        for k in jax.random.split(key, config.evaluate.num_networks)
+    ])  # fmt: skip
     images = rows.take(train.images, chosen).astype(np.float32) / 255
     labels = train.labels[chosen[0]]  # by class, so the same for all
     schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
@@ -153,26 +145,15 @@ def random_real(
     return _tested(parts, trained)
 
 
-class _Trained(NamedTuple):
-    params: Any  # stacked
-    learning_rate: float
-
-
-def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> _Trained:
+def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Trained:
     """Trains networks, at the best of `learning_rate` and `config.evaluate.rates`."""
 
     def at(rate, key, count, name):
         with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
             return evaluate.train(
-                parts.network,
-                schedule,
-                key,
-                images[:count],
-                jnp.asarray(labels),
-                learning_rate=rate,
-                num_students=count,
-                progress=progress.advance,
-            )
+                parts.network, schedule, key, images[:count], jnp.asarray(labels),
+                learning_rate=rate, num_students=count, progress=progress.advance,
+            )  # fmt: skip
 
     def held_out(rate):
         try:
@@ -186,21 +167,17 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
         tried = dict.fromkeys(float(np.float32(rate)) for rate in (learning_rate, *rates))
         learning_rate = max(tried, key=held_out)
     key = stream(config.seed, "evaluate")
-    trained = at(learning_rate, key, config.evaluate.num_networks, name)
-    return _Trained(trained, learning_rate)
+    return Trained(at(learning_rate, key, config.evaluate.num_networks, name), learning_rate)
 
 
-def _tested(parts, trained: _Trained) -> Accuracies:
+def _tested(parts, trained) -> Accuracies:
     test, labels = parts.tested_on
     found = mesh.to_host(evaluate.predictions(parts.network, trained.params, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
-    return Accuracies(
-        (100 * (found == np.asarray(labels)).sum(-1)).astype(np.float32) / np.float32(len(labels)),
-        None,
-        confusion,
-        trained.learning_rate,
-    )
+    right = (found == np.asarray(labels)).sum(-1)
+    accuracies = (100 * right).astype(np.float32) / np.float32(len(labels))
+    return Accuracies(accuracies, None, confusion, trained.learning_rate)
 
 
 def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
@@ -214,9 +191,8 @@ def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
             key = stream(config.seed, f"{kind} {strength}")
             worse = corruptions.corrupt(key, test.images, kind, strength)
             worse = transforms.to_device(np.asarray(worse), parts.transform)
-            accuracies.append(
-                mesh.to_host(evaluate.accuracy(parts.network, students, worse, labels))
-            )
+            found = evaluate.accuracy(parts.network, students, worse, labels)
+            accuracies.append(mesh.to_host(found))
         accuracies = np.stack(accuracies)
         result[kind] = [float(a) for a in accuracies.mean(1)]
         result[f"{kind}_accuracies"] = [float(a) for a in accuracies.mean(0)]
@@ -261,15 +237,12 @@ def evaluate_file(
     if learning_rate is not None or (not own and networks.find(config.network.name).rate_across):
         set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     display = display or Display()
-    result = {
-        "network": config.network.name,
-        "resolution": parts.dataset.image_shape[0],
-    }
+    result = {"network": config.network.name, "resolution": parts.dataset.image_shape[0]}
     baselines = baselines and experiment.real_per_class(config, parts.dataset, "random_real") > 0
     if baselines:  # before networks are trained
         experiment.check_real(config, parts.dataset, "random_real")
     with mesh.use_devices(config.mesh.devices):
-        trained = _students(config, parts, set_, "distilled", display, resample)
+        trained = students(config, parts, set_, "distilled", display, resample)
         found = _tested(parts, trained)
         result["learning_rate"] = trained.learning_rate
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
@@ -297,25 +270,17 @@ def real_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> Parts
     return _parts(config, dataset or load_data(config))
 
 
-class Opened(NamedTuple):
-    """A distilled set, with the config and parts of its evaluation."""
-
-    set_: DistilledSet
-    config: ConfigDict
-    parts: Parts
-
-
 def opened(
     path: str | os.PathLike,
     overrides: Mapping[str, Any],
     learning_rate: float | None = None,
     resolution: int | None = None,
-) -> Opened:
-    """Loads a set with the data and network of its evaluation; like `evaluate_file`."""
+) -> tuple[DistilledSet, ConfigDict, Parts]:
+    """Loads a set, with the config and parts of its evaluation; like `evaluate_file`."""
     set_ = file.load(path)
     with located(path):
         config = resolve(set_.provenance, overrides, learning_rate)
-        return Opened(set_, config, _build(config, set_, resolution))
+        return set_, config, _build(config, set_, resolution)
 
 
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
@@ -353,11 +318,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
 
 
 def _parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
-    network = build_network(config.network, dataset)  # first: whitening takes long
-    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
-    return Parts(
-        dataset,
-        build_transform(config.data.transform, dataset),
-        network,
-        experiment.build_schedule(config),
-    )
+    network = components.build_network(config.network, dataset)  # first: whitening takes long
+    components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    transform = components.build_transform(config.data.transform, dataset)
+    return Parts(dataset, transform, network, experiment.build_schedule(config))

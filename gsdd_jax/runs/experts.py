@@ -38,7 +38,6 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     settings = config.experts
     validate.ranges(config, "experts", "data")
     validate.options(config)
-    input_pipeline.check(config)
     augment.parse_strategy(config.matching.strategy)
     dataset = components.load_data(config)
     components.check_same(dataset)
@@ -60,7 +59,8 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
         def unfinished() -> bytes:
             groups = _unfinished(where, made_of, settings.num_experts, at_once)
             files.update({one.expert: one for group in groups for one in group})
-            found = [([one.expert for one in group], _epochs_done(group)) for group in groups]
+            done = lambda group: max(0, min(one.rows for one in group) - 1)  # epochs
+            found = [([one.expert for one in group], done(group)) for group in groups]
             return json.dumps(found).encode()
 
         groups = json.loads(processes.from_first(unfinished))
@@ -83,10 +83,6 @@ def _unfinished(where, made_of, num_experts, at_once) -> list[list[Trajectory]]:
         group = [Trajectory(where, made_of, expert) for expert in chosen]
         groups.append([trajectory for trajectory in group if not trajectory.accuracy])
     return [group for group in groups if group]
-
-
-def _epochs_done(group) -> int:
-    return max(0, min(trajectory.rows for trajectory in group) - 1)
 
 
 def _train_groups(groups, files, config, dataset, transform, network, reporter) -> None:

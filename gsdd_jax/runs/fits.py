@@ -1,7 +1,5 @@
 """Initial images of distillation: fitted to random real ones, optionally shared between runs."""
 
-from __future__ import annotations
-
 import math
 import pathlib
 from typing import Any
@@ -18,7 +16,6 @@ from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import labels_of, stream
-from gsdd_jax.setup.experiment import FitParts
 from gsdd_jax.storage import checkpoint
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit
@@ -29,7 +26,7 @@ GROUPS = ("seed", "data", "budget", "parameterization", "init")
 
 
 def initial(
-    config: ConfigDict, material: FitParts, workdir: pathlib.Path, reporter: Reporter
+    config: ConfigDict, material: experiment.FitParts, workdir: pathlib.Path, reporter: Reporter
 ) -> Params:
     """Returns initial parameters, fitted to real images or random.
 
@@ -48,8 +45,7 @@ def initial(
     made_of = _identity(config, material.dataset.fingerprint)
     own, taken = workdir / "checkpoints" / "fit", "another process fits the same images"
     with checkpoint.shared(own, config.init.dir, made_of, reporter.line, taken) as checkpoints:
-        restored = checkpoints.restore(state)
-        state = state if restored is None else restored
+        state = checkpoints.restore(state) or state
         done, total = int(state.step), config.init.num_steps
         with reporter.phase("fit", total, done) as progress:
             while done < total:
@@ -90,7 +86,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     return labels | {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS}
 
 
-def images_of(config: ConfigDict, material: FitParts) -> Float[np.ndarray, "m h w c"]:
+def images_of(config: ConfigDict, material: experiment.FitParts) -> Float[np.ndarray, "m h w c"]:
     """Returns the random real images that the fit targets, or their mean colors."""
     key = stream(config.seed, "initial images")
     per_class = material.parameterization.images_per_class

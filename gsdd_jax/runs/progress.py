@@ -29,66 +29,49 @@ class Progress:
     """
 
     def __init__(
-        self,
-        name: str,
-        total: int,
-        done: int,
-        stream,
-        afterwards: float = 0.0,
-        unit: str = "step",
+        self, name: str, total: int, done: int, stream, afterwards: float = 0.0, unit: str = "step"
     ):
         self._name, self._total, self._done, self._stream = name, total, done, stream
-        self._of = f"/{total}" + ("" if unit == "step" else f" {unit}s")
         self._unit, self._afterwards, self._told = unit, afterwards, not afterwards
         self._compiled: set[int] = set()  # lengths of compiled calls
         self._steps, self._seconds = 0, 0.0  # timed
         self._last_line = self._mark = time.monotonic()
         self._bar = None
-        if done >= total:
-            return
-        if stream.isatty():
+        if done < total and stream.isatty():
             self._bar = tqdm(
-                total=total, initial=done, desc=name, file=stream, unit=unit, dynamic_ncols=True
-            )
-            self._bar.set_postfix_str("compiling")
-        else:
-            print(f"{name} {done}{self._of}  compiling", file=stream, flush=True)
+                desc=self._text("compiling"), total=total, initial=done, file=stream,
+                dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar}| {desc}",
+            )  # fmt: skip
+        elif done < total:
+            print(self._text("compiling"), file=stream, flush=True)
 
     def advance(self, count: int, **values: float) -> None:
         """Records `count` more steps, and shows `values` such as the loss."""
         now = time.monotonic()
         took, self._mark = now - self._mark, now
         self._done += count
-        is_timed = count in self._compiled
-        self._compiled.add(count)
-        if is_timed:
+        if count in self._compiled:
             self._steps, self._seconds = self._steps + count, self._seconds + took
-        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        self._compiled.add(count)
         rate = self._steps / max(self._seconds, 1e-9)
-        left = lambda more: tqdm.format_interval((self._total - self._done + more) / rate)
-        if self._bar is not None:
-            if rate and self._afterwards:
-                shown["run"] = f"{left(self._afterwards)} left"
-            self._bar.set_postfix(shown, refresh=False)
-            if is_timed:
-                self._bar.update(count)
-            else:
-                self._bar.n += count
-                self._bar.initial += count
-                self._set_clock()
-                self._bar.refresh()
-            return
         is_due = now - self._last_line >= LINE_EVERY or self._done == self._total
-        if not is_due and (self._told or not rate):
+        if not (self._bar or is_due or (rate and not self._told)):
             return
-        self._last_line = now
-        self._told = self._told or rate > 0
-        parts = [f"{self._name} {self._done}{self._of}"]
-        parts += [f"{name} {value}" for name, value in shown.items()]
+        self._last_line, self._told = now, self._told or rate > 0
+        shown = [f"{name} {value:.4g}" for name, value in values.items()]
         if rate:
+            left = lambda more: tqdm.format_interval((self._total - self._done + more) / rate)
             whole = f", {left(self._afterwards)} of the run" if self._afterwards else ""
-            parts += [f"{rate:.3g} {self._unit}s/s", f"{left(0)} left{whole}"]
-        print("  ".join(parts), file=self._stream, flush=True)
+            shown += [f"{rate:.3g} {self._unit}s/s", f"{left(0)} left{whole}"]
+        if self._bar is None:
+            print(self._text(*shown), file=self._stream, flush=True)
+        else:
+            self._bar.set_description_str(self._text(*shown), refresh=False)
+            self._bar.update(count)
+
+    def _text(self, *parts: str) -> str:
+        of = f"/{self._total}" + ("" if self._unit == "step" else f" {self._unit}s")
+        return "  ".join([f"{self._name} {self._done}{of}", *parts])
 
     @contextlib.contextmanager
     def standing(self, afterwards: float) -> Iterator[None]:
@@ -97,20 +80,10 @@ class Progress:
         try:
             yield
         finally:
-            pause = time.monotonic() - begun
-            self._mark += pause
+            self._mark += time.monotonic() - begun
             self._afterwards = afterwards
-            self._set_clock()
-
-    def _set_clock(self) -> None:
-        """Sets the bar's clock to the timed seconds."""
-        if self._bar is not None:
-            self._bar.start_t = self._bar._time() - self._seconds
-            self._bar.last_print_t = self._bar._time()
-            self._bar.last_print_n = self._bar.n
 
     def close(self) -> None:
-        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -134,7 +107,6 @@ class Display:
             progress.close()
 
     def line(self, text: str) -> None:
-        """Prints one line."""
         print(text, file=self._stream, flush=True)
 
 
@@ -158,14 +130,12 @@ class OneLine(Display):
         self, name: str, total: int, done: int = 0, afterwards: float = 0.0, unit: str = "step"
     ) -> Iterator[_Part]:
         """Yields a phase of the run that shows steps, not values."""
-        del afterwards, unit
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:
         """Drops the lines of a single run."""
 
     def end(self) -> None:
-        """Ends the line."""
         if self._stream.isatty():
             print(file=self._stream, flush=True)
 
@@ -186,11 +156,9 @@ class _Part:
         self._show, self._total, self._done = show, total, done
 
     def standing(self, afterwards: float) -> contextlib.AbstractContextManager[None]:
-        del afterwards
         return contextlib.nullcontext()
 
     def advance(self, count: int, **values: float) -> None:
-        del values
         self._done += count
         self._show(self._done, self._total)
 
@@ -208,14 +176,11 @@ class Reporter(Display):
             self.phase, self.line = display.phase, display.line
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers for TensorBoard."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Writes a picture for TensorBoard."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes the event files."""
         self._writer.close()

@@ -1,7 +1,5 @@
 """Real images in a run's work directory, for comparison with its own."""
 
-from __future__ import annotations
-
 import math
 import os
 import pathlib

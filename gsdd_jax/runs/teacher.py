@@ -1,7 +1,5 @@
 """Teacher: networks trained on the real images, whose mean outputs are soft labels."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pathlib
@@ -74,8 +72,7 @@ def trained(
     own = workdir / "checkpoints" / "teacher"
     opened = checkpoint.shared(own, settings.dir, identity(config, parts), reporter.line, TAKEN)
     with opened as checkpoints:
-        restored = checkpoints.restore(state)
-        state = state if restored is None else restored
+        state = checkpoints.restore(state) or state
         done, total = int(state.epoch), settings.epochs
         if done < total:
             real, labels = parts.on_device(train)

@@ -1,7 +1,5 @@
 """Components named in a config: random streams, data, transform, parameterization, network."""
 
-from __future__ import annotations
-
 import zlib
 
 import jax
@@ -9,12 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, networks, parameterizations
+from gsdd_jax import data, matching, networks, parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import transforms
 from gsdd_jax.data.soft_labels import Labels
+from gsdd_jax.matching import Matching
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.training import experts
@@ -32,13 +31,9 @@ def load_data(config: ConfigDict) -> data.Dataset:
             "config.data.name: expected a data set, as by --config.data.name=NAME; "
             f"`{program.command('prepare')}` makes one of your own pictures"
         )
-    return data.load(
-        config.data.name,
-        subset=config.data.subset or None,
-        resolution=config.data.resolution or None,
-        resize=config.data.resize,
-        data_dir=config.data.dir or None,
-    )
+    of = config.data
+    some = dict(subset=of.subset or None, resolution=of.resolution or None)
+    return data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
 
 
 def check_same(dataset: data.Dataset) -> None:
@@ -67,11 +62,9 @@ def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
 
 def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | transforms.ZCA:
     """Returns the data set's transform, applied after rendering."""
-    if name == "normalize":
-        return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
     if name == "zca":
         return transforms.cached_zca(dataset.train.images, dataset.fingerprint)
-    raise UsageError(f"config.data.transform: expected normalize or zca, got {name!r}")
+    return transforms.Normalize(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
 
 
 def build_parameterization(
@@ -81,19 +74,16 @@ def build_parameterization(
 
     The bytes of soft labels are deducted. Raises UsageError for invalid settings.
     """
+    images = config.budget.images_per_class
     return parameterizations.build(
-        config.parameterization.name,
-        image_shape,
-        bytes_per_class=bytes_per_class(config, image_shape),
-        images_per_class=config.budget.images_per_class,
-        num_classes=num_classes,
-        reserved=labels_of(config).bytes_per_class(num_classes, config.budget.images_per_class),
+        config.parameterization.name, image_shape, images_per_class=images,
+        bytes_per_class=bytes_per_class(config, image_shape), num_classes=num_classes,
+        reserved=labels_of(config).bytes_per_class(num_classes, images),
         **config.parameterization.options,
-    )
+    )  # fmt: skip
 
 
 def labels_of(config: ConfigDict) -> Labels:
-    """Returns the labels of the config's set."""
     return Labels(**config.labels)
 
 
@@ -107,6 +97,17 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
         num_classes=dataset.num_classes,
         precision=precision or config.precision,
     )
+
+
+def build_objective(
+    config: ConfigDict, network: Network, num_classes: int, images_per_class: int
+) -> Matching:
+    """Builds the config's objective under `network` for a synthetic set of that size."""
+    return matching.build(
+        config.matching.name, network=network, num_classes=num_classes,
+        images_per_class=images_per_class, strategy=config.matching.strategy,
+        labels=labels_of(config), **config.matching.options,
+    )  # fmt: skip
 
 
 def check_networks(field: str, count: int, network: Network) -> None:

@@ -4,8 +4,6 @@ One training step of the network is timed on the device; the config says how oft
 factors are from the benchmarks. Estimates are good to about a factor of two.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import time
@@ -17,15 +15,14 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from gsdd_jax import matching, networks
+from gsdd_jax import networks
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
-from gsdd_jax.matching import Matching, Work
+from gsdd_jax.matching import Matching
 from gsdd_jax.matching.base import FORWARD
-from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup.components import build_parameterization, labels_of, load_data
+from gsdd_jax.setup.components import build_objective, build_parameterization, load_data
 from gsdd_jax.setup.experiment import (
     HELD_OUT,
     REAL,
@@ -55,14 +52,12 @@ class Cost(NamedTuple):
 
 
 def of_experts(config: ConfigDict) -> Cost:
-    """Returns the cost of all experts."""
     settings = config.experts
     at_once = 1 if jax.default_backend() == "cpu" else settings.at_once
     return _of_training(config, settings, settings.num_experts, at_once)
 
 
 def of_teacher(config: ConfigDict) -> Cost:
-    """Returns the cost of a teacher."""
     number = config.teacher.num_networks
     return _of_training(config, config.teacher, number, number)
 
@@ -70,7 +65,7 @@ def of_teacher(config: ConfigDict) -> Cost:
 def _of_training(config: ConfigDict, settings: ConfigDict, number: int, at_once: int) -> Cost:
     """Returns the cost of training networks on real images."""
     side, classes, examples, _ = sizes(config)
-    step = _step(_network(config.network, side, classes))
+    step = _step(network_of(config.network, side, classes))
     seconds = COMPILING + number * settings.epochs * examples * step.seconds
     batches = at_once * settings.batch_size * step.bytes
     return Cost(seconds, int(examples * side * side * 3 * 4 + batches))
@@ -93,16 +88,14 @@ def of_fit(config: ConfigDict) -> Cost:
 def of_run(config: ConfigDict) -> Cost:
     """Returns the cost of distillation and evaluations, without the fit."""
     side, classes, examples, _ = sizes(config)
-    images = classes * _stored(config, side, classes).images_per_class
-    network = _network(config.network, side, classes)
-    step, work = _step(network), _work(config, network, classes, images)
-    evaluations = 1
-    if config.distill.eval_every:
-        evaluations += config.distill.num_steps // config.distill.eval_every
-    evaluation = of_evaluation(config, {}, images)
-    seconds = config.distill.num_steps * work.steps * step.seconds
+    per_class = _stored(config, side, classes).images_per_class
+    network = network_of(config.network, side, classes)
+    work = build_objective(config, network, classes, per_class).work(classes, classes * per_class)
+    step, evaluation = _step(network), of_evaluation(config, {}, classes * per_class)
+    steps, every = config.distill.num_steps, config.distill.eval_every
+    evaluations = 1 + (steps // every if every else 0)
     return Cost(
-        COMPILING + seconds + evaluations * evaluation.seconds,
+        COMPILING + steps * work.steps * step.seconds + evaluations * evaluation.seconds,
         int(examples * side * side * 3 * 4 + max(work.at_once * step.bytes, evaluation.bytes)),
     )
 
@@ -112,34 +105,17 @@ def evaluations_in_steps(
 ) -> float:
     """Returns how many distillation steps take as long as the evaluations of a run of `images`
     images: those at the end, and those after more than `done` steps."""
-    trained = {
-        name: real_per_class(config, dataset, name) * dataset.num_classes
-        if name in REAL
-        else images
-        for name in ("distilled", *baselines(config, dataset))
-    }
-    tested, held_out = len(dataset.test.labels), min(len(dataset.train.labels), HELD_OUT)
-    of = lambda name: config.evaluate.epochs * trained[name] + FORWARD * tested
-    distilled = of("distilled") + FORWARD * held_out
     every, total = config.distill.eval_every, config.distill.num_steps
-    on_the_way = max(0, (total - 1) // every - done // every) if every else 0
-    evaluated = on_the_way * distilled + sum(map(of, trained)) + FORWARD * held_out
+    distilled = 1 + (max(0, (total - 1) // every - done // every) if every else 0)
+    trained = distilled * [images]
+    for name in baselines(config, dataset):
+        real = name in REAL and real_per_class(config, dataset, name) * dataset.num_classes
+        trained.append(real or images)
+    held_out = distilled * min(len(dataset.train.labels), HELD_OUT)
+    tested = len(trained) * len(dataset.test.labels) + held_out
+    evaluated = config.evaluate.epochs * sum(trained) + FORWARD * tested
     work = objective.work(dataset.num_classes, images)
     return config.evaluate.num_networks * evaluated / work.steps
-
-
-def _work(config: ConfigDict, network: Network, classes: int, images: int) -> Work:
-    """Returns the work of one distillation step."""
-    objective = matching.build(
-        config.matching.name,
-        network=network,
-        num_classes=classes,
-        images_per_class=images // classes,
-        strategy=config.matching.strategy,
-        labels=labels_of(config),
-        **config.matching.options,
-    )
-    return objective.work(classes, images)
 
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
@@ -150,17 +126,15 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     if overrides.get("network.name", network.name) != network.name:
         network = ConfigDict({"name": overrides["network.name"], "precision": network.precision})
     native, side = side, settings.get("resolution") or side
-    step = _step(_network(network, side, classes))
+    step = _step(network_of(network, side, classes))
     images = images or classes * _stored(config, native, classes).images_per_class
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
-    test_sets = 1 + NUM_STRENGTHS * len(settings.get("corrupted", ()))
-    # Extra evaluations choose no set: they need no held-out images.
-    tested = tests * test_sets + (0 if settings else min(examples, HELD_OUT))
-    batch = build_schedule(config).batch(images)
-    return Cost(
-        count * (epochs * images + FORWARD * tested) * step.seconds, int(count * batch * step.bytes)
-    )
+    tested = tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
+    if not settings:  # only a run's own evaluations choose a set, by held-out images
+        tested += min(examples, HELD_OUT)
+    seconds = count * (epochs * images + FORWARD * tested) * step.seconds
+    return Cost(seconds, int(count * build_schedule(config).batch(images) * step.bytes))
 
 
 def no_data(config: ConfigDict) -> str:
@@ -190,18 +164,16 @@ def _stored(config: ConfigDict, side: int, classes: int) -> Parameterization:
     return build_parameterization(config, (side, side, 3), classes)
 
 
-def _network(config: ConfigDict, side: int, classes: int) -> Network:
+def network_of(config: ConfigDict, side: int, classes: int) -> networks.Network:
+    """Builds a config's network for square images; without options those by default."""
     return networks.build(
-        config.name,
-        image_shape=(side, side, 3),
-        num_classes=classes,
-        precision=config.precision,
-        **config.get("options", {}),
-    )
+        config.name, image_shape=(side, side, 3), num_classes=classes,
+        precision=config.precision, **config.get("options", {}),
+    )  # fmt: skip
 
 
 @functools.cache
-def _step(network: Network) -> Cost:
+def _step(network: networks.Network) -> Cost:
     """Returns the cost of one image in a training step."""
 
     def loss(params, images, labels):

@@ -1,7 +1,5 @@
 """Building of an experiment's parts: data, transform, parameterization, network, objective."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -14,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching
+from gsdd_jax import data
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, located
@@ -24,17 +22,10 @@ from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup import experts, input_pipeline
-from gsdd_jax.setup.components import (
-    build_network,
-    build_parameterization,
-    build_transform,
-    check_networks,
-    labels_of,
-    load_data,
-)
+from gsdd_jax.setup import components, experts
+from gsdd_jax.setup.components import build_network, build_transform, load_data
 from gsdd_jax.training.distill import Problem
-from gsdd_jax.training.evaluate import OPTIMIZERS, Schedule
+from gsdd_jax.training.evaluate import Schedule
 
 HELD_OUT = 10_000  # training images that choose between sets in place of test images
 
@@ -76,10 +67,6 @@ class FitParts:
         classes = np.arange(self.dataset.num_classes, dtype=np.int32)
         return np.repeat(classes, self.parameterization.images_per_class)
 
-    def resolve_auto(self, config: ConfigDict) -> ConfigDict:
-        """Returns the config with settings chosen for the device; here unchanged."""
-        return config
-
     @property
     def warnings(self) -> list[str]:
         """Returns a warning if classes have fewer real images than synthetic ones."""
@@ -103,25 +90,14 @@ class Experiment(FitParts, EvaluationParts):
     schedule: Schedule
     host_inputs: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
 
-    def resolve_auto(self, config: ConfigDict) -> ConfigDict:
-        """Returns the config with the objective's options as chosen for the device."""
-        config = config.copy_and_resolve_references()
-        for option in config.matching.options:
-            config.matching.options[option] = getattr(self.problem.matching, option)
-        return config
-
 
 def build_fit_parts(config: ConfigDict) -> FitParts:
     """Builds the parts of a fit. Raises UsageError, naming the field, for invalid settings."""
     validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
-    if config.init.images not in INITIAL_IMAGES:
-        raise UsageError(
-            f"config.init.images: expected one of {', '.join(INITIAL_IMAGES)}, got "
-            f"{config.init.images!r}"
-        )
     dataset = load_data(config)
-    parameterization = build_parameterization(config, dataset.image_shape, dataset.num_classes)
+    shape, classes = dataset.image_shape, dataset.num_classes
+    parameterization = components.build_parameterization(config, shape, classes)
     _check_memory(config, dataset, parameterization)
     if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
@@ -149,51 +125,34 @@ def _check_memory(config, dataset, parameterization) -> None:
 def build(config: ConfigDict) -> Experiment:
     """Builds an experiment. Raises UsageError, naming the field, for invalid settings."""
     check_strategy(config)
-    input_pipeline.check(config)
     validate.ranges(config, "distill", "evaluate", "teacher")
-    check_optimizer(config)
     check_baselines(config)
     rates(config)
     material = build_fit_parts(config)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
-    check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
+    components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
     for arm in REAL.keys() & set(baselines(config, dataset)):
         check_real(config, dataset, arm)
-    objective = matching.build(
-        config.matching.name,
-        network=build_network(config.network, dataset, config.matching.precision),
-        num_classes=dataset.num_classes,
-        images_per_class=parameterization.images_per_class,
-        strategy=config.matching.strategy,
-        labels=labels_of(config),
-        **config.matching.options,
-    )
-    objective = objective.resolve_auto(
-        len(material.labels), parameterization.image_shape, devices.accelerator_memory()
+    matched = build_network(config.network, dataset, config.matching.precision)
+    objective = components.build_objective(
+        config, matched, dataset.num_classes, parameterization.images_per_class
     )
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     # Before the transform, which may take a minute: experts may be missing.
-    host_inputs = _build_host_inputs(config, objective, dataset, network)
-    return Experiment(
-        dataset,
-        build_transform(config.data.transform, dataset),
-        parameterization,
-        network,
-        problem,
-        build_schedule(config),
-        host_inputs,
-    )
+    store = None
+    if objective.follows_experts:
+        validate.ranges(config, "experts")
+        store = experts.open_store(config, dataset, network)
+        objective.check_experts(store.epochs)
+    host_inputs = functools.partial(objective.host_inputs, store, config.seed)
+    transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
+    return Experiment(dataset, transform, parameterization, network, problem, schedule, host_inputs)
 
 
 def build_schedule(config: ConfigDict) -> Schedule:
-    """Builds the training schedule of evaluation networks."""
-    return Schedule(
-        optimizer=config.evaluate.optimizer,
-        epochs=config.evaluate.epochs,
-        batch_size=config.evaluate.batch_size,
-        strategy=config.matching.strategy,
-    )
+    given = {name: config.evaluate[name] for name in ("optimizer", "epochs", "batch_size")}
+    return Schedule(**given, strategy=config.matching.strategy)
 
 
 def initial_images(
@@ -209,11 +168,10 @@ def initial_images(
     images = rows.take(train.images, chosen)
     if len(chosen) < dataset.num_classes * per_class:
         labels = train.labels[chosen]
-        of_class = [images[labels == c] for c in range(dataset.num_classes)]
-        keys = [jax.random.fold_in(key, c) for c in range(dataset.num_classes)]
-        images = np.concatenate(
-            [_repeated(k, i, per_class) for k, i in zip(keys, of_class, strict=True)]
-        )
+        images = np.concatenate([
+            _repeated(jax.random.fold_in(key, c), images[labels == c], per_class)
+            for c in range(dataset.num_classes)
+        ])  # fmt: skip
     return images.astype(np.float32) / 255
 
 
@@ -251,18 +209,6 @@ def _repeated(
     return np.stack(out)
 
 
-def _build_host_inputs(config, matching, dataset, network):
-    """Returns the function of each step's host inputs."""
-    store = None
-    if matching.follows_experts:
-        validate.ranges(config, "experts")
-        store = experts.open_store(config, dataset, network)
-        matching.check_experts(store.epochs)
-    return functools.partial(matching.host_inputs, store, config.seed)
-
-
-# Targets of the initial fit.
-INITIAL_IMAGES = ("real", "solid", "none")
 # Bytes per number of random real images that fill the budget.
 REAL = {"random_real": 4, "random_real_uint8": 1}
 # Random real images in a compressed format: whether they have a teacher's soft labels.
@@ -278,7 +224,6 @@ def strongest(result: Mapping[str, Any]) -> str | None:
 
 
 def check_strategy(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown augmentation."""
     with located("config.matching.strategy"):
         augment.parse_strategy(config.matching.strategy)
 
@@ -333,12 +278,3 @@ def rates(config: ConfigDict) -> list[float]:
             found.append(math.nan)
         validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
     return found
-
-
-def check_optimizer(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown optimizer of evaluation networks."""
-    if config.evaluate.optimizer not in OPTIMIZERS:
-        raise UsageError(
-            f"config.evaluate.optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
-            f"{config.evaluate.optimizer!r}"
-        )

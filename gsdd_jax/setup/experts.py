@@ -1,7 +1,6 @@
 """Identity and location of a config's experts."""
 
 import dataclasses
-import functools
 import pathlib
 import re
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks
-from gsdd_jax.networks import Network
+from gsdd_jax.core.trees import flat
 from gsdd_jax.storage import trajectories
 from gsdd_jax.storage.trajectories import ExpertStore, Identity
 from gsdd_jax.training import experts as training
@@ -22,10 +21,9 @@ def directory(config: ConfigDict) -> pathlib.Path:
     """
     if config.experts.dir:
         return pathlib.Path(config.experts.dir)
-    parts = [
-        *(config.data.name, config.data.subset, config.data.resolution, config.data.transform),
-        *(config.network.name, *_network_options(config).values()),
-    ]
+    data = config.data
+    parts = [data.name, data.subset, data.resolution, data.transform, config.network.name]
+    parts += _network_options(config).values()
     name = "-".join(str(part) for part in parts if part)
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
 
@@ -38,21 +36,15 @@ def settings(config: ConfigDict) -> dict[str, Any]:
         *("experts.epochs", "experts.batch_size", "experts.learning_rate", "experts.seed"),
         "matching.strategy",
     )
-    return {
-        **{
-            field: functools.reduce(lambda c, n: c[n], field.split("."), config) for field in fields
-        },
-        **{f"network.options.{name}": v for name, v in _network_options(config).items()},
-    }
+    values = flat(config)
+    options = {f"network.options.{name}": v for name, v in _network_options(config).items()}
+    return {field: values[field] for field in fields} | options
 
 
-def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Returns everything that a config's experts depend on: settings, data and network size."""
-    return {
-        **settings(config),
-        "data.fingerprint": dataset.fingerprint,
-        "num_parameters": training.num_parameters(network),
-    }
+def identity(config: ConfigDict, dataset: data.Dataset, network: networks.Network) -> Identity:
+    """Returns all that a config's experts depend on: settings, data and network size."""
+    size = training.num_parameters(network)
+    return settings(config) | {"data.fingerprint": dataset.fingerprint, "num_parameters": size}
 
 
 def are_there(config: ConfigDict) -> bool:
@@ -67,7 +59,7 @@ def _network_options(config: ConfigDict) -> dict[str, Any]:
     return dataclasses.asdict(networks.architecture(config.network.name, options))
 
 
-def open_store(config: ConfigDict, dataset: data.Dataset, network: Network) -> ExpertStore:
+def open_store(config: ConfigDict, dataset: data.Dataset, network: networks.Network) -> ExpertStore:
     """Opens the experts of a config.
 
     Raises UsageError if some are missing, damaged or made with other settings.

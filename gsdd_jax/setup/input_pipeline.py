@@ -1,7 +1,5 @@
 """Supplies a run's real images, from the device that holds them or from the disk."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -18,19 +16,9 @@ from gsdd_jax.data import reading, transforms
 from gsdd_jax.matching import Matching, RealData, real_data
 from gsdd_jax.training import distill
 
-ON_DEVICE = ("auto", "whole", "streamed")
 # Shares of the device's and the host's memory that an "auto" training split may take. Networks need
 # the rest; on the host also the system, other processes and cached pages.
 SHARE, SHARE_OF_HOST = 1 / 2, 1 / 4
-
-
-def check(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown `data.on_device`."""
-    if config.data.on_device not in ON_DEVICE:
-        raise UsageError(
-            f"config.data.on_device: expected one of {', '.join(ON_DEVICE)}, got "
-            f"{config.data.on_device!r}"
-        )
 
 
 def is_streamed(config: ConfigDict, images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:
@@ -69,6 +57,13 @@ class Steps:
         return data, self._host_inputs(first, count)
 
 
+def real(parts: Any, streamed: bool = False) -> RealData:
+    """Returns the real images that the objective of the Experiment `parts` draws from."""
+    problem, train = parts.problem, parts.dataset.train
+    given = train.images, train.labels, problem.num_classes, parts.transform
+    return real_data(*given, drawn=problem.matching.draws_real and not streamed)
+
+
 def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> Steps:
     """Builds the inputs for distilling the Experiment `parts` with `key`, from step `first` on.
 
@@ -83,10 +78,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
                 f"{problem.matching.name!r} does not say which real images it draws"
             )
         streamed = False
-    data = real_data(
-        train.images, train.labels, problem.num_classes, parts.transform,
-        drawn=problem.matching.draws_real and not streamed,
-    )  # fmt: skip
+    data = real(parts, streamed)
     at_once, host_inputs = config.distill.steps_per_call, parts.host_inputs
     if not streamed:
         return Steps(at_once, data, host_inputs)

@@ -1,7 +1,5 @@
 """Evaluation settings from a distilled set's provenance, validated."""
 
-from __future__ import annotations
-
 import dataclasses
 import reprlib
 from collections.abc import Mapping
@@ -19,31 +17,25 @@ from gsdd_jax.storage import workdir
 
 # Fields of the set's config that the evaluation reads.
 FIELDS = (
-    "seed",
-    "data.name",
-    "data.subset",
-    "data.resolution",
-    "data.resize",
-    "data.transform",
-    "budget.ipc",
-    "budget.bytes",
-    "network.name",
-    "network.precision",
-    "matching.strategy",
-    "evaluate.num_networks",
-    "evaluate.optimizer",
-    "evaluate.learning_rate",
-    "evaluate.rates",
-    "evaluate.epochs",
-    "evaluate.batch_size",
+    *("seed", "data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
+    *("budget.ipc", "budget.bytes", "network.name", "network.precision", "matching.strategy"),
+    *("evaluate.num_networks", "evaluate.optimizer", "evaluate.learning_rate", "evaluate.rates"),
+    *("evaluate.epochs", "evaluate.batch_size"),
 )
-SINCE = {
-    "budget.bytes": 0,
-    "evaluate.rates": "",
-}  # fields that sets of before lack, which have these values there
+SINCE = {"budget.bytes": 0, "evaluate.rates": ""}  # values of fields that older sets lack
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
+
+
+def recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config that made a set, by dotted name."""
+    made_by = provenance.get("config")
+    if not isinstance(made_by, dict):
+        raise UsageError(
+            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
+        )
+    return made_by
 
 
 def resolve(
@@ -57,21 +49,10 @@ def resolve(
     trained as in the published comparison across architectures. Overrides apply last. The
     location of data and other operational settings never come from a file.
 
-    Args:
-      provenance: the set's provenance.
-      overrides: dotted field -> value; None leaves it unchanged.
-      learning_rate: as for `evaluate_file`.
-
-    Raises:
-      UsageError: a field, which is named, is missing, of a wrong type or out of range.
+    Args and errors are those of `evaluate_file`.
     """
-    made_by = provenance.get("config")
-    if not isinstance(made_by, dict):
-        raise UsageError(
-            f"provenance.config: expected the config of the set, got {reprlib.repr(made_by)}"
-        )
-    made_by, kinds = SINCE | made_by, known()
-    values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}
+    made_by = SINCE | recorded(provenance)
+    values = {field: _value(made_by, field) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
     network = overrides.get("network.name", values["network.name"])
     options = {}
@@ -86,7 +67,6 @@ def resolve(
     if learning_rate is not None:
         config.evaluate.learning_rate = learning_rate
     validate.ranges(config, "seed", "data", "budget", "evaluate")
-    experiment.check_optimizer(config)
     experiment.rates(config)
     experiment.check_strategy(config)
     return config
@@ -94,23 +74,13 @@ def resolve(
 
 def _below(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a group, by the rest of their names."""
-    below = {field: value for field, value in fields.items() if field.startswith(f"{group}.")}
-    return {field.removeprefix(f"{group}."): value for field, value in below.items()}
+    start = f"{group}."
+    return {f.removeprefix(start): value for f, value in fields.items() if f.startswith(start)}
 
 
-def _value(config: Mapping[str, Any], field: str, kind: str) -> Any:
+def _value(config: Mapping[str, Any], field: str) -> Any:
     name = f"provenance.config[{field!r}]"
     if field not in config:
         raise UsageError(f"{name} is missing")
-    value = config[field]
-    if kind == "str":
-        expected, right = "text", isinstance(value, str)
-    elif kind == "int":
-        expected = "an integer of 32 bits"
-        right = type(value) is int and abs(value) < 2**32
-    else:
-        expected = "a number"
-        right = type(value) in (int, float) and abs(value) < 2**32
-    if not right:
-        raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
-    return float(value) if kind == "float" else value
+    validate.value(field, config[field], name)
+    return float(config[field]) if known()[field].type == "float" else config[field]

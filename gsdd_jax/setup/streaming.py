@@ -1,7 +1,5 @@
 """Training and testing of experts on images that are read from disk on demand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax.numpy as jnp

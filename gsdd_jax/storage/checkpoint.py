@@ -1,7 +1,5 @@
 """Checkpoints of a whole loop state, by Orbax: atomic, typed, restored to the bit."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib
@@ -98,7 +96,6 @@ class Checkpoints:
         return jax.tree.map(mesh.replicate, _unpacked(read, target))
 
     def close(self) -> None:
-        """Ends Orbax's background threads."""
         if self._manager is not None:
             self._manager.close()
 
@@ -113,7 +110,9 @@ class Checkpoints:
                     raise
                 reasons.append(f"{where}: damaged ({_first_line(error)})")
                 continue
-            self._forget_after(step)
+            # A run that resumes from here writes the damaged ones again.
+            for later in [s for s in self._manager.all_steps() if s > step]:
+                self._manager.delete(later)
             if reasons:
                 self._report(f"{'; '.join(reasons)}; resuming from step {step}")
             return state
@@ -143,11 +142,6 @@ class Checkpoints:
         _check_digests(expected, digests(_by_name(state), {}))
         return state
 
-    def _forget_after(self, step) -> None:
-        """Deletes damaged states, which a run that resumes here will write again."""
-        for later in [s for s in self._manager.all_steps() if s > step]:
-            self._manager.delete(later)
-
 
 @contextlib.contextmanager
 def shared(
@@ -155,11 +149,8 @@ def shared(
 ) -> Iterator[Checkpoints]:
     """Opens the checkpoints of work that several runs may share.
 
-    Args:
-      own: directory in the run, used if `directory` is empty.
-      directory: directory of all shared work, in a folder of its own per `identity`.
-      identity, report: see `Checkpoints`.
-      taken: end of the message if another process does the same work.
+    They are in a folder per `identity` of `directory`, or in `own`, in the run, if it is empty.
+    `taken` ends the message if another process does the same work.
     """
     with contextlib.ExitStack() as stack:
         where = own
@@ -182,7 +173,6 @@ def _check_steps(directory: pathlib.Path) -> None:
 
 
 def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
-    """Builds the manager of this process only."""
     alone = {}
     if jax.process_count() > 1:
         alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(

@@ -36,17 +36,14 @@ Among them are "experts.epochs" and "num_parameters", which give a trajectory it
 class Trajectory:
     """One expert's parameters after each epoch, the initial ones first.
 
-    Attributes:
-      expert: its index.
-      accuracy: in percent after the last epoch, on the training and the test set; None before.
+    After the last epoch `accuracy` is in percent, on the training and the test set; None before.
     """
 
     def __init__(self, directory: str | os.PathLike, identity: Identity, expert: int):
         """Reads the files present. An unfinished trajectory ends before its first damaged epoch.
 
-        Raises:
-          UsageError: the index is damaged, foreign, of another expert or other settings; or other
-            versions began the expert, which would end with other bits.
+        Raises UsageError if the index is damaged, foreign, of another expert or other settings, or
+        if other versions began the expert, which would end with other bits.
         """
         self.expert, self.accuracy = expert, None
         self._index = index_of(directory, expert)
@@ -65,9 +62,7 @@ class Trajectory:
     def parameters(self, epoch: int) -> Float32[np.ndarray, "p"]:
         """Returns the flat parameters after `epoch` epochs, without reading others.
 
-        Raises:
-          UsageError: they are damaged.
-          IndexError: `epoch` is not in [0, rows).
+        Raises UsageError if they are damaged, IndexError if there are none.
         """
         if not 0 <= epoch < self.rows:
             raise IndexError(f"epoch {epoch}: expected an epoch from 0 to {self.rows - 1}")
@@ -87,9 +82,8 @@ class Trajectory:
     def append(self, parameters: Float32[np.ndarray, "p"]) -> None:
         """Writes the parameters of an epoch to disk before returning.
 
-        Raises:
-          ValueError: not the identity's number of parameters, or not finite.
-          UsageError: they cannot be written.
+        Raises ValueError if they are not finite or not as many as the identity says, UsageError if
+        they cannot be written.
         """
         if parameters.shape != (self._size,) or not np.isfinite(parameters).all():
             raise ValueError(f"expert {self.expert}: expected {self._size} finite parameters")
@@ -100,10 +94,7 @@ class Trajectory:
         self._write()
 
     def finish(self, train_accuracy: float, test_accuracy: float) -> None:
-        """Adds the final accuracies, after the last epoch.
-
-        Raises UsageError if they cannot be written.
-        """
+        """Adds the final accuracies; raises UsageError if they cannot be written."""
         self.accuracy = train_accuracy, test_accuracy
         self._write()
 
@@ -179,7 +170,6 @@ class ExpertStore:
 
 
 def index_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Returns the path of an expert's index."""
     return pathlib.Path(directory, f"expert_{expert:05d}", "epochs.json")
 
 

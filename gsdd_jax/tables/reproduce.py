@@ -12,6 +12,8 @@ piece on all of them; the first process chooses the next piece.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import os
 import pathlib
 import re
@@ -46,9 +48,6 @@ class Piece:
 
     Attributes:
       name: unique to what it makes.
-      config: the experiment.
-      run: runs or resumes it.
-      cost: estimates its whole cost.
       done: whether its result is on disk.
       needs: pieces to be done before it, unless it is done.
       result: file of its accuracies, if it has any.
@@ -62,11 +61,11 @@ class Piece:
     needs: tuple[Piece, ...] = ()
     result: pathlib.Path | None = None
 
-    def in_order(self) -> Iterator[Piece]:
-        """Yields the pieces that it needs on this disk, then itself."""
-        if not self.done():
+    def in_order(self, whole: bool = False) -> Iterator[Piece]:
+        """Yields the pieces that it needs on this disk (`whole`: on any), and itself."""
+        if whole or not self.done():
             for need in self.needs:
-                yield from need.in_order()
+                yield from need.in_order(whole)
         yield self
 
     def why_missing(self, reasons: Mapping[str, str]) -> str:
@@ -75,52 +74,33 @@ class Piece:
         return next((reasons[name] for name in missing if name in reasons), "")
 
 
-def _experts(config: ConfigDict) -> Piece:
-    return Piece(
-        f"{config.experts.num_experts} experts {pathlib.Path(config.experts.dir).name}",
-        config,
-        lambda display: experts.train_all(config, display),
-        lambda: cost.of_experts(config),
-        lambda: stored.are_there(config),
-    )
-
-
-def _fit(config: ConfigDict) -> Piece:
-    return Piece(
-        f"fit {config.parameterization.name} {pathlib.Path(config.init.dir).name}",
-        config,
-        lambda display: fits.fit_to_share(config, display),
-        lambda: cost.of_fit(config),
-        lambda: fits.is_there(config),
-    )
-
-
-def _teacher(config: ConfigDict) -> Piece:
-    return Piece(
-        f"teacher {pathlib.Path(config.teacher.dir).name}",
-        config,
-        lambda display: teacher.train_to_share(config, display),
-        lambda: cost.of_teacher(config),
-        lambda: teacher.is_there(config),
-    )
+def _shared(config: ConfigDict, group: str) -> Piece:
+    """Returns the piece that fills the folder of a group of fields, which runs share."""
+    what, run, estimate, is_there = {
+        "experts": (
+            f"{config.experts.num_experts} experts", experts.train_all, cost.of_experts,
+            stored.are_there,
+        ),
+        "init": (
+            f"fit {config.parameterization.name}", fits.fit_to_share, cost.of_fit, fits.is_there
+        ),
+        "teacher": ("teacher", teacher.train_to_share, cost.of_teacher, teacher.is_there),
+    }[group]  # fmt: skip
+    name = f"{what} {pathlib.Path(config[group].dir).name}"
+    of = functools.partial
+    return Piece(name, config, of(run, config), of(estimate, config), of(is_there, config))
 
 
 def _run(config: ConfigDict, workdir: pathlib.Path) -> Piece:
     needed = {
-        _experts: matching.find(config.matching.name).follows_experts,
-        _teacher: config.labels.source == "teacher",
-        _fit: config.init.images != "none" and config.init.num_steps,
+        "experts": matching.find(config.matching.name).follows_experts,
+        "teacher": config.labels.source == "teacher",
+        "init": config.init.images != "none" and config.init.num_steps,
     }
-    result = workdir / "result.json"
-    return Piece(
-        f"run {workdir.name}",
-        config,
-        lambda display: distill_to(config, workdir, display),
-        lambda: cost.of_run(config),
-        result.exists,
-        tuple(piece(config) for piece, is_needed in needed.items() if is_needed),
-        result,
-    )
+    needs = tuple(_shared(config, group) for group, is_needed in needed.items() if is_needed)
+    run = lambda display: distill_to(config, workdir, display)
+    estimate, result = functools.partial(cost.of_run, config), workdir / "result.json"
+    return Piece(f"run {workdir.name}", config, run, estimate, result.exists, needs, result)
 
 
 def _evaluation(
@@ -142,16 +122,13 @@ def _evaluation(
             if processes.first():
                 write_json(result, accuracies)
 
-    needs = (_teacher(config),) if COMPRESSED.get(arm, False) else ()
-    return Piece(
-        f"evaluation {(of.result.parent if of else folder).name}/{result.stem}",
-        config,
-        run,
-        lambda: cost.of_evaluation(config, settings),
-        result.exists,
-        (of,) if of else needs,
-        result,
-    )
+    if of is not None:
+        needs = (of,)
+    else:
+        needs = (_shared(config, "teacher"),) if COMPRESSED.get(arm, False) else ()
+    name = f"evaluation {(of.result.parent if of else folder).name}/{result.stem}"
+    estimate = functools.partial(cost.of_evaluation, config, settings)
+    return Piece(name, config, run, estimate, result.exists, needs, result)
 
 
 class Folder:
@@ -185,10 +162,8 @@ class Folder:
         run = _run(config, self.workdir(config))
         if not cell.evaluation:
             return run
-        name = f"{_digest(cell.evaluation)}.json"
-        return _evaluation(
-            config, cell.evaluation, self.workdir(config) / "evaluations" / name, run
-        )
+        result = self.workdir(config) / "evaluations" / f"{_digest(cell.evaluation)}.json"
+        return _evaluation(config, cell.evaluation, result, run)
 
     def trials(self, cell: Cell) -> list[tuple[Mapping[str, Any], Piece]]:
         """Returns the runs that a cell chooses from; none for a single trial."""
@@ -198,53 +173,38 @@ class Folder:
 
     def by_name(self, table_: Table) -> dict[str, Piece]:
         """Returns all pieces that a table may need by name, done or not."""
-        found: dict[str, Piece] = {}
+        goals = (
+            self.piece(cell, trial, seed)
+            for cell in table_.cells
+            for trial, seed in itertools.product(cell.trials, cell.seeds)
+        )
+        return {piece.name: piece for goal in goals for piece in goal.in_order(whole=True)}
 
-        def add(piece):
-            found[piece.name] = piece
-            for need in piece.needs:
-                add(need)
-
-        for cell in table_.cells:
-            for trial in cell.trials:
-                for seed in cell.seeds:
-                    add(self.piece(cell, trial, seed))
-        return found
+    def known(self, cell: Cell, chosen: Mapping[str, Any] | None) -> Iterator[Piece]:
+        """Yields the pieces of a cell in order: its trials, then all seeds of the chosen one."""
+        goals = [run for _, run in self.trials(cell)]
+        goals += [self.piece(cell, chosen, seed) for seed in cell.seeds if chosen is not None]
+        for goal in goals:
+            yield from goal.in_order()
 
     def found(self, cell: Cell, reasons: Mapping[str, str]) -> Found:
-        """Returns a cell's result so far; `reasons` says, by name, why pieces were not run."""
-        trials, chosen = [], cell.trials[0]
-        for trial, run in self.trials(cell):
-            value = None
-            if run.done():
-                result = read_object(run.result, "a run's result")
-                value = result["distilled_train_accuracy"]
-            trials.append((trial, value, run.why_missing(reasons)))
+        """Returns a cell's result so far; `reasons` gives, by name, why pieces were not run."""
+        score = lambda run: read_object(run.result, "a run's result")["distilled_train_accuracy"]
+        trials = tuple(
+            (trial, score(run) if run.done() else None, run.why_missing(reasons))
+            for trial, run in self.trials(cell)
+        )
+        chosen = cell.trials[0]
         if trials:
             scored = [(value, trial) for trial, value, _ in trials if value is not None]
             settled = scored and all(value is not None or why for _, value, why in trials)
             chosen = max(scored, key=lambda pair: pair[0])[1] if settled else None
         if chosen is None:
-            reason = next((why for *_, why in trials if why), "")
-            return Found({}, None, tuple(trials), reason)
+            return Found({}, None, trials, next((why for *_, why in trials if why), ""))
         pieces = {seed: self.piece(cell, chosen, seed) for seed in cell.seeds}
         accuracies = {s: _accuracies(cell, p.result) for s, p in pieces.items() if p.done()}
         reason = next((why for p in pieces.values() if (why := p.why_missing(reasons))), "")
-        return Found(accuracies, chosen, tuple(trials), reason)
-
-    def missing(
-        self, table_: Table, found: list[Found], reasons: Mapping[str, str]
-    ) -> dict[str, Piece]:
-        """Returns by name the known pieces to run: trials, then all seeds."""
-        missing = {}
-        for cell, f in zip(table_.cells, found, strict=True):
-            goals = [run for _, run in self.trials(cell)]
-            if f.chosen is not None:
-                goals += [self.piece(cell, f.chosen, seed) for seed in cell.seeds]
-            for piece in (p for goal in goals for p in goal.in_order()):
-                if not piece.done() and not piece.why_missing(reasons):
-                    missing[piece.name] = piece
-        return missing
+        return Found(accuracies, chosen, trials, reason)
 
 
 def reproduce(
@@ -304,7 +264,10 @@ class _Work:
         while True:
             self.found = [self._found(cell) for cell in table_.cells]
             table.write(table_, self.found, folder.root)
-            missing = folder.missing(table_, self.found, self.reasons)
+            of = zip(table_.cells, self.found, strict=True)
+            known = (piece for cell, f in of for piece in folder.known(cell, f.chosen))
+            reasons = self.reasons
+            missing = {p.name: p for p in known if not p.done() and not p.why_missing(reasons)}
             if not missing:
                 return b""
             if refused := {n: why for n, p in missing.items() if (why := why_not(table_, p))}:
@@ -339,14 +302,11 @@ class _Work:
 def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:
     """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds."""
     folder, seen = Folder(root), {}
-    for cell in table_.cells:
-        goals = [run for _, run in folder.trials(cell)]
-        goals += [folder.piece(cell, cell.trials[0], seed) for seed in cell.seeds]
-        for piece in (p for goal in goals for p in goal.in_order()):
-            if piece.name not in seen:
-                reason = "" if piece.done() else why_not(table_, piece)
-                state = "done" if piece.done() else f"no: {reason}" if reason else "to do"
-                seen[piece.name] = (piece.name, state, cost_of(piece))
+    for piece in (p for cell in table_.cells for p in folder.known(cell, cell.trials[0])):
+        if piece.name not in seen:
+            reason = "" if piece.done() else why_not(table_, piece)
+            state = "done" if piece.done() else f"no: {reason}" if reason else "to do"
+            seen[piece.name] = (piece.name, state, cost_of(piece))
     return list(seen.values())
 
 

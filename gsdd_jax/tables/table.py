@@ -1,13 +1,11 @@
 """Tables of a paper as cells with a config each; their results as Markdown, CSV and JSON."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,7 @@ class Cell:
         distillation.
       trials: fields by dotted name, tried with the first seed; other seeds take the trial with the
         best accuracy on real training images.
-      seeds: seeds of the whole pipeline: experts, fit, distillation and evaluation networks.
+      seeds: of the whole pipeline.
       evaluation: arguments of `evaluation.evaluate_file` that differ from the run's own evaluation;
         empty: the run's own.
       value: name of the accuracies in the evaluation's result.
@@ -48,7 +46,6 @@ class Cell:
     published: float | None = None
 
     def variant(self, trial: Mapping[str, Any], seed: int) -> ConfigDict:
-        """Returns the config of one run."""
         config = self.config.copy_and_resolve_references()
         seeds = {f"{of}.seed": config[of].seed + seed for of in ("experts", "teacher")}
         seeds["seed"] = seed
@@ -71,10 +68,9 @@ class Table:
     """Cells by row and column, and their requirements.
 
     Attributes:
-      name: name of the table, with its size.
+      name: with the size.
       title: one line for the reader.
       cells: in order of running.
-      means: shown below the cells.
       needs_gpu: whether CPUs are too slow to run it.
     """
 
@@ -119,18 +115,16 @@ class Found:
 
 def write(table: Table, found: list[Found], directory: pathlib.Path) -> None:
     """Writes `<name>.md`, `.csv` and `.json`: our number, the published one and the difference."""
-    path = directory / table.name
-    write_json(path.with_suffix(".json"), _plain(table, found))
-    write_atomically(path.with_suffix(".csv"), _csv(table, found).encode())
+    path, plain = directory / table.name, _plain(table, found)
+    write_json(path.with_suffix(".json"), plain)
+    write_atomically(path.with_suffix(".csv"), _csv(plain).encode())
     write_atomically(path.with_suffix(".md"), markdown(table, found).encode())
 
 
 def markdown(table: Table, found: list[Found]) -> str:
     """Returns the table as text, followed by its trials and the reasons for missing numbers."""
-    at = {
-        (c.row, c.column): _text(f.mean, f.deviation, c.published)
-        for c, f in zip(table.cells, found, strict=True)
-    }
+    cells = list(zip(table.cells, found, strict=True))
+    at = {(c.row, c.column): _text(f.mean, f.deviation, c.published) for c, f in cells}
     for mean, value in _means(table, found):
         at[mean.row, mean.column] = _text(value, None, mean.published)
     rows = list(dict.fromkeys(row for row, _ in at))
@@ -140,28 +134,32 @@ def markdown(table: Table, found: list[Found]) -> str:
     for row in rows:
         texts = (at.get((row, column), "") for column in columns)
         lines.append(f"| {row} | " + " | ".join(texts) + " |")
-    searched = [(c, f) for c, f in zip(table.cells, found, strict=True) if len(c.trials) > 1]
-    if searched:
+    # Runs that cells share, and reasons, are listed once.
+    if tried := _grouped((_tried(f), f"{c.row}, {c.column}") for c, f in cells if c.trials[1:]):
         lines += ["", "Trials, by accuracy on real training images:", ""]
-    cells_by_trials: dict[str, list[str]] = {}  # lists shared runs once
-    for cell, f in searched:
-        tried = "; ".join(
-            f"{_settings(trial)}: {why if value is None else f'{value:.1f}'}"
-            f"{' (taken)' if f.chosen is not None and trial == f.chosen else ''}"
-            for trial, value, why in f.trials
-        )
-        cells_by_trials.setdefault(tried, []).append(f"{cell.row}, {cell.column}")
-    for tried, cells in cells_by_trials.items():
-        others = f" (and {len(cells) - 1} more of the same)" if len(cells) > 1 else ""
-        lines.append(f"- {cells[0]}{others}: {tried}")
-    missing = [(c, f) for c, f in zip(table.cells, found, strict=True) if f.reason]
-    if missing:
+    for text, (first, *more) in tried.items():
+        others = f" (and {len(more)} more of the same)" if more else ""
+        lines.append(f"- {first}{others}: {text}")
+    if missing := _grouped((f.reason, f"{c.row} ({c.column})") for c, f in cells if f.reason):
         lines += ["", "Not run:", ""]
-        reasons = {}
-        for cell, f in missing:
-            reasons.setdefault(f.reason, []).append(f"{cell.row} ({cell.column})")
-        lines += [f"- {', '.join(cells)}: {reason}" for reason, cells in reasons.items()]
+    lines += [f"- {', '.join(places)}: {reason}" for reason, places in missing.items()]
     return "\n".join(lines) + "\n"
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Returns the places of each text, from pairs of both."""
+    found: dict[str, list[str]] = {}
+    for text, place in pairs:
+        found.setdefault(text, []).append(place)
+    return found
+
+
+def _tried(found: Found) -> str:
+    return "; ".join(
+        f"{', '.join(f'{name}={value:g}' for name, value in trial.items()) or 'as configured'}: "
+        f"{why if accuracy is None else f'{accuracy:.1f}'}{' (taken)' * (trial == found.chosen)}"
+        for trial, accuracy, why in found.trials
+    )
 
 
 def listed(pieces: Sequence[tuple[str, str, Cost | None]]) -> str:
@@ -196,38 +194,30 @@ def _means(table: Table, found: list[Found]) -> list[tuple[Mean, float | None]]:
     return means
 
 
-def _csv(table: Table, found: list[Found]) -> str:
+def _csv(plain: dict[str, Any]) -> str:
+    fields = ("row", "column", "mean", "deviation", "seeds", "published", "difference", "reason")
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ("row", "column", "mean", "deviation", "seeds", "published", "difference", "reason")
-    )
-    for cell, f in zip(table.cells, found, strict=True):
-        numbers = [f.mean, f.deviation, len(f.accuracies), cell.published, _difference(cell, f)]
-        texts = ("" if number is None else number for number in numbers)
-        writer.writerow([cell.row, cell.column, *texts, f.reason])
-    for mean, value in _means(table, found):
-        writer.writerow([mean.row, mean.column, "" if value is None else value, *[""] * 5])
+    writer = csv.DictWriter(out, fields, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for cell in plain["cells"]:
+        writer.writerow(cell | {"seeds": len(cell["accuracies"])})
+    for mean in plain["means"]:
+        writer.writerow({field: mean[field] for field in fields[:3]})
     return out.getvalue()
 
 
 def _plain(table: Table, found: list[Found]) -> dict[str, Any]:
     cells = [
-        {
-            **{"row": cell.row, "column": cell.column, "mean": f.mean, "deviation": f.deviation},
-            "accuracies": {str(seed): a for seed, a in f.accuracies.items()},
-            **{"published": cell.published, "difference": _difference(cell, f)},
-            "trials": [
-                {"settings": dict(trial), "train_accuracy": value, "reason": why}
-                for trial, value, why in f.trials
-            ],
-            "chosen": None if f.chosen is None else dict(f.chosen),
-            "evaluation": dict(cell.evaluation),
-            "reason": f.reason,
-            "config": json.loads(cell.config.to_json()),
-        }
+        dict(
+            row=cell.row, column=cell.column, mean=f.mean, deviation=f.deviation,
+            accuracies={str(seed): a for seed, a in f.accuracies.items()},
+            published=cell.published, difference=_difference(cell, f),
+            trials=[dict(settings=dict(t), train_accuracy=a, reason=why) for t, a, why in f.trials],
+            chosen=None if f.chosen is None else dict(f.chosen), evaluation=dict(cell.evaluation),
+            reason=f.reason, config=json.loads(cell.config.to_json()),
+        )
         for cell, f in zip(table.cells, found, strict=True)
-    ]
+    ]  # fmt: skip
     means = [{**dataclasses.asdict(mean), "mean": value} for mean, value in _means(table, found)]
     return {"name": table.name, "title": table.title, "cells": cells, "means": means}
 
@@ -236,7 +226,3 @@ def _difference(cell, found) -> float | None:
     if found.mean is None or cell.published is None:
         return None
     return found.mean - cell.published
-
-
-def _settings(trial: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in trial.items()) or "as configured"

@@ -1,7 +1,5 @@
 """Distillation steps for any objective and parameterization, in one compiled call."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -60,24 +58,16 @@ def start(
     learning_rate: float,
     logits: Float[Array, "m k"] | None = None,
 ) -> DistillState:
-    """Returns the initial state.
+    """Returns the initial state of fitted parameters, after `to_optimized`.
 
-    Args:
-      problem: what is distilled.
-      params: fitted parameters after `to_optimized`.
-      learning_rate: of the images' parameters.
-      logits: a teacher's soft labels of the images, if any.
+    `logits` are a teacher's soft labels of the images, if any.
     """
     aux_params = problem.matching.aux_params(problem.labels, logits)
-    return DistillState(
-        params,
-        problem.parameterization.optimizer(learning_rate).init(params),
-        aux_params,
-        problem.matching.aux_optimizer().init(aux_params),
-        jax.tree.map(jnp.copy, params) if problem.average else None,
-        jnp.float32(learning_rate),
-        jnp.zeros((), jnp.int32),
-    )
+    optimizer = problem.parameterization.optimizer(learning_rate).init(params)
+    aux_optimizer = problem.matching.aux_optimizer().init(aux_params)
+    average = jax.tree.map(jnp.copy, params) if problem.average else None
+    learned = params, optimizer, aux_params, aux_optimizer, average
+    return DistillState(*learned, jnp.float32(learning_rate), jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
@@ -94,12 +84,10 @@ def run(
     Step s draws from `fold_in(key, s)`: results are bitwise independent of the grouping into calls.
 
     Args:
-      problem: static.
       state: donated.
       key: key of the whole run.
       data: real images on the device, or those that these steps draw (`drawn`).
       host_inputs: of the objective for these steps, with `num_steps` as leading axis, or None.
-      num_steps: static.
     """
     parameterization, matching = problem.parameterization, problem.matching
     aux_optimizer = matching.aux_optimizer()
@@ -158,12 +146,7 @@ def drawn(
 ) -> Int[Array, "d k r"]:
     """Returns the indices of the real images that a step of `run` draws, for the host to read.
 
-    Args:
-      problem: static; its objective declares its draws.
-      key: key of the whole run.
-      data: real data, possibly without images.
-      host_inputs: the objective's `host_inputs` for this step.
-      step: from 0.
+    `data` may lack the images, and `host_inputs` are those of this step.
     """
     matching = problem.matching
     begin_key, update_key = _step_keys(key, step)
@@ -173,10 +156,8 @@ def drawn(
 
 
 def _step_keys(key, step):
-    """Returns the keys of a step's beginning and of its updates."""
     return jax.random.split(jax.random.fold_in(key, step))
 
 
 def _loss_keys(update_key, update):
-    """Returns the keys of an update's loss and of `after_update`."""
     return jax.random.split(jax.random.fold_in(update_key, update))

@@ -21,8 +21,6 @@ from gsdd_jax.networks import Network
 DIVERGED = 1e6  # cross-entropy of a training that does not recover
 LARGEST_PART = 256  # images of a batch where the schedule leaves it open
 
-OPTIMIZERS = ("sgd", "adam", "sgd_cosine", "adamw")
-
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -56,7 +54,6 @@ class Schedule:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of all phases."""
         return sum(epochs for epochs, _ in self.phases)
 
     def batch(self, num_images: int) -> int:
@@ -65,7 +62,6 @@ class Schedule:
         return min(self.batch_size, num_images) or -(-num_images // parts)
 
     def num_steps(self, num_images: int) -> int:
-        """Returns the number of steps on `num_images`."""
         return self.num_epochs * -(-num_images // self.batch(num_images))
 
     def with_steps(self, steps: int, num_images: int) -> Schedule:
@@ -165,12 +161,9 @@ def train_epochs(
     def trained(shared, params, optimizer_state, keys, own):
         images, labels, learning_rate, number, num_epochs = shared
         optimizer = schedule.transformation(learning_rate, num_images)
-        students, largest = jax.lax.fori_loop(
-            0,
-            num_epochs,
-            lambda _, carry: epoch((images, labels, optimizer), own, keys, carry),
-            (Students(params, optimizer_state, number), jnp.zeros(len(keys))),
-        )
+        one = lambda _, carry: epoch((images, labels, optimizer), own, keys, carry)
+        begun = Students(params, optimizer_state, number), jnp.zeros(len(keys))
+        students, largest = jax.lax.fori_loop(0, num_epochs, one, begun)
         finite = jax.vmap(lambda p: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(p)]))
         largest = jnp.where(finite(students.params).all(-1), largest, jnp.nan)
         return students.params, students.optimizer, largest
@@ -207,13 +200,10 @@ def train(
     """Trains `num_students` new networks in parallel; returns their stacked parameters.
 
     Args:
-      network: architecture of every student; each has its own random initialization.
-      schedule: training schedule.
-      key: key of initializations, shuffles and augmentations.
+      network, schedule, key: of all students; each has its own initialization and shuffles.
       images: transformed; one set for all students, or one for each.
       labels: classes or class probabilities, the same for every set.
       learning_rate: initial learning rate.
-      num_students: students trained at once.
       epochs_per_call: epochs per compiled call; no effect on the result.
       progress: called with the number of epochs just completed.
 
@@ -229,16 +219,8 @@ def train(
         done = 0
         while done < epochs:
             count = min(epochs_per_call, epochs - done)
-            students, losses = train_epochs(
-                network,
-                schedule,
-                students,
-                keys,
-                images,
-                labels,
-                jnp.float32(rate),
-                jnp.int32(count),
-            )
+            given = keys, images, labels, jnp.float32(rate), jnp.int32(count)
+            students, losses = train_epochs(network, schedule, students, *given)
             done += count
             check_losses(mesh.to_host(losses), int(students.epoch), rate)
             progress(count)

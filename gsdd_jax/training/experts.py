@@ -1,7 +1,5 @@
 """Epochs of experts: plain SGD on real images, several networks at once (section 3.3)."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -41,12 +39,8 @@ def train_epoch(
     """Trains several experts for one epoch of plain SGD: every image once, in random order.
 
     Args:
-      network: architecture of every expert.
       params: flat, one row per expert; donated.
-      keys: random key of each expert.
       epoch: from 0.
-      images, labels: training set.
-      learning_rate: of SGD.
       batch_size: batch size; the last batch may be smaller.
       strategy: DSA augmentations, drawn for every image independently.
 
@@ -100,14 +94,9 @@ def train_batches(
 ) -> tuple[Float[Array, "e p"], Float[Array, "e"]]:
     """Trains on some batches of `train_epoch`, which the host read in the order of `orders`.
 
-    Args:
-      network, params, keys, epoch, learning_rate, strategy: see `train_epoch`.
-      first: index of the first batch in the epoch.
-      images, labels: by expert, batch and position in the batch.
-      transform: transform of the images.
-
-    Returns:
-      Parameters after the batches, and each expert's loss summed over the images.
+    `first` is the first batch's index in the epoch. Images and labels are by expert, batch and
+    position in the batch. Returns parameters after the batches, and each expert's loss summed over
+    the images.
     """
     transformed = transforms.RealImages(None, transform).transformed
 
@@ -162,7 +151,6 @@ def _batch_keys(epoch_keys, place):
 
 
 def num_parameters(network: Network) -> int:
-    """Returns the number of a network's parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(_shapes(network)))
 
 

@@ -1,7 +1,5 @@
 """Fits a parameterization to real images by mean squared error (equation 8)."""
 
-from __future__ import annotations
-
 import functools
 import math
 import numbers
