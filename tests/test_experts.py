@@ -271,19 +271,18 @@ def dies_in(call, monkeypatch, function, nth):
 
 
 @pytest.mark.usefixtures("fully_compiled")
-@pytest.mark.parametrize(("function", "least"), [("append", 9), ("finish", 2)])
-def test_killed_at_any_write_it_ends_with_the_same_bytes(
-    side_by_side, monkeypatch, tmp_path, function, least
-):
+def test_killed_at_any_write_it_ends_with_the_same_bytes(side_by_side, monkeypatch, tmp_path):
     """Killed at every single write of a group of two and one of one, again and again."""
     train(config_of(tmp_path / "whole", at_once=2))
-    interrupted = lambda: train(config_of(tmp_path / "cut", at_once=2))
-    nth, kills = 1, 0
-    while dies_in(interrupted, monkeypatch, function, nth):
-        nth, kills = nth % 5 + 1, kills + 1
-        assert kills < 30
-    assert kills >= least
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    for function, least in (("append", 9), ("finish", 2)):
+        cut = tmp_path / function
+        interrupted = lambda cut=cut: train(config_of(cut, at_once=2))
+        nth, kills = 1, 0
+        while dies_in(interrupted, monkeypatch, function, nth):
+            nth, kills = nth % 5 + 1, kills + 1
+            assert kills < 30
+        assert kills >= least
+        assert files(cut) == files(tmp_path / "whole")
 
 
 def test_experts_of_different_progress_go_on_together(side_by_side, monkeypatch, tmp_path):
@@ -305,7 +304,7 @@ TINY = {
     "network.options.depth": 1,
     "matching.strategy": "flip",
     "experts.num_experts": 2,
-    "experts.epochs": 20,
+    "experts.epochs": 8,
     "experts.batch_size": 250,
     "experts.learning_rate": 0.05,
 }
@@ -340,9 +339,9 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     train_accuracy, test_accuracy = store.accuracies()
     last = out.strip().splitlines()[-1]
-    assert last.startswith(f"experts in {tmp_path / 'cut'}: 2, of 20 epochs; mean accuracy ")
+    assert last.startswith(f"experts in {tmp_path / 'cut'}: 2, of 8 epochs; mean accuracy ")
     assert f"train {train_accuracy.mean():.1f} %, test {test_accuracy.mean():.1f} %" in last
-    assert "experts 40/40 epochs" in out
+    assert "experts 16/16 epochs" in out
 
 
 def test_the_command_refuses_in_one_line(tmp_path):
