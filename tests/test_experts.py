@@ -304,7 +304,7 @@ TINY = {
     "network.options.depth": 1,
     "matching.strategy": "flip",
     "experts.num_experts": 2,
-    "experts.epochs": 8,
+    "experts.epochs": 20,
     "experts.batch_size": 250,
     "experts.learning_rate": 0.05,
 }
@@ -339,9 +339,9 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     train_accuracy, test_accuracy = store.accuracies()
     last = out.strip().splitlines()[-1]
-    assert last.startswith(f"experts in {tmp_path / 'cut'}: 2, of 8 epochs; mean accuracy ")
+    assert last.startswith(f"experts in {tmp_path / 'cut'}: 2, of 20 epochs; mean accuracy ")
     assert f"train {train_accuracy.mean():.1f} %, test {test_accuracy.mean():.1f} %" in last
-    assert "experts 16/16 epochs" in out
+    assert "experts 40/40 epochs" in out
 
 
 def test_the_command_refuses_in_one_line(tmp_path):
