@@ -23,7 +23,7 @@ MOST = 1000
 
 
 def take_turns(*functions: Callable, rounds: int = 5, seconds: float = 5.0) -> list[float]:
-    """Returns seconds per call of each function: the median of all calls, in turns of `TURN`.
+    """Returns the median seconds per call of each function, called in turns of `TURN`.
 
     A busy machine slows all of them. Every function must wait for its result, and have been called
     before.
@@ -89,14 +89,14 @@ def needed(compiled: jax.stages.Compiled) -> int:
 
 
 def free() -> int:
-    """Returns the free bytes of the device, or of the host if the device does not say."""
+    """Returns the free bytes of the device, or of the host if the device reports none."""
     stats = jax.devices()[0].memory_stats()
     return stats["bytes_limit"] - stats["bytes_in_use"] if stats else memory.available()
 
 
 @contextlib.contextmanager
 def left_out(what: str) -> Iterator[None]:
-    """Prints a line instead of raising if `what` fails, for example by lack of memory.
+    """Prints a line instead of raising if `what` fails, for example for lack of memory.
 
     A UsageError is still raised: the next part would fail by it, too.
     """

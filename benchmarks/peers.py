@@ -1,4 +1,4 @@
-"""Other decoders of stored numbers into images, to compare with the rasterizer.
+"""Decodes stored numbers by other methods, for comparison with the rasterizer.
 
 SIREN is the decoder of DDiF (coordinates in, colors out, one small network per image), vmapped
 over images and jitted. gsplat is timed if it and PyTorch with CUDA can be imported, on the same
@@ -65,7 +65,7 @@ def siren_for(size: int, num_bytes: int) -> Siren:
 
 
 def gsplat_unavailable() -> str | None:
-    """Returns why gsplat cannot be timed here, or None."""
+    """Returns the reason that gsplat cannot be timed here, or None."""
     for package in ("torch", "gsplat"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
@@ -143,7 +143,7 @@ class Gsplat:
 
 
 class GsplatKernels(Gsplat):
-    """gsplat's compositing only, after projection and intersection, replayed as a CUDA graph."""
+    """Times gsplat's compositing, replayed as a CUDA graph after projection and intersection."""
 
     def __init__(self, parameters, size: int, backward: bool):
         import torch

@@ -105,7 +105,7 @@ def measure(sizes: dict[str, int], device: str) -> Iterator[dict[str, Any]]:
 def tm_steps(
     sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
-    """Returns our step, and PyTorch's."""
+    """Returns a step of this package, and PyTorch's."""
     images, syn_steps = sizes["images"], sizes["syn_steps"]
     return (
         steps.timed_step(images, syn_steps, transform, width=network.width),
@@ -116,7 +116,7 @@ def tm_steps(
 def expert_epochs(
     sizes: dict[str, int], network: pytorch_loop.ConvNet, device: str, transform: Any
 ) -> tuple[steps.Timed, Callable]:
-    """Returns an epoch of our expert, and of PyTorch's."""
+    """Returns an epoch of this package's expert, and PyTorch's."""
     ours, images, labels = steps.expert_epoch(1, sizes["examples"], transform, width=network.width)
     images = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device)
     labels = torch.tensor(labels, device=device).long()

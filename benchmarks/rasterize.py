@@ -1,4 +1,4 @@
-"""The native rasterizer compared with peers, on Gaussians fitted to real images and random ones.
+"""Compares the native rasterizer with peers, on fitted and on random Gaussians.
 
     python -m launch.benchmark rasterize
     python -m launch.benchmark rasterize --peers --out=rasterize.json
@@ -6,7 +6,7 @@
 The `jax.numpy` reference takes part if its dense arrays fit; --peers adds a SIREN decode of the
 same bytes, and gsplat if it can be imported. All take turns in one run: ratios are the result,
 times depend on the machine. On a GPU each is repeated inside one call, to leave out dispatch. The
-shapes are those of docs/performance.md; a CPU takes a part of each batch.
+shapes are as in docs/performance.md; a CPU takes a part of each batch.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def contenders_of(
 def compiled(render: Callable, measured: str, parameters: tuple) -> Contender:
     """Compiles a forward pass, or forward and backward; on a GPU many per call.
 
-    Bytes are those of a single one, without the cotangent.
+    Counts the bytes of a single one, without the cotangent.
     """
     function, arguments, given = render, parameters, 0
     if measured == "both":

@@ -1,4 +1,4 @@
-"""Work of each of 1 to 64 devices in an experiment's steps, by XLA's analysis of the programs.
+"""Counts the work of each of 1 to 64 devices per step, by XLA's analysis of the programs.
 
 Nothing is run or read: steps are compiled for simulated devices of this host. XLA counts the body
 of a loop once, and a custom call as nothing; collectives here count as often as the program names
@@ -59,13 +59,13 @@ def main(out: str | None, devices: str, configs: str) -> None:
 
 
 def numbers(text: str) -> list[int]:
-    """Returns numbers of devices. Raises UsageError for others than 1 to 64."""
+    """Returns numbers of devices. Raises UsageError for numbers outside 1 to 64."""
     try:
         counts = [int(part) for part in text.split(",")] if text else list(DEVICES)
     except ValueError:
         counts = [0]
     if min(counts) < 1 or max(counts) > max(DEVICES):
-        raise UsageError(f"--devices: expected numbers from 1 to 64, by commas, got {text!r}")
+        raise UsageError(f"--devices: expected comma-separated numbers from 1 to 64, got {text!r}")
     return counts
 
 
@@ -128,7 +128,7 @@ class Parts(NamedTuple):
 
 
 def build(config: ConfigDict) -> Parts:
-    """Builds the parts. Raises UsageError if the size of the config's data is not known."""
+    """Builds the parts. Raises UsageError if the size of the config's data is unknown."""
     side, num_classes, examples, _ = cost.sizes(config)
     shape = (side, side, 3)
     stored = build_parameterization(config, shape, num_classes)

@@ -1,4 +1,4 @@
-"""Time and memory against resolution and batch, up to the largest that fit: the paper's Figure 5.
+"""Measures time and memory by resolution and batch, up to the largest that fit (Figure 5).
 
     python -m launch.benchmark size --out=size.json
 
@@ -83,7 +83,7 @@ def timed(function: Callable, compiled: Callable, arguments: tuple, needed: int)
 
 
 def gaussians(one, batch: int, side: int):
-    """Returns (both passes, shapes of their arguments, function that makes these)."""
+    """Returns both passes, shapes of their arguments, and a function that makes these."""
 
     def render(*parameters):
         images = GaussianImages(*parameters, height=FITTED_SIZE, width=FITTED_SIZE)

@@ -1,4 +1,4 @@
-"""A step of trajectory matching and an epoch of experts at CIFAR-10's sizes, to be timed."""
+"""Times a step of trajectory matching and an epoch of experts at CIFAR-10's sizes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def timed_step(images: int, syn_steps: int, transform: Any = None, **settings: A
 def expert_epoch(
     count: int, examples: int, transform: Any = None, **settings: Any
 ) -> tuple[Timed, np.ndarray, np.ndarray]:
-    """Returns an epoch of `count` experts on random images, those transformed, and labels."""
+    """Returns an epoch of `count` experts on random images, the transformed images, and labels."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (examples, *SHAPE), np.uint8)
     labels = random.integers(0, CLASSES, examples, np.int32)

@@ -1,4 +1,4 @@
-"""The table of a benchmark: rows are printed and written to a JSON file as they come."""
+"""Prints the rows of a benchmark as they come, and writes them to a JSON file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_place(out: str | os.PathLike, columns: str) -> None:
 
 
 def rows(path: str | os.PathLike, columns: str) -> list[dict[str, Any]]:
-    """The rows of a table of such columns in a file; none where there is no such table."""
+    """Returns the rows of a file with such columns; none if it is no such table."""
     names = {name for name, _ in _parsed(columns)}
     try:
         found = parse_json(read_regular(path, "a table", JSON_LIMIT))
@@ -37,7 +37,7 @@ def rows(path: str | os.PathLike, columns: str) -> list[dict[str, Any]]:
 
 
 def chosen(flag: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Returns the names that a flag gives, or all if it gives none. Raises UsageError."""
+    """Returns the names that a flag gives, by default all. Raises UsageError for others."""
     for name in filter(None, names):
         if name not in known:
             raise UsageError(f"--{flag}: expected some of {','.join(known)}, got {name!r}")

@@ -1,10 +1,10 @@
-"""The experiments, a family a file; `tables/`, a table a file."""
+"""The experiments, one family per file; `tables/` has one table per file."""
 
 import importlib
 
 
 def load(name: str):
-    """The config of an experiment: of its file, or of a variant such as "cifar10_tm:ipc=10"."""
+    """Returns the config of an experiment file, or of a variant such as "cifar10_tm:ipc=10"."""
     module, colon, variant = name.partition(":")
     get_config = importlib.import_module(f"configs.{module}").get_config
     return get_config(variant) if colon else get_config()

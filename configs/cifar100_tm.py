@@ -23,7 +23,7 @@ ROWS = {1: (30, 112, 512), 10: (80, 288, 512), 50: (400, 500, 640)}
 
 
 def get_config(variant: str = ""):
-    """Config of a variant, such as "ipc=10,codes"."""
+    """Returns the config of a variant, such as "ipc=10,codes"."""
     ipc, codes = common.parse(variant, ROWS)
     gpc, as_codes, batch_syn = ROWS[ipc]
     config = cifar10_tm.get_config()

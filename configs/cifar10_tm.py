@@ -22,7 +22,7 @@ ROWS = {1: (30, 112, 300), 10: (160, 576, 380), 50: (250, 900, 360)}
 
 
 def get_config(variant: str = ""):
-    """Config of a variant, such as "ipc=10,codes"."""
+    """Returns the config of a variant, such as "ipc=10,codes"."""
     ipc, codes = common.parse(variant, ROWS)
     gpc, as_codes, batch_syn = ROWS[ipc]
     config = common.matched_by(common.get_config(), "tm")

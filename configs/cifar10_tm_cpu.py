@@ -20,7 +20,7 @@ from configs import cifar10_tm
 
 
 def get_config():
-    """Config of the experiment."""
+    """Returns the config of the experiment."""
     config = cifar10_tm.get_config()
     config.network.options.width = 16
     config.experts.num_experts = 4

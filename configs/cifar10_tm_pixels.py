@@ -10,7 +10,7 @@ from configs import cifar10_tm, common
 
 
 def get_config():
-    """Config of the experiment."""
+    """Returns the config of the experiment."""
     config = common.stored_as(cifar10_tm.get_config(), "pixels")
     config.matching.options.batch_syn = 0  # all ten images
     config.matching.options.syn_steps = 50

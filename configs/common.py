@@ -10,7 +10,7 @@ __all__ = ["get_config", "imagenet_subset", "matched_by", "parse", "quantized", 
 
 
 def get_config() -> ConfigDict:
-    """The default config: distribution matching at the smallest budget."""
+    """Returns the default config: distribution matching at the smallest budget."""
     return default()
 
 
@@ -34,7 +34,7 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
 
 
 def imagenet_subset() -> ConfigDict:
-    """The default config for a subset of ImageNet at 128 x 128."""
+    """Returns the default config for a subset of ImageNet at 128 x 128."""
     config = default()
     config.data.name = "imagenet2012"
     config.data.subset = "nette"  # or woof, fruit, yellow, meow, squawk
@@ -44,7 +44,7 @@ def imagenet_subset() -> ConfigDict:
 
 
 def parse(variant: str, budgets: Collection[int], has_codes: bool = True) -> tuple[int, bool]:
-    """Returns the IPC of a variant such as "ipc=10,codes", and whether it is of codes.
+    """Returns the IPC of a variant such as "ipc=10,codes", and whether it uses codes.
 
     Args:
       variant: the text after the colon of `--config=NAME:variant`; empty: the first of `budgets`.

@@ -10,7 +10,7 @@ from configs import common
 
 
 def get_config():
-    """Config of the experiment."""
+    """Returns the config of the experiment."""
     config = common.get_config()
     config.data.name = "cifar10_mini"
     config.budget.ipc, config.budget.images_per_class = 1, 30

@@ -11,7 +11,7 @@ from configs import common, demo
 
 
 def get_config():
-    """The demo but for its objective and its experts."""
+    """Returns the demo's config with trajectory matching and its experts."""
     config = demo.get_config()
     config.network.options.width = 16
     common.matched_by(config, "tm")

@@ -20,7 +20,7 @@ ROWS = {1: (30, 300), 10: (80, 100), 50: (400, 30)}  # IPC -> images per class, 
 
 
 def get_config(variant: str = ""):
-    """Config of a variant, such as "ipc=10"."""
+    """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, ROWS, has_codes=False)
     config = common.get_config()
     config.data.name = "imagenet2012"

@@ -11,7 +11,7 @@ from configs import common
 
 
 def get_config():
-    """Config of the experiment."""
+    """Returns the config of the experiment."""
     config = common.matched_by(common.imagenet_subset(), "dc")
     config.budget.ipc, config.budget.images_per_class = 1, 200  # 54 Gaussians each
     config.matching.options.batch_real = 720

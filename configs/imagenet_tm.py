@@ -25,7 +25,7 @@ ROWS = {1: (64, 230, 150, 1e-6), 10: (640, 720, 160, 1e-5)}
 
 
 def get_config(variant: str = ""):
-    """Config of a variant, such as "ipc=10,codes"."""
+    """Returns the config of a variant, such as "ipc=10,codes"."""
     ipc, codes = common.parse(variant, ROWS)
     gpc, as_codes, batch_syn, lr_lr = ROWS[ipc]
     config = common.matched_by(common.imagenet_subset(), "tm")

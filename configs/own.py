@@ -13,7 +13,7 @@ from configs import common
 
 
 def get_config():
-    """Config of the experiment."""
+    """Returns the config of the experiment."""
     config = common.get_config()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0

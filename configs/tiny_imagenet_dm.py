@@ -24,7 +24,7 @@ IMAGES_PER_CLASS = {1: 30, 10: 80, 50: 400}  # by IPC
 
 
 def get_config(variant: str = ""):
-    """Config of a variant, such as "ipc=10"."""
+    """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, IMAGES_PER_CLASS, has_codes=False)
     config = common.get_config()
     config.data.name = "tiny_imagenet"

@@ -42,7 +42,7 @@ ROWS = {
 
 
 def get_config(variant: str = ""):
-    """Config of a variant, such as "ipc=10"."""
+    """Returns the config of a variant, such as "ipc=10"."""
     ipc, _ = common.parse(variant, ROWS, has_codes=False)
     config = common.matched_by(common.get_config(), "tm")
     config.data.name = "tiny_imagenet"

@@ -23,7 +23,7 @@ DSA = {"scale": 1.2, "rotate": 15.0, "flip": 0.5, "crop": 0.125, "cutout": 0.5, 
 
 
 def real(data, split, transform, count):
-    """Real images as networks saw them, and their labels."""
+    """Real images as network inputs, and their labels."""
     source = tfds.data_source(data, split=split)
     examples = [source[i] for i in range(min(count or len(source), len(source)))]
     images = transform(np.stack([e["image"] for e in examples]).astype(np.float32) / 255)

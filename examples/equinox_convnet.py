@@ -17,7 +17,7 @@ from gsdd_jax import data
 
 
 def convnet(key, width=32, num_classes=10):
-    """Three blocks of convolution, group norm, ReLU and pooling; of one image [c, h, w]."""
+    """Three blocks of convolution, group norm, ReLU and pooling, for one image [c, h, w]."""
     keys, layers = jax.random.split(key, 4), []
     for i, before in enumerate((3, width, width)):
         layers += [
@@ -31,7 +31,7 @@ def convnet(key, width=32, num_classes=10):
 
 
 def logits_of(network, images):
-    """Of images [m, h, w, c]."""
+    """Applies the network to images [m, h, w, c]."""
     return jax.vmap(network)(images.transpose(0, 3, 1, 2))
 
 

@@ -31,7 +31,7 @@ class ConvNet(nnx.Module):
 
 @nnx.jit
 def step(network, optimizer, images, targets):
-    """One step of SGD."""
+    """Takes one step of SGD."""
 
     def loss(network):
         return optax.softmax_cross_entropy_with_integer_labels(network(images), targets).mean()
@@ -41,7 +41,7 @@ def step(network, optimizer, images, targets):
 
 @nnx.jit
 def predict(network, images):
-    """The class of each image."""
+    """Returns the class of each image."""
     return network(images).argmax(-1)
 
 

@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 def resnet18(num_classes):
-    """For 32 x 32: the first convolution neither strides nor pools."""
+    """ResNet18 for 32 x 32: the first convolution neither strides nor pools."""
     sizes = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
     sizes += [(128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
     stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
@@ -45,7 +45,7 @@ def resnet18(num_classes):
 
 
 def augmented(x):
-    """Every batch shifted by up to four pixels, and flipped half of the time."""
+    """Shifts every batch by up to four pixels, and flips half of them."""
     shift = [int(s) for s in torch.randint(-4, 5, (2,))]
     x = F.pad(x, (4, 4, 4, 4))[..., 4 + shift[0] : 36 + shift[0], 4 + shift[1] : 36 + shift[1]]
     return x.flip(3) if torch.rand(()) < 0.5 else x

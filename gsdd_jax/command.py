@@ -23,7 +23,7 @@ USAGE = """usage: gsdd COMMAND --flag=value ...
 
 {commands}
 
-gsdd COMMAND --help says more of one, `python -m gsdd_jax` what is installed."""
+gsdd COMMAND --help describes a command. `python -m gsdd_jax` shows what is installed."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def commands() -> dict[str, str]:
 
 
 def titles(folder: pathlib.Path, function: str) -> dict[str, str]:
-    """Returns the first docstring line of modules that define `function`, by name; runs none."""
+    """Returns the first docstring line of each module that defines `function`; runs none."""
     found = {}
     for path in sorted(folder.glob("*.py")):
         try:

@@ -4,12 +4,12 @@
     python -m launch.benchmark rasterize --peers --shapes=A,D --out=figures.json
     python -m launch.benchmark scale --devices=1,8,64 --out=steps.json
 
-rasterize    the rasterizer, with --peers also SIREN and gsplat
+rasterize    the rasterizer; with --peers also SIREN and gsplat
 size         time and memory up to the largest batch and resolution
 experts      training of several experts at once
-precision    a matching step and an expert's epoch by precision
+precision    a matching step and an expert's epoch at each precision
 pytorch      a matching step and an expert's epoch, compared with PyTorch
-codecs       quality of real images by their bytes: dct, JPEG, WebP, AVIF
+codecs       quality of real images compared with their bytes: dct, JPEG, WebP, AVIF
 scale        work per device on 1, 8 and 64 devices, by XLA's count of compiled programs
 """
 
@@ -23,16 +23,16 @@ BENCHMARKS = ("rasterize", "size", "experts", "precision", "pytorch", "codecs", 
 OUT = paths.define(
     "out",
     None,
-    "JSON file for the measurements, written as they are made; only those are replaced.",
+    "JSON file for the measurements. Replaces only earlier measurements.",
 )
 SHAPES = flags.DEFINE_string(
-    "shapes", "", "rasterize: shapes out of A to F and R, comma-separated; empty: all."
+    "shapes", "", "rasterize: comma-separated shapes, A to F and R; empty: all."
 )
 PEERS = flags.DEFINE_bool("peers", False, "rasterize: also measure SIREN and gsplat.")
 DEVICES = flags.DEFINE_string(
-    "devices", "", "scale: device counts, comma-separated; empty: 1,8,64."
+    "devices", "", "scale: comma-separated numbers of devices; empty: 1,8,64."
 )
-CONFIGS = flags.DEFINE_string("configs", "", "scale: experiments, comma-separated; empty: all.")
+CONFIGS = flags.DEFINE_string("configs", "", "scale: comma-separated experiments; empty: all.")
 
 
 def main(name: str) -> None:

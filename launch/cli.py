@@ -121,7 +121,7 @@ def _prepare(computes: bool) -> None:
 
 
 def _of_the_device(error: Exception) -> str:
-    """Returns what a user can do about an error of JAX, from its text or its cause, or ""."""
+    """Returns advice on an error of JAX, by its text or its cause; empty for other errors."""
     if said := memory.exhausted(error):
         return f"{said}; smaller: {_smaller()}"
     from gsdd_jax.core import devices  # it imports JAX
@@ -153,7 +153,7 @@ def define_config() -> flags.FlagHolder:
         return config_flags.DEFINE_config_file(
             "config",
             experiments.find("demo"),
-            "Experiment: a config file, or the name of one in configs/.",
+            "Experiment: a config file, or a name from configs/.",
             lock_config=False,  # `validate` refuses unknown fields and names the nearest
             accept_new_attributes=True,
         )
@@ -168,7 +168,7 @@ def define_processes() -> None:
     flags.DEFINE_string(
         "coordinator",
         None,
-        "Multi-process run: HOST:PORT of process 0; the next port is used, too.",
+        "Multi-process run: HOST:PORT of process 0. PORT + 1 is used, too.",
     )
     flags.DEFINE_integer("num_processes", None, "Multi-process run: number of processes.")
     flags.DEFINE_integer("process_id", None, "Multi-process run: index of this process, from 0.")
@@ -179,8 +179,7 @@ def define_stop_after() -> None:
     flags.DEFINE_float(
         "stop_after",
         None,
-        "Seconds after which the command ends with a checkpoint and status 0; the same command "
-        "resumes. SIGTERM does the same at once while distillation has unsaved steps.",
+        "Time limit in seconds. The command then saves a checkpoint and exits with status 0.",
         lower_bound=0.0,
     )
 
@@ -191,7 +190,7 @@ def _stop_in_time() -> None:
 
 
 def experiment(config: ConfigDict) -> ConfigDict:
-    """Returns the config to run: open fields are set for the data set, then `scale` is applied."""
+    """Returns the config to run, with open fields set for the data set and `scale` applied."""
     from gsdd_jax.config import adapt, validate  # after the flags: it takes seconds
 
     validate.structure(config)
@@ -206,8 +205,8 @@ def experiment(config: ConfigDict) -> ConfigDict:
         print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
     if config.scale < 1:
         print(
-            f"scale {config.scale:g}: a shrunk copy, to see that the experiment runs; its "
-            "accuracies say nothing about the experiment's",
+            f"scale {config.scale:g}: a shrunk copy, to check that the experiment runs; its "
+            "accuracies say nothing about the full experiment",
             flush=True,
         )
     _stop_in_time()  # what is wrong with a config is said first
@@ -229,7 +228,7 @@ def _swapped(config: ConfigDict) -> ConfigDict:
 
 
 def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
-    """Returns the config with open fields set, and a line on the data set that they suit."""
+    """Returns the config with open fields set, and a line on the data set."""
     from gsdd_jax.config import adapt
 
     if not adapt.is_open(config):
@@ -333,9 +332,7 @@ def _print_help() -> None:
     print(program.as_started(script.__doc__.strip()), "\n\nflags:", sep="")
     has_config = "config" in flags.FLAGS
     if has_config:
-        print(
-            "  --config: Experiment: a config file, or the name of one in configs/. (default: demo)"
-        )
+        print("  --config: Experiment: a config file, or a name from configs/. (default: demo)")
     own = flags.FLAGS.get_key_flags_for_module(script)
     for flag in sorted(own, key=lambda flag: flag.name):
         if flag.name.partition(".")[0] == "config":
@@ -359,7 +356,7 @@ def _print_help() -> None:
             return
         print(f"\nmost used fields of {name}, set by --config.FIELD=VALUE:")
         print(fields.describe(config, fields.MOST_USED))
-        print("\n--helpfull lists all fields, --config=configs/ all experiments")
+        print("\n--helpfull lists all fields. --config=configs/ lists all experiments.")
 
 
 def _fail(text: str) -> NoReturn:

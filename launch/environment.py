@@ -1,4 +1,4 @@
-"""What a command sets for the libraries below it, before they compute."""
+"""Sets up the libraries of a command before they compute."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def keep_freed_memory() -> None:
 def keep_compiled_programs() -> None:
     """Enables JAX's compilation cache, unless the user chose one, before anything is compiled.
 
-    Each kind of processor has its own folder: machines may share home directories. Without a
+    Each kind of processor has its own folder: machines may share home directories. So have other
+    XLA_FLAGS: for a GPU, XLA finds a tuned algorithm again whatever the flags then allow. Without a
     writable folder nothing is cached.
     """
     import jax
@@ -45,6 +46,7 @@ def keep_compiled_programs() -> None:
         kind = [line for line in cpu.splitlines() if line.startswith(("flags", "Features"))]
     except OSError:
         kind = []
+    kind.append(os.environ.get("XLA_FLAGS", ""))
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if (kept := cache_dir()) is None:
         return
@@ -69,8 +71,8 @@ def say_what_is_not_built() -> None:
     if platform in native.MODULES and platform not in native.PLATFORMS:
         print(
             f"note: the custom calls for {platform.upper()} are not built in {native.FOLDER}: "
-            "jax.numpy and XLA do their work, several times slower; `pip install .` in a checkout "
-            "builds them, and `python -m gsdd_jax` says what is there",
+            "jax.numpy and XLA compute instead, several times slower; `pip install .` in a checkout"
+            " builds them, and `python -m gsdd_jax` shows what is built",
             file=sys.stderr,
             flush=True,
         )

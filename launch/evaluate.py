@@ -3,8 +3,8 @@
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors --network=resnet18
 
-Settings default to those of the config that made the set. Another --network defaults to the
-settings of the published cross-architecture comparison.
+Settings default to the config of the set. A different --network defaults to the settings of the
+published cross-architecture comparison.
 """
 
 from absl import flags
@@ -23,7 +23,7 @@ OPTIMIZER = flags.DEFINE_enum(
     "optimizer", None, ["sgd", "adam", "sgd_cosine", "adamw"], "Optimizer of the networks."
 )
 LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Learning rate; default: the set's, or the network's."
+    "learning_rate", None, "Learning rate; default: the set's or the network's."
 )
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 RESOLUTION = flags.DEFINE_integer(
@@ -36,7 +36,7 @@ RESAMPLE = flags.DEFINE_enum(
     "Interpolation of stored pixels to --resolution.",
 )
 CORRUPTED = flags.DEFINE_list(
-    "corrupted", [], "Corrupted test images to test on as well: noise, blur, contrast, jpeg."
+    "corrupted", [], "Comma-separated corruptions to test on as well: noise, blur, contrast, jpeg."
 )
 cli.define_processes()
 RESULT = paths.define(

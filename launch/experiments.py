@@ -17,12 +17,12 @@ ANYWHERE = (pathlib.Path("."), pathlib.Path("configs"))
 
 
 def find(given: str) -> str:
-    """Returns the path of the config `given`: a file, or a name in ./configs or of a shipped one.
+    """Returns the path of the config `given`: a file, or a name in ./configs or among shipped ones.
 
     The text after a colon, a variant of the experiment, stays.
 
     Raises:
-      UsageError: there is none; the message has the nearest names.
+      UsageError: if there is none; the message has the nearest names.
     """
     given, colon, variant = given.partition(":")
     if place := _place(given):
@@ -31,7 +31,7 @@ def find(given: str) -> str:
     name = _path(given).name.removesuffix(".py")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-    raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists what there is'}")
+    raise UsageError(f"{given}: no such file; {hint or '--config=configs/ lists the experiments'}")
 
 
 def folder(given: str) -> pathlib.Path | None:

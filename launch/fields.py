@@ -68,14 +68,14 @@ def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
             lines.append(f"  {group}: {groups[group]}")
         indent = " " * (6 + names + min(width, 14))
         line = f"  {name:{names}}  {value:{min(width, 14)}}  {meanings.get(name, '')}".rstrip()
-        lines += textwrap.wrap(line, 100, subsequent_indent=indent, drop_whitespace=True)
+        lines += textwrap.wrap(line, 100, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """Returns default and help of each field, by dotted name.
 
-    Options are those of the components that `config` names.
+    Includes options of the components that `config` names.
     """
     original = default()
     for group in ("network", "matching"):

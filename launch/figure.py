@@ -11,8 +11,8 @@
     python -m launch.figure decode
     python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
 
-docs/figures.md describes the figures. Slow parts are kept in --out; the same command resumes. Only
-files of an earlier figure are replaced.
+docs/figures.md describes the figures. --out keeps slow parts: the same command resumes. Only files
+of an earlier figure are replaced.
 """
 
 import pathlib
@@ -38,29 +38,29 @@ SEED = flags.DEFINE_integer("seed", 0, "Random seed of the figure.")
 IMAGES = flags.DEFINE_integer("images", 6, "ellipses, antialias: number of images shown.")
 IMAGE = flags.DEFINE_integer("image", 0, "overview: index of the image shown per class, from 0.")
 STEPS = flags.DEFINE_list(
-    "steps", [], "ellipses: fit steps shown, comma-separated; empty: a selection."
+    "steps", [], "ellipses: comma-separated fit steps to show; empty: a selection."
 )
 STRESS_STEPS = flags.DEFINE_integer(
     "stress_steps", 1000, "escape: distillation steps of the stress test; 0: no stress test."
 )
 NUM_NETWORKS = flags.DEFINE_integer(
-    "num_networks", 0, "pruning, difficulty: networks per set; 0: as in the set's config."
+    "num_networks", 0, "pruning, difficulty: networks per set; 0: as in its config."
 )
 EPOCHS = flags.DEFINE_integer(
     "epochs", 0, "pruning, difficulty: epochs per network; 0: as in the set's config."
 )
 POINTS = flags.DEFINE_integer("points", 21, "landscape: grid points per side, an odd number.")
 RADIUS = flags.DEFINE_float(
-    "radius", 0.5, "landscape: half the side of the grid, in norms of the parameters."
+    "radius", 0.5, "landscape: half the grid's side, relative to the norm of the parameters."
 )
 DRAWS = flags.DEFINE_integer("draws", 4, "landscape: random draws averaged per point.")
 JUDGES = flags.DEFINE_integer(
-    "judges", 100, "difficulty: number of judges, networks trained on real images."
+    "judges", 100, "difficulty: number of judges (networks trained on real images)."
 )
 JUDGE_WIDTH = flags.DEFINE_integer("judge_width", 16, "difficulty: width of the judges.")
 JUDGE_EPOCHS = flags.DEFINE_integer("judge_epochs", 5, "difficulty: training epochs of the judges.")
 SWEEPS = flags.DEFINE_list(
-    "sweeps", [], "decode: sweeps out of bytes, resolution, batch, comma-separated; empty: all."
+    "sweeps", [], "decode: comma-separated sweeps: bytes, resolution, batch; empty: all."
 )
 SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measurement.")
 
@@ -79,12 +79,12 @@ def _ellipses():
     from gsdd_jax.figures import inputs
 
     if len(WORKDIR.value) > 1:
-        raise UsageError("--workdir: expected one, for ellipses")
+        raise UsageError("--workdir: expected one work directory, for ellipses")
     workdir = WORKDIR.value[0] if WORKDIR.value else None
     config = inputs.config_of(workdir, DATA_DIR.value) if workdir else _experiment()
     for text in STEPS.value:
         if not text.isdigit():
-            raise UsageError(f"--steps: expected numbers of steps, by commas, got {text!r}")
+            raise UsageError(f"--steps: expected comma-separated numbers of steps, got {text!r}")
     return config, workdir, [int(text) for text in STEPS.value], _positive(IMAGES)
 
 
@@ -150,7 +150,7 @@ def _some(flag: flags.FlagHolder) -> list[str]:
 
 def _one_set() -> str:
     if len(DISTILLED.value) != 1:
-        raise UsageError(f"--distilled: expected one, got {len(DISTILLED.value)}")
+        raise UsageError(f"--distilled: expected one set, got {len(DISTILLED.value)}")
     return DISTILLED.value[0]
 
 

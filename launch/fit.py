@@ -3,7 +3,7 @@
     python -m launch.fit --config=configs/demo.py --workdir=runs/demo-fit
     python -m launch.fit --config=demo --config.budget.images_per_class=10 --workdir=runs/larger
 
-Prints the PSNR of the fit and writes it as a set: the starting point of a distillation.
+Prints the PSNR and writes the fitted set, from which a distillation would start.
 """
 
 from gsdd_jax.core.errors import counted

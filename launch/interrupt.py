@@ -78,7 +78,7 @@ def _wait(wanted: set[signal.Signals]) -> None:
 
 
 def end(received: int | None = None, saved: bool = False) -> NoReturn:
-    """Ends the process with its signal's status; 0 if time is up, or SIGTERM with `saved` steps."""
+    """Ends the process with its signal's status; 0 when time is up, or on SIGTERM if `saved`."""
     received = received or _received
     _line(_says)
     fine = received is None or (saved and received == signal.SIGTERM)

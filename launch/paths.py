@@ -1,4 +1,4 @@
-"""Flags that name files and folders: `~` is the home, also where the shell leaves it alone."""
+"""Flags for files and folders: expands `~` where the shell does not."""
 
 from __future__ import annotations
 

@@ -34,19 +34,17 @@ TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", None, "Test fraction per class if --test is not given; default: 0.1."
 )
 RESOLUTION = flags.DEFINE_integer(
-    "resolution", None, "Pixels per side; default: 64, or the shorter side of arrays."
+    "resolution", None, "Pixels per side; default: 64, or the shorter side of an array's images."
 )
 GRAY = flags.DEFINE_bool("gray", False, "Store one gray channel instead of RGB.")
-DEPTH = flags.DEFINE_integer(
-    "depth", None, "Bits used in 16-bit gray pictures; default: from their largest value."
-)
+DEPTH = flags.DEFINE_integer("depth", None, "Bits used in 16-bit gray pictures; default: measured.")
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Skip unreadable pictures instead of stopping."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing data set of the same name.")
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 CIFAR = paths.define(
-    "cifar", None, "CIFAR folder of torchvision; takes only --overwrite and --data_dir."
+    "cifar", None, "torchvision's CIFAR folder, used instead of --images and --name."
 )
 OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GRAY, DEPTH, SKIP_BROKEN)
 SHOWN = 30  # class names
@@ -78,7 +76,7 @@ def _of_cifar() -> Prepared:
     from gsdd_jax.data.cifar import prepare_cifar
 
     if given := [flag.name for flag in OF_PICTURES if flag.value not in (None, False)]:
-        raise UsageError(f"--cifar: expected without --{given[0]}")
+        raise UsageError(f"--cifar: cannot be combined with --{given[0]}")
     return prepare_cifar(CIFAR.value, overwrite=OVERWRITE.value, data_dir=DATA_DIR.value)
 
 
@@ -87,7 +85,7 @@ def _of_pictures() -> Prepared:
 
     for flag in (IMAGES, NAME):
         if flag.value is None:
-            raise UsageError(f"--{flag.name}: expected it, or --cifar")
+            raise UsageError(f"--{flag.name}: required, unless --cifar is given")
     return prepare(
         IMAGES.value,
         NAME.value,

@@ -3,8 +3,7 @@
     python -m launch.report runs/demo
     python -m launch.report runs/gaussians runs/pixels --out=comparison.html
 
-Reports of unfinished runs are possible: the page says what is missing. Only an earlier report is
-replaced.
+A report of an unfinished run says what is missing. Only an earlier report is replaced.
 """
 
 import os
@@ -21,7 +20,7 @@ OUT = paths.define(
     "Output file, or a folder for report.html; default: the work directory if there is only one.",
 )
 IMAGES = flags.DEFINE_integer(
-    "images", 0, "Images per class and step in the file; 0: as many as keep it small."
+    "images", 0, "Images per class and step in the file; 0: automatic, for a small file."
 )
 
 

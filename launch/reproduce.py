@@ -4,10 +4,9 @@
     python -m launch.reproduce --table=cifar --size=small
 
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
-ablation, gpc_sweep, codes, guidance. The same command resumes an interrupted table. Several
-commands at once divide the pieces among them; the processes of one multi-process run
-(`--coordinator`) compute each piece together. A piece that fails leaves its own cells empty; the
-exit status is then 2.
+ablation, gpc_sweep, codes, guidance, bytes. The same command resumes an interrupted table. Several
+commands at once divide the pieces. The processes of one multi-process run (`--coordinator`) compute
+each piece together. A piece that fails leaves its own cells empty; the exit status is then 2.
 """
 
 import importlib
@@ -31,7 +30,7 @@ DATA_DIR = paths.define("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
 cli.define_stop_after()
 DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "List the pieces with their state and estimated cost; run nothing."
+    "dry_run", False, "Only list the pieces, with their state and estimated cost."
 )
 
 

@@ -1,4 +1,4 @@
-"""Commands as processes of their own, to be interrupted, or without importing everything again."""
+"""Runs commands as separate processes, to be interrupted, or without importing everything again."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import gsdd_jax.runs.experts, jax, tensorflow_datasets.core
 for line in sys.stdin:
     module, arguments, out, err = json.loads(line)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that threads do not survive: there are none
+        warnings.simplefilter("ignore")  # fork copies no threads, so there must be none
         child = os.fork()
     if child == 0:
         for stream, path in ((1, out), (2, err)):
@@ -39,7 +39,7 @@ def start(module, *arguments, stdout=subprocess.PIPE):
 
 
 def until(sign, *running):
-    """Waits for what running processes do; it is an error if one ends before, or does not do it."""
+    """Waits for a condition while processes run; fails if one of them ends first."""
     patience = time.monotonic() + PATIENCE
     while not sign():
         if any(p.poll() is not None for p in running) or time.monotonic() > patience:
@@ -50,7 +50,7 @@ def until(sign, *running):
 
 
 class Commands:
-    """Call it with a module and its arguments for (exit status, stdout, stderr).
+    """Runs a module with arguments and returns (exit status, stdout, stderr).
 
     A server imports what the commands do and forks for each of them, before any of JAX's threads
     exist: what the child is given, prints and ends with is what `python -m launch.NAME` would be

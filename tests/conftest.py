@@ -1,4 +1,4 @@
-"""Every annotated shape in gsdd_jax is checked at run time while the tests run."""
+"""Checks every annotated shape of gsdd_jax at run time while the tests run."""
 
 import os
 
@@ -16,12 +16,12 @@ LONGEST = [
     "scale", "evaluate", "agreement", "documents", "figures", "report_page", "shell",
 ]  # fmt: skip
 LITTLE = "jax_disable_most_optimizations"
-# What XLA's emitters of fusions write takes long to compile.
+# Code of XLA's fusion emitters takes long to compile.
 WITHOUT_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
 # For commands.
 QUICKLY = {LITTLE.upper(): "true"}
-if jax.__version_info__ < (0, 11):  # XLA ends a process of which it does not know a flag
+if jax.__version_info__ < (0, 11):  # XLA ends a process with an unknown flag
     given = os.environ.get("XLA_FLAGS")
     QUICKLY["XLA_FLAGS"] = os.environ["XLA_FLAGS"] = f"{given or ''} {WITHOUT_EMITTERS}"
     jax.devices()  # the flags are read now, and by this process only
@@ -37,8 +37,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def quickly_compiled():
-    """For tests of values, most of whose time is compilation: XLA's own passes, fusions and all,
-    but little of LLVM's."""
+    """Compiles with little of LLVM's optimization, for tests of values that mostly compile."""
     jax.config.update(LITTLE, True)
     yield
     jax.config.update(LITTLE, False)
@@ -46,8 +45,8 @@ def quickly_compiled():
 
 @pytest.fixture
 def fully_compiled(quickly_compiled):
-    """For tests of bits and of memory among those: with all of LLVM's passes."""
-    jax.clear_caches()  # what was compiled quickly is not known as such
+    """Compiles with all of LLVM's passes, for tests of bits and of memory."""
+    jax.clear_caches()  # quickly compiled programs are not marked
     jax.config.update(LITTLE, False)
     yield
     jax.config.update(LITTLE, True)

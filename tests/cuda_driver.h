@@ -1,7 +1,7 @@
 // What the drivers of the CUDA kernels share: memory, and comparisons.
 //
 // Every buffer is an allocation of its own and of exactly its size, filled with a pattern before a
-// kernel writes to it, so that compute-sanitizer sees each wrong access: `make gpu-sanitize`.
+// kernel writes to it, so that compute-sanitizer sees each wrong access: `make gpu-test`.
 // tests/cuda_on_cpu stands in for CUDA where a driver is compiled for the host.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""An image and its gradients in float64, by matrices: what every rasterizer is compared with."""
+"""Reference for every rasterizer: an image and its gradients in float64, by matrices."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def dense(
     parameters, height, width, *, side=2, prefilter=True, cotangent=None, cut=CUT,
     clip_gradient="stop",
 ):  # fmt: skip
-    """One image in float64 by matrices: Sigma, its inverse, d^T Sigma^-1 d, sample by sample.
+    """Renders one image in float64 by matrices: Sigma, its inverse, d^T Sigma^-1 d per sample.
 
     Returns (image, near, gradients): `near` marks the pixels in which some Gaussian's weight is
     within a millionth (relative) of one of the two cuts, where float32 may fall on either side.
@@ -61,7 +61,7 @@ def dense(
 
 
 def random_gaussians(seed, count, channels):
-    """Gaussians of every kind: thin, round, flipped, degenerate, outside, faint, saturated."""
+    """Returns Gaussians: thin, round, flipped, degenerate, outside, faint, saturated."""
     rng = np.random.default_rng(seed)
     cholesky = rng.normal(size=(count, 3)) * rng.choice([0.3, 2.0, 8.0], size=(count, 1)) - 0.5
     thin = rng.random((count, 3)) < 0.15
@@ -75,6 +75,6 @@ def random_gaussians(seed, count, channels):
 
 
 def saturated_gaussians(seed, count, channels):
-    """As `random_gaussians`, all of them clipped in the middle: opacities from 2 to 5."""
+    """Returns `random_gaussians` that are all clipped in the middle: opacities from 2 to 5."""
     *others, _ = random_gaussians(seed, count, channels)
     return *others, np.random.default_rng(seed).uniform(2, 5, count).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Prints, as JSON, the rows of small steps, and of a program with one collective of each kind."""
+"""Prints as JSON the rows of small steps, and of a program with one collective of each kind."""
 
 import json
 
@@ -15,7 +15,7 @@ DEVICES = 4
 
 
 def known():
-    """The work of a program with two collectives of one kind and one of each other."""
+    """Returns the work of a program with two collectives of one kind and one of each other."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
 
     def device(x):  # [2, 8] of [8, 8]
@@ -36,7 +36,7 @@ def known():
 
 
 def small(name, *parts):
-    """Rows of steps of a shipped experiment but for its sizes, by part and number of devices."""
+    """Returns rows of the steps of a shrunk shipped experiment, by part and number of devices."""
     config = load(name)
     config.network.options.width, config.network.options.depth = 4, 1
     config.matching.strategy, config.budget.images_per_class, config.experts.at_once = "flip", 4, 1

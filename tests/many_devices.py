@@ -1,5 +1,4 @@
-"""Prints how far what several devices compute is from what one of them computes: JSON, in the last
-line."""
+"""Prints, as JSON in the last line, how far several devices' results are from one device's."""
 
 import json
 import pathlib
@@ -35,7 +34,7 @@ REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 
 def distilled(name, host_inputs=None, kind=KIND, **options):
-    """The losses of ten steps, and the parameters and Adam's moments after them."""
+    """Returns the losses of ten steps, and the parameters and Adam's moments after them."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy=STRATEGY,
         **options,
@@ -48,7 +47,7 @@ def distilled(name, host_inputs=None, kind=KIND, **options):
 
 
 def followed(num_experts, **options):
-    """The same by TM, along random segments."""
+    """Returns the same for TM, along random segments."""
     shape = STEPS, num_experts, experts.num_parameters(NETWORK)
     random = np.random.default_rng(1)
     start, way = (random.normal(0, s, shape).astype(np.float32) for s in (0.1, 0.01))
@@ -57,7 +56,7 @@ def followed(num_experts, **options):
 
 
 def evaluated():
-    """Five networks, and what they take real images for."""
+    """Returns five trained networks, and their predictions for real images."""
     schedule = evaluate.Schedule(epochs=2, batch_size=16, strategy=STRATEGY)
     params = evaluate.train(
         NETWORK, schedule, jax.random.key(0), jnp.asarray(IMAGES[None, :30] / np.float32(255)),
@@ -68,7 +67,7 @@ def evaluated():
 
 
 def trained():
-    """Three experts after an epoch."""
+    """Returns three experts after one epoch."""
     keys = jax.random.split(jax.random.key(0), 3)
     start = jnp.stack([experts.initial(NETWORK, key) for key in keys])
     real = transforms.to_device(IMAGES, TRANSFORM)
@@ -79,12 +78,12 @@ def trained():
 
 
 def fitted(kind=KIND):
-    """Ten steps of a fit."""
+    """Returns the result of ten fit steps."""
     return fit.run(kind, fit.start(kind, jax.random.key(0), REAL, 0.1), REAL, 0.1, STEPS)
 
 
-# Of each thing how many groups of devices there are (0: decided, for its classes), and what is
-# computed.
+# For each computation the number of groups of devices (0: automatic, by classes), and the
+# function.
 THINGS = {
     "dm": (0, lambda: distilled("dm", batch_real=13)),
     "dm, two groups of classes": (2, lambda: distilled("dm", batch_real=13, batch_syn=2)),
@@ -101,13 +100,12 @@ THINGS = {
 
 
 def numbers(tree):
-    """Every array of a pytree."""
+    """Returns every array of a pytree."""
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
 
 
 def ended(workdir, devices, calls=None):
-    """The state at the end of a run by so many devices, or before it is interrupted, which is after
-    so many calls."""
+    """Returns the state at the end of a run on some devices, or after some calls if interrupted."""
     config = demo.get_config()
     config.update_from_flattened_dict(
         TINY
@@ -132,7 +130,7 @@ def ended(workdir, devices, calls=None):
 
 
 def continued(num_devices):
-    """How far a run that many devices begin, and half of them end, is from one that they end."""
+    """Compares an uninterrupted run with one finished on half of its devices."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         expected = ended(folder / "whole", num_devices)
@@ -143,7 +141,7 @@ def continued(num_devices):
 
 
 def difference(expected, found):
-    """The largest, in parts of the largest number of its array."""
+    """Returns the largest difference, relative to the largest number of its array."""
     return max(
         float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-30))
         for one, other in zip(expected, found, strict=True)
@@ -151,7 +149,7 @@ def difference(expected, found):
 
 
 def main(num_devices):
-    """The largest difference of each thing."""
+    """Prints the largest difference of each computation."""
     found = {"ended by half": continued(num_devices)}
     for name, (groups, thing) in THINGS.items():
         results = []

@@ -1,4 +1,4 @@
-"""Modules that a package has beside its own, while a test runs."""
+"""Adds modules to a package while a test runs."""
 
 import contextlib
 import importlib
@@ -7,7 +7,7 @@ import sys
 
 @contextlib.contextmanager
 def in_package(package, folder):
-    """The modules of a folder, as if they lay in that of the package."""
+    """Makes the modules of a folder importable as if they were in the package."""
     package.__path__.append(str(folder))
     importlib.invalidate_caches()
     try:

@@ -1,4 +1,4 @@
-"""Folders of own pictures for tests, and data sets made of them."""
+"""Makes folders of pictures, and data sets from them."""
 
 import io
 import pathlib
@@ -26,7 +26,7 @@ def save(pixels, path):
 
 
 def fill(folder, order=1) -> dict[str, np.ndarray]:
-    """PNG files of the size of the data set, so that nothing is resampled; their pixels by name."""
+    """Writes PNG files of the data set's size, not to be resampled; returns pixels by name."""
     made = {}
     for label, count in CLASSES.items():
         for i in range(count):
@@ -46,7 +46,7 @@ def load(tmp_path, name="mine", **options) -> data.Dataset:
 
 
 def refusal(tmp_path, images, **options) -> str:
-    """The one line; nothing of the data set is there after it."""
+    """Returns the one-line error; checks that nothing of the data set was left."""
     with pytest.raises(UsageError) as raised:
         make(tmp_path, images, **options)
     message = str(raised.value)
@@ -63,7 +63,7 @@ def only(folder, *names):
 
 
 def damaged_tiff() -> bytes:
-    """One of which libtiff, which decodes it, writes a line by itself."""
+    """Returns a TIFF file for which libtiff itself prints a warning."""
     out = io.BytesIO()
     Image.fromarray(noise(9, 64, 64)).save(out, "TIFF", compression="tiff_deflate")
     content = bytearray(out.getvalue())

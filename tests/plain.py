@@ -1,11 +1,10 @@
-"""What stored numbers are as images, in float64 and by the formulas: what every rendering of
-`pixels`, `idc`, `fred` and `ddif` is compared with."""
+"""Decodes `pixels`, `idc`, `fred` and `ddif` in float64 by the formulas, as a reference."""
 
 import numpy as np
 
 
 def bilinear(images, height, width):
-    """Pixel i of n looks at (i + 1/2) / n of the way; edges are repeated."""
+    """Resizes bilinearly: pixel i of n samples at (i + 1/2) / n; edges are repeated."""
     for axis, size in ((1, height), (2, width)):
         native = images.shape[axis]
         at = (np.arange(size) + 0.5) * native / size - 0.5
@@ -17,28 +16,28 @@ def bilinear(images, height, width):
 
 
 def nearest(images, height, width):
-    """The pixel in which the center of each new pixel lies."""
+    """Returns the pixel that contains the center of each new pixel."""
     rows = (2 * np.arange(height) + 1) * images.shape[1] // (2 * height)
     columns = (2 * np.arange(width) + 1) * images.shape[2] // (2 * width)
     return images[:, rows][:, :, columns]
 
 
 def spectrum(images):
-    """Orthonormal two-dimensional DCT-II of each channel, coefficient by coefficient."""
+    """Computes the orthonormal 2-D DCT-II of each channel, one coefficient at a time."""
     height, width = images.shape[1:3]
     waves = [[wave(u, v, height, width) for v in range(width)] for u in range(height)]
     return np.einsum("uvyx,myxc->muvc", np.array(waves), images)
 
 
 def wave(u, v, height, width):
-    """The image of coefficient (u, v) alone."""
+    """Returns the image of the single coefficient (u, v)."""
     y, x = np.mgrid[:height, :width] + 0.5
     scale = np.sqrt((1 if u == 0 else 2) * (1 if v == 0 else 2) / (height * width))
     return scale * np.cos(np.pi * u * y / height) * np.cos(np.pi * v * x / width)
 
 
 def from_spectrum(coefficients, frequencies, native, height, width):
-    """Images of `coefficients` [m, k, c] at the flat `frequencies` [m, k] of the native size.
+    """Returns images of `coefficients` [m, k, c] at flat native `frequencies` [m, k].
 
     At another size the spectrum is padded with zeros, or cut, and scaled with the root of the area.
     """
@@ -53,17 +52,17 @@ def from_spectrum(coefficients, frequencies, native, height, width):
 
 
 class Siren:
-    """One image as a network of sines; forward, backward and Adam, layer by layer."""
+    """Represents one image by a network of sines; forward, backward and Adam, layer by layer."""
 
     def __init__(self, layers, w0):
-        """`layers`: (weights [in, out], biases [out]) of each."""
+        """Takes `layers`: (weights [in, out], biases [out]) of each layer."""
         self.layers = [[np.array(p, np.float64) for p in layer] for layer in layers]
         self.rates = [30.0, *[w0] * (len(layers) - 2)]
         self.moments = [[[np.zeros_like(p), np.zeros_like(p)] for p in la] for la in self.layers]
         self.steps = 0
 
     def image(self, height, width):
-        """[height, width, c], of rows and columns from -1 to 1."""
+        """Returns the image [height, width, c], for rows and columns from -1 to 1."""
         row, column = (
             2 * np.arange(n) / (n - 1) - 1 if n > 1 else np.zeros(1) for n in (height, width)
         )
@@ -78,7 +77,7 @@ class Siren:
         return x.reshape(height, width, -1)
 
     def gradients(self, cotangent):
-        """Of the last `image`, for a cotangent of its shape: (weights, biases) of each layer."""
+        """Returns (weights, biases) gradients per layer, for a cotangent of the last `image`."""
         d = cotangent.reshape(-1, cotangent.shape[-1])
         result = []
         for i in reversed(range(len(self.layers))):
@@ -89,7 +88,7 @@ class Siren:
         return result[::-1]
 
     def fit(self, target, steps, learning_rate):
-        """Adam on the mean squared error."""
+        """Minimizes the mean squared error by Adam."""
         for _ in range(steps):
             error = self.image(*target.shape[:2]) - target
             self.steps += 1

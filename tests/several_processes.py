@@ -1,4 +1,4 @@
-"""Runs a tiny table as one of several processes, and says how many images it read for its devices.
+"""Runs a tiny table as one of several processes; prints how many images it read for its devices.
 
 python -m tests.several_processes --root=FOLDER
 """
@@ -13,20 +13,20 @@ from configs import common, demo
 from launch import cli
 from tests.tiny import TINY
 
-# Of the first cell, as a command could be given them.
+# Flags of the first cell, as for a command.
 SETTINGS = TINY | {
     "evaluate.baselines": "",
     "distill.snapshot_every": 0,
     "experts.num_experts": 3,
     "experts.epochs": 1,
-    # So that all calls are of two steps, and all batches of a size: fewer programs.
+    # All calls have two steps and all batches one size, for fewer programs.
     "distill.eval_every": 4,
     "experts.batch_size": 1500,
 }
 CELLS = {  # what differs, of `matching` but for the number of steps
     "dm": ("dm", {}, 6),
     "dm, of too many": ("dm", {"batch_syn": 1000}, 6),
-    "dc": ("dc", {"batch_real": 3}, 2),  # which two devices do not divide, nor the classes
+    "dc": ("dc", {"batch_real": 3}, 2),  # divided by neither two devices nor the classes
     "tm": ("tm", {"syn_steps": 2, "batch_syn": 10, "max_start_epoch": 1, "expert_epochs": 1}, 2),
 }
 ROOT = flags.DEFINE_string("root", None, "Where the table is made.", required=True)
@@ -34,8 +34,7 @@ cli.define_processes()
 
 
 def cells():
-    """All by images that are read from disk; the last one is what another evaluation says of the
-    first."""
+    """Returns cells that read images from disk; the last is another evaluation of the first."""
     from gsdd_jax.tables.table import Cell
 
     made = []

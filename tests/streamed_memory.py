@@ -1,4 +1,4 @@
-"""Prints, as JSON, the peak memory after sets of growing sizes went from decoding to distillation.
+"""Prints as JSON the peak memory of decoding and distilling sets of growing sizes.
 
 python -m tests.streamed_memory 20000 200000
 """
@@ -32,7 +32,7 @@ CONFIG = ConfigDict(
 
 
 def chunks(count):
-    """As of a decoder: random images."""
+    """Yields random images in place of a decoder's."""
     random = np.random.default_rng(0)
     for first in range(0, count, CHUNK):
         size = min(CHUNK, count - first)
@@ -41,7 +41,7 @@ def chunks(count):
 
 
 def describe(arrays):
-    """All that is measured of a set."""
+    """Returns all measurements of a set."""
     mean, std = dataset._channel_mean_std(arrays["train_images"])
     return {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
 
@@ -76,13 +76,13 @@ def distilled(folder, count):
 
 
 def peak():
-    """In MiB, of this process only: `ru_maxrss` would begin with that of the one it came from."""
+    """Returns MiB of this process only; `ru_maxrss` would start at its parent's."""
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def main(counts):
-    """The peak after each."""
+    """Prints the peak after each set."""
     found = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Ten sets of every parameterization: NumPy, PyTorch and the compiled call show the same images."""
+"""Compares NumPy, PyTorch and the compiled call on ten sets of every parameterization."""
 
 import collections
 import importlib.util
@@ -51,7 +51,7 @@ ROWS = [
 
 
 def drawn_gaussians(rng, shape, channels):
-    """Small and large, thin and round, in the image and beyond, of either sign."""
+    """Draws Gaussians: small and large, thin and round, inside and outside, of either sign."""
     return {
         "means": rng.uniform(-1.2, 1.2, (*shape, 2)),
         "cholesky": rng.normal(0.5, 1.0, (*shape, 3)),
@@ -61,7 +61,7 @@ def drawn_gaussians(rng, shape, channels):
 
 
 def drawn(kind, images, seed):
-    """Parameters without a start from real images, which most sets have left far behind."""
+    """Draws parameters far from a start by real images, as most distilled sets are."""
     rng = np.random.default_rng(seed)
     if kind.name == "gaussian":
         arrays = drawn_gaussians(rng, (images, kind.num_gaussians), kind.channels)
@@ -88,7 +88,7 @@ def drawn(kind, images, seed):
         return {name: jnp.float32(plane) for name, plane in planes.items()} | step
     params = {}
     for name, shape in kind.shapes().items():
-        # Of a network of sines: as large as its sines stand without becoming noise.
+        # The largest values at which sines are not noise.
         bound = 0.5 if name[-2:] == "_0" else np.sqrt(6 / shape[0]) / getattr(kind, "w0", 1)
         values = rng.uniform(-bound, bound, (images, *shape))
         params[name] = jnp.float32(values if kind.name == "ddif" else values + 0.5)
@@ -96,7 +96,7 @@ def drawn(kind, images, seed):
 
 
 def agree(found, expected, darkest):
-    """To 1e-5, but for a sample point in which rounding decides whether a weight reaches 1/255."""
+    """Checks agreement to 1e-5, except where rounding decides if a weight reaches 1/255."""
     difference = np.abs(found - expected)
     far = (difference > 1e-5 * np.maximum(1, np.abs(expected))).any(-1)
     assert far.sum() <= 1, f"{far.sum()} pixels differ, the most by {difference.max()}"
@@ -105,7 +105,7 @@ def agree(found, expected, darkest):
 
 
 def differences(path, row):
-    """Of each set of a row, the largest next to the compiled call."""
+    """Returns the largest difference from the compiled call for each set of a row."""
     name, shape, ipc, gpc, options, count = row
     kind = parameterizations.build(
         name, shape, ipc=ipc, images_per_class=gpc, num_classes=CLASSES, **options
@@ -120,7 +120,7 @@ def differences(path, row):
         assert expected.shape == (images, *shape) and expected.std() > 0.02
         darkest = 0.01 if name in ("gaussian", "quantized") else 1e-4
         yield agree(decoded.images(), expected, darkest)
-        if seed == 0:  # and at another size
+        if seed == 0:  # at another size too
             for size in ((11, 30, "bilinear"), (2 * shape[0], 3, "nearest")):
                 expected_there = np.asarray(parameterizations.images(decoded, *size))
                 agree(decoded.images(*size), expected_there, darkest)

@@ -1,4 +1,4 @@
-"""The distilled set as a file."""
+"""Tests distilled sets as files."""
 
 import copy
 import dataclasses
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 NAMES = ["gaussian", *NAMED_ARRAYS, "quantized", "dct"]
-FILES = [*NAMES, "soft labels"]  # the last: Gaussians with labels of five bits
+FILES = [*NAMES, "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
 
@@ -57,7 +57,7 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **opti
 
 
 def softened(distilled, bits=5):
-    """With soft labels of two classes."""
+    """Returns the set with soft labels of two classes."""
     codes = np.random.default_rng(bits).integers(0, 2**bits, (len(distilled.labels), 2))
     logits = np.float32(codes) * np.float32(8 / (2**bits - 1))
     return dataclasses.replace(distilled, soft_labels=logits, label_bits=bits)
@@ -147,7 +147,9 @@ def test_bits_that_the_soft_labels_have_not(tmp_path, bits):
     gsdd_jax.save(path, some_set("soft labels"))
     header, arrays = raw(path)
     write_raw(path, header | {"label_bits": bits}, arrays)
-    message = "soft_labels: expected uint8 [6]" if bits == 4 else "label_bits: expected an integer"
+    message = (
+        "soft_labels: expected at most 6 bytes" if bits == 4 else "label_bits: expected an integer"
+    )
     assert message in refusal(path)
 
 
@@ -158,9 +160,38 @@ def test_soft_labels_that_are_damaged(tmp_path):
     without = {n: v for n, v in header.items() if n != "label_bits"}
     write_raw(path, without, arrays)
     assert "unknown array 'soft_labels'" in refusal(path)
-    packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, and four of nothing
+    packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, then four unused
     write_raw(path, header, arrays | {"soft_labels": packed})
-    assert "soft_labels: expected zeros after the last code" in refusal(path)
+    assert "soft_labels: 8 bytes are not what their codes take" in refusal(path)
+
+
+def test_soft_labels_are_range_coded_where_that_takes_fewer_bytes(tmp_path):
+    """By the entropy of the codes of images' own classes and of all others."""
+    rng, classes, bits = np.random.default_rng(0), np.repeat(np.arange(10), 40), 4
+    codes = rng.choice(16, (400, 10), p=np.r_[0.5, 0.2, 0.1, 0.1, np.full(12, 0.1 / 12)])
+    codes[np.arange(400), classes] = 15 - rng.binomial(2, 0.1, 400)
+    kind = parameterizations.build("pixels", (2, 2, 3), ipc=40, images_per_class=1, num_classes=10)
+    pixels = {"pixels": np.zeros((400, 2, 2, 3), np.float32)}
+    hard = parameterizations.stored(kind, pixels, classes.astype(np.int32), 0.01, {})
+    logits = np.float32(codes) * np.float32(8 / 15)
+    soft = dataclasses.replace(hard, soft_labels=logits, label_bits=bits)
+    gsdd_jax.save(tmp_path / "set.safetensors", soft)
+    loaded = gsdd_jax.load(tmp_path / "set.safetensors")
+    np.testing.assert_array_equal(loaded.soft_labels, logits)
+    own = np.arange(10) == classes[:, None]
+    bytes_ = 2 * 16 + sum(
+        -n * np.log2(n / part.size) / 8
+        for part in (codes[own], codes[~own])
+        for n in np.bincount(part)
+        if n
+    )
+    stored = loaded.num_bytes - hard.num_bytes
+    assert bytes_ < stored < bytes_ + 12 < 400 * 10 * bits / 8
+    header, arrays = raw(tmp_path / "set.safetensors")
+    assert len(arrays["soft_labels"]) == stored
+    for damaged in (arrays["soft_labels"][:20], np.zeros_like(arrays["soft_labels"])):
+        write_raw(tmp_path / "set.safetensors", header, arrays | {"soft_labels": damaged})
+        assert "soft_labels" in refusal(tmp_path / "set.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +240,7 @@ def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
     payload = len(content) - start - free
     budget = 2 * 4 * ipc * math.prod(shape)
     assert payload == distilled.num_bytes <= budget
-    if name in ("pixels", "idc", "ddif"):  # no image of a class is missing that would fit
+    if name in ("pixels", "idc", "ddif"):  # no further image would fit
         assert (budget - payload) // 2 < payload // len(distilled.labels)
     np.testing.assert_array_equal(gsdd_jax.load(path).images(), distilled.images())
 
@@ -232,10 +263,10 @@ def test_sizes_that_there_are_not(arguments, message):
 
 @pytest.mark.parametrize("name", NAMES[:-1])  # codes and steps of dct are bounded
 def test_no_images_are_had_that_are_not_finite(tmp_path, name):
-    """Of numbers that are, in float32 and bfloat16."""
+    """Stores finite parameters whose images overflow, in float32 and bfloat16."""
     good, path, most = some_set(name), tmp_path / "huge.safetensors", np.float32(1.75 * 2**127)
     huge = {n: most * np.sign(a) for n, a in good.arrays.items() if a.dtype.kind == "f"}
-    if name == "gaussian":  # those that it has; elsewhere its Gaussians would not be seen
+    if name == "gaussian":  # only colors; moved Gaussians would be invisible
         huge = {"colors": np.full_like(good.arrays["colors"], most)}
     if name == "quantized":
         huge = {"ends": np.broadcast_to([-most, most], good.arrays["ends"].shape)}
@@ -296,11 +327,11 @@ def _write(path, data):
 
 
 def raw(path):
-    """The description, without its digests, and the arrays of a file; by safetensors only."""
+    """Returns a file's description without digests, and its arrays, by safetensors only."""
     with safetensors.safe_open(path, framework="flax") as file:
         header = json.loads(file.metadata()["gsdd_jax"])
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    header.pop("sha256", None)  # so that it is not they that refuse what follows
+    header.pop("sha256", None)  # so that digests do not refuse the file first
     return header, arrays
 
 
@@ -310,7 +341,7 @@ def write_raw(path, header, arrays):
 
 
 def refusal(path):
-    """The one line that refuses a file."""
+    """Returns the one-line error that refuses a file."""
     with pytest.raises(gsdd_jax.UsageError) as raised:
         gsdd_jax.load(path)
     message = str(raised.value)
@@ -321,7 +352,7 @@ def refusal(path):
 
 
 def same(a, b):
-    """Whether two sets are equal, bit for bit."""
+    """Returns whether two sets are equal bit for bit."""
     return (
         (a.format, a.provenance) == (b.format, b.provenance)
         and a.arrays.keys() == b.arrays.keys()
@@ -332,7 +363,7 @@ def same(a, b):
     )
 
 
-# Of every kind; what none of the fields is to be.
+# Values of every kind that no field accepts.
 WRONG = (None, [], {}, [1], "8", "", 1.5, math.nan, math.inf, -1, -8, 1e999, "9" * 5000)
 
 
@@ -342,7 +373,7 @@ def nested(depth):
 
 @functools.cache
 def described(name, folder):
-    """The description and the arrays of a good file."""
+    """Returns the description and the arrays of a valid file."""
     path = folder / f"{name}.safetensors"
     gsdd_jax.save(path, some_set(name))
     header, arrays = raw(path)
@@ -388,9 +419,9 @@ def test_every_field_of_the_description_is_checked(good):
         wrong = [w for w in WRONG if not (isinstance(value, float) and w == 1.5)]
         if isinstance(value, bool):
             wrong += [0, 1, "true"]
-        elif isinstance(value, int):  # also: what the arrays, or the rasterizer, contradict
+        elif isinstance(value, int):  # also contradicted by the arrays or the rasterizer
             wrong += [True, 0, float(value), 2**31, 10**40]
-            free = {"samples_per_side", "size"}  # no array says otherwise
+            free = {"samples_per_side", "size"}  # no array contradicts it
             if header["parameterization"]["name"] in ("gaussian", "ddif", "quantized", "dct"):
                 free |= {"height", "width", "bytes_per_class"}
             if field not in free:
@@ -482,7 +513,7 @@ def test_labels_are_those_of_the_parameterization(good):
     for other in (labels.astype(np.float32), labels.reshape(2, -1), labels[:, None]):
         write_raw(path, header, arrays | {"labels": jnp.asarray(other)})
         assert "labels: expected int32 [" in refusal(path)
-    # In another order they are still those.
+    # Another order changes nothing.
     write_raw(path, header, arrays | {"labels": jnp.asarray(labels[::-1])})
     np.testing.assert_array_equal(gsdd_jax.load(path).labels, labels[::-1])
 
@@ -528,7 +559,7 @@ def test_a_flipped_byte_is_noticed(tmp_path, name):
 
 
 def with_last(array, value):
-    """A copy of real numbers whose last one is `value`; of bytes as they are."""
+    """Returns a copy whose last number is `value`; bytes are returned unchanged."""
     array = np.array(array)
     if array.dtype == np.float32:
         array.reshape(-1)[-1] = value
@@ -538,7 +569,7 @@ def with_last(array, value):
 def test_save_refuses_numbers_that_bfloat16_has_not(tmp_path):
     some = some_set()
     between = some.arrays | {"means": with_last(some.arrays["means"], 0.1)}
-    with pytest.raises(gsdd_jax.UsageError, match="means: expected numbers of bfloat16, got 1"):
+    with pytest.raises(gsdd_jax.UsageError, match="means: expected bfloat16 values, got 1"):
         gsdd_jax.save(tmp_path / "set", dataclasses.replace(some, arrays=between))
 
 
@@ -596,7 +627,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_import_is_quick_and_needs_no_tensorflow():
-    """The time itself is no test's business; what makes it slow is."""
+    """Tests the cause of slow imports, not the time."""
     code = (
         "import sys, gsdd_jax; heavy = {'tensorflow', 'tensorflow_datasets', 'jax', 'flax', "
         "'orbax', 'matplotlib', 'tensorboardX'}; print(sorted(heavy & sys.modules.keys()))"

@@ -1,5 +1,4 @@
-"""Each operation against loops in float64, its derivative against the matrix of those loops, and
-what is drawn against the distributions of the definition."""
+"""Tests each operation against float64 loops, and random draws against their distributions."""
 
 import functools
 import inspect
@@ -23,7 +22,7 @@ RESAMPLED = ["crop", "scale", "rotate"]
 
 
 def sample(image, y, x):
-    """Bilinear interpolation at one position, zero outside."""
+    """Interpolates bilinearly at one position; zero outside."""
     height, width, channels = image.shape
     result = np.zeros(channels)
     top, left = math.floor(y), math.floor(x)
@@ -42,7 +41,7 @@ def pixels(coordinate, size):
 
 
 def reference(name, image, numbers):
-    """One operation on one image [h, w, c], float64."""
+    """Applies one operation to one image [h, w, c] in float64."""
     image = np.asarray(image, np.float64)
     height, width, channels = image.shape
     output = np.zeros_like(image)
@@ -84,7 +83,7 @@ def reference(name, image, numbers):
 
 
 def dense(name, shape, numbers):
-    """The matrix of the operation's linear part, from its action on every unit image."""
+    """Returns the matrix of the operation's linear part, from its action on every unit image."""
     height, width, channels = shape
     if name == "color":
         zero = reference(name, np.zeros(shape), numbers)
@@ -101,7 +100,7 @@ def random_images(shape, seed=0):
 
 
 def scalars(numbers, index):
-    """The numbers of one image as Python scalars."""
+    """Returns the numbers of one image as Python scalars."""
     return [np.asarray(n)[index % len(n)].item() for n in numbers]
 
 
@@ -112,7 +111,7 @@ def output_and_gradient(name, images, numbers, cotangent):
 
 
 def numbers_of(name, height, width):
-    """Numbers at the ends of their ranges, and one set inside: a tuple of arrays."""
+    """Returns numbers at the ends of their ranges, and one set inside, as a tuple of arrays."""
     rows, columns = (size // 8 + (size % 8 >= 4) for size in (height, width))
     angle = math.radians(15)
     sets = {
@@ -235,7 +234,7 @@ def test_drawn_numbers(name, count, low, high):
 
 
 def telltale(num, size):
-    """Images in which each operation shows: channel 0 is a ramp of rows, channel 1 is noise."""
+    """Returns images that reveal each operation: a ramp of rows, and noise, by channel."""
     images = 1 + np.random.default_rng(0).random((num, size, size, 2)).astype(np.float32)
     images[..., 0] = 1 + np.arange(size)[:, None] / size
     return images
@@ -249,7 +248,7 @@ def shifts(image, limit):
 
 
 def classify(images, output):
-    """The operation that made `output`, told from the pixels."""
+    """Returns the operation that made `output`, judged by its pixels."""
     size = images.shape[1]
     mirrored = images[:, :, ::-1]
 
@@ -294,15 +293,13 @@ def test_each_call_draws_one_operation(strategy, names, shared):
     )
     drawn = [classify(images, output) for output in outputs]
     counts = [drawn.count(name) for name in names]
-    assert sum(counts) >= 0.85 * num  # of the shared crops, 1 in 25 shifts by nothing
+    assert sum(counts) >= 0.85 * num  # 1 in 25 shared crops shifts by nothing
     assert len(names) == 1 or stats.chisquare(counts).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("strategy", ["crop_cutout_flip_scale_rotate", "color"])
 def test_shared_numbers_are_those_of_the_key_alone(strategy):
-    """Batches of 5 and of 16 images get the same transformation: the same bits, but for color,
-    whose sums over an image XLA may order differently.
-    """
+    """Checks equal bits for batches of 5 and 16, except color, whose sums XLA may reorder."""
     images = random_images((16, 24, 18, 3))
     for key in jax.random.split(jax.random.key(0), 20):
         whole = np.asarray(augment(key, images, strategy=strategy, shared=True))
@@ -355,9 +352,7 @@ def test_raw_key():
 
 
 def test_differentiated_through_unrolled_training():
-    """Gradient of the end of an unrolled training, its steps recomputed, with respect to the
-    images it saw.
-    """
+    """Checks the gradient through unrolled, recomputed training with respect to the images."""
     num, size, steps = 4, (6, 7, 2), 5
     images = random_images((num, *size))
     targets = random_images((num,), 2)

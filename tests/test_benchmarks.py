@@ -1,4 +1,4 @@
-"""What the benchmarks count, against counting it one by one."""
+"""Tests the benchmarks' counts against counting one by one."""
 
 import json
 from types import SimpleNamespace
@@ -116,7 +116,7 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
     render = lambda *p: rasterize(*p, height=8, width=8, backend="native")
     many = measure.repeated(render, 104)
     np.testing.assert_array_equal(many(*parameters), render(*parameters))
-    # As handed to XLA, which takes barriers away on a GPU after it has scheduled the program.
+    # As passed to XLA, which removes barriers on a GPU after scheduling.
     traced = many.trace(*parameters)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     body = text[text.index("stablehlo.while") :]
@@ -126,7 +126,7 @@ def test_repeated_work_is_all_there_and_has_the_same_result():
 
 
 def test_short_work_is_repeated_until_a_call_takes_milliseconds():
-    assert measure.times_for(60e-6) == 836  # of 5 us each, if the rest was dispatch: 4 ms
+    assert measure.times_for(60e-6) == 836  # 5 us each if the rest is dispatch: 4 ms
     assert measure.times_for(1e-9) == measure.MOST
     assert measure.times_for(0.02) == 4
     assert measure.times_for(0.03) == 1
@@ -170,7 +170,7 @@ def test_nothing_but_an_earlier_table_is_replaced(tmp_path, about):
 
 @pytest.fixture
 def stopped(monkeypatch, tmp_path):
-    """Runs a benchmark that is stopped when it prints its third row; what its file then holds."""
+    """Stops a benchmark as it prints its third row; returns the contents of its file."""
 
     def run(main):
         prints = table.Table._print
@@ -224,7 +224,7 @@ def test_what_fails_costs_only_itself(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def no_steps(monkeypatch):
-    """Steps and epochs that need a mebibyte and take a second, at once; how they were asked for."""
+    """Replaces steps and epochs by stubs of a mebibyte and a second; returns their arguments."""
     asked = []
 
     def timed(*sizes, **settings):
@@ -274,7 +274,7 @@ def test_steps_and_epochs_that_are_timed_are_a_runs(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     step = steps.timed_step(20, 2, width=4)
     assert step.bytes > step.temporary > 0
-    step.call()  # again, on what the first call returned
+    step.call()  # again, on the first call's result
     epoch, images, labels = steps.expert_epoch(2, 300, width=4)
     assert images.shape == (300, 32, 32, 3) and images.dtype == np.uint8 and labels.max() < 10
     epoch.call()

@@ -1,4 +1,4 @@
-"""Checkpoints: whose they are, and what happens when one is damaged or cannot be written."""
+"""Tests ownership of checkpoints, and recovery from damaged or unwritable ones."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(saved):
 
 
 def flip(path):
-    """One bit in the middle of a file."""
+    """Flips one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
@@ -66,7 +66,7 @@ def rewrite(path, **fields):
 
 
 def numbers(folder):
-    """The file that holds most of a checkpoint's numbers."""
+    """Returns the file that holds most of a checkpoint's numbers."""
     return max(folder.glob("state/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
 
 
@@ -77,7 +77,7 @@ def numbers(folder):
         (lambda folder: rewrite(folder / "run" / "metadata", identity="two"), 10),
         (lambda folder: rewrite(folder / "run" / "metadata", other=0), 10),
         (lambda folder: (folder / "run" / "metadata").write_text("[1]"), 10),
-        # Nothing of what Orbax notes beside them is needed.
+        # Orbax's other files are not needed.
         (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", metrics=35), 15),
         (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", item_handlers=3), 15),
         (lambda folder: rewrite(folder / "_CHECKPOINT_METADATA", custom_metadata=[]), 15),
@@ -112,7 +112,7 @@ def test_a_folder_of_others_is_not_deleted(saved, step):
     with pytest.raises(UsageError, match=f"fit/{step}: not a checkpoint of a run; move it away"):
         Checkpoints(saved, "one")
     assert (saved / step / "notes.txt").read_text() == "mine"
-    (saved / step / "notes.txt").unlink()  # what is left of one that was being deleted
+    (saved / step / "notes.txt").unlink()  # remains of an interrupted deletion
     assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
 
 

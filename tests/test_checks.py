@@ -1,4 +1,4 @@
-"""The ranges of a config's fields: each stands once, and is checked before all else."""
+"""Tests the ranges of a config's fields: each is declared once, and checked before all else."""
 
 import dataclasses
 import math
@@ -25,8 +25,13 @@ MEANS_SOMETHING = {("matching.options.keep_every", -1)}
 KINDS = {"int": int, "float": float}
 
 
+def kind_of(field):
+    """The name of its type: a module may have its annotations as texts."""
+    return field.type if isinstance(field.type, str) else field.type.__name__
+
+
 def numeric_fields():
-    """(field, how it comes to be in a config) of the default config and of every component."""
+    """Returns (field, how to set it in a config) for the default config and every component."""
     fields = []
     for name, value in dotted(common.get_config().to_dict()).items():
         if type(value) in (int, float) and ".options." not in name:
@@ -38,16 +43,16 @@ def numeric_fields():
     ):
         for name, kind in package.known().items():
             for field in dataclasses.fields(kind):
-                if field.type in KINDS and field.name not in kind.derived:
+                if kind_of(field) in KINDS and field.name not in kind.derived:
                     fields.append((f"{group}.options.{field.name}", {f"{group}.name": name}))
     return fields
 
 
 FIELDS = numeric_fields()
 RANGES = {  # type, least and largest value of every config's numbers
-    name: (of.type, *(end for end in (said.least, said.most)))
+    name: (kind_of(of), *(end for end in (said.least, said.most)))
     for name, of in config_fields.known().items()
-    if of.type in KINDS
+    if kind_of(of) in KINDS
     for said in [meaning(of)]
 }
 RANGES = {
@@ -57,7 +62,7 @@ RANGES = {
 
 
 def type_of(field):
-    """ConfigDict makes 1.0 of True there."""
+    """Returns a field's type: True for a float is converted to 1.0 by ConfigDict."""
     return type(dotted(common.get_config().to_dict()).get(field))
 
 
@@ -68,7 +73,7 @@ def changed(config, fields):
             node = config
             for group in groups:
                 node = node[group]
-            if last == "name" and "options" in node:  # its options are another component's
+            if last == "name" and "options" in node:  # its options belong to another component
                 node.options = type(config)()
             node[last] = value
     return config
@@ -76,7 +81,7 @@ def changed(config, fields):
 
 @pytest.fixture
 def nothing_is_opened(monkeypatch):
-    """Neither data nor anything that is built of them."""
+    """Fails if data are opened or anything is built."""
 
     def opened(*args, **kwargs):
         raise AssertionError("data were opened")
@@ -93,7 +98,7 @@ def test_there_are_fields():
 def test_a_number_that_makes_no_sense_is_refused_before_anything(
     field, others, nothing_is_opened, capsys
 ):
-    """As a command has it: in a config whose open fields wait for the data set, too."""
+    """Checks configs as commands do, including fields that wait for the data set."""
     makers = (common.get_config,) if others else (common.get_config, own.get_config)
     for config in [changed(make(), others | {"data.name": "cifar10_mini"}) for make in makers]:
         for value in SENSELESS:

@@ -1,4 +1,4 @@
-"""CIFAR from torchvision's files becomes TFDS's sets, and nothing that the files name is run."""
+"""Tests that torchvision's CIFAR files become TFDS's sets, and that no code named in them runs."""
 
 import pathlib
 import pickle
@@ -11,12 +11,12 @@ from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import cifar
 
-COUNT = 6  # images a file
+COUNT = 6  # images per file
 CLASSES = {"cifar10": 10, "cifar100": 100}
 
 
 def of_python_2(value) -> bytes:
-    """The pickle that Python 2 made of a value by protocol 2: its strings are bytes."""
+    """Returns a pickle as Python 2 writes it by protocol 2: strings are bytes."""
 
     def text(value):
         return b"T" + struct.pack("<i", len(value)) + value
@@ -49,7 +49,7 @@ def of_python_3(value) -> bytes:
 
 
 def fill(folder: pathlib.Path, name, pickled=of_python_2) -> dict[str, np.ndarray]:
-    """Files as torchvision unpacks them, of few images; their arrays."""
+    """Writes a few images in the files that torchvision unpacks; returns their arrays."""
     rng, made = np.random.default_rng(0), {"train": ([], []), "test": ([], [])}
     folder.mkdir()
     classes = CLASSES[name]
@@ -83,7 +83,7 @@ def few(monkeypatch):
 @pytest.mark.parametrize("pickled", [of_python_2, of_python_3])
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_data_set_of_tfds(tmp_path, name, pickled, monkeypatch):
-    """Every image and label in the files' order; a pixel is 1024 red, then green, then blue."""
+    """Checks every image and label in the files' order; 1024 red values, then green, then blue."""
     if name == "cifar100":
         monkeypatch.setattr(cifar, "NUM_IMAGES", {"train": COUNT, "test": COUNT})
     made = fill(tmp_path / "files", name, pickled)
@@ -99,12 +99,12 @@ def test_the_data_set_of_tfds(tmp_path, name, pickled, monkeypatch):
                 plane = row[1024 * channel :][:1024].reshape(32, 32)
                 np.testing.assert_array_equal(image[..., channel], plane)
         np.testing.assert_array_equal(loaded.labels, labels)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         cifar.prepare_cifar(tmp_path / "files", data_dir=tmp_path / "tfds")
 
 
 class Hostile:
-    """Runs what it is made of when it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, *call):
         self.call = call

@@ -1,4 +1,4 @@
-"""Every config is the published row, and shrinks to something that still fits together."""
+"""Tests that every config has the published values, and that its shrunk copy is consistent."""
 
 import importlib
 import math
@@ -76,7 +76,7 @@ def test_other_rows(name, matching, batch_real, steps):
     config = load(name)
     assert gaussians.gaussians_within_budget(12 * 128**2, config.budget.images_per_class) == 54
     o = config.matching.options
-    # All of the 200 images per class: 2000 of ten classes.
+    # All 200 images per class: 2000 for ten classes.
     assert (config.matching.name, o.batch_real, o.batch_syn) == (matching, batch_real, 0)
     assert config.distill.num_steps == steps
     assert config.data.transform == "normalize"
@@ -85,7 +85,7 @@ def test_other_rows(name, matching, batch_real, steps):
 
 
 def assert_as_published(config, evaluate_batch):
-    """What every row has in common, by its data set."""
+    """Checks the values that all rows of a data set share."""
     cifar10 = config.data.name == "cifar10"
     init = config.init
     assert (init.num_steps, init.halve_means_every) == (50_000, 20_000)
@@ -110,7 +110,7 @@ def test_pixels_are_matched_with_their_own_settings():
     [
         ("pixels", (0, 0.1, 20_000), 100.0),
         ("idc", (0, 0.1, 20_000), 5e-3),
-        ("fred", (0, 0.1, 20_000), 1e-3),  # not published for this spectrum: as it was
+        ("fred", (0, 0.1, 20_000), 1e-3),  # not published for FreD: unchanged
         ("ddif", (5000, 5e-4, 0), 1e-4),
     ],
 )
@@ -130,7 +130,7 @@ def test_other_parameterizations_as_published(name, fit, rate):
 
 @pytest.mark.parametrize("table", tables.NAMES)
 def test_every_cell_of_the_papers_tables_builds(table):
-    """From no more images than a class has, with the published rates among those that are tried."""
+    """Uses at most a class's images; the published rates are among those tried."""
     for cell in importlib.import_module(f"configs.tables.{table}").get_table("paper").cells:
         config = cell.variant(cell.trials[0], 0)
         side, classes, examples, _ = cost.sizes(config)
@@ -194,7 +194,7 @@ def test_pixels_of_another_objective_keep_its_rate():
     ],
 )  # fmt: skip
 def test_rows_of_codes(name, gaussians_each):
-    """More images in the same bytes, of about as many Gaussians each; else the row."""
+    """Compares codes with the bfloat16 row: more images, each of about as many Gaussians."""
     row, codes = load(name), load(f"{name},codes")
     side, classes = row.data.resolution or 32, 100 if "cifar100" in name else 10
     kinds = [components.build_parameterization(c, (side, side, 3), classes) for c in (row, codes)]
@@ -209,7 +209,7 @@ def test_rows_of_codes(name, gaussians_each):
 SCALES = [(name, scale) for name in NAMES for scale in (0.03, 0.002)]
 
 
-# The rows of codes are the others but for the parameterization: once is enough.
+# Rows of codes differ only by parameterization: once is enough.
 @pytest.mark.parametrize(
     ("name", "scale"), [(n, s) for n, s in SCALES if s == 0.002 or "codes" not in n]
 )

@@ -1,4 +1,4 @@
-"""Corruptions against libjpeg, SciPy's and NumPy's computations of the same."""
+"""Tests corruptions against libjpeg, SciPy and NumPy."""
 
 import io
 
@@ -60,7 +60,7 @@ def libjpeg(image, quality):
 
 @pytest.mark.parametrize("quality", [80, 50, 25, 7])
 def test_jpeg_is_libjpegs(photos, quality):
-    """To the rounding of libjpeg's integer transforms: a coefficient rarely takes the next step."""
+    """Allows for libjpeg's integer transforms, which rarely round to the next step."""
     expected = np.stack([libjpeg(p, quality) for p in photos]).astype(float)
     found = np.asarray(corruptions.jpeg(jnp.asarray(photos), quality)).astype(float)
     damage = np.abs(expected - photos).mean()

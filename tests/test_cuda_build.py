@@ -1,5 +1,4 @@
-"""The CUDA kernels compile for an old and a new chip, where nvcc is found, without spills; what is
-built where nvcc knows fewer, and what is computed where a GPU has no code."""
+"""Tests that the CUDA kernels compile without spills, and what happens where a GPU lacks code."""
 
 import pathlib
 import re
@@ -45,7 +44,7 @@ def test_kernels_compile_without_spills(architecture, folder, count, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "known", "chosen", "warning"),
     [
-        ("", (75, 80, 86, 90, 100, 120), "75-real;80-real;90-real;100", None),  # nvcc 12.8 and on
+        ("", (75, 80, 86, 90, 100, 120), "75-real;80-real;90-real;100", None),  # nvcc 12.8 or newer
         ("", (70, 75, 80, 90), "75-real;80-real;90", None),  # nvcc 12.0
         ("", (35,), "", "nvcc knows none of 75;80;90;100"),
         ("90-real;100", (75, 80, 90), "", "does not know the compute capability 100"),
@@ -83,7 +82,7 @@ def test_code_runs_on_later_devices_of_a_generation_and_ptx_on_any():
 
 
 class Module:
-    """What a build of the CUDA calls shows, on a machine with a T4."""
+    """Imitates a build of the CUDA calls on a machine with a T4."""
 
     def __init__(self, architectures):
         self.architectures = architectures
@@ -94,7 +93,7 @@ class Module:
 
 @pytest.fixture
 def built_for(monkeypatch):
-    """Has the calls built for CUDA with code for these architectures."""
+    """Pretends that the CUDA calls were built for these architectures."""
 
     def build(architectures):
         real = native.importlib.import_module

@@ -1,6 +1,6 @@
-"""The stand-alone drivers of the CUDA kernels compile for a GPU, and pass and fail on the host.
+"""Tests the stand-alone drivers of the CUDA kernels on the host, and compiles them for a GPU.
 
-On a GPU `make gpu-sanitize` runs them under compute-sanitizer.
+On a GPU `make gpu-test` runs them under compute-sanitizer.
 """
 
 import pathlib

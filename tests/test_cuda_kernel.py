@@ -1,4 +1,4 @@
-"""The CUDA kernels' own code, run on the host thread by thread, against the float64 computation.
+"""Tests the CUDA kernels' own code, run on the host thread by thread, against float64.
 
 What only a GPU can show (speed, the hardware's own exponential) is not tested here; what the code
 computes, in any order of threads, is.
@@ -48,7 +48,7 @@ def pointer(array):
 
 def run(library, parameters, cotangent, *, side=2, prefilter=True, cut=CUT, offsets=None,
         clip_gradient="stop", backwards=False):  # fmt: skip
-    """Images of a batch [B, N, ...] or of ragged arrays, and the gradient of every parameter."""
+    """Returns images of a batch [B, N, ...] or of ragged arrays, and every parameter's gradient."""
     parameters = [np.ascontiguousarray(p, np.float32) for p in parameters]
     cotangent = np.ascontiguousarray(cotangent, np.float32)
     batch, height, width, channels = cotangent.shape
@@ -68,7 +68,7 @@ def run(library, parameters, cotangent, *, side=2, prefilter=True, cut=CUT, offs
 
 
 def check(library, batches, height, width, cotangent, **settings):
-    """Images one by one in float64 against the batch."""
+    """Compares the batch with images rendered one by one in float64."""
     expected = []
     for b, parameters in enumerate(batches):
         _, near, _ = dense(parameters, height, width, **settings)
@@ -128,7 +128,7 @@ def test_the_gradient_passes_through_the_clipping(library, side):
 
 @pytest.mark.parametrize("side", [2, 3])
 def test_an_opacity_of_zero_has_a_gradient_where_no_weight_is_cut(library, side):
-    """That of opacities almost 0; those of everything else are 0."""
+    """Compares with the gradient at opacities of almost 0; all other gradients are 0."""
     means, cholesky, colors, opacities = random_gaussians(4, 9, 3)
     opacities[::2] = 0
     cotangent = np.random.default_rng(1).normal(size=(1, 11, 14, 3)).astype(np.float32)
@@ -158,7 +158,7 @@ def test_a_large_gaussian_is_gathered_by_all_warps_of_a_block(library, side):
 
 
 def test_a_large_batch_has_the_bits_of_a_call_per_image(library):
-    """Large batches take larger tiles and more Gaussians a block, in the other order of threads."""
+    """Uses large batches, with larger tiles and more Gaussians per block, in reverse order."""
     count, height, width = 31, 24, 20
     one = [p.astype(np.float32) for p in random_gaussians(5, count, 3)]
     cotangent = np.random.default_rng(0).normal(size=(1, height, width, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The data layer, on the embedded set and on small TFDS sets that the tests prepare."""
+"""Tests the data layer, on the embedded set and on small TFDS sets made here."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ TEST_SEED = 0
 
 
 class _Prepared(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
-    """Writes the given examples in the given order; the inherited class asks for TensorFlow."""
+    """Writes the given examples in order; the inherited class asks for TensorFlow."""
 
     def _info(self):
         return tfds.core.DatasetInfo(
@@ -52,7 +52,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def prepare(data_dir, name, splits, *, channels=3, num_classes=3, features=None, **kwargs):
-    """Prepare a set from {split: [(encoded image, label), ...]}; return its folder."""
+    """Prepares a set from {split: [(encoded image, label), ...]}; returns its folder."""
     tfds.disable_progress_bar()
     examples = {
         split: [{"image": io.BytesIO(encoded), "label": label} for encoded, label in pairs]
@@ -84,7 +84,7 @@ def random_images(seed, number, shape) -> np.ndarray:
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A set of 7 training and 4 test images, 6x8, and its pixels and labels."""
+    """Returns a set of 7 training and 4 test images, 6 x 8, with its pixels and labels."""
     images = random_images(1, 11, (6, 8, 3))
     labels = np.arange(11) * 2 % 3
     pairs = [(png(image), int(label)) for image, label in zip(images, labels, strict=True)]
@@ -200,7 +200,7 @@ def test_tool_takes_the_first_of_each_class(tmp_path, monkeypatch):
     spec.loader.exec_module(tool)
     monkeypatch.setattr(tool, "IMAGES_PER_CLASS", {"train": 3, "test": 2})
 
-    for output in ("first", "first", "second"):  # over its own output, and elsewhere
+    for output in ("first", "first", "second"):  # over its own output, and in another folder
         argv = ["tool", f"--data_dir={tmp_path / 'tfds'}", f"--output={tmp_path / output}"]
         monkeypatch.setattr(sys, "argv", argv)
         tool.main()
@@ -290,7 +290,7 @@ def test_configuration_and_version(tmp_path):
 
 
 def resample(size_in: int, size_out: int) -> np.ndarray:
-    """Weights [size_out, size_in] of linear interpolation, the triangle widened when shrinking."""
+    """Returns weights [size_out, size_in] of linear interpolation, widened when shrinking."""
     scale = size_in / size_out
     centers = (np.arange(size_out) + 0.5) * scale
     distance = np.abs(np.arange(size_in) + 0.5 - centers[:, None])
@@ -326,7 +326,7 @@ def test_resolution(tmp_path, height, width, resolution, resized, corner):
 
 @pytest.mark.parametrize(("height", "width"), [(9, 30), (40, 12), (6, 5)])
 def test_images_are_squashed_where_it_is_asked_for(tmp_path, height, width):
-    """Both sides alike, whatever the shape: nothing is cut off."""
+    """Scales both sides to the same length; nothing is cut off."""
     image = random_images(8, 1, (height, width, 3))[0]
     prepare(tmp_path, "sized", {"train": [(png(image), 0)], "test": [(png(image), 1)]})
     where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
@@ -399,7 +399,7 @@ def test_subset_keeps_and_relabels_only_its_classes(tmp_path):
 
 
 def test_the_six_subsets_are_the_fields():
-    """By WordNet id, through TFDS's own table of the 1000 classes."""
+    """Compares WordNet ids, through TFDS's own table of the 1000 classes."""
     labels = pathlib.Path(tfds.__file__).parent / "datasets" / "imagenet2012" / "labels.txt"
     wordnet_ids = labels.read_text().split()
     expected = {
@@ -489,7 +489,7 @@ def test_damaged_set(tmp_path, damage):
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
-    """The files of a set whose classes have names."""
+    """Returns the files of a set whose classes have names."""
     pairs = [(png(image), i) for i, image in enumerate(random_images(14, 2, (4, 4, 3)))]
     features = {
         "image": tfds.features.Image(shape=(4, 4, 3)),
@@ -501,7 +501,7 @@ def named(tmp_path_factory):
 
 
 def damage_to(tmp_path, files) -> str:
-    """The one line that refuses a set of these files."""
+    """Returns the one-line error that refuses a set with these files."""
     folder = tmp_path / "named" / "1.0.0"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -537,7 +537,7 @@ def test_a_damaged_description_is_named(tmp_path, named, file):
 
 
 def changes_of(tree, wrong):
-    """Copies of a JSON object, each with one field, at any depth, deleted or something wrong."""
+    """Yields copies of a JSON object, each with one field, at any depth, deleted or wrong."""
     for key, value in tree.items():
         yield {k: v for k, v in tree.items() if k != key}
         yield from ({**tree, key: w} for w in wrong)
@@ -547,7 +547,7 @@ def changes_of(tree, wrong):
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
 def test_a_description_with_wrong_fields_is_no_traceback(tmp_path, named, file):
-    """Either a line that refuses the set, or the set as it is: some fields say nothing of it."""
+    """Expects a one-line error or an unchanged set, since some fields do not matter."""
     prepared = tmp_path / "named" / "1.0.0"
     prepared.mkdir(parents=True)
     for name, content in named.items():
@@ -569,7 +569,7 @@ def test_a_description_with_wrong_fields_is_no_traceback(tmp_path, named, file):
 
 @pytest.mark.parametrize("field", ["image", "label"])
 def test_a_field_of_any_length_is_a_short_line(tmp_path, named, field):
-    """Either a line that refuses the set, or the set as it is, under another name of the field."""
+    """Expects a one-line error, or the set with another name for the field."""
     longer = named["features.json"].replace(f'"{field}"'.encode(), b'"' + b"x" * 10**5 + b'"')
     prepared = tmp_path / "named" / "1.0.0"
     prepared.mkdir(parents=True)
@@ -689,7 +689,7 @@ def test_damaged_cache_is_rebuilt(tmp_path, tiny, damage):
 
 
 def test_a_cache_is_not_believed(tmp_path, tiny, monkeypatch):
-    """Whatever its files hold, the set is what it was, and the files are made again."""
+    """Damages the cache's files: the set stays the same, and the files are rewritten."""
     _, images, labels = tiny
     good = load_tiny(tmp_path)
     originals = {path: path.read_bytes() for path in cached_files(tmp_path)}
@@ -782,7 +782,7 @@ print(data.load("tiny", data_dir=sys.argv[1], cache_dir=sys.argv[2]).fingerprint
 
 @pytest.mark.parametrize("replaced", [1, 4])
 def test_killed_while_writing_the_cache(tmp_path, tiny, replaced):
-    """kill -9 just before file number `replaced` takes its name: the files so far are no cache."""
+    """Kills just before file number `replaced` is renamed: the files so far are no cache."""
     _, images, labels = tiny
     killer = f"""
 import os, signal, sys
@@ -823,7 +823,7 @@ def test_processes_share_a_cache(tmp_path, tiny):
 
 
 def test_tensorflow_is_never_imported(tmp_path):
-    """Where TensorFlow is installed as well: importing this one ends the process."""
+    """Replaces TensorFlow by a module that ends the process when imported."""
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow" / "__init__.py").write_text("import os; os._exit(77)")
     run = run_python(f"""

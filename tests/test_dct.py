@@ -1,4 +1,4 @@
-"""Images as quantized cosine coefficients, entropy-coded."""
+"""Tests images as quantized, entropy-coded cosine coefficients."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ def stored(side=16, channels=3, **options):
 
 
 def planes(count, sizes, spread, seed=0):
-    """Codes of few large and many small coefficients, alike in neighboring blocks."""
+    """Returns few large and many small coefficients, similar in neighboring blocks."""
     rng = np.random.default_rng(seed)
     scale = spread / (1 + np.add.outer(range(8), range(8)).ravel()) ** 1.5
     return [
@@ -69,7 +69,7 @@ def test_codes_come_back(sizes, spread):
 
 
 def test_what_codes_are_coded_by_is_the_same_everywhere():
-    """Tables and predictions by functions that libraries round differently, none half-way."""
+    """Compares tables with rounded exact values, none of them half-way, and hashes predictors."""
     logs = 8 * np.log2(1 + np.arange(len(coefficients.LOGS), dtype=np.longdouble) / 8)
     odds = np.arange(-2047, 2048, dtype=np.longdouble) / 256
     for table, exact in (
@@ -166,7 +166,7 @@ def test_a_step_of_ones_own_is_kept_or_refused():
 
 @pytest.mark.parametrize("quality", [10, 30])
 def test_500_images_are_better_than_as_jpegs_of_as_many_bytes(quality):
-    """JPEG's scans alone, and the tables of one of them."""
+    """Counts only JPEG's scans, and the tables of one of them."""
     images = data.load("cifar10_mini").train.images[:500]
     assert len(images) == 500
     total, psnr = 0, []

@@ -1,4 +1,4 @@
-"""DDiF: a small network of sines for every image."""
+"""Tests DDiF: a small network of sines per image."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def build(shape=(32, 32, 3), ipc=1, **options):
 
 
 def sirens(kind, params):
-    """The same networks in float64."""
+    """Returns the same networks in float64."""
     return [
         Siren(
             [(params[f"weights_{i}"][m], params[f"biases_{i}"][m]) for i in range(kind.layers + 1)],
@@ -80,7 +80,7 @@ def test_images_and_gradients_are_those_of_the_formula_at_any_size(size, layers)
 
 
 def test_held_out_images_are_reconstructed_as_well_as_in_float64():
-    """The published network of CIFAR-10, from the same initial values by the same optimizer."""
+    """Trains the published CIFAR-10 network from the same initial values by the same optimizer."""
     images = jnp.asarray(data.load("cifar10_mini").test.images[:4], jnp.float32) / 255
     kind, steps, rate = build(), 300, 5e-3
     state = fit.start(kind, jax.random.key(0), images, rate, 0)

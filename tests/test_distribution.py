@@ -1,4 +1,4 @@
-"""Distribution matching and the distillation step, against plain loops."""
+"""Tests distribution matching and the distillation step against plain loops."""
 
 import dataclasses
 import functools
@@ -60,7 +60,7 @@ def loss_of(prob, params, data, carry, update, key):
 
 @functools.partial(jax.jit, static_argnums=0)
 def features_of(network, params, key, batch):
-    """Of images that are augmented first."""
+    """Returns features of images that are augmented first."""
     batch = augment.augment(key, batch, strategy="crop_flip", shared=True)
     return network.features(params, batch)
 
@@ -86,7 +86,7 @@ def test_real_images_are_drawn_by_class_without_replacement():
 @pytest.mark.parametrize(("batch_real", "batch_syn"), [(4, 2), (8, 0)])
 @pytest.mark.parametrize("class_by_class", [False, True])
 def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_by_class):
-    """Two classes have fewer than 8 images: they give all they have, each once."""
+    """Includes two classes with fewer than 8 images, which give each image once."""
     prob = problem(batch_real=batch_real, batch_syn=batch_syn, class_by_class=class_by_class)
     params, data, objective = initial(prob), real(), prob.matching
     carry = jax.jit(objective.begin)(jax.random.key(1), data, None)
@@ -128,7 +128,7 @@ def test_class_losses_sum_to_the_joint_loss_and_touch_only_their_class():
 
 @functools.partial(jax.jit, static_argnums=0)
 def step_of(prob, params, data, classes):
-    """The loss of a step that compares `classes`, and its gradient."""
+    """Returns the loss of a step that compares `classes`, and its gradient."""
 
     def loss(params):
         carry = prob.matching.begin(jax.random.key(1), data, classes)
@@ -139,7 +139,7 @@ def step_of(prob, params, data, classes):
 
 
 def test_a_group_of_classes_is_a_problem_of_those_alone():
-    """All real and synthetic images of two classes, as if there were no third."""
+    """Uses all real and synthetic images of two classes, as if there were no third."""
     prob, group = problem(batch_real=9, strategy="", classes_per_step=2), (2, 0)
     params = initial(prob)
     actual, gradient = step_of(prob, params, real(), jnp.array(group))
@@ -160,7 +160,7 @@ def test_a_group_of_classes_is_a_problem_of_those_alone():
 
 
 def test_a_group_of_all_classes_is_a_step_without_groups():
-    """Up to the order of the sum: each class has its own draws, of real and synthetic images."""
+    """Compares up to the order of the sum; each class has its own draws."""
     prob, grouped = (problem(batch_syn=2, classes_per_step=n) for n in (0, CLASSES))
     expected, wanted = step_of(prob, initial(prob), real(), None)
     actual, gradient = step_of(grouped, initial(prob), real(), jnp.array([1, 2, 0]))
@@ -288,7 +288,7 @@ def test_matching_brings_the_features_closer():
 
     def distance(params):
         measured = jax.tree.map(jnp.copy, params)
-        state = distill.start(prob, measured, learning_rate=1e-12)  # as good as still
+        state = distill.start(prob, measured, learning_rate=1e-12)  # nearly constant
         return distill.run(prob, state, jax.random.key(9), data, None, 60)[1].mean()
 
     start = initial(prob)

@@ -1,4 +1,4 @@
-"""What the documents show as Python runs, and what it defines fits the rest."""
+"""Runs the documents' Python, and checks that names in the documents exist."""
 
 import os
 import pathlib
@@ -39,7 +39,7 @@ def test_the_readme_runs():
 
 
 def test_using_a_set_runs(tmp_path):
-    """All but PyTorch's block, of which `test_formats` has the method."""
+    """Runs every block except PyTorch's, which `test_formats` covers."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}
     kind = parameterizations.build("pixels", (8, 8, 3), ipc=1, images_per_class=1)
     params = {"pixels": jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))}
@@ -61,7 +61,7 @@ def test_using_a_set_runs(tmp_path):
 
 @pytest.fixture
 def gray(tmp_path):
-    """The example parameterization: the file alone, in its folder."""
+    """Builds the example parameterization from its file, in a folder without others."""
     (code,) = (code for code in blocks("docs/architecture.md") if "class Gray" in code)
     (tmp_path / "gray.py").write_text(code)
     with in_package(parameterizations, tmp_path):
@@ -84,7 +84,7 @@ except gsdd_jax.UsageError as error:
 
 
 def test_what_the_architecture_adds_is_read_and_rendered(gray, tmp_path):
-    """A file of a parameterization without a format of its own, which takes JAX."""
+    """Reads a set whose parameterization has no format of its own and needs JAX."""
     assert gray.images_per_class == 9
     images = np.random.default_rng(0).random((18, 8, 8, 3), np.float32)
     params = gray.init(jax.random.key(0), jax.numpy.asarray(images))
@@ -99,7 +99,7 @@ def test_what_the_architecture_adds_is_read_and_rendered(gray, tmp_path):
         [sys.executable, "-c", WITHOUT_JAX, tmp_path, path], capture_output=True, text=True,
         check=True, cwd=ROOT,
     )  # fmt: skip
-    assert "parameterization gray: to be read with jax only, which is not" in done.stdout
+    assert "parameterization gray: reading it needs jax, which is not" in done.stdout
 
 
 def test_the_concepts_count_as_they_say():
@@ -113,16 +113,16 @@ def test_the_concepts_count_as_they_say():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_that_are_shown_are_there(path):
-    """Modules, experiments, make's targets: what a reader copies has the names that there are."""
+    """Checks that modules, experiments and make targets in commands exist."""
     text = path.read_text()
     known = command.commands()
     for name in re.findall(r"(?:python3? -m launch\.|`gsdd |^ *gsdd )(\w+)", text, re.MULTILINE):
         assert name in {*known, "COMMAND", "NAME"}, name
     for name in re.findall(r"--config=([\w./]+)", text):
         assert experiments.folder(name) or experiments.find(name)
-    makefiles = (ROOT / "Makefile").read_text() + (ROOT / "gpu.mk").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"^(?:`|    )?make ([\w-]+)", text, re.MULTILINE):
-        assert re.search(rf"^{name}:", makefiles, re.MULTILINE), name
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 
 
 def build_site(root, out):
@@ -137,7 +137,7 @@ def test_the_site_is_built_and_needs_nobody_else(tmp_path):
     status, said = build_site(ROOT, tmp_path)
     assert status == 0, said
     home = (tmp_path / "index.html").read_text()
-    assert 'href="results/">Results</a>' in home  # by its title, where the README has its path
+    assert 'href="results/">Results</a>' in home  # by title, where the README has a path
     (sized,) = re.findall(r'<img src="([^"]+)" width', home)
     assert (tmp_path / sized).is_file()
     results = (tmp_path / "results" / "index.html").read_text()

@@ -1,4 +1,4 @@
-"""Codes as bytes and back."""
+"""Tests coding of integers to bytes and back."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_frequencies_to_an_eighth_of_an_octave():
 
 
 def test_a_frequency_beyond_the_table_takes_the_others_along(monkeypatch):
-    """A table to 100: beyond 255 there would be more codes than fit into memory."""
+    """Uses a table to 100: beyond 255 there would be more codes than memory holds."""
     monkeypatch.setattr(entropy, "MOST", 100)
     table = entropy.table(np.repeat(np.arange(3), [1 << 20, 1 << 18, 1]), 3)
     assert table.tolist() == [100, 100 - 2 * 8, 1]

@@ -1,4 +1,4 @@
-"""Training of evaluation networks against a plain loop, with networks small enough to follow."""
+"""Tests training of evaluation networks against a plain loop, with tiny networks."""
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,7 @@ def some_images(count, seed=0):
 
 
 def plain_training(net, params, images, targets, epochs, learning_rate):
-    """Full-batch SGD as the published loop counts: 502 and 499 epochs where 1000 are asked for.
+    """Runs full-batch SGD as the published loop counts: 502 and 499 epochs for 1000.
 
     Momentum 0.9, decay 5e-4, x 0.1 after the half with a fresh momentum. `targets`: probabilities.
     """
@@ -88,7 +88,7 @@ def test_soft_labels_that_are_nearly_hard_train_the_same_network():
 
 
 class Counter(nn.Module):
-    """A network whose parameters count how often it saw each of 7 images."""
+    """Counts in its parameters how often it saw each of 7 images."""
 
     @nn.compact
     def __call__(self, images):
@@ -154,7 +154,7 @@ def test_same_key_same_bits_however_the_epochs_are_grouped():
 
 
 def test_adam_follows_a_cosine():
-    """The step size of Adam's first steps on a constant gradient is the schedule itself."""
+    """Reads the schedule from Adam's first steps on a constant gradient."""
     schedule = Schedule(optimizer="adam", epochs=5, batch_size=4)
     optimizer = schedule.transformation(0.1, num_images=8)  # 2 batches an epoch: 10 steps
     state, gradient = optimizer.init(jnp.zeros(1)), jnp.ones(1)
@@ -199,7 +199,7 @@ def test_a_thousand_epochs_are_the_published_ones():
 
 
 def test_what_is_trained_across_architectures():
-    """Against plain formulas: SGD with momentum and decay, Adam with decoupled decay; cosines."""
+    """Compares with plain formulas: SGD with momentum and decay, AdamW, cosine schedules."""
     gradient, start = np.array([0.3, -2.0]), np.array([1.0, -0.5])
     rates = 0.1 * 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
 

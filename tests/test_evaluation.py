@@ -1,4 +1,4 @@
-"""Evaluating a distilled set from its file: what of its provenance is believed, and the result."""
+"""Tests evaluation of a distilled set from its file, and checks of its provenance."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """Decoded data sets of these tests only."""
+    """Makes a cache of decoded data sets for these tests only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -36,7 +36,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A set as a run stores it: one image per class, of random Gaussians."""
+    """Returns a set as a run stores it: one image per class, of random Gaussians."""
     config = demo.get_config()
     config.data.resolution = RESOLUTION
     config.budget.images_per_class = 1
@@ -58,7 +58,7 @@ def tiny():
 
 
 def refusal(tmp_path, set_, **overrides):
-    """The one line that refuses to evaluate a set."""
+    """Returns the one-line error that refuses to evaluate a set."""
     path = tmp_path / "set.safetensors"
     gsdd_jax.save(path, set_)
     with pytest.raises(gsdd_jax.UsageError) as raised:
@@ -70,7 +70,7 @@ def refusal(tmp_path, set_, **overrides):
 
 
 def changed(tiny, **fields):
-    """The set, with other fields in the config of its provenance (None: without)."""
+    """Returns the set with other fields in the config of its provenance (None: without)."""
     provenance = copy.deepcopy(tiny.provenance)
     for name, value in fields.items():
         provenance["config"][name] = value
@@ -98,7 +98,7 @@ def test_a_provenance_that_says_nothing(tmp_path, tiny):
 
 
 def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, monkeypatch):
-    """The set's 0.01 is one of them; a rate at which a network diverges is none."""
+    """Includes the set's 0.01, and a rate at which a network diverges, which is never chosen."""
     path, asked = tmp_path / "set.safetensors", []
     gsdd_jax.save(path, tiny)
     really = evaluate.train
@@ -180,7 +180,7 @@ def test_names_that_no_config_has_are_not_read(tiny):
     strange = {"seed.x": 1, "network": 3, "network.name.y": 2, "": 0, ".": [], "data.dir": "/x"}
     config = provenance.resolve(changed(tiny, **strange).provenance, {})
     assert config == provenance.resolve(tiny.provenance, {})
-    assert config.data.dir == ""  # where data lie is not a file's to say
+    assert config.data.dir == ""  # a file must not set the data's location
 
 
 def test_another_network_has_its_own_options(tiny):
@@ -228,13 +228,13 @@ def test_a_committed_set_is_evaluated_by_the_network_of_its_config():
     network = networks.architecture(config.network.name, dict(config.network.options))
     network = network.build(image_shape=(32, 32, 3), num_classes=10)
     shapes = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0)))
-    # Of each convolution kernel, bias, scale and shift; of the classifier kernel and bias.
+    # Each convolution has kernel, bias, scale and shift; the classifier kernel and bias.
     convolutions = 3 * 9 * 16 + 2 * 9 * 16 * 16 + 3 * 3 * 16
     assert sum(math.prod(leaf.shape) for leaf in shapes) == convolutions + (16 * 16 + 1) * 10
 
 
 def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
-    """Also one of trajectory matching, whose experts are not there."""
+    """Includes a set of trajectory matching whose experts are missing."""
     path = tmp_path / "set.safetensors"
     made_by = {"matching.name": "tm", "network.name": "vit", "evaluate.num_networks": 1}
     gsdd_jax.save(path, changed(tiny, **made_by))
@@ -256,7 +256,7 @@ def test_wrong_overrides(tmp_path, tiny):
 
 
 def test_accuracies_have_one_mean_however_they_arrive():
-    """As float32 of the device, or as the numbers that a record keeps."""
+    """Gives accuracies as the device's float32, or as a record's numbers."""
     accuracies = np.random.default_rng(0).integers(0, 1000, (200, 5)).astype(np.float32) / 10
     for row in accuracies:
         kept = [float(a) for a in row]

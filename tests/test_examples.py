@@ -1,4 +1,4 @@
-"""The examples run, and learn: on a few real images of each class as if they had been distilled."""
+"""Runs the examples on a few real images per class in place of distilled ones; they learn."""
 
 import runpy
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """The file of ten images of each class of CIFAR-10."""
+    """Returns a file of ten images per class of CIFAR-10."""
     mini = data.load("cifar10_mini", cache_dir=tmp_path_factory.mktemp("cache"))
     kind = parameterizations.build("pixels", mini.image_shape, ipc=10, images_per_class=1)
     chosen = np.argsort(mini.train.labels, kind="stable").reshape(10, -1)[:, :10].ravel()

@@ -1,4 +1,4 @@
-"""Training of experts against plain loops, and its independence of grouping and interruptions."""
+"""Tests training of experts against plain loops, under any grouping and interruption."""
 
 import io
 import os
@@ -30,7 +30,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
 
 class Affine(nn.Module):
-    """Small enough to train in NumPy."""
+    """Implements an affine network, small enough to train in NumPy."""
 
     classes: int = CLASSES
 
@@ -66,14 +66,14 @@ def config_of(directory, **settings):
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """`train_all` on the tiny data set with the affine network."""
+    """Runs `train_all` on the tiny data set with the affine network."""
     monkeypatch.setattr(data, "load", lambda *_, **__: DATASET)
     monkeypatch.setattr(components, "build_network", lambda *_: affine())
 
 
 @pytest.fixture
 def side_by_side(made_up, monkeypatch):
-    """Groups as on a GPU, computed on the CPU."""
+    """Groups experts as on a GPU, computed on the CPU."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
@@ -86,7 +86,7 @@ def files(directory):
     return {str(p.relative_to(directory)): p.read_bytes() for p in found}
 
 
-# What training computes.
+# Computation of the training.
 
 
 def normalized(images):
@@ -99,7 +99,7 @@ def softmax(logits):
 
 
 def orders_of(expert, epochs, count, seed=0):
-    """The shuffles of an expert's epochs."""
+    """Returns the shuffles of an expert's epochs."""
     key = jax.random.fold_in(components.stream(seed, "experts"), expert)
     for epoch in range(epochs):
         order_key = jax.random.split(jax.random.fold_in(key, epoch + 1))[0]
@@ -108,7 +108,7 @@ def orders_of(expert, epochs, count, seed=0):
 
 @pytest.mark.parametrize("groups", ["made_up", "side_by_side"])
 def test_experts_are_plain_sgd(request, tmp_path, groups):
-    """In NumPy and float64: every row of the trajectory, and the accuracies at its end."""
+    """Recomputes every row of the trajectory and the final accuracies in NumPy and float64."""
     request.getfixturevalue(groups)
     store = train(config_of(tmp_path, at_once=2))
     train_accuracy, test_accuracy = store.accuracies()
@@ -163,7 +163,7 @@ def test_the_convnet_is_trained_by_the_gradient_of_the_mean_cross_entropy():
 
 
 def seen_images(expert, epoch, strategy, count=24):
-    """The augmented images of one epoch, read from the parameters that they lead to.
+    """Returns the augmented images of one epoch, read from the parameters that they lead to.
 
     From zero parameters, and with a class for each image and one for none, the step of class c
     is 0.1/n · (its image - the mean image / (n + 1) · n), and of the last class only the mean.
@@ -191,7 +191,7 @@ def test_augmentation_is_drawn_for_every_image_epoch_and_expert():
 
 
 def test_augmentation_follows_the_transform():
-    """What a cutout leaves is zero after the transform, which no pixel of these images is."""
+    """Checks that a cutout is zero after the transform; no pixel of these images is."""
     images, seen = seen_images(0, 0, "cutout")
     kept, empty = np.abs(seen - images) < 1e-3, np.abs(seen) < 1e-3
     assert (kept | empty).all()
@@ -201,7 +201,7 @@ def test_augmentation_follows_the_transform():
     assert len(np.unique(empty.all(-1), axis=0)) > 12
 
 
-# What training does not depend on, and what it does.
+# Dependence on settings.
 
 
 def trained_in_groups(tmp_path, *sizes):
@@ -213,7 +213,7 @@ def trained_in_groups(tmp_path, *sizes):
 
 @pytest.mark.usefixtures("fully_compiled")
 def test_neither_grouping_nor_streaming_changes_a_bit_on_a_cpu(made_up, monkeypatch, tmp_path):
-    """Streamed, two batches a call, then a smaller one; tested on parts of the set."""
+    """Streams two batches per call, then a smaller one; tests on parts of the set."""
     monkeypatch.setattr(reading, "AT_ONCE", 2 * 4 * DATASET.train.images[0].size)
     monkeypatch.setattr(streaming, "TESTED_AT_ONCE", 4)
     found = [files(store.directory) for store in trained_in_groups(tmp_path, 1, 2)]
@@ -248,7 +248,7 @@ def test_seeds_and_experts_differ_everywhere(made_up, tmp_path):
 
 
 class Killed(BaseException):
-    """Nobody catches this."""
+    """Ends a run: nobody catches this exception."""
 
 
 def dies_in(call, monkeypatch, function, nth):
@@ -272,7 +272,7 @@ def dies_in(call, monkeypatch, function, nth):
 
 @pytest.mark.usefixtures("fully_compiled")
 def test_killed_at_any_write_it_ends_with_the_same_bytes(side_by_side, monkeypatch, tmp_path):
-    """Killed at every single write of a group of two and one of one, again and again."""
+    """Kills at every write of a group of two and of one, again and again."""
     train(config_of(tmp_path / "whole", at_once=2))
     for function, least in (("append", 9), ("finish", 2)):
         cut = tmp_path / function
@@ -352,7 +352,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
     assert err == "error: config.experts.at_once: expected an integer from 1 to 10000, got 0\n"
 
 
-# What is refused.
+# Refusals.
 
 
 def test_settings_without_sense_are_refused(tmp_path):

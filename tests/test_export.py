@@ -1,4 +1,4 @@
-"""Distilled sets as other programs read them: each format by a reader of its own."""
+"""Tests exports, each format by an independent reader."""
 
 import json
 import os
@@ -18,14 +18,13 @@ from gsdd_jax.formats import transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-NAMES = ["sea otter", "café/../.."]  # none that a path should take as it is
+NAMES = ["sea otter", "café/../.."]  # not safe in a path
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """The file of a set of 3 images of each of two classes, some of whose values are beyond
-    [0, 1], with soft labels."""
+    """Returns a file of 3 images per class, with soft labels and some values beyond [0, 1]."""
     kind = parameterizations.build("pixels", (8, 6, 3), ipc=3, images_per_class=1)
     pixels = np.random.default_rng(0).uniform(-0.4, 1.6, (6, 8, 6, 3)).astype(np.float32)
     made = {
@@ -42,7 +41,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(file):
-    """What 8 bits hold of its images."""
+    """Returns the images rounded to 8 bits."""
     return np.floor(255 * np.clip(np.float64(gsdd_jax.load(file).images()), 0, 1) + 0.5)
 
 
@@ -190,7 +189,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     def fail(*_):
         raise OSError("disk full")
 
-    with monkeypatch.context() as patch:  # a write that fails leaves what was there
+    with monkeypatch.context() as patch:  # a failed write leaves the old file
         patch.setattr("os.rename" if to == "png" else "os.replace", fail)
         with pytest.raises(OSError, match="disk full"):
             exports.export(set_, path, to, overwrite=True, resolution=4)
@@ -200,7 +199,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     if to == "npz":
         with np.load(path) as arrays:
             assert sorted(arrays) == ["images", "labels", "targets"]
-    # Only an earlier export is replaced, never somebody's folder.
+    # Only an earlier export is replaced, never another folder.
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -226,7 +225,7 @@ def test_where_it_comes_from_is_beside_the_pictures(file, tmp_path):
     ids=str,
 )
 def test_names_that_no_list_of_lines_holds(file, tmp_path, names):
-    """TFDS would silently read others; the rest needs no names, or numbers them."""
+    """Checks names that TFDS would silently change; the other formats number classes."""
     set_ = gsdd_jax.load(file)
     set_.provenance["data"]["class_names"] = names
     line = r"^provenance\.data\.class_names: expected 2 different names of printable characters"

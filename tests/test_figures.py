@@ -1,4 +1,4 @@
-"""Figures, by the launch script's own path on tiny runs; and what they show, computed otherwise."""
+"""Tests figures by the launch script on tiny runs, and their numbers by other computations."""
 
 import copy
 import csv
@@ -59,7 +59,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The work directory of a tiny distillation of Gaussians."""
+    """Returns the work directory of a tiny distillation of Gaussians."""
     workdir = tmp_path_factory.mktemp("gaussians")
     distill_to(tiny(), workdir)
     return workdir
@@ -67,7 +67,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
-    """The same as pixels."""
+    """Returns the work directory of the same distillation as pixels."""
     workdir = tmp_path_factory.mktemp("pixels")
     distill_to(tiny(**{"parameterization.name": "pixels", "distill.eval_every": 0}), workdir)
     return workdir
@@ -75,23 +75,23 @@ def pixels(tmp_path_factory):
 
 @functools.cache
 def command():
-    """The launch script, in this process."""
+    """Runs the launch script in this process."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of how ml_collections loads a config
+        warnings.simplefilter("ignore", DeprecationWarning)  # from ml_collections loading a config
         from launch import figure
     flags.FLAGS.mark_as_parsed()
     return figure
 
 
 def draw(name, **values):
-    """What `python -m launch.figure NAME` does with these flags."""
+    """Runs `python -m launch.figure NAME` with these flags."""
     figure = command()
     with flagsaver.flagsaver(**values):
         figure.main(name)
 
 
 def rows_of(folder, name):
-    """The CSV of a figure, beside which its pictures lie."""
+    """Returns a figure's CSV; checks that its pictures lie next to it."""
     with Image.open(folder / f"{name}.png") as image:
         assert image.size[0] > 300
         assert len(image.getcolors(1 << 24)) > 3
@@ -152,21 +152,21 @@ def test_ellipses_while_fitting_and_distilling(run, tmp_path):
     rows = rows_of(tmp_path, "ellipses")
     columns = list(dict.fromkeys((r["phase"], int(r["step"])) for r in rows))
     assert columns == [("fit", 0), ("fit", 20), *(("distill", s) for s in (0, 3, 6))]
-    # The last ones are the Gaussians of the distilled set, of one image of each class.
+    # The last ones are the distilled set's Gaussians, one image per class.
     means = gsdd_jax.load(run / "distilled.safetensors").arrays["means"]
     last = [r for r in rows if (r["phase"], r["step"]) == ("distill", "6")]
     assert len(last) == 2 * means.shape[1]
     for row in last:
         center = 4 * (means[int(row["image"]), int(row["gaussian"])] + 1)
         np.testing.assert_allclose([float(row["x"]), float(row["y"])], center, rtol=1e-5)
-    # The fit is that of the run: it ends where distillation began.
+    # The fit equals the run's: it ends where distillation began.
     fitted = [r for r in rows if (r["phase"], r["step"]) == ("fit", "20")]
     began = [r for r in rows if (r["phase"], r["step"]) == ("distill", "0")]
     for a, b in zip(fitted, began, strict=True):
         assert float(a["x"]) == pytest.approx(float(b["x"]), abs=0.02)  # of bfloat16
     with Image.open(tmp_path / "ellipses.gif") as animation:
         assert animation.n_frames > 5
-    # Again, and it is the same bytes.
+    # Drawing again gives the same bytes.
     draw("ellipses", out=str(tmp_path / "again"), **values)
     for kind in ("png", "svg", "csv", "gif"):
         first, again = (
@@ -176,7 +176,7 @@ def test_ellipses_while_fitting_and_distilling(run, tmp_path):
 
 
 def test_ellipses_of_a_run_that_kept_no_snapshots(run, tmp_path):
-    """As of the demo: the fit, then the distilled set."""
+    """Shows the fit and the distilled set of a run without snapshots, such as the demo's."""
     for name in ("config.json", "distilled.safetensors"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     draw("ellipses", workdir=[str(tmp_path)], images=1, steps=["0", "20"])
@@ -203,7 +203,7 @@ def test_a_fit_alone_has_ellipses_too(tmp_path):
 
 
 def test_snapshots_are_the_same_after_an_interruption(run, tmp_path, monkeypatch):
-    """Stopped after every call in turn, with other lengths of calls, it leaves the same bytes."""
+    """Stops after every call in turn, with other call lengths: the bytes stay the same."""
     really_run, left = distill.run, [0]
 
     def run_until(*arguments):
@@ -214,7 +214,7 @@ def test_snapshots_are_the_same_after_an_interruption(run, tmp_path, monkeypatch
 
     monkeypatch.setattr(distill, "run", run_until)
     config = tiny(**{"distill.steps_per_call": 4})
-    for calls in (1, 1, 1):  # what was computed is kept
+    for calls in (1, 1, 1):  # computed parts are kept
         left[0] = calls
         with pytest.raises(KeyboardInterrupt):
             distill_to(config, tmp_path)
@@ -293,7 +293,7 @@ def test_antialias_shows_where_it_matters_most(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory):
-    """The work directory of a tiny distillation of Gaussians as codes."""
+    """Returns the work directory of a tiny distillation of Gaussians as codes."""
     workdir = tmp_path_factory.mktemp("codes")
     distill_to(
         tiny(**{"parameterization.name": "quantized", "budget.images_per_class": 4}), workdir
@@ -308,7 +308,7 @@ def test_codes_are_shown_as_gaussians(codes, tmp_path):
     shown = inputs.load_gaussians(codes / "distilled.safetensors")
     np.testing.assert_allclose(shown.images(), set_.images(), atol=1e-5)
     filled = np.flatnonzero(counts < counts.max())
-    for order in pruning.ORDERS:  # what only fills up goes first
+    for order in pruning.ORDERS:  # padding Gaussians go first
         first = pruning.removal_order(shown, order, jax.random.key(0))[:, 0]
         assert (shown.arrays["opacities"][filled, first[filled]] == 0).all()
     draw("ellipses", workdir=[str(codes)], images=2, out=str(tmp_path))
@@ -349,7 +349,7 @@ def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
     for row in stress:
         assert row["clip"] == "0" or row["outside"] == row["never_returned"] == "0"
         assert int(row["never_returned"]) <= int(row["outside"]) <= int(row["gaussians"])
-    # The second time nothing is computed.
+    # A second call computes nothing.
     before = (tmp_path / "escape_stress.png").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distill, "run", None)
@@ -358,7 +358,7 @@ def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
 
 
 def test_the_stress_tells_who_is_lost():
-    """Far outside without the clip: no gradient, and no way back; inside there is one."""
+    """Checks that centers far outside have no gradient without the clip, and never return."""
     options = {"clip_means": False, "boundary_weight": 0.1}
     config = escape.with_options(tiny(), options)
     parts = experiment.build(config)
@@ -371,7 +371,7 @@ def test_the_stress_tells_who_is_lost():
     found = escape.endure(parts, config, params, 3, "test")
     assert found.outside[:, 0].all() and found.lost[:, 0].all() and not found.pulled[:, 0].any()
     assert found.pulled[:, 2:].all() and not found.lost[:, 2:].any()
-    # Both ways happen to those on the border; who is inside now is not lost.
+    # On the border both happen; a center inside is not lost.
     assert not found.lost[:, 1][~found.outside[:, 1]].any()
     assert not found.outside[:, 1].all()
 
@@ -432,7 +432,7 @@ def test_pruning_through_the_command(run, tmp_path, monkeypatch):
     whole = evaluation.evaluate_file(run / "distilled.safetensors", overrides={})
     for row in rows[::2]:
         assert float(row["accuracy"]) == pytest.approx(whole["distilled_accuracy"])
-    # What was evaluated is kept; of another set it is refused.
+    # Evaluations are kept; those of another set are refused.
     monkeypatch.setattr(evaluation, "distilled", None)
     draw("pruning", distilled=[str(run)], num_networks=2, out=str(tmp_path))
     with pytest.raises(gsdd_jax.UsageError, match=r"pruning\.json: of other inputs or settings"):
@@ -573,7 +573,7 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
     for label in ("gaussian, 3 per class", "pixels, 1 per class"):
         mine = [r for r in rows if r["set"] == label]
         assert sum(int(r["images"]) for r in mine) == number
-    # Over all bins it is the accuracy that the run itself measured.
+    # Over all bins the accuracy equals the run's own.
     mine = [r for r in rows if r["set"].startswith("gaussian")]
     total = sum(int(r["images"]) * float(r["accuracy"]) for r in mine) / number
     measured = json.loads((run / "result.json").read_text())["distilled_accuracy"]
@@ -628,13 +628,13 @@ def test_guidance_draws_the_cells_that_were_run(tmp_path):
             draw("guidance", from_table=str(path))
 
 
-# What a user gets wrong
+# User errors
 
 
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("pruning", {}, "--distilled: expected one, got 0"),
+        ("pruning", {}, "--distilled: expected one set, got 0"),
         ("convergence", {}, "--workdir: expected one or more"),
         ("landscape", {"distilled": ["x"], "points": 4}, "--points: expected an odd number"),
         ("antialias", {"distilled": ["x"], "images": 0}, "--images: expected at least 1, got 0"),

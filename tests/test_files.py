@@ -1,4 +1,4 @@
-"""Files of others: what is read, locked, replaced and deleted, and what is only a convenience."""
+"""Tests foreign files: reading, locking, replacing and deleting, and optional conveniences."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ MARK, WHAT = "mark.json", "a thing of ours"
 
 @pytest.fixture(autouse=True)
 def soon():
-    """A test that waits for a FIFO fails."""
+    """Fails a test that waits for a FIFO."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a FIFO"))
     signal.alarm(60)
     yield
@@ -51,12 +51,12 @@ def test_only_so_much_of_a_regular_file_is_read(tmp_path):
     assert files.read_regular(tmp_path / "three", "a thing", 3) == b"abc"
     with pytest.raises(UsageError, match=r"three: expected a thing of at most 2 bytes, got 3$"):
         files.read_regular(tmp_path / "three", "a thing", 2)
-    # Larger than any memory, and refused by its size only.
+    # Larger than any memory; refused by its size.
     with open(tmp_path / "vast", "wb") as file:
         file.truncate(1 << 42)
     with pytest.raises(UsageError, match="at most 10 bytes, got 4,398,046,511,104"):
         files.read_regular(tmp_path / "vast", "a thing", 10)
-    if os.path.exists("/proc/self/status"):  # of 0 bytes, by what it says
+    if os.path.exists("/proc/self/status"):  # reports 0 bytes
         with pytest.raises(UsageError, match="at most 10 bytes, got 11"):
             files.read_regular("/proc/self/status", "a thing", 10)
 
@@ -180,7 +180,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path, name):
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path, monkeypatch):
-    """None is changed, for which some file systems have no leave."""
+    """Checks that no permission is changed, which some file systems forbid."""
 
     def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
@@ -321,7 +321,7 @@ def test_a_folder_with_the_name_of_the_one_beside_is_left(tmp_path):
     beside = tmp_path / ".a.replacing"
     (beside / "new").mkdir(parents=True)
     (beside / "new" / "thesis").write_text("thesis")
-    with pytest.raises(UsageError, match="expected nothing of this name"):
+    with pytest.raises(UsageError, match="exists; move it away"):
         make(tmp_path / "a", "new")
     assert tree(beside) == {"new/thesis": "thesis"}
     swap.recover(tmp_path / "a")
@@ -375,7 +375,7 @@ def test_a_swap_that_is_killed_is_undone_by_the_next(tmp_path, how, then):
     found = interrupted(tmp_path / "a", how)
     assert found.returncode == (-signal.SIGKILL if how == "kill" else 1)
     assert not (tmp_path / "a").exists()
-    if how == "fail twice":  # the only copy is named, and not deleted
+    if how == "fail twice":  # the only copy is named and not deleted
         assert f"what was there is in {tmp_path / '.a.replacing' / 'old'}" in found.stderr
     if then == "read":
         swap.recover(tmp_path / "a")
@@ -414,7 +414,7 @@ def test_checkpoints_where_no_folder_can_be(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_named_by_its_own_name(tmp_path):
-    """Not by that of the folder beside it, nor by none, as a write to a full disk has it."""
+    """Checks the name in the error, also where writing fails without one, as on a full disk."""
     for name in ((), (str(tmp_path / ".made.replacing" / "new" / "a"),)):
         with (
             pytest.raises(OSError, match="full") as raised,

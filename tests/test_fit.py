@@ -1,4 +1,4 @@
-"""Fitting real images."""
+"""Tests fitting of real images."""
 
 import dataclasses
 
@@ -21,12 +21,12 @@ def real_images(count):
 
 
 def test_fitted_quality_on_real_images():
-    """The method reaches about 25 dB with 22 Gaussians on CIFAR-10 in 500 steps at 0.1."""
+    """Expects about 25 dB with 22 Gaussians on CIFAR-10 after 500 steps at 0.1."""
     images = real_images(32)
     fitted, psnr = gsdd_jax.fit_images(jax.random.key(0), images, 22, num_steps=500)
     assert psnr.shape == (32,)
     assert 24.0 < float(psnr.mean()) < 27.0
-    # The reported figure is that of the stored bfloat16 numbers, recomputed here by hand.
+    # The reported PSNR uses the stored bfloat16 numbers; recomputed here.
     stored = fitted.astype(jnp.bfloat16)
     rendered = np.asarray(stored.render(height=32, width=32), np.float64)
     by_hand = -10 * np.log10(((rendered - np.asarray(images)) ** 2).mean((1, 2, 3)))
@@ -50,7 +50,7 @@ def test_same_key_same_bytes_however_the_steps_are_grouped():
 
 
 def test_the_rate_of_the_means_alone_halves():
-    """Against Adam by its formulas, in float64, on the gradient of the fit."""
+    """Compares with Adam by its formulas, in float64, on the gradient of the fit."""
     images = real_images(2)
     kind = Gaussian(32, 32, 3, images_per_class=1, num_gaussians=4, bfloat16=False)
     state = fit.start(kind, jax.random.key(0), images, 0.01, 2)
@@ -101,7 +101,7 @@ def test_pixels_start_at_the_images():
 
 
 def fit_unchecked(images, num_gaussians=1, **arguments):
-    """`fit_images` as it is without the import hook, which would refuse types first."""
+    """Calls `fit_images` without the import hook, which would refuse types first."""
     function = getattr(gsdd_jax.fit_images, "__wrapped__", gsdd_jax.fit_images)
     return function(jax.random.key(0), images, num_gaussians, **{"num_steps": 1} | arguments)
 
@@ -130,7 +130,7 @@ def test_wrong_numbers(arguments, message):
 
 
 def filled(value):
-    """Two black images, with one other value in the second."""
+    """Returns two black images, with one other value in the second."""
     images = np.zeros((2, 4, 4, 3), np.float32)
     images[1, 2, 3, 0] = value
     return images
@@ -169,7 +169,7 @@ def test_images_a_little_outside_are_fitted_as_they_are():
 
 
 def test_under_a_trace_values_are_not_looked_at():
-    """Neither of images that are traced nor of those that a traced function closes over."""
+    """Checks traced images, and images that a traced function closes over."""
     images, key = jnp.asarray(filled(0.5)), jax.random.key(0)
     psnr = lambda key, images: gsdd_jax.fit_images(key, images, 2, num_steps=2)[1]
     expected = psnr(key, images)

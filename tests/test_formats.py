@@ -1,5 +1,4 @@
-"""A distilled set without JAX, against the compiled renderer, dense matrices and the training's
-transform; and what programs in other frameworks get of it."""
+"""Compares distilled sets without JAX with the compiled renderer and the training's transform."""
 
 import dataclasses
 import importlib
@@ -29,7 +28,7 @@ NORMALIZE = {"transform": {"name": "normalize", "mean": [0.5] * 3, "std": [0.2, 
 
 
 def saved(path, name, provenance=None):
-    """Some set of two classes as a file, by the parameterization's own start; Gaussians with soft
+    """Returns a file of two classes by the parameterization's own start; Gaussians with soft
     labels."""
     kind = parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=3, num_classes=2)
     images = np.random.default_rng(0).random((2 * kind.images_per_class, 8, 12, 3), np.float32)
@@ -85,7 +84,7 @@ print(json.dumps([images.tolist(), targets.tolist(), lines]))
 
 
 def test_without_jax(tmp_path):
-    """In a Python in which none of it can be imported."""
+    """Reads a set in a Python that cannot import JAX or the compiled calls."""
     path = saved(tmp_path / "set.safetensors", "gaussian", NORMALIZE)
     coded = saved(tmp_path / "coded.safetensors", "quantized")
     out = subprocess.run(
@@ -106,7 +105,7 @@ def test_without_jax(tmp_path):
 
 
 def test_what_the_description_refuses_is_not_read(tmp_path, monkeypatch):
-    """A file of four gigabytes that is no set, most of them holes."""
+    """Refuses a four-gigabyte sparse file that is no set."""
     path, size = tmp_path / "large.safetensors", 2**32
     header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     with open(path, "wb") as file:
@@ -162,7 +161,7 @@ def test_a_kind_is_the_public_class_of_its_modules_name(more):
      "gsdd_jax.formats.pixels", "pixels\n", "__init__", None, 3, ["pixels"], {}],
 )  # fmt: skip
 def test_no_name_imports_what_the_packages_have_not(name, monkeypatch):
-    """Names of a file are compared with those of the packages' modules, before any import."""
+    """Compares a file's names with the packages' modules, before any import."""
     imported, original = [], importlib.import_module
     monkeypatch.setattr(
         importlib, "import_module", lambda n: imported.append(n) or original(n)
@@ -180,14 +179,14 @@ def test_no_name_imports_what_the_packages_have_not(name, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real():
-    """Training images of 8 x 12, and what a set says of their ZCA."""
+    """Returns training images of 8 x 12, and a set's description of their ZCA."""
     images = np.random.default_rng(3).integers(0, 256, (40, 8, 12, 3), np.uint8)
     return images, transforms.describe("zca", (), (), images)
 
 
 @pytest.fixture
 def pixels(tmp_path, real):
-    """The file of a set that was made with a ZCA."""
+    """Returns the file of a set that was made with a ZCA."""
     made = {"transform": real[1], "data": {"name": "mine", "fingerprint": "ab" * 32}}
     return saved(tmp_path / "zca.safetensors", "pixels", made)
 
@@ -197,7 +196,7 @@ def test_the_zca_is_that_of_training(real, pixels, tmp_path, monkeypatch):
     images, _ = real
     zca = training.fit_zca(images)
     test = jnp.asarray(np.random.default_rng(4).random((5, 8, 12, 3), np.float32))
-    shuffled = np.random.default_rng(5).permutation(images)  # the order is no matter
+    shuffled = np.random.default_rng(5).permutation(images)  # the order does not matter
     set_ = gsdd_jax.load(pixels)
     found = set_.find_transform(shuffled)
     np.testing.assert_allclose(found(np.asarray(test)), zca(test), atol=1e-4)
@@ -230,7 +229,7 @@ def test_a_normalization_is_in_the_file(tmp_path):
         wrong = np.resize(wrong, (2, 8, 12, 3))
         with pytest.raises(gsdd_jax.UsageError, match=r"in about \[0, 1\], got .*; divide bytes"):
             set_.transform(wrong)
-    # A set's own are as far beyond as they came to be.
+    # A set's own images may be far beyond [0, 1].
     far = dataclasses.replace(set_, arrays={n: 300 * a for n, a in set_.arrays.items()})
     np.testing.assert_allclose(far.numpy().images, (far.images() - mean) / std, rtol=1e-4, atol=0.1)
 
@@ -257,7 +256,7 @@ def test_a_transform_as_a_file(real, pixels, tmp_path, monkeypatch):
 
 
 def refusal(set_, transform=None):
-    """The one line that says why there is no transform."""
+    """Returns the one-line error that says why there is no transform."""
     with pytest.raises(gsdd_jax.UsageError) as raised:
         set_.numpy(transform=transform)
     message = str(raised.value)
@@ -274,9 +273,9 @@ def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkey
     assert "zca transform of 'mine'" in refusal(set_)
     changed = real[0].copy()
     changed[3, 2, 1, 0] ^= 1
-    assert "these 40 images are not those" in refusal(set_, changed)
+    assert "these 40 images are not the training images" in refusal(set_, changed)
     assert "got float32" in refusal(set_, np.zeros((40, 8, 12, 3), np.float32))
-    before = {"config": {"data.transform": "zca"}}  # as files had it before
+    before = {"config": {"data.transform": "zca"}}  # as in older files
     older = dataclasses.replace(set_, provenance=before)
     assert "an earlier version" in refusal(older, real[0])
     for wrong in ({"name": "pca"}, [], {"name": "normalize", "mean": [1.0], "std": [1.0]}):
@@ -295,8 +294,7 @@ def test_nobody_gets_images_that_are_not_whitened(real, pixels, tmp_path, monkey
 
 
 def test_a_matrix_by_the_data_on_disk(tmp_path, monkeypatch):
-    """Of a file that does not describe it; first where nothing reads the data, at last by what was
-    kept."""
+    """Finds no ZCA without data; then computes it from the data on disk; then reads the cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     mini = data.load("cifar10_mini", resolution=8)
     config = {"data.name": "cifar10_mini", "data.resolution": 8, "data.transform": "zca"}
@@ -348,7 +346,7 @@ def test_batches(pixels):
 
 
 def test_torch(tmp_path, monkeypatch):
-    """With a stand-in for PyTorch, which the tests do not need; and without any."""
+    """Uses a stand-in for PyTorch, which the tests do not need; then none."""
     hard, soft = (
         gsdd_jax.load(saved(tmp_path / f"{case}.safetensors", case))
         for case in ("pixels", "gaussian")
@@ -369,7 +367,7 @@ def test_torch(tmp_path, monkeypatch):
 
 
 def test_grain(tmp_path, monkeypatch):
-    """What Grain shuffles, batches and repeats; and without it."""
+    """Checks that Grain shuffles, batches and repeats the records; then goes without Grain."""
     hard, soft = (
         gsdd_jax.load(saved(tmp_path / f"{case}.safetensors", case, NORMALIZE))
         for case in ("pixels", "gaussian")
@@ -394,7 +392,7 @@ def test_grain(tmp_path, monkeypatch):
 
 
 def test_the_committed_set_is_read_as_ever():
-    """A file that says less of itself."""
+    """Reads an older file with less description."""
     path = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu" / "distilled.safetensors"
     set_ = gsdd_jax.load(path)
     assert set_.class_names is None
@@ -422,7 +420,7 @@ except RuntimeError as error:  # only now
 
 @pytest.mark.parametrize("case", ["gaussian", "fred", "quantized"])
 def test_arrays_of_a_set_start_no_device(tmp_path, case):
-    """With JAX, whose devices would take memory from another framework: it has none to start."""
+    """Reads arrays in a Python where starting a JAX device fails."""
     path = saved(tmp_path / "set.safetensors", case)
     out = subprocess.run(
         [sys.executable, "-c", LAZY, path], capture_output=True, text=True, cwd=ROOT,
@@ -433,7 +431,7 @@ def test_arrays_of_a_set_start_no_device(tmp_path, case):
 
 
 def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
-    """A file of a few kilobytes may say any size."""
+    """Refuses a small file that claims large images."""
     kind = parameterizations.find("gaussian")(4096, 4096, 3, 1000, 1)
     shapes = {"means": 2, "cholesky": 3, "colors": 3}
     arrays = {name: np.zeros((1000, 1, size), np.float32) for name, size in shapes.items()}
@@ -443,8 +441,8 @@ def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 10 * 2**30)
     set_ = gsdd_jax.load(tmp_path / "set")
     line = (
-        r"^1,000 images of 4096x4096x3: 187\.5 GiB of memory and up to 4 times that on the way, "
-        r"expected at most the 10\.0 GiB that are free$"
+        r"^1,000 images of 4096x4096x3: 187\.5 GiB of memory and up to 4 times that while "
+        r"computing, expected at most the 10\.0 GiB that are free$"
     )
     for attempt in (set_.images, set_.numpy):
         with pytest.raises(gsdd_jax.UsageError, match=line):
@@ -461,7 +459,7 @@ def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
     ],
 )
 def test_what_images_are_rendered_with_is_counted(kind, monkeypatch):
-    """Layers, sample points, images of another size; of more images or larger ones, more."""
+    """Counts layers, sample points and other sizes: more or larger images take more memory."""
     monkeypatch.setattr(memory, "available", lambda: 2 * 2**30)
     base.checked_size(kind, 1, 64, 64, "bilinear")
     with pytest.raises(gsdd_jax.UsageError, match=r"^what 99 images of \d+x\d+x3 are rendered wi"):

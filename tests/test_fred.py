@@ -1,4 +1,4 @@
-"""FreD: some coefficients of the cosine transform, and the masks that say which."""
+"""Tests FreD: selected coefficients of the cosine transform, and their masks."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def build(shape=SHAPE, ipc=1, **options):
 
 
 def real(kind, classes=2):
-    """Images that differ by class in what varies."""
+    """Returns images whose variation differs by class."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(classes, kind.images_per_class, *kind.image_shape))
     smooth = rng.normal(size=(classes, kind.height, 1, 1)).cumsum(1)
@@ -37,7 +37,7 @@ def real(kind, classes=2):
         ((128, 128, 3), 1, {}, 8, 2026),  # of 2048
         ((128, 128, 3), 1, {"dtype": "bfloat16"}, 16, 2026),
         ((8, 8, 1), 3, {"size": 64}, 3, 63),
-        ((8, 8, 1), 3, {"size": 192}, 1, 64),  # more than there are
+        ((8, 8, 1), 3, {"size": 192}, 1, 64),  # more than exist
         ((8, 8, 1), 3, {"size": 2}, 96, 1),
     ],
 )
@@ -121,7 +121,10 @@ def test_a_file_of_wrong_masks_is_refused(tmp_path):
     for mask, places in zip(bits, np.asarray(params["frequencies"])[::per_class], strict=True):
         assert list(np.flatnonzero(mask)) == list(places)
     byte, bit = divmod(int(np.flatnonzero(bits[1])[0]), 8)
-    for place, change in (((1, byte), 128 >> bit), ((1, 1), 1)):  # one less; one that there is not
+    for place, change in (
+        ((1, byte), 128 >> bit),
+        ((1, 1), 1),
+    ):  # one fewer; one that does not exist
         wrong = arrays | {"masks": arrays["masks"].copy()}
         wrong["masks"][place] ^= change
         with pytest.raises(gsdd_jax.UsageError, match=r"masks: expected \d+ of 15 .* in 1 of 2"):

@@ -1,4 +1,4 @@
-"""The parameters of Gaussian images: initial values, rounding, clipping, boundary loss, budget."""
+"""Tests Gaussian parameters: initial values, rounding, clipping, boundary loss, budget."""
 
 import dataclasses
 import math
@@ -99,7 +99,7 @@ def test_impossible_budgets_are_refused():
 
 
 def test_rendering_at_another_resolution_keeps_the_picture():
-    """Wide Gaussians at twice the resolution: box-averaged down, nearly the original image."""
+    """Averages wide Gaussians at twice the resolution to nearly the original image."""
     g = some(2, 6, size=32)
     g = dataclasses.replace(g, cholesky=3 + 2 * g.cholesky, means=0.5 * g.means)
     small, large = g.render(), g.render(64, 96)

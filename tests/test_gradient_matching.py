@@ -1,4 +1,4 @@
-"""Gradient matching against plain loops, and its inner training."""
+"""Tests gradient matching against plain loops, and its inner training."""
 
 import functools
 
@@ -55,7 +55,7 @@ def synthetic(prob, images):
 
 
 class Shown:
-    """Images that are stored as networks see them."""
+    """Stores images in the networks' input space."""
 
     def select(self, images, indices):
         return images[indices]
@@ -68,7 +68,7 @@ class Shown:
 @jax.jit
 @jax.grad
 def gradient_of(params, images, labels):
-    """Of the cross-entropy."""
+    """Returns the gradient of the cross-entropy."""
     logits = NETWORK.apply(params, images)
     return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
 
@@ -94,8 +94,7 @@ def test_distance_counts_every_output_neuron_and_no_bias():
 
 @pytest.mark.parametrize(("batch_real", "group"), [(7, None), (4, (1,))])
 def test_loss_is_the_sum_over_classes(batch_real, group):
-    """A class has six images: asked for seven, it gives each of them once. Of a group of classes it
-    is the sum over those."""
+    """Draws each of six images once if asked for seven; sums the loss over a group's classes."""
     prob, data = problem(batch_real=batch_real, classes_per_step=len(group or ())), real()
     images = initial_images(prob, data)
     host_inputs, key = None if group is None else jnp.array(group), jax.random.key(3)
@@ -125,7 +124,7 @@ def test_loss_is_the_sum_over_classes(batch_real, group):
 
 
 def test_inner_training_is_sgd_over_the_synthetic_set():
-    """Full batches without augmentation: the order does not matter, so a plain loop can follow."""
+    """Uses full batches without augmentation, whose order does not matter."""
     prob, data = problem(outer_loops=3, inner_loops=4, strategy=""), real()
     images = initial_images(prob, data)
     start = NETWORK.init(jax.random.key(0))
@@ -138,7 +137,7 @@ def test_inner_training_is_sgd_over_the_synthetic_set():
         gradient = gradient_of(expected, images, prob.labels)
         expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), after(0), expected)
-    jax.tree.map(np.testing.assert_array_equal, after(2), start)  # after the last: nothing
+    jax.tree.map(np.testing.assert_array_equal, after(2), start)  # nothing after the last one
     own = slice(GPC, 2 * GPC)  # of class 1
     of_group = jax.jit(
         lambda: (

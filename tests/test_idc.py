@@ -1,4 +1,4 @@
-"""IDC: smaller images, enlarged."""
+"""Tests IDC: smaller images, enlarged."""
 
 import jax
 import jax.numpy as jnp

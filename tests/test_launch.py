@@ -1,4 +1,4 @@
-"""The commands, as a user runs them: results, resuming after SIGKILL, and one line when wrong."""
+"""Tests the commands: results, resuming after SIGKILL, and one-line errors."""
 
 import itertools
 import json
@@ -42,8 +42,7 @@ TINY = [
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs(tmp_path_factory):
-    """The runs below are of one config: they share their compiled programs, and most of the time
-    is for compiling those (the command of `test_experts` compiles as users do)."""
+    """Shares compiled programs among runs of one config, which mostly compile."""
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -64,7 +63,7 @@ def run(compiled_programs):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole tiny run."""
+    """Returns a complete tiny run."""
     workdir = tmp_path_factory.mktemp("run")
     process = start("distill", *TINY, f"--workdir={workdir}")
     out, err = process.communicate(timeout=300)
@@ -115,9 +114,7 @@ def test_started_again_it_is_done_at_once(run, finished):
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_path):
-    """SIGKILL as the first checkpoint of the fit and of the distillation is being written, and in
-    an evaluation between steps, then the rest; other call sizes change nothing either, nor whether
-    real images are read from disk."""
+    """Kills a run that saves or evaluates, and resumes it by other call sizes or streaming."""
     workdir, _ = finished
     steps = tmp_path / "run" / "checkpoints"
     signs = (
@@ -227,7 +224,7 @@ def test_export(run, tmp_path):
     for arguments, message in (
         ([distilled], "--to: expected a format"),
         ([distilled, "--to=npz"], "--to, --out: expected both"),
-        ([distilled, "--to=npz", "--space=unit", f"--out={out}"], "there already"),
+        ([distilled, "--to=npz", "--space=unit", f"--out={out}"], "exists already"),
     ):
         status, printed, err = run("export", *arguments)
         assert (status, printed, len(err.splitlines())) == (2, "", 1)
@@ -296,7 +293,7 @@ def test_a_work_directory_belongs_to_its_config(run, finished):
 
 
 def test_without_its_config_a_directory_still_belongs_to_it(run, finished, tmp_path):
-    """Evaluations and checkpoints of another seed are not taken over."""
+    """Refuses evaluations and checkpoints of another seed."""
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
     command = [*TINY, "--config.seed=5", f"--workdir={tmp_path}/run"]
@@ -346,7 +343,7 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
 
 
 def is_caught(process):
-    """Whether SIGTERM waits for the thread of `launch.interrupt`, as it does before imports."""
+    """Returns whether SIGTERM waits for the thread of `launch.interrupt`, as before imports."""
     status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
     return int(blocked, 16) >> (signal.SIGTERM - 1) & 1
@@ -377,7 +374,7 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
         "distill": [*TINY, *ENDLESS, f"--workdir={tmp_path}/run"],
         "evaluate": [f"--distilled={workdir}/distilled.safetensors", "--epochs=100000"],
     }[module]
-    # A suite that a shell runs in the background ignores it, and so would what it starts.
+    # A test suite in the background ignores SIGINT, and so would its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(tmp_path / "out", "w") as out:
         process = start(module, *command, stdout=out)
@@ -392,7 +389,7 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
     assert process.returncode == expected, err
     said = err.splitlines()
     assert said[-1].startswith("interrupted")
-    assert len(said) == 1 or said[:-1] == [interrupt.WAITS]  # a call that took long
+    assert len(said) == 1 or said[:-1] == [interrupt.WAITS]  # a long call
     steps = list((tmp_path / "run" / "checkpoints" / "distill").glob("*"))
     assert len(steps) == (expected == 0)
     assert all(int(path.name) >= 4 for path in steps)
@@ -414,8 +411,8 @@ def test_help_says_what_there_is(run, module):
     assert out.count("\n  --config: ") == 1
     for flag in ("coordinator", "num_processes", "process_id"):
         assert out.count(f"\n  --{flag}: ") == (module != "figure")
-    assert "matching.strategy" not in out  # of the many that few change
-    # The values of the config that is given, its fields' comments beside them.
+    assert "matching.strategy" not in out  # rarely changed
+    # Values of the given config, with the help of its fields.
     given = "--config=configs/imagenet_dm.py", "--config.seed=7"
     status, again, _ = run(module, "--helpfull", *given)
     assert status == 0
@@ -448,7 +445,7 @@ def test_the_first_line_says_what_is_run(finished):
     num_gaussians = 4 * 16 * 16 * 3 // (18 * 6)
     assert first.startswith(
         "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images per class of "
-        f"{num_gaussians} Gaussians; in {4 * 16 * 16 * 3:,} bytes per class, those of 1 in float32"
+        f"{num_gaussians} Gaussians; budget of {4 * 16 * 16 * 3:,} bytes per class (1 in float32)"
     )
     assert "; on " in first
 
@@ -513,6 +510,6 @@ def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
     status, _, err = run("benchmark", "rasterise")
     assert status == 2
     assert "expected one of rasterize, " in err
-    for command in (("benchmark", "scale"), ("figure", "decode")):  # of one process alone
+    for command in (("benchmark", "scale"), ("figure", "decode")):  # one process only
         status, _, err = run(*command, "--coordinator=node0:4000")
         assert (status, err) == (2, "error: Unknown command line flag 'coordinator'\n")

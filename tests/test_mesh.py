@@ -1,4 +1,4 @@
-"""Several devices, forced on the host's processor, against one of them."""
+"""Compares several devices, simulated on the host, with one."""
 
 import json
 import os
@@ -40,12 +40,12 @@ def differences():
         cwd=pathlib.Path(__file__).parent.parent,
     )
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])  # after what runs say
+    return json.loads(result.stdout.splitlines()[-1])  # after the runs' output
 
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_many_devices_compute_what_one_does(differences, thing):
-    """Ten steps of each; batches and networks that four do not divide."""
+    """Runs ten steps of each; four devices divide neither the batches nor the networks."""
     assert differences[thing] < 1e-5
 
 

@@ -1,4 +1,4 @@
-"""Networks against a NumPy forward pass in float64, their derivatives against XLA's convolution."""
+"""Tests networks against float64 NumPy, and their derivatives against XLA's convolution."""
 
 import math
 import re
@@ -68,7 +68,7 @@ def scipy_conv(images, kernel, stride, padding):
 
 
 def relative(actual, expected):
-    """Largest error, in standard deviations of what is expected."""
+    """Returns the largest error, in standard deviations of the expected values."""
     expected = np.asarray(expected, np.float64)
     return np.abs(np.asarray(actual, np.float64) - expected).max() / expected.std()
 
@@ -83,7 +83,7 @@ def test_convolution(geometry, method):
 
 
 def gradients(method, options):
-    """First- and second-order gradients of nonlinear functions of a convolution."""
+    """Returns first- and second-order gradients of nonlinear functions of a convolution."""
 
     def loss(images, kernel):
         return jnp.sin(conv(images, kernel, method=method, **options)).sum()
@@ -97,7 +97,7 @@ def gradients(method, options):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_convolution_derivatives(geometry):
-    """In float64, and in float32, where sin and cos are of numbers near 30."""
+    """Compares in float64, and in float32, where sin and cos take numbers near 30."""
     images, kernel, options = operands(geometry)
     narrow = np.float32(images), np.float32(kernel)
     with jax.enable_x64(True):
@@ -152,7 +152,7 @@ def test_convolution_of_several_networks_at_once(geometry, shared_images):
 
 
 def test_other_devices_run_several_networks_one_by_one():
-    """Grouped convolutions and windows as large as images are slow on a GPU."""
+    """Refuses grouped convolutions and windows as large as images, which are slow on a GPU."""
     images, kernel, _ = operands((2, 32, 32, 4, 5, 3, 1, 1))
 
     def loss(images, kernel):
@@ -189,7 +189,7 @@ def test_winograd_in_slices_of_an_uneven_batch(monkeypatch):
 
 
 def test_direct_error_is_that_of_float32():
-    """Of a kernel's gradient too, which adds up all pixels of all images."""
+    """Includes a kernel's gradient, which adds up all pixels of all images."""
     rng = np.random.default_rng(0)
     images, g = (np.float32(rng.uniform(0, 1, (70, 32, 32, c))) for c in (3, 16))
     kernel = np.float32(rng.normal(size=(3, 3, 3, 16)))
@@ -250,7 +250,7 @@ def test_instance_norm_survives_a_large_mean(mean):
 
 
 def test_instance_norm_survives_an_outlier():
-    """One pixel that is all of the variance: the worst case of sums about a pixel."""
+    """Puts all variance into one pixel: the worst case of sums about a pixel."""
     x = np.float32(1e-3 * np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
     x[:, 16, 16] = 1000
     actual = jax.jit(instance_norm)(x, jnp.ones(3), jnp.zeros(3))
@@ -259,7 +259,7 @@ def test_instance_norm_survives_an_outlier():
 
 
 def second_derivatives(function, weights):
-    """Of a nonlinear function of `function` and its gradients, for every argument."""
+    """Returns derivatives of a nonlinear function of `function` and its gradients, per argument."""
 
     def loss(*arguments):
         return (jnp.sin(function(*arguments)) * weights).sum()
@@ -314,7 +314,7 @@ def relu(x):
 
 
 class Layers:
-    """Hands out a network's parameters in the order of use."""
+    """Returns a network's parameters in the order of use."""
 
     def __init__(self, params):
         self.params = params
@@ -396,7 +396,7 @@ def network_of(name, size=32, **options):
 
 
 def any_params(network, seed=0):
-    """Parameters of the right shapes, all of them random: a norm's scale and shift count too."""
+    """Returns random parameters of the right shapes, including norms' scales and shifts."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -429,7 +429,7 @@ def test_network_in_numpy(name, forward, options, tolerance):
 
 
 def test_second_order_through_sgd_steps():
-    """The gradient of trajectory matching: to the images, through SGD steps on them."""
+    """Computes trajectory matching's gradient: to the images, through SGD steps on them."""
 
     def function(network):
         def loss(params, images, labels):
@@ -549,7 +549,7 @@ def test_bfloat16_is_near_float64(name, forward, options):
 
 @pytest.mark.usefixtures("fully_compiled")
 def test_gradient_of_the_same_bits_every_time():
-    """Also where a bias has no effect: its gradient is exactly zero."""
+    """Includes a bias without effect, whose gradient is exactly zero."""
     network = network_of("convnet", width=32, depth=2)
     params = any_params(network)
     images = jax.random.normal(jax.random.key(1), (64, 32, 32, 3))

@@ -1,4 +1,4 @@
-"""A new objective, parameterization, network and data set: one file each, nothing else touched."""
+"""Adds an objective, a parameterization, a network and a data set, each by one file."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ KINDS = {matching: "mean_images", parameterizations: "gray", networks: "perceptr
 
 @pytest.fixture(scope="module")
 def added(tmp_path_factory):
-    """The examples of the architecture, each in the folder of its kind; a set of arrays."""
+    """Adds the architecture document's examples, each in its folder, and a set of arrays."""
     root = tmp_path_factory.mktemp("added")
     text = (ROOT / "docs" / "architecture.md").read_text()
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -54,7 +54,7 @@ def added(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(added):
-    """As by `--config=demo --config.matching.name=mean_images …`."""
+    """Returns the config of `--config=demo --config.matching.name=mean_images …`."""
     names = {"matching.name": "mean_images", "parameterization.name": "gray"}
     names |= {"network.name": "perceptron", "data.name": "shades"}
     names |= {"data.dir": str(added / "sets"), "data.resolution": 0}
@@ -112,7 +112,7 @@ def test_it_is_exported(finished, tmp_path):
 
 
 def test_each_computes_what_it_says(added):
-    """The network against NumPy; the objective falls, and so does DM's under that network."""
+    """Compares the network with NumPy; the objective falls, and so does DM under that network."""
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     data = matching.real_data(
         images,

@@ -1,4 +1,4 @@
-"""The fused norm, ReLU and pooling against float64, and the CUDA kernels' own code on the host."""
+"""Tests fused norm, ReLU and pooling against float64, and the CUDA kernels' code on the host."""
 
 import ctypes
 import hashlib
@@ -17,7 +17,6 @@ from jax.sharding import PartitionSpec as P
 
 from gsdd_jax import networks
 from gsdd_jax.core import native
-from gsdd_jax.ops import calls
 from gsdd_jax.ops.norm_pool import norm_pool
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -27,11 +26,11 @@ COMPILER = shutil.which("c++") or shutil.which("g++")
 # images, height, width, channels: parts of a register or of a CUDA block, one block and more, and
 # more than a CUDA thread keeps
 SHAPES = [(2, 4, 6, 3), (3, 2, 2, 17), (2, 16, 12, 40), (2, 32, 32, 16), (1, 34, 36, 5)]
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.04}  # of the largest number
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.04}  # relative to the largest number
 
 
 def plain(x, scale, shift):
-    """From the definition, in the arguments' own type."""
+    """Computes the definition in the arguments' own type."""
     centered = x - x.mean((1, 2), keepdims=True)
     variance = jnp.square(centered).mean((1, 2), keepdims=True)
     y = jnp.maximum(centered / jnp.sqrt(variance + 1e-5) * scale + shift, 0)
@@ -39,7 +38,7 @@ def plain(x, scale, shift):
 
 
 def arguments(shape, dtype="float32", mean=0.0, seed=0):
-    """x, scale, shift, a cotangent of y, and cotangents of the three gradients.
+    """Returns x, scale, shift, a cotangent of y, and cotangents of the three gradients.
 
     No pixel is so near the ReLU's edge that rounding decides its side.
     """
@@ -61,8 +60,7 @@ def arguments(shape, dtype="float32", mean=0.0, seed=0):
 
 
 def exact(x, scale, shift, g, a, a_scale, a_shift):
-    """y; the gradient for cotangent g; the gradient for x, scale and g of that one's product with
-    the cotangents a: in float64."""
+    """Returns y, its gradients for cotangent g, and second derivatives for a, in float64."""
     with jax.enable_x64(True):
         results = plain_derivatives(*map(np.float64, (x, scale, shift, g, a, a_scale, a_shift)))
         assert results[0].dtype == np.float64
@@ -185,7 +183,7 @@ def test_a_network_under_shard_map():
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_a_network_and_its_derivatives_are_lowered_to_the_calls(platform):
-    """Also exported: the flagship's student on a machine without the device."""
+    """Includes export: the flagship's student is lowered without the device."""
     network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=1)
     params = network.init(jax.random.key(0))
 
@@ -209,9 +207,9 @@ def test_a_network_and_its_derivatives_are_lowered_to_the_calls(platform):
 
 def test_buffers_that_disagree_are_refused():
     x, scale, shift, *_ = typed(arguments((2, 4, 4, 3)), "float32")
-    call = lambda *a: jax.block_until_ready(jax.jit(lambda *a: calls._call("gsdd_norm_pool", [
-        jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 2, 2, 3), (2, 3), (2, 3))
-    ])(*a, epsilon=np.float32(1e-5)))(*a))  # fmt: skip
+    outputs = [jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 2, 2, 3), (2, 3), (2, 3))]
+    one = lambda *a: native.call("gsdd_norm_pool", outputs, *a, epsilon=np.float32(1e-5))
+    call = lambda *a: jax.block_until_ready(jax.jit(one)(*a))
     call(x, scale, shift)
     with pytest.raises(Exception, match="disagree"):
         call(jnp.zeros((3, 4, 4, 3)), scale, shift)
@@ -280,7 +278,7 @@ def library(tmp_path_factory):
 
 
 def on_cuda(library, operands, *, rows=1, backwards=False):
-    """What `through_jax` gives, by the CUDA kernels' code; `rows` of scale and shift."""
+    """Computes what `through_jax` does by the CUDA kernels' code; `rows` of scale and shift."""
     x, scale, shift, g, a, a_scale, a_shift = (np.ascontiguousarray(v) for v in operands)
     b, h, w, c = x.shape
     mean, rate = np.full((2, b, c), 7e7, np.float32)

@@ -1,4 +1,4 @@
-"""The notebooks' cells run from first to last, in their folder."""
+"""Runs the notebooks' cells from first to last, in their folder."""
 
 import json
 import pathlib
@@ -10,13 +10,13 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-# What most of the time would be compiling.
+# Shortened: most of the time would be compilation.
 LITTLE = "config.network.options.depth = 1; config.matching.strategy = ''"
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 
 
 def run(name, monkeypatch, replaced):
-    """The names that the notebook leaves; `replaced` text is another for the test."""
+    """Returns the names that a notebook defines; `replaced` shortens its text."""
     cells = json.loads((NOTEBOOKS / name).read_text())["cells"]
     assert f"/notebooks/{name})" in "".join(cells[0]["source"])  # the badge opens this one
     cells = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -51,7 +51,7 @@ def test_the_inside_of_a_set_is_shown(monkeypatch):
     drawn = names["figure"].axes[10].patches  # of the first of ten images
     np.testing.assert_allclose(drawn[3].center, names["ellipses"].centers[0, 3])
     assert len(drawn) == 22
-    # Without the large ones less is left of an image than without the small ones.
+    # Removing large ones loses more of an image than removing small ones.
     large, small = (np.array(names["psnr"][order]) for order in ("large", "small"))
     assert (large < small).all() and (np.diff(small) < 0).all()
     assert names["large"].shape == (5, 128, 128, 3)

@@ -1,4 +1,4 @@
-"""Settings that follow from a data set, and classes of few pictures."""
+"""Tests settings that follow from a data set, and classes of few pictures."""
 
 import jax
 import numpy as np
@@ -86,7 +86,7 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
         "for mine, of 2 classes of 2 to 3 training images: --config.budget.images_per_class=3 "
         "--config.init.learning_rate=0.1 --config.evaluate.batch_size=6\n"
     )
-    config.scale = 0.01  # of what was decided
+    config.scale = 0.01  # of the decision
     shrunk = cli.experiment(config)
     assert shrunk.budget.images_per_class == 1
     line = capsys.readouterr().out.splitlines()[0]
@@ -102,7 +102,7 @@ COUNTS = {"many": 9, "one": 1}
 
 @pytest.fixture
 def unequal(tmp_path):
-    """A gray set of two classes, one of a single picture, and the config that suits it."""
+    """Returns a gray set of two classes, one of a single picture, and its suited config."""
     names = [f"{label}/{i}.png" for label, count in COUNTS.items() for i in range(count)]
     folder = only(tmp_path / "pictures", *names)
     result = make(tmp_path, folder, test=folder, gray=True, resolution=16)
@@ -119,7 +119,7 @@ def unequal(tmp_path):
 def test_two_classes_one_of_a_single_gray_picture_distill(
     tmp_path, unequal, matching, quickly_compiled, capsys
 ):
-    """As many images of each, whether real ones are drawn or not; the class is named."""
+    """Distills equally many images per class, drawn or not; the small class is named."""
     config = unequal
     assert config.budget.images_per_class == 6  # as many as the bytes hold
     if matching != "dm":
@@ -140,8 +140,7 @@ def test_two_classes_one_of_a_single_gray_picture_distill(
 
 
 def test_images_of_a_class_of_few_come_again_shifted():
-    """All of them first; then each is one of them, moved by a pixel to one of eight places, with
-    the border repeated; no two alike. A class of more has what it has without the other."""
+    """Shifts distinct copies by a pixel once all images are used; other classes are unaffected."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (12, 8, 8, 1), np.uint8)
     labels = np.array([0] * 10 + [1] * 2, np.int32)

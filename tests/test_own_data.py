@@ -1,4 +1,4 @@
-"""Own pictures become a data set: what is read, how it is divided, and what is refused."""
+"""Tests data sets of custom pictures: reading, splitting, and refusals."""
 
 import hashlib
 import io
@@ -30,11 +30,11 @@ from tests.own_pictures import (
     save,
 )
 
-# What becomes of a folder.
+# Folders.
 
 
 def test_a_folder_becomes_a_data_set(tmp_path):
-    """Every picture once, under its class, unchanged; a tenth of each class tests, by the hash."""
+    """Checks that every picture is stored once, unchanged; a tenth of each class tests."""
     made = fill(tmp_path / "pictures")
     result = make(tmp_path, tmp_path / "pictures")
     assert (result.class_names, result.image_shape) == (sorted(CLASSES), (SIZE, SIZE, 3))
@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_data_set(tmp_path):
 def test_test_pictures_of_their_own(tmp_path):
     fill(tmp_path / "pictures")
     made = fill(tmp_path / "others")
-    for name in list(made)[:12]:  # a class without, and names that are in both
+    for name in list(made)[:12]:  # a class without test pictures, and names in both
         (tmp_path / "others" / name).unlink()
     (tmp_path / "others" / "äpfel").rmdir()
     result = make(tmp_path, tmp_path / "pictures", test=tmp_path / "others")
@@ -100,7 +100,7 @@ def test_what_is_no_picture_is_passed_over(tmp_path):
 
 
 def test_a_picture_that_is_there_twice_is_named(tmp_path):
-    """Under two labels, and to train on and test on: by its pixels, however they are stored."""
+    """Finds duplicates under two labels or in both splits, by their pixels, however stored."""
     folder = only(tmp_path / "pictures", "a/0.png", "a/1.png", "b/2.png")
     Image.fromarray(noise(1, SIZE, SIZE, 3)).save(folder / "b" / "same.bmp")
     others = only(tmp_path / "others", "b/0.png", "a/1.png", "a/new.png")
@@ -121,7 +121,7 @@ def test_a_class_far_smaller_than_another_is_named(tmp_path):
 
 
 def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
-    """Files written in another order, read by one thread, under another seed of hashes."""
+    """Writes files in another order, reads by one thread, and changes the hash seed."""
     for folder, order in (("one", 1), ("two", -1)):
         fill(tmp_path / folder, order)
     make(tmp_path, tmp_path / "one")
@@ -137,12 +137,12 @@ def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
     assert files(tmp_path / "again") == files(tmp_path / "tfds")
 
 
-# What is broken.
+# Damage.
 
 
 @pytest.fixture
 def damaged(tmp_path, monkeypatch):
-    """A folder with pictures of every kind of damage, and how many those are."""
+    """Returns a folder with pictures of every kind of damage, and their number."""
     folder = tmp_path / "pictures"
     fill(folder)
     out = io.BytesIO()
@@ -197,7 +197,7 @@ def test_a_class_of_nothing_but_broken_pictures_is_refused(tmp_path):
     for i in range(2):
         (tmp_path / "pictures" / "kirschen" / f"{i:02d}.png").write_text("no picture")
     message = refusal(tmp_path, tmp_path / "pictures", skip_broken=True)
-    assert message == "no picture to train on is left of the classes kirschen"
+    assert message == "no training picture is left in the classes kirschen"
 
 
 # Arrays.
@@ -207,7 +207,7 @@ GOOD = {"images": noise(5, 4, SIZE, SIZE, 3), "labels": np.array(["cat", "dog"] 
 
 
 def marked(path, offset, value):
-    """The archive with a byte of every member's header, here and in the directory, changed."""
+    """Yields the archive with a byte changed in every member's header, local and central."""
     content = bytearray(path.read_bytes())
     for signature, start in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         at = content.find(signature)
@@ -252,7 +252,7 @@ def test_names_of_files_are_shown_in_one_line():
     assert shown == r"a\nb, \x1b[2J, c and 1 more"
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_names_of_files_are_shown_in_one_line():
     [
         (["a/1.png", "a/2.png"], {}, "expected two classes or more, got a"),
         (["a/1.png", "b/1.png", "3.png"], {}, "pictures that are in none: 3.png"),
-        (["a/1.png", "b/1.png"], {}, "no class has two pictures"),
+        (["a/1.png", "b/1.png"], {}, "no class has a second picture"),
         (["a/1.png", "b/1.png"], {"test_fraction": 0.0}, "--test_fraction: expected a number betw"),
         (
             ["a/1.png", "b/1.png"],
@@ -269,7 +269,7 @@ def test_names_of_files_are_shown_in_one_line():
         ),
         (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "x" * 101}, "--name: expected at most 100 small letters"),
-        (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is a data set's already"),
+        (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is the name of a known data set"),
         (
             ["a/1.png", "b/1.png"],
             {"test": "same", "test_fraction": 0.1},
@@ -294,7 +294,7 @@ def test_other_things_that_are_refused(tmp_path):
     assert "no pictures in the class folders empty" in refusal(tmp_path, folder)
 
 
-# What is there stays whole.
+# Existing files stay intact.
 
 
 @pytest.mark.parametrize("what", ["thesis", "added", "link"])
@@ -318,7 +318,7 @@ def test_only_what_was_made_here_is_replaced(tmp_path, what):
 
 
 def test_a_set_that_a_killed_swap_moved_away_is_found(tmp_path):
-    """By whoever looks for it next, though only to read it."""
+    """Checks that the next reader restores the set, even a reader that does not write."""
     made = make(tmp_path, only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png"))
     beside = tmp_path / "tfds" / ".mine.replacing"
     beside.mkdir()
@@ -343,7 +343,7 @@ def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
     folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     made = make(tmp_path, folder).folder
     before = files(made)
-    with pytest.raises(UsageError, match="is there already; give another name, or --overwrite"):
+    with pytest.raises(UsageError, match="exists already; give another name, or --overwrite"):
         make(tmp_path, folder)
     (folder / "a" / "3.png").write_text("no picture")
     with pytest.raises(UsageError, match="1 of 5 pictures cannot be read"):
@@ -359,18 +359,19 @@ def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
 
 
 def test_killed_on_the_way_there_is_no_data_set(tmp_path):
-    """SIGKILL before the last picture; the next attempt is not in the way of what it left."""
+    """Kills before the last picture; the leftovers do not hinder the next attempt."""
     fill(tmp_path / "pictures")
     code = (
         "import os, signal, sys\n"
-        "from gsdd_jax.data import pictures, prepare\n"
-        "encode, done = pictures.encode, []\n"
+        "from gsdd_jax.data import prepare\n"
+        "from gsdd_jax.exports import png\n"
+        "encode, done = png.encode, []\n"
         "def encode_or_die(pixels):\n"
         f"    if len(done) == {sum(CLASSES.values()) - 1}:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    done.append(1)\n"
         "    return encode(pixels)\n"
-        "pictures.encode = encode_or_die\n"
+        "png.encode = encode_or_die\n"
         f"prepare.prepare(sys.argv[1], 'mine', resolution={SIZE}, data_dir=sys.argv[2])\n"
     )
     arguments = [sys.executable, "-c", code, tmp_path / "pictures", tmp_path / "tfds"]
@@ -439,7 +440,7 @@ def test_a_wrong_flag_is_one_line_and_status_2(tmp_path):
 
 
 def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):
-    """What it writes, fewer of them, is what `prepare` takes; its numbers are those it says."""
+    """Runs the tutorial's script and `prepare` on fewer pictures, and checks its numbers."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text(), re.S)
     assert '("pictures", mini.train, 40), ("others", mini.test, 100)' in code
     monkeypatch.chdir(tmp_path)
@@ -450,7 +451,7 @@ def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):
 
 
 def test_tiny_imagenet_is_made_of_its_archive(tmp_path):
-    """By the commands of the document, from folders and a list as the archive has them."""
+    """Runs the document's commands on folders and a list as in the archive."""
     text = (ROOT / "docs" / "own_data.md").read_text()
     (awk,) = re.findall(r"^(awk .*?val\.csv)$", text, re.DOTALL | re.MULTILINE)
     root = tmp_path / "tiny-imagenet-200"

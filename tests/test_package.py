@@ -1,4 +1,4 @@
-"""What an installation has: commands by discovery, experiments by name, locks on any system."""
+"""Tests an installation: commands by discovery, experiments by name, locks on any system."""
 
 import ast
 import pathlib
@@ -25,7 +25,7 @@ def gsdd(monkeypatch, *arguments):
 
 
 def test_every_module_that_runs_is_a_command():
-    """Those are the ones that call their main when they are run."""
+    """Compares commands with the modules that call their main when run."""
     runs = {p.stem for p in (ROOT / "launch").glob("*.py") if "cli.run(main" in p.read_text()}
     assert {"distill", "evaluate", "fit", "train_experts", "benchmark"} <= runs
     found = command.commands()
@@ -59,7 +59,7 @@ def test_a_command_is_started_as_python_does(monkeypatch, tmp_path, capsys):
     assert "  hello  Says hello." in capsys.readouterr().out
     gsdd(monkeypatch, "hello", "--one=1")
     assert started == [("launch.hello", {"run_name": "__main__", "alter_sys": True})]
-    assert sys.argv == ["-m", "--one=1"]  # by which launch/__init__.py takes over Ctrl-C
+    assert sys.argv == ["-m", "--one=1"]  # which triggers launch/__init__.py's Ctrl-C handler
     assert sys.path[0] == str(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
         assert pathlib.Path(experiments.find(given)).samefile(ours)
     with pytest.raises(UsageError, match=r"^dmo: no such file; did you mean demo or demo_tm\?$"):
         experiments.find("dmo")
-    # A folder of one's own is meant as it is said.
+    # A local folder is taken literally.
     with pytest.raises(UsageError, match=r"^mine/demo.py: no such file"):
         experiments.find("mine/demo.py")
     assert experiments.folder("configs/") == ROOT / "configs"
@@ -88,7 +88,7 @@ def test_experiments_are_found_by_name_from_anywhere(monkeypatch, tmp_path):
     (tmp_path / "demo").mkdir()
     assert experiments.folder("demo") is None
     assert pathlib.Path(experiments.find("demo")).samefile(ours)
-    # What is in the working directory comes first.
+    # The working directory comes first.
     (tmp_path / "configs").mkdir()
     own = tmp_path / "configs" / "demo.py"
     own.write_text('"""Mine.\n\nMore."""\n\ndef get_config():\n    pass\n')
@@ -133,11 +133,11 @@ def test_undefined_names_are_told_from_axes_of_shapes(tmp_path):
 
 
 def test_a_wheel_has_all_that_the_commands_import():
-    """Every package at the top that launch/, configs/ and benchmarks/ import goes into it."""
+    """Looks for every top-level package that launch/, configs/ and benchmarks/ import."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     build = project["tool"]["scikit-build"]
     shipped = build["wheel"]["packages"]
-    # What is moved would put folders above the checkout where an editable install looks.
+    # Moved packages would put folders above the checkout, where an editable install looks.
     (editable,) = (o for o in build["overrides"] if o["if"] == {"state": "editable"})
     assert editable["wheel"]["packages"] == ["gsdd_jax"]
     here = {p.name for p in ROOT.iterdir() if p.is_dir() and any(p.glob("*.py"))}

@@ -1,4 +1,4 @@
-"""What every parameterization promises, and each one's own switches."""
+"""Tests the promises of every parameterization, and each one's own switches."""
 
 import functools
 
@@ -43,10 +43,10 @@ def test_the_contract(name, channels, options):
     images = render(params)
     assert images.shape == (count, 8, 12, channels)
     assert images.dtype == jnp.float32
-    # Any choice of images can be rendered alone.
+    # Any subset of images renders to the same pixels.
     chosen = render(jax.tree.map(lambda p: np.asarray(p)[[4, 1]], params))
     np.testing.assert_allclose(chosen, images[np.array([4, 1])], atol=1e-6)
-    # What is stored renders to the same images, within the budget.
+    # Stored arrays render to the same images, within the budget.
     arrays = kind.to_arrays(params)
     sizes = kind.stored_bytes(arrays, count)
     assert sum(sizes.values()) <= 3 * budget_bytes(4, (8, 12, channels))
@@ -57,7 +57,7 @@ def test_the_contract(name, channels, options):
         "gaussian",
         "ddif",
         "dct",
-    )  # whose steps do not shrink with the number of images
+    )  # its steps do not shrink with the number of images
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -168,7 +168,7 @@ def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
 
 
 def both(kind, params, *size):
-    """The images by JAX and by NumPy."""
+    """Returns the images by JAX and by NumPy."""
     shown = kind.decode({name: np.asarray(a) for name, a in params.items()}, *size)
     assert isinstance(shown, np.ndarray) and shown.dtype == np.float32
     return jax.jit(lambda p: kind.render_at(p, *size))(params), shown
@@ -176,7 +176,7 @@ def both(kind, params, *size):
 
 @pytest.mark.parametrize(("height", "width"), [(8, 12), (24, 24), (5, 7), (1, 30)])
 def test_at_another_resolution(height, width):
-    """Against float64: resampled where an image has one size, rendered where it has any.
+    """Compares with float64: fixed-size images are resampled, others are rendered.
 
     Of ddif see its own tests.
     """
@@ -226,7 +226,7 @@ def test_options_of_a_wrong_type_or_range(option, value, expected):
 
 @pytest.mark.parametrize("name", ["normalize", "zca"])
 def test_pixels_are_optimized_as_networks_see_them_and_stored_as_pixels(name):
-    """One step of distillation moves the transformed images by the published rule."""
+    """Checks that one step of distillation moves the transformed images by the published rule."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2
     if name == "zca":

@@ -1,4 +1,4 @@
-"""Pictures of all kinds become squares of 8 bits."""
+"""Tests conversion of all kinds of pictures to 8-bit squares."""
 
 import io
 import struct
@@ -12,24 +12,25 @@ from PIL import Image, ImageCms
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import pictures
+from gsdd_jax.exports import png
 from tests.own_pictures import SIZE, fill, load, make, noise, refusal
 
 
 def stored(image_or_bytes, size=4, channels=3, **options) -> np.ndarray:
-    """The square that is stored of a picture."""
+    """Returns the stored square of a picture."""
     content = image_or_bytes
     if isinstance(content, Image.Image):
         out = io.BytesIO()
         content.save(out, **({"format": "PNG"} | options))
         content = out.getvalue()
     pixels = pictures.read(content, size, channels).pixels
-    with Image.open(io.BytesIO(pictures.encode(pixels))) as again:
+    with Image.open(io.BytesIO(png.encode(pixels))) as again:
         np.testing.assert_array_equal(np.asarray(again).reshape(pixels.shape), pixels)
     return pixels
 
 
 def test_the_middle_is_kept_and_resampled(tmp_path):
-    """A linear interpolation whose triangle is widened when it shrinks, of the square's pixels."""
+    """Compares with linear interpolation of the square, widened when shrinking."""
     pixels = noise(1, 18, 31, 3)
     scale = 18 / 4
     distance = np.abs(np.arange(18) + 0.5 - (np.arange(4)[:, None] + 0.5) * scale)
@@ -71,7 +72,7 @@ def test_of_an_animation_the_first_frame():
 
 
 def test_a_camera_held_sideways():
-    """Orientation 6: what is stored left is shown on top."""
+    """Uses orientation 6: the stored left side is shown on top."""
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, :4] = 200
     exif = Image.Exif()
@@ -109,7 +110,7 @@ def test_gray_has_one_channel(tmp_path):
     [(1000, {}, 10), (4095, {}, 12), (9000, {}, 14), (60000, {}, 16), (4000, {"depth": 14}, 14)],
 )
 def test_the_bits_that_are_used(tmp_path, largest, options, bits):
-    """By the largest value of all pictures, or as given."""
+    """Takes the bits from the largest value of all pictures, or as given."""
     rng = np.random.default_rng(0)
     values = {f"{c}/{i}.png": rng.integers(0, largest, (SIZE, SIZE)) for c in "ab" for i in "01"}
     values["a/0.png"][0, 0] = largest
@@ -153,7 +154,7 @@ def curve(exponent=1.0) -> bytes:
 
 
 def profile(colorants, exponent=2.0) -> bytes:
-    """An ICC profile of three primaries, given in XYZ of D50, and one power for all."""
+    """Returns an ICC profile of three primaries, in XYZ of D50, and one power for all."""
     number = lambda value: struct.pack(">i", round(value * 65536))
     xyz = lambda color: b"XYZ \0\0\0\0" + b"".join(number(value) for value in color)
     text = b"desc" + struct.pack(">II", 0, 2) + b"p\0" + bytes(78)
@@ -175,7 +176,7 @@ SRGB = np.array([[0.4361, 0.2225, 0.0139], [0.3851, 0.7169, 0.0971], [0.1431, 0.
 
 
 def in_srgb(colors, colorants, exponent):
-    """By the definition: to XYZ, and from there by sRGB's primaries and its curve."""
+    """Converts by the definition: to XYZ, then by sRGB's primaries and its curve."""
     linear = (np.array(colors) / 255) ** exponent @ np.array(colorants) @ np.linalg.inv(SRGB)
     linear = linear.clip(0, 1)
     curved = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -205,7 +206,7 @@ def test_srgb_itself_stays():
 
 
 def test_what_is_damaged_beside_good_pixels_is_ignored(tmp_path):
-    """EXIF of two kinds and a color profile, each of which Pillow cannot read; it is said."""
+    """Uses EXIF of two kinds and a color profile that Pillow cannot read; a note says so."""
     image = Image.fromarray(noise(5, SIZE, SIZE, 3))
     folder = tmp_path / "p" / "a"
     folder.mkdir(parents=True)
@@ -222,11 +223,11 @@ def test_what_is_damaged_beside_good_pixels_is_ignored(tmp_path):
         np.testing.assert_array_equal(stored_image, np.asarray(image))
 
 
-# What is decoded at the same time.
+# Concurrent decoding.
 
 
 def test_pictures_that_are_decoded_at_once_are_bounded_by_their_pixels(monkeypatch):
-    """Two of 40 fit into room for 100, a third waits; one of 300 is decoded alone."""
+    """Decodes two of size 40 in room for 100 while a third waits; one of 300 by itself."""
     room, inside, most, lock = pictures.Room(100), [], [], threading.Lock()
 
     def decode(pixels):

@@ -1,4 +1,4 @@
-"""Several processes that compute together, as commands on this machine."""
+"""Tests several processes that compute together, as commands on this machine."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ CONFIG = ["--config=demo", *(f"--config.{name}={value}" for name, value in SETTI
 
 
 def free_port():
-    """With the next one free, too."""
+    """Returns a free port whose successor is free, too."""
     while True:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("", 0))
@@ -41,7 +41,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """They are of one config, and share their programs."""
+    """Shares compiled programs among commands of one config."""
     return {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -50,7 +50,7 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(compiled):
-    """A command of so many processes, of two devices together."""
+    """Starts a command as several processes of two devices in all."""
 
     def started(module, count, *arguments):
         port = free_port()
@@ -72,12 +72,12 @@ def start(compiled):
 
 
 def distilled(start, workdir):
-    """The first cell of the table by two processes that hold the images."""
+    """Computes the table's first cell by two processes that hold the images."""
     return start("launch.distill", 2, *CONFIG, f"--workdir={workdir}")
 
 
 def ended(running, patience=300):
-    """[(status, stdout, stderr)]"""
+    """Returns [(status, stdout, stderr)]."""
     return [
         (process.returncode, *output)
         for process, output in [(p, p.communicate(timeout=patience)) for p in running]
@@ -86,13 +86,13 @@ def ended(running, patience=300):
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory, start):
-    """The folder of a table by one process of two devices, and by two."""
+    """Returns the folders of a table by one process of two devices, and by two."""
     folders = [tmp_path_factory.mktemp(f"by{count}") for count in (1, 2)]
     for count, folder in enumerate(folders, 1):
         first, *others = ended(start("tests.several_processes", count, f"--root={folder}"))
         assert first[0] == 0, (first, others)
         assert "tiny 0/5 cells" in first[1]
-        assert others == [(0, "", "")] * (count - 1)  # they have nothing to say
+        assert others == [(0, "", "")] * (count - 1)  # they print nothing
     return folders
 
 
@@ -101,7 +101,7 @@ def found(folder):
 
 
 def test_a_table_by_two_processes_is_that_by_one(tables):
-    """DM, DC, and TM with its experts, of images that are read from disk."""
+    """Covers DM, DC, and TM with its experts, with images read from disk."""
     for one, two in zip(*map(found, tables), strict=True):
         assert (one["row"], one["reason"]) == (two["row"], two["reason"])
         refused = one["row"] == "dm, of too many"
@@ -128,8 +128,7 @@ def test_sets_and_experts_by_two_processes_are_those_by_one(tables):
 
 
 def test_each_process_reads_what_its_devices_need(tables):
-    """Of DM 6 steps of 4 images of 10 classes, which the processes divide; of DC 2 steps of 3, by
-    devices that divide neither; then two experts, and one that all devices train alike."""
+    """Counts images of DM, whose classes processes divide; of DC, not divided; and of experts."""
     for folder, count in zip(tables, (1, 2), strict=True):
         for process in range(count):
             kept = json.loads((folder / f"process_{process}.json").read_text())
@@ -142,7 +141,7 @@ def test_what_the_first_process_cannot_lock_is_in_use_for_all(tables):
 
 
 def test_a_killed_process_ends_the_other_and_both_go_on(tables, start, tmp_path):
-    """First one of them, then the other; with the bytes of the table, which read its images."""
+    """Kills one process, then the other; compares with the bytes of the streamed table."""
     steps = tmp_path / "checkpoints" / "distill"
     for killed, step in ((0, 2), (1, 4)):
         running = distilled(start, tmp_path)
@@ -226,17 +225,18 @@ def parted(peers):
 
 
 def met(monkeypatch, *visitors, patience=20.0, then=parted, port=None, at_first=lambda: None):
-    """What processes with these (number, index, task) say when they meet, or do `then`; the others
-    come when `at_first` was done while the first one waits."""
+    """Returns the output of processes (number, index, task) that meet, then do `then`.
+
+    The others start after `at_first`, while the first one waits.
+    """
     monkeypatch.setattr(processes, "MEETING", patience)
     port, said = port or free_port(), {}
 
     def come(place, count, index, task):
         try:
-            peers = processes._meet(
-                processes.Place("127.0.0.1", port - 1, count, index), port, task
-            )
-            said[place] = then(peers)
+            here = processes.Place("127.0.0.1", port - 1, count, index)
+            lines = meeting.meet(here, port, task, patience)
+            said[place] = then(processes._Peers(here, lines))
         except UsageError as error:
             said[place] = str(error)
 
@@ -267,7 +267,7 @@ def test_processes_that_agree(monkeypatch):
     ],
 )
 def test_processes_that_disagree(monkeypatch, visitor, line):
-    """Both say so."""
+    """Checks that both report the disagreement."""
     for said in met(monkeypatch, (2, 0, {"config.seed": 1}), visitor):
         assert said.startswith(line)
 
@@ -290,7 +290,7 @@ def test_what_fails_in_all_is_told_from_what_fails_in_some(monkeypatch):
         said = [peers.all_failed(20.0) for _ in range(2)]
         if peers._here.index != 1:
             said.append(peers.all_failed(0.2))  # without process 1
-        peers.refuse("")  # from here on nobody minds who leaves
+        peers.refuse("")  # from here on processes may leave
         parted(peers)
         return said
 
@@ -314,7 +314,7 @@ STRANGERS = {
 
 
 def knocked(port, said):
-    """A connection to a first process, as soon as it waits."""
+    """Connects to a first process as soon as it waits."""
     while True:
         try:
             connection = socket.create_connection(("127.0.0.1", port), timeout=20)
@@ -326,7 +326,7 @@ def knocked(port, said):
 
 
 def gone(connection):
-    """Whether the other end has closed it."""
+    """Returns whether the other end has closed the connection."""
     try:
         return connection.recv(1) == b""
     except ConnectionError:
@@ -336,7 +336,7 @@ def gone(connection):
 @pytest.mark.parametrize("stays", [True, False])
 @pytest.mark.parametrize("said", STRANGERS.values(), ids=STRANGERS)
 def test_a_stranger_is_passed_over(monkeypatch, said, stays):
-    """One that stays connected, or leaves as soon as it has spoken."""
+    """Connects a stranger that stays, or leaves after its first message."""
     port, connections = free_port(), []
 
     def come():
@@ -366,7 +366,7 @@ def test_of_a_stranger_no_more_than_a_line_is_parsed(monkeypatch):
 
 
 def test_slow_ones_are_waited_for_beside_each_other(monkeypatch):
-    """More than are ever heard of, the start of a true message among them."""
+    """Sends more than is ever read, including the start of a true message."""
     port, connections = free_port(), []
 
     def come():
@@ -401,7 +401,7 @@ def test_one_that_leaves_before_all_have_come_may_come_again(monkeypatch):
 
 
 def test_what_others_say_is_quoted(monkeypatch, capfd):
-    """Escapes would write to the terminal whatever they like."""
+    """Checks that escape sequences of others are not written to the terminal."""
     other = {"a\x1b[2J": "\x1b]0;title\x07"}
     for said in met(monkeypatch, (2, 0, {}), (2, 1, other)):
         assert said == (
@@ -422,9 +422,9 @@ def test_what_others_say_is_quoted(monkeypatch, capfd):
 @pytest.mark.parametrize(
     "answer, line",
     [
-        (b"SSH-2.0-x\r\n", "a process ended before all had come"),
-        (b"[1]\n", "no process 0"),
-        (b" " * (2 << 20), "a process ended before all had come"),
+        (b"SSH-2.0-x\r\n", "a process ended before all were connected"),
+        (b"[1]\n", "is not process 0"),
+        (b" " * (2 << 20), "a process ended before all were connected"),
     ],
 )
 def test_what_answers_may_be_no_first_process(monkeypatch, answer, line):

@@ -1,4 +1,4 @@
-"""Gaussians as codes."""
+"""Tests Gaussians as codes."""
 
 import dataclasses
 import functools
@@ -42,13 +42,13 @@ def build(shape=SHAPE, ipc=4, images_per_class=GPC, num_classes=CLASSES, **optio
 
 @functools.cache
 def render(kind):
-    """Compiled."""
+    """Renders in a compiled program."""
     return jax.jit(kind.render)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def some(kind, seed=0):
-    """Gaussians all over, some beyond the grids."""
+    """Returns Gaussians in and outside the image, some beyond the grids."""
     count = kind.num_classes * kind.images_per_class
     params = kind.init(jax.random.key(seed), jnp.zeros((count, *kind.image_shape)))
     keys = jax.random.split(jax.random.key(seed + 1), 4)
@@ -61,13 +61,13 @@ def some(kind, seed=0):
 
 
 def owners(params):
-    """The image of each Gaussian that is of one."""
+    """Returns the image that each Gaussian belongs to."""
     counts = np.asarray(params.counts, int)
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def plain_columns(kind, g):
-    """What the grids are of, in float64: [Gaussians, columns]."""
+    """Returns the grids' values in float64: [Gaussians, columns]."""
     means, cholesky, colors, opacities = (
         np.asarray(a, np.float64) for a in (g.means, g.cholesky, g.colors, g.opacities)
     )
@@ -84,7 +84,7 @@ def plain_columns(kind, g):
 
 
 def nearest(kind, params):
-    """Codes and values, in float64, and where no value is about half-way between two codes."""
+    """Returns codes and values in float64, and where no value is almost half-way between codes."""
     low, high = (np.asarray(a, np.float64) for a in (params.low, params.high))
     step = (high - low) / (2.0 ** np.array(kind.widths) - 1)
     at = (plain_columns(kind, params.gaussians) - low) / step
@@ -101,14 +101,14 @@ def test_what_is_rendered_and_stored_is_the_nearest_on_the_grids(options):
     seen = plain_columns(kind, jax.jit(kind.quantized)(params))[: len(owner)]
     np.testing.assert_allclose(seen[clear], values[clear], atol=1e-5)
     assert clear.mean() > 0.99
-    # The same Gaussians come back, in an order of their own within each image.
+    # The same Gaussians come back, in another order within each image.
     loaded = kind.from_arrays(kind.to_arrays(params))
     np.testing.assert_array_equal(loaded.counts, params.counts)
     found = plain_columns(kind, loaded.gaussians)[: len(owner)]
     order = np.lexsort((codes[:, 1], codes[:, 0], owner))
     kept = clear.all(-1)[order]
     np.testing.assert_allclose(found[kept], values[order][kept], atol=1e-5)
-    # Stored once more nothing changes.
+    # Storing again changes nothing.
     for name, array in kind.to_arrays(loaded).items():
         np.testing.assert_array_equal(array, kind.to_arrays(params)[name])
     np.testing.assert_allclose(render(kind)(loaded), render(kind)(params), rtol=1e-5, atol=1e-5)
@@ -148,7 +148,7 @@ def test_the_budget_is_kept_and_used(shape, ipc, gpc, num_classes, options):
     if kind.coding == "none":  # one more Gaussian would not fit
         assert there - used < each + 1
         assert used == len(kind.widths) * 8 + int(np.ceil(kind.num_gaussians * each))
-    else:  # the grids were made coarser, not much more than it takes
+    else:  # the grids became coarser, hardly more than necessary
         assert used > 0.97 * there
 
 
@@ -160,7 +160,7 @@ def test_no_budget_for_a_single_gaussian():
 
 
 def test_gradients_go_to_values_within_and_to_the_end_beyond_which_others_lie():
-    """Differences of the rounded value with its rounding held fixed, in float64."""
+    """Compares with float64 differences of the rounded value, its rounding held fixed."""
     values = np.array([[-2.0], [-0.93], [0.1], [0.77], [1.5]])
     low, high, levels = np.array([-1.0]), np.array([1.0]), (8,)
 
@@ -218,7 +218,7 @@ def test_a_choice_of_images_renders_alone():
 
 
 def test_images_are_those_of_the_codes():
-    """From the file's bytes, read here, to pixels in float64."""
+    """Decodes the file's bytes here, to pixels in float64."""
     kind = build(coding="none", bits_means=6, luma=False)
     arrays = kind.to_arrays(some(kind))
     text = "".join(f"{byte:08b}" for byte in np.asarray(arrays["codes"]))
@@ -240,7 +240,7 @@ def test_images_are_those_of_the_codes():
 
 
 def test_a_fit_learns_its_grids():
-    """Images fitted on coarse grids are better than those rounded to them afterwards."""
+    """Checks that fitting on coarse grids beats rounding to them afterwards."""
     rng = np.random.default_rng(0)
     coarse = np.kron(rng.random((8, 4, 4, 3)), np.ones((1, 4, 4, 1)))
     images = jnp.asarray(coarse, jnp.float32)
@@ -286,7 +286,7 @@ def test_codes_beyond_their_grid_are_refused():
     arrays = kind._coded(some(kind))
     tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind.levels)[:-1])
     columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind.num_gaussians)
-    columns[0] = np.full_like(columns[0], 3)  # differences that add up to far too much
+    columns[0] = np.full_like(columns[0], 3)  # differences with too large a sum
     tables[0] = entropy.table(columns[0], 4)
     wrong = {"codes": entropy.encode(columns, tables), "tables": np.concatenate(tables)}
     with pytest.raises(gsdd_jax.UsageError, match="codes: u goes beyond its 4 values"):

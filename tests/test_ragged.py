@@ -1,4 +1,4 @@
-"""`rasterize_ragged`: the bits of a call per image, empty images among them, and wrong offsets."""
+"""Tests `rasterize_ragged`: the bits of a call per image, empty images, and wrong offsets."""
 
 import itertools
 
@@ -69,7 +69,7 @@ def test_the_reference_agrees():
         for backend in ("native", "reference")
     ]
     for native, reference in zip(*map(jax.tree.leaves, results), strict=True):
-        # A sample at the very edge of a support may fall on either side of it.
+        # A sample at the edge of a support may fall on either side.
         close = np.isclose(native, reference, rtol=1e-4, atol=1e-4 * np.abs(reference).max())
         assert close.mean() > 0.999
 
@@ -86,11 +86,11 @@ def test_not_finite_parameters_stay_in_their_image(backend):
 
 
 def several_batches():
-    """Three batches, each with Gaussians before and after those that its images show."""
+    """Returns three batches, each with Gaussians before and after those that its images show."""
     parameters = [jnp.stack(p) for p in zip(*(gaussians(seed) for seed in (3, 4, 5)), strict=True)]
     count = parameters[-1].shape[1]
     bounds = np.array([[0, 9, 9, count - 4], [5, 6, 60, 61], [2, count // 2, count, count]])
-    # Nobody sees them, whatever they are.
+    # They are never visible.
     parameters[0] = parameters[0].at[1, :5].set(jnp.nan).at[0, -4:].set(jnp.nan)
     return jnp.asarray(bounds), parameters
 
@@ -169,7 +169,7 @@ def test_offsets_of_64_bits_do_not_wrap(bad):
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("kind", [np.int64, np.uint64, np.uint32])
 def test_offsets_that_are_known_late_do_not_wrap(backend, kind):
-    """The images up to the first such offset are right, those around it NaN, or it is an error."""
+    """Accepts an error, or correct images up to the first such offset and NaN around it."""
     parameters = gaussians()
     wrapping = 2**32 + 7 if kind != np.uint32 else 2**31 + 7
     with jax.enable_x64(True):

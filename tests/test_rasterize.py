@@ -1,4 +1,4 @@
-"""The rasterizer against an independent float64 computation, and how it behaves inside JAX.
+"""Tests the rasterizer against an independent float64 computation, and its behavior inside JAX.
 
 Runs on whatever platform JAX's default device is: on a machine with a GPU it tests the CUDA call.
 """
@@ -41,7 +41,7 @@ def gradients(parameters, cotangent, **settings):
 
 
 def both(parameters, cotangent, **settings):
-    """The images and the gradients, in one program; as NumPy, which compiles nothing."""
+    """Returns images and gradients of one program, as NumPy, which compiles nothing."""
 
     def run(*p):
         image, pull_back = jax.vjp(lambda *p: gsdd_jax.rasterize(*p, **settings), *p)
@@ -82,7 +82,7 @@ def test_native_call_matches_float64(case):
 
 
 def test_many_random_images_match_float64():
-    """A sweep over shapes and settings, so that no path of a kernel goes unvisited."""
+    """Sweeps over shapes and settings, so that every path of a kernel runs."""
     rng = np.random.default_rng(7)
     for seed in range(50):
         count, channels = int(rng.integers(1, 30)), int(rng.integers(1, 5))
@@ -114,7 +114,7 @@ LIMITS = [
 
 @pytest.mark.parametrize("limit", LIMITS, ids=str)
 def test_the_definition_holds_to_its_limits(limit):
-    """Every backend, at the largest parameters and the smallest cuts that the docstring names."""
+    """Checks every backend at the largest parameters and the smallest cuts of the docstring."""
     parameters = [p.copy() for p in random_gaussians(5, 20, 3)]
     if "name" in limit:
         parameters[NAMES.index(limit["name"])][::3] *= np.float32(limit["factor"])
@@ -137,7 +137,7 @@ def test_the_definition_holds_to_its_limits(limit):
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("opacity", [0.25, 1.0])
 def test_weights_that_equal_a_cut_count_and_are_not_clipped(backend, opacity):
-    """The sample in the very middle of a Gaussian has its opacity as weight, exactly."""
+    """Checks the sample at a Gaussian's center, whose weight is exactly the opacity."""
     parameters = [np.zeros((1, n), np.float32) for n in (2, 3)]
     parameters += [np.ones((1, 3), np.float32), np.float32([opacity])]
     cotangent = np.ones((5, 7, 3), np.float32)
@@ -185,7 +185,7 @@ def test_a_hundred_gradients_have_the_same_bits():
 
 
 def test_the_float64_gradient_is_right():
-    """Central differences of the float64 image, away from the cuts."""
+    """Compares with central differences of the float64 image, away from the cuts."""
     parameters = [p.astype(np.float64) for p in random_gaussians(3, 5, 2)]
     parameters[3] = np.array([0.3, 0.9, 0.5, 0.7, 0.2])
     cotangent = np.random.default_rng(0).normal(size=(9, 11, 2))
@@ -353,7 +353,7 @@ for kind in (AxisType.Auto, AxisType.Explicit):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
 def test_sharded_images_are_rendered_where_they_lie():
-    """Under plain jit, by their sharding only: no collectives, forward and backward."""
+    """Checks under plain jit that sharding adds no collectives, forward or backward."""
     result = subprocess.run(
         [sys.executable, "-c", FOUR_DEVICES],
         capture_output=True,
@@ -392,7 +392,7 @@ def test_derivatives_that_the_native_call_lacks_are_refused_in_one_line():
 
 
 def test_the_reference_has_all_derivatives():
-    """Along a line, by differences of the float64 gradient."""
+    """Compares with differences of the float64 gradient along a line."""
     parameters = [p.astype(np.float64) for p in random_gaussians(3, 3, 2)]
     parameters[3] = np.array([0.3, 0.9, 0.6])
     settings = dict(height=4, width=5, backend="reference", min_weight=0.0)
@@ -405,7 +405,7 @@ def test_the_reference_has_all_derivatives():
     expected = (image(1e-6) - image(-1e-6)) / 2e-6
     np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
 
-    def gradient(t):  # of the sum of squares
+    def gradient(t):  # of a sum of squares
         return dense(moved(t), 4, 5, cotangent=2 * image(t), cut=1e-300)[2]
 
     slopes = jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3))
@@ -470,7 +470,7 @@ def test_any_number_of_channels(channels, backend):
     assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max()
     for name, a, e in zip(NAMES, slopes, expected, strict=True):
         assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), name
-    # One that is not finite is everybody's, also in another call's channels.
+    # A value that is not finite affects all channels, also those of other calls.
     bad = [p.copy() for p in parameters]
     bad[2][3, 4] = np.nan
     actual, slopes = both(bad, cotangent, **settings)
@@ -494,7 +494,7 @@ def test_any_number_of_channels_of_ragged_batches_and_under_vmap():
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_gradients_are_those_of_differences(backend):
-    """As the docstring says to check them: where no weight meets a threshold."""
+    """Checks as the docstring says: where no weight meets a threshold."""
     means, cholesky, colors, _ = random_gaussians(2, 4, 3)
     opacities = np.array([0.2, 0.5, 0.7, 0.9], np.float32)
     settings = dict(height=6, width=5, backend=backend)
@@ -518,7 +518,7 @@ def exported(function, platforms, *arguments):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="an export for the CPU")
 @pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
 def test_programs_of_any_batch_are_exported(ragged):
-    """Serialized, read again and run with two sizes; for CUDA they are lowered."""
+    """Serializes a program, reads it again and runs it with two sizes; for CUDA only lowers it."""
     pytest.importorskip("flatbuffers", reason="jax.export serializes by it")
     settings = dict(height=6, width=5, backend="native")
 
@@ -551,7 +551,7 @@ def test_programs_of_any_batch_are_exported(ragged):
 
 
 def lowered(platform, backend):
-    """StableHLO of value and gradient for a platform that this machine need not have."""
+    """Returns StableHLO of value and gradient for a platform that this machine may lack."""
     loss = lambda *p: gsdd_jax.rasterize(*p, height=8, width=8, backend=backend).sum()
     slopes = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
     return exported(slopes, [platform], *random_gaussians(0, 4, 3)).mlir_module()
@@ -634,7 +634,7 @@ LITTLE_MEMORY = """
 import os, resource, sys
 import jax, numpy as np, gsdd_jax
 
-# One image, which all threads share, and each of which needs as much scratch memory again.
+# One image shared by all threads, each with as much scratch memory again.
 size, count = 4096, 2048
 rng = np.random.default_rng(0)
 f = lambda *s: rng.uniform(-1, 1, s).astype(np.float32)
@@ -667,7 +667,7 @@ for a, e in zip(slopes(cotangent, *parameters), expected):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernel's own test")
 @pytest.mark.parametrize("threads", ["1", "6"])
 def test_without_memory_it_is_an_error(threads):
-    """Also where it is a thread of the pool that gets none: no abort, no deadlock."""
+    """Includes a thread of the pool without memory: no abort, no deadlock."""
     # Freed memory goes back at once, or the limit would not be met.
     more = {"NPROC": threads, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     result = subprocess.run(
@@ -713,7 +713,7 @@ except gsdd_jax.UsageError as error:
 
 
 def test_the_kernels_check_again():
-    """Called around the Python checks, wrong buffers end in an error, not in memory."""
+    """Calls around the Python checks: wrong buffers raise errors and touch no memory."""
     shape = lambda *s: jnp.zeros(s)
     attributes = dict(
         samples_per_side=np.int64(2), prefilter=True, min_weight=np.float64(CUT), pass_clipped=False

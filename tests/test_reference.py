@@ -1,4 +1,4 @@
-"""What the reference asks of a compiler; what it computes is tested in test_rasterize.py."""
+"""Tests the reference's requests to the compiler; test_rasterize.py tests its values."""
 
 import re
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def test_no_product_may_be_rounded_to_tf32():
-    """Forward and backward, as lowered for a GPU."""
+    """Lowers forward and backward passes for a GPU."""
     shapes = [jax.ShapeDtypeStruct((2, 5, *last), jnp.float32) for last in ((2,), (3,), (3,), ())]
 
     def energy(*parameters):

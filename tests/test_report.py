@@ -1,4 +1,4 @@
-"""What a run shows while it lasts."""
+"""Tests the progress that a run prints."""
 
 import io
 
@@ -25,7 +25,7 @@ def clock(monkeypatch):
 
 
 def show(stream, clock):
-    """20 s of compilation and the first 10 steps, then 10 steps every 2 s."""
+    """Simulates 20 s of compilation and the first 10 steps, then 10 steps every 2 s."""
     progress = report.Progress("distill", 100, 0, stream)
     clock[0] = 20.0
     progress.advance(10, loss=3.0)
@@ -53,13 +53,12 @@ def test_the_time_of_the_run_is_said_as_soon_as_a_step_is_timed(clock):
     lines = stream.getvalue().splitlines()
     # Two seconds for ten steps: 80 are left and the time of 50 more.
     assert lines[1] == "distill 20/100  loss 3  5 steps/s  00:16 left, 00:26 of the run"
-    assert lines[2].startswith("distill 70/100")  # ten seconds later, as ever
+    assert lines[2].startswith("distill 70/100")  # ten seconds later, as before
     assert lines[-1].endswith("00:00 left, 00:10 of the run")
 
 
 def test_neither_evaluations_nor_other_programs_are_taken_for_slow_steps(clock):
-    """Ten steps take 2 s; an evaluation on the way takes a minute, and a call of another length 30
-    s to compile."""
+    """Simulates ten steps in 2 s, a one-minute evaluation, and a 30 s compilation."""
     stream = io.StringIO()
     progress = report.Progress("distill", 100, 0, stream, afterwards=80.0)
     for step in range(0, 90, 10):
@@ -89,7 +88,7 @@ def test_what_is_counted_is_called_by_its_name(clock):
 
 
 def test_evaluations_are_counted_in_steps_of_distillation():
-    """A third of a training step is a real image's forward pass, in the step and when tested."""
+    """Counts a real image's forward pass as a third of a training step, in steps and in tests."""
     split = lambda n: data.Split(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int32))
     names, ones = tuple("abcdefghij"), (1.0, 1.0, 1.0)
     dataset = data.Dataset("some", split(3000), split(500), 10, names, ones, ones, "")
@@ -113,7 +112,10 @@ def test_evaluations_are_counted_in_steps_of_distillation():
     config.evaluate.baselines = ""
     expected = 3 * (150 * 300 + tested + held_out) / 300
     mine = dm.DistributionMatching(network, 10, batch_real=0)
-    assert matching.Matching.work(mine, 10, 300) == (300, 300)  # that of one that says nothing
+    assert matching.Matching.work(mine, 10, 300) == (
+        300,
+        300,
+    )  # the default of an objective without its own estimate
     assert cost.evaluations_in_steps(config, mine, dataset, 300) == pytest.approx(expected)
 
 

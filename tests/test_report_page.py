@@ -1,4 +1,4 @@
-"""The report of runs: in it is what the files hold; where there is a browser, it is used."""
+"""Tests the report of runs: it shows the files' contents, also in a browser if there is one."""
 
 import base64
 import dataclasses
@@ -37,12 +37,12 @@ from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-# Where there is one (`apt-get install chromium`), the page is tried in it; else it is not.
+# The page is tested in a browser if there is one (`apt-get install chromium`).
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Page(html.parser.HTMLParser):
-    """Elements and texts of a page, in order."""
+    """Collects elements and texts of a page, in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -53,7 +53,7 @@ class Page(html.parser.HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        if self.lasttag != "title":  # what a pointer shows
+        if self.lasttag != "title":  # shown under the pointer
             self.pieces.append(data)
 
     @functools.cached_property
@@ -65,13 +65,13 @@ class Page(html.parser.HTMLParser):
 
     @property
     def data(self):
-        """Of the first gallery."""
+        """Returns the data of the first gallery."""
         found = re.search(r'<script type="application/json">(.*?)</script>', self.source)
         return json.loads(found.group(1))
 
     @property
     def sheets(self):
-        """The images as arrays."""
+        """Returns the images as arrays."""
         prefix = "data:image/png;base64,"
         contents = [image["src"].removeprefix(prefix) for image in self.all("img")]
         return [np.asarray(Image.open(io.BytesIO(base64.b64decode(c)))) for c in contents]
@@ -85,7 +85,7 @@ def page_of(*workdirs, **settings):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The work directory of a tiny distillation."""
+    """Returns the work directory of a tiny distillation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         config = demo.get_config()
@@ -102,13 +102,13 @@ def page(run):
 
 @pytest.fixture
 def copy(run, tmp_path):
-    """A copy of the work directory, to spoil."""
+    """Returns a copy of the work directory, to damage."""
     shutil.copytree(run, tmp_path / "copy")
     return tmp_path / "copy"
 
 
 def strongest(result):
-    """The arm of random real images of the highest mean accuracy, and that."""
+    """Returns the arm of random real images with the highest mean accuracy, and that accuracy."""
     means = {a: np.mean(result[f"{a}_accuracies"]) for a in ("random_real", "random_real_uint8")}
     return max(means.items(), key=lambda arm: arm[1])
 
@@ -124,9 +124,9 @@ def test_the_numbers_are_those_of_the_result(run, page):
     for share in result["distilled_by_class"] + result[f"{best}_by_class"]:
         assert f"{share:.1f} %" in page.text
     used, there = 10 * result["bytes_per_class"], 10 * 4 * 8 * 8 * 3
-    assert f"{used:,} of {there:,} bytes, {100 * used / there:.1f} %" in page.text
+    assert f"{used:,} of {there:,} bytes ({100 * used / there:.1f} %)" in page.text
     set_ = gsdd_jax.load(run / "distilled.safetensors")
-    # Two bytes a number: two of the mean, three of the factor, three of the color, the opacity.
+    # Two bytes per number: mean 2, factor 3, color 3, opacity 1.
     for name, numbers in (("means", 2), ("cholesky", 3), ("colors", 3), ("opacities", 1)):
         size = 2 * numbers * 70 * set_.format.num_gaussians
         assert f"{name} {size:,} {100 * size / used:.1f} %" in page.text
@@ -157,7 +157,7 @@ def test_of_many_classes_the_most_frequent_confusions_are_told(copy):
     (copy / "result.json").write_text(json.dumps(result))
     page = page_of(copy)
     rows = "cat class 20 40.0 % airplane automobile 33.3 % class 17 bird 25.0 %"
-    assert f"class taken for of its test images {rows}" in page.text
+    assert f"class predicted as share of its test images {rows}" in page.text
     assert page.text.count("0.0 %") - page.text.count("40.0 %") >= results.PAIRS - 3
     assert not [cell for cell in page.all("td") if "style" in cell]
     result["distilled_confusion"] = counts[:20, :20].tolist()
@@ -176,21 +176,21 @@ def test_what_is_no_confusion_is_not_shown(value):
 
 
 def test_a_config_shows_what_differs_first(page):
-    listed = re.search(r"Config(.*?)(\d+) fields as by default(.*?)Provenance", page.text)
+    listed = re.search(r"Config(.*?)(\d+) fields at their defaults(.*?)Provenance", page.text)
     changed, count, same = listed.groups()
-    # demo.py changes two fields that TINY leaves alone.
+    # demo.py changes two further fields.
     both = {**TINY, "evaluate.batch_size": 300, "network.options.width": 4}
     for name, value in both.items():
         shown = "empty" if value == "" else str(value)
         assert f"{name} {shown} " in changed, name
         assert f" {name} " not in same, name
-    assert "distill.learning_rate 0.02 0.001 learning rate of the images' parameters" in changed
+    assert "distill.learning_rate 0.02 0.001 learning rate of the synthetic images" in changed
     assert "matching.options.batch_syn 0 synthetic images per class and step; 0: all" in same
     assert changed.count(".") + int(count) >= 30
 
 
 class Chart:
-    """What a figure of a page shows: `read` at its places, `lines` by color as points [n, 2]."""
+    """Reads a chart of a page: `read` at its places, `lines` by color as points [n, 2]."""
 
     def __init__(self, figure):
         self.title = re.search(r"<h3>(.*?)</h3>", figure).group(1)
@@ -212,7 +212,7 @@ def charts_of(page):
 
 
 def assert_drawn(points, x, y):
-    """Coordinates are affine in the values, and grow to the right and upwards."""
+    """Checks that coordinates are affine in the values, and grow to the right and upward."""
     for drawn, values, sign in ((points[:, 0], x, 1), (points[:, 1], y, -1)):
         slope, offset = np.polyfit(values, drawn, 1)
         assert slope * sign > 0
@@ -228,7 +228,7 @@ def test_curves_are_those_of_the_files(run, page):
     assert [text[0] for text in objective.read] == [f"distillation step {step}" for step in found]
     read = [float(text[1]) for text in objective.read]
     np.testing.assert_allclose(read, list(found.values()), rtol=1e-3)
-    # A strip is around its place.
+    # A strip surrounds its point.
     edges = [*objective.places, np.inf]
     for x, left, right in zip(objective.lines[0][:, 0], edges, edges[1:], strict=False):
         assert left - 0.1 <= x < right
@@ -274,7 +274,7 @@ def test_sheets_are_the_images(run, page):
         for row, column in np.ndindex(10, 7):
             found = sheet[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
             np.testing.assert_allclose(found, expected[row, column], atol=0.51)
-    # The real images beside them are those that the fit was to.
+    # The real images next to them are the targets of the fit.
     config = demo.get_config()
     config.update_from_flattened_dict(TINY)
     real = fits.images_of(config, experiment.build_fit_parts(config)).reshape(10, 7, 8, 8, 3)
@@ -285,13 +285,13 @@ def test_sheets_are_the_images(run, page):
     fewer = page_of(run, per_class=2)
     for few, sheet in zip(fewer.sheets[:3], sheets, strict=False):
         np.testing.assert_array_equal(few, sheet[:, : 2 * 9 - 1])
-    assert "The file has 2 of 7 images per class" in fewer.text
+    assert "This file has 2 of 7 images per class" in fewer.text
     assert "airplane" in page.text
     assert "truck" in page.text
 
 
 def by_eigenvalues(set_, kept):
-    """Center, axes and the direction of the longer one of every Gaussian, from its covariance."""
+    """Returns Gaussians' centers, axes and longer axis' directions, by their covariances."""
     kind, box = set_.format, np.eye(2) / 12
     for mean, (a, b, c) in zip(kept.means, kept.cholesky, strict=True):
         factor = np.array([[a + 0.5, 0], [b, c + 0.5]], float)
@@ -300,7 +300,7 @@ def by_eigenvalues(set_, kept):
 
 
 def check_outlines(set_, packed, kept, counts):
-    """Against the stored Gaussians, one after the other."""
+    """Compares outlines with the stored Gaussians, one by one."""
     assert packed["counts"] == counts
     records = np.frombuffer(base64.b64decode(packed["records"]), "<i2").astype(float)
     assert len(records) == 9 * sum(counts)  # as script.js reads them
@@ -350,14 +350,14 @@ def test_outlines_of_images_of_which_some_have_one_more():
     set_ = parameterizations.stored(kind, params, labels, 0.01)
     kept = jax.tree.map(np.asarray, kind.quantized(params))
     check_outlines(set_, gallery.gaussians(set_), kept, counts.tolist())
-    # A part of each class is the same images.
+    # A part of each class has the same images.
     some = gallery.chosen(set_, 1)
     assert some.labels.tolist() == [0, 1]
     first, third = (np.cumsum(counts) - counts)[[0, 2]]
     chosen = [*range(first, first + counts[0]), *range(third, third + counts[2])]
     part = jax.tree.map(lambda a: a[chosen], kept)
     check_outlines(some, gallery.gaussians(some), part, counts[[0, 2]].tolist())
-    # In whatever order a set has its classes, they are shown in theirs.
+    # Classes are shown in label order, whatever the order of the set.
     mixed = dataclasses.replace(set_, labels=np.array([1, 0, 1, 0], np.int32))
     assert gallery.gaussians(gallery.chosen(mixed, 2))["counts"] == counts[[1, 3, 0, 2]].tolist()
 
@@ -375,7 +375,7 @@ def test_what_has_no_gaussians_has_no_switch(copy):
     assert page.data["frames"][0]["gaussians"] is None
     assert "bits per Gaussian" not in page.text
     size = 10 * 8 * 8 * 3 * 4
-    assert f"{size:,} of {size:,} bytes, 100.0 %" in page.text
+    assert f"{size:,} of {size:,} bytes (100.0 %)" in page.text
 
 
 def test_the_same_files_give_the_same_bytes_that_need_nothing_else(run, page):
@@ -421,7 +421,7 @@ def test_nothing_in_a_file_becomes_markup(copy, page):
 
 
 def test_a_report_needs_no_device(run, tmp_path):
-    """Nor a file's name, where it is given a folder."""
+    """Needs neither a device nor a file's name if given a folder."""
     command = [sys.executable, "-m", "launch.report", run, f"--out={tmp_path}"]
     environment = {**os.environ, "JAX_PLATFORMS": "banana"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -437,7 +437,7 @@ def test_evaluate_takes_a_work_directory(run):
     assert len(expected["distilled_accuracies"]) == 2
 
 
-# What is missing
+# Missing parts
 
 EVERYTHING = ("result.json", "evaluations.json", "tensorboard", "snapshots", "best.safetensors",
               "distilled.safetensors")  # fmt: skip
@@ -455,7 +455,7 @@ def remove(path):
                       "No numbers in TensorBoard event files",
                       "No images yet: the run has neither ended nor left a snapshot"]),
         (["result.json"], ["There is no result.json: the run has not ended"]),
-        (["snapshots"], ["No snapshots; a run with --config.distill.snapshot_every=N keeps"]),
+        (["snapshots"], ["No snapshots; --config.distill.snapshot_every=N saves the images"]),
         (["tensorboard"], ["No numbers in TensorBoard event files"]),
         (["evaluations.json"], ["There is no evaluations.json: nothing was evaluated"]),
     ],
@@ -521,7 +521,7 @@ def test_real_images_that_are_not_there_are_said(copy, arrays, sentence):
 
 
 def test_no_data_set_is_opened_whatever_a_directory_names(copy, monkeypatch):
-    """Its config may name any, also one of classes that would be imported."""
+    """Checks configs that name any data set, or classes that would be imported."""
     monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("opened"))
     monkeypatch.setattr(components, "load_data", lambda *_: pytest.fail("opened"))
     config = json.loads((copy / "config.json").read_text())
@@ -602,7 +602,7 @@ def test_event_files_are_read_as_far_as_they_go(tmp_path):
     assert found.scalars == {"loss": [(step, 10.0 - step) for step in range(5)]}
     first, last = found.times
     assert 0 <= last - first < 60
-    # Started again: what was done twice counts as it was the last time.
+    # Restarted: for repeated steps the last values count.
     with SummaryWriter(str(tmp_path), filename_suffix=".2") as writer:
         writer.add_scalar("loss", 3.0, 4)
         writer.add_scalar("loss", 2.0, 6)
@@ -624,11 +624,11 @@ def test_event_files_of_any_times_and_sizes(tmp_path):
             writer.add_scalar("loss", 1.0, 7, walltime=wall_time)
     (path,) = tmp_path.iterdir()
     first, last = events.read(tmp_path).times
-    assert first == 1e9 and last < 1e10  # when the file itself was begun
-    with open(path, "r+b") as file:  # a hole, of which every record is empty
+    assert first == 1e9 and last < 1e10  # start of the file
+    with open(path, "r+b") as file:  # a hole, whose records are all empty
         file.truncate(2**40)
     assert events.read(tmp_path).scalars == {"loss": [(7, 1.0)]}
-    with open(path, "r+b") as file:  # and one that claims all of it
+    with open(path, "r+b") as file:  # and a record that claims the whole file
         head = struct.pack("<Q", 2**39)
         file.write(head + struct.pack("<I", events._checksum(head)))
     assert events.read(tmp_path).scalars == {}
@@ -654,11 +654,11 @@ def test_runs_beside_each_other(run, page, copy):
     assert set(objective.lines) == {0, 1}
     losses = events.read(run / "tensorboard").scalars["distill/loss"]
     assert objective.read[0][1:] == [f"{n}: {losses[0][1]:.4g}" for n in ("tiny", "copy")]
-    assert "do not compare" not in both.text
+    assert "cannot be compared" not in both.text
     config["budget"]["ipc"] = 2
     (copy / "config.json").write_text(json.dumps(config))
     assert "The runs differ in budget.ipc" in page_of(run, copy).text
-    # One directory twice is one run.
+    # A directory given twice is one run.
     assert page_of(run, run).source == page.source
 
 
@@ -670,7 +670,7 @@ def test_names_of_runs_tell_them_apart(run, tmp_path):
     assert [r.name for r in source.read_all(paths)] == ["a/1.5", "a/1.6", "b/1.5"]
 
 
-# How much is in the file
+# Size of the file
 
 
 def test_a_share_keeps_the_file_small_and_the_last_step_whole():
@@ -700,7 +700,7 @@ def test_a_share_keeps_the_file_small_and_the_last_step_whole():
 
 
 def test_colors_are_seen_in_light_and_dark():
-    """Contrast as WCAG counts it: 4.5 for text, 3 for lines."""
+    """Computes contrast as WCAG does: 4.5 for text, 3 for lines."""
     style = (document.FOLDER / "style.css").read_text()
     pairs = dict(re.findall(r"--(\w+): light-dark\(([^)]*)\)", style))
     pairs = {name: value.split(", ") for name, value in pairs.items()}
@@ -726,7 +726,7 @@ def test_colors_are_seen_in_light_and_dark():
         assert contrast("soft", "page", i) > 4.5
         for color in range(curves.COLORS):
             assert contrast(f"c{color}", "page", i) > 3, (color, i)
-        for color in ("c0", "c1"):  # of the confusion, where there is most of it
+        for color in ("c0", "c1"):  # of the largest confusion
             pairs["mixed"] = [mixed(pairs[color][k], pairs["page"][k]) for k in range(2)]
             assert contrast("ink", "mixed", i) > 4.5, (color, i)
 
@@ -813,7 +813,7 @@ def test_a_browser_shows_it(run, page, tmp_path):
     assert all(
         shade == pytest.approx(0.5 * (share / 100) ** 0.5, abs=0.04) for share, shade in shades
     )
-    # Where the ellipses of the first image lie is where there is ink.
+    # Pixels are drawn where the first image's ellipses lie.
     set_ = gsdd_jax.load(run / "snapshots" / "0.safetensors")
     count = set_.format.num_gaussians
     width, height, *values = seen["ellipses"]

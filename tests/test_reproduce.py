@@ -1,4 +1,4 @@
-"""Tables: which pieces they need, what they share, what is chosen, and how they are shown."""
+"""Tests tables: their pieces, sharing, choice of rates, and output."""
 
 import csv
 import dataclasses
@@ -35,7 +35,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 class World:
-    """In place of what takes long: runs leave results that say how often they were made."""
+    """Replaces slow runs by results that count how often they were made."""
 
     def __init__(self, patch):
         self.runs, self.evaluations, self.trained, self.fitted = [], [], [], []
@@ -107,7 +107,7 @@ def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_p
     trials = tuple({RATE: rate} for rate in (1e-3, 1e-2, 1e-1))
     _, (found,), _ = run(tmp_path, Cell("a", "b", config(), trials=trials, seeds=(0, 1, 2)))
     assert sorted(world.runs) == [(1e-3, 0), (1e-2, 0), (1e-2, 1), (1e-2, 2), (1e-1, 0)]
-    assert len(world.fitted) == 3  # one a seed; the trials share it
+    assert len(world.fitted) == 3  # one per seed, shared by the trials
     assert found.chosen == {RATE: 1e-2}
     assert found.accuracies == {0: [49.0, 51.0], 1: [50.0, 52.0], 2: [51.0, 53.0]}
     assert (found.mean, found.deviation) == (51.0, 1.0)
@@ -230,7 +230,7 @@ def test_what_another_process_has_is_waited_for(tmp_path, world):
 
 
 def test_a_run_waits_for_experts_that_another_process_trains(tmp_path, world, monkeypatch):
-    """And one that needs none does not."""
+    """Waits for experts; a run that needs none does not wait."""
     world.others, begun = 3, []
 
     def distill(config, workdir, display):
@@ -302,7 +302,7 @@ def test_the_line_says_what_is_done_and_what_is_left(tmp_path, world):
 @pytest.mark.parametrize("size", ["small", "paper"])
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table(name, size, monkeypatch):
-    """Each row stands in each column once, and every config makes an experiment's parts."""
+    """Checks that each row is once in each column, and that every config builds its experiment."""
     table_ = importlib.import_module(f"configs.tables.{name}").get_table(size)
     places = [(cell.row, cell.column) for cell in table_.cells]
     assert len(places) == len(set(places))
@@ -322,7 +322,7 @@ def test_every_table(name, size, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gaussian", "quantized"])
 def test_the_cost_of_a_fit_has_every_gaussian_once(name):
-    """As much memory as the real fit takes, whichever images the timed step has."""
+    """Expects the memory of the real fit, whichever images the timed step has."""
     made = demo.get_config()
     if name == "quantized":
         common.quantized(made, 120)
@@ -352,7 +352,7 @@ def test_published_numbers_are_the_papers():
 
 
 def tiny(made):
-    """A config of a table made so small that a test can run it, on the set that is shipped."""
+    """Returns a table's config, shrunk for tests, on the shipped set."""
     made = made.copy_and_resolve_references()
     small = demo.get_config()
     made.data = small.data
@@ -377,7 +377,7 @@ def tiny(made):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """One for all tables: what they share is made once."""
+    """Returns one root for all tables: shared pieces are made once."""
     return tmp_path_factory.mktemp("tables")
 
 
@@ -391,7 +391,7 @@ def test_a_tiny_cell_of_every_kind_runs(name, root, monkeypatch):
     made = importlib.import_module(f"configs.tables.{name}").get_table("small")
     cell = next(c for c in reversed(made.cells) if c.arm == "distilled")
     evaluation = dict(cell.evaluation)
-    if "overrides" in evaluation:  # a network that needs no minutes
+    if "overrides" in evaluation:  # a network that takes seconds
         evaluation["overrides"] = {"network.name": "convnet", "network.options.width": 2}
     long = ("distill.num_steps", "experts.epochs", "matching.options.max_start_epoch")
     trial = {field: value for field, value in cell.trials[0].items() if field not in long}

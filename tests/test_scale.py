@@ -1,4 +1,4 @@
-"""What each of several devices computes, sends and holds in a step, against shapes."""
+"""Tests counts of each device's computation, communication and memory against shapes."""
 
 import json
 import os
@@ -16,14 +16,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 IMAGE, GAUSSIANS = (
     32 * 32 * 3,
     40 * 170 * 9,
-)  # numbers: of an image, and of all 40 images' Gaussians
+)  # numbers of an image, and of all 40 images' Gaussians
 FEATURES = 16 * 16 * 4
 LEARNED = 27 * 4 + 2 * 4 + FEATURES * 10 + 10  # by a student; norms drop the convolution's bias
 
 
 @pytest.fixture(scope="module")
 def found():
-    """The rows of `tests.known_programs`, on one device and on four."""
+    """Returns the rows of `tests.known_programs`, on one device and on four."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.known_programs"],
         capture_output=True,
@@ -100,7 +100,7 @@ def test_devices_divide_what_one_computes(found, name, counted, share):
     ],
 )
 def test_a_step_holds_the_activations_of_its_images_and_little_more(found, name, images):
-    """No floats of all 50,000 real images, nor weights of each pixel and Gaussian."""
+    """Checks that no step holds 50,000 images as floats, or a weight per pixel and Gaussian."""
     of, part = name.split()
     for devices in (1, 4):
         activations = 4 * 32 * 32 * 4 * images
@@ -110,9 +110,9 @@ def test_a_step_holds_the_activations_of_its_images_and_little_more(found, name,
 @pytest.mark.parametrize(
     ("devices", "configs", "message"),
     [
-        ("0", "", "--devices: expected numbers from 1 to 64, by commas, got '0'"),
-        ("1,eight", "", "--devices: expected numbers from 1 to 64, by commas, got '1,eight'"),
-        ("128", "", "--devices: expected numbers from 1 to 64, by commas, got '128'"),
+        ("0", "", "--devices: expected comma-separated numbers from 1 to 64, got '0'"),
+        ("1,eight", "", "--devices: expected comma-separated numbers from 1 to 64, got '1,eight'"),
+        ("128", "", "--devices: expected comma-separated numbers from 1 to 64, got '128'"),
         ("", "demo", "--configs: expected some of cifar100_tm:ipc=50,.*, got 'demo'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What surrounds a command: its cache, devices, paths and names, and how a run is stopped."""
+"""Tests a command's surroundings: cache, devices, paths, names, and stopping."""
 
 import ast
 import os
@@ -56,7 +56,7 @@ def tiny():
 
 
 def test_programs_are_kept_and_give_the_same_bytes(tmp_path):
-    """Two commands, the second of which finds what the first one has compiled."""
+    """Runs two commands; the second one finds the programs that the first one compiled."""
     sets, counts = [], []
     for name in ("cold", "warm"):
         command = ["-m", "launch.fit", *MINI, f"--workdir={tmp_path / name}"]
@@ -83,6 +83,22 @@ def test_without_a_folder_nothing_is_kept_and_a_chosen_one_stays(chosen, monkeyp
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+
+
+def test_other_flags_of_xla_find_no_algorithm_that_these_chose(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    folders = []
+    try:
+        for flags in ("", "--xla_gpu_exclude_nondeterministic_ops=true", ""):
+            monkeypatch.setenv("XLA_FLAGS", flags)
+            jax.config.update("jax_compilation_cache_dir", None)
+            environment.keep_compiled_programs()
+            folders.append(pathlib.Path(jax.config.jax_compilation_cache_dir))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert folders[0] == folders[2] != folders[1]
+    assert all((folder / "xla_gpu_per_fusion_autotune_cache_dir").is_dir() for folder in folders)
 
 
 # Devices
@@ -159,7 +175,7 @@ def test_a_home_is_meant_by_its_sign(monkeypatch, tmp_path):
 
 
 def test_every_flag_that_names_a_path_is_one_of_paths():
-    """By its name, whichever command has it."""
+    """Compares flags by name, in every command that has them."""
     plain, as_path = set(), set()
     for file in (ROOT / "launch").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -181,7 +197,7 @@ def test_every_flag_that_names_a_path_is_one_of_paths():
 
 
 def foreign(folder):
-    """Packages of somebody else by our names, as ROS has one."""
+    """Makes foreign packages with our names, as ROS has one."""
     for name in ("launch", "configs", "benchmarks"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise SystemExit('somebody else')\n")
@@ -201,7 +217,7 @@ def test_gsdd_finds_its_own_and_names_itself(layout, tmp_path):
             (site / "gsdd_jax" / "_commands" / name).symlink_to(ROOT / name)
     code = (
         "import sys\n"
-        # Without the finder of an editable install, which would find the checkout.
+        # Without the editable install's finder, which would find the checkout.
         "sys.meta_path = [f for f in sys.meta_path if isinstance(f, type)]\n"
         "from gsdd_jax.command import main\n"
         "main()"
@@ -232,14 +248,14 @@ def test_a_text_names_commands_as_they_were_started(monkeypatch):
 
 
 def test_a_run_that_is_stopped_saves_and_goes_on_with_the_same_bytes(tiny, tmp_path, monkeypatch):
-    """After four of six steps, where no checkpoint is due."""
+    """Stops after four of six steps, where no checkpoint is due."""
     really_run, calls = distill.run, []
 
     def run_until(*arguments):
         result = really_run(*arguments)
         calls.append(arguments[-1])
         if len(calls) == 1:
-            assert not stopping.ask()  # what is on disk is all there was
+            assert not stopping.ask()  # everything was on disk
         if sum(calls) == 4:
             assert stopping.ask()
         return result

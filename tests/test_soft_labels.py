@@ -1,4 +1,4 @@
-"""Soft labels: their grid, what they take of a budget, and a run that learns them."""
+"""Tests soft labels: their grid, their bytes, and a run that learns them."""
 
 import dataclasses
 
@@ -122,7 +122,7 @@ def test_a_fit_is_of_the_bytes_that_they_leave():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A config of a tiny run, whose experts are there."""
+    """Returns a config of a tiny run whose experts exist."""
     config = config_of(learned=True, bits=3, learning_rate=2.0)
     config.matching.options.update(syn_steps=3, batch_syn=7, max_start_epoch=2, expert_epochs=1)
     config.data.resolution = 16
@@ -141,7 +141,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
-    """The run's directory, and its result."""
+    """Returns the run's directory and its result."""
     workdir = tmp_path_factory.mktemp("run")
     return workdir, distill_to(tiny, workdir)
 
@@ -154,9 +154,9 @@ def test_a_run_learns_them(tiny, finished):
     start = soft_labels.values(soft_labels.codes(start, 3), 3)
     assert (set_.soft_labels != start).mean() > 0.1
     kind = set_.format
-    count = 30 * kind.num_gaussians * 18 + -(-30 * 10 * 3 // 8)
-    assert set_.num_bytes == count <= 10 * 4 * 16 * 16 * 3
-    assert result["bytes_per_class"] == count // 10
+    images, most = 30 * kind.num_gaussians * 18, -(-30 * 10 * 3 // 8)
+    assert images < set_.num_bytes <= images + most <= 10 * 4 * 16 * 16 * 3
+    assert result["bytes_per_class"] == set_.num_bytes // 10
     assert set_.provenance["config"]["labels.learned"] is True
 
 
@@ -220,7 +220,7 @@ def test_what_is_only_fitted_has_hard_labels(tiny, tmp_path):
 
 @pytest.fixture(params=["dm", "tm"])
 def taught(request, tiny):
-    """A tiny config of teacher's labels, from both kinds of objective."""
+    """Returns a tiny config of teacher's labels, for both kinds of objective."""
     config = tiny.copy_and_resolve_references()
     if request.param == "dm":
         common.matched_by(config, "dm")
@@ -232,7 +232,7 @@ def taught(request, tiny):
 
 
 def test_a_teachers_labels(taught, tmp_path, monkeypatch):
-    """Those of the stored images for DM; for TM, whose student learns from them, of the start."""
+    """Compares DM's labels with the stored images', and TM's with the fitted images'."""
     result = distill_to(taught, tmp_path / "whole")
     set_ = gsdd_jax.load(tmp_path / "whole" / "distilled.safetensors")
     start = distill_to_start(taught, tmp_path)
@@ -265,7 +265,7 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
 
 
 def distill_to_start(config, folder):
-    """Returns the fitted set if the labels are of that, as with TM; else None."""
+    """Returns the fitted set if the labels belong to it, as with TM; else None."""
     if config.matching.name != "tm":
         return None
     fit_to(config, folder / "fit")

@@ -1,4 +1,4 @@
-"""What is found in folders, lists and arrays, and what is refused."""
+"""Tests pictures found in folders, lists and arrays, and refusals."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_arrays_of_gray_images_with_test_images(tmp_path):
 
 
 def _in_parts(*names):
-    """Arrays as MedMNIST has them."""
+    """Writes arrays as MedMNIST has them."""
     made = {}
     for seed, name in enumerate(names):
         made[f"{name}_images"] = noise(seed, 4, SIZE, SIZE)
@@ -140,7 +140,7 @@ def test_an_array_without_labels_is_refused(tmp_path):
     assert "expected labels, too: np.savez(" in refusal(tmp_path, tmp_path / "a.npy")
 
 
-# Lists as others write them.
+# Lists of other programs.
 
 ROWS = [(f"{c}/{i}.png", c) for c in ("cat", "dog") for i in range(2)]
 
@@ -166,7 +166,7 @@ def written(header, separator, rows=ROWS, **encoding) -> bytes:
     ids=["capitals", "semicolons", "tabs", "utf-16", "backslashes", "hub", "hub's json"],
 )  # fmt: skip
 def test_lists_as_others_write_them(tmp_path, name, content):
-    """The same pictures and classes; a list of the Hub is given by its folder."""
+    """Finds the same pictures and classes; the Hub's list is given by its folder."""
     only(tmp_path, *(path for path, _ in ROWS))
     (tmp_path / name).write_bytes(content)
     found = sources.find(tmp_path if name.startswith("metadata") else tmp_path / name)
@@ -210,7 +210,7 @@ def test_a_column_split_is_honoured(tmp_path, values, train, test, note):
     assert found.notes == [*expected, "columns that were not used: extra"]
 
 
-# Parts of a data set that are no classes.
+# Parts that are not classes.
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_parts_are_told_from_classes(tmp_path, names, train, test, left_out):
     [
         ["train/1", "test/2"],  # without classes
         ["train/1", "test/2", "cat/3"],
-        ["images_background/Greek/a/1", "images_evaluation/Greek/a/2"],  # none is to train on
+        ["images_background/Greek/a/1", "images_evaluation/Greek/a/2"],  # no training part
         ["train_1/a/1", "train_2/a/2"],
         ["train/a/1", "test/a/2", "eval/a/3"],
         ["a/train/1", "a/test/2", "b/3"],
@@ -270,7 +270,7 @@ def test_a_folder_around_the_parts_is_named(tmp_path):
         sources.find(tmp_path)
 
 
-# What lies beside pictures.
+# Other files among pictures.
 
 
 def test_folders_of_systems_are_passed_over_at_any_depth(tmp_path):

@@ -1,4 +1,4 @@
-"""Real images that are read from disk, step by step, against the same held whole."""
+"""Compares real images read from disk step by step with the same images held in memory."""
 
 import json
 import os
@@ -35,7 +35,7 @@ KIND = parameterizations.build("pixels", (SIZE, SIZE, 3), ipc=GPC, images_per_cl
 
 @pytest.fixture
 def on_disk(tmp_path):
-    """A training split in a file that is mapped, as one of a cache is."""
+    """Returns a training split mapped from a file, like a cached one."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(CLASSES, dtype=np.int32), COUNTS)
     random.shuffle(labels)
@@ -45,7 +45,7 @@ def on_disk(tmp_path):
 
 
 def parts_of(split, name, transform=NORMALIZE, **options):
-    """What `input_pipeline.steps` needs of an experiment."""
+    """Returns the parts of an experiment that `input_pipeline.steps` needs."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy="",
         **options,
@@ -68,7 +68,7 @@ def config_of(on_device):
 
 
 def distilled(parts, on_device, calls, first=0, state=None):
-    """The losses of as many steps as are in `calls`, and the state after them."""
+    """Returns the losses of the steps in `calls`, and the state after them."""
     problem, losses = parts.problem, []
     if state is None:
         zeros = jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3))
@@ -93,7 +93,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("case", OBJECTIVES)
 def test_a_streamed_run_has_the_bits_of_one_that_holds_the_set(on_disk, case, request):
-    """Also one that was interrupted, and goes on with another iterator."""
+    """Includes a run that was interrupted and resumes with another iterator."""
     if case == "dm":  # the other takes long to compile
         request.getfixturevalue("fully_compiled")
     parts = parts_of(on_disk, case[:2], **OBJECTIVES[case])
@@ -105,7 +105,7 @@ def test_a_streamed_run_has_the_bits_of_one_that_holds_the_set(on_disk, case, re
 
 
 def test_a_whitened_set_is_streamed_to_rounding(on_disk):
-    """Held, it is whitened at once; streamed, as it is drawn: products of other sizes."""
+    """Allows rounding: a held set is whitened at once, a streamed one as it is drawn."""
     zca = transforms.fit_zca(on_disk.images)
     parts = parts_of(on_disk, "dm", zca, batch_real=4)
     assert transforms.to_device(on_disk.images, zca).stored.dtype == jnp.float32
@@ -164,7 +164,7 @@ def test_a_place_that_there_is_not_is_refused():
         input_pipeline.check(config_of("disk"))
 
 
-# Rows, and what reads them ahead.
+# Rows, and reading ahead.
 
 
 def test_rows_are_those_of_the_array(on_disk, tmp_path):
@@ -180,7 +180,7 @@ def test_rows_are_those_of_the_array(on_disk, tmp_path):
 
 
 def test_rows_are_read_from_the_file_and_not_through_the_mapping(on_disk, tmp_path):
-    """What the file holds now is what is read; the mapping stays as it was for a new file."""
+    """Reads the file's current contents; the mapping of a replaced file stays as it was."""
     path, held = tmp_path / "images.npy", np.array(on_disk.images)
     np.save(tmp_path / "other.npy", 255 - held)
     (tmp_path / "other.npy").replace(path)
@@ -227,8 +227,7 @@ def test_a_call_takes_a_bounded_number_of_bytes(shape, expected):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="memory is read there")
 def test_memory_does_not_grow_with_the_set():
-    """Decoded, checked and distilled: 25 MB of images, then 246 MB of them, all of which would
-    show; a second run alone takes some."""
+    """Decodes, checks and distills 25 MB of images, then 246 MB, which would show if held."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.streamed_memory", "2000", "20000"],
         capture_output=True,

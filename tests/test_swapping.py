@@ -1,4 +1,4 @@
-"""Networks, objectives and parameterizations in each other's place, by flags only."""
+"""Swaps networks, objectives and parameterizations by flags only."""
 
 import itertools
 
@@ -13,11 +13,11 @@ STORED = parameterizations.known()
 
 
 def swapped(before=None, **given):
-    """The config of a file, the demo's if none is given, with flags."""
+    """Returns a file's config, by default the demo's, with flags."""
     before = before or demo.get_config()
     given = {name.replace("__", "."): value for name, value in given.items()}
     config = before.copy_and_resolve_references()
-    for name, value in given.items():  # as the flags do it, fields of no type so far among them
+    for name, value in given.items():  # as flags do, including fields without a type
         *groups, last = name.split(".")
         node = config
         for group in groups:
@@ -36,7 +36,7 @@ OBJECTIVES = list(matching.known())
 PAIRS = itertools.product(enumerate(networks.known()), enumerate(STORED))
 
 
-# Each pair of two of them, though not each triple.
+# Every pair, but not every triple.
 @pytest.mark.parametrize(
     ("objective", "network", "kind"),
     [(OBJECTIVES[(i + j) % len(OBJECTIVES)], network, kind) for (i, network), (j, kind) in PAIRS],

@@ -1,4 +1,4 @@
-"""The store of expert trajectories: random access, and every way in which files can be wrong."""
+"""Tests the store of expert trajectories: random access, and all kinds of wrong files."""
 
 import hashlib
 import json
@@ -202,15 +202,15 @@ def test_what_the_index_names_is_not_returned_if_it_cannot_be(directory, row):
         ExpertStore(directory, IDENTITY, EXPERTS).parameters(1, 4)
 
 
-# Trajectories that are still growing.
+# Unfinished trajectories.
 
 
 class Killed(BaseException):
-    """Nobody catches this."""
+    """Ends a run: nobody catches this exception."""
 
 
 def test_killed_at_any_write_it_goes_on_to_the_same_files(tmp_path, monkeypatch):
-    """Twice per epoch, before and after the rename, and the last time after the accuracies."""
+    """Kills twice per epoch, before and after the rename, and last after the accuracies."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     write(whole, 1)
     replace, calls = os.replace, []

@@ -1,4 +1,4 @@
-"""Trajectory matching against a straightforward unroll in float64, written out here."""
+"""Tests trajectory matching against a straightforward float64 unroll."""
 
 import dataclasses
 import functools
@@ -44,13 +44,13 @@ def problem(**settings):
 
 @functools.cache
 def student():
-    """Its first parameters, flat, and what makes a tree of flat ones."""
+    """Returns the student's first parameters, flat, and the function that unflattens them."""
     return ravel_pytree(NETWORK.init(jax.random.key(0)))
 
 
 @functools.cache
 def segments(count=1):
-    """Start and target parameters as far apart as two epochs of an expert."""
+    """Returns start and target parameters as far apart as two epochs of an expert."""
     starts = jnp.stack([ravel_pytree(NETWORK.init(jax.random.key(s)))[0] for s in range(count)])
     apart = np.random.default_rng(100).normal(scale=0.02, size=starts.shape)
     return Segments(starts, starts + jnp.float32(apart))
@@ -70,7 +70,7 @@ def parameters():
     params = problem().parameterization.init(key, jnp.zeros((CLASSES * GPC, SIZE, SIZE, 3)))
     opacities = np.random.default_rng(7).uniform(0.2, 0.9, params.opacities.shape)
     params = dataclasses.replace(params, opacities=opacities)
-    # Values that bfloat16 holds: float64 then renders the very same Gaussians.
+    # Exact bfloat16 values, so that float64 renders the same Gaussians.
     return jax.tree.map(lambda p: jnp.float32(np.asarray(p, jnp.bfloat16)), params)
 
 
@@ -85,7 +85,7 @@ library_gradient = jax.jit(jax.value_and_grad(loss_of, argnums=(2, 3)), static_a
 
 
 def plain_render(params):
-    """Every sample against every Gaussian, with an explicit matrix inverse."""
+    """Renders every sample of every Gaussian, with an explicit matrix inverse."""
     means, cholesky, colors, opacities = params
     points = (jnp.arange(2 * SIZE) + 0.5) / 2
     grid = jnp.stack(jnp.meshgrid(points, points, indexing="xy"), -1)
@@ -107,7 +107,7 @@ def plain_render(params):
 
 
 def plain_network(params, x):
-    """The ConvNet, layer by layer."""
+    """Computes the ConvNet layer by layer."""
     for i in range(2):
         conv, norm = params["body"][f"Conv_{i}"], params["body"][f"InstanceNorm_{i}"]
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -125,7 +125,7 @@ def plain_network(params, x):
 
 
 def plain_loss(params, learning_rate, targets, start, target, unravel, order):
-    """`order` [steps, batch]: the images of each step; past the last one where it has fewer.
+    """Computes the loss. `order` [steps, batch]: images per step, padded beyond the last one.
 
     `targets` [images, classes]: logits of each image's probabilities.
     """
@@ -147,8 +147,7 @@ def plain_loss(params, learning_rate, targets, start, target, unravel, order):
 
 
 def batches(key, prob):
-    """The images of each student step: shuffles of the whole set, cut one after the other, padded
-    by an index that there is not."""
+    """Returns images per student step: shuffles in sequence, padded by an invalid index."""
     count, size = CLASSES * GPC, prob.matching.batch_syn
     starts = range(0, count, size)
     shuffles = math.ceil(prob.matching.syn_steps / len(starts))
@@ -161,7 +160,7 @@ def batches(key, prob):
 
 
 def wide_inputs(params, carry, expert=0):
-    """Arguments of `plain_loss` in float64, its images first: for `jax.enable_x64`."""
+    """Returns the arguments of `plain_loss` in float64, images first, for `jax.enable_x64`."""
     start, unravel = ravel_pytree(jax.tree.map(np.float64, student()[1](carry.start[expert])))
     params = [np.float64(p) for p in jax.tree.leaves(params)]
     return params, start, np.float64(carry.target[expert]), unravel
@@ -199,7 +198,7 @@ def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, batch_syn, setting
 
 
 def test_batches_go_through_shuffles_of_the_whole_set():
-    """The order, written out here, is one that does, and the library's."""
+    """Checks that this file's order, and the library's, go through shuffles of the set."""
     prob, key = problem(syn_steps=7, batch_syn=5), jax.random.key(0)
     order = batches(key, prob)
     found, present = prob.matching._draw(key, 12)
@@ -240,7 +239,7 @@ def test_augmentation_is_drawn_anew_at_every_step():
 
 
 def test_several_experts_are_averaged():
-    """Each with an order of its own."""
+    """Gives each expert an order of its own."""
     prob = problem(batch_syn=5)
     params, both, key = parameters(), segments(2), jax.random.key(5)
     aux_params = prob.matching.aux_params(prob.labels)
@@ -260,7 +259,7 @@ def test_several_experts_are_averaged():
 
 @functools.cache
 def compiled_gradient(prob):
-    """With what it needs of memory known."""
+    """Returns the compiled gradient, whose memory is known."""
     data, carry = real(), segments()
     loss = lambda params, aux_params: loss_of(
         prob, data, params, aux_params, carry, jax.random.key(0)
@@ -270,7 +269,7 @@ def compiled_gradient(prob):
 
 
 def test_what_is_kept_changes_memory_not_values():
-    """Seven student steps of which none, two (with one left over) or all are kept."""
+    """Keeps none, two (with one left over) or all of seven student steps."""
     found, memory = [], []
     for keep_every in (0, 3, 1):
         prob = problem(syn_steps=7, keep_every=keep_every)
@@ -297,7 +296,7 @@ def test_what_is_kept_is_decided_by_the_memory():
             images, shape, room and int(room * each / trajectory.KEPT_PART) + 1
         ).keep_every
     )
-    # Room for so many steps, one of which is needed to recompute the others.
+    # Room for this many steps; one is needed to recompute the others.
     assert [decided(room) for room in (None, 0.5, 1, 2, 3, 4, 7, 8, 100)] == [
         0, 0, 0, 4, 3, 2, 2, 1, 1,
     ]  # fmt: skip
@@ -377,7 +376,7 @@ def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
 
 
 def test_matching_moves_the_student_closer():
-    """Targets that synthetic data can reach: the same student trained on other images."""
+    """Uses reachable targets: the same student trained on other images."""
     prob = problem(syn_steps=5)
     labels, data = prob.labels, real()
     teacher_images = np.random.default_rng(9).normal(size=(CLASSES * GPC, SIZE, SIZE, 3))
@@ -395,7 +394,7 @@ def test_matching_moves_the_student_closer():
 
 
 class Epochs:
-    """Experts whose parameters say which expert and epoch they are of."""
+    """Makes experts whose parameters identify their expert and epoch."""
 
     epochs = 9
 

@@ -1,4 +1,4 @@
-"""Normalization and ZCA against NumPy in float64, and the file that keeps a fitted ZCA."""
+"""Tests normalization and ZCA against float64 NumPy, and the file of a fitted ZCA."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ SIZE = 90
 
 
 def photographs(num, seed=0, shape=SHAPE):
-    """Bytes with correlated pixels: smooth images, noise, and a channel that hardly varies."""
+    """Returns bytes with correlated pixels: smooth images, noise, and a nearly constant channel."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(num, 2, 2, 3)).repeat(3, axis=1).repeat(3, axis=2)
     images = 120 + 60 * coarse[:, : shape[0], : shape[1]] + 15 * rng.normal(size=(num, *shape))
@@ -32,12 +32,12 @@ def photographs(num, seed=0, shape=SHAPE):
 
 
 def flat(images):
-    """[n, d] in [0, 1], float64."""
+    """Returns the images as [n, d] in [0, 1], float64."""
     return images.reshape(len(images), -1).astype(np.float64) / 255
 
 
 def covariance(rows):
-    """Unbiased, without NumPy's own."""
+    """Returns the unbiased covariance, without NumPy's own function."""
     centered = rows - rows.sum(axis=0) / len(rows)
     return centered.T @ centered / (len(rows) - 1)
 
@@ -54,7 +54,7 @@ def zca(images):
 
 @pytest.fixture
 def fits(monkeypatch):
-    """The number of fits is the length of this list."""
+    """Returns a list with one entry per fit."""
     calls, fit = [], host.fit_zca
     monkeypatch.setattr(host, "fit_zca", lambda images: calls.append(0) or fit(images))
     return calls
@@ -97,7 +97,7 @@ def test_fit_is_the_definition(images, zca):
 
 
 def test_whitened_covariance(images, zca):
-    """Its spectrum is S / (S + 0.1), S from a singular value decomposition of the images."""
+    """Compares the spectrum with S / (S + 0.1), S from the images' singular values."""
     rows = flat(images)
     singular = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
     variances = singular**2 / (len(rows) - 1)
@@ -128,7 +128,7 @@ def test_every_image_counts_once(num):
 
 
 def test_covariance_is_summed_in_whole_numbers(monkeypatch):
-    """Black images with a few bytes of 1: float32 could not hold longer sums of products."""
+    """Uses black images with a few bytes of 1: float32 could not hold longer sums."""
     pixels = np.random.default_rng(0).integers(0, 2, (8192, 6))
     seen, eigh = [], np.linalg.eigh
     monkeypatch.setattr(
@@ -166,7 +166,7 @@ def test_zca_forward_inverse_and_gradient(zca, lead):
 
 
 def test_products_are_of_full_precision(zca):
-    """A GPU would otherwise round the factors to ten bits."""
+    """Checks the precision: a GPU would otherwise round factors to ten bits."""
     jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: (zca(x) ** 2).sum()))(jnp.zeros((2, *SHAPE))))
     assert jaxpr.count("dot_general[") == jaxpr.count("Precision.HIGHEST, ") == 2
 
@@ -340,7 +340,7 @@ def test_fingerprint_is_part_of_a_file_name(images, tmp_path, fingerprint):
 
 @pytest.mark.parametrize("count", [1, 3, 4, 11])
 def test_real_images_are_whitened_once_each(monkeypatch, count):
-    """In parts of four: against float64, and the same bits wherever an image is drawn."""
+    """Whitens in parts of four: as float64, with the same bits wherever an image is drawn."""
     monkeypatch.setattr(transforms, "_WHITENED_AT_ONCE", 4)
     images = photographs(30)
     zca = fit_zca(images)

@@ -1,4 +1,4 @@
-"""A data set or a work directory of somebody else runs no code, whatever its files name."""
+"""Tests that foreign data sets and work directories run no code, whatever they name."""
 
 import json
 import os
@@ -23,7 +23,7 @@ LEGACY = {"type": "evilmod.Thing", "content": {"shape": [8, 8, 3]}, "proto_cls":
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A good data set beside a module that leaves a mark where it is imported."""
+    """Returns a valid data set next to a module that leaves a mark when imported."""
     (tmp_path / "evilmod.py").write_text("open(__file__ + '.imported', 'w').close()")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "evilmod", raising=False)
@@ -125,7 +125,7 @@ def test_what_is_nested_deeply_ends_in_a_line(folder):
 
 
 def test_a_report_of_somebody_s_directory_imports_nothing(folder):
-    """As it was found: the config names the data beside it, whose features name a module."""
+    """Uses a config that names the data next to it, whose features name a module."""
     change(folder, "features.json", HOSTILE["in a dictionary"])
     config = demo.get_config()
     config.data.name, config.data.dir = "mine", str(folder.parents[1])

@@ -1,4 +1,4 @@
-"""What a distilled set says of the code that made it."""
+"""Tests the code version that a distilled set records."""
 
 import pathlib
 import re
@@ -17,7 +17,7 @@ def git(folder, *arguments):
 
 
 def shown(folder):
-    # Without site-packages: not what an installation would say.
+    # Without site-packages, to ignore an installation.
     command = [sys.executable, "-S", "-c", SHOW]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return run.stdout.strip()
@@ -43,7 +43,7 @@ def test_a_checkout_names_its_commit(tmp_path):
     with open(tmp_path / "gsdd_jax" / "__init__.py", "a") as file:
         file.write("# changed\n")
     assert shown(tmp_path) == f"{number}+g{commit}.changed"
-    # Inside somebody else's repository it is not that one's commit.
+    # Inside a foreign repository, its commit is not used.
     inner = tmp_path / "inner"
     shutil.copytree(tmp_path / "gsdd_jax", inner / "gsdd_jax")
     shutil.copy(ROOT / "pyproject.toml", inner)

@@ -1,4 +1,4 @@
-"""A run's directory: whom it belongs to, and what is wrong with it."""
+"""Tests the owner of a run's directory, and its errors."""
 
 import json
 import math

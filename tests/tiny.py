@@ -1,4 +1,4 @@
-"""Fields of `configs/demo.py` for a run of seconds that leaves what figures and reports read."""
+"""Shrinks `configs/demo.py` to seconds, with the files that figures and reports read."""
 
 TINY = {
     "data.resolution": 8,

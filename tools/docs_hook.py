@@ -1,4 +1,4 @@
-"""What MkDocs does beyond docs/: pages of the documents at the top, and links that leave docs/.
+"""Adds top-level documents to MkDocs, and rewrites links that leave docs/.
 
 The documents stay plain Markdown whose links work where they are read as files. On the site a link
 to a document leads to its page, by its title, a picture is copied, and any other file is shown in
@@ -24,7 +24,7 @@ SIZED = re.compile(r'(?<=<img src=")[^":]+')  # a picture of a given width is HT
 
 
 def on_files(files, config):
-    """Adds the pages, and the pictures that are shown from elsewhere."""
+    """Adds the pages, and the pictures that they show from other folders."""
     for page, source in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
@@ -36,7 +36,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links as they are on the site."""
+    """Rewrites links as they are on the site."""
 
     def on_site(link):
         text, target, anchor = link.groups()
@@ -53,7 +53,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def _targets(page: str, markdown: str) -> list[str]:
-    """The files of the repository that a page links to."""
+    """Returns the files of the repository that a page links to."""
     return [_in_repository(page, link[2]) for link in LINK.finditer(markdown)]
 
 

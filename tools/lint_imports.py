@@ -1,4 +1,4 @@
-"""Holds the direction of imports (pyproject.toml) on the checkout.
+"""Checks the direction of imports (pyproject.toml) in the checkout.
 
     python tools/lint_imports.py
 

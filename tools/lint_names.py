@@ -1,4 +1,4 @@
-"""Finds names that nothing defines.
+"""Finds undefined names.
 
     python tools/lint_names.py
 
@@ -18,7 +18,7 @@ Place = tuple[int, int]  # line and column, from 1, in characters
 
 
 def undefined(paths: list[str]) -> list[str]:
-    """A line for each such name in files and folders."""
+    """Returns a line for each undefined name in files and folders."""
     command = ["ruff", "check", "--select=F821", "--output-format=json", *paths]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     if done.returncode not in (0, 1):
@@ -33,7 +33,7 @@ def undefined(paths: list[str]) -> list[str]:
 
 @functools.cache
 def _shapes(path: str) -> list[tuple[Place, Place]]:
-    """Where texts in subscripts of a module begin and end."""
+    """Returns the ranges of texts in subscripts of a module."""
     if not path.endswith(".py"):  # a notebook
         return []
     source = pathlib.Path(path).read_text(encoding="utf-8")

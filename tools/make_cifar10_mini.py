@@ -1,4 +1,4 @@
-"""Make the embedded data set `cifar10_mini` from a CIFAR-10 that TFDS has prepared.
+"""Makes the embedded data set `cifar10_mini` from a CIFAR-10 that TFDS has prepared.
 
 Takes the first 300 training and the first 100 test images of each class, in file order, and writes
 them, lossless, as a TFDS data set with a README that says where they come from and what they hash
@@ -72,7 +72,7 @@ class Cifar10Mini(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
 
 
 def select(source, images_per_class: int) -> list[dict]:
-    """Return the first examples of each class, in the order of `source`, images decoded."""
+    """Returns the first examples of each class, in the order of `source`, images decoded."""
     count, chosen = [0] * len(CLASSES), []
     for example in source:
         label = int(example["label"])
@@ -87,7 +87,7 @@ def select(source, images_per_class: int) -> list[dict]:
 
 
 def encode(example: dict) -> dict:
-    """Return the example with its image as a PNG file."""
+    """Returns the example with its image as a PNG file."""
     png = io.BytesIO()
     Image.fromarray(example["image"]).save(png, "PNG", optimize=True)
     png.seek(0)

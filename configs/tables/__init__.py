@@ -1,4 +1,4 @@
-"""Tables of the paper and two more, one module each with `get_table(size)`.
+"""Tables of the paper and further ones, one module each with `get_table(size)`.
 
     python -m launch.reproduce --table=cifar --size=small
 

@@ -31,7 +31,7 @@ VARIANTS = {
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells = []
     for column, (config, seeds) in _experiments(size).items():
         published = PUBLISHED["ablation"].get(column, {})

@@ -1,4 +1,4 @@
-"""Accuracy by what fills the same bytes: real images, compressed or not, and distilled ones.
+"""Accuracy of distilled sets and of real images, compressed or not, in the same bytes.
 
     python -m launch.reproduce --table=bytes --size=small
 
@@ -29,7 +29,7 @@ KINDS = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells = tuple(_cells(size))
     return Table(f"bytes-{size}", "CIFAR-10 in 12,288 bytes per class", cells,
                  needs_gpu=size == "paper")  # fmt: skip

@@ -16,7 +16,7 @@ COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     if size == "small":
         return Table("cifar-small", "CIFAR-10 at one image per class, small", tuple(_small()))
     return Table("cifar-paper", "CIFAR-10 and CIFAR-100", tuple(_paper()), needs_gpu=True)

@@ -28,14 +28,14 @@ LONGER = {"distill.num_steps": 1500}
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     if size == "small":
         return Table("codes-small", "Codes instead of bfloat16, small", tuple(_small()))
     return Table("codes-paper", "Codes instead of bfloat16", tuple(_paper()), needs_gpu=True)
 
 
 def experiment(gpc: int, coded: bool = True):
-    """Config of the small table with `gpc` images per class, as codes or in bfloat16."""
+    """Returns a config of the small table with `gpc` images per class, in codes or bfloat16."""
     config = small.get_config("tm")
     config.distill.num_steps = 500
     config.budget.images_per_class = gpc

@@ -19,7 +19,7 @@ SMALL_ROWS = ("pixels", "IDC", "FreD", "DDiF", "Gaussians")
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells, means = [], []
     columns = SUBSETS if size == "paper" else ("CIFAR-10, TM",)
     for place, column in enumerate(columns):

@@ -20,7 +20,7 @@ KINDS = ("noise", "blur", "contrast", "jpeg")
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells = []
     own, *others = SIZES[size]
     objective = {"paper": "tm", "small": "dm"}[size]

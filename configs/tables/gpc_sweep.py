@@ -12,7 +12,7 @@ COUNTS = (1, 5, 10, 30, 60, 120)
 
 
 def get_table(size: str) -> Table:
-    """Table of CIFAR-10 at IPC 1, by trajectory matching."""
+    """Returns the table for CIFAR-10 at IPC 1, by trajectory matching."""
     cells = []
     for gpc in COUNTS:
         config = small.gaussians() if size == "small" else cifar10_tm.get_config()

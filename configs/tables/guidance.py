@@ -12,13 +12,13 @@ from configs.tables import small
 from gsdd_jax.tables.table import Cell, Table
 
 OF = "parameterization.options"
-# Bits of means, L, colors and opacities, and what they come to when coded.
+# Bits of means, L, colors and opacities, and their number after coding.
 BITS = {"6 4 4 3": 32.0, "7 5 5 4": 40.0, "8 6 6 6": 49.0}
 IMAGES = (60, 112, 224)
 
 
 def get_table(size: str) -> Table:
-    """See the module's docstring."""
+    """Returns the table; see the module's docstring."""
     cells = []
     for bits, coded in BITS.items():
         fields = ("means", "cholesky", "colors", "opacities")

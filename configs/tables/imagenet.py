@@ -12,7 +12,7 @@ SMALL = 0.01  # of lengths; sizes shrink by its square root
 
 
 def get_table(objective: str, size: str) -> Table:
-    """Of "tm", "dm" or "dc"; small is a shrunk copy, to see that everything runs."""
+    """Returns the table of "tm", "dm" or "dc"; its small size only shows that everything runs."""
     published = PUBLISHED[f"imagenet128_{objective}_ipc1"]["rows"]
     base = load(f"imagenet_{objective}")
     cells = []

@@ -8,5 +8,5 @@ from gsdd_jax.tables.table import Table
 
 
 def get_table(size: str) -> Table:
-    """See `configs.tables.imagenet`."""
+    """Returns the table; see `configs.tables.imagenet`."""
     return imagenet.get_table("dm", size)

@@ -20,7 +20,7 @@ SUBSETS = ("nette", "woof", "fruit", "yellow", "meow", "squawk")
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One row.
+    """Row of a table.
 
     Attributes:
       name: of the parameterization.
@@ -67,7 +67,7 @@ METHODS = {
 
 
 def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
-    """Returns a copy of `config` whose images are stored in that way.
+    """Returns a copy of `config` with another parameterization.
 
     A student step takes all images where there are fewer than the step of the Gaussians takes. FreD
     keeps more coefficients where there are fewer real images than it would have room for.
@@ -90,7 +90,7 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
 
 
 def trials(method: Method, objective: str, size: str = "small") -> tuple[dict[str, float], ...]:
-    """Returns the rates that are tried by tables of a size."""
+    """Returns the rates that a table of a size tries."""
     known = method.rates if size == "small" else method.paper_rates
     rates = known.get(objective, known["dm"])
     return tuple({"distill.learning_rate": rate} for rate in rates)

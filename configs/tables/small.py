@@ -20,7 +20,7 @@ GAUSSIAN_RATE = 1e-2  # the best of four on training images, by TM (docs/results
 
 
 def get_config(objective: str) -> ConfigDict:
-    """Gaussians by trajectory matching ("tm") or distribution matching ("dm")."""
+    """Returns the config of Gaussians by trajectory ("tm") or distribution matching ("dm")."""
     if objective == "tm":
         config = cifar10_tm_cpu.get_config()
         config.distill.num_steps = 100
@@ -37,7 +37,7 @@ def get_config(objective: str) -> ConfigDict:
 
 
 def gaussians() -> ConfigDict:
-    """The row of Gaussians by TM of the `cifar` table, at the rate that was found there."""
+    """Returns the `cifar` table's row of Gaussians by TM, at the rate chosen there."""
     config = get_config("tm")
     config.distill.learning_rate = GAUSSIAN_RATE
     evaluate_as_long(config, 10 * config.budget.images_per_class)
@@ -45,13 +45,13 @@ def gaussians() -> ConfigDict:
 
 
 def evaluate_as_long(config: ConfigDict, images: int) -> None:
-    """Networks train on so many images, of all classes, for the steps that all networks do."""
+    """Sets epochs and batch so that networks on that many images train for the common steps."""
     batches = math.ceil(images / config.evaluate.batch_size)
     config.evaluate.epochs = EVALUATION_STEPS // batches
 
 
 def stored(objective: str, method: Method) -> ConfigDict:
-    """By another method; every network trains for as many steps."""
+    """Returns a config of another method; every network trains for the same number of steps."""
     config = stored_as(get_config(objective), method)
     kind = parameterizations.build(
         method.name,

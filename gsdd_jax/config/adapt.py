@@ -52,7 +52,7 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
 
 
 def _undo(config: ConfigDict, before: ConfigDict) -> None:
-    """Reverts the settings published for the parameterization of `before`."""
+    """Resets fields that still have the values published for the parameterization of `before`."""
     kind, original = COMPONENTS["parameterization"].find(before.parameterization.name), default()
     if config.matching.name in COMPONENTS["matching"].known():
         original.matching.options = component_options("matching", config.matching.name)

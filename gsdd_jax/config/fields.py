@@ -33,31 +33,35 @@ class Mesh:
     """Devices and how they share the work."""
 
     devices: int = field(0, "number of devices; 0: all", 0)
-    groups: int = field(0, "device groups that divide classes or students; 0: automatic", 0)
+    groups: int = field(0, "groups of devices that divide classes or students; 0: automatic", 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
     """Data set."""
 
-    name: str = field("cifar10_mini", "TFDS name, or cifar10_mini, which ships with the package")
-    subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow or squawk")
-    resolution: int = field(0, "pixels per side; 0: as stored", 0, MAX_SIDE)
-    resize: str = field("crop", "crop (scale the shorter side, cut the center) or squash")
-    transform: str = field("normalize", "normalize (per channel) or zca (whitening)")
-    dir: str = field("", "directory of TFDS data sets; empty: $TFDS_DATA_DIR, else the default")
-    on_device: str = field("auto", "training images: whole, streamed (from disk), auto (by size)")
+    name: str = field("cifar10_mini", "data set: a TFDS name, or cifar10_mini, which is included")
+    subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow, squawk")
+    resolution: int = field(0, "image size in pixels per side; 0: as stored", 0, MAX_SIDE)
+    resize: str = field("crop", "method to make images square: crop (to the center) or squash")
+    transform: str = field(
+        "normalize", "transform of inputs: normalize (per channel) or zca (whitening)"
+    )
+    dir: str = field("", "directory of TFDS data sets; empty: $TFDS_DATA_DIR or TFDS's default")
+    on_device: str = field(
+        "auto", "storage of training images: whole (on the device), streamed or auto"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Bytes of the distilled set."""
 
-    ipc: int = field(1, "budget: the bytes of so many float32 images per class", 1, 100_000)
-    bytes: int = field(0, "budget in bytes per class; 0: that of budget.ipc", 0, 2**32 - 1)
+    ipc: int = field(1, "budget in float32 images per class (IPC)", 1, 100_000)
+    bytes: int = field(0, "budget in bytes per class; 0: the bytes of budget.ipc", 0, 2**32 - 1)
     images_per_class: int = field(
         30,
-        "images per class where the format leaves it free (GPC); 0: by data and bytes",
+        "synthetic images per class (GPC), if the format leaves a choice; 0: automatic",
         automatic=True,
         shrink=Shrink(0.5, 1),
     )
@@ -67,32 +71,42 @@ class Budget:
 class Parameterization:
     """Way to store the images."""
 
-    name: str = field("gaussian", "parameterization: {names}")
-    options: Mapping[str, Any] = field(dict, "fields of the parameterization, e.g. ablations")
+    name: str = field("gaussian", "format of the synthetic images: {names}")
+    options: Mapping[str, Any] = field(dict, "options of the parameterization, such as ablations")
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """Network of the objective, the experts and the evaluation."""
 
-    name: str = field("convnet", "architecture: {names}")
-    precision: str = field("default", "matmuls: default (TF32 on a GPU), float32 or bfloat16")
-    options: Mapping[str, Any] = field(dict, "fields of the network")
+    name: str = field("convnet", "network architecture: {names}")
+    precision: str = field(
+        "default", "precision of matmuls: default (TF32 on a GPU), float32 or bfloat16"
+    )
+    options: Mapping[str, Any] = field(dict, "options of the network")
 
 
 @dataclasses.dataclass(frozen=True)
 class Init:
     """Fit of the images that distillation starts from."""
 
-    images: str = field("real", "fitted images: real, solid (mean colors) or none (no fit)")
-    num_steps: int = field(50_000, "fit steps; published: 50,000", 0, shrink=Shrink(1, 20))
+    images: str = field("real", "images to fit: real, solid (mean colors) or none (no fit)")
+    num_steps: int = field(
+        50_000, "steps of the initial fit; published: 50,000", 0, shrink=Shrink(1, 20)
+    )
     learning_rate: float = field(
-        0.1, "fit rate; published 0.1 (CIFAR-10), 0.01; 0: by data set", *POSITIVE, automatic=True
+        0.1,
+        "learning rate of the initial fit; published: 0.1 (CIFAR-10), 0.01 (others); 0: automatic",
+        *POSITIVE,
+        automatic=True,
     )
     halve_means_every: int = field(
-        20_000, "steps between halvings of the means' rate; 0: never", 0, shrink=Shrink(1, 1)
+        20_000,
+        "fit steps between halvings of the means' learning rate; 0: never",
+        0,
+        shrink=Shrink(1, 1),
     )
-    dir: str = field("", "directory of fits shared by several runs; empty: the run's own")
+    dir: str = field("", "directory of fits that runs share; empty: the work directory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +114,25 @@ class Matching:
     """Objective of the distillation."""
 
     name: str = field("dm", "objective: {names}")
-    strategy: str = field(DSA, "DSA augmentations")
-    precision: str = field("", "matmul precision of the objective; empty: network.precision")
-    options: Mapping[str, Any] = field(dict, "fields of the objective")
+    strategy: str = field(DSA, "DSA augmentations, joined by _")
+    precision: str = field("", "precision of the objective's matmuls; empty: network.precision")
+    options: Mapping[str, Any] = field(dict, "options of the objective")
 
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
     """Networks trained on the real images, whose mean outputs are soft labels."""
 
-    dir: str = field("", "directory of teachers shared by several runs; empty: the run's own")
-    num_networks: int = field(1, "networks, whose outputs are averaged", *NETWORKS)
-    epochs: int = field(30, "training epochs", *EPOCHS, shrink=Shrink(1, 1))
-    batch_size: int = field(128, "batch size")
-    learning_rate: float = field(0.03, "initial learning rate of SGD, cosine decay", *POSITIVE)
-    seed: int = field(0, "seed of the teacher; not config.seed: runs share it", *SEED)
+    dir: str = field("", "directory of teachers that runs share; empty: the work directory")
+    num_networks: int = field(
+        1, "number of teacher networks, whose outputs are averaged", *NETWORKS
+    )
+    epochs: int = field(30, "training epochs of the teacher", *EPOCHS, shrink=Shrink(1, 1))
+    batch_size: int = field(128, "batch size of teacher training")
+    learning_rate: float = field(
+        0.03, "initial SGD learning rate of the teacher; cosine decay", *POSITIVE
+    )
+    seed: int = field(0, "seed of the teacher, apart from config.seed: runs share it", *SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,19 +141,19 @@ class Experts:
 
     dir: str = field("", "directory of the experts; empty: runs/experts/<data and network>")
     num_experts: int = field(
-        100, "number of experts, networks trained on the real images", *NETWORKS,
+        100, "number of experts (networks trained on the real images)", *NETWORKS,
         shrink=Shrink(1, 2),
     )  # fmt: skip
     epochs: int = field(50, "training epochs per expert", *EPOCHS, shrink=Shrink(1, 3))
     batch_size: int = field(256, "batch size of expert training")
     learning_rate: float = field(
-        0.01, "constant SGD rate, without momentum or weight decay", *POSITIVE
+        0.01, "SGD learning rate of experts; no momentum, no decay", *POSITIVE
     )
     # By the compiled program's count, one at a time moves the fewest bytes per expert.
     at_once: int = field(
-        1, "experts trained in parallel per GPU; a CPU trains one at a time", *NETWORKS
+        1, "experts trained in parallel on a GPU; a CPU trains one at a time", *NETWORKS
     )
-    seed: int = field(0, "seed of the experts; not config.seed: runs share experts", *SEED)
+    seed: int = field(0, "seed of the experts, apart from config.seed: runs share them", *SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,16 +161,19 @@ class Distill:
     """Optimization of the images."""
 
     num_steps: int = field(20_000, "distillation steps", 0, shrink=Shrink(1, 10))
-    learning_rate: float = field(1e-3, "learning rate of the images' parameters", *POSITIVE)
+    learning_rate: float = field(1e-3, "learning rate of the synthetic images", *POSITIVE)
     average: float = field(  # below 1 in float32
-        0.0, "decay of a parameter average (1 / (1 - decay) steps); 0: none", 0, 0.9999999
+        0.0, "decay of a moving average of the parameters; 0: none", 0, 0.9999999
     )
-    steps_per_call: int = field(50, "steps per compiled call; no effect on the result")
-    checkpoint_every: int = field(500, "steps between checkpoints")
+    steps_per_call: int = field(50, "steps per compiled call; results do not depend on it")
+    checkpoint_every: int = field(500, "distillation steps between checkpoints")
     eval_every: int = field(
-        0, "steps between evaluations, to keep the best set; 0: last only", 0, shrink=Shrink(1, 5)
+        0,
+        "steps between evaluations, which choose the best set; 0: last step only",
+        0,
+        shrink=Shrink(1, 5),
     )
-    snapshot_every: int = field(0, "steps between snapshots of the images, for figures; 0: none", 0)
+    snapshot_every: int = field(0, "steps between snapshots for figures; 0: no snapshots", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,23 +181,23 @@ class Evaluate:
     """Networks trained on the distilled set."""
 
     num_networks: int = field(
-        5, "networks trained per set, from different initializations", *NETWORKS,
+        5, "networks trained per set, each with another initialization", *NETWORKS,
         shrink=Shrink(1, 2),
     )  # fmt: skip
-    optimizer: str = field("sgd", "sgd; or adam, sgd_cosine, adamw for other architectures")
-    learning_rate: float = field(0.01, "learning rate where the objective learns none", *POSITIVE)
+    optimizer: str = field("sgd", "optimizer: sgd, adam, sgd_cosine or adamw")
+    learning_rate: float = field(0.01, "learning rate, unless the objective learns one", *POSITIVE)
     rates: str = field(
-        "", "learning rates tried for every arm on held-out training images, by commas; empty: none"
+        "", "comma-separated learning rates to try on held-out training images; empty: none"
     )
     epochs: int = field(
-        1000, "training epochs (sgd: one more, as published); 0: by data set", *EPOCHS,
+        1000, "training epochs (sgd adds one, as published); 0: automatic", *EPOCHS,
         automatic=True, shrink=Shrink(1, 2),
     )  # fmt: skip
     batch_size: int = field(
-        256, "batch size; published 256 (TM), 128 (DM, DC); 0: by data set", automatic=True
+        256, "batch size; published: 256 (TM), 128 (DM, DC); 0: automatic", automatic=True
     )
     baselines: str = field(
-        "fitted,random_real,random_real_uint8", "baselines to evaluate, by commas"
+        "fitted,random_real,random_real_uint8", "comma-separated baselines to evaluate"
     )
 
 
@@ -184,14 +205,14 @@ class Evaluate:
 class Config:
     """Experiment: distribution matching at the smallest budget, unless fields say otherwise."""
 
-    seed: int = field(0, "random seed of the run; the same seed gives the same bytes", *SEED)
+    seed: int = field(0, "random seed; the same seed gives the same bytes", *SEED)
     scale: float = field(
-        1.0, "below 1: a shrunk copy of the experiment; 0.01 takes minutes on a CPU", LEAST, 1
+        1.0, "relative size of the experiment; 0.01 takes minutes on a CPU", LEAST, 1
     )
     mesh: Mesh = field(Mesh, "devices and how they share the work")
     data: Data = field(Data, "data set")
     budget: Budget = field(Budget, "bytes of the distilled set")
-    parameterization: Parameterization = field(Parameterization, "way to store the images")
+    parameterization: Parameterization = field(Parameterization, "format of the synthetic images")
     network: Network = field(Network, "network of the objective, the experts and the evaluation")
     init: Init = field(Init, "fit of the images that distillation starts from")
     matching: Matching = field(Matching, "objective of the distillation")

@@ -1,7 +1,5 @@
 """Checks the devices that JAX computes on."""
 
-from __future__ import annotations
-
 import jax
 import psutil
 
@@ -17,21 +15,17 @@ def check() -> None:
         if not asked:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"JAX starts no device: {reason}") from None
+        remedy = _CUDA if {"cuda", "gpu"} & set(asked.split(",")) else ""
         raise UsageError(
             f"JAX_PLATFORMS={asked}: JAX cannot start that here; there is {_others()}; unset "
-            f"JAX_PLATFORMS, or set it to cpu{_CUDA if _asks_for_gpu(asked) else ''}"
+            f"JAX_PLATFORMS, or set it to cpu{remedy}"
         ) from None
 
 
 _CUDA = "; a GPU takes its driver and JAX for CUDA, pip install 'jax[cuda13]'"
 
 
-def _asks_for_gpu(asked: str) -> bool:
-    return bool({"cuda", "gpu"} & set(asked.split(",")))
-
-
 def _others() -> str:
-    """Describes the devices that JAX finds by default."""
     try:
         jax.config.update("jax_platforms", None)
         return described(jax.device_count())

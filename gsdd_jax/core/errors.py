@@ -1,7 +1,5 @@
 """Exceptions and warnings that a user can act on."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Keeps both ends: what was wrong is said first, and what was expected last."""
+    """Shortens a text in its middle: the fault is named first, the expectation last."""
     if len(text) <= LONGEST:
         return text
     return f"{text[:_FIRST]} ... {text[len(text) - (LONGEST - _FIRST - 5) :]}"
@@ -56,7 +54,7 @@ class UsageWarning(UserWarning):
 
 @contextlib.contextmanager
 def located(where: str | os.PathLike) -> Iterator[None]:
-    """Prefixes the message of a UsageError by `where` (a file, a field), once."""
+    """Prefixes the message of a UsageError with `where` (a file or a field), unless it is there."""
     try:
         yield
     except UsageError as error:

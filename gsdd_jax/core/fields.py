@@ -1,7 +1,5 @@
 """Dataclass fields set from outside: one declaration of default, range and help."""
 
-from __future__ import annotations
-
 import dataclasses
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -55,7 +53,7 @@ def meaning(of: dataclasses.Field) -> Meaning:
 
 
 def options(kind: type) -> dict[str, dataclasses.Field]:
-    """Returns the fields of a component that a config may set: all but those of `kind.derived`."""
+    """Returns the fields of a component that a config may set, without `kind.derived`."""
     return {f.name: f for f in dataclasses.fields(kind) if f.name not in kind.derived}
 
 
@@ -77,7 +75,7 @@ def check_options(kind: type, values: Mapping[str, Any], where: str) -> None:
 
 
 def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], where: str) -> None:
-    """Raises UsageError, naming the field, for the first value not of its field's type and range.
+    """Raises UsageError, naming the field, for the first value of a wrong type or range.
 
     Without limits integers are from 1 to `MOST_INT`, numbers from 0 to `MOST`, texts any.
     """
@@ -87,7 +85,7 @@ def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], 
 
 
 def check(of: dataclasses.Field, value: Any, name: str) -> None:
-    """Raises UsageError, naming the field, for a value not of its type and range."""
+    """Raises UsageError, naming the field, for a value of a wrong type or range."""
     said = meaning(of)
     kind = of.type if isinstance(of.type, str) else of.type.__name__
     limit = said.choices if said.choices else (said.least, said.most)
@@ -95,7 +93,7 @@ def check(of: dataclasses.Field, value: Any, name: str) -> None:
 
 
 def check_value(name: str, kind: str, value: Any, limit: tuple[Any, ...] = (None, None)) -> None:
-    """Raises UsageError, naming the field, for a value not of a kind and within its limit.
+    """Raises UsageError, naming the field, for a value of a wrong kind or beyond its limit.
 
     Kinds: "bool", "int", "float", "str". Limits: least and largest number, or all valid texts.
     """
@@ -104,7 +102,7 @@ def check_value(name: str, kind: str, value: Any, limit: tuple[Any, ...] = (None
 
 
 def _unlike(kind: str, value: Any, limit: tuple[Any, ...]) -> str | None:
-    """Returns what was expected if `value` is something else."""
+    """Returns the expectation as text if `value` does not meet it, else nothing."""
     # A bool is an int in Python, but not in a config.
     if kind == "bool":
         return None if isinstance(value, bool) else "true or false"
@@ -124,7 +122,7 @@ def _unlike(kind: str, value: Any, limit: tuple[Any, ...]) -> str | None:
 
 
 def _is_text(value: Any) -> bool:
-    """Returns whether a text can be written to a file and name one."""
+    """Returns whether a text can be written to a file and used as a file name."""
     try:
         return isinstance(value, str) and b"\0" not in value.encode()
     except UnicodeEncodeError:  # a lone surrogate, from a path that is not UTF-8

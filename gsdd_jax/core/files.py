@@ -1,7 +1,5 @@
 """Atomic writes, checked reads of others' files, locks, and the folder of caches."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -27,10 +25,6 @@ def write_atomically(
 
     Missing folders are created. A link is replaced, not followed.
 
-    Args:
-      path: a new file, or a regular file to replace.
-      content: bytes, or a function that writes them to an open file.
-
     Raises:
       UsageError: if no file can have that name.
       OSError: naming `path`, if it cannot be written or is a device, a FIFO or a folder; or naming
@@ -49,7 +43,7 @@ def write_atomically(
 
 
 def check_path(path: str | os.PathLike) -> None:
-    """Raises UsageError for a text that names no file."""
+    """Raises UsageError for a text that cannot name a file."""
     try:
         if b"\0" not in os.fsencode(path):
             return
@@ -59,7 +53,7 @@ def check_path(path: str | os.PathLike) -> None:
 
 
 def _above(path: pathlib.Path) -> pathlib.Path:
-    """The nearest above `path` that is there; itself for a root."""
+    """Returns the nearest existing path at or above `path`; a root returns itself."""
     return next((folder for folder in path.parents if os.path.lexists(folder)), path)
 
 
@@ -83,13 +77,12 @@ def _write(path, content) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes plain values as a JSON file, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Path], bool]) -> None:
-    """Raises UsageError where `path` cannot be written, or something lies there that is no regular
-    file, or of which `is_ours` denies that it is `what`. To be called before the work."""
+    """Raises UsageError unless `path` can be written and is free, or a regular file that `is_ours`
+    accepts as `what`. Call it before the work."""
     path = pathlib.Path(path)
     try:
         there = stat.S_IFMT(os.lstat(path).st_mode)
@@ -128,7 +121,7 @@ def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
 
 
 def _refuse_others(mode: int, named: str) -> None:
-    """Raises UsageError for what is no regular file."""
+    """Raises UsageError for anything but a regular file."""
     if stat.S_ISREG(mode):
         return
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
@@ -138,12 +131,12 @@ def _refuse_others(mode: int, named: str) -> None:
 
 
 def _without_waiting(path, flags) -> int:
-    """Opens without waiting for the writer of a FIFO."""
+    """Opens a path without waiting for the writer of a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def check_regular(path: str | os.PathLike, what: str) -> None:
-    """Raises UsageError as `open_regular`, for a reader that opens the path itself."""
+    """Raises UsageError like `open_regular`, for a reader that opens the path itself."""
     with open_regular(path, what):
         pass
 
@@ -182,8 +175,8 @@ def read_regular(path: str | os.PathLike, what: str, limit: int) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for what is none, for integers of more than 64
-    bits and for what is nested too deeply."""
+    """Returns the value of a JSON text. Raises ValueError for invalid text, deep nesting, or
+    integers of more than 64 bits."""
     try:
         value = json.loads(text, parse_int=_of_64_bits)
         json.dumps(value)  # deeper than reading it, as does whatever follows
@@ -199,7 +192,7 @@ def _of_64_bits(digits: str) -> int:
 
 
 def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
-    """Reads a JSON object. Raises UsageError, calling it `what`, if there is none."""
+    """Reads a JSON object. Raises UsageError, which calls the file `what`, for anything else."""
     content = read_regular(path, f"{what}, a JSON object", JSON_LIMIT)
     try:
         value = parse_json(content)
@@ -217,10 +210,8 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     The lock ends with the process, however that ends. On a file system without locks a warning says
     so, and nothing is locked.
 
-    Raises:
-      InUseError: with the message `taken`, if another process holds the lock.
-      UsageError: if something else has the lock's name.
-      OSError: if no file can be created.
+    Raises InUseError with the message `taken` if another process holds the lock, UsageError if
+    something else has the lock's name, and OSError if no file can be created.
     """
     import filelock  # sets are read without it
 
@@ -229,17 +220,17 @@ def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     path = pathlib.Path(directory, LOCK)
     # Checked before opening, since to open a device may have effects, and again once open.
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
+        raise UsageError(f"{path}: expected a regular file or no file; remove it")
     with open(path, "ab", opener=_not_through_a_link) as lock:
         if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
-            raise UsageError(f"{path}: expected a regular file, or nothing; remove it")
+            raise UsageError(f"{path}: expected a regular file or no file; remove it")
         try:
-            # Not by a FileLock: where there are no locks, it writes a file that a kill leaves.
+            # No FileLock: without system locks it writes a file that a kill would leave.
             if not filelock.lock_descriptor(lock.fileno(), blocking=False):
                 raise InUseError(taken)
         except OSError as error:  # NFS, Lustre, EFS
             warnings.warn(
-                f"{path}: this file system has no locks ({error.strerror}); see to it that no "
+                f"{path}: this file system has no locks ({error.strerror}); make sure that no "
                 "other process uses the folder at the same time",
                 UsageWarning,
                 stacklevel=2,

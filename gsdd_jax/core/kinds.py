@@ -3,8 +3,6 @@
 Names in files are untrusted: only modules of this library's packages are imported.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import pkgutil

@@ -1,10 +1,8 @@
-"""Meeting of several processes before JAX starts, and the connections that they keep.
+"""Connects several processes before JAX starts, and keeps the connections.
 
 Messages are lines of JSON. Ports are open to anybody. Therefore all connections are read
 concurrently, messages are checked field by field, and connections with invalid messages are closed.
 """
-
-from __future__ import annotations
 
 import contextlib
 import ipaddress
@@ -22,12 +20,7 @@ LONGEST = 1 << 20  # bytes of a message
 LOCAL = "localhost"
 # Seconds, probes and milliseconds: a lost machine is noticed within half a minute, with (last
 # option) or without data in flight.
-KEEPALIVE = {
-    "TCP_KEEPIDLE": 10,
-    "TCP_KEEPINTVL": 5,
-    "TCP_KEEPCNT": 4,
-    "TCP_USER_TIMEOUT": 30_000,
-}
+KEEPALIVE = dict(TCP_KEEPIDLE=10, TCP_KEEPINTVL=5, TCP_KEEPCNT=4, TCP_USER_TIMEOUT=30_000)
 
 
 class Place(NamedTuple):
@@ -40,8 +33,6 @@ class Place(NamedTuple):
 
 
 class Line:
-    """Connection that sends and receives messages."""
-
     def __init__(self, connection: socket.socket):
         self.socket = connection
         self._read = b""
@@ -57,7 +48,7 @@ class Line:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self, most: int | None = None) -> list[Any] | None:
-        """Returns complete messages; None at the end, if more than `most`, or if not JSON."""
+        """Returns complete messages; None at the end, beyond `most`, or for invalid JSON."""
         try:
             received = self.socket.recv(1 << 16)
         except OSError:  # including timeouts
@@ -72,7 +63,6 @@ class Line:
             return None
 
     def close(self) -> None:
-        """Closes the connection."""
         with contextlib.suppress(OSError):
             self.socket.close()
 
@@ -108,13 +98,10 @@ def opened(host: str, port: int) -> socket.socket:
     """
     with contextlib.suppress(OSError):
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        if host == LOCAL or not _is_own_name(host, address[0]):
+        loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+        if host in (LOCAL, address[0]) or not loopback:
             return socket.create_server(address[:2], family=family)
     return socket.create_server(("", port))
-
-
-def _is_own_name(host: str, address: str) -> bool:
-    return host != address and ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _received(here, task, door, selector, patience) -> dict[int, Line]:
@@ -190,14 +177,10 @@ def _disagreement(here: Place, task: Mapping, index: int, count: int, other: Map
         ours, theirs = task.get(name), other.get(name)
         if ours != theirs:
             return (
-                f"{name:.200}: process 0 has {_shown(ours)}, process {index} {_shown(theirs)}; "
+                f"{name:.200}: process 0 has {ours!r:.200}, process {index} {theirs!r:.200}; "
                 "expected the same"
             )
     return ""
-
-
-def _shown(value: Any) -> str:
-    return f"{value!r:.200}"
 
 
 def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> Line:
@@ -227,8 +210,8 @@ def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> 
         case [[str(refusal)]]:
             refused = UsageError(refusal)
         case None:
-            refused = UsageError("--coordinator: a process ended before all had come")
+            refused = UsageError("--coordinator: a process ended before all were connected")
         case _:
-            refused = UsageError(f"--coordinator: what answers at {address} is no process 0")
+            refused = UsageError(f"--coordinator: the program at {address} is not process 0")
     line.close()
     raise refused

@@ -1,7 +1,5 @@
 """Compares sizes with the free memory before anything is allocated."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib
@@ -16,14 +14,12 @@ def check(what: str, size: int, copies: int = 1, there: int | None = None) -> No
     """Raises UsageError if something does not fit into memory.
 
     Args:
-      what: description for the message.
-      size: bytes.
       copies: number of copies held at a time, the first included.
       there: free bytes; None: `available()`.
     """
     there = available() if there is None else there
     if size * copies > there:
-        more = f" and up to {copies} times that on the way" if copies > 1 else ""
+        more = f" and up to {copies} times that while computing" if copies > 1 else ""
         raise UsageError(
             f"{what}: {shown(size)} of memory{more}, expected at most the {shown(there)} that are "
             "free"
@@ -31,7 +27,7 @@ def check(what: str, size: int, copies: int = 1, there: int | None = None) -> No
 
 
 def exhausted(error: BaseException) -> str:
-    """Returns what an error of Python, NumPy or JAX says of missing memory; else nothing."""
+    """Returns the part of an error that reports missing memory; empty for other errors."""
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
         return ""
     said = str(error).partition("RESOURCE_EXHAUSTED:")[2] or str(error)
@@ -40,7 +36,7 @@ def exhausted(error: BaseException) -> str:
 
 
 def available() -> int:
-    """Returns the bytes that this process may still take: limits of machine, container, process."""
+    """Returns the bytes that this process may still allocate, within all limits that apply."""
     limits = [_of_the_machine(), sys.maxsize]
     with contextlib.suppress(OSError, ValueError):  # another system, no container, no limit
         limit, used = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
@@ -65,6 +61,5 @@ def _of_the_machine() -> int:
 
 
 def shown(size: int) -> str:
-    """Formats a number of bytes."""
     unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
     return f"{size / unit:,.1f} {name}" if size < 2**80 else f"more than {2**50:,} GiB"

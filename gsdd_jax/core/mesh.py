@@ -9,8 +9,6 @@ devices of a group, along the second axis, divide the images of a part. A comput
 parts is divided along both axes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math
@@ -35,13 +33,8 @@ IDLE = 1 / 16
 def use_devices(num_devices: int, groups: int = 0):
     """Shards computations in this context over the first `num_devices`; 0: over all.
 
-    Args:
-      num_devices: number of devices, or 0.
-      groups: number of groups of devices; 0: chosen by `group_devices`.
-
-    Raises:
-      UsageError: if there are fewer devices, if a process would have none of them, or if they do
-        not form so many groups.
+    They form `groups` groups; 0: `group_devices` chooses. Raises UsageError if there are fewer
+    devices, if a process would have none of them, or if they do not form so many groups.
     """
     there = jax.devices()
     if jax.process_count() > 1 and num_devices not in (0, len(there)):
@@ -51,7 +44,7 @@ def use_devices(num_devices: int, groups: int = 0):
         )
     if not 0 <= num_devices <= len(there):
         raise UsageError(
-            f"config.mesh.devices: expected 1 to {len(there)}, the devices there are, or 0 for all "
+            f"config.mesh.devices: expected 1 to {len(there)}, the available devices, or 0 for all "
             f"of them, got {num_devices}"
         )
     used = there[: num_devices or len(there)]
@@ -68,9 +61,7 @@ def use_devices(num_devices: int, groups: int = 0):
 def group_devices(num_parts: int, groups: int = 0):
     """Groups the devices for a computation with `num_parts` independent parts.
 
-    Args:
-      num_parts: number of independent parts.
-      groups: number of groups; 0: chosen by `num_groups`.
+    If `groups` is 0, `num_groups` chooses.
     """
     if size() == 1:
         yield
@@ -80,10 +71,9 @@ def group_devices(num_parts: int, groups: int = 0):
 
 
 def num_groups(num_devices: int, num_parts: int) -> int:
-    """Chooses the number of groups of devices for `num_parts` parts.
+    """Returns the largest number of groups of devices that leaves at most 1/16 of the parts idle.
 
-    Returns the largest number that leaves at most 1/16 of the parts idle: groups exchange nothing
-    of their images.
+    Groups exchange nothing of their images.
     """
     divisors = (d for d in range(1, num_devices + 1) if num_devices % d == 0)
     filled = lambda d: -(-num_parts // d) * d
@@ -98,7 +88,7 @@ def _set(devices, groups):
 
 
 def size() -> int:
-    """Returns the number of devices that share this computation; 1 within one device's share."""
+    """Returns the number of devices that share this computation; 1 inside one device's share."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.axis_names != AXES or mesh.manual_axes else math.prod(shape())
 
@@ -110,7 +100,6 @@ def shape() -> tuple[int, int]:
 
 
 def replicated_sharding() -> Sharding:
-    """Returns the sharding that replicates arrays on every device."""
     if size() == 1:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(jax.sharding.get_mesh(), P())
@@ -125,10 +114,9 @@ def replicate(array: np.ndarray) -> Array:
 
 
 def local_slices(*counts: int) -> tuple[slice, ...]:
-    """Returns the slices of one axis, or of parts and images, that this process's devices hold.
+    """Returns the slices that this process's devices hold.
 
-    Args:
-      *counts: entries of the axis, or numbers of parts and of images per part.
+    `counts` are the entries of one axis, or the numbers of parts and of images per part.
     """
     if size() == 1:
         return tuple(slice(0, count) for count in counts)
@@ -146,10 +134,8 @@ def shard_host_array(own: np.ndarray, axis: int, *counts: int) -> Array:
 
     An axis that the devices do not divide is replicated.
 
-    Args:
-      own: this process's entries, those of `local_slices(*counts)`.
-      axis: of the entries; with two counts of the parts, which the images' axis follows.
-      *counts: entries of the axis, or numbers of parts and of images per part.
+    `own` are the entries of `local_slices(*counts)`, along `axis`; with two counts that of the
+    parts, which the images' axis follows.
     """
     if size() == 1:
         return replicate(own)
@@ -182,27 +168,20 @@ def to_host(array: Any) -> np.ndarray:
 
 def to_local(tree: Any) -> Any:
     """Gathers a pytree of arrays onto this process's own device."""
-    return (
-        tree if jax.process_count() == 1 else jax.tree.map(lambda a: jnp.asarray(to_host(a)), tree)
-    )
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda a: jnp.asarray(to_host(a)), tree)
 
 
 def map_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     """Computes `function(shared, *parts)` in parallel over the parts' leading axis.
 
-    Entries along that axis are independent. The results have the same leading axis.
-
-    Args:
-      function: takes any number of entries.
-      shared: a pytree, replicated on every device.
-      *parts: pytrees of arrays with the same leading axis.
+    Entries along that axis are independent, and `function` takes any number of them. The results
+    have the same leading axis. `shared` is replicated on every device.
     """
     if size() == 1:
         return function(shared, *parts)
-    count = len(jax.tree.leaves(parts)[0])
-    if count % size():  # repeat the last entry until every device has equally many
-        filled = np.minimum(np.arange(-(-count // size()) * size()), count - 1)
-        parts = jax.tree.map(lambda a: a[filled], parts)
+    count, parts = len(jax.tree.leaves(parts)[0]), _repeated(parts, size())
     results = _map(function, P(AXES), P(AXES), shared, *parts)
     return jax.tree.map(lambda a: a[:count], results)
 
@@ -210,12 +189,8 @@ def map_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
 def sum_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
     """Computes `function(shared, *parts)`, a sum over the parts' leading axis, in parallel.
 
-    Each device sums its entries, and the sums are added. Differentiable as often as `function`.
-
-    Args:
-      function: returns 0 for entries of zeros, by which the axis is padded.
-      shared: a pytree, replicated on every device.
-      *parts: pytrees of arrays with the same leading axis.
+    Each device sums its entries, and the sums are added. `function` returns 0 for entries of zeros,
+    by which the axis is padded. Differentiable as often as `function`.
     """
     if size() == 1:
         return function(shared, *parts)
@@ -224,8 +199,8 @@ def sum_parallel(function: Callable[..., Any], shared: Any, *parts: Any) -> Any:
         return jax.lax.psum(function(shared, *parts), AXES)
 
     missing = -len(jax.tree.leaves(parts)[0]) % size()
-    fill = lambda a: jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
-    return _map(part, P(AXES), P(), shared, *jax.tree.map(fill, parts))
+    parts = jax.tree.map(lambda a: _padded(a, missing), parts)
+    return _map(part, P(AXES), P(), shared, *parts)
 
 
 def map_groups(function: Callable[..., Any], shared: Any, parts: Any, images: Any = ()) -> Any:
@@ -238,27 +213,16 @@ def map_groups(function: Callable[..., Any], shared: Any, parts: Any, images: An
     Derivatives with respect to the arguments are summed over the devices once, at the end. Within
     `function`, differentiate local terms and sum the gradients.
 
-    Args:
-      function: takes a `Share` first, and any number of parts and images; differentiable as often
-        as needed.
-      shared: a pytree, replicated on every device.
-      parts: a pytree of arrays with the same leading axis.
-      images: a pytree of arrays with leading axes parts and images; a device gets its share, padded
-        with zeros, to which `function` must give no weight.
+    `function` takes any number of parts and images, and is differentiable as often as needed.
+    `shared` is replicated on every device. The leading axes of `images` are parts and images; a
+    device gets its share, padded with zeros, to which `function` must give no weight.
     """
     if size() == 1:
         return function(Share(), shared, parts, images)
     count = len(jax.tree.leaves((parts, images))[0])
     groups, members = shape()
-
-    def pad(a):
-        missing = -a.shape[1] % members
-        return jnp.pad(a, [(0, missing if i == 1 else 0) for i in range(a.ndim)])
-
-    images = jax.tree.map(pad, images)
-    if count % groups:  # repeat the last part
-        filled = np.minimum(np.arange(-(-count // groups) * groups), count - 1)
-        parts, images = jax.tree.map(lambda a: a[filled], (parts, images))
+    images = jax.tree.map(lambda a: _padded(a, -a.shape[1] % members, axis=1), images)
+    parts, images = _repeated((parts, images), groups)
     specs = P(), P(GROUPS), P(*AXES)
     function = functools.partial(function, Share(members))
     mapped = jax.shard_map(function, in_specs=specs, out_specs=P(GROUPS), check_vma=False)
@@ -277,16 +241,25 @@ class Share(NamedTuple):
         count = -(-len(jax.tree.leaves(tree)[0]) // self.devices)
         first = jax.lax.axis_index(IMAGES) * count
 
-        def part(a):
-            missing = count * self.devices - len(a)
-            a = jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
-            return jax.lax.dynamic_slice_in_dim(a, first, count)
-
-        return jax.tree.map(part, tree)
+        padded = lambda a: _padded(a, count * self.devices - len(a))
+        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(padded(a), first, count), tree)
 
     def psum(self, tree: Any) -> Any:
         """Sums over the devices of the group; every device gets the sum."""
         return tree if self.devices == 1 else jax.lax.psum(tree, IMAGES)
+
+
+def _padded(array, missing, axis=0):
+    return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
+
+
+def _repeated(tree, multiple):
+    """Repeats the last entry until there is a multiple of them."""
+    count = len(jax.tree.leaves(tree)[0])
+    if count % multiple == 0:
+        return tree
+    filled = np.minimum(np.arange(-(-count // multiple) * multiple), count - 1)
+    return jax.tree.map(lambda a: a[filled], tree)
 
 
 def _map(function, parts_spec, result_spec, shared, *parts):
@@ -297,10 +270,8 @@ def _map(function, parts_spec, result_spec, shared, *parts):
 
 
 def constrain_sharded(array: Array) -> Array:
-    """Constrains an array to be sharded along its leading axis."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P(AXES))
 
 
 def constrain_replicated(array: Array) -> Array:
-    """Constrains an array to be replicated."""
     return array if size() == 1 else jax.lax.with_sharding_constraint(array, P())

@@ -1,10 +1,8 @@
-"""Registers the custom calls that were built, and helps to call them.
+"""Registers the custom calls that were built, and helps with calling them.
 
 `xla_ops/` builds one extension module per platform. All modules hold the same targets, so one
 traced `ffi_call` runs on the platform that it is lowered for.
 """
-
-from __future__ import annotations
 
 import functools
 import importlib
@@ -33,20 +31,13 @@ def _register() -> tuple[tuple[str, ...], str | None]:
         except ImportError:
             continue
         for target, handler in module.handlers.items():
-            jax.ffi.register_ffi_target(
-                target, handler, platform={"cpu": "cpu", "cuda": "CUDA"}[platform]
-            )
+            name = {"cpu": "cpu", "cuda": "CUDA"}[platform]
+            jax.ffi.register_ffi_target(target, handler, platform=name)
         built.append(platform)
-        if platform == "cpu":
-            wrong = _wrong_instruction_set(module.instruction_sets)
+        wanted, known = os.environ.get("GSDD_CPU"), getattr(module, "instruction_sets", None)
+        if known and wanted is not None and wanted.casefold() not in map(str.casefold, known):
+            wrong = f"GSDD_CPU: expected one of {', '.join(known)} on this machine, got {wanted!r}"
     return tuple(built), wrong
-
-
-def _wrong_instruction_set(supported: list[str]) -> str | None:
-    wanted = os.environ.get("GSDD_CPU")
-    if wanted is None or wanted.casefold() in (name.casefold() for name in supported):
-        return None
-    return f"GSDD_CPU: expected one of {', '.join(supported)} on this machine, got {wanted!r}"
 
 
 # Platforms of the custom calls that were built, and the error of a wrong GSDD_CPU.
@@ -54,21 +45,17 @@ PLATFORMS, _WRONG = _register()
 
 
 def check_environment() -> None:
-    """Raises UsageError if GSDD_CPU names no instruction set of this machine."""
+    """Raises UsageError if GSDD_CPU names an instruction set that this machine lacks."""
     if _WRONG:
         raise UsageError(_WRONG)
 
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether code for these architectures runs on a device of a compute capability.
+    """Returns whether code for these architectures runs on a device of a compute capability.
 
-    Code runs on later devices of the same major number. An architecture without suffix or with
-    "-virtual" is compiled by the driver for any later one. Other names, such as "native", always
-    run.
-
-    Args:
-      architectures: CMake's names, separated by commas.
-      capability: major and minor number.
+    Architectures are CMake's names, separated by commas. Code runs on later devices of the same
+    major number. An architecture without suffix or with "-virtual" is compiled by the driver for
+    any later one. Other names, such as "native", always run.
     """
     major, minor = capability
     for one in architectures.split(","):
@@ -85,7 +72,7 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
 
 @functools.cache
 def _every_device_has_code() -> bool:
-    """Whether all CUDA devices of this machine run what was built; else warns, once."""
+    """Returns whether all CUDA devices of this machine can run the build; warns once if not."""
     module = importlib.import_module(MODULES["cuda"])
     devices = {tuple(device) for device in module.capabilities()}
     lacking = sorted(d for d in devices if not runs_on(module.architectures, d))
@@ -93,7 +80,7 @@ def _every_device_has_code() -> bool:
         names = ", ".join(f"{major}.{minor}" for major, minor in lacking)
         warnings.warn(
             f"gsdd_jax: the custom calls have no code for a GPU of compute capability {names} "
-            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes in their place",
+            f"(built for {module.architectures}; see BUILD.md): jax.numpy computes instead",
             UsageWarning,
             stacklevel=2,
         )
@@ -101,7 +88,7 @@ def _every_device_has_code() -> bool:
 
 
 def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> Any:
-    """Calls `native_call` on platforms that the calls were built for, else `otherwise`.
+    """Calls `native_call` on platforms with built calls, and `otherwise` elsewhere.
 
     The choice is made when the computation is lowered. CUDA counts as built if all devices of this
     machine have code.
@@ -112,6 +99,11 @@ def where_built(native_call: Callable, otherwise: Callable, *operands: Any) -> A
         if platform != "cuda" or _every_device_has_code()
     }
     return lax.platform_dependent(*operands, default=otherwise, **built)
+
+
+def call(target: str, outputs: Any, *operands: Any, **attributes: Any) -> Any:
+    """Calls a target, once under `vmap` too: its axes join the leading ones of the arrays."""
+    return jax.ffi.ffi_call(target, outputs, vmap_method="broadcast_all")(*operands, **attributes)
 
 
 def like(array: Array, shape: tuple, dtype: Any = np.float32) -> Any:

@@ -1,4 +1,4 @@
-"""Several processes that compute together, on one or many machines, by `jax.distributed`.
+"""Joins several processes, on one or more machines, to compute together by `jax.distributed`.
 
 Every process runs the whole program on the same data, and computes the share of its devices
 (`core.mesh`). Only the first process reads and writes the run's files and prints. `from_first`
@@ -8,15 +8,10 @@ Before JAX starts, the processes meet at the port after the coordinator's and co
 (`core.meeting`). The connections stay open. If a process ends early, the others end at once, in
 one line.
 
-JAX 0.10 has no replacement that ends in a line. `jax.distributed.initialize` raises nothing when
-`initialization_timeout` is over, or when an index is given twice: XLA aborts every process with a
-native stack trace. It accepts processes that expect different numbers of processes. After
-`heartbeat_timeout_seconds` it notices the end of any process but the first. At the end of the
-first, XLA aborts the others. `multihost_utils.assert_equal` compares arrays, on devices that
-already compute together.
+JAX 0.10 has no replacement that ends in a line. `jax.distributed.initialize` accepts processes that
+expect different numbers of processes. If one does not come, an index is given twice or the first
+one ends, XLA aborts every process with a native stack trace.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -71,12 +66,9 @@ def place(coordinator: str | None, count: int | None, index: int | None) -> Plac
 def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
     """Joins this process to the others for the duration of the context; before JAX is used.
 
-    Args:
-      here: place from the flags; None: asks a scheduler if there is one, else stays alone.
-      task: plain values by flag or field, which must be equal in all processes.
-
-    Raises:
-      UsageError: if a process does not come, or has another task.
+    `here` is the place from the flags; None asks a scheduler if there is one, else stays alone.
+    `task` has plain values by flag or field. Raises UsageError if a process does not come, or has
+    another task.
     """
     if here is None:
         for scheduler, tasks in SCHEDULERS.items():
@@ -107,17 +99,10 @@ def together(here: Place | None, task: Mapping[str, Any]) -> Iterator[None]:
 
 def _join(here: Place, task: dict[str, Any]) -> None:
     # Before JAX, which aborts if a process does not come, or ends while the others wait.
-    _watch(_meet(here, here.port + 1, task))
+    _watch(here, meeting.meet(here, here.port + 1, task, MEETING))
     _initialize(
         f"{here.host}:{here.port}", here.count, here.index, initialization_timeout=int(MEETING)
     )
-
-
-def _meet(
-    here: Place, port: int, task: dict[str, Any], door: socket.socket | None = None
-) -> _Peers:
-    """Meets all processes at a port of the first one, and compares their tasks."""
-    return _Peers(here, meeting.meet(here, port, task, MEETING, door))
 
 
 def _join_by(scheduler: str, task: dict[str, Any]) -> None:
@@ -126,7 +111,7 @@ def _join_by(scheduler: str, task: dict[str, Any]) -> None:
     named = from_first(lambda: json.dumps([socket.gethostname(), door.getsockname()[1]]).encode())
     host, port = json.loads(named)
     here = Place(host, 0, jax.process_count(), jax.process_index())
-    _watch(_meet(here, port, task, door))
+    _watch(here, meeting.meet(here, port, task, MEETING, door))
 
 
 def _initialize(*address: Any, **how: Any) -> None:
@@ -140,14 +125,14 @@ def _initialize(*address: Any, **how: Any) -> None:
     jax.distributed.initialize(*address, **how)
 
 
-def _watch(peers: _Peers) -> None:
+def _watch(here: Place, lines: dict[int, Line]) -> None:
     global _peers
-    _peers = peers
-    threading.Thread(target=peers.watch, name="peers", daemon=True).start()
+    _peers = _Peers(here, lines)
+    threading.Thread(target=_peers.watch, name="peers", daemon=True).start()
 
 
 def first() -> bool:
-    """Whether this process reads, writes and prints."""
+    """Returns whether this process reads, writes and prints."""
     return jax.process_index() == 0
 
 
@@ -175,7 +160,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def held(make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
-    """Enters the context that `make` returns, in the first process, for all processes.
+    """Enters the context that `make` returns in the first process, on behalf of all.
 
     Raises as `from_first` if the context cannot be entered.
     """
@@ -185,7 +170,7 @@ def held(make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterato
 
 
 def all_failed() -> bool:
-    """Whether all processes failed here, so that all can continue with something else.
+    """Returns whether all processes failed here, so that all can continue with other work.
 
     A process that does not report within `MEETING` seconds is stuck in the failed computation; then
     all have to end.
@@ -193,7 +178,7 @@ def all_failed() -> bool:
     return _peers is None or _peers.all_failed(MEETING)
 
 
-_peers: _Peers | None = None
+_peers: "_Peers | None" = None
 
 
 class _Peers:
@@ -229,12 +214,11 @@ class _Peers:
         self._all_gone.set()
 
     def tell(self, what: str) -> None:
-        """Sends a message of this process to the others."""
         for line in self._lines.values():
             line.write(self._here.index, what)
 
     def leave(self) -> None:
-        """Leaves when all are done; the first process, which hosts the service, leaves last."""
+        """Waits until all are done; the first process, which hosts the service, leaves last."""
         self._all_say(_DONE)
         if self._here.index == 0:
             self._all_gone.wait(PATIENCE)
@@ -244,14 +228,14 @@ class _Peers:
             self._lines[0].socket.shutdown(socket.SHUT_RDWR)
 
     def all_failed(self, patience: float) -> bool:
-        """Whether all processes call this within `patience` seconds."""
+        """Returns whether all processes call this within `patience` seconds."""
         if not self._all_say(_FAILED, patience):
             return False
         self._all_said[_FAILED].clear()
         return True
 
     def refuse(self, why: str) -> None:
-        """Waits until all refuse alike, or tells the others why; called before an error ends it."""
+        """Waits for all processes to refuse alike, or tells them why this one ends."""
         if not self._all_say(_REFUSED, PATIENCE):
             self.tell(why)
         elif self._here.index == 0:

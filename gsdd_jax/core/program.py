@@ -1,7 +1,5 @@
 """Names commands in messages as the user starts them."""
 
-from __future__ import annotations
-
 import pathlib
 import re
 
@@ -13,7 +11,7 @@ _prefix = SCRIPT if INSTALLED.is_dir() else MODULE
 
 
 def started_by_script() -> None:
-    """Names commands as those of `gsdd` from now on."""
+    """Makes messages name commands as `gsdd NAME` from now on."""
     global _prefix
     _prefix = SCRIPT
 

@@ -1,4 +1,4 @@
-"""Writes a data set as TFDS reads it: one array_record file per split, and their description.
+"""Writes a data set for TFDS: an array_record file per split, and their description.
 
 TFDS's own writers need TensorFlow from a gigabyte on, and order the fields of an example at
 random. Here the same examples give the same bytes.
@@ -21,16 +21,9 @@ def write(
 ) -> None:
     """Writes the set `name` into an existing folder, named for its version.
 
-    Args:
-      folder: is named for the set's version.
-      name: of the set.
-      features: TFDS features by name, among them `image`, an encoded picture, and `label`.
-      splits: examples by split; an example is a dict with a value per feature.
-      description: for TFDS's metadata.
-
-    Raises:
-      UsageError: if the folder's path is not UTF-8, which array_record needs.
-      OSError: naming the file, if one cannot be written.
+    `features` are TFDS's, among them `image`, an encoded picture, and `label`. `splits` holds
+    examples, with a value per feature. Raises UsageError if the folder's path is not UTF-8, which
+    array_record needs, and OSError, naming the file, if one cannot be written.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info, example_serializer, naming
@@ -74,7 +67,6 @@ def write(
 
 
 def _write_records(path: os.PathLike, records: Iterable[bytes]) -> tuple[int, int]:
-    """Writes records; returns their number and bytes."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = size = 0

@@ -4,15 +4,13 @@ A loop announces unsaved work (`able`) and polls between calls (`asked`); whoeve
 process asks (`ask`), from any thread.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
 
 class Stopped(BaseException):
-    """The run stopped on request with its work on disk; not an error."""
+    """Signals that a run stopped on request with its work saved; not an error."""
 
 
 _asked = threading.Event()

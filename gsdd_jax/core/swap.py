@@ -1,11 +1,9 @@
-"""Folders that are written whole, and replace only an earlier one of their kind.
+"""Writes folders as a whole; each replaces only an earlier one of its kind.
 
 `.NAME.replacing` next to PATH holds the new folder during writing, and the old one between two
 renames. If a process ends in between, the old folder is restored: at once, or by the next process
 that looks for PATH.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -29,9 +27,8 @@ def folder(
     The folder gets a file `mark` with `about` and the names of all files. On an error `path` stays
     as it was.
 
-    Raises:
-      UsageError: as `check_ours`, or if another process writes the same folder.
-      OSError: if it cannot be written.
+    Raises UsageError as `check_ours`, or if another process writes the same folder, and OSError if
+    it cannot be written.
     """
     with _held(path) as work:
         made = work / "new"
@@ -55,9 +52,7 @@ def folder(
 def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
     """Raises UsageError unless `path` is a folder made by `folder` with nothing else in it.
 
-    Args:
-      mark: name of the file that `folder` wrote.
-      what: description of the folder for the message.
+    `what` describes it in the message.
     """
     if path.is_symlink() or not path.is_dir():
         raise UsageError(f"{path}: not {what}, which is a folder; give another name")
@@ -72,7 +67,7 @@ def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
 
 
 def recover(path: pathlib.Path) -> None:
-    """Restores what a killed process had moved from `path`; called before reading.
+    """Restores the folder that a killed process had moved from `path`; called before reading.
 
     Does nothing if another process writes the folder, or if nothing can be written.
     """
@@ -86,7 +81,7 @@ def _held(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty folder next to `path`, locked for this process, and removes it at the end."""
     work = _work_of(path)
     if work.is_symlink() or (work.exists() and not _is_work(work) and any(work.iterdir())):
-        raise UsageError(f"{work}: expected nothing of this name; move it away")
+        raise UsageError(f"{work}: exists; move it away")
     with locked(work, f"{path}: another process writes it; wait for it"):
         _settle(path, work)
         try:
@@ -105,7 +100,7 @@ def _settle(path: pathlib.Path, work: pathlib.Path) -> None:
         try:
             os.rename(old, path)
         except OSError as error:
-            # It may be the only copy: not deleted.
+            # Kept, since it may be the only copy.
             reason = f"{error.strerror}; what was there is in {old}"
             raise OSError(error.errno, reason, str(path)) from None
     for rest in (work / "new", old):

@@ -1,7 +1,5 @@
 """Conversion between nested configs and dotted names."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +13,7 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens a nested dict to dotted names; an empty dict in it is a value."""
+    """Flattens a nested dict to dotted names; an empty dict inside is kept as a value."""
     out = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:

@@ -21,6 +21,7 @@ MAX_SCALE = 1.2
 MAX_ANGLE = math.radians(15)
 
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
+Numbers = tuple[Shaped[Array, "_"], ...]  # for one image each, or one for all
 
 
 @functools.partial(jax.jit, static_argnames=("strategy", "shared"))
@@ -36,9 +37,7 @@ def augment(
         shared: draw one set of numbers for all images, whatever b is: one key then treats real
             and synthetic images alike. Otherwise draw independent numbers per image.
 
-    Raises:
-        UsageError: the strategy names an unknown operation.
-        ValueError: `images` is not a floating-point array of four axes.
+    Raises UsageError for an unknown operation, ValueError for other than four axes of floats.
     """
     names = parse_strategy(strategy)
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
@@ -61,11 +60,7 @@ def augment(
 
 
 def parse_strategy(strategy: str) -> tuple[str, ...]:
-    """Returns the operations of a strategy, in its order.
-
-    Raises:
-        UsageError: an operation is unknown.
-    """
+    """Returns the operations of a strategy, in its order; raises UsageError for an unknown one."""
     names = tuple(strategy.split("_")) if strategy else ()
     for name in names:
         if name not in OPERATIONS:
@@ -76,23 +71,19 @@ def parse_strategy(strategy: str) -> tuple[str, ...]:
     return names
 
 
-def draw(
-    operation: str, key: PRNGKey, num: int, height: int, width: int
-) -> tuple[Shaped[Array, "{num}"], ...]:
+def draw(operation: str, key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns the random numbers of one operation for `num` images, as `apply` takes them."""
     return OPERATIONS[operation][0](key, num, height, width)
 
 
 def apply(
-    operation: str, images: Float[Array, "b h w c"], numbers: tuple[Shaped[Array, "#b"], ...]
+    operation: str, images: Float[Array, "b h w c"], numbers: Numbers
 ) -> Float[Array, "b h w c"]:
     """Applies one operation with numbers of `draw`: one per image, or one for all."""
     return OPERATIONS[operation][1](images, *numbers)
 
 
-def draw_color(
-    key: PRNGKey, num: int, height: int, width: int
-) -> tuple[Float[Array, "{num}"], Float[Array, "{num}"], Float[Array, "{num}"]]:
+def draw_color(key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns brightness, saturation and contrast, each uniform in [0, 1)."""
     return tuple(jax.random.uniform(key, (3, num)))
 
@@ -118,9 +109,7 @@ def color(
     return (images - mean) * (contrast + 0.5) + mean
 
 
-def draw_crop(
-    key: PRNGKey, num: int, height: int, width: int
-) -> tuple[Int[Array, "{num}"], Int[Array, "{num}"]]:
+def draw_crop(key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns row and column shifts in pixels: uniform integers in ±⌊size / 8 + ½⌋."""
     row_key, column_key = jax.random.split(key)
     return tuple(
@@ -138,9 +127,7 @@ def crop(
     return _resample(images, _matrix(one, zero, zero, one), shift, (1.0, 1.0))
 
 
-def draw_cutout(
-    key: PRNGKey, num: int, height: int, width: int
-) -> tuple[Int[Array, "{num}"], Int[Array, "{num}"]]:
+def draw_cutout(key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns the center's row and column: uniform integers in [0, size), or [0, size] if the
     side ⌊size / 2 + ½⌋ is even. The center of an even side lies between two pixels.
     """
@@ -169,7 +156,7 @@ def cutout(
     return jnp.where(hole, 0, images)
 
 
-def draw_flip(key: PRNGKey, num: int, height: int, width: int) -> tuple[Bool[Array, "{num}"]]:
+def draw_flip(key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns whether to flip, with probability ½."""
     return (jax.random.bernoulli(key, 0.5, (num,)),)
 
@@ -179,9 +166,7 @@ def flip(images: Float[Array, "b h w c"], flipped: Bool[Array, "#b"]) -> Float[A
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
-def draw_scale(
-    key: PRNGKey, num: int, height: int, width: int
-) -> tuple[Float[Array, "{num}"], Float[Array, "{num}"]]:
+def draw_scale(key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns the factors of rows and columns: independent, uniform in [1/1.2, 1.2]."""
     return tuple(jax.random.uniform(key, (2, num), minval=1 / MAX_SCALE, maxval=MAX_SCALE))
 
@@ -197,7 +182,7 @@ def scale(
     return _resample(images, matrix, jnp.zeros((1, 2)), (MAX_SCALE, MAX_SCALE))
 
 
-def draw_rotate(key: PRNGKey, num: int, height: int, width: int) -> tuple[Float[Array, "{num}"]]:
+def draw_rotate(key: PRNGKey, num: int, height: int, width: int) -> Numbers:
     """Returns the angle in radians, uniform in ±15°."""
     return (jax.random.uniform(key, (num,), minval=-MAX_ANGLE, maxval=MAX_ANGLE),)
 

@@ -21,7 +21,7 @@ VERSION = 2  # increment when the same source decodes to other arrays
 
 
 def key(builder, subset: str | None, size: tuple[int, str] | None) -> str:
-    """Returns a hash of all that determines the arrays: prepared files, request and decoder."""
+    """Returns a hash of everything that determines the arrays: files, request and decoder."""
     folder = pathlib.Path(builder.data_dir)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     identity = {

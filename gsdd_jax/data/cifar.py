@@ -4,8 +4,6 @@ The files are pickles, which may name anything to be called. Here they may only 
 NumPy arrays, replaced by inert stand-ins: no code is imported or run.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pathlib
@@ -20,7 +18,8 @@ from tqdm import tqdm
 from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_regular
-from gsdd_jax.data import pictures, prepare, prepared
+from gsdd_jax.data import prepare, prepared
+from gsdd_jax.exports import png
 
 VERSION = "3.0.2"  # of the TFDS sets
 SHAPE = (32, 32, 3)
@@ -57,31 +56,18 @@ _KINDS = (
 
 
 class _Batch(NamedTuple):
-    """Images of a file, and their labels by TFDS's names."""
-
     images: UInt8[np.ndarray, "n 32 32 3"]
-    labels: dict[str, list[int]]
+    labels: dict[str, list[int]]  # by TFDS's names
 
 
 def prepare_cifar(
-    folder: str | os.PathLike,
-    *,
-    overwrite: bool = False,
-    data_dir: str | os.PathLike | None = None,
+    folder: str | os.PathLike, *, overwrite: bool = False, data_dir: str | os.PathLike | None = None
 ) -> prepare.Prepared:
     """Makes TFDS's `cifar10` from cifar-10-batches-py, or its `cifar100` from cifar-100-python.
 
     Images keep the order of the files.
 
-    Args:
-        folder: the folder as torchvision unpacks it.
-        overwrite: replace a data set of that name.
-        data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-
-    Raises:
-        UsageError: the folder is neither, a file is damaged, or the data set exists. Nothing is
-            changed.
-        OSError: the data set cannot be written. Nothing is changed.
+    Arguments and errors are those of `prepare.prepare`; `folder` is as torchvision unpacks it.
     """
     import tensorflow_datasets as tfds
 
@@ -111,16 +97,12 @@ def prepare_cifar(
     with prepare.new_set(root, kind.name, VERSION) as made:
         examples = {split: _examples(split, batches[split]) for split in batches}
         records.write(made, kind.name, features, examples, "Made of the authors' files.")
-    counts = {
-        split: np.bincount(
-            np.concatenate([batch.labels["label"] for batch in found]),
-            minlength=len(names["label"]),
-        ).tolist()
-        for split, found in batches.items()
-    }
-    return prepare.Prepared(
-        root / kind.name, names["label"], counts["train"], counts["test"], SHAPE, []
+    counts = (
+        sum(np.bincount(batch.labels["label"], minlength=len(names["label"])) for batch in found)
+        for found in batches.values()
     )
+    train, test = (count.tolist() for count in counts)
+    return prepare.Prepared(root / kind.name, names["label"], train, test, SHAPE, [])
 
 
 def _examples(split: str, batches: list[_Batch]) -> Iterator[dict[str, Any]]:
@@ -129,14 +111,13 @@ def _examples(split: str, batches: list[_Batch]) -> Iterator[dict[str, Any]]:
         for batch in batches:
             for place, image in enumerate(batch.images):
                 labels = {feature: labels[place] for feature, labels in batch.labels.items()}
-                encoded = io.BytesIO(pictures.encode(image))
+                encoded = io.BytesIO(png.encode(image))
                 yield {"id": f"{split}_{i:05d}", "image": encoded, **labels}
                 i += 1
                 progress.update()
 
 
 def _class_names(folder: pathlib.Path, kind: _Kind) -> dict[str, list[str]]:
-    """Returns the class names of every kind of label."""
     path = folder / kind.names_file
     with located(path):
         values, names = _values(path), {}
@@ -212,12 +193,12 @@ class _Dtype:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler: the one in C allocates as much memory as a tiny file asks for."""
+    """Python's own unpickler; the one in C allocates whatever size a tiny file claims."""
 
     def find_class(self, module, name):
-        for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            if (module, name) == (multiarray, "_reconstruct"):
-                return lambda *_: _Array()
+        multiarray = ("numpy.core.multiarray", "numpy._core.multiarray")
+        if module in multiarray and name == "_reconstruct":
+            return lambda *_: _Array()
         stand_in = {"ndarray": _Array, "dtype": _Dtype}.get(name)
         if module != "numpy" or stand_in is None:
             raise pickle.UnpicklingError(f"it names {module}.{name}")

@@ -28,7 +28,7 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bool]:
 
 @functools.lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform]:
-    """Returns the mode to convert a picture of `mode` to, and the transform from there."""
+    """Returns the mode to convert a picture of `mode` to first, and the transform from there."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if mode not in _MODES[space]:

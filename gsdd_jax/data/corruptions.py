@@ -1,11 +1,9 @@
 """Corrupted test images: noise, blur, contrast and JPEG at five strengths.
 
 Kinds and strengths follow the common corruption benchmarks (Hendrycks and Dietterich, 2019): one
-column for images of up to 64 pixels a side, as for CIFAR-10, one for larger ones, as for ImageNet.
+column for images up to 64 pixels per side, as for CIFAR-10, one for larger ones, as for ImageNet.
 Everything is computed from its definition: one key gives the same bytes on machines of one kind.
 """
-
-from __future__ import annotations
 
 import functools
 import math
@@ -53,16 +51,10 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]
 def corrupt(
     key: Key[Array, ""], images: UInt8[Array, "n h w c"], kind: str, strength: int
 ) -> UInt8[Array, "n h w c"]:
-    """Returns corrupted images.
+    """Returns images corrupted by a kind of `STRENGTHS`; only noise draws from the key.
 
-    Args:
-      key: source of the noise; the other kinds draw nothing.
-      images: images as stored.
-      kind: one of `STRENGTHS`.
-      strength: 1 to 5.
-
-    Raises:
-      ValueError: kind or strength is unknown, or JPEG gets other than one or three channels.
+    Raises ValueError for an unknown kind or strength, and for JPEG of other than one or three
+    channels.
     """
     if kind not in STRENGTHS:
         raise ValueError(f"corrupt: expected one of {', '.join(STRENGTHS)}, got {kind!r}")

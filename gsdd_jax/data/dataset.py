@@ -1,4 +1,4 @@
-"""Complete data sets: found on disk, decoded once and cached, with the transform's constants.
+"""Complete data sets: found on disk, decoded once, cached, with the transform's constants.
 
 `load` decodes both splits once, directly into .npy files of a cache, and later maps these files
 into memory: it never holds more than a chunk.
@@ -53,11 +53,10 @@ class Dataset:
     """A complete data set.
 
     Attributes:
-        name: name as given to `load`.
+        name: as given to `load`.
         train, test: splits. `test` is the set's "test" split, or "validation" if "test" is
             missing or, as in imagenet2012, has no labels.
-        num_classes: number of classes.
-        class_names: one name per class, in label order.
+        class_names: in label order.
         mean, std: per-channel constants of the normalization, for images in [0, 1]. Published
             for CIFAR-10, Imagenette and ImageNet, otherwise computed from the training pixels.
         fingerprint: SHA-256, in hexadecimal, of the four arrays with their shapes. Equal
@@ -170,7 +169,7 @@ def load(
 
 def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
     """Returns (arrays, info) of both splits: mapped from the cache's `folder`, or in memory if
-    there is none or it cannot be written."""
+    there is no writable cache."""
 
     @contextlib.contextmanager
     def named():

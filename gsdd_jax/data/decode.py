@@ -12,15 +12,13 @@ from tqdm import tqdm
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.quiet import quietly
+from gsdd_jax.exports.png import MODES
 
-PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 RESIZES = ("crop", "squash")
 CHUNK = 1024  # examples held in memory at a time
 
 
 class Chunk(NamedTuple):
-    """A chunk of a split's images, with their labels."""
-
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, "n"]
 
@@ -35,7 +33,7 @@ def decode_split(
 ) -> Iterator[Chunk]:
     """Yields the images of `classes` in file order; labels are positions in `classes`.
 
-    `size` is that of `decode_image`. Raises UsageError if image sizes vary, no example is of
+    `size` is as in `decode_image`. Raises UsageError if image sizes vary, no example is of
     `classes`, or an example has no label although all classes are asked for.
     """
     import tensorflow_datasets as tfds
@@ -101,13 +99,13 @@ def in_memory(chunks: Iterable[Chunk]) -> Chunk:
 def decode_image(
     encoded: bytes, channels: int, size: tuple[int, str] | None
 ) -> UInt8[np.ndarray, "h w {channels}"]:
-    """Decodes one image and resizes it to `size`, if given: (pixels a side, one of `RESIZES`).
+    """Decodes one image and resizes it to `size`, if given: (pixels per side, one of `RESIZES`).
 
     Rounds sizes and offsets as torchvision's Resize and CenterCrop do.
     """
     resolution, resize = size or (None, "")
     with Image.open(io.BytesIO(encoded)) as image:
-        image = image.convert(PIL_MODES[channels])
+        image = image.convert(MODES[channels])
     if resize == "squash":
         image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     elif resize == "crop" and image.size != (resolution, resolution):

@@ -1,7 +1,5 @@
 """Pictures of a folder with one folder per class, optionally divided into parts."""
 
-from __future__ import annotations
-
 import collections
 import os
 import pathlib
@@ -25,26 +23,23 @@ _OF_SYSTEMS = {
 
 
 class _Folder(NamedTuple):
-    """Content of a folder, without what is skipped."""
+    """Content of a folder, without skipped files."""
 
     path: pathlib.Path
     pictures: list[pathlib.Path]
     others: collections.Counter  # other files: count by extension
-    folders: list[_Folder]
+    folders: "list[_Folder]"
     passed: collections.Counter  # skipped folders, here and below: count by name
 
-    def below(self) -> Iterator[_Folder]:
-        """Yields this folder and all folders in it."""
+    def below(self) -> "Iterator[_Folder]":
         yield self
         for folder in self.folders:
             yield from folder.below()
 
     def count(self) -> int:
-        """Returns the number of pictures here and below."""
         return sum(len(folder.pictures) for folder in self.below())
 
     def are_parts(self) -> bool:
-        """Returns whether its folders are parts of a data set."""
         return parts.are_parts({f.path.name: bool(f.pictures) for f in self.folders})
 
 
@@ -137,7 +132,7 @@ class _Reader:
         return items
 
     def notes(self, top: _Folder) -> list[str]:
-        """Returns what was skipped, and what may be misread."""
+        """Returns notes on skipped files, and on folders that may be misread."""
         notes = []
         if others := sum((folder.others for folder in top.below()), collections.Counter()):
             kinds = [f"{count} {kind}" for kind, count in sorted(others.items())]
@@ -202,7 +197,7 @@ def _read(path: pathlib.Path, extensions: set[str], above: frozenset[str]) -> _F
 
 
 def _once(folder: _Folder) -> _Folder:
-    """Unwraps a folder that only holds one of its own name, as some archives do."""
+    """Unwraps a folder that holds only one of the same name, as some archives do."""
     while _names(folder) == [folder.path.name] and not folder.pictures:
         folder = folder.folders[0]
     return folder
@@ -217,6 +212,5 @@ def _sorted(items: list[Item]) -> list[Item]:
 
 
 def _extensions() -> set[str]:
-    """Returns the extensions of picture files."""
     known = Image.registered_extensions().items()
     return {extension for extension, kind in known if kind in FORMATS} | UNREAD

@@ -16,16 +16,12 @@ LONGEST_NAME = 255  # characters of a class name
 
 
 class Item(NamedTuple):
-    """One picture."""
-
     name: str  # path below the folder or list, or index in an array
     label: str  # class name
     content: pathlib.Path | UInt8[np.ndarray, "h w c"]
 
 
 class Found(NamedTuple):
-    """Pictures of a source."""
-
     train: list[Item]
     test: list[Item]  # empty if the source has no test pictures
     notes: list[str]  # surprises for the user, one line each
@@ -59,7 +55,7 @@ class Labels:
 
 
 def plain(name: str) -> str:
-    """Returns a path or an index in the spelling that is stored on every system."""
+    """Returns a path or an index in the same spelling on every system."""
     return unicodedata.normalize("NFC", name).encode(errors="replace").decode()
 
 

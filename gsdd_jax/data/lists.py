@@ -88,7 +88,7 @@ def _unused(columns: list[str], file_column: str) -> list[str]:
 
 
 def _file(folder: pathlib.Path, written: str) -> tuple[pathlib.Path, str]:
-    """Returns a picture's file and its name, the same on whichever system wrote its path."""
+    """Returns a picture's file and its name, independent of the system that wrote its path."""
     if "\\" in written and not os.path.exists(folder / written):
         written = written.replace("\\", "/")
     name = pathlib.PurePath(written).as_posix()
@@ -96,7 +96,7 @@ def _file(folder: pathlib.Path, written: str) -> tuple[pathlib.Path, str]:
 
 
 def _csv(path: pathlib.Path) -> tuple[list[str], Rows]:
-    """Returns the columns in lower case, and the rows, by the delimiter that yields them."""
+    """Returns lower-case column names and the rows, by the first delimiter that yields them."""
     text, found = _text(path), []
     for delimiter in _DELIMITERS:
         reader = csv.reader(

@@ -1,6 +1,4 @@
-"""Transforms of distilled sets, from the data sets on disk that they were made from."""
-
-from __future__ import annotations
+"""Transforms of distilled sets, from the data sets on disk that made them."""
 
 import os
 from collections.abc import Mapping
@@ -32,7 +30,6 @@ def transform(
 
 
 def _arguments(config: Any) -> dict[str, Any]:
-    """Returns the arguments of `data.load` from the config that made a set."""
     config = config if isinstance(config, dict) else {}
     name, subset, resize = (config.get(f"data.{n}", "") for n in ("name", "subset", "resize"))
     side = config.get("data.resolution", 0)

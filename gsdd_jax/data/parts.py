@@ -16,15 +16,13 @@ _FILLERS = {"set", "data", "dataset", "split", "image", "images", "img", "imgs",
 
 
 class Chosen(NamedTuple):
-    """Names of parts by their use."""
-
     train: str
     test: str | None
     left_out: list[str]
 
 
 def of(name: str) -> str | None:
-    """Returns the part that a name stands for; None if there is none or more than one."""
+    """Returns the part that a name stands for; None if it stands for none or several."""
     found = {_PART[word] for word in _words(name) if word in _PART}
     return found.pop() if len(found) == 1 else None
 

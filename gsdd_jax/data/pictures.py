@@ -13,20 +13,14 @@ from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import color
-from gsdd_jax.data.decode import PIL_MODES
+from gsdd_jax.exports.png import MODES
 
 # Formats of photographs and screens; others start programs (EPS) or have no pixels (PDF).
 FORMATS = (
     *("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000"),
     *("MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP"),
 )
-_SIXTEEN_BITS = (
-    "I;16",
-    "I;16B",
-    "I;16L",
-    "I;16N",
-    "I",
-)  # older versions of Pillow read the last
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # the last in older versions of Pillow
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, stored in 16
 _GRAY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -43,15 +37,13 @@ _UPRIGHT = {
 
 
 class Read(NamedTuple):
-    """A square picture and facts about its file."""
-
     pixels: UInt8[np.ndarray, "h w c"]
     short: int  # shorter side in pixels before resizing
     ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
 class Room:
-    """Limits threads to decode at most `most` pixels together, or a single larger picture."""
+    """Limits threads to decoding at most `most` pixels together, or one larger picture."""
 
     def __init__(self, most: int):
         self.most = most
@@ -59,7 +51,7 @@ class Room:
 
     @contextlib.contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Reserves room for a picture, waiting until there is some."""
+        """Reserves room for a picture; waits until there is enough."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self.most)
             self._taken += pixels
@@ -78,11 +70,8 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
     """Decodes a file, turns the picture upright and applies `square`.
 
     Takes the first frame of an animation. A JPEG far larger than `resolution` is decoded at an
-    eighth, a quarter or half of its size, at least twice the resolution.
-
-    Raises:
-        UsageError: `square` raises it. Pillow's errors for files that are no pictures, damaged or
-            over its limit of pixels pass through.
+    eighth, a quarter or half of its size, at least twice the resolution. Raises as `square`, and
+    Pillow's errors for files that are no pictures, damaged or over its limit of pixels.
     """
     with _opened(io.BytesIO(content)) as image:
         short = min(image.size)
@@ -95,11 +84,6 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
             pixels, profile_valid = square(image, resolution, channels, depth)
     flaws = {"EXIF": valid, "a color profile": profile_valid}
     return Read(pixels, short, tuple(name for name, valid in flaws.items() if not valid))
-
-
-def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
-    """Returns a picture of one, three or four channels."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def is_picture(path: str | os.PathLike) -> bool:
@@ -130,7 +114,7 @@ def maximum(path: str | os.PathLike) -> int | None:
 def square(
     image: Image.Image, resolution: int, channels: int, depth: int = 16
 ) -> tuple[UInt8[np.ndarray, "{resolution} {resolution} {channels}"], bool]:
-    """Returns a picture's central square at `resolution` pixels a side, and whether its color
+    """Returns a picture's central square at `resolution` pixels per side, and whether its color
     profile is valid or absent.
 
     Converts to sRGB on white, then resizes bilinearly with antialiasing. `depth` is the number of
@@ -140,16 +124,9 @@ def square(
     left, top = ((length - side) // 2 for length in image.size)
     image = _eight_bits(image.crop((left, top, left + side, top + side)), depth)
     image, valid = color.to_srgb(image)
-    image = image.convert(PIL_MODES[channels])
+    image = image.convert(MODES[channels])
     image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(resolution, resolution, channels), valid
-
-
-def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """Returns a PNG file of gray (c = 1) or color (c = 3) pixels, without metadata."""
-    out = io.BytesIO()
-    from_array(pixels).save(out, "PNG")
-    return out.getvalue()
 
 
 def _opened(file) -> Image.Image:
@@ -168,7 +145,7 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _refuse_dark(image: Image.Image, deep: bool) -> None:
-    """Raises UsageError for 12-bit colors: of 16 bits Pillow keeps the upper eight."""
+    """Raises UsageError for 12-bit colors, of which Pillow keeps only the upper eight bits."""
     if deep:
         bands = zip(image.getbands(), image.split(), strict=True)
         if 0 < max(band.getextrema()[1] for name, band in bands if name != "A") < 16:

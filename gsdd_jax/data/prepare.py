@@ -3,8 +3,6 @@
 Equal pictures give equal files on every machine.
 """
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import contextlib
@@ -28,9 +26,10 @@ from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
 from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
+from gsdd_jax.exports import png
 
 VERSION = "1.0.0"
-RESOLUTION = 64  # pixels a side, unless the user or an array gives another
+RESOLUTION = 64  # pixels per side, unless the user or an array gives another
 RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at once
@@ -41,22 +40,12 @@ WHAT = "a set that launch.prepare made"
 
 
 class Prepared(NamedTuple):
-    """Summary of a set that was made."""
-
     folder: pathlib.Path
     class_names: list[str]
     train: list[int]  # pictures per class
     test: list[int]
     image_shape: tuple[int, int, int]
     notes: list[str]  # surprises for the user, one line each
-
-
-class _Read(NamedTuple):
-    """A picture, decoded and encoded."""
-
-    png: bytes
-    short: int  # shorter side in pixels before resizing
-    ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
 def prepare(
@@ -72,7 +61,7 @@ def prepare(
     overwrite: bool = False,
     data_dir: str | os.PathLike | None = None,
 ) -> Prepared:
-    """Makes the data set `name`, which `data.load` and every config can then use.
+    """Makes the data set `name`, for `data.load` and every config.
 
     Args:
         images: folder with one folder per class, a list or a .npz file (`sources.find`).
@@ -81,7 +70,7 @@ def prepare(
         test_fraction: fraction of each class to test on, drawn by a hash of names, if there are
             no test pictures; default 0.1. Every class keeps one picture and, if it has two or
             more, gives at least one.
-        resolution: pixels a side; default 64, or the shorter side of arrays.
+        resolution: pixels per side; default 64, or the shorter side of arrays.
         gray: one channel instead of three.
         depth: bits used in gray 16-bit pictures, one of `pictures.DEPTHS`; by default derived
             from the largest value of all.
@@ -89,10 +78,8 @@ def prepare(
         overwrite: replace a data set of that name that was made here.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
-    Raises:
-        UsageError: settings are invalid, pictures are unreadable or too few, or the name is
-            taken. No new set is left then, and no old one is changed.
-        OSError: the set cannot be written; likewise.
+    Raises UsageError for invalid settings, unreadable or too few pictures and a name that is taken,
+    OSError if the set cannot be written. No new set is left then, and no old one is changed.
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
@@ -123,8 +110,8 @@ def prepare(
 
 @contextlib.contextmanager
 def new_set(root: pathlib.Path, name: str, version: str) -> Iterator[pathlib.Path]:
-    """Yields a folder for the files of the set `name`, which replaces an old one on exit. If an
-    error is raised, nothing is changed."""
+    """Yields a folder for the files of the set `name`, which replaces an old one on exit. An error
+    changes nothing."""
     with swap.folder(root / name, MARK, {"name": name}, WHAT) as folder:
         made = folder / version
         made.mkdir()
@@ -138,26 +125,23 @@ def _check_name(name: str, root: pathlib.Path, overwrite: bool) -> None:
             f"my_pictures, got {reprlib.repr(name)}"
         )
     if name in prepared.known_names():
-        raise UsageError(f"--name: {name!r} is a data set's already, expected one of your own")
+        raise UsageError(f"--name: {name!r} is the name of a known data set; give another name")
     check_free(root, name, overwrite)
 
 
 def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
-    """Raises UsageError if something of that name must not be replaced."""
+    """Raises UsageError if something of that name exists and must not be replaced."""
     swap.recover(root / name)
     if not os.path.lexists(root / name):
         return
     if not overwrite:
-        raise UsageError(
-            f"--name: {root / name} is there already; give another name, or --overwrite"
-        )
+        raise UsageError(f"--name: {root / name} exists already; give another name, or --overwrite")
     swap.check_ours(root / name, MARK, WHAT)
 
 
 def _splits(
     found: Found, test: str | os.PathLike | None, test_fraction: float | None
 ) -> tuple[list[Item], list[Item], list[str]]:
-    """Returns training pictures, test pictures and notes for the user."""
     ways = {
         "--test": test is not None,
         "--test_fraction": test_fraction is not None,
@@ -171,7 +155,7 @@ def _splits(
         with quietly():
             others = sources.find(test)
         if others.test:
-            raise UsageError(f"--test: {test} has parts to train on and to test on, expected one")
+            raise UsageError(f"--test: {test} has parts for training and for testing, expected one")
         return found.train, others.train, found.notes + [f"--test: {n}" for n in others.notes]
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if not 0 < fraction < 1:
@@ -180,8 +164,7 @@ def _splits(
 
 
 def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Splits every class into pictures to train on and at least one to test on, never all, by a
-    hash of their names."""
+    """Splits every class by a hash of names into training and test pictures, at least one each."""
     by_class: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         by_class.setdefault(item.label, []).append(place)
@@ -191,7 +174,7 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
         places.sort(key=lambda i, names=names: hashlib.sha256(names[i]).digest())
         drawn.update(places[: min(len(places) - 1, max(1, int(fraction * len(places) + 0.5)))])
     if not drawn:
-        raise UsageError("--test_fraction: no class has two pictures, one to test; give --test")
+        raise UsageError("--test_fraction: no class has a second picture to test on; give --test")
     parts = ([], [])
     for place, item in enumerate(items):
         parts[place in drawn].append(item)
@@ -199,18 +182,17 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
 
 
 def _resolution(given: int | None, first: Item) -> int:
-    """Returns pixels a side."""
     least, most = RESOLUTIONS
     if given is None:
         array = isinstance(first.content, np.ndarray)
         given = max(least, min(first.content.shape[:2])) if array else RESOLUTION
     if not least <= given <= most:
-        raise UsageError(f"--resolution: expected {least} to {most} pixels a side, got {given}")
+        raise UsageError(f"--resolution: expected {least} to {most} pixels per side, got {given}")
     return given
 
 
 def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
-    """Returns the bits used in gray 16-bit pictures, and a note if there are any."""
+    """Returns the bits used in gray 16-bit pictures, and a note if there are such pictures."""
     if given is not None:
         if given not in pictures.DEPTHS:
             known = ", ".join(map(str, pictures.DEPTHS))
@@ -241,7 +223,6 @@ class _Reader:
         self.counts: dict[str, list[int]] = {}  # per class
 
     def features(self) -> dict[str, Any]:
-        """Returns the TFDS features of a picture."""
         import tensorflow_datasets as tfds
 
         return {
@@ -257,38 +238,37 @@ class _Reader:
         with concurrent.futures.ThreadPoolExecutor() as pool, progress:
             for start in range(0, len(items), CHUNK):
                 chunk = items[start : start + CHUNK]
-                for item, read in zip(chunk, pool.map(self._read, chunk), strict=True):
-                    if isinstance(read, str):
-                        self.broken.append(f"{item.name} ({read})")
+                for item, found in zip(chunk, pool.map(self._read, chunk), strict=True):
+                    if isinstance(found, str):
+                        self.broken.append(f"{item.name} ({found})")
                         continue
-                    self.enlarged += read.short < self.shape[0]
-                    self.ignored.update(read.ignored)
-                    self.twice.add(read.png, split, item)
+                    png, short, ignored = found
+                    self.enlarged += short < self.shape[0]
+                    self.ignored.update(ignored)
+                    self.twice.add(png, split, item)
                     label = self.labels[item.label]
                     counts[label] += 1
-                    image = io.BytesIO(read.png)
-                    yield {"file": item.name, "image": image, "label": label}
+                    yield {"file": item.name, "image": io.BytesIO(png), "label": label}
                 progress.update(len(chunk))
 
-    def _read(self, item: Item) -> _Read | str:
-        """Returns a picture, or what is wrong with it."""
+    def _read(self, item: Item) -> tuple[bytes, int, tuple[str, ...]] | str:
+        """Returns a picture's PNG, shorter side and ignored parts, or what is wrong with it."""
         size, _, channels = self.shape
         try:
             if isinstance(item.content, np.ndarray):
-                image = pictures.from_array(item.content)
+                image = png.from_array(item.content)
                 pixels, _ = pictures.square(image, size, channels)
                 read = pictures.Read(pixels, min(image.size), ())
             else:
                 content = read_regular(item.content, "a picture", LARGEST)
                 read = pictures.read(content, size, channels, self.depth)
-            png = pictures.encode(read.pixels)
+            return png.encode(read.pixels), read.short, read.ignored
         except UsageError as error:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
             return error.strerror or _plainly(error)
         except Exception as error:  # Pillow's readers raise anything on damage
             return _plainly(error)
-        return _Read(png, read.short, read.ignored)
 
     def check(self, class_names: list[str], total: int, skip_broken: bool) -> None:
         """Raises UsageError if pictures are unreadable, or a class or the test split is empty."""
@@ -296,15 +276,14 @@ class _Reader:
             raise UsageError(
                 f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
                 f"{some(self.broken)}; "
-                "mend or remove them, or leave them out by --skip_broken"
+                "repair or remove them, or skip them by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
-            raise UsageError(f"no picture to train on is left of the classes {some(bare)}")
+            raise UsageError(f"no training picture is left in the classes {some(bare)}")
         if not any(self.counts["test"]):
-            raise UsageError("no picture to test is left")
+            raise UsageError("no test picture is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
-        """Returns notes on what the user may not expect."""
         notes = []
         if self.broken:
             broken = counted(len(self.broken), "picture")
@@ -320,7 +299,6 @@ class _Reader:
 
 
 def _few(class_names: list[str], counts: list[int]) -> list[str]:
-    """Returns a note on classes that are far smaller than others."""
     of_class = zip(class_names, counts, strict=True)
     few = [f"{name} ({count})" for name, count in of_class if FEW * count <= max(counts)]
     if not few:

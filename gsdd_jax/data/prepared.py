@@ -1,4 +1,4 @@
-"""Image data sets that TensorFlow Datasets (TFDS) prepared on disk, read without TensorFlow.
+"""Reads image data sets that TensorFlow Datasets (TFDS) prepared, without TensorFlow.
 
 Errors say in one line whether a set is unknown, missing, of another kind or damaged.
 """
@@ -16,7 +16,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
 from gsdd_jax.data import trusted
-from gsdd_jax.data.decode import PIL_MODES
+from gsdd_jax.exports.png import MODES
 
 # tensorflow_datasets is imported on use: it is slow to import, and much of the package needs none.
 
@@ -112,11 +112,7 @@ def known_names() -> list[str]:
 
 
 def damaged(
-    name: str,
-    base: str,
-    data_dir: str | os.PathLike | None,
-    folder: str | os.PathLike,
-    reason: str,
+    name: str, base: str, data_dir: str | os.PathLike | None, folder: str | os.PathLike, reason: str
 ) -> UsageError:
     """Returns the error for a set in `folder` with invalid files, and how to repair it."""
     if base == EMBEDDED_NAME:
@@ -129,7 +125,6 @@ def damaged(
 
 
 def feature_keys(builder, name: str) -> tuple[str, str]:
-    """Returns the names of the image and label features."""
     from tensorflow_datasets import features as kinds
 
     features = builder.info.features
@@ -150,7 +145,7 @@ def feature_keys(builder, name: str) -> tuple[str, str]:
             " class label among them"
         )
     image = features[image_key]
-    if image.np_dtype != np.uint8 or image.shape[-1] not in PIL_MODES:
+    if image.np_dtype != np.uint8 or image.shape[-1] not in MODES:
         raise UsageError(
             f"data set {name!r} has {image.np_dtype} images of shape {image.shape}: expected"
             " 8-bit images of 1, 3 or 4 channels"
@@ -159,7 +154,7 @@ def feature_keys(builder, name: str) -> tuple[str, str]:
 
 
 def wrong_classes(builder, base: str, label_key: str) -> str | None:
-    """Returns what is wrong with the number of classes or their names, or None."""
+    """Returns the fault in the number of classes or their names, or None."""
     folder, label = pathlib.Path(builder.data_dir), builder.info.features[label_key]
     if not label.num_classes or label.num_classes < 1:
         return f"{folder / 'features.json'}: expected at least one class, got {label.num_classes}"
@@ -193,7 +188,7 @@ def splits(builder, base: str) -> dict[str, str]:
 
 
 def check_records(builder, split: str) -> None:
-    """Raises ValueError, naming the file, if a file has not its number of examples."""
+    """Raises ValueError, naming the file, if a file has another number of examples than stated."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     info = builder.info.splits[split]
@@ -220,7 +215,7 @@ def first_line(error: Exception) -> str:
 
 
 def _damaged_description(root: pathlib.Path, name: str) -> str | None:
-    """Returns which descriptive file of a set is missing or no JSON object, and why, or None."""
+    """Returns the descriptive file of a set that is missing or invalid, and why; else None."""
     names = ("dataset_info.json", "features.json")
     for folder in sorted({path.parent for file in names for path in (root / name).rglob(file)}):
         for path in (folder / file for file in names):
@@ -271,7 +266,7 @@ def _from_torchvision(base) -> str:
 
 
 def _prepare_command(name) -> str:
-    """Returns the command without its end: a backtick, or more flags."""
+    """Returns the command up to a backtick or more flags."""
     return f"`{program.command('prepare')} --images=FOLDER --name={name}"
 
 

@@ -1,4 +1,4 @@
-"""Suppression of libraries' messages while pictures are decoded; errors are still raised."""
+"""Hides libraries' messages while pictures are decoded; errors are still raised."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Hides Pillow's warnings, and what libtiff and others write to the descriptor of standard
-    error. Python's own `sys.stderr` still works."""
+    """Hides Pillow's warnings, and libraries' output to the descriptor of standard error. Python's
+    own `sys.stderr` still works."""
     with warnings.catch_warnings(), _without_descriptor():
         warnings.simplefilter("ignore")
         yield

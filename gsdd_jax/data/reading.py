@@ -1,6 +1,4 @@
-"""Images read from disk on demand, ahead of the computation, by Grain."""
-
-from __future__ import annotations
+"""Reads images from disk on demand, ahead of the computation, by Grain."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -33,11 +31,8 @@ def ahead(
 ) -> Iterator[UInt8[np.ndarray, "..."]]:
     """Yields `images[indices(item)]` for the items in [first, end), in order, read by threads.
 
-    Args:
-      images: in memory, or mapped from a file and then read from it.
-      indices: indices of an item's images; a pure function, called by several threads.
-      first, end: range of items; starting later gives the same items from there on.
-      shape: shape of an item, which decides how many are read ahead.
+    Several threads call `indices`, a pure function. Starting later gives the same items from there
+    on. The items' `shape` decides how many are read ahead.
     """
     import grain
 

@@ -1,4 +1,4 @@
-"""Rows of arrays larger than memory: read from the file that an array is mapped from.
+"""Reads rows of arrays larger than memory, from the files that the arrays are mapped from.
 
 A mapped page counts as the process's memory once touched. What is read here does not, and threads
 read concurrently.

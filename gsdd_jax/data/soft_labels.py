@@ -1,7 +1,5 @@
 """Soft labels: one logit per image and class, on a fixed grid."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import jax
@@ -13,35 +11,20 @@ from gsdd_jax.core.fields import POSITIVE, field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
-__all__ = [
-    "BITS",
-    "HARD",
-    "SOURCES",
-    "START",
-    "Labels",
-    "clip",
-    "codes",
-    "cross_entropy",
-    "from_outputs",
-    "start",
-    "targets",
-    "values",
-]
-
 START = 6.0  # logit of an image's own class; the others start at 0
 SOURCES = ("class", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels of a distilled set."""
-
     source: str = field(
-        "class", "class (hard), or teacher (soft: outputs of a trained network)", choices=SOURCES
+        "class",
+        "label source: class (hard) or teacher (soft: a network's outputs)",
+        choices=SOURCES,
     )
-    learned: bool = field(False, "True: the objective learns soft labels, starting from the source")
-    bits: int = field(4, "bits per soft-label value, one value per image and class", *BITS)
-    temperature: float = field(2.0, "softens the teacher's labels: divides its outputs", 0.01, 1000)
+    learned: bool = field(False, "True: the objective learns soft labels, from labels.source on")
+    bits: int = field(4, "bits per soft label, one per image and class", *BITS)
+    temperature: float = field(2.0, "temperature that divides the teacher's outputs", 0.01, 1000)
     learning_rate: float = field(0.02, "Adam learning rate of learned labels", *POSITIVE)
 
     @property
@@ -72,7 +55,6 @@ def start(labels: Int[Array, "m"], num_classes: int) -> Float[Array, "m {num_cla
 
 
 def clip(logits: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """Clips logits to the grid's range."""
     return jnp.clip(logits, 0, HIGHEST)
 
 

@@ -16,8 +16,8 @@ from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular
 from gsdd_jax.data import folders, lists, parts
-from gsdd_jax.data.decode import PIL_MODES
 from gsdd_jax.data.items import Found, Item, Labels, some
+from gsdd_jax.exports.png import MODES
 
 _KINDS = ("images", "labels")  # array names, after that of their part
 
@@ -128,7 +128,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[I
     labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in PIL_MODES:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in MODES:
         raise UsageError(
             f"{image_key}: expected uint8 [n, h, w] or [n, h, w, c] of 1, 3 or 4 channels, got "
             f"{images.dtype} {list(arrays[image_key].shape)}{_remedy(images)}"
@@ -149,7 +149,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[I
 def _remedy(images: np.ndarray) -> str:
     """Returns how to convert arrays in the layout of other libraries."""
     steps = []
-    if images.ndim == 4 and images.shape[-1] not in PIL_MODES and images.shape[1] in PIL_MODES:
+    if images.ndim == 4 and images.shape[-1] not in MODES and images.shape[1] in MODES:
         steps.append("images.transpose(0, 2, 3, 1)")
     if images.dtype.kind == "f":
         steps.append("(255 * images).round().astype('uint8') where they are in [0, 1]")

@@ -16,17 +16,6 @@ from jaxtyping import Array, Float, Int, UInt8
 from gsdd_jax.formats import transforms as host
 from gsdd_jax.formats.transforms import ZCA, Normalize
 
-__all__ = [
-    "ZCA",
-    "Normalize",
-    "RealImages",
-    "cached_zca",
-    "fit_zca",
-    "is_whitened",
-    "to_device",
-    "to_unit",
-]
-
 MOST_WHITENED = 2**31
 """Most bytes of a float32 image set that is kept whitened: CIFAR's 50,000 images take 614 MB,
 100,000 of 64 x 64 take 4.9 GB.
@@ -71,13 +60,13 @@ class RealImages:
     def transformed(
         self, stored: UInt8[Array, "*n h w c"] | Float[Array, "*n h w c"]
     ) -> Float[Array, "*n h w c"]:
-        """Returns some of `stored` as network inputs."""
+        """Returns the selected `stored` images as network inputs."""
         return self.transform(to_unit(stored)) if stored.dtype == jnp.uint8 else stored
 
 
 def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImages:
-    """Moves real images to the device: whitened now if `transform` is a ZCA and they take at most
-    `MOST_WHITENED` bytes, else as bytes, transformed when drawn.
+    """Moves real images to the device: whitened if `transform` is a ZCA and they take at most
+    `MOST_WHITENED` bytes, else as bytes that are transformed when drawn.
 
     Whitening a 32 x 32 image takes 19 million multiply-adds, more than a narrow network's step.
     Normalizing costs less than reading float32 instead of bytes.
@@ -88,13 +77,13 @@ def to_device(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> RealImage
 
 
 def is_whitened(images: UInt8[np.ndarray, "n h w c"], transform: Any) -> bool:
-    """Returns whether `to_device` whitens images now."""
+    """Returns whether `to_device` whitens images at once."""
     return isinstance(transform, ZCA) and 4 * images.size <= MOST_WHITENED
 
 
 @jax.jit
 def _whitened(zca, images):
-    """Whitens all images in parts of one size; the last part overlaps the one before."""
+    """Whitens all images in parts of equal size; the last part overlaps the one before."""
     count = len(images)
     size = min(_WHITENED_AT_ONCE, count)
 
@@ -107,7 +96,7 @@ def _whitened(zca, images):
 
 
 def fit_zca(images: UInt8[np.ndarray, "n h w c"]) -> ZCA:
-    """Computes `formats.transforms.fit_zca`, on a device."""
+    """Computes `formats.transforms.fit_zca` on a device."""
     return jax.tree.map(jnp.asarray, host.fit_zca(images))
 
 
@@ -116,5 +105,5 @@ def cached_zca(
     fingerprint: str,
     cache_dir: str | os.PathLike | None = None,
 ) -> ZCA:
-    """Computes or reads `formats.transforms.cached_zca`, on a device."""
+    """Computes or reads `formats.transforms.cached_zca` on a device."""
     return jax.tree.map(jnp.asarray, host.cached_zca(images, fingerprint, cache_dir))

@@ -4,8 +4,6 @@ TFDS imports the module of every feature class that `features.json` names: a fol
 could run code. Only TFDS's own classes pass; they are imported already.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import pathlib
@@ -21,7 +19,7 @@ _CLASS_FIELDS = ("pythonClassName", "python_class_name")
 
 def check(folder: pathlib.Path) -> None:
     """Raises UsageError, naming the file, if a version or configuration of the set in `folder`
-    names a class not of TFDS, or contains a special file."""
+    names a foreign class or contains a special file."""
     if not folder.is_dir():
         return
     # NAME/VERSION, or NAME/CONFIGURATION/VERSION; TFDS reads no deeper.

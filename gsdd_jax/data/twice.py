@@ -1,4 +1,4 @@
-"""Duplicate pictures: under two labels, or in both the training and the test split."""
+"""Finds duplicate pictures: under two labels, or in both the training and the test split."""
 
 import hashlib
 from typing import NamedTuple
@@ -22,7 +22,6 @@ class Twice:
         self._splits: list[str] = []  # pairs of a test and a training picture
 
     def add(self, stored: bytes, split: str, item: Item) -> None:
-        """Adds a picture as it is stored."""
         digest = hashlib.blake2b(stored, digest_size=16).digest()
         first = self._first.setdefault(digest, _First(split, item.label, item.name))
         pair = f"{first.name} = {item.name}"
@@ -32,7 +31,6 @@ class Twice:
             self._splits.append(pair)
 
     def notes(self) -> list[str]:
-        """Returns warnings about duplicates, with examples."""
         notes = []
         if self._labels:
             notes.append(

@@ -1,7 +1,5 @@
 """Distilled sets in other formats, one file each, found by name."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.exports import npz, png, tfds, torch, webdataset
-from gsdd_jax.exports.place import MARK, WHAT, refuse_existing
+from gsdd_jax.exports.place import MARK, WHAT, Pictures, refuse_existing
 from gsdd_jax.formats import transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
@@ -31,29 +29,27 @@ def export(
     """Writes a distilled set in one of `FORMATS`, atomically; returns a line that reports it.
 
     Args:
-      distilled: the set.
       path: file (npz, torch) or folder (png, tfds, webdataset).
-      to: the format.
       space: "training" or "unit", see `DistilledSet`. None: "unit" for pictures, which are clipped
         to [0, 1] and take no other, else "training".
       resolution: pixels per side; None: the set's own.
       data_dir: directory of TFDS data sets, for a transform that has to be computed.
       overwrite: whether an earlier export at `path` is replaced.
 
-    Raises:
-      UsageError: invalid setting, unavailable transform, or `path` exists and must not be replaced.
+    Raises UsageError for an invalid setting, an unavailable transform, or a `path` that exists and
+    must not be replaced.
     """
     if to not in FORMATS:
         raise UsageError(f"to: expected one of {', '.join(FORMATS)}, got {to!r}")
-    pictures = to in PICTURES
-    space = space or ("unit" if pictures else "training")
-    if pictures and space != "unit":
+    as_pictures = to in PICTURES
+    space = space or ("unit" if as_pictures else "training")
+    if as_pictures and space != "unit":
         raise UsageError(
             f"space: expected unit for {to}, whose 8 bits hold [0, 1], got {space!r}; npz and "
             "torch hold any numbers"
         )
     path = pathlib.Path(path)
-    refuse_existing(path, overwrite, pictures)
+    refuse_existing(path, overwrite, as_pictures)
     size: dict[str, Any] = dict(height=resolution, width=resolution)
     try:
         transform = distilled.find_transform(data_dir=data_dir) if space == "training" else None
@@ -64,13 +60,14 @@ def export(
         raise UsageError(str(error)) from None
     soft = targets if targets.ndim == 2 else None
     what = f"{counted(len(images), 'image')} of {'x'.join(map(str, images.shape[1:]))}"
-    if not pictures:
+    if not as_pictures:
         ARRAYS[to](path, images, distilled.labels, soft)
         return f"{path}: {what}, {'as in training' if space == 'training' else 'in [0, 1] space'}"
     about = {"distilled": distilled.provenance, "format": to}
     with swap.folder(path, MARK, about, WHAT) as made:
         names = distilled.class_names
-        PICTURES[to](made, png.encoded(images), distilled.labels, names, images.shape[1:])
+        pictures = Pictures(png.encoded(images), distilled.labels, names, images.shape[1:])
+        PICTURES[to](made, pictures)
     lost = "; its soft labels are not in it" if soft is not None else ""
     return f"{path}: {what}, clipped to [0, 1] and rounded to 8 bits{lost}"
 

@@ -1,7 +1,5 @@
 """NumPy export: an `.npz` of `images` [m, h, w, c], `labels` [m] and, if soft, `targets` [m, k]."""
 
-from __future__ import annotations
-
 import pathlib
 import zipfile
 
@@ -18,14 +16,12 @@ def write(
     arrays = {"images": images, "labels": labels}
     if targets is not None:
         arrays["targets"] = targets
-    write_atomically(path, lambda file: _write(file, arrays))
 
+    def content(file) -> None:  # as `numpy.savez`, but the same arrays give the same bytes
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.comment = FILE_MARK.encode()
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
-def _write(file, arrays) -> None:
-    """Writes as `numpy.savez`, and marks the archive as an export in its comment."""
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.comment = FILE_MARK.encode()
-        for name, array in arrays.items():
-            # ZipInfo's date is fixed: the same arrays give the same bytes.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+    write_atomically(path, content)

@@ -1,9 +1,11 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
-from __future__ import annotations
-
 import pathlib
 import zipfile
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
@@ -15,6 +17,15 @@ FILE_MARK = "gsdd-jax export"  # in every exported file
 WHAT = "an earlier export"
 
 
+class Pictures(NamedTuple):
+    """An export of pictures: their PNG files, and what is known of them."""
+
+    files: Iterator[bytes]
+    labels: np.ndarray
+    names: Sequence[str] | None  # of the classes
+    image_shape: tuple[int, ...]
+
+
 def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:
     """Raises UsageError if `path` exists and must not be replaced."""
     if of_folder:
@@ -22,7 +33,7 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> Non
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
-        raise UsageError(f"{path}: there already; give another path, or --overwrite")
+        raise UsageError(f"{path}: exists already; give another path, or --overwrite")
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return

@@ -1,36 +1,45 @@
 """PNG export: a folder per class."""
 
-from __future__ import annotations
-
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.formats.shapes import Float
+from gsdd_jax.exports.place import Pictures
+from gsdd_jax.formats.shapes import Float, UInt8
 
 LONGEST = 100  # bytes of a class name in its folder's name
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's mode
 
 
-def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
-    """Encodes each image as PNG, clipped to [0, 1] and rounded to 8 bits."""
+def from_array(pixels: UInt8[np.ndarray, "h w c"]) -> Any:
+    """Returns a Pillow picture of one, three or four channels."""
     from PIL import Image
 
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """Returns a PNG file without metadata."""
+    out = io.BytesIO()
+    from_array(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
+    """Encodes each image as PNG, clipped to [0, 1] and rounded to 8 bits."""
     channels = images.shape[-1]
     if channels not in MODES:
         raise UsageError(f"PNG has 1, 3 or 4 channels, this set {channels}; npz and torch take any")
     for image in images:
-        pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-        out = io.BytesIO()
-        Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(out, "PNG")
-        yield out.getvalue()
+        yield encode(np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8))
 
 
 def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
-    """Returns a folder name per class, which sort in the order of the labels."""
+    """Returns a folder name per class; the names sort in the order of the labels."""
     count = int(labels.max()) + 1
     digits = len(str(count - 1))
     if names is None or len(names) != count:
@@ -41,17 +50,10 @@ def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
     return [f"{c:0{digits}}_{name}" for c, name in enumerate(short)]
 
 
-def write(
-    path: pathlib.Path,
-    files: Iterator[bytes],
-    labels: np.ndarray,
-    names: Sequence[str] | None,
-    image_shape: tuple[int, ...],
-) -> None:
+def write(path: pathlib.Path, pictures: Pictures) -> None:
     """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`."""
-    del image_shape
-    of_class = folders(labels, names)
+    of_class = folders(pictures.labels, pictures.names)
     for name in of_class:
         (path / name).mkdir()
-    for index, (content, label) in enumerate(zip(files, labels, strict=True)):
+    for index, (content, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
         (path / of_class[label] / f"{index:05}.png").write_bytes(content)

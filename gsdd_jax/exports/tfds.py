@@ -1,30 +1,22 @@
 """TensorFlow Datasets export: array_record files, written without TensorFlow."""
 
-from __future__ import annotations
-
 import io
 import pathlib
 import reprlib
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.exports.place import Pictures
 
 NAME, VERSION = "distilled_set", "1.0.0"
 
 
-def write(
-    path: pathlib.Path,
-    files: Iterator[bytes],
-    labels: np.ndarray,
-    names: Sequence[str] | None,
-    image_shape: tuple[int, ...],
-) -> None:
+def write(path: pathlib.Path, pictures: Pictures) -> None:
     """Writes NAME/VERSION, for `tfds.data_source("distilled_set", data_dir=path)["train"]`."""
     import tensorflow_datasets as tfds
 
+    files, labels, names, image_shape = pictures
     count = int(labels.max()) + 1
     if names is not None:
         _check_names(names, count)
@@ -44,7 +36,7 @@ def write(
 
 
 def _check_names(names: Sequence[str], count: int) -> None:
-    """Raises UsageError for class names that TFDS's file, one per line, would not preserve."""
+    """Raises UsageError for class names that TFDS's file, one per line, would change."""
     right = all(name.isprintable() and name.strip() == name != "" for name in names)
     if not right or len(set(names)) != len(names) or len(names) != count:
         raise UsageError(

@@ -3,8 +3,6 @@
 safetensors rather than `torch.save`: without pickle, and without PyTorch.
 """
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

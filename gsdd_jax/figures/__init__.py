@@ -23,6 +23,6 @@ def load(name: str) -> ModuleType:
 
 
 def files(name: str) -> tuple[str, ...]:
-    """The files that one of `NAMES` leaves."""
+    """Returns the names of the files that one of `NAMES` writes."""
     drawn = (f"{part}.{kind}" for part in PARTS.get(name, (name,)) for kind in KINDS)
     return (*drawn, *ALSO.get(name, ()))

@@ -15,7 +15,7 @@ from gsdd_jax.formats.file import path_of
 
 NAME = "antialias"
 SUPERSAMPLING = 2  # sample points per pixel side, as published
-WAYS = {  # name: (sample points a side, pre-filter)
+WAYS = {  # name: (sample points per side, pre-filter)
     "neither": (1, False),
     "supersampling": (SUPERSAMPLING, False),
     "pre-filter": (1, True),
@@ -24,7 +24,7 @@ WAYS = {  # name: (sample points a side, pre-filter)
 
 
 def main(distilled: str | os.PathLike, num_images: int, out: pathlib.Path) -> None:
-    """Draws the `num_images` images of a set that lose most without; the CSV has all images."""
+    """Draws the `num_images` images that lose most without anti-aliasing; the CSV has all."""
     set_ = inputs.load_gaussians(path_of(distilled))
     images, (kind, params) = {}, parameterizations.of(set_)
     for name, (samples, prefilter) in WAYS.items():

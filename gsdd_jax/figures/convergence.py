@@ -63,5 +63,5 @@ def curve(workdir: pathlib.Path) -> list[tuple[int, list[float]]]:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: {name!r} is no evaluation ({error!r})") from None
     if not found:
-        raise UsageError(f"{path}: no evaluations yet; expected those of a run that has ended")
+        raise UsageError(f"{path}: no evaluations yet; expected a run that has ended")
     return sorted(found.items())

@@ -15,7 +15,7 @@ from gsdd_jax.figures import draw
 NAME = "decode"
 XLABELS = {
     "bytes": "bytes per image",
-    "resolution": "pixels a side",
+    "resolution": "pixels per side",
     "batch": "images",
 }
 PASSES = {"forward": ("", "-"), "both": (", with gradient", "--")}

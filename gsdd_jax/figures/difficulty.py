@@ -1,4 +1,4 @@
-"""Accuracy by difficulty of test images, of networks trained on distilled sets (Figures 3c, 3d).
+"""Accuracy of networks trained on distilled sets, by difficulty of test images (Figures 3c, 3d).
 
 An image's difficulty is the percentage of small networks, trained briefly on the real images, that
 misclassify it.
@@ -40,7 +40,7 @@ def main(
     """Draws a line per set, and in gray the share of test images of each difficulty.
 
     The small networks' errors are kept in difficulty_judges.json, and the images that the sets'
-    networks get right in difficulty.json. `overrides` are those of `evaluation.evaluate_file`,
+    networks get right in difficulty.json. `overrides` are as in `evaluation.evaluate_file`,
     `judges` the number of the small networks, their width and their epochs.
     """
     num_networks, width, epochs = judges
@@ -88,7 +88,7 @@ def main(
 def judged(
     kept: inputs.Kept, network: Network, real: EvaluationParts, count: int, epochs: int, seed: int
 ) -> Bool[np.ndarray, "networks n"]:
-    """Returns each small network's errors on the test images; those kept are not trained again."""
+    """Returns each small network's errors on the test images; saved ones are not retrained."""
     train, unravel = real.dataset.train, jax.vmap(experts.unraveling(network))
     images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
 

@@ -1,4 +1,4 @@
-"""Common look of the figures, and files whose bytes depend only on the numbers."""
+"""Common style of the figures, and files whose bytes depend only on the numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKERS = "osD^vPX"
 GRAY = "#8C8C8C"
 MARK = "gsdd-jax figure"  # in the metadata of every picture
 FIGURE = "figure"  # the first column of every CSV: its own name
-_HEAD = 1 << 14  # bytes of a file, its mark among them
+_HEAD = 1 << 14  # bytes of a file that include its mark
 _STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 7.5,
@@ -98,7 +98,7 @@ def table(out: pathlib.Path, name: str, rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file of a figure. Raises UsageError as `check_place`."""
+    """Writes a file of a figure. Raises UsageError like `check_place`."""
     check_place(path)
     write_atomically(path, content)
 
@@ -124,8 +124,8 @@ def look(i: int) -> dict[str, Any]:
 def accuracies(
     axes: Any, rows: list[dict], field: str, x: Callable, names: dict | None = None, bars: float = 0
 ) -> None:
-    """Draws a line of accuracy for each value of `field`, with its standard deviation as a band, or
-    as bars of that width."""
+    """Draws a line of accuracy per value of `field`, with deviations as bands, or as bars of a
+    width."""
     for i, value in enumerate(dict.fromkeys(row[field] for row in rows)):
         label = names[value] if names else value
         mine = [row for row in rows if row[field] == value]
@@ -163,8 +163,7 @@ def outlines(
     opacities: Float[np.ndarray, "n"],
     size: tuple[int, int],
 ) -> None:
-    """Draws Gaussians of an image of `size` (height, width) as 1-sigma outlines, as opaque as they
-    are; none of opacity 0."""
+    """Draws Gaussians of an image of `size` (height, width) as 1-sigma outlines, by opacity."""
     from matplotlib.patches import Ellipse
 
     rgb = np.clip(colors if colors.shape[1] == 3 else colors[:, :1].repeat(3, -1), 0, 1)

@@ -53,7 +53,7 @@ class Moment(NamedTuple):
 def main(
     config: ConfigDict, workdir: str | None, steps: list[int], num_images: int, out: pathlib.Path
 ) -> None:
-    """Draws the first image of `num_images` classes, and ellipses.gif.
+    """Draws the first image of `num_images` classes, and writes ellipses.gif.
 
     Shows the fit of `config` at `steps` (empty: a selection), of codes none, and the distillation
     that `workdir` has snapshots of, or else its distilled set.
@@ -136,7 +136,7 @@ def fitting(
 
 
 def distilled(set_: DistilledSet, chosen: Int[np.ndarray, "m"], step: int) -> Moment:
-    """Some images of a set of Gaussians. Raises UsageError where one is not finite."""
+    """Returns some images of a set of Gaussians. Raises UsageError if one is not finite."""
     kind, params = parameterizations.of(set_)
     found = moment("distill", step, kind, jax.tree.map(lambda a: a[chosen], params))
     set_.checked(found.images)

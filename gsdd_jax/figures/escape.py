@@ -1,4 +1,4 @@
-"""Centers with and without the boundary loss and the clip (Figure 7), and a stress test of both.
+"""Centers with and without the boundary loss and the clip (Figure 7), and a stress test.
 
 Both run under distillation with the config's objective, as in the published figure. The initial fit
 has no boundary loss but the same clip; centers that it leaves outside are reported separately.
@@ -49,10 +49,10 @@ MARGIN = 0.15  # drawn beyond the furthest center
 
 
 def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
-    """Runs or resumes the four distillations and the stress test, and draws both.
+    """Runs or resumes the four distillations and the stress test, and draws them.
 
     `config` is of Gaussians; boundary weight and clip are replaced. The distillations' directories
-    are in `out`/escape. `stress_steps` is that of each of eight runs; 0: no stress test.
+    are in `out`/escape. `stress_steps` counts the steps of each of eight runs; 0: no stress test.
     """
     if config.parameterization.name != "gaussian":
         raise UsageError(
@@ -118,12 +118,12 @@ class Stress(NamedTuple):
     """Outcome per Gaussian after a run of the stress test."""
 
     outside: Bool[np.ndarray, "m n"]  # at the end
-    lost: Bool[np.ndarray, "m n"]  # was outside, and never seen inside again
+    lost: Bool[np.ndarray, "m n"]  # was outside and never seen inside again
     pulled: Bool[np.ndarray, "m n"]  # both coordinates had a gradient in some step
 
 
 def stress(config: ConfigDict, steps: int, out: pathlib.Path) -> None:
-    """Draws shares by weight, a line per start; above without the clip, below with it.
+    """Draws shares by weight, one line per start: without the clip above, with it below.
 
     `never_returned` counts those outside at some time and never seen inside again. `no_gradient`
     counts those with a coordinate that never had one, from objective or boundary loss.
@@ -202,7 +202,7 @@ def endure(
     done = 0
     with Reporter(None).phase(name, steps) as progress:
         while done < steps:
-            # The first check is after one step, in which the clip moves all that it moves.
+            # The first check is after one step, when the clip has moved all centers that it can.
             count = min(config.distill.steps_per_call if done else 1, steps - done)
             given = parts.host_inputs(done, count)
             state, losses = distill.run(parts.problem, state, key, data, given, count)

@@ -36,10 +36,10 @@ from gsdd_jax.storage import workdir as workdirs
 
 
 class Kept:
-    """JSON values by name, saved to disk as they are computed, for slow figures."""
+    """Stores JSON values by name on disk as they are computed, for slow figures."""
 
     def __init__(self, path: str | os.PathLike, identity: Mapping[str, Any]):
-        """Reads existing values. Raises UsageError if damaged, or of another `identity`."""
+        """Reads existing values. Raises UsageError if damaged or of another `identity`."""
         self._path = pathlib.Path(path)
         identity = json.loads(json.dumps(identity))
         self._values: dict[str, Any] = {"identity": identity, "values": {}}
@@ -52,7 +52,7 @@ class Kept:
                 )
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Returns the value of `name`, computed and saved if there is none yet."""
+        """Returns the value of `name`; computes and saves it if there is none yet."""
         values = self._values["values"]
         if values.get(name) is None:
             values[name] = compute()
@@ -158,7 +158,7 @@ def accuracy(values: Sequence[float] | Float[np.ndarray, "s"]) -> dict[str, floa
 
 
 def labels_of(kinds: Sequence[str], paths: Sequence[str | os.PathLike]) -> list[str]:
-    """Returns a label per input: its kind, or where two are of a kind the end of its path."""
+    """Returns a label per input: its kind, or the end of its path if two share a kind."""
     return list(kinds) if len(set(kinds)) == len(kinds) else names_of(paths)
 
 

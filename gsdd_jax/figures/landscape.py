@@ -1,8 +1,8 @@
 """The objective's loss around distilled sets, along two random directions (Figure 4).
 
-The plane is that of the optimized parameters. Each field of each image has its direction scaled to
-the field's norm, like filter normalization of networks (Li et al., 2018): sets stored in different
-ways are comparable.
+The plane lies in the space of optimized parameters. Each field of each image has its direction
+scaled to the field's norm, like filter normalization of networks (Li et al., 2018). Sets stored in
+different ways are therefore comparable.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(
     seed: int,
     out: pathlib.Path,
 ) -> None:
-    """Draws a contour plot per set, by the objective that made it; a cross marks the set.
+    """Draws a contour plot of the objective per set; a cross marks the set.
 
     The random draws are the same at every point: networks and real images (DM, DC), or segments of
     experts (TM). `places` maps dotted fields to the locations of data and experts. Finished rows of
@@ -100,7 +100,7 @@ def made_by(set_: DistilledSet, places: dict[str, str | None]):
     """Returns the config that made a set, with locations on this machine."""
     config = set_.provenance.get("config")
     if not isinstance(config, dict):
-        raise UsageError("provenance.config: expected the config that made the set")
+        raise UsageError("provenance.config: expected the config of the set")
     given = {field: value for field, value in places.items() if value is not None}
     return whole(config | given)
 

@@ -18,8 +18,8 @@ ROWS = ("real", "Gaussians", "distilled")
 
 
 def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pathlib.Path) -> None:
-    """Draws one image per class of Gaussians that started from real ones; the CSV has every
-    ellipse."""
+    """Draws one image per class of Gaussians that started from real images; the CSV has all
+    ellipses."""
     set_ = inputs.load_gaussians(path_of(distilled))
     with inputs.building_from(distilled):
         config = workdirs.whole(set_.provenance["config"])

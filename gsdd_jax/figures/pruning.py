@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """Draws test accuracy after removing 0 to 90 % of each image's Gaussians, in three orders.
 
-    Evaluations are kept in pruning.json; `overrides` are those of `evaluation.evaluate_file`.
+    Evaluations are kept in pruning.json; `overrides` are as in `evaluation.evaluate_file`.
     """
     path = path_of(distilled)
     set_ = inputs.load_gaussians(path)
@@ -66,7 +66,7 @@ def main(
 
 
 def removal_order(set_: DistilledSet, order: str, key: Key[Array, ""]) -> Int[np.ndarray, "m n"]:
-    """Returns each image's Gaussians in order of removal; those of opacity 0 always go first.
+    """Returns each image's Gaussians in order of removal, those of opacity 0 first.
 
     Size is the area of the rendered ellipse times its opacity.
     """

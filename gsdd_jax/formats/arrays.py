@@ -1,7 +1,5 @@
 """Array functions for NumPy and JAX, and resampling."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -34,7 +32,7 @@ def matmul(left: Any, right: Any) -> Any:
 def placed(
     values: Float[Any, "m k c"], places: Int[Any, "m k"], size: int
 ) -> Float[Any, "m {size} c"]:
-    """Returns zeros with the values at their ascending places."""
+    """Returns zeros except for the values at their ascending places."""
     xp, count = namespace(values), len(values)
     whole = xp.zeros((count, size, values.shape[-1]), np.float32)
     at = np.arange(count)[:, None], places

@@ -1,7 +1,5 @@
 """Interface of a storage format: settings, arrays of a file, and decoding to images."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math
@@ -53,7 +51,7 @@ class Format(abc.ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
+        """Height, width and channels of every image."""
         return self.height, self.width, self.channels
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -99,21 +97,18 @@ class Format(abc.ABC):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the temporary bytes of rendering: by default images of the stored size."""
-        del height, width
         return 4 * num_images * math.prod(self.image_shape)
 
 
 class CodedTogether:
-    """Shared by formats with `num_classes`, whose images share the `bytes_per_class` of all."""
+    """Base of formats with `num_classes`, whose images share `bytes_per_class` of all classes."""
 
     @property
     def num_images(self) -> int:
-        """Images of all classes."""
         return self.num_classes * self.images_per_class
 
     @property
     def most_bytes(self) -> int:
-        """Budget of all classes."""
         return self.num_classes * self.bytes_per_class
 
     def check_num_images(self, num_images: int) -> None:
@@ -136,21 +131,19 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
     """
     name, values = kind.name, {n: v for n, v in values.items() if n != "name"}
     known = [of.name for of in dataclasses.fields(kind)]
-    for of in known:
-        if of not in values:
-            raise UsageError(f"parameterization {name}: {of} is missing")
-    for of in values:
-        if of not in known:
-            raise UsageError(
-                f"parameterization {name}: unknown field {reprlib.repr(of)}; "
-                f"expected {', '.join(known)}"
-            )
+    if missing := [of for of in known if of not in values]:
+        raise UsageError(f"parameterization {name}: {missing[0]} is missing")
+    if unknown := [of for of in values if of not in known]:
+        raise UsageError(
+            f"parameterization {name}: unknown field {reprlib.repr(unknown[0])}; "
+            f"expected {', '.join(known)}"
+        )
     check_values(dataclasses.fields(kind), values, f"parameterization {name}: ")
     return kind(**values)
 
 
 def format_of(values: dict[str, Any]) -> Format:
-    """Returns the format that a file describes, or a parameterization without a format of its own.
+    """Returns the format that a file describes, or a parameterization without a format.
 
     Raises UsageError as `from_settings`, for an unknown name, and if a parameterization needs JAX
     that is not installed.
@@ -162,8 +155,7 @@ def format_of(values: dict[str, Any]) -> Format:
             kind = kinds.find(PARAMETERIZATIONS, name, Format)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"parameterization {name}: to be read with {error.name} only, which is not "
-                "installed"
+                f"parameterization {name}: reading it needs {error.name}, which is not installed"
             ) from None
     if kind is None:
         raise UsageError(
@@ -178,9 +170,8 @@ def checked_size(
 ) -> tuple[int, int]:
     """Returns the requested size, by default the set's own.
 
-    Raises:
-      ValueError: invalid size or resampling, or a height without a width.
-      UsageError: the images do not fit into memory.
+    Raises ValueError for an invalid size or resampling, or a height without a width, and UsageError
+    if the images do not fit into memory.
     """
     if (height is None) != (width is None):
         raise ValueError(f"height, width: expected both or neither, got {height} and {width}")

@@ -10,8 +10,6 @@ parameters to store. All that decides a probability is computed in whole numbers
 so that a file decodes on any machine.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -43,9 +41,9 @@ CORRELATION, NOISE = 0.95, 0.01
 UNIT = 1024  # quantizer's step in predictions
 UNARY = 20  # distances up to it are answers; the rest of larger ones are binary digits
 BANDS = {"zero": 8, "negative": 6, "beyond": 4}  # frequencies by diagonal, the last ones together
-WEIGHT, CENTRE = 256, 128  # unit and offset of stored weights
+WEIGHT, CENTER = 256, 128  # unit and offset of stored weights
 RIDGE = 100.0  # penalty of squared weights in their fit
-FITTED_TO = 30_000  # answers of one kind, at most
+FITTED_TO = 10_000  # answers of one kind, at most
 # Functions of whole numbers as tables: mathematics libraries round differently.
 LOGS = np.rint(8 * np.log2(1 + np.arange(1 << 14) / 8)).astype(np.int32)
 ODDS = 2047
@@ -55,7 +53,6 @@ Answer = Callable[[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]], Bool[n
 
 
 def num_weights(num_planes: int) -> int:
-    """Returns the number of weights of a set of images of `num_planes` planes."""
     return sum(_lengths(num_planes).values())
 
 
@@ -64,17 +61,21 @@ def encode(
 ) -> tuple[UInt8[np.ndarray, "bytes"], UInt8[np.ndarray, "weights"]]:
     """Returns the bytes of planes of blocks, and the weights that decode them."""
     planes = [np.asarray(plane, np.int32)[..., ZIGZAG] for plane in planes]
-    seen: dict[tuple, list] = {}
+    asked: list[tuple[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]]] = []
 
     def collect(key, features, answers):
-        seen.setdefault(key, []).append((features, answers))
+        asked.append((key, features.astype(np.int8), answers))  # every feature fits
         return answers
 
     _walk(planes, collect)
+    seen: dict[tuple, list] = {}
+    for key, features, answers in asked:
+        seen.setdefault(key, []).append((features, answers))
     weights = [_fitted(seen.get(key), n) for key, n in _lengths(len(planes)).items()]
-    stored = (np.concatenate(weights) + CENTRE).astype(np.uint8)
+    stored = (np.concatenate(weights) + CENTER).astype(np.uint8)
     encoder, of_key = AnswerEncoder(), _by_key(stored, len(planes))
-    _walk(planes, lambda key, x, answers: encoder.code(answers, _probabilities(x, of_key[key])))
+    for key, features, answers in asked:
+        encoder.code(answers, _probabilities(features, of_key[key]))
     return encoder.payload(), stored
 
 
@@ -108,7 +109,7 @@ def _lengths(num_planes: int) -> dict[tuple, int]:
 
 def _by_key(weights, num_planes):
     lengths = _lengths(num_planes)
-    parts = np.split(weights.astype(np.float64) - CENTRE, np.cumsum(list(lengths.values()))[:-1])
+    parts = np.split(weights.astype(np.float64) - CENTER, np.cumsum(list(lengths.values()))[:-1])
     return dict(zip(lengths, parts, strict=True))
 
 
@@ -125,29 +126,29 @@ def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
     features, answers = (np.concatenate(part) for part in zip(*seen, strict=True))
     every = max(1, len(answers) // FITTED_TO)
     x, y = features[::every].astype(np.float64), answers[::every]
-    for _ in range(10):
+    for _ in range(6):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
         curvature = (x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(length)
         weights -= np.linalg.solve(curvature, x.T @ (p - y) + RIDGE * weights)
-    return np.clip(np.rint(WEIGHT * weights), -CENTRE, CENTRE - 1)
+    return np.clip(np.rint(WEIGHT * weights), -CENTER, CENTER - 1)
 
 
 def _walk(planes: list[Int[np.ndarray, "m _ _ 64"]], answer: Answer) -> None:
-    """Asks for every coefficient, and writes what the answers say into the planes.
+    """Codes every coefficient, and writes the answers into the planes.
 
     `answer` gets the logistic function's key, the features, and the answers that follow from the
     planes: those of the encoder.
     """
     for i, plane in enumerate(planes):
         for k in range(COUNT):
-            # Coefficients that are not known yet are not read, neither of this plane nor of later.
+            # Unknown coefficients of this plane and of later ones are not read.
             context = _context(planes[:i], plane, k)
             for rows, columns in _passes(*plane.shape[1:3], k):
                 _code(plane, k, context, rows, columns, answer)
 
 
 class _Context(NamedTuple):
-    """Known numbers of all blocks, before a frequency is coded."""
+    """Numbers of all blocks known before a frequency is coded."""
 
     later: int  # whether there are planes before
     diagonal: int
@@ -188,8 +189,6 @@ def _context(before, plane, k) -> _Context:
 
 
 def _code(plane, k, context, rows, columns, answer) -> None:
-    """Codes the coefficients of frequency k of some blocks."""
-
     def ask(question, features, answers):
         band = min(context.diagonal, BANDS[question] - 1)
         return answer((context.later, question, band), np.stack(features, -1), answers)
@@ -236,7 +235,7 @@ def _code(plane, k, context, rows, columns, answer) -> None:
 
 
 def _number(rest, even):
-    """Codes numbers of at least 1: how many binary digits, then all but the first."""
+    """Codes numbers of at least 1: the count of binary digits, then all but the first."""
     more, active = np.zeros_like(rest), np.arange(len(rest))
     while len(active):
         if more[active[0]] > MOST.bit_length():
@@ -270,19 +269,18 @@ def _predictors(height, width, k):
     lower = np.zeros((height, width, 1 + len(AROUND), min(k, PREDICTING)), np.int64)
     same = np.zeros((height, width, len(BEFORE)), np.int64)
     for at in np.ndindex(height, width):
-        there = [_inside(at, to, height, width) for to in (*AROUND, *BEFORE)]
+        there = [
+            0 <= at[0] + down < height and 0 <= at[1] + right < width
+            for down, right in (*AROUND, *BEFORE)
+        ]
         around, before = tuple(there[: len(AROUND)]), tuple(there[len(AROUND) :])
         lower[at], same[at] = _predictor(k, around, before)
     return lower, same
 
 
-def _inside(at, to, height, width):
-    return 0 <= at[0] + to[0] < height and 0 <= at[1] + to[1] < width
-
-
 @functools.cache
 def _predictor(k, around, before):
-    """Returns the weights of a block by which of its neighbors there are."""
+    """Returns the weights of a block for each combination of existing neighbors."""
     places = [(0, 0), *AROUND]
     lower = np.zeros((len(places), min(k, PREDICTING)), np.int64)
     same = np.zeros(len(BEFORE), np.int64)
@@ -305,7 +303,7 @@ def _predictor(k, around, before):
 
 @functools.cache
 def _covariance() -> Float[np.ndarray, "5 5 64 64"]:
-    """Returns covariances of a block's coefficients with another's, by rows and columns to it."""
+    """Returns covariances of two blocks' coefficients, by the rows and columns between them."""
     rows, columns = np.divmod(np.arange(COUNT), SIDE)
     both = np.kron(cosines(), cosines())[ZIGZAG]
     found = np.empty((5, 5, COUNT, COUNT))

@@ -1,6 +1,4 @@
-"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded: JPEG without headers."""
-
-from __future__ import annotations
+"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded, like JPEG."""
 
 import dataclasses
 import functools
@@ -33,7 +31,7 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.
 
 @dataclasses.dataclass(frozen=True)
 class DCT(CodedTogether, Format):
-    """Blocks of luma and two chroma planes; images of other than three channels plane by plane.
+    """Blocks of luma and two chroma planes; images of other than three channels by channel.
 
     All coefficients have one quantizer's step, which the file holds.
     """
@@ -42,14 +40,14 @@ class DCT(CodedTogether, Format):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     side: int = field(
-        0, "longer side in pixels at which images are stored; 0: their own", 0, MAX_SIDE
+        0, "longer side of stored images in pixels; 0: the original side", 0, MAX_SIDE
     )
     step: float = field(
-        0.0, "quantizer's step in gray levels, 1 to 4096; 0: the least that fits the budget",
+        0.0, "quantizer's step in gray levels, 1 to 4096; 0: smallest that fits the budget",
         most=MOST_STEP,
     )  # fmt: skip
-    subsampled: bool = field(True, "True: chroma planes have half the sides (4:2:0)")
-    rate_weight: float = field(1.0, "weight of the bits beyond the budget, as a share of it")
+    subsampled: bool = field(True, "True: chroma planes have half the resolution (4:2:0)")
+    rate_weight: float = field(1.0, "weight of bits beyond the budget, relative to the budget")
 
     def __post_init__(self):
         longer = max(self.height, self.width)
@@ -66,7 +64,6 @@ class DCT(CodedTogether, Format):
 
     @property
     def is_color(self) -> bool:
-        """Whether channels are red, green and blue."""
         return self.channels == 3
 
     @functools.cached_property
@@ -83,7 +80,6 @@ class DCT(CodedTogether, Format):
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
-        """Rows and columns of blocks of each plane."""
         return [(-(-height // SIDE), -(-width // SIDE)) for height, width in self.planes]
 
     def steps(self, plane: int) -> float:
@@ -96,7 +92,6 @@ class DCT(CodedTogether, Format):
         return of_planes | {STEP: ()}
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        del num_images
         return {
             CODES: Spec((None,), "uint8"),
             WEIGHTS: Spec((coefficients.num_weights(self.channels),), "uint8"),
@@ -111,7 +106,6 @@ class DCT(CodedTogether, Format):
             raise UsageError(f"{CODES}: expected at most the budget's {self.most_bytes} bytes")
 
     def pack(self, codes: list[Int[np.ndarray, "m _ _ 8 8"]], step: float) -> dict[str, np.ndarray]:
-        """Packs codes by plane as a file's arrays."""
         flat = [plane.reshape(*plane.shape[:3], -1) for plane in codes]
         coded, weights = coefficients.encode(flat)
         return {CODES: coded, WEIGHTS: weights, STEP: np.array([step], np.float32)}
@@ -148,7 +142,8 @@ class DCT(CodedTogether, Format):
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
-        """Returns coefficients, in gray levels, of planes whose enlargements are about nearest."""
+        """Returns coefficients, in gray levels, of planes whose enlargements approximate the
+        images."""
         xp = namespace(images)
         if self.is_color:
             images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))
@@ -175,7 +170,6 @@ def _shrink(count: int, native: int) -> Float[np.ndarray, "{native} {count}"]:
 
 
 def values_of(codes: Float[Any, "*s 8 8"]) -> Float[Any, "*s 8 8"]:
-    """Returns the coefficients of codes, in steps."""
     outward = np.full((SIDE, SIDE), OUTWARD, np.float32)
     outward[0, 0] = 0.0
     return codes + outward * namespace(codes).sign(codes)

@@ -1,7 +1,5 @@
 """Images as small networks from coordinates to colors (DDiF)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -56,7 +54,6 @@ class DDiF(Format):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of a layer before and after its sines, for one image."""
-        del num_images
         return 3 * 4 * max(2, self.layer_width) * height * width
 
 

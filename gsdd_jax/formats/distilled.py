@@ -1,7 +1,5 @@
 """Distilled sets as images, arrays, tensors, records and batches."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib
@@ -15,11 +13,11 @@ import numpy as np
 
 from gsdd_jax.core import program
 from gsdd_jax.core.errors import UsageError, counted, printable
-from gsdd_jax.formats import entropy, transforms
+from gsdd_jax.formats import transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
-from gsdd_jax.formats.labels import SOFT_LABELS, softmax
-from gsdd_jax.formats.shapes import Float, Int
+from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
+from gsdd_jax.formats.shapes import Float, Int, UInt8
 from gsdd_jax.formats.transforms import ZCA, Normalize
 
 SPACES = ("training", "unit")
@@ -32,8 +30,6 @@ GO_ON = (
 
 
 class Arrays(NamedTuple):
-    """Images and targets of a distilled set."""
-
     images: Float[np.ndarray, "m h w c"]  # float32
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or class probabilities
 
@@ -67,6 +63,12 @@ class DistilledSet:
     soft_labels: Float[np.ndarray, "m k"] | None = None
     label_bits: int = 0
     source: str = ""
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """What the provenance says of the data set."""
+        data = self.provenance.get("data")
+        return data if isinstance(data, dict) else {}
 
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
@@ -115,8 +117,14 @@ class DistilledSet:
         sizes = self.format.stored_bytes(self.arrays, len(self.labels))
         if self.soft_labels is None:
             return sizes
-        count = self.soft_labels.size
-        return sizes | {SOFT_LABELS: entropy.packed_bytes([self.label_bits], count)}
+        return sizes | {SOFT_LABELS: len(self.packed_labels)}
+
+    @functools.cached_property
+    def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
+        """Soft labels as stored. Raises UsageError for logits not on the grid."""
+        num_classes = len(self.labels) // self.format.images_per_class
+        logits = np.asarray(self.soft_labels, np.float32)
+        return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), num_classes)
 
     @property
     def num_bytes(self) -> int:
@@ -125,8 +133,7 @@ class DistilledSet:
 
     def __repr__(self) -> str:
         """Returns one line: number, size, format and bytes of the images."""
-        kind, data = self.format, self.provenance.get("data")
-        name = data.get("name") if isinstance(data, dict) else None
+        kind, name = self.format, self._data.get("name")
         size = "x".join(map(str, kind.image_shape))
         of = f", of {printable(name[:80])}" if isinstance(name, str) else ""
         return (
@@ -137,8 +144,7 @@ class DistilledSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Class names in the order of the labels, or None if unknown."""
-        data = self.provenance.get("data")
-        names = data.get("class_names") if isinstance(data, dict) else None
+        names = self._data.get("class_names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
         return tuple(names)
@@ -275,12 +281,12 @@ class DistilledSet:
             )
         if "images_sha256" not in said:
             raise UsageError(
-                "transform: this set's file does not say of which images it is, because it is of "
-                f"an earlier version; {GO_ON}"
+                "transform: the file of this set, of an earlier version, has no hash of its "
+                f"training images; {GO_ON}"
             )
         if transforms.digest(images) != said["images_sha256"]:
             raise UsageError(
-                f"transform: these {len(images)} images are not those that this set was made from; "
+                f"transform: these {len(images)} images are not the training images of this set; "
                 f"{GO_ON}"
             )
         return transforms.fit_zca(images)
@@ -300,39 +306,30 @@ class DistilledSet:
         return said
 
     def _fingerprint(self) -> str | None:
-        """Returns the fingerprint of the original data, or None."""
-        data = self.provenance.get("data")
-        found = data.get("fingerprint") if isinstance(data, dict) else None
+        found = self._data.get("fingerprint")
         right = isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found)
         return found if right else None
 
     def _from_data(self, data_dir: str | os.PathLike | None) -> Normalize | ZCA:
-        """Returns the transform of the data set on disk."""
         try:
             of_sets = importlib.import_module("gsdd_jax.data.of_sets")
         except ModuleNotFoundError as error:
-            raise self._missing(
-                f"without {error.name} it is not made from the data set on disk"
-            ) from None
+            reason = f"without {error.name} it is not made from the data set on disk"
+            raise self._missing(reason) from None
+        name = self._said()["name"]
         try:
-            return of_sets.transform(
-                self._said()["name"], self.provenance, self._fingerprint(), data_dir
-            )
+            return of_sets.transform(name, self.provenance, self._fingerprint(), data_dir)
         except UsageError as error:
             raise self._missing(str(error)) from None
 
     def _missing(self, reason: str) -> UsageError:
-        name = self._said()["name"]
-        data = self.provenance.get("data")
-        of = data.get("name") if isinstance(data, dict) else None
         return UsageError(
-            f"space='training' takes the {name} transform of {reprlib.repr(of)}, which is not in "
-            f"the file: {reason}; {GO_ON}"
+            f"space='training' takes the {self._said()['name']} transform of "
+            f"{reprlib.repr(self._data.get('name'))}, which is not in the file: {reason}; {GO_ON}"
         )
 
 
 def _imported(module: str) -> Any:
-    """Imports an optional library; raises UsageError if missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -342,7 +339,6 @@ def _imported(module: str) -> Any:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Returns whether two descriptions are of the same transform."""
     by = ("images_sha256", "data_fingerprint", "mean")
     return one.get("name") == other["name"] and any(
         one.get(key) is not None and one.get(key) == other.get(key) for key in by

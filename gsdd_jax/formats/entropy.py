@@ -1,7 +1,5 @@
 """Integers as bytes, entropy-coded or of fixed width."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 
@@ -65,7 +63,6 @@ class AnswerEncoder:
         return answers
 
     def payload(self) -> UInt8[np.ndarray, "bytes"]:
-        """Returns the bytes of all answers."""
         return _payload(self._coder)
 
 
@@ -84,7 +81,7 @@ class AnswerDecoder:
         return self._again.code(answers, probabilities)
 
     def check(self) -> None:
-        """Raises UsageError unless the bytes are those of the answers, and no more."""
+        """Raises UsageError unless the bytes are exactly those of the answers."""
         if not np.array_equal(self._again.payload(), self._payload):
             raise UsageError(f"codes: {len(self._payload)} bytes are not what their answers take")
 
@@ -114,7 +111,6 @@ def unpack(
 
 
 def packed_bytes(widths: Sequence[int], count: int) -> int:
-    """Returns the length of `pack`'s output."""
     return -(-count * sum(widths) // 8)
 
 

@@ -4,8 +4,6 @@ Files are untrusted. The header is checked against the arrays' types and shapes 
 them, then the values, then a digest of each part.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -21,7 +19,7 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular, write_atomically
-from gsdd_jax.formats import entropy, labels
+from gsdd_jax.formats import labels
 from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
@@ -51,10 +49,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
     with located(path):
         arrays = _arrays(distilled)
-        parts = {
-            PARAMETERIZATION: settings(distilled.format),
-            PROVENANCE: distilled.provenance,
-        }
+        parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
         if SOFT_LABELS in arrays:
             parts[LABEL_BITS] = distilled.label_bits
         try:
@@ -65,8 +60,8 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
             raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
         check_object(PROVENANCE, parts[PROVENANCE])
         kind = format_of(parts[PARAMETERIZATION])
-        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         dtypes = {n: str(a.dtype) for n, a in arrays.items()}
+        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
         halves = {n for n in halves if dtypes.get(n) == "float32"}
         found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
         check_shapes(kind, parts.get(LABEL_BITS, 0), found)
@@ -79,13 +74,13 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
-    """Returns a set's path: of a work directory, its set; expands `~`."""
+    """Returns a set's path; for a work directory, that of its set. Expands `~`."""
     path = pathlib.Path(os.path.expanduser(path))
     return path / NAME if os.path.isdir(path) else path  # pathlib raises for a long name
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads a file of `save`, or the `distilled.safetensors` of a work directory.
+    """Reads a file of `save`, or `distilled.safetensors` in a work directory.
 
     Raises:
       UsageError: the file is missing, truncated or foreign; its header is incomplete, invalid or
@@ -110,14 +105,16 @@ def load(path: str | os.PathLike) -> DistilledSet:
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
             for n, s in safetensors.deserialize(path.read_bytes())
         }
-        arrays = {n: _widened(a) if dtypes[n][0] == "bfloat16" else a for n, a in raw.items()}
+        # bfloat16, read as uint16, are the upper halves of float32.
+        halves = {n: a for n, a in raw.items() if dtypes[n][0] == "bfloat16"}
+        arrays = raw | {n: (a.astype(np.uint32) << 16).view(np.float32) for n, a in halves.items()}
         check_values(kind, arrays)
         _check_digests(expected, raw, parts)
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
         logits = None
         if bits:
-            shape = labels_shape(kind, len(classes))
-            logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, shape)
+            num_classes = len(classes) // kind.images_per_class
+            logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, classes, num_classes)
         provenance, source = parts[PROVENANCE], str(path)
         distilled = DistilledSet(kind, arrays, classes, rate, provenance, logits, bits, source)
         _ = distilled.params  # refuses invalid codes
@@ -125,7 +122,7 @@ def load(path: str | os.PathLike) -> DistilledSet:
 
 
 def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
-    """Returns all arrays of the file; invalid ones are left for the checks to refuse."""
+    """Returns all arrays of the file, including invalid ones for the checks to refuse."""
     arrays = {n: np.asarray(a) for n, a in distilled.arrays.items()}
     classes = np.asarray(distilled.labels)
     if classes.dtype.kind in "iu" and np.array_equal(classes, classes.astype(np.int32)):
@@ -135,9 +132,7 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
     arrays |= {LABELS: classes, LEARNING_RATE: rate}
     if distilled.soft_labels is None:
         return arrays
-    expected = labels_shape(distilled.format, len(distilled.labels))
-    logits = np.asarray(distilled.soft_labels, np.float32)
-    return arrays | {SOFT_LABELS: labels.pack(logits, distilled.label_bits, expected)}
+    return arrays | {SOFT_LABELS: distilled.packed_labels}
 
 
 def _check_memory(arrays: list[tuple[str, str, int]]) -> None:
@@ -159,11 +154,6 @@ def _readable() -> Iterator[None]:
         raise UsageError(f"not a readable safetensors file ({reason})") from None
 
 
-def _widened(halves: np.ndarray) -> np.ndarray:
-    """Converts bfloat16, read as uint16, to float32."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
-
-
 def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
     """Converts float32 to bfloat16; raises UsageError for values that would be rounded."""
     try:
@@ -174,13 +164,8 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
         ) from None
     halves = values.astype(ml_dtypes.bfloat16)
     if wrong := int(np.count_nonzero(halves.astype(np.float32) != values)):
-        raise UsageError(f"{name}: expected numbers of bfloat16, got {wrong} between two of them")
+        raise UsageError(f"{name}: expected bfloat16 values, got {wrong} that are not")
     return halves
-
-
-def labels_shape(kind: Format, num_images: int) -> tuple[int, int]:
-    """Returns the shape of soft labels: images and classes."""
-    return num_images, num_images // kind.images_per_class
 
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -199,24 +184,20 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         check_object(name, header[name])
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
-    for name in header:
-        if name not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS):
-            raise UsageError(f"unknown field {reprlib.repr(name)} in the metadata {HEADER}")
+    if unknown := [n for n in header if n not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS)]:
+        raise UsageError(f"unknown field {reprlib.repr(unknown[0])} in the metadata {HEADER}")
     if found is not None:
         check_object(DIGESTS, found)
     return header, found
 
 
 def check_object(name: str, value: Any) -> None:
-    """Raises UsageError unless the value is a JSON object."""
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected an object, got {reprlib.repr(value)}")
 
 
 def check_shapes(
-    kind: Format,
-    label_bits: int,
-    found: Mapping[str, tuple[str, tuple[int, ...]]],
+    kind: Format, label_bits: int, found: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
     """Checks arrays' types and shapes, by name, against the header; raises UsageError."""
     # The labels give the number of images, on which all other shapes depend.
@@ -228,27 +209,20 @@ def check_shapes(
         **kind.array_specs(num_images),
     }
     if label_bits:
-        count = math.prod(labels_shape(kind, num_images))
-        size = entropy.packed_bytes([label_bits], count)
-        specs[SOFT_LABELS] = Spec((size,), "uint8")
-    for name in specs:
-        if name not in found:
-            raise UsageError(f"the array {name!r} is missing from this distilled set")
-    for name in found:
-        if name not in specs:
-            raise UsageError(
-                f"unknown array {reprlib.repr(name)}; expected only {', '.join(specs)}"
-            )
-    for name, spec in specs.items():
-        expected = str(spec.dtype), spec.shape
-        dtype, shape = found[name]
-        same = len(shape) == len(spec.shape) and all(
-            there == known or known is None for there, known in zip(shape, spec.shape, strict=True)
+        specs[SOFT_LABELS] = Spec((None,), "uint8")
+    if missing := [name for name in specs if name not in found]:
+        raise UsageError(f"the array {missing[0]!r} is missing from this distilled set")
+    if unknown := [name for name in found if name not in specs]:
+        raise UsageError(
+            f"unknown array {reprlib.repr(unknown[0])}; expected only {', '.join(specs)}"
         )
-        if dtype != expected[0] or not same:
+    for name, (expected, dtype) in specs.items():
+        there, shape = found[name]
+        same = there == dtype and len(shape) == len(expected)
+        if not same or any(e not in (s, None) for s, e in zip(shape, expected, strict=True)):
             raise UsageError(
-                f"{name}: expected {_shown(*expected)}, by the labels and the parameterization, "
-                f"got {_shown(*found[name])}"
+                f"{name}: expected {_shown(dtype, expected)}, by the labels and the "
+                f"parameterization, got {_shown(there, shape)}"
             )
     with located(LABELS):
         kind.check_num_images(num_images)
@@ -259,9 +233,9 @@ def _shown(dtype: str, shape: tuple[int | None, ...]) -> str:
 
 
 def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
-    """Raises UsageError for values that no set has."""
+    """Raises UsageError for values that no valid set has."""
     for name, array in arrays.items():
-        with np.errstate(invalid="ignore"):  # of a signalling NaN
+        with np.errstate(invalid="ignore"):  # raised for a signaling NaN
             finite = np.isfinite(array)
         if wrong := int(array.size - finite.sum()):
             raise UsageError(f"{name}: expected finite numbers, got {wrong} that are not")

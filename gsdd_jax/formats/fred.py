@@ -1,7 +1,5 @@
 """Images as some coefficients of their cosine transform (FreD)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -29,7 +27,7 @@ class FreD(Format):
     num_frequencies: int = field(..., "coefficients per channel")
     size: int = field(
         ...,
-        "numbers per channel that the budget is divided by; published: 64 at 32 x 32, 2048 at 128",
+        "numbers per channel in the budget; published: 64 at 32 x 32, 2048 at 128 x 128",
         most=MAX_SIDE**2,
     )
     dtype: str = dtype_field()
@@ -67,7 +65,6 @@ class FreD(Format):
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
         """Evaluates the cosines at other points: the spectrum is padded with zeros, or cut."""
-        del resample
         places = params["frequencies"].astype(np.int32)
         spectrum = placed(params["coefficients"], places, self.height * self.width)
         rows, columns = min(height, self.height), min(width, self.width)
@@ -79,7 +76,6 @@ class FreD(Format):
 
 
 def mask_bytes(height: int, width: int) -> int:
-    """Returns the bytes of one mask."""
     return -(-height * width // 8)
 
 

@@ -1,7 +1,5 @@
 """Images as sets of Gaussians."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -30,9 +28,11 @@ class Gaussians(Format):
         True, "True: widen every Gaussian by a filter of one pixel (anti-aliasing)"
     )
     opacity: bool = field(True, "False: every opacity is 1, neither optimized nor stored")
-    boundary_weight: float = field(0.1, "weight of the loss of centers outside the image")
+    boundary_weight: float = field(
+        0.1, "weight of the boundary loss, for centers outside the image"
+    )
     clip_gradient: str = field(
-        "stop", "gradient of a weight clipped at 1: stop (0) or pass", choices=CLIP_GRADIENTS
+        "stop", "gradient of weights clipped at 1: stop (zero) or pass", choices=CLIP_GRADIENTS
     )
     clip_means: bool = field(True, "True: centers are clipped to the image after every step")
 
@@ -43,7 +43,6 @@ class Gaussians(Format):
 
         Parameters are `counts`, Gaussians per image, and the concatenated fields of all Gaussians.
         """
-        del resample
         return raster.rasterize(
             **params,
             height=height,
@@ -55,7 +54,6 @@ class Gaussians(Format):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of one image's sample points, and of a Gaussian that covers it."""
-        del num_images
         return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)
 
 
@@ -68,7 +66,6 @@ class Gaussian(Gaussians):
 
     @property
     def dtype(self) -> str:
-        """Type of all arrays."""
         return "bfloat16" if self.bfloat16 else "float32"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,5 @@
 """Images as smaller ones (IDC)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -18,7 +16,7 @@ class IDC(Format):
     """Images `factor` times smaller in both directions, enlarged bilinearly."""
 
     name: ClassVar[str] = "idc"
-    factor: int = field(2, "how many times smaller both sides are stored; a divisor of them")
+    factor: int = field(2, "factor by which both sides are reduced; must divide them")
     dtype: str = dtype_field()
 
     def __post_init__(self):

@@ -1,23 +1,23 @@
 """Soft labels in a file: a logit per image and class, as a code on a fixed grid.
 
 The grid has 2 ** bits values from 0 to `HIGHEST`. It need not be learned: a softmax depends only on
-differences.
+differences. Codes are range-coded where that takes fewer bytes than their bits. An image's own
+class and all others have a table of frequencies each.
 """
 
-from __future__ import annotations
-
-import math
 import reprlib
 from typing import Any
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import entropy
-from gsdd_jax.formats.shapes import Float, UInt8
+from gsdd_jax.formats.shapes import Float, Int, UInt8
 
 SOFT_LABELS, LABEL_BITS = "soft_labels", "label_bits"  # names in a file
 BITS = (2, 8)  # least and most bits of a code
+COPIES = 12  # memory of decoding codes, in copies of the logits
 HIGHEST = 8.0  # largest logit: a probability of 0.997 among ten classes with zeros
 
 
@@ -31,7 +31,6 @@ def codes(logits: Any, bits: int) -> Any:
 
 
 def values(codes: Any, bits: int) -> Any:
-    """Returns the logits of codes."""
     return codes.astype(np.float32) * np.float32(HIGHEST / (2**bits - 1))
 
 
@@ -42,7 +41,6 @@ def softmax(logits: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
 
 
 def check_bits(value: Any) -> None:
-    """Raises UsageError for an invalid number of bits."""
     least, most = BITS
     if type(value) is not int or not least <= value <= most:
         raise UsageError(
@@ -51,10 +49,11 @@ def check_bits(value: Any) -> None:
 
 
 def pack(
-    logits: Float[np.ndarray, "..."], bits: int, expected: tuple[int, int]
+    logits: Float[np.ndarray, "..."], bits: int, classes: Int[np.ndarray, "m"], num_classes: int
 ) -> UInt8[np.ndarray, "bytes"]:
     """Packs logits as codes; raises UsageError for another shape, or logits not on the grid."""
     check_bits(bits)
+    expected = len(classes), num_classes
     if logits.shape != expected:
         raise UsageError(
             f"{SOFT_LABELS}: expected shape {list(expected)}, of images and classes, got "
@@ -65,14 +64,43 @@ def pack(
         raise UsageError(
             f"{SOFT_LABELS}: expected logits on the grid of {2**bits} values, got {wrong} others"
         )
-    return entropy.pack([nearest.astype(np.int32).ravel()], [bits])
+    return _packed(nearest.astype(np.int32), bits, classes)
 
 
 def unpack(
-    payload: UInt8[np.ndarray, "bytes"], bits: int, shape: tuple[int, int]
+    payload: UInt8[np.ndarray, "bytes"], bits: int, classes: Int[np.ndarray, "m"], num_classes: int
 ) -> Float[np.ndarray, "m k"]:
-    """Unpacks logits: the inverse of `pack`."""
-    (found,) = entropy.unpack(payload, [bits], math.prod(shape))
-    if not np.array_equal(entropy.pack([found], [bits]), payload):
-        raise UsageError(f"{SOFT_LABELS}: expected zeros after the last code")
-    return values(found, bits).reshape(shape)
+    """Unpacks logits: the inverse of `pack`; raises UsageError for bytes that it does not write."""
+    count, levels = len(classes) * num_classes, 2**bits
+    memory.check(f"{SOFT_LABELS}: {count:,} codes", 4 * count, COPIES)
+    most = entropy.packed_bytes([bits], count)
+    if len(payload) > most:
+        raise UsageError(f"{SOFT_LABELS}: expected at most {most} bytes, got {len(payload)}")
+    if len(payload) == most:
+        (found,) = entropy.unpack(payload, [bits], count)
+        found = found.reshape(-1, num_classes)
+    else:
+        own, others = payload[:levels], payload[levels : 2 * levels]
+        if not (len(others) == levels and own.any() and (others.any() or num_classes == 1)):
+            raise UsageError(f"{SOFT_LABELS}: expected two tables of frequencies before the codes")
+        tables = [own] + (num_classes - 1) * [others]
+        columns = entropy.decode(payload[2 * levels :], tables, len(classes))
+        found = np.empty((len(classes), num_classes), np.int32)
+        np.put_along_axis(found, _own_first(classes, num_classes), np.stack(columns, 1), 1)
+    if not np.array_equal(_packed(found, bits, classes), payload):
+        raise UsageError(f"{SOFT_LABELS}: {len(payload)} bytes are not what their codes take")
+    return values(found, bits)
+
+
+def _packed(found, bits, classes):
+    fixed = entropy.pack([found.ravel()], [bits])
+    columns = np.take_along_axis(found, _own_first(classes, found.shape[1]), 1).T
+    tables = [entropy.table(part.ravel(), 2**bits) for part in (columns[:1], columns[1:])]
+    by_column = tables[:1] + (len(columns) - 1) * tables[1:]
+    coded = np.concatenate([*tables, entropy.encode(list(columns), by_column)])
+    return coded if len(coded) < len(fixed) else fixed
+
+
+def _own_first(classes, num_classes):
+    """Returns the classes in the order in which the codes of each image are coded."""
+    return (classes[:, None] + np.arange(num_classes)) % num_classes

@@ -1,7 +1,5 @@
 """Images as pixels."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -5,8 +5,6 @@ images share its grid: the file holds the ends, the field's bits give the number
 counts of Gaussians differ by at most one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -42,23 +40,22 @@ class Quantized(CodedTogether, Gaussians):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     # Defaults have the fewest bits at equal PSNR of a fit (docs/results.md).
-    bits_means: int = field(7, "bits of a coordinate of a center, before coding", 2, 8)
-    bits_cholesky: int = field(5, "bits of a number of L, before coding", 2, 8)
-    bits_colors: int = field(5, "bits of a color channel, before coding", 2, 8)
-    bits_opacities: int = field(4, "bits of an opacity, before coding", 2, 8)
-    log_scales: bool = field(False, "True: the grids of L's diagonal are of its logarithm")
+    bits_means: int = field(7, "bits per coordinate of a center, before coding", 2, 8)
+    bits_cholesky: int = field(5, "bits per entry of L, before coding", 2, 8)
+    bits_colors: int = field(5, "bits per color channel, before coding", 2, 8)
+    bits_opacities: int = field(4, "bits per opacity, before coding", 2, 8)
+    log_scales: bool = field(False, "True: L's diagonal is quantized on a logarithmic scale")
     luma: bool = field(True, "True: colors are stored as luma and two chroma differences (YCoCg)")
     coding: str = field(
-        "range", "range: entropy-coded; none: codes of fixed length", choices=CODINGS
+        "range", "coding: range (entropy coding) or none (codes of fixed length)", choices=CODINGS
     )
     bits_per_gaussian: float = field(
-        0.0, "bits per Gaussian that the budget is divided by; 0: those of fixed length"
+        0.0, "bits per Gaussian in the budget; 0: bits of fixed-length codes"
     )
-    rate_weight: float = field(0.01, "weight of the bits above bits_per_gaussian in the objective")
+    rate_weight: float = field(0.01, "weight of bits above bits_per_gaussian in the objective")
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
-        """Bits of each column's codes."""
         bits = [self.bits_means] * 2 + [self.bits_cholesky] * 3 + [self.bits_colors] * self.channels
         return tuple(bits + [self.bits_opacities] * self.opacity)
 
@@ -69,7 +66,6 @@ class Quantized(CodedTogether, Gaussians):
 
     @property
     def counts(self) -> Int[np.ndarray, "m"]:
-        """Gaussians of each image."""
         each, more = divmod(self.num_gaussians, self.num_images)
         return each + (np.arange(self.num_images) < more)
 
@@ -80,7 +76,6 @@ class Quantized(CodedTogether, Gaussians):
         return ENDS_BYTES * len(self.widths) + tables
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
-        del num_images
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
         if self.coding == "range":
             specs[TABLES] = Spec((sum(self.levels),), "uint8")

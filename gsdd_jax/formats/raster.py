@@ -1,7 +1,5 @@
 """Rasterizer in NumPy, by float64: each Gaussian over its bounding box."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from gsdd_jax.formats.shapes import Float, Int
@@ -27,13 +25,8 @@ def rasterize(
     Differences: rarely, float64 decides otherwise than float32 whether a weight is above
     `MIN_WEIGHT`, by 1/255 of a color in one sample point.
 
-    Args:
-      counts: Gaussians per image; those of all images are concatenated.
-      means, cholesky, colors, opacities: see `gsdd_jax.rasterize`.
-      height, width: size in pixels.
-      scale: factors (x, y) of L's rows, from L's resolution to this one.
-      samples_per_side: sample points per pixel and direction.
-      prefilter: whether the variance of a one-pixel box is added.
+    The Gaussians of all images are concatenated, `counts` of each. `scale` are factors (x, y) of
+    L's rows, from L's resolution to this one.
     """
     side, box = samples_per_side, 1 / 12 if prefilter else 0.0
     means, cholesky, colors, opacities = (

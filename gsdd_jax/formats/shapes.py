@@ -1,8 +1,17 @@
-"""Shapes in signatures: jaxtyping's, if installed; annotations are not evaluated."""
+"""Shapes in signatures: jaxtyping's, or anything where it is not installed."""
+
+from typing import Any
 
 try:
     from jaxtyping import Bool, Float, Int, UInt8
 except ImportError:
-    Bool = Float = Int = UInt8 = None
+
+    class Float:
+        """Stands for jaxtyping's types."""
+
+        def __class_getitem__(cls, _):
+            return Any
+
+    Bool = Int = UInt8 = Float
 
 __all__ = ["Bool", "Float", "Int", "UInt8"]

@@ -4,8 +4,6 @@ A file names its transform and holds a normalization's numbers. A whitening matr
 MB on CIFAR, a distilled set 0.12 MB): the file holds a digest of the images that define it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -132,11 +130,8 @@ def whitening(images: np.ndarray) -> tuple[Float[np.ndarray, "d"], Float[np.ndar
 
     With mean and unbiased covariance U S Uᵀ of the images flattened in [0, 1],
     W = U (S + 0.1)^{-½} Uᵀ. The covariance is summed in whole numbers: the result does not depend
-    on threads or on the order of images.
-
-    Raises:
-        UsageError: h w c is above 12288.
-        ValueError: fewer than two images, or not uint8 [n, h, w, c].
+    on threads or on the order of images. Raises UsageError for an h w c above 12288, ValueError for
+    fewer than two images, or others than uint8 [n, h, w, c].
     """
     size, num = check_images(images), images.shape[0]
     total, products = np.zeros(size), np.zeros((size, size))
@@ -171,7 +166,7 @@ def check_images(images: np.ndarray) -> int:
 
 
 def digest(images: UInt8[np.ndarray, "n h w c"]) -> str:
-    """Returns the SHA-256 of training images in any order: of their sorted SHA-256."""
+    """Returns the SHA-256 of the sorted SHA-256s of training images, independent of their order."""
     each = sorted(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
     shape = " ".join(map(str, images.shape))
     return hashlib.sha256(shape.encode() + b"".join(each)).hexdigest()
@@ -204,7 +199,7 @@ def from_description(said: Mapping[str, Any], channels: int) -> Normalize | None
         if not right or not all(type(x) in (int, float) and least <= x <= MOST for x in value):
             raise UsageError(
                 f"provenance.transform.{name}: expected {channels} "
-                f"{'positive ' if name == 'std' else ''}numbers, one a channel, got {value!r:.80}"
+                f"{'positive ' if name == 'std' else ''}numbers, one per channel, got {value!r:.80}"
             )
         numbers.append(np.array(value, np.float32))
     return Normalize(*numbers)
@@ -243,7 +238,7 @@ def load(
             reason = " ".join(str(e).split())
             raise UsageError(f"not a readable transform ({reason})") from None
         if not isinstance(description, dict):
-            raise UsageError("not a transform; expected what launch.export --transform wrote")
+            raise UsageError("not a transform; expected a file of launch.export --transform")
         shapes = {name: a.shape for name, a in tensors.items() if np.isfinite(a).all()}
         if shapes == {"mean": (size,), "whitening": (size, size)}:
             return ZCA(**tensors, image_shape=image_shape), description
@@ -267,9 +262,8 @@ def kept(
     try:
         files.check_regular(path, "a kept transform")
         with safetensors.safe_open(path, framework="numpy") as file:
-            if file.metadata() != {KEPT: fingerprint}:
-                return None
-            if file.get_slice("whitening").get_shape() != [size, size]:
+            shape = file.get_slice("whitening").get_shape()
+            if file.metadata() != {KEPT: fingerprint} or shape != [size, size]:
                 return None  # before it is read, as it may be large
             mean, matrix = file.get_tensor("mean"), file.get_tensor("whitening")
     except (UsageError, OSError, safetensors.SafetensorError):
@@ -291,16 +285,10 @@ def cached_zca(
     fingerprint: str,
     cache_dir: str | os.PathLike | None = None,
 ) -> ZCA:
-    """Returns `fit_zca`, cached in a file by the images' fingerprint.
+    """Returns `fit_zca`, cached in a file by the images' fingerprint, a unique name.
 
-    Args:
-        images: training images.
-        fingerprint: unique name of the images, of letters, digits, `.`, `_` and `-`.
-        cache_dir: default $XDG_CACHE_HOME/gsdd_jax, or ~/.cache/gsdd_jax. Damaged files are
-            replaced; without write permission nothing is cached.
-
-    Raises:
-        UsageError, ValueError: as `whitening`; ValueError for other characters in the fingerprint.
+    Damaged files are replaced; without write permission nothing is cached. Raises as `whitening`,
+    and ValueError for a fingerprint of other than letters, digits, `.`, `_` and `-`.
     """
     import safetensors.numpy
 

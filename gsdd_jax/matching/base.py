@@ -48,7 +48,7 @@ class RealData:
 
     @property
     def transform(self) -> Any:
-        """Callable from images in [0, 1] to what networks see."""
+        """Callable from images in [0, 1] to network inputs."""
         return self.images.transform
 
     def draw(
@@ -58,7 +58,7 @@ class RealData:
         classes: Int[Array, "k"] | None = None,
         turn: int | Int[Array, ""] = 0,
     ) -> tuple[Array, Float[Array, "k r"], Int[Array, "k r"]]:
-        """Draws `per_class` images of each class without replacement; all of a smaller class.
+        """Draws `per_class` images of each class without replacement; smaller classes give all.
 
         Returns images [k, r, h, w, c] as stored, for `transformed`; weights, which sum to 1 per
         class and are 0 for padding; and indices.
@@ -77,7 +77,7 @@ class RealData:
     def indices(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
     ) -> Int[Array, "k r"]:
-        """Returns the indices that `draw` draws; padding follows those of the class."""
+        """Returns the indices that `draw` draws, the padding of a class last."""
         most = self.by_class.shape[1]
         by_class, counts = self.by_class, self.counts
         random = jax.random.uniform(key, by_class.shape)  # independent of the choice of classes
@@ -88,7 +88,7 @@ class RealData:
         return jnp.take_along_axis(by_class, places, axis=1)
 
     def transformed(self, drawn: Array) -> Float[Array, "*n h w c"]:
-        """Returns drawn images [*n, h, w, c] as networks see them."""
+        """Returns drawn images [*n, h, w, c] as network inputs."""
         return self.images.transformed(drawn)
 
 
@@ -129,7 +129,7 @@ class Images(Protocol):
         ...
 
     def to_network(self, params: Any, transform: Any) -> Float[Array, "m h w c"]:
-        """Renders all images of `params` as networks see them."""
+        """Renders all images of `params` as network inputs."""
         ...
 
 
@@ -244,7 +244,7 @@ class Matching(abc.ABC):
 
     @classmethod
     def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
-        """Returns `options` made consistent after `config.scale` has shrunk each of them."""
+        """Returns `options` made consistent after `config.scale` has shrunk them."""
         del expert_epochs
         return dict(options)
 
@@ -290,7 +290,7 @@ class Matching(abc.ABC):
         return None
 
     def aux_params(self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None) -> Any:
-        """Returns initial values of what is learned besides the images.
+        """Returns initial values of learned arrays other than the images.
 
         Args:
           labels: class of each image.
@@ -300,7 +300,7 @@ class Matching(abc.ABC):
         return {}
 
     def learned(self, aux_params: Any) -> Learned:
-        """Returns the parts of a distilled set that `aux_params`, moved to the host, holds."""
+        """Returns the learned parts of a distilled set from `aux_params` on the host."""
         del aux_params
         return Learned()
 

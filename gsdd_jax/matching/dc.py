@@ -45,7 +45,7 @@ class GradientMatching(ByClass):
     batch_real: int = field(256, "real images per class and update", shrink=Shrink(0.5, 1))
     batch_syn: int = field(0, "synthetic images per class and update; 0: all", 0)
     classes_per_step: int = field(
-        0, "classes compared per step, a divisor of their number; 0: all", 0
+        0, "classes compared per step; must divide their number; 0: all", 0
     )
     outer_loops: int = field(
         1,
@@ -54,12 +54,14 @@ class GradientMatching(ByClass):
     )
     inner_loops: int = field(
         1,
-        "training epochs of the network between two image updates; published: 1, 50, 10",
+        "epochs of network training between image updates; published: 1, 50, 10 at IPC 1, 10, 50",
         0,
         shrink=Shrink(0.5, 1),
     )
-    inner_learning_rate: float = field(0.01, "SGD learning rate of that training")
-    inner_batch: int = field(256, "batch size of that training")
+    inner_learning_rate: float = field(
+        0.01, "SGD learning rate of the network between image updates"
+    )
+    inner_batch: int = field(256, "batch size of the network between image updates")
     strategy: str = augment.DSA
 
     @property

@@ -22,7 +22,7 @@ class Carry(NamedTuple):
 
     network: Any
     means: Float[Array, "k f"]
-    augmentation: Key[Array, "k"]  # one per class, for real and synthetic images
+    augmentation: Key[Array, "k"]  # one per class for real and synthetic images
     classes: Int[Array, "k"] | None  # None: all
 
 
@@ -47,10 +47,10 @@ class DistributionMatching(ByClass):
     batch_syn: int = field(0, "synthetic images per class and step; 0: all", 0)
     per_class_updates: bool = field(False, "True: update after each class in turn")
     classes_per_step: int = field(
-        0, "classes compared per step, a divisor of their number; 0: all", 0
+        0, "classes compared per step; must divide their number; 0: all", 0
     )
     class_by_class: bool = field(
-        False, "True: one class at a time, for memory (needed at 128 x 128)"
+        False, "True: one class at a time, to save memory (needed at 128 x 128)"
     )
     strategy: str = augment.DSA
 

@@ -73,7 +73,7 @@ class TrajectoryMatching(Matching):
     batch_syn: int = field(0, "synthetic images per student step; 0: all", 0)
     max_start_epoch: int = field(30, "exclusive upper bound of the student's start epoch")
     min_start_epoch: int = field(0, "lower bound of the student's start epoch", 0)
-    grow_start_from: int = field(1, "value from which max_start_epoch grows (grow_start_over > 0)")
+    grow_start_from: int = field(1, "initial max_start_epoch if grow_start_over > 0")
     grow_start_over: int = field(
         0,
         "distillation steps over which max_start_epoch grows; 0: constant",
@@ -87,7 +87,7 @@ class TrajectoryMatching(Matching):
     # The other student steps recompute their activations. 0 moves the fewest bytes.
     keep_every: int = field(
         0,
-        "one student step in this many keeps activations; 0: none; -1: as a GPU's memory allows",
+        "interval of student steps that keep their activations; 0: none; -1: automatic",
         -1,
     )
     strategy: str = augment.DSA

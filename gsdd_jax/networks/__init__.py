@@ -1,7 +1,5 @@
 """Networks by name, one file each: for distillation, experts and evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,24 +11,18 @@ __all__ = ["Architecture", "Network", "architecture", "build", "find", "known"]
 
 
 def find(name: str) -> type[Architecture]:
-    """The network of that name. Raises UsageError where there is none."""
+    """Returns the network of that name. Raises UsageError if there is none."""
     return kinds.named(__name__, Architecture, name, "config.network.name")
 
 
 def known() -> dict[str, type[Architecture]]:
-    """All networks, by name."""
     return kinds.known(__name__, Architecture)
 
 
 def architecture(name: str, options: Mapping[str, Any]) -> Architecture:
-    """Returns the network `name` with validated options, not yet bound to an image size.
+    """Returns the network `name` with options as from a config, not yet bound to an image size.
 
-    Args:
-        name: of a module here.
-        options: fields of the network's dataclass, as from a config; not trusted.
-
-    Raises:
-        UsageError: for an unknown name or option, or one of a wrong type or range.
+    Raises UsageError for an unknown name or option, or one of a wrong type or range.
     """
     kind = find(name)
     check_options(kind, options, "config.network.options")
@@ -49,17 +41,13 @@ def build(
     """Builds a network by name (paper, sections A.1.2 and A.2).
 
     Args:
-        name: of a module here.
-        image_shape: height, width and channels.
-        num_classes: number of logits.
         conv: "auto" is the fastest convolution for the device; "lax" is XLA's, which has
             forward-mode derivatives too.
         precision: of the products: "default" lets a GPU take TF32, "float32" does not, "bfloat16"
             computes all but the statistics of norms in bfloat16.
         **options: fields of the network's dataclass.
 
-    Raises:
-        UsageError: for an unknown name or setting, or one that does not fit the image.
+    Raises UsageError for an unknown name or setting, or one that does not fit the image.
     """
     return architecture(name, options).build(
         image_shape=image_shape, num_classes=num_classes, conv=conv, precision=precision

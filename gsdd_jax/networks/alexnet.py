@@ -4,11 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 import flax.linen as nn
-from jax import lax
 from jaxtyping import Array, Float
 
-from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.layers import Conv
+from gsdd_jax.networks.base import Architecture, Precision, Shape
+from gsdd_jax.networks.layers import Convolutional
 from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.pool import max_pool
 
@@ -26,27 +25,15 @@ class AlexNet(Architecture):
     name: ClassVar[str] = "alexnet"
     rate_across: ClassVar[float | None] = 1e-3
 
-    def body(
-        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
-    ) -> nn.Module:
+    def body(self, image_shape: Shape, conv: Method, precision: Precision) -> nn.Module:
         return _Body(conv, precision)
 
 
-class _Body(nn.Module):
-    method: Method = "auto"
-    precision: lax.Precision | None = None
-
+class _Body(Convolutional):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
         for features, size, pool in _LAYERS:
-            x = Conv(
-                features,
-                size,
-                padding=size // 2,
-                method=self.method,
-                precision=self.precision,
-            )(x)
-            x = nn.relu(x)
+            x = nn.relu(self.conv(features, size=size, padding=size // 2)(x))
             if pool:
                 x = max_pool(x)
         return x.reshape(x.shape[0], -1)

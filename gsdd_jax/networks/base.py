@@ -1,7 +1,5 @@
 """Interfaces of networks: `Architecture`, its options, and `Network`, its pure functions."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 from typing import Any, ClassVar, get_args
@@ -17,13 +15,15 @@ from gsdd_jax.networks.layers import Linear
 from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.norm import widen
 
+Precision = lax.Precision | None
+Shape = tuple[int, int, int]  # height, width, channels
 PRECISIONS = ("default", "float32", "bfloat16")
 
 
 class _Classifier(nn.Module):
     body: nn.Module
     num_classes: int
-    precision: lax.Precision | None
+    precision: Precision
 
     @nn.compact
     def __call__(self, images: Array, features_only: bool = False) -> Array:
@@ -42,7 +42,7 @@ class Network:
     are reverse-mode, of any order.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     num_classes: int
     module: nn.Module
     compute_dtype: str = "float32"
@@ -87,27 +87,24 @@ class Architecture(abc.ABC):
 
     def smallest(self, size: int) -> int:
         """Returns the fewest pixels per side, for options that suit `size` pixels per side."""
-        del size
         return 8
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
+    def check(self, image_shape: Shape) -> None:
         """Raises UsageError if the network does not take images of this shape."""
         size = min(image_shape[:2])
         if size < (least := self.smallest(size)):
             raise UsageError(
-                f"{self.name} needs images of {least} pixels a side or more, not {size}"
+                f"{self.name} needs images of {least} pixels per side or more, not {size}"
             )
 
     @abc.abstractmethod
-    def body(
-        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
-    ) -> nn.Module:
+    def body(self, image_shape: Shape, conv: Method, precision: Precision) -> nn.Module:
         """Returns a Flax module from images [b, h, w, c] to features [b, f]."""
 
     def build(
         self,
         *,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         num_classes: int,
         conv: str = "auto",
         precision: str = "default",

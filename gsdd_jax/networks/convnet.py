@@ -4,13 +4,13 @@ import dataclasses
 from typing import ClassVar
 
 import flax.linen as nn
-from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.core.fields import Shrink, field
-from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.layers import Conv, NormPool
+from gsdd_jax.networks.base import Architecture, Precision, Shape
+from gsdd_jax.networks.layers import Convolutional, InstanceNorm
 from gsdd_jax.ops.conv import Method
+from gsdd_jax.ops.norm_pool import norm_pool, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,29 +24,26 @@ class ConvNet(Architecture):
     name: ClassVar[str] = "convnet"
     # Wider networks exhaust memory; the deepest one takes the largest image that is rendered.
     width: int = field(128, "channels per layer; published: 128", 1, 4096, shrink=Shrink(0.5, 4))
-    depth: int = field(0, "blocks; 0: by the resolution, 3 at 32 x 32 and 5 at 128 x 128", 0, 16)
+    depth: int = field(0, "number of blocks; 0: automatic (3 at 32 x 32, 5 at 128 x 128)", 0, 16)
 
     def smallest(self, size: int) -> int:
         return 2 ** self._depth(size)
 
-    def body(
-        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
-    ) -> nn.Module:
-        return _Body(self.width, self._depth(min(image_shape[:2])), conv, precision)
+    def body(self, image_shape: Shape, conv: Method, precision: Precision) -> nn.Module:
+        return _Body(conv, precision, self.width, self._depth(min(image_shape[:2])))
 
     def _depth(self, size: int) -> int:
         return self.depth or max(1, size.bit_length() - 3)
 
 
-class _Body(nn.Module):
+class _Body(Convolutional):
     width: int
     depth: int
-    method: Method = "auto"
-    precision: lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
-        for i in range(self.depth):
-            x = Conv(self.width, bias="canceled", method=self.method, precision=self.precision)(x)
-            x = NormPool(fused=self.method == "auto", name=f"InstanceNorm_{i}")(x)
+        for _ in range(self.depth):
+            x = self.conv(self.width, bias="canceled")(x)
+            # Unfused it has forward-mode derivatives too.
+            x = InstanceNorm(norm_pool if self.method == "auto" else plain)(x)
         return x.reshape(x.shape[0], -1)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from gsdd_jax.ops.conv import Method, conv
 from gsdd_jax.ops.norm import instance_norm
-from gsdd_jax.ops.norm_pool import norm_pool, plain
 
 
 def uniform_fan_in(fan_in: int) -> Callable[..., Array]:
@@ -59,28 +58,27 @@ class Conv(nn.Module):
         return y if self.bias == "canceled" else y + bias.astype(x.dtype)
 
 
+class Convolutional(nn.Module):
+    """Base of bodies that convolve."""
+
+    method: Method
+    precision: lax.Precision | None
+
+    def conv(self, features: int, **options: Any) -> Conv:
+        return Conv(features, method=self.method, precision=self.precision, **options)
+
+
 class InstanceNorm(nn.Module):
-    """`instance_norm` with initial scale 1 and shift 0."""
+    """`instance_norm`, or a function that includes it, with initial scale 1 and shift 0."""
+
+    function: Callable[..., Array] = instance_norm
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         shift = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        return instance_norm(x, scale, shift)
-
-
-class NormPool(nn.Module):
-    """`norm_pool` with initial scale 1 and shift 0; the parameters of an `InstanceNorm`."""
-
-    fused: bool = True  # False has forward-mode derivatives too
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        shift = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        return (norm_pool if self.fused else plain)(x, scale, shift)
+        return self.function(x, scale, shift)
 
 
 class Linear(nn.Module):

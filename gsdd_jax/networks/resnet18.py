@@ -5,11 +5,10 @@ import functools
 from typing import ClassVar
 
 import flax.linen as nn
-from jax import lax
 from jaxtyping import Array, Float
 
-from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.layers import Conv, InstanceNorm
+from gsdd_jax.networks.base import Architecture, Precision, Shape
+from gsdd_jax.networks.layers import Convolutional, InstanceNorm
 from gsdd_jax.ops.conv import Method
 
 # Channels and first stride of each stage of two blocks.
@@ -26,19 +25,14 @@ class ResNet18(Architecture):
     name: ClassVar[str] = "resnet18"
     rate_across: ClassVar[float | None] = 1e-2
 
-    def body(
-        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
-    ) -> nn.Module:
+    def body(self, image_shape: Shape, conv: Method, precision: Precision) -> nn.Module:
         return _Body(conv, precision)
 
 
-class _Body(nn.Module):
-    method: Method = "auto"
-    precision: lax.Precision | None = None
-
+class _Body(Convolutional):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
-        conv = functools.partial(Conv, bias="none", method=self.method, precision=self.precision)
+        conv = functools.partial(self.conv, bias="none")
         x = nn.relu(InstanceNorm()(conv(64)(x)))
         for features, first_stride in _STAGES:
             for stride in (first_stride, 1):

@@ -4,11 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 import flax.linen as nn
-from jax import lax
 from jaxtyping import Array, Float
 
-from gsdd_jax.networks.base import Architecture
-from gsdd_jax.networks.layers import Conv, InstanceNorm
+from gsdd_jax.networks.base import Architecture, Precision, Shape
+from gsdd_jax.networks.layers import Convolutional, InstanceNorm
 from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.pool import adaptive_max_pool, max_pool
 
@@ -28,25 +27,18 @@ class VGG11(Architecture):
     rate_across: ClassVar[float | None] = 1e-2
 
     def smallest(self, size: int) -> int:
-        del size
         return 32
 
-    def body(
-        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
-    ) -> nn.Module:
+    def body(self, image_shape: Shape, conv: Method, precision: Precision) -> nn.Module:
         return _Body(conv, precision)
 
 
-class _Body(nn.Module):
-    method: Method = "auto"
-    precision: lax.Precision | None = None
-
+class _Body(Convolutional):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
         large = min(x.shape[1:3]) >= 128
         for stage in _STAGES:
             for features in stage:
-                x = Conv(features, bias="canceled", method=self.method, precision=self.precision)(x)
-                x = nn.relu(InstanceNorm()(x))
+                x = nn.relu(InstanceNorm()(self.conv(features, bias="canceled")(x)))
             x = max_pool(x)
         return adaptive_max_pool(x, 7).reshape(len(x), -1) if large else x.mean((1, 2))

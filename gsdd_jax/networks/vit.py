@@ -5,12 +5,11 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
-from gsdd_jax.networks.base import Architecture
+from gsdd_jax.networks.base import Architecture, Precision, Shape
 from gsdd_jax.networks.layers import Linear
 from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.norm import widen
@@ -30,30 +29,28 @@ class ViT(Architecture):
 
     name: ClassVar[str] = "vit"
     rate_across: ClassVar[float | None] = 5e-5
-    depth: int = field(0, "blocks; 0: by the resolution, 10 from 128 x 128 on, else 6", 0, 1000)
+    depth: int = field(0, "number of blocks; 0: automatic (10 from 128 x 128, else 6)", 0, 1000)
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
+    def check(self, image_shape: Shape) -> None:
         super().check(image_shape)
         height, width = image_shape[:2]
         patch = _patch(image_shape)
         if height % patch or width % patch:
             raise UsageError(f"vit cuts patches of {patch} pixels: {height, width} does not fit")
 
-    def body(
-        self, image_shape: tuple[int, int, int], conv: Method, precision: lax.Precision | None
-    ) -> nn.Module:
+    def body(self, image_shape: Shape, conv: Method, precision: Precision) -> nn.Module:
         depth = self.depth or (10 if min(image_shape[:2]) >= 128 else 6)
         return _Body(_patch(image_shape), depth, precision)
 
 
-def _patch(image_shape: tuple[int, int, int]) -> int:
+def _patch(image_shape: Shape) -> int:
     return min(image_shape[:2]) // 8
 
 
 class _Body(nn.Module):
     patch: int
     depth: int
-    precision: lax.Precision | None = None
+    precision: Precision = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:

@@ -18,7 +18,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.ops import calls, patches, shifts, winograd
+from gsdd_jax.ops import patches, shifts, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # Winograd's transforms cost more than they save below this
@@ -75,10 +75,15 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
     return "shifts"
 
 
+def _direct(x: Array, kernel: Array) -> Array:
+    shape = (*x.shape[:3], kernel.shape[3])
+    return native.call("gsdd_conv3x3", native.like(x, shape), x, kernel)
+
+
 def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
     form = _form(geometry, x.dtype, kernel.shape[2:])
     if form == "direct":
-        return calls.conv(x, kernel)
+        return _direct(x, kernel)
     if form == "winograd":
         return winograd.forward(x, kernel)
     if form == "patches":
@@ -91,7 +96,7 @@ def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
     form = _form(geometry, g.dtype, kernel.shape[2:])
     if form == "direct":
-        return calls.conv(g, kernel[::-1, ::-1].swapaxes(2, 3))
+        return _direct(g, kernel[::-1, ::-1].swapaxes(2, 3))
     if form == "winograd":
         return winograd.image_gradient(g, kernel)
     if form == "patches":
@@ -104,7 +109,8 @@ def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
     form = _form(geometry, x.dtype, (x.shape[-1], g.shape[-1]))
     if form == "direct":
-        return calls.conv_kernel_gradient(x, g)
+        shape = (*geometry.kernel, x.shape[3], g.shape[3])
+        return native.call("gsdd_conv3x3_kernel_gradient", native.like(x, shape), x, g)
     if form == "winograd":
         return winograd.kernel_gradient(x, g)
     if form == "patches":
@@ -171,16 +177,12 @@ def conv(
     """Convolves images with a kernel (cross-correlation, as in all deep-learning libraries).
 
     Args:
-        x: images, channels last.
-        kernel: height, width, input channels, output channels.
-        stride: pixels, equal in both directions.
-        padding: zeros on every side, in pixels.
+        stride, padding: pixels, equal in both directions and on every side.
         method: "auto" is the fastest implementation for the device, with reverse-mode derivatives
             of any order; "lax" is `jax.lax.conv_general_dilated`, which adds forward mode.
         precision: of the products, if the device has a choice.
 
-    Raises:
-        ValueError: if the dtypes differ.
+    Raises ValueError if the dtypes differ.
     """
     if x.dtype != kernel.dtype:
         raise ValueError(

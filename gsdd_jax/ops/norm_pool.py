@@ -7,10 +7,11 @@ is one custom call, or `jax.numpy` where the call was not built.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.ops import calls
+from gsdd_jax.core.native import like
 from gsdd_jax.ops.norm import EPSILON, instance_norm
 from gsdd_jax.ops.pool import average_pool
 
@@ -66,8 +67,14 @@ def _plain_second(x, scale, shift, mean, rate, g, *cotangents):
 
 @jax.custom_vjp
 def _pooled(x, scale, shift):
-    """Returns pooled images, and mean and rate per image and channel."""
-    call = lambda *operands: tuple(calls.norm_pool(EPSILON, *operands))
+    """Returns pooled images, and the means, relative to the middle pixel, and rates."""
+
+    def call(x, scale, shift):
+        *batch, h, w, c = x.shape
+        outputs = [like(x, (*batch, h // 2, w // 2, c), x.dtype), *[like(x, (*batch, c))] * 2]
+        epsilon = np.float32(EPSILON)
+        return tuple(native.call("gsdd_norm_pool", outputs, x, scale, shift, epsilon=epsilon))
+
     return native.where_built(call, _plain_pooled, x, scale, shift)
 
 
@@ -87,7 +94,11 @@ _pooled.defvjp(_pooled_forward, _pooled_backward)
 @jax.custom_vjp
 def _gradient(x, scale, shift, mean, rate, g):
     """Returns cotangents of x and, per image, of scale and shift."""
-    call = lambda *operands: tuple(calls.norm_pool_gradient(*operands))
+
+    def call(x, *others):
+        outputs = [like(x, x.shape, x.dtype), *[like(x, mean.shape)] * 2]
+        return tuple(native.call("gsdd_norm_pool_gradient", outputs, x, *others))
+
     return native.where_built(call, _plain_gradient, x, scale, shift, mean, rate, g)
 
 
@@ -103,7 +114,11 @@ _gradient.defvjp(lambda *operands: (_gradient(*operands), operands), _gradient_b
 @jax.custom_vjp
 def _second(x, scale, shift, mean, rate, g, a, a_scale, a_shift):
     """Differentiates `_gradient`: returns cotangents of x, of scale per image, and of g."""
-    call = lambda *operands: tuple(calls.norm_pool_second(*operands))
+
+    def call(x, *others):
+        outputs = [like(x, x.shape, x.dtype), like(x, mean.shape), like(x, g.shape, g.dtype)]
+        return tuple(native.call("gsdd_norm_pool_second", outputs, x, *others))
+
     operands = (x, scale, shift, mean, rate, g, a, a_scale, a_shift)
     return native.where_built(call, _plain_second, *operands)
 

@@ -1,4 +1,4 @@
-"""Stride-1 convolution of images with few channels as one matrix product, fast on a CPU.
+"""Computes stride-1 convolutions of few channels as one matrix product, fast on a CPU.
 
 Patches are laid out as [kernel positions · channels, pixels]. With three channels last, XLA
 would fill neither the vector units nor all cores.
@@ -24,7 +24,6 @@ def _patches(x: Array, kernel_size: tuple[int, int], padding: int) -> Array:
 def forward(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c o"], padding: int
 ) -> Float[Array, "b oh ow o"]:
-    """Convolves."""
     return jnp.einsum(
         "kbhw,ko->bhwo",
         _patches(x, kernel.shape[:2], padding),
@@ -35,7 +34,6 @@ def forward(
 def image_gradient(
     g: Float[Array, "b oh ow o"], kernel: Float[Array, "kh kw c o"], padding: int
 ) -> Float[Array, "b h w c"]:
-    """Returns the cotangent of the images for output cotangent `g`."""
     b, out_h, out_w, _ = g.shape
     kernel_h, kernel_w, c, _ = kernel.shape
     h, w = out_h - 2 * padding + kernel_h - 1, out_w - 2 * padding + kernel_w - 1
@@ -58,6 +56,5 @@ def kernel_gradient(
     kernel_size: tuple[int, int],
     padding: int,
 ) -> Float[Array, "kh kw c o"]:
-    """Returns the cotangent of the kernel for output cotangent `g`."""
     patches = _patches(x, kernel_size, padding)
     return jnp.einsum("kbhw,bhwo->ko", patches, g).reshape(*kernel_size, x.shape[-1], g.shape[-1])

@@ -12,7 +12,6 @@ def _blocks(x: Array) -> Array:
 
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Averages every 2×2 block."""
     return _blocks(x).mean((2, 4))
 
 

@@ -1,4 +1,4 @@
-"""Convolution as one matrix product per kernel position, fast on a CPU.
+"""Computes convolutions as one matrix product per kernel position, fast on a CPU.
 
 Covers kernels, strides and images that no other form takes. XLA's own convolution falls back to
 plain loops there: under vmap or for images of a few pixels up to a hundred times slower.
@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 def forward(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c o"], stride: int, padding: int
 ) -> Float[Array, "b oh ow o"]:
-    """Convolves."""
     out_h, out_w = (
         (side + 2 * padding - length) // stride + 1
         for side, length in zip(x.shape[1:3], kernel.shape[:2], strict=True)
@@ -32,7 +31,6 @@ def image_gradient(
     stride: int,
     padding: int,
 ) -> Float[Array, "b h w c"]:
-    """Returns the cotangent of the images for output cotangent `g`."""
     pixels = g.reshape(-1, g.shape[-1])
     total = jnp.zeros((len(g), *image_size, kernel.shape[2]), g.dtype)
     for i in range(kernel.shape[0]):
@@ -53,7 +51,6 @@ def kernel_gradient(
     stride: int,
     padding: int,
 ) -> Float[Array, "kh kw c o"]:
-    """Returns the cotangent of the kernel for output cotangent `g`."""
     pixels = g.reshape(-1, g.shape[-1])
     seen = _seen(x, kernel_size, g.shape[1:3], stride, padding)
     parts = [jnp.matmul(images.T, pixels) for _, images in seen]
@@ -61,11 +58,7 @@ def kernel_gradient(
 
 
 def _seen(
-    x: Array,
-    kernel_size: tuple[int, int],
-    out_size: tuple[int, int],
-    stride: int,
-    padding: int,
+    x: Array, kernel_size: tuple[int, int], out_size: tuple[int, int], stride: int, padding: int
 ) -> Iterator[tuple[tuple[int, int], Array]]:
     """Yields each kernel position and the pixels [b·oh·ow, c] under it."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

@@ -1,4 +1,4 @@
-"""3×3 convolution by Winograd's minimal filtering F(4×4, 3×3), fast on a CPU.
+"""Computes 3×3 convolutions by Winograd's minimal filtering F(4×4, 3×3), fast on a CPU.
 
 A 4×4 output tile comes from a 6×6 input tile as Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A: 36 products per
 channel pair instead of 144. Summed over channels these are 36 matrix products, which XLA's CPU
@@ -110,15 +110,12 @@ def forward(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Floa
 def image_gradient(
     g: Float[Array, "b h w o"], kernel: Float[Array, "3 3 c o"]
 ) -> Float[Array, "b h w c"]:
-    """Returns the cotangent of the images for output cotangent `g`."""
     return forward(g, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
 def kernel_gradient(
     x: Float[Array, "b h w c"], g: Float[Array, "b h w o"]
 ) -> Float[Array, "3 3 c o"]:
-    """Returns the cotangent of the kernel for input `x` and output cotangent `g`."""
-
     def one_slice(x: Array, g: Array) -> Array:
         return jnp.einsum("tpc,tpo->tco", _input_tiles(x), _gradient_tiles(g))
 

@@ -1,7 +1,5 @@
 """Optimizable storage formats, one file each, found by name."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any
@@ -27,7 +25,6 @@ def find(name: str) -> type[Parameterization]:
 
 
 def known() -> dict[str, type[Parameterization]]:
-    """Returns all parameterizations by name."""
     return kinds.known(__name__, Parameterization)
 
 
@@ -45,8 +42,6 @@ def build(
     """Builds the parameterization `name` within a budget.
 
     Args:
-      name: module of this package.
-      image_shape: (height, width, channels) of one image.
       ipc: budget in float32 images per class.
       bytes_per_class: budget in bytes per class; 0: that of `ipc`.
       images_per_class: images per class of formats that leave their number free, as Gaussians do.
@@ -54,9 +49,8 @@ def build(
       reserved: bytes per class taken by soft labels.
       **options: fields of the parameterization's dataclass.
 
-    Raises:
-      UsageError: unknown name or option, an option of a wrong type or range, or a budget below one
-        image.
+    Raises UsageError for an unknown name or option, an option of a wrong type or range, or a budget
+    below one image.
     """
     kind = find(name)
     check_options(kind, options, "config.parameterization.options")

@@ -1,7 +1,5 @@
 """Interface of a parameterization, independent of objectives, networks and data sets."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math
@@ -18,6 +16,8 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.base import Format
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
+Shape = tuple[int, int, int]  # height, width, channels
+Options = Mapping[str, Any]  # fields that a config sets
 Rate = float | Float[Array, ""]  # learning rate
 Params = Any  # a pytree; see `Parameterization.by_image`
 Transform = Any  # callable from images in [0, 1] to what networks see, with an `inverse`
@@ -45,7 +45,7 @@ class Budget(NamedTuple):
             "num_classes": self.num_classes,
         }
 
-    def ipc(self, image_shape: tuple[int, int, int]) -> int:
+    def ipc(self, image_shape: Shape) -> int:
         """Returns the float32 images per class of the same bytes, at least 1."""
         return max(1, self.bytes_per_class // budget_bytes(1, image_shape))
 
@@ -70,29 +70,22 @@ class Parameterization(Format):
         return self.name
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
+    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
         """Returns published options for an image shape and a budget: those without a default."""
-        del image_shape, budget
         return {}
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns published fields of a config for an objective, by dotted name."""
-        del objective
         return {}
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         """Returns a suitable number of images per class where it is free."""
-        del image_shape, bytes_per_class, options
         return 1
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the fields set by a budget: the images per class that fit, and `published`.
 
         `options` are checked and take precedence. Raises UsageError if not one image fits.
@@ -134,12 +127,10 @@ class Parameterization(Format):
 
     def to_optimized(self, params: Params, transform: Transform) -> Params:
         """Converts stored parameters to those that distillation optimizes; not differentiated."""
-        del transform
         return params
 
     def from_optimized(self, params: Params, transform: Transform) -> Params:
         """Inverts `to_optimized`."""
-        del transform
         return params
 
     def to_network(self, params: Params, transform: Transform) -> Float[Array, "m h w c"]:
@@ -155,12 +146,10 @@ class Parameterization(Format):
 
         `halve_every` is the period in steps at which published rates halve; 0: never.
         """
-        del halve_every
         return self.optimizer(learning_rate)
 
     def penalty(self, params: Params) -> Float[Array, ""]:
         """Returns the weighted penalty that is added to every distillation objective."""
-        del params
         return jnp.zeros(())
 
     def project(self, params: Params) -> Params:
@@ -169,7 +158,6 @@ class Parameterization(Format):
 
     def report(self, params: Params) -> dict[str, Any]:
         """Returns statistics of stored parameters as plain values by name."""
-        del params
         return {}
 
     def to_arrays(self, params: Params) -> dict[str, Any]:

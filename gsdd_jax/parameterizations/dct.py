@@ -4,12 +4,9 @@ Real images are their own best fit. Gradients go straight through the rounding. 
 quantizer is found by coding: the least at which all images fit the budget.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -24,7 +21,7 @@ from gsdd_jax.formats.base import ITEMSIZE
 from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
 LEAST_BYTES = 4  # per image
@@ -32,8 +29,9 @@ LEAST_BYTES = 4  # per image
 DEADZONE = np.full((SIDE, SIDE), 0.2, np.float32)
 DEADZONE[0, 0] = 0.0
 FIRST_STEP = 40.0  # of the search
+FEW = 256  # images of the search's first part
 FILLED, TRIES = 0.99, 12  # share of the budget that ends the search, and its length
-CODED = 0.82  # bits after coding by context, relative to those by frequency alone
+CODED = 0.82  # bits after coding by context, relative to coding by frequency only
 LARGEST = MOST // 2  # code
 MOST_RATED = 127  # codes beyond cost as much
 
@@ -50,20 +48,15 @@ class DCT(Parameterization, dct.DCT):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit: the coefficients of real images are the best one."""
-        del objective
         return {"init.num_steps": 0}
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         one = cls(*image_shape, images_per_class=1, **options)
         return max(1, PIXELS_PER_BYTE * bytes_per_class // math.prod(one.planes[0]))
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and their bytes, which decide on the step."""
         there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
@@ -87,12 +80,11 @@ class DCT(Parameterization, dct.DCT):
         Values are unknown under a trace. The step is then the first of the search, and grows when
         the set is stored.
         """
-        del key
         planes = _levels(self, images)
         if isinstance(images, jax.core.Tracer):
             return self._in_steps(planes, self.step or FIRST_STEP)
         if not self.step:
-            found = self._fitting(planes, FIRST_STEP, LEAST_STEP)
+            found = self._fitting(planes, self._guess(planes), LEAST_STEP)
             return self._in_steps(planes, float(found[STEP][0]))
         used = self._used(self._packed(planes, self.step))
         if used > self.most_bytes:
@@ -135,7 +127,6 @@ class DCT(Parameterization, dct.DCT):
         return CODED * bits
 
     def report(self, params: dict[str, Array]) -> dict[str, Any]:
-        """Returns the quantizer's step, in gray levels."""
         return {STEP: float(params[STEP][0])}
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:
@@ -156,6 +147,19 @@ class DCT(Parameterization, dct.DCT):
     def _used(self, arrays):
         return sum(self.stored_bytes(arrays, self.num_images).values())
 
+    def _guess(self, planes) -> float:
+        """Returns the step at which evenly spaced images fit their share of the budget."""
+        every = self.num_images // FEW
+        if every < 2:
+            return FIRST_STEP
+        few = {name: plane[::every] for name, plane in planes.items()}
+        count = -(-self.num_images // every)
+        share = (self.most_bytes - self.overhead_bytes) * count // self.num_images
+        kind = dataclasses.replace(
+            self, images_per_class=count, bytes_per_class=self.overhead_bytes + share, num_classes=1
+        )
+        return float(kind._fitting(few, FIRST_STEP, LEAST_STEP)[STEP][0])
+
     def _fitting(self, planes, step, least, unit=1.0) -> dict[str, np.ndarray]:
         """Returns the arrays of the least step found, from `least`, that fits the budget."""
         best, over, fits = None, 0.0, np.inf
@@ -171,7 +175,7 @@ class DCT(Parameterization, dct.DCT):
                 over = step
                 if step == MOST_STEP:
                     break
-            # Bytes fall about as the step grows.
+            # Bytes fall roughly as the step grows.
             share = (used - self.overhead_bytes) / (self.most_bytes - self.overhead_bytes)
             wanted = step * 1.003 * share
             inside = over < wanted < fits

@@ -1,7 +1,5 @@
 """DDiF (Shin et al., 2025): images as small networks from coordinates to colors (SIREN)."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -12,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import ddif
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +37,7 @@ class DDiF(Parameterization, ddif.DDiF):
         } | (by_dm if objective == "dm" else {})
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
+    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
         """Returns the settings of CIFAR up to 64 pixels per side, of 128 x 128 above."""
         ipc = budget.ipc(image_shape)
         if max(image_shape[:2]) > 64:

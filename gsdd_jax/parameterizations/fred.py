@@ -1,9 +1,6 @@
 """FreD (Shin et al., 2023): images as some coefficients of their cosine transform."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -15,7 +12,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import fred
 from gsdd_jax.formats.arrays import sides
 from gsdd_jax.formats.fred import MASKS, cosines, mask_bytes
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +33,16 @@ class FreD(Parameterization, fred.FreD):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit: truncated coefficients of real images are the best one."""
-        del objective
         return {"init.num_steps": 0}
 
     @classmethod
-    def published(cls, image_shape: tuple[int, int, int], budget: Budget) -> dict[str, Any]:
+    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
         """Returns `size`: the power of the area that meets both published sizes at IPC 1."""
-        del budget
         height, width, _ = image_shape
         return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns images per class by `size`, then the frequencies that fit with the masks."""
         there = budget.bytes_per_class
         numbers = there // (4 * image_shape[-1])  # per channel, in float32
@@ -73,7 +66,6 @@ class FreD(Parameterization, fred.FreD):
 
         `images` are ordered by class, `images_per_class` of each.
         """
-        del key
         spectrum = sides(
             cosines(self.height, self.height, self.height).T,
             images,

@@ -1,7 +1,5 @@
 """GSDD: images as sets of 2-D Gaussians (section 3)."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import math
@@ -15,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats import gaussian
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -28,9 +26,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     reserves: ClassVar[bool] = True
 
     @classmethod
-    def suggested_images(
-        cls, image_shape: tuple[int, int, int], bytes_per_class: int, options: Mapping[str, Any]
-    ) -> int:
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         """Returns images for the published 22 Gaussians each at 32 x 32, 44 at twice the side."""
         height, width, channels = image_shape
         in_budget = bytes_per_class // cls.bytes_per_gaussian(channels, options)
@@ -38,12 +34,11 @@ class Gaussians(Parameterization, gaussian.Gaussians):
 
     @classmethod
     @abc.abstractmethod
-    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+    def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         """Returns the bytes that a Gaussian takes."""
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
         """Returns where each image's Gaussians begin in one array; None: each has its own array."""
-        del params
         return None
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
@@ -61,7 +56,6 @@ class Gaussians(Parameterization, gaussian.Gaussians):
         self, params: Any, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
         """Rasterizes the Gaussians at another size; the pre-filter is one pixel at that size."""
-        del resample
         shown = self.quantized(params)
         if not self.opacity:
             shown = dataclasses.replace(shown, opacities=jnp.ones_like(shown.opacities))
@@ -101,13 +95,10 @@ class Gaussian(Gaussians, gaussian.Gaussian):
 
     @property
     def described(self) -> str:
-        """Number of Gaussians."""
         return f"{self.num_gaussians} Gaussians"
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the Gaussians per image that their bytes hold."""
         there, images = budget.free, budget.images_per_class
         count = gaussians.gaussians_within_budget(
@@ -116,7 +107,7 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return {"images_per_class": images, "num_gaussians": count}
 
     @classmethod
-    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+    def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         return float(cls._bytes_per_number(options) * (gaussians.GEOMETRY_NUMBERS + channels))
 
     @classmethod
@@ -124,7 +115,6 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return 2 if options.get("bfloat16", cls.bfloat16) else 4
 
     def quantized(self, params: GaussianImages) -> GaussianImages:
-        """Rounds the Gaussians to bfloat16."""
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
     def to_arrays(self, params: GaussianImages) -> dict[str, Array]:

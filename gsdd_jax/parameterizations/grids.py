@@ -1,7 +1,5 @@
 """Uniform grids: columns of numbers, each rounded to equidistant values between learned ends."""
 
-from __future__ import annotations
-
 import functools
 
 import jax
@@ -52,25 +50,16 @@ def places(
 
 
 def nearest(at: Float[Array, "*s columns"], levels: Levels) -> Int[Array, "*s columns"]:
-    """Returns the codes nearest to positions."""
     return jnp.clip(jnp.round(at), 0, _most(levels)).astype(jnp.int32)
 
 
 def rate(
-    at: Float[Array, "n"],
-    codes: Int[Array, "n"],
-    stored: Int[Array, "n"],
-    levels: int,
+    at: Float[Array, "n"], codes: Int[Array, "n"], stored: Int[Array, "n"], levels: int
 ) -> Float[Array, ""]:
     """Returns mean bits of a column's code, by the current frequencies of `stored`.
 
-    The gradient is that of the log frequencies of `codes`, interpolated between neighbors.
-
-    Args:
-      at: positions on the grid; differentiated.
-      codes: codes nearest to `at`.
-      stored: codes as they are coded (differences).
-      levels: number of codes.
+    These are the codes as they are coded (differences). The gradient, of `at`, is that of the log
+    frequencies of `codes`, the nearest ones, interpolated between neighbors.
     """
     counts = jnp.zeros(levels).at[codes].add(1.0) + 0.5
     padded = jnp.pad(counts, 1, mode="edge")  # neighboring codes have similar frequencies
@@ -83,5 +72,4 @@ def rate(
 
 
 def _most(levels) -> np.ndarray:
-    """Returns the largest code of each column."""
     return np.array(levels, np.float32) - 1

@@ -1,7 +1,5 @@
 """IDC (Kim et al., 2022, "multi-formation"): images as smaller ones, enlarged."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -24,12 +22,10 @@ class IDC(Parameterization, idc.IDC):
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit, and the learning rate of IDC's own objective."""
-        del objective
         return {"init.num_steps": 0, "distill.learning_rate": 5e-3}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns the images averaged over squares of factor x factor pixels, as published."""
-        del key
         height, width, channels = self.shapes()["small"]
         squares = images.reshape(-1, height, self.factor, width, self.factor, channels)
         return {"small": squares.mean((2, 4))}

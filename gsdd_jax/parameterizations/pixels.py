@@ -1,7 +1,5 @@
 """Pixels, the field's baseline ("vanilla" in Table 2)."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -27,8 +25,6 @@ class Pixels(Parameterization, pixels.Pixels):
         return {"init.num_steps": 0} | (by_tm if objective == "tm" else {})
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns the images themselves."""
-        del key
         return {"pixels": images}
 
     def to_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
@@ -38,7 +34,6 @@ class Pixels(Parameterization, pixels.Pixels):
         return {"pixels": transform.inverse(params["pixels"])}
 
     def to_network(self, params: dict[str, Array], transform: Transform) -> Float[Array, "m h w c"]:
-        del transform
         return params["pixels"]
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:

@@ -8,8 +8,6 @@ within the grid, and to the end that clips a value (learned step size quantizati
 One array holds the Gaussians of all images, whose counts differ by at most one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -28,7 +26,7 @@ from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, Rate
+from gsdd_jax.parameterizations.base import Budget, Options, Rate, Shape
 from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -58,13 +56,10 @@ class Quantized(Gaussians, quantized.Quantized):
 
     @property
     def described(self) -> str:
-        """Mean number of Gaussians per image."""
         return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
-    def within(
-        cls, image_shape: tuple[int, int, int], budget: Budget, options: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the number of all Gaussians that their bytes hold."""
         there, images, fields = budget.free, budget.images_per_class, budget.together
         if there > 0 and images > 0:
@@ -79,7 +74,7 @@ class Quantized(Gaussians, quantized.Quantized):
         )
 
     @classmethod
-    def bytes_per_gaussian(cls, channels: int, options: Mapping[str, Any]) -> float:
+    def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         one = cls(1, 1, channels, images_per_class=1, num_gaussians=1, **options)
         return one.stored_bits / 8
 
@@ -141,7 +136,6 @@ class Quantized(Gaussians, quantized.Quantized):
         return sum(self._rates(params))
 
     def _rates(self, params: QuantizedImages) -> list[Float[Array, ""]]:
-        """Returns `rate` by column."""
         values = self._columns(params.gaussians)
         at = grids.places(values, params.low, params.high, self.levels)
         codes = grids.nearest(at, self.levels)
@@ -198,7 +192,6 @@ class Quantized(Gaussians, quantized.Quantized):
         return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
 
     def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
-        """Returns the arrays of a file, regardless of the budget."""
         return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:

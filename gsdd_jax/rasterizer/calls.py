@@ -1,16 +1,14 @@
 """Custom calls of the rasterizer."""
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float32, Int32
 
+from gsdd_jax.core import native
 from gsdd_jax.core.native import like
 from gsdd_jax.rasterizer import sharding
 from gsdd_jax.rasterizer.limits import MAX_CALL_CHANNELS
@@ -44,15 +42,6 @@ class Settings(NamedTuple):
     clip_gradient: str
 
 
-def _attributes(settings: Settings) -> dict:
-    return {
-        "samples_per_side": np.int64(settings.samples_per_side),
-        "prefilter": bool(settings.prefilter),
-        "min_weight": np.float64(settings.min_weight),
-        "pass_clipped": settings.clip_gradient == "pass",
-    }
-
-
 def forward(
     settings: Settings,
     offsets: Int32[Array, "images_plus_1"] | None,
@@ -64,12 +53,8 @@ def forward(
     """Renders images by the custom call.
 
     Axes of `vmap` join the leading ones, so that one call renders all images. Devices that
-    share the leading axes each make their own call. Ragged batches are merged into one.
-
-    Args:
-      settings: static arguments.
-      offsets: first Gaussian of each image of a ragged batch; None for a dense batch.
-      means, cholesky, colors, opacities: as for `rasterize`, float32.
+    share the leading axes each make their own call. Ragged batches are merged into one; of a dense
+    batch the offsets are None.
     """
 
     def images(colors):
@@ -89,12 +74,7 @@ def backward(
     colors: Float32[Array, "*b n c"],
     opacities: Float32[Array, "*b n"],
     d_images: Float32[Array, "*images h w c"],
-) -> tuple[
-    Float32[Array, "*b n 2"],
-    Float32[Array, "*b n 3"],
-    Float32[Array, "*b n c"],
-    Float32[Array, "*b n"],
-]:
+) -> tuple[Float32[Array, "..."], ...]:
     """Computes dL/d(means, cholesky, colors, opacities) from dL/dimages by the custom call."""
 
     def gradients(colors, d_images):
@@ -110,11 +90,8 @@ def backward(
 
 
 def _parts(array):
-    """Splits the channels into groups that a call takes."""
-    return [
-        array[..., at : at + MAX_CALL_CHANNELS]
-        for at in range(0, array.shape[-1], MAX_CALL_CHANNELS)
-    ]
+    most = MAX_CALL_CHANNELS
+    return [array[..., at : at + most] for at in range(0, array.shape[-1], most)]
 
 
 def _poisoned(colors):
@@ -168,9 +145,7 @@ def _ragged_backward(settings):
         *parameters, d_images = parameters_and_cotangent
         count = parameters[-1].shape[1]
         gradients = call(
-            merge_offsets(offsets, count),
-            *map(merge_gaussians, parameters),
-            merge_images(d_images),
+            merge_offsets(offsets, count), *map(merge_gaussians, parameters), merge_images(d_images)
         )
         inside = in_an_image(offsets, count)  # the other gradients are undefined
 
@@ -188,8 +163,16 @@ def _call(target, outputs, settings, *arrays, offsets=None):
     room = [like(opacities, (*opacities.shape, n), np.uint32) for n in ROOM_ON_CUDA]
 
     def call(results, *operands):
-        made = jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")
-        return tuple(made(*operands, **_attributes(settings)))[: len(outputs)]
+        made = native.call(
+            target,
+            results,
+            *operands,
+            samples_per_side=np.int64(settings.samples_per_side),
+            prefilter=settings.prefilter,
+            min_weight=np.float64(settings.min_weight),
+            pass_clipped=settings.clip_gradient == "pass",
+        )
+        return tuple(made)[: len(outputs)]
 
     operands = arrays if offsets is None else (offsets, *arrays)
     return lax.platform_dependent(

@@ -1,7 +1,5 @@
 """Images as sets of 2-D Gaussians: parameters, initialization, rounding, budgets."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -68,21 +66,16 @@ class GaussianImages:
             half = jnp.array([0.5, 0.0, 0.5], jnp.float32)
             scale = jnp.array([scale_x, scale_y, scale_y], jnp.float32)
             cholesky = (cholesky + half) * scale - half
-        settings = {
-            "height": height,
-            "width": width,
-            "samples_per_side": samples_per_side,
-            "prefilter": prefilter,
-            "clip_gradient": clip_gradient,
-            "backend": backend,
-        }
+        settings = dict(
+            height=height, width=width, samples_per_side=samples_per_side, prefilter=prefilter,
+            clip_gradient=clip_gradient, backend=backend,
+        )  # fmt: skip
         parameters = means, cholesky, colors, opacities
         if offsets is None:
             return rasterize(*parameters, **settings)
         return rasterize_ragged(*parameters, offsets, **settings)
 
-    def astype(self, dtype) -> GaussianImages:
-        """Returns the same Gaussians in another float type."""
+    def astype(self, dtype) -> "GaussianImages":
         return jax.tree.map(lambda p: p.astype(dtype), self)
 
     @property
@@ -136,9 +129,8 @@ def boundary_loss(means: Float[Array, "*b n 2"]) -> Float[Array, ""]:
 
 def clip_means(gaussians: GaussianImages) -> GaussianImages:
     """Clips means to ±(1 - 1e-3), as after every step (equation 11)."""
-    return dataclasses.replace(
-        gaussians, means=jnp.clip(gaussians.means, -MEANS_LIMIT, MEANS_LIMIT)
-    )
+    means = jnp.clip(gaussians.means, -MEANS_LIMIT, MEANS_LIMIT)
+    return dataclasses.replace(gaussians, means=means)
 
 
 def budget_bytes(ipc: int, image_shape: tuple[int, int, int]) -> int:
@@ -153,7 +145,7 @@ def gaussians_within_budget(
     channels: int = 3,
     bytes_per_number: int = BYTES_PER_NUMBER,
 ) -> int:
-    """Returns N: Gaussians per image if so many images fit the bytes of a class.
+    """Returns N, the Gaussians per image if that many images fit the bytes of a class.
 
     N = floor(2 IPC C H W / (9 GPC)) for color images in bfloat16, the bytes of IPC float32 images
     and GPC Gaussian images per class (section 4.1). Raises UsageError if N is 0.

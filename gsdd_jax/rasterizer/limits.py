@@ -1,4 +1,4 @@
-"""Limits of sizes. Imports no JAX, so that `gsdd_jax.formats` can import it."""
+"""Limits of sizes, without JAX for `gsdd_jax.formats`."""
 
 # An image of a distilled set.
 MAX_SIDE = 4096  # pixels; larger ones exhaust the memory of most machines

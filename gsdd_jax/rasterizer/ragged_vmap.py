@@ -4,8 +4,6 @@ A batch of B images becomes B + 1 images. The last image takes the Gaussians bet
 batch's images and the next batch's; it is discarded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -14,25 +12,21 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Int32, Shaped
 
+from gsdd_jax.rasterizer import sharding
 from gsdd_jax.rasterizer.limits import MAX_CALL_GAUSSIANS
 
 
 def ragged_vmap(call: Callable[..., Any], together: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `call(offsets, *arrays)` with a batching rule: `together` renders all batches.
 
-    Args:
-      call: renders one ragged batch. Several batches are rendered one by one if their merged
-        offsets exceed 32 bits.
-      together: maps (call, offsets, *arrays) to the results; all have a leading axis of batches.
+    It takes the call, too, and arrays with a leading axis of batches. If the merged offsets exceed
+    32 bits, batches are rendered one by one.
     """
     mapped = custom_vmap(call)
 
     @mapped.def_vmap
     def _(size, batched, *operands):
-        operands = [
-            operand if known else jnp.broadcast_to(operand, (size, *operand.shape))
-            for operand, known in zip(operands, batched, strict=True)
-        ]
+        operands = sharding.batches(size, batched, operands)
         if size * operands[1].shape[1] < MAX_CALL_GAUSSIANS:
             results = together(mapped, *operands)
         else:
@@ -56,7 +50,6 @@ def merge_offsets(
 
 
 def merge_gaussians(array: Shaped[Array, "s n *rest"]) -> Shaped[Array, "all_n *rest"]:
-    """Concatenates the Gaussians of all batches."""
     return array.reshape(-1, *array.shape[2:])
 
 

@@ -1,7 +1,5 @@
 """Rasterizes Gaussians, differentiably, on every platform."""
 
-from __future__ import annotations
-
 import functools
 import math
 import numbers
@@ -154,9 +152,9 @@ def rasterize_ragged(
 
 def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip_gradient):
     settings = Settings(
-        _check_size("height", height, 1, MAX_CALL_SIDE),
-        _check_size("width", width, 1, MAX_CALL_SIDE),
-        _check_size("samples_per_side", samples_per_side, 1, MAX_SAMPLES_PER_SIDE),
+        _check_size("height", height, MAX_CALL_SIDE),
+        _check_size("width", width, MAX_CALL_SIDE),
+        _check_size("samples_per_side", samples_per_side, MAX_SAMPLES_PER_SIDE),
         bool(prefilter),
         float(min_weight),
         clip_gradient,
@@ -171,7 +169,7 @@ def _check_settings(height, width, samples_per_side, prefilter, min_weight, clip
 
 
 def _exceeds(size, limit):
-    """Whether a size is too large; the call itself checks symbolic sizes."""
+    """Returns whether a size is too large; the call itself checks symbolic sizes."""
     return not is_symbolic_dim(size) and size > limit
 
 
@@ -246,17 +244,16 @@ def _check_arrays(backend, means, cholesky, colors, opacities):
     return tuple(a.astype(jnp.float64 if exact else jnp.float32) for a in arrays.values())
 
 
-def _check_size(name: str, value: object, low: int, high: int | None) -> int:
+def _check_size(name: str, value: object, most: int) -> int:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name}: expected an integer, got {value!r}")
-    if value < low or (high is not None and value > high):
-        limit = f"from {low} to {high}" if high else f"at least {low}"
-        raise ValueError(f"{name}: expected {limit}, got {value}")
+    if not 1 <= value <= most:
+        raise ValueError(f"{name}: expected from 1 to {most}, got {value}")
     return int(value)
 
 
 def _per_platform(always_native: bool, native_function, reference_function, *arguments):
-    """Chooses native where it was built, else the reference, when the program is lowered."""
+    """Chooses the native call if built, else the reference, when the program is lowered."""
     if always_native:
         return native_function(*arguments)
     return native.where_built(native_function, reference_function, *arguments)
@@ -276,16 +273,12 @@ def _reference_backward(settings, offsets, *parameters_and_cotangent):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _custom(settings, always_native, offsets, means, cholesky, colors, opacities):
+def _custom(settings, always_native, *operands):
     return _per_platform(
         always_native,
         functools.partial(calls.forward, settings),
         functools.partial(_reference, settings),
-        offsets,
-        means,
-        cholesky,
-        colors,
-        opacities,
+        *operands,
     )
 
 

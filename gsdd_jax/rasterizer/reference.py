@@ -3,8 +3,6 @@
 Every sample point evaluates every Gaussian. Works on any platform and in any float type.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int

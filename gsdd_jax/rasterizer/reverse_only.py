@@ -1,6 +1,4 @@
-"""Rejects derivatives that the native rasterizer does not have, by one clear line."""
-
-from __future__ import annotations
+"""Rejects derivatives that the native rasterizer lacks, by one clear line."""
 
 import contextlib
 

@@ -3,8 +3,6 @@
 Images are independent of each other, which the compiler cannot see in a custom call.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax
@@ -15,16 +13,19 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
+def batches(size, batched, arrays):
+    """Returns arrays under `vmap` with a leading axis of `size` each."""
+    return [
+        array if known else jnp.broadcast_to(array, (size, *array.shape))
+        for array, known in zip(arrays, batched, strict=True)
+    ]
+
+
 def per_image(rule: str, replicated: tuple[str, ...], function):
     """Returns `function(settings, *arrays)` sharded over its leading axes, the images.
 
-    Args:
-      rule: einsum-like sharding rule of arguments and results; "..." are the image axes.
-      replicated: named dimensions that every device needs whole.
-      function: takes arrays with any number of shared leading axes.
-
-    Returns:
-      The sharded function. An axis of `vmap` joins the leading ones.
+    An axis of `vmap` joins the leading ones. `rule` is an einsum-like sharding rule, with "..." for
+    the image axes. Every device needs the `replicated` dimensions whole.
     """
 
     def partition(settings, mesh, arguments, results):
@@ -42,11 +43,7 @@ def per_image(rule: str, replicated: tuple[str, ...], function):
 
         @mapped.def_vmap
         def _(size, batched, *arrays):
-            arrays = [
-                array if known else jnp.broadcast_to(array, (size, *array.shape))
-                for array, known in zip(arrays, batched, strict=True)
-            ]
-            results = mapped(*arrays)
+            results = mapped(*batches(size, batched, arrays))
             return results, jax.tree.map(lambda _: True, results)
 
         return mapped(*arrays)
@@ -57,10 +54,7 @@ def per_image(rule: str, replicated: tuple[str, ...], function):
 def on_explicit_mesh(function, num_batch: int, *arrays):
     """Calls `function(*arrays)` on an explicit mesh too; the images keep the arrays' sharding.
 
-    Args:
-      function: returns images [*batch, H, W, C].
-      num_batch: number of leading image axes of the arrays.
-      *arrays: operands; one may be None.
+    The first `num_batch` axes are those of images. One of the arrays may be None.
     """
     kinds = [jax.typeof(array) for array in jax.tree.leaves(arrays)]
     explicit = [kind.sharding for kind in kinds if kind.sharding.mesh.explicit_axes]

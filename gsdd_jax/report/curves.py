@@ -34,7 +34,7 @@ VARIABLES |= {f"#0000c{i}": f"c{i}" for i in range(COLORS)}
 
 
 class Line(NamedTuple):
-    """Points (x, y, deviation of y or 0) in the order of x; the index selects color and dashes."""
+    """Points (x, y, deviation of y or 0), ordered by x; the index selects color and dashes."""
 
     name: str
     points: Sequence[tuple[float, float, float]]
@@ -91,7 +91,7 @@ def shown(value: int | float, _: Any = None) -> str:
 
 
 def _chart(title, x_label, y_label, lines: Sequence[Line], levels, salt) -> dict[str, Any] | None:
-    """Returns a drawing, its legend and strips to read values; None without lines.
+    """Returns a drawing, its legend and strips for reading values; None without lines.
 
     Only numbers are drawn as text, because matplotlib parses formulas in other text.
     """

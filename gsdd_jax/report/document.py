@@ -70,7 +70,7 @@ def _is_page(path: pathlib.Path) -> bool:
 
 
 def _gallery(run: Run, num_runs: int, per_class: int) -> dict[str, Any] | str:
-    """Returns the gallery, or the reason for none, such as images that exceed memory."""
+    """Returns the gallery, or the reason that there is none, such as missing memory."""
     try:
         return gallery.section(run, num_runs, per_class)
     except UsageError as error:

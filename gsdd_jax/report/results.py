@@ -15,13 +15,13 @@ from gsdd_jax.runs import evaluation
 
 # Arm -> name, description and color.
 NAMES = {
-    "distilled": ("Distilled", "the set, after the last step", 0),
-    "best": ("Best on the way", "step {}, chosen on training images", 0),
-    "fitted": ("Only fitted", "where distillation started", 2),
-    "random_real": ("Random real images", "as float32, in the same bytes", 1),
-    "random_real_uint8": ("Random real images", "as bytes, four times as many", 1),
-    "random_real_dct": ("Random real images, compressed", "as JPEG does, in the same bytes", 1),
-    "random_real_dct_soft": ("The same with soft labels", "of a network trained on all", 1),
+    "distilled": ("Distilled", "after the last step", 0),
+    "best": ("Best step", "step {}, chosen on training images", 0),
+    "fitted": ("Only fitted", "before distillation", 2),
+    "random_real": ("Random real images", "in float32, same bytes", 1),
+    "random_real_uint8": ("Random real images", "in 8 bits, four times as many", 1),
+    "random_real_dct": ("Random real images", "compressed as in JPEG, same bytes", 1),
+    "random_real_dct_soft": ("Random real images", "compressed, with a teacher's soft labels", 1),
 }
 WHOLE = 20  # classes up to which the confusion matrix is shown
 PAIRS = 10  # most frequent confusions, listed for more classes
@@ -43,8 +43,8 @@ def arms(run: Run) -> dict[str, Any]:
             gain = np.mean(found) - np.mean(reference)
             more = [f"{gain:+.1f}" if arm != strongest else ""]
         rows.append(_row(name, note, found, color, more))
-    heads = ["images that networks learn from", "test accuracy"]
-    table = _table(heads, rows, ["over the best real images"] if reference else [])
+    heads = ["training images", "test accuracy"]
+    table = _table(heads, rows, ["gain over best real images"] if reference else [])
     return table | {"networks": sorted({len(found) for found in values.values()})}
 
 

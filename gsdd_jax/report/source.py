@@ -1,4 +1,4 @@
-"""Work directories as far as they can be read, with a sentence for each missing part."""
+"""Work directories, read as far as possible, with a sentence for each missing part."""
 
 from __future__ import annotations
 
@@ -203,8 +203,7 @@ def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSe
     kept = snapshots(path)
     if not kept:
         raise UsageError(
-            "no snapshots; a run with --config.distill.snapshot_every=N keeps its images as they "
-            "change"
+            "no snapshots; --config.distill.snapshot_every=N saves the images every N steps"
         )
     like = lambda s: (s.format.image_shape, len(s.labels))
     sets = {step: files.load(kept[step]) for step in spread(list(kept), MOST_STEPS)}

@@ -49,7 +49,7 @@ def config(run: Run, defaults: Defaults) -> tuple[Rows, Rows]:
 
 
 def differences(runs: Sequence[Run]) -> Rows:
-    """Returns the fields in which runs differ, a run a column.
+    """Returns the fields in which runs differ, one column per run.
 
     An empty group of options is not listed.
     """
@@ -63,7 +63,7 @@ def differences(runs: Sequence[Run]) -> Rows:
 
 
 def provenance(run: Run) -> list[tuple[str, Any]]:
-    """Returns versions, data, machine and times, by name, as far as known."""
+    """Returns known versions, data, machine and times, by name."""
     versions, data = (run.provenance.get(name) for name in ("versions", "data"))
     versions = dict(versions) if isinstance(versions, dict) else {}
     # A version such as 0.1.0+g0123456789ab.changed names the commit of the code.

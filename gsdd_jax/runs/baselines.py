@@ -1,7 +1,8 @@
-"""Baselines of random real images in the budget's bytes, as they are or compressed."""
+"""Baselines of random real images in the budget's bytes, uncompressed or compressed."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.runs import evaluation, teacher
@@ -24,9 +26,10 @@ from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import COMPRESSED, REAL, Experiment, FitParts
 from gsdd_jax.storage.workdir import decisive
 
-# What is tried: images per class, relative to what their bytes suggest, and their stored side,
-# relative to their own. More images are coarser.
+# Candidates: images per class, relative to the number suggested by bytes, and stored side,
+# relative to the original side. More images are coarser.
 TRIALS = ((0.6, 1.0), (1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
+CODED = 0.55  # bytes of coded labels, relative to those of their bits
 
 
 class Baseline(NamedTuple):
@@ -49,7 +52,7 @@ def evaluated(
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
     The number and size of compressed images are the best of `TRIALS` on held-out training images,
-    by one network each. None: the budget has not the bytes of one compressed image per class.
+    by one network each. None: the budget is below one compressed image per class.
 
     Args:
       config: the experiment.
@@ -57,7 +60,7 @@ def evaluated(
       num_images: images of the distilled set, whose number of steps networks take.
       arm: a name of `REAL` or `COMPRESSED`.
       taught_by: source of the labels, for an arm of soft ones.
-      provenance: that of a compressed set.
+      provenance: provenance of a compressed set.
       name, display: name of the phase, and where it is shown.
     """
     if arm in REAL:
@@ -71,7 +74,7 @@ def evaluated(
         schedule = parts.schedule.with_steps(steps, len(set_.labels))
         return evaluation.distilled(config, parts, set_, name, display, chosen, schedule)
 
-    for images_per_class, side in _sizes(config, parts):
+    for images_per_class, side in _sizes(config, parts, arm):
         try:
             set_ = _stored(config, parts, arm, taught_by, provenance, images_per_class, side)
         except UsageError:  # too many for the bytes
@@ -90,7 +93,7 @@ def evaluate_real(
     """Trains networks on random real images, at the bytes and for the steps of a config's set.
 
     A teacher has its checkpoints in `workdir`, or in `config.teacher.dir`. Raises UsageError if a
-    setting is invalid, `arm` is unknown, or the budget has not the bytes of one image per class.
+    setting is invalid, `arm` is unknown, or the budget is below one image per class.
     """
     arms = (*REAL, *COMPRESSED)
     if arm not in arms:
@@ -118,11 +121,13 @@ def evaluate_real(
     return result | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
 
 
-def _sizes(config, parts) -> dict[tuple[int, int], None]:
-    """Returns the images per class and stored sides (0: their own) that are tried."""
+def _sizes(config, parts, arm) -> dict[tuple[int, int], None]:
+    """Returns the images per class and stored sides to try; side 0: the images' own."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
-    kind = parameterizations.find("dct")
-    suggested = kind.suggested_images(shape, bytes_per_class(config, shape), {})
+    there = bytes_per_class(config, shape)
+    suggested = parameterizations.find("dct").suggested_images(shape, there, {})
+    labels = _labeled(config, arm).bytes_per_class(parts.dataset.num_classes, suggested)
+    suggested = suggested * there / (there + CODED * labels)
     sizes = {}
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
@@ -131,27 +136,43 @@ def _sizes(config, parts) -> dict[tuple[int, int], None]:
     return sizes
 
 
+def _labeled(config, arm) -> Labels:
+    source = "teacher" if COMPRESSED[arm] else "class"
+    return dataclasses.replace(labels_of(config), learned=False, source=source)
+
+
 def _stored(config, parts, arm, taught_by, provenance, images_per_class, side) -> DistilledSet:
     trial = config.copy_and_resolve_references()
     trial.parameterization.name, trial.parameterization.options = "dct", ConfigDict({"side": side})
     trial.budget.images_per_class = images_per_class
-    trial.labels.update(learned=False, source="teacher" if COMPRESSED[arm] else "class")
-    labels = labels_of(trial)
+    labels = _labeled(trial, arm)
+    trial.labels.update(dataclasses.asdict(labels))
     dataset = parts.dataset
-    kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes)
     key = stream(config.seed, "compressed real images")
-    images = experiment.initial_images(dataset, key, images_per_class)
-    params = kind.init(key, jnp.asarray(images))
-    logits = None
-    if labels.soft:
-        shown = parts.transform(kind.render(params))
-        logits = np.asarray(taught_by.logits(shown, labels))
-    return parameterizations.stored(
-        kind,
-        params,
-        FitParts(dataset, kind).labels,
-        config.evaluate.learning_rate,
-        provenance | {"config": decisive(trial), "step": 0},
-        logits,
-        labels.bits if labels.soft else 0,
-    )
+    images = jnp.asarray(experiment.initial_images(dataset, key, images_per_class))
+
+    def made(kind):
+        params, logits = kind.init(key, images), None
+        if labels.soft:
+            shown = parts.transform(kind.render(params))
+            logits = np.asarray(taught_by.logits(shown, labels))
+        return parameterizations.stored(
+            kind,
+            params,
+            FitParts(dataset, kind).labels,
+            config.evaluate.learning_rate,
+            provenance | {"config": decisive(trial), "step": 0},
+            logits,
+            labels.bits if labels.soft else 0,
+        )
+
+    kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes)
+    first = made(kind)
+    if not labels.soft:
+        return first
+    # Coded labels take fewer bytes than `kind` leaves them: the images get what is left.
+    budget = dataset.num_classes * bytes_per_class(config, dataset.image_shape)
+    spare = (budget - first.num_bytes) // dataset.num_classes
+    spare -= spare // 32  # labels of the images as they then are take a few bytes more or less
+    second = made(dataclasses.replace(kind, bytes_per_class=kind.bytes_per_class + spare))
+    return second if second.num_bytes <= budget else first

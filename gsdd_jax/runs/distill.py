@@ -123,7 +123,7 @@ class _Run:
             self.config,
             dataset,
             f"{counted(stored.images_per_class, 'image')} per class of {stored.described}",
-            f"in {there:,} bytes per class, those of {images:.4g} in float32",
+            f"budget of {there:,} bytes per class ({images:.4g} in float32)",
         )
 
     @functools.cached_property
@@ -270,7 +270,7 @@ class _Run:
             shown = name.replace("_", " ")
             if self.records.get(name) is None:
                 if (found := baseline(name, f"evaluate {shown}")) is None:
-                    reporter.line(f"{shown}: the budget has not the bytes of an image per class")
+                    reporter.line(f"{shown}: the budget is below one image per class")
                     continue
                 self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
         best = self.best()
@@ -297,7 +297,7 @@ class _Run:
         return result
 
     def _images_per_class(self, arm: str) -> int:
-        """Returns those of a baseline that was saved."""
+        """Returns the accuracies of a saved baseline."""
         read = lambda: file.load(self.workdir / f"{arm}.safetensors").format.images_per_class
         return int(processes.from_first(lambda: str(read()).encode()))
 

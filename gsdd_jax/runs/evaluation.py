@@ -131,7 +131,7 @@ def random_real(
     name: str,
     reporter: Display,
 ) -> Accuracies:
-    """Evaluates networks trained on different random real images each, for an arm of `REAL`.
+    """Evaluates networks, each trained on other random real images, for an arm of `REAL`.
 
     A smaller class gives all its images. The steps of SGD are those of a distilled set of
     `num_images`: short epochs are no disadvantage.

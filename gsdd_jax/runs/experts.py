@@ -71,7 +71,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
 
 
 def expert_key(seed: int, expert: int) -> Key[Array, ""]:
-    """Returns the key of everything random about one expert."""
+    """Returns the key of one expert's randomness."""
     return jax.random.fold_in(components.stream(seed, "experts"), expert)
 
 

@@ -101,5 +101,5 @@ def images_of(config: ConfigDict, material: FitParts) -> Float[np.ndarray, "m h 
 
 
 def _identity(config: ConfigDict, fingerprint: str) -> str:
-    """Returns a digest of all that a fit depends on."""
+    """Returns a digest of everything that a fit depends on."""
     return digest({"data.fingerprint": fingerprint, **settings(config)})

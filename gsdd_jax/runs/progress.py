@@ -92,7 +92,7 @@ class Progress:
 
     @contextlib.contextmanager
     def standing(self, afterwards: float) -> Iterator[None]:
-        """Stops the clock between two steps, and sets the remaining `afterwards`."""
+        """Stops the clock between two steps, and sets the work remaining `afterwards`."""
         begun = time.monotonic()
         try:
             yield
@@ -139,7 +139,7 @@ class Display:
 
 
 class OneLine(Display):
-    """Shows many runs in one line: what is done, what is running, the time left of all.
+    """Shows many runs in one line: finished ones, the running one, and the time left in all.
 
     A terminal's line is overwritten; elsewhere a new one is printed every ten seconds.
     """
@@ -162,7 +162,7 @@ class OneLine(Display):
         yield _Part(functools.partial(self._show, name), total, done)
 
     def line(self, text: str) -> None:
-        """Drops a run's own lines."""
+        """Drops the lines of a single run."""
 
     def end(self) -> None:
         """Ends the line."""

@@ -1,4 +1,4 @@
-"""Real images in a run's work directory, to compare its own with."""
+"""Real images in a run's work directory, for comparison with its own."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ TAKEN = "another process trains the same teacher"
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Trained networks."""
+    """Networks that have been trained."""
 
     network: Network
     params: Any  # stacked
@@ -108,7 +108,7 @@ def is_there(config: ConfigDict) -> bool:
 
 
 def identity(config: ConfigDict, parts: Experiment | Parts) -> str:
-    """Returns a digest of all that a teacher depends on."""
+    """Returns a digest of everything that a teacher depends on."""
     return digest(settings(config) | {"data.fingerprint": parts.dataset.fingerprint})
 
 

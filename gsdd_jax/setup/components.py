@@ -26,7 +26,7 @@ def stream(seed: int, name: str) -> Key[Array, ""]:
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
-    """Loads the data set that the config names. Raises UsageError if it names none."""
+    """Loads the config's data set. Raises UsageError if it names none."""
     if not config.data.name:
         raise UsageError(
             "config.data.name: expected a data set, as by --config.data.name=NAME; "
@@ -52,7 +52,7 @@ def check_same(dataset: data.Dataset) -> None:
 
 
 def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
-    """Returns one line on what is run: data, network, `more` and devices."""
+    """Returns one line on the run: data, network, `more` and devices."""
     width = config.network.options.get("width")
     shape = "x".join(map(str, dataset.image_shape))
     return "; ".join(

@@ -1,7 +1,7 @@
 """Estimates of a run's seconds and memory before it starts.
 
 One training step of the network is timed on the device; the config says how often it runs. Other
-factors are those of the benchmarks. Estimates are good to about a factor of two.
+factors are from the benchmarks. Estimates are good to about a factor of two.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
 
 
 def no_data(config: ConfigDict) -> str:
-    """Returns why a config's data set cannot be read, or an empty text."""
+    """Returns the reason that a config's data set cannot be read, or an empty text."""
     return _no_data(config.data.to_json())
 
 
@@ -216,7 +216,7 @@ def _fit_step(stored: Parameterization, images: int) -> Cost:
 
 
 def _of_one(images: int, function: Callable, *arguments: Any) -> Cost:
-    """Returns the cost of each of the images of `function`; times the second of two calls."""
+    """Returns the cost per image of `function`, by the second of two timed calls."""
     compiled = jax.jit(function).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
     start = time.perf_counter()

@@ -53,7 +53,7 @@ class EvaluationParts:
 
     @functools.cached_property
     def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
-        """Held-out training images with labels, likewise."""
+        """Held-out training images with labels on the device."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
         return self.on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
@@ -77,7 +77,7 @@ class FitParts:
         return np.repeat(classes, self.parameterization.images_per_class)
 
     def resolve_auto(self, config: ConfigDict) -> ConfigDict:
-        """Returns the config with settings chosen for the device: here unchanged."""
+        """Returns the config with settings chosen for the device; here unchanged."""
         return config
 
     @property
@@ -112,7 +112,7 @@ class Experiment(FitParts, EvaluationParts):
 
 
 def build_fit_parts(config: ConfigDict) -> FitParts:
-    """Builds all that a fit needs. Raises UsageError, naming the field, for invalid settings."""
+    """Builds the parts of a fit. Raises UsageError, naming the field, for invalid settings."""
     validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
     if config.init.images not in INITIAL_IMAGES:
@@ -142,7 +142,7 @@ def _check_memory(config, dataset, parameterization) -> None:
     budget = dataset.num_classes * bytes_per_class(config, dataset.image_shape)
     there = devices.accelerator_memory()
     memory.check(f"config.budget: {count:,} images", images, COPIES, there)
-    # Two of its bytes or fewer become a float32, which has moments and a gradient.
+    # At most two bytes become a float32 with moments and a gradient.
     memory.check(f"config.budget: {memory.shown(budget)}", 2 * 4 * budget, there=there)
 
 
@@ -288,8 +288,8 @@ def check_baselines(config: ConfigDict) -> None:
     for name in filter(None, config.evaluate.baselines.split(",")):
         if name not in BASELINES:
             raise UsageError(
-                f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, by commas, "
-                f"got {name!r}"
+                f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, "
+                f"comma-separated, got {name!r}"
             )
 
 

@@ -16,7 +16,7 @@ from gsdd_jax.training import experts as training
 
 
 def directory(config: ConfigDict) -> pathlib.Path:
-    """Returns `config.experts.dir`, or a name made of data and network.
+    """Returns `config.experts.dir`, or a name composed from data and network.
 
     Settings outside that name are compared when the store is opened.
     """
@@ -47,7 +47,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def identity(config: ConfigDict, dataset: data.Dataset, network: Network) -> Identity:
-    """Returns all that a config's experts depend on: settings, data and network size."""
+    """Returns everything that a config's experts depend on: settings, data and network size."""
     return {
         **settings(config),
         "data.fingerprint": dataset.fingerprint,

@@ -1,4 +1,4 @@
-"""Source of a run's real images: the device, which holds them whole, or the disk."""
+"""Supplies a run's real images, from the device that holds them or from the disk."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
 
 
 def _host() -> jax.Device:
-    """Returns the host's processor, or the device if JAX may only use that."""
+    """Returns the host's CPU, or the device if JAX may use only that."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -68,7 +68,7 @@ def resolve(
     made_by = provenance.get("config")
     if not isinstance(made_by, dict):
         raise UsageError(
-            f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
+            f"provenance.config: expected the config of the set, got {reprlib.repr(made_by)}"
         )
     made_by, kinds = SINCE | made_by, known()
     values = {field: _value(made_by, field, kinds[field].type) for field in FIELDS}

@@ -1,7 +1,5 @@
 """Checkpoints of a whole loop state, by Orbax: atomic, typed, restored to the bit."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib
@@ -19,7 +17,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_tree, locked
 from gsdd_jax.formats.file import DIGESTS, digests
 
-OVERHEAD = 1 << 20  # bytes that a checkpoint takes besides its numbers, at most
+OVERHEAD = 1 << 20  # maximum bytes of a checkpoint besides its numbers
 _IDENTITY = "identity"
 _PARTS = {"run", "state", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a step's folder
 
@@ -33,7 +31,7 @@ class Checkpoints:
         identity: str,
         report: Callable[[str], None] = lambda line: None,
     ):
-        """States are stored with `identity` (of their run) and restored only by the same one.
+        """Stores states with their run's `identity`, and restores only states of the same one.
 
         Raises UsageError where something below the directory is no regular file, or has the name
         of a step and is no checkpoint. Where the newest is damaged and the one before is taken,
@@ -59,7 +57,7 @@ class Checkpoints:
         state = jax.tree.map(mesh.to_host, state)
         if self._manager is None:
             return
-        # Looked at before, because Orbax's threads print pages when they fail.
+        # Checked first, because Orbax's threads print pages when they fail.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._manager.directory.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._manager.directory).free < 2 * size + OVERHEAD:
@@ -85,7 +83,7 @@ class Checkpoints:
             ) from None
 
     def restore(self, like: Any) -> Any | None:
-        """The newest state that is whole, or None if there is none at all.
+        """Returns the newest intact state, or None if there is no state.
 
         Raises UsageError if none is whole, or if one is of another run or does not have the
         structure, shapes and types of `like`.
@@ -98,7 +96,6 @@ class Checkpoints:
         return jax.tree.map(mesh.replicate, _unpacked(read, target))
 
     def close(self) -> None:
-        """Ends Orbax's background threads."""
         if self._manager is not None:
             self._manager.close()
 
@@ -113,7 +110,9 @@ class Checkpoints:
                     raise
                 reasons.append(f"{where}: damaged ({_first_line(error)})")
                 continue
-            self._forget_after(step)
+            # A run that resumes from here writes the damaged ones again.
+            for later in [s for s in self._manager.all_steps() if s > step]:
+                self._manager.delete(later)
             if reasons:
                 self._report(f"{'; '.join(reasons)}; resuming from step {step}")
             return state
@@ -143,11 +142,6 @@ class Checkpoints:
         _check_digests(expected, digests(_by_name(state), {}))
         return state
 
-    def _forget_after(self, step) -> None:
-        """Deletes the damaged ones, which a run that resumes from here will write again."""
-        for later in [s for s in self._manager.all_steps() if s > step]:
-            self._manager.delete(later)
-
 
 @contextlib.contextmanager
 def shared(
@@ -155,11 +149,8 @@ def shared(
 ) -> Iterator[Checkpoints]:
     """Opens the checkpoints of work that several runs may share.
 
-    Args:
-      own: directory in the run, used if `directory` is empty.
-      directory: directory of all shared work, in a folder of its own per `identity`.
-      identity, report: see `Checkpoints`.
-      taken: end of the message if another process does the same work.
+    They are in a folder per `identity` of `directory`, or in `own`, in the run, if it is empty.
+    `taken` ends the message if another process does the same work.
     """
     with contextlib.ExitStack() as stack:
         where = own
@@ -182,7 +173,6 @@ def _check_steps(directory: pathlib.Path) -> None:
 
 
 def _manager(directory: pathlib.Path) -> ocp.CheckpointManager:
-    """Builds the manager of this process only."""
     alone = {}
     if jax.process_count() > 1:
         alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(

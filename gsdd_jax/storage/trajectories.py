@@ -36,17 +36,14 @@ Among them are "experts.epochs" and "num_parameters", which give a trajectory it
 class Trajectory:
     """One expert's parameters after each epoch, the initial ones first.
 
-    Attributes:
-      expert: its index.
-      accuracy: in percent after the last epoch, on the training and the test set; None before.
+    After the last epoch `accuracy` is in percent, on the training and the test set; None before.
     """
 
     def __init__(self, directory: str | os.PathLike, identity: Identity, expert: int):
-        """Reads what is there. An unfinished trajectory ends before its first damaged epoch.
+        """Reads the files present. An unfinished trajectory ends before its first damaged epoch.
 
-        Raises:
-          UsageError: the index is damaged, foreign, of another expert or other settings; or other
-            versions began the expert, which would end with other bits.
+        Raises UsageError if the index is damaged, foreign, of another expert or other settings, or
+        if other versions began the expert, which would end with other bits.
         """
         self.expert, self.accuracy = expert, None
         self._index = index_of(directory, expert)
@@ -63,11 +60,9 @@ class Trajectory:
         return len(self._digests)
 
     def parameters(self, epoch: int) -> Float32[np.ndarray, "p"]:
-        """Returns the flat parameters after `epoch` epochs; only they are read.
+        """Returns the flat parameters after `epoch` epochs, without reading others.
 
-        Raises:
-          UsageError: they are damaged.
-          IndexError: `epoch` is not in [0, rows).
+        Raises UsageError if they are damaged, IndexError if there are none.
         """
         if not 0 <= epoch < self.rows:
             raise IndexError(f"epoch {epoch}: expected an epoch from 0 to {self.rows - 1}")
@@ -85,11 +80,10 @@ class Trajectory:
         del self._digests[rows:]
 
     def append(self, parameters: Float32[np.ndarray, "p"]) -> None:
-        """Adds the parameters of an epoch; they are on disk when this returns.
+        """Writes the parameters of an epoch to disk before returning.
 
-        Raises:
-          ValueError: not the identity's number of parameters, or not finite.
-          UsageError: they cannot be written.
+        Raises ValueError if they are not finite or not as many as the identity says, UsageError if
+        they cannot be written.
         """
         if parameters.shape != (self._size,) or not np.isfinite(parameters).all():
             raise ValueError(f"expert {self.expert}: expected {self._size} finite parameters")
@@ -100,10 +94,7 @@ class Trajectory:
         self._write()
 
     def finish(self, train_accuracy: float, test_accuracy: float) -> None:
-        """Adds the final accuracies, after the last epoch.
-
-        Raises UsageError if they cannot be written.
-        """
+        """Adds the final accuracies; raises UsageError if they cannot be written."""
         self.accuracy = train_accuracy, test_accuracy
         self._write()
 
@@ -131,7 +122,7 @@ class Trajectory:
             case _:
                 raise foreign
         expected = self._made_of
-        if not accuracy:  # a finished trajectory is what it is, whichever version made it
+        if not accuracy:  # a finished trajectory is valid, whichever version made it
             made_of, expected = made_of | versions, expected | self._versions
         for name in dict.fromkeys([*expected, *made_of]):
             if made_of.get(name) != expected.get(name):
@@ -179,7 +170,6 @@ class ExpertStore:
 
 
 def index_of(directory: str | os.PathLike, expert: int) -> pathlib.Path:
-    """Returns the path of an expert's index."""
     return pathlib.Path(directory, f"expert_{expert:05d}", "epochs.json")
 
 
@@ -200,7 +190,7 @@ def exclusive(directory: str | os.PathLike) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _writing(directory):
             stack.enter_context(locked(directory, taken))
-        # Of a process that was killed while it wrote.
+        # Left by a process that was killed while writing.
         for left_over in pathlib.Path(directory).glob("expert_[0-9]*/.epoch*.*.*"):
             if left_over.is_file():
                 left_over.unlink()

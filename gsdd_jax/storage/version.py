@@ -1,7 +1,5 @@
 """Version of gsdd-jax: the installed version, and the commit of a checkout."""
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import pathlib

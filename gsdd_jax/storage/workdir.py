@@ -1,7 +1,5 @@
 """A run's directory: bound to one config, with the records of its results."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -34,6 +32,7 @@ OPERATIONAL = {
     "teacher.dir": "",
     "experts.at_once": 1,
 }
+EVALUATIONS = "evaluations.json"
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
@@ -41,10 +40,8 @@ FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib.Path]:
     """Makes the directory, binds it to `config` and keeps other processes out of it.
 
-    Of several processes that compute together, the first does so for all.
-
-    Raises:
-      UsageError: it cannot be written, belongs to another config, or another process runs in it.
+    Of several processes that compute together, the first does so for all. Raises UsageError if it
+    cannot be written, belongs to another config, or another process runs in it.
     """
     if not str(workdir):
         raise UsageError("--workdir: expected a directory to write to, got an empty path")
@@ -82,12 +79,10 @@ def _bind(workdir, config) -> None:
 
 
 def snapshot_path(workdir: pathlib.Path, step: int) -> pathlib.Path:
-    """Returns the path of the set at a step of the distillation."""
     return workdir / "snapshots" / f"{step}.safetensors"
 
 
 def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Returns the snapshots by step, in order."""
     paths = workdir.glob("snapshots/*.safetensors")
     # As `snapshot_path` writes a step: int() and isdigit() accept other digits, too.
     found = {int(p.stem): p for p in paths if re.fullmatch("[0-9]{1,18}", p.stem)}
@@ -95,26 +90,23 @@ def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
 
 
 def identity(config: ConfigDict, fingerprint: str) -> str:
-    """Returns a digest of all that a run's results depend on: its settings and its data."""
+    """Returns a digest of everything that a run's results depend on: its settings and its data."""
     return digest({"data.fingerprint": fingerprint, **decisive(config)})
 
 
 def digest(fields: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of plain values by name, whatever their order."""
+    """Returns the SHA-256 of plain values by name, independent of their order."""
     return hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
-    """Returns the settings that a result depends on, flat: all but the operational ones."""
+    """Returns the settings that a result depends on, flat, without operational ones."""
     return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
 
 
 def whole(fields: Mapping[str, Any]) -> ConfigDict:
     """Returns the config of a run's recorded `fields`; operational ones default."""
     return unflat(OPERATIONAL | dict(fields))
-
-
-EVALUATIONS = "evaluations.json"
 
 
 def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
@@ -143,7 +135,7 @@ class Records:
     """Evaluations of a run by name; each is on disk once it is recorded."""
 
     def __init__(self, workdir: pathlib.Path, identity: str):
-        """Reads existing records. Raises like `evaluations`."""
+        """Reads existing records. Raises UsageError like `evaluations`."""
         self._path, self._identity = workdir / EVALUATIONS, {"identity": identity}
         read = lambda: json.dumps(evaluations(workdir, identity)).encode()
         self._values = json.loads(processes.from_first(read))
@@ -154,11 +146,9 @@ class Records:
             write_json(self._path, self._identity | self._values)
 
     def get(self, name: str) -> Any | None:
-        """Returns the record of `name`, or None."""
         return self._values.get(name)
 
     def starting_with(self, prefix: str) -> dict[str, Any]:
-        """Returns all records whose name starts with `prefix`."""
         return {name: v for name, v in self._values.items() if name.startswith(prefix)}
 
 
@@ -180,19 +170,13 @@ def _is_record(value) -> bool:
 
 
 def are_percentages(values: Any) -> bool:
-    """Returns whether `values` are accuracies of networks."""
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
-    )
+    if not isinstance(values, list) or not values:
+        return False
+    return all(type(v) in (int, float) and 0 <= v <= 100 for v in values)
 
 
 def are_counts(values: Any) -> bool:
-    """Returns whether `values` are a confusion matrix."""
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(row, list) and len(row) == len(values) for row in values)
-        and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)
-    )
+    if not isinstance(values, list) or not values:
+        return False
+    square = all(isinstance(row, list) and len(row) == len(values) for row in values)
+    return square and all(type(v) is int and 0 <= v < 2**31 for row in values for v in row)

@@ -63,14 +63,14 @@ class Piece:
     result: pathlib.Path | None = None
 
     def in_order(self) -> Iterator[Piece]:
-        """Yields the pieces that it needs on this disk, and itself."""
+        """Yields the pieces that it needs on this disk, then itself."""
         if not self.done():
             for need in self.needs:
                 yield from need.in_order()
         yield self
 
     def why_missing(self, reasons: Mapping[str, str]) -> str:
-        """Returns why it has no result; `reasons` are of pieces that were not run, by name."""
+        """Returns why it has no result; `reasons` names pieces that were not run."""
         missing = (piece.name for piece in self.in_order() if not piece.done())
         return next((reasons[name] for name in missing if name in reasons), "")
 
@@ -170,14 +170,14 @@ class Folder:
         return config
 
     def workdir(self, config: ConfigDict) -> pathlib.Path:
-        """Returns a run's work directory: readable, and unique to what decides its result."""
+        """Returns a run's work directory, readable and unique to the settings of its result."""
         parts = (config.data.name, config.data.subset, config.matching.name)
         parts += (config.parameterization.name, f"seed{config.seed}", _digest(decisive(config)))
         name = "-".join(str(part) for part in parts if part)
         return self.root / "runs" / re.sub(r"[^\w.-]", "-", name)
 
     def piece(self, cell: Cell, trial: Mapping[str, Any], seed: int) -> Piece:
-        """Returns the piece that makes one seed's number under one trial."""
+        """Returns the piece that computes one seed's number under one trial."""
         config = self.config(cell, trial, seed)
         if cell.arm != "distilled":
             folder = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}"
@@ -191,7 +191,7 @@ class Folder:
         )
 
     def trials(self, cell: Cell) -> list[tuple[Mapping[str, Any], Piece]]:
-        """Returns the runs that a cell chooses from; none if there is one trial."""
+        """Returns the runs that a cell chooses from; none for a single trial."""
         runs = dataclasses.replace(cell, evaluation={})
         of = cell.trials if len(cell.trials) > 1 else ()
         return [(trial, self.piece(runs, trial, cell.seeds[0])) for trial in of]
@@ -212,7 +212,7 @@ class Folder:
         return found
 
     def found(self, cell: Cell, reasons: Mapping[str, str]) -> Found:
-        """Returns a cell's result so far; `reasons` gives, by name, why pieces were not run."""
+        """Returns a cell's result so far; `reasons` says, by name, why pieces were not run."""
         trials, chosen = [], cell.trials[0]
         for trial, run in self.trials(cell):
             value = None
@@ -235,7 +235,7 @@ class Folder:
     def missing(
         self, table_: Table, found: list[Found], reasons: Mapping[str, str]
     ) -> dict[str, Piece]:
-        """Returns by name the pieces to run that are known so far: trials, then all seeds."""
+        """Returns by name the known pieces to run: trials, then all seeds."""
         missing = {}
         for cell, f in zip(table_.cells, found, strict=True):
             goals = [run for _, run in self.trials(cell)]
@@ -250,7 +250,7 @@ class Folder:
 def reproduce(
     table_: Table, root: str | os.PathLike, reporter: OneLine
 ) -> tuple[list[Found], dict[str, str]]:
-    """Runs what is missing of a table under `root`, and writes the table after each piece.
+    """Runs the missing pieces of a table under `root`; writes the table after each piece.
 
     A piece that cannot be run (no data, too little memory) or fails leaves its cells without a
     number, but with the reason; other pieces are still run.
@@ -281,7 +281,7 @@ def reproduce(
 
 
 def _reason(error: Exception) -> str:
-    """Returns one line: why a piece failed."""
+    """Returns the reason that a piece failed, in one line."""
     if isinstance(error, UsageError):
         return str(error)
     return printable(memory.exhausted(error) or f"{type(error).__name__}: {error}".splitlines()[0])
@@ -311,7 +311,7 @@ class _Work:
                 self.reasons |= refused
                 continue
             for name, piece in missing.items():
-                # What it needs is run by another command, or will be by this one.
+                # Its requirements are run by another command, or later by this one.
                 if name not in self.in_use and all(need.done() for need in piece.needs):
                     self._begin(name, missing)
                     return name.encode()
@@ -359,7 +359,7 @@ def cost_of(piece: Piece) -> cost.Cost | None:
 
 
 def why_not(table_: Table, piece: Piece) -> str:
-    """Returns why a piece cannot be run here, in a few words; empty if it can."""
+    """Returns the reason that a piece cannot be run here, in a few words; else empty."""
     if table_.needs_gpu and jax.default_backend() == "cpu":
         return "no GPU"
     if reason := cost.no_data(piece.config):

@@ -80,7 +80,7 @@ def train_epoch(
 
 @functools.partial(jax.jit, static_argnames="num_images")
 def orders(keys: Key[Array, "e"], epoch: Int[Array, ""], num_images: int) -> Int[Array, "e n"]:
-    """Returns each expert's order of the images in an epoch, batch after batch."""
+    """Returns the order of an epoch's images for each expert, batch after batch."""
     return _orders(_epoch_keys(keys, epoch), num_images)
 
 

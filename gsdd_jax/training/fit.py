@@ -54,7 +54,7 @@ def run(
     num_steps: int,
     halve_every: int = HALVE_EVERY,
 ) -> tuple[FitState, Float[Array, "m"]]:
-    """Runs `num_steps` steps on all images; returns each one's squared error before the last step.
+    """Runs `num_steps` steps on all images; returns each image's squared error before the last.
 
     The loss is the sum of the images' mean squared errors. Therefore an image's fit does not depend
     on the number of images.

@@ -1,8 +1,8 @@
 // Custom calls of the networks on the CPU. A task is an image, or a group of images in a sum.
 #include "common/instruction_set.h"
+#include "common/module.h"
 #include "common/parallel.h"
 #include "network/cpu_kernel.h"
-#include "network/handlers.h"
 #include "network/shapes.h"
 
 namespace gsdd {

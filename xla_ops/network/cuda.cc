@@ -1,8 +1,8 @@
 // Custom calls of the networks on CUDA: check the buffers and launch on XLA's stream.
 #include <limits>
 
+#include "common/module.h"
 #include "network/cuda_kernel.h"
-#include "network/handlers.h"
 #include "network/shapes.h"
 
 namespace gsdd {

@@ -5,7 +5,6 @@
 #include "common/instruction_set.h"
 #include "common/module.h"
 #include "common/parallel.h"
-#include "network/handlers.h"
 #include "rasterizer/cpu_kernel.h"
 #include "rasterizer/shapes.h"
 
@@ -165,8 +164,10 @@ XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
 }  // namespace gsdd
 
 PYBIND11_MODULE(_native_cpu, m) {
-  gsdd::export_handlers(
-      m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+  gsdd::add_handlers(m, {{"gsdd_rasterize", gsdd::kForward},
+                         {"gsdd_rasterize_gradient", gsdd::kBackward},
+                         {"gsdd_rasterize_ragged", gsdd::kRaggedForward},
+                         {"gsdd_rasterize_ragged_gradient", gsdd::kRaggedBackward}});
   gsdd::add_network_handlers(m);
   pybind11::list names;
   for (const gsdd::CpuKernel* kernel :

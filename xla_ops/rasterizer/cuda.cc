@@ -1,7 +1,6 @@
 // Custom calls on CUDA: check the buffers and launch on XLA's stream.
 #include "common/cuda_devices.h"
 #include "common/module.h"
-#include "network/handlers.h"
 #include "rasterizer/cuda_kernel.h"
 #include "rasterizer/shapes.h"
 
@@ -105,8 +104,10 @@ XLA_FFI_DEFINE_HANDLER(kRaggedBackward, ragged_backward,
 }  // namespace gsdd
 
 PYBIND11_MODULE(_native_cuda, m) {
-  gsdd::export_handlers(
-      m, {gsdd::kForward, gsdd::kBackward, gsdd::kRaggedForward, gsdd::kRaggedBackward});
+  gsdd::add_handlers(m, {{"gsdd_rasterize", gsdd::kForward},
+                         {"gsdd_rasterize_gradient", gsdd::kBackward},
+                         {"gsdd_rasterize_ragged", gsdd::kRaggedForward},
+                         {"gsdd_rasterize_ragged_gradient", gsdd::kRaggedBackward}});
   gsdd::add_network_handlers(m);
   gsdd::export_devices(m);
 }

@@ -1,0 +1,78 @@
+"""Tests baselines of real images, compressed to the bytes of the distilled set."""
+
+import json
+
+import numpy as np
+import pytest
+
+import gsdd_jax
+from configs import demo
+from gsdd_jax import data
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.runs import baselines
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.progress import Reporter
+from tests.tiny import TINY
+
+BYTES, CLASSES = 256, 10
+ARMS = ("random_real_dct", "random_real_dct_soft")
+
+
+def config_of(arms=ARMS):
+    config = demo.get_config()
+    config.update_from_flattened_dict(TINY)
+    config.budget.bytes, config.budget.images_per_class = BYTES, 3
+    config.distill.update(num_steps=2, eval_every=0, snapshot_every=0)
+    config.evaluate.baselines = ",".join(arms)
+    config.teacher.update(epochs=3, learning_rate=0.1)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Returns the work directory of a run with both arms, and its result."""
+    workdir = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "TRIALS", baselines.TRIALS[::3])
+        return workdir, distill_to(config_of(), workdir, Reporter(None))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_is_a_set_of_real_images_in_the_bytes_of_the_budget(finished, arm):
+    workdir, result = finished
+    path = workdir / f"{arm}.safetensors"
+    set_ = gsdd_jax.load(path)
+    per_class = set_.format.images_per_class
+    assert result[f"{arm}_images_per_class"] == per_class > 1
+    assert 0.85 * BYTES * CLASSES < set_.num_bytes <= BYTES * CLASSES
+    np.testing.assert_array_equal(np.bincount(set_.labels), CLASSES * [per_class])
+    # Each image is nearest to one of its class, in the mean over 100 much nearer than to others.
+    train = data.load("cifar10_mini", resolution=8).train
+    real = train.images.reshape(len(train.labels), -1) / 255
+    found = np.asarray(set_.images()).reshape(len(set_.labels), -1)[:: per_class // 10]
+    distance = ((found[:, None] - real) ** 2).mean(-1)
+    same = set_.labels[:: per_class // 10, None] == train.labels
+    assert np.mean(np.where(same, distance, 9).min(1) < np.where(same, 9, distance).min(1)) > 0.9
+
+
+def test_only_the_arm_of_soft_labels_has_them(finished):
+    hard, soft = (gsdd_jax.load(finished[0] / f"{arm}.safetensors") for arm in ARMS)
+    assert hard.soft_labels is None
+    assert soft.soft_labels.shape == (len(soft.labels), CLASSES)
+    # Few epochs of a tiny network already tell something of the classes.
+    assert (soft.soft_labels.argmax(1) == soft.labels).mean() > 1.5 / CLASSES
+
+
+def test_the_run_names_the_strongest_of_them(finished):
+    workdir, result = finished
+    written = json.loads((workdir / "result.json").read_text())
+    for arm in ARMS:
+        assert written[f"{arm}_accuracy"] == result[f"{arm}_accuracy"]
+        assert len(written[f"{arm}_accuracies"]) == 2
+
+
+def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):
+    config = config_of()
+    config.budget.bytes, config.budget.images_per_class = 20, 1  # one Gaussian, or the coder
+    with pytest.raises(UsageError, match="bytes of one image per class"):
+        baselines.evaluate_real(config, ARMS[0], tmp_path, Reporter(None))
