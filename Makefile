@@ -12,7 +12,7 @@ demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
 
 test: setup  # a file's tests in one process: they share runs and compiled programs
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -9,6 +9,12 @@ from jaxtyping import install_import_hook
 hook = install_import_hook("gsdd_jax", "beartype.beartype")
 hook.__enter__()
 
+# Files that take longest, which both workers begin with, so that they end together.
+LONGEST = [
+    "processes", "launch", "mesh", "soft_labels", "rasterize", "reproduce", "networks", "experts",
+    "artifact", "trajectory", "distribution", "notebook", "benchmarks", "augment", "cuda_driver",
+    "scale", "evaluate", "agreement", "documents", "figures", "report_page", "shell",
+]  # fmt: skip
 LITTLE = "jax_disable_most_optimizations"
 # Code of XLA's fusion emitters takes long to compile.
 WITHOUT_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
@@ -22,6 +28,11 @@ if jax.__version_info__ < (0, 11):  # XLA ends a process with an unknown flag
     del os.environ["XLA_FLAGS"]
     if given is not None:
         os.environ["XLA_FLAGS"] = given
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def test_it_compiles_for_a_gpu(driver, tmp_path):
 
 
 def run_on_host(source, folder, *options):
-    command = [COMPILER, "-x", "c++", "-std=c++17", "-O1", "-Wno-unknown-pragmas", *options]
+    command = [COMPILER, "-x", "c++", "-std=c++17", "-O0", "-Wno-unknown-pragmas", *options]
     command += [f"-I{ROOT / 'tests' / 'cuda_on_cpu'}", *INCLUDES]
     result = subprocess.run(
         [*command, "-o", str(folder / "driver"), str(source)], capture_output=True, text=True

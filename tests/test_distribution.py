@@ -31,9 +31,9 @@ def real(seed=0):
     return matching.real_data(*real_split(seed), CLASSES, TRANSFORM)
 
 
-def problem(**options):
+def problem(depth=2, **options):
     network = networks.build(
-        "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=2,
+        "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=depth,
         precision="float32",
     )  # fmt: skip
     # Two operations are enough here, and quick to compile.
@@ -83,7 +83,7 @@ def test_real_images_are_drawn_by_class_without_replacement():
         matching.real_data(images, np.zeros(len(labels), np.int32), 2, TRANSFORM)
 
 
-@pytest.mark.parametrize(("batch_real", "batch_syn"), [(4, 0), (4, 2), (8, 0)])
+@pytest.mark.parametrize(("batch_real", "batch_syn"), [(4, 2), (8, 0)])
 @pytest.mark.parametrize("class_by_class", [False, True])
 def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_by_class):
     """Includes two classes with fewer than 8 images, which give each image once."""
@@ -243,7 +243,8 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
 @pytest.mark.usefixtures("fully_compiled")
 @pytest.mark.parametrize("per_class_updates", [False, True])
 def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
-    prob, data = problem(per_class_updates=per_class_updates), real()
+    prob = problem(depth=1, strategy="flip", per_class_updates=per_class_updates)
+    data = real()
 
     def run(groups, seed=0):
         state = distill.start(prob, initial(prob), 0.01)

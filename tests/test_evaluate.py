@@ -155,7 +155,7 @@ def test_students_differ_and_may_have_sets_of_their_own():
 def test_same_key_same_bits_however_the_epochs_are_grouped():
     net, images = network(), some_images(5)
     labels = jnp.array([0, 1, 2, 0, 1])
-    schedule = Schedule(epochs=6, batch_size=2, strategy="color_flip")
+    schedule = Schedule(epochs=6, batch_size=2, strategy="flip")
     train = lambda seed, group: jax.tree.leaves(
         evaluate.train(
             net, schedule, jax.random.key(seed), images[None], labels, learning_rate=0.05,

@@ -271,19 +271,18 @@ def dies_in(call, monkeypatch, function, nth):
 
 
 @pytest.mark.usefixtures("fully_compiled")
-@pytest.mark.parametrize(("function", "least"), [("append", 9), ("finish", 2)])
-def test_killed_at_any_write_it_ends_with_the_same_bytes(
-    side_by_side, monkeypatch, tmp_path, function, least
-):
+def test_killed_at_any_write_it_ends_with_the_same_bytes(side_by_side, monkeypatch, tmp_path):
     """Kills at every write of a group of two and of one, again and again."""
     train(config_of(tmp_path / "whole", at_once=2))
-    interrupted = lambda: train(config_of(tmp_path / "cut", at_once=2))
-    nth, kills = 1, 0
-    while dies_in(interrupted, monkeypatch, function, nth):
-        nth, kills = nth % 5 + 1, kills + 1
-        assert kills < 30
-    assert kills >= least
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    for function, least in (("append", 9), ("finish", 2)):
+        cut = tmp_path / function
+        interrupted = lambda cut=cut: train(config_of(cut, at_once=2))
+        nth, kills = 1, 0
+        while dies_in(interrupted, monkeypatch, function, nth):
+            nth, kills = nth % 5 + 1, kills + 1
+            assert kills < 30
+        assert kills >= least
+        assert files(cut) == files(tmp_path / "whole")
 
 
 def test_experts_of_different_progress_go_on_together(side_by_side, monkeypatch, tmp_path):
@@ -332,7 +331,8 @@ def test_the_command_killed_ends_with_the_same_bytes(tmp_path):
     # While the second expert was trained: the first one is whole.
     whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
     first = {name for name in whole if name.startswith("expert_00000")}
-    assert first <= set(cut) < set(whole)
+    kept = {name for name in cut if "/." not in name}  # nor what was being written
+    assert first <= kept < set(whole)
 
     process = launch(tmp_path / "cut")
     out, err = process.communicate(timeout=300)
@@ -355,22 +355,13 @@ def test_the_command_refuses_in_one_line(tmp_path):
 # Refusals.
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("num_experts", 0),
-        ("epochs", 0),
-        ("batch_size", 0),
-        ("at_once", 0),
-        ("seed", -1),
-        ("learning_rate", 0.0),
-        ("learning_rate", float("nan")),
-    ],
-)
-def test_settings_without_sense_are_refused(tmp_path, field, value):
-    with pytest.raises(UsageError, match=f"config.experts.{field}: expected "):
-        train(config_of(tmp_path / "new", **{field: value}))
-    assert not (tmp_path / "new").exists()
+def test_settings_without_sense_are_refused(tmp_path):
+    sizes = dict.fromkeys(("num_experts", "epochs", "batch_size", "at_once"), 0)
+    wrong = [*sizes.items(), ("seed", -1), ("learning_rate", 0.0), ("learning_rate", float("nan"))]
+    for field, value in wrong:
+        with pytest.raises(UsageError, match=f"config.experts.{field}: expected "):
+            train(config_of(tmp_path / "new", **{field: value}))
+        assert not (tmp_path / "new").exists()
 
 
 def test_an_unknown_augmentation_is_refused(made_up, tmp_path):

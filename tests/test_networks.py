@@ -194,8 +194,8 @@ def test_direct_error_is_that_of_float32():
     images, g = (np.float32(rng.uniform(0, 1, (70, 32, 32, c))) for c in (3, 16))
     kernel = np.float32(rng.normal(size=(3, 3, 3, 16)))
     found, pull_back = jax.vjp(conv, jnp.asarray(images), jnp.asarray(kernel))
-    exact = numpy_conv(images.astype(np.float64), kernel.astype(np.float64))
-    assert relative(found, exact) < 2e-6
+    exact = numpy_conv(images[:5].astype(np.float64), kernel.astype(np.float64))
+    assert relative(found[:5], exact) < 2e-6
     d_kernel = pull_back(jnp.asarray(g))[1]
     padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     for i, j in np.ndindex(3, 3):

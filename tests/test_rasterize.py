@@ -58,7 +58,7 @@ CASES = [
     (22, 32, 32, 3, 2, False),
     (85, 7, 33, 4, 3, True),
     (170, 64, 48, 3, 2, True),
-    (150, 257, 129, 4, 2, True),
+    (60, 257, 129, 4, 2, True),
 ]
 
 
@@ -84,7 +84,7 @@ def test_native_call_matches_float64(case):
 def test_many_random_images_match_float64():
     """Sweeps over shapes and settings, so that every path of a kernel runs."""
     rng = np.random.default_rng(7)
-    for seed in range(80):
+    for seed in range(50):
         count, channels = int(rng.integers(1, 30)), int(rng.integers(1, 5))
         height, width = (int(v) for v in rng.integers(1, 70, 2))
         side, prefilter, cut = 2, True, CUT
@@ -309,24 +309,21 @@ def test_shard_map_over_images_and_over_one_argument():
 
 
 FOUR_DEVICES = """
-import sys
 import jax, numpy as np, gsdd_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tests.dense import random_gaussians
 
 assert jax.device_count() == 4
-kind, backend = AxisType[sys.argv[1]], sys.argv[2]
-mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
 put = lambda spec: lambda p: jax.device_put(p, NamedSharding(mesh, spec))
 ragged = random_gaussians(5, 8, 3)
 bounds = np.array([0, 3, 8])
 dense = [np.stack([p] * 8) for p in random_gaussians(3, 6, 3)]
 
 def render(*p):
-    return gsdd_jax.rasterize(*p, height=6, width=7, backend=backend)
+    return gsdd_jax.rasterize(*p, height=6, width=7, backend="auto")
 
 def render_ragged(*p):
-    return gsdd_jax.rasterize_ragged(*p, bounds, height=6, width=7, backend=backend)
+    return gsdd_jax.rasterize_ragged(*p, bounds, height=6, width=7, backend="auto")
 
 def compare(function, parameters, spec):
     compiled = jax.jit(function).lower(*map(put(spec), parameters)).compile()
@@ -346,18 +343,19 @@ def check_all():
     compare(render, dense, P())
     compare(render_ragged, ragged, P("d"))
 
-check_all()
-with jax.set_mesh(mesh):
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
     check_all()
+    with jax.set_mesh(mesh):
+        check_all()
 """
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
-@pytest.mark.parametrize(("kind", "backend"), [("Auto", "auto"), ("Explicit", "auto")])
-def test_sharded_images_are_rendered_where_they_lie(kind, backend):
+def test_sharded_images_are_rendered_where_they_lie():
     """Checks under plain jit that sharding adds no collectives, forward or backward."""
     result = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES, kind, backend],
+        [sys.executable, "-c", FOUR_DEVICES],
         capture_output=True,
         text=True,
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},

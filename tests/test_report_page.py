@@ -530,11 +530,17 @@ def test_no_data_set_is_opened_whatever_a_directory_names(copy, monkeypatch):
     assert page_of(copy).data["real"] == gallery.SHOWN
 
 
-@pytest.mark.parametrize("value", [2**62, -1, float("nan"), float("inf"), "\ud800", [1]])
-def test_a_config_of_numbers_that_no_run_has_is_shown(copy, value):
+def test_a_config_of_numbers_that_no_run_has_is_shown(copy):
     config = json.loads((copy / "config.json").read_text())
-    fields = ("seed", "budget.ipc", "scale", "data.resolution")
-    for field in fields:
+    fields = {
+        "seed": 2**62,
+        "budget.ipc": -1,
+        "scale": float("nan"),
+        "data.resolution": "\ud800",
+        "distill.num_steps": [1],
+        "evaluate.epochs": float("inf"),
+    }
+    for field, value in fields.items():
         *groups, last = field.split(".")
         functools.reduce(dict.__getitem__, groups, config)[last] = value
     (copy / "config.json").write_text(json.dumps(config))
@@ -550,9 +556,7 @@ def test_integers_that_no_computer_counts_to_are_refused(copy):
         page_of(copy)
 
 
-@pytest.mark.parametrize(
-    "confusion", [[[1, 2], [3]], [[1, 2]], [[1, -1], [0, 2]], [[2**70]], [["1"]]]
-)
+@pytest.mark.parametrize("confusion", [[[1, 2], [3]], [[2**70]]])
 def test_records_that_no_run_writes_are_no_evaluations(copy, confusion):
     (copy / "result.json").unlink()
     records = json.loads((copy / "evaluations.json").read_text())

@@ -311,12 +311,12 @@ def test_every_table(name, size, monkeypatch):
     assert table_.needs_gpu == (size == "paper")
     monkeypatch.setattr(cost, "_step", lambda network: cost.Cost(1e-4, 1000))
     monkeypatch.setattr(cost, "_fit_step", lambda stored, images: cost.Cost(1e-5, 1000))
-    folder = reproduce.Folder("somewhere")
+    folder, pieces = reproduce.Folder("somewhere"), {}
     for cell in table_.cells:
         for trial in cell.trials:
-            for piece in folder.piece(cell, trial, cell.seeds[0]).in_order():
-                assert piece.cost().seconds > 0
-        assert len({len(cell.trials)}) == 1
+            needed = folder.piece(cell, trial, cell.seeds[0]).in_order()
+            pieces |= {piece.name: piece for piece in needed}
+    assert all(piece.cost().seconds > 0 for piece in pieces.values())
     if size == "small" and name == "cifar":
         searched = [c for c in table_.cells if c.arm == "distilled"]
         assert {len(c.trials) for c in searched} == {4} and {len(c.seeds) for c in searched} == {3}

@@ -126,7 +126,7 @@ def tiny(tmp_path_factory):
     config = config_of(learned=True, bits=3, learning_rate=2.0)
     config.matching.options.update(syn_steps=3, batch_syn=7, max_start_epoch=2, expert_epochs=1)
     config.data.resolution = 16
-    config.network.options.width, config.network.options.depth = 4, 2
+    config.network.options.width, config.network.options.depth = 4, 1
     config.budget.images_per_class = 3
     config.matching.strategy = "flip"
     config.init.num_steps = 5
@@ -229,6 +229,7 @@ def taught(request, tiny):
         config.matching.options.batch_real = 8
     config.labels.update(source="teacher", learned=False, temperature=1.5)
     config.teacher.update(epochs=3, num_networks=2)
+    config.evaluate.baselines = ""
     return config
 
 

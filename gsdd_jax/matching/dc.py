@@ -49,7 +49,7 @@ class GradientMatching(ByClass):
         shrink=Shrink(0.5, 1),
     )  # fmt: skip
     inner_loops: int = field(
-        1, "epochs of network training between image updates; published: 1, 50, 10 (by IPC)", 0,
+        1, "epochs of network training between updates; published: 1, 50, 10 at IPC 1, 10, 50", 0,
         shrink=Shrink(0.5, 1),
     )  # fmt: skip
     inner_learning_rate: float = field(
