@@ -8,6 +8,9 @@ from gsdd_jax.config import component_options, default, stored_as
 
 __all__ = ["get_config", "imagenet_subset", "matched_by", "parse", "quantized", "stored_as"]
 
+# Baselines of the small experiments, the strongest ones included: they cost as much as the set.
+BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
+
 
 def get_config(name: str = "", resolution: int = 0, resize: str = "crop") -> ConfigDict:
     """Returns the default config: distribution matching at the smallest budget.

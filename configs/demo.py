@@ -23,5 +23,6 @@ def get_config():
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs = 150
+    config.evaluate.baselines = common.BASELINES
     config.evaluate.batch_size = 300  # the whole set: one program to compile instead of two
     return config

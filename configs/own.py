@@ -26,4 +26,5 @@ def get_config():
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs, config.evaluate.batch_size = 0, 0
+    config.evaluate.baselines, config.teacher.epochs = common.BASELINES, 0
     return config

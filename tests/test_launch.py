@@ -36,6 +36,7 @@ TINY = [
     "--config.distill.checkpoint_every=4",
     "--config.distill.eval_every=20",
     "--config.evaluate.num_networks=2",
+    "--config.evaluate.baselines=fitted,random_real,random_real_uint8",
     "--config.evaluate.epochs=3",
 ]
 

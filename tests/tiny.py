@@ -14,6 +14,7 @@ TINY = {
     "distill.checkpoint_every": 2,
     "distill.eval_every": 3,
     "distill.snapshot_every": 3,
+    "evaluate.baselines": "fitted,random_real,random_real_uint8",
     "evaluate.num_networks": 2,
     "evaluate.epochs": 1,
 }

@@ -9,17 +9,11 @@ no such table: `--size=paper` is the same with its networks of width 128 and its
 
 from configs import common, load
 from configs.tables import small
-from configs.tables.methods import METHODS, num_images, published
+from configs.tables.methods import METHODS, REAL, num_images, published
 from gsdd_jax.tables.table import Cell, Table
 
 STEPS = 1600
 RATES = "0.03,0.1"  # and the set's own
-REAL = {
-    "random real, float32": "random_real",
-    "random real, 8 bits": "random_real_uint8",
-    "random real, compressed": "random_real_dct",
-    "random real, compressed, soft labels": "random_real_dct_soft",
-}
 SOFT = {"labels.source": "teacher"}
 CODES = 112  # images per class of Gaussians as codes
 QUANTIZED = 20  # images per class of pixels of two bits

@@ -9,10 +9,9 @@ pipeline. Each method's rate is the best of four on training images.
 
 from configs import load
 from configs.tables import small
-from configs.tables.methods import METHODS, PUBLISHED, published, trials
+from configs.tables.methods import METHODS, PUBLISHED, REAL, published, trials
 from gsdd_jax.tables.table import Cell, Table
 
-REAL = {"random real": "random_real", "random real, 8 bits": "random_real_uint8"}
 COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
 
 
@@ -39,7 +38,8 @@ def _paper():
     for place, column in enumerate(COLUMNS):
         name, ipc = column.split("_")
         base = load(f"{name}_tm:ipc={ipc.removeprefix('ipc')}")
-        yield Cell("random real", column, base, arm="random_real")
+        for row, arm in REAL.items():
+            yield Cell(row, column, base, arm=arm)
         for row, method in METHODS.items():
             known = {"vanilla": "TM"}.get(method.published, method.published)
             number = PUBLISHED["cifar"]["rows"].get(known, [None] * len(COLUMNS))[place]

@@ -63,6 +63,12 @@ PAPER_STUDENT = {
     ("ddif", "cifar100", 50): (60, 2, 40, 1e-5, 0.01),
     ("ddif", "imagenet2012", 1): (20, 2, 10, 1e-6, 0.01),
 }
+REAL = {  # arms of random real images by row
+    "random real": "random_real",
+    "random real, 8 bits": "random_real_uint8",
+    "random real, compressed": "random_real_dct",
+    "random real, compressed, soft labels": "random_real_dct_soft",
+}
 HALF = {"dtype": "bfloat16"}
 METHODS = {
     "pixels": Method("pixels", {}, PIXEL_RATES, PIXEL_PAPER, "vanilla"),

@@ -11,6 +11,9 @@ from gsdd_jax.core.trees import dotted, parent
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 
+TAUGHT = 150_000  # images that a suited teacher sees
+
+
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     """Changes `config` in place to another parameterization and its published settings; returns it.
 
@@ -76,6 +79,7 @@ def suited(
       of the `largest` class, so that its images start from different real ones.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
+    - `teacher.epochs`: 30, or as many as take the time of `TAUGHT` images of 32 x 32, at least 5.
     """
     config = config.copy_and_resolve_references()
     if config.budget.images_per_class == 0:
@@ -90,6 +94,9 @@ def suited(
     if config.evaluate.epochs == 0:
         steps_per_epoch = -(-num_images // (config.evaluate.batch_size or 256))
         config.evaluate.epochs = max(30, 200 // steps_per_epoch)
+    if config.teacher.epochs == 0:
+        pixels = num_classes * largest * image_shape[0] * image_shape[1]
+        config.teacher.epochs = min(30, max(5, TAUGHT * 32 * 32 // pixels))
     return config
 
 

@@ -112,7 +112,10 @@ class Teacher:
     num_networks: int = field(
         1, "number of teacher networks, whose outputs are averaged", *NETWORKS
     )
-    epochs: int = field(30, "training epochs of the teacher", *EPOCHS, shrink=Shrink(1, 1))
+    epochs: int = field(
+        30, "training epochs of the teacher; 0: automatic", *EPOCHS, automatic=True,
+        shrink=Shrink(1, 1),
+    )  # fmt: skip
     batch_size: int = field(128, "batch size of teacher training")
     learning_rate: float = field(
         0.03, "initial SGD learning rate of the teacher; cosine decay", *POSITIVE

@@ -28,7 +28,7 @@ from gsdd_jax.storage.workdir import decisive
 
 # Candidates: images per class, relative to the number suggested by bytes, and stored side,
 # relative to the original side. More images are coarser.
-TRIALS = ((0.6, 1.0), (1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
+TRIALS = ((1.0, 1.0), (0.6, 1.0), (1.6, 0.75), (2.4, 0.5))
 CODED = 0.55  # bytes of coded labels, relative to those of their bits
 
 
@@ -52,7 +52,8 @@ def evaluated(
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
     The number and size of compressed images are the best of `TRIALS` on held-out training images,
-    by one network each. None: the budget is below one compressed image per class.
+    by one network each, at the learning rate that is best for the first. None: the budget is below
+    one compressed image per class.
 
     Args:
       config: the experiment.
@@ -69,6 +70,7 @@ def evaluated(
     steps, tried = parts.schedule.num_steps(num_images), []
     one = config.copy_and_resolve_references()
     one.evaluate.num_networks = 1
+    rate = config.evaluate.learning_rate
 
     def trained(config, set_, name, chosen=False):
         schedule = parts.schedule.with_steps(steps, len(set_.labels))
@@ -80,11 +82,15 @@ def evaluated(
         except UsageError:  # too many for the bytes
             continue
         what = f"{arm.replace('_', ' ')}, {images_per_class} per class"
-        tried.append((float(trained(one, set_, what, chosen=True).train[0]), set_))
+        found = trained(one, dataclasses.replace(set_, learning_rate=rate), what, chosen=True)
+        tried.append((float(found.train[0]), set_))
+        rate, one.evaluate.rates = found.learning_rate, ""  # searched at the first size only
     if not tried:
         return None
+    one.evaluate.num_networks = config.evaluate.num_networks
     _, best = max(reversed(tried), key=lambda pair: pair[0])  # of equals, more images
-    return Baseline(trained(config, best, name), best)
+    best = dataclasses.replace(best, learning_rate=rate)
+    return Baseline(trained(one, best, name), best)
 
 
 def evaluate_real(
