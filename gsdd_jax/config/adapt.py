@@ -10,7 +10,6 @@ from gsdd_jax.core.fields import LEAST, check_options, check_value, defaults, me
 from gsdd_jax.core.trees import dotted, parent
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
-
 TAUGHT = 150_000  # images that a suited teacher sees
 
 
