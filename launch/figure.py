@@ -156,7 +156,7 @@ def _some(flag: flags.FlagHolder) -> list[str]:
 
 def _one_set() -> str:
     count = len(DISTILLED.value)
-    return _given(DISTILLED, count == 1, f"one, got {count}")[0]
+    return _given(DISTILLED, count == 1, f"one set, got {count}")[0]
 
 
 def _positive(flag: flags.FlagHolder) -> int:

@@ -94,6 +94,8 @@ def unpack(
 
 def _packed(found, bits, classes):
     fixed = entropy.pack([found.ravel()], [bits])
+    if len(fixed) <= 2 * 2**bits:  # the bytes of the tables
+        return fixed
     columns = np.take_along_axis(found, _own_first(classes, found.shape[1]), 1).T
     tables = [entropy.table(part.ravel(), 2**bits) for part in (columns[:1], columns[1:])]
     by_column = tables[:1] + (len(columns) - 1) * tables[1:]
