@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 
 import gsdd_jax
 from configs import common, demo
@@ -123,6 +124,7 @@ def test_a_device_that_is_not_there_is_one_line(asked, command):
 def test_no_memory_is_a_line_with_what_takes_less():
     with pytest.raises(jax.errors.JaxRuntimeError) as raised:
         jnp.zeros(2**50).block_until_ready()
+    flags.FLAGS.mark_as_parsed()  # as in a command
     line = cli._of_the_device(raised.value)
     assert line.startswith("out of memory (Out of memory allocating ")
     assert "\n" not in line
