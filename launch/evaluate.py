@@ -65,7 +65,8 @@ def main() -> None:
     )
     if out and processes.first():
         write_json(out, result)
-    arms = (cli.accuracy(arm, result) for arm in ("distilled", "random_real"))
+    arms = (arm for arm in ("distilled", "random_real") if f"{arm}_accuracies" in result)
+    arms = (cli.accuracy(arm, result) for arm in arms)
     print(f"test accuracy ({result['network']}):  " + "   ".join(arms))
     for kind in CORRUPTED.value:
         shares = "  ".join(f"{a:.1f}" for a in result["corrupted"][kind])

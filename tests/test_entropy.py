@@ -106,3 +106,16 @@ def test_fixed_length_codes():
     assert len(packed) == entropy.packed_bytes(widths, 13)
     for found, column in zip(entropy.unpack(packed, widths, 13), codes, strict=True):
         np.testing.assert_array_equal(found, column)
+
+
+def test_decoding_ends_soon_after_the_bytes_end():
+    """Claims a hundred million answers of a bit each in eight bytes, and as many codes."""
+    payload, asked = np.full(8, 7, np.uint8), 0
+    decoder = entropy.AnswerDecoder(payload)
+    with pytest.raises(gsdd_jax.UsageError, match="expected more bytes"):
+        for _ in range(100_000):
+            asked += 1
+            decoder.code(np.full(1000, 0.5))
+    assert asked < 5
+    with pytest.raises(gsdd_jax.UsageError, match="expected more bytes"):
+        entropy.decode(payload, 10**6 * [np.array([9, 9], np.uint8)], 100)

@@ -242,3 +242,12 @@ def test_settings_that_there_are_not(options, message):
 def test_pixels_that_are_not_finite_are_refused():
     with pytest.raises(gsdd_jax.UsageError, match="ptq: expected finite pixels"):
         build().to_arrays({"pixels": jnp.full((20, 16, 12, 3), jnp.nan)})
+
+
+def test_a_patch_beyond_the_image_is_refused():
+    with pytest.raises(
+        gsdd_jax.UsageError, match="patch: expected 1 to the images' 8 pixels, got 4096"
+    ):
+        parameterizations.build(
+            "ptq", (8, 8, 3), ipc=1, images_per_class=1, num_classes=2, patch=4096
+        )

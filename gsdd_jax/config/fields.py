@@ -172,7 +172,7 @@ class Evaluate:
     )  # fmt: skip
     learning_rate: float = field(0.01, "learning rate, unless the objective learns one", *POSITIVE)
     rates: str = field(
-        "", "comma-separated learning rates to try on held-out training images; empty: none"
+        "", "comma-separated learning rates, chosen on real training images; empty: none"
     )
     epochs: int = field(
         1000, "training epochs (sgd adds one, as published); 0: automatic", *EPOCHS,

@@ -203,6 +203,15 @@ def read_object(path: str | os.PathLike, what: str) -> dict[str, Any]:
     return value
 
 
+def make_folder(path: str | os.PathLike) -> None:
+    """Makes a folder unless it is there; raises UsageError if that is not possible."""
+    check_path(path)
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: expected a folder ({error.strerror})") from None
+
+
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike, taken: str) -> Iterator[None]:
     """Creates a directory and locks it for this process.

@@ -263,19 +263,20 @@ def _passes(height, width, k) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.nonzero(rows + columns == diagonal)
 
 
-@functools.cache
 def _predictors(height, width, k):
     """Returns the weights of lower frequencies [h, w, 1 + 4, l], and of the same [h, w, 3]."""
-    lower = np.zeros((height, width, 1 + len(AROUND), min(k, PREDICTING)), np.int64)
-    same = np.zeros((height, width, len(BEFORE)), np.int64)
-    for at in np.ndindex(height, width):
-        there = [
-            0 <= at[0] + down < height and 0 <= at[1] + right < width
-            for down, right in (*AROUND, *BEFORE)
-        ]
-        around, before = tuple(there[: len(AROUND)]), tuple(there[len(AROUND) :])
-        lower[at], same[at] = _predictor(k, around, before)
-    return lower, same
+    rows, columns = np.indices((height, width))
+    there = [
+        (rows + down >= 0) & (rows + down < height)
+        & (columns + right >= 0) & (columns + right < width)
+        for down, right in (*AROUND, *BEFORE)
+    ]  # fmt: skip
+    kinds, kind = np.unique(
+        np.stack(there, -1).reshape(-1, len(there)), axis=0, return_inverse=True
+    )
+    split = len(AROUND)
+    found = [_predictor(k, tuple(n[:split]), tuple(n[split:])) for n in kinds.tolist()]
+    return tuple(np.stack(part)[kind.reshape(height, width)] for part in zip(*found, strict=True))
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from gsdd_jax.formats.shapes import Bool, Float, Int, UInt8
 
 PER_OCTAVE = 8  # steps of a table entry per factor of two in frequency
 MOST = 255
+SPARE = 1.01, 256  # bits that are decoded: at most those of the bytes, by this factor, and more
 
 
 def table(codes: Int[np.ndarray, "n"], levels: int) -> UInt8[np.ndarray, "levels"]:
@@ -40,9 +41,11 @@ def decode(
 
     Raises UsageError for bytes that `encode` does not produce.
     """
-    decoder = _decoder(payload)
-    with _decoding():
-        columns = [decoder.decode(_model(t), count) for t in tables]
+    decoder, columns, bits = _decoder(payload), [], _bits(payload)
+    for table_ in tables:
+        with _decoding():
+            columns.append(decoder.decode(_model(table_), count))
+        bits = _left(bits, _probabilities(table_)[columns[-1]])
     if not np.array_equal(encode(columns, tables), payload):
         raise UsageError(f"codes: {len(payload)} bytes are not what {count} codes a column take")
     return columns
@@ -72,12 +75,13 @@ class AnswerDecoder:
     def __init__(self, payload: UInt8[np.ndarray, "bytes"]):
         self._payload, self._coder = payload, _decoder(payload)
         self._model = _coder().stream.model.Bernoulli(perfect=False)
-        self._again = AnswerEncoder()
+        self._again, self._bits = AnswerEncoder(), _bits(payload)
 
     def code(self, probabilities: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
         """Returns the next answers."""
         with _decoding():
             answers = self._coder.decode(self._model, probabilities).astype(bool)
+        self._bits = _left(self._bits, np.where(answers, probabilities, 1 - probabilities))
         return self._again.code(answers, probabilities)
 
     def check(self) -> None:
@@ -112,6 +116,22 @@ def unpack(
 
 def packed_bytes(widths: Sequence[int], count: int) -> int:
     return -(-count * sum(widths) // 8)
+
+
+def _bits(payload):
+    factor, more = SPARE
+    return factor * 8 * len(payload) + more
+
+
+def _left(bits, probabilities):
+    """Returns the bits left after symbols of these probabilities; raises UsageError below 0.
+
+    The decoder itself goes on beyond its bytes.
+    """
+    bits += float(np.log2(np.maximum(probabilities, 2.0**-24)).sum())
+    if bits < 0:
+        raise UsageError("codes: expected more bytes, got fewer than so many codes take")
+    return bits
 
 
 def _payload(encoder):

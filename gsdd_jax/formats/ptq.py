@@ -22,7 +22,7 @@ from gsdd_jax.formats.shapes import Float, Int, UInt8
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 
 CODES, RANGES, REFINEMENT = "codes", "ranges", "refinement"
-COPIES = 8  # memory of decoding codes, in copies of the images
+COPIES = 16  # memory of decoding codes, in copies of the images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,13 @@ class PTQ(CodedTogether, Images):
     patch: int = field(5, "side of a patch in pixels", most=MAX_SIDE)
     groups: int = field(8, "ranges that the patches of an image share", most=256)
     aware: bool = field(False, "True: networks see quantized images in distillation, too")
+
+    def __post_init__(self):
+        if self.patch > (longer := max(self.height, self.width, 5)):
+            raise UsageError(
+                f"parameterization ptq: patch: expected 1 to the images' {longer} pixels, got "
+                f"{self.patch}"
+            )
 
     @property
     def top(self) -> int:

@@ -28,7 +28,7 @@ from gsdd_jax.storage.workdir import decisive
 
 # Candidates: images per class, relative to the number suggested by bytes, and stored side,
 # relative to the original side. More images are coarser.
-TRIALS = ((1.0, 1.0), (0.6, 1.0), (1.6, 0.75), (2.4, 0.5))
+TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 CODED = 0.55  # bytes of coded labels, relative to those of their bits
 
 
@@ -51,7 +51,7 @@ def evaluated(
 ) -> Baseline | None:
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
-    The number and size of compressed images are the best of `TRIALS` on held-out training images,
+    The number and size of compressed images are the best of `TRIALS` on training images,
     by one network each, at the learning rate that is best for the first. None: the budget is below
     one compressed image per class.
 
@@ -77,11 +77,13 @@ def evaluated(
         return evaluation.distilled(config, parts, set_, name, display, chosen, schedule)
 
     for images_per_class, side in _sizes(config, parts, arm):
+        pixels = side or max(parts.dataset.image_shape[:2])
+        what = f"{arm.replace('_', ' ')}, trial of {images_per_class} per class at {pixels} pixels"
+        display.line(f"{what}: compressing")
         try:
             set_ = _stored(config, parts, arm, taught_by, provenance, images_per_class, side)
         except UsageError:  # too many for the bytes
             continue
-        what = f"{arm.replace('_', ' ')}, {images_per_class} per class"
         found = trained(one, dataclasses.replace(set_, learning_rate=rate), what, chosen=True)
         tried.append((float(found.train[0]), set_))
         rate, one.evaluate.rates = found.learning_rate, ""  # searched at the first size only

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes, stopping
-from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.core.files import write_atomically, write_json
+from gsdd_jax.core.errors import UsageError, counted, located
+from gsdd_jax.core.files import make_folder, write_atomically, write_json
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Params
@@ -86,6 +86,9 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 @contextlib.contextmanager
 def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
     check_same(parts.dataset)
+    if config.teacher.dir:  # a run of hours would find out at its end
+        with located("config.teacher.dir"):
+            make_folder(config.teacher.dir)
     with prepared(workdir, config) as workdir:
         run = _Run(config, parts, workdir, display)
         if processes.first():

@@ -90,7 +90,7 @@ def distilled(
     """Evaluates fresh networks trained on a distilled set.
 
     Their learning rate is the set's, or the best of that and `config.evaluate.rates`. `chosen` adds
-    the accuracies on held-out training images. `schedule` replaces that of `parts`.
+    the accuracies on training images. `schedule` replaces that of `parts`.
     """
     trained = students(config, parts, set_, name, reporter, schedule=schedule)
     accuracies = _tested(parts, trained)

@@ -25,7 +25,7 @@ from gsdd_jax.storage.workdir import digest
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule, Students
 
-TAKEN = "another process trains the same teacher"
+TAKEN = "another process trains the same teacher; repeat the command when it has ended"
 
 
 @dataclasses.dataclass(frozen=True)

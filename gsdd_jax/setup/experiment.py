@@ -275,6 +275,8 @@ def rates(config: ConfigDict) -> list[float]:
         try:
             found.append(float(text))
         except ValueError:
-            found.append(math.nan)
+            raise UsageError(
+                f"config.evaluate.rates: expected numbers, by commas, got {text!r}"
+            ) from None
         validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
     return found
