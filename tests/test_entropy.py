@@ -85,6 +85,21 @@ def test_damaged_bytes_are_refused_or_give_other_codes():
     assert refused > 0
 
 
+def test_other_bytes_of_the_same_codes_are_refused():
+    """Changes bits of the last word, some of which decide no code."""
+    (codes, levels), refused = columns()["peaked"], 0
+    table = entropy.table(codes, levels)
+    payload = entropy.encode([codes], [table])
+    for bit in range(32):
+        damaged = payload.copy()
+        damaged[len(payload) - 4 + bit // 8] ^= 1 << bit % 8
+        try:
+            assert (entropy.decode(damaged, [table], len(codes))[0] != codes).any()
+        except gsdd_jax.UsageError as error:
+            refused += "are not what" in str(error)
+    assert refused > 0
+
+
 @pytest.mark.parametrize("size", [0, 3, 4, 400, -4, -1, 40_000])
 def test_another_length_is_refused(size):
     codes, levels = columns()["peaked"]
