@@ -9,9 +9,11 @@ import gsdd_jax
 from configs import demo
 from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.report import document
 from gsdd_jax.runs import baselines
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
+from launch import fields
 from tests.tiny import TINY
 
 BYTES, CLASSES = 256, 10
@@ -63,12 +65,15 @@ def test_only_the_arm_of_soft_labels_has_them(finished):
     assert (soft.soft_labels.argmax(1) == soft.labels).mean() > 1.5 / CLASSES
 
 
-def test_the_run_names_the_strongest_of_them(finished):
+def test_the_run_names_them(finished, tmp_path):
     workdir, result = finished
+    document.write([workdir], tmp_path / "report.html", fields.defaults)
+    text = (tmp_path / "report.html").read_text()
     written = json.loads((workdir / "result.json").read_text())
     for arm in ARMS:
         assert written[f"{arm}_accuracy"] == result[f"{arm}_accuracy"]
         assert len(written[f"{arm}_accuracies"]) == 2
+        assert f", {written[f'{arm}_images_per_class']} per class" in text
 
 
 def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):

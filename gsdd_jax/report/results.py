@@ -37,6 +37,8 @@ def arms(run: Run) -> dict[str, Any]:
     for arm, found in values.items():
         name, note, color = NAMES[arm]
         note, more = note.format(run.result.get("best_step")), []
+        if isinstance(count := run.result.get(f"{arm}_images_per_class"), int):
+            note += f", {count:,} per class"
         if reference:
             gain = np.mean(found) - np.mean(reference)
             more = [f"{gain:+.1f}" if arm != strongest else ""]

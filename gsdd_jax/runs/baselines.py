@@ -23,12 +23,9 @@ from gsdd_jax.runs.progress import Display
 from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import build_parameterization, labels_of, stream
-from gsdd_jax.setup.experiment import COMPRESSED, REAL, Experiment, FitParts
+from gsdd_jax.setup.experiment import COMPRESSED, REAL, TRIALS, Experiment, FitParts
 from gsdd_jax.storage.workdir import decisive
 
-# Candidates: images per class, relative to the number suggested by bytes, and stored side,
-# relative to the original side. More images are coarser.
-TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 CODED = 0.55  # bytes of coded labels, relative to those of their bits
 
 

@@ -24,10 +24,13 @@ from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup.components import build_objective, build_parameterization, load_data
 from gsdd_jax.setup.experiment import (
+    COMPRESSED,
     HELD_OUT,
     REAL,
+    TRIALS,
     baselines,
     build_schedule,
+    rates,
     real_per_class,
 )
 
@@ -111,9 +114,11 @@ def evaluations_in_steps(
     for name in baselines(config, dataset):
         real = name in REAL and real_per_class(config, dataset, name) * dataset.num_classes
         trained.append(real or images)
+        if name in COMPRESSED:  # a network for each candidate
+            trained.append(images * len(TRIALS) / config.evaluate.num_networks)
     held_out = distilled * min(len(dataset.train.labels), HELD_OUT)
     tested = len(trained) * len(dataset.test.labels) + held_out
-    evaluated = config.evaluate.epochs * sum(trained) + FORWARD * tested
+    evaluated = config.evaluate.epochs * sum(trained) * _searched(config) + FORWARD * tested
     work = objective.work(dataset.num_classes, images)
     return config.evaluate.num_networks * evaluated / work.steps
 
@@ -133,8 +138,16 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     tested = tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
     if not settings:  # only a run's own evaluations choose a set, by held-out images
         tested += min(examples, HELD_OUT)
-    seconds = count * (epochs * images + FORWARD * tested) * step.seconds
+    more = len(TRIALS) / count if settings.get("arm") in COMPRESSED else 0
+    trained = epochs * images * (_searched(config) + more)
+    seconds = count * (trained + FORWARD * tested) * step.seconds
     return Cost(seconds, int(count * build_schedule(config).batch(images) * step.bytes))
+
+
+def _searched(config):
+    """Returns the networks trained per evaluated one, those of a search for the rate included."""
+    tried = rates(config)
+    return 1 + (1 + len(tried)) / config.evaluate.num_networks if tried else 1
 
 
 def no_data(config: ConfigDict) -> str:

@@ -213,6 +213,9 @@ def _repeated(
 REAL = {"random_real": 4, "random_real_uint8": 1}
 # Random real images in a compressed format: whether they have a teacher's soft labels.
 COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
+# Their candidates: images per class, relative to the number suggested by bytes, and stored side,
+# relative to the original side. More images are coarser.
+TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 # Sets evaluated in addition to the distilled one.
 BASELINES = ("fitted", *REAL, *COMPRESSED)
 
@@ -240,7 +243,7 @@ def check_baselines(config: ConfigDict) -> None:
 
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """Returns `evaluate.baselines`, without real images that the budget cannot hold."""
-    names = [name for name in config.evaluate.baselines.split(",") if name]
+    names = dict.fromkeys(filter(None, config.evaluate.baselines.split(",")))
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 
 
