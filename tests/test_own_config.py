@@ -22,13 +22,13 @@ from tests.own_pictures import make, only
     ("shape", "num_classes", "largest", "expected"),
     [
         # 682 Gaussians per class: 31 of 22; two equal batches, 200 steps
-        ((32, 32, 3), 10, 400, (31, 0.1, 100)),
-        ((32, 32, 3), 2, 12, (12, 0.1, 200)),  # no more than there are
-        ((64, 64, 3), 10, 400, (62, 0.01, 66)),  # 2730: 62 of 44
-        ((128, 128, 3), 10, 400, (124, 0.01, 40)),  # 10922: 124 of 88
-        ((28, 28, 1), 10, 400, (11, 0.1, 200)),  # 224 of seven numbers: 11 of 20
-        ((32, 32, 3), 100, 400, (31, 0.1, 30)),
-        ((8, 8, 3), 2, 1, (1, 0.1, 200)),
+        ((32, 32, 3), 10, 400, (31, 0.1, 100, 30)),
+        ((32, 32, 3), 2, 12, (12, 0.1, 200, 30)),  # no more than there are
+        ((64, 64, 3), 10, 400, (62, 0.01, 66, 9)),  # 2730: 62 of 44
+        ((128, 128, 3), 10, 400, (124, 0.01, 40, 5)),  # 10922: 124 of 88
+        ((28, 28, 1), 10, 400, (11, 0.1, 200, 30)),  # 224 of seven numbers: 11 of 20
+        ((32, 32, 3), 100, 400, (31, 0.1, 30, 5)),
+        ((8, 8, 3), 2, 1, (1, 0.1, 200, 30)),
     ],
 )
 def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
@@ -37,6 +37,7 @@ def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
         config.budget.images_per_class,
         config.init.learning_rate,
         config.evaluate.epochs,
+        config.teacher.epochs,  # 30, or 150,000 images of 32 x 32, but 5
     )
     assert found == expected
     assert not adapt.is_open(config)
@@ -48,13 +49,14 @@ def test_what_is_given_prevails():
     before = trees.flat(config)
     after = trees.flat(adapt.suited(config, (32, 32, 3), 10, 400))
     differing = {name for name in before if before[name] != after[name]}
-    assert differing == {"init.learning_rate", "evaluate.epochs"}
+    assert differing == {"init.learning_rate", "evaluate.epochs", "teacher.epochs"}
     assert trees.flat(config) == before
 
 
 def test_images_and_baselines_follow_from_the_bytes():
     config = own.get_config()
     config.data.name, config.budget.bytes = "cifar10_mini", 6000
+    config.evaluate.baselines = "fitted,random_real,random_real_uint8"
     # 6000 / 18 / 22; by codes of 40 bits 6000 / 5 / 22; four float32 images of 8 x 8 x 3, ...
     expected = {"gaussian": 15, "quantized": 54, "idc": 1, "ddif": 18}
     for name, images in expected.items():
@@ -83,7 +85,7 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
     assert not adapt.is_open(decided)
     assert capsys.readouterr().out == (
         "for mine, of 2 classes of 2 to 3 training images: --config.budget.images_per_class=3 "
-        "--config.init.learning_rate=0.1\n"
+        "--config.init.learning_rate=0.1 --config.teacher.epochs=30\n"
     )
     config.scale = 0.01  # of the decision
     shrunk = cli.experiment(config)
