@@ -45,7 +45,7 @@ ROWS = [
     ("dct", (9, 17, 1), 4, 3, {"step": 40.0}, 3),
     ("ptq", (8, 12, 3), 4, 3, {}, 4),
     ("ptq", (32, 32, 3), 1, 8, {"bits": 3, "patch": 4, "groups": 3}, 3),
-    ("ptq", (9, 17, 1), 4, 3, {"bits": 1, "patch": 40, "groups": 1}, 3),
+    ("ptq", (9, 17, 1), 4, 3, {"bits": 1, "patch": 17, "groups": 1}, 3),
     ("quantized", (8, 12, 3), 4, 3, {}, 4),
     ("quantized", (32, 32, 3), 1, 8, {"coding": "none", "luma": False, "log_scales": True}, 3),
     ("quantized", (16, 10, 3), 4, 3, {"opacity": False}, 2),

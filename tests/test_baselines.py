@@ -16,7 +16,7 @@ from gsdd_jax.runs.progress import Reporter
 from launch import fields
 from tests.tiny import TINY
 
-BYTES, CLASSES = 256, 10
+BYTES, CLASSES = 512, 10
 ARMS = ("random_real_dct", "random_real_dct_soft")
 
 
@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     """Returns the work directory of a run with both arms, and its result."""
     workdir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "TRIALS", baselines.TRIALS[::3])
+        patch.setattr(baselines, "TRIALS", baselines.TRIALS[:2])
         return workdir, distill_to(config_of(), workdir, Reporter(None))
 
 
@@ -54,7 +54,7 @@ def test_an_arm_is_a_set_of_real_images_in_the_bytes_of_the_budget(finished, arm
     found = np.asarray(set_.images()).reshape(len(set_.labels), -1)[:: per_class // 10]
     distance = ((found[:, None] - real) ** 2).mean(-1)
     same = set_.labels[:: per_class // 10, None] == train.labels
-    assert np.mean(np.where(same, distance, 9).min(1) < np.where(same, 9, distance).min(1)) > 0.9
+    assert np.mean(np.where(same, distance, 9).min(1) < np.where(same, 9, distance).min(1)) > 0.8
 
 
 def test_only_the_arm_of_soft_labels_has_them(finished):

@@ -130,7 +130,7 @@ def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, m
     assert found["learning_rate"] == max(held_out, key=held_out.get)
     for wrong in ("0.1,fast", "-1", "nan", "0"):
         with pytest.raises(
-            gsdd_jax.UsageError, match=r"config\.evaluate\.rates: expected a number"
+            gsdd_jax.UsageError, match=r"config\.evaluate\.rates: expected a? ?number"
         ):
             evaluation.evaluate_file(path, overrides={"evaluate.rates": wrong})
 

@@ -465,7 +465,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     config = demo.get_config()
     for argument in TINY[1:]:
         name, value = argument.removeprefix("--config.").split("=")
-        is_text = name == "matching.strategy"
+        is_text = name in ("matching.strategy", "evaluate.baselines")
         config.update_from_flattened_dict({name: value if is_text else int(value)})
     calls, really_run = [], distill.run
 

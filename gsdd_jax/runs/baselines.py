@@ -26,8 +26,6 @@ from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import COMPRESSED, REAL, TRIALS, Experiment, FitParts
 from gsdd_jax.storage.workdir import decisive
 
-CODED = 0.55  # bytes of coded labels, relative to those of their bits
-
 
 class Baseline(NamedTuple):
     """Evaluation of an arm of real images."""
@@ -132,7 +130,7 @@ def _sizes(config, parts, arm) -> dict[tuple[int, int], None]:
     there = bytes_per_class(config, shape)
     suggested = parameterizations.find("dct").suggested_images(shape, there, {})
     labels = _labeled(config, arm).bytes_per_class(parts.dataset.num_classes, suggested)
-    suggested = suggested * there / (there + CODED * labels)
+    suggested = suggested * there / (there + labels)
     sizes = {}
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
