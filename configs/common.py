@@ -8,7 +8,7 @@ from gsdd_jax.config import component_options, default, stored_as
 
 __all__ = ["get_config", "imagenet_subset", "matched_by", "parse", "quantized", "stored_as"]
 
-# Baselines of the small experiments, the strongest ones included: they cost as much as the set.
+# Baselines of the small experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 
 

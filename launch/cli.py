@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -226,11 +226,12 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
     )
 
 
-def accuracy(arm: str, result: Mapping[str, float]) -> str:
-    """Returns the accuracy of one arm of a result, as text."""
+def accuracies(arms: Iterable[str | None], result: Mapping[str, Any]) -> str:
+    """Returns the accuracies of the arms that a result has, as text."""
     from gsdd_jax.runs.evaluation import shown  # after the flags: it takes seconds
 
-    return f"{arm.replace('_', ' ')} {shown(result[f'{arm}_accuracies'])}"
+    found = {arm: result[name] for arm in arms if (name := f"{arm}_accuracies") in result}
+    return "   ".join(f"{arm.replace('_', ' ')} {shown(values)}" for arm, values in found.items())
 
 
 def _with_paths(arguments: list[str]) -> list[str]:

@@ -36,9 +36,8 @@ def main() -> None:
         return
     document.write([WORKDIR.value], page, fields.defaults)
     shown = ("distilled", "fitted", experiment.strongest(result))
-    arms = (cli.accuracy(arm, result) for arm in shown if f"{arm}_accuracy" in result)
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
-    print("test accuracy:  " + "   ".join(arms))
+    print(f"test accuracy:  {cli.accuracies(shown, result)}")
 
 
 if __name__ == "__main__":

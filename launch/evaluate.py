@@ -65,9 +65,8 @@ def main() -> None:
     )
     if out and processes.first():
         write_json(out, result)
-    arms = (arm for arm in ("distilled", "random_real") if f"{arm}_accuracies" in result)
-    arms = (cli.accuracy(arm, result) for arm in arms)
-    print(f"test accuracy ({result['network']}):  " + "   ".join(arms))
+    shown = cli.accuracies(("distilled", "random_real"), result)
+    print(f"test accuracy ({result['network']}):  {shown}")
     for kind in CORRUPTED.value:
         shares = "  ".join(f"{a:.1f}" for a in result["corrupted"][kind])
         print(f"test images with {kind}, strength 1 to 5:  {shares} %")

@@ -137,6 +137,13 @@ def test_no_memory_is_a_line_with_what_takes_less():
         assert set(named) <= set(dotted(config.to_dict())), named
 
 
+def test_only_arms_with_accuracies_are_shown():
+    """Shows a budget below one float32 image, which no random real ones fill."""
+    result = {"distilled_accuracies": [10.0, 12.0], "random_real_dct_accuracies": [11.0, 11.0]}
+    shown = cli.accuracies(("distilled", "random_real", None, "random_real_dct"), result)
+    assert shown == "distilled 11.0 ± 1.4 %   random real dct 11.0 ± 0.0 %"
+
+
 def test_the_devices_are_counted(tiny, monkeypatch):
     dataset = components.load_data(tiny)
     kind = jax.devices()[0].device_kind
@@ -281,7 +288,8 @@ def test_of_one_network_no_deviation_is_shown():
     assert evaluation.shown([10.0]) == "10.0 %"
     assert evaluation.shown([10.0, 12.0]) == "11.0 ± 1.4 %"
     result = {"random_real_accuracies": [10.0], "random_real_accuracy": 10.0}
-    assert cli.accuracy("random_real", result | {"random_real_std": 0.0}) == "random real 10.0 %"
+    result["random_real_std"] = 0.0
+    assert cli.accuracies(["random_real"], result) == "random real 10.0 %"
 
 
 def test_experts_are_missed_before_anything_long(tiny, tmp_path, monkeypatch):

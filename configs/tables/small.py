@@ -50,12 +50,10 @@ def stored(objective: str, method: Method) -> ConfigDict:
     """Returns a config of another method; every network trains for the same number of steps."""
     base = get_config(objective)
     config = stored_as(base, method)
-    images = num_images(config)
     if objective == "tm":
         student = base.matching.options
         config.matching.options.update(lr_init=student.lr_init, lr_lr=student.lr_lr)
-        config.matching.options.batch_syn = min(config.matching.options.batch_syn, images)
-    evaluate_as_long(config, images)
+    evaluate_as_long(config, num_images(config))
     if method.name == "ddif":  # as good as 5000 steps at 5e-4
         config.init.num_steps, config.init.learning_rate = 600, 5e-3
     return config

@@ -119,9 +119,13 @@ class CodedTogether:
                 f"classes, got {num_images}"
             )
 
+    def used_bytes(self, arrays: Mapping[str, Any]) -> int:
+        """Returns the bytes of all arrays in a file."""
+        return sum(self.stored_bytes(arrays, self.num_images).values())
+
     def check_bytes(self, arrays: Mapping[str, Any]) -> None:
         """Raises UsageError for arrays larger than the budget."""
-        if sum(self.stored_bytes(arrays, self.num_images).values()) > self.most_bytes:
+        if self.used_bytes(arrays) > self.most_bytes:
             raise UsageError(f"codes: expected at most the budget's {self.most_bytes} bytes")
 
 

@@ -66,7 +66,7 @@ class DistilledSet:
 
     @property
     def _data(self) -> dict[str, Any]:
-        """What the provenance says of the data set."""
+        """Description of the data set in the provenance."""
         data = self.provenance.get("data")
         return data if isinstance(data, dict) else {}
 

@@ -71,7 +71,7 @@ class PTQ(CodedTogether, Images):
         return sum(self._fixed_bytes())
 
     @property
-    def bytes_of_ranges(self) -> int:
+    def overhead_bytes(self) -> int:
         """Bytes of the set without the codes."""
         return 2 * 2 * (self.groups + self.channels) * self.num_images
 

@@ -36,18 +36,12 @@ class Budget(NamedTuple):
         """Bytes per class that soft labels leave to the images."""
         return self.bytes_per_class - self.reserved
 
-    @property
-    def together(self) -> dict[str, int]:
-        """Fields of formats whose images are coded together."""
-        return {
-            "images_per_class": self.images_per_class,
-            "bytes_per_class": self.free,
-            "num_classes": self.num_classes,
-        }
-
     def ipc(self, image_shape: Shape) -> int:
         """Returns the float32 images per class of the same bytes, at least 1."""
         return max(1, self.bytes_per_class // budget_bytes(1, image_shape))
+
+
+LEAST_BYTES = 4  # of the codes of an image that is coded together with others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,3 +167,43 @@ class Parameterization(Format):
         """Inverts `to_arrays`; raises UsageError as `unpack` does."""
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         return jax.tree.map(jnp.asarray, self.unpack(arrays))
+
+
+class CodedTogether(Parameterization):
+    """Base of parameterizations of formats that are `formats.base.CodedTogether`.
+
+    The class states what a refusal says: `contents` of an image, and what they `need`.
+    """
+
+    derived: ClassVar[frozenset[str]] = Parameterization.derived | {
+        "bytes_per_class", "num_classes",
+    }  # fmt: skip
+    reserves: ClassVar[bool] = True
+    contents: ClassVar[str]
+    need: ClassVar[str]
+
+    @classmethod
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
+        """Returns the images per class, their bytes, and what `filled` adds."""
+        there, images = budget.free, budget.images_per_class
+        if there > 0 and images > 0:
+            fields = {
+                "images_per_class": images,
+                "bytes_per_class": there,
+                "num_classes": budget.num_classes,
+            }
+            if (found := cls.filled(image_shape, fields, options)) is not None:
+                return found
+        raise UsageError(
+            f"budget: {images} images per class of {cls.contents} do not fit into {there} bytes "
+            f"per class{cls.need}"
+        )
+
+    @classmethod
+    def filled(
+        cls, image_shape: Shape, fields: dict[str, int], options: Options
+    ) -> dict[str, int] | None:
+        """Returns the fields of a set that its bytes can hold, or None."""
+        one = cls(*image_shape, **fields, **options)
+        least = one.overhead_bytes + LEAST_BYTES * one.num_images
+        return fields if one.most_bytes >= least else None

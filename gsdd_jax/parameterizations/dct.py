@@ -21,10 +21,9 @@ from gsdd_jax.formats.base import ITEMSIZE
 from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
+from gsdd_jax.parameterizations.base import LEAST_BYTES, CodedTogether, Options, Rate, Shape
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
-LEAST_BYTES = 4  # per image
 # Steps by which rounding is toward 0, for fewer bits; not of a block's mean.
 DEADZONE = np.full((SIDE, SIDE), 0.2, np.float32)
 DEADZONE[0, 0] = 0.0
@@ -37,13 +36,14 @@ MOST_RATED = 127  # codes beyond cost as much
 
 
 @dataclasses.dataclass(frozen=True)
-class DCT(Parameterization, dct.DCT):
+class DCT(CodedTogether, dct.DCT):
     """Images as JPEG stores them, better coded: by Adam, in units of the quantizer's step."""
 
-    derived: ClassVar[frozenset[str]] = Parameterization.derived | {
-        "bytes_per_class", "num_classes",
-    }  # fmt: skip
-    reserves: ClassVar[bool] = True
+    contents: ClassVar[str] = "cosine coefficients"
+    need: ClassVar[str] = (
+        ", the coder's weights among them; expected at least 1 image and "
+        f"{LEAST_BYTES} bytes per image"
+    )
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
@@ -54,20 +54,6 @@ class DCT(Parameterization, dct.DCT):
     def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         one = cls(*image_shape, images_per_class=1, **options)
         return max(1, PIXELS_PER_BYTE * bytes_per_class // math.prod(one.planes[0]))
-
-    @classmethod
-    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images per class, and their bytes, which decide on the step."""
-        there, images, fields = budget.free, budget.images_per_class, budget.together
-        if there > 0 and images > 0:
-            one = cls(*image_shape, **fields, **options)
-            if one.most_bytes >= one.overhead_bytes + LEAST_BYTES * one.num_images:
-                return fields
-        raise UsageError(
-            f"budget: {images} images per class of cosine coefficients do not fit into {there} "
-            "bytes per class, the coder's weights among them; expected at least 1 image and "
-            f"{LEAST_BYTES} bytes per image"
-        )
 
     @property
     def overhead_bytes(self) -> int:
@@ -86,7 +72,7 @@ class DCT(Parameterization, dct.DCT):
         if not self.step:
             found = self._fitting(planes, self._guess(planes), LEAST_STEP)
             return self._in_steps(planes, float(found[STEP][0]))
-        used = self._used(self._packed(planes, self.step))
+        used = self.used_bytes(self._packed(planes, self.step))
         if used > self.most_bytes:
             left = (self.most_bytes - self.overhead_bytes) / (used - self.overhead_bytes)
             raise UsageError(
@@ -144,9 +130,6 @@ class DCT(Parameterization, dct.DCT):
         codes = [rounded(jnp.asarray(x) * (unit / step)) for x in planes.values()]
         return self.pack([np.asarray(plane, np.int32) for plane in codes], step)
 
-    def _used(self, arrays):
-        return sum(self.stored_bytes(arrays, self.num_images).values())
-
     def _guess(self, planes) -> float:
         """Returns the step at which evenly spaced images fit their share of the budget."""
         every = self.num_images // FEW
@@ -166,7 +149,7 @@ class DCT(Parameterization, dct.DCT):
         for _ in range(TRIES):
             step = float(np.float32(np.clip(step, least, MOST_STEP)))
             arrays = self._packed(planes, step, unit)
-            used = self._used(arrays)
+            used = self.used_bytes(arrays)
             if used <= self.most_bytes:
                 best, fits = arrays, step
                 if step == least or used >= FILLED * self.most_bytes:

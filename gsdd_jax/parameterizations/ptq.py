@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import ptq
 from gsdd_jax.formats.ptq import CODES, RANGES, REFINEMENT
-from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Shape, Transform
+from gsdd_jax.parameterizations.base import LEAST_BYTES, CodedTogether, Options, Shape, Transform
 from gsdd_jax.parameterizations.pixels import Images
 from gsdd_jax.rasterizer.gaussians import round_to_bfloat16
 
@@ -38,17 +38,16 @@ RIDGE = 1e-3  # pixels that hold a range where it is
 NARROWEST = 1e-6  # range that is divided
 NEAREST = 0.5  # steps between a pixel and its code
 TRIES, WIDER = 10, 1.3  # of larger distances, until the file fits
-LEAST_BYTES = 4  # of an image's codes
 
 
 @dataclasses.dataclass(frozen=True)
-class PTQ(Images, ptq.PTQ):
+class PTQ(CodedTogether, Images, ptq.PTQ):
     """Pixels of two bits with the scales of few groups of patches; see the module."""
 
-    derived: ClassVar[frozenset[str]] = Parameterization.derived | {
-        "bytes_per_class", "num_classes",
-    }  # fmt: skip
-    reserves: ClassVar[bool] = True
+    contents: ClassVar[str] = "quantized pixels"
+    need: ClassVar[str] = (
+        f"; expected at least 1 image, its ranges and {LEAST_BYTES} bytes per image"
+    )
 
     @property
     def described(self) -> str:
@@ -63,20 +62,7 @@ class PTQ(Images, ptq.PTQ):
     @classmethod
     def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         eight = cls(*image_shape, images_per_class=8, **options)  # whose codes end with a byte
-        return max(1, 8 * bytes_per_class // (eight.bytes_of_codes + eight.bytes_of_ranges))
-
-    @classmethod
-    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images per class, and their bytes."""
-        there, images, fields = budget.free, budget.images_per_class, budget.together
-        if there > 0 and images > 0:
-            one = cls(*image_shape, **fields, **options)
-            if one.most_bytes >= one.bytes_of_ranges + LEAST_BYTES * one.num_images:
-                return fields
-        raise UsageError(
-            f"budget: {images} images per class of quantized pixels do not fit into {there} bytes "
-            f"per class; expected at least 1 image, its ranges and {LEAST_BYTES} bytes per image"
-        )
+        return max(1, 8 * bytes_per_class // (eight.bytes_of_codes + eight.overhead_bytes))
 
     def to_network(self, params: dict[str, Array], transform: Transform) -> Float[Array, "m h w c"]:
         seen = super().to_network(params, transform)
@@ -94,7 +80,7 @@ class PTQ(Images, ptq.PTQ):
             reach = NEAREST * WIDER**wider
             found = jax.tree.map(np.asarray, _quantized(self, params["pixels"], reach))
             arrays = found | {CODES: self.pack(*found[CODES])}
-            used = sum(self.stored_bytes(arrays, self.num_images).values())
+            used = self.used_bytes(arrays)
             if used <= self.most_bytes:
                 return arrays
         raise UsageError(

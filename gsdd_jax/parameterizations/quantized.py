@@ -26,7 +26,7 @@ from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, Options, Rate, Shape
+from gsdd_jax.parameterizations.base import CodedTogether, Options, Rate, Shape
 from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -48,30 +48,28 @@ class QuantizedImages:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantized(Gaussians, quantized.Quantized):
+class Quantized(CodedTogether, Gaussians, quantized.Quantized):
     """Gaussians of a few bits per number instead of nine bfloat16 numbers."""
 
-    derived: ClassVar[frozenset[str]] = Gaussians.derived | {"bytes_per_class", "num_classes"}
+    derived: ClassVar[frozenset[str]] = Gaussians.derived | CodedTogether.derived
     by_image: ClassVar[bool] = False
+    contents: ClassVar[str] = "quantized Gaussians"
+    need: ClassVar[str] = (
+        ", grids and tables among them; expected at least 1 image of at least one Gaussian"
+    )
 
     @property
     def described(self) -> str:
         return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
-    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images per class, and the number of all Gaussians that their bytes hold."""
-        there, images, fields = budget.free, budget.images_per_class, budget.together
-        if there > 0 and images > 0:
-            one = cls(*image_shape, num_gaussians=1, **fields, **options)
-            count = int(one.bits_for_codes / one.stored_bits)
-            if count >= one.num_images:
-                return fields | {"num_gaussians": count}
-        raise UsageError(
-            f"budget: {images} images per class of quantized Gaussians do not fit into {there} "
-            "bytes per class, grids and tables among them; expected at least 1 image of at least "
-            "one Gaussian"
-        )
+    def filled(
+        cls, image_shape: Shape, fields: dict[str, int], options: Options
+    ) -> dict[str, int] | None:
+        """Adds the number of all Gaussians that the bytes hold."""
+        one = cls(*image_shape, num_gaussians=1, **fields, **options)
+        count = int(one.bits_for_codes / one.stored_bits)
+        return fields | {"num_gaussians": count} if count >= one.num_images else None
 
     @classmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
@@ -177,8 +175,7 @@ class Quantized(Gaussians, quantized.Quantized):
             raise UsageError("parameterization quantized: expected finite numbers, got others")
         while True:
             arrays = self._coded(params)
-            used = sum(self.stored_bytes(arrays, self.num_images).values())
-            if self.coding == "none" or used <= self.most_bytes:
+            if self.coding == "none" or self.used_bytes(arrays) <= self.most_bytes:
                 return arrays
             middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
             params = dataclasses.replace(

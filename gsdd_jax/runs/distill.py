@@ -290,7 +290,7 @@ class _Run:
         return result
 
     def _images_per_class(self, arm: str) -> int:
-        """Returns the accuracies of a saved baseline."""
+        """Returns the images per class of a saved baseline."""
         read = lambda: file.load(self.workdir / f"{arm}.safetensors").format.images_per_class
         return int(processes.from_first(lambda: str(read()).encode()))
 

@@ -136,7 +136,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
     tested = tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
-    if not settings:  # only a run's own evaluations choose a set, by held-out images
+    if not settings:  # only a run's own evaluations choose a set, by training images
         tested += min(examples, HELD_OUT)
     more = len(TRIALS) / count if settings.get("arm") in COMPRESSED else 0
     trained = epochs * images * (_searched(config) + more)

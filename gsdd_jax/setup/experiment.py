@@ -44,7 +44,7 @@ class EvaluationParts:
 
     @functools.cached_property
     def chosen_on(self) -> tuple[RealImages, Int[Array, "n"]]:
-        """Held-out training images with labels on the device."""
+        """Training images that choose between sets, with labels on the device."""
         train = self.dataset.train
         chosen = np.linspace(0, len(train.labels) - 1, min(HELD_OUT, len(train.labels))).astype(int)
         return self.on_device(data.Split(rows.take(train.images, chosen), train.labels[chosen]))
