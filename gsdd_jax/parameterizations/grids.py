@@ -39,6 +39,15 @@ def _straight_through(levels, primals, tangents):
     return values_of(codes, low, high, levels), tangent
 
 
+@jax.custom_jvp
+def rounded(values: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Rounds to integers; the derivative is 1."""
+    return jnp.round(values)
+
+
+rounded.defjvp(lambda primals, tangents: (rounded(*primals), *tangents))
+
+
 def places(
     values: Float[Array, "*s columns"],
     low: Float[Array, "columns"],
