@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 NAMES = ["gaussian", *NAMED_ARRAYS, "ptq", "quantized", "dct"]
-FILES = [*NAMES, "soft labels"]  # the last has labels of five bits
+FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
 
@@ -42,6 +42,9 @@ def initial(kind, key, images):
 def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **options):
     if name == "soft labels":
         return softened(some_set("gaussian", shape, ipc, images_per_class=3, **options))
+    if name.endswith(" in codes"):
+        options |= {"dtype": "codes"}
+        name = name.removesuffix(" in codes")
     kind = parameterizations.build(
         name,
         shape,
@@ -71,6 +74,7 @@ def softened(distilled, bits=5):
         ("gaussian", {"bfloat16": False, "prefilter": False}),
         *((name, {}) for name in FILES[1:]),
         *((name, {"dtype": "bfloat16"}) for name in NAMED_ARRAYS),
+        *((name, {"dtype": "codes"}) for name in NAMED_ARRAYS if name != "fred"),
         ("quantized", {"coding": "none"}),
     ],
 )

@@ -66,13 +66,14 @@ class Codes(CodedTogether, Format):
         order, counts = self._by_column(columns)
         parts = np.split(codes.ravel()[order], np.cumsum(counts)[:-1])
         ranges = np.zeros((self.num_columns, 2), np.int32)
-        used = [i for i, part in enumerate(parts) if len(part)]
-        for i in used:
-            ranges[i] = parts[i].min(), max(2, np.ptp(parts[i]) + 1)
+        for i, part in enumerate(parts):
+            if len(part):
+                ranges[i] = part.min(), max(2, np.ptp(part) + 1)
         if ranges[:, 1].sum() > self.most_bytes or np.abs(codes).max() > LARGEST:
             return None
-        shifted = [parts[i] - ranges[i, 0] for i in used]
-        tables = [entropy.table(part, ranges[i, 1]) for i, part in zip(used, shifted, strict=True)]
+        shifted = [p - first for p, (first, _) in zip(parts, ranges, strict=True) if len(p)]
+        lengths = ranges[counts > 0, 1].tolist()
+        tables = [entropy.table(*pair) for pair in zip(shifted, lengths, strict=True)]
         return {
             PAYLOAD: entropy.encode(shifted, tables),
             TABLES: np.concatenate(tables),

@@ -16,7 +16,7 @@ from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
 FIRST_W0 = 30.0  # frequency of the first layer's sines
-LAST = 0.2  # unit of the last layer in codes: measured
+LAST = 0.1  # unit of the last layer in codes: measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DDiF(Numbers):
     """
 
     name: ClassVar[str] = "ddif"
-    bits_each: ClassVar[float] = 8.0
+    bits_each: ClassVar[float] = 6.0
     has_colors: ClassVar[bool] = False
     since: ClassVar[dict[str, Any]] = {"space": "unit"}
     layers: int = field(..., "layers of sines; published: 2 on CIFAR, 3 at 128 x 128", most=16)

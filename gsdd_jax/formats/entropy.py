@@ -25,7 +25,7 @@ def table(codes: Int[np.ndarray, "n"], levels: int) -> UInt8[np.ndarray, "levels
 
 
 def encode(
-    columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "_"]]
+    columns: Sequence[Int[np.ndarray, "_"]], tables: Sequence[UInt8[np.ndarray, "_"]]
 ) -> UInt8[np.ndarray, "bytes"]:
     """Range-codes all columns, one after the other, each by its table."""
     encoder = _coder().stream.queue.RangeEncoder()

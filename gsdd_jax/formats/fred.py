@@ -25,7 +25,7 @@ class FreD(Numbers):
     """
 
     name: ClassVar[str] = "fred"
-    bits_each: ClassVar[float] = 4.0
+    bits_each: ClassVar[float] = 3.0
     num_frequencies: int = field(..., "coefficients per channel")
     size: int = field(
         ...,

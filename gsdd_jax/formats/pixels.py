@@ -27,5 +27,5 @@ class Pixels(Images):
     """Pixels, the field's baseline."""
 
     name: ClassVar[str] = "pixels"
-    bits_each: ClassVar[float] = 4.0
+    bits_each: ClassVar[float] = 2.0
     dtype: str = dtype_field()

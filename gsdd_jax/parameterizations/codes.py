@@ -90,8 +90,8 @@ class Codes(RatedTogether, codes.Codes):
     def packed(self, params: Params) -> dict[str, np.ndarray] | None:
         found, columns = map(np.asarray, _to_codes(self, params))
         made = self.pack(found, columns, float(params[STEP][0]))
-        shared = {n: a for n, a in super().to_arrays(params).items() if n not in self.shapes()}
-        return made and shared | made
+        plain, specs = super().to_arrays(params), self.array_specs(self.num_images)
+        return made and made | {n: np.asarray(a) for n, a in plain.items() if n in specs}
 
     def followed(self, params: Params, gain: float) -> Params:
         """Returns a step nearer to that of codes that fill the budget, by a share `gain`."""
