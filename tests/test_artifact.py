@@ -430,9 +430,10 @@ def test_every_field_of_the_description_is_checked(good):
             wrong += [0, 1, "true"]
         elif isinstance(value, int):  # also contradicted by the arrays or the rasterizer
             wrong += [True, 0, float(value), 2**31, 10**40]
-            free = {"samples_per_side", "size", "patch"}  # no array contradicts it
+            # No array contradicts these.
+            free = {"samples_per_side", "size", "patch", "bytes_per_class"}
             if header["parameterization"]["name"] not in ("pixels", "idc", "fred"):
-                free |= {"height", "width", "bytes_per_class"}
+                free |= {"height", "width"}
             if field not in free:
                 wrong += [value + 1, max(value - 1, 0), 2 * value]
         for w in wrong:
@@ -442,7 +443,9 @@ def test_every_field_of_the_description_is_checked(good):
             write_raw(path, changed, arrays)
             message = refusal(path)
             if field not in ("name", *COUNTS):
-                by_arrays = r": expected \w+ \[|the array '\w+' is missing|unknown array|: codes: "
+                by_arrays = (
+                    r": expected \w+ \[|the array '\w+' is missing|unknown array|: (codes|masks): "
+                )
                 assert field in message or re.search(by_arrays, message)
     for name in ("gaussiam", "pixels" if "means" in arrays else "gaussian"):
         changed = copy.deepcopy(header)
