@@ -97,7 +97,8 @@ def test_a_file_fills_the_budget_and_shows_what_is_rendered(name, tmp_path):
     assert 0.96 * budget < sum(np.asarray(a).nbytes for a in stored.arrays.values()) <= budget
     assert stored.num_bytes == sum(np.asarray(a).nbytes for a in stored.arrays.values())
     found, bits = kind.from_arrays(stored.arrays), 0
-    coded = 8 * (stored.arrays["codes"].size + stored.arrays["tables"].size) / kind.num_images
+    coded = stored.arrays["codes"].size - 8 + stored.arrays["tables"].size - 2 * kind.num_columns
+    coded *= 8 / kind.num_images
     assert float(jax.jit(kind.rate)(found)) == pytest.approx(coded, rel=0.01)
     gsdd_jax.save(tmp_path / "set.safetensors", stored)
     loaded = gsdd_jax.load(tmp_path / "set.safetensors")
@@ -140,11 +141,15 @@ def test_the_penalty_lowers_the_bits():
 
 def test_the_number_of_images_is_the_budgets_or_suggested_by_the_bytes():
     idc = parameterizations.find("idc").variant(CODES)
-    # 12,288 bytes, less three ranges and the step, at four bits for each of 768 numbers.
-    assert idc.suggested_images((32, 32, 3), 12288, CODES) == (12288 - 28) * 8 // (4 * 768)
+    # 12,288 bytes, less ranges, step, shortest tables and tail, at four bits for 768 numbers.
+    there = 12288 - 3 * 8 - 4 - 3 * 2 - 8
+    assert idc.suggested_images((32, 32, 3), 12288, CODES) == there * 8 // (4 * 768)
     kind = build("idc", 7, reserved=100)
     assert (kind.images_per_class, kind.bytes_per_class) == (7, 4 * 16 * 12 * 3 - 100)
     assert build("fred", size=17).num_frequencies == 17
+    least = kind.overhead_bytes // 3 + 30  # the fewest bytes: all codes may be 0
+    tiny, noise = build("idc", 7, least), jax.random.uniform(jax.random.key(0), (21, *SHAPE))
+    assert tiny.used_bytes(tiny.to_arrays(tiny.init(jax.random.key(0), noise))) <= 3 * least
     with pytest.raises(gsdd_jax.UsageError, match="budget: 99 images per class of numbers in code"):
         build("idc", 99, 140)
 

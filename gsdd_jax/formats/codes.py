@@ -22,6 +22,7 @@ from gsdd_jax.formats.shapes import Float, Int
 
 PAYLOAD, TABLES, RANGES, STEP = "codes", "tables", "ranges", "step"
 LARGEST = 2**10  # code, finer than what shows; tables stay short
+SHORTEST = 2  # table of a column that has numbers
 COPIES = 24  # memory of decoding codes, in copies of the numbers
 FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
 YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.float32)
@@ -34,6 +35,11 @@ class Codes(CodedTogether, Format):
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     rate_weight: float = field(1.0, "weight of bits beyond the budget, relative to the budget")
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Bytes of the shortest tables, the coder's tail and all that has a fixed length."""
+        return super().overhead_bytes + SHORTEST * self.num_columns + entropy.TAIL
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         specs = super().array_specs(num_images)
@@ -68,7 +74,7 @@ class Codes(CodedTogether, Format):
         ranges = np.zeros((self.num_columns, 2), np.int32)
         for i, part in enumerate(parts):
             if len(part):
-                ranges[i] = part.min(), max(2, np.ptp(part) + 1)
+                ranges[i] = part.min(), max(SHORTEST, np.ptp(part) + 1)
         if ranges[:, 1].sum() > self.most_bytes or np.abs(codes).max() > LARGEST:
             return None
         shifted = [p - first for p, (first, _) in zip(parts, ranges, strict=True) if len(p)]

@@ -10,6 +10,7 @@ from gsdd_jax.formats.shapes import Bool, Float, Int, UInt8
 
 PER_OCTAVE = 8  # steps of a table entry per factor of two in frequency
 MOST = 255
+TAIL = 8  # bytes of the coder beyond the codes' bits
 SPARE = 1.01, 256  # bits that are decoded: at most those of the bytes, by this factor, and more
 
 

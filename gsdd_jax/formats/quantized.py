@@ -71,7 +71,7 @@ class Quantized(CodedTogether, Gaussians):
     @property
     def overhead_bytes(self) -> int:
         """Bytes of the grids, the tables and the coder's tail."""
-        return super().overhead_bytes + (8 if self.coding == "range" else 0)
+        return super().overhead_bytes + (entropy.TAIL if self.coding == "range" else 0)
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}

@@ -71,8 +71,10 @@ class Codes(RatedTogether, codes.Codes):
         return params if self.rounded_late else self.followed(params, GAIN)
 
     def rate(self, params: Params) -> Float[Array, ""]:
-        """Returns bits of an image by the current frequencies of codes, its share of tables
-        included; see `grids.rate`."""
+        """Returns bits of an image by the current frequencies of codes; see `grids.rate`.
+
+        They include its share of the tables.
+        """
         return self._usage(params)[0]
 
     def report(self, params: Params) -> dict[str, Any]:
@@ -113,7 +115,8 @@ class Codes(RatedTogether, codes.Codes):
 
         counts = by_column(jax.ops.segment_sum, jnp.ones_like(at))
         most, least = (by_column(f, nearest) for f in (jax.ops.segment_max, jax.ops.segment_min))
-        tables = 8 * jnp.where(counts > 0, jnp.maximum(most - least + 1, 2), 0).sum()
+        longer = jnp.where(counts > 0, most - least + 1 - codes.SHORTEST, 0)
+        tables = 8 * jnp.maximum(longer, 0).sum()
         # One alphabet of all columns' codes; the bits that tell columns apart are not coded.
         levels = 2 * codes.LARGEST + 1
         place = jnp.clip(at + codes.LARGEST, 0, levels - 1) + levels * column
