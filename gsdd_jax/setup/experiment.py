@@ -227,6 +227,12 @@ def strongest(result: Mapping[str, Any]) -> str | None:
     return max(arms, key=lambda arm: result[f"{arm}_accuracy"], default=None)
 
 
+def strongest_set(result: Mapping[str, Any]) -> str:
+    """Returns the arm with the highest accuracy whose set a run keeps: distilled or compressed."""
+    arms = [arm for arm in ("distilled", *COMPRESSED) if f"{arm}_accuracy" in result]
+    return max(arms, key=lambda arm: result[f"{arm}_accuracy"])
+
+
 def num_trials(arm: str) -> int:
     """Returns the candidates of an arm, each judged by one network."""
     return len(TRIALS) + len(TEMPERATURES) * COMPRESSED[arm] if arm in COMPRESSED else 0
