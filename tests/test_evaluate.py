@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 SHAPE = (8, 8, 3)
 
 
-def network(depth=1):
+def network():
     return networks.build(
-        "convnet", image_shape=SHAPE, num_classes=3, width=4, depth=depth, precision="float32"
+        "convnet", image_shape=SHAPE, num_classes=3, width=4, depth=1, precision="float32"
     )
 
 
@@ -58,7 +58,7 @@ SOFT = jax.random.dirichlet(jax.random.key(5), jnp.ones(3), (6,))
     ("labels", "targets"), [(LABELS, np.eye(3)[LABELS]), (SOFT, SOFT)], ids=["hard", "soft"]
 )
 def test_training_is_the_protocol(labels, targets):
-    net, images = network(depth=2), some_images(6)
+    net, images = network(), some_images(6)
     schedule = Schedule(epochs=7, batch_size=256, strategy="")
     key = jax.random.key(3)
     trained = evaluate.train(
@@ -112,7 +112,7 @@ def test_equal_parts_of_any_set(images, size, count):
     assert (other.batch(1000), other.num_steps(1000)) == (250, 4 * count)
 
 
-@pytest.mark.parametrize("batch_size", [0, 2, 3, 7, 10])
+@pytest.mark.parametrize("batch_size", [0, 3, 10])
 def test_every_epoch_sees_every_image_once(batch_size):
     images = jnp.zeros((7, 2, 2, 3)).reshape(7, 12).at[:, :7].set(jnp.eye(7))
     images = images.reshape(7, 2, 2, 3)

@@ -184,18 +184,10 @@ def test_lines_of_json_that_are_refused(tmp_path, text):
         sources.find(tmp_path / "a.jsonl")
 
 
-TESTED = "test for testing; left out: validation (1)"
-
-
 @pytest.mark.parametrize(
     ("values", "train", "test", "note"),
     [
-        (
-            ("train", "Test", "val", "train"),
-            "03",
-            "1",
-            "test for testing; left out: validation (1)",
-        ),
+        (("train", "Test", "val"), "0", "1", "test for testing; left out: validation (1)"),
         (("training", "validation", "dev", "train"), "03", "12", "validation for testing"),
         (("train",) * 4, "0123", "", None),
     ],
