@@ -40,12 +40,7 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **opti
     if name == "soft labels":
         return softened(some_set("gaussian", shape, ipc, images_per_class=3, **options))
     kind = parameterizations.build(
-        name,
-        shape,
-        ipc=ipc,
-        images_per_class=images_per_class,
-        num_classes=2,
-        **options,
+        name, shape, ipc=ipc, images_per_class=images_per_class, num_classes=2, **options
     )
     images = np.random.default_rng(0).random((2 * kind.images_per_class, *shape), np.float32)
     params = initial(kind, jax.random.key(1), images)

@@ -272,11 +272,7 @@ def classify(images, output):
 
 @pytest.mark.parametrize(
     "strategy, names, shared",
-    [
-        (dsa.DSA, NAMES, False),
-        (dsa.DSA, NAMES, True),
-        ("flip_cutout", ["flip", "cutout"], False),
-    ],
+    [(dsa.DSA, NAMES, False), (dsa.DSA, NAMES, True), ("flip_cutout", ["flip", "cutout"], False)],
 )
 def test_each_call_draws_one_operation(strategy, names, shared):
     num = 60 * len(names)
@@ -313,21 +309,6 @@ def test_shared_or_independent(name):
     assert len({image.tobytes() for image in output}) == 1
     output = np.asarray(augment(jax.random.key(1), images, strategy=name))
     assert len({image.tobytes() for image in output}) >= (2 if name == "flip" else 8)
-
-
-def test_under_jit_vmap_and_scan():
-    images = random_images((10, 4, 12, 16, 3))
-    keys = jax.random.split(jax.random.key(0), 10)
-    expected = [np.asarray(augment(k, x)) for k, x in zip(keys, images, strict=True)]
-
-    def step(_, pair):
-        return None, augment(*pair)
-
-    for outputs in (
-        jax.jit(jax.vmap(augment))(keys, images),
-        jax.jit(lambda: jax.lax.scan(step, None, (keys, images))[1])(),
-    ):
-        np.testing.assert_allclose(outputs, expected, atol=2e-6)
 
 
 def test_raw_key():

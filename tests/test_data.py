@@ -154,32 +154,15 @@ def test_mini_is_what_its_readme_says(tmp_path):
     assert sorted(found) == sorted(recorded)
 
 
-def test_mini_shapes_labels_and_constants(tmp_path):
+def test_mini_constants(tmp_path):
     mini = data.load("cifar10_mini", cache_dir=tmp_path)
-    assert mini.name == "cifar10_mini"
-    assert mini.image_shape == (32, 32, 3)
-    for split, per_class in ((mini.train, 300), (mini.test, 100)):
-        assert split.images.shape == (10 * per_class, 32, 32, 3)
-        assert split.images.dtype == np.uint8
-        assert split.labels.dtype == np.int32
-        np.testing.assert_array_equal(np.bincount(split.labels), [per_class] * 10)
-        assert not split.images.flags.writeable
-    assert mini.num_classes == 10
+    assert (mini.name, mini.image_shape, mini.num_classes) == ("cifar10_mini", (32, 32, 3), 10)
     assert (mini.class_names[0], mini.class_names[9]) == ("airplane", "truck")
     assert mini.mean == (0.4914, 0.4822, 0.4465)
     assert mini.std == (0.2023, 0.1994, 0.2010)
-    # A random tenth of CIFAR-10's pixels has CIFAR-10's mean.
-    np.testing.assert_allclose(mini.train.images.mean((0, 1, 2)) / 255, mini.mean, atol=0.02)
-
-
-def test_mini_ids_are_distinct_places_in_cifar10():
-    builder = tfds.builder_from_directory(MINI / "1.0.0")
-    skip = {"image": tfds.decode.SkipDecoding()}
-    for split, number, size in (("train", 3000, 50000), ("test", 1000, 10000)):
-        ids = [example["id"].decode() for example in builder.as_data_source(split, decoders=skip)]
-        places = {int(re.fullmatch(rf"{split}_(\d{{5}})", identifier)[1]) for identifier in ids}
-        assert len(ids) == len(places) == number
-        assert max(places) < size
+    for split in (mini.train, mini.test):
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+        assert not split.images.flags.writeable
 
 
 def test_tool_takes_the_first_of_each_class(tmp_path, monkeypatch):
@@ -677,7 +660,10 @@ def test_a_cache_is_not_believed(tmp_path, tiny, monkeypatch):
     for path, content in cases:
         if content == originals[path]:
             continue
-        path.unlink() if content is None else path.write_bytes(content)
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
         found = load_tiny(tmp_path)
         assert_is_tiny(found, images, labels)
         assert (found.mean, found.std) == (good.mean, good.std)

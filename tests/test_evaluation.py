@@ -210,11 +210,7 @@ def test_another_network_has_its_own_options(tiny):
     message = "config.network.options: unknown option 'width'; vit has depth"
     with pytest.raises(gsdd_jax.UsageError, match=message):
         network(**{"name": "vit", "options.width": 8})
-    made_by_vit = {
-        "network.name": "vit",
-        "network.options.depth": 2,
-        "network.options.width": None,
-    }
+    made_by_vit = {"network.name": "vit", "network.options.depth": 2, "network.options.width": None}
     made_by_vit = changed(tiny, **made_by_vit).provenance
     assert dict(provenance.resolve(made_by_vit, {}).network.options) == dict(depth=2)
     config = provenance.resolve(made_by_vit, {"network.name": "convnet"})
@@ -238,11 +234,7 @@ def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
     path = tmp_path / "set.safetensors"
     made_by = {"matching.name": "tm", "network.name": "vit", "evaluate.num_networks": 1}
     gsdd_jax.save(path, changed(tiny, **made_by))
-    overrides = {
-        "network.name": "convnet",
-        "network.options.width": 2,
-        "network.options.depth": 1,
-    }
+    overrides = {"network.name": "convnet", "network.options.width": 2, "network.options.depth": 1}
     result = evaluation.evaluate_file(path, overrides=overrides, learning_rate=0.02)
     assert (result["network"], result["learning_rate"]) == ("convnet", 0.02)
     for arm in ("distilled", "random_real"):

@@ -132,7 +132,7 @@ def tiny(tmp_path_factory):
     config.init.num_steps = 5
     config.experts.update(num_experts=2, epochs=2, dir=str(tmp_path_factory.mktemp("experts")))
     config.distill.update(num_steps=6, steps_per_call=2, checkpoint_every=2)
-    config.evaluate.update(num_networks=2, epochs=2, baselines="fitted")
+    config.evaluate.update(num_networks=2, epochs=2, baselines="")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         experts.train_all(config, Reporter(None))

@@ -307,9 +307,7 @@ def test_labels_that_look_the_same_are_one_class_and_it_is_said(tmp_path):
     (tmp_path / "a.csv").write_text("path,label\n" + rows, encoding="utf-8")
     found = sources.find(tmp_path / "a.csv")
     assert sources.class_names(found.train) == ["a", "b", nfc]
-    assert [note.partition("class, ")[2] for note in found.notes] == [
-        r"é: 'e\u0301', '\xe9'",
-    ]
+    assert [note.partition("class, ")[2] for note in found.notes] == [r"é: 'e\u0301', '\xe9'"]
     only(tmp_path / "p", f"{nfc}/1.png", f"{nfd}/2.png", "a/3.png", "a /4.png")
     assert len(sources.find(tmp_path / "p").notes) == 2
 

@@ -214,51 +214,29 @@ def test_default_cache_directory(images, tmp_path, monkeypatch):
     assert (tmp_path / "xdg" / "gsdd_jax" / "zca-b.safetensors").is_file()
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def garbage(path):
-    path.write_bytes(b"\xff" * 5000)
-
-
-def header_only(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: 8 + int.from_bytes(content[:8], "little")])
-
-
-def replace(tensors, metadata):
-    def write(path):
-        path.write_bytes(safetensors.numpy.save(tensors, metadata))
-
-    return write
-
-
 RIGHT = {"gsdd_jax.zca.1": "a"}
-TENSORS = {
-    "mean": np.zeros(SIZE, np.float32),
-    "whitening": np.eye(SIZE, dtype=np.float32),
-}
+TENSORS = {"mean": np.zeros(SIZE, np.float32), "whitening": np.eye(SIZE, dtype=np.float32)}
+
+
+FOREIGN = [
+    (TENSORS, None),
+    (TENSORS, {"another": "a"}),
+    (TENSORS, {"gsdd_jax.zca.1": "b"}),
+    ({"mean": TENSORS["mean"]}, RIGHT),
+    ({**TENSORS, "mean": np.zeros(SIZE)}, RIGHT),
+    ({**TENSORS, "whitening": np.eye(SIZE - 1, dtype=np.float32)}, RIGHT),
+    ({k: v[..., :12] for k, v in TENSORS.items()}, RIGHT),
+]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate,
-        empty,
-        garbage,
-        header_only,
-        replace(TENSORS, None),
-        replace(TENSORS, {"another": "a"}),
-        replace(TENSORS, {"gsdd_jax.zca.1": "b"}),
-        replace({"mean": TENSORS["mean"]}, RIGHT),
-        replace({**TENSORS, "mean": np.zeros(SIZE)}, RIGHT),
-        replace({**TENSORS, "whitening": np.eye(SIZE - 1, dtype=np.float32)}, RIGHT),
-        replace({k: v[..., :12] for k, v in TENSORS.items()}, RIGHT),
+        lambda content: content[:-100],
+        lambda content: b"",
+        lambda content: b"\xff" * 5000,
+        lambda content: content[: 8 + int.from_bytes(content[:8], "little")],
+        *(lambda _, foreign=foreign: safetensors.numpy.save(*foreign) for foreign in FOREIGN),
     ],
 )
 def test_a_damaged_or_foreign_file_is_replaced(images, fits, tmp_path, damage):
@@ -266,14 +244,14 @@ def test_a_damaged_or_foreign_file_is_replaced(images, fits, tmp_path, damage):
     path = tmp_path / "zca-a.safetensors"
     expected = cached_zca(images, "a", tmp_path)
     content = path.read_bytes()
-    damage(path)
+    path.write_bytes(damage(content))
     assert same(cached_zca(images, "a", tmp_path), expected)
     assert len(fits) == 2 and path.read_bytes() == content
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_an_intact_file_is_what_is_returned(images, fits, tmp_path):
-    replace(TENSORS, RIGHT)(tmp_path / "zca-a.safetensors")
+    (tmp_path / "zca-a.safetensors").write_bytes(safetensors.numpy.save(TENSORS, RIGHT))
     assert same(cached_zca(images, "a", tmp_path), ZCA(*map(jnp.asarray, TENSORS.values()), SHAPE))
     assert not fits
 
