@@ -5,10 +5,7 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -562,16 +559,3 @@ def test_save_refuses_what_load_would(tmp_path, name, changes, message):
         gsdd_jax.save(path, changed)
     assert str(raised.value).startswith(f"{path}: ")
     assert not path.exists()
-
-
-def test_import_is_quick_and_needs_no_tensorflow():
-    """Tests the cause of slow imports, not the time."""
-    code = (
-        "import sys, gsdd_jax; heavy = {'tensorflow', 'tensorflow_datasets', 'jax', 'flax', "
-        "'orbax', 'matplotlib', 'tensorboardX'}; print(sorted(heavy & sys.modules.keys()))"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        cwd=pathlib.Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert out.stdout.strip() == "[]"

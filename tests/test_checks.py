@@ -20,7 +20,7 @@ from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import experiment
 from launch import cli
 
-SENSELESS = (-1, 10**20, math.nan, math.inf, 1e39, "1", True)
+SENSELESS = (-1, 10**20, math.nan, "1", True)
 KINDS = {"int": int, "float": float}
 
 

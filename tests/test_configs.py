@@ -268,7 +268,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     if options.get("classes_per_step"):
         options.classes_per_step = 5
     if small.data.resolution:
-        small.data.resolution = 64
+        small.data.resolution = 32
     stand_in = type("Store", (), {"epochs": small.experts.epochs})()
     monkeypatch.setattr(experts, "open_store", lambda *_: stand_in)
     parts = experiment.build(small)

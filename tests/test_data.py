@@ -141,8 +141,12 @@ def run_python(code: str, **kwargs) -> subprocess.CompletedProcess:
 # The embedded set.
 
 
-def test_mini_is_what_its_readme_says(tmp_path):
-    mini = data.load("cifar10_mini", cache_dir=tmp_path)
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    return data.load("cifar10_mini", cache_dir=tmp_path_factory.mktemp("mini"))
+
+
+def test_mini_is_what_its_readme_says(mini):
     recorded = re.findall(
         r"\| (\w+) \| (\d+) \| `([0-9a-f]{64})` \|", (MINI / "README.md").read_text()
     )
@@ -154,8 +158,7 @@ def test_mini_is_what_its_readme_says(tmp_path):
     assert sorted(found) == sorted(recorded)
 
 
-def test_mini_constants(tmp_path):
-    mini = data.load("cifar10_mini", cache_dir=tmp_path)
+def test_mini_constants(mini):
     assert (mini.name, mini.image_shape, mini.num_classes) == ("cifar10_mini", (32, 32, 3), 10)
     assert (mini.class_names[0], mini.class_names[9]) == ("airplane", "truck")
     assert mini.mean == (0.4914, 0.4822, 0.4465)
@@ -652,9 +655,9 @@ def test_a_cache_is_not_believed(tmp_path, tiny, monkeypatch):
         cases += [(path, None), (path, changed)]
         if path.suffix == ".npy":
             stored = np.load(io.BytesIO(original))
-            arrays = (stored[:-1], stored[None], stored.T, stored.astype(np.int64), 0 * stored)
+            arrays = (stored[:-1], stored.T, stored.astype(np.int64), 0 * stored)
             cases += [(path, array(a)) for a in (*arrays, np.array([{}, None]))]
-            lengths = (0, 5, 10, 60, 127, 128, len(original) // 2, len(original) - 1)
+            lengths = (0, 5, 60, 128, len(original) - 1)
             cases += [(path, original[:length]) for length in lengths]
             cases += [(path, original[:20] + b"(" * 40 + original[60:]), (path, b"\x80\x04N.")]
     for path, content in cases:

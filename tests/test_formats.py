@@ -61,7 +61,8 @@ def test_gaussians_of_every_kind_by_matrices(prefilter, side):
 
 WITHOUT_JAX = """
 import json, sys
-for name in ("jax", "jaxlib", "jaxtyping", "flax", "optax", "ml_dtypes", "constriction"):
+for name in ("jax", "jaxlib", "jaxtyping", "flax", "optax", "ml_dtypes", "constriction", "orbax",
+             "tensorflow", "tensorflow_datasets", "matplotlib", "tensorboardX"):
     sys.modules[name] = None
 import gsdd_jax
 found = gsdd_jax.load(sys.argv[1])
@@ -83,7 +84,7 @@ print(json.dumps([images.tolist(), targets.tolist(), lines]))
 
 
 def test_without_jax(tmp_path):
-    """Reads a set in a Python that cannot import JAX or the compiled calls."""
+    """Reads a set in a Python that cannot import JAX, the compiled calls or what is slow."""
     path = saved(tmp_path / "set.safetensors", "gaussian", NORMALIZE)
     coded = saved(tmp_path / "coded.safetensors", "quantized")
     out = subprocess.run(
