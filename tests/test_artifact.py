@@ -3,14 +3,9 @@
 import copy
 import dataclasses
 import functools
-import itertools
 import json
 import math
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +17,6 @@ import safetensors.numpy
 
 import gsdd_jax
 from gsdd_jax import parameterizations
-from gsdd_jax.core.files import write_atomically
 from gsdd_jax.formats import base, transforms
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -46,12 +40,7 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **opti
         options |= {"dtype": "codes"}
         name = name.removesuffix(" in codes")
     kind = parameterizations.build(
-        name,
-        shape,
-        ipc=ipc,
-        images_per_class=images_per_class,
-        num_classes=2,
-        **options,
+        name, shape, ipc=ipc, images_per_class=images_per_class, num_classes=2, **options
     )
     images = np.random.default_rng(0).random((2 * kind.images_per_class, *shape), np.float32)
     params = initial(kind, jax.random.key(1), images)
@@ -117,8 +106,7 @@ def test_the_file_holds_what_the_budget_counts(tmp_path):
     np.testing.assert_array_equal(again, parameterizations.images(distilled))
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("name", ["gaussian", "quantized"])
+@pytest.mark.parametrize(("name", "bits"), [("gaussian", 2), ("gaussian", 7), ("quantized", 8)])
 def test_soft_labels_are_packed_codes_that_count(tmp_path, name, bits):
     path, hard = tmp_path / "set.safetensors", some_set(name, images_per_class=3)
     distilled = softened(hard, bits)
@@ -145,26 +133,19 @@ def test_soft_labels_are_packed_codes_that_count(tmp_path, name, bits):
     assert "label_bits" not in header and "soft_labels" not in arrays
 
 
-@pytest.mark.parametrize("bits", [None, 0, 1, 9, 4, 2.0, True, "5", [5]])
-def test_bits_that_the_soft_labels_have_not(tmp_path, bits):
-    path = tmp_path / "set.safetensors"
-    gsdd_jax.save(path, some_set("soft labels"))
-    header, arrays = raw(path)
-    write_raw(path, header | {"label_bits": bits}, arrays)
-    message = (
-        "soft_labels: expected at most 6 bytes" if bits == 4 else "label_bits: expected an integer"
-    )
-    assert message in refusal(path)
-
-
 def test_soft_labels_that_are_damaged(tmp_path):
     path = tmp_path / "set.safetensors"
     gsdd_jax.save(path, some_set("soft labels"))
     header, arrays = raw(path)
-    without = {n: v for n, v in header.items() if n != "label_bits"}
-    write_raw(path, without, arrays)
+    for bits in (None, 0, 1, 9, 2.0, True, "5", [5]):
+        write_raw(path, header | {"label_bits": bits}, arrays)
+        assert "label_bits: expected an integer" in refusal(path)
+    write_raw(path, header | {"label_bits": 4}, arrays)
+    assert "soft_labels: expected at most 6 bytes" in refusal(path)
+    write_raw(path, {n: v for n, v in header.items() if n != "label_bits"}, arrays)
     assert "unknown array 'soft_labels'" in refusal(path)
-    packed = jnp.asarray(arrays["soft_labels"]).at[-1].add(1)  # 60 bits, then four unused
+    packed = arrays["soft_labels"].copy()
+    packed[-1] += 1  # 60 bits, then four unused
     write_raw(path, header, arrays | {"soft_labels": packed})
     assert "soft_labels: 8 bytes are not what their codes take" in refusal(path)
 
@@ -219,19 +200,19 @@ def test_save_refuses_soft_labels_that_are_none(tmp_path, changes, message):
     assert not (tmp_path / "set.safetensors").exists()
 
 
-@pytest.mark.parametrize(("shape", "ipc"), [((8, 12, 1), 6), ((10, 18, 4), 7)])
 @pytest.mark.parametrize(
-    ("name", "bfloat16"), [*itertools.product(NAMES[:-1], (False, True)), ("dct", False)]
+    ("name", "options"),
+    [
+        ("gaussian", {"bfloat16": False}),
+        *((name, {"dtype": dtype}) for name in NAMED_ARRAYS for dtype in ("float32", "bfloat16")),
+        ("quantized", {"coding": "none"}),
+        ("quantized", {}),
+        ("ptq", {"bits": 3}),
+        ("dct", {}),
+    ],
 )
-def test_a_file_stays_within_the_budget(tmp_path, name, bfloat16, shape, ipc):
-    path = tmp_path / "set.safetensors"
-    options = {"dtype": "bfloat16" if bfloat16 else "float32"}
-    options = {
-        "gaussian": {"bfloat16": bfloat16},
-        "quantized": {"coding": "none" if bfloat16 else "range"},
-        "ptq": {"bits": 3 if bfloat16 else 2},
-        "dct": {},
-    }.get(name, options)
+def test_a_file_stays_within_the_budget(tmp_path, name, options):
+    path, shape, ipc = tmp_path / "set.safetensors", (10, 18, 1), 4
     distilled = some_set(name, shape, ipc, **options)
     gsdd_jax.save(path, distilled)
     # The payload of the file itself: what follows its header, less labels and learning rate.
@@ -313,7 +294,8 @@ def test_unreadable_files_are_named(tmp_path):
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(3)}))
     with pytest.raises(gsdd_jax.UsageError, match="not a distilled set"):
         gsdd_jax.load(path)
-    with safetensors.safe_open(_write(path, whole), framework="numpy") as file:
+    path.write_bytes(whole)
+    with safetensors.safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     path.write_bytes(safetensors.numpy.save({"labels": np.zeros(3)}, metadata))
     with pytest.raises(gsdd_jax.UsageError, match="'learning_rate' is missing"):
@@ -326,23 +308,18 @@ def test_unreadable_files_are_named(tmp_path):
         gsdd_jax.load(path)
 
 
-def _write(path, data):
-    path.write_bytes(data)
-    return path
-
-
 def raw(path):
     """Returns a file's description without digests, and its arrays, by safetensors only."""
-    with safetensors.safe_open(path, framework="flax") as file:
+    with safetensors.safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()["gsdd_jax"])
-        arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header.pop("sha256", None)  # so that digests do not refuse the file first
     return header, arrays
 
 
 def write_raw(path, header, arrays):
     text = header if isinstance(header, str) else json.dumps(header)
-    path.write_bytes(safetensors.flax.save(arrays, {"gsdd_jax": text}))
+    path.write_bytes(safetensors.numpy.save(arrays, {"gsdd_jax": text}))
 
 
 def refusal(path):
@@ -354,18 +331,6 @@ def refusal(path):
     assert len(message.splitlines()) == 1
     assert len(message) < len(str(path)) + 500
     return message
-
-
-def same(a, b):
-    """Returns whether two sets are equal bit for bit."""
-    return (
-        (a.format, a.provenance) == (b.format, b.provenance)
-        and a.arrays.keys() == b.arrays.keys()
-        and (a.labels == b.labels).all()
-        and a.learning_rate == b.learning_rate
-        and np.array_equal(a.targets, b.targets)
-        and all(a.arrays[n].tobytes() == b.arrays[n].tobytes() for n in a.arrays)
-    )
 
 
 # Values of every kind that no field accepts.
@@ -392,27 +357,6 @@ def good(request, tmp_path, tmp_path_factory):
     """(path, description, arrays) of a good file; `path` is to be written."""
     header, arrays = described(request.param, tmp_path_factory.getbasetemp())
     return tmp_path / "set.safetensors", copy.deepcopy(header), arrays
-
-
-def test_what_a_file_stores_is_what_its_parameterization_says():
-    bfloat16 = {"dtype": "bfloat16"}
-    for name, options in (
-        ("gaussian", {}),
-        ("gaussian", {"opacity": False, "bfloat16": False}),
-        *((name, options) for name in NAMED_ARRAYS for options in ({}, bfloat16)),
-        ("quantized", {}),
-        ("quantized", {"coding": "none"}),
-        ("dct", {}),
-        ("ptq", {}),
-    ):
-        some = some_set(name, **options)
-        arrays, specs = some.arrays, some.format.array_specs(len(some.labels))
-        assert arrays.keys() == specs.keys()
-        for n, spec in specs.items():
-            assert arrays[n].dtype == ("float32" if spec.dtype == "bfloat16" else spec.dtype)
-            assert len(arrays[n].shape) == len(spec.shape)
-            for found, expected in zip(arrays[n].shape, spec.shape, strict=True):
-                assert found == expected or expected is None
 
 
 def test_every_field_of_the_description_is_checked(good):
@@ -463,6 +407,7 @@ def test_a_size_that_cannot_be_rendered_is_refused(good):
         assert f"{field}: expected an integer from 1 to" in refusal(path)
 
 
+@pytest.mark.parametrize("good", ["gaussian", "quantized"], indirect=True)
 def test_every_part_of_the_metadata_is_checked(good):
     path, header, arrays = good
     for part in ("format", "parameterization", "provenance"):
@@ -496,10 +441,10 @@ def test_every_array_is_checked(good):
         write_raw(path, header, {n: a for n, a in arrays.items() if n != name})
         assert f"'{name}' is missing" in refusal(path)
         flat = array.ravel()
-        wrong = [array[None], jnp.stack([array, array]), flat[:0], array.astype(jnp.float16)]
-        wrong += [array.astype(jnp.int32) if array.dtype != jnp.int32 else array.astype(jnp.int8)]
+        wrong = [array[None], np.stack([array, array]), flat[:0], array.astype(np.float16)]
+        wrong += [array.astype(np.int32 if array.dtype != np.int32 else np.int8)]
         if array.ndim:
-            wrong += [array[:-1], jnp.concatenate([array, array]), flat[0]]
+            wrong += [array[:-1], np.concatenate([array, array]), np.array(flat[0])]
         for value in (np.nan, np.inf, -np.inf) if array.dtype.kind not in "iu" else ():
             other = np.array(array)
             other.reshape(-1)[-1] = value
@@ -507,10 +452,11 @@ def test_every_array_is_checked(good):
         for w in wrong:
             write_raw(path, header, arrays | {name: w})
             assert name in refusal(path) or name == "labels"
-    write_raw(path, header, arrays | {"extra\n": jnp.zeros(3)})
+    write_raw(path, header, arrays | {"extra\n": np.zeros(3)})
     assert "unknown array 'extra\\n'" in refusal(path)
 
 
+@pytest.mark.parametrize("good", ["gaussian", "quantized"], indirect=True)
 def test_labels_are_those_of_the_parameterization(good):
     path, header, arrays = good
     labels = np.asarray(arrays["labels"])
@@ -518,27 +464,27 @@ def test_labels_are_those_of_the_parameterization(good):
     for value in (-1, -7, 99, 2, 2**31 - 1, -(2**31)):
         others.append(np.where(np.arange(len(labels)) == len(labels) - 1, value, labels))
     for other in others:
-        write_raw(path, header, arrays | {"labels": jnp.asarray(other, jnp.int32)})
+        write_raw(path, header, arrays | {"labels": np.int32(other)})
         assert "labels: expected each of 0 to 1" in refusal(path)
     for other in (labels.astype(np.float32), labels.reshape(2, -1), labels[:, None]):
-        write_raw(path, header, arrays | {"labels": jnp.asarray(other)})
+        write_raw(path, header, arrays | {"labels": other})
         assert "labels: expected int32 [" in refusal(path)
     # Another order changes nothing.
-    write_raw(path, header, arrays | {"labels": jnp.asarray(labels[::-1])})
+    write_raw(path, header, arrays | {"labels": labels[::-1].copy()})
     np.testing.assert_array_equal(gsdd_jax.load(path).labels, labels[::-1])
 
 
+@pytest.mark.parametrize("good", ["gaussian", "quantized"], indirect=True)
 def test_the_learning_rate_is_a_positive_number(good):
     path, header, arrays = good
     for rate in (0.0, -1.0, math.nan, math.inf, [0.1, 0.2]):
-        write_raw(path, header, arrays | {"learning_rate": jnp.asarray(rate, jnp.float32)})
+        write_raw(path, header, arrays | {"learning_rate": np.asarray(rate, np.float32)})
         assert "learning_rate: expected" in refusal(path)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_truncated_file_is_refused(tmp_path, name):
+def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "set.safetensors"
-    gsdd_jax.save(path, some_set(name))
+    gsdd_jax.save(path, some_set("soft labels"))
     whole = path.read_bytes()
     for length in [*range(12), *range(12, len(whole), len(whole) // 100), len(whole) - 1]:
         path.write_bytes(whole[:length])
@@ -549,23 +495,23 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     refusal(path)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["gaussian", "dct", "soft labels"])
 def test_a_flipped_byte_is_noticed(tmp_path, name):
-    path = tmp_path / "set.safetensors"
-    original = some_set(name)
-    gsdd_jax.save(path, original)
-    original, whole = gsdd_jax.load(path), path.read_bytes()
+    path, again = tmp_path / "set.safetensors", tmp_path / "again.safetensors"
+    gsdd_jax.save(path, some_set(name))
+    whole = path.read_bytes()
     rng, refused = np.random.default_rng(0), 0
-    for position in rng.integers(len(whole), size=200):
+    for position in rng.integers(len(whole), size=100):
         damaged = bytearray(whole)
         damaged[position] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
         try:
-            assert same(gsdd_jax.load(path), original)
+            gsdd_jax.save(again, gsdd_jax.load(path))
+            assert again.read_bytes() == whole
         except gsdd_jax.UsageError:
             refusal(path)
             refused += 1
-    assert refused > 195
+    assert refused > 95
 
 
 def with_last(array, value):
@@ -583,7 +529,7 @@ def test_save_refuses_numbers_that_bfloat16_has_not(tmp_path):
         gsdd_jax.save(tmp_path / "set", dataclasses.replace(some, arrays=between))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["gaussian", "quantized"])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -620,30 +566,3 @@ def test_save_refuses_what_load_would(tmp_path, name, changes, message):
         gsdd_jax.save(path, changed)
     assert str(raised.value).startswith(f"{path}: ")
     assert not path.exists()
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_import_is_quick_and_needs_no_tensorflow():
-    """Tests the cause of slow imports, not the time."""
-    code = (
-        "import sys, gsdd_jax; heavy = {'tensorflow', 'tensorflow_datasets', 'jax', 'flax', "
-        "'orbax', 'matplotlib', 'tensorboardX'}; print(sorted(heavy & sys.modules.keys()))"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        cwd=pathlib.Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert out.stdout.strip() == "[]"

@@ -16,6 +16,8 @@ from gsdd_jax.runs.progress import Reporter
 from launch import fields
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 BYTES, CLASSES = 512, 10
 ARMS = ("random_real_dct", "random_real_dct_soft")
 
@@ -31,7 +33,7 @@ def config_of(arms=ARMS):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, quickly_compiled):
     """Returns the work directory of a run with both arms, and its result."""
     workdir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:

@@ -58,7 +58,7 @@ def libjpeg(image, quality):
     return np.asarray(Image.open(coded)).reshape(image.shape)
 
 
-@pytest.mark.parametrize("quality", [80, 50, 25, 7])
+@pytest.mark.parametrize("quality", [80, 7])
 def test_jpeg_is_libjpegs(photos, quality):
     """Allows for libjpeg's integer transforms, which rarely round to the next step."""
     expected = np.stack([libjpeg(p, quality) for p in photos]).astype(float)

@@ -52,29 +52,41 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def prepare(data_dir, name, splits, *, channels=3, num_classes=3, features=None, **kwargs):
-    """Prepares a set from {split: [(encoded image, label), ...]}; returns its folder."""
+    """Prepares a set from {split: [(encoded image, label), ...]}; returns its folder.
+
+    A third item of an example has its other fields.
+    """
     tfds.disable_progress_bar()
-    examples = {
-        split: [{"image": io.BytesIO(encoded), "label": label} for encoded, label in pairs]
-        for split, pairs in splits.items()
-    }
+    features = {
+        "image": tfds.features.Image(shape=(None, None, channels)),
+        "label": tfds.features.ClassLabel(num_classes=num_classes),
+    } | (features or {})
     builder = _Prepared(
-        name=name,
-        version="1.0.0",
-        features=tfds.features.FeaturesDict(
-            features
-            or {
-                "image": tfds.features.Image(shape=(None, None, channels)),
-                "label": tfds.features.ClassLabel(num_classes=num_classes),
-            }
-        ),
-        split_datasets=examples,
+        **{"name": name, "version": "1.0.0"} | kwargs,
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={
+            split: [
+                {"image": io.BytesIO(encoded), "label": label, **dict(*more)}
+                for encoded, label, *more in examples
+            ]
+            for split, examples in splits.items()
+        },
         data_dir=data_dir,
         file_format="array_record",
-        **kwargs,
     )
     builder.download_and_prepare()
     return pathlib.Path(builder.data_dir)
+
+
+def places(tmp_path) -> dict[str, pathlib.Path]:
+    return {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+
+
+def made(tmp_path, name, images, *, train=1, test="test", load="", **options) -> data.Dataset:
+    """Prepares images of one class, the first ones to train on, and loads them."""
+    pairs = [(png(image), 0) for image in images]
+    prepare(tmp_path, name, {"train": pairs[:train], test: pairs[train:]}, **options)
+    return data.load(load or name, **places(tmp_path))
 
 
 def random_images(seed, number, shape) -> np.ndarray:
@@ -129,8 +141,12 @@ def run_python(code: str, **kwargs) -> subprocess.CompletedProcess:
 # The embedded set.
 
 
-def test_mini_is_what_its_readme_says(tmp_path):
-    mini = data.load("cifar10_mini", cache_dir=tmp_path)
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    return data.load("cifar10_mini", cache_dir=tmp_path_factory.mktemp("mini"))
+
+
+def test_mini_is_what_its_readme_says(mini):
     recorded = re.findall(
         r"\| (\w+) \| (\d+) \| `([0-9a-f]{64})` \|", (MINI / "README.md").read_text()
     )
@@ -142,57 +158,30 @@ def test_mini_is_what_its_readme_says(tmp_path):
     assert sorted(found) == sorted(recorded)
 
 
-def test_mini_shapes_labels_and_constants(tmp_path):
-    mini = data.load("cifar10_mini", cache_dir=tmp_path)
-    assert mini.name == "cifar10_mini"
-    assert mini.image_shape == (32, 32, 3)
-    for split, per_class in ((mini.train, 300), (mini.test, 100)):
-        assert split.images.shape == (10 * per_class, 32, 32, 3)
-        assert split.images.dtype == np.uint8
-        assert split.labels.dtype == np.int32
-        np.testing.assert_array_equal(np.bincount(split.labels), [per_class] * 10)
-        assert not split.images.flags.writeable
-    assert mini.num_classes == 10
+def test_mini_constants(mini):
+    assert (mini.name, mini.image_shape, mini.num_classes) == ("cifar10_mini", (32, 32, 3), 10)
     assert (mini.class_names[0], mini.class_names[9]) == ("airplane", "truck")
     assert mini.mean == (0.4914, 0.4822, 0.4465)
     assert mini.std == (0.2023, 0.1994, 0.2010)
-    # A random tenth of CIFAR-10's pixels has CIFAR-10's mean.
-    np.testing.assert_allclose(mini.train.images.mean((0, 1, 2)) / 255, mini.mean, atol=0.02)
-
-
-def test_mini_ids_are_distinct_places_in_cifar10():
-    builder = tfds.builder_from_directory(MINI / "1.0.0")
-    skip = {"image": tfds.decode.SkipDecoding()}
-    for split, number, size in (("train", 3000, 50000), ("test", 1000, 10000)):
-        ids = [example["id"].decode() for example in builder.as_data_source(split, decoders=skip)]
-        places = {int(re.fullmatch(rf"{split}_(\d{{5}})", identifier)[1]) for identifier in ids}
-        assert len(ids) == len(places) == number
-        assert max(places) < size
+    for split in (mini.train, mini.test):
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+        assert not split.images.flags.writeable
 
 
 def test_tool_takes_the_first_of_each_class(tmp_path, monkeypatch):
     images = random_images(2, 60, (32, 32, 3))
     labels = np.random.default_rng((TEST_SEED, 3)).permutation(np.arange(60) % 10)
-    features = {
-        "id": tfds.features.Text(),
-        "image": tfds.features.Image(shape=(32, 32, 3)),
-        "label": tfds.features.ClassLabel(num_classes=10),
+    examples = {
+        split: [
+            (png(image), label, {"id": f"{split}_{i:05d}"})
+            for i, (image, label) in enumerate(zip(images, labels, strict=True))
+        ]
+        for split in ("train", "test")
     }
-    builder = _Prepared(
-        name="cifar10",
-        version="3.0.2",
-        features=tfds.features.FeaturesDict(features),
-        split_datasets={
-            split: [
-                {"id": f"{split}_{i:05d}", "image": io.BytesIO(png(images[i])), "label": labels[i]}
-                for i in range(60)
-            ]
-            for split in ("train", "test")
-        },
-        data_dir=tmp_path / "tfds",
-        file_format="array_record",
+    features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(32, 32, 3))}
+    prepare(
+        tmp_path / "tfds", "cifar10", examples, version="3.0.2", num_classes=10, features=features
     )
-    builder.download_and_prepare()
     spec = importlib.util.spec_from_file_location(
         "make_cifar10_mini", REPOSITORY / "tools" / "make_cifar10_mini.py"
     )
@@ -233,9 +222,7 @@ def test_reads_a_set_in_file_order(tmp_path, tiny):
 
 def test_grayscale_keeps_one_channel(tmp_path):
     images = random_images(4, 4, (5, 5, 1))
-    pairs = [(png(image), i % 2) for i, image in enumerate(images)]
-    prepare(tmp_path, "gray", {"train": pairs[:3], "test": pairs[3:]}, channels=1)
-    dataset = data.load("gray", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    dataset = made(tmp_path, "gray", images, train=3, channels=1)
     np.testing.assert_array_equal(dataset.train.images, images[:3])
     assert dataset.image_shape == (5, 5, 1)
     assert len(dataset.mean) == len(dataset.std) == 1
@@ -243,9 +230,7 @@ def test_grayscale_keeps_one_channel(tmp_path):
 
 def test_gray_files_in_a_color_set_become_color(tmp_path):
     gray = random_images(5, 2, (5, 5, 1))
-    pairs = [(png(image), 0) for image in gray]
-    prepare(tmp_path, "mixed", {"train": pairs[:1], "test": pairs[1:]})
-    dataset = data.load("mixed", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    dataset = made(tmp_path, "mixed", gray)
     np.testing.assert_array_equal(dataset.train.images, np.repeat(gray[:1], 3, axis=-1))
 
 
@@ -257,9 +242,7 @@ def test_more_examples_than_one_chunk(tmp_path, monkeypatch, tiny):
 
 def test_validation_stands_in_for_test(tmp_path):
     images = random_images(6, 3, (4, 4, 3))
-    pairs = [(png(image), 0) for image in images]
-    prepare(tmp_path, "val", {"train": pairs[:2], "validation": pairs[2:]})
-    dataset = data.load("val", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    dataset = made(tmp_path, "val", images, train=2, test="validation")
     np.testing.assert_array_equal(dataset.test.images, images[2:])
 
 
@@ -279,10 +262,8 @@ def test_data_dir_from_the_environment(tmp_path, monkeypatch, tiny):
 
 def test_configuration_and_version(tmp_path):
     images = random_images(7, 2, (4, 4, 3))
-    pairs = [(png(image), 0) for image in images]
-    prepare(tmp_path, "configured", {"train": pairs[:1], "test": pairs[1:]}, config="small")
-    for name in ("configured/small", "configured/small:1.0.0"):
-        dataset = data.load(name, data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    for load in ("configured/small", "configured/small:1.0.0"):
+        dataset = made(tmp_path, "configured", images, load=load, config="small")
         np.testing.assert_array_equal(dataset.train.images, images[:1])
 
 
@@ -305,16 +286,13 @@ def resample(size_in: int, size_out: int) -> np.ndarray:
         (20, 41, 10, (10, 20), (0, 5)),  # landscape, smaller; 20.5 columns become 20
         (6, 8, 12, (12, 16), (0, 2)),  # larger
         (8, 8, 5, (5, 5), (0, 0)),  # square
-        (5, 9, 5, (5, 9), (0, 2)),  # crop only
         (5, 12, 5, (5, 12), (0, 4)),  # of half a pixel to the even side, as torchvision
     ],
 )
 def test_resolution(tmp_path, height, width, resolution, resized, corner):
     image = random_images(8, 1, (height, width, 3))[0]
     prepare(tmp_path, "sized", {"train": [(png(image), 0)], "test": [(png(image), 1)]})
-    dataset = data.load(
-        "sized", resolution=resolution, data_dir=tmp_path, cache_dir=tmp_path / "cache"
-    )
+    dataset = data.load("sized", resolution=resolution, **places(tmp_path))
     rows, columns = resample(height, resized[0]), resample(width, resized[1])
     expected = np.einsum("ri,cj,ijk->rck", rows, columns, image.astype(np.float64))
     top, left = corner
@@ -329,7 +307,7 @@ def test_images_are_squashed_where_it_is_asked_for(tmp_path, height, width):
     """Scales both sides to the same length; nothing is cut off."""
     image = random_images(8, 1, (height, width, 3))[0]
     prepare(tmp_path, "sized", {"train": [(png(image), 0)], "test": [(png(image), 1)]})
-    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    where = places(tmp_path)
     cropped = data.load("sized", resolution=6, **where)
     squashed = data.load("sized", resolution=6, resize="squash", **where)
     rows, columns = resample(height, 6), resample(width, 6)
@@ -346,7 +324,7 @@ def test_varying_sizes_need_a_resolution(tmp_path):
     pairs = [(png(image), 0) for image in images]
     prepare(tmp_path, "varied", {"train": pairs, "test": pairs[:1]})
     prepare(tmp_path, "apart", {"train": pairs[:1], "test": pairs[1:]})
-    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    where = places(tmp_path)
     for name in ("varied", "apart"):
         message = usage_error(name, **where)
         assert "4x6" in message
@@ -371,7 +349,7 @@ def test_published_statistics(name, mean, std, tmp_path):
     pairs = [(png(np.full((4, 4, 3), 50 * label, np.uint8)), label) for label in range(3)]
     prepare(tmp_path, name, {"train": pairs, "test": pairs})
     for _ in range(2):  # decoded, then from the cache
-        found = data.load(name, data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        found = data.load(name, **places(tmp_path))
         assert (found.mean, found.std) == (mean, std)
 
 
@@ -400,9 +378,7 @@ def test_subset_keeps_and_relabels_only_its_classes(tmp_path):
         {split: examples(split_labels) for split, split_labels in labels.items()},
         num_classes=1000,
     )
-    dataset = data.load(
-        "imagenet2012", subset="fruit", data_dir=tmp_path, cache_dir=tmp_path / "cache"
-    )
+    dataset = data.load("imagenet2012", subset="fruit", **places(tmp_path))
     assert dataset.num_classes == 10
     assert dataset.class_names == tuple(str(label) for label in subset)
     assert dataset.mean == (0.485, 0.456, 0.406)
@@ -485,24 +461,6 @@ def test_tfrecord_names_the_conversion(tmp_path, tiny):
     assert "--out_file_format=array_record`" in message
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "image", "dataset_info", "features"])
-def test_damaged_set(tmp_path, damage):
-    pairs = [(png(image), 0) for image in random_images(11, 2, (4, 4, 3))]
-    broken = [(pairs[0][0][:60], 0)] if damage == "image" else pairs
-    folder = prepare(tmp_path, "tiny", {"train": broken, "test": pairs})
-    shard = next(folder.glob("*train*"))
-    if damage == "missing":
-        shard.unlink()
-    elif damage == "cut":
-        os.truncate(shard, 1000)
-    elif damage != "image":
-        os.truncate(folder / f"{damage}.json", 40)
-    message = usage_error("tiny", data_dir=tmp_path, cache_dir=tmp_path / "cache")
-    assert "damaged" in message
-    assert str(folder.parent) in message
-    assert "`python -m launch.prepare --images=FOLDER --name=tiny --overwrite`" in message
-
-
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
     """Returns the files of a set whose classes have names."""
@@ -524,24 +482,13 @@ def damage_to(tmp_path, files) -> str:
         path.unlink()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    message = usage_error("named", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    message = usage_error("named", **places(tmp_path))
     assert str(folder.parent) in message
     assert message.count("--name=named --overwrite") == 1
     return message.replace(f"{folder}/", "")
 
 
-NO_JSON_OBJECT = [
-    b"",
-    b"{",
-    b"[]",
-    b"[1]",
-    b"null",
-    b'"x"',
-    b"3",
-    b"{}",
-    b"\x00\xff" * 9,
-    b"[" * 10**5,
-]
+NO_JSON_OBJECT = [b"", b"{", b"[1]", b"null", b'"x"', b"3", b"{}", b"\0\xff" * 9, b"[" * 10**5]
 
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
@@ -568,7 +515,7 @@ def test_a_description_with_wrong_fields_is_no_traceback(tmp_path, named, file):
     prepared.mkdir(parents=True)
     for name, content in named.items():
         (prepared / name).write_bytes(content)
-    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    where = places(tmp_path)
     good, refused = data.load("named", **where), 0
     for changed in changes_of(json.loads(named[file]), (None, [], {}, "x", 3, "-1", [1])):
         (prepared / file).write_text(json.dumps(changed))
@@ -592,7 +539,7 @@ def test_a_field_of_any_length_is_a_short_line(tmp_path, named, field):
     for name, content in {**named, "features.json": longer}.items():
         (prepared / name).write_bytes(content)
     try:
-        data.load("named", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        data.load("named", **places(tmp_path))
     except UsageError as error:
         assert len(str(error)) <= errors.LONGEST and "'named'" in str(error)
 
@@ -634,13 +581,13 @@ def test_no_library_says_of_a_damaged_image_what_a_line_says(tmp_path, capfd):
     both = {"train": [*pairs, (damaged_tiff(), 1)], "test": pairs}
     prepare(tmp_path, "torn", both, channels=1, num_classes=2)
     capfd.readouterr()
-    message = usage_error("torn", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    message = usage_error("torn", **places(tmp_path))
     assert "data set 'torn'" in message and "is damaged" in message
     assert capfd.readouterr().err == ""
 
 
 def test_sets_that_are_not_image_classification(tmp_path):
-    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    where = places(tmp_path)
     pairs = [(png(image), 0) for image in random_images(12, 2, (4, 4, 3))]
     image = tfds.features.Image(shape=(4, 4, 3))
     number = tfds.features.Scalar(np.int64)
@@ -684,26 +631,6 @@ def test_second_load_maps_the_cache(tmp_path, tiny, monkeypatch):
     assert second.fingerprint == first.fingerprint
 
 
-@pytest.mark.parametrize("damage", ["empty", "header", "last byte", "absent", "changed"])
-def test_damaged_cache_is_rebuilt(tmp_path, tiny, damage):
-    _, images, labels = tiny
-    load_tiny(tmp_path)
-    for path in cached_files(tmp_path):
-        whole = path.read_bytes()
-        if damage == "absent":
-            path.unlink()
-        else:
-            changed = {
-                "empty": b"",
-                "header": whole[:40],
-                "last byte": whole[:-1],
-                "changed": whole[:-8] + bytes(255 - byte for byte in whole[-8:]),
-            }[damage]
-            path.write_bytes(changed)
-        assert_is_tiny(load_tiny(tmp_path), images, labels)
-        assert path.read_bytes() == whole
-
-
 def test_a_cache_is_not_believed(tmp_path, tiny, monkeypatch):
     """Damages the cache's files: the set stays the same, and the files are rewritten."""
     _, images, labels = tiny
@@ -719,22 +646,27 @@ def test_a_cache_is_not_believed(tmp_path, tiny, monkeypatch):
 
     wrong = [*NO_JSON_OBJECT, b'{"a":' * 10**5]
     for field in info:
-        for value in (None, [], {}, "x", 3, [1], [0.5, 0.5], [0.5, 0.5, 0.6]):
+        for value in (None, [0.5, 0.5, 0.6]):
             wrong.append(json.dumps({**info, field: value}).encode())
         wrong.append(json.dumps({k: v for k, v in info.items() if k != field}).encode())
     cases = [(info_path, content) for content in wrong]
     for path, original in originals.items():
+        changed = original[:-8] + bytes(255 - byte for byte in original[-8:])
+        cases += [(path, None), (path, changed)]
         if path.suffix == ".npy":
             stored = np.load(io.BytesIO(original))
-            arrays = (stored[:-1], stored[None], stored.T, stored.astype(np.int64), 0 * stored)
+            arrays = (stored[:-1], stored.T, stored.astype(np.int64), 0 * stored)
             cases += [(path, array(a)) for a in (*arrays, np.array([{}, None]))]
-            lengths = (0, 5, 10, 60, 127, 128, len(original) // 2, len(original) - 1)
+            lengths = (0, 5, 60, 128, len(original) - 1)
             cases += [(path, original[:length]) for length in lengths]
             cases += [(path, original[:20] + b"(" * 40 + original[60:]), (path, b"\x80\x04N.")]
     for path, content in cases:
         if content == originals[path]:
             continue
-        path.write_bytes(content)
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
         found = load_tiny(tmp_path)
         assert_is_tiny(found, images, labels)
         assert (found.mean, found.std) == (good.mean, good.std)
@@ -796,15 +728,14 @@ print(data.load("tiny", data_dir=sys.argv[1], cache_dir=sys.argv[2]).fingerprint
 """
 
 
-@pytest.mark.parametrize("replaced", [1, 4])
-def test_killed_while_writing_the_cache(tmp_path, tiny, replaced):
-    """Kills just before file number `replaced` is renamed: the files so far are no cache."""
+def test_killed_while_writing_the_cache(tmp_path, tiny):
+    """Kills just before the last file is renamed: the files so far are no cache."""
     _, images, labels = tiny
     killer = f"""
 import os, signal, sys
 replace, done = os.replace, []
 def replace_or_die(*args):
-    if len(done) == {replaced}:
+    if len(done) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(replace(*args))
 os.replace = replace_or_die
@@ -812,7 +743,7 @@ sys.argv = ["", {str(tmp_path / "tfds")!r}, {str(tmp_path / "cache")!r}]
 """
     assert run_python(killer + LOAD_TINY).returncode == -signal.SIGKILL
     named = [path for path in cached_files(tmp_path) if path.suffix in (".npy", ".json")]
-    assert len(named) == replaced
+    assert len(named) == 4
     assert_is_tiny(load_tiny(tmp_path), images, labels)
 
 

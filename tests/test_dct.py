@@ -19,7 +19,7 @@ from tests.plain import bilinear, wave
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-CLASSES, EACH = 2, 60
+CLASSES, EACH, RESERVED = 2, 24, 1800  # bytes per class that are left free
 
 
 def build(shape=(16, 16, 3), images=EACH, **options):
@@ -37,7 +37,7 @@ def real(count=CLASSES * EACH, side=16, channels=3):
 
 @functools.cache
 def stored(side=16, channels=3, **options):
-    kind = build((side, side, channels), **options)
+    kind = build((side, side, channels), **{"reserved": RESERVED} | options)
     params = kind.init(jax.random.key(0), jnp.asarray(real(side=side, channels=channels)))
     return kind, params, kind.to_arrays(params)
 
@@ -55,8 +55,8 @@ def planes(count, sizes, spread, seed=0):
 @pytest.mark.parametrize(
     ("sizes", "spread"),
     [
-        ([(1, 1)], 3), ([(2, 3), (1, 2), (1, 2)], 4), ([(1, 2)] * 4, 0.3), ([(2, 2)], 500),
-        ([(3, 3), (2, 2), (2, 2)], 0.0),
+        ([(1, 1)], 3), ([(2, 3), (1, 2), (1, 2)], 4), ([(1, 2)] * 4, 0.3), ([(1, 2)], 500),
+        ([(2, 2), (1, 1), (1, 1)], 0.0),
     ],
 )  # fmt: skip
 def test_codes_come_back(sizes, spread):
@@ -119,14 +119,16 @@ def test_images_and_gradients_are_those_of_the_formula():
             images = [red, (y - 0.299 * red - 0.114 * blue) / 0.587, blue]
         expected = np.stack(images, -1) / 255
         params = jax.tree.map(jnp.asarray, params)
-        found, back = jax.vjp(kind.render, params)
+        pulled = jax.jit(lambda f, p, d: jax.vjp(f, p)[1](d)[0], static_argnums=0)
+        found = jax.jit(kind.render)(params)
         np.testing.assert_allclose(found, expected, atol=2e-5)
         # Gradients pass as if nothing were rounded.
         as_is = lambda p, kind=kind: kind.decode(p, kind.height, kind.width)
         coded = {n: x if n == "step" else on_codes(x) for n, x in params.items()}
+        expected = pulled(as_is, coded, found)
+        back = pulled(kind.render, params, found)
         for name in ("plane_0", f"plane_{len(sizes) - 1}"):
-            expected = jax.vjp(as_is, coded)[1](found)[0][name]
-            np.testing.assert_allclose(back(found)[0][name], expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(back[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
 def test_it_starts_as_the_images_or_nearer_than_their_averages():
@@ -142,11 +144,11 @@ def test_it_starts_as_the_images_or_nearer_than_their_averages():
             assert np.abs(error).max() < 1e-5
 
 
-@pytest.mark.parametrize("options", [{}, {"channels": 1}, {"reserved": 600}])
+@pytest.mark.parametrize("options", [{}, {"channels": 1, "reserved": 300}])
 def test_the_file_fits_the_budget_and_fills_it(options):
     kind, _, arrays = stored(**options)
     channels = options.get("channels", 3)
-    each = budget_bytes(1, (16, 16, channels)) - options.get("reserved", 0)
+    each = budget_bytes(1, (16, 16, channels)) - options.get("reserved", RESERVED)
     used = sum(np.asarray(a).nbytes for a in arrays.values())
     assert 0.96 * CLASSES * each < used <= CLASSES * each
     shown = kind.render(kind.from_arrays(arrays))
@@ -157,28 +159,25 @@ def test_a_step_of_ones_own_is_kept_or_refused():
     params = stored(step=60.0)[1]
     assert (params["step"] == 60).all()
     expected = (
-        r"options.step: 60 images per class take \d+ bytes at a step of 8, expected at most 6144; "
-        r"about 29 per class fit \(config.budget.images_per_class\), or set step=0"
+        r"options.step: 24 images per class take \d+ bytes at a step of 8, expected at most 2544; "
+        r"about \d+ per class fit \(config.budget.images_per_class\), or set step=0"
     )
     with pytest.raises(gsdd_jax.UsageError, match=expected):
         stored(step=8.0)
 
 
-@pytest.mark.parametrize("quality", [10, 30])
-def test_500_images_are_better_than_as_jpegs_of_as_many_bytes(quality):
+def test_images_are_better_than_as_jpegs_of_as_many_bytes():
     """Counts only JPEG's scans, and the tables of one of them."""
-    images = data.load("cifar10_mini").train.images[:500]
-    assert len(images) == 500
+    images = data.load("cifar10_mini").train.images[:100]
     total, psnr = 0, []
     for image in images:
         Image.fromarray(image).save(
-            file := io.BytesIO(), "JPEG", quality=quality, optimize=True, subsampling=2
+            file := io.BytesIO(), "JPEG", quality=10, optimize=True, subsampling=2
         )
         total += len(file.getvalue()) - file.getvalue().index(b"\xff\xda") - 16
         psnr.append(decibels(np.asarray(Image.open(file)) / 255, image))
-    step = {10: 67.0, 30: 31.0}[quality]
     kind = parameterizations.build(
-        "dct", (32, 32, 3), ipc=1, images_per_class=50, num_classes=10, step=step
+        "dct", (32, 32, 3), ipc=1, images_per_class=10, num_classes=10, step=67.0
     )
     params = kind.init(jax.random.key(0), jnp.asarray(images, jnp.float32) / 255)
     used = sum(np.asarray(a).nbytes for a in kind.to_arrays(params).values())
@@ -219,7 +218,7 @@ def test_what_a_distillation_made_larger_gets_a_coarser_step():
     ("name", "change", "message"),
     [
         ("step", lambda a: 0 * a, "step: expected from 1 to 4096, got 0"),
-        ("codes", lambda a: np.tile(a, 3), "codes: expected at most the budget's 6144 bytes"),
+        ("codes", lambda a: np.tile(a, 3), "codes: expected at most the budget's 2544 bytes"),
         ("codes", lambda a: a[:-4], "codes: "),
         ("codes", lambda a: a[:-1], "codes: expected a multiple of 4 bytes"),
         ("codes", lambda a: a[::-1], "codes: "),

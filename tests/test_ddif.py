@@ -34,11 +34,9 @@ def sirens(kind, params):
     [
         ((32, 32, 3), 1, {}, 37, 81),
         ((32, 32, 3), 1, {"dtype": "bfloat16"}, 75, 81),
-        ((32, 32, 3), 10, {}, 379, 81),
         ((32, 32, 3), 50, {}, 282, 543),
         ((32, 32, 3), 1, {"layer_width": 10}, 17, 173),  # CIFAR-100
         ((128, 128, 3), 1, {}, 51, 963),
-        ((128, 128, 3), 50, {}, 697, 3523),
     ],
 )
 def test_what_the_budget_holds(shape, ipc, options, images, numbers):
@@ -62,15 +60,19 @@ def test_initial_values_are_uniform_in_their_bounds():
         assert float(values.var()) == pytest.approx(bound**2 / 3, rel=0.1)
 
 
-@pytest.mark.parametrize("size", [(5, 7), (10, 4), (1, 3)])
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(("size", "layers"), [((5, 7), 1), ((10, 4), 3), ((1, 3), 3)])
 def test_images_and_gradients_are_those_of_the_formula_at_any_size(size, layers):
     kind = build((5, 7, 2), 10, layers=layers, layer_width=9, w0=40.0)
     params = kind.init(jax.random.key(0), jnp.zeros((3, 5, 7, 2)))
     cotangent = np.random.default_rng(0).normal(size=(3, *size, 2))
-    images, transposed = jax.vjp(lambda p: kind.render_at(p, *size), params)
+
+    @jax.jit
+    def pulled(params, cotangent):
+        images, transposed = jax.vjp(lambda p: kind.render_at(p, *size), params)
+        return images, transposed(cotangent)[0]
+
+    images, gradient = pulled(params, jnp.asarray(cotangent, jnp.float32))
     by_numpy = kind.decode({name: np.asarray(a) for name, a in params.items()}, *size)
-    (gradient,) = transposed(jnp.asarray(cotangent, jnp.float32))
     for m, net in enumerate(sirens(kind, params)):
         np.testing.assert_allclose(images[m], net.image(*size), atol=1e-5)
         np.testing.assert_allclose(by_numpy[m], net.image(*size), atol=1e-5)
@@ -106,8 +108,8 @@ def test_a_file_of_before_is_of_unit_images():
 
 def test_held_out_images_are_reconstructed_as_well_as_in_float64():
     """Trains the published CIFAR-10 network from the same initial values by the same optimizer."""
-    images = jnp.asarray(data.load("cifar10_mini").test.images[:4], jnp.float32) / 255
-    kind, steps, rate = build(), 300, 5e-3
+    images = jnp.asarray(data.load("cifar10_mini").test.images[:2], jnp.float32) / 255
+    kind, steps, rate = build(), 200, 5e-3
     state = fit.start(kind, jax.random.key(0), images, rate, 0)
     start, nets = fit.psnr(kind, state.params, images), sirens(kind, state.params)
     state, _ = fit.run(kind, state, images, rate, steps, 0)

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 SHAPE = (8, 8, 3)
 
 
-def network(depth=1):
+def network():
     return networks.build(
-        "convnet", image_shape=SHAPE, num_classes=3, width=4, depth=depth, precision="float32"
+        "convnet", image_shape=SHAPE, num_classes=3, width=4, depth=1, precision="float32"
     )
 
 
@@ -58,7 +58,7 @@ SOFT = jax.random.dirichlet(jax.random.key(5), jnp.ones(3), (6,))
     ("labels", "targets"), [(LABELS, np.eye(3)[LABELS]), (SOFT, SOFT)], ids=["hard", "soft"]
 )
 def test_training_is_the_protocol(labels, targets):
-    net, images = network(depth=2), some_images(6)
+    net, images = network(), some_images(6)
     schedule = Schedule(epochs=7, batch_size=256, strategy="")
     key = jax.random.key(3)
     trained = evaluate.train(
@@ -112,7 +112,7 @@ def test_equal_parts_of_any_set(images, size, count):
     assert (other.batch(1000), other.num_steps(1000)) == (250, 4 * count)
 
 
-@pytest.mark.parametrize("batch_size", [0, 2, 3, 7, 10])
+@pytest.mark.parametrize("batch_size", [0, 3, 10])
 def test_every_epoch_sees_every_image_once(batch_size):
     images = jnp.zeros((7, 2, 2, 3)).reshape(7, 12).at[:, :7].set(jnp.eye(7))
     images = images.reshape(7, 2, 2, 3)
@@ -151,7 +151,6 @@ def test_students_differ_and_may_have_sets_of_their_own():
     assert (leaf(own)[1] != leaf(shared)[1]).any()
 
 
-@pytest.mark.usefixtures("fully_compiled")
 def test_same_key_same_bits_however_the_epochs_are_grouped():
     net, images = network(), some_images(5)
     labels = jnp.array([0, 1, 2, 0, 1])
@@ -165,17 +164,6 @@ def test_same_key_same_bits_however_the_epochs_are_grouped():
     for a, b in zip(train(0, 6), train(0, 2), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(train(0, 6), train(1, 6), strict=True))
-
-
-def test_adam_follows_a_cosine():
-    """Reads the schedule from Adam's first steps on a constant gradient."""
-    schedule = Schedule(optimizer="adam", epochs=5, batch_size=4)
-    optimizer = schedule.transformation(0.1, num_images=8)  # 2 batches an epoch: 10 steps
-    state, gradient = optimizer.init(jnp.zeros(1)), jnp.ones(1)
-    for step in range(10):
-        update, state = optimizer.update(gradient, state)
-        expected = -0.1 * 0.5 * (1 + np.cos(np.pi * step / 10))
-        np.testing.assert_allclose(update, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_accuracy_counts_every_image_once():
@@ -237,7 +225,7 @@ def test_a_thousand_epochs_are_the_published_ones():
 
 
 def test_what_is_trained_across_architectures():
-    """Compares with plain formulas: SGD with momentum and decay, AdamW, cosine schedules."""
+    """Compares with plain formulas: SGD with momentum and decay, Adam, AdamW, cosine schedules."""
     gradient, start = np.array([0.3, -2.0]), np.array([1.0, -0.5])
     rates = 0.1 * 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
 
@@ -254,7 +242,9 @@ def test_what_is_trained_across_architectures():
         velocity = 0.9 * velocity + gradient + 5e-4 * params
         params = params - rate * velocity
     np.testing.assert_allclose(run("sgd_cosine"), params, rtol=1e-5)
+    # Of a constant gradient, Adam's step is its sign.
+    np.testing.assert_allclose(run("adam"), start - rates.sum() * np.sign(gradient), rtol=1e-5)
     params = start.copy()
-    for rate in rates:  # of a constant gradient, Adam's step is its sign
+    for rate in rates:
         params = params - rate * (np.sign(gradient) + 0.05 * params)
     np.testing.assert_allclose(run("adamw"), params, rtol=1e-5)

@@ -22,7 +22,7 @@ from gsdd_jax.training import evaluate
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-RESOLUTION = 16
+RESOLUTION = 8
 RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 
 
@@ -110,7 +110,7 @@ def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, m
         )
 
     monkeypatch.setattr(evaluate, "train", train)
-    overrides = {"evaluate.rates": "1e-6,0.03,1e6,0.01", "evaluate.epochs": 30}
+    overrides = {"evaluate.rates": "1e-6,0.03,1e6,0.01", "evaluate.epochs": 10}
     found = evaluation.evaluate_file(path, overrides=overrides)
     low, good, high, own = (float(np.float32(rate)) for rate in (1e-6, 0.03, 1e6, 0.01))
     trials = [(own, 1), (low, 1), (good, 1), (high, 1)]
@@ -153,7 +153,7 @@ def test_every_field_of_the_config_that_is_read(tmp_path, tiny, field):
         ("data.name", "no such\nset", r"unknown data set 'no such\\nset'"),
         ("data.subset", "nette", "no subset 'nette'"),
         ("data.resolution", 100_000, "['data.resolution']: expected an integer from 0 to 4096"),
-        ("data.resolution", 8, "expected height and width of the set, (16, 16)"),
+        ("data.resolution", 16, "expected height and width of the set, (8, 8)"),
         ("data.resize", "stretch", "expected one of crop, squash, got 'stretch'"),
         ("data.transform", "wavelet", "expected one of normalize, zca"),
         ("network.name", "perceptron", "config.network.name: expected one of alexnet"),
@@ -173,7 +173,7 @@ def test_a_set_of_other_classes_than_its_data(tmp_path, tiny):
     arrays = {name: a[:5] for name, a in tiny.arrays.items()}
     fewer = dataclasses.replace(tiny, arrays=arrays, labels=tiny.labels[:5])
     message = refusal(tmp_path, fewer)
-    assert "(16, 16, 3, 10), as for cifar10_mini, got (16, 16, 3, 5)" in message
+    assert "(8, 8, 3, 10), as for cifar10_mini, got (8, 8, 3, 5)" in message
 
 
 def test_names_that_no_config_has_are_not_read(tiny):
@@ -210,11 +210,7 @@ def test_another_network_has_its_own_options(tiny):
     message = "config.network.options: unknown option 'width'; vit has depth"
     with pytest.raises(gsdd_jax.UsageError, match=message):
         network(**{"name": "vit", "options.width": 8})
-    made_by_vit = {
-        "network.name": "vit",
-        "network.options.depth": 2,
-        "network.options.width": None,
-    }
+    made_by_vit = {"network.name": "vit", "network.options.depth": 2, "network.options.width": None}
     made_by_vit = changed(tiny, **made_by_vit).provenance
     assert dict(provenance.resolve(made_by_vit, {}).network.options) == dict(depth=2)
     config = provenance.resolve(made_by_vit, {"network.name": "convnet"})
@@ -238,11 +234,7 @@ def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
     path = tmp_path / "set.safetensors"
     made_by = {"matching.name": "tm", "network.name": "vit", "evaluate.num_networks": 1}
     gsdd_jax.save(path, changed(tiny, **made_by))
-    overrides = {
-        "network.name": "convnet",
-        "network.options.width": 2,
-        "network.options.depth": 1,
-    }
+    overrides = {"network.name": "convnet", "network.options.width": 2, "network.options.depth": 1}
     result = evaluation.evaluate_file(path, overrides=overrides, learning_rate=0.02)
     assert (result["network"], result["learning_rate"]) == ("convnet", 0.02)
     for arm in ("distilled", "random_real"):

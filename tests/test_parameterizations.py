@@ -23,9 +23,8 @@ NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 KINDS = [
     ("gaussian", 3, {}),
     ("gaussian", 1, {"opacity": False}),
-    *((name, *more) for name in NAMED_ARRAYS for more in ((3, {}), (1, BFLOAT16))),
-    ("dct", 3, {}),
-    ("dct", 1, {"side": 10, "step": 50.0}),
+    *((name, 3, {}) for name in NAMED_ARRAYS),
+    ("dct", 3, {"side": 10, "step": 50.0}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
 ]
@@ -56,11 +55,7 @@ def test_the_contract(name, channels, options):
     np.testing.assert_allclose(kept, images, atol=0.4 if name == "ptq" else 0)  # rounded at the end
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
-    adam = name in (
-        "gaussian",
-        "ddif",
-        "dct",
-    )  # its steps do not shrink with the number of images
+    adam = name in ("gaussian", "ddif", "dct")  # its steps do not shrink with the number of images
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -95,12 +90,10 @@ def test_bfloat16_is_what_is_rendered():
 
 
 def test_the_gradient_of_clipped_weights_is_an_option():
-    kinds = [
-        parameterizations.build(
-            "gaussian", (8, 8, 3), ipc=1, images_per_class=2, clip_gradient=choice
-        )
-        for choice in ("stop", "pass")
-    ]
+    build = lambda choice: parameterizations.build(
+        "gaussian", (8, 8, 3), ipc=1, images_per_class=2, clip_gradient=choice
+    )
+    kinds = [build("stop"), build("pass")]
     params = kinds[0].init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
     params = jax.tree.map(lambda p: 3 * p, params)  # opacities among them
     stopped, passed = (
@@ -108,9 +101,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
     )
     assert (passed >= stopped).all() and (passed > stopped).any()
     with pytest.raises(gsdd_jax.UsageError, match="expected one of stop, pass, got 'through'"):
-        parameterizations.build(
-            "gaussian", (8, 8, 3), ipc=1, images_per_class=2, clip_gradient="through"
-        )
+        build("through")
 
 
 def test_unknown_names_and_options():
@@ -179,7 +170,7 @@ def both(kind, params, *size):
     return jax.jit(lambda p: kind.render_at(p, *size))(params), shown
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 12), (24, 24), (5, 7), (1, 30)])
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (1, 30)])
 def test_at_another_resolution(height, width):
     """Compares with float64: fixed-size images are resampled, others are rendered.
 

@@ -114,29 +114,21 @@ def test_images_are_those_of_the_formula_and_codes_the_nearest(shape, options):
 
 def test_the_number_of_images_is_what_fits_in_fixed_width_and_more_if_codes_take_less():
     kind = parameterizations.find("ptq")
-    # 3072 codes of two bits, 147 groups of three, and 22 numbers of two bytes.
-    each = (2 * 3072 + 3 * 147) / 8 + 2 * 2 * (8 + 3)
-    suggested = kind.suggested_images((32, 32, 3), 12288, {})
-    assert suggested == math.floor(12288 / each) == 14
-    full, images = build((32, 32, 3), suggested), noise(28, 32, 32, 3)
+    # 576 codes of two bits, 36 groups of three, and 22 numbers of two bytes.
+    shape, each = (16, 12, 3), (2 * 576 + 3 * 36) / 8 + 2 * 2 * (8 + 3)
+    suggested = kind.suggested_images(shape, 2304, {})
+    assert suggested == math.floor(2304 / each) == 11
+    full, images = build(shape, suggested), noise(22, *shape)
     arrays = arrays_of(full, images)
     assert len(arrays["codes"]) == full.bytes_of_codes
-    assert size(arrays) <= CLASSES * 12288
+    assert size(arrays) <= CLASSES * 2304
     assert ((full.unpack(arrays)["pixels"] - images) ** 2).mean() < 0.012  # of 1/12
     # More of noise than fit become coarser; more of real images do not.
-    more = build((32, 32, 3), 18)
-    for images, least, most in (
-        (noise(36, 32, 32, 3), 0.012, 0.1),
-        (real(32, 32, 3, 36), 0, 0.002),
-    ):
+    more = build(shape, 14)
+    for images, least, most in ((noise(28, *shape), 0.012, 0.1), (real(count=28), 0, 0.003)):
         arrays = arrays_of(more, images)
-        assert size(arrays) <= CLASSES * 12288
+        assert size(arrays) <= CLASSES * 2304
         assert least < ((more.unpack(arrays)["pixels"] - images) ** 2).mean() < most
-
-
-def test_the_bytes_of_labels_are_left_free():
-    arrays = stored(reserved=700)[2]
-    assert size(arrays) <= CLASSES * (4 * 16 * 12 * 3 - 700)
 
 
 def test_gradients_are_straight_through_and_networks_see_what_the_file_holds():
@@ -160,8 +152,7 @@ def test_gradients_are_straight_through_and_networks_see_what_the_file_holds():
     assert (difference > 1e-4).mean() < 1e-3  # ties that rounding decides
 
 
-@pytest.mark.parametrize("aware", [False, True])
-def test_a_distillation_by_dm(tmp_path, aware):
+def test_a_distillation_by_dm(tmp_path, aware=True):
     images, labels = (255 * real(count=40)).astype(np.uint8), np.arange(40) % CLASSES
     transform = transforms.Normalize(jnp.full(3, 0.4), jnp.full(3, 0.25))
     kind = build(images=3, aware=aware, patch=4)

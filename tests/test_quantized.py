@@ -24,8 +24,7 @@ SHAPE, CLASSES, GPC = (8, 12, 3), 2, 4
 VARIANTS = [
     {},
     {"coding": "none"},
-    {"log_scales": True, "luma": False},
-    {"opacity": False, "bits_means": 8, "bits_colors": 3},
+    {"log_scales": True, "luma": False, "opacity": False, "bits_means": 8, "bits_colors": 3},
 ]
 
 
@@ -190,23 +189,23 @@ def test_gradients_go_to_values_within_and_to_the_end_beyond_which_others_lie():
 
 
 def test_the_rate_is_what_the_coder_takes_and_its_gradient_lowers_it():
-    kind = build((16, 16, 3), 4, 40, bits_per_gaussian=30.0)
+    kind = build((8, 8, 3), 4, 20, bits_per_gaussian=30.0)
     params = some(kind)
     wide = dataclasses.replace(params, low=params.low - 1, high=params.high + 1)
     arrays = kind.packed(wide)
     rate = jax.jit(jax.value_and_grad(kind.rate))
     estimate, _ = rate(wide)
     assert float(estimate) == pytest.approx(8 * arrays["codes"].size / kind.num_gaussians, rel=0.01)
-    for _ in range(30):
+    for _ in range(15):
         _, gradient = rate(wide)
-        wide = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), wide, gradient)
+        wide = jax.tree.map(lambda p, g: p - 0.02 * jnp.sign(g), wide, gradient)
     coded = 8 * kind.packed(wide)["codes"].size / kind.num_gaussians
     assert coded < float(estimate) - 2
     assert float(kind.penalty(wide)) > 0.01 * (coded - 30) - 0.1
 
 
 def test_within_the_bits_there_is_no_penalty_but_the_border():
-    kind = build((16, 16, 3), 4, 40, boundary_weight=0.0)
+    kind = build(boundary_weight=0.0)
     assert float(kind.penalty(some(kind))) == 0.0
 
 
@@ -318,4 +317,5 @@ def test_grids_of_every_shape_are_counted():
     for channels, opacity in itertools.product((1, 3, 4), (False, True)):
         kind = build((8, 8, channels), opacity=opacity, coding="none")
         assert len(kind.widths) == 5 + channels + opacity
-        assert jax.eval_shape(kind.quantized, some(kind)).colors.shape[-1] == channels
+        quantized = jax.eval_shape(lambda kind=kind: kind.quantized(some(kind)))
+        assert quantized.colors.shape[-1] == channels

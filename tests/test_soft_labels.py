@@ -21,7 +21,7 @@ from gsdd_jax.training import distill
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", [2, 5, 8])
 def test_the_nearest_value_of_the_grid(bits):
     grid = np.linspace(0, 8, 2**bits)
     logits = np.float32(np.random.default_rng(0).uniform(-1, 9, (50, 3)))
@@ -125,14 +125,14 @@ def tiny(tmp_path_factory):
     """Returns a config of a tiny run whose experts exist."""
     config = config_of(learned=True, bits=3, learning_rate=2.0)
     config.matching.options.update(syn_steps=3, batch_syn=7, max_start_epoch=2, expert_epochs=1)
-    config.data.resolution = 16
+    config.data.resolution = 8
     config.network.options.width, config.network.options.depth = 4, 1
     config.budget.images_per_class = 3
     config.matching.strategy = "flip"
     config.init.num_steps = 5
     config.experts.update(num_experts=2, epochs=2, dir=str(tmp_path_factory.mktemp("experts")))
     config.distill.update(num_steps=6, steps_per_call=2, checkpoint_every=2)
-    config.evaluate.update(num_networks=2, epochs=2, baselines="fitted")
+    config.evaluate.update(num_networks=2, epochs=2, baselines="")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         experts.train_all(config, Reporter(None))
@@ -155,7 +155,7 @@ def test_a_run_learns_them(tiny, finished):
     assert (set_.soft_labels != start).mean() > 0.1
     kind = set_.format
     images, most = 30 * kind.num_gaussians * 18, -(-30 * 10 * 3 // 8)
-    assert images < set_.num_bytes <= images + most <= 10 * 4 * 16 * 16 * 3
+    assert images < set_.num_bytes <= images + most <= 10 * 4 * 8 * 8 * 3
     assert result["bytes_per_class"] == set_.num_bytes // 10
     assert set_.provenance["config"]["labels.learned"] is True
 
@@ -247,7 +247,9 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
     expected = np.clip(outputs - outputs.max(1, keepdims=True) + 8, 0, 8)
     assert np.abs(set_.soft_labels - expected).max() <= 8 / (2**3 - 1) / 2 + 1e-3
     assert (set_.soft_labels.max(1) == 8).all() and set_.label_bits == 3
-    assert result["bytes_per_class"] * 10 <= set_.num_bytes <= 10 * 4 * 16 * 16 * 3
+    assert result["bytes_per_class"] * 10 <= set_.num_bytes <= 10 * 4 * 8 * 8 * 3
+    if start is not None:
+        return
     # Interrupted while the teacher trains, the run ends with the same bytes.
     really, calls = evaluation.evaluate.train_epochs, []
 

@@ -184,18 +184,10 @@ def test_lines_of_json_that_are_refused(tmp_path, text):
         sources.find(tmp_path / "a.jsonl")
 
 
-TESTED = "test for testing; left out: validation (1)"
-
-
 @pytest.mark.parametrize(
     ("values", "train", "test", "note"),
     [
-        (
-            ("train", "Test", "val", "train"),
-            "03",
-            "1",
-            "test for testing; left out: validation (1)",
-        ),
+        (("train", "Test", "val"), "0", "1", "test for testing; left out: validation (1)"),
         (("training", "validation", "dev", "train"), "03", "12", "validation for testing"),
         (("train",) * 4, "0123", "", None),
     ],
@@ -315,9 +307,7 @@ def test_labels_that_look_the_same_are_one_class_and_it_is_said(tmp_path):
     (tmp_path / "a.csv").write_text("path,label\n" + rows, encoding="utf-8")
     found = sources.find(tmp_path / "a.csv")
     assert sources.class_names(found.train) == ["a", "b", nfc]
-    assert [note.partition("class, ")[2] for note in found.notes] == [
-        r"é: 'e\u0301', '\xe9'",
-    ]
+    assert [note.partition("class, ")[2] for note in found.notes] == [r"é: 'e\u0301', '\xe9'"]
     only(tmp_path / "p", f"{nfc}/1.png", f"{nfd}/2.png", "a/3.png", "a /4.png")
     assert len(sources.find(tmp_path / "p").notes) == 2
 

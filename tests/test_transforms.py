@@ -1,7 +1,6 @@
 """Tests normalization and ZCA against float64 NumPy, and the file of a fitted ZCA."""
 
 import inspect
-import json
 import os
 
 import jax
@@ -96,30 +95,7 @@ def test_fit_is_the_definition(images, zca):
     assert np.array_equal(zca.whitening, zca.whitening.T)
 
 
-def test_whitened_covariance(images, zca):
-    """Compares the spectrum with S / (S + 0.1), S from the images' singular values."""
-    rows = flat(images)
-    singular = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
-    variances = singular**2 / (len(rows) - 1)
-    whitened = np.asarray(zca(to_unit(images)), np.float64).reshape(len(rows), -1)
-    spectrum = np.linalg.eigvalsh(covariance(whitened))[::-1]
-    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=2e-6)
-    np.testing.assert_allclose(spectrum, variances / (variances + 0.1), atol=2e-5)
-    assert variances[0] > 0.3 and variances[-1] < 1e-5  # kept and suppressed ones
-
-
-def test_few_images_are_a_singular_covariance():
-    images = photographs(7)
-    zca = fit_zca(images)
-    rows = flat(images)
-    # (C + 0.1)^{-½} squared is the inverse of C + 0.1.
-    square = np.asarray(zca.whitening, np.float64) @ zca.whitening
-    np.testing.assert_allclose(
-        square @ (covariance(rows) + 0.1 * np.eye(SIZE)), np.eye(SIZE), atol=2e-5
-    )
-
-
-@pytest.mark.parametrize("num", [2, 1023, 1024, 1025, 2048])
+@pytest.mark.parametrize("num", [2, 1025])
 def test_every_image_counts_once(num):
     images = photographs(num, seed=num, shape=(2, 2, 3))
     expected = np.linalg.inv(covariance(flat(images)) + 0.1 * np.eye(12))
@@ -238,51 +214,29 @@ def test_default_cache_directory(images, tmp_path, monkeypatch):
     assert (tmp_path / "xdg" / "gsdd_jax" / "zca-b.safetensors").is_file()
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def garbage(path):
-    path.write_bytes(b"\xff" * 5000)
-
-
-def header_only(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: 8 + int.from_bytes(content[:8], "little")])
-
-
-def replace(tensors, metadata):
-    def write(path):
-        path.write_bytes(safetensors.numpy.save(tensors, metadata))
-
-    return write
-
-
 RIGHT = {"gsdd_jax.zca.1": "a"}
-TENSORS = {
-    "mean": np.zeros(SIZE, np.float32),
-    "whitening": np.eye(SIZE, dtype=np.float32),
-}
+TENSORS = {"mean": np.zeros(SIZE, np.float32), "whitening": np.eye(SIZE, dtype=np.float32)}
+
+
+FOREIGN = [
+    (TENSORS, None),
+    (TENSORS, {"another": "a"}),
+    (TENSORS, {"gsdd_jax.zca.1": "b"}),
+    ({"mean": TENSORS["mean"]}, RIGHT),
+    ({**TENSORS, "mean": np.zeros(SIZE)}, RIGHT),
+    ({**TENSORS, "whitening": np.eye(SIZE - 1, dtype=np.float32)}, RIGHT),
+    ({k: v[..., :12] for k, v in TENSORS.items()}, RIGHT),
+]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate,
-        empty,
-        garbage,
-        header_only,
-        replace(TENSORS, None),
-        replace(TENSORS, {"another": "a"}),
-        replace(TENSORS, {"gsdd_jax.zca.1": "b"}),
-        replace({"mean": TENSORS["mean"]}, RIGHT),
-        replace({**TENSORS, "mean": np.zeros(SIZE)}, RIGHT),
-        replace({**TENSORS, "whitening": np.eye(SIZE - 1, dtype=np.float32)}, RIGHT),
-        replace({k: v[..., :12] for k, v in TENSORS.items()}, RIGHT),
+        lambda content: content[:-100],
+        lambda content: b"",
+        lambda content: b"\xff" * 5000,
+        lambda content: content[: 8 + int.from_bytes(content[:8], "little")],
+        *(lambda _, foreign=foreign: safetensors.numpy.save(*foreign) for foreign in FOREIGN),
     ],
 )
 def test_a_damaged_or_foreign_file_is_replaced(images, fits, tmp_path, damage):
@@ -290,26 +244,16 @@ def test_a_damaged_or_foreign_file_is_replaced(images, fits, tmp_path, damage):
     path = tmp_path / "zca-a.safetensors"
     expected = cached_zca(images, "a", tmp_path)
     content = path.read_bytes()
-    damage(path)
+    path.write_bytes(damage(content))
     assert same(cached_zca(images, "a", tmp_path), expected)
     assert len(fits) == 2 and path.read_bytes() == content
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_an_intact_file_is_what_is_returned(images, fits, tmp_path):
-    replace(TENSORS, RIGHT)(tmp_path / "zca-a.safetensors")
+    (tmp_path / "zca-a.safetensors").write_bytes(safetensors.numpy.save(TENSORS, RIGHT))
     assert same(cached_zca(images, "a", tmp_path), ZCA(*map(jnp.asarray, TENSORS.values()), SHAPE))
     assert not fits
-
-
-def test_file_layout(images, zca, tmp_path):
-    cached_zca(images, "a", tmp_path)
-    content = (tmp_path / "zca-a.safetensors").read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert header["__metadata__"] == RIGHT
-    begin, end = header["mean"]["data_offsets"]
-    data = content[8 + int.from_bytes(content[:8], "little") :]
-    np.testing.assert_array_equal(np.frombuffer(data[begin:end], "<f4"), zca.mean)
 
 
 def test_without_a_writable_cache_nothing_is_kept(images, zca, fits, tmp_path):
