@@ -1,10 +1,8 @@
 """Tests the commands: results, resuming after SIGKILL, and one-line errors."""
 
-import itertools
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 
@@ -24,20 +22,20 @@ from tests.conftest import QUICKLY
 
 TINY = [
     "--config=configs/demo.py",
-    "--config.data.resolution=16",
+    "--config.data.resolution=8",
     "--config.network.options.width=4",
     "--config.network.options.depth=1",
     "--config.budget.images_per_class=6",
-    "--config.init.num_steps=40",
-    "--config.matching.options.batch_real=8",
+    "--config.init.num_steps=20",
+    "--config.matching.options.batch_real=4",
     "--config.matching.strategy=flip",  # the others take long to compile
-    "--config.distill.num_steps=30",
+    "--config.distill.num_steps=14",
     "--config.distill.steps_per_call=2",
     "--config.distill.checkpoint_every=4",
-    "--config.distill.eval_every=20",
+    "--config.distill.eval_every=8",
     "--config.evaluate.num_networks=2",
     "--config.evaluate.baselines=fitted,random_real,random_real_uint8",
-    "--config.evaluate.epochs=3",
+    "--config.evaluate.epochs=2",
 ]
 
 
@@ -85,23 +83,23 @@ def test_distill_leaves_everything(finished):
     assert last.startswith("test accuracy:  distilled ")
     assert last.count("±") == 3
     distilled = gsdd_jax.load(workdir / "distilled.safetensors")
-    assert distilled.images().shape == (60, 16, 16, 3)
+    assert distilled.images().shape == (60, 8, 8, 3)
     np.testing.assert_array_equal(distilled.labels, np.repeat(np.arange(10), 6))
-    assert distilled.num_bytes == 10 * result["bytes_per_class"] <= 10 * 4 * 16 * 16 * 3
+    assert distilled.num_bytes == 10 * result["bytes_per_class"] <= 10 * 4 * 8 * 8 * 3
     assert np.isfinite(distilled.images()).all()
     with Image.open(workdir / "contact_sheet.png") as sheet:
-        assert sheet.size == (2 * (6 * 17 - 1), 2 * (10 * 17 - 1))
+        assert sheet.size == (2 * (6 * 9 - 1), 2 * (10 * 9 - 1))
     assert list((workdir / "tensorboard").glob("events*"))
     report = (workdir / "report.html").read_text()
     assert f"{result['distilled_accuracy']:.1f} ± {result['distilled_std']:.1f} %" in report
     records = json.loads((workdir / "evaluations.json").read_text())
     # The best set is the one that does best on training images, and it is kept.
-    best = max(("step 20", "distilled"), key=lambda name: np.mean(records[name]["train"]))
+    best = max(("step 8", "distilled"), key=lambda name: np.mean(records[name]["train"]))
     assert result["best_step"] == records[best]["step"]
     assert result["best_accuracies"] == records[best]["test"]
     kept = gsdd_jax.load(workdir / "best.safetensors")
     assert kept.provenance["step"] == result["best_step"]
-    assert "distill 30/30" in out
+    assert "distill 14/14" in out
 
 
 def test_started_again_it_is_done_at_once(run, finished):
@@ -120,8 +118,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_pat
     steps = tmp_path / "run" / "checkpoints"
     signs = (
         lambda: list(steps.glob("fit/*")),  # a temporary name, until it is complete
-        lambda: list(steps.glob("distill/*")),
-        (steps / "distill" / "20").exists,
+        (steps / "distill" / "8").exists,
     )
     other = ("--config.distill.steps_per_call=3", "--config.data.on_device=streamed")
     command = [*TINY, *other, f"--workdir={tmp_path / 'run'}"]
@@ -137,15 +134,6 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_pat
     for name in ("distilled.safetensors", "evaluations.json", "result.json", "contact_sheet.png"):
         expected, actual = ((d / name).read_bytes() for d in (workdir, tmp_path / "run"))
         assert actual == expected, name
-
-
-def test_another_seed_gives_another_set(run, finished, tmp_path):
-    workdir, _ = finished
-    short = [*TINY, "--config.seed=1", f"--workdir={tmp_path / 'run'}"]
-    status, _, err = run("distill", *short, "--config.distill.eval_every=0")
-    assert status == 0, err
-    a, b = (gsdd_jax.load(d / "distilled.safetensors") for d in (workdir, tmp_path / "run"))
-    assert (a.images() != b.images()).any()
 
 
 def test_evaluate_reads_the_file(run, finished, tmp_path):
@@ -174,7 +162,8 @@ PLACES = {
 @pytest.mark.parametrize(
     ("command", "what"),
     [
-        *itertools.product(["evaluate", "report"], [*PLACES, "device", "long name"]),
+        *(("evaluate", what) for what in [*PLACES, "device", "long name"]),
+        ("report", "folder"),
         ("benchmark", "file"),
     ],
 )
@@ -206,16 +195,6 @@ def test_a_page_that_is_no_report_stops_a_run_before_its_work(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_fit_writes_the_start_of_a_distillation(run, tmp_path):
-    status, out, err = run("fit", *TINY, f"--workdir={tmp_path}/fit")
-    assert status == 0, err
-    assert "60 images" in out
-    fitted = gsdd_jax.load(tmp_path / "fit" / "fitted.safetensors")
-    assert fitted.images().shape == (60, 16, 16, 3)
-    assert fitted.class_names[:2] == ("airplane", "automobile")
-    np.testing.assert_allclose(fitted.transform.mean, (0.4914, 0.4822, 0.4465))
-
-
 def test_export(run, tmp_path):
     folder = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu"
     distilled, out = f"--distilled={folder}", tmp_path / "set.npz"
@@ -238,10 +217,19 @@ def test_a_refused_config_binds_no_directory(run, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_fit_needs_nothing_of_the_objective(run, tmp_path):
-    flags = [*TINY, f"--workdir={tmp_path}/run"]
-    status, _, err = run("fit", *flags, "--config.matching.options.batch_syn=100000")
-    assert status == 0, err
+def test_fit_writes_the_start_of_a_distillation(run, tmp_path):
+    """Fits by two seeds, with an objective that only a distillation refuses."""
+    sets = []
+    for seed in (0, 1):
+        flags = [*TINY, f"--workdir={tmp_path}/{seed}", f"--config.seed={seed}"]
+        status, out, err = run("fit", *flags, "--config.matching.options.batch_syn=100000")
+        assert status == 0, err
+        assert "60 images" in out
+        sets.append(gsdd_jax.load(tmp_path / f"{seed}" / "fitted.safetensors"))
+    assert sets[0].images().shape == (60, 8, 8, 3)
+    assert (sets[0].images() != sets[1].images()).any()
+    assert sets[0].class_names[:2] == ("airplane", "automobile")
+    np.testing.assert_allclose(sets[0].transform.mean, (0.4914, 0.4822, 0.4465))
 
 
 WRONG = [
@@ -258,13 +246,9 @@ WRONG = [
         ["--config.seed=99999999999999999999"],
         "config.seed: expected an integer from 0 to 4294967295",
     ),
-    (["--config.distill.num_steps=many"], "num_steps"),
-    (["--config=configs/none.py"], "--config: configs/none.py: no such file"),
     (["--config=cifra10_tm:ipc=1"], "no such file; did you mean cifar10_tm"),
-    (["--config", "dmeo"], "dmeo: no such file; did you mean demo"),
     (["--config=docs"], "--config: docs: a folder without configs"),
     (["--config.data.name=no_such_set"], "no_such_set"),
-    (["--config.data.transform=wavelet"], "config.data.transform: expected one of normalize, zca"),
     (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images per class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
     (["--workdir="], "--workdir: expected a directory"),
@@ -304,21 +288,21 @@ def test_without_its_config_a_directory_still_belongs_to_it(run, finished, tmp_p
     (tmp_path / "run" / "evaluations.json").unlink()
     status, _, err = run("distill", *command)
     assert status == 2
-    assert "checkpoints/fit/40: the checkpoint of a run with other settings" in err
+    assert "checkpoints/fit/20: the checkpoint of a run with other settings" in err
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, finished, tmp_path):
     workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "run")
-    for name in ("distilled.safetensors", "result.json", "evaluations.json", "best.safetensors"):
+    for name in ("distilled.safetensors", "result.json"):
         (tmp_path / "run" / name).unlink()
-    for file in (tmp_path / "run" / "checkpoints" / "distill" / "30" / "state").rglob("*"):
+    for file in (tmp_path / "run" / "checkpoints" / "distill" / "14" / "state").rglob("*"):
         if file.is_file():
             os.truncate(file, file.stat().st_size // 2)
     status, out, err = run("distill", *TINY, f"--workdir={tmp_path}/run")
     assert status == 0, err
     said = next(line for line in out.splitlines() if "damaged" in line)
-    assert said.endswith("resuming from step 28")
+    assert said.endswith("resuming from step 12")
     expected, actual = ((d / "distilled.safetensors") for d in (workdir, tmp_path / "run"))
     assert actual.read_bytes() == expected.read_bytes()
 
@@ -343,15 +327,8 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
     assert "config.seed: expected" in err
 
 
-def is_caught(process):
-    """Returns whether SIGTERM waits for the thread of `launch.interrupt`, as before imports."""
-    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-    (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
-    return int(blocked, 16) >> (signal.SIGTERM - 1) & 1
-
-
 def is_importing(process):
-    return is_caught(process) and "jaxlib" in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+    return "jaxlib" in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
 
 
 ENDLESS = [
@@ -362,11 +339,9 @@ ENDLESS = [
 @pytest.mark.parametrize(
     ("module", "asked", "sign", "expected"),
     [
-        ("distill", signal.SIGTERM, is_caught, 143),
-        ("distill", signal.SIGTERM, "fit 0/40 ", 143),
+        ("distill", signal.SIGTERM, "fit 0/20 ", 143),
         ("distill", signal.SIGTERM, "distill 4/", 0),
         ("evaluate", signal.SIGINT, is_importing, 130),
-        ("evaluate", signal.SIGINT, "distilled 0/", 130),
     ],
 )
 def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, finished, tmp_path):
@@ -398,14 +373,14 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
 
 @pytest.mark.parametrize(
     "module",
-    ["distill", "evaluate", "train_experts", "benchmark", "figure", "report"],
+    ["distill", "figure", "report"],
 )
 def test_help_says_what_there_is(run, module):
     status, out, err = run(module, "--help")
     assert status == 0, err
     assert f"\n    python -m launch.{module}" in out
-    if module in ("evaluate", "export", "benchmark", "report"):
-        assert "--distilled: " in out or "--peers: " in out or "--out: " in out
+    if module == "report":
+        assert "--out: " in out
         return
     for field in ("distill.num_steps", "experts.num_experts", "seed"):
         assert f"\n  {field} " in out
@@ -442,17 +417,17 @@ def test_a_config_has_a_name_and_a_folder_is_listed(run):
 
 def test_the_first_line_says_what_is_run(finished):
     first = finished[1].splitlines()[0]
-    # 6 images per class share the bytes of a 16 x 16 image of float32; 18 bytes are a Gaussian.
-    num_gaussians = 4 * 16 * 16 * 3 // (18 * 6)
+    # 6 images per class share the bytes of a 8 x 8 image of float32; 18 bytes are a Gaussian.
+    num_gaussians = 4 * 8 * 8 * 3 // (18 * 6)
     assert first.startswith(
-        "cifar10_mini 16x16x3, 10 classes; convnet of width 4; 6 images per class of "
-        f"{num_gaussians} Gaussians; budget of {4 * 16 * 16 * 3:,} bytes per class (1 in float32)"
+        "cifar10_mini 8x8x3, 10 classes; convnet of width 4; 6 images per class of "
+        f"{num_gaussians} Gaussians; budget of {4 * 8 * 8 * 3:,} bytes per class (1 in float32)"
     )
     assert "; on " in first
 
 
 def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):
-    flags = ["--config.scale=0.01", "--config.data.resolution=16", f"--workdir={tmp_path}/fit"]
+    flags = ["--config.scale=0.01", "--config.data.resolution=8", f"--workdir={tmp_path}/fit"]
     status, out, err = run("fit", *flags)
     assert status == 0, err
     assert "scale 0.01: a shrunk copy" in out.splitlines()[0]
