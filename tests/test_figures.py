@@ -44,9 +44,14 @@ from tests.tiny import TINY
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
+SMALLER = {"budget.images_per_class": 3, "evaluate.baselines": "fitted"}
+# For runs whose accuracies do not matter.
+HARDLY_EVALUATED = {"evaluate.baselines": "", "evaluate.num_networks": 1, "distill.eval_every": 0}
+
+
 def tiny(**fields):
     config = demo.get_config()
-    config.update_from_flattened_dict(TINY | {"budget.images_per_class": 3} | fields)
+    config.update_from_flattened_dict(TINY | SMALLER | fields)
     return config
 
 
@@ -145,8 +150,7 @@ def test_ellipses_are_the_eigenvectors_of_the_covariance(prefilter):
 
 
 def test_ellipses_while_fitting_and_distilling(run, tmp_path):
-    values = dict(workdir=[str(run)], images=2, steps=["0", "20"])
-    draw("ellipses", out=str(tmp_path), **values)
+    draw("ellipses", workdir=[str(run)], images=2, steps=["0", "20"], out=str(tmp_path))
     rows = rows_of(tmp_path, "ellipses")
     columns = list(dict.fromkeys((r["phase"], int(r["step"])) for r in rows))
     assert columns == [("fit", 0), ("fit", 20), *(("distill", s) for s in (0, 3, 6))]
@@ -164,13 +168,6 @@ def test_ellipses_while_fitting_and_distilling(run, tmp_path):
         assert float(a["x"]) == pytest.approx(float(b["x"]), abs=0.02)  # of bfloat16
     with Image.open(tmp_path / "ellipses.gif") as animation:
         assert animation.n_frames > 5
-    # Drawing again gives the same bytes.
-    draw("ellipses", out=str(tmp_path / "again"), **values)
-    for kind in ("png", "svg", "csv", "gif"):
-        first, again = (
-            (d / f"ellipses.{kind}").read_bytes() for d in (tmp_path, tmp_path / "again")
-        )
-        assert first == again, kind
 
 
 def test_ellipses_of_a_run_that_kept_no_snapshots(run, tmp_path):
@@ -189,6 +186,8 @@ def test_ellipses_of_what_has_none(pixels, tmp_path):
         draw("ellipses", workdir=[str(tmp_path)])
     with pytest.raises(gsdd_jax.UsageError, match="expected gaussian, got pixels"):
         draw("ellipses", workdir=[str(pixels)])
+    with pytest.raises(gsdd_jax.UsageError, match="expected a set of Gaussians, got one of pixels"):
+        draw("antialias", distilled=[str(pixels)])
 
 
 def test_a_fit_alone_has_ellipses_too(tmp_path):
@@ -227,18 +226,7 @@ def test_snapshots_are_the_same_after_an_interruption(run, tmp_path, monkeypatch
     assert last.read_bytes() == (run / "distilled.safetensors").read_bytes()
 
 
-def test_the_clip_is_a_switch(run):
-    kind, _ = parameterizations.of(gsdd_jax.load(run / "distilled.safetensors"))
-    far = dataclasses.replace(
-        kind.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))),
-        means=jnp.full((1, kind.num_gaussians, 2), 3.0),
-    )
-    assert float(kind.project(far).means.max()) == pytest.approx(0.999)
-    unclipped = dataclasses.replace(kind, clip_means=False)
-    assert (unclipped.project(far).means == 3).all()
-
-
-@pytest.mark.parametrize("name", ["ellipses", "overview", "antialias"])
+@pytest.mark.parametrize("name", ["ellipses", "antialias"])
 def test_images_that_are_not_finite_are_not_drawn(run, tmp_path, name):
     good = gsdd_jax.load(run / "distilled.safetensors")
     huge = np.full_like(good.arrays["colors"], 1.75 * 2**127)
@@ -293,9 +281,8 @@ def test_antialias_shows_where_it_matters_most(run, tmp_path):
 def codes(tmp_path_factory):
     """Returns the work directory of a tiny distillation of Gaussians as codes."""
     workdir = tmp_path_factory.mktemp("codes")
-    distill_to(
-        tiny(**{"parameterization.name": "quantized", "budget.images_per_class": 4}), workdir
-    )
+    fields = {"parameterization.name": "quantized", "budget.images_per_class": 4}
+    distill_to(tiny(**fields, **HARDLY_EVALUATED), workdir)
     return workdir
 
 
@@ -316,17 +303,12 @@ def test_codes_are_shown_as_gaussians(codes, tmp_path):
     assert len([r for r in rows if r["step"] == "6"]) == counts[chosen].sum()
 
 
-def test_antialias_is_of_gaussians(pixels):
-    with pytest.raises(gsdd_jax.UsageError, match="expected a set of Gaussians, got one of pixels"):
-        draw("antialias", distilled=[str(pixels)])
-
-
 # Escape
 
 
 def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
     monkeypatch.setattr(escape, "WEIGHTS", (0.0, 0.1))  # each compiles its own programs
-    config = tiny(**{"distill.num_steps": 2, "distill.eval_every": 0, "init.num_steps": 60})
+    config = tiny(**{"distill.num_steps": 2, "init.num_steps": 60}, **HARDLY_EVALUATED)
     config.distill.steps_per_call = 1
     draw("escape", config=config, stress_steps=3, out=str(tmp_path))
     centers = rows_of(tmp_path, "escape")
@@ -590,18 +572,17 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
 def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
     from benchmarks import decode, rasterize
 
-    shapes = [rasterize.Shape(2, 5, 16, 2), rasterize.Shape(2, 9, 16, 2)]
-    monkeypatch.setattr(decode, "SWEEPS", {"bytes": shapes})
+    monkeypatch.setattr(decode, "SWEEPS", {"bytes": [rasterize.Shape(2, 5, 16, 2)]})
     monkeypatch.setattr(rasterize, "FIT_STEPS", 2)
     draw("decode", seconds=0.01, out=str(tmp_path))
     rows = rows_of(tmp_path, "decode")
-    assert len(rows) == 2 * 2 * 3
+    assert len(rows) == 2 * 3
     assert {row["what"] for row in rows} == {"Gaussians", "SIREN", "reference"}
     for row in rows:
         assert 0 < float(row["seconds"]) < 10
         assert int(row["peak_bytes"]) >= 2 * 16 * 16 * 3 * 4  # at least the images
         assert abs(int(row["bytes_an_image"]) / int(row["value"]) - 1) < 0.35
-    assert {int(r["bytes_an_image"]) for r in rows if r["what"] == "Gaussians"} == {90, 162}
+    assert {int(r["bytes_an_image"]) for r in rows if r["what"] == "Gaussians"} == {90}
     before = (tmp_path / "decode.csv").read_bytes()
     monkeypatch.setattr(decode, "measure", None)
     draw("decode", seconds=0.01, out=str(tmp_path))

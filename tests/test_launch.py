@@ -138,9 +138,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_pat
 
 def test_evaluate_reads_the_file(run, finished, tmp_path):
     workdir, _ = finished
-    status, out, err = run(
-        "evaluate", f"--distilled={workdir}/distilled.safetensors", f"--result={tmp_path}/r.json"
-    )
+    status, out, err = run("evaluate", f"--distilled={workdir}", f"--result={tmp_path}/r.json")
     assert status == 0, err
     assert "test accuracy (convnet):  distilled " in out
     written = json.loads((tmp_path / "r.json").read_text())

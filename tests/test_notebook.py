@@ -1,6 +1,5 @@
 """Runs the notebooks' cells from first to last, in their folder."""
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -9,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-import gsdd_jax
+from tests.tiny import save_few_of_shipped
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -54,15 +53,7 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
 
 def test_the_inside_of_a_set_is_shown(tmp_path, monkeypatch):
     matplotlib.use("agg")
-    results = "benchmarks/results", "cifar10_tm_ipc1_cpu"
-    set_ = gsdd_jax.load(NOTEBOOKS.parent.joinpath(*results))
-    few = dataclasses.replace(
-        set_,
-        arrays={name: array[::10] for name, array in set_.arrays.items()},
-        labels=set_.labels[::10],
-        format=dataclasses.replace(set_.format, images_per_class=3),
-    )
-    gsdd_jax.save(tmp_path / results[1] / "distilled.safetensors", few)
+    save_few_of_shipped(tmp_path / "cifar10_tm_ipc1_cpu" / "distilled.safetensors")
     shorter = {
         '"..", "benchmarks", "results"': repr(str(tmp_path)),
         "[10, 25, 50, 75, 90]": "[10, 90]",
