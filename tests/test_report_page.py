@@ -167,7 +167,7 @@ def test_of_many_classes_the_most_frequent_confusions_are_told(copy):
 
 @pytest.mark.parametrize(
     "value",
-    [None, 3, [], [3], [[]], [[1, 2]], [[1, 2], [3]], [[1, -2], [3, 4]], [[1.5]], [[2**40]]],
+    [None, [3], [[]], [[1, 2]], [[1, 2], [3]], [[1, -2], [3, 4]], [[1.5]], [[2**40]]],
 )
 def test_what_is_no_confusion_is_not_shown(value):
     result = {"distilled_confusion": value}
@@ -545,14 +545,15 @@ def test_integers_that_no_computer_counts_to_are_refused(copy):
         page_of(copy)
 
 
-@pytest.mark.parametrize("confusion", [[[1, 2], [3]], [[2**70]]])
-def test_records_that_no_run_writes_are_no_evaluations(copy, confusion):
+@pytest.mark.parametrize(
+    ("confusion", "said"), [([[1, 2], [3]], "is no evaluation"), ([[2**70]], "more than 64 bits")]
+)
+def test_records_that_no_run_writes_are_no_evaluations(copy, confusion, said):
     (copy / "result.json").unlink()
     records = json.loads((copy / "evaluations.json").read_text())
     records["distilled"]["confusion"] = confusion
     (copy / "evaluations.json").write_text(json.dumps(records))
-    page = page_of(copy)
-    assert "is no evaluation" in page.text or "more than 64 bits" in page.text
+    assert said in page_of(copy).text
 
 
 def test_only_steps_name_snapshots(copy):
