@@ -193,17 +193,6 @@ def test_a_page_that_is_no_report_stops_a_run_before_its_work(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_export(run, tmp_path):
-    folder = ROOT / "benchmarks" / "results" / "cifar10_tm_ipc1_cpu"
-    distilled, out = f"--distilled={folder}", tmp_path / "set.npz"
-    status, printed, err = run("export", distilled, "--to=npz", "--space=unit", f"--out={out}")
-    assert (status, printed) == (0, f"{out}: 300 images of 32x32x3, in [0, 1] space\n"), err
-    assert np.load(out)["images"].shape == (300, 32, 32, 3)
-    status, printed, err = run("export", distilled, "--to=npz")
-    assert (status, printed, len(err.splitlines())) == (2, "", 1)
-    assert "--to, --out: expected both" in err
-
-
 def test_fit_writes_the_start_of_a_distillation(run, tmp_path):
     """Fits by two seeds, with an objective that only a distillation refuses."""
     sets = []
@@ -294,12 +283,12 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
     status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", "--stop_after=0.01")
     assert status == 0, err
     assert err == "stopped after 0.01 s; the same command resumes from the last checkpoint\n"
-    status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", "--stop_after=-1")
-    assert status == 2
-    assert "stop_after" in err
-    status, _, err = run("distill", "--workdir=x", "--stop_after=0.01", "--config.seed=-1")
-    assert status == 2
-    assert "config.seed: expected" in err
+    for flags, line in (
+        (["--stop_after=-1"], "stop_after"),
+        (["--stop_after=0.01", "--config.seed=-1"], "config.seed: expected"),
+    ):
+        status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", *flags)
+        assert status == 2 and line in err
 
 
 def is_importing(process):
@@ -443,15 +432,16 @@ def test_a_report_of_a_run_and_of_what_is_none(run, finished, tmp_path):
     assert status == 0, err
     assert out.strip() == str(workdir / "report.html")
     assert (workdir / "report.html").read_bytes() == before
-    status, out, err = run("report", workdir, tmp_path, f"--out={tmp_path}/both.html")
-    assert status == 2
-    assert err == f"error: {tmp_path}: expected a run's work directory, with its config.json\n"
-    status, _, err = run("report")
-    assert status == 2
-    assert err == "error: expected one or more work directories, got none\n"
-    status, _, err = run("report", workdir, "--images=-1")
-    assert status == 2
-    assert err == "error: --images: expected 0 or more, got -1\n"
+    for arguments, line in (
+        (
+            [workdir, tmp_path, f"--out={tmp_path}/both.html"],
+            f"{tmp_path}: expected a run's work directory, with its config.json",
+        ),
+        ([], "expected one or more work directories, got none"),
+        ([workdir, "--images=-1"], "--images: expected 0 or more, got -1"),
+    ):
+        status, _, err = run("report", *arguments)
+        assert (status, err) == (2, f"error: {line}\n")
 
 
 def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
@@ -459,6 +449,8 @@ def test_the_other_commands_refuse_what_is_wrong(run, tmp_path):
     assert status == 2
     assert err.startswith("error: ")
     assert "No such file" in err
+    status, _, err = run("export", f"--distilled={tmp_path}", "--to=npz")
+    assert (status, err) == (2, "error: --to, --out: expected both or neither, got one of them\n")
     status, _, err = run("benchmark", "rasterise")
     assert status == 2
     assert "expected one of rasterize, " in err

@@ -71,32 +71,31 @@ def test_programs_are_kept_and_give_the_same_bytes(tmp_path):
     assert sets[0] == sets[1]
 
 
+@pytest.fixture
+def restored():
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.mark.parametrize("chosen", ["", "elsewhere"])
-def test_without_a_folder_nothing_is_kept_and_a_chosen_one_stays(chosen, monkeypatch):
+def test_without_a_folder_nothing_is_kept_and_a_chosen_one_stays(chosen, monkeypatch, restored):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
-    before = jax.config.jax_compilation_cache_dir
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    try:
-        jax.config.update("jax_compilation_cache_dir", chosen or None)
-        environment.keep_compiled_programs()
-        assert (jax.config.jax_compilation_cache_dir or "") == chosen
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+    jax.config.update("jax_compilation_cache_dir", chosen or None)
+    environment.keep_compiled_programs()
+    assert (jax.config.jax_compilation_cache_dir or "") == chosen
 
 
-def test_other_flags_of_xla_find_no_algorithm_that_these_chose(monkeypatch, tmp_path):
+def test_other_flags_of_xla_find_no_algorithm_that_these_chose(monkeypatch, tmp_path, restored):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = jax.config.jax_compilation_cache_dir
     folders = []
-    try:
-        for flags in ("", "--xla_gpu_exclude_nondeterministic_ops=true", ""):
-            monkeypatch.setenv("XLA_FLAGS", flags)
-            jax.config.update("jax_compilation_cache_dir", None)
-            environment.keep_compiled_programs()
-            folders.append(pathlib.Path(jax.config.jax_compilation_cache_dir))
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    for given in ("", "--xla_gpu_exclude_nondeterministic_ops=true", ""):
+        monkeypatch.setenv("XLA_FLAGS", given)
+        jax.config.update("jax_compilation_cache_dir", None)
+        environment.keep_compiled_programs()
+        folders.append(pathlib.Path(jax.config.jax_compilation_cache_dir))
     assert folders[0] == folders[2] != folders[1]
     assert all((folder / "xla_gpu_per_fusion_autotune_cache_dir").is_dir() for folder in folders)
 
