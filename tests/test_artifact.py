@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 NAMES = ["gaussian", *NAMED_ARRAYS, "ptq", "quantized", "dct"]
-FILES = [*NAMES, "soft labels"]  # the last has labels of five bits
+FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
 
@@ -42,6 +42,9 @@ def initial(kind, key, images):
 def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **options):
     if name == "soft labels":
         return softened(some_set("gaussian", shape, ipc, images_per_class=3, **options))
+    if name.endswith(" in codes"):
+        options |= {"dtype": "codes"}
+        name = name.removesuffix(" in codes")
     kind = parameterizations.build(
         name,
         shape,
@@ -71,6 +74,7 @@ def softened(distilled, bits=5):
         ("gaussian", {"bfloat16": False, "prefilter": False}),
         *((name, {}) for name in FILES[1:]),
         *((name, {"dtype": "bfloat16"}) for name in NAMED_ARRAYS),
+        *((name, {"dtype": "codes"}) for name in NAMED_ARRAYS if name != "fred"),
         ("quantized", {"coding": "none"}),
     ],
 )
@@ -426,9 +430,10 @@ def test_every_field_of_the_description_is_checked(good):
             wrong += [0, 1, "true"]
         elif isinstance(value, int):  # also contradicted by the arrays or the rasterizer
             wrong += [True, 0, float(value), 2**31, 10**40]
-            free = {"samples_per_side", "size", "patch"}  # no array contradicts it
+            # No array contradicts these.
+            free = {"samples_per_side", "size", "patch", "bytes_per_class"}
             if header["parameterization"]["name"] not in ("pixels", "idc", "fred"):
-                free |= {"height", "width", "bytes_per_class"}
+                free |= {"height", "width"}
             if field not in free:
                 wrong += [value + 1, max(value - 1, 0), 2 * value]
         for w in wrong:
@@ -438,7 +443,9 @@ def test_every_field_of_the_description_is_checked(good):
             write_raw(path, changed, arrays)
             message = refusal(path)
             if field not in ("name", *COUNTS):
-                by_arrays = r": expected \w+ \[|the array '\w+' is missing|unknown array|: codes: "
+                by_arrays = (
+                    r": expected \w+ \[|the array '\w+' is missing|unknown array|: (codes|masks): "
+                )
                 assert field in message or re.search(by_arrays, message)
     for name in ("gaussiam", "pixels" if "means" in arrays else "gaussian"):
         changed = copy.deepcopy(header)

@@ -166,7 +166,9 @@ def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     np.testing.assert_array_equal(seen, expected)
     for n in params:
         np.testing.assert_array_equal(straight[n], of_rounded[n])
-    with pytest.raises(gsdd_jax.UsageError, match="dtype: expected one of float32, bfloat16, got"):
+    with pytest.raises(
+        gsdd_jax.UsageError, match="dtype: expected one of float32, bfloat16, codes, got"
+    ):
         parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, dtype="float16")
 
 

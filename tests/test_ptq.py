@@ -240,7 +240,7 @@ def test_settings_that_there_are_not(options, message):
 
 
 def test_pixels_that_are_not_finite_are_refused():
-    with pytest.raises(gsdd_jax.UsageError, match="ptq: expected finite pixels"):
+    with pytest.raises(gsdd_jax.UsageError, match="ptq: expected finite numbers"):
         build().to_arrays({"pixels": jnp.full((20, 16, 12, 3), jnp.nan)})
 
 

@@ -193,14 +193,14 @@ def test_the_rate_is_what_the_coder_takes_and_its_gradient_lowers_it():
     kind = build((16, 16, 3), 4, 40, bits_per_gaussian=30.0)
     params = some(kind)
     wide = dataclasses.replace(params, low=params.low - 1, high=params.high + 1)
-    arrays = kind._coded(wide)
+    arrays = kind.packed(wide)
     rate = jax.jit(jax.value_and_grad(kind.rate))
     estimate, _ = rate(wide)
     assert float(estimate) == pytest.approx(8 * arrays["codes"].size / kind.num_gaussians, rel=0.01)
     for _ in range(30):
         _, gradient = rate(wide)
         wide = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), wide, gradient)
-    coded = 8 * kind._coded(wide)["codes"].size / kind.num_gaussians
+    coded = 8 * kind.packed(wide)["codes"].size / kind.num_gaussians
     assert coded < float(estimate) - 2
     assert float(kind.penalty(wide)) > 0.01 * (coded - 30) - 0.1
 
@@ -283,7 +283,7 @@ def test_arrays_that_make_no_sense(name, change, message):
 
 def test_codes_beyond_their_grid_are_refused():
     kind = build(bits_means=2)
-    arrays = kind._coded(some(kind))
+    arrays = kind.packed(some(kind))
     tables = np.split(np.asarray(arrays["tables"]), np.cumsum(kind.levels)[:-1])
     columns = entropy.decode(np.asarray(arrays["codes"]), tables, kind.num_gaussians)
     columns[0] = np.full_like(columns[0], 3)  # differences with too large a sum

@@ -9,7 +9,7 @@ no such table: `--size=paper` is the same with its networks of width 128 and its
 
 from configs import common, load
 from configs.tables import small
-from configs.tables.methods import METHODS, REAL, num_images, published
+from configs.tables.methods import CODED_METHODS, METHODS, REAL, num_images, published
 from gsdd_jax.tables.table import Cell, Table
 
 STEPS = 1600
@@ -20,7 +20,8 @@ QUANTIZED = 20  # images per class of pixels of two bits
 PIXEL_RATES = {"dm": 1.0, "tm": 30.0}  # the best of pixels in small tables
 OBJECTIVES = ("dm", "tm")
 NOT_DISTILLED = {"dm": "not distilled", "tm": "not distilled, whitened"}  # as the objective's sets
-KINDS = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
+HALVES = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
+KINDS = {row: METHODS[row] for row in HALVES} | CODED_METHODS
 
 
 def get_table(size: str) -> Table:
@@ -51,11 +52,13 @@ def _cells(size):
 def _distilled(objective, size):
     """Returns the configs of one objective by row."""
     made = {}
-    for row in KINDS:
+    for row, method in KINDS.items():
         if size == "small":
-            made[row] = small.stored(objective, METHODS[row])
+            made[row] = small.stored(objective, method)
         else:
-            made[row] = published(_config(objective, size), METHODS[row])
+            made[row] = published(_config(objective, size), method)
+        if method.name == "pixels":
+            _set_rate(made[row], objective, size)
     made["Gaussians, soft labels"] = _with(made["Gaussians"], SOFT)
     made["codes"] = common.quantized(_config(objective, size), CODES)
     made["codes, soft labels"] = _with(made["codes"], SOFT)
@@ -74,12 +77,17 @@ def _distilled(objective, size):
 def _quantized(objective, size):
     config = common.stored_as(_config(objective, size), "ptq")
     config.budget.images_per_class = QUANTIZED
-    if size == "small" or objective == "dm":  # by TM on whitened images the published rate
-        config.distill.learning_rate = PIXEL_RATES[objective]
+    _set_rate(config, objective, size)
     if objective == "tm":
         options = config.matching.options
         options.batch_syn = min(options.batch_syn, 10 * QUANTIZED)
     return config
+
+
+def _set_rate(config, objective, size):
+    """Sets the rate of pixels; by TM on whitened images it is the published one."""
+    if size == "small" or objective == "dm":
+        config.distill.learning_rate = PIXEL_RATES[objective]
 
 
 def _config(objective, size):

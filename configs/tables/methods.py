@@ -7,7 +7,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import common
-from gsdd_jax import matching
+from gsdd_jax import matching, parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.setup import cost
 from gsdd_jax.setup.components import build_parameterization
@@ -69,7 +69,7 @@ REAL = {  # arms of random real images by row
     "random real, compressed": "random_real_dct",
     "random real, compressed, soft labels": "random_real_dct_soft",
 }
-HALF = {"dtype": "bfloat16"}
+HALF, CODED = {"dtype": "bfloat16"}, {"dtype": "codes"}
 METHODS = {
     "pixels": Method("pixels", {}, PIXEL_RATES, PIXEL_PAPER, "vanilla"),
     "pixels, bfloat16": Method("pixels", HALF, PIXEL_RATES, PIXEL_PAPER),
@@ -81,22 +81,31 @@ METHODS = {
     "DDiF, bfloat16": Method("ddif", HALF, DDIF_RATES, DDIF_PAPER),
     "Gaussians": Method("gaussian", {}, GAUSSIAN_RATES, GAUSSIAN_RATES, "GSDD"),
 }
+CODED_METHODS = {
+    f"{row}, codes": dataclasses.replace(METHODS[row], options=CODED, published="")
+    for row in ("pixels", "IDC", "FreD", "DDiF")
+}
 
 
 def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
     """Returns a copy of `config` with another parameterization.
 
     A student step takes all images where there are fewer than the step of the Gaussians takes. FreD
-    keeps more coefficients where there are fewer real images than it would have room for.
+    keeps more coefficients where there are fewer real images than it would have room for. Codes
+    have the suggested number of images, if there are as many real ones.
     """
     config = config.copy_and_resolve_references()
     if method.name != config.parameterization.name:
         common.stored_as(config, method.name)
     config.parameterization.options = ConfigDict(method.options)
     side, classes, examples, _ = cost.sizes(config)
-    most = examples // classes
-    if method.name == "fred" and num_images(config) > classes * most:
-        per_image = bytes_per_class(config, (side, side, 3)) // (3 * most)
+    most, shape = examples // classes, (side, side, 3)
+    if method.options.get("dtype") == "codes":
+        kind, there = parameterizations.find(method.name), bytes_per_class(config, shape)
+        suggested = kind.variant(CODED).suggested_images(shape, there, method.options)
+        config.budget.images_per_class = min(suggested, most)
+    elif method.name == "fred" and num_images(config) > classes * most:
+        per_image = bytes_per_class(config, shape) // (3 * most)
         size = -(-per_image // (2 if method.options == HALF else 4))
         config.parameterization.options.size = size
     images = num_images(config) // classes

@@ -18,14 +18,15 @@ from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_SIDE
 
 FORMATS, PARAMETERIZATIONS = "gsdd_jax.formats", "gsdd_jax.parameterizations"
 RESAMPLINGS = ("bilinear", "nearest")
-DTYPES = ("float32", "bfloat16")  # of real arrays
+CODES = "codes"  # see `formats.codes`
+DTYPES = ("float32", "bfloat16", CODES)  # of real arrays
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
 COPIES = 4  # memory of rendering, in copies of the images
 
 
 def dtype_field() -> Any:
     """Returns a field for the type of stored numbers."""
-    return field("float32", "type of the stored numbers: float32 or bfloat16", choices=DTYPES)
+    return field("float32", f"type of stored numbers: {', '.join(DTYPES)}", choices=DTYPES)
 
 
 class Spec(NamedTuple):
@@ -49,6 +50,12 @@ class Format(abc.ABC):
     width: int = field(..., "pixels", most=MAX_SIDE)
     channels: int = field(..., "1 (gray) to 4", most=MAX_CHANNELS)
     images_per_class: int = field(..., "synthetic images per class")
+
+    @classmethod
+    def variant(cls, values: Mapping[str, Any]) -> type["Format"]:
+        """Returns the class for such settings, which may have more fields."""
+        del values
+        return cls
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,6 +119,17 @@ class CodedTogether:
     def most_bytes(self) -> int:
         return self.num_classes * self.bytes_per_class
 
+    @property
+    def overhead_bytes(self) -> int:
+        """Bytes of the arrays whose length does not depend on the values."""
+        specs = self.array_specs(self.num_images).values()
+        return sum(ITEMSIZE[s.dtype] * math.prod(s.shape) for s in specs if None not in s.shape)
+
+    @property
+    def bits_for_codes(self) -> int:
+        """Bits of the budget that the other arrays leave to codes."""
+        return 8 * (self.most_bytes - self.overhead_bytes)
+
     def check_num_images(self, num_images: int) -> None:
         if num_images != self.num_images:
             raise UsageError(
@@ -139,6 +157,7 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 
     Raises UsageError, naming the field, for an unknown, missing or invalid one.
     """
+    kind = kind.variant(values)
     name, values = kind.name, kind.since | {n: v for n, v in values.items() if n != "name"}
     known = [of.name for of in dataclasses.fields(kind)]
     if missing := [of for of in known if of not in values]:

@@ -1,6 +1,7 @@
 """Images as small networks from coordinates to colors (DDiF)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,15 +10,17 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import matmul, namespace
-from gsdd_jax.formats.base import Format, dtype_field
-from gsdd_jax.formats.shapes import Float
+from gsdd_jax.formats.base import dtype_field
+from gsdd_jax.formats.codes import Numbers
+from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
 FIRST_W0 = 30.0  # frequency of the first layer's sines
+LAST = 0.1  # unit of the last layer in codes: measured
 
 
 @dataclasses.dataclass(frozen=True)
-class DDiF(Format):
+class DDiF(Numbers):
     """Layers of sines, sin(30 (W x + b)) first, then sin(w0 (W x + b)), and a linear last layer.
 
     Coordinates (row, column) are -1 and 1 at the corner pixels' centers. Outputs are images in
@@ -26,6 +29,8 @@ class DDiF(Format):
     """
 
     name: ClassVar[str] = "ddif"
+    bits_each: ClassVar[float] = 6.0
+    has_colors: ClassVar[bool] = False
     since: ClassVar[dict[str, Any]] = {"space": "unit"}
     layers: int = field(..., "layers of sines; published: 2 on CIFAR, 3 at 128 x 128", most=16)
     layer_width: int = field(..., "sines per layer; published: 6 to 40", most=1024)
@@ -51,6 +56,21 @@ class DDiF(Format):
             shapes[f"weights_{i}"] = sides[i], sides[i + 1]
             shapes[f"biases_{i}"] = (sides[i + 1],)
         return shapes
+
+    @property
+    def num_columns(self) -> int:
+        return len(self.shapes())
+
+    def columns(self, params: Mapping[str, Any]) -> Int[np.ndarray, "1 n"]:
+        """Returns a column for each array."""
+        del params
+        sizes = [math.prod(shape) for shape in self.shapes().values()]
+        return np.repeat(np.arange(len(sizes)), sizes)[None]
+
+    def unit(self, name: str) -> float:
+        """Returns the change that moves a sine by 1, and a smaller one in the last layer."""
+        layer = int(name.rpartition("_")[2])
+        return LAST if layer == self.layers else 1 / (self.w0 if layer else FIRST_W0)
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"

@@ -10,6 +10,7 @@ from gsdd_jax.formats.shapes import Bool, Float, Int, UInt8
 
 PER_OCTAVE = 8  # steps of a table entry per factor of two in frequency
 MOST = 255
+TAIL = 8  # bytes of the coder beyond the codes' bits
 SPARE = 1.01, 256  # bits that are decoded: at most those of the bytes, by this factor, and more
 
 
@@ -25,7 +26,7 @@ def table(codes: Int[np.ndarray, "n"], levels: int) -> UInt8[np.ndarray, "levels
 
 
 def encode(
-    columns: Sequence[Int[np.ndarray, "n"]], tables: Sequence[UInt8[np.ndarray, "_"]]
+    columns: Sequence[Int[np.ndarray, "_"]], tables: Sequence[UInt8[np.ndarray, "_"]]
 ) -> UInt8[np.ndarray, "bytes"]:
     """Range-codes all columns, one after the other, each by its table."""
     encoder = _coder().stream.queue.RangeEncoder()
@@ -35,19 +36,21 @@ def encode(
 
 
 def decode(
-    payload: UInt8[np.ndarray, "bytes"], tables: Sequence[UInt8[np.ndarray, "_"]], count: int
-) -> list[Int[np.ndarray, "n"]]:
-    """Decodes `count` codes per column: the inverse of `encode`.
+    payload: UInt8[np.ndarray, "bytes"],
+    tables: Sequence[UInt8[np.ndarray, "_"]],
+    counts: int | Int[np.ndarray, "columns"],
+) -> list[Int[np.ndarray, "_"]]:
+    """Decodes `counts` codes of each column, or as many of every one: the inverse of `encode`.
 
     Raises UsageError for bytes that `encode` does not produce.
     """
     decoder, columns, bits = _decoder(payload), [], _bits(payload)
-    for table_ in tables:
+    for table_, count in zip(tables, np.broadcast_to(counts, len(tables)), strict=True):
         with _decoding():
-            columns.append(decoder.decode(_model(table_), count))
+            columns.append(decoder.decode(_model(table_), int(count)))
         bits = _left(bits, _probabilities(table_)[columns[-1]])
     if not np.array_equal(encode(columns, tables), payload):
-        raise UsageError(f"codes: {len(payload)} bytes are not what {count} codes a column take")
+        raise UsageError(f"codes: {len(payload)} bytes are not what their codes take")
     return columns
 
 

@@ -8,22 +8,24 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
-from gsdd_jax.formats.arrays import placed, sides
-from gsdd_jax.formats.base import Format, Spec, dtype_field
-from gsdd_jax.formats.shapes import Float
+from gsdd_jax.formats.arrays import namespace, placed, sides
+from gsdd_jax.formats.base import Spec, dtype_field
+from gsdd_jax.formats.codes import Numbers
+from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 
 MASKS = "masks"
 
 
 @dataclasses.dataclass(frozen=True)
-class FreD(Format):
+class FreD(Numbers):
     """Orthonormal DCT-II coefficients, at the same frequencies in every channel of a class.
 
     A bit mask per class gives the frequencies.
     """
 
     name: ClassVar[str] = "fred"
+    bits_each: ClassVar[float] = 3.0
     num_frequencies: int = field(..., "coefficients per channel")
     size: int = field(
         ...,
@@ -34,6 +36,19 @@ class FreD(Format):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"coefficients": (self.num_frequencies, self.channels)}
+
+    @property
+    def num_columns(self) -> int:
+        return self.channels * (1 + (max(self.height, self.width) - 1).bit_length())
+
+    def columns(self, params: Mapping[str, Any]) -> Int[Any, "m n"]:
+        """Returns a column for every octave of the higher frequency of both axes, and channel."""
+        higher = np.maximum(np.arange(self.height)[:, None], np.arange(self.width)).ravel()
+        octave = np.ceil(np.log2(higher + 1)).astype(np.int32)
+        places, xp = params["frequencies"].astype(np.int32), namespace(params["frequencies"])
+        octaves = xp.asarray(octave)[places]
+        columns = octaves[..., None] * self.channels + np.arange(self.channels)
+        return columns.reshape(len(places), -1)
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         """Returns the coefficients, and a mask per class, packed to bytes."""
@@ -59,7 +74,8 @@ class FreD(Format):
         bits = np.unpackbits(arrays[MASKS], axis=-1)
         places = np.nonzero(bits)[1].reshape(len(bits), -1).astype(np.float32)
         frequencies = np.repeat(places, self.images_per_class, axis=0)
-        return {"coefficients": arrays["coefficients"], "frequencies": frequencies}
+        kept = {name: array for name, array in arrays.items() if name != MASKS}
+        return kept | {"frequencies": frequencies}
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"

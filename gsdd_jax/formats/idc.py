@@ -7,15 +7,17 @@ from typing import Any, ClassVar
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import resize
-from gsdd_jax.formats.base import Format, dtype_field
+from gsdd_jax.formats.base import dtype_field
+from gsdd_jax.formats.codes import Numbers
 from gsdd_jax.formats.shapes import Float
 
 
 @dataclasses.dataclass(frozen=True)
-class IDC(Format):
+class IDC(Numbers):
     """Images `factor` times smaller in both directions, enlarged bilinearly."""
 
     name: ClassVar[str] = "idc"
+    bits_each: ClassVar[float] = 4.0
     factor: int = field(2, "factor by which both sides are reduced; must divide them")
     dtype: str = dtype_field()
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gsdd_jax.formats.arrays import resize
-from gsdd_jax.formats.base import Format, dtype_field
+from gsdd_jax.formats.base import dtype_field
+from gsdd_jax.formats.codes import Numbers
 from gsdd_jax.formats.shapes import Float
 
 
-class Images(Format):
+class Images(Numbers):
     """Base of formats whose parameters are the pixels."""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -26,4 +27,5 @@ class Pixels(Images):
     """Pixels, the field's baseline."""
 
     name: ClassVar[str] = "pixels"
+    bits_each: ClassVar[float] = 2.0
     dtype: str = dtype_field()

@@ -70,11 +70,6 @@ class PTQ(CodedTogether, Images):
         """Bytes of the codes in fixed width."""
         return sum(self._fixed_bytes())
 
-    @property
-    def overhead_bytes(self) -> int:
-        """Bytes of the set without the codes."""
-        return 2 * 2 * (self.groups + self.channels) * self.num_images
-
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         return {
             CODES: Spec((None,), "uint8"),

@@ -17,14 +17,13 @@ from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.arrays import einsum, namespace
 from gsdd_jax.formats.base import CodedTogether, Spec
+from gsdd_jax.formats.codes import FROM_YCOCG
 from gsdd_jax.formats.gaussian import FIELDS, Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
 LEAST_BITS = 8  # per Gaussian; files with fewer are refused
-ENDS_BYTES = 8  # per column: two float32
 CODES, TABLES, ENDS = "codes", "tables", "ends"
-FROM_YCOCG = np.array([[1.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, -1.0, -1.0]], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +71,7 @@ class Quantized(CodedTogether, Gaussians):
     @property
     def overhead_bytes(self) -> int:
         """Bytes of the grids, the tables and the coder's tail."""
-        tables = sum(self.levels) + 8 if self.coding == "range" else 0
-        return ENDS_BYTES * len(self.widths) + tables
+        return super().overhead_bytes + (entropy.TAIL if self.coding == "range" else 0)
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}
@@ -153,10 +151,6 @@ class Quantized(CodedTogether, Gaussians):
     @property
     def has_luma(self) -> bool:
         return self.luma and self.channels == 3
-
-    @property
-    def bits_for_codes(self) -> int:
-        return 8 * (self.most_bytes - self.overhead_bytes)
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ def build(
     Raises UsageError for an unknown name or option, an option of a wrong type or range, or a budget
     below one image.
     """
-    kind = find(name)
+    kind = find(name).variant(options)
     check_options(kind, options, "config.parameterization.options")
     if ipc < 1 or bytes_per_class < 0 or images_per_class < 0:
         raise UsageError(
@@ -63,7 +63,7 @@ def build(
         able = ", ".join(n for n, k in known().items() if k.reserves)
         raise UsageError(
             f"config.labels: expected hard ones (source=class, learned=False) with {name}; only "
-            f"{able} leave bytes to soft ones"
+            f"{able} and dtype=codes leave bytes to soft ones"
         )
     shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
     check_values(dataclasses.fields(kind), shape, f"parameterization {name}: ")

@@ -42,6 +42,7 @@ class Budget(NamedTuple):
 
 
 LEAST_BYTES = 4  # of the codes of an image that is coded together with others
+COARSER = 1.01  # factor by which codes become coarser repeatedly until they fit the budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Parameterization(Format):
         {"height", "width", "channels", "images_per_class"}
     )
     reserves: ClassVar[bool] = False  # whether it leaves `Budget.reserved` bytes free
+    rounded_late: ClassVar[bool] = False  # whether numbers are rounded only when they are stored
     by_image: ClassVar[bool] = True  # whether parameters that are not shared lead with images
 
     @property
@@ -64,8 +66,11 @@ class Parameterization(Format):
         return self.name
 
     @classmethod
-    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
-        """Returns published options for an image shape and a budget: those without a default."""
+    def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
+        """Returns published options for an image shape and a budget: those without a default.
+
+        `options` are those that are given.
+        """
         return {}
 
     @classmethod
@@ -84,7 +89,7 @@ class Parameterization(Format):
 
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
-        fields = cls.published(image_shape, budget)
+        fields = cls.published(image_shape, budget, options)
         one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         itemsize = jnp.dtype(one.dtype).itemsize
         bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
@@ -187,7 +192,7 @@ class CodedTogether(Parameterization):
         """Returns the images per class, their bytes, and what `filled` adds."""
         there, images = budget.free, budget.images_per_class
         if there > 0 and images > 0:
-            fields = {
+            fields = cls.published(image_shape, budget, options) | {
                 "images_per_class": images,
                 "bytes_per_class": there,
                 "num_classes": budget.num_classes,
@@ -204,6 +209,26 @@ class CodedTogether(Parameterization):
         cls, image_shape: Shape, fields: dict[str, int], options: Options
     ) -> dict[str, int] | None:
         """Returns the fields of a set that its bytes can hold, or None."""
-        one = cls(*image_shape, **fields, **options)
+        one = cls(*image_shape, **fields | dict(options))
         least = one.overhead_bytes + LEAST_BYTES * one.num_images
         return fields if one.most_bytes >= least else None
+
+    def check_finite(self, params: Params) -> None:
+        """Raises UsageError for parameters that cannot be coded."""
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise UsageError(f"parameterization {self.name}: expected finite numbers, got others")
+
+    def fitting(self, params: Params) -> dict[str, np.ndarray]:
+        """Returns the arrays of `packed`; codes become coarser until they fit the budget."""
+        while (arrays := self.packed(params)) is None or self.used_bytes(arrays) > self.most_bytes:
+            params = self.coarser(params, COARSER)
+        return arrays
+
+
+class RatedTogether(CodedTogether):
+    """`CodedTogether` with a field `rate_weight` and a method `rate`, bits per image."""
+
+    def penalty(self, params: Params) -> Float[Array, ""]:
+        """Returns the weighted share of bits beyond the budget."""
+        there = self.bits_for_codes / self.num_images
+        return self.rate_weight * jax.nn.relu(self.rate(params) / there - 1)

@@ -17,11 +17,10 @@ from jaxtyping import Array, Float, Key
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import dct
-from gsdd_jax.formats.base import ITEMSIZE
 from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import LEAST_BYTES, CodedTogether, Options, Rate, Shape
+from gsdd_jax.parameterizations.base import LEAST_BYTES, Options, Rate, RatedTogether, Shape
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
 # Steps by which rounding is toward 0, for fewer bits; not of a block's mean.
@@ -36,7 +35,7 @@ MOST_RATED = 127  # codes beyond cost as much
 
 
 @dataclasses.dataclass(frozen=True)
-class DCT(CodedTogether, dct.DCT):
+class DCT(RatedTogether, dct.DCT):
     """Images as JPEG stores them, better coded: by Adam, in units of the quantizer's step."""
 
     contents: ClassVar[str] = "cosine coefficients"
@@ -54,11 +53,6 @@ class DCT(CodedTogether, dct.DCT):
     def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         one = cls(*image_shape, images_per_class=1, **options)
         return max(1, PIXELS_PER_BYTE * bytes_per_class // math.prod(one.planes[0]))
-
-    @property
-    def overhead_bytes(self) -> int:
-        """Bytes of a set without images."""
-        return sum(ITEMSIZE[s.dtype] * (s.shape[0] or 0) for s in self.array_specs(0).values())
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns the images' own coefficients, and the least step at which they fit.
@@ -92,11 +86,6 @@ class DCT(CodedTogether, dct.DCT):
         kinds = {n: "fixed" if n == STEP else "learned" for n in self.shapes()}
         by_kind = {"learned": optax.adam(learning_rate), "fixed": optax.set_to_zero()}
         return optax.multi_transform(by_kind, kinds)
-
-    def penalty(self, params: dict[str, Array]) -> Float[Array, ""]:
-        """Returns the weighted share of bits beyond the budget."""
-        there = 8 * (self.most_bytes - self.overhead_bytes) / self.num_images
-        return self.rate_weight * jax.nn.relu(self.rate(params) / there - 1)
 
     def rate(self, params: dict[str, Array]) -> Float[Array, ""]:
         """Returns an estimate of coded bits per image, by each frequency's current codes."""

@@ -10,11 +10,12 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import ddif
-from gsdd_jax.parameterizations.base import Budget, Parameterization, Rate, Shape
+from gsdd_jax.parameterizations.base import Budget, Options, Rate, Shape
+from gsdd_jax.parameterizations.codes import Numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class DDiF(Parameterization, ddif.DDiF):
+class DDiF(Numbers, ddif.DDiF):
     """Networks, as many per class as the budget holds (37 on CIFAR at IPC 1), trained by Adam.
 
     Published widths at IPC 1 / 10 / 50: 6 / 6 / 20 on CIFAR-10, 10 / 15 / 30 on CIFAR-100 (2
@@ -38,8 +39,9 @@ class DDiF(Parameterization, ddif.DDiF):
         } | (by_dm if objective == "dm" else {})
 
     @classmethod
-    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
+    def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the settings of CIFAR up to 64 pixels per side, of 128 x 128 above."""
+        del options
         ipc = budget.ipc(image_shape)
         if max(image_shape[:2]) > 64:
             return {"layers": 3, "layer_width": 40 if ipc >= 50 else 20, "w0": 40.0}

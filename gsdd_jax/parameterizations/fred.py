@@ -13,10 +13,11 @@ from gsdd_jax.formats import fred
 from gsdd_jax.formats.arrays import sides
 from gsdd_jax.formats.fred import MASKS, cosines, mask_bytes
 from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
+from gsdd_jax.parameterizations.codes import Numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class FreD(Parameterization, fred.FreD):
+class FreD(Numbers, fred.FreD):
     """IPC · H · W / size images per class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     Channels keep `num_frequencies` coefficients of an orthonormal two-dimensional DCT-II. The kept
@@ -37,10 +38,15 @@ class FreD(Parameterization, fred.FreD):
         return {"init.num_steps": 0}
 
     @classmethod
-    def published(cls, image_shape: Shape, budget: Budget) -> dict[str, Any]:
-        """Returns `size`: the power of the area that meets both published sizes at IPC 1."""
-        height, width, _ = image_shape
-        return {"size": max(1, round(64 * (height * width / 32**2) ** 1.25))}
+    def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
+        """Returns `size`: the power of the area that meets both published sizes at IPC 1.
+
+        As many frequencies are kept in codes, or all.
+        """
+        del budget
+        area = image_shape[0] * image_shape[1]
+        size = max(1, round(64 * (area / 32**2) ** 1.25))
+        return {"size": size, "num_frequencies": min(area, options.get("size", size))}
 
     @classmethod
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
@@ -48,7 +54,7 @@ class FreD(Parameterization, fred.FreD):
         there = budget.bytes_per_class
         numbers = there // (4 * image_shape[-1])  # per channel, in float32
         height, width, channels = image_shape
-        fields = cls.published(image_shape, budget)
+        fields = cls.published(image_shape, budget, options)
         size = options.get("size", fields["size"])
         itemsize = jnp.dtype(options.get("dtype", cls.dtype)).itemsize
         images = numbers // size * (4 // itemsize)

@@ -39,6 +39,15 @@ def _straight_through(levels, primals, tangents):
     return values_of(codes, low, high, levels), tangent
 
 
+@jax.custom_jvp
+def rounded(values: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Rounds to integers; the derivative is 1."""
+    return jnp.round(values)
+
+
+rounded.defjvp(lambda primals, tangents: (rounded(*primals), *tangents))
+
+
 def places(
     values: Float[Array, "*s columns"],
     low: Float[Array, "columns"],
@@ -68,7 +77,17 @@ def rate(
     smooth = jnp.interp(at, jnp.arange(float(levels)), cost).mean()
     shares = jnp.zeros(levels).at[stored].add(1.0) / len(stored)
     exact = -jnp.where(shares > 0, shares * jnp.log2(jnp.where(shares > 0, shares, 1.0)), 0).sum()
-    return smooth + jax.lax.stop_gradient(exact - smooth)
+    return _valued(exact, smooth)
+
+
+@jax.custom_jvp
+def _valued(exact, smooth):
+    """Returns the first value, with the derivative of the second."""
+    del smooth
+    return exact
+
+
+_valued.defjvp(lambda primals, tangents: (_valued(*primals), tangents[1]))
 
 
 def _most(levels) -> np.ndarray:

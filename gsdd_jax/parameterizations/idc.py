@@ -8,11 +8,12 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import idc
-from gsdd_jax.parameterizations.base import Parameterization, Rate
+from gsdd_jax.parameterizations.base import Rate
+from gsdd_jax.parameterizations.codes import Numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class IDC(Parameterization, idc.IDC):
+class IDC(Numbers, idc.IDC):
     """factor² · IPC images per class (twice as many in bfloat16), by SGD with momentum 0.5.
 
     The published code stores the same numbers, factor x factor images in one of full size. Images
@@ -30,7 +31,7 @@ class IDC(Parameterization, idc.IDC):
         return {"small": images[:, :: self.factor, :: self.factor]}
 
     def begin_step(self, params: dict[str, Array]) -> dict[str, Array]:
-        return {"small": jnp.clip(params["small"], 0, 1)}
+        return params | {"small": jnp.clip(params["small"], 0, 1)}
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=0.5)

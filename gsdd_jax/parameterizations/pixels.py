@@ -1,13 +1,14 @@
 """Pixels, the field's baseline ("vanilla" in Table 2)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import pixels
 from gsdd_jax.parameterizations.base import Parameterization, Rate, Transform
+from gsdd_jax.parameterizations.codes import Numbers
 
 
 class Images(Parameterization):
@@ -16,6 +17,8 @@ class Images(Parameterization):
     Images are optimized as networks see them, normalized or whitened, as the published learning
     rates assume, but stored as pixels. Therefore they are rounded only at the end.
     """
+
+    rounded_late: ClassVar[bool] = True
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
@@ -28,10 +31,10 @@ class Images(Parameterization):
         return {"pixels": images}
 
     def to_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
-        return {"pixels": transform(params["pixels"])}
+        return params | {"pixels": transform(params["pixels"])}
 
     def from_optimized(self, params: dict[str, Array], transform: Transform) -> dict[str, Array]:
-        return {"pixels": transform.inverse(params["pixels"])}
+        return params | {"pixels": transform.inverse(params["pixels"])}
 
     def to_network(self, params: dict[str, Array], transform: Transform) -> Float[Array, "m h w c"]:
         return params["pixels"]
@@ -41,5 +44,5 @@ class Images(Parameterization):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixels(Images, pixels.Pixels):
+class Pixels(Numbers, Images, pixels.Pixels):
     """IPC images per class, or twice as many in bfloat16."""

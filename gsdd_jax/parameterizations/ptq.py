@@ -74,8 +74,7 @@ class PTQ(CodedTogether, Images, ptq.PTQ):
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, np.ndarray]:
         """Returns the arrays of a file that fits the budget."""
-        if not np.isfinite(params["pixels"]).all():
-            raise UsageError("parameterization ptq: expected finite pixels, got others")
+        self.check_finite(params)
         for wider in range(TRIES):
             reach = NEAREST * WIDER**wider
             found = jax.tree.map(np.asarray, _quantized(self, params["pixels"], reach))

@@ -20,9 +20,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import quantized
 from gsdd_jax.formats.arrays import einsum
+from gsdd_jax.formats.codes import YCOCG
 from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
@@ -32,8 +32,6 @@ from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 ENDS_RATE = 0.1  # learning rate of the ends, relative to that of the Gaussians
 LEAST_DIAGONAL = 1e-2  # pixels; lower bound of L's diagonal where its logarithm is stored
-COARSER = 1.01  # factor by which grids widen repeatedly until the file fits
-YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.float32)
 
 
 @jax.tree_util.register_dataclass
@@ -171,16 +169,12 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
 
         Raises UsageError for parameters that are not finite.
         """
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-            raise UsageError("parameterization quantized: expected finite numbers, got others")
-        while True:
-            arrays = self._coded(params)
-            if self.coding == "none" or self.used_bytes(arrays) <= self.most_bytes:
-                return arrays
-            middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
-            params = dataclasses.replace(
-                params, low=middle - COARSER * half, high=middle + COARSER * half
-            )
+        self.check_finite(params)
+        return self.packed(params) if self.coding == "none" else self.fitting(params)
+
+    def coarser(self, params: QuantizedImages, factor: float) -> QuantizedImages:
+        middle, half = (params.low + params.high) / 2, (params.high - params.low) / 2
+        return dataclasses.replace(params, low=middle - factor * half, high=middle + factor * half)
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
         fields = super().from_arrays(arrays)
@@ -188,7 +182,7 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         gaussians = GaussianImages(**fields, height=self.height, width=self.width)
         return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
 
-    def _coded(self, params: QuantizedImages) -> dict[str, np.ndarray]:
+    def packed(self, params: QuantizedImages) -> dict[str, np.ndarray]:
         return self.pack(*map(np.array, _to_codes(self, params)))
 
     def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
