@@ -26,7 +26,7 @@ SETTINGS = TINY | {
 CELLS = {  # what differs, of `matching` but for the number of steps
     "dm": ("dm", {}, 6),
     "dm, of too many": ("dm", {"batch_syn": 1000}, 6),
-    "dc": ("dc", {"batch_real": 3}, 2),  # divided by neither two devices nor the classes
+    "one group": ("dm", {"batch_real": 3}, 2),  # devices divide neither images nor classes
     "tm": ("tm", {"syn_steps": 2, "batch_syn": 10, "max_start_epoch": 1, "expert_epochs": 1}, 2),
 }
 ROOT = flags.DEFINE_string("root", None, "Where the table is made.", required=True)
@@ -44,7 +44,7 @@ def cells():
         if objective != "dm":
             common.matched_by(config, objective)
         config.data.on_device = "streamed"
-        config.mesh.groups = int(objective == "dc")
+        config.mesh.groups = int(name == "one group")
         config.matching.options.update(options)
         config.distill.num_steps = num_steps
         made.append(Cell(name, "accuracy", config))

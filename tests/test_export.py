@@ -55,6 +55,8 @@ def test_png(file, pictures, tmp_path):
     assert [path.name for path in files] == [f"{i:05}.png" for i in range(6)]
     for path, expected in zip(files, pictures, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+    mark = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (mark["format"], mark["distilled"]["data"]["name"]) == ("png", "mine")
 
 
 def test_tfds(file, pictures, tmp_path):
@@ -143,6 +145,13 @@ def test_what_is_refused(file, tmp_path):
     assert not path.exists()
 
 
+def export_again(set_, path, to):
+    if to == "transform":
+        exports.export_transform(set_, path, overwrite=True)
+    else:
+        exports.export(set_, path, to, overwrite=True)
+
+
 @pytest.mark.parametrize("to", ["npz", "torch", "transform"])
 @pytest.mark.parametrize("what", ["the set", "arrays of mine", "a text", "a link", "a FIFO"])
 def test_a_file_that_is_no_export_is_not_replaced(file, tmp_path, to, what):
@@ -161,22 +170,15 @@ def test_a_file_that_is_no_export_is_not_replaced(file, tmp_path, to, what):
         os.mkfifo(path)
     before = None if what == "a FIFO" else path.read_bytes()
     with pytest.raises(gsdd_jax.UsageError, match="not an earlier export"):
-        if to == "transform":
-            exports.export_transform(set_, path, overwrite=True)
-        else:
-            exports.export(set_, path, to, overwrite=True)
+        export_again(set_, path, to)
     assert path.is_fifo() if before is None else path.read_bytes() == before
     assert path.is_symlink() == (what == "a link")
 
 
 @pytest.mark.parametrize("to", ["npz", "torch", "transform"])
 def test_a_file_that_is_an_export_is_replaced(file, tmp_path, to):
-    set_, path = gsdd_jax.load(file), tmp_path / "out"
     for _ in range(2):
-        if to == "transform":
-            exports.export_transform(set_, path, overwrite=True)
-        else:
-            exports.export(set_, path, to, overwrite=True)
+        export_again(gsdd_jax.load(file), tmp_path / "out", to)
 
 
 @pytest.mark.parametrize("to", ["png", "npz"])
@@ -211,12 +213,6 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
 def content(path):
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {str(file): file.read_bytes() for file in files if file.is_file()}
-
-
-def test_where_it_comes_from_is_beside_the_pictures(file, tmp_path):
-    exports.export(gsdd_jax.load(file), tmp_path / "out", "png")
-    mark = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert (mark["format"], mark["distilled"]["data"]["name"]) == ("png", "mine")
 
 
 @pytest.mark.parametrize(

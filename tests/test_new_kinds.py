@@ -57,7 +57,7 @@ def config(added):
     """Returns the config of `--config=demo --config.matching.name=mean_images …`."""
     names = {"matching.name": "mean_images", "parameterization.name": "gray"}
     names |= {"network.name": "perceptron", "data.name": "shades"}
-    names |= {"data.dir": str(added / "sets"), "data.resolution": 0}
+    names |= {"data.dir": str(added / "sets"), "data.resolution": 0, "evaluate.baselines": ""}
     config = demo.get_config()
     config.update_from_flattened_dict({f: v for f, v in TINY.items() if ".options." not in f})
     config.update_from_flattened_dict(names)

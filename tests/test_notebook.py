@@ -8,10 +8,15 @@ import matplotlib
 import numpy as np
 import pytest
 
+from tests.tiny import save_few_of_shipped
+
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 # Shortened: most of the time would be compilation.
-LITTLE = "config.network.options.depth = 1; config.matching.strategy = ''"
+LITTLE = (
+    "config.network.options.update(depth=1, width=4); config.matching.strategy = '';"
+    "config.evaluate.num_networks = 2"
+)
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 
 
@@ -34,8 +39,11 @@ def run(name, monkeypatch, replaced):
 
 
 def test_the_quickstart_runs(tmp_path, monkeypatch):
-    shorter = {'"notebook_run"': repr(str(tmp_path))}
-    shorter["config.scale = 0.1"] = f"config.scale = 0.02; {LITTLE}"
+    shorter = {
+        '"notebook_run"': repr(str(tmp_path)),
+        "config.scale = 0.1": f"config.scale = 0.02; config.data.resolution = 8; {LITTLE}",
+        "random_real_dct": "random_real",  # which trains no teacher
+    }
     names = run("quickstart.ipynb", monkeypatch, shorter)
     assert names["psnr"].mean() > 20
     assert names["stored"].num_bytes // len(names["images"]) == 396  # as its text says
@@ -43,10 +51,15 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
     assert np.isfinite(names["distilled"].images()).all()
 
 
-def test_the_inside_of_a_set_is_shown(monkeypatch):
+def test_the_inside_of_a_set_is_shown(tmp_path, monkeypatch):
     matplotlib.use("agg")
-    names = run("inside_a_distilled_set.ipynb", monkeypatch, {"[10, 25, 50, 75, 90]": "[10, 90]"})
-    assert names["images"].shape == (300, 32, 32, 3)
+    save_few_of_shipped(tmp_path / "cifar10_tm_ipc1_cpu" / "distilled.safetensors")
+    shorter = {
+        '"..", "benchmarks", "results"': repr(str(tmp_path)),
+        "[10, 25, 50, 75, 90]": "[10, 90]",
+    }
+    names = run("inside_a_distilled_set.ipynb", monkeypatch, shorter)
+    assert names["images"].shape == (30, 32, 32, 3)
     assert len(names["figure"].axes) == 20
     drawn = names["figure"].axes[10].patches  # of the first of ten images
     np.testing.assert_allclose(drawn[3].center, names["ellipses"].centers[0, 3])

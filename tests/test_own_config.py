@@ -109,9 +109,10 @@ def unequal(tmp_path):
     assert result.train == [9, 1]
     config = own.get_config()
     config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
-    config.network.options.width, config.init.num_steps, config.distill.num_steps = 4, 2, 2
+    config.network.options.update(width=2, depth=1)
+    config.init.num_steps = config.distill.num_steps = 2
     config.matching.strategy, config.evaluate.num_networks = "color", 1
-    config.evaluate.epochs, config.evaluate.baselines = 1, "random_real,random_real_uint8"
+    config.evaluate.epochs, config.evaluate.baselines = 1, "random_real_uint8"
     return adapt.suited(config, result.image_shape, 2, max(result.train))
 
 

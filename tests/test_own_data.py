@@ -30,6 +30,8 @@ from tests.own_pictures import (
     save,
 )
 
+FOUR = "a/1.png", "a/2.png", "b/1.png", "b/2.png"
+
 # Folders.
 
 
@@ -59,6 +61,8 @@ def test_a_folder_becomes_a_data_set(tmp_path):
 
 def test_test_pictures_of_their_own(tmp_path):
     fill(tmp_path / "pictures")
+    half = make(tmp_path, tmp_path / "pictures", name="half", test_fraction=0.5)
+    assert (half.train, half.test) == ([3, 1, 6], [3, 1, 6])
     made = fill(tmp_path / "others")
     for name in list(made)[:12]:  # a class without test pictures, and names in both
         (tmp_path / "others" / name).unlink()
@@ -73,12 +77,6 @@ def test_test_pictures_of_their_own(tmp_path):
     )
     assert "no test pictures of the classes äpfel" in result.notes
     np.testing.assert_array_equal(load(tmp_path).test.labels, [0] * 6 + [1] * 2)
-
-
-def test_half_of_a_class_may_test(tmp_path):
-    fill(tmp_path / "pictures")
-    result = make(tmp_path, tmp_path / "pictures", test_fraction=0.5)
-    assert (result.train, result.test) == ([3, 1, 6], [3, 1, 6])
 
 
 def test_what_is_no_picture_is_passed_over(tmp_path):
@@ -114,12 +112,6 @@ def test_a_picture_that_is_there_twice_is_named(tmp_path):
     ]
 
 
-def test_a_class_far_smaller_than_another_is_named(tmp_path):
-    folder = only(tmp_path / "pictures", "b/0.png", *(f"a/{i}.png" for i in range(10)))
-    few = "few pictures of b (1), where another class has 10: a distilled set has as many images"
-    assert any(note.startswith(few) for note in make(tmp_path, folder, test=folder).notes)
-
-
 def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
     """Writes files in another order, reads by one thread, and changes the hash seed."""
     for folder, order in (("one", 1), ("two", -1)):
@@ -140,9 +132,8 @@ def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
 # Damage.
 
 
-@pytest.fixture
-def damaged(tmp_path, monkeypatch):
-    """Returns a folder with pictures of every kind of damage, and their number."""
+def test_what_is_broken_is_named_or_left_out(tmp_path, monkeypatch):
+    """Reads pictures of every kind of damage."""
     folder = tmp_path / "pictures"
     fill(folder)
     out = io.BytesIO()
@@ -155,30 +146,22 @@ def damaged(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "birnen" / "float.tiff")
     Image.new("L", (300, 300)).save(folder / "birnen" / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)  # 300 x 300 is over twice that
-    return folder, 7
-
-
-def test_what_is_broken_is_named(tmp_path, damaged):
-    folder, count = damaged
+    good, count = sum(CLASSES.values()), 7
     message = refusal(tmp_path, folder)
-    assert message.startswith(f"{count} of {sum(CLASSES.values()) + count} pictures cannot be read")
+    assert message.startswith(f"{count} of {good + count} pictures cannot be read")
     named = [n for n in ("cut", "empty", "photo", "text", "gone", "float", "huge") if n in message]
     assert len(named) == 3
     assert "and 4 more" in message
     assert "--skip_broken" in message
-
-
-def test_what_is_broken_is_left_out_where_that_is_asked_for(tmp_path, damaged):
-    folder, count = damaged
     result = make(tmp_path, folder, skip_broken=True)
-    assert sum(result.train) + sum(result.test) == sum(CLASSES.values())
+    assert sum(result.train) + sum(result.test) == good
     assert result.notes[0].startswith(f"{count} pictures cannot be read: birnen/")
     assert len(load(tmp_path).train.labels) == sum(result.train)
 
 
 @pytest.mark.filterwarnings("default")  # as commands have it
 def test_no_library_says_of_damage_what_a_line_says(tmp_path, capfd):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    folder = only(tmp_path / "pictures", *FOUR)
     (folder / "a" / "3.tiff").write_bytes(damaged_tiff())
     out = io.BytesIO()
     exif = Image.Exif()
@@ -268,7 +251,6 @@ def test_names_of_files_are_shown_in_one_line():
             "--resolution: expected 8 to 1024 pixels",
         ),
         (["a/1.png", "b/1.png"], {"name": "My-Set"}, "--name: expected at most 100 small letters"),
-        (["a/1.png", "b/1.png"], {"name": "x" * 101}, "--name: expected at most 100 small letters"),
         (["a/1.png", "b/1.png"], {"name": "cifar10"}, "'cifar10' is the name of a known data set"),
         (
             ["a/1.png", "b/1.png"],
@@ -284,7 +266,7 @@ def test_a_folder_that_is_refused(tmp_path, names, options, message):
 
 
 def test_other_things_that_are_refused(tmp_path):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    folder = only(tmp_path / "pictures", *FOUR)
     only(tmp_path / "others", "a/1.png", "c/1.png")
     assert "got c, too" in refusal(tmp_path, folder, test=tmp_path / "others")
     assert "no such file or folder" in refusal(tmp_path, tmp_path / "nowhere")
@@ -299,7 +281,7 @@ def test_other_things_that_are_refused(tmp_path):
 
 @pytest.mark.parametrize("what", ["thesis", "added", "link"])
 def test_only_what_was_made_here_is_replaced(tmp_path, what):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    folder = only(tmp_path / "pictures", *FOUR)
     mine = tmp_path / "tfds" / "mine"
     if what == "added":
         mine = make(tmp_path, folder).folder
@@ -319,7 +301,7 @@ def test_only_what_was_made_here_is_replaced(tmp_path, what):
 
 def test_a_set_that_a_killed_swap_moved_away_is_found(tmp_path):
     """Checks that the next reader restores the set, even a reader that does not write."""
-    made = make(tmp_path, only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png"))
+    made = make(tmp_path, only(tmp_path / "pictures", *FOUR))
     beside = tmp_path / "tfds" / ".mine.replacing"
     beside.mkdir()
     (beside / ".lock").touch()
@@ -331,7 +313,7 @@ def test_a_set_that_a_killed_swap_moved_away_is_found(tmp_path):
 
 
 def test_a_picture_that_is_no_regular_file_is_named(tmp_path):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    folder = only(tmp_path / "pictures", *FOUR)
     os.mkfifo(folder / "a" / "3.png")
     signal.alarm(60)  # a reader of a FIFO waits for its writer
     message = refusal(tmp_path, folder)
@@ -340,7 +322,7 @@ def test_a_picture_that_is_no_regular_file_is_named(tmp_path):
 
 
 def test_a_set_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_path):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    folder = only(tmp_path / "pictures", *FOUR)
     made = make(tmp_path, folder).folder
     before = files(made)
     with pytest.raises(UsageError, match="exists already; give another name, or --overwrite"):
@@ -399,25 +381,20 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
 
 
 def test_where_nothing_can_be_written(tmp_path):
-    folder = only(tmp_path / "pictures", "a/1.png", "a/2.png", "b/1.png", "b/2.png")
+    folder = only(tmp_path / "pictures", *FOUR)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Not a directory"):
         make(tmp_path, folder, data_dir=tmp_path / "file")
 
 
-def run(*arguments, tmp_path):
-    env = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds"), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
     fill(tmp_path / "pictures")
     flags = [f"--images={tmp_path}/pictures", "--name=mine", "--resolution=16"]
-    status, out, err = run("launch.prepare", *flags, tmp_path=tmp_path)
-    assert (status, "preparing" in out) == (0, False), err
-    note, few, classes, made, command = out.splitlines()
+    env = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds"), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "launch.prepare", *flags]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    note, few, classes, made, command = done.stdout.splitlines()
     assert note == "note: 20 pictures smaller than that, enlarged"
     assert few.startswith("note: few pictures of kirschen (1), where another class has 11")
     assert classes == "classes: birnen, kirschen, äpfel"
@@ -429,14 +406,6 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
         "--workdir=runs/mine"
     )
     assert command == expected
-
-
-def test_a_wrong_flag_is_one_line_and_status_2(tmp_path):
-    status, out, err = run(
-        "launch.prepare", f"--images={tmp_path}/none", "--name=mine", tmp_path=tmp_path
-    )
-    assert (status, out) == (2, "")
-    assert err == f"error: {tmp_path}/none: no such file or folder\n"
 
 
 def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from gsdd_jax import data, parameterizations
 from gsdd_jax.core import memory
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.report import curves, document, events, gallery, results, source
-from gsdd_jax.runs import evaluation, fits
+from gsdd_jax.runs import fits
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import components, experiment
 from launch import fields
@@ -167,7 +167,7 @@ def test_of_many_classes_the_most_frequent_confusions_are_told(copy):
 
 @pytest.mark.parametrize(
     "value",
-    [None, 3, [], [3], [[]], [[1, 2]], [[1, 2], [3]], [[1, -2], [3, 4]], [[1.5]], [[2**40]]],
+    [None, [3], [[]], [[1, 2]], [[1, 2], [3]], [[1, -2], [3, 4]], [[1.5]], [[2**40]]],
 )
 def test_what_is_no_confusion_is_not_shown(value):
     result = {"distilled_confusion": value}
@@ -431,13 +431,6 @@ def test_a_report_needs_no_device(run, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-def test_evaluate_takes_a_work_directory(run):
-    result = evaluation.evaluate_file(run, overrides={"evaluate.num_networks": 1}, baselines=False)
-    expected = json.loads((run / "result.json").read_text())
-    assert len(result["distilled_accuracies"]) == 1
-    assert len(expected["distilled_accuracies"]) == 2
-
-
 # Missing parts
 
 EVERYTHING = ("result.json", "evaluations.json", "tensorboard", "snapshots", "best.safetensors",
@@ -457,8 +450,6 @@ def remove(path):
                       "No images yet: the run has neither ended nor left a snapshot"]),
         (["result.json"], ["There is no result.json: the run has not ended"]),
         (["snapshots"], ["No snapshots; --config.distill.snapshot_every=N saves the images"]),
-        (["tensorboard"], ["No numbers in TensorBoard event files"]),
-        (["evaluations.json"], ["There is no evaluations.json: nothing was evaluated"]),
     ],
     ids=lambda v: v[0],
 )  # fmt: skip
@@ -487,7 +478,6 @@ def test_a_run_that_goes_on_shows_its_newest_images(copy, run):
         ("result.json", b'{"distilled_accuracies": ["a"], "stored": 3, "provenance": []}',
          "No accuracies yet"),
         ("evaluations.json", b'{"identity": "x", "distilled": 3}', "is no evaluation"),
-        ("distilled.safetensors", b"damaged", "not a readable safetensors file"),
         ("snapshots/3.safetensors", b"damaged", "3.safetensors: not a readable safetensors file"),
     ],
     ids=str,
@@ -503,13 +493,11 @@ def test_what_is_damaged_is_said(copy, name, content, sentence):
     ("arrays", "sentence"),
     [
         (None, "There is no real.safetensors"),
-        ({}, "expected real images"),
         ({"images": np.zeros((10, 5, 8, 8, 3), np.float32)}, "expected images as uint8"),
         ({"images": np.zeros((50, 8, 8, 3), np.uint8)}, "got uint8 [50, 8, 8, 3]"),
-        ({"images": np.zeros((9, 5, 8, 8, 3), np.uint8)}, "not of the images of this run"),
         ({"images": np.zeros((10, 5, 9, 8, 3), np.uint8)}, "not of the images of this run"),
     ],
-    ids=["absent", "empty", "floats", "flat", "classes", "shape"],
+    ids=["absent", "floats", "flat", "shape"],
 )
 def test_real_images_that_are_not_there_are_said(copy, arrays, sentence):
     (copy / "real.safetensors").unlink()
@@ -557,14 +545,15 @@ def test_integers_that_no_computer_counts_to_are_refused(copy):
         page_of(copy)
 
 
-@pytest.mark.parametrize("confusion", [[[1, 2], [3]], [[2**70]]])
-def test_records_that_no_run_writes_are_no_evaluations(copy, confusion):
+@pytest.mark.parametrize(
+    ("confusion", "said"), [([[1, 2], [3]], "is no evaluation"), ([[2**70]], "more than 64 bits")]
+)
+def test_records_that_no_run_writes_are_no_evaluations(copy, confusion, said):
     (copy / "result.json").unlink()
     records = json.loads((copy / "evaluations.json").read_text())
     records["distilled"]["confusion"] = confusion
     (copy / "evaluations.json").write_text(json.dumps(records))
-    page = page_of(copy)
-    assert "is no evaluation" in page.text or "more than 64 bits" in page.text
+    assert said in page_of(copy).text
 
 
 def test_only_steps_name_snapshots(copy):
@@ -582,7 +571,7 @@ def test_images_that_memory_does_not_hold_are_said(run, monkeypatch):
     assert "Provenance" in page.text
 
 
-@pytest.mark.parametrize("content", [None, b"[]", b"{"])
+@pytest.mark.parametrize("content", [None, b"{"])
 def test_what_is_no_work_directory_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_bytes(content)

@@ -26,9 +26,7 @@ def refused(path, *parts):
     assert all(part in str(raised.value) for part in parts), raised.value
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"null", b"\xff\xfe\x00", b"[" * 100_000], ids=repr
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b"[" * 100_000], ids=repr)
 def test_a_damaged_config_is_named(tmp_path, content):
     bind(tmp_path)
     (tmp_path / "config.json").write_bytes(content)
