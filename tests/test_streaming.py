@@ -224,9 +224,9 @@ def test_a_call_takes_a_bounded_number_of_bytes(shape, expected):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="memory is read there")
 def test_memory_does_not_grow_with_the_set():
-    """Decodes, checks and distills 25 MB of images, then 148 MB, which would show if held."""
+    """Decodes, checks and distills 25 MB of images, then 246 MB, which would show if held."""
     result = subprocess.run(
-        [sys.executable, "-m", "tests.streamed_memory", "2000", "12000"],
+        [sys.executable, "-m", "tests.streamed_memory", "2000", "20000"],
         capture_output=True,
         text=True,
         env={**os.environ, **QUICKLY, "JAX_PLATFORMS": "cpu"},
@@ -234,4 +234,4 @@ def test_memory_does_not_grow_with_the_set():
     )
     assert result.returncode == 0, result.stderr
     small, large = json.loads(result.stdout)
-    assert large - small < 90
+    assert large - small < 150

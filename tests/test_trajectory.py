@@ -259,7 +259,7 @@ def test_the_learning_rate_is_learned_by_sgd_with_momentum_and_has_a_floor():
 
 def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
     soft = dataclasses.replace(SOFT, bits=4)
-    prob = problem(lr_init=0.02, lr_lr=1e-3, syn_steps=2, labels=soft)
+    prob = problem(lr_init=0.02, lr_lr=1e-3, syn_steps=2, batch_syn=5, labels=soft)
     state = distill.start(prob, jax.tree.map(jnp.copy, parameters()), 0.01)
     labels, rate = 6.0 * np.eye(CLASSES)[np.asarray(prob.labels)], 0.02
     np.testing.assert_array_equal(state.aux_params["labels"], labels)
