@@ -1,5 +1,7 @@
 """Trains fresh networks on a distilled set and tests them, compared with random real images.
 
+Compressed real images are compared if the run has left them next to the set, as by default.
+
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors --network=resnet18
 
@@ -45,6 +47,7 @@ def main() -> None:
     from gsdd_jax.core import processes
     from gsdd_jax.core.files import check_ours, write_json
     from gsdd_jax.runs.evaluation import evaluate_file, is_result
+    from gsdd_jax.setup.experiment import COMPRESSED
 
     if out := RESULT.value:
         place = lambda: check_ours(out, "an earlier result of this command", is_result)
@@ -65,7 +68,7 @@ def main() -> None:
     )
     if out and processes.first():
         write_json(out, result)
-    shown = cli.accuracies(("distilled", "random_real"), result)
+    shown = cli.accuracies(("distilled", "random_real", *COMPRESSED), result)
     print(f"test accuracy ({result['network']}):  {shown}")
     for kind in CORRUPTED.value:
         shares = "  ".join(f"{a:.1f}" for a in result["corrupted"][kind])

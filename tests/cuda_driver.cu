@@ -73,7 +73,7 @@ struct Expected {
   std::vector<char> near;  // pixels with a weight at one of the cuts, where float may differ
 };
 
-// What one Gaussian adds to an image, or with `d_image` its gradient: dL/dSigma = 1/2 Q (sum of
+// Adds a Gaussian to an image, or with `d_image` its gradient: dL/dSigma = 1/2 Q (sum of
 // h d d^T) Q with Q the inverse of Sigma, dL/dL = 2 dL/dSigma L.
 void visit(const Case& c, const Problem& p, int64_t n, double* image, char* near,
            const float* d_image, Expected* out) {

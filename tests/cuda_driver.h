@@ -1,4 +1,4 @@
-// What the drivers of the CUDA kernels share: memory, and comparisons.
+// Memory and comparisons, shared by the drivers of the CUDA kernels.
 //
 // Every buffer is an allocation of its own and of exactly its size, filled with a pattern before a
 // kernel writes to it, so that compute-sanitizer sees each wrong access: `make gpu-test`.
@@ -56,7 +56,7 @@ class OnDevice {
   size_t size_;
 };
 
-// The largest error, in units of what is allowed; `skip` marks the pixels not to look at.
+// The largest error, in units of what is allowed; `skip` marks pixels that are not compared.
 double error(const Floats& actual, const Doubles& expected, int channels, double allowed,
              const std::vector<char>* skip) {
   double largest = 0, found = 0;

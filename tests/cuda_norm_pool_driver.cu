@@ -124,7 +124,7 @@ Expected evaluate(const Case& c, const Problem& p) {
         return r * scale * (-a1 * u(n) - u1 * a(n)) + a_scale * u(n);
       };
       const double e0 = mean(e), e1 = mean([&](int64_t n) { return e(n) * h(n); });
-      out.arrays[kMean][of] = middle - x(middle_pixel(c));  // which the kernels take off first
+      out.arrays[kMean][of] = middle - x(middle_pixel(c));  // which the kernels subtract first
       out.arrays[kRate][of] = r;
       out.arrays[kDScale][of] = pixels * u1;
       out.arrays[kDShift][of] = pixels * u0;
@@ -140,7 +140,7 @@ Expected evaluate(const Case& c, const Problem& p) {
   return out;
 }
 
-// Moves the pixels that are near the ReLU's edge, whose side float might mistake.
+// Moves pixels near the ReLU's edge, where float may be on the other side.
 void move_from_the_edge(const Case& c, Problem* p) {
   for (int round = 0; round < 20; ++round) {
     const Expected expected = evaluate(c, *p);

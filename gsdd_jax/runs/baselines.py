@@ -14,6 +14,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import soft_labels
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
@@ -23,8 +24,28 @@ from gsdd_jax.runs.progress import Display
 from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import build_parameterization, labels_of, stream
-from gsdd_jax.setup.experiment import COMPRESSED, REAL, TRIALS, Experiment, FitParts
+from gsdd_jax.setup.experiment import (
+    COMPRESSED,
+    REAL,
+    TEMPERATURES,
+    TRIALS,
+    Experiment,
+    FitParts,
+)
 from gsdd_jax.storage.workdir import decisive
+
+
+class _Candidate(NamedTuple):
+    """Images per class, the side that they are stored at (0: their own), and the temperature."""
+
+    images_per_class: int
+    side: int
+    temperature: float
+
+    def described(self, parts: Experiment | Parts) -> str:
+        pixels = self.side or max(parts.dataset.image_shape[:2])
+        where = f"{self.images_per_class} per class at {pixels} pixels"
+        return where + (f", temperature {self.temperature:g}" if self.temperature else "")
 
 
 class Baseline(NamedTuple):
@@ -46,9 +67,10 @@ def evaluated(
 ) -> Baseline | None:
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
-    The number and size of compressed images are the best of `TRIALS` on training images,
-    by one network each, at the learning rate that is best for the first. None: the budget is below
-    one compressed image per class.
+    The number and size of compressed images are the best of `TRIALS` on training images, then the
+    temperature of soft labels is the best of that of the config and `TEMPERATURES`. Each is judged
+    by one network, at the learning rate that is best for the first. None: the budget is below one
+    compressed image per class.
 
     Args:
       config: the experiment.
@@ -62,32 +84,39 @@ def evaluated(
     if arm in REAL:
         found = evaluation.random_real(config, parts, num_images, arm, name, display)
         return Baseline(found, None)
-    steps, tried = parts.schedule.num_steps(num_images), []
+    steps = parts.schedule.num_steps(num_images)
     one = config.copy_and_resolve_references()
     one.evaluate.num_networks = 1
-    rate = config.evaluate.learning_rate
 
     def trained(config, set_, name, chosen=False):
         schedule = parts.schedule.with_steps(steps, len(set_.labels))
         return evaluation.distilled(config, parts, set_, name, display, chosen, schedule)
 
-    for images_per_class, side in _sizes(config, parts, arm):
-        pixels = side or max(parts.dataset.image_shape[:2])
-        what = f"{arm.replace('_', ' ')}, trial of {images_per_class} per class at {pixels} pixels"
-        display.line(f"{what}: compressing")
-        try:
-            set_ = _stored(config, parts, arm, taught_by, provenance, images_per_class, side)
-        except UsageError:  # too many for the bytes
-            continue
-        found = trained(one, dataclasses.replace(set_, learning_rate=rate), what, chosen=True)
-        tried.append((float(found.train[0]), set_))
-        rate, one.evaluate.rates = found.learning_rate, ""  # searched at the first size only
-    if not tried:
+    tried: list[tuple[float, _Candidate, DistilledSet]] = []
+
+    def judge(candidates):
+        for candidate in candidates:
+            what = f"{arm.replace('_', ' ')}, trial of {candidate.described(parts)}"
+            display.line(f"{what}: compressing")
+            try:
+                set_ = _stored(config, parts, arm, taught_by, provenance, candidate)
+            except UsageError:  # too many for the bytes
+                continue
+            rate = tried[0][2].learning_rate if tried else config.evaluate.learning_rate
+            found = trained(one, dataclasses.replace(set_, learning_rate=rate), what, chosen=True)
+            one.evaluate.rates = ""  # searched for the first only
+            set_ = dataclasses.replace(set_, learning_rate=found.learning_rate)
+            tried.append((float(found.train[0]), candidate, set_))
+        return max(reversed(tried), key=lambda of: of[0], default=None)  # of equals, the last
+
+    if (best := judge(_sizes(config, parts, arm))) is None:
         return None
-    one.evaluate.num_networks = config.evaluate.num_networks
-    _, best = max(reversed(tried), key=lambda pair: pair[0])  # of equals, more images
-    best = dataclasses.replace(best, learning_rate=rate)
-    return Baseline(trained(one, best, name), best)
+    if COMPRESSED[arm]:
+        others = np.clip(
+            config.labels.temperature * np.array(TEMPERATURES), *soft_labels.TEMPERATURES
+        )
+        best = judge([best[1]._replace(temperature=float(other)) for other in others])
+    return Baseline(trained(config, best[2], name), best[2])
 
 
 def evaluate_real(
@@ -121,22 +150,25 @@ def evaluate_real(
             f"{arm}_bytes_per_class": set_.num_bytes // material.dataset.num_classes,
             f"{arm}_side": set_.format.side,
         }
+    if soft:
+        result[f"{arm}_temperature"] = set_.provenance["config"]["labels.temperature"]
     return result | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
 
 
-def _sizes(config, parts, arm) -> dict[tuple[int, int], None]:
-    """Returns the images per class and stored sides to try; side 0: the images' own."""
+def _sizes(config, parts, arm) -> list[_Candidate]:
+    """Returns the candidates of `TRIALS`; without soft labels their temperature is 0."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
     there = bytes_per_class(config, shape)
     suggested = parameterizations.find("dct").suggested_images(shape, there, {})
     labels = _labeled(config, arm).bytes_per_class(parts.dataset.num_classes, suggested)
     suggested = suggested * there / (there + labels)
-    sizes = {}
+    sizes = []
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
         images = max(1, min(largest, round(share * suggested)))
-        sizes[images, side if SIDE <= side < max(shape[:2]) else 0] = None
-    return sizes
+        side = side if SIDE <= side < max(shape[:2]) else 0
+        sizes.append(_Candidate(images, side, COMPRESSED[arm] * config.labels.temperature))
+    return list(dict.fromkeys(sizes))
 
 
 def _labeled(config, arm) -> Labels:
@@ -144,11 +176,14 @@ def _labeled(config, arm) -> Labels:
     return dataclasses.replace(labels_of(config), learned=False, source=source)
 
 
-def _stored(config, parts, arm, taught_by, provenance, images_per_class, side) -> DistilledSet:
+def _stored(config, parts, arm, taught_by, provenance, candidate) -> DistilledSet:
     trial = config.copy_and_resolve_references()
-    trial.parameterization.name, trial.parameterization.options = "dct", ConfigDict({"side": side})
+    options, images_per_class = {"side": candidate.side}, candidate.images_per_class
+    trial.parameterization.name, trial.parameterization.options = "dct", ConfigDict(options)
     trial.budget.images_per_class = images_per_class
     labels = _labeled(trial, arm)
+    if labels.soft:
+        labels = dataclasses.replace(labels, temperature=candidate.temperature)
     trial.labels.update(dataclasses.asdict(labels))
     dataset = parts.dataset
     key = stream(config.seed, "compressed real images")

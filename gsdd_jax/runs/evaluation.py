@@ -212,6 +212,8 @@ def evaluate_file(
 ) -> dict[str, Any]:
     """Trains networks on a distilled set from a file, and on real images of the same bytes.
 
+    Compressed real images are those that the set's run left next to its file, if there are any.
+
     Args:
       path: path of a `distilled.safetensors`.
       overrides: dotted field of the set's config -> value; None leaves it unchanged.
@@ -233,16 +235,27 @@ def evaluate_file(
             known = ", ".join(corruptions.STRENGTHS)
             raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")
     set_, config, parts = opened(path, overrides or {}, learning_rate, resolution)
-    own = set_.provenance["config"]["network.name"] == config.network.name
-    if learning_rate is not None or (not own and networks.find(config.network.name).rate_across):
-        set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     display = display or Display()
     result = {"network": config.network.name, "resolution": parts.dataset.image_shape[0]}
+    # Before networks are trained.
+    compressed = _compressed(path, set_) if baselines else {}
     baselines = baselines and experiment.real_per_class(config, parts.dataset, "random_real") > 0
-    if baselines:  # before networks are trained
+    if baselines:
         experiment.check_real(config, parts.dataset, "random_real")
+    own = set_.provenance["config"]["network.name"] == config.network.name
+    given = learning_rate is not None or (
+        not own and networks.find(config.network.name).rate_across
+    )
+
+    def students_of(of, name):
+        rate = config.evaluate.learning_rate if given else of.learning_rate
+        steps = parts.schedule.num_steps(len(set_.labels))
+        schedule = parts.schedule.with_steps(steps, len(of.labels))
+        of = dataclasses.replace(of, learning_rate=rate)
+        return students(config, parts, of, name, display, resample, schedule)
+
     with mesh.use_devices(config.mesh.devices):
-        trained = students(config, parts, set_, "distilled", display, resample)
+        trained = students_of(set_, "distilled")
         found = _tested(parts, trained)
         result["learning_rate"] = trained.learning_rate
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
@@ -252,7 +265,23 @@ def evaluate_file(
             count = len(set_.labels)
             real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)
+        for arm, real in compressed.items():
+            trained = students_of(real, arm.replace("_", " "))
+            result |= summary(arm, _tested(parts, trained).test)
     return result
+
+
+def _compressed(path: str | os.PathLike, set_: DistilledSet) -> dict[str, DistilledSet]:
+    """Returns the sets of compressed real images next to the file of a set of the same data."""
+
+    def described(of):
+        made_from = of.provenance.get("data")
+        return of.format.image_shape, isinstance(made_from, dict) and made_from.get("fingerprint")
+
+    place = file.path_of(path)
+    places = {arm: place.with_name(f"{arm}.safetensors") for arm in experiment.COMPRESSED}
+    found = {arm: file.load(at) for arm, at in places.items() if at != place and at.is_file()}
+    return {arm: other for arm, other in found.items() if described(other) == described(set_)}
 
 
 def is_result(path: str | os.PathLike) -> bool:

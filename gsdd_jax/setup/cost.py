@@ -24,12 +24,11 @@ from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup.components import build_objective, build_parameterization, load_data
 from gsdd_jax.setup.experiment import (
-    COMPRESSED,
     HELD_OUT,
     REAL,
-    TRIALS,
     baselines,
     build_schedule,
+    num_trials,
     rates,
     real_per_class,
 )
@@ -114,8 +113,8 @@ def evaluations_in_steps(
     for name in baselines(config, dataset):
         real = name in REAL and real_per_class(config, dataset, name) * dataset.num_classes
         trained.append(real or images)
-        if name in COMPRESSED:  # a network for each candidate
-            trained.append(images * len(TRIALS) / config.evaluate.num_networks)
+        if more := num_trials(name):
+            trained.append(images * more / config.evaluate.num_networks)
     held_out = distilled * min(len(dataset.train.labels), HELD_OUT)
     tested = len(trained) * len(dataset.test.labels) + held_out
     evaluated = config.evaluate.epochs * sum(trained) * _searched(config) + FORWARD * tested
@@ -138,7 +137,7 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     tested = tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
     if not settings:  # only a run's own evaluations choose a set, by training images
         tested += min(examples, HELD_OUT)
-    more = len(TRIALS) / count if settings.get("arm") in COMPRESSED else 0
+    more = num_trials(settings.get("arm", "")) / count
     trained = epochs * images * (_searched(config) + more)
     seconds = count * (trained + FORWARD * tested) * step.seconds
     return Cost(seconds, int(count * build_schedule(config).batch(images) * step.bytes))

@@ -216,6 +216,7 @@ COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
 # Their candidates: images per class, relative to the number suggested by bytes, and stored side,
 # relative to the original side. More images are coarser.
 TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
+TEMPERATURES = (0.5, 2.0)  # of soft labels, relative to `labels.temperature`; for the best of these
 # Sets evaluated in addition to the distilled one.
 BASELINES = ("fitted", *REAL, *COMPRESSED)
 
@@ -224,6 +225,17 @@ def strongest(result: Mapping[str, Any]) -> str | None:
     """Returns the arm of real images with the highest accuracy in a result, if it has any."""
     arms = [arm for arm in (*REAL, *COMPRESSED) if f"{arm}_accuracy" in result]
     return max(arms, key=lambda arm: result[f"{arm}_accuracy"], default=None)
+
+
+def strongest_set(result: Mapping[str, Any]) -> str:
+    """Returns the arm with the highest accuracy whose set a run keeps: distilled or compressed."""
+    arms = [arm for arm in ("distilled", *COMPRESSED) if f"{arm}_accuracy" in result]
+    return max(arms, key=lambda arm: result[f"{arm}_accuracy"])
+
+
+def num_trials(arm: str) -> int:
+    """Returns the candidates of an arm, each judged by one network."""
+    return len(TRIALS) + len(TEMPERATURES) * COMPRESSED[arm] if arm in COMPRESSED else 0
 
 
 def check_strategy(config: ConfigDict) -> None:

@@ -1,6 +1,6 @@
-// Enough of CUDA to run the kernels of xla_ops on the host: every thread of a block is a fiber,
-// which runs until it meets a barrier or a warp's exchange. A barrier that some thread never meets
-// is reported. Fibers take turns forwards or backwards, so that a missing barrier shows as a
+// The part of CUDA that the kernels of xla_ops need, on the host: every thread of a block is a
+// fiber, which runs until it meets a barrier or a warp's exchange. A barrier that some thread never
+// meets is reported. Fibers take turns forwards or backwards, so that a missing barrier shows as a
 // difference.
 #pragma once
 
@@ -48,7 +48,7 @@ struct Fiber {
 };
 
 inline std::vector<Fiber> fibers;
-inline std::vector<float> published;  // what the threads brought to their last meeting
+inline std::vector<float> published;  // values of the threads at their last meeting
 inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline bool backwards = false;
@@ -148,14 +148,14 @@ template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t,
                    Arguments... arguments) {
   cuda_on_cpu::body = [=] { kernel(arguments...); };
-  // Fewer blocks than asked for, so that their loops over what is left are walked too.
+  // Fewer blocks than asked for, so that their loops over the remaining work run, too.
   const int64_t resident = std::min<int64_t>(blocks, 7);
   for (int64_t block = 0; block < resident; ++block)
     cuda_on_cpu::run_block(block, resident, threads);
   return cudaSuccess;
 }
 
-inline float exp2_fast(float x) {  // as the hardware's: what would be denormal is 0
+inline float exp2_fast(float x) {  // as in hardware: denormal results are 0
   const float y = std::exp2(x);
   return y < FLT_MIN ? 0.0f : y;
 }

@@ -26,7 +26,7 @@ static gsdd::Batch batch(const Arguments& a) {
            a.pass_clipped != 0}};
 }
 
-// The kernels' room, of what nobody has written to.
+// Scratch memory of the kernels, not initialized.
 class Room {
  public:
   explicit Room(const gsdd::Batch& batch)

@@ -11,7 +11,7 @@ namespace gsdd {
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,
                    Arguments... arguments) {
-  constexpr int64_t kMaxBlocks = 2147483647;  // kernels loop over what is left
+  constexpr int64_t kMaxBlocks = 2147483647;  // kernels loop over the remaining work
   if (blocks == 0) return cudaSuccess;
   kernel<<<(unsigned)(blocks < kMaxBlocks ? blocks : kMaxBlocks), threads, 0, stream>>>(
       arguments...);
