@@ -31,14 +31,12 @@ def real(seed=0):
     return matching.real_data(*real_split(seed), CLASSES, TRANSFORM)
 
 
-def problem(depth=2, **options):
+def problem(**options):
     network = networks.build(
-        "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=depth,
+        "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=1,
         precision="float32",
     )  # fmt: skip
-    # Two operations are enough here, and quick to compile.
-    settings = dict(network=network, num_classes=CLASSES, batch_real=4, strategy="crop_flip")
-    settings |= options
+    settings = dict(network=network, num_classes=CLASSES, batch_real=4, strategy="flip") | options
     return distill.Problem(
         parameterizations.build("gaussian", (SIZE, SIZE, 3), ipc=1, images_per_class=5),
         dm.DistributionMatching(**settings),
@@ -61,7 +59,7 @@ def loss_of(prob, params, data, carry, update, key):
 @functools.partial(jax.jit, static_argnums=0)
 def features_of(network, params, key, batch):
     """Returns features of images that are augmented first."""
-    batch = augment.augment(key, batch, strategy="crop_flip", shared=True)
+    batch = augment.augment(key, batch, strategy="flip", shared=True)
     return network.features(params, batch)
 
 
@@ -83,8 +81,9 @@ def test_real_images_are_drawn_by_class_without_replacement():
         matching.real_data(images, np.zeros(len(labels), np.int32), 2, TRANSFORM)
 
 
-@pytest.mark.parametrize(("batch_real", "batch_syn"), [(4, 2), (8, 0)])
-@pytest.mark.parametrize("class_by_class", [False, True])
+@pytest.mark.parametrize(
+    ("batch_real", "batch_syn", "class_by_class"), [(4, 2, False), (8, 0, True)]
+)
 def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_by_class):
     """Includes two classes with fewer than 8 images, which give each image once."""
     prob = problem(batch_real=batch_real, batch_syn=batch_syn, class_by_class=class_by_class)
@@ -207,6 +206,7 @@ def test_every_class_is_visited_once_a_pass(name):
 
 
 def test_one_step_is_adam_on_the_gradient_then_a_clip():
+    """Runs one program for every learning rate."""
     prob = problem(strategy="")
     params, data, key = initial(prob), real(), jax.random.key(5)
     params = dataclasses.replace(params, means=params.means.at[0, 0].set(0.9989))
@@ -220,31 +220,30 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
         boundary = -jnp.log1p(-(params.means**2)).mean()
         return loss_of(prob, params, data, carry, 0, loss_key) + 0.1 * boundary
 
-    gradient = gradient_of(params)
-    # Adam's first step with bias correction: -rate * g / (|g| + epsilon).
-    expected = jax.tree.map(lambda p, g: p - 0.01 * g / (jnp.abs(g) + 1e-8), params, gradient)
-    expected = dataclasses.replace(expected, means=jnp.clip(expected.means, -0.999, 0.999))
-    state, losses = distill.run(
-        prob, distill.start(prob, jax.tree.map(jnp.copy, params), 0.01), key, data, None, 1
-    )
-    assert losses.shape == (1,)
-    assert int(state.step) == 1
+    gradient, programs = gradient_of(params), distill.run._cache_size()
     strong = jax.tree.map(lambda g: np.abs(g) > 1e-4 * np.abs(g).max(), gradient)
-    for name in ("means", "cholesky", "colors", "opacities"):
-        mask = getattr(strong, name)
-        assert mask.mean() > 0.5
-        np.testing.assert_allclose(
-            np.asarray(getattr(state.params, name))[mask],
-            np.asarray(getattr(expected, name))[mask],
-            atol=2e-4,
-        )
+    for rate in (0.01, 0.02):
+        # Adam's first step with bias correction: -rate * g / (|g| + epsilon).
+        step = jax.tree.map(lambda p, g, r=rate: p - r * g / (jnp.abs(g) + 1e-8), params, gradient)
+        expected = dataclasses.replace(step, means=jnp.clip(step.means, -0.999, 0.999))
+        state = distill.start(prob, jax.tree.map(jnp.copy, params), rate)
+        state, losses = distill.run(prob, state, key, data, None, 1)
+        assert losses.shape == (1,)
+        assert int(state.step) == 1
+        for name in ("means", "cholesky", "colors", "opacities"):
+            mask = getattr(strong, name)
+            assert mask.mean() > 0.5
+            np.testing.assert_allclose(
+                np.asarray(getattr(state.params, name))[mask],
+                np.asarray(getattr(expected, name))[mask],
+                atol=2e-4,
+            )
+    assert distill.run._cache_size() == programs + 1
 
 
 @pytest.mark.usefixtures("fully_compiled")
-@pytest.mark.parametrize("per_class_updates", [False, True])
-def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
-    prob = problem(depth=1, strategy="flip", per_class_updates=per_class_updates)
-    data = real()
+def test_same_key_same_bits_however_the_steps_are_grouped():
+    prob, data = problem(strategy="", per_class_updates=True), real()
 
     def run(groups, seed=0):
         state = distill.start(prob, initial(prob), 0.01)
@@ -254,24 +253,13 @@ def test_same_key_same_bits_however_the_steps_are_grouped(per_class_updates):
             losses += some.tolist()
         return losses, np.asarray(state.params.colors).tobytes()
 
-    assert run([4]) == run([2, 2])
-    assert run([4])[1] != run([4], seed=1)[1]
-
-
-def test_every_rate_is_one_program():
-    prob, data = problem(), real()
-    before, moved = distill.run._cache_size(), []
-    for rate in (1e-3, 2e-3):
-        start = initial(prob)
-        state = distill.start(prob, jax.tree.map(jnp.copy, start), rate)
-        state, _ = distill.run(prob, state, jax.random.key(0), data, None, 3)
-        moved.append(np.abs(np.asarray(state.params.colors - start.colors)).mean())
-    assert distill.run._cache_size() == before + 1
-    assert 1.8 < moved[1] / moved[0] < 2.2
+    once = run([2])
+    assert once == run([1, 1])
+    assert once[1] != run([2], seed=1)[1]
 
 
 def test_an_average_of_the_parameters_is_what_is_learned():
-    prob, data = problem()._replace(average=0.75), real()
+    prob, data = problem(strategy="")._replace(average=0.75), real()
     state = distill.start(prob, initial(prob), 0.01)
     average = np.asarray(state.params.colors, np.float64)
     for _ in range(4):
@@ -281,17 +269,3 @@ def test_an_average_of_the_parameters_is_what_is_learned():
     assert np.abs(np.asarray(state.learned.colors) - state.params.colors).max() > 1e-3
     last = distill.start(problem(), initial(prob), 0.01)
     assert last.average is None and last.learned is last.params
-
-
-def test_matching_brings_the_features_closer():
-    prob, data = problem(batch_real=5, strategy=""), real()
-
-    def distance(params):
-        measured = jax.tree.map(jnp.copy, params)
-        state = distill.start(prob, measured, learning_rate=1e-12)  # nearly constant
-        return distill.run(prob, state, jax.random.key(9), data, None, 60)[1].mean()
-
-    start = initial(prob)
-    state = distill.start(prob, jax.tree.map(jnp.copy, start), 0.01)
-    state, _ = distill.run(prob, state, jax.random.key(0), data, None, 60)
-    assert distance(state.params) < 0.8 * distance(start)

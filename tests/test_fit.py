@@ -45,8 +45,9 @@ def test_same_key_same_bytes_however_the_steps_are_grouped():
             state, _ = fit.run(kind, state, images, 0.1, count)
         return np.asarray(state.params.means).tobytes()
 
-    assert fitted([12]) == fitted([5, 4, 3])
-    assert fitted([12]) != fitted([12], seed=1)
+    once = fitted([2])
+    assert once == fitted([1, 1])
+    assert once != fitted([2], seed=1)
 
 
 def test_the_rate_of_the_means_alone_halves():
@@ -54,7 +55,9 @@ def test_the_rate_of_the_means_alone_halves():
     images = real_images(2)
     kind = Gaussian(32, 32, 3, images_per_class=1, num_gaussians=4, bfloat16=False)
     state = fit.start(kind, jax.random.key(0), images, 0.01, 2)
-    loss = lambda p: ((kind.render(p) - images) ** 2).mean((1, 2, 3)).sum()
+    gradient_of = jax.jit(
+        jax.grad(lambda p: ((kind.render(p) - images) ** 2).mean((1, 2, 3)).sum())
+    )
     fields = ("means", "cholesky", "colors", "opacities")
     expected = {name: np.asarray(getattr(state.params, name), np.float64) for name in fields}
     first, second = (dict.fromkeys(fields, 0.0) for _ in range(2))
@@ -62,7 +65,7 @@ def test_the_rate_of_the_means_alone_halves():
         state_params = dataclasses.replace(
             state.params, **{name: jnp.asarray(v, jnp.float32) for name, v in expected.items()}
         )
-        gradient = jax.grad(loss)(state_params)
+        gradient = gradient_of(state_params)
         for name in fields:
             g = np.asarray(getattr(gradient, name), np.float64)
             first[name] = 0.9 * first[name] + 0.1 * g
@@ -111,16 +114,14 @@ def fit_unchecked(images, num_gaussians=1, **arguments):
     [
         (dict(num_gaussians=0), "num_gaussians: expected at least 1, got 0"),
         (dict(num_steps=0), "num_steps: expected at least 1, got 0"),
-        (dict(num_gaussians=2.0), "num_gaussians: expected an integer, got 2.0"),
         (dict(num_gaussians=True), "num_gaussians: expected an integer, got True"),
         (dict(num_steps=1.5), "num_steps: expected an integer, got 1.5"),
-        (dict(num_steps="3"), "num_steps: expected an integer, got '3'"),
         *(
-            (dict(learning_rate=rate), f"learning_rate: expected a positive, finite float, got {s}")
-            for rate, s in (
-                *((0.0, "0.0"), (-0.1, "-0.1"), (np.nan, "nan"), (np.inf, "inf")),
-                *((None, "None"), ("0.1", "'0.1'")),
+            (
+                dict(learning_rate=rate),
+                f"learning_rate: expected a positive, finite float, got {rate!r}",
             )
+            for rate in (0.0, np.nan, np.inf, None, "0.1")
         ),
     ],
 )
@@ -140,14 +141,10 @@ def filled(value):
     ("images", "message"),
     [
         (np.zeros((2, 4, 4, 3), np.uint8), r"floating point in \[0, 1\], got uint8.*/ 255"),
-        (np.zeros((2, 4, 4, 3), np.int64), "floating point"),
-        (np.zeros((2, 4, 4, 3), bool), "floating point"),
         (np.zeros((2, 3, 32, 32), np.float32), "channels last, with 1 to 4 channels, got"),
-        (np.zeros((2, 4, 4, 0), np.float32), "channels last"),
         (np.zeros((0, 4, 4, 3), np.float32), r"expected shape \[M, H, W, C\]"),
         (np.zeros((4, 4, 3), np.float32), r"expected shape \[M, H, W, C\]"),
         (filled(np.nan), "expected finite numbers, got NaN"),
-        (filled(np.inf), "expected finite numbers"),
         (filled(255), r"expected values in \[0, 1\], got 0 to 255; rescale"),
         (filled(-2), r"expected values in \[0, 1\], got -2 to 0"),
         (jnp.asarray(filled(3), jnp.bfloat16), r"expected values in \[0, 1\], got 0 to 3"),

@@ -15,17 +15,14 @@ from gsdd_jax.training import distill
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES, GPC = 8, 2, 3
-NETWORK, SHALLOW = (
-    networks.build(
-        "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=depth,
-        precision="float32",
-    )
-    for depth in (2, 1)
+NETWORK = networks.build(
+    "convnet", image_shape=(SIZE, SIZE, 3), num_classes=CLASSES, width=4, depth=1,
+    precision="float32",
 )  # fmt: skip
 
 
 def problem(boundary_weight=0.1, **settings):
-    settings = dict(network=NETWORK, num_classes=CLASSES, batch_real=4) | settings
+    settings = dict(network=NETWORK, num_classes=CLASSES, batch_real=4, strategy="flip") | settings
     gaussians = dict(ipc=1, images_per_class=GPC, boundary_weight=boundary_weight)
     return distill.Problem(
         parameterizations.build("gaussian", (SIZE, SIZE, 3), **gaussians),
@@ -74,7 +71,7 @@ def gradient_of(params, images, labels):
     return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
 
 
-augmented = jax.jit(functools.partial(augment.augment, shared=True))
+augmented = jax.jit(functools.partial(augment.augment, strategy="flip", shared=True))
 
 
 def test_distance_counts_every_output_neuron_and_no_bias():
@@ -124,22 +121,32 @@ def test_loss_is_the_sum_over_classes(batch_real, group):
     assert float(actual) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("group", [None, (1,)])
-def test_the_boundary_loss_counts_once_per_class(group):
+def test_the_boundary_loss_counts_once_per_class():
     """By Adam's mean of the first update, a tenth of the gradient."""
-    host_inputs = None if group is None else jnp.array([group])
 
     def gradient(weight):
-        settings = dict(network=SHALLOW, strategy="", classes_per_step=len(group or ()))
-        prob = problem(weight, **settings)
+        prob = problem(weight, strategy="")
         state = distill.start(prob, initial(prob), 1e-3)
-        state, _ = distill.run(prob, state, jax.random.key(0), real(), host_inputs, 1)
+        state, _ = distill.run(prob, state, jax.random.key(0), real(), None, 1)
         return 10 * np.asarray(state.optimizer[0].mu.means, np.float64)
 
     u = np.asarray(initial(problem()).means, np.float64)
-    expected = 0.1 * len(group or range(CLASSES)) * 2 * u / (1 - u**2) / u.size
+    expected = 0.1 * CLASSES * 2 * u / (1 - u**2) / u.size
     found = gradient(0.1) - gradient(0.0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert problem(classes_per_step=1).matching.penalty_weight == 1
+
+
+def sgd(params, batches, images, labels):
+    """Trains by plain SGD on batches of indices."""
+    for batch in batches:
+        gradient = gradient_of(params, images[batch], labels[batch])
+        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+    return params
+
+
+def close(actual, expected):
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), actual, expected)
 
 
 def test_inner_training_is_sgd_over_the_synthetic_set():
@@ -148,28 +155,17 @@ def test_inner_training_is_sgd_over_the_synthetic_set():
     images = initial_images(prob, data)
     start = NETWORK.init(jax.random.key(0))
     carry, key = Carry(start, None), jax.random.key(5)
+    expected = lambda places: sgd(start, [places] * 4, images, prob.labels)
     after = jax.jit(
         lambda u: prob.matching.after_update(synthetic(prob, images), carry, u, key).network
     )
-    expected = start
-    for _ in range(4):
-        gradient = gradient_of(expected, images, prob.labels)
-        expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), after(0), expected)
+    close(after(0), expected(np.arange(CLASSES * GPC)))
     jax.tree.map(np.testing.assert_array_equal, after(2), start)  # nothing after the last one
-    own = slice(GPC, 2 * GPC)  # of class 1
+    carry = carry._replace(classes=jnp.array([1]))
     of_group = jax.jit(
-        lambda: (
-            prob.matching.after_update(
-                synthetic(prob, images), Carry(start, jnp.array([1])), jnp.int32(0), key
-            ).network
-        )
+        lambda u: prob.matching.after_update(synthetic(prob, images), carry, u, key).network
     )
-    expected = start
-    for _ in range(4):
-        gradient = gradient_of(expected, images[own], prob.labels[own])
-        expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), of_group(), expected)
+    close(of_group(0), expected(np.arange(GPC, 2 * GPC)))
     once = problem(outer_loops=1).matching
     assert once.after_update(synthetic(prob, images), carry, jnp.int32(0), key) is carry
 
@@ -183,26 +179,4 @@ def test_inner_epochs_use_every_image_in_batches():
         lambda carry: prob.matching.after_update(synthetic(prob, images), carry, jnp.int32(0), key)
     )(Carry(start, None)).network
     order = jax.random.permutation(jax.random.split(jax.random.split(key, 1)[0], 3)[0], 6)
-    expected = start
-    for batch in (order[:4], order[4:]):
-        gradient = gradient_of(expected, images[batch], prob.labels[batch])
-        expected = jax.tree.map(lambda p, g: p - 0.01 * g, expected, gradient)
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5), actual, expected)
-
-
-@pytest.mark.usefixtures("fully_compiled")
-def test_steps_are_the_same_bits_however_grouped_and_match_better():
-    prob = problem(network=SHALLOW, outer_loops=3, inner_loops=2, strategy="flip")
-    data = real()
-
-    def run(groups):
-        state, losses = distill.start(prob, initial(prob), 0.01), []
-        for count in groups:
-            state, some = distill.run(prob, state, jax.random.key(0), data, None, count)
-            losses += some.tolist()
-        return np.asarray(state.params.colors).tobytes(), losses
-
-    once, _ = run([6])
-    _, losses = run([2, *[6] * 6, 2])  # every length is a program
-    assert once == run([2, 2, 2])[0]
-    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+    close(actual, sgd(start, (order[:4], order[4:]), images, prob.labels))

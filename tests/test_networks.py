@@ -35,10 +35,8 @@ GEOMETRIES = {
     **DIRECT,
     "winograd": WINOGRAD,
     "patches": PATCHES,
-    "patches, 5×5": (2, 8, 9, 2, 20, 5, 1, 2),
     "patches, no padding": (2, 6, 5, 1, 4, 3, 1, 0),
     "sides not divisible by 4": (2, 6, 8, 16, 65, 3, 1, 1),
-    "stride 2": (2, 8, 8, 16, 18, 3, 2, 1),
     "1×1": (2, 8, 8, 16, 18, 1, 2, 0),
     "5×5, many channels": (2, 8, 6, 16, 18, 5, 1, 2),
     "images of one tile": (2, 4, 4, 16, 66, 3, 1, 1),
@@ -73,8 +71,11 @@ def relative(actual, expected):
     return np.abs(np.asarray(actual, np.float64) - expected).max() / expected.std()
 
 
-@pytest.mark.parametrize("method", ["auto", "lax"])
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize(
+    ("geometry", "method"),
+    [*((geometry, "auto") for geometry in GEOMETRIES.values()), (SHIFTS, "lax"), (PATCHES, "lax")],
+    ids=[*GEOMETRIES, "lax, stride 2", "lax, padding"],
+)
 def test_convolution(geometry, method):
     images, kernel, options = operands(geometry)
     actual = conv(jnp.float32(images), jnp.float32(kernel), method=method, **options)
@@ -97,45 +98,22 @@ def gradients(method, options):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_convolution_derivatives(geometry):
-    """Compares in float64, and in float32, where sin and cos take numbers near 30."""
+    """Compares in float64, or float32 if only that is direct; sin and cos take numbers near 30."""
     images, kernel, options = operands(geometry)
     narrow = np.float32(images), np.float32(kernel)
     with jax.enable_x64(True):
         wide = tuple(map(jnp.float64, narrow))
         expected = jax.jit(gradients("lax", options))(*wide)
-        actual = jax.jit(gradients("auto", options))(*wide)
-    for found, tolerance in ((actual, 1e-11), (jax.jit(gradients("auto", options))(*narrow), 3e-4)):
-        for a, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-            assert relative(a, e) < tolerance
-
-
-@pytest.mark.parametrize("geometry", [WINOGRAD, PATCHES], ids=["winograd", "patches"])
-def test_convolution_gradient_is_the_finite_difference(geometry):
-    images, kernel, options = operands(geometry)
-    rng = np.random.default_rng(1)
-    directions = rng.normal(size=images.shape), rng.normal(size=kernel.shape)
-    weights = rng.normal(size=(*images.shape[:3], kernel.shape[3]))
-    with jax.enable_x64(True):
-
-        def loss(images, kernel):
-            return (conv(images, kernel, **options) * weights).sum()
-
-        found = jax.jit(jax.grad(loss, (0, 1)))(jnp.asarray(images), jnp.asarray(kernel))
-
-    def along(t_images, t_kernel):
-        moved = images + t_images * directions[0], kernel + t_kernel * directions[1]
-        return (scipy_conv(*moved, **options) * weights).sum()
-
-    # The function is linear along each, so the difference is exact for any step.
-    differences = (along(1, 0) - along(-1, 0)) / 2, (along(0, 1) - along(0, -1)) / 2
-    for gradient, direction, difference in zip(found, directions, differences, strict=True):
-        assert np.vdot(gradient, direction) == pytest.approx(difference, rel=1e-9)
+        if geometry not in DIRECT.values():
+            found, tolerance = jax.jit(gradients("auto", options))(*wide), 1e-11
+    if geometry in DIRECT.values():
+        found, tolerance = jax.jit(gradients("auto", options))(*narrow), 3e-4
+    for a, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert relative(a, e) < tolerance
 
 
 @pytest.mark.parametrize(
-    "geometry, shared_images",
-    [(WINOGRAD, False), (PATCHES, True), (SHIFTS, False)],
-    ids=["winograd", "patches", "shifts"],
+    "geometry, shared_images", [(PATCHES, True), (SHIFTS, False)], ids=["patches", "shifts"]
 )
 def test_convolution_of_several_networks_at_once(geometry, shared_images):
     images, kernel, options = operands(geometry)
@@ -457,39 +435,6 @@ def test_network_in_numpy(name, forward, options, tolerance):
     assert relative(logits, expected) < tolerance
 
 
-def test_second_order_through_sgd_steps():
-    """Computes trajectory matching's gradient: to the images, through SGD steps on them."""
-
-    def function(network):
-        def loss(params, images, labels):
-            logp = jax.nn.log_softmax(network.apply(params, images))
-            return -jnp.take_along_axis(logp, labels[:, None], 1).mean()
-
-        def distance(images, labels, params, target):
-            def step(params, _):
-                gradient = jax.grad(loss)(params, images, labels)
-                return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), None
-
-            params, _ = jax.lax.scan(step, params, length=2)
-            return jnp.square(ravel_pytree(params)[0] - target).sum()
-
-        return jax.jit(jax.grad(distance))
-
-    rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
-        shape = dict(image_shape=(8, 8, 16), num_classes=4, width=16, depth=1)
-        params = any_params(build("convnet", **shape))
-        params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-        images, labels = jnp.asarray(rng.normal(size=(4, 8, 8, 16))), jnp.arange(4)
-        target = ravel_pytree(params)[0] + 0.01
-        found, expected = (
-            function(build("convnet", conv=method, **shape))(images, labels, params, target)
-            for method in ("auto", "lax")
-        )
-        assert found.dtype == jnp.float64
-        assert relative(found, expected) < 1e-9
-
-
 @pytest.mark.parametrize("name, options", [("convnet", {}), ("vit", dict(depth=1))])
 def test_initial_parameters(name, options):
     network = network_of(name, **options)
@@ -579,9 +524,9 @@ def test_bfloat16_is_near_float64(name, forward, options):
 @pytest.mark.usefixtures("fully_compiled")
 def test_gradient_of_the_same_bits_every_time():
     """Includes a bias without effect, whose gradient is exactly zero."""
-    network = network_of("convnet", width=32, depth=2)
+    network = network_of("convnet", 16, width=16, depth=2)
     params = any_params(network)
-    images = jax.random.normal(jax.random.key(1), (64, 32, 32, 3))
+    images = jax.random.normal(jax.random.key(1), (64, 16, 16, 3))
     function = jax.jit(jax.grad(lambda p: jnp.sin(network.apply(p, images)).sum()))
     first = function(params)
     for _ in range(3):
@@ -590,12 +535,6 @@ def test_gradient_of_the_same_bits_every_time():
     assert not np.any(first["body"]["Conv_0"]["bias"])
     assert np.any(first["body"]["Conv_0"]["kernel"])
     assert np.any(first["Linear_0"]["bias"])
-
-
-def test_network_is_static():
-    assert network_of("convnet") == network_of("convnet")
-    assert hash(network_of("convnet")) == hash(network_of("convnet"))
-    assert network_of("convnet") != network_of("convnet", width=64)
 
 
 def test_refused_images():
@@ -613,7 +552,6 @@ def test_refused_images():
         ("convnet", dict(depth=6), "64 pixels"),
         ("convnet", dict(depth=17), r"options.depth: expected an integer from 0 to 16, got 17$"),
         ("convnet", dict(width=8.0), r"config.network.options.width: expected .*, got 8.0$"),
-        ("convnet", dict(width=True), r"config.network.options.width: expected .*, got True$"),
         ("convnet", dict(wide=8), "unknown option 'wide'; convnet has depth, width$"),
         ("resnet18", dict(width=64), "network.options: unknown option 'width'; resnet18 has none$"),
         ("vgg11", dict(size=16), "32 pixels"),

@@ -1,7 +1,6 @@
 """Tests fused norm, ReLU and pooling against float64, and the CUDA kernels' code on the host."""
 
 import ctypes
-import hashlib
 import os
 import pathlib
 import shutil
@@ -18,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from gsdd_jax import networks
 from gsdd_jax.core import native
 from gsdd_jax.ops.norm_pool import norm_pool
+from tests.conftest import QUICKLY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -100,8 +100,11 @@ def assert_near(actual, expected, dtype="float32"):
         assert error <= TOLERANCE[dtype] * np.abs(e).max()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [*((shape, "float32") for shape in SHAPES), (SHAPES[0], "bfloat16"), (SHAPES[2], "bfloat16")],
+    ids=str,
+)
 def test_two_derivatives_are_those_of_float64(shape, dtype):
     operands = arguments(shape, dtype)
     actual = jax.jit(through_jax)(*typed(operands, dtype))
@@ -118,12 +121,11 @@ def test_several_networks_are_one_call():
     many = [typed(arguments((2, 4, 4, 5), seed=seed), "float32") for seed in range(3)]
     stacked = [jnp.stack(v) for v in zip(*many, strict=True)]
     function = jax.jit(jax.vmap(through_jax))
+    found, alone = function(*stacked), jax.jit(through_jax)
     for i, operands in enumerate(many):
-        expected = jax.jit(through_jax)(*operands)
-        for a, e in zip(
-            jax.tree.leaves(function(*stacked)), jax.tree.leaves(expected), strict=True
-        ):
-            np.testing.assert_array_equal(a[i], e)
+        jax.tree.map(
+            lambda a, e, i=i: np.testing.assert_array_equal(a[i], e), found, alone(*operands)
+        )
     text = function.trace(*stacked).lower(lowering_platforms=("cuda",)).as_text()
     lines = [line for line in text.splitlines() if "@gsdd_norm_pool" in line]
     assert lines and all("tensor<3x2x4x4x5xf32>" in line for line in lines)
@@ -242,18 +244,17 @@ np.save(sys.argv[2], np.concatenate([np.ravel(np.asarray(a, np.float32)) for a i
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernels' own test")
 def test_the_bits_do_not_depend_on_threads(tmp_path):
-    def run(name, threads="all", **environment):
-        path = tmp_path / f"{name}.npy"
+    def run(threads="all", **environment):
+        path = tmp_path / "found.npy"
         command = [sys.executable, "-c", SAME_BITS, threads, str(path)]
-        subprocess.run(command, check=True, env={**os.environ, **environment}, cwd=ROOT)
+        subprocess.run(command, check=True, env={**os.environ, **QUICKLY, **environment}, cwd=ROOT)
         return np.load(path)
 
-    default = run("default")
+    default = run()
     assert np.isfinite(default).all() and np.abs(default).max() > 0
-    digest = lambda a: hashlib.sha256(a.tobytes()).hexdigest()
-    assert digest(run("one", "one")) == digest(default)
-    if b"avx2" in pathlib.Path("/proc/cpuinfo").read_bytes():
-        assert digest(run("avx2", GSDD_CPU="Avx2")) == digest(default)
+    avx2 = b"avx2" in pathlib.Path("/proc/cpuinfo").read_bytes()
+    found = run("one", **({"GSDD_CPU": "Avx2"} if avx2 else {}))
+    np.testing.assert_array_equal(found, default)
 
 
 class Arguments(ctypes.Structure):

@@ -12,7 +12,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 import pytest
 from jax import export
@@ -22,12 +21,15 @@ from jax.sharding import PartitionSpec as P
 import gsdd_jax
 from gsdd_jax.core import native
 from gsdd_jax.rasterizer import calls, limits
+from tests.conftest import QUICKLY
 from tests.dense import CUT, dense, random_gaussians, saturated_gaussians
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 if {"cpu": "cpu", "gpu": "cuda"}[jax.default_backend()] not in native.PLATFORMS:
     pytest.fail("the custom calls were not built for this platform: see BUILD.md", pytrace=False)
+if "cpu" in native.PLATFORMS:
+    from gsdd_jax import _native_cpu
 NAMES = ("means", "cholesky", "colors", "opacities")
 
 
@@ -50,14 +52,32 @@ def both(parameters, cotangent, **settings):
     return jax.tree.map(np.asarray, jax.jit(run)(*parameters))
 
 
+def compare(parameters, height, width, *backends, seed=1, **settings):
+    """Compares images and gradients with float64, but for pixels that rounding decides."""
+    theirs = dict(settings, side=settings.pop("samples_per_side", 2))
+    theirs["cut"] = theirs.pop("min_weight", CUT) or 1e-300
+    settings = dict(dict(samples_per_side=theirs["side"]), **settings)
+    shape = height, width, parameters[2].shape[-1]
+    cotangent = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    _, near, _ = dense(parameters, height, width, **theirs)
+    cotangent[near] = 0
+    image, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
+    for backend in backends:
+        ours = dict(height=height, width=width, backend=backend, **settings)
+        actual, slopes = both(parameters, cotangent, **ours)
+        error = np.abs(actual - image)[~near].max(initial=0)
+        assert error <= 1e-5 * np.abs(image).max() + 1e-30, backend
+        for name, a, e in zip(NAMES, slopes, expected, strict=True):
+            assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30, (backend, name)
+    return near, cotangent, expected
+
+
 CASES = [
     # N, height, width, C, samples_per_side, prefilter
     (1, 1, 1, 1, 2, True),
     (3, 1, 9, 2, 1, True),
-    (22, 32, 32, 3, 2, True),
     (22, 32, 32, 3, 2, False),
     (85, 7, 33, 4, 3, True),
-    (170, 64, 48, 3, 2, True),
     (60, 257, 129, 4, 2, True),
 ]
 
@@ -66,48 +86,29 @@ CASES = [
 def test_native_call_matches_float64(case):
     count, height, width, channels, side, prefilter = case
     parameters = random_gaussians(count + height, count, channels)
-    settings = dict(height=height, width=width, samples_per_side=side, prefilter=prefilter)
-    cotangent = np.random.default_rng(1).normal(size=(height, width, channels)).astype(np.float32)
-    _, near, _ = dense(parameters, height, width, side=side, prefilter=prefilter)
+    settings = dict(samples_per_side=side, prefilter=prefilter)
+    near, *_ = compare(parameters, height, width, "native", **settings)
     assert near.mean() < 0.1
-    cotangent[near] = 0
-    image, _, expected = dense(
-        parameters, height, width, side=side, prefilter=prefilter, cotangent=cotangent
-    )
-    actual = np.asarray(images(parameters, backend="native", **settings))
-    assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max() + 1e-30
-    actual = gradients(parameters, cotangent, backend="native", **settings)
-    for name, a, e in zip(NAMES, actual, expected, strict=True):
-        assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30, name
 
 
 def test_many_random_images_match_float64():
     """Sweeps over shapes and settings, so that every path of a kernel runs."""
     rng = np.random.default_rng(7)
-    for seed in range(50):
+    for seed in range(24):
         count, channels = int(rng.integers(1, 30)), int(rng.integers(1, 5))
         height, width = (int(v) for v in rng.integers(1, 70, 2))
-        side, prefilter, cut = 2, True, CUT
+        settings = {}
         if seed % 2:
             side, prefilter = int(rng.choice([1, 2, 3])), bool(rng.random() < 0.7)
             cut = float(rng.choice([CUT, 1e-20, 1e-9, 1e-3, 0.3]))
+            settings = dict(samples_per_side=side, prefilter=prefilter, min_weight=cut)
         parameters = random_gaussians(seed, count, channels)
-        cotangent = rng.normal(size=(height, width, channels)).astype(np.float32)
-        ours = dict(height=height, width=width, samples_per_side=side, prefilter=prefilter)
-        theirs = dict(side=side, prefilter=prefilter, cut=cut)
-        image, near, _ = dense(parameters, height, width, **theirs)
-        cotangent[near] = 0
-        _, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
-        ours |= dict(min_weight=cut, backend="native")
-        actual, slopes = both(parameters, cotangent, **ours)
-        assert np.abs(actual - image)[~near].max(initial=0) <= 1e-5 * np.abs(image).max() + 1e-30
-        for a, e in zip(slopes, expected, strict=True):
-            assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max() + 1e-30
+        compare(parameters, height, width, "native", seed=seed, **settings)
 
 
 LIMITS = [
     *(dict(cut=cut) for cut in (1e-37, 0.0)),
-    *(dict(name=name, factor=factor) for name in NAMES for factor in (1e5, 1e9)),
+    *(dict(name=name, factor=1e9) for name in NAMES),
     dict(thin=1e-2),
 ]
 
@@ -120,18 +121,8 @@ def test_the_definition_holds_to_its_limits(limit):
         parameters[NAMES.index(limit["name"])][::3] *= np.float32(limit["factor"])
     if "thin" in limit:
         parameters[1][::2, 2] = -0.5 + limit["thin"]
-    cut, prefilter = limit.get("cut", CUT), "thin" not in limit
-    theirs = dict(cut=cut or 1e-300, prefilter=prefilter)
-    cotangent = np.random.default_rng(1).normal(size=(20, 31, 3)).astype(np.float32)
-    image, near, _ = dense(parameters, 20, 31, **theirs)
-    cotangent[near] = 0
-    _, _, expected = dense(parameters, 20, 31, cotangent=cotangent, **theirs)
-    for backend in ("native", "reference"):
-        ours = dict(height=20, width=31, min_weight=cut, prefilter=prefilter, backend=backend)
-        actual, slopes = both(parameters, cotangent, **ours)
-        assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max(), backend
-        for name, a, e in zip(NAMES, slopes, expected, strict=True):
-            assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), (backend, name)
+    settings = dict(min_weight=limit.get("cut", CUT), prefilter="thin" not in limit)
+    compare(parameters, 20, 31, "native", "reference", **settings)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -150,26 +141,14 @@ def test_weights_that_equal_a_cut_count_and_are_not_clipped(backend, opacity):
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("side", [1, 2, 3])
-def test_the_gradient_passes_through_the_clipping(backend, side):
-    for seed, (height, width) in enumerate([(33, 47), (9, 12)]):
-        parameters = saturated_gaussians(50 + seed, 25, 3)
-        rng = np.random.default_rng(seed)
-        cotangent = rng.normal(size=(height, width, 3)).astype(np.float32)
-        theirs = dict(side=side, clip_gradient="pass")
-        _, near, _ = dense(parameters, height, width, **theirs)
-        cotangent[near] = 0
-        _, _, expected = dense(parameters, height, width, cotangent=cotangent, **theirs)
-        _, _, stopped = dense(parameters, height, width, cotangent=cotangent, side=side)
-        ours = dict(height=height, width=width, samples_per_side=side, backend=backend)
-        same = images(parameters, **ours)
-        np.testing.assert_array_equal(images(parameters, clip_gradient="pass", **ours), same)
-        actual = gradients(parameters, cotangent, clip_gradient="pass", **ours)
-        for name, a, e, stop in zip(NAMES, actual, expected, stopped, strict=True):
-            scale = np.abs(e).max()
-            assert np.abs(a - e).max() <= 1e-4 * scale, name
-            assert name == "colors" or np.abs(stop - e).max() > 1e-2 * scale, name
+def test_the_gradient_passes_through_the_clipping(side):
+    parameters = saturated_gaussians(50, 25, 3)
+    settings = dict(samples_per_side=side, clip_gradient="pass")
+    _, cotangent, expected = compare(parameters, 9, 33, "native", "reference", **settings)
+    _, _, stopped = dense(parameters, 9, 33, cotangent=cotangent, side=side)
+    for name, e, stop in zip(NAMES, expected, stopped, strict=True):
+        assert name == "colors" or np.abs(stop - e).max() > 1e-2 * np.abs(e).max(), name
 
 
 @pytest.mark.usefixtures("fully_compiled")
@@ -219,20 +198,18 @@ def test_nothing_is_culled_early_and_min_weight_zero_reaches_everywhere():
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_not_finite_parameters_stay_in_their_image(backend, bad):
     clean = [np.stack([p] * 4) for p in random_gaussians(2, 6, 3)]
     settings = dict(height=8, width=8, backend=backend)
     expected = images(clean, **settings)
-    for name, array in zip(NAMES, clean, strict=True):
+    for name in NAMES:
         parameters = [p.copy() for p in clean]
         parameters[NAMES.index(name)][2, 4] = bad
-        actual = images(parameters, **settings)
+        actual, result = both(parameters, np.ones((4, 8, 8, 3), np.float32), **settings)
         assert np.isnan(actual[2]).all(), name
         others = np.array([0, 1, 3])
         np.testing.assert_array_equal(actual[others], expected[others])
-        del array
-        result = gradients(parameters, np.ones((4, 8, 8, 3), np.float32), **settings)
         for g in result:
             assert np.isnan(g[2, 4]).all()
             assert np.isfinite(g[others]).all()
@@ -250,8 +227,8 @@ def test_huge_finite_parameters_neither_hang_nor_leak(huge):
     np.testing.assert_array_equal(image, images(parameters, height=8, width=8, backend="native"))
 
 
-@pytest.mark.parametrize("backend", ["auto", "native", "reference"])
-@pytest.mark.parametrize("batch", [(), (0,), (2, 0), (2,)])
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("batch", [(), (2, 0), (2,)])
 def test_empty_batches_and_empty_images(backend, batch):
     shapes = (*batch, 0, 2), (*batch, 0, 3), (*batch, 0, 3), (*batch, 0)
     parameters = [jnp.zeros(s) for s in shapes]
@@ -308,9 +285,24 @@ def test_shard_map_over_images_and_over_one_argument():
     np.testing.assert_array_equal(image, render(*one))
 
 
+def script(code, *arguments, **environment):
+    """Runs code in another process and returns what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **QUICKLY, **environment},
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 FOUR_DEVICES = """
 import jax, numpy as np, gsdd_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tests.conftest import QUICKLY
 from tests.dense import random_gaussians
 
 assert jax.device_count() == 4
@@ -343,38 +335,27 @@ def check_all():
     compare(render, dense, P())
     compare(render_ragged, ragged, P("d"))
 
-for kind in (AxisType.Auto, AxisType.Explicit):
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
+mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+check_all()
+mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
+with jax.set_mesh(mesh):
     check_all()
-    with jax.set_mesh(mesh):
-        check_all()
 """
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
 def test_sharded_images_are_rendered_where_they_lie():
     """Checks under plain jit that sharding adds no collectives, forward or backward."""
-    result = subprocess.run(
-        [sys.executable, "-c", FOUR_DEVICES],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
-        cwd=pathlib.Path(__file__).parent.parent,
-    )
-    assert result.returncode == 0, result.stderr
+    script(FOUR_DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=4")
 
 
 def derivatives_beyond_the_first(render, parameters):
     loss = lambda *p: (render(*p) ** 2).sum()
     along = lambda *p: jax.jvp(render, p, p)
     yield lambda: along(*parameters)
-    yield lambda: jax.jit(along)(*parameters)
-    yield lambda: jax.jacfwd(render)(*parameters)
     yield lambda: jax.jit(jax.jacfwd(render, argnums=1))(*parameters)
-    yield lambda: jax.hessian(loss, argnums=2)(*parameters)
     yield lambda: jax.jit(jax.hessian(loss))(*parameters)
     yield lambda: jax.jacrev(jax.jacrev(loss))(*parameters)
-    yield lambda: jax.grad(lambda *p: (jax.jit(jax.grad(loss))(*p) ** 2).sum())(*parameters)
 
 
 def test_derivatives_that_the_native_call_lacks_are_refused_in_one_line():
@@ -420,9 +401,7 @@ def test_the_reference_has_all_derivatives():
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
-@pytest.mark.parametrize(
-    "types", [["bfloat16"] * 4, ["float16"] * 4, ["bfloat16", "float32", "float16", "bfloat16"]]
-)
+@pytest.mark.parametrize("types", [["bfloat16"] * 4, ["float16", "float32", "float16", "bfloat16"]])
 def test_narrower_types_are_computed_with_in_float32(types, backend):
     parameters = random_gaussians(4, 9, 3)
     parameters = [jnp.asarray(p, t) for p, t in zip(parameters, types, strict=True)]
@@ -457,23 +436,14 @@ def test_float64_is_the_references_and_float32_the_calls():
             assert {slope.dtype.name for slope in slopes} == {"float64"}
 
 
-@pytest.mark.parametrize("backend", ["native", "auto", "reference"])
-@pytest.mark.parametrize("channels", [5, 9])
+@pytest.mark.parametrize(("channels", "backend"), [(5, "auto"), (9, "native"), (9, "reference")])
 def test_any_number_of_channels(channels, backend):
     parameters = random_gaussians(6, 12, channels)
-    cotangent = np.random.default_rng(1).normal(size=(9, 14, channels)).astype(np.float32)
-    _, near, _ = dense(parameters, 9, 14)
-    cotangent[near] = 0
-    image, _, expected = dense(parameters, 9, 14, cotangent=cotangent)
-    settings = dict(height=9, width=14, backend=backend)
-    actual, slopes = both(parameters, cotangent, **settings)
-    assert np.abs(actual - image)[~near].max() <= 1e-5 * np.abs(image).max()
-    for name, a, e in zip(NAMES, slopes, expected, strict=True):
-        assert np.abs(a - e).max() <= 1e-4 * np.abs(e).max(), name
+    _, cotangent, _ = compare(parameters, 9, 14, backend)
     # A value that is not finite affects all channels, also those of other calls.
     bad = [p.copy() for p in parameters]
     bad[2][3, 4] = np.nan
-    actual, slopes = both(bad, cotangent, **settings)
+    actual, slopes = both(bad, cotangent, height=9, width=14, backend=backend)
     assert np.isnan(actual).all()
     for slope in slopes:
         assert np.isnan(slope[3]).all()
@@ -490,22 +460,6 @@ def test_any_number_of_channels_of_ragged_batches_and_under_vmap():
     dense_batch = jax.vmap(lambda *p: gsdd_jax.rasterize(*p, **settings))(*twice)
     np.testing.assert_array_equal(dense_batch[1], images(parameters, **settings))
     np.testing.assert_array_equal(jax.vmap(ragged)(*twice)[1], np.stack(alone))
-
-
-@pytest.mark.parametrize("backend", ["native", "reference"])
-def test_gradients_are_those_of_differences(backend):
-    """Checks as the docstring says: where no weight meets a threshold."""
-    means, cholesky, colors, _ = random_gaussians(2, 4, 3)
-    opacities = np.array([0.2, 0.5, 0.7, 0.9], np.float32)
-    settings = dict(height=6, width=5, backend=backend)
-    render = lambda *p: gsdd_jax.rasterize(*p, min_weight=0.0, **settings)
-    jax.test_util.check_grads(
-        render, (means, np.abs(cholesky), colors, opacities), order=1, modes=["rev"], rtol=0.02
-    )
-    slopes = gradients(
-        (means, cholesky, colors, -opacities), jnp.ones((6, 5, 3)), min_weight=0.0, **settings
-    )
-    assert not any(slope.any() for slope in slopes)
 
 
 def exported(function, platforms, *arguments):
@@ -597,7 +551,6 @@ GOOD = dict(
     ("change", "message"),
     [
         (dict(means=jnp.zeros((4, 3))), "means: expected shape"),
-        (dict(cholesky=jnp.zeros((4, 4))), "cholesky: expected shape"),
         (dict(colors=jnp.zeros((4, 0))), "colors: expected at least 1 channel, got 0"),
         (dict(opacities=jnp.zeros((4, 1))), "means: expected shape"),
         (dict(opacities=jnp.float32(1)), "opacities: expected shape"),
@@ -669,47 +622,23 @@ for a, e in zip(slopes(cotangent, *parameters), expected):
 def test_without_memory_it_is_an_error(threads):
     """Includes a thread of the pool without memory: no abort, no deadlock."""
     # Freed memory goes back at once, or the limit would not be met.
-    more = {"NPROC": threads, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    result = subprocess.run(
-        [sys.executable, "-c", LITTLE_MEMORY],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, **more},
-        cwd=pathlib.Path(__file__).parent.parent,
-    )
-    assert result.returncode == 0, result.stderr
+    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    script(LITTLE_MEMORY, NPROC=threads, **at_once)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernel's own test")
-def test_the_instruction_set_is_chosen_in_any_case_and_refused_in_one_line():
+def test_another_instruction_set_is_refused_in_one_line():
     code = """
 import gsdd_jax
-from gsdd_jax import _native_cpu
-print(_native_cpu.instruction_set)
 z = __import__("numpy").zeros
 try:
     gsdd_jax.rasterize(z((1, 2), "f"), z((1, 3), "f"), z((1, 3), "f"), z(1, "f"), height=2, width=2)
 except gsdd_jax.UsageError as error:
     print(error)
 """
-
-    def run(value):
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "GSDD_CPU": value},
-            cwd=pathlib.Path(__file__).parent.parent,
-        ).stdout.splitlines()
-
-    from gsdd_jax import _native_cpu
-
-    for name in _native_cpu.instruction_sets:
-        assert run(name.lower()) == [name]
     names = ", ".join(_native_cpu.instruction_sets)
-    assert run("sse9")[1:] == [f"GSDD_CPU: expected one of {names} on this machine, got 'sse9'"]
+    expected = f"GSDD_CPU: expected one of {names} on this machine, got 'sse9'\n"
+    assert script(code, GSDD_CPU="sse9") == expected
 
 
 def test_the_kernels_check_again():
@@ -743,7 +672,8 @@ SAME_BITS = """
 import os, sys
 if sys.argv[1] == "one":
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
-import hashlib, jax, numpy as np, gsdd_jax
+import jax, numpy as np, gsdd_jax
+from gsdd_jax import _native_cpu
 rng = np.random.default_rng(0)
 f = lambda *s: rng.uniform(-0.5, 1.5, s).astype(np.float32)
 results = []
@@ -756,30 +686,25 @@ for b, n, height, width, side in ((9, 40, 33, 47, 2), (1, 300, 150, 90, 2), (40,
     g = jax.jit(jax.grad(lambda *p: (render(*p) ** 2).sum(), argnums=(0, 1, 2, 3)))
     results += [render(*p), *g(*p)]
 np.save(sys.argv[2], np.concatenate([np.ravel(a) for a in results]))
+print(_native_cpu.instruction_set)
 """
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU kernel's own test")
 def test_the_bits_do_not_depend_on_threads_or_vector_width(tmp_path):
-    def run(name, threads="all", **environment):
-        path = tmp_path / f"{name}.npy"
-        subprocess.run(
-            [sys.executable, "-c", SAME_BITS, threads, str(path)],
-            check=True,
-            env={**os.environ, **environment},
-            cwd=pathlib.Path(__file__).parent.parent,
-        )
+    def run(threads="all", **environment):
+        path = tmp_path / "found.npy"
+        chosen = script(SAME_BITS, threads, path, **environment).strip()
+        assert chosen == environment.get("GSDD_CPU", chosen).capitalize()
         return np.load(path)
 
-    default = run("default")
+    default = run(NPROC="3")
     assert np.isfinite(default).all()
-    np.testing.assert_array_equal(run("one", "one"), default)
-    np.testing.assert_array_equal(run("three", NPROC="3"), default)
-    generic = run("generic", GSDD_CPU="Generic")
+    avx2 = {"GSDD_CPU": "AVX2"} if "Avx2" in _native_cpu.instruction_sets else {}
+    np.testing.assert_array_equal(run("one", **avx2), default)
+    generic = run(GSDD_CPU="generic")
     # The gradient of each parameter follows the image: one scale for all is what float32 gives.
     assert np.abs(generic - default).max() < 1e-5 * np.abs(default).max()
-    if b"avx2" in pathlib.Path("/proc/cpuinfo").read_bytes():
-        np.testing.assert_array_equal(run("avx2", GSDD_CPU="Avx2"), default)
 
 
 def test_python_and_the_calls_have_the_same_limits():

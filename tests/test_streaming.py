@@ -60,12 +60,8 @@ def parts_of(split, name, transform=NORMALIZE, **options):
 
 
 def config_of(on_device):
-    return ConfigDict(
-        {
-            "data": {"on_device": on_device},
-            "distill": {"steps_per_call": STEPS, "num_steps": STEPS},
-        }
-    )
+    of_steps = {"steps_per_call": STEPS, "num_steps": STEPS}
+    return ConfigDict({"data": {"on_device": on_device}, "distill": of_steps})
 
 
 def distilled(parts, on_device, calls, first=0, state=None):

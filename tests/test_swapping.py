@@ -32,14 +32,14 @@ def with_experts(monkeypatch):
     monkeypatch.setattr(experts, "open_store", lambda *_: stand_in)
 
 
-OBJECTIVES = list(matching.known())
-PAIRS = itertools.product(enumerate(networks.known()), enumerate(STORED))
+NETWORKS = list(networks.known())
+PAIRS = itertools.product(enumerate(matching.known()), enumerate(STORED))
 
 
-# Every pair, but not every triple.
+# Every objective with every other part, but not every network with every parameterization.
 @pytest.mark.parametrize(
     ("objective", "network", "kind"),
-    [(OBJECTIVES[(i + j) % len(OBJECTIVES)], network, kind) for (i, network), (j, kind) in PAIRS],
+    [(objective, NETWORKS[(i + j) % len(NETWORKS)], k) for (i, objective), (j, k) in PAIRS],
 )
 def test_each_goes_with_each(objective, network, kind, with_experts):
     names = dict(matching__name=objective, network__name=network, parameterization__name=kind)
