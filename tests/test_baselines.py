@@ -1,5 +1,6 @@
 """Tests baselines of real images, compressed to the bytes of the distilled set."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from configs import demo
 from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.report import document
-from gsdd_jax.runs import baselines
+from gsdd_jax.runs import baselines, evaluation
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
 from launch import fields
@@ -18,7 +19,7 @@ from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-BYTES, CLASSES = 512, 10
+BYTES, CLASSES = 400, 10
 ARMS = ("random_real_dct", "random_real_dct_soft")
 
 
@@ -37,7 +38,8 @@ def finished(tmp_path_factory, quickly_compiled):
     """Returns the work directory of a run with both arms, and its result."""
     workdir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "TRIALS", baselines.TRIALS[:2])
+        patch.setattr(baselines, "TRIALS", baselines.TRIALS[:1])
+        patch.setattr(baselines, "TEMPERATURES", baselines.TEMPERATURES[:1])
         return workdir, distill_to(config_of(), workdir, Reporter(None))
 
 
@@ -76,6 +78,55 @@ def test_the_run_names_them(finished, tmp_path):
         assert written[f"{arm}_accuracy"] == result[f"{arm}_accuracy"]
         assert len(written[f"{arm}_accuracies"]) == 2
         assert f", {written[f'{arm}_images_per_class']} per class" in text
+
+
+def test_they_are_evaluated_with_the_set_next_to_them(finished):
+    workdir, result = finished
+    again = evaluation.evaluate_file(workdir)
+    for arm in ("distilled", *ARMS):
+        assert again[f"{arm}_accuracies"] == result[f"{arm}_accuracies"]
+    alone = evaluation.evaluate_file(workdir / f"{ARMS[0]}.safetensors")
+    assert f"{ARMS[0]}_accuracies" not in alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Stands in for a set of compressed images."""
+
+    of: tuple
+    learning_rate: float = 0.0
+    labels: range = range(30)
+
+
+@pytest.mark.parametrize("arm, best_temperature", [(ARMS[0], 0), (ARMS[1], 4)])
+def test_the_best_size_then_the_best_temperature_is_taken(monkeypatch, arm, best_temperature):
+    config, tried = config_of(), []
+    config.evaluate.rates = "0.5"
+
+    def stored(config, parts, arm, taught_by, provenance, candidate):
+        if candidate.side == 0:
+            raise UsageError("too many for the bytes")
+        return Candidate(candidate)
+
+    def judged(config, parts, set_, name, display, chosen=False, schedule=None):
+        _, side, temperature = set_.of
+        tried.append((side, temperature, config.evaluate.rates, config.evaluate.num_networks))
+        accuracy = np.array([50.0 + (side == 9) + (temperature > 2)], np.float32)
+        return evaluation.Accuracies(accuracy, accuracy, np.eye(10, dtype=int), 0.5)
+
+    monkeypatch.setattr(baselines, "SIDE", 1)
+    monkeypatch.setattr(baselines, "TRIALS", ((1, 1.0), (1, 0.75), (1, 0.9), (1, 0.5)))
+    monkeypatch.setattr(baselines, "_stored", stored)
+    monkeypatch.setattr(evaluation, "distilled", judged)
+    config.data.resolution = 10
+    parts = evaluation.real_parts(config)
+    found = baselines.evaluated(config, parts, 30, arm, None, {}, "arm", Reporter(None))
+    soft = bool(best_temperature)
+    assert found.set_.of[1:] == (9, best_temperature)
+    assert found.set_.learning_rate == 0.5
+    sizes = [(side, 2.0 * soft, "" if i else "0.5", 1) for i, side in enumerate((8, 9, 5))]
+    others = [(9, temperature, "", 1) for temperature in (1, 4)] if soft else []
+    assert tried == [*sizes, *others, (9, best_temperature, "0.5", 2)]
 
 
 def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):

@@ -8,11 +8,14 @@ weights, a byte each, are fitted to the set and stored with it.
 Each coefficient is predicted by the conditional mean of a stationary Gaussian field, which has no
 parameters to store. All that decides a probability is computed in whole numbers, exact in float64,
 so that a file decodes on any machine.
+
+Checks of types would take most of the time of `no_type_check`'s functions, of which a set has
+thousands of calls.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 
@@ -113,6 +116,7 @@ def _by_key(weights, num_planes):
     return dict(zip(lengths, parts, strict=True))
 
 
+@no_type_check
 def _probabilities(features, weights):
     at = (features @ weights).astype(np.int64)  # a product of whole numbers is exact
     return PROBABILITIES[np.clip(at, -ODDS, ODDS) + ODDS]
@@ -158,6 +162,7 @@ class _Context(NamedTuple):
     other: Int[np.ndarray, "m h w"] | None  # same coefficient of the plane before
 
 
+@no_type_check
 def _context(before, plane, k) -> _Context:
     row, column = divmod(int(ZIGZAG[k]), SIDE)
     lower = np.abs(plane[..., 1:k])
@@ -171,7 +176,7 @@ def _context(before, plane, k) -> _Context:
         np.full_like(near, 4 * abs(row - column)),
         _log(8 * near),
         _log(8 * inside),
-        _log(8 * sum(_shifted(near, *to) for to in AROUND)),
+        _log(8 * sum(_shifted(near, AROUND))),
     ]
     other = None
     if before:
@@ -180,14 +185,14 @@ def _context(before, plane, k) -> _Context:
         other = before[-1][..., k] if len(before) > 1 else np.zeros_like(near)
         features.append(_log(8 * np.abs(other)))
     lower_weights, weights = _predictors(*plane.shape[1:3], k)
-    known = [_shifted(plane[..., :PREDICTING], *to) for to in ((0, 0), *AROUND)]
-    count = lower_weights.shape[-1]
-    predicted = sum((x[..., :count] * lower_weights[:, :, i]).sum(-1) for i, x in enumerate(known))
+    known = _shifted(plane[..., : lower_weights.shape[-1]], ((0, 0), *AROUND))
+    predicted = sum((x * lower_weights[:, :, i]).sum(-1) for i, x in enumerate(known))
     return _Context(
         int(bool(before)), row + column, np.stack(features, -1), predicted, weights, other
     )
 
 
+@no_type_check
 def _code(plane, k, context, rows, columns, answer) -> None:
     def ask(question, features, answers):
         band = min(context.diagonal, BANDS[question] - 1)
@@ -197,7 +202,7 @@ def _code(plane, k, context, rows, columns, answer) -> None:
     predicted = context.predicted[at]
     differing = np.zeros_like(predicted)
     if k < BY_DIAGONAL:
-        same = np.stack([_shifted(plane[..., k], *to)[at] for to in BEFORE], -1)
+        same = np.stack([x[at] for x in _shifted(plane[..., k], BEFORE)], -1)
         predicted = predicted + (same * context.weights[rows, columns]).sum(-1)
         differing = np.ptp(same, -1) if k == 0 else np.abs(same[..., :2]).sum(-1)
     # Means are coded as distances to their prediction. Others are mostly 0.
@@ -234,6 +239,7 @@ def _code(plane, k, context, rows, columns, answer) -> None:
     plane[(*at, k)] = values
 
 
+@no_type_check
 def _number(rest, even):
     """Codes numbers of at least 1: the count of binary digits, then all but the first."""
     more, active = np.zeros_like(rest), np.arange(len(rest))
@@ -265,18 +271,24 @@ def _passes(height, width, k) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _predictors(height, width, k):
     """Returns the weights of lower frequencies [h, w, 1 + 4, l], and of the same [h, w, 3]."""
+    kinds, kind = _neighbors(height, width)
+    split = len(AROUND)
+    found = [_predictor(k, tuple(n[:split]), tuple(n[split:])) for n in kinds]
+    return tuple(np.stack(part)[kind] for part in zip(*found, strict=True))
+
+
+@functools.lru_cache(maxsize=4)  # of planes of the sizes of one set
+def _neighbors(height, width):
+    """Returns the combinations of existing neighbors, and that of each block [h, w]."""
     rows, columns = np.indices((height, width))
     there = [
         (rows + down >= 0) & (rows + down < height)
         & (columns + right >= 0) & (columns + right < width)
         for down, right in (*AROUND, *BEFORE)
     ]  # fmt: skip
-    kinds, kind = np.unique(
-        np.stack(there, -1).reshape(-1, len(there)), axis=0, return_inverse=True
-    )
-    split = len(AROUND)
-    found = [_predictor(k, tuple(n[:split]), tuple(n[split:])) for n in kinds.tolist()]
-    return tuple(np.stack(part)[kind.reshape(height, width)] for part in zip(*found, strict=True))
+    flat = np.stack(there, -1).reshape(-1, len(there))
+    kinds, kind = np.unique(flat, axis=0, return_inverse=True)
+    return kinds.tolist(), kind.reshape(height, width)
 
 
 @functools.cache
@@ -322,15 +334,21 @@ def cosines() -> Float[np.ndarray, "8 8"]:
     return scale[:, None] * np.cos(np.pi / SIDE * np.outer(n, n + 0.5))
 
 
+@no_type_check
 def _log(x):
     return LOGS[np.minimum(x, len(LOGS) - 1)]
 
 
-def _shifted(x, down, right):
-    """Returns the neighbors' values of every block; 0 beyond the border."""
-    height, width = x.shape[1:3]
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (x.ndim - 3)))
-    return padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+@no_type_check
+def _shifted(x, places):
+    """Returns the values of every block's neighbors at some places; 0 beyond the border."""
+    count, height, width, *more = x.shape
+    padded = np.zeros((count, height + 2, width + 2, *more), x.dtype)
+    padded[:, 1:-1, 1:-1] = x
+    return [
+        padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        for down, right in places
+    ]
 
 
 def _pooled(x, shape):
