@@ -11,9 +11,9 @@ hook.__enter__()
 
 # Files that take longest, which both workers begin with, so that they end together.
 LONGEST = [
-    "processes", "launch", "mesh", "soft_labels", "rasterize", "reproduce", "networks", "experts",
-    "artifact", "trajectory", "distribution", "notebook", "benchmarks", "augment", "cuda_driver",
-    "scale", "evaluate", "agreement", "documents", "figures", "report_page", "shell",
+    "processes", "launch", "figures", "mesh", "reproduce", "rasterize", "networks", "dct",
+    "soft_labels", "artifact", "notebook", "agreement", "report_page", "experts", "streaming",
+    "baselines", "augment", "distribution", "cuda_driver", "quantized", "codes", "trajectory",
 ]  # fmt: skip
 LITTLE = "jax_disable_most_optimizations"
 # Code of XLA's fusion emitters takes long to compile.
