@@ -89,6 +89,18 @@ def test_they_are_evaluated_with_the_set_next_to_them(finished):
     assert f"{ARMS[0]}_accuracies" not in alone
 
 
+def test_other_files_next_to_a_set_are_left_out(finished, tmp_path, capsys):
+    content = (finished[0] / "distilled.safetensors").read_bytes()
+    for name in ("distilled", ARMS[1]):  # a distilled set under the name of an arm
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    (tmp_path / f"{ARMS[0]}.safetensors").write_bytes(content[:-1])
+    found = evaluation.evaluate_file(tmp_path, overrides={"evaluate.num_networks": 1})
+    assert not {f"{arm}_accuracies" for arm in ARMS} & found.keys()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    for arm, line in zip(ARMS, lines, strict=True):
+        assert line.startswith(f"left out: {tmp_path / arm}.safetensors: ")
+
+
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """Stands in for a set of compressed images."""

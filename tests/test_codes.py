@@ -10,6 +10,7 @@ import pytest
 import gsdd_jax
 from configs import demo
 from gsdd_jax import parameterizations
+from gsdd_jax.config import validate
 from gsdd_jax.formats import base, entropy
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
@@ -144,6 +145,10 @@ def test_the_number_of_images_is_the_budgets_or_suggested_by_the_bytes():
     # 12,288 bytes, less ranges, step, shortest tables and tail, at four bits for 768 numbers.
     there = 12288 - 3 * 8 - 4 - 3 * 2 - 8
     assert idc.suggested_images((32, 32, 3), 12288, CODES) == there * 8 // (4 * 768)
+    fred = parameterizations.find("fred").variant(CODES)
+    many = fred.suggested_images((8, 8, 3), 768, CODES)
+    own = {**CODES, "images_per_class": many, "bytes_per_class": 768}
+    assert parameterizations.build("fred", (8, 8, 3), **own).images_per_class == many
     kind = build("idc", 7, reserved=100)
     assert (kind.images_per_class, kind.bytes_per_class) == (7, 4 * 16 * 12 * 3 - 100)
     assert build("fred", size=17).num_frequencies == 17
@@ -152,6 +157,18 @@ def test_the_number_of_images_is_the_budgets_or_suggested_by_the_bytes():
     assert tiny.used_bytes(tiny.to_arrays(tiny.init(jax.random.key(0), noise))) <= 3 * least
     with pytest.raises(gsdd_jax.UsageError, match="budget: 99 images per class of numbers in code"):
         build("idc", 99, 140)
+
+
+def test_only_formats_with_a_choice_of_types_have_codes():
+    described = base.settings(build("idc")) | {"name": "ptq"}
+    with pytest.raises(gsdd_jax.UsageError, match="parameterization ptq: "):
+        base.format_of(described)
+    config = demo.get_config()
+    config.parameterization.update(name="idc", options=CODES | {"rate_weight": 2.0})
+    validate.options(config)
+    config.parameterization.options.dtype = "float32"
+    with pytest.raises(gsdd_jax.UsageError, match="unknown option 'rate_weight'; idc has dtype"):
+        validate.options(config)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -171,6 +188,7 @@ def test_other_files_say_what_they_said(name):
         ("ranges", lambda a: a + 2**20, "ranges: expected least codes within 1024 of 0, and ta"),
         ("ranges", lambda a: -a, "ranges: expected least codes within 1024 of 0, and ta"),
         ("ranges", lambda a: a[::-1], "codes: |ranges: "),
+        ("ranges", lambda a: a * [1, 0] + [0, 1], "each of none or at least 2"),
         ("tables", lambda a: a[:-1], "ranges: expected least codes within 1024"),
         ("tables", lambda a: 0 * a, "tables: expected a frequency above 0 in every column"),
         ("tables", lambda a: a[::-1], "codes: "),

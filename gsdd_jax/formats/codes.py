@@ -56,10 +56,11 @@ class Codes(CodedTogether, Format):
             raise UsageError(f"{STEP}: expected a positive number, got {step:g}")
         first, lengths = np.asarray(arrays[RANGES], np.int64).T
         there = len(arrays[TABLES])
-        if (lengths < 0).any() or lengths.sum() != there or (np.abs(first) > LARGEST).any():
+        short = (lengths != 0) & (lengths < SHORTEST)
+        if short.any() or lengths.sum() != there or (np.abs(first) > LARGEST).any():
             raise UsageError(
                 f"{RANGES}: expected least codes within {LARGEST} of 0, and tables of {there} "
-                "values together"
+                f"values together, each of none or at least {SHORTEST}"
             )
         if not all(table.any() for table in self._tables(arrays) if len(table)):
             raise UsageError(f"{TABLES}: expected a frequency above 0 in every column")
@@ -132,7 +133,8 @@ class Numbers(Format):
     @classmethod
     def variant(cls, values: Mapping[str, Any]) -> type[Format]:
         """Returns the class itself, or `coded`."""
-        return coded(cls.codes, cls) if values.get("dtype") == CODES else cls
+        chosen = any(of.name == "dtype" for of in dataclasses.fields(cls))
+        return coded(cls.codes, cls) if chosen and values.get("dtype") == CODES else cls
 
     @property
     def num_columns(self) -> int:

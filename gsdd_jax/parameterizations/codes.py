@@ -51,7 +51,8 @@ class Codes(RatedTogether, codes.Codes):
         fields = cls.published(image_shape, Budget(bytes_per_class, 1), options)
         one = cls(*image_shape, images_per_class=1, bytes_per_class=bytes_per_class,
                   **fields | dict(options))  # fmt: skip
-        return max(1, int(one.bits_for_codes / (cls.bits_each * one.numbers_each)))
+        bits = max(cls.bits_each * one.numbers_each, 8 * LEAST_BYTES)
+        return max(1, int(one.bits_for_codes / bits))
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:
         params = super().init(key, images)

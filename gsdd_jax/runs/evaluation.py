@@ -238,7 +238,7 @@ def evaluate_file(
     display = display or Display()
     result = {"network": config.network.name, "resolution": parts.dataset.image_shape[0]}
     # Before networks are trained.
-    compressed = _compressed(path, set_) if baselines else {}
+    compressed = _compressed(path, set_, display) if baselines else {}
     baselines = baselines and experiment.real_per_class(config, parts.dataset, "random_real") > 0
     if baselines:
         experiment.check_real(config, parts.dataset, "random_real")
@@ -271,17 +271,33 @@ def evaluate_file(
     return result
 
 
-def _compressed(path: str | os.PathLike, set_: DistilledSet) -> dict[str, DistilledSet]:
-    """Returns the sets of compressed real images next to the file of a set of the same data."""
+def _compressed(
+    path: str | os.PathLike, set_: DistilledSet, display: Display
+) -> dict[str, DistilledSet]:
+    """Returns the sets of compressed real images next to the file of a set of the same data.
+
+    Shows a line for a file that holds no such set.
+    """
 
     def described(of):
         made_from = of.provenance.get("data")
         return of.format.image_shape, isinstance(made_from, dict) and made_from.get("fingerprint")
 
-    place = file.path_of(path)
-    places = {arm: place.with_name(f"{arm}.safetensors") for arm in experiment.COMPRESSED}
-    found = {arm: file.load(at) for arm, at in places.items() if at != place and at.is_file()}
-    return {arm: other for arm, other in found.items() if described(other) == described(set_)}
+    place, found = file.path_of(path), {}
+    for arm in experiment.COMPRESSED:
+        at = place.with_name(f"{arm}.safetensors")
+        if at == place or at.is_dir() or not os.path.lexists(at):
+            continue
+        try:
+            other = file.load(at)
+        except UsageError as error:
+            display.line(f"left out: {error}")
+            continue
+        if other.format.name == "dct" and described(other) == described(set_):
+            found[arm] = other
+        else:
+            display.line(f"left out: {at}: expected compressed images of the set's data")
+    return found
 
 
 def is_result(path: str | os.PathLike) -> bool:
