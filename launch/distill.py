@@ -38,7 +38,7 @@ def main() -> None:
     shown = ("distilled", "fitted", experiment.strongest(result))
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
     print(f"test accuracy:  {cli.accuracies(shown, result)}")
-    if (best := experiment.strongest_set(result)) != "distilled":
+    if (best := experiment.strongest(result, experiment.KEPT)) != "distilled":
         print(f"the set of the most accurate networks is {best}.safetensors: nothing is distilled")
 
 

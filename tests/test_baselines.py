@@ -115,7 +115,7 @@ def test_the_best_size_then_the_best_temperature_is_taken(monkeypatch, arm, best
     config, tried = config_of(), []
     config.evaluate.rates = "0.5"
 
-    def stored(config, parts, arm, taught_by, provenance, candidate):
+    def stored(config, parts, arm, taught_by, provenance, candidate, compress):
         if candidate.side == 0:
             raise UsageError("too many for the bytes")
         return Candidate(candidate)

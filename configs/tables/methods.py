@@ -100,9 +100,12 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
     config.parameterization.options = ConfigDict(method.options)
     side, classes, examples, _ = cost.sizes(config)
     most, shape = examples // classes, (side, side, 3)
-    if method.options.get("dtype") == "codes":
-        kind, there = parameterizations.find(method.name), bytes_per_class(config, shape)
-        suggested = kind.variant(CODED).suggested_images(shape, there, method.options)
+    if method.options == CODED:
+        kind, there = (
+            parameterizations.find(method.name).variant(CODED),
+            bytes_per_class(config, shape),
+        )
+        suggested = kind.suggested_images(shape, there, CODED)
         config.budget.images_per_class = min(suggested, most)
     elif method.name == "fred" and num_images(config) > classes * most:
         per_image = bytes_per_class(config, shape) // (3 * most)

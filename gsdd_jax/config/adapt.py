@@ -83,8 +83,8 @@ def suited(
     config = config.copy_and_resolve_references()
     if config.budget.images_per_class == 0:
         there, options = bytes_per_class(config, image_shape), dict(config.parameterization.options)
-        kind = COMPONENTS["parameterization"].find(config.parameterization.name).variant(options)
-        check_options(kind, options, "config.parameterization.options")
+        kind = COMPONENTS["parameterization"].find(config.parameterization.name)
+        kind = check_options(kind, options, "config.parameterization.options")
         suggested = kind.suggested_images(image_shape, there, options)
         config.budget.images_per_class = max(1, min(suggested, largest))
     if config.init.learning_rate == 0:

@@ -70,10 +70,7 @@ def options(config: ConfigDict) -> None:
     """Raises UsageError, naming it, for an unknown option or one out of its range."""
     for group, package in COMPONENTS.items():
         part = config[group]
-        kind, given = package.find(part.name), dict(part.options)
-        if group == "parameterization":
-            kind = kind.variant(given)
-        check_options(kind, given, f"config.{group}.options")
+        check_options(package.find(part.name), dict(part.options), f"config.{group}.options")
 
 
 def _closed(config: ConfigDict) -> dict[str, Any]:

@@ -63,8 +63,13 @@ def defaults(kind: type) -> dict[str, Any]:
     return {name: value for name, value in of.items() if value is not dataclasses.MISSING}
 
 
-def check_options(kind: type, values: Mapping[str, Any], where: str) -> None:
-    """Raises UsageError for an unknown option of `kind`, or a value out of its range."""
+def check_options(kind: type, values: Mapping[str, Any], where: str) -> type:
+    """Returns the class that the options choose: `kind`, or a variant of it.
+
+    Raises UsageError for an unknown option, or a value out of its range.
+    """
+    if variant := getattr(kind, "variant", None):
+        kind = variant(values)
     known = options(kind)
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(
@@ -72,6 +77,7 @@ def check_options(kind: type, values: Mapping[str, Any], where: str) -> None:
             f"{kind.name} has {', '.join(sorted(known)) or 'none'}"
         )
     check_values(known.values(), values, f"{where}.")
+    return kind
 
 
 def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], where: str) -> None:

@@ -13,7 +13,7 @@ from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
 START = 6.0  # logit of an image's own class; the others start at 0
 SOURCES = ("class", "teacher")
-TEMPERATURES = 0.01, 1000.0  # least and most
+TEMPERATURE = 0.01, 1000.0  # least and most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Labels:
     )
     learned: bool = field(False, "True: the objective learns soft labels, from labels.source on")
     bits: int = field(4, "bits per soft label, one per image and class", *BITS)
-    temperature: float = field(2.0, "temperature that divides the teacher's outputs", *TEMPERATURES)
+    temperature: float = field(2.0, "temperature that divides the teacher's outputs", *TEMPERATURE)
     learning_rate: float = field(0.02, "Adam learning rate of learned labels", *POSITIVE)
 
     @property

@@ -52,8 +52,7 @@ def build(
     Raises UsageError for an unknown name or option, an option of a wrong type or range, or a budget
     below one image.
     """
-    kind = find(name).variant(options)
-    check_options(kind, options, "config.parameterization.options")
+    kind = check_options(find(name), options, "config.parameterization.options")
     if ipc < 1 or bytes_per_class < 0 or images_per_class < 0:
         raise UsageError(
             f"budget: expected ipc of at least 1, got {ipc}, and no negative numbers, got "

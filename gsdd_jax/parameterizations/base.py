@@ -57,7 +57,6 @@ class Parameterization(Format):
         {"height", "width", "channels", "images_per_class"}
     )
     reserves: ClassVar[bool] = False  # whether it leaves `Budget.reserved` bytes free
-    rounded_late: ClassVar[bool] = False  # whether numbers are rounded only when they are stored
     by_image: ClassVar[bool] = True  # whether parameters that are not shared lead with images
 
     @property

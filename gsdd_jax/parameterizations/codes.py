@@ -135,6 +135,7 @@ class Numbers(Parameterization):
     """Base of parameterizations of `formats.codes.Numbers`."""
 
     codes: ClassVar[type] = Codes
+    rounded_late: ClassVar[bool] = False  # whether numbers are rounded only when they are stored
 
 
 @functools.partial(jax.jit, static_argnums=0)

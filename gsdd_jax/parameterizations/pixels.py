@@ -18,8 +18,6 @@ class Images(Parameterization):
     rates assume, but stored as pixels. Therefore they are rounded only at the end.
     """
 
-    rounded_late: ClassVar[bool] = True
-
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
         """Returns no fit; for TM the rates of MTT at IPC 1, by SGD on whitened images."""
@@ -46,3 +44,5 @@ class Images(Parameterization):
 @dataclasses.dataclass(frozen=True)
 class Pixels(Numbers, Images, pixels.Pixels):
     """IPC images per class, or twice as many in bfloat16."""
+
+    rounded_late: ClassVar[bool] = True

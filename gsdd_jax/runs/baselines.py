@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -92,31 +93,43 @@ def evaluated(
         schedule = parts.schedule.with_steps(steps, len(set_.labels))
         return evaluation.distilled(config, parts, set_, name, display, chosen, schedule)
 
-    tried: list[tuple[float, _Candidate, DistilledSet]] = []
+    key = stream(config.seed, "compressed real images")
+
+    @functools.cache  # of all temperatures
+    def compress(kind):
+        images = experiment.initial_images(parts.dataset, key, kind.images_per_class)
+        return kind.init(key, jnp.asarray(images))
+
+    tried: dict[_Candidate, tuple[float, DistilledSet]] = {}
 
     def judge(candidates):
+        """Tries the candidates that are new, and returns the best of all so far."""
         for candidate in candidates:
+            if candidate in tried:
+                continue
             what = f"{arm.replace('_', ' ')}, trial of {candidate.described(parts)}"
             display.line(f"{what}: compressing")
             try:
-                set_ = _stored(config, parts, arm, taught_by, provenance, candidate)
+                set_ = _stored(config, parts, arm, taught_by, provenance, candidate, compress)
             except UsageError:  # too many for the bytes
                 continue
-            rate = tried[0][2].learning_rate if tried else config.evaluate.learning_rate
+            rate = one.evaluate.learning_rate
             found = trained(one, dataclasses.replace(set_, learning_rate=rate), what, chosen=True)
-            one.evaluate.rates = ""  # searched for the first only
+            # Searched for the first only.
+            one.evaluate.update(rates="", learning_rate=found.learning_rate)
             set_ = dataclasses.replace(set_, learning_rate=found.learning_rate)
-            tried.append((float(found.train[0]), candidate, set_))
-        return max(reversed(tried), key=lambda of: of[0], default=None)  # of equals, the last
+            tried[candidate] = float(found.train[0]), set_
+        # Of equals, the last.
+        return max(reversed(tried), key=lambda candidate: tried[candidate][0], default=None)
 
     if (best := judge(_sizes(config, parts, arm))) is None:
         return None
     if COMPRESSED[arm]:
-        others = np.clip(
-            config.labels.temperature * np.array(TEMPERATURES), *soft_labels.TEMPERATURES
-        )
-        best = judge([best[1]._replace(temperature=float(other)) for other in others])
-    return Baseline(trained(config, best[2], name), best[2])
+        factors, limits = np.array(TEMPERATURES), soft_labels.TEMPERATURE
+        others = np.clip(config.labels.temperature * factors, *limits).tolist()
+        best = judge([best._replace(temperature=other) for other in others])
+    _, set_ = tried[best]
+    return Baseline(trained(config, set_, name), set_)
 
 
 def evaluate_real(
@@ -176,21 +189,19 @@ def _labeled(config, arm) -> Labels:
     return dataclasses.replace(labels_of(config), learned=False, source=source)
 
 
-def _stored(config, parts, arm, taught_by, provenance, candidate) -> DistilledSet:
+def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> DistilledSet:
     trial = config.copy_and_resolve_references()
-    options, images_per_class = {"side": candidate.side}, candidate.images_per_class
-    trial.parameterization.name, trial.parameterization.options = "dct", ConfigDict(options)
-    trial.budget.images_per_class = images_per_class
+    trial.parameterization.name = "dct"
+    trial.parameterization.options = ConfigDict({"side": candidate.side})
+    trial.budget.images_per_class = candidate.images_per_class
     labels = _labeled(trial, arm)
     if labels.soft:
         labels = dataclasses.replace(labels, temperature=candidate.temperature)
     trial.labels.update(dataclasses.asdict(labels))
     dataset = parts.dataset
-    key = stream(config.seed, "compressed real images")
-    images = jnp.asarray(experiment.initial_images(dataset, key, images_per_class))
 
     def made(kind):
-        params, logits = kind.init(key, images), None
+        params, logits = compress(kind), None
         if labels.soft:
             shown = parts.transform(kind.render(params))
             logits = np.asarray(taught_by.logits(shown, labels))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -219,18 +219,13 @@ TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 TEMPERATURES = (0.5, 2.0)  # of soft labels, relative to `labels.temperature`; for the best of these
 # Sets evaluated in addition to the distilled one.
 BASELINES = ("fitted", *REAL, *COMPRESSED)
+KEPT = ("distilled", *COMPRESSED)  # arms whose sets a run keeps
 
 
-def strongest(result: Mapping[str, Any]) -> str | None:
-    """Returns the arm of real images with the highest accuracy in a result, if it has any."""
-    arms = [arm for arm in (*REAL, *COMPRESSED) if f"{arm}_accuracy" in result]
-    return max(arms, key=lambda arm: result[f"{arm}_accuracy"], default=None)
-
-
-def strongest_set(result: Mapping[str, Any]) -> str:
-    """Returns the arm with the highest accuracy whose set a run keeps: distilled or compressed."""
-    arms = [arm for arm in ("distilled", *COMPRESSED) if f"{arm}_accuracy" in result]
-    return max(arms, key=lambda arm: result[f"{arm}_accuracy"])
+def strongest(result: Mapping[str, Any], arms: Iterable[str] = (*REAL, *COMPRESSED)) -> str | None:
+    """Returns the arm with the highest accuracy in a result, by default of real images, if any."""
+    there = [arm for arm in arms if f"{arm}_accuracy" in result]
+    return max(there, key=lambda arm: result[f"{arm}_accuracy"], default=None)
 
 
 def num_trials(arm: str) -> int:
