@@ -3,8 +3,10 @@
 Names in files are untrusted: only modules of this library's packages are imported.
 """
 
+import functools
 import importlib
 import importlib.util
+import os
 import pkgutil
 import reprlib
 from typing import Any
@@ -46,5 +48,11 @@ def named(package: str, base: type, name: Any, field: str) -> type:
 
 def modules(package: str) -> set[str]:
     """Returns the names of a package's modules, without importing them."""
-    spec = importlib.util.find_spec(package)
-    return {module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)}
+    places = importlib.util.find_spec(package).submodule_search_locations
+    return _listed(tuple((place, os.stat(place).st_mtime_ns) for place in places))
+
+
+@functools.cache
+def _listed(places: tuple[tuple[str, int], ...]) -> set[str]:
+    """Returns the modules in folders, given with the times of their last changes."""
+    return {module.name for module in pkgutil.iter_modules([place for place, _ in places])}
