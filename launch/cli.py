@@ -179,11 +179,15 @@ def experiment(config: ConfigDict) -> ConfigDict:
     paths.expand(config)
     validate.every(config, automatic=True)
     suited, for_data = _suited(config)
-    shrunk = adapt.scaled(suited)
+    before, complete = flat(config), flat(suited)
+    chosen = [f for f, v in complete.items() if v != before[f]]
+    given = _given().keys() - chosen
+    shrunk = adapt.scaled(suited, given)
+    used = flat(shrunk)
     if for_data:
-        before, used = flat(config), flat(shrunk)
-        chosen = (f for f, v in flat(suited).items() if v != before[f])
         print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
+    for f in sorted(f for f in given if f in used and used[f] != complete[f]):
+        print(f"scale {config.scale:g}: config.{f} shrinks from {complete[f]} to {used[f]}")
     if config.scale < 1:
         print(
             f"scale {config.scale:g}: a shrunk copy, to check that the experiment runs; its "
@@ -196,16 +200,19 @@ def experiment(config: ConfigDict) -> ConfigDict:
 
 def _swapped(config: ConfigDict) -> ConfigDict:
     """Returns the config with defaults for components named by flags, not by its file."""
-    if "config" not in flags.FLAGS:  # no flag gave it
-        return config
     from gsdd_jax.config import adapt
     from gsdd_jax.config.fields import NAMES
 
-    flag = flags.FLAGS["config"]
-    given = flag.override_values
+    given = _given()
     if not any(name in given for name in NAMES):
         return config
+    flag = flags.FLAGS["config"]
     return adapt.swapped(config, flag.parser.parse(flag.config_filename), given)
+
+
+def _given() -> Mapping[str, Any]:
+    """Returns the fields that flags set, by dotted name."""
+    return flags.FLAGS["config"].override_values if "config" in flags.FLAGS else {}
 
 
 def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:

@@ -15,7 +15,7 @@ from gsdd_jax.config import adapt
 from gsdd_jax.core import trees
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.setup import components, cost, experiment, experts
-from launch import experiments
+from launch import cli, experiments
 
 HERE = pathlib.Path(common.__file__).parent
 NAMES = [
@@ -300,6 +300,20 @@ def test_a_student_of_another_precision_than_its_experts(precision, dtype, monke
     text = str(jax.make_jaxpr(jax.grad(lambda p: student.apply(p, images).sum()))(params))
     assert ("bf16" in text) == (dtype == "bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+
+
+def test_what_is_given_is_not_shrunk_but_fits_the_rest(monkeypatch, capsys):
+    config = load("cifar10_tm_cpu")
+    config.scale, config.experts.num_experts = 0.1, 7
+    config.matching.options.max_start_epoch = 20
+    given = {"experts.num_experts": 7, "matching.options.max_start_epoch": 20, "scale": 0.1}
+    monkeypatch.setattr(cli, "_given", lambda: given)
+    shrunk = cli.experiment(config)
+    assert shrunk.experts.num_experts == 7
+    last = shrunk.experts.epochs - shrunk.matching.options.expert_epochs + 1
+    assert shrunk.matching.options.max_start_epoch == last < 20
+    line = f"config.matching.options.max_start_epoch shrinks from 20 to {last}"
+    assert f"scale 0.1: {line}\n" in capsys.readouterr().out
 
 
 def test_a_scale_out_of_range_is_refused():

@@ -16,7 +16,7 @@ from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.core.trees import flat
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.progress import Display
-from gsdd_jax.setup import components, provenance
+from gsdd_jax.setup import components, experiment, provenance
 from gsdd_jax.storage.workdir import OPERATIONAL
 from gsdd_jax.training import evaluate
 
@@ -110,9 +110,9 @@ def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, m
         )
 
     monkeypatch.setattr(evaluate, "train", train)
-    overrides = {"evaluate.rates": "1e-6,0.03,1e6,0.01", "evaluate.epochs": 10}
+    overrides = {"evaluate.rates": "1e-6,0.03,1e3,0.01", "evaluate.epochs": 10}
     found = evaluation.evaluate_file(path, overrides=overrides)
-    low, good, high, own = (float(np.float32(rate)) for rate in (1e-6, 0.03, 1e6, 0.01))
+    low, good, high, own = (float(np.float32(rate)) for rate in (1e-6, 0.03, 1e3, 0.01))
     trials = [(own, 1), (low, 1), (good, 1), (high, 1)]
     assert asked[:4] == trials and asked[5:9] == trials
     assert found["learning_rate"] in (own, low, good)
@@ -128,11 +128,30 @@ def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, m
         of = evaluation.distilled(config, parts, set_, "", Display(), chosen=True)
         held_out[rate] = float(of.train[0])
     assert found["learning_rate"] == max(held_out, key=held_out.get)
-    for wrong in ("0.1,fast", "-1", "nan", "0"):
-        with pytest.raises(
-            gsdd_jax.UsageError, match=r"config\.evaluate\.rates: expected a? ?number"
-        ):
-            evaluation.evaluate_file(path, overrides={"evaluate.rates": wrong})
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "expected"),
+    [
+        ("rates", "0.1,fast", "numbers, by commas"), ("rates", "nan", "a number from 1e-30 to 1000"),
+        ("rates", "-1", "a number from"), ("rates", "0", "a number from"),
+        ("rates", "1e18", "a number from 1e-30 to 1000, got 1e[+]18"),
+        ("rates", "0.1,,0.3", "different entries, comma-separated, got an empty one"),
+        ("rates", "0.1,0.3,0.1", "different entries, comma-separated, got '0.1' twice"),
+        ("rates", "0.1,1e-1", "different numbers, got '0.1,1e-1'"), ("rates", ",", "different"),
+        ("baselines", "fitted,fitted", "different entries, comma-separated, got 'fitted' twice"),
+        ("baselines", "fitted,", "different entries, comma-separated, got an empty one"),
+        ("baselines", "fited", "some of fitted,"),
+    ],
+)  # fmt: skip
+def test_lists_of_different_entries(field, wrong, expected):
+    config = demo.get_config()
+    config.evaluate[field] = wrong
+    check = {"rates": experiment.rates, "baselines": experiment.check_baselines}[field]
+    with pytest.raises(gsdd_jax.UsageError, match=rf"config\.evaluate\.{field}: expected {expected}"):
+        check(config)
+    with pytest.raises(gsdd_jax.UsageError, match="corrupted: expected different entries"):
+        evaluation.evaluate_file("none", corrupted=["blur", "blur"])
 
 
 @pytest.mark.parametrize("field", provenance.FIELDS)

@@ -393,10 +393,11 @@ def test_the_first_line_says_what_is_run(finished):
 
 def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):
     flags = ["--config.scale=0.01", "--config.data.resolution=8", f"--workdir={tmp_path}/fit"]
-    status, out, err = run("fit", *flags)
+    given = ["--config.init.num_steps=21", "--config.budget.images_per_class=6"]
+    status, out, err = run("fit", *flags, *given)
     assert status == 0, err
     assert "scale 0.01: a shrunk copy" in out.splitlines()[0]
-    assert "fit 0/20  compiling" in out
+    assert "fit 0/21  compiling" in out and "; 6 images per class of" in out  # flags prevail
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(

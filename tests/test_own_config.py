@@ -1,5 +1,7 @@
 """Tests settings that follow from a data set, and classes of few pictures."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from ml_collections import ConfigDict
 import gsdd_jax
 from configs import common, own
 from gsdd_jax import data
-from gsdd_jax.config import adapt
+from gsdd_jax.config import adapt, validate
 from gsdd_jax.core import trees
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.runs import distill, experts
@@ -41,6 +43,22 @@ def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
     )
     assert found == expected
     assert not adapt.is_open(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("budget.images_per_class", "0 (automatic) or an integer from 1 to 2147483647, got -1"),
+        ("teacher.epochs", "0 (automatic) or an integer from 1 to 100000, got -1"),
+        ("init.learning_rate", "0 (automatic) or a number from 1e-30 to 1e+19, got -1"),
+        ("mesh.devices", "an integer from 0 to 2147483647, got -1"),
+    ],
+)
+def test_a_refusal_names_the_whole_range(field, expected):
+    config = own.get_config()
+    config.update_from_flattened_dict({field: -1})
+    with pytest.raises(UsageError, match=re.escape(f"config.{field}: expected {expected}")):
+        validate.every(config, automatic=True)
 
 
 def test_what_is_given_prevails():

@@ -1,6 +1,6 @@
 """Adapts configs to other components, to a data set, or to a smaller scale."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -99,10 +99,11 @@ def suited(
     return config
 
 
-def scaled(config: ConfigDict) -> ConfigDict:
+def scaled(config: ConfigDict, given: Collection[str] = ()) -> ConfigDict:
     """Returns a copy of the experiment, shrunk by `config.scale` as its fields declare.
 
-    Dependent fields stay consistent. Resolution, data set and objective are unchanged.
+    Fields `given` by dotted name are not shrunk. Dependent fields stay consistent, these too.
+    Resolution, data set and objective are unchanged.
     """
     check_value("config.scale", "float", config.scale, (LEAST, 1))
     if config.scale == 1:
@@ -115,7 +116,7 @@ def scaled(config: ConfigDict) -> ConfigDict:
     images = config.budget.images_per_class
     for name, of in known({group: config[group].name for group in COMPONENTS}).items():
         group, last = parent(config, name)
-        if last in group and (shrink := meaning(of).shrink):
+        if last in group and name not in given and (shrink := meaning(of).shrink):
             least = max(shrink.least, round(group[last] * scale**shrink.power))
             group[last] = min(group[last], least)
     if options.batch_syn:  # the same share of the images

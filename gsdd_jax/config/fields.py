@@ -18,6 +18,7 @@ from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.base import MAX_SIDE
 
 SEED = (0, 2**32 - 1)  # JAX uses 32 bits
+RATE = (LEAST, 1e3)  # of networks
 # Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
 COMPONENTS = {"parameterization": parameterizations, "network": networks, "matching": matching}
@@ -118,7 +119,7 @@ class Teacher:
     )  # fmt: skip
     batch_size: int = field(128, "batch size of teacher training")
     learning_rate: float = field(
-        0.03, "initial SGD learning rate of the teacher; cosine decay", *POSITIVE
+        0.03, "initial SGD learning rate of the teacher; cosine decay", *RATE
     )
     seed: int = field(0, "seed of the teacher, apart from config.seed: runs share it", *SEED)
 
@@ -133,7 +134,7 @@ class Experts:
     epochs: int = field(50, "training epochs per expert", *EPOCHS, shrink=Shrink(1, 3))
     batch_size: int = field(256, "batch size of expert training")
     learning_rate: float = field(
-        0.01, "SGD learning rate of experts; no momentum, no decay", *POSITIVE
+        0.01, "SGD learning rate of experts; no momentum, no decay", *RATE
     )
     # By the compiled program's count, one at a time moves the fewest bytes per expert.
     at_once: int = field(
@@ -170,7 +171,7 @@ class Evaluate:
         "sgd", "optimizer: sgd, adam, sgd_cosine or adamw",
         choices=("sgd", "adam", "sgd_cosine", "adamw"),
     )  # fmt: skip
-    learning_rate: float = field(0.01, "learning rate, unless the objective learns one", *POSITIVE)
+    learning_rate: float = field(0.01, "learning rate, unless the objective learns one", *RATE)
     rates: str = field(
         "", "comma-separated learning rates, chosen on real training images; empty: none"
     )
@@ -192,7 +193,11 @@ class Config:
 
     seed: int = field(0, "random seed; the same seed gives the same bytes", *SEED)
     scale: float = field(
-        1.0, "relative size of the experiment; 0.01 takes minutes on a CPU", LEAST, 1
+        1.0,
+        "relative size of the experiment; 0.01 takes minutes on a CPU; fields set by a flag keep "
+        "their value",
+        LEAST,
+        1,
     )
     mesh: Mesh = field(Mesh, "devices and how they share the work")
     data: Data = field(Data, "data set")

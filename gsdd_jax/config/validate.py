@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import COMPONENTS, default, known
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.fields import check, check_options, meaning
+from gsdd_jax.core.fields import check, check_options
 from gsdd_jax.core.trees import dotted
 
 OPTIONS = tuple(f"{group}.options" for group in COMPONENTS)
@@ -53,8 +53,7 @@ def ranges(config: ConfigDict, *groups: str, automatic: bool = False) -> None:
     for name, value in dotted(config.to_dict()).items():
         if name.partition(".")[0] not in groups or name not in fields or name in OPTIONS:
             continue
-        if not (automatic and meaning(fields[name]).automatic and value == 0):
-            check(fields[name], value, f"config.{name}")
+        check(fields[name], value, f"config.{name}", automatic)
 
 
 def value(name: str, given: Any, where: str = "") -> None:

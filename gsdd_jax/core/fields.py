@@ -90,21 +90,44 @@ def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], 
             check(of, values[of.name], f"{where}{of.name}")
 
 
-def check(of: dataclasses.Field, value: Any, name: str) -> None:
-    """Raises UsageError, naming the field, for a value of a wrong type or range."""
+def check(of: dataclasses.Field, value: Any, name: str, automatic: bool = False) -> None:
+    """Raises UsageError, naming the field, for a value of a wrong type or range.
+
+    `automatic` permits 0 for fields that the data set determines.
+    """
     said = meaning(of)
     kind = of.type if isinstance(of.type, str) else of.type.__name__
     limit = said.choices if said.choices else (said.least, said.most)
-    check_value(name, kind, value, limit)
+    check_value(name, kind, value, limit, automatic and said.automatic)
 
 
-def check_value(name: str, kind: str, value: Any, limit: tuple[Any, ...] = (None, None)) -> None:
+def check_value(
+    name: str,
+    kind: str,
+    value: Any,
+    limit: tuple[Any, ...] = (None, None),
+    automatic: bool = False,
+) -> None:
     """Raises UsageError, naming the field, for a value of a wrong kind or beyond its limit.
 
     Kinds: "bool", "int", "float", "str". Limits: least and largest number, or all valid texts.
+    `automatic` permits the number 0, too.
     """
-    if expected := _unlike(kind, value, limit):
-        raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+    expected = _unlike(kind, value, limit)
+    if not expected or (automatic and not isinstance(value, bool) and value == 0):
+        return
+    expected = f"0 (automatic) or {expected}" if automatic else expected
+    raise UsageError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+
+
+def listed(name: str, text: str) -> list[str]:
+    """Returns the entries of a comma-separated text; raises UsageError for empty or equal ones."""
+    entries = [entry.strip() for entry in text.split(",")] if text.strip() else []
+    for place, entry in enumerate(entries):
+        if not entry or entry in entries[:place]:
+            wrong = f"{reprlib.repr(entry)} twice" if entry else "an empty one"
+            raise UsageError(f"{name}: expected different entries, comma-separated, got {wrong}")
+    return entries
 
 
 def _unlike(kind: str, value: Any, limit: tuple[Any, ...]) -> str | None:

@@ -16,7 +16,7 @@ from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import DivergedError, UsageError, located
-from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.fields import check_value, listed
 from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.formats import file
@@ -230,7 +230,7 @@ def evaluate_file(
     """
     if resolution is not None:
         check_value("resolution", "int", resolution, (1, MAX_SIDE))
-    for kind in corrupted:
+    for kind in listed("corrupted", ",".join(corrupted)):
         if kind not in corruptions.STRENGTHS:
             known = ", ".join(corruptions.STRENGTHS)
             raise UsageError(f"corrupted: expected some of {known}, got {kind!r}")

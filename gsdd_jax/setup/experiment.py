@@ -16,6 +16,7 @@ from gsdd_jax import data
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.fields import listed
 from gsdd_jax.data import augment, rows
 from gsdd_jax.data.items import some
 from gsdd_jax.data.transforms import RealImages, to_device
@@ -239,8 +240,8 @@ def check_strategy(config: ConfigDict) -> None:
 
 
 def check_baselines(config: ConfigDict) -> None:
-    """Raises UsageError for an unknown name in `evaluate.baselines`."""
-    for name in filter(None, config.evaluate.baselines.split(",")):
+    """Raises UsageError for an unknown name in `evaluate.baselines`, or one given twice."""
+    for name in listed("config.evaluate.baselines", config.evaluate.baselines):
         if name not in BASELINES:
             raise UsageError(
                 f"config.evaluate.baselines: expected some of {','.join(BASELINES)}, "
@@ -250,7 +251,7 @@ def check_baselines(config: ConfigDict) -> None:
 
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """Returns `evaluate.baselines`, without real images that the budget cannot hold."""
-    names = dict.fromkeys(filter(None, config.evaluate.baselines.split(",")))
+    names = listed("config.evaluate.baselines", config.evaluate.baselines)
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 
 
@@ -279,14 +280,15 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
 
 
 def rates(config: ConfigDict) -> list[float]:
-    """Returns the learning rates of `evaluate.rates`; raises UsageError for others than numbers."""
-    found = []
-    for text in filter(None, config.evaluate.rates.split(",")):
+    """Returns the learning rates of `evaluate.rates`; raises UsageError for others than different
+    numbers in range."""
+    where, found = "config.evaluate.rates", []
+    for text in listed(where, config.evaluate.rates):
         try:
             found.append(float(text))
         except ValueError:
-            raise UsageError(
-                f"config.evaluate.rates: expected numbers, by commas, got {text!r}"
-            ) from None
-        validate.value("evaluate.learning_rate", found[-1], "config.evaluate.rates")
+            raise UsageError(f"{where}: expected numbers, by commas, got {text!r}") from None
+        validate.value("evaluate.learning_rate", found[-1], where)
+    if len(set(found)) < len(found):
+        raise UsageError(f"{where}: expected different numbers, got {config.evaluate.rates!r}")
     return found
