@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import re
@@ -313,11 +314,18 @@ def raw(path):
     with safetensors.safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()["gsdd_jax"])
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    header.pop("sha256", None)  # so that digests do not refuse the file first
+    del header["sha256"]
     return header, arrays
 
 
 def write_raw(path, header, arrays):
+    """Writes a file with right digests, which refuse nothing first, unless `header` has some."""
+    if not isinstance(header, str) and "sha256" not in header:
+        parts = {n: json.dumps(part, sort_keys=True).encode() for n, part in header.items()}
+        parts = {n: a.tobytes() for n, a in arrays.items()} | parts
+        parts.pop("format", None)
+        digests = {n: hashlib.sha256(part).hexdigest() for n, part in parts.items()}
+        header = header | {"sha256": digests}
     text = header if isinstance(header, str) else json.dumps(header)
     path.write_bytes(safetensors.numpy.save(arrays, {"gsdd_jax": text}))
 
@@ -348,7 +356,7 @@ def described(name, folder):
     gsdd_jax.save(path, some_set(name))
     header, arrays = raw(path)
     write_raw(path, header, arrays)
-    gsdd_jax.load(path)  # without digests too
+    gsdd_jax.load(path)
     return header, arrays
 
 
@@ -427,9 +435,11 @@ def test_every_part_of_the_metadata_is_checked(good):
     for text in ("null", "[]", "3", "", "{", "[" * 100_000, nested(100_000), "9" * 5000):
         write_raw(path, text, arrays)
         refusal(path)
-    for digests in ([], 3, {}, {"labels": 3}):
+    for digests in (None, [], 3, {}, {"labels": 3}):
         write_raw(path, header | {"sha256": digests}, arrays)
         refusal(path)
+    write_raw(path, json.dumps(header), arrays)
+    assert "sha256 is missing from this distilled set" in refusal(path)
     deep = json.dumps(header).replace('"step": 3', f'"step": {nested(50_000)}')
     write_raw(path, deep, arrays)
     refusal(path)

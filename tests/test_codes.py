@@ -155,7 +155,7 @@ def test_the_number_of_images_is_the_budgets_or_suggested_by_the_bytes():
     least = kind.overhead_bytes // 3 + 30  # the fewest bytes: all codes may be 0
     tiny, noise = build("idc", 7, least), jax.random.uniform(jax.random.key(0), (21, *SHAPE))
     assert tiny.used_bytes(tiny.to_arrays(tiny.init(jax.random.key(0), noise))) <= 3 * least
-    with pytest.raises(gsdd_jax.UsageError, match="budget: 99 images per class of numbers in code"):
+    with pytest.raises(gsdd_jax.UsageError, match="99 images per class of numbers in codes"):
         build("idc", 99, 140)
 
 

@@ -159,8 +159,8 @@ def test_a_step_of_ones_own_is_kept_or_refused():
     params = stored(step=60.0)[1]
     assert (params["step"] == 60).all()
     expected = (
-        r"options.step: 24 images per class take \d+ bytes at a step of 8, expected at most 2544; "
-        r"about \d+ per class fit \(config.budget.images_per_class\), or set step=0"
+        r"options.step: expected at most 2544 bytes, got \d+ of 24 images per class at a step of 8"
+        r"; about \d+ per class fit \(config.budget.images_per_class\), or set step=0"
     )
     with pytest.raises(gsdd_jax.UsageError, match=expected):
         stored(step=8.0)
@@ -239,7 +239,7 @@ def test_arrays_that_make_no_sense(name, change, message):
         ({"side": 7}, "side: expected 0 or from 8 to the images' 16 pixels, got 7"),
         ({"side": 17}, "side: expected 0 or from 8 to the images' 16 pixels, got 17"),
         ({"step": 0.5}, "step: expected 0 or from 1 to 4096, got 0.5"),
-        ({"images": 2000}, "budget: 2000 images per class of cosine coefficients do not fit"),
+        ({"images": 2000}, "2,000 images per class of cosine coefficients"),
     ],
 )
 def test_settings_that_there_are_not(options, message):

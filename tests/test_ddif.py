@@ -47,7 +47,7 @@ def test_what_the_budget_holds(shape, ipc, options, images, numbers):
 
 
 def test_a_network_that_does_not_fit_is_refused():
-    with pytest.raises(gsdd_jax.UsageError, match="one image of ddif takes 268 bytes, expected at"):
+    with pytest.raises(gsdd_jax.UsageError, match="at least 268 bytes per class"):
         build((4, 4, 1))
 
 

@@ -133,7 +133,7 @@ def test_each_arm_has_the_best_of_the_rates_on_training_images(tmp_path, tiny, m
 @pytest.mark.parametrize(
     ("field", "wrong", "expected"),
     [
-        ("rates", "0.1,fast", "numbers, by commas"), ("rates", "nan", "a number from 1e-30 to 1000"),
+        ("rates", "0.1,fast", "numbers, by commas"), ("rates", "nan", "a number from"),
         ("rates", "-1", "a number from"), ("rates", "0", "a number from"),
         ("rates", "1e18", "a number from 1e-30 to 1000, got 1e[+]18"),
         ("rates", "0.1,,0.3", "different entries, comma-separated, got an empty one"),
@@ -148,7 +148,9 @@ def test_lists_of_different_entries(field, wrong, expected):
     config = demo.get_config()
     config.evaluate[field] = wrong
     check = {"rates": experiment.rates, "baselines": experiment.check_baselines}[field]
-    with pytest.raises(gsdd_jax.UsageError, match=rf"config\.evaluate\.{field}: expected {expected}"):
+    with pytest.raises(
+        gsdd_jax.UsageError, match=rf"config\.evaluate\.{field}: expected {expected}"
+    ):
         check(config)
     with pytest.raises(gsdd_jax.UsageError, match="corrupted: expected different entries"):
         evaluation.evaluate_file("none", corrupted=["blur", "blur"])

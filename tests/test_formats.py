@@ -17,7 +17,7 @@ import gsdd_jax
 from gsdd_jax import data, formats, parameterizations
 from gsdd_jax.core import kinds, memory
 from gsdd_jax.data import transforms as training
-from gsdd_jax.formats import base, raster, transforms
+from gsdd_jax.formats import base, dct, entropy, labels, raster, transforms
 from tests.commands import ROOT
 from tests.dense import dense, random_gaussians
 from tests.more_kinds import in_package
@@ -448,6 +448,57 @@ def test_images_that_memory_does_not_hold(tmp_path, monkeypatch):
         with pytest.raises(gsdd_jax.UsageError, match=line):
             attempt(**({"space": "unit"} if attempt == set_.numpy else {}))
     assert set_.images(8, 8).shape == (1000, 8, 8, 3)
+
+
+SHARES = dict(images_per_class=1, bytes_per_class=4000, num_classes=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "claimed"),
+    [
+        ("dct", {}), ("ptq", {"groups": 1}), ("idc", {"factor": 1}), ("pixels", {}),
+    ],
+)  # fmt: skip
+def test_a_small_file_of_large_images_is_refused(name, claimed):
+    """Claims 20 images of 700 x 700 in 3.7 kB, or as many as are plausible."""
+    kind = kinds.find("gsdd_jax.formats", name, base.Format).variant({"dtype": "codes"})
+    claimed |= {} if name in ("dct", "ptq") else {"dtype": "codes"}
+    kind = kind(height=700, width=700, channels=3, **SHARES, **claimed)
+    specs = kind.array_specs(20)
+    arrays = {n: np.zeros([s or 0 for s in spec.shape]) for n, spec in specs.items()}
+    there = kind.used_bytes(arrays)
+    arrays["codes"] = np.zeros(3700)
+    with pytest.raises(gsdd_jax.UsageError, match=rf"codes: expected more than {there + 3700:,} "):
+        dataclasses.replace(kind, bytes_per_class=10**6).check_bytes(arrays)
+    few = dataclasses.replace(kind, height=40, width=40, bytes_per_class=10**6)
+    few.check_bytes(arrays)
+
+
+def test_a_forged_file_is_not_decoded(tmp_path, monkeypatch):
+    kind = dct.DCT(700, 700, 3, **SHARES)
+    arrays = {n: np.ones(s.shape[0] or 3600, s.dtype) for n, s in kind.array_specs(20).items()}
+    set_ = gsdd_jax.DistilledSet(kind, arrays, np.arange(20, dtype=np.int32), 0.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "FREE_CODES", 10**9)
+        gsdd_jax.save(tmp_path / "set", set_)
+    monkeypatch.setattr(entropy, "_decoder", lambda payload: pytest.fail("it is decoded"))
+    with pytest.raises(
+        gsdd_jax.UsageError, match=r"set: codes: expected more than 3,\d+ bytes for"
+    ):
+        gsdd_jax.load(tmp_path / "set")
+
+
+def test_few_bytes_of_many_soft_labels_are_not_decoded(monkeypatch):
+    """Sure labels are stored in fixed width where range coding would take too few bytes."""
+    classes = np.arange(600)
+    sure = np.zeros((600, 600), np.float32)
+    sure[classes, classes] = 8
+    payload = labels.pack(sure, 2, classes, 600)
+    assert len(payload) == 600 * 600 * 2 // 8
+    np.testing.assert_array_equal(labels.unpack(payload, 2, classes, 600), sure)
+    monkeypatch.setattr(entropy, "_decoder", lambda payload: pytest.fail("it is decoded"))
+    with pytest.raises(gsdd_jax.UsageError, match="soft_labels: expected more than 40 bytes for 3"):
+        labels.unpack(payload[:40], 2, classes, 600)
 
 
 @pytest.mark.parametrize(

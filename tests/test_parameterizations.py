@@ -1,6 +1,7 @@
 """Tests the promises of every parameterization, and each one's own switches."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +219,50 @@ def test_options_of_a_wrong_type_or_range(option, value, expected):
     message = f"parameterization.options.{option}: expected {expected}"
     with pytest.raises(gsdd_jax.UsageError, match=message):
         parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=2, **{option: value})
+
+
+CODES = {"dtype": "codes"}
+SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_gaussian": 11.3}),
+          ("idc", CODES), ("fred", CODES), ("ddif", CODES)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "images", "classes", "reserved"),
+    [
+        *((*one, 1, 1, 0) for one in SHARED), *((*one, 7, 3, 50) for one in SHARED),
+        ("gaussian", {}, 1, 2, 0), ("gaussian", {"bfloat16": False}, 4, 2, 9),
+        ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
+        ("fred", {"size": 2}, 1, 1, 0),
+        ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
+    ],
+)  # fmt: skip
+def test_a_budget_that_is_too_small_says_the_least(name, options, images, classes, reserved):
+    """Builds at the bytes that the refusal names, and not at one less."""
+
+    def build(there):
+        shape = options.get("shape", (8, 12, 3))
+        return parameterizations.build(
+            name, shape, images_per_class=images, num_classes=classes, bytes_per_class=there,
+            reserved=reserved, **{n: o for n, o in options.items() if n != "shape"},
+        )  # fmt: skip
+
+    counted = "1 image per class of " if images == 1 else f"{images} images per class of "
+    with pytest.raises(gsdd_jax.UsageError, match=counted) as raised:
+        build(1)
+    labels = f"soft labels ({reserved})" if reserved else " per class of "
+    assert labels in str(raised.value) and str(raised.value).endswith(", got 1")
+    least = int(re.search(r"at least ([\d,]+) bytes", str(raised.value))[1].replace(",", ""))
+    assert build(least).images_per_class >= images
+    with pytest.raises(
+        gsdd_jax.UsageError, match=f"at least {least:,} bytes .*, got {least - 1:,}"
+    ):
+        build(least - 1)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "dct"])
+def test_no_images_are_refused(name):
+    with pytest.raises(gsdd_jax.UsageError, match="at least 1 image per class, got 0"):
+        parameterizations.build(name, (8, 8, 3), images_per_class=0)
 
 
 @pytest.mark.parametrize("name", ["normalize", "zca"])

@@ -221,8 +221,8 @@ def test_groups_that_there_are_not(change, message):
     [
         ({"bits": 9}, "bits: expected an integer from 1 to 8, got 9"),
         ({"groups": 0}, "groups: expected an integer from 1 to 256, got 0"),
-        ({"images": 60}, "budget: 60 images per class of quantized pixels do not fit into 2304 "),
-        ({"images": 0}, "expected at least 1 image, its ranges and 4 bytes per image"),
+        ({"images": 60}, "60 images per class of quantized pixels, got 2,304"),
+        ({"images": 0}, "expected at least 1 image per class, got 0"),
     ],
 )
 def test_settings_that_there_are_not(options, message):

@@ -152,9 +152,7 @@ def test_the_budget_is_kept_and_used(shape, ipc, gpc, num_classes, options):
 
 
 def test_no_budget_for_a_single_gaussian():
-    with pytest.raises(
-        gsdd_jax.UsageError, match=r"budget: 500 images per class of quantized Gauss"
-    ):
+    with pytest.raises(gsdd_jax.UsageError, match="500 images per class of quantized Gaussians"):
         build((8, 8, 3), 1, 500)
 
 

@@ -21,6 +21,9 @@ RESAMPLINGS = ("bilinear", "nearest")
 CODES = "codes"  # see `formats.codes`
 DTYPES = ("float32", "bfloat16", CODES)  # of real arrays
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
+LEAST_BYTES = 4  # of the codes of an image that is coded together with others
+# Most codes of a file: any few, and a multiple of its bytes. Suggested sets have about 20 per byte.
+FREE_CODES, CODES_PER_BYTE = 1 << 18, 256
 COPIES = 4  # memory of rendering, in copies of the images
 
 
@@ -130,6 +133,17 @@ class CodedTogether:
         """Bits of the budget that the other arrays leave to codes."""
         return 8 * (self.most_bytes - self.overhead_bytes)
 
+    @property
+    def num_codes(self) -> int:
+        """Codes of all images."""
+        raise NotImplementedError
+
+    @property
+    def least_bytes(self) -> int:
+        """Fewest bytes of a budget."""
+        codes = max(LEAST_BYTES * self.num_images, (self.num_codes - FREE_CODES) // CODES_PER_BYTE)
+        return self.overhead_bytes + codes
+
     def check_num_images(self, num_images: int) -> None:
         if num_images != self.num_images:
             raise UsageError(
@@ -142,9 +156,22 @@ class CodedTogether:
         return sum(self.stored_bytes(arrays, self.num_images).values())
 
     def check_bytes(self, arrays: Mapping[str, Any]) -> None:
-        """Raises UsageError for arrays larger than the budget."""
-        if self.used_bytes(arrays) > self.most_bytes:
+        """Raises UsageError for arrays larger than the budget, or too small for their codes."""
+        used = self.used_bytes(arrays)
+        if used > self.most_bytes:
             raise UsageError(f"codes: expected at most the budget's {self.most_bytes} bytes")
+        check_codes("codes", self.num_codes, used)
+
+
+def check_codes(name: str, codes: int, size: int) -> None:
+    """Raises UsageError for more codes than `size` bytes plausibly hold, before any is decoded."""
+    if not plausible(codes, size):
+        raise UsageError(f"{name}: expected more than {size:,} bytes for {codes:,} codes")
+
+
+def plausible(codes: int, size: int) -> bool:
+    """Returns whether `size` bytes may hold so many codes: few bytes must not take much work."""
+    return codes <= FREE_CODES + CODES_PER_BYTE * size
 
 
 def settings(kind: Format) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class Codes(CodedTogether, Format):
     rate_weight: float = field(1.0, "weight of bits beyond the budget, relative to the budget")
 
     @property
+    def num_codes(self) -> int:
+        return self.num_images * self.numbers_each
+
+    @property
     def overhead_bytes(self) -> int:
         """Bytes of the shortest tables, the coder's tail and all that has a fixed length."""
         return super().overhead_bytes + SHORTEST * self.num_columns + entropy.TAIL
@@ -89,8 +93,7 @@ class Codes(CodedTogether, Format):
         }
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        what = f"the numbers of {self.num_images:,} images"
-        memory.check(what, 4 * self.num_images * self.numbers_each, COPIES)
+        memory.check(f"the numbers of {self.num_images:,} images", 4 * self.num_codes, COPIES)
         own = (PAYLOAD, TABLES, RANGES, STEP)
         known = super().unpack({n: a for n, a in arrays.items() if n not in own})
         order, counts = self._by_column(self.columns(known))

@@ -82,6 +82,10 @@ class DCT(CodedTogether, Format):
     def blocks(self) -> list[tuple[int, int]]:
         return [(-(-height // SIDE), -(-width // SIDE)) for height, width in self.planes]
 
+    @property
+    def num_codes(self) -> int:
+        return self.num_images * sum(math.prod(n) * SIDE**2 for n in self.blocks)
+
     def steps(self, plane: int) -> float:
         """Returns the step of a plane, relative to that of the first."""
         return SUBSAMPLED_STEP if self.planes[plane] != self.planes[0] else 1.0
@@ -110,9 +114,8 @@ class DCT(CodedTogether, Format):
         return {CODES: coded, WEIGHTS: weights, STEP: np.array([step], np.float32)}
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        count, sizes = self.num_images, [math.prod(n) * SIDE**2 for n in self.blocks]
-        what = f"the coefficients of {count:,} images"
-        memory.check(what, 4 * count * sum(sizes), COPIES)
+        count = self.num_images
+        memory.check(f"the coefficients of {count:,} images", 4 * self.num_codes, COPIES)
         planes = coefficients.decode(
             np.asarray(arrays[CODES]),
             np.asarray(arrays[WEIGHTS]),

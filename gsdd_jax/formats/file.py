@@ -168,8 +168,8 @@ def _narrowed(name: str, values: np.ndarray) -> np.ndarray:
     return halves
 
 
-def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Returns the checked header without its digests, and the digests if any."""
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the checked header without its digests, and the digests."""
     try:
         header = json.loads(text)
         json.dumps(header)  # fails if nested too deeply
@@ -177,17 +177,15 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         raise UsageError(f"the metadata {HEADER} are not JSON ({error})") from None
     if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise UsageError("not a distilled set; expected a file written by gsdd_jax.save")
-    found = header.pop(DIGESTS, None)
-    for name in (PARAMETERIZATION, PROVENANCE):
+    for name in (PARAMETERIZATION, PROVENANCE, DIGESTS):
         if name not in header:
             raise UsageError(f"{name} is missing from this distilled set")
         check_object(name, header[name])
+    found = header.pop(DIGESTS)
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
     if unknown := [n for n in header if n not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS)]:
         raise UsageError(f"unknown field {reprlib.repr(unknown[0])} in the metadata {HEADER}")
-    if found is not None:
-        check_object(DIGESTS, found)
     return header, found
 
 
@@ -261,10 +259,8 @@ def digests(arrays: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, st
 
 
 def _check_digests(
-    expected: Mapping[str, Any] | None, arrays: Mapping[str, Any], parts: Mapping[str, Any]
+    expected: Mapping[str, Any], arrays: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> None:
-    if expected is None:
-        return
     found = digests(arrays, parts)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):

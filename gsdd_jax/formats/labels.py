@@ -13,6 +13,7 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import entropy
+from gsdd_jax.formats.base import check_codes, plausible
 from gsdd_jax.formats.shapes import Float, Int, UInt8
 
 SOFT_LABELS, LABEL_BITS = "soft_labels", "label_bits"  # names in a file
@@ -73,6 +74,7 @@ def unpack(
     """Unpacks logits: the inverse of `pack`; raises UsageError for bytes that it does not write."""
     count, levels = len(classes) * num_classes, 2**bits
     memory.check(f"{SOFT_LABELS}: {count:,} codes", 4 * count, COPIES)
+    check_codes(SOFT_LABELS, count, len(payload))
     most = entropy.packed_bytes([bits], count)
     if len(payload) > most:
         raise UsageError(f"{SOFT_LABELS}: expected at most {most} bytes, got {len(payload)}")
@@ -100,7 +102,8 @@ def _packed(found, bits, classes):
     tables = [entropy.table(part.ravel(), 2**bits) for part in (columns[:1], columns[1:])]
     by_column = tables[:1] + (len(columns) - 1) * tables[1:]
     coded = np.concatenate([*tables, entropy.encode(list(columns), by_column)])
-    return coded if len(coded) < len(fixed) else fixed
+    shorter = len(coded) < len(fixed) and plausible(found.size, len(coded))
+    return coded if shorter else fixed
 
 
 def _own_first(classes, num_classes):

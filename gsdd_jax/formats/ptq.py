@@ -66,6 +66,10 @@ class PTQ(CodedTogether, Images):
         return [(self.num_images, *shape) for shape in of_images]
 
     @property
+    def num_codes(self) -> int:
+        return sum(map(math.prod, self.code_shapes))
+
+    @property
     def bytes_of_codes(self) -> int:
         """Bytes of the codes in fixed width."""
         return sum(self._fixed_bytes())
@@ -114,8 +118,7 @@ class PTQ(CodedTogether, Images):
         return codes, indices
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        what = f"the codes of {self.num_images:,} images"
-        memory.check(what, 4 * math.prod(self.code_shapes[0]), COPIES)
+        memory.check(f"the codes of {self.num_images:,} images", 4 * self.num_codes, COPIES)
         codes, indices = self.codes(np.asarray(arrays[CODES]))
         with np.errstate(over="ignore", invalid="ignore"):  # rendered images are checked
             values = self.values(codes, indices, np.asarray(arrays[RANGES]))

@@ -7,6 +7,7 @@ counts of Gaussians differ by at most one.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -72,6 +73,15 @@ class Quantized(CodedTogether, Gaussians):
     def overhead_bytes(self) -> int:
         """Bytes of the grids, the tables and the coder's tail."""
         return super().overhead_bytes + (entropy.TAIL if self.coding == "range" else 0)
+
+    @property
+    def num_codes(self) -> int:
+        return self.num_gaussians * len(self.widths)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of a Gaussian per image."""
+        return self.overhead_bytes + math.ceil(self.num_images * self.stored_bits / 8)
 
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         specs = {CODES: Spec((None,), "uint8"), ENDS: Spec((len(self.widths), 2), "float32")}

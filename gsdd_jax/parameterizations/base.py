@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.formats.base import Format
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
@@ -36,12 +36,27 @@ class Budget(NamedTuple):
         """Bytes per class that soft labels leave to the images."""
         return self.bytes_per_class - self.reserved
 
+    def refusal(self, images: int, contents: str, least: int) -> UsageError:
+        """Returns the error for fewer than the `least` bytes per class of images without labels."""
+        labels = f" and their soft labels ({self.reserved:,})" if self.reserved else ""
+        return UsageError(
+            f"budget: expected at least {least + self.reserved:,} bytes per class for "
+            f"{counted(images, 'image')} per class of {contents}{labels}, got "
+            f"{self.bytes_per_class:,}"
+        )
+
     def ipc(self, image_shape: Shape) -> int:
         """Returns the float32 images per class of the same bytes, at least 1."""
         return max(1, self.bytes_per_class // budget_bytes(1, image_shape))
 
 
-LEAST_BYTES = 4  # of the codes of an image that is coded together with others
+def check_images(images_per_class: int) -> int:
+    """Returns the number if it is positive; raises UsageError otherwise."""
+    if images_per_class < 1:
+        raise UsageError(f"budget: expected at least 1 image per class, got {images_per_class}")
+    return images_per_class
+
+
 COARSER = 1.01  # factor by which codes become coarser repeatedly until they fit the budget
 
 
@@ -93,10 +108,7 @@ class Parameterization(Format):
         itemsize = jnp.dtype(one.dtype).itemsize
         bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
         if budget.bytes_per_class < bytes_each:
-            raise UsageError(
-                f"budget: one image of {cls.name} takes {bytes_each} bytes, expected at most the "
-                f"{budget.bytes_per_class} bytes per class"
-            )
+            raise budget.refusal(1, cls.name, bytes_each)
         return fields | {"images_per_class": budget.bytes_per_class // bytes_each}
 
     @abc.abstractmethod
@@ -176,7 +188,7 @@ class Parameterization(Format):
 class CodedTogether(Parameterization):
     """Base of parameterizations of formats that are `formats.base.CodedTogether`.
 
-    The class states what a refusal says: `contents` of an image, and what they `need`.
+    The class states what a refusal says: `contents` of an image.
     """
 
     derived: ClassVar[frozenset[str]] = Parameterization.derived | {
@@ -184,33 +196,29 @@ class CodedTogether(Parameterization):
     }  # fmt: skip
     reserves: ClassVar[bool] = True
     contents: ClassVar[str]
-    need: ClassVar[str]
 
     @classmethod
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images per class, their bytes, and what `filled` adds."""
-        there, images = budget.free, budget.images_per_class
-        if there > 0 and images > 0:
-            fields = cls.published(image_shape, budget, options) | {
-                "images_per_class": images,
-                "bytes_per_class": there,
-                "num_classes": budget.num_classes,
-            }
-            if (found := cls.filled(image_shape, fields, options)) is not None:
-                return found
-        raise UsageError(
-            f"budget: {images} images per class of {cls.contents} do not fit into {there} bytes "
-            f"per class{cls.need}"
-        )
+        """Returns the images per class, and the bytes that they share."""
+        images = check_images(budget.images_per_class)
+        fields = cls.published(image_shape, budget, options) | {
+            "images_per_class": images,
+            "bytes_per_class": budget.free,
+            "num_classes": budget.num_classes,
+        }
+        kind = cls(*image_shape, **fields | dict(options))
+        if kind.most_bytes < kind.least_bytes:
+            least = -(-kind.least_bytes // kind.num_classes)
+            raise budget.refusal(images, cls.contents, least)
+        return fields
 
-    @classmethod
-    def filled(
-        cls, image_shape: Shape, fields: dict[str, int], options: Options
-    ) -> dict[str, int] | None:
-        """Returns the fields of a set that its bytes can hold, or None."""
-        one = cls(*image_shape, **fields | dict(options))
-        least = one.overhead_bytes + LEAST_BYTES * one.num_images
-        return fields if one.most_bytes >= least else None
+    def too_few_bytes(self, used: int, how: str) -> UsageError:
+        """Returns the error for images that take more bytes than there are even where coarsest."""
+        return UsageError(
+            f"budget: expected at least {used:,} bytes for {counted(self.num_images, 'image')} "
+            f"{how}, got {self.most_bytes:,}; lower config.budget.images_per_class, or raise "
+            "config.budget.bytes"
+        )
 
     def check_finite(self, params: Params) -> None:
         """Raises UsageError for parameters that cannot be coded."""

@@ -15,10 +15,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats import codes
+from gsdd_jax.formats.base import LEAST_BYTES
 from gsdd_jax.formats.codes import STEP
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import (
-    LEAST_BYTES,
     Budget,
     Options,
     Parameterization,
@@ -38,9 +38,6 @@ class Codes(RatedTogether, codes.Codes):
     """Parameterizations of `Numbers` with `dtype="codes"`."""
 
     contents: ClassVar[str] = "numbers in codes"
-    need: ClassVar[str] = (
-        f", tables among them; expected at least 1 image and {LEAST_BYTES} bytes per image"
-    )
 
     @property
     def described(self) -> str:

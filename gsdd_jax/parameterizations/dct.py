@@ -15,12 +15,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.formats import dct
 from gsdd_jax.formats.coefficients import MOST, SIDE
 from gsdd_jax.formats.dct import LEAST_STEP, MOST_STEP, STEP
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import LEAST_BYTES, Options, Rate, RatedTogether, Shape
+from gsdd_jax.parameterizations.base import Options, Rate, RatedTogether, Shape
 
 PIXELS_PER_BYTE = 13  # of images about as good as JPEGs of quality 20
 # Steps by which rounding is toward 0, for fewer bits; not of a block's mean.
@@ -39,10 +39,6 @@ class DCT(RatedTogether, dct.DCT):
     """Images as JPEG stores them, better coded: by Adam, in units of the quantizer's step."""
 
     contents: ClassVar[str] = "cosine coefficients"
-    need: ClassVar[str] = (
-        ", the coder's weights among them; expected at least 1 image and "
-        f"{LEAST_BYTES} bytes per image"
-    )
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
@@ -69,11 +65,12 @@ class DCT(RatedTogether, dct.DCT):
         used = self.used_bytes(self._packed(planes, self.step))
         if used > self.most_bytes:
             left = (self.most_bytes - self.overhead_bytes) / (used - self.overhead_bytes)
+            fewer = int(left * self.images_per_class)
+            fit = f"about {fewer} per class fit (config.budget.images_per_class), or "
             raise UsageError(
-                f"config.parameterization.options.step: {self.images_per_class} images per class "
-                f"take {used} bytes at a step of {self.step:g}, expected at most "
-                f"{self.most_bytes}; about {int(left * self.images_per_class)} per class fit "
-                "(config.budget.images_per_class), or set step=0"
+                f"config.parameterization.options.step: expected at most {self.most_bytes} bytes, "
+                f"got {used} of {counted(self.images_per_class, 'image')} per class at a step of "
+                f"{self.step:g}; {fit if fewer else ''}set step=0"
             )
         return self._in_steps(planes, self.step)
 
@@ -153,10 +150,7 @@ class DCT(RatedTogether, dct.DCT):
             inside = over < wanted < fits
             step = wanted if inside else math.sqrt(max(over, least) * min(fits, MOST_STEP))
         if best is None:
-            raise UsageError(
-                f"budget: expected {self.num_images} images in {self.most_bytes} bytes, got {used} "
-                "at the largest step; lower config.budget.images_per_class"
-            )
+            raise self.too_few_bytes(used, "at the largest step")
         return best
 
 

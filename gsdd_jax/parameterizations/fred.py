@@ -1,6 +1,7 @@
 """FreD (Shin et al., 2023): images as some coefficients of their cosine transform."""
 
 import dataclasses
+import itertools
 from typing import Any, ClassVar
 
 import jax
@@ -51,19 +52,27 @@ class FreD(Numbers, fred.FreD):
     @classmethod
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns images per class by `size`, then the frequencies that fit with the masks."""
-        there = budget.bytes_per_class
-        numbers = there // (4 * image_shape[-1])  # per channel, in float32
         height, width, channels = image_shape
         fields = cls.published(image_shape, budget, options)
         size = options.get("size", fields["size"])
         itemsize = jnp.dtype(options.get("dtype", cls.dtype)).itemsize
-        images = numbers // size * (4 // itemsize)
-        left = there - mask_bytes(height, width)
-        count = left // (images * channels * itemsize) if images else 0
+        there, masks = budget.bytes_per_class, mask_bytes(height, width)
+        numbers = there // (4 * channels)  # per channel, in float32
+
+        def counts(size, there):
+            """Returns images of that size, and the frequencies that they have bytes for."""
+            images = there // (4 * channels) // size * (4 // itemsize)
+            return images, (there - masks) // (images * channels * itemsize) if images else 0
+
+        images, count = counts(size, there)
         if count < 1:
+            least = next((n for n in range(2, numbers + 1) if counts(n, there)[1] > 0), None)
+            if least is None and size > 1:
+                more = itertools.count(max(masks + 4 * channels, 4 * channels * size))
+                raise budget.refusal(1, cls.name, next(n for n in more if counts(size, n)[1] > 0))
             raise UsageError(
-                f"parameterization fred: size: expected from 2 to {numbers} numbers per channel, "
-                f"for {there} bytes per class, got {size}"
+                f"parameterization fred: size: expected from {least or 2} to {max(2, numbers)} "
+                f"numbers per channel, for {there} bytes per class, got {size}"
             )
         frequencies = min(count, height * width)
         return fields | {"images_per_class": images, "num_frequencies": frequencies}

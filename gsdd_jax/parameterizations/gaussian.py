@@ -13,7 +13,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats import gaussian
 from gsdd_jax.formats.gaussian import FIELDS
-from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
+from gsdd_jax.parameterizations.base import (
+    Budget,
+    Options,
+    Parameterization,
+    Rate,
+    Shape,
+    check_images,
+)
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -100,10 +107,12 @@ class Gaussian(Gaussians, gaussian.Gaussian):
     @classmethod
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the Gaussians per image that their bytes hold."""
-        there, images = budget.free, budget.images_per_class
-        count = gaussians.gaussians_within_budget(
-            there, images, image_shape[-1], cls._bytes_per_number(options)
-        )
+        images, channels = check_images(budget.images_per_class), image_shape[-1]
+        of_number = cls._bytes_per_number(options)
+        count = gaussians.gaussians_within_budget(budget.free, images, channels, of_number)
+        if not count:
+            least = int(images * cls.bytes_per_gaussian(channels, options))
+            raise budget.refusal(images, "Gaussians", least)
         return {"images_per_class": images, "num_gaussians": count}
 
     @classmethod

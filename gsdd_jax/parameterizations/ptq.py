@@ -26,10 +26,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import ptq
 from gsdd_jax.formats.ptq import CODES, RANGES, REFINEMENT
-from gsdd_jax.parameterizations.base import LEAST_BYTES, CodedTogether, Options, Shape, Transform
+from gsdd_jax.parameterizations.base import CodedTogether, Options, Shape, Transform
 from gsdd_jax.parameterizations.pixels import Images
 from gsdd_jax.rasterizer.gaussians import round_to_bfloat16
 
@@ -45,9 +44,6 @@ class PTQ(CodedTogether, Images, ptq.PTQ):
     """Pixels of two bits with the scales of few groups of patches; see the module."""
 
     contents: ClassVar[str] = "quantized pixels"
-    need: ClassVar[str] = (
-        f"; expected at least 1 image, its ranges and {LEAST_BYTES} bytes per image"
-    )
 
     @property
     def described(self) -> str:
@@ -82,10 +78,7 @@ class PTQ(CodedTogether, Images, ptq.PTQ):
             used = self.used_bytes(arrays)
             if used <= self.most_bytes:
                 return arrays
-        raise UsageError(
-            f"budget: expected {self.num_images} images in {self.most_bytes} bytes, got {used} "
-            "with codes that hardly vary; lower config.budget.images_per_class"
-        )
+        raise self.too_few_bytes(used, "with codes that hardly vary")
 
     def dequantized(self, stored: dict[str, Any]) -> Float[Array, "m h w c"]:
         """Returns the images of what `_quantized` returns."""

@@ -26,7 +26,7 @@ from gsdd_jax.formats.codes import YCOCG
 from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import CodedTogether, Options, Rate, Shape
+from gsdd_jax.parameterizations.base import Budget, CodedTogether, Options, Rate, Shape
 from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -52,22 +52,23 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
     derived: ClassVar[frozenset[str]] = Gaussians.derived | CodedTogether.derived
     by_image: ClassVar[bool] = False
     contents: ClassVar[str] = "quantized Gaussians"
-    need: ClassVar[str] = (
-        ", grids and tables among them; expected at least 1 image of at least one Gaussian"
-    )
 
     @property
     def described(self) -> str:
         return f"{self.num_gaussians / self.num_images:.1f} Gaussians in codes"
 
     @classmethod
-    def filled(
-        cls, image_shape: Shape, fields: dict[str, int], options: Options
-    ) -> dict[str, int] | None:
-        """Adds the number of all Gaussians that the bytes hold."""
-        one = cls(*image_shape, num_gaussians=1, **fields, **options)
+    def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
+        """Returns a number of Gaussians until `within` replaces it."""
+        return {"num_gaussians": 1}
+
+    @classmethod
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
+        """Returns the number of all Gaussians that the bytes hold, too."""
+        fields = super().within(image_shape, budget, options)
+        one = cls(*image_shape, **fields | dict(options))
         count = int(one.bits_for_codes / one.stored_bits)
-        return fields | {"num_gaussians": count} if count >= one.num_images else None
+        return fields | {"num_gaussians": max(one.num_images, count)}
 
     @classmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.core.errors import UsageError
 from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
 
 MEANS_LIMIT = 1 - 1e-3  # equation 11
@@ -145,17 +144,10 @@ def gaussians_within_budget(
     channels: int = 3,
     bytes_per_number: int = BYTES_PER_NUMBER,
 ) -> int:
-    """Returns N, the Gaussians per image if that many images fit the bytes of a class.
+    """Returns N, the Gaussians per image if that many images share the bytes of a class.
 
     N = floor(2 IPC C H W / (9 GPC)) for color images in bfloat16, the bytes of IPC float32 images
-    and GPC Gaussian images per class (section 4.1). Raises UsageError if N is 0.
+    and GPC Gaussian images per class (section 4.1). 0: not one fits.
     """
     bytes_each = bytes_per_number * (GEOMETRY_NUMBERS + channels)
-    count = max(0, bytes_per_class) // (bytes_each * images_per_class) if images_per_class else 0
-    if count < 1:
-        raise UsageError(
-            f"budget: {images_per_class} Gaussian images per class do not fit into "
-            f"{bytes_per_class} bytes per class at {bytes_each} per Gaussian; expected at least 1 "
-            "image of at least one Gaussian"
-        )
-    return count
+    return max(0, bytes_per_class) // (bytes_each * images_per_class)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import devices, memory
-from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.errors import UsageError, counted, located
 from gsdd_jax.core.fields import listed
 from gsdd_jax.data import augment, rows
 from gsdd_jax.data.items import some
@@ -105,8 +105,8 @@ def build_fit_parts(config: ConfigDict) -> FitParts:
     largest = max(dataset.train_counts)
     if config.init.images != "none" and parameterization.images_per_class > largest:
         raise UsageError(
-            f"config.budget: {parameterization.images_per_class} images per class to start from, "
-            f"but {dataset.name} has no class of more than {largest}; lower it, or set "
+            f"config.budget: {counted(parameterization.images_per_class, 'image')} per class to "
+            f"start from, but {dataset.name} has no class of more than {largest}; lower it, or set "
             "config.init.images=none"
         )
     return FitParts(dataset, parameterization)
@@ -268,9 +268,11 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
     """
     per_class = real_per_class(config, dataset, arm)
     if not per_class:
+        shape = dataset.image_shape
         raise UsageError(
-            f"config.evaluate.baselines: expected a budget of at least one image per class for "
-            f"{arm}, got {bytes_per_class(config, dataset.image_shape):,} bytes; leave {arm} out"
+            f"config.evaluate.baselines: expected a budget of at least "
+            f"{REAL[arm] * math.prod(shape):,} bytes, one image per class for {arm}, got "
+            f"{bytes_per_class(config, shape):,}; leave {arm} out"
         )
     per_network = sum(min(per_class, count) for count in dataset.train_counts)
     count = config.evaluate.num_networks * per_network
