@@ -28,9 +28,14 @@ TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", None, "Test fraction per class if --test is not given; default: 0.1."
 )
 RESOLUTION = flags.DEFINE_integer(
-    "resolution", None, "Pixels per side; default: 64, or the shorter side of an array's images."
+    "resolution",
+    None,
+    "Pixels per side; default: the median of the pictures' shorter sides, rounded down to 16, 28, "
+    "32, 48 or 64.",
 )
-GRAY = flags.DEFINE_bool("gray", False, "Store one gray channel instead of RGB.")
+GRAY = flags.DEFINE_bool(
+    "gray", None, "Store one gray channel instead of RGB; default: if no picture has colors."
+)
 DEPTH = flags.DEFINE_integer("depth", None, "Bits used in 16-bit gray pictures; default: measured.")
 SKIP_BROKEN = flags.DEFINE_bool(
     "skip_broken", False, "Skip unreadable pictures instead of stopping."
@@ -69,7 +74,7 @@ def main() -> None:
 def _of_cifar():
     from gsdd_jax.data.cifar import prepare_cifar
 
-    if given := [flag.name for flag in OF_PICTURES if flag.value not in (None, False)]:
+    if given := [flag.name for flag in OF_PICTURES if flag.present]:
         raise UsageError(f"--cifar: cannot be combined with --{given[0]}")
     return prepare_cifar(CIFAR.value, overwrite=OVERWRITE.value, data_dir=DATA_DIR.value)
 

@@ -77,7 +77,13 @@ def test_the_run_names_them(finished, tmp_path):
     for arm in ARMS:
         assert written[f"{arm}_accuracy"] == result[f"{arm}_accuracy"]
         assert len(written[f"{arm}_accuracies"]) == 2
-        assert f", {written[f'{arm}_images_per_class']} per class" in text
+        set_ = gsdd_jax.load(workdir / f"{arm}.safetensors")
+        side, count = set_.format.side or 8, set_.format.images_per_class
+        assert (written[f"{arm}_side"], written[f"{arm}_images_per_class"]) == (side, count)
+        temperature = set_.provenance["config"]["labels.temperature"]
+        soft = f", temperature {temperature}" if arm == ARMS[1] else ""
+        assert f", {count} per class at {side} pixels{soft}<" in text
+        assert written.get(f"{arm}_temperature") == (temperature if soft else None)
 
 
 def test_they_are_evaluated_with_the_set_next_to_them(finished):

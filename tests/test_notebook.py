@@ -17,6 +17,7 @@ LITTLE = (
     "config.network.options.update(depth=1, width=4); config.matching.strategy = '';"
     "config.evaluate.num_networks = 2"
 )
+CHEAP = {"random_real_dct": "random_real"}  # without trials of sizes
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 
 
@@ -42,7 +43,7 @@ def test_the_quickstart_runs(tmp_path, monkeypatch):
     shorter = {
         '"notebook_run"': repr(str(tmp_path)),
         "config.scale = 0.1": f"config.scale = 0.02; config.data.resolution = 8; {LITTLE}",
-        "random_real_dct": "random_real",  # which trains no teacher
+        **CHEAP,
     }
     names = run("quickstart.ipynb", monkeypatch, shorter)
     assert names["psnr"].mean() > 20
@@ -76,6 +77,7 @@ def test_own_pictures_are_distilled(tmp_path, monkeypatch):
         "PER_CLASS = 100": "PER_CLASS = 8",
         "config.scale = 0.3": f"config.scale = 0.02; {LITTLE}",
         "EPOCHS = 100": "EPOCHS = 30",
+        **CHEAP,
     }
     names = run("own_data.ipynb", monkeypatch, few)
     assert len(list(tmp_path.glob("pictures/*/*.jpg"))) == 80
@@ -101,6 +103,7 @@ def test_trajectory_matching_is_followed(tmp_path, monkeypatch):
             "config.experts.epochs, config.experts.learning_rate = 3,"
         ),
         "cifar10_tm.get_config()": "config",
+        **CHEAP,
     }
     names = run("trajectory_matching.ipynb", monkeypatch, smaller)
     store, distilled = names["store"], names["distilled"]

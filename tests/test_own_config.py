@@ -17,7 +17,7 @@ from gsdd_jax.runs import distill, experts
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import experiment
 from launch import cli
-from tests.own_pictures import make, only
+from tests.own_pictures import make, noise, only, save
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,12 @@ COUNTS = {"many": 9, "one": 1}
 @pytest.fixture
 def unequal(tmp_path):
     """Returns a gray set of two classes, one of a single picture, and its suited config."""
-    names = [f"{label}/{i}.png" for label, count in COUNTS.items() for i in range(count)]
-    folder = only(tmp_path / "pictures", *names)
-    result = make(tmp_path, folder, test=folder, gray=True, resolution=16)
-    assert result.train == [9, 1]
+    folder = tmp_path / "pictures"
+    for label, count in COUNTS.items():
+        for i in range(count):
+            save(noise(i, 28, 30), folder / label / f"{i}.png")
+    result = make(tmp_path, folder, test=folder, resolution=None)
+    assert (result.train, result.image_shape) == ([9, 1], (28, 28, 1))
     config = own.get_config()
     config.data.name, config.data.dir = "mine", str(tmp_path / "tfds")
     config.network.options.update(width=2, depth=1)
@@ -140,7 +142,7 @@ def test_two_classes_one_of_a_single_gray_picture_distill(
 ):
     """Distills equally many images per class, drawn or not; the small class is named."""
     config = unequal
-    assert config.budget.images_per_class == 6  # as many as the bytes hold
+    assert config.budget.images_per_class == 9  # as many as the larger class has
     if matching != "dm":
         common.matched_by(config, matching)
     if matching == "tm":
@@ -150,10 +152,10 @@ def test_two_classes_one_of_a_single_gray_picture_distill(
         experts.train_all(config, Display())
     result = distill.distill_to(config, tmp_path / "run")
     images = gsdd_jax.load(tmp_path / "run" / "distilled.safetensors").images()
-    assert images.shape == (12, 16, 16, 1)
+    assert images.shape == (18, 28, 28, 1)
     assert np.isfinite(images).all()
     assert 0 <= result["random_real_uint8_accuracy"] <= 100
-    assert "warning: fewer than 6 training images of 'one' (1): several images" in (
+    assert "warning: fewer than 9 training images of 'one' (1): several images" in (
         capsys.readouterr().out
     )
 

@@ -129,6 +129,69 @@ def test_the_same_bytes_whatever_the_order_and_the_process(tmp_path):
     assert files(tmp_path / "again") == files(tmp_path / "tfds")
 
 
+# Size and channels.
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ([28, 28, 28], 28), ([500, 31, 33], 32), ([500, 600, 31], 64), ([27, 300, 20, 20], 16),
+        ([63, 64], 48), ([11, 11, 900], 11), ([3, 3], 8),
+    ],
+)  # fmt: skip
+def test_the_side_is_by_the_median_of_the_shorter_sides(tmp_path, sides, expected):
+    """Of two in the middle the smaller one counts; test pictures and damaged ones do not."""
+    for i, side in enumerate(sides):
+        save(np.full((side, side + 9 * (i % 2), 3), 9 * i, np.uint8), tmp_path / "p/a" / f"{i}.png")
+    save(np.full((sides[0], 900), 7, np.uint8), tmp_path / "p/b/0.png")
+    (tmp_path / "p" / "b" / "1.png").write_text("no picture")
+    others = only(tmp_path / "others", *(f"a/{i}.png" for i in range(9)))
+    result = make(tmp_path, tmp_path / "p", test=others, resolution=None, skip_broken=True)
+    assert result.image_shape == (expected, expected, 3)
+    median = sorted([*sides, sides[0]])[len(sides) // 2]
+    assert result.notes[0].endswith(f"have shorter sides of at most {median} (--resolution)")
+
+
+def grays(folder, colored=None):
+    """Writes 40 gray pictures of every kind; gives one of them a single pixel of color."""
+    for i in range(40):
+        gray = Image.fromarray(noise(i, SIZE, SIZE))
+        path = folder / "ab"[i % 2] / f"{i:02d}.{'jpg' if i % 4 == 1 else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = gray.convert(["L", "RGB", "P", "RGBA"][i % 4])
+        if i == colored:
+            image = gray.convert("RGB")
+            image.putpixel((3, 4), (9, 200, 7))
+        image.save(path)
+
+
+def test_gray_pictures_have_one_channel_and_the_same_bytes_as_by_the_flag(tmp_path):
+    grays(tmp_path / "pictures")
+    made = [
+        make(tmp_path, tmp_path / "pictures", data_dir=tmp_path / name, gray=gray)
+        for name, gray in (("one", None), ("two", True))
+    ]
+    assert made[0].image_shape == (SIZE, SIZE, 1)
+    assert "one gray channel, since no picture has colors (--nogray)" in made[0].notes
+    assert made[1].notes == []
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+@pytest.mark.parametrize("colored", [0, 23, 38])
+def test_a_picture_with_colors_gives_three_channels(tmp_path, colored):
+    """Finds the color in the first, in one between and in a test picture."""
+    grays(tmp_path / "pictures", colored)
+    names = ("one", None), ("two", False)
+    made = [
+        make(tmp_path, tmp_path / "pictures", data_dir=tmp_path / name, gray=gray)
+        for name, gray in names
+    ]
+    (note,) = made[0].notes
+    path = f"{'ab'[colored % 2]}/{colored:02d}.{'jpg' if colored % 4 == 1 else 'png'}"
+    assert note == f"three channels, since {path} has colors (--gray)"
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
 # Damage.
 
 
@@ -155,7 +218,7 @@ def test_what_is_broken_is_named_or_left_out(tmp_path, monkeypatch):
     assert "--skip_broken" in message
     result = make(tmp_path, folder, skip_broken=True)
     assert sum(result.train) + sum(result.test) == good
-    assert result.notes[0].startswith(f"{count} pictures cannot be read: birnen/")
+    assert result.notes[1].startswith(f"{count} pictures cannot be read: birnen/")
     assert len(load(tmp_path).train.labels) == sum(result.train)
 
 
@@ -394,7 +457,8 @@ def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
     command = [sys.executable, "-m", "launch.prepare", *flags]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    note, few, classes, made, command = done.stdout.splitlines()
+    channels, note, few, classes, made, command = done.stdout.splitlines()
+    assert channels == "note: three channels, since birnen/00.png has colors (--gray)"
     assert note == "note: 20 pictures smaller than that, enlarged"
     assert few.startswith("note: few pictures of kirschen (1), where another class has 11")
     assert classes == "classes: birnen, kirschen, äpfel"
@@ -415,7 +479,8 @@ def test_the_pictures_of_the_tutorial(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(code.replace("train, 40", "train, 3").replace("test, 100", "test, 2"), {})
     result = make(tmp_path, "runs/pictures", test="runs/others", resolution=32)
-    assert (result.train, result.test, result.notes) == ([3] * 10, [2] * 10, [])
+    assert (result.train, result.test) == ([3] * 10, [2] * 10)
+    assert result.notes == ["three channels, since airplane/000.jpg has colors (--gray)"]
     assert "truck" in result.class_names
 
 

@@ -42,6 +42,11 @@ class Read(NamedTuple):
     ignored: tuple[str, ...]  # invalid parts that were ignored
 
 
+class Header(NamedTuple):
+    short: int  # shorter side in pixels
+    largest: int | None  # value of a gray 16-bit picture
+
+
 class Room:
     """Limits threads to decoding at most `most` pixels together, or one larger picture."""
 
@@ -97,16 +102,17 @@ def is_picture(path: str | os.PathLike) -> bool:
         return False
 
 
-def maximum(path: str | os.PathLike) -> int | None:
-    """Returns the largest value of a gray 16-bit picture; None for any other file."""
+def header(path: str | os.PathLike, measured: bool) -> Header | None:
+    """Returns a picture's header, with its largest value if `measured`; None if unreadable."""
     if not os.path.isfile(path):
         return None
     try:
         with _opened(path) as image:
-            if image.mode not in _SIXTEEN_BITS:
-                return None
-            with _ROOM.taken(image.width * image.height):
-                return int(np.asarray(image).max())
+            short, largest = min(image.size), None
+            if measured and image.mode in _SIXTEEN_BITS:
+                with _ROOM.taken(image.width * image.height):
+                    largest = int(np.asarray(image).max())
+            return Header(short, largest)
     except Exception:  # as above; the error is reported when it is read
         return None
 

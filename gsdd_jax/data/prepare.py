@@ -22,16 +22,15 @@ from tqdm import tqdm
 from gsdd_jax.core import records, swap
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import read_regular
-from gsdd_jax.data import pictures, prepared, sources
+from gsdd_jax.data import pictures, prepared, sources, survey
 from gsdd_jax.data.items import Found, Item, some
 from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.twice import Twice
 from gsdd_jax.exports import png
 
 VERSION = "1.0.0"
-RESOLUTION = 64  # pixels per side, unless the user or an array gives another
-RESOLUTIONS = (8, 1024)
 TEST_FRACTION = 0.1
+SAMPLE = 16  # pictures that a set is taken for gray by
 CHUNK = 256  # pictures decoded at once
 FEW = 10  # times smaller than the largest class
 LARGEST = 1 << 28  # bytes of a picture's file
@@ -55,7 +54,7 @@ def prepare(
     test: str | os.PathLike | None = None,
     test_fraction: float | None = None,
     resolution: int | None = None,
-    gray: bool = False,
+    gray: bool | None = None,
     depth: int | None = None,
     skip_broken: bool = False,
     overwrite: bool = False,
@@ -70,8 +69,9 @@ def prepare(
         test_fraction: fraction of each class to test on, drawn by a hash of names, if there are
             no test pictures; default 0.1. Every class keeps one picture and, if it has two or
             more, gives at least one.
-        resolution: pixels per side; default 64, or the shorter side of arrays.
-        gray: one channel instead of three.
+        resolution: pixels per side; default: the median of the training pictures' shorter sides,
+            rounded down to one of `survey.SIDES`.
+        gray: one channel instead of three; default: whether no picture has colors.
         depth: bits used in gray 16-bit pictures, one of `pictures.DEPTHS`; by default derived
             from the largest value of all.
         skip_broken: skip unreadable pictures instead of refusing them.
@@ -94,16 +94,27 @@ def prepare(
     if unknown := sorted({item.label for item in test_items} - set(class_names)):
         where = "the test pictures of --images" if test is None else "--test"
         raise UsageError(f"{where}: expected the classes of training, got {some(unknown)}, too")
-    size = _resolution(resolution, train[0])
-    depth, depth_notes = _depth(depth, train + test_items)
-    notes += depth_notes + sources.order_note(class_names)
-    reader = _Reader(class_names, (size, size, 1 if gray else 3), depth)
-    with new_set(root, name, VERSION) as made:
-        with quietly():
-            splits = {"train": train, "test": test_items}
-            examples = {s: reader.examples(s, items) for s, items in splits.items()}
-            records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
-        reader.check(class_names, len(train) + len(test_items), skip_broken)
+    size, depth, more = survey.settings(resolution, depth, train, test_items)
+    notes += more + sources.order_note(class_names)
+    splits = {"train": train, "test": test_items}
+
+    def written(gray: bool | None) -> _Reader:
+        reader = _Reader(class_names, size, gray, depth)
+        if gray is None:
+            reader.check_gray(train[:: -(-len(train) // SAMPLE)])
+        with new_set(root, name, VERSION) as made:
+            with quietly():
+                examples = {s: reader.examples(s, items) for s, items in splits.items()}
+                records.write(made, name, reader.features(), examples, "Made by launch.prepare.")
+            reader.check(class_names, len(train) + len(test_items), skip_broken)
+        return reader
+
+    try:
+        reader = written(gray)
+        notes += ["one gray channel, since no picture has colors (--nogray)"] * (gray is None)
+    except _Colored as colored:
+        reader = written(False)
+        notes.append(f"three channels, since {colored} has colors (--gray)")
     counts, notes = reader.counts, notes + reader.notes(class_names)
     return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
 
@@ -181,41 +192,27 @@ def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]
     return parts
 
 
-def _resolution(given: int | None, first: Item) -> int:
-    least, most = RESOLUTIONS
-    if given is None:
-        array = isinstance(first.content, np.ndarray)
-        given = max(least, min(first.content.shape[:2])) if array else RESOLUTION
-    if not least <= given <= most:
-        raise UsageError(f"--resolution: expected {least} to {most} pixels per side, got {given}")
-    return given
+class _Colored(Exception):
+    """A picture, named, has colors in a set that was taken for gray."""
 
 
-def _depth(given: int | None, items: list[Item]) -> tuple[int, list[str]]:
-    """Returns the bits used in gray 16-bit pictures, and a note if there are such pictures."""
-    if given is not None:
-        if given not in pictures.DEPTHS:
-            known = ", ".join(map(str, pictures.DEPTHS))
-            raise UsageError(f"--depth: expected one of {known}, got {given}")
-        return given, []
-    files = [item.content for item in items if not isinstance(item.content, np.ndarray)]
-    with quietly(), concurrent.futures.ThreadPoolExecutor() as pool:
-        found = [value for value in pool.map(pictures.maximum, files) if value is not None]
-    if not found or max(found) > 65535:
-        return 16, []
-    depth = next(bits for bits in pictures.DEPTHS if max(found) < 2**bits)
-    return depth, [
-        f"{counted(len(found), 'picture')} with values stored in 16 bits; the largest is "
-        f"{max(found)}, so {depth} bits are used (--depth)"
-    ]
+class _Stored(NamedTuple):
+    png: bytes
+    short: int  # shorter side in pixels before resizing
+    ignored: tuple[str, ...]  # invalid parts
+    colored: bool  # in a set that was taken for gray
 
 
 class _Reader:
-    """Decodes pictures in several threads, in order, and collects notes for the user."""
+    """Decodes pictures in several threads, in order, and collects notes for the user.
 
-    def __init__(self, class_names: list[str], shape: tuple[int, int, int], depth: int):
+    With `gray=None` pictures are stored in one channel, of RGB: `_Colored` is raised for colors.
+    """
+
+    def __init__(self, class_names: list[str], size: int, gray: bool | None, depth: int):
         self.labels = {name: place for place, name in enumerate(class_names)}
-        self.shape, self.depth = shape, depth
+        self.shape = size, size, 3 if gray is False else 1
+        self.gray, self.depth = gray, depth
         self.broken: list[str] = []
         self.enlarged = 0
         self.ignored: collections.Counter[str] = collections.Counter()
@@ -242,7 +239,9 @@ class _Reader:
                     if isinstance(found, str):
                         self.broken.append(f"{item.name} ({found})")
                         continue
-                    png, short, ignored = found
+                    png, short, ignored, colored = found
+                    if colored:
+                        raise _Colored(item.name)
                     self.enlarged += short < self.shape[0]
                     self.ignored.update(ignored)
                     self.twice.add(png, split, item)
@@ -251,9 +250,16 @@ class _Reader:
                     yield {"file": item.name, "image": io.BytesIO(png), "label": label}
                 progress.update(len(chunk))
 
-    def _read(self, item: Item) -> tuple[bytes, int, tuple[str, ...]] | str:
-        """Returns a picture's PNG, shorter side and ignored parts, or what is wrong with it."""
-        size, _, channels = self.shape
+    def check_gray(self, items: list[Item]) -> None:
+        """Raises `_Colored` for colors in some pictures, before any is written."""
+        with quietly(), concurrent.futures.ThreadPoolExecutor() as pool:
+            for item, found in zip(items, pool.map(self._read, items), strict=True):
+                if not isinstance(found, str) and found.colored:
+                    raise _Colored(item.name)
+
+    def _read(self, item: Item) -> _Stored | str:
+        """Returns a picture as it is stored, or what is wrong with it."""
+        size, channels = self.shape[0], 1 if self.gray else 3
         try:
             if isinstance(item.content, np.ndarray):
                 image = png.from_array(item.content)
@@ -262,7 +268,9 @@ class _Reader:
             else:
                 content = read_regular(item.content, "a picture", LARGEST)
                 read = pictures.read(content, size, channels, self.depth)
-            return png.encode(read.pixels), read.short, read.ignored
+            pixels = read.pixels[..., : self.shape[-1]]
+            colored = self.gray is None and bool((read.pixels != pixels).any())
+            return _Stored(png.encode(pixels), read.short, read.ignored, colored)
         except UsageError as error:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:

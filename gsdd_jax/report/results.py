@@ -21,6 +21,12 @@ NAMES = {
     "random_real_dct": ("Random real images", "compressed as in JPEG, same bytes", 1),
     "random_real_dct_soft": ("Random real images", "compressed, with a teacher's soft labels", 1),
 }
+# Field of a compressed arm -> its text.
+CHOSEN = {
+    "images_per_class": ", {:,} per class",
+    "side": " at {:,} pixels",
+    "temperature": ", temperature {:,}",
+}
 WHOLE = 20  # classes up to which the confusion matrix is shown
 PAIRS = 10  # most frequent confusions, listed for more classes
 # Name, note, numbers, drawn (mean, deviation, values, color), further cells.
@@ -37,8 +43,9 @@ def arms(run: Run) -> dict[str, Any]:
     for arm, found in values.items():
         name, note, color = NAMES[arm]
         note, more = note.format(run.result.get("best_step")), []
-        if isinstance(count := run.result.get(f"{arm}_images_per_class"), int):
-            note += f", {count:,} per class"
+        for chosen, text in CHOSEN.items():
+            if type(value := run.result.get(f"{arm}_{chosen}")) in (int, float):
+                note += text.format(value)
         if reference:
             gain = np.mean(found) - np.mean(reference)
             more = [f"{gain:+.1f}" if arm != strongest else ""]

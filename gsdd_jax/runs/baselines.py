@@ -157,15 +157,22 @@ def evaluate_real(
     result = evaluation.summary(arm, accuracies.test)
     result |= evaluation.by_class(arm, accuracies.confusion)
     if set_ is not None:
-        result |= {
-            f"{arm}_learning_rate": accuracies.learning_rate,
-            f"{arm}_images_per_class": set_.format.images_per_class,
-            f"{arm}_bytes_per_class": set_.num_bytes // material.dataset.num_classes,
-            f"{arm}_side": set_.format.side,
-        }
-    if soft:
-        result[f"{arm}_temperature"] = set_.provenance["config"]["labels.temperature"]
+        result[f"{arm}_learning_rate"] = accuracies.learning_rate
+        result |= described(arm, set_)
     return result | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
+
+
+def described(arm: str, set_: DistilledSet) -> dict[str, Any]:
+    """Returns what was chosen for a compressed arm: images, their side, the labels' temperature."""
+    kind = set_.format
+    found = {
+        f"{arm}_images_per_class": kind.images_per_class,
+        f"{arm}_side": kind.side or max(kind.image_shape[:2]),
+        f"{arm}_bytes_per_class": set_.num_bytes // kind.num_classes,
+    }
+    if COMPRESSED[arm]:
+        found[f"{arm}_temperature"] = set_.provenance["config"]["labels.temperature"]
+    return found
 
 
 def _sizes(config, parts, arm) -> list[_Candidate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -275,7 +276,7 @@ class _Run:
             result |= evaluation.by_class(name, np.asarray(record["confusion"]))
             result[f"{name}_learning_rate"] = record["learning_rate"]
             if name in COMPRESSED:
-                result[f"{name}_images_per_class"] = self._images_per_class(name)
+                result |= self._described(name)
         result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
@@ -289,10 +290,10 @@ class _Run:
         self.write_json("result.json", result)
         return result
 
-    def _images_per_class(self, arm: str) -> int:
-        """Returns the images per class of a saved baseline."""
-        read = lambda: file.load(self.workdir / f"{arm}.safetensors").format.images_per_class
-        return int(processes.from_first(lambda: str(read()).encode()))
+    def _described(self, arm: str) -> dict[str, Any]:
+        """Returns the description of a saved baseline."""
+        read = lambda: baselines.described(arm, file.load(self.workdir / f"{arm}.safetensors"))
+        return json.loads(processes.from_first(lambda: json.dumps(read()).encode()))
 
     def distilled(self, state: distill.DistillState) -> DistilledSet:
         """Returns the set of a state of the distillation."""
