@@ -65,13 +65,13 @@ def evaluated(
     provenance: dict[str, Any],
     name: str,
     display: Display,
-) -> Baseline | None:
+) -> Baseline | UsageError:
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
     The number and size of compressed images are the best of `TRIALS` on training images, then the
     temperature of soft labels is the best of that of the config and `TEMPERATURES`. Each is judged
-    by one network, at the learning rate that is best for the first. None: the budget is below one
-    compressed image per class.
+    by one network, at the learning rate that is best for the first. Returns the refusal of the
+    first instead if none fits the budget.
 
     Args:
       config: the experiment.
@@ -101,6 +101,7 @@ def evaluated(
         return kind.init(key, jnp.asarray(images))
 
     tried: dict[_Candidate, tuple[float, DistilledSet]] = {}
+    refusals: list[UsageError] = []
 
     def judge(candidates):
         """Tries the candidates that are new, and returns the best of all so far."""
@@ -111,7 +112,8 @@ def evaluated(
             display.line(f"{what}: compressing")
             try:
                 set_ = _stored(config, parts, arm, taught_by, provenance, candidate, compress)
-            except UsageError:  # too many for the bytes
+            except UsageError as error:  # too many for the bytes
+                refusals.append(error)
                 continue
             rate = one.evaluate.learning_rate
             found = trained(one, dataclasses.replace(set_, learning_rate=rate), what, chosen=True)
@@ -123,7 +125,7 @@ def evaluated(
         return max(reversed(tried), key=lambda candidate: tried[candidate][0], default=None)
 
     if (best := judge(_sizes(config, parts, arm))) is None:
-        return None
+        return refusals[0]
     if COMPRESSED[arm]:
         factors, limits = np.array(TEMPERATURES), soft_labels.TEMPERATURE
         others = np.clip(config.labels.temperature * factors, *limits).tolist()
@@ -151,8 +153,8 @@ def evaluate_real(
         taught_by = teacher.trained(config, parts, workdir, display) if soft else None
         name, count = arm.replace("_", " "), len(material.labels)
         found = evaluated(config, parts, count, arm, taught_by, {}, name, display)
-    if found is None:
-        raise UsageError(f"config.budget: expected the bytes of one image per class for {arm}")
+    if isinstance(found, UsageError):
+        raise found
     accuracies, set_ = found
     result = evaluation.summary(arm, accuracies.test)
     result |= evaluation.by_class(arm, accuracies.confusion)

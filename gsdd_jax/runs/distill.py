@@ -248,13 +248,14 @@ class _Run:
         self.evaluate_on_the_way(state, final=True)
         start = self.stored(fitted, 0)
 
-        def baseline(name: str, shown: str) -> evaluation.Accuracies | None:
+        def baseline(name: str, shown: str) -> evaluation.Accuracies | UsageError:
             if name == "fitted":
                 return evaluation.distilled(config, parts, start, shown, reporter)
             taught_by, count = self.teacher if COMPRESSED.get(name) else None, len(parts.labels)
             of_run = taught_by, last.provenance, shown, reporter
-            if (found := baselines.evaluated(config, parts, count, name, *of_run)) is None:
-                return None
+            found = baselines.evaluated(config, parts, count, name, *of_run)
+            if isinstance(found, UsageError):
+                return found
             if found.set_ is not None:
                 self.save(f"{name}.safetensors", found.set_)
             return found.accuracies
@@ -263,8 +264,9 @@ class _Run:
         for name in arms:
             shown = name.replace("_", " ")
             if self.records.get(name) is None:
-                if (found := baseline(name, f"evaluate {shown}")) is None:
-                    reporter.line(f"{shown}: the budget is below one image per class")
+                found = baseline(name, f"evaluate {shown}")
+                if isinstance(found, UsageError):
+                    reporter.line(f"{shown}: left out: {found}")
                     continue
                 self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
         best = self.best()
