@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -179,15 +179,15 @@ def experiment(config: ConfigDict) -> ConfigDict:
     paths.expand(config)
     validate.every(config, automatic=True)
     suited, for_data = _suited(config)
-    before, complete = flat(config), flat(suited)
-    chosen = [f for f, v in complete.items() if v != before[f]]
-    given = _given().keys() - chosen
+    given = _given()
     shrunk = adapt.scaled(suited, given)
-    used = flat(shrunk)
+    before, complete, used = flat(config), flat(suited), flat(shrunk)
     if for_data:
+        chosen = (f for f, v in complete.items() if v != before[f])
         print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
-    for f in sorted(f for f in given if f in used and used[f] != complete[f]):
-        print(f"scale {config.scale:g}: config.{f} shrinks from {complete[f]} to {used[f]}")
+    for f in sorted(given.keys() & used.keys()):
+        if used[f] != complete[f] == given[f]:
+            print(f"scale {config.scale:g}: config.{f} shrinks from {given[f]} to {used[f]}")
     if config.scale < 1:
         print(
             f"scale {config.scale:g}: a shrunk copy, to check that the experiment runs; its "

@@ -1,6 +1,6 @@
 """Adapts configs to other components, to a data set, or to a smaller scale."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -110,11 +110,11 @@ def suited(
     return config
 
 
-def scaled(config: ConfigDict, given: Collection[str] = ()) -> ConfigDict:
+def scaled(config: ConfigDict, given: Mapping[str, Any] | None = None) -> ConfigDict:
     """Returns a copy of the experiment, shrunk by `config.scale` as its fields declare.
 
-    Fields `given` by dotted name are not shrunk. Dependent fields stay consistent, these too.
-    Resolution, data set and objective are unchanged.
+    Fields that still have the values `given` by dotted name are not shrunk, except to stay
+    consistent with others. Resolution, data set and objective are unchanged.
     """
     check_value("config.scale", "float", config.scale, (LEAST, 1))
     if config.scale == 1:
@@ -127,7 +127,9 @@ def scaled(config: ConfigDict, given: Collection[str] = ()) -> ConfigDict:
     images = config.budget.images_per_class
     for name, of in known({group: config[group].name for group in COMPONENTS}).items():
         group, last = parent(config, name)
-        if last in group and name not in given and (shrink := meaning(of).shrink):
+        if last not in group or (given and given.get(name) == group[last]):
+            continue
+        if shrink := meaning(of).shrink:
             least = max(shrink.least, round(group[last] * scale**shrink.power))
             group[last] = min(group[last], least)
     if options.batch_syn:  # the same share of the images

@@ -204,7 +204,8 @@ def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -
     config = adapt.swapped(config, base, given)
     validate.every(config, automatic=True)
     shape, largest = dataset.image_shape, max(dataset.train_counts)
-    return adapt.scaled(adapt.suited(config, shape, dataset.num_classes, largest))
+    suited = adapt.suited(config, shape, dataset.num_classes, largest)
+    return adapt.scaled(suited, given)
 
 
 @contextlib.contextmanager
