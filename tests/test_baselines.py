@@ -150,6 +150,8 @@ def test_the_best_size_then_the_best_temperature_is_taken(monkeypatch, arm, best
 def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):
     config = config_of()
     config.budget.bytes, config.budget.images_per_class = 20, 1  # one Gaussian, or the coder
-    expected = r"at least \d+ bytes per class for 1 image per class of cosine coefficients, got 20$"
+    expected = (
+        r"at least \d+ bytes per class for 4 images per class of cosine coefficients, got 20$"
+    )
     with pytest.raises(UsageError, match=expected):
         baselines.evaluate_real(config, ARMS[0], tmp_path, Reporter(None))
