@@ -5,6 +5,7 @@ them, then the values, then a digest of each part.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ import numpy as np
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular, write_atomically
-from gsdd_jax.formats import labels
+from gsdd_jax.formats import labels, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
@@ -82,12 +83,21 @@ def path_of(path: str | os.PathLike) -> pathlib.Path:
 def load(path: str | os.PathLike) -> DistilledSet:
     """Reads a file of `save`, or `distilled.safetensors` in a work directory.
 
+    A URL is read through fsspec: https://, s3://, or hf://ORGANIZATION/NAME for a data set of the
+    Hugging Face Hub that `launch.export --to=hf` wrote.
+
     Raises:
       UsageError: the file is missing, truncated or foreign; its header is incomplete, invalid or
         contradicts its arrays; a number is not finite; or a digest differs.
     """
     import safetensors
 
+    if remote.is_url(path):
+        with remote.fetched(remote.place(path, NAME)) as copy, located(path):
+            try:
+                return dataclasses.replace(load(copy), source=path)
+            except UsageError as error:
+                raise UsageError(str(error).removeprefix(f"{copy}: ")) from None
     path = path_of(path)
     check_regular(path, "a distilled set, a .safetensors file")
     with located(path), _readable():
