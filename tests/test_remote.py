@@ -1,10 +1,11 @@
-"""Tests sets at URLs."""
+"""Tests sets at URLs, and sets by name."""
 
 import fsspec
 import numpy as np
 import pytest
 
 import gsdd_jax
+from gsdd_jax import zoo
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import remote
 from tests.tiny import save_few_of_shipped
@@ -64,3 +65,18 @@ def test_what_cannot_be_read_is_said_in_one_line(content, monkeypatch):
 @pytest.mark.parametrize("path", ["set.safetensors", "/a/b://c", "c:/sets", "~/hf:/x", "://x"])
 def test_a_path_is_no_url(path):
     assert not remote.is_url(path)
+
+
+def test_a_set_by_name(tmp_path, monkeypatch):
+    """Loads every set of the zoo, unless a file or folder has its name."""
+    assert "cifar10-12kB" in zoo.names()
+    for name in zoo.names():
+        found = gsdd_jax.load(name)
+        assert found.num_bytes <= 122_880 and found.class_names[0] == "airplane"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10-12kB").mkdir()
+    save_few_of_shipped(tmp_path / "cifar10-12kB" / "distilled.safetensors")
+    assert len(gsdd_jax.load("cifar10-12kB").labels) == 30
+    with pytest.raises(UsageError, match=r"cifar-10: no such .*; by name there are cifar10-12kB"):
+        gsdd_jax.load("cifar-10")
+    assert zoo.find("../zoo/cifar10-12kB") is None
