@@ -17,6 +17,7 @@ import gsdd_jax
 from configs import common, demo
 from gsdd_jax.core import mesh, native, program, stopping
 from gsdd_jax.core.trees import dotted
+from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import components, experiment
 from gsdd_jax.training import distill
@@ -138,7 +139,7 @@ def test_no_memory_is_a_line_with_what_takes_less():
 def test_only_arms_with_accuracies_are_shown():
     """Shows a budget that no random real images fill, and one network, without a deviation."""
     result = {"distilled_accuracies": [10.0, 12.0], "random_real_dct_accuracies": [11.0]}
-    shown = cli.accuracies(("distilled", "random_real", None, "random_real_dct"), result)
+    shown = evaluation.compared(("distilled", "random_real", None, "random_real_dct"), result)
     assert shown == "distilled 11.0 ± 1.4 %   random real dct 11.0 %"
 
 
