@@ -407,6 +407,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         name, value = argument.removeprefix("--config.").split("=")
         is_text = name in ("matching.strategy", "evaluate.baselines")
         config.update_from_flattened_dict({name: value if is_text else int(value)})
+    config.distill.eval_every = 0
     calls, really_run = [], distill.run
 
     def run_into_nan(*arguments):
