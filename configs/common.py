@@ -4,12 +4,17 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.config import component_options, default, stored_as
+from gsdd_jax.config import BASELINES, default, matched_by, stored_as
 
-__all__ = ["get_config", "imagenet_subset", "matched_by", "parse", "quantized", "stored_as"]
-
-# Baselines of the small experiments. The last two are the strongest, and take the most time.
-BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
+__all__ = [
+    "BASELINES",
+    "get_config",
+    "imagenet_subset",
+    "matched_by",
+    "parse",
+    "quantized",
+    "stored_as",
+]
 
 
 def get_config(name: str = "", resolution: int = 0, resize: str = "crop") -> ConfigDict:
@@ -21,12 +26,6 @@ def get_config(name: str = "", resolution: int = 0, resize: str = "crop") -> Con
     if name:
         config.data.update(name=name, resolution=resolution, resize=resize)
         config.init.learning_rate = 0.01
-    return config
-
-
-def matched_by(config: ConfigDict, name: str) -> ConfigDict:
-    """Changes `config` to another objective at its defaults, and returns it."""
-    config.matching.name, config.matching.options = name, component_options("matching", name)
     return config
 
 

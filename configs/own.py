@@ -7,24 +7,16 @@ The budget is the bytes of one float32 image per class. Takes minutes on two cor
 ConvNet is narrow, the schedules are short. Fields that are 0 here follow from the size of the
 pictures, the number of classes and the largest class (`gsdd_jax.config.suited`). Flags override
 them.
+
+| variant | objective |
+| --- | --- |
+| objective=dm | distribution matching |
+| objective=tm | trajectory matching, after `launch.train_experts` with the same --config |
 """
 
-from configs import common
+from gsdd_jax.config import own
 
 
-def get_config():
+def get_config(variant="objective=dm"):
     """Returns the config of the experiment."""
-    config = common.get_config()
-    config.data.name = ""  # yours
-    config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = 32
-    config.init.num_steps, config.init.learning_rate = 500, 0.0
-    config.matching.options.batch_real = 64  # smaller classes give all their images
-    config.distill.num_steps = 200
-    config.distill.learning_rate = 1.25e-3  # as in the demo
-    config.distill.steps_per_call = 10
-    config.distill.checkpoint_every = 50
-    config.evaluate.num_networks = 3
-    config.evaluate.epochs, config.evaluate.batch_size = 0, 0
-    config.evaluate.baselines, config.teacher.epochs = common.BASELINES, 0
-    return config
+    return own(variant.removeprefix("objective="))

@@ -4,17 +4,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsdd_jax import data
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.formats.distilled import DistilledSet
     from gsdd_jax.formats.file import load, save
     from gsdd_jax.rasterizer.gaussians import GaussianImages
     from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
+    from gsdd_jax.runs.arrays import Accuracy, distill, evaluate
     from gsdd_jax.training.fit import fit_images
 
 __all__ = [
+    "Accuracy",
     "DistilledSet",
     "GaussianImages",
     "UsageError",
+    "__version__",
+    "data",
+    "distill",
+    "evaluate",
     "fit_images",
     "load",
     "rasterize",
@@ -24,9 +31,12 @@ __all__ = [
 
 # Imported on first use (PEP 562), for a fast start.
 _HOMES = {
+    "Accuracy": "runs.arrays",
     "DistilledSet": "formats.distilled",
     "GaussianImages": "rasterizer.gaussians",
     "UsageError": "core.errors",
+    "distill": "runs.arrays",
+    "evaluate": "runs.arrays",
     "fit_images": "training.fit",
     "load": "formats.file",
     "rasterize": "rasterizer.rasterize",
@@ -38,10 +48,14 @@ _JAX = ("jax", "jaxlib", "jaxtyping", "flax", "optax")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        from gsdd_jax.storage.version import number
+
+        return number()
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        home = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
     except ModuleNotFoundError as error:
         if error.name not in _JAX:
             raise
@@ -50,7 +64,7 @@ def __getattr__(name: str) -> Any:
             "gsdd_jax.DistilledSet, gsdd_jax.load and gsdd_jax.save",
             name=error.name,
         ) from None
-    value = getattr(home, name)
+    value = getattr(home, name) if name in _HOMES else home
     globals()[name] = value
     return value
 

@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -224,14 +224,6 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
         f"for {dataset.name}, of {counted(dataset.num_classes, 'class')} of "
         f"{images if least == most else f'{least:,} to {images}'}:"
     )
-
-
-def accuracies(arms: Iterable[str | None], result: Mapping[str, Any]) -> str:
-    """Returns the accuracies of the arms that a result has, as text."""
-    from gsdd_jax.runs.evaluation import shown  # after the flags: it takes seconds
-
-    found = {arm: result[name] for arm in arms if (name := f"{arm}_accuracies") in result}
-    return "   ".join(f"{arm.replace('_', ' ')} {shown(values)}" for arm, values in found.items())
 
 
 def _with_paths(arguments: list[str]) -> list[str]:

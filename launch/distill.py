@@ -24,6 +24,7 @@ def main() -> None:
     from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
     from gsdd_jax.report import document
     from gsdd_jax.runs.distill import distill_to
+    from gsdd_jax.runs.evaluation import compared
     from gsdd_jax.setup import experiment
     from launch import fields
 
@@ -37,7 +38,7 @@ def main() -> None:
     document.write([WORKDIR.value], page, fields.defaults)
     shown = ("distilled", "fitted", experiment.strongest(result))
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
-    print(f"test accuracy:  {cli.accuracies(shown, result)}")
+    print(f"test accuracy:  {compared(shown, result)}")
     if (best := experiment.strongest(result, experiment.KEPT)) != "distilled":
         print(f"the set of the most accurate networks is {best}.safetensors: nothing is distilled")
 

@@ -46,7 +46,7 @@ RESULT = paths.define(
 def main() -> None:
     from gsdd_jax.core import processes
     from gsdd_jax.core.files import check_ours, write_json
-    from gsdd_jax.runs.evaluation import evaluate_file, is_result
+    from gsdd_jax.runs.evaluation import compared, evaluate_file, is_result
     from gsdd_jax.setup.experiment import COMPRESSED
 
     if out := RESULT.value:
@@ -68,7 +68,7 @@ def main() -> None:
     )
     if out and processes.first():
         write_json(out, result)
-    shown = cli.accuracies(("distilled", "random_real", *COMPRESSED), result)
+    shown = compared(("distilled", "random_real", *COMPRESSED), result)
     print(f"test accuracy ({result['network']}):  {shown}")
     for kind in CORRUPTED.value:
         shares = "  ".join(f"{a:.1f}" for a in result["corrupted"][kind])

@@ -1,7 +1,15 @@
 """Configs: fields, checks and adaptation."""
 
-from gsdd_jax.config.adapt import bytes_per_class, scaled, stored_as, suited, swapped
+from gsdd_jax.config.adapt import (
+    bytes_per_class,
+    matched_by,
+    scaled,
+    stored_as,
+    suited,
+    swapped,
+)
 from gsdd_jax.config.fields import component_options, default
+from gsdd_jax.config.own import BASELINES, own
 
-__all__ = ["bytes_per_class", "component_options", "default", "scaled", "stored_as", "suited",
-           "swapped"]  # fmt: skip
+__all__ = ["BASELINES", "bytes_per_class", "component_options", "default", "matched_by", "own",
+           "scaled", "stored_as", "suited", "swapped"]  # fmt: skip

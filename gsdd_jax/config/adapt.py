@@ -24,6 +24,12 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     return config
 
 
+def matched_by(config: ConfigDict, name: str) -> ConfigDict:
+    """Changes `config` to another objective at its defaults, and returns it."""
+    config.matching.name, config.matching.options = name, component_options("matching", name)
+    return config
+
+
 def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
     """Returns `config`, which has the flags `given` by dotted field, with the defaults of the
     components that they name; `before` has no flags. Flags take precedence."""
@@ -76,6 +82,7 @@ def suited(
 
     - `budget.images_per_class`: as the parameterization suggests, but at most the training images
       of the `largest` class, so that its images start from different real ones.
+    - `matching.options.batch_syn`: then at most the images that the objective can draw from.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
     - `teacher.epochs`: 30, or as many as take the time of `TAUGHT` images of 32 x 32, at least 5.
@@ -86,7 +93,11 @@ def suited(
         kind = COMPONENTS["parameterization"].find(config.parameterization.name)
         kind = check_options(kind, options, "config.parameterization.options")
         suggested = kind.suggested_images(image_shape, there, options)
-        config.budget.images_per_class = max(1, min(suggested, largest))
+        images = config.budget.images_per_class = max(1, min(suggested, largest))
+        objective = COMPONENTS["matching"].find(config.matching.name)
+        if config.matching.options.get("batch_syn"):
+            most, _ = objective.largest_batch(num_classes, images)
+            config.matching.options.batch_syn = min(config.matching.options.batch_syn, most)
     if config.init.learning_rate == 0:
         config.init.learning_rate = 0.1 if max(image_shape[:2]) <= 32 else 0.01
     num_images = num_classes * config.budget.images_per_class

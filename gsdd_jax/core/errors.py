@@ -30,7 +30,7 @@ def counted(count: int, noun: str) -> str:
 
 
 class UsageError(ValueError):
-    """Wrong flag, file, budget or setting.
+    """Wrong data, file, field of a config or flag.
 
     The message is one line of at most `LONGEST` characters: what is wrong, where, and what was
     expected. The launch scripts print it and exit with status 2.

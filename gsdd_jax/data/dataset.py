@@ -188,7 +188,7 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
             yield from chunks_of(split)
 
     def describe(arrays):
-        mean, std = _channel_mean_std(arrays["train_images"])
+        mean, std = channel_mean_std(arrays["train_images"])
         return {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
 
     splits = prepared.splits(builder, base)
@@ -208,7 +208,9 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
     return arrays, describe(arrays)
 
 
-def _channel_mean_std(images: UInt8[np.ndarray, "n h w c"]):
+def channel_mean_std(
+    images: UInt8[np.ndarray, "n h w c"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the mean and standard deviation per channel, for pixels in [0, 1]."""
     counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, however many pixels
     for piece in rows.pieces(images):

@@ -6,7 +6,6 @@ Equal pictures give equal files on every machine.
 import collections
 import concurrent.futures
 import contextlib
-import hashlib
 import io
 import os
 import pathlib
@@ -20,18 +19,18 @@ import PIL
 from tqdm import tqdm
 
 from gsdd_jax.core import records, swap
-from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.errors import UsageError, counted, located
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources
 from gsdd_jax.data.items import Found, Item, some
 from gsdd_jax.data.quiet import quietly
+from gsdd_jax.data.split import TEST_FRACTION, divided
 from gsdd_jax.data.twice import Twice
 from gsdd_jax.exports import png
 
 VERSION = "1.0.0"
 RESOLUTION = 64  # pixels per side, unless the user or an array gives another
 RESOLUTIONS = (8, 1024)
-TEST_FRACTION = 0.1
 CHUNK = 256  # pictures decoded at once
 FEW = 10  # times smaller than the largest class
 LARGEST = 1 << 28  # bytes of a picture's file
@@ -160,25 +159,8 @@ def _splits(
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if not 0 < fraction < 1:
         raise UsageError(f"--test_fraction: expected a number between 0 and 1, got {fraction}")
-    return *_divided(found.train, fraction), found.notes
-
-
-def _divided(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Splits every class by a hash of names into training and test pictures, at least one each."""
-    by_class: dict[str, list[int]] = {}
-    for place, item in enumerate(items):
-        by_class.setdefault(item.label, []).append(place)
-    drawn = set()
-    for label, places in by_class.items():
-        names = {i: f"{label}/{items[i].name}".encode() for i in places}
-        places.sort(key=lambda i, names=names: hashlib.sha256(names[i]).digest())
-        drawn.update(places[: min(len(places) - 1, max(1, int(fraction * len(places) + 0.5)))])
-    if not drawn:
-        raise UsageError("--test_fraction: no class has a second picture to test on; give --test")
-    parts = ([], [])
-    for place, item in enumerate(items):
-        parts[place in drawn].append(item)
-    return parts
+    with located("--test_fraction"):
+        return *divided(found.train, fraction), found.notes
 
 
 def _resolution(given: int | None, first: Item) -> int:

@@ -94,8 +94,8 @@ def _npz(path: pathlib.Path) -> Found:
         )
     of = dict(zip(named, prefixes, strict=True))
     labels, notes = Labels(), []
-    train = _arrays(arrays, of[chosen.train], labels)
-    test = _arrays(arrays, of[chosen.test], labels) if chosen.test else []
+    train = of_arrays(arrays, of[chosen.train], labels)
+    test = of_arrays(arrays, of[chosen.test], labels) if chosen.test else []
     if chosen.left_out or (chosen.test and parts.of(chosen.test) != parts.TEST):
         rest = f"; left out: {some([f'{n}images' for n in chosen.left_out])}"
         notes = [
@@ -119,7 +119,7 @@ def _claimed(archive: zipfile.ZipFile, member: str) -> int:
         return math.prod(shape) * dtype.itemsize
 
 
-def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[Item]:
+def of_arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[Item]:
     image_key, label_key = f"{prefix}images", f"{prefix}labels"
     for key in (image_key, label_key):
         if key not in arrays:
@@ -131,7 +131,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[I
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in MODES:
         raise UsageError(
             f"{image_key}: expected uint8 [n, h, w] or [n, h, w, c] of 1, 3 or 4 channels, got "
-            f"{images.dtype} {list(arrays[image_key].shape)}{_remedy(images)}"
+            f"{images.dtype} {list(arrays[image_key].shape)}{remedy(images)}"
         )
     if 0 in images.shape[1:]:
         raise UsageError(f"{image_key}: expected pixels, got images of {list(images.shape[1:])}")
@@ -146,7 +146,7 @@ def _arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[I
     ]
 
 
-def _remedy(images: np.ndarray) -> str:
+def remedy(images: np.ndarray) -> str:
     """Returns how to convert arrays in the layout of other libraries."""
     steps = []
     if images.ndim == 4 and images.shape[-1] not in MODES and images.shape[1] in MODES:

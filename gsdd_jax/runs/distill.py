@@ -21,6 +21,7 @@ from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.errors import UsageError, counted, located
 from gsdd_jax.core.files import make_folder, write_atomically, write_json
+from gsdd_jax.data import Dataset
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Params
@@ -40,9 +41,14 @@ STEP = "step "  # records of intermediate evaluations
 
 
 def distill_to(
-    config: ConfigDict, workdir: str | os.PathLike, display: Display | None = None
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    display: Display | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Runs the experiment of `config` in `workdir`, or resumes it.
+
+    `dataset` replaces that of `config.data`.
 
     Writes `distilled.safetensors`, `result.json`, `contact_sheet.png`, TensorBoard event files and
     checkpoints; with intermediate evaluations `best.safetensors`; with snapshots
@@ -54,7 +60,7 @@ def distill_to(
         config, or a loss is not finite.
     """
     with mesh.use_devices(config.mesh.devices, config.mesh.groups):
-        parts = experiment.build(config)  # first: an invalid config binds no directory
+        parts = experiment.build(config, dataset)  # first: an invalid config binds no directory
         with (
             mesh.group_devices(parts.problem.matching.independent, config.mesh.groups),
             _running(config, parts, workdir, display) as run,

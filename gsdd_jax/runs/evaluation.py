@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,14 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.config import validate
-from gsdd_jax.core import mesh
+from gsdd_jax.core import memory, mesh
 from gsdd_jax.core.errors import DivergedError, UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
+from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
+from gsdd_jax.formats.base import COPIES
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
@@ -70,6 +72,12 @@ def shown(accuracies: list[float] | Float[np.ndarray, "s"]) -> str:
     said = summary("", accuracies)
     deviation = f" ± {said['_std']:.1f}" if len(accuracies) > 1 else ""
     return f"{said['_accuracy']:.1f}{deviation} %"
+
+
+def compared(arms: Iterable[str | None], result: Mapping[str, Any]) -> str:
+    """Returns the accuracies of the arms that a result has, as text."""
+    found = {arm: result[name] for arm in arms if (name := f"{arm}_accuracies") in result}
+    return "   ".join(f"{arm.replace('_', ' ')} {shown(values)}" for arm, values in found.items())
 
 
 def by_class(name: str, counts: Int[np.ndarray, "k k"]) -> dict[str, Any]:
@@ -143,6 +151,18 @@ def random_real(
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
     trained = _train(config, parts, images, labels, schedule, rate, name, reporter)
     return _tested(parts, trained)
+
+
+def all_real(
+    config: ConfigDict, parts: Experiment | Parts, name: str, reporter: Display
+) -> Accuracies:
+    """Evaluates networks trained on all training images of the data set."""
+    train = parts.dataset.train
+    memory.check("the training images", 4 * train.images.size, COPIES)
+    images = parts.transform(to_unit(train.images))[None]
+    rate = config.evaluate.learning_rate
+    given = images, train.labels, parts.schedule, rate
+    return _tested(parts, _train(config, parts, *given, name, reporter))
 
 
 def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Trained:
@@ -242,10 +262,7 @@ def evaluate_file(
     baselines = baselines and experiment.real_per_class(config, parts.dataset, "random_real") > 0
     if baselines:
         experiment.check_real(config, parts.dataset, "random_real")
-    own = set_.provenance["config"]["network.name"] == config.network.name
-    given = learning_rate is not None or (
-        not own and networks.find(config.network.name).rate_across
-    )
+    given = is_rate_given(config, set_, learning_rate)
 
     def students_of(of, name):
         rate = config.evaluate.learning_rate if given else of.learning_rate
@@ -269,6 +286,14 @@ def evaluate_file(
             trained = students_of(real, arm.replace("_", " "))
             result |= summary(arm, _tested(parts, trained).test)
     return result
+
+
+def is_rate_given(config: ConfigDict, set_: DistilledSet, learning_rate: float | None) -> bool:
+    """Returns whether networks take the config's learning rate, not the set's: the user gave it, or
+    another architecture than the set's has its own."""
+    own = set_.provenance["config"]["network.name"] == config.network.name
+    across = not own and networks.find(config.network.name).rate_across
+    return learning_rate is not None or bool(across)
 
 
 def _compressed(
@@ -312,7 +337,7 @@ def is_result(path: str | os.PathLike) -> bool:
 def real_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> Parts:
     """Builds the parts of evaluations of real images; raises UsageError for invalid settings."""
     validate.ranges(config, "seed", "data", "evaluate")
-    return _parts(config, dataset or load_data(config))
+    return parts_of(config, dataset or load_data(config))
 
 
 def opened(
@@ -359,11 +384,13 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
     if other_resolution:
         config.data.resolution = other_resolution
         dataset = load_data(config)
-    return _parts(config, dataset)
+    return parts_of(config, dataset)
 
 
-def _parts(config: ConfigDict, dataset: data.Dataset) -> Parts:
+def parts_of(config: ConfigDict, dataset: data.Dataset, transform: Any = None) -> Parts:
+    """Builds the parts of evaluations on a data set; `transform` replaces the config's."""
     network = components.build_network(config.network, dataset)  # first: whitening takes long
     components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
-    transform = components.build_transform(config.data.transform, dataset)
+    if transform is None:
+        transform = components.build_transform(config.data.transform, dataset)
     return Parts(dataset, transform, network, experiment.build_schedule(config))

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.config import validate
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.data import augment, transforms
+from gsdd_jax.data import Dataset, augment, transforms
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experts, input_pipeline, streaming
 from gsdd_jax.storage import trajectories
@@ -23,13 +23,14 @@ from gsdd_jax.training import evaluate
 from gsdd_jax.training import experts as training
 
 
-def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
+def train_all(config: ConfigDict, reporter: Display, dataset: Dataset | None = None) -> ExpertStore:
     """Trains the missing experts of `config` in its directory, then opens all.
 
     An expert's random numbers depend only on `config.experts.seed` and its index. A CPU trains
     one at a time: no bit depends on `config.experts.at_once` or on existing experts. A GPU trains
     `at_once` together, and XLA orders groups of other sizes differently: results differ by
     rounding. An interrupted call resumes after the last whole epoch, with the same result.
+    `dataset` replaces that of `config.data`.
 
     Raises:
       UsageError: a setting is invalid; the directory cannot be written, is in use, or holds
@@ -39,7 +40,7 @@ def train_all(config: ConfigDict, reporter: Display) -> ExpertStore:
     validate.ranges(config, "experts", "data")
     validate.options(config)
     augment.parse_strategy(config.matching.strategy)
-    dataset = components.load_data(config)
+    dataset = dataset or components.load_data(config)
     components.check_same(dataset)
     network = components.build_network(config.network, dataset)  # first: whitening takes long
     # A CPU is no faster with several at once, and one at a time keeps every bit.

@@ -20,6 +20,11 @@ from gsdd_jax.core import processes
 LINE_EVERY = 10.0  # seconds, if standard output is no terminal
 
 
+def _redraws(stream) -> bool:
+    """Returns whether a line may be drawn again: in a terminal or a notebook."""
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel.")
+
+
 class Progress:
     """Progress of one phase: steps, loss, rate, time left.
 
@@ -37,7 +42,7 @@ class Progress:
         self._steps, self._seconds = 0, 0.0  # timed
         self._last_line = self._mark = time.monotonic()
         self._bar = None
-        if done < total and stream.isatty():
+        if done < total and _redraws(stream):
             self._bar = tqdm(
                 desc=self._text("compiling"), total=total, initial=done, file=stream,
                 dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar}| {desc}",

@@ -91,11 +91,14 @@ class Experiment(FitParts, EvaluationParts):
     host_inputs: Callable[[int, int], Any]  # (first step, number of steps) -> host inputs
 
 
-def build_fit_parts(config: ConfigDict) -> FitParts:
-    """Builds the parts of a fit. Raises UsageError, naming the field, for invalid settings."""
+def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> FitParts:
+    """Builds the parts of a fit. Raises UsageError, naming the field, for invalid settings.
+
+    `dataset` replaces that of `config.data`.
+    """
     validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
-    dataset = load_data(config)
+    dataset = dataset or load_data(config)
     shape, classes = dataset.image_shape, dataset.num_classes
     parameterization = components.build_parameterization(config, shape, classes)
     _check_memory(config, dataset, parameterization)
@@ -122,13 +125,16 @@ def _check_memory(config, dataset, parameterization) -> None:
     memory.check(f"config.budget: {memory.shown(budget)}", 2 * 4 * budget, there=there)
 
 
-def build(config: ConfigDict) -> Experiment:
-    """Builds an experiment. Raises UsageError, naming the field, for invalid settings."""
+def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment:
+    """Builds an experiment. Raises UsageError, naming the field, for invalid settings.
+
+    `dataset` replaces that of `config.data`.
+    """
     check_strategy(config)
     validate.ranges(config, "distill", "evaluate", "teacher")
     check_baselines(config)
     rates(config)
-    material = build_fit_parts(config)
+    material = build_fit_parts(config, dataset)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)

@@ -54,6 +54,12 @@ def resolve(
     made_by = SINCE | recorded(provenance)
     values = {field: _value(made_by, field) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
+    allowed = (*FIELDS, *workdir.OPERATIONAL)
+    if unknown := [f for f in overrides if f not in allowed and not f.startswith(f"{OPTIONS}.")]:
+        raise UsageError(
+            f"config.{unknown[0]}: no field of an evaluation, which has {', '.join(FIELDS)} and "
+            f"{OPTIONS}"
+        )
     network = overrides.get("network.name", values["network.name"])
     options = {}
     if network == values["network.name"]:

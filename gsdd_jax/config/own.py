@@ -1,0 +1,47 @@
+"""Config of your own data: minutes on two cores at 32 x 32, settings that suit the data set."""
+
+from ml_collections import ConfigDict
+
+from gsdd_jax.config.adapt import matched_by
+from gsdd_jax.config.fields import default
+
+# Baselines of short experiments. The last two are the strongest, and take the most time.
+BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
+WIDTHS = {"dm": 32}  # of the ConvNet, by objective; 16 for others
+
+
+def own(objective: str = "dm") -> ConfigDict:
+    """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
+
+    The budget is the bytes of one float32 image per class. `suited` replaces fields that are 0.
+    """
+    config = default()
+    config.data.name = ""  # yours
+    config.budget.ipc, config.budget.images_per_class = 1, 0
+    config.network.options.width = WIDTHS.get(objective, 16)
+    config.init.num_steps, config.init.learning_rate = 500, 0.0
+    config.distill.steps_per_call = 10
+    config.distill.checkpoint_every = 50
+    config.evaluate.num_networks = 3
+    config.evaluate.epochs, config.evaluate.batch_size = 0, 0
+    config.evaluate.baselines, config.teacher.epochs = BASELINES, 0
+    if objective == "tm":
+        return shortened_tm(config)
+    config.distill.num_steps = 200
+    config.distill.learning_rate = 1.25e-3  # good on CIFAR-10's training images
+    if objective != "dm":
+        return matched_by(config, objective)
+    config.matching.options.batch_real = 64  # smaller classes give all their images
+    return config
+
+
+def shortened_tm(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to a short trajectory matching with few experts, and returns it."""
+    matched_by(config, "tm")
+    config.matching.options.update(
+        syn_steps=20, batch_syn=60, max_start_epoch=6, expert_epochs=2, lr_init=0.05, lr_lr=1e-4
+    )
+    config.experts.update(num_experts=3, epochs=8, batch_size=64)
+    config.distill.num_steps = 100
+    config.distill.learning_rate = 3e-3
+    return config

@@ -1,0 +1,222 @@
+"""Distillation and evaluation of arrays in memory, without a config file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import reprlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from gsdd_jax import data, matching
+from gsdd_jax.config import adapt, own, validate
+from gsdd_jax.config.fields import known
+from gsdd_jax.core import mesh
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.trees import dotted, unflat
+from gsdd_jax.data.arrays import from_arrays, indices, pixels
+from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.runs import evaluation, experts
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.progress import Display
+from gsdd_jax.setup import components, experiment, provenance
+
+SET = "distilled.safetensors"
+
+
+class Accuracy(float):
+    """Mean accuracy of several networks on the test images, in percent.
+
+    Attributes:
+      accuracies: accuracy of each network.
+      std: their sample standard deviation.
+      by_class: mean accuracy on each class.
+      confusion: counts [class, predicted class] over all networks.
+      learning_rate: learning rate of the networks.
+    """
+
+    accuracies: list[float]
+    std: float
+    by_class: list[float]
+    confusion: Int[np.ndarray, "k k"]
+    learning_rate: float
+
+    def __new__(cls, found: evaluation.Accuracies):
+        said = evaluation.summary("", found.test)
+        self = super().__new__(cls, said["_accuracy"])
+        self.accuracies, self.std = said["_accuracies"], said["_std"]
+        self.by_class = evaluation.by_class("", found.confusion)["_by_class"]
+        self.confusion, self.learning_rate = found.confusion, found.learning_rate
+        return self
+
+    def __str__(self) -> str:
+        return evaluation.shown(self.accuracies)
+
+
+def distill(
+    images: Any,
+    labels: Any,
+    bytes_per_class: int | None = None,
+    *,
+    objective: str = "dm",
+    test: Any = None,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    workdir: str | os.PathLike | None = None,
+    verbose: bool = True,
+    **fields: Any,
+) -> DistilledSet:
+    """Distills labeled images into a small synthetic set, as `launch.distill` does.
+
+    Takes minutes on a CPU, shows its progress, and prints test accuracies at the end. Equal
+    arguments give equal bytes.
+
+    Args:
+      images, labels, test, class_names, name: see `gsdd_jax.data.from_arrays`. With `test`, the
+        accuracies of baselines of the same bytes are printed, too.
+      bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
+      objective: "dm" or "tm", which trains its experts first.
+      workdir: directory for the run's files; the same call resumes an interrupted run. None:
+        nothing is kept.
+      verbose: whether to show the progress on standard output.
+      fields: fields of the config by group, such as `distill={"num_steps": 1000}`, `seed=1` or
+        `parameterization={"name": "pixels"}`; `gsdd distill --helpfull` lists them.
+
+    Raises UsageError for invalid arguments, and like `gsdd_jax.runs.distill.distill_to`.
+    """
+    display = _display(verbose)
+    dataset = from_arrays(images, labels, test, class_names=class_names, name=name)
+    given = {"data.name": name} | dotted(fields)
+    if test is None:
+        given = {"evaluate.baselines": ""} | given
+    if bytes_per_class is not None:
+        given["budget.bytes"] = bytes_per_class
+    config = _config(own(objective), given, dataset)
+    with _directory(workdir) as folder:
+        if matching.find(config.matching.name).follows_experts:
+            config.experts.dir = config.experts.dir or str(folder / "experts")
+            experts.train_all(config, display, dataset)
+        result = distill_to(config, folder, display, dataset)
+        found = dataclasses.replace(file.load(folder / SET), source="")
+    if config.data.transform == "zca":  # it is not in the file
+        zca = components.build_transform("zca", dataset)
+        found.__dict__["transform"] = jax.tree.map(np.asarray, zca)
+    arms = ("distilled", "fitted", experiment.strongest(result))
+    display.line(f"test accuracy:  {evaluation.compared(arms, result)}")
+    return found
+
+
+def evaluate(
+    train: Any,
+    test_images: Any,
+    test_labels: Any,
+    *,
+    learning_rate: float | None = None,
+    transform: Any = None,
+    verbose: bool = True,
+    **fields: Any,
+) -> Accuracy:
+    """Trains fresh networks on a distilled set, or on any images, and tests them.
+
+    Args:
+      train: a distilled set, with its own settings as defaults; or images and labels, with the
+        settings that `distill` evaluates by. Arrays are as for `gsdd_jax.data.from_arrays`.
+      test_images, test_labels: likewise. A distilled set's labels are indices, or its
+        `class_names`.
+      learning_rate: learning rate of the networks; None: that of the set, or of the config.
+      transform: source of a distilled set's transform; see `DistilledSet.find_transform`.
+      verbose: whether to show the progress on standard output.
+      fields: fields of the config by group, such as `evaluate={"epochs": 300}`.
+
+    Raises UsageError for invalid arguments, and if a network diverges.
+    """
+    test = test_images, test_labels
+    display = _display(verbose)
+    if isinstance(train, DistilledSet):
+        of_set = train, test, learning_rate, transform
+        return _of_set(*of_set, dotted(fields), display)
+    if not isinstance(train, tuple | list) or len(train) != 2:
+        raise UsageError(
+            f"train: expected a distilled set, or (images, labels), got {type(train).__name__}"
+        )
+    if transform is not None:
+        raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
+    dataset = from_arrays(*train, test)
+    rate = {} if learning_rate is None else {"evaluate.learning_rate": learning_rate}
+    largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
+    config = _config(own(), largest | dotted(fields) | rate, dataset)
+    parts = evaluation.real_parts(config, dataset)
+    with mesh.use_devices(config.mesh.devices):
+        return Accuracy(evaluation.all_real(config, parts, "evaluate", display))
+
+
+def _of_set(set_, test, learning_rate, transform, given, display) -> Accuracy:
+    """Evaluates a distilled set by its own config, with the fields `given`."""
+    if given.get("evaluate.rates"):
+        raise UsageError("evaluate.rates: a distilled set has no real training images to choose on")
+    config = provenance.resolve(set_.provenance, given | {"evaluate.rates": ""}, learning_rate)
+    names = set_.class_names
+    if names is None:
+        num_classes = len(set_.labels) // set_.format.images_per_class
+        names = tuple(map(str, range(num_classes)))
+    images = pixels(test[0], "test_images")
+    if images.shape[1:] != set_.format.image_shape:
+        raise UsageError(
+            f"test_images: expected images of {set_.format.image_shape}, got {images.shape[1:]}"
+        )
+    labels = indices(test[1], "test_labels", names, len(images))
+    nothing = data.Split(images[:0], labels[:0])
+    size = dict(num_classes=len(names), class_names=names, mean=(), std=(), fingerprint="")
+    dataset = data.Dataset(config.data.name, nothing, data.Split(images, labels), **size)
+    found = set_.transform if transform is None else set_.find_transform(transform)
+    parts = evaluation.parts_of(config, dataset, jax.tree.map(jnp.asarray, found))
+    if not evaluation.is_rate_given(config, set_, learning_rate):
+        config.evaluate.learning_rate = set_.learning_rate
+    set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
+    with mesh.use_devices(config.mesh.devices):
+        return Accuracy(evaluation.distilled(config, parts, set_, "evaluate", display))
+
+
+def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
+    """Returns the config with fields by dotted name, adapted to a data set as by the commands."""
+    numbers = {name for name, of in known().items() if of.type == "float"}
+    given = {n: float(v) if n in numbers and type(v) is int else v for n, v in given.items()}
+    values = dotted(base.to_dict())
+    for name, value in given.items():
+        if value != {} and any(field.startswith(f"{name}.") for field in values):
+            raise UsageError(
+                f"config.{name}: expected fields by name, as {{'field': value}}, got "
+                f"{reprlib.repr(value)}"
+            )
+    config = unflat(values | given)
+    validate.structure(config)
+    config = adapt.swapped(config, base, given)
+    validate.every(config, automatic=True)
+    shape, largest = dataset.image_shape, max(dataset.train_counts)
+    return adapt.scaled(adapt.suited(config, shape, dataset.num_classes, largest))
+
+
+@contextlib.contextmanager
+def _directory(workdir: str | os.PathLike | None) -> Iterator[pathlib.Path]:
+    """Yields the directory of a run; one of its own is removed afterwards."""
+    if workdir is not None:
+        yield pathlib.Path(workdir)
+        return
+    # An interrupted checkpoint may still be written.
+    with tempfile.TemporaryDirectory(prefix="gsdd-", ignore_cleanup_errors=True) as folder:
+        yield pathlib.Path(folder)
+
+
+def _display(verbose: bool) -> Display:
+    return Display(None if verbose else io.StringIO())

@@ -1,0 +1,229 @@
+"""Tests distillation and evaluation of arrays in memory."""
+
+import json
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gsdd_jax
+from gsdd_jax import data
+from gsdd_jax.config import adapt, own
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.trees import dotted
+from gsdd_jax.data.prepare import prepare
+from gsdd_jax.runs import experts
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.progress import Display, Progress
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+CLASSES = 3
+FIELDS = {
+    "budget": {"images_per_class": 2},
+    "network": {"options": {"width": 4, "depth": 1}},
+    "init": {"num_steps": 20},
+    "matching": {"strategy": "flip", "options": {"batch_real": 4}},
+    "distill": {"num_steps": 6, "steps_per_call": 2, "checkpoint_every": 2},
+    "evaluate": {"num_networks": 2, "epochs": 3, "baselines": ""},
+}
+OPTIONS = {"syn_steps": 2, "batch_syn": 60, "expert_epochs": 1, "max_start_epoch": 2}
+FOLLOWING = FIELDS | {
+    "matching": {"strategy": "flip", "options": OPTIONS},
+    "experts": {"num_experts": 1, "epochs": 2},
+    "data": {"transform": "zca"},
+}
+
+
+def arrays(count=12, side=8, seed=0):
+    """Returns images whose class is their brightest channel, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    images = rng.integers(0, 100, (count, side, side, 3), np.uint8)
+    images[np.arange(count), ..., labels] += 120
+    return images, labels
+
+
+def distilled(images, labels, objective="dm", **more):
+    fields = FIELDS if objective == "dm" else FOLLOWING
+    return gsdd_jax.distill(
+        images, labels, 400, objective=objective, verbose=False, **(fields | more)
+    )
+
+
+def same(one, other):
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, values in one.arrays.items():
+        np.testing.assert_array_equal(values, other.arrays[name])
+    assert one.learning_rate == other.learning_rate
+
+
+@pytest.mark.parametrize("objective", ["dm", "tm"])
+def test_a_call_makes_the_bytes_of_the_commands(tmp_path, objective, monkeypatch):
+    """Runs what the commands run on a prepared .npz file."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images, labels = arrays(30)
+    names = np.array(["red", "green", "blue"])
+    np.savez(tmp_path / "own.npz", images=images, labels=names[labels])
+    prepare(tmp_path / "own.npz", "own", data_dir=tmp_path)
+    fields = dotted(FIELDS if objective == "dm" else FOLLOWING)
+    fields |= {"data.name": "own", "data.dir": str(tmp_path), "budget.bytes": 400}
+    config = own(objective)
+    config.update_from_flattened_dict(fields | {"experts.dir": str(tmp_path / "experts")})
+    loaded = data.load("own", data_dir=tmp_path)
+    given = loaded.image_shape, CLASSES, max(loaded.train_counts)
+    config = adapt.suited(config, *given)
+    if objective == "tm":
+        assert config.matching.options.batch_syn == 60  # of a set whose size is given
+        config.matching.options.batch_syn = 0
+        experts.train_all(config, Display())
+    distill_to(config, tmp_path / "command", Display())
+    command = gsdd_jax.load(tmp_path / "command" / "distilled.safetensors")
+
+    made = data.from_arrays(images, names[labels])
+    assert made.fingerprint == loaded.fingerprint and made.class_names == loaded.class_names
+    assert (made.mean, made.std) == (loaded.mean, loaded.std)
+    more = {"matching": FOLLOWING["matching"] | {"options": OPTIONS | {"batch_syn": 0}}}
+    found = distilled(images, names[labels], objective, **(more if objective == "tm" else {}))
+    same(found, command)
+    assert found.class_names == ("blue", "green", "red") and found.num_bytes <= CLASSES * 400
+    np.testing.assert_allclose(found.numpy().images, command.numpy().images, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_left_behind_and_an_interrupted_call_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "temporary").mkdir()
+    whole = distilled(*arrays())
+    advance = Progress.advance
+
+    def interrupted(self, count, **values):
+        advance(self, count, **values)
+        if "loss" in values and self._done == 4:
+            raise KeyboardInterrupt
+
+    for workdir in (None, tmp_path / "mine"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Progress, "advance", interrupted)
+            distilled(*arrays(), workdir=workdir)
+    assert list(tmp_path.rglob("*.safetensors")) == [tmp_path / "mine" / "real.safetensors"]
+    assert not any((tmp_path / "temporary").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "temporary"]
+    same(distilled(*arrays(), workdir=tmp_path / "mine"), whole)
+    saved = gsdd_jax.load(tmp_path / "mine")
+    same(saved, whole)
+    assert "distilled_accuracy" in json.loads((tmp_path / "mine" / "result.json").read_text())
+    with pytest.raises(UsageError, match="with other settings or other data"):
+        distilled(*arrays(seed=1), workdir=tmp_path / "mine")
+
+
+def test_test_images_are_those_given_and_the_accuracy_says_everything(capsys):
+    images, labels = arrays()
+    fields = FIELDS | {"evaluate": FIELDS["evaluate"] | {"epochs": 30, "baselines": "fitted"}}
+    found = gsdd_jax.distill(images, labels, 400, test=arrays(60, seed=1), **fields)
+    printed = capsys.readouterr().out.splitlines()
+    accuracy = gsdd_jax.evaluate(found, *arrays(60, seed=1))
+    assert printed[-1].startswith(f"test accuracy:  distilled {accuracy}   fitted ")
+    assert accuracy > 60  # a third by chance
+    assert accuracy == pytest.approx(np.mean(accuracy.accuracies))
+    assert accuracy.std == pytest.approx(np.std(accuracy.accuracies, ddof=1))
+    assert accuracy == pytest.approx(np.mean(accuracy.by_class), abs=1e-4)  # equal classes
+    assert accuracy.confusion.sum() == 2 * 60
+    assert float(np.trace(accuracy.confusion)) / 120 * 100 == pytest.approx(float(accuracy))
+    swapped = (1 - arrays(60, seed=1)[0] / 255.0, arrays(60, seed=1)[1])
+    assert gsdd_jax.evaluate(found, *swapped, verbose=False) < 40
+
+
+def test_any_images_are_evaluated():
+    test = arrays(60, seed=1)
+    fields = dict(FIELDS, evaluate={"num_networks": 2, "epochs": 30}, verbose=False)
+    right = gsdd_jax.evaluate(arrays(), *test, **fields)
+    images, labels = arrays()
+    wrong = gsdd_jax.evaluate((images, (labels + 1) % CLASSES), *test, **fields)
+    assert right > 60 > 40 > wrong
+    chosen = gsdd_jax.evaluate(
+        arrays(), *test, **fields | {"evaluate": {"epochs": 3, "rates": "1e-6"}}, learning_rate=0.1
+    )
+    assert chosen.learning_rate == pytest.approx(0.1)
+
+
+def test_all_ways_to_give_the_same_images():
+    images, labels = arrays()
+    expected = data.from_arrays(images, labels, (images, labels))
+    assert expected.class_names == ("0", "1", "2") and not expected.train.images.flags.writeable
+    names = ["a", "b", "c"]
+    for way in (
+        (images / np.float32(255), labels),
+        (jnp.asarray(images), jnp.asarray(labels)),
+        ((images / 255).astype(np.float16), labels[:, None].astype(np.uint8)),
+        (jax.device_get(images), [int(label) for label in labels]),
+    ):
+        found = data.from_arrays(*way, way)
+        assert found.fingerprint == expected.fingerprint
+        named = data.from_arrays(*way, way, class_names=names)
+        assert named.fingerprint == expected.fingerprint and named.class_names == ("a", "b", "c")
+    texts = data.from_arrays(images, [names[label] for label in labels], class_names=names[::-1])
+    assert texts.class_names == ("c", "b", "a") and texts.train_counts == (3, 3, 3)
+    gray = data.from_arrays(images[..., 0], labels)
+    assert gray.image_shape == (8, 8, 1) and len(gray.test.labels) == 3
+
+
+IMAGES, LABELS = arrays()
+WRONG = {
+    "layout": (dict(images=IMAGES.transpose(0, 3, 1, 2)), r"images: .*transpose\(0, 2, 3, 1\)"),
+    "range": (dict(images=IMAGES.astype(np.float32)), "images: .*in .0, 1., got float32 from"),
+    "nan": (dict(images=np.where(IMAGES > 100, np.nan, 0.5)), "images: .*in .0, 1."),
+    "type": (dict(images=IMAGES.astype(np.int64)), "images: expected uint8.*astype"),
+    "none": (dict(images=IMAGES[:0], labels=LABELS[:0]), "images: "),
+    "count": (dict(labels=LABELS[1:]), "labels: expected 12 "),
+    "floats": (dict(labels=LABELS / 2), "labels: expected 12 "),
+    "one class": (dict(labels=LABELS * 0), "expected two classes or more, got 0"),
+    "names": (dict(class_names=["a", "b"]), "labels: expected 0 to 1, got 0 to 2"),
+    "same names": (dict(class_names=["a", "b", "b"]), "class_names: expected different names"),
+    "test": (dict(test=IMAGES), "test: expected .images, labels., got ndarray"),
+    "test class": (dict(test=(IMAGES, LABELS + 1)), "test: expected the classes of training"),
+    "test size": (dict(test=arrays(side=9)), "test: expected images of .8, 8, 3., got .9, 9, 3."),
+    "field": (dict(distill={"num_step": 3}), "config.distill.num_step: no such field"),
+    "group": (dict(distill=3), "config.distill: expected fields by name"),
+    "value": (dict(distill={"num_steps": -3}), "config.distill.num_steps: expected"),
+    "kind": (dict(seed="one"), "config.seed: expected"),
+    "objective": (dict(objective="mt"), "config.matching.name: expected one of"),
+    "bytes": (dict(bytes_per_class=3), "budget: "),
+    "rates": (dict(evaluate={"rates": "a"}), "config.evaluate.rates: expected numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_argument_is_named(case, tmp_path):
+    given, message = WRONG[case]
+    given = dict(images=IMAGES, labels=LABELS, workdir=tmp_path / "run") | given
+    with pytest.raises(UsageError, match=message):
+        gsdd_jax.distill(given.pop("images"), given.pop("labels"), **given)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_an_evaluation_refuses_what_is_no_part_of_it():
+    found = distilled(IMAGES, LABELS)
+    for given, message in (
+        (dict(distill={"num_steps": 1}), "config.distill.num_steps: no field of an evaluation"),
+        (dict(evaluate={"rates": "0.1"}), "evaluate.rates: "),
+        (dict(evaluate={"epochs": 0}), "config.evaluate.epochs"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            gsdd_jax.evaluate(found, IMAGES, LABELS, **given)
+    for train, images, labels, message in (
+        (found, IMAGES[:, :7], LABELS, "test_images: expected images of"),
+        (found, IMAGES, LABELS + 1, "test_labels: expected 0 to 2"),
+        (found, IMAGES, ["4"] * 12, "test_labels: expected 0, 1, 2, got 4"),
+        (IMAGES, IMAGES, LABELS, "train: expected a distilled set"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            gsdd_jax.evaluate(train, images, labels)
+
+
+def test_a_fresh_import_has_data_and_a_version():
+    assert {"data", "distill", "evaluate", "__version__"} <= set(dir(gsdd_jax))
+    assert gsdd_jax.__version__[0].isdigit() and gsdd_jax.data.load is data.load
