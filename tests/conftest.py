@@ -29,14 +29,14 @@ LONGEST = [
     "baselines", "augment", "distribution", "cuda_driver", "quantized", "codes", "trajectory",
 ]  # fmt: skip
 LITTLE = "jax_disable_most_optimizations"
-# Code of XLA's fusion emitters takes long to compile.
-WITHOUT_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+# Code of XLA's fusion emitters takes long to compile, and so does a program in parts.
+SIMPLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 # For commands.
 QUICKLY = {LITTLE.upper(): "true"}
 if jax.__version_info__ < (0, 11):  # XLA ends a process with an unknown flag
     given = os.environ.get("XLA_FLAGS")
-    QUICKLY["XLA_FLAGS"] = os.environ["XLA_FLAGS"] = f"{given or ''} {WITHOUT_EMITTERS}"
+    QUICKLY["XLA_FLAGS"] = os.environ["XLA_FLAGS"] = f"{given or ''} {SIMPLY}"
     jax.devices()  # the flags are read now, and by this process only
     del os.environ["XLA_FLAGS"]
     if given is not None:

@@ -1,4 +1,4 @@
-"""Runs a tiny table as one of several processes; prints how many images it read for its devices.
+"""Runs a tiny table as one of several processes, counts what it reads, and is refused in the end.
 
 python -m tests.several_processes --root=FOLDER
 """
@@ -57,6 +57,7 @@ def main():
     from gsdd_jax.core import errors, files, processes
     from gsdd_jax.data import reading
     from gsdd_jax.runs import progress
+    from gsdd_jax.storage import workdir
     from gsdd_jax.tables import reproduce, table
 
     read, ahead = [], reading.ahead
@@ -70,6 +71,8 @@ def main():
 
     reading.ahead = counted
     jax.clear_caches = lambda: None  # the cells' programs are alike
+    if jax.process_count() == 1:
+        reproduce.cost_of = lambda piece: None  # it compiles and times steps
     root = pathlib.Path(ROOT.value)
     found, failed = reproduce.reproduce(
         table.Table("tiny", "Tiny", cells()), root, progress.OneLine()
@@ -86,6 +89,10 @@ def main():
             refused = str(error) == "taken"
     kept = root / f"process_{jax.process_index()}.json"
     files.write_json(kept, {"read": read, "refused": refused})
+    if processes.first():
+        files.write_json(root / "wrong" / "config.json", [])
+    with workdir.prepared(root / "wrong", cells()[0].config):
+        raise AssertionError("expected a refusal")
 
 
 if __name__ == "__main__":

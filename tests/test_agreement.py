@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,11 +61,11 @@ def drawn(kind, images, seed):
     rng = np.random.default_rng(seed)
     if kind.name == "gaussian":
         arrays = drawn_gaussians(rng, (images, kind.num_gaussians), kind.channels)
-        return kind.from_arrays({n: jnp.float32(a) for n, a in arrays.items()})
+        return kind.from_arrays({n: np.float32(a) for n, a in arrays.items()})
     if kind.name == "quantized":
         arrays = drawn_gaussians(rng, (kind.num_gaussians,), kind.channels)
         gaussians = gsdd_jax.GaussianImages(
-            **{n: jnp.float32(a) for n, a in arrays.items()}, height=kind.height, width=kind.width
+            **{n: np.float32(a) for n, a in arrays.items()}, height=kind.height, width=kind.width
         )
         ends = jnp.array([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
         return QuantizedImages(gaussians, jnp.float32(kind.counts), ends, ends + 2.5)
@@ -80,14 +81,14 @@ def drawn(kind, images, seed):
         shapes = {name: shape for name, shape in kind.shapes().items() if name != "step"}
         planes = {n: rng.laplace(0, spread, (images, *shape)) for n, shape in shapes.items()}
         step = {"step": jnp.full(images, 30, jnp.float32)}
-        return {name: jnp.float32(plane) for name, plane in planes.items()} | step
+        return {name: jax.device_put(np.float32(plane)) for name, plane in planes.items()} | step
     params = {}
     for name, shape in kind.shapes().items():
         # The largest values at which sines are not noise.
         bound = 0.5 if name[-2:] == "_0" else np.sqrt(6 / shape[0]) / getattr(kind, "w0", 1)
         values = rng.uniform(-bound, bound, (images, *shape))
-        params[name] = jnp.float32(values if kind.name == "ddif" else values + 0.5)
-    return params
+        params[name] = np.float32(values if kind.name == "ddif" else values + 0.5)
+    return jax.device_put(params)
 
 
 def agree(found, expected, darkest):

@@ -34,12 +34,14 @@ NAMES = ("means", "cholesky", "colors", "opacities")
 
 
 def images(parameters, **settings):
-    return gsdd_jax.rasterize(*map(jnp.asarray, parameters), **settings)
+    return jax.jit(lambda *p: gsdd_jax.rasterize(*p, **settings))(*parameters)
 
 
 def gradients(parameters, cotangent, **settings):
-    _, pull_back = jax.vjp(lambda *p: gsdd_jax.rasterize(*p, **settings), *parameters)
-    return pull_back(jnp.asarray(cotangent))
+    def run(cotangent, *p):
+        return jax.vjp(lambda *p: gsdd_jax.rasterize(*p, **settings), *p)[1](cotangent)
+
+    return jax.jit(run)(cotangent, *parameters)
 
 
 def both(parameters, cotangent, **settings):
@@ -153,8 +155,8 @@ def test_the_gradient_passes_through_the_clipping(side):
 
 @pytest.mark.usefixtures("fully_compiled")
 def test_a_hundred_gradients_have_the_same_bits():
-    parameters = [jnp.stack([p] * 6) for p in random_gaussians(12, 60, 3)]
-    cotangent = jax.random.normal(jax.random.key(0), (6, 40, 56, 3))
+    parameters = [np.stack([p] * 6) for p in random_gaussians(12, 60, 3)]
+    cotangent = np.random.default_rng(0).normal(size=(6, 40, 56, 3)).astype(np.float32)
     settings = dict(height=40, width=56, backend="native")
     run = jax.jit(lambda *p: gradients(p, cotangent, **settings))
     first = run(*parameters)
@@ -242,12 +244,13 @@ def test_empty_batches_and_empty_images(backend, batch):
 
 def test_leading_axes_vmap_scan_checkpoint_and_jit_agree():
     one = random_gaussians(11, 12, 3)
-    stacked = [jnp.stack([p * s for s in (1.0, 0.9, 1.1)]) for p in map(jnp.asarray, one)]
+    stacked = [np.stack([p * np.float32(s) for s in (1.0, 0.9, 1.1)]) for p in one]
     render = lambda *p: gsdd_jax.rasterize(*p, height=17, width=13, backend="native")
     loss = lambda *p: (render(*p) ** 2).sum()
-    expected = jnp.stack([render(*(p[i] for p in stacked)) for i in range(3)])
-    slopes = [jax.grad(loss, argnums=(0, 1, 2, 3))(*(p[i] for p in stacked)) for i in range(3)]
-    slopes = jax.tree.map(lambda *g: jnp.stack(g), *slopes)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
+    expected = np.stack([render(*(p[i] for p in stacked)) for i in range(3)])
+    slopes = [gradient(*(p[i] for p in stacked)) for i in range(3)]
+    slopes = jax.tree.map(lambda *g: np.stack(g), *slopes)
 
     same = np.testing.assert_array_equal
     same(render(*stacked), expected)
@@ -256,7 +259,7 @@ def test_leading_axes_vmap_scan_checkpoint_and_jit_agree():
     same(render(*(p[:, None] for p in stacked))[:, 0], expected)
     same(jax.lax.map(lambda p: render(*p), tuple(stacked)), expected)
     jax.tree.map(same, jax.grad(loss, argnums=(0, 1, 2, 3))(*stacked), slopes)
-    jax.tree.map(same, jax.vmap(jax.grad(loss, argnums=(0, 1, 2, 3)))(*stacked), slopes)
+    jax.tree.map(same, jax.vmap(gradient)(*stacked), slopes)
     checkpointed = jax.jit(jax.grad(jax.checkpoint(loss), argnums=(0, 1, 2, 3)))(*stacked)
     jax.tree.map(same, checkpointed, slopes)
     # Only one argument batched: the others are broadcast into the same single call.
@@ -302,7 +305,6 @@ def script(code, *arguments, **environment):
 FOUR_DEVICES = """
 import jax, numpy as np, gsdd_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from tests.conftest import QUICKLY
 from tests.dense import random_gaussians
 
 assert jax.device_count() == 4
@@ -346,7 +348,8 @@ with jax.set_mesh(mesh):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs four devices")
 def test_sharded_images_are_rendered_where_they_lie():
     """Checks under plain jit that sharding adds no collectives, forward or backward."""
-    script(FOUR_DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    flags = f"{QUICKLY.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    script(FOUR_DEVICES, XLA_FLAGS=flags)
 
 
 def derivatives_beyond_the_first(render, parameters):
