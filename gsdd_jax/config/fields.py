@@ -34,6 +34,9 @@ class Mesh:
 class Data:
     name: str = field("cifar10_mini", "data set: a TFDS name, or cifar10_mini, which is included")
     subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow, squawk")
+    classes: str = field(
+        "", "classes to keep, in the order of the labels: names or indices, by commas; empty: all"
+    )
     resolution: int = field(0, "image size in pixels per side; 0: as stored", 0, MAX_SIDE)
     resize: str = field("crop", "method to make images square: crop (to the center) or squash")
     transform: str = field(

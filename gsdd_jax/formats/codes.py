@@ -98,7 +98,7 @@ class Codes(CodedTogether, Format):
         found = contents.by_image | contents.by_class | contents.shared
         codes, step = found.pop(PAYLOAD), found.pop(STEP)
         columns = self.columns(super().unpack(found))
-        return found | self.pack(codes, columns, step[0])
+        return found | self.pack(codes, columns, float(step[0]))
 
     def codes_of(self, arrays: Mapping[str, np.ndarray]) -> Int[np.ndarray, "m n"]:
         """Returns the codes of every image; raises UsageError for invalid ones."""

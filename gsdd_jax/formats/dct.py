@@ -126,7 +126,7 @@ class DCT(CodedTogether, Format):
 
     def repacked(self, contents: Contents) -> dict[str, np.ndarray]:
         planes = [contents.by_image[f"plane_{i}"] for i in range(self.channels)]
-        return self.pack(planes, contents.shared[STEP][0])
+        return self.pack(planes, float(contents.shared[STEP][0]))
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = self.divided(arrays)

@@ -62,8 +62,8 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
             names += of.class_names or ()
             total += num_classes(of)
     contents = [of.format.divided(of.arrays) for of in sets]
-    for of, found in zip(sets, contents, strict=True):
-        with located(of.source or "merge"):
+    for i, (of, found) in enumerate(zip(sets, contents, strict=True)):
+        with located(of.source or f"set {i + 1}"):
             _check_shared(first.format.name, found, contents[0])
     joined = Contents(
         *(
@@ -202,7 +202,7 @@ def _compared(of, first):
     ours, theirs = (one.transform_description() for one in (of, first))
     if ours["name"] == "normalize" == theirs["name"]:  # another data set may have equal constants
         ours, theirs = ({n: one.get(n) for n in ("name", "mean", "std")} for one in (ours, theirs))
-    for name in sorted(ours.keys() | theirs.keys()):
+    for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "name", n)):
         yield f"transform: {name}", ours.get(name), theirs.get(name)
     ours, theirs = (_evaluated(one) for one in (of, first))
     for name in sorted(ours.keys() | theirs.keys()):

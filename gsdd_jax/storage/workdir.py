@@ -32,6 +32,8 @@ OPERATIONAL = {
     "teacher.dir": "",
     "experts.at_once": 1,
 }
+# Fields of later versions, left out of records at these values: runs of earlier versions go on.
+ADDED = {"data.classes": ""}
 EVALUATIONS = "evaluations.json"
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
@@ -69,7 +71,7 @@ def _bind(workdir, config) -> None:
             raise UsageError(f"{workdir / folder}: expected a folder of this run, or nothing")
     if not path.exists():
         write_json(path, json.loads(config.to_json()))
-    old, new = dotted(read_object(path, "a run's config")), flat(config)
+    old, new = (ADDED | of for of in (dotted(read_object(path, "a run's config")), flat(config)))
     for field in sorted(old.keys() | new.keys()):
         if field not in OPERATIONAL and old.get(field) != new.get(field):
             raise UsageError(
@@ -101,12 +103,13 @@ def digest(fields: Mapping[str, Any]) -> str:
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
     """Returns the settings that a result depends on, flat, without operational ones."""
-    return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
+    added = ADDED.items()
+    return {n: v for n, v in flat(config).items() if n not in OPERATIONAL and (n, v) not in added}
 
 
 def whole(fields: Mapping[str, Any]) -> ConfigDict:
     """Returns the config of a run's recorded `fields`; operational ones default."""
-    return unflat(OPERATIONAL | dict(fields))
+    return unflat(OPERATIONAL | ADDED | dict(fields))
 
 
 def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
