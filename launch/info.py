@@ -39,8 +39,12 @@ def _commands(origins) -> list[str]:
         from launch import origin
     except ImportError:  # without JAX there are no experiments to compare with
         return []
-    configs = [of["config"] for of in origins if isinstance(of.get("config"), dict)]
-    return [" ".join(["distill", *origin.command(config)]) for config in configs]
+    found = []
+    for of in origins:
+        if isinstance(config := of.get("config"), dict):
+            begun = ["--config.init.set=FILE"] if "begun_with" in of else []
+            found.append(" ".join(["distill", *origin.command(config), *begun]))
+    return found
 
 
 if __name__ == "__main__":

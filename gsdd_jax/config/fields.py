@@ -98,6 +98,7 @@ class Init:
         0,
         shrink=Shrink(1, 1),
     )
+    set: str = field("", "distilled set to begin with, in place of a fit; empty: none")
     dir: str = field("", "directory of fits that runs share; empty: the work directory")
 
 

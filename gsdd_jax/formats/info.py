@@ -35,6 +35,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
         "transform": _transform(distilled),
         "learning_rate": float(distilled.learning_rate),
         "step": made.get("step"),
+        "begun_with": made.get("begun_with"),
         "versions": made.get("versions"),
         PARTS: [_part(part) for part in _listed(made)],
     }
@@ -71,6 +72,8 @@ def text(said: Mapping[str, Any]) -> str:
         "step": said["step"],
         "versions": _pairs(said["versions"]),
     }
+    if said["begun_with"] is not None:
+        lines["begun with"] = _pairs(said["begun_with"])
     lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS])}
     width = max(map(len, lines))
     return "\n".join(f"{n:{width}}  {'unknown' if v is None else v}" for n, v in lines.items())
