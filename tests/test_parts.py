@@ -316,7 +316,7 @@ def test_a_set_of_some_classes_is_evaluated_and_cut(tmp_path):
     assert len(evaluate_file(tmp_path / "merged", display=Display())["distilled_by_class"]) == 3
 
 
-def test_sets_of_parts_of_the_classes_are_merged_and_evaluated():
+def test_sets_of_parts_of_the_classes_are_merged_and_evaluated(tmp_path):
     mini = data.load("cifar10_mini", resolution=8)
     names = np.array(mini.class_names)
     train = mini.train.images[:600], names[mini.train.labels[:600]]
@@ -329,6 +329,9 @@ def test_sets_of_parts_of_the_classes_are_merged_and_evaluated():
     ]  # fmt: skip
     merged = gsdd_jax.merge(parts)
     assert merged.class_names == ("airplane", "automobile", "bird", "truck", "cat")
+    gsdd_jax.save(tmp_path / "merged", merged)
+    with pytest.raises(UsageError, match="evaluate a merged set by gsdd_jax.evaluate"):
+        evaluate_file(tmp_path / "merged")
     there = np.isin(names[mini.test.labels], merged.class_names)
     test = mini.test.images[there], names[mini.test.labels][there]
     assert len(gsdd_jax.evaluate(merged, *test, verbose=False).by_class) == 5

@@ -12,8 +12,10 @@ from gsdd_jax.data.dataset import Dataset, Split
 from gsdd_jax.formats.parts import class_indices
 
 
-def only(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:
-    """Returns the images of some classes, by name or index, labeled in that order.
+def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
+    """Returns the images of some classes, labeled in that order.
+
+    Classes are names or indices, in a list, or in one text by commas; an empty text means all.
 
     The constants of the normalization stay those of the whole data set: sets of its parts can be
     merged. The fingerprint is that of the images and labels of these classes.
@@ -21,6 +23,10 @@ def only(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:
     Raises UsageError for unknown, repeated or fewer than two classes, and if memory cannot hold
     their images.
     """
+    if isinstance(classes, str):
+        if not classes:
+            return dataset
+        classes = list(map(str.strip, classes.split(",")))
     with located("config.data.classes"):
         chosen = class_indices(classes, dataset.class_names, dataset.num_classes)
         if len(chosen) < 2:

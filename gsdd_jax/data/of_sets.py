@@ -24,8 +24,7 @@ def transform(
     """
     arguments = _arguments(provenance.get("config"))
     classes = arguments.pop("classes")
-    dataset = load(**arguments, data_dir=data_dir)
-    dataset = only(dataset, classes.split(",")) if classes else dataset
+    dataset = only(load(**arguments, data_dir=data_dir), classes)
     if dataset.fingerprint != fingerprint:
         raise UsageError(f"the {dataset.name} on this machine is another version")
     if name == "normalize":

@@ -98,7 +98,7 @@ def distill(
     display = _display(verbose)
     given = {"data.name": name} | dotted(fields)
     dataset = from_arrays(images, labels, test, class_names=class_names, name=name)
-    dataset = components.of_classes(dataset, given.get("data.classes", ""))
+    dataset = data.only(dataset, given.get("data.classes", ""))
     if test is None:
         given = {"evaluate.baselines": ""} | given
     if bytes_per_class is not None:
@@ -154,7 +154,7 @@ def evaluate(
     if transform is not None:
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
     given = dotted(fields)
-    dataset = components.of_classes(from_arrays(*train, test), given.get("data.classes", ""))
+    dataset = data.only(from_arrays(*train, test), given.get("data.classes", ""))
     rate = {} if learning_rate is None else {"evaluate.learning_rate": learning_rate}
     largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
     config = _config(own(), largest | given | rate, dataset)

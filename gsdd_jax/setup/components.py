@@ -34,12 +34,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
     of = config.data
     some = dict(subset=of.subset or None, resolution=of.resolution or None)
     dataset = data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
-    return of_classes(dataset, of.classes)
-
-
-def of_classes(dataset: data.Dataset, named: str) -> data.Dataset:
-    """Returns the classes of a data set that `config.data.classes` names; empty: all."""
-    return data.only(dataset, list(map(str.strip, named.split(",")))) if named else dataset
+    return data.only(dataset, of.classes)
 
 
 def check_same(dataset: data.Dataset) -> None:
