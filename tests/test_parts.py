@@ -15,6 +15,7 @@ from gsdd_jax import data, parameterizations
 from gsdd_jax.config import adapt, default
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.trees import flat
+from gsdd_jax.formats import transforms
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.evaluation import evaluate_file
 from gsdd_jax.runs.progress import Display
@@ -291,9 +292,9 @@ def tiny(**more):
     return config
 
 
-def test_a_set_of_some_classes_is_evaluated_and_cut(tmp_path):
+def test_a_set_of_some_classes_is_evaluated_and_cut(tmp_path, monkeypatch):
     """Distills three classes of the data set by name, and evaluates the file and a part of it."""
-    config = tiny(**{"data.classes": "ship,cat,5"})
+    config = tiny(**{"data.classes": "ship,cat,5", "data.transform": "zca"})
     distill_to(config, tmp_path / "run", Display())
     set_ = gsdd_jax.load(tmp_path / "run")
     assert set_.class_names == ("ship", "cat", "dog")
@@ -304,9 +305,13 @@ def test_a_set_of_some_classes_is_evaluated_and_cut(tmp_path):
     expected = [mini.train.images[mini.train.labels == c] for c in (8, 3, 5)]
     found = [reduced.train.images[reduced.train.labels == c] for c in range(3)]
     np.testing.assert_array_equal(found, expected)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # a whitening is made again
+    matrix = transforms.fit_zca(reduced.train.images).whitening
+    cut = gsdd_jax.subset(set_, ["dog", "ship"], images_per_class=2)
+    np.testing.assert_allclose(cut.transform.whitening, matrix, atol=1e-5)
     result = evaluate_file(tmp_path / "run", display=Display(), baselines=False)
     assert np.sum(result["distilled_confusion"]) == 2 * 300  # two networks on three classes
-    gsdd_jax.save(tmp_path / "cut", gsdd_jax.subset(set_, ["dog", "ship"], images_per_class=2))
+    gsdd_jax.save(tmp_path / "cut", cut)
     result = evaluate_file(tmp_path / "cut", display=Display())
     assert np.sum(result["distilled_confusion"]) == 2 * 200
     merged = gsdd_jax.merge([
@@ -330,7 +335,7 @@ def test_sets_of_parts_of_the_classes_are_merged_and_evaluated(tmp_path):
     merged = gsdd_jax.merge(parts)
     assert merged.class_names == ("airplane", "automobile", "bird", "truck", "cat")
     gsdd_jax.save(tmp_path / "merged", merged)
-    with pytest.raises(UsageError, match="evaluate a merged set by gsdd_jax.evaluate"):
+    with pytest.raises(UsageError, match=r"evaluate a merged set by gsdd_jax.evaluate"):
         evaluate_file(tmp_path / "merged")
     there = np.isin(names[mini.test.labels], merged.class_names)
     test = mini.test.images[there], names[mini.test.labels][there]

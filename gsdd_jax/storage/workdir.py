@@ -74,7 +74,8 @@ def _bind(workdir, config) -> None:
     if not path.exists():
         write_json(path, json.loads(config.to_json()))
     old, new = (ADDED | of for of in (dotted(read_object(path, "a run's config")), flat(config)))
-    grows = type(old.get(STEPS)) is int and old[STEPS] < new[STEPS]
+    numbers = all(type(of.get(STEPS)) is int for of in (old, new))
+    grows = numbers and old[STEPS] < new[STEPS]
     for field in sorted(old.keys() | new.keys()):
         if grows and field == STEPS:
             continue
