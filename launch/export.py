@@ -1,10 +1,10 @@
-"""Exports a distilled set to PNG, npz, torch, TFDS or WebDataset files.
+"""Exports a distilled set to PNG, npz, torch, TFDS, WebDataset or Hugging Face files.
 
     python -m launch.export --distilled=runs/demo --to=png --out=images
     python -m launch.export --distilled=runs/demo --to=torch --out=demo.safetensors
     python -m launch.export --distilled=runs/demo --transform=demo_transform.safetensors
 
-png, tfds and webdataset store pictures, clipped to [0, 1] and rounded to 8 bits. npz and torch
+hf, png, tfds and webdataset store pictures, clipped to [0, 1] and rounded to 8 bits. npz and torch
 store numbers: normalized or whitened as in training, or in [0, 1] with --space=unit. Test images
 need the same transform: --transform writes it to a file.
 """
@@ -16,8 +16,10 @@ from launch import cli, paths
 DISTILLED = paths.define(
     "distilled", None, "Distilled set: a .safetensors file or a work directory.", required=True
 )
-TO = flags.DEFINE_enum("to", None, ["png", "npz", "torch", "tfds", "webdataset"], "Output format.")
-OUT = paths.define("out", None, "Output file (npz, torch) or folder (png, tfds, webdataset).")
+TO = flags.DEFINE_enum(
+    "to", None, ["hf", "png", "npz", "torch", "tfds", "webdataset"], "Output format."
+)
+OUT = paths.define("out", None, "Output file (npz, torch) or folder (hf, png, tfds, webdataset).")
 SPACE = flags.DEFINE_enum(
     "space",
     None,

@@ -1,5 +1,7 @@
 """Tests exports, each format by an independent reader."""
 
+import csv
+import io
 import json
 import os
 import tarfile
@@ -19,6 +21,8 @@ from gsdd_jax.formats import transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMES = ["sea otter", "café/../.."]  # not safe in a path
+LOGITS = np.float32(8 / 3) * np.array([[3, 0]] * 3 + [[1, 2]] * 3, np.float32)
+SOFT = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
 
 
@@ -32,10 +36,9 @@ def file(tmp_path_factory):
         "transform": {"name": "normalize", "mean": MEAN, "std": STD},
     }
     labels = np.repeat(np.arange(2), 3)
-    logits = np.float32(8 / 3) * np.array([[3, 0]] * 3 + [[1, 2]] * 3, np.float32)
     params = {"pixels": jnp.asarray(pixels)}
     path = tmp_path_factory.mktemp("work") / "distilled.safetensors"
-    gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.1, made, logits, 2))
+    gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.1, made, LOGITS, 2))
     return path
 
 
@@ -47,14 +50,19 @@ def pictures(file):
 
 def test_png(file, pictures, tmp_path):
     line = exports.export(gsdd_jax.load(file), tmp_path / "out", "png")
-    assert "6 images of 8x6x3, clipped to [0, 1] and rounded to 8 bits" in line
-    assert "soft labels are not in it" in line
+    assert "6 images of 8x6x3 with soft labels, clipped to [0, 1] and rounded to 8 bits" in line
+    assert "with soft labels" in line
     folders = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert [path.name for path in folders] == ["0_sea_otter", "1_café_.._.."]
     files = [path for folder in folders for path in sorted(folder.iterdir())]
     assert [path.name for path in files] == [f"{i:05}.png" for i in range(6)]
     for path, expected in zip(files, pictures, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+    with open(tmp_path / "out" / "soft_labels.csv", newline="", encoding="utf-8") as table:
+        head, *rows = csv.reader(table)
+    assert head == ["file", *NAMES]
+    assert [row[0] for row in rows] == [str(path.relative_to(tmp_path / "out")) for path in files]
+    np.testing.assert_allclose(np.float64([row[1:] for row in rows]), SOFT, rtol=1e-6)
     mark = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (mark["format"], mark["distilled"]["data"]["name"]) == ("png", "mine")
 
@@ -68,6 +76,24 @@ def test_tfds(file, pictures, tmp_path):
     found = list(tfds.data_source("distilled_set", split="train", data_dir=tmp_path / "out"))
     assert [example["label"] for example in found] == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(np.stack([example["image"] for example in found]), pictures)
+    np.testing.assert_allclose([example["target"] for example in found], SOFT, rtol=1e-6)
+
+
+def test_hf(file, pictures, tmp_path, monkeypatch):
+    """Reads the folder by Hugging Face's own library, as the Hub does."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    exports.export(gsdd_jax.load(file), tmp_path / "out", "hf")
+    found = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert found.features["label"].names == NAMES
+    assert found["label"][:] == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal([np.asarray(image) for image in found["image"]], pictures)
+    np.testing.assert_allclose(found["target"][:], SOFT, rtol=1e-6)
+    assert (tmp_path / "out" / "distilled.safetensors").read_bytes() == file.read_bytes()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# Distilled mine" in card
+    said = f"{gsdd_jax.load(file).num_bytes:,}"
+    assert f"| bytes | {said}, " in card and "| labels | soft, 2 bits each |" in card
 
 
 def test_webdataset(file, pictures, tmp_path, monkeypatch):
@@ -81,8 +107,11 @@ def test_webdataset(file, pictures, tmp_path, monkeypatch):
         assert shard.read_bytes() == (tmp_path / "two" / shard.name).read_bytes()
         with tarfile.open(shard) as tar:
             members = tar.getmembers()
-            for png, label in zip(members[::2], members[1::2], strict=True):
-                assert (png.name, label.name) == (f"{index:05}.png", f"{index:05}.cls")
+            for png, label, soft in zip(*(members[i::3] for i in range(3)), strict=True):
+                names = [f"{index:05}.{kind}" for kind in ("png", "cls", "soft.npy")]
+                assert [png.name, label.name, soft.name] == names
+                values = np.load(io.BytesIO(tar.extractfile(soft).read()))
+                np.testing.assert_allclose(values, SOFT[index], rtol=1e-6)
                 image = Image.open(tar.extractfile(png))
                 np.testing.assert_array_equal(np.asarray(image), pictures[index])
                 assert int(tar.extractfile(label).read()) == index // 3
@@ -96,8 +125,6 @@ def test_numbers(file, tmp_path, space):
     expected = set_.images()
     if space != "unit":
         expected = (expected - np.float32(MEAN)) / np.float32(STD)
-    probabilities = np.exp(np.float64(set_.soft_labels))
-    probabilities /= probabilities.sum(1, keepdims=True)
     for to in ("npz", "torch"):
         line = exports.export(set_, tmp_path / to, to, space=space)
         assert ("in [0, 1] space" if space == "unit" else "as in training") in line
@@ -109,7 +136,7 @@ def test_numbers(file, tmp_path, space):
     assert tensors["labels"].dtype == np.int64
     for arrays in (found, tensors):
         np.testing.assert_array_equal(arrays["labels"], [0, 0, 0, 1, 1, 1])
-        np.testing.assert_allclose(arrays["targets"], probabilities, atol=1e-6)
+        np.testing.assert_allclose(arrays["targets"], SOFT, atol=1e-6)
 
 
 def test_another_resolution(file, tmp_path):
@@ -137,7 +164,7 @@ def refusal(*arguments, **options):
 
 def test_what_is_refused(file, tmp_path):
     set_, path = gsdd_jax.load(file), tmp_path / "out"
-    assert "to: expected one of npz, torch, png" in refusal(set_, path, "jpeg")
+    assert "to: expected one of npz, torch, hf, png" in refusal(set_, path, "jpeg")
     for to in ("png", "tfds", "webdataset"):
         assert "space: expected unit" in refusal(set_, path, to, space="training")
     assert "height: expected an integer" in refusal(set_, path, "npz", resolution=0)

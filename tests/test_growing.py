@@ -87,7 +87,7 @@ def test_sets_that_a_run_cannot_begin_with(tmp_path):
          "name: expected 'idc', as in this run, got 'pixels'"),
         (names, {}, r"classes: expected \['0', '1', '2'\], as in this run, got \['x', 'y', 'z'\]"),
         (two, {}, "classes: expected 3, as in this run, got 2"),
-        (tmp_path / "gone", {}, "expected a distilled set, a .safetensors file"),
+        (tmp_path / "gone", {}, "no such file or work directory"),
         (tmp_path / "run" / "own", {}, "expected a set outside the run's own directory"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=rf"^config.init.set: {path}\S*: {message}"):

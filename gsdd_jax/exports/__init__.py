@@ -6,13 +6,18 @@ from typing import Any
 
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.exports import npz, png, tfds, torch, webdataset
+from gsdd_jax.exports import hf, npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import MARK, SET, WHAT, Pictures, refuse_existing
 from gsdd_jax.formats import file, parts, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # files
-PICTURES = {"png": png.write, "tfds": tfds.write, "webdataset": webdataset.write}  # folders
+PICTURES = {  # folders
+    "hf": hf.write,
+    "png": png.write,
+    "tfds": tfds.write,
+    "webdataset": webdataset.write,
+}
 FORMATS = (*ARRAYS, *PICTURES)
 
 
@@ -29,7 +34,7 @@ def export(
     """Writes a distilled set in one of `FORMATS`, atomically; returns a line that reports it.
 
     Args:
-      path: file (npz, torch) or folder (png, tfds, webdataset).
+      path: file (npz, torch) or folder (hf, png, tfds, webdataset).
       space: "training" or "unit", see `DistilledSet`. None: "unit" for pictures, which are clipped
         to [0, 1] and take no other, else "training".
       resolution: pixels per side; None: the set's own.
@@ -66,10 +71,10 @@ def export(
     about = {"distilled": distilled.provenance, "format": to}
     with swap.folder(path, MARK, about, WHAT) as made:
         names = distilled.class_names
-        pictures = Pictures(png.encoded(images), distilled.labels, names, images.shape[1:])
-        PICTURES[to](made, pictures)
-    lost = "; its soft labels are not in it" if soft is not None else ""
-    return f"{path}: {what}, clipped to [0, 1] and rounded to 8 bits{lost}"
+        of_set = distilled.labels, names, images.shape[1:], soft, distilled
+        PICTURES[to](made, Pictures(png.encoded(images), *of_set))
+    labels = " with soft labels" if soft is not None else ""
+    return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits"
 
 
 def save(distilled: DistilledSet, path: str | os.PathLike, overwrite: bool = False) -> str:

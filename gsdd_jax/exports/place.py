@@ -11,6 +11,7 @@ import numpy as np
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours, check_regular
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import HEADER
 from gsdd_jax.formats.transforms import FORMAT
 
@@ -27,6 +28,8 @@ class Pictures(NamedTuple):
     labels: np.ndarray
     names: Sequence[str] | None  # of the classes
     image_shape: tuple[int, ...]
+    soft: np.ndarray | None  # class probabilities [m, k]
+    distilled: DistilledSet
 
 
 def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool, what: str = WHAT) -> None:

@@ -1,5 +1,6 @@
-"""PNG export: a folder per class."""
+"""PNG export: a folder per class, and soft labels as a table."""
 
+import csv
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats.shapes import Float, UInt8
 
 LONGEST = 100  # bytes of a class name in its folder's name
+SOFT = "soft_labels.csv"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's mode
 
 
@@ -51,9 +53,19 @@ def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
 
 
 def write(path: pathlib.Path, pictures: Pictures) -> None:
-    """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`."""
+    """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`.
+
+    Soft labels are class probabilities in `SOFT`, a row per picture and a column per class.
+    """
     of_class = folders(pictures.labels, pictures.names)
     for name in of_class:
         (path / name).mkdir()
     for index, (content, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
         (path / of_class[label] / f"{index:05}.png").write_bytes(content)
+    if pictures.soft is None:
+        return
+    with open(path / SOFT, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", *(pictures.names or range(len(of_class)))])
+        for index, (label, row) in enumerate(zip(pictures.labels, pictures.soft, strict=True)):
+            table.writerow([f"{of_class[label]}/{index:05}.png", *row.tolist()])

@@ -5,6 +5,8 @@ import pathlib
 import reprlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.exports.place import Pictures
@@ -13,10 +15,13 @@ NAME, VERSION = "distilled_set", "1.0.0"
 
 
 def write(path: pathlib.Path, pictures: Pictures) -> None:
-    """Writes NAME/VERSION, for `tfds.data_source("distilled_set", data_dir=path)["train"]`."""
+    """Writes NAME/VERSION, for `tfds.data_source("distilled_set", data_dir=path)["train"]`.
+
+    Soft labels are class probabilities, float32 [k], in the feature "target".
+    """
     import tensorflow_datasets as tfds
 
-    files, labels, names, image_shape = pictures
+    files, labels, names, image_shape, soft, _ = pictures
     count = int(labels.max()) + 1
     if names is not None:
         _check_names(names, count)
@@ -25,14 +30,18 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
         "image": tfds.features.Image(shape=image_shape, encoding_format="png"),
         "label": tfds.features.ClassLabel(**classes),
     }
-    examples = (
-        {"image": io.BytesIO(content), "label": int(label)}
-        for content, label in zip(files, labels, strict=True)
-    )
+    if soft is not None:
+        features["target"] = tfds.features.Tensor(shape=(count,), dtype=np.float32)
+
+    def examples():
+        for index, (content, label) in enumerate(zip(files, labels, strict=True)):
+            example = {"image": io.BytesIO(content), "label": int(label)}
+            yield example if soft is None else example | {"target": soft[index]}
+
     folder = path / NAME / VERSION
     folder.mkdir(parents=True)
     description = "A distilled set, clipped to [0, 1] and rounded to 8 bits."
-    records.write(folder, NAME, features, {"train": examples}, description)
+    records.write(folder, NAME, features, {"train": examples()}, description)
 
 
 def _check_names(names: Sequence[str], count: int) -> None:

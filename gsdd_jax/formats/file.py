@@ -5,6 +5,7 @@ them, then the values, then a digest of each part.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from gsdd_jax import zoo
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular, write_atomically
-from gsdd_jax.formats import labels
+from gsdd_jax.formats import labels, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
@@ -74,13 +76,21 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
-    """Returns a set's path; for a work directory, that of its set. Expands `~`."""
-    path = pathlib.Path(os.path.expanduser(path))
-    return path / NAME if os.path.isdir(path) else path  # pathlib raises for a long name
+    """Returns a set's path: of a file, a work directory's set or, if missing, a set of the zoo.
+
+    Expands `~`.
+    """
+    given, path = path, pathlib.Path(os.path.expanduser(path))
+    if os.path.isdir(path):  # pathlib raises for a long name
+        return path / NAME
+    return (not os.path.lexists(path) and zoo.find(given)) or path
 
 
 def load(path: str | os.PathLike) -> DistilledSet:
-    """Reads a file of `save`, or `distilled.safetensors` in a work directory.
+    """Reads a file of `save`, `distilled.safetensors` in a work directory, or a set of the zoo.
+
+    A URL is read through fsspec: https://, s3://, or hf://ORGANIZATION/NAME for a data set of the
+    Hugging Face Hub that `launch.export --to=hf` wrote.
 
     Raises:
       UsageError: the file is missing, truncated or foreign; its header is incomplete, invalid or
@@ -88,7 +98,16 @@ def load(path: str | os.PathLike) -> DistilledSet:
     """
     import safetensors
 
+    if remote.is_url(path):
+        with remote.fetched(remote.place(path, NAME)) as copy, located(path):
+            try:
+                return dataclasses.replace(load(copy), source=path)
+            except UsageError as error:
+                raise UsageError(str(error).removeprefix(f"{copy}: ")) from None
     path = path_of(path)
+    if not path.suffix and not os.path.lexists(path):
+        known = ", ".join(zoo.names())
+        raise UsageError(f"{path}: no such file or work directory; by name there are {known}")
     check_regular(path, "a distilled set, a .safetensors file")
     with located(path), _readable():
         with safetensors.safe_open(path, framework="numpy") as file:

@@ -1,0 +1,85 @@
+"""Trains PyTorch ConvNets on a distilled set by SGD and tests them on CIFAR-10.
+
+    python examples/pytorch_convnet.py cifar10-12kB [--width=16] [--steps=1600] [--networks=3]
+
+The network is the field's ConvNetD3: three blocks of a convolution, an instance norm and a pooling.
+Needs NumPy, safetensors, constriction, torch, tensorflow-datasets and array_record; no JAX, where
+the transform is given as a file (`python -m launch.export --distilled=... --transform=PATH`).
+"""
+
+import argparse
+
+import numpy as np
+import tensorflow_datasets as tfds
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gsdd_jax
+
+
+def convnet(width, num_classes):
+    layers, before = [], 3
+    for _ in range(3):
+        norm = nn.GroupNorm(width, width)  # a group per channel
+        layers += [nn.Conv2d(before, width, 3, padding=1), norm, nn.ReLU(), nn.AvgPool2d(2)]
+        before = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * width, num_classes))
+
+
+def augmented(x):
+    """Shifts every batch by up to four pixels, flips half of the images and erases a square."""
+    down, right = torch.randint(0, 9, (2,)).tolist()
+    x = F.pad(x, (4, 4, 4, 4))[..., down : down + 32, right : right + 32].clone()
+    mirrored = torch.rand(len(x)) < 0.5
+    x[mirrored] = x[mirrored].flip(3)
+    top, left = torch.randint(0, 24, (2,)).tolist()
+    x[..., top : top + 8, left : left + 8] = 0
+    return x
+
+
+def trained(images, targets, args):
+    network = convnet(args.width, int(targets.shape[1]))
+    rate = args.learning_rate
+    sgd = torch.optim.SGD(network.parameters(), rate, momentum=0.9, weight_decay=5e-4)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, args.steps)
+    for _ in range(args.steps):
+        chosen = torch.randperm(len(images))[: args.batch_size]
+        loss = F.cross_entropy(network(augmented(images[chosen])), targets[chosen])
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        cosine.step()
+    return network.eval()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("distilled")
+    parser.add_argument("--transform")
+    for name, default in (("width", 16), ("steps", 1600), ("networks", 3), ("batch_size", 256)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--learning_rate", type=float, default=0.1)
+    args = parser.parse_args()
+    distilled = gsdd_jax.load(args.distilled)
+    transform = distilled.find_transform(args.transform)  # test images go through it, too
+    images, targets = distilled.torch(transform=transform).tensors
+    if targets.ndim == 1:
+        targets = F.one_hot(targets).float()
+    test = tfds.data_source("cifar10", split="test")
+    examples = [test[i] for i in range(len(test))]
+    pixels = np.stack([example["image"] for example in examples]).astype(np.float32) / 255
+    inputs = torch.from_numpy(np.ascontiguousarray(transform(pixels).transpose(0, 3, 1, 2)))
+    labels = torch.tensor([int(example["label"]) for example in examples])
+    accuracies = []
+    for seed in range(args.networks):
+        torch.manual_seed(seed)
+        network = trained(images, targets, args)
+        with torch.no_grad():
+            found = torch.cat([network(part).argmax(1) for part in inputs.split(1000)])
+        accuracies.append(100 * float((found == labels).float().mean()))
+    print(f"test accuracy {np.mean(accuracies):.1f} ± {np.std(accuracies, ddof=1):.1f} %")
+
+
+if __name__ == "__main__":
+    main()

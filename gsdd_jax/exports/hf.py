@@ -1,0 +1,110 @@
+"""Hugging Face export: a folder that the Hub shows, with the set's own file."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from gsdd_jax.core import program
+from gsdd_jax.exports.place import Pictures
+from gsdd_jax.formats import file
+from gsdd_jax.formats.distilled import DistilledSet
+
+DATA = "data/train-00000-of-00001.parquet"
+CARD = """---
+license: other
+task_categories:
+- image-classification
+tags:
+- dataset-distillation
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+---
+# {title}
+
+{count} synthetic images, distilled from {data} by [gsdd-jax](https://github.com/gsdd-jax/gsdd-jax).
+Networks trained on them classify real images.
+
+License: **fill in**, as that of the source data demands.
+
+| | |
+| --- | --- |
+{rows}
+
+```python
+import datasets
+
+pictures = datasets.load_dataset("ORGANIZATION/NAME", split="train")  # 8 bits, clipped to [0, 1]
+```
+
+The pictures are for viewing and for any library. `{name}` is the set itself, exact and at any
+resolution:
+
+```python
+import gsdd_jax
+
+distilled = gsdd_jax.load("hf://datasets/ORGANIZATION/NAME/{name}")
+images, targets = distilled.numpy()  # transformed as in training
+test = distilled.transform(test)  # test images in [0, 1] need the same transform
+```
+"""
+
+
+def write(path: pathlib.Path, pictures: Pictures) -> None:
+    """Writes a parquet file, the set and a dataset card, for `datasets.load_dataset(path)`.
+
+    Columns: `image` (PNG), `label` (class) and, with soft labels, `target` (probabilities).
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    names = [str(name) for name in pictures.names or range(int(pictures.labels.max()) + 1)]
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    labels = np.asarray(pictures.labels)
+    columns = {
+        "image": pyarrow.array(
+            [{"bytes": content, "path": None} for content in pictures.files],
+            pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
+        ),
+        "label": pyarrow.array(labels.astype(np.int64)),
+    }
+    if pictures.soft is not None:
+        value = {"_type": "Value", "dtype": "float32"}
+        features["target"] = {"_type": "Sequence", "feature": value, "length": len(names)}
+        of_list = pyarrow.list_(pyarrow.float32(), len(names))
+        columns["target"] = pyarrow.array(list(np.float32(pictures.soft)), of_list)
+    said = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pyarrow.table(columns).replace_schema_metadata(said)
+    (path / "data").mkdir()
+    parquet.write_table(table, path / DATA)
+    file.save(path / file.NAME, pictures.distilled)
+    (path / "README.md").write_text(card(pictures.distilled), encoding="utf-8")
+
+
+def card(distilled: DistilledSet) -> str:
+    """Returns the dataset card of a set, in Markdown."""
+    kind, data = distilled.format, distilled.provenance.get("data", {})
+    name = str(data.get("name", "a data set"))
+    transform = distilled.provenance.get("transform", {}).get("name", "unknown")
+    num_classes = len(distilled.labels) // kind.images_per_class
+    labels = "hard" if distilled.soft_labels is None else f"soft, {distilled.label_bits} bits each"
+    rows = {
+        "images": f"{kind.images_per_class} per class of {num_classes} classes, "
+        f"{'x'.join(map(str, kind.image_shape))}",
+        "stored as": kind.name,
+        "labels": labels,
+        "bytes": f"{distilled.num_bytes:,}, {distilled.num_bytes // num_classes:,} per class",
+        "transform of inputs": transform,
+        "learning rate (SGD)": f"{distilled.learning_rate:.3g}",
+        "made by": f"`{program.command('distill')}`",
+    }
+    return CARD.format(
+        title=f"Distilled {name}",
+        count=len(distilled.labels),
+        data=name,
+        rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
+        name=file.NAME,
+    )
