@@ -165,6 +165,8 @@ def test_sets_that_share_what_differs_are_refused_by_name():
     assert uneven.num_gaussians % 12
     params = jax.jit(uneven.init)(jax.random.key(0), np.zeros((12, 16, 12, 3), np.float32))
     set_ = parameterizations.stored(uneven, params, set_.labels, 0.02, set_.provenance)
+    in_order = gsdd_jax.subset(set_, ["a", "c"]).images()
+    np.testing.assert_array_equal(in_order, np.delete(set_.images(), np.s_[4:8], 0))
     with pytest.raises(UsageError, match="subset: quantized: expected images of equally many"):
         gsdd_jax.subset(set_, ["c", "a"])
 
