@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.formats.distilled import DistilledSet
     from gsdd_jax.formats.file import load, save
+    from gsdd_jax.formats.info import info
+    from gsdd_jax.formats.parts import merge, subset
     from gsdd_jax.rasterizer.gaussians import GaussianImages
     from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
     from gsdd_jax.runs.arrays import Accuracy, distill, evaluate
@@ -23,10 +25,13 @@ __all__ = [
     "distill",
     "evaluate",
     "fit_images",
+    "info",
     "load",
+    "merge",
     "rasterize",
     "rasterize_ragged",
     "save",
+    "subset",
 ]
 
 # Imported on first use (PEP 562), for a fast start.
@@ -38,10 +43,13 @@ _HOMES = {
     "distill": "runs.arrays",
     "evaluate": "runs.arrays",
     "fit_images": "training.fit",
+    "info": "formats.info",
     "load": "formats.file",
+    "merge": "formats.parts",
     "rasterize": "rasterizer.rasterize",
     "rasterize_ragged": "rasterizer.rasterize",
     "save": "formats.file",
+    "subset": "formats.parts",
 }
 
 _JAX = ("jax", "jaxlib", "jaxtyping", "flax", "optax")
@@ -61,7 +69,7 @@ def __getattr__(name: str) -> Any:
             raise
         raise ImportError(
             f"gsdd_jax.{name} needs {error.name}, which is not installed; without it there are "
-            "gsdd_jax.DistilledSet, gsdd_jax.load and gsdd_jax.save",
+            "gsdd_jax.DistilledSet, load, save, info, merge and subset",
             name=error.name,
         ) from None
     value = getattr(home, name) if name in _HOMES else home

@@ -41,8 +41,9 @@ def run(
     *,
     positional: tuple[str, ...] = (),
     several: str = "",
+    one: str = "",
     resumes: bool = False,
-    computes: bool = True,
+    computes: bool | None = True,
 ) -> None:
     """Parses the flags, runs `main` and turns user errors into one line and exit status 2.
 
@@ -50,8 +51,10 @@ def run(
       main: the command; gets the positional arguments.
       positional: choices of the command's one positional argument; empty: no such argument.
       several: noun for the one or more paths of a command that takes a list; empty: no list.
+      one: noun for the one path of a command that takes it; empty: none.
       resumes: whether an interruption announces that the same command resumes.
-      computes: False for a command that computes next to nothing: it only starts the CPU.
+      computes: False for a command that computes next to nothing: it only starts the CPU. None for
+        one that needs no JAX.
     """
     if resumes:
         interrupt.says(interrupt.RESUMES)
@@ -68,9 +71,12 @@ def run(
         if any(argument in HELP for argument in sys.argv[1:]):
             _print_help()
             return
-        arguments = _parse(positional, several)
+        arguments = _parse(positional, several, one)
         if "config" not in flags.FLAGS:
             _stop_in_time()
+        if computes is None:
+            main(*arguments)
+            return
         if not computes:  # before JAX is used
             import jax
 
@@ -96,7 +102,7 @@ def run(
     except stopping.Stopped:
         interrupt.end(saved=True)
     except Exception as error:
-        if reason := _of_the_device(error):
+        if computes is not None and (reason := _of_the_device(error)):
             _fail(reason)
         raise
 
@@ -262,8 +268,11 @@ def _list(folder: pathlib.Path) -> NoReturn:
     sys.exit()
 
 
-def _parse(positional: tuple[str, ...], several: str) -> list[str]:
+def _parse(positional: tuple[str, ...], several: str, one: str) -> list[str]:
     rest = _parse_flags(sys.argv)
+    if one and len(rest) != 1:
+        raise UsageError(f"expected one {one}, got {len(rest) or 'none'}")
+    several = several or one
     if several:
         if not rest:
             raise UsageError(f"expected one or more {several}, got none")

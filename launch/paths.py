@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 flags.disclaim_key_flags()  # a flag belongs to the module that calls these functions
 
-FIELDS = ("data.dir", "experts.dir", "init.dir", "teacher.dir")  # config fields that hold a path
+# Config fields that hold a path.
+FIELDS = ("data.dir", "experts.dir", "init.dir", "init.set", "teacher.dir")
 
 
 class _Path(flags.ArgumentParser):

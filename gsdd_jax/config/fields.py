@@ -35,6 +35,9 @@ class Mesh:
 class Data:
     name: str = field("cifar10_mini", "data set: a TFDS name, or cifar10_mini, which is included")
     subset: str = field("", "subset of imagenet2012: nette, woof, fruit, yellow, meow, squawk")
+    classes: str = field(
+        "", "classes to keep, in the order of the labels: names or indices, by commas; empty: all"
+    )
     resolution: int = field(0, "image size in pixels per side; 0: as stored", 0, MAX_SIDE)
     resize: str = field("crop", "method to make images square: crop (to the center) or squash")
     transform: str = field(
@@ -96,6 +99,7 @@ class Init:
         0,
         shrink=Shrink(1, 1),
     )
+    set: str = field("", "distilled set to begin with, in place of a fit; empty: none")
     dir: str = field("", "directory of fits that runs share; empty: the work directory")
 
 

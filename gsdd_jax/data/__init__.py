@@ -1,6 +1,7 @@
 """Real images: data sets, their transforms, and the augmentation."""
 
 from gsdd_jax.data.arrays import from_arrays
+from gsdd_jax.data.classes import only
 from gsdd_jax.data.dataset import IMAGENET_SUBSETS, Dataset, Split, load
 
-__all__ = ["IMAGENET_SUBSETS", "Dataset", "Split", "from_arrays", "load"]
+__all__ = ["IMAGENET_SUBSETS", "Dataset", "Split", "from_arrays", "load", "only"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.classes import only
 from gsdd_jax.data.dataset import load
 from gsdd_jax.formats import transforms
 
@@ -21,7 +22,9 @@ def transform(
 
     Raises UsageError if the data are missing, or have another fingerprint.
     """
-    dataset = load(**_arguments(provenance.get("config")), data_dir=data_dir)
+    arguments = _arguments(provenance.get("config"))
+    classes = arguments.pop("classes")
+    dataset = only(load(**arguments, data_dir=data_dir), classes)
     if dataset.fingerprint != fingerprint:
         raise UsageError(f"the {dataset.name} on this machine is another version")
     if name == "normalize":
@@ -31,9 +34,10 @@ def transform(
 
 def _arguments(config: Any) -> dict[str, Any]:
     config = config if isinstance(config, dict) else {}
-    name, subset, resize = (config.get(f"data.{n}", "") for n in ("name", "subset", "resize"))
+    fields = ("name", "subset", "resize", "classes")
+    name, subset, resize, classes = (config.get(f"data.{n}", "") for n in fields)
     side = config.get("data.resolution", 0)
-    texts = all(isinstance(value, str) for value in (name, subset, resize))
+    texts = all(isinstance(value, str) for value in (name, subset, resize, classes))
     if not texts or not name or type(side) is not int:
         raise UsageError("provenance.config does not say which data the set was made from")
     return {
@@ -41,4 +45,5 @@ def _arguments(config: Any) -> dict[str, Any]:
         "subset": subset or None,
         "resolution": side or None,
         "resize": resize or "crop",
+        "classes": classes,
     }

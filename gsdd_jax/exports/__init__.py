@@ -7,8 +7,8 @@ from typing import Any
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.exports import hf, npz, png, tfds, torch, webdataset
-from gsdd_jax.exports.place import MARK, WHAT, Pictures, refuse_existing
-from gsdd_jax.formats import transforms
+from gsdd_jax.exports.place import MARK, SET, WHAT, Pictures, refuse_existing
+from gsdd_jax.formats import file, parts, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # files
@@ -75,6 +75,21 @@ def export(
         PICTURES[to](made, Pictures(png.encoded(images), *of_set))
     labels = " with soft labels" if soft is not None else ""
     return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits"
+
+
+def save(distilled: DistilledSet, path: str | os.PathLike, overwrite: bool = False) -> str:
+    """Writes a distilled set for `gsdd_jax.load`, atomically; returns a line that reports it.
+
+    Raises UsageError if `path` exists and is no distilled set to replace.
+    """
+    refuse_existing(pathlib.Path(path), overwrite, of_folder=False, what=SET)
+    file.save(path, distilled)
+    classes, each = parts.num_classes(distilled), distilled.format.images_per_class
+    return (
+        f"{path}: {counted(classes, 'class')} of {counted(each, 'image')} as "
+        f"{distilled.format.name}; {distilled.num_bytes:,} bytes, "
+        f"{distilled.num_bytes / classes:,.1f} per class"
+    )
 
 
 def export_transform(

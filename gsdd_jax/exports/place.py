@@ -1,5 +1,6 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
+import functools
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,13 @@ from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours, check_regular
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.file import HEADER
 from gsdd_jax.formats.transforms import FORMAT
 
 MARK = "export.json"  # in every exported folder
 FILE_MARK = "gsdd-jax export"  # in every exported file
-WHAT = "an earlier export"
+WHAT, SET = "an earlier export", "an earlier distilled set"
+MARKS = {WHAT: {FILE_MARK, FORMAT}, SET: {HEADER}}  # in the metadata of files
 
 
 class Pictures(NamedTuple):
@@ -29,8 +32,8 @@ class Pictures(NamedTuple):
     distilled: DistilledSet
 
 
-def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:
-    """Raises UsageError if `path` exists and must not be replaced."""
+def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool, what: str = WHAT) -> None:
+    """Raises UsageError if `path` exists and must not be replaced; by default only exports may."""
     if of_folder:
         swap.recover(path)
     if not path.exists() and not path.is_symlink():
@@ -40,21 +43,21 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> Non
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return
-    check_ours(path, WHAT, _is_marked)
+    check_ours(path, what, functools.partial(_is_marked, MARKS[what]))
 
 
-def _is_marked(path: pathlib.Path) -> bool:
-    """Returns whether a file, safetensors or a zip archive, is marked as an export."""
+def _is_marked(marks: set[str], path: pathlib.Path) -> bool:
+    """Returns whether a file, safetensors or a zip archive, has one of the marks."""
     import safetensors
 
     check_regular(path, WHAT)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return not {FILE_MARK, FORMAT}.isdisjoint(file.metadata() or {})
+            return not marks.isdisjoint(file.metadata() or {})
     except (OSError, safetensors.SafetensorError):
         pass
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.comment == FILE_MARK.encode()
+            return archive.comment.decode(errors="ignore") in marks
     except (OSError, ValueError, zipfile.BadZipFile):
         return False

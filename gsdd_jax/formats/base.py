@@ -12,7 +12,7 @@ import numpy as np
 
 from gsdd_jax.core import kinds, memory
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.fields import check_values, field
+from gsdd_jax.core.fields import MOST_INT, check_values, field
 from gsdd_jax.formats.shapes import Float
 from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_SIDE
 
@@ -39,6 +39,14 @@ class Spec(NamedTuple):
     dtype: str  # a key of ITEMSIZE; bfloat16 is float32 in memory
 
 
+class Contents(NamedTuple):
+    """Exact contents of a file's arrays, by name, that images can be taken from and added to."""
+
+    by_image: dict[str, np.ndarray]
+    by_class: dict[str, np.ndarray]
+    shared: dict[str, np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True)
 class Format(abc.ABC):
     """Static settings of a storage format, as in a file; no JAX.
@@ -48,6 +56,8 @@ class Format(abc.ABC):
 
     name: ClassVar[str]
     since: ClassVar[dict[str, Any]] = {}  # values of fields that files of before lack
+    # Fields that follow from the number of classes.
+    of_all_classes: ClassVar[frozenset[str]] = frozenset()
     dtype = "float32"  # of all arrays; a field in formats with a choice
     height: int = field(..., "pixels", most=MAX_SIDE)
     width: int = field(..., "pixels", most=MAX_SIDE)
@@ -91,6 +101,31 @@ class Format(abc.ABC):
         """
         return dict(arrays)
 
+    def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
+        """Returns the contents of a file's arrays by the axis that grows with its images."""
+        one, two = (self.array_specs(classes * self.images_per_class) for classes in (1, 2))
+        found = Contents({}, {}, {})
+        for name, array in arrays.items():
+            first, then = one[name].shape[:1], two[name].shape[:1]
+            if first == then:
+                found.shared[name] = array
+            elif first == (self.images_per_class,):
+                found.by_image[name] = array
+            else:
+                found.by_class[name] = array
+        return found
+
+    def resized(
+        self, contents: Contents, images_per_class: int, num_classes: int
+    ) -> tuple["Format", dict[str, np.ndarray]]:
+        """Returns the format of contents of other images, and their arrays in a file.
+
+        Raises UsageError if it cannot store them exactly.
+        """
+        del num_classes
+        kind = dataclasses.replace(self, images_per_class=images_per_class)
+        return kind, contents.by_image | contents.by_class | contents.shared
+
     @abc.abstractmethod
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
@@ -100,6 +135,14 @@ class Format(abc.ABC):
         Formats with one image size resample by one of `RESAMPLINGS`: half-pixel centers, edges
         repeated, no smoothing when shrinking. Others render at any size and ignore `resample`.
         """
+
+    def rendered(
+        self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
+    ) -> Float[np.ndarray, "m {height} {width} c"]:
+        """Decodes the images in NumPy one by one: in less memory, to bits independent of others."""
+        count = len(next(iter(params.values())))
+        each = [{n: a[i : i + 1] for n, a in params.items()} for i in range(count)]
+        return np.concatenate([self.decode(one, height, width, resample) for one in each])
 
     def stored_bytes(self, arrays: Mapping[str, Any], num_images: int) -> dict[str, int]:
         """Returns the bytes of each array in a file."""
@@ -113,6 +156,8 @@ class Format(abc.ABC):
 
 class CodedTogether:
     """Base of formats with `num_classes`, whose images share `bytes_per_class` of all classes."""
+
+    of_all_classes: ClassVar[frozenset[str]] = frozenset({"bytes_per_class", "num_classes"})
 
     @property
     def num_images(self) -> int:
@@ -150,6 +195,25 @@ class CodedTogether:
                 f"expected images_per_class={self.images_per_class} of each of {self.num_classes} "
                 f"classes, got {num_images}"
             )
+
+    def resized(
+        self, contents: Contents, images_per_class: int, num_classes: int
+    ) -> tuple[Format, dict[str, np.ndarray]]:
+        """Codes the images together again; their bytes may exceed the budget of before."""
+        sizes = dict(images_per_class=images_per_class, num_classes=num_classes)
+        kind = dataclasses.replace(self, **sizes | self.sizes(contents), bytes_per_class=MOST_INT)
+        arrays = kind.repacked(contents)
+        used = max(self.bytes_per_class, -(-kind.used_bytes(arrays) // num_classes))
+        return dataclasses.replace(kind, bytes_per_class=used), arrays
+
+    def sizes(self, contents: Contents) -> dict[str, int]:
+        """Returns further fields that follow from the images."""
+        del contents
+        return {}
+
+    def repacked(self, contents: Contents) -> dict[str, np.ndarray]:
+        """Returns the file's arrays of contents: the inverse of `divided`."""
+        raise UsageError(f"{self.name}: its images cannot be divided or joined")
 
     def used_bytes(self, arrays: Mapping[str, Any]) -> int:
         """Returns the bytes of all arrays in a file."""

@@ -17,7 +17,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.arrays import einsum, namespace
-from gsdd_jax.formats.base import CODES, CodedTogether, Format, Spec
+from gsdd_jax.formats.base import CODES, CodedTogether, Contents, Format, Spec
 from gsdd_jax.formats.shapes import Float, Int
 
 PAYLOAD, TABLES, RANGES, STEP = "codes", "tables", "ranges", "step"
@@ -92,11 +92,22 @@ class Codes(CodedTogether, Format):
             STEP: np.array([step], np.float32),
         }
 
-    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
+        found = super().divided(self._others(arrays))
+        found.by_image[PAYLOAD] = self.codes_of(arrays)
+        found.shared[STEP] = np.asarray(arrays[STEP])
+        return found
+
+    def repacked(self, contents: Contents) -> dict[str, np.ndarray]:
+        found = contents.by_image | contents.by_class | contents.shared
+        codes, step = found.pop(PAYLOAD), found.pop(STEP)
+        columns = self.columns(super().unpack(found))
+        return found | self.pack(codes, columns, float(step[0]))
+
+    def codes_of(self, arrays: Mapping[str, np.ndarray]) -> Int[np.ndarray, "m n"]:
+        """Returns the codes of every image; raises UsageError for invalid ones."""
         memory.check(f"the numbers of {self.num_images:,} images", 4 * self.num_codes, COPIES)
-        own = (PAYLOAD, TABLES, RANGES, STEP)
-        known = super().unpack({n: a for n, a in arrays.items() if n not in own})
-        order, counts = self._by_column(self.columns(known))
+        order, counts = self._by_column(self.columns(super().unpack(self._others(arrays))))
         first, lengths = np.asarray(arrays[RANGES]).T
         if not np.array_equal(counts > 0, lengths > 0):
             raise UsageError(f"{RANGES}: expected tables of the columns that have numbers")
@@ -106,11 +117,17 @@ class Codes(CodedTogether, Format):
         )
         codes = np.empty(len(order), np.int32)
         codes[order] = np.concatenate(columns) + np.repeat(first, counts)
-        step = arrays[STEP][0]
+        return codes.reshape(self.num_images, -1)
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        known, step = super().unpack(self._others(arrays)), arrays[STEP][0]
         with np.errstate(over="ignore", invalid="ignore"):  # rendered images are checked
-            numbers = step * codes.astype(np.float32).reshape(self.num_images, -1)
-            found = self.arrays_of(numbers)
+            found = self.arrays_of(step * self.codes_of(arrays).astype(np.float32))
         return known | found | {STEP: np.full(self.num_images, step, np.float32)}
+
+    def _others(self, arrays):
+        """Returns the arrays that are not in codes."""
+        return {n: a for n, a in arrays.items() if n not in (PAYLOAD, TABLES, RANGES, STEP)}
 
     def _by_column(self, columns) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "columns"]]:
         """Returns the order of all numbers by column, and each column's count."""

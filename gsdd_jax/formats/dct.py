@@ -13,7 +13,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import coefficients
 from gsdd_jax.formats.arrays import einsum, namespace, resize, sides
-from gsdd_jax.formats.base import CodedTogether, Format, Spec
+from gsdd_jax.formats.base import CodedTogether, Contents, Format, Spec
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.rasterizer.limits import MAX_SIDE
@@ -113,7 +113,7 @@ class DCT(CodedTogether, Format):
         coded, weights = coefficients.encode(flat)
         return {CODES: coded, WEIGHTS: weights, STEP: np.array([step], np.float32)}
 
-    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
         count = self.num_images
         memory.check(f"the coefficients of {count:,} images", 4 * self.num_codes, COPIES)
         planes = coefficients.decode(
@@ -121,11 +121,20 @@ class DCT(CodedTogether, Format):
             np.asarray(arrays[WEIGHTS]),
             [(count, *n) for n in self.blocks],
         )
-        params = {
-            f"plane_{i}": values_of(plane.reshape(*plane.shape[:3], SIDE, SIDE).astype(np.float32))
+        codes = {
+            f"plane_{i}": plane.reshape(*plane.shape[:3], SIDE, SIDE)
             for i, plane in enumerate(planes)
         }
-        return params | {STEP: np.full(count, arrays[STEP][0], np.float32)}
+        return Contents(codes, {}, {STEP: np.asarray(arrays[STEP])})
+
+    def repacked(self, contents: Contents) -> dict[str, np.ndarray]:
+        planes = [contents.by_image[f"plane_{i}"] for i in range(self.channels)]
+        return self.pack(planes, float(contents.shared[STEP][0]))
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self.divided(arrays)
+        params = {n: values_of(codes.astype(np.float32)) for n, codes in found.by_image.items()}
+        return params | {STEP: np.full(self.num_images, found.shared[STEP][0], np.float32)}
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"

@@ -78,9 +78,6 @@ class DDiF(Numbers):
         """Evaluates the networks at pixel centers; corners are at -1 and 1 for any size."""
         xp, points = namespace(params["biases_0"]), grid(height, width)
         count = len(params["biases_0"])
-        if xp is np and count > 1:  # one by one, to save memory
-            each = [{n: a[i : i + 1] for n, a in params.items()} for i in range(count)]
-            return np.concatenate([self.decode(one, height, width, resample) for one in each])
         x = xp.broadcast_to(points, (count, *points.shape))
         for i in range(self.layers + 1):
             # Exact products: the sine multiplies their error by 30.

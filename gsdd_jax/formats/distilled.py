@@ -65,8 +65,8 @@ class DistilledSet:
     source: str = ""
 
     @property
-    def _data(self) -> dict[str, Any]:
-        """Description of the data set in the provenance."""
+    def data(self) -> dict[str, Any]:
+        """Description of the data set in the provenance; empty if unknown."""
         data = self.provenance.get("data")
         return data if isinstance(data, dict) else {}
 
@@ -94,7 +94,7 @@ class DistilledSet:
         count = len(self.labels)
         height, width = checked_size(self.format, count, height, width, resample)
         with np.errstate(all="ignore"):  # `checked` reports it
-            found = np.asarray(self.format.decode(self.params, height, width, resample))
+            found = np.asarray(self.format.rendered(self.params, height, width, resample))
         return self.checked(found)
 
     def checked(self, images: Any) -> Any:
@@ -133,7 +133,7 @@ class DistilledSet:
 
     def __repr__(self) -> str:
         """Returns one line: number, size, format and bytes of the images."""
-        kind, name = self.format, self._data.get("name")
+        kind, name = self.format, self.data.get("name")
         size = "x".join(map(str, kind.image_shape))
         of = f", of {printable(name[:80])}" if isinstance(name, str) else ""
         return (
@@ -144,7 +144,7 @@ class DistilledSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Class names in the order of the labels, or None if unknown."""
-        names = self._data.get("class_names")
+        names = self.data.get("class_names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
         return tuple(names)
@@ -306,7 +306,7 @@ class DistilledSet:
         return said
 
     def _fingerprint(self) -> str | None:
-        found = self._data.get("fingerprint")
+        found = self.data.get("fingerprint")
         right = isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found)
         return found if right else None
 
@@ -325,7 +325,7 @@ class DistilledSet:
     def _missing(self, reason: str) -> UsageError:
         return UsageError(
             f"space='training' takes the {self._said()['name']} transform of "
-            f"{reprlib.repr(self._data.get('name'))}, which is not in the file: {reason}; {GO_ON}"
+            f"{reprlib.repr(self.data.get('name'))}, which is not in the file: {reason}; {GO_ON}"
         )
 
 

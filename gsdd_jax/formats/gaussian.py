@@ -52,6 +52,11 @@ class Gaussians(Format):
             prefilter=self.prefilter,
         )
 
+    def rendered(
+        self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
+    ) -> Float[np.ndarray, "m {height} {width} c"]:
+        return self.decode(params, height, width, resample)  # which goes image by image
+
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of one image's sample points, and of a Gaussian that covers it."""
         return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)

@@ -16,12 +16,13 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy, neighbors
 from gsdd_jax.formats.arrays import namespace
-from gsdd_jax.formats.base import CodedTogether, Spec
+from gsdd_jax.formats.base import CodedTogether, Contents, Spec
 from gsdd_jax.formats.pixels import Images
 from gsdd_jax.formats.shapes import Float, Int, UInt8
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 
 CODES, RANGES, REFINEMENT = "codes", "ranges", "refinement"
+INDICES = "indices"  # of the patches' groups, coded with the codes
 COPIES = 16  # memory of decoding codes, in copies of the images
 
 
@@ -117,12 +118,21 @@ class PTQ(CodedTogether, Images):
             raise UsageError(f"{CODES}: a patch is of group {indices.max()} of {self.groups}")
         return codes, indices
 
-    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
         memory.check(f"the codes of {self.num_images:,} images", 4 * self.num_codes, COPIES)
         codes, indices = self.codes(np.asarray(arrays[CODES]))
+        kept = {name: np.asarray(arrays[name]) for name in (RANGES, REFINEMENT)}
+        return Contents({CODES: codes, INDICES: indices} | kept, {}, {})
+
+    def repacked(self, contents: Contents) -> dict[str, np.ndarray]:
+        found = dict(contents.by_image)
+        return {CODES: self.pack(found.pop(CODES), found.pop(INDICES))} | found
+
+    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self.divided(arrays).by_image
         with np.errstate(over="ignore", invalid="ignore"):  # rendered images are checked
-            values = self.values(codes, indices, np.asarray(arrays[RANGES]))
-            return {"pixels": refined(values, np.asarray(arrays[REFINEMENT]))}
+            values = self.values(found[CODES], found[INDICES], found[RANGES])
+            return {"pixels": refined(values, found[REFINEMENT])}
 
     def values(
         self,

@@ -17,7 +17,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.arrays import einsum, namespace
-from gsdd_jax.formats.base import CodedTogether, Spec
+from gsdd_jax.formats.base import CodedTogether, Contents, Spec
 from gsdd_jax.formats.codes import FROM_YCOCG
 from gsdd_jax.formats.gaussian import FIELDS, Gaussians
 from gsdd_jax.formats.shapes import Float, Int
@@ -36,6 +36,7 @@ class Quantized(CodedTogether, Gaussians):
     """
 
     name: ClassVar[str] = "quantized"
+    of_all_classes: ClassVar[frozenset[str]] = CodedTogether.of_all_classes | {"num_gaussians"}
     num_gaussians: int = field(..., "Gaussians of all images together")
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
@@ -138,6 +139,24 @@ class Quantized(CodedTogether, Gaussians):
         tables = [entropy.table(*pair) for pair in zip(columns, self.levels, strict=True)]
         coded = entropy.encode(columns, tables)
         return {ENDS: ends, CODES: coded, TABLES: np.concatenate(tables)}
+
+    def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
+        codes = np.empty(self.num_images, object)  # images differ in length
+        for i, image in enumerate(np.split(self.codes(arrays), np.cumsum(self.counts)[:-1])):
+            codes[i] = image
+        return Contents({CODES: codes}, {}, {ENDS: np.asarray(arrays[ENDS])})
+
+    def sizes(self, contents: Contents) -> dict[str, int]:
+        return {"num_gaussians": sum(map(len, contents.by_image[CODES]))}
+
+    def repacked(self, contents: Contents) -> dict[str, np.ndarray]:
+        images = contents.by_image[CODES]
+        if list(map(len, images)) != self.counts.tolist():
+            raise UsageError(
+                f"{self.name}: expected images of equally many Gaussians, or of one more before "
+                "those of one less; in another order they cannot be stored without loss"
+            )
+        return self.pack(np.concatenate(images), contents.shared[ENDS])
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         low, high = arrays[ENDS].T

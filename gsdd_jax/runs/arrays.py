@@ -96,8 +96,9 @@ def distill(
     Raises UsageError for invalid arguments, and like `gsdd_jax.runs.distill.distill_to`.
     """
     display = _display(verbose)
-    dataset = from_arrays(images, labels, test, class_names=class_names, name=name)
     given = {"data.name": name} | dotted(fields)
+    dataset = from_arrays(images, labels, test, class_names=class_names, name=name)
+    dataset = data.only(dataset, given.get("data.classes", ""))
     if test is None:
         given = {"evaluate.baselines": ""} | given
     if bytes_per_class is not None:
@@ -152,10 +153,11 @@ def evaluate(
         )
     if transform is not None:
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
-    dataset = from_arrays(*train, test)
+    given = dotted(fields)
+    dataset = data.only(from_arrays(*train, test), given.get("data.classes", ""))
     rate = {} if learning_rate is None else {"evaluate.learning_rate": learning_rate}
     largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
-    config = _config(own(), largest | dotted(fields) | rate, dataset)
+    config = _config(own(), largest | given | rate, dataset)
     parts = evaluation.real_parts(config, dataset)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.all_real(config, parts, "evaluate", display))

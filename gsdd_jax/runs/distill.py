@@ -25,12 +25,13 @@ from gsdd_jax.core.files import make_folder, write_atomically, write_json
 from gsdd_jax.data import Dataset
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.matching.base import Learned
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import baselines, evaluation, fits, real_images, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
-from gsdd_jax.setup import cost, experiment, input_pipeline
+from gsdd_jax.setup import cost, experiment, input_pipeline, start
 from gsdd_jax.setup.components import check_same, described, labels_of, stream
 from gsdd_jax.setup.experiment import COMPRESSED, Experiment, FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
@@ -62,9 +63,10 @@ def distill_to(
     """
     with mesh.use_devices(config.mesh.devices, config.mesh.groups):
         parts = experiment.build(config, dataset)  # first: an invalid config binds no directory
+        begun = start.opened(config, parts, workdir)
         with (
             mesh.group_devices(parts.problem.matching.independent, config.mesh.groups),
-            _running(config, parts, workdir, display) as run,
+            _running(config, parts, workdir, display, begun) as run,
         ):
             fitted = run.fit()
             final = run.distill(fitted)
@@ -76,6 +78,8 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Writes `fitted.safetensors`, `fit.json` and a contact sheet; raises like `distill_to`.
     """
+    if config.init.set:
+        raise UsageError("config.init.set: expected none for a fit, which begins with real images")
     with (
         mesh.use_devices(config.mesh.devices),
         _running(config, experiment.build_fit_parts(config), workdir) as run,
@@ -91,13 +95,13 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _running(config, parts, workdir, display=None) -> Iterator[_Run]:
+def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]:
     check_same(parts.dataset)
     if config.teacher.dir:  # a run of hours would find out at its end
         with located("config.teacher.dir"):
             make_folder(config.teacher.dir)
     with prepared(workdir, config) as workdir:
-        run = _Run(config, parts, workdir, display)
+        run = _Run(config, parts, workdir, display, begun)
         if processes.first():
             real_images.keep(workdir, config, parts.dataset)
         try:
@@ -113,11 +117,18 @@ class _Run:
     """
 
     def __init__(
-        self, config: ConfigDict, parts: FitParts, workdir: pathlib.Path, display: Display | None
+        self,
+        config: ConfigDict,
+        parts: FitParts,
+        workdir: pathlib.Path,
+        display: Display | None,
+        begun: start.Start | None,
     ):
-        self.config, self.parts, self.workdir = config, parts, workdir
-        self.identity = identity(config, parts.dataset.fingerprint)
+        self.config, self.parts, self.workdir, self.begun = config, parts, workdir, begun
+        of_start = {} if begun is None else {"init.set": begun.sha256}
+        self.identity = identity(config, parts.dataset.fingerprint, **of_start)
         self.records = Records(workdir, self.identity)
+        self._grow()
         self.reporter = Reporter(workdir / "tensorboard", display=display)
         dataset, stored = parts.dataset, parts.parameterization
         there = bytes_per_class(config, dataset.image_shape)
@@ -135,8 +146,23 @@ class _Run:
         dataset, name = self.parts.dataset, self.config.data.transform
         return transforms.describe(name, dataset.mean, dataset.std, dataset.train.images)
 
+    def _grow(self) -> None:
+        """Forgets the evaluations of a run of fewer steps, except those on the way.
+
+        With these its last set stays a candidate for the best.
+        """
+        last = self.records.get("distilled")
+        if last is None or last["step"] >= self.config.distill.num_steps:
+            return
+        kept = self.records.starting_with(STEP)
+        if self.config.distill.eval_every and last["step"]:
+            kept[f"{STEP}{last['step']}"] = last
+        self.records.replace(kept)
+
     def fit(self) -> Params:
         """Returns the parameters that distillation starts from."""
+        if self.begun is not None:
+            return parameterizations.of(self.begun.set_)[1]
         return fits.initial(self.config, self.parts, self.workdir, self.reporter)
 
     def distill(self, fitted: Params) -> distill.DistillState:
@@ -146,10 +172,15 @@ class _Run:
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         copied = jax.tree.map(jnp.copy, fitted)
         params = parts.parameterization.to_optimized(copied, parts.transform)
-        logits = None
-        if parts.problem.matching.learns_labels and config.labels.source == "teacher":
+        begun = None if self.begun is None else self.begun.set_
+        logits = None if begun is None else begun.soft_labels
+        taught = parts.problem.matching.learns_labels and config.labels.source == "teacher"
+        if logits is None and taught:
             logits = self.teacher_logits(fitted)
-        state = distill.start(parts.problem, params, config.distill.learning_rate, logits)
+        learned = None
+        if begun is not None:
+            logits, learned = None, Learned(begun.learning_rate, logits)
+        state = distill.start(parts.problem, params, config.distill.learning_rate, logits, learned)
         place = self.workdir / "checkpoints" / "distill"
         checkpoints = Checkpoints(place, self.identity, self.reporter.line)
         state = checkpoints.restore(state) or state
@@ -252,11 +283,11 @@ class _Run:
         last = self.distilled(state)
         self.save("distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
-        start = self.stored(fitted, 0)
+        first = self.stored(fitted, 0) if self.begun is None else self.begun.set_
 
         def baseline(name: str, shown: str) -> evaluation.Accuracies | UsageError:
             if name == "fitted":
-                return evaluation.distilled(config, parts, start, shown, reporter)
+                return evaluation.distilled(config, parts, first, shown, reporter)
             taught_by, count = self.teacher if COMPRESSED.get(name) else None, len(parts.labels)
             of_run = taught_by, last.provenance, shown, reporter
             found = baselines.evaluated(config, parts, count, name, *of_run)
@@ -328,6 +359,9 @@ class _Run:
             "step": step,
             "versions": {"gsdd-jax": version()} | versions,
         }
+        if self.begun is not None:
+            made_of = self.begun.set_.provenance
+            provenance["begun_with"] = {"sha256": self.begun.sha256, "step": made_of.get("step")}
         params, aux_params = mesh.to_local((params, aux_params))
         rate, logits = self.config.evaluate.learning_rate, None
         if aux_params is not None:

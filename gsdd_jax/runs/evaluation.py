@@ -23,6 +23,7 @@ from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.parts import PARTS
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment
@@ -30,6 +31,8 @@ from gsdd_jax.setup.components import load_data, stream
 from gsdd_jax.setup.experiment import EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate
+
+ELSEWHERE = "; evaluate a merged set by gsdd_jax.evaluate(set, test_images, test_labels)"
 
 
 class Accuracies(NamedTuple):
@@ -360,7 +363,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
     if not isinstance(fingerprint, str):
         raise UsageError(
             "provenance.data.fingerprint: expected that of the data the set was made from, got "
-            f"{reprlib.repr(made_from)}"
+            f"{reprlib.repr(made_from)}{ELSEWHERE if PARTS in set_.provenance else ''}"
         )
     kind, resolution = set_.format, config.data.resolution
     if resolution and kind.image_shape[:2] != (resolution, resolution):
@@ -368,12 +371,13 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
             f"provenance.config['data.resolution']: expected height and width of the set, "
             f"{kind.image_shape[:2]}, got {resolution}"
         )
-    dataset = load_data(config)
-    if dataset.fingerprint != fingerprint:
+    whole = load_data(config)
+    if whole.fingerprint != fingerprint:
         raise UsageError(
-            f"distilled from another version of {dataset.name} "
-            f"(fingerprint {fingerprint[:12]!r}, found {dataset.fingerprint[:12]!r})"
+            f"distilled from another version of {whole.name} "
+            f"(fingerprint {fingerprint[:12]!r}, found {whole.fingerprint[:12]!r})"
         )
+    transform, dataset = None, _of_set(whole, set_)
     found = (*kind.image_shape, len(set_.labels) // kind.images_per_class)
     expected = (*dataset.image_shape, dataset.num_classes)
     if found != expected:
@@ -383,8 +387,18 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
         )
     if other_resolution:
         config.data.resolution = other_resolution
-        dataset = load_data(config)
-    return parts_of(config, dataset)
+        whole = load_data(config)
+        dataset = _of_set(whole, set_)
+    if dataset is not whole:  # the transform is that of all images
+        transform = components.build_transform(config.data.transform, whole)
+    return parts_of(config, dataset, transform)
+
+
+def _of_set(dataset: data.Dataset, set_: DistilledSet) -> data.Dataset:
+    """Returns the classes that a set still has after a cut."""
+    names = set_.class_names
+    cut = PARTS in set_.provenance and names and names != dataset.class_names
+    return data.only(dataset, names) if cut and len(names) > 1 else dataset
 
 
 def parts_of(config: ConfigDict, dataset: data.Dataset, transform: Any = None) -> Parts:

@@ -33,7 +33,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
         )
     of = config.data
     some = dict(subset=of.subset or None, resolution=of.resolution or None)
-    return data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
+    dataset = data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
+    return data.only(dataset, of.classes)
 
 
 def check_same(dataset: data.Dataset) -> None:

@@ -106,7 +106,8 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
     if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
     largest = max(dataset.train_counts)
-    if config.init.images != "none" and parameterization.images_per_class > largest:
+    fits = config.init.images != "none" and not config.init.set
+    if fits and parameterization.images_per_class > largest:
         raise UsageError(
             f"config.budget: {counted(parameterization.images_per_class, 'image')} per class to "
             f"start from, but {dataset.name} has no class of more than {largest}; lower it, or set "

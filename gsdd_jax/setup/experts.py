@@ -22,8 +22,8 @@ def directory(config: ConfigDict) -> pathlib.Path:
     if config.experts.dir:
         return pathlib.Path(config.experts.dir)
     data = config.data
-    parts = [data.name, data.subset, data.resolution, data.transform, config.network.name]
-    parts += _network_options(config).values()
+    parts = [data.name, data.subset, data.classes[:40], data.resolution, data.transform]
+    parts += [config.network.name, *_network_options(config).values()]
     name = "-".join(str(part) for part in parts if part)
     return pathlib.Path("runs", "experts", re.sub(r"[^\w.-]", "-", name))
 
@@ -38,7 +38,8 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     )
     values = flat(config)
     options = {f"network.options.{name}": v for name, v in _network_options(config).items()}
-    return {field: values[field] for field in fields} | options
+    classes = {"data.classes": config.data.classes} if config.data.classes else {}
+    return {field: values[field] for field in fields} | classes | options
 
 
 def identity(config: ConfigDict, dataset: data.Dataset, network: networks.Network) -> Identity:

@@ -17,12 +17,16 @@ from gsdd_jax.storage import workdir
 
 # Fields of the set's config that the evaluation reads.
 FIELDS = (
-    *("seed", "data.name", "data.subset", "data.resolution", "data.resize", "data.transform"),
-    *("budget.ipc", "budget.bytes", "network.name", "network.precision", "matching.strategy"),
+    *("seed", "data.name", "data.subset", "data.classes", "data.resolution", "data.resize"),
+    *("data.transform", "budget.ipc", "budget.bytes", "network.name", "network.precision"),
+    "matching.strategy",
     *("evaluate.num_networks", "evaluate.optimizer", "evaluate.learning_rate", "evaluate.rates"),
     *("evaluate.epochs", "evaluate.batch_size"),
 )
-SINCE = {"budget.bytes": 0, "evaluate.rates": ""}  # values of fields that older sets lack
+SINCE = workdir.ADDED | {
+    "budget.bytes": 0,
+    "evaluate.rates": "",
+}  # values of fields that older sets lack
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}

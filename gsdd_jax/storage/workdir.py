@@ -29,9 +29,13 @@ OPERATIONAL = {
     "distill.snapshot_every": 0,
     "experts.dir": "",
     "init.dir": "",
+    "init.set": "",  # a run's identity has the hash of its content
     "teacher.dir": "",
     "experts.at_once": 1,
 }
+# Fields of later versions, left out of records at these values: runs of earlier versions go on.
+ADDED = {"data.classes": ""}
+STEPS = "distill.num_steps"  # may grow: a longer run begins with the steps of a shorter one
 EVALUATIONS = "evaluations.json"
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
@@ -69,13 +73,20 @@ def _bind(workdir, config) -> None:
             raise UsageError(f"{workdir / folder}: expected a folder of this run, or nothing")
     if not path.exists():
         write_json(path, json.loads(config.to_json()))
-    old, new = dotted(read_object(path, "a run's config")), flat(config)
+    old, new = (ADDED | of for of in (dotted(read_object(path, "a run's config")), flat(config)))
+    numbers = all(type(of.get(STEPS)) is int for of in (old, new))
+    grows = numbers and old[STEPS] < new[STEPS]
     for field in sorted(old.keys() | new.keys()):
+        if grows and field == STEPS:
+            continue
         if field not in OPERATIONAL and old.get(field) != new.get(field):
             raise UsageError(
                 f"--workdir: {workdir} holds a run with config.{field}={old.get(field)!r}, not "
                 f"{new.get(field)!r}; expected the same config or another directory"
             )
+
+    if grows:
+        write_json(path, json.loads(unflat(old | {STEPS: new[STEPS]}).to_json()))
 
 
 def snapshot_path(workdir: pathlib.Path, step: int) -> pathlib.Path:
@@ -89,9 +100,12 @@ def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
-def identity(config: ConfigDict, fingerprint: str) -> str:
-    """Returns a digest of everything that a run's results depend on: its settings and its data."""
-    return digest({"data.fingerprint": fingerprint, **decisive(config)})
+def identity(config: ConfigDict, fingerprint: str, **more: str) -> str:
+    """Returns a digest of everything that a run's steps depend on: its settings, its data and
+    `more`; not their number."""
+    fields = decisive(config)
+    fields.pop(STEPS, None)
+    return digest({"data.fingerprint": fingerprint, **fields, **more})
 
 
 def digest(fields: Mapping[str, Any]) -> str:
@@ -101,12 +115,13 @@ def digest(fields: Mapping[str, Any]) -> str:
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
     """Returns the settings that a result depends on, flat, without operational ones."""
-    return {name: value for name, value in flat(config).items() if name not in OPERATIONAL}
+    added = ADDED.items()
+    return {n: v for n, v in flat(config).items() if n not in OPERATIONAL and (n, v) not in added}
 
 
 def whole(fields: Mapping[str, Any]) -> ConfigDict:
     """Returns the config of a run's recorded `fields`; operational ones default."""
-    return unflat(OPERATIONAL | dict(fields))
+    return unflat(OPERATIONAL | ADDED | dict(fields))
 
 
 def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
@@ -141,7 +156,11 @@ class Records:
         self._values = json.loads(processes.from_first(read))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._values[name] = value
+        self.replace(self._values | {name: value})
+
+    def replace(self, values: Mapping[str, Any]) -> None:
+        """Replaces all records."""
+        self._values = dict(values)
         if processes.first():
             write_json(self._path, self._identity | self._values)
 

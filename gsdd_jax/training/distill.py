@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from gsdd_jax.matching.base import Matching, RealData, Synthetic
+from gsdd_jax.matching.base import Learned, Matching, RealData, Synthetic
 from gsdd_jax.parameterizations.base import Parameterization, Params
 
 
@@ -57,12 +57,17 @@ def start(
     params: Params,
     learning_rate: float,
     logits: Float[Array, "m k"] | None = None,
+    learned: Learned | None = None,
 ) -> DistillState:
     """Returns the initial state of fitted parameters, after `to_optimized`.
 
-    `logits` are a teacher's soft labels of the images, if any.
+    `logits` are a teacher's soft labels of the images, if any; `learned` those and the learning
+    rate of a set to begin with.
     """
-    aux_params = problem.matching.aux_params(problem.labels, logits)
+    if learned is None:
+        aux_params = problem.matching.aux_params(problem.labels, logits)
+    else:
+        aux_params = problem.matching.aux_params_of(problem.labels, learned)
     optimizer = problem.parameterization.optimizer(learning_rate).init(params)
     aux_optimizer = problem.matching.aux_optimizer().init(aux_params)
     average = jax.tree.map(jnp.copy, params) if problem.average else None

@@ -1,0 +1,106 @@
+"""Description of a distilled set as plain values and as text."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.formats.base import settings
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.parts import PARTS, num_classes
+
+
+def info(distilled: DistilledSet) -> dict[str, Any]:
+    """Returns what a set is and where it comes from, as plain JSON values.
+
+    Values that the provenance lacks are None. `parts` are the data, step and classes of the sets
+    that a merged or cut set was made of.
+    """
+    made, kind, classes = distilled.provenance, distilled.format, num_classes(distilled)
+    of_kind = settings(kind)
+    return {
+        "file": distilled.source,
+        "data": distilled.data.get("name"),
+        "fingerprint": distilled.data.get("fingerprint"),
+        "classes": distilled.class_names and list(distilled.class_names),
+        "num_classes": classes,
+        "images_per_class": kind.images_per_class,
+        "image_shape": list(kind.image_shape),
+        "format": of_kind.pop("name"),
+        "settings": {n: v for n, v in of_kind.items() if n not in _SHOWN},
+        "bytes": distilled.stored_bytes,
+        "num_bytes": distilled.num_bytes,
+        "bytes_per_class": distilled.num_bytes / classes,
+        "label_bits": distilled.label_bits,
+        "transform": _transform(distilled),
+        "learning_rate": float(distilled.learning_rate),
+        "step": made.get("step"),
+        "begun_with": made.get("begun_with"),
+        "versions": made.get("versions"),
+        PARTS: [_part(part) for part in _listed(made)],
+    }
+
+
+_SHOWN = ("height", "width", "channels", "images_per_class", "num_classes")
+
+
+def origins(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the provenances of the distillations that a set comes from, each once."""
+    parts, found = _listed(provenance), []
+    for part in parts:
+        found += [of for of in origins(part) if of not in found]
+    return found if parts else [provenance]
+
+
+def text(said: Mapping[str, Any]) -> str:
+    """Returns the lines of `info` for people."""
+    height, width, channels = said["image_shape"]
+    names, soft = said["classes"], said["label_bits"]
+    lines = {
+        "data": said["data"],
+        "fingerprint": said["fingerprint"],
+        "classes": f"{said['num_classes']}" + (f": {', '.join(names)}" if names else ""),
+        "images": f"{counted(said['images_per_class'], 'image')} per class of "
+        f"{height}x{width}x{channels}",
+        "format": said["format"],
+        "settings": _pairs(said["settings"]),
+        "bytes": f"{said['num_bytes']:,}, {said['bytes_per_class']:,.1f} per class: "
+        + _pairs(said["bytes"]),
+        "labels": f"soft, {soft} bits per image and class" if soft else "hard",
+        "transform": _pairs(said["transform"]),
+        "learning rate": f"{said['learning_rate']:g}",
+        "step": said["step"],
+        "versions": _pairs(said["versions"]),
+    }
+    if said["begun_with"] is not None:
+        lines["begun with"] = _pairs(said["begun_with"])
+    lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS])}
+    width = max(map(len, lines))
+    return "\n".join(f"{n:{width}}  {'unknown' if v is None else v}" for n, v in lines.items())
+
+
+def _transform(distilled) -> dict[str, Any] | None:
+    try:
+        said = distilled.transform_description()
+    except UsageError:
+        return None
+    return {name: value for name, value in said.items() if name != "data_fingerprint"}
+
+
+def _listed(provenance) -> list[dict[str, Any]]:
+    """Returns the provenances of a set's parts; a file may hold anything there."""
+    parts = provenance.get(PARTS)
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+
+
+def _part(provenance) -> dict[str, Any]:
+    data = provenance.get("data")
+    data = data if isinstance(data, dict) else {}
+    found = {"data": data.get("name"), "step": provenance.get("step")}
+    return found | {"classes": data.get("class_names")}
+
+
+def _pairs(values: Any) -> str | None:
+    if not isinstance(values, dict):
+        return None if values is None else json.dumps(values)
+    return ", ".join(f"{n} {v if isinstance(v, str) else json.dumps(v)}" for n, v in values.items())

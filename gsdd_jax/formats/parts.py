@@ -1,0 +1,237 @@
+"""Distilled sets of fewer or of joined classes; images keep their bits."""
+
+import dataclasses
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.formats.base import Contents, settings
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.shapes import Int
+
+PARTS = "parts"  # in a provenance: those of the sets that a set was made of
+# Fields of a config by which a set is evaluated.
+EVALUATED = (
+    *("network.", "matching.strategy", "data.transform", "data.resolution", "evaluate.optimizer"),
+    *("evaluate.num_networks", "evaluate.rates", "evaluate.epochs", "evaluate.batch_size"),
+)
+
+
+def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> DistilledSet:
+    """Returns one set of the classes of all sets, in their order.
+
+    Sets are of one format with equal settings, transform and evaluation, and without soft labels,
+    which know only the classes of their own set. Classes have different names, or none in any set.
+    The provenance is the first set's, with those of all as `parts`.
+
+    Args:
+      learning_rate: of the result; None: that of the sets, which is then equal.
+
+    Raises UsageError, naming the set and the field, for sets that differ or share a class, and for
+    a format that cannot store them together without loss.
+    """
+    if len(sets) < 2:
+        raise UsageError(f"merge: expected two sets or more, got {len(sets)}")
+    if learning_rate is not None:
+        sets = [dataclasses.replace(of, learning_rate=learning_rate) for of in sets]
+    first, names, total = sets[0], [], 0
+    named = first.class_names is not None
+    for i, of in enumerate(sets):
+        with located(of.source or f"set {i + 1}"):
+            if of.soft_labels is not None:
+                raise UsageError(
+                    "soft labels: expected none, got those of its own classes, which say nothing "
+                    "about the classes of other sets"
+                )
+            if (of.class_names is not None) != named:
+                raise UsageError("class names: expected them in every set or in none")
+            for what, found, expected in _compared(of, first):
+                if found != expected:
+                    raise UsageError(
+                        f"{what}: expected {reprlib.repr(expected)}, as in "
+                        f"{first.source or 'set 1'}, got {reprlib.repr(found)}"
+                    )
+            if repeated := sorted(set(names) & set(of.class_names or ())):
+                raise UsageError(
+                    f"class names: expected other classes than in the sets before, got "
+                    f"{reprlib.repr(repeated[0])}, too"
+                )
+            names += of.class_names or ()
+            total += num_classes(of)
+    contents = [of.format.divided(of.arrays) for of in sets]
+    for i, (of, found) in enumerate(zip(sets, contents, strict=True)):
+        with located(of.source or f"set {i + 1}"):
+            _check_shared(first.format.name, found, contents[0])
+    joined = Contents(
+        *(
+            {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+            for parts in ([c.by_image for c in contents], [c.by_class for c in contents])
+        ),
+        contents[0].shared,
+    )
+    data = {n: v for n, v in first.data.items() if all(of.data.get(n) == v for of in sets)}
+    data["name"] = " + ".join(dict.fromkeys(str(of.data.get("name")) for of in sets))
+    data |= {"class_names": names} if named else {}
+    made = _made(sets, data)
+    return _rebuilt(first, joined, first.format.images_per_class, total, made)
+
+
+def subset(
+    of: DistilledSet,
+    classes: Sequence[str | int] | None = None,
+    *,
+    images_per_class: int | None = None,
+    bytes_per_class: int | None = None,
+) -> DistilledSet:
+    """Returns some classes of a set, or the first images of each class.
+
+    Args:
+      classes: names or indices, in the order of the new labels; None: all. Soft labels keep the
+        logits of these classes: an image's probabilities are those given that it is of one of them.
+      images_per_class: number of images, the first of each class; None: all.
+      bytes_per_class: bytes, of all arrays divided by the classes, that whole images may take.
+
+    Raises UsageError for unknown or repeated classes, more images than there are, fewer bytes than
+    one image takes, and a format that cannot store the images without loss.
+    """
+    with located(of.source or "subset"):
+        chosen = np.arange(num_classes(of))
+        if classes is not None:
+            chosen = class_indices(classes, of.class_names, num_classes(of))
+        most = of.format.images_per_class
+        count = most if images_per_class is None else images_per_class
+        if not 1 <= count <= most:
+            raise UsageError(f"images_per_class: expected 1 to {most}, got {count}")
+        if bytes_per_class is None:
+            return _subset(of, chosen, count)
+        # Sizes of entropy-coded images need not grow evenly.
+        least, best = 1, None
+        while least <= count:
+            middle = (least + count) // 2
+            found = _subset(of, chosen, middle)
+            if found.num_bytes <= bytes_per_class * len(chosen):
+                least, best = middle + 1, found
+            else:
+                count = middle - 1
+        if best is None:
+            raise UsageError(
+                f"bytes_per_class: expected at least {-(-found.num_bytes // len(chosen))}, which "
+                f"one image per class takes, got {bytes_per_class}"
+            )
+        return best
+
+
+def class_indices(
+    classes: Sequence[str | int], names: Sequence[str] | None, count: int
+) -> Int[np.ndarray, "k"]:
+    """Returns the indices of classes, given by name or by index.
+
+    Raises UsageError for an unknown or repeated one. A name that looks like an index is a name.
+    """
+    places = {name: i for i, name in enumerate(names or ())}
+    found: list[int] = []
+    for given in classes:
+        index = places.get(given) if isinstance(given, str) else given
+        if index is None and given.isascii() and given.isdecimal():
+            index = int(given[:9])
+        if index is None or not 0 <= index < count:
+            known = f", or {reprlib.repr(list(names))}" if names else ""
+            raise UsageError(
+                f"classes: expected 0 to {count - 1}{known}, got {reprlib.repr(given)}"
+            )
+        if index in found:
+            raise UsageError(f"classes: expected different ones, got {reprlib.repr(given)} again")
+        found.append(index)
+    if not found:
+        raise UsageError("classes: expected one or more, got none")
+    return np.array(found)
+
+
+def num_classes(of: DistilledSet) -> int:
+    return len(of.labels) // of.format.images_per_class
+
+
+def _subset(of, chosen, count) -> DistilledSet:
+    _check_order(of)
+    contents = of.format.divided(of.arrays)
+    per_class = of.format.images_per_class
+    images = (chosen[:, None] * per_class + np.arange(count)).ravel()
+    fewer = Contents(
+        {n: array[images] for n, array in contents.by_image.items()},
+        {n: array[chosen] for n, array in contents.by_class.items()},
+        contents.shared,
+    )
+    names = of.class_names
+    data = of.data | ({"class_names": [names[i] for i in chosen]} if names else {})
+    soft = None if of.soft_labels is None else of.soft_labels[images][:, chosen]
+    return _rebuilt(of, fewer, count, len(chosen), _made([of], data), soft)
+
+
+def _rebuilt(of, contents, per_class, classes, provenance, soft=None) -> DistilledSet:
+    kind, arrays = of.format.resized(contents, per_class, classes)
+    made = dataclasses.replace(
+        of,
+        format=kind,
+        arrays=arrays,
+        labels=np.repeat(np.arange(classes, dtype=np.int32), per_class),
+        provenance=provenance,
+        soft_labels=soft,
+        source="",
+    )
+    config = provenance.get("config")
+    if isinstance(config, dict):  # compared with real images in the same bytes
+        provenance["config"] = config | {"budget.bytes": -(-made.num_bytes // classes)}
+    return made
+
+
+def _made(sets, data) -> dict[str, Any]:
+    """Returns the provenance of a set made of others."""
+    first = sets[0].provenance
+    return first | {"data": data, PARTS: [of.provenance for of in sets]}
+
+
+def _compared(of, first):
+    """Yields a name, the value of a set, and that of the first, for all that must be equal."""
+    ours, theirs = (_settings(one) for one in (of, first))
+    for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "format", n)):
+        yield name, ours.get(name), theirs.get(name)
+    yield "learning_rate", of.learning_rate, first.learning_rate
+    ours, theirs = (one.transform_description() for one in (of, first))
+    if ours["name"] == "normalize" == theirs["name"]:  # another data set may have equal constants
+        ours, theirs = ({n: one.get(n) for n in ("name", "mean", "std")} for one in (ours, theirs))
+    for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "name", n)):
+        yield f"transform: {name}", ours.get(name), theirs.get(name)
+    ours, theirs = (_evaluated(one) for one in (of, first))
+    for name in sorted(ours.keys() | theirs.keys()):
+        yield f"config.{name}", ours.get(name), theirs.get(name)
+
+
+def _settings(of) -> dict[str, Any]:
+    _check_order(of)
+    found = settings(of.format)
+    kept = {n: v for n, v in found.items() if n not in of.format.of_all_classes | {"name"}}
+    return {"format": found["name"]} | kept
+
+
+def _evaluated(of) -> dict[str, Any]:
+    config = of.provenance.get("config")
+    fields = config if isinstance(config, dict) else {}
+    return {n: v for n, v in fields.items() if n.startswith(EVALUATED)}
+
+
+def _check_order(of) -> None:
+    expected = np.repeat(np.arange(num_classes(of)), of.format.images_per_class)
+    if not np.array_equal(of.labels, expected):
+        raise UsageError("labels: expected images in the order of their classes")
+
+
+def _check_shared(name, found, expected) -> None:
+    for key, values in expected.shared.items():
+        if not np.array_equal(found.shared[key], values):
+            raise UsageError(
+                f"{name}: its images share {key!r}, which differs from the first set's, so that "
+                "they cannot be stored together without loss"
+            )

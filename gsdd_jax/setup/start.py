@@ -1,0 +1,49 @@
+"""A finished set that a distillation begins with, in place of a fit."""
+
+import hashlib
+import os
+import pathlib
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.formats import file, remote
+from gsdd_jax.formats.base import settings
+from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.setup.experiment import FitParts
+
+
+class Start(NamedTuple):
+    """A set, and the SHA-256 of its file."""
+
+    set_: DistilledSet
+    sha256: str
+
+
+def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> Start | None:
+    """Returns the set that `config.init.set` names, or None.
+
+    Raises UsageError, naming the first difference, if it is not stored as the run's sets are or has
+    other classes, and if it lies in the work directory, where the run replaces it.
+    """
+    if not config.init.set:
+        return None
+    with located("config.init.set"):
+        if remote.is_url(config.init.set):
+            raise UsageError(f"{config.init.set}: expected a file of this machine: download it")
+        path = file.path_of(config.init.set)
+        if pathlib.Path(workdir).resolve() in path.resolve().parents:
+            raise UsageError(f"{path}: expected a set outside the run's own directory {workdir}")
+        set_ = file.load(path)
+        with located(path):
+            there, expected = settings(set_.format), settings(parts.parameterization)
+            there["classes"], expected["classes"] = len(set_.labels), len(parts.labels)
+            if set_.class_names and there["classes"] == expected["classes"]:
+                there["classes"] = list(set_.class_names)
+                expected["classes"] = list(parts.dataset.class_names)
+            for name, value in expected.items():
+                if there.get(name) != value:
+                    raise UsageError(f"{name}: expected {value!r}, as in this run, got "
+                                     f"{there.get(name)!r}")  # fmt: skip
+    return Start(set_, hashlib.sha256(path.read_bytes()).hexdigest())

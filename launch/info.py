@@ -1,0 +1,51 @@
+"""Shows what a distilled set is: data, classes, bytes, and the command that made it.
+
+    python -m launch.info runs/demo
+    python -m launch.info distilled.safetensors --json
+
+The command is that of a shipped experiment with the fields that differ from it. It is left out
+where JAX is not installed, which is not needed otherwise.
+"""
+
+import json
+
+from absl import flags
+
+from launch import cli
+
+JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
+
+
+def main(path: str) -> None:
+    import gsdd_jax
+    from gsdd_jax.core import program
+    from gsdd_jax.core.errors import printable
+    from gsdd_jax.formats import info
+
+    distilled = gsdd_jax.load(path)
+    said = info.info(distilled) | {"commands": _commands(info.origins(distilled.provenance))}
+    if JSON.value:
+        print(json.dumps(said))
+        return
+    for line in info.text(said).splitlines():
+        print(printable(line))
+    for line in said["commands"]:
+        print(printable(f"made by: {program.command(line)}"))
+
+
+def _commands(origins) -> list[str]:
+    """Returns the distillations as arguments of `gsdd`, those with a recorded config."""
+    try:
+        from launch import origin
+    except ImportError:  # without JAX there are no experiments to compare with
+        return []
+    found = []
+    for of in origins:
+        if isinstance(config := of.get("config"), dict):
+            begun = ["--config.init.set=FILE"] if "begun_with" in of else []
+            found.append(" ".join(["distill", *origin.command(config), *begun]))
+    return found
+
+
+if __name__ == "__main__":
+    cli.run(main, one="distilled set", computes=None)

@@ -1,0 +1,53 @@
+"""Finds the command that made a distilled set."""
+
+import importlib
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gsdd_jax.config import adapt
+from gsdd_jax.config.fields import COMPONENTS, NAMES, known
+from gsdd_jax.core.trees import flat
+from gsdd_jax.storage.workdir import OPERATIONAL
+from launch import experiments
+
+LEFT_OUT = {*OPERATIONAL, "scale"}  # a scaled config's other fields are recorded as scaled
+
+
+def command(fields: Mapping[str, Any]) -> list[str]:
+    """Returns the arguments of `distill` for a recorded config: the shipped experiment that differs
+    in the fewest fields, and these fields. Those that this version lacks are left out."""
+    names = {group: str(fields.get(f"{group}.name")) for group in COMPONENTS}
+    of_version = known(names)
+    given = {n: v for n, v in fields.items() if n in of_version and n not in LEFT_OUT}
+    found = (
+        [f"--config={name}", *(f"--config.{n}={v}" for n, v in _flags(config, given).items())]
+        for name, config in _shipped()
+    )
+    return list(map(shlex.quote, min(found, key=len)))
+
+
+def _shipped() -> Iterator[tuple[str, ConfigDict]]:
+    for name in experiments.titles(experiments.SHIPPED):
+        get_config = importlib.import_module(f"configs.{name}").get_config
+        yield name, get_config()
+        for variant in experiments.variants(experiments.SHIPPED, name):
+            yield f"{name}:{variant}", get_config(variant)
+
+
+def _flags(config: ConfigDict, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that make the config of a shipped one."""
+    named = {n: given[n] for n in NAMES if isinstance(given.get(n), str)}
+    there = flat(config)
+    named = {n: v for n, v in named.items() if v != there[n]}
+    if named:  # other components bring their own defaults
+        other = config.copy_and_resolve_references()
+        other.update_from_flattened_dict(named)
+        there = flat(adapt.swapped(other, config, named))
+    return named | {
+        n: v
+        for n, v in given.items()
+        if there.get(n) != v and isinstance(v, str | int | float) and n not in named
+    }
