@@ -42,7 +42,7 @@ def chunks(count):
 
 def describe(arrays):
     """Returns all measurements of a set."""
-    mean, std = dataset._channel_mean_std(arrays["train_images"])
+    mean, std = dataset.channel_mean_std(arrays["train_images"])
     return {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
 
 

@@ -11,7 +11,7 @@ from configs import demo
 from gsdd_jax import data
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.report import document
-from gsdd_jax.runs import baselines, evaluation
+from gsdd_jax.runs import baselines, evaluation, teacher
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
 from launch import fields
@@ -40,7 +40,8 @@ def finished(tmp_path_factory, quickly_compiled):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "TRIALS", ((0.4, 1.0),))  # fewer images
         patch.setattr(baselines, "TEMPERATURES", baselines.TEMPERATURES[:1])
-        return workdir, distill_to(config_of(), workdir, Reporter(None))
+        config = config_of((*ARMS, "all_real"))
+        return workdir, distill_to(config, workdir, Reporter(None))
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -84,6 +85,21 @@ def test_the_run_names_them(finished, tmp_path):
         soft = f", temperature {temperature}" if arm == ARMS[1] else ""
         assert f", {count} per class at {side} pixels{soft}<" in text
         assert written.get(f"{arm}_temperature") == (temperature if soft else None)
+
+
+def test_all_real_images_are_the_teacher_s(finished, tmp_path):
+    workdir, result = finished
+    config = config_of()
+    taught = teacher.trained(config, evaluation.real_parts(config), workdir, Reporter(None))
+    assert result["all_real_accuracies"] == taught.accuracies
+    means = {arm: np.mean(result[f"{arm}_accuracies"]) for arm in ("distilled", "all_real", *ARMS)}
+    best = max(ARMS, key=means.get)
+    assert result["strongest_real"] == best
+    assert result["points_over_strongest_real"] == pytest.approx(means["distilled"] - means[best])
+    share = 100 * means["distilled"] / means["all_real"]
+    assert result["share_of_all_real"] == pytest.approx(share)
+    document.write([workdir], tmp_path / "report.html", fields.defaults)
+    assert f"{share:.0f} %" in (tmp_path / "report.html").read_text()
 
 
 def test_they_are_evaluated_with_the_set_next_to_them(finished):

@@ -21,19 +21,26 @@ ROOT = pathlib.Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
+QUICK = {
+    "network": {"options": {"width": 4, "depth": 1}},
+    "matching": {"strategy": "flip"},
+    "evaluate": {"num_networks": 1, "epochs": 2, "baselines": "fitted"},
+}
+
+
 def blocks(document):
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def test_the_readme_runs(tmp_path):
-    a_set, names = tmp_path / "distilled.safetensors", {}
+def test_the_readme_runs(tmp_path, quickly_compiled):
+    a_set, names = tmp_path / "distilled.safetensors", {"QUICK": QUICK}
     save_few_of_shipped(a_set)
     smaller = {
         '"runs/demo/distilled.safetensors"': repr(str(a_set)),
         '"runs/mine.safetensors"': repr(str(tmp_path / "mine.safetensors")),
         "num_steps=500": "num_steps=5",
         "[:64]": "[:4]",
-        "test=test)": "test=test, scale=0.002, evaluate={'baselines': 'fitted'})",
+        "test=test)": "test=test, scale=0.002, **QUICK)",
     }
     for code in blocks("README.md"):
         for text, other in smaller.items():

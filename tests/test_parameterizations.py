@@ -121,7 +121,7 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
     )
     there, each = 2 * 8 * 8 * 3 * 4 - 500, 3 * 18
     assert build("gaussian", reserved=500).num_gaussians == there // each
-    with pytest.raises(gsdd_jax.UsageError, match="36 bytes per class at 18 per Gaussian"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"soft labels .1,500., got 1,536"):
         build("gaussian", reserved=1500)
     message = r"config.labels: expected hard ones .* with pixels; only dct, gaussian, "
     with pytest.raises(gsdd_jax.UsageError, match=message):

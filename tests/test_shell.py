@@ -197,7 +197,7 @@ def test_every_flag_that_names_a_path_is_one_of_paths():
     assert names | {"images", "test", "transform", "cifar", "from_table"} == as_path
     assert plain == {
         *("name", "network", "corrupted", "steps", "sweeps", "shapes", "devices", "configs"),
-        "coordinator",
+        *("coordinator", "classes"),
     }
 
 

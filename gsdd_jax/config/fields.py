@@ -137,7 +137,9 @@ class Experts:
     )  # fmt: skip
     epochs: int = field(50, "training epochs per expert", *EPOCHS, shrink=Shrink(1, 3))
     batch_size: int = field(256, "batch size of expert training")
-    learning_rate: float = field(0.01, "SGD learning rate of experts; no momentum, no decay", *RATE)
+    learning_rate: float = field(
+        0.01, "SGD learning rate of experts; no momentum, no decay", *POSITIVE
+    )
     # By the compiled program's count, one at a time moves the fewest bytes per expert.
     at_once: int = field(
         1, "experts trained in parallel on a GPU; a CPU trains one at a time", *NETWORKS

@@ -20,6 +20,7 @@ NAMES = {
     "random_real_uint8": ("Random real images", "in 8 bits, four times as many", 1),
     "random_real_dct": ("Random real images", "compressed as in JPEG, same bytes", 1),
     "random_real_dct_soft": ("Random real images", "compressed, with a teacher's soft labels", 1),
+    "all_real": ("All real images", "as a teacher is trained", 1),
 }
 # Field of a compressed arm -> its text.
 CHOSEN = {
@@ -39,7 +40,7 @@ def arms(run: Run) -> dict[str, Any]:
     if values.get("best") == values.get("distilled"):
         values.pop("best", None)  # the same set
     strongest = run.strongest
-    rows, reference = [], values.get(strongest)
+    rows, reference, whole = [], values.get(strongest), values.get("all_real")
     for arm, found in values.items():
         name, note, color = NAMES[arm]
         note, more = note.format(run.result.get("best_step")), []
@@ -49,9 +50,12 @@ def arms(run: Run) -> dict[str, Any]:
         if reference:
             gain = np.mean(found) - np.mean(reference)
             more = [f"{gain:+.1f}" if arm != strongest else ""]
+        if whole:
+            more.append(f"{100 * np.mean(found) / np.mean(whole):.0f} %")
         rows.append(_row(name, note, found, color, more))
     heads = ["training images", "test accuracy"]
-    table = _table(heads, rows, ["gain over best real images"] if reference else [])
+    more = ["gain over best real images"] if reference else []
+    table = _table(heads, rows, more + (["of all real images"] if whole else []))
     return table | {"networks": sorted({len(found) for found in values.values()})}
 
 

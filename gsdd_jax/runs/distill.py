@@ -33,7 +33,7 @@ from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import cost, experiment, input_pipeline, start
 from gsdd_jax.setup.components import check_same, described, labels_of, stream
-from gsdd_jax.setup.experiment import COMPRESSED, Experiment, FitParts
+from gsdd_jax.setup.experiment import ALL_REAL, COMPRESSED, Experiment, FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
@@ -288,7 +288,14 @@ class _Run:
         def baseline(name: str, shown: str) -> evaluation.Accuracies | UsageError:
             if name == "fitted":
                 return evaluation.distilled(config, parts, first, shown, reporter)
-            taught_by, count = self.teacher if COMPRESSED.get(name) else None, len(parts.labels)
+            if name == ALL_REAL:
+                of, rate = config.teacher, config.teacher.learning_rate
+                images = counted(len(parts.dataset.train.labels), "image")
+                reporter.line(f"{shown}: {counted(of.num_networks, 'network')} as a teacher, of "
+                              f"{counted(of.epochs, 'epoch')} of {images}")  # fmt: skip
+                return evaluation.tested(parts, self.teacher.params, rate)
+            taught_by = self.teacher if experiment.needs_teacher(name) else None
+            count = len(parts.labels)
             of_run = taught_by, last.provenance, shown, reporter
             found = baselines.evaluated(config, parts, count, name, *of_run)
             if isinstance(found, UsageError):
@@ -316,6 +323,11 @@ class _Run:
             result[f"{name}_learning_rate"] = record["learning_rate"]
             if name in COMPRESSED:
                 result |= self._described(name)
+        if real := experiment.strongest(result):
+            over = result["distilled_accuracy"] - result[f"{real}_accuracy"]
+            result |= {"strongest_real": real, "points_over_strongest_real": over}
+        if whole := result.get(f"{ALL_REAL}_accuracy"):
+            result["share_of_all_real"] = 100 * result["distilled_accuracy"] / whole
         result |= evaluation.summary("best", best["test"])
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),

@@ -104,7 +104,7 @@ def distilled(
     the accuracies on training images. `schedule` replaces that of `parts`.
     """
     trained = students(config, parts, set_, name, reporter, schedule=schedule)
-    accuracies = _tested(parts, trained)
+    accuracies = tested(parts, *trained)
     if not chosen:
         return accuracies
     train = evaluate.accuracy(parts.network, trained.params, *parts.chosen_on)
@@ -153,7 +153,7 @@ def random_real(
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
     trained = _train(config, parts, images, labels, schedule, rate, name, reporter)
-    return _tested(parts, trained)
+    return tested(parts, *trained)
 
 
 def all_real(
@@ -165,7 +165,7 @@ def all_real(
     images = parts.transform(to_unit(train.images))[None]
     rate = config.evaluate.learning_rate
     given = images, train.labels, parts.schedule, rate
-    return _tested(parts, _train(config, parts, *given, name, reporter))
+    return tested(parts, *_train(config, parts, *given, name, reporter))
 
 
 def _train(config, parts, images, labels, schedule, learning_rate, name, reporter) -> Trained:
@@ -193,14 +193,15 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
     return Trained(at(learning_rate, key, config.evaluate.num_networks, name), learning_rate)
 
 
-def _tested(parts, trained) -> Accuracies:
+def tested(parts: Experiment | Parts, params: Any, learning_rate: float) -> Accuracies:
+    """Tests networks of stacked `params`, which were trained at that rate."""
     test, labels = parts.tested_on
-    found = mesh.to_host(evaluate.predictions(parts.network, trained.params, test))
+    found = mesh.to_host(evaluate.predictions(parts.network, params, test))
     confusion = np.zeros((parts.dataset.num_classes,) * 2, np.int64)
     np.add.at(confusion, (np.broadcast_to(labels, found.shape), found), 1)
     right = (found == np.asarray(labels)).sum(-1)
     accuracies = (100 * right).astype(np.float32) / np.float32(len(labels))
-    return Accuracies(accuracies, None, confusion, trained.learning_rate)
+    return Accuracies(accuracies, None, confusion, learning_rate)
 
 
 def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
@@ -276,7 +277,7 @@ def evaluate_file(
 
     with mesh.use_devices(config.mesh.devices):
         trained = students_of(set_, "distilled")
-        found = _tested(parts, trained)
+        found = tested(parts, *trained)
         result["learning_rate"] = trained.learning_rate
         result |= summary("distilled", found.test) | by_class("distilled", found.confusion)
         if corrupted:
@@ -287,7 +288,7 @@ def evaluate_file(
             result |= summary("random_real", real.test)
         for arm, real in compressed.items():
             trained = students_of(real, arm.replace("_", " "))
-            result |= summary(arm, _tested(parts, trained).test)
+            result |= summary(arm, tested(parts, *trained).test)
     return result
 
 

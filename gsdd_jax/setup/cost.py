@@ -28,6 +28,7 @@ from gsdd_jax.setup.experiment import (
     REAL,
     baselines,
     build_schedule,
+    needs_teacher,
     num_trials,
     rates,
     real_per_class,
@@ -118,8 +119,11 @@ def evaluations_in_steps(
     held_out = distilled * min(len(dataset.train.labels), HELD_OUT)
     tested = len(trained) * len(dataset.test.labels) + held_out
     evaluated = config.evaluate.epochs * sum(trained) * _searched(config) + FORWARD * tested
-    work = objective.work(dataset.num_classes, images)
-    return config.evaluate.num_networks * evaluated / work.steps
+    evaluated *= config.evaluate.num_networks
+    if any(map(needs_teacher, baselines(config, dataset))):
+        of = config.teacher
+        evaluated += of.num_networks * of.epochs * len(dataset.train.labels)
+    return evaluated / objective.work(dataset.num_classes, images).steps
 
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:

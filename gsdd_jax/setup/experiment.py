@@ -226,7 +226,8 @@ COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
 TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 TEMPERATURES = (0.5, 2.0)  # of soft labels, relative to `labels.temperature`; for the best of these
 # Sets evaluated in addition to the distilled one.
-BASELINES = ("fitted", *REAL, *COMPRESSED)
+ALL_REAL = "all_real"  # the teacher, which is trained on all real images
+BASELINES = ("fitted", *REAL, *COMPRESSED, ALL_REAL)
 KEPT = ("distilled", *COMPRESSED)  # arms whose sets a run keeps
 
 
@@ -234,6 +235,10 @@ def strongest(result: Mapping[str, Any], arms: Iterable[str] = (*REAL, *COMPRESS
     """Returns the arm with the highest accuracy in a result, by default of real images, if any."""
     there = [arm for arm in arms if f"{arm}_accuracy" in result]
     return max(there, key=lambda arm: result[f"{arm}_accuracy"], default=None)
+
+
+def needs_teacher(arm: str) -> bool:
+    return COMPRESSED.get(arm, False) or arm == ALL_REAL
 
 
 def num_trials(arm: str) -> int:
