@@ -173,6 +173,7 @@ def test_all_ways_to_give_the_same_images():
 
 IMAGES, LABELS = arrays()
 WRONG = {
+    "ragged": (dict(images=[IMAGES[0], IMAGES[1, :5]]), "images: expected an array "),
     "layout": (dict(images=IMAGES.transpose(0, 3, 1, 2)), r"images: .*transpose\(0, 2, 3, 1\)"),
     "range": (dict(images=IMAGES.astype(np.float32)), "images: .*in .0, 1., got float32 from"),
     "nan": (dict(images=np.where(IMAGES > 100, np.nan, 0.5)), "images: .*in .0, 1."),

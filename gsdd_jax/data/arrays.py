@@ -68,7 +68,7 @@ def from_arrays(
 
 def pixels(images: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     """Returns images as bytes; see `from_arrays`. Errors begin with `name`."""
-    images = np.asarray(images)
+    images = _array(images, name)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in CHANNELS or 0 in images.shape:
@@ -100,7 +100,7 @@ def indices(
     labels: Any, name: str, class_names: Sequence[str], count: int
 ) -> Int32[np.ndarray, "{count}"]:
     """Returns the indices of labels that are indices already, or `class_names`."""
-    labels, places = _flat(labels), {str(c): place for place, c in enumerate(class_names)}
+    labels, places = _flat(labels, name), {str(c): place for place, c in enumerate(class_names)}
     if len(places) < len(class_names):
         raise UsageError(f"class_names: expected different names, got {some(list(class_names))}")
     if labels.shape != (count,) or labels.dtype.kind not in "iuU":
@@ -119,13 +119,20 @@ def indices(
     return labels.astype(np.int32)
 
 
-def _flat(labels: Any) -> np.ndarray:
-    labels = np.asarray(labels)
+def _array(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:  # lists of different lengths, tensors of a GPU
+        raise UsageError(f"{name}: expected an array ({error})") from None
+
+
+def _flat(labels: Any, name: str) -> np.ndarray:
+    labels = _array(labels, name)
     return labels[:, 0] if labels.shape[1:] == (1,) else labels
 
 
 def _items(image_key, images, label_key, labels, class_names, seen: Labels) -> list[Item]:
-    images, labels = pixels(images, image_key), _flat(labels)
+    images, labels = pixels(images, image_key), _flat(labels, label_key)
     if class_names is not None:
         names = np.array([str(name) for name in class_names])
         labels = names[indices(labels, label_key, class_names, len(images))]
