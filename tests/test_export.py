@@ -1,6 +1,7 @@
 """Tests exports, each format by an independent reader."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -94,6 +95,14 @@ def test_hf(file, pictures, tmp_path, monkeypatch):
     assert "# Distilled mine" in card
     said = f"{gsdd_jax.load(file).num_bytes:,}"
     assert f"| bytes | {said}, " in card and "| labels | soft, 2 bits each |" in card
+
+
+@pytest.mark.parametrize("of", [{"data": [1], "transform": 5}, {"data": {"name": "a|b\n---\n<i>"}}])
+def test_a_card_of_a_forged_provenance_is_a_card(file, tmp_path, of):
+    set_ = dataclasses.replace(gsdd_jax.load(file), provenance=of)
+    exports.export(set_, tmp_path / "out", "hf")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("\n---\n") == 1 and "<i>" not in card and "a|b" not in card
 
 
 def test_webdataset(file, pictures, tmp_path, monkeypatch):

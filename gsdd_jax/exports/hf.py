@@ -5,10 +5,11 @@ import pathlib
 
 import numpy as np
 
-from gsdd_jax.core import program
+from gsdd_jax.core.errors import printable
 from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.info import info
 
 DATA = "data/train-00000-of-00001.parquet"
 CARD = """---
@@ -86,11 +87,11 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
 
 def card(distilled: DistilledSet) -> str:
     """Returns the dataset card of a set, in Markdown."""
-    kind, data = distilled.format, distilled.provenance.get("data", {})
-    name = str(data.get("name", "a data set"))
-    transform = distilled.provenance.get("transform", {}).get("name", "unknown")
-    num_classes = len(distilled.labels) // kind.images_per_class
-    labels = "hard" if distilled.soft_labels is None else f"soft, {distilled.label_bits} bits each"
+    kind, said = distilled.format, info(distilled)
+    name = _plain(said["data"] or "a data set")
+    transform = _plain((said["transform"] or {}).get("name", "unknown"))
+    num_classes, bits = said["num_classes"], distilled.label_bits
+    labels = f"soft, {bits} bits each" if bits else "hard"
     rows = {
         "images": f"{kind.images_per_class} per class of {num_classes} classes, "
         f"{'x'.join(map(str, kind.image_shape))}",
@@ -99,7 +100,6 @@ def card(distilled: DistilledSet) -> str:
         "bytes": f"{distilled.num_bytes:,}, {distilled.num_bytes // num_classes:,} per class",
         "transform of inputs": transform,
         "learning rate (SGD)": f"{distilled.learning_rate:.3g}",
-        "made by": f"`{program.command('distill')}`",
     }
     return CARD.format(
         title=f"Distilled {name}",
@@ -108,3 +108,8 @@ def card(distilled: DistilledSet) -> str:
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
         name=file.NAME,
     )
+
+
+def _plain(text: object) -> str:
+    """Returns a foreign text for a line of Markdown."""
+    return "".join(c for c in printable(str(text)[:100]) if c.isalnum() or c in " _-./:")
