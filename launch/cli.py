@@ -272,10 +272,9 @@ def _parse(positional: tuple[str, ...], several: str, one: str) -> list[str]:
     rest = _parse_flags(sys.argv)
     if one and len(rest) != 1:
         raise UsageError(f"expected one {one}, got {len(rest) or 'none'}")
-    several = several or one
-    if several:
-        if not rest:
-            raise UsageError(f"expected one or more {several}, got none")
+    if several and not rest:
+        raise UsageError(f"expected one or more {several}, got none")
+    if one or several:
         return list(map(os.path.expanduser, rest))
     if positional and (len(rest) != 1 or rest[0] not in positional):
         raise UsageError(f"expected one of {', '.join(positional)}, got {' '.join(rest) or 'none'}")

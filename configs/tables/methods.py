@@ -101,11 +101,8 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
     side, classes, examples, _ = cost.sizes(config)
     most, shape = examples // classes, (side, side, 3)
     if method.options == CODED:
-        kind, there = (
-            parameterizations.find(method.name).variant(CODED),
-            bytes_per_class(config, shape),
-        )
-        suggested = kind.suggested_images(shape, there, CODED)
+        kind = parameterizations.find(method.name).variant(CODED)
+        suggested = kind.suggested_images(shape, bytes_per_class(config, shape), CODED)
         config.budget.images_per_class = min(suggested, most)
     elif method.name == "fred" and num_images(config) > classes * most:
         per_image = bytes_per_class(config, shape) // (3 * most)

@@ -7,7 +7,6 @@ from gsdd_jax.config.fields import default
 
 # Baselines of short experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
-WIDTHS = {"dm": 32}  # of the ConvNet, by objective; 16 for others
 
 
 def own(objective: str = "dm") -> ConfigDict:
@@ -18,7 +17,7 @@ def own(objective: str = "dm") -> ConfigDict:
     config = default()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = WIDTHS.get(objective, 16)
+    config.network.options.width = 32 if objective == "dm" else 16
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50

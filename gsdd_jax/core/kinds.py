@@ -46,13 +46,14 @@ def named(package: str, base: type, name: Any, field: str) -> type:
     return kind
 
 
-def modules(package: str) -> set[str]:
+def modules(package: str) -> frozenset[str]:
     """Returns the names of a package's modules, without importing them."""
     places = importlib.util.find_spec(package).submodule_search_locations
     return _listed(tuple((place, os.stat(place).st_mtime_ns) for place in places))
 
 
 @functools.cache
-def _listed(places: tuple[tuple[str, int], ...]) -> set[str]:
+def _listed(places: tuple[tuple[str, int], ...]) -> frozenset[str]:
     """Returns the modules in folders, given with the times of their last changes."""
-    return {module.name for module in pkgutil.iter_modules([place for place, _ in places])}
+    found = pkgutil.iter_modules([place for place, _ in places])
+    return frozenset(module.name for module in found)

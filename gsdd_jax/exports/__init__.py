@@ -8,7 +8,7 @@ from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.exports import hf, npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import MARK, SET, WHAT, Pictures, refuse_existing
-from gsdd_jax.formats import file, parts, transforms
+from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # files
@@ -84,7 +84,7 @@ def save(distilled: DistilledSet, path: str | os.PathLike, overwrite: bool = Fal
     """
     refuse_existing(pathlib.Path(path), overwrite, of_folder=False, what=SET)
     file.save(path, distilled)
-    classes, each = parts.num_classes(distilled), distilled.format.images_per_class
+    classes, each = distilled.num_classes, distilled.format.images_per_class
     return (
         f"{path}: {counted(classes, 'class')} of {counted(each, 'image')} as "
         f"{distilled.format.name}; {distilled.num_bytes:,} bytes, "

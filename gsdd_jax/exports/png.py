@@ -60,12 +60,13 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
     of_class = folders(pictures.labels, pictures.names)
     for name in of_class:
         (path / name).mkdir()
-    for index, (content, label) in enumerate(zip(pictures.files, pictures.labels, strict=True)):
-        (path / of_class[label] / f"{index:05}.png").write_bytes(content)
+    names = [f"{of_class[label]}/{index:05}.png" for index, label in enumerate(pictures.labels)]
+    for name, content in zip(names, pictures.files, strict=True):
+        (path / name).write_bytes(content)
     if pictures.soft is None:
         return
     with open(path / SOFT, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file", *(pictures.names or range(len(of_class)))])
-        for index, (label, row) in enumerate(zip(pictures.labels, pictures.soft, strict=True)):
-            table.writerow([f"{of_class[label]}/{index:05}.png", *row.tolist()])
+        for name, row in zip(names, pictures.soft, strict=True):
+            table.writerow([name, *row.tolist()])

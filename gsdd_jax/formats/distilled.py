@@ -70,6 +70,10 @@ class DistilledSet:
         data = self.provenance.get("data")
         return data if isinstance(data, dict) else {}
 
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels) // self.format.images_per_class
+
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
         """Parameters of `format.decode`, by name. Raises UsageError for invalid codes."""
@@ -122,9 +126,8 @@ class DistilledSet:
     @functools.cached_property
     def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
         """Soft labels as stored. Raises UsageError for logits not on the grid."""
-        num_classes = len(self.labels) // self.format.images_per_class
         logits = np.asarray(self.soft_labels, np.float32)
-        return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), num_classes)
+        return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), self.num_classes)
 
     @property
     def num_bytes(self) -> int:

@@ -5,7 +5,6 @@ them, then the values, then a digest of each part.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
@@ -96,20 +95,22 @@ def load(path: str | os.PathLike) -> DistilledSet:
       UsageError: the file is missing, truncated or foreign; its header is incomplete, invalid or
         contradicts its arrays; a number is not finite; or a digest differs.
     """
-    import safetensors
-
     if remote.is_url(path):
-        with remote.fetched(remote.place(path, NAME)) as copy, located(path):
-            try:
-                return dataclasses.replace(load(copy), source=path)
-            except UsageError as error:
-                raise UsageError(str(error).removeprefix(f"{copy}: ")) from None
+        with remote.fetched(remote.place(path, NAME)) as copy:
+            return _load(copy, path)
     path = path_of(path)
     if not path.suffix and not os.path.lexists(path):
         known = ", ".join(zoo.names())
         raise UsageError(f"{path}: no such file or work directory; by name there are {known}")
     check_regular(path, "a distilled set, a .safetensors file")
-    with located(path), _readable():
+    return _load(path, str(path))
+
+
+def _load(path: pathlib.Path, source: str) -> DistilledSet:
+    """Reads a regular file; errors and the set name its `source`."""
+    import safetensors
+
+    with located(source), _readable():
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = (file.metadata() or {}).get(HEADER, "null")
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -134,8 +135,8 @@ def load(path: str | os.PathLike) -> DistilledSet:
         if bits:
             num_classes = len(classes) // kind.images_per_class
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, classes, num_classes)
-        provenance, source = parts[PROVENANCE], str(path)
-        distilled = DistilledSet(kind, arrays, classes, rate, provenance, logits, bits, source)
+        of_file = parts[PROVENANCE], logits, bits, source
+        distilled = DistilledSet(kind, arrays, classes, rate, *of_file)
         _ = distilled.params  # refuses invalid codes
     return distilled
 

@@ -7,7 +7,7 @@ from typing import Any
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.parts import PARTS, num_classes
+from gsdd_jax.formats.parts import PARTS
 
 
 def info(distilled: DistilledSet) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
     Values that the provenance lacks are None. `parts` are the data, step and classes of the sets
     that a merged or cut set was made of.
     """
-    made, kind, classes = distilled.provenance, distilled.format, num_classes(distilled)
+    made, kind, classes = distilled.provenance, distilled.format, distilled.num_classes
     of_kind = settings(kind)
     return {
         "file": distilled.source,

@@ -60,7 +60,7 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
                     f"{reprlib.repr(repeated[0])}, too"
                 )
             names += of.class_names or ()
-            total += num_classes(of)
+            total += of.num_classes
     contents = [of.format.divided(of.arrays) for of in sets]
     for i, (of, found) in enumerate(zip(sets, contents, strict=True)):
         with located(of.source or f"set {i + 1}"):
@@ -98,20 +98,23 @@ def subset(
     one image takes, and a format that cannot store the images without loss.
     """
     with located(of.source or "subset"):
-        chosen = np.arange(num_classes(of))
+        chosen = np.arange(of.num_classes)
         if classes is not None:
-            chosen = class_indices(classes, of.class_names, num_classes(of))
+            chosen = class_indices(classes, of.class_names, of.num_classes)
         most = of.format.images_per_class
         count = most if images_per_class is None else images_per_class
         if not 1 <= count <= most:
             raise UsageError(f"images_per_class: expected 1 to {most}, got {count}")
+        _check_order(of)
+        contents = of.format.divided(of.arrays)
+        cut = lambda count: _subset(of, contents, chosen, count)
         if bytes_per_class is None:
-            return _subset(of, chosen, count)
+            return cut(count)
         # Sizes of entropy-coded images need not grow evenly.
         least, best = 1, None
         while least <= count:
             middle = (least + count) // 2
-            found = _subset(of, chosen, middle)
+            found = cut(middle)
             if found.num_bytes <= bytes_per_class * len(chosen):
                 least, best = middle + 1, found
             else:
@@ -150,13 +153,7 @@ def class_indices(
     return np.array(found)
 
 
-def num_classes(of: DistilledSet) -> int:
-    return len(of.labels) // of.format.images_per_class
-
-
-def _subset(of, chosen, count) -> DistilledSet:
-    _check_order(of)
-    contents = of.format.divided(of.arrays)
+def _subset(of, contents, chosen, count) -> DistilledSet:
     per_class = of.format.images_per_class
     images = (chosen[:, None] * per_class + np.arange(count)).ravel()
     fewer = Contents(
@@ -223,7 +220,7 @@ def _evaluated(of) -> dict[str, Any]:
 
 
 def _check_order(of) -> None:
-    expected = np.repeat(np.arange(num_classes(of)), of.format.images_per_class)
+    expected = np.repeat(np.arange(of.num_classes), of.format.images_per_class)
     if not np.array_equal(of.labels, expected):
         raise UsageError("labels: expected images in the order of their classes")
 

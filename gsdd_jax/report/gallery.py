@@ -28,7 +28,7 @@ UNITS = np.array([1 << 14] * 2 + [1 << 6] * 2 + [100] + [255] * 4)
 def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
     """Returns the data of script.js, class names, and sheets with titles."""
     kind, last_step = run.last.format, list(run.sets)[-1]
-    num_classes = len(run.last.labels) // kind.images_per_class
+    num_classes = run.last.num_classes
     last, before = share(run, num_runs, per_class)
     frames, sheets = [], []
     for step, set_ in run.sets.items():
@@ -56,7 +56,7 @@ def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
     `PIXELS` limits them unless `per_class` is given.
     """
     kind, num_before = run.last.format, len(run.sets) - 1
-    num_classes = len(run.last.labels) // kind.images_per_class
+    num_classes = run.last.num_classes
     room = PIXELS // num_runs // (num_classes * kind.height * kind.width)
     last = min(per_class or max(room // (2 if num_before else 1), LEAST), kind.images_per_class)
     return last, min(per_class or max((room - last) // max(num_before, 1), LEAST), last)

@@ -191,7 +191,7 @@ def _on_the_way(path: pathlib.Path, last: DistilledSet) -> dict[int, DistilledSe
 def _real(path, sets):
     images = real_images.read(path)
     for set_ in sets.values():
-        classes = len(set_.labels) // set_.format.images_per_class
+        classes = set_.num_classes
         if (len(images), *images.shape[2:]) != (classes, *set_.format.image_shape):
             raise UsageError(f"{path / real_images.NAME}: not of the images of this run")
     return images

@@ -24,7 +24,7 @@ def described(run: Run) -> str:
     if run.last is None:
         return "no images yet"
     kind, data = run.last.format, run.provenance.get("data")
-    classes = len(run.last.labels) // kind.images_per_class
+    classes = run.last.num_classes
     return (
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
         f"{'×'.join(map(str, kind.image_shape))}, {counted(classes, 'class')}: "

@@ -145,8 +145,7 @@ def evaluate(
     test = test_images, test_labels
     display = _display(verbose)
     if isinstance(train, DistilledSet):
-        of_set = train, test, learning_rate, transform
-        return _of_set(*of_set, dotted(fields), display)
+        return _of_set(train, test, learning_rate, transform, dotted(fields), display)
     if not isinstance(train, tuple | list) or len(train) != 2:
         raise UsageError(
             f"train: expected a distilled set, or (images, labels), got {type(train).__name__}"
@@ -160,7 +159,7 @@ def evaluate(
     config = _config(own(), largest | given | rate, dataset)
     parts = evaluation.real_parts(config, dataset)
     with mesh.use_devices(config.mesh.devices):
-        return Accuracy(evaluation.all_real(config, parts, "evaluate", display))
+        return Accuracy(evaluation.on_training_images(config, parts, "evaluate", display))
 
 
 def _of_set(set_, test, learning_rate, transform, given, display) -> Accuracy:
@@ -170,8 +169,7 @@ def _of_set(set_, test, learning_rate, transform, given, display) -> Accuracy:
     config = provenance.resolve(set_.provenance, given | {"evaluate.rates": ""}, learning_rate)
     names = set_.class_names
     if names is None:
-        num_classes = len(set_.labels) // set_.format.images_per_class
-        names = tuple(map(str, range(num_classes)))
+        names = tuple(map(str, range(set_.num_classes)))
     images = pixels(test[0], "test_images")
     if images.shape[1:] != set_.format.image_shape:
         raise UsageError(

@@ -156,7 +156,7 @@ def random_real(
     return tested(parts, *trained)
 
 
-def all_real(
+def on_training_images(
     config: ConfigDict, parts: Experiment | Parts, name: str, reporter: Display
 ) -> Accuracies:
     """Evaluates networks trained on all training images of the data set."""
@@ -379,7 +379,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
             f"(fingerprint {fingerprint[:12]!r}, found {whole.fingerprint[:12]!r})"
         )
     transform, dataset = None, _of_set(whole, set_)
-    found = (*kind.image_shape, len(set_.labels) // kind.images_per_class)
+    found = (*kind.image_shape, set_.num_classes)
     expected = (*dataset.image_shape, dataset.num_classes)
     if found != expected:
         raise UsageError(

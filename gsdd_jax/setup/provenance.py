@@ -23,10 +23,8 @@ FIELDS = (
     *("evaluate.num_networks", "evaluate.optimizer", "evaluate.learning_rate", "evaluate.rates"),
     *("evaluate.epochs", "evaluate.batch_size"),
 )
-SINCE = workdir.ADDED | {
-    "budget.bytes": 0,
-    "evaluate.rates": "",
-}  # values of fields that older sets lack
+# Values of fields that older sets lack.
+SINCE = workdir.ADDED | {"budget.bytes": 0, "evaluate.rates": ""}
 OPTIONS = "network.options"
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
