@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gsdd_jax import data
+    from gsdd_jax.arrays import Accuracy, distill, evaluate
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.formats.distilled import DistilledSet
     from gsdd_jax.formats.file import load, save
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from gsdd_jax.formats.parts import merge, subset
     from gsdd_jax.rasterizer.gaussians import GaussianImages
     from gsdd_jax.rasterizer.rasterize import rasterize, rasterize_ragged
-    from gsdd_jax.runs.arrays import Accuracy, distill, evaluate
     from gsdd_jax.training.fit import fit_images
 
 __all__ = [
@@ -36,12 +36,12 @@ __all__ = [
 
 # Imported on first use (PEP 562), for a fast start.
 _HOMES = {
-    "Accuracy": "runs.arrays",
+    "Accuracy": "arrays",
     "DistilledSet": "formats.distilled",
     "GaussianImages": "rasterizer.gaussians",
     "UsageError": "core.errors",
-    "distill": "runs.arrays",
-    "evaluate": "runs.arrays",
+    "distill": "arrays",
+    "evaluate": "arrays",
     "fit_images": "training.fit",
     "info": "formats.info",
     "load": "formats.file",

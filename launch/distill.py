@@ -9,9 +9,6 @@ compares the set's accuracy with baselines of the same bytes. The same command r
 interrupted run. Trajectory matching (tm) needs experts: run launch.train_experts first.
 """
 
-import os
-import pathlib
-
 from launch import cli, paths
 
 CONFIG = cli.define_config()
@@ -22,20 +19,13 @@ WORKDIR = paths.define("workdir", None, "Directory for results and checkpoints."
 
 def main() -> None:
     from gsdd_jax.core import processes  # after the flags, so that a wrong one answers at once
-    from gsdd_jax.report import document
-    from gsdd_jax.runs.distill import distill_to
+    from gsdd_jax.report.document import distill_with_report
     from gsdd_jax.runs.evaluation import compared
     from gsdd_jax.setup import experiment
-    from launch import fields
 
-    page = pathlib.Path(WORKDIR.value, document.NAME)
-    config = cli.experiment(CONFIG.value)
-    # A missing work directory is checked when it is made.
-    processes.from_first(lambda: (os.path.lexists(page) and document.check_place(page)) or b"")
-    result = distill_to(config, WORKDIR.value)
+    result = distill_with_report(cli.experiment(CONFIG.value), WORKDIR.value)
     if not processes.first():
         return
-    document.write([WORKDIR.value], page, fields.defaults)
     shown = ("distilled", "fitted", experiment.strongest(result))
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
     print(f"test accuracy:  {compared(shown, result)}")

@@ -1,14 +1,12 @@
-"""Describes the fields of a config, for --help and for a report."""
+"""Describes the fields of a config, for --help."""
 
 import textwrap
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.config import component_options, default
-from gsdd_jax.config.fields import COMPONENTS, group_help, help_of, known
+from gsdd_jax.config.fields import group_help, helps
 from gsdd_jax.core.trees import dotted
 
 # Fields shown by --help; --helpfull shows all.
@@ -34,7 +32,7 @@ def smaller(config: ConfigDict) -> str:
 def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
     """Returns a description of each field, or of `only` some: name, value in `config` and help."""
     values = dotted(config.to_dict())
-    meanings, groups = _meanings(values), group_help()
+    meanings, groups = helps(values), group_help()
     if only:
         values = {name: values[name] for name in only if name in values}
     text = {name: "" if isinstance(value, dict) else str(value) for name, value in values.items()}
@@ -48,24 +46,3 @@ def describe(config: ConfigDict, only: Collection[str] = ()) -> str:
         line = f"  {name:{names}}  {value:{min(width, 14)}}  {meanings.get(name, '')}".rstrip()
         lines += textwrap.wrap(line, 100, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)
-
-
-def defaults(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """Returns default and help of each field, by dotted name.
-
-    Includes options of the components that `config` names.
-    """
-    original = default()
-    for group in ("network", "matching"):
-        name = config.get(f"{group}.name")
-        known_ = name in COMPONENTS[group].known()
-        original[group].options = component_options(group, name) if known_ else ConfigDict()
-    meanings = _meanings(config)
-    values = dotted(original.to_dict())
-    return {name: (value, meanings.get(name, "")) for name, value in values.items()}
-
-
-def _meanings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the help of all fields, including options of the components of `config`."""
-    names = {group: config.get(f"{group}.name") for group in COMPONENTS}
-    return {name: help_of(name, of) for name, of in known(names).items()}

@@ -26,13 +26,12 @@ IMAGES = flags.DEFINE_integer(
 
 def main(*workdirs: str) -> None:
     from gsdd_jax.report import document
-    from launch import fields
 
     if IMAGES.value < 0:
         raise UsageError(f"--images: expected 0 or more, got {IMAGES.value}")
     out = pathlib.Path(OUT.value or (workdirs[0] if len(workdirs) == 1 else "."))
     out = out / document.NAME if os.path.isdir(out) else out
-    document.write(workdirs, out, fields.defaults, IMAGES.value)
+    document.write(workdirs, out, IMAGES.value)
     print(out)
 
 

@@ -287,6 +287,10 @@ def test_unreadable_files_are_named(tmp_path):
     path.write_bytes(b"not a set at all")
     with pytest.raises(gsdd_jax.UsageError, match="not a readable safetensors file"):
         gsdd_jax.load(path)
+    with pytest.raises(gsdd_jax.UsageError, match="not a distilled set; move it away"):
+        gsdd_jax.save(path, some_set())
+    assert path.read_bytes() == b"not a set at all"
+    path.unlink()
     gsdd_jax.save(path, some_set())
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
@@ -295,6 +299,8 @@ def test_unreadable_files_are_named(tmp_path):
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(3)}))
     with pytest.raises(gsdd_jax.UsageError, match="not a distilled set"):
         gsdd_jax.load(path)
+    with pytest.raises(gsdd_jax.UsageError, match="not a distilled set; move it away"):
+        gsdd_jax.save(path, some_set())
     path.write_bytes(whole)
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = file.metadata()

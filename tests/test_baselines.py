@@ -14,7 +14,6 @@ from gsdd_jax.report import document
 from gsdd_jax.runs import baselines, evaluation, teacher
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Reporter
-from launch import fields
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -72,7 +71,7 @@ def test_only_the_arm_of_soft_labels_has_them(finished):
 
 def test_the_run_names_them(finished, tmp_path):
     workdir, result = finished
-    document.write([workdir], tmp_path / "report.html", fields.defaults)
+    document.write([workdir], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     written = json.loads((workdir / "result.json").read_text())
     for arm in ARMS:
@@ -98,7 +97,7 @@ def test_all_real_images_are_the_teacher_s(finished, tmp_path):
     assert result["points_over_strongest_real"] == pytest.approx(means["distilled"] - means[best])
     share = 100 * means["distilled"] / means["all_real"]
     assert result["share_of_all_real"] == pytest.approx(share)
-    document.write([workdir], tmp_path / "report.html", fields.defaults)
+    document.write([workdir], tmp_path / "report.html")
     assert f"{share:.0f} %" in (tmp_path / "report.html").read_text()
 
 

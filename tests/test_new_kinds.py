@@ -98,7 +98,7 @@ def test_it_is_planned_in_a_table(config, tmp_path):
 
 def test_it_is_reported(finished, tmp_path):
     workdir, _ = finished
-    document.write([workdir], tmp_path / "report.html", fields.defaults)
+    document.write([workdir], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "3 images per class as gray" in text
     assert "real images per class and step" in text  # the help of the objective's option

@@ -31,7 +31,6 @@ from gsdd_jax.report import curves, document, events, gallery, results, source
 from gsdd_jax.runs import fits
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.setup import components, experiment
-from launch import fields
 from tests.commands import ROOT
 from tests.tiny import TINY
 
@@ -79,7 +78,7 @@ class Page(html.parser.HTMLParser):
 
 def page_of(*workdirs, **settings):
     out = workdirs[0].parent / "page.html"
-    document.write(workdirs, out, fields.defaults, **settings)
+    document.write(workdirs, out, **settings)
     return Page(out.read_text())
 
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core.fields import LEAST, POSITIVE, Shrink, defaults, field, meaning, options
+from gsdd_jax.core.trees import dotted
 from gsdd_jax.data.augment import DSA
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.base import MAX_SIDE
@@ -246,6 +247,24 @@ def known(names: Mapping[str, str] | None = None) -> dict[str, dataclasses.Field
         if kind := kinds.get(names and names.get(of.name)):
             found |= {f"{of.name}.options.{n}": f for n, f in options(kind).items()}
     return found
+
+
+def helps(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the help of each field, with options of the components that `config` names."""
+    names = {group: config.get(f"{group}.name") for group in COMPONENTS}
+    return {name: help_of(name, of) for name, of in known(names).items()}
+
+
+def defaults_and_helps(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """Returns default and help of each field, likewise."""
+    original = default()
+    for group in ("network", "matching"):
+        name = config.get(f"{group}.name")
+        is_known = name in COMPONENTS[group].known()
+        original[group].options = component_options(group, name) if is_known else ConfigDict()
+    said = helps(config)
+    values = dotted(original.to_dict())
+    return {name: (value, said.get(name, "")) for name, value in values.items()}
 
 
 def help_of(name: str, of: dataclasses.Field) -> str:

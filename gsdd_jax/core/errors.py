@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 LONGEST = 1500  # characters of a line: a few paths and commands
-_FIRST = 1000  # of them before what is left out of a longer one
+LONGEST_PATH = 300  # characters of a path in a line
 
 
 def printable(text: str) -> str:
@@ -13,14 +13,20 @@ def printable(text: str) -> str:
 
     Quotes unprintable characters as Python does, and leaves out the middle of a long text.
     """
-    return _shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in _shortened(text)))
+    return shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in shortened(text)))
 
 
-def _shortened(text: str) -> str:
-    """Shortens a text in its middle: the fault is named first, the expectation last."""
-    if len(text) <= LONGEST:
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Leaves out the middle of a long text: the fault is named first, the expectation last."""
+    if len(text) <= longest:
         return text
-    return f"{text[:_FIRST]} ... {text[len(text) - (LONGEST - _FIRST - 5) :]}"
+    first = 2 * longest // 3
+    return f"{text[:first]} ... {text[len(text) - (longest - first - 5) :]}"
+
+
+def named(path: str | os.PathLike) -> str:
+    """Returns a path or a URL as a message names it, a very long one without its middle."""
+    return shortened(os.fspath(path), LONGEST_PATH)
 
 
 def counted(count: int, noun: str) -> str:

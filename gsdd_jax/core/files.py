@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
+from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning, named
 
 LOCK = ".lock"
 JSON_LIMIT = 64 << 20  # bytes; a run's largest is a few megabytes
@@ -49,7 +49,7 @@ def check_path(path: str | os.PathLike) -> None:
             return
     except UnicodeEncodeError:
         pass
-    raise UsageError(f"{os.fspath(path)!r}: expected a path without NUL that the system can encode")
+    raise UsageError(f"{named(path)!r}: expected a path without NUL that the system can encode")
 
 
 def _above(path: pathlib.Path) -> pathlib.Path:
@@ -106,28 +106,28 @@ def open_regular(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
 
     Raises UsageError, naming the path and calling it `what`, if there is no such file.
     """
-    named = f"{os.fspath(path)}: expected {what}"
+    where = f"{named(path)}: expected {what}"
     with contextlib.ExitStack() as stack:
         try:
             # Checked before opening: to open a device may have effects.
-            _refuse_others(os.stat(path).st_mode, named)
+            _refuse_others(os.stat(path).st_mode, where)
             file = stack.enter_context(open(path, "rb", opener=_without_waiting))
         except UsageError:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise UsageError(f"{named} ({getattr(error, 'strerror', None) or error})") from None
-        _refuse_others(os.fstat(file.fileno()).st_mode, named)  # replaced in the meantime
+            raise UsageError(f"{where} ({getattr(error, 'strerror', None) or error})") from None
+        _refuse_others(os.fstat(file.fileno()).st_mode, where)  # replaced in the meantime
         yield file
 
 
-def _refuse_others(mode: int, named: str) -> None:
+def _refuse_others(mode: int, where: str) -> None:
     """Raises UsageError for anything but a regular file."""
     if stat.S_ISREG(mode):
         return
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     kinds = {"a folder": stat.S_ISDIR(mode), "a FIFO": stat.S_ISFIFO(mode), "a device": is_device}
     found = next((name for name, it_is in kinds.items() if it_is), "something else")
-    raise UsageError(f"{named}, got {found}, no regular file")
+    raise UsageError(f"{where}, got {found}, no regular file")
 
 
 def _without_waiting(path, flags) -> int:

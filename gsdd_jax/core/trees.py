@@ -19,7 +19,7 @@ def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict) and value:
             out.update(dotted(value, f"{prefix}{name}."))
         else:
-            out[prefix + name] = value
+            out[f"{prefix}{name}"] = value
     return out
 
 
@@ -28,7 +28,7 @@ def unflat(fields: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict()
     for name, value in fields.items():
         node, last = parent(config, name)
-        node[last] = ConfigDict() if value == {} else value
+        node[last] = ConfigDict() if isinstance(value, dict) and not value else value
     return config
 
 

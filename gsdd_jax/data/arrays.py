@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import cache, rows, sources
 from gsdd_jax.data.dataset import Dataset, Split, channel_mean_std
@@ -13,8 +15,10 @@ from gsdd_jax.data.items import Item, Labels, some
 from gsdd_jax.data.split import TEST_FRACTION, divided
 
 CHANNELS = (1, 3)
+NUMBERS = "integers in 0 to 255 or floats in [0, 1]"
 
 
+@checked
 def from_arrays(
     images: Any,
     labels: Any,
@@ -26,29 +30,34 @@ def from_arrays(
     """Makes a data set of arrays, the same as `launch.prepare` makes of them in a .npz file.
 
     Args:
-      images: [n, h, w, c] or [n, h, w] of 1 or 3 channels: uint8, or numbers in [0, 1], which are
-        rounded to 8 bits.
+      images: [n, h, w, c] or [n, h, w] of 1 or 3 channels: integers in 0 to 255, or floats or
+        bools in [0, 1], which are rounded to 8 bits. Integers other than uint8 are not all 0 or 1.
       labels: class of each image [n]: integers or texts.
       test: images and labels to test on. None: a tenth of each class, drawn by a hash of its
         images' indices, which is then not trained on.
       class_names: names in label order: labels are their indices, or the names. None: the
-        different labels, in numerical or alphabetical order.
+        different labels, in numerical or alphabetical order. Names that differ only in surrounding
+        spaces or in the encoding of accents are equal.
       name: name of the data set.
 
-    Raises UsageError for other shapes, types and values, and for test labels without training
-    images.
+    Raises UsageError for other shapes, types and values, for masked arrays, and for test labels
+    without training images.
     """
     seen = Labels()
-    train = _items("images", images, "labels", labels, class_names, seen)
+    names = None
+    if class_names is not None:
+        names = distinct(class_names, "class_names")
+        _check_several(names, "class_names")
+    train = _items("images", images, "labels", labels, names, seen)
     if test is None:
         train, held_out = divided(train, TEST_FRACTION)
     else:
         if not isinstance(test, tuple | list) or len(test) != 2:
             raise UsageError(f"test: expected (images, labels), got {type(test).__name__}")
-        held_out = _items("test_images", test[0], "test_labels", test[1], class_names, seen)
-    names = list(class_names or sources.class_names(train))
-    if len(names) < 2:
-        raise UsageError(f"labels: expected two classes or more, got {some(names) or 'none'}")
+        held_out = _items("test_images", test[0], "test_labels", test[1], names, seen)
+    if names is None:
+        names = sources.class_names(train)
+        _check_several(names, "labels")
     arrays = dict(_arrays("train", train, names) | _arrays("test", held_out, names))
     shapes = [arrays[f"{part}_images"].shape[1:] for part in ("train", "test")]
     if shapes[0] != shapes[1]:
@@ -74,44 +83,70 @@ def pixels(images: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     if images.ndim != 4 or images.shape[-1] not in CHANNELS or 0 in images.shape:
         raise UsageError(
             f"{name}: expected [n, h, w] or [n, h, w, c] of 1 or 3 channels, got "
-            f"{list(images.shape)}{sources.remedy(images)}"
+            f"{list(images.shape)}{sources.remedy(images, layout=True)}"
         )
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
-    if images.dtype.kind != "f":
-        remedy = sources.remedy(images)
-        raise UsageError(
-            f"{name}: expected uint8, or numbers in [0, 1], got {images.dtype}{remedy}"
-        )
+    if images.dtype.kind not in "biu" and not jax.dtypes.issubdtype(images.dtype, np.floating):
+        raise UsageError(f"{name}: expected {NUMBERS}, got {images.dtype}")
     out = np.empty(images.shape, np.uint8)
-    done = 0
+    done, largest = 0, 0
     for piece in rows.pieces(images):
-        if not (np.isfinite(piece).all() and piece.min() >= 0 and piece.max() <= 1):
-            raise UsageError(
-                f"{name}: expected uint8, or numbers in [0, 1], got {images.dtype} from "
-                f"{np.nanmin(images):g} to {np.nanmax(images):g}"
-            )
-        out[done : done + len(piece)] = np.rint(255 * piece)
-        done += len(piece)
+        out[done : done + len(piece)], most = _bytes(piece, name)
+        done, largest = done + len(piece), max(largest, most)
+    if images.dtype.kind in "iu" and largest <= 1:
+        raise UsageError(
+            f"{name}: expected {NUMBERS}, got {images.dtype} of 0 and 1 only, which may be either; "
+            "give images.astype(bool) if 1 is white, images.astype('uint8') if 255 is"
+        )
     return out
+
+
+def _bytes(images, name) -> tuple[np.ndarray, Any]:
+    """Returns images as numbers in 0 to 255, and the largest as it was given."""
+    dtype = images.dtype
+    if whole := dtype.kind in "iu":
+        low, high = images.min(), images.max()
+    else:
+        images = images.astype(np.promote_types(dtype, np.float32), copy=False)
+        if wrong := images.size - np.isfinite(images).sum():
+            raise UsageError(
+                f"{name}: expected {NUMBERS}, got {counted(wrong, 'number')} not finite"
+            )
+        low, high = images.min(), images.max()
+    if low < 0 or high > (255 if whole else 1):
+        remedy = ""
+        if not whole and low >= 0 and high <= 255:
+            remedy = "; divide them by 255, or give images.round().astype('uint8')"
+        raise UsageError(
+            f"{name}: expected {NUMBERS}, got {dtype} from {low:g} to {high:g}{remedy}"
+        )
+    return images if whole else np.rint(255 * images), high
+
+
+def distinct(class_names: Sequence[str], name: str) -> list[str]:
+    """Returns class names in their canonical spelling; raises UsageError, naming equal ones."""
+    names = [Labels().name(text, f"{name}[{i}]") for i, text in enumerate(class_names)]
+    if repeated := [text for i, text in enumerate(names) if text in names[:i]]:
+        raise UsageError(f"{name}: expected different names, got {some(repeated)} again")
+    return names
 
 
 def indices(
     labels: Any, name: str, class_names: Sequence[str], count: int
 ) -> Int32[np.ndarray, "{count}"]:
-    """Returns the indices of labels that are indices already, or `class_names`."""
-    labels, places = _flat(labels, name), {str(c): place for place, c in enumerate(class_names)}
-    if len(places) < len(class_names):
-        raise UsageError(f"class_names: expected different names, got {some(list(class_names))}")
+    """Returns the indices of labels that are indices already, or `distinct` class names."""
+    labels, places = _flat(labels, name), {text: i for i, text in enumerate(class_names)}
     if labels.shape != (count,) or labels.dtype.kind not in "iuU":
         raise UsageError(
             f"{name}: expected {counted(count, 'integer')} or text, one per image, got "
             f"{labels.dtype} {list(labels.shape)}"
         )
     if labels.dtype.kind == "U":
-        if unknown := sorted(set(labels.tolist()) - places.keys()):
+        texts = [Labels().name(text, f"{name}[{i}]") for i, text in enumerate(labels.tolist())]
+        if unknown := sorted(set(texts) - places.keys()):
             raise UsageError(f"{name}: expected {some(list(places))}, got {some(unknown)}, too")
-        return np.array([places[label] for label in labels.tolist()], np.int32)
+        return np.array([places[text] for text in texts], np.int32)
     if count and not 0 <= labels.min() <= labels.max() < len(places):
         raise UsageError(
             f"{name}: expected 0 to {len(places) - 1}, got {labels.min()} to {labels.max()}"
@@ -119,7 +154,16 @@ def indices(
     return labels.astype(np.int32)
 
 
+def _check_several(class_names: list[str], name: str) -> None:
+    if len(class_names) < 2:
+        found = some(class_names) or "none"
+        raise UsageError(f"{name}: expected two classes or more, got {found}")
+
+
 def _array(values: Any, name: str) -> np.ndarray:
+    parts = values if isinstance(values, list | tuple) else [values]
+    if any(np.ma.is_masked(part) for part in parts):
+        raise UsageError(f"{name}: expected an array without a mask; fill it: {name}.filled(0)")
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:  # lists of different lengths, tensors of a GPU
@@ -134,8 +178,7 @@ def _flat(labels: Any, name: str) -> np.ndarray:
 def _items(image_key, images, label_key, labels, class_names, seen: Labels) -> list[Item]:
     images, labels = pixels(images, image_key), _flat(labels, label_key)
     if class_names is not None:
-        names = np.array([str(name) for name in class_names])
-        labels = names[indices(labels, label_key, class_names, len(images))]
+        labels = np.array(class_names)[indices(labels, label_key, class_names, len(images))]
     arrays = {image_key: images, label_key: labels}
     return sources.of_arrays(arrays, image_key.removesuffix("images"), seen)
 

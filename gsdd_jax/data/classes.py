@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsdd_jax.core import memory
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.data import cache, rows
 from gsdd_jax.data.dataset import Dataset, Split
 from gsdd_jax.formats.parts import class_indices
 
 
+@checked
 def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
     """Returns the images of some classes, labeled in that order.
 

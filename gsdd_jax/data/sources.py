@@ -146,13 +146,13 @@ def of_arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list
     ]
 
 
-def remedy(images: np.ndarray) -> str:
-    """Returns how to convert arrays in the layout of other libraries."""
+def remedy(images: np.ndarray, layout: bool = False) -> str:
+    """Returns how to convert arrays of other libraries, or only their layout."""
     steps = []
     if images.ndim == 4 and images.shape[-1] not in MODES and images.shape[1] in MODES:
         steps.append("images.transpose(0, 2, 3, 1)")
-    if images.dtype.kind == "f":
+    if images.dtype.kind == "f" and not layout:
         steps.append("(255 * images).round().astype('uint8') where they are in [0, 1]")
-    elif images.dtype.kind in "iu" and images.dtype != np.uint8:
+    elif images.dtype.kind in "iu" and images.dtype != np.uint8 and not layout:
         steps.append("images.astype('uint8') where they are 0 to 255")
     return f"; convert them: {', then '.join(steps)}" if steps else ""

@@ -7,7 +7,7 @@ from typing import Any
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.exports import hf, npz, png, tfds, torch, webdataset
-from gsdd_jax.exports.place import MARK, SET, WHAT, Pictures, refuse_existing
+from gsdd_jax.exports.place import MARK, WHAT, Pictures, refuse_existing
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 
@@ -82,7 +82,8 @@ def save(distilled: DistilledSet, path: str | os.PathLike, overwrite: bool = Fal
 
     Raises UsageError if `path` exists and is no distilled set to replace.
     """
-    refuse_existing(pathlib.Path(path), overwrite, of_folder=False, what=SET)
+    if not overwrite:  # `file.save` replaces only sets
+        refuse_existing(pathlib.Path(path), overwrite, of_folder=False)
     file.save(path, distilled)
     classes, each = distilled.num_classes, distilled.format.images_per_class
     return (

@@ -1,6 +1,5 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
-import functools
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -10,15 +9,14 @@ import numpy as np
 
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.files import check_ours, check_regular
+from gsdd_jax.core.files import check_ours
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.file import HEADER
+from gsdd_jax.formats.file import metadata
 from gsdd_jax.formats.transforms import FORMAT
 
 MARK = "export.json"  # in every exported folder
 FILE_MARK = "gsdd-jax export"  # in every exported file
-WHAT, SET = "an earlier export", "an earlier distilled set"
-MARKS = {WHAT: {FILE_MARK, FORMAT}, SET: {HEADER}}  # in the metadata of files
+WHAT = "an earlier export"
 
 
 class Pictures(NamedTuple):
@@ -32,7 +30,7 @@ class Pictures(NamedTuple):
     distilled: DistilledSet
 
 
-def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool, what: str = WHAT) -> None:
+def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:
     """Raises UsageError if `path` exists and must not be replaced; by default only exports may."""
     if of_folder:
         swap.recover(path)
@@ -43,21 +41,15 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool, what: 
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return
-    check_ours(path, what, functools.partial(_is_marked, MARKS[what]))
+    check_ours(path, WHAT, _is_export)
 
 
-def _is_marked(marks: set[str], path: pathlib.Path) -> bool:
-    """Returns whether a file, safetensors or a zip archive, has one of the marks."""
-    import safetensors
-
-    check_regular(path, WHAT)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return not marks.isdisjoint(file.metadata() or {})
-    except (OSError, safetensors.SafetensorError):
-        pass
+def _is_export(path: pathlib.Path) -> bool:
+    """Returns whether a file, safetensors or a zip archive, is an export by its metadata."""
+    if not metadata(path).keys().isdisjoint((FILE_MARK, FORMAT)):
+        return True
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.comment.decode(errors="ignore") in marks
+            return archive.comment.decode(errors="ignore") in (FILE_MARK, FORMAT)
     except (OSError, ValueError, zipfile.BadZipFile):
         return False

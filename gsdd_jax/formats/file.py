@@ -18,8 +18,9 @@ import numpy as np
 
 from gsdd_jax import zoo
 from gsdd_jax.core import memory
-from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.files import check_regular, write_atomically
+from gsdd_jax.core.arguments import checked
+from gsdd_jax.core.errors import UsageError, located, named
+from gsdd_jax.core.files import check_ours, check_regular, write_atomically
 from gsdd_jax.formats import labels, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, settings
 from gsdd_jax.formats.distilled import DistilledSet
@@ -41,13 +42,17 @@ _DTYPES = {
 _COPIES = {"bfloat16": 8, "float32": 6, "int32": 8, "uint8": 64}
 
 
+@checked
 def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     """Writes one `.safetensors` file, atomically.
 
-    Raises UsageError for a set that `load` would refuse.
+    Raises UsageError for a set that `load` would refuse, and if `path` is anything but a distilled
+    set to replace.
     """
     import safetensors.numpy
 
+    path = os.path.expanduser(path)
+    check_ours(path, "a distilled set", lambda path: HEADER in metadata(path))
     with located(path):
         arrays = _arrays(distilled)
         parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
@@ -71,7 +76,19 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
         raw |= {n: _narrowed(n, raw[n]) for n in halves}
     header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
     content = safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
-    write_atomically(os.path.expanduser(path), content)
+    write_atomically(path, content)
+
+
+def metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Returns the metadata of a safetensors file; those of any other file are empty."""
+    import safetensors
+
+    check_regular(path, "a safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError):
+        return {}
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
@@ -85,6 +102,7 @@ def path_of(path: str | os.PathLike) -> pathlib.Path:
     return (not os.path.lexists(path) and zoo.find(given)) or path
 
 
+@checked
 def load(path: str | os.PathLike) -> DistilledSet:
     """Reads a file of `save`, `distilled.safetensors` in a work directory, or a set of the zoo.
 
@@ -97,11 +115,13 @@ def load(path: str | os.PathLike) -> DistilledSet:
     """
     if remote.is_url(path):
         with remote.fetched(remote.place(path, NAME)) as copy:
-            return _load(copy, path)
+            return _load(copy, named(path))
     path = path_of(path)
     if not path.suffix and not os.path.lexists(path):
         known = ", ".join(zoo.names())
-        raise UsageError(f"{path}: no such file or work directory; by name there are {known}")
+        raise UsageError(
+            f"{named(path)}: no such file or work directory; by name there are {known}"
+        )
     check_regular(path, "a distilled set, a .safetensors file")
     return _load(path, str(path))
 

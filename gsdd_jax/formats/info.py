@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.parts import PARTS
 
 
+@checked
 def info(distilled: DistilledSet) -> dict[str, Any]:
     """Returns what a set is and where it comes from, as plain JSON values.
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.fields import POSITIVE, check_value
 from gsdd_jax.formats.base import Contents, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.shapes import Int
@@ -20,6 +22,7 @@ EVALUATED = (
 )
 
 
+@checked
 def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> DistilledSet:
     """Returns one set of the classes of all sets, in their order.
 
@@ -36,6 +39,7 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
     if len(sets) < 2:
         raise UsageError(f"merge: expected two sets or more, got {len(sets)}")
     if learning_rate is not None:
+        check_value("merge: learning_rate", "float", learning_rate, POSITIVE)
         sets = [dataclasses.replace(of, learning_rate=learning_rate) for of in sets]
     first, names, total = sets[0], [], 0
     named = first.class_names is not None
@@ -79,6 +83,7 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
     return _rebuilt(first, joined, first.format.images_per_class, total, made)
 
 
+@checked
 def subset(
     of: DistilledSet,
     classes: Sequence[str | int] | None = None,

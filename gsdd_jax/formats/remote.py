@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from gsdd_jax.core import memory
-from gsdd_jax.core.errors import UsageError, located, printable
+from gsdd_jax.core.errors import LONGEST_PATH, UsageError, located, named, shortened
 
 LARGEST = 1 << 30  # bytes
+URL = re.compile(r"([a-z]\w*::)*([a-z][a-z0-9+.-]*://|data:)")
 HUB = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.@-]+)/?")
 
 
 def is_url(path: Any) -> bool:
-    return isinstance(path, str) and re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
+    """Returns whether fsspec reads a path: a URL, data:..., or a chain such as zip::https://..."""
+    return isinstance(path, str) and bool(
+        re.match(r"([a-z]\w*::)*([a-z][a-z\d+.-]*://|data:)", path)
+    )
 
 
 def place(url: str, name: str) -> str:
@@ -32,7 +36,7 @@ def fetched(url: str) -> Iterator[pathlib.Path]:
     """
     with tempfile.TemporaryDirectory(prefix="gsdd-") as folder:
         path = pathlib.Path(folder, "fetched")
-        with located(url):
+        with located(named(url)):
             path.write_bytes(_read(url))
         yield path
 
@@ -44,7 +48,7 @@ def _read(url: str) -> bytes:
         with fsspec.open(url, "rb") as file:
             content = file.read(LARGEST + 1)
     except Exception as error:  # every file system has errors of its own
-        said = printable(str(error)).partition("\n")[0] or type(error).__name__
+        said = shortened(f"{type(error).__name__}: {error}".replace(url, "it"), LONGEST_PATH)
         raise UsageError(
             f"cannot be read ({said}); expected the URL of a set, a network, and the package that "
             "fsspec names for it"

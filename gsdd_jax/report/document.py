@@ -5,10 +5,17 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from gsdd_jax.core import processes
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours, open_regular, write_atomically
+from gsdd_jax.data import Dataset
 from gsdd_jax.report import curves, gallery, results, tables
 from gsdd_jax.report.source import Run, read_all
+from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.progress import Display
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = "report.html"  # in a work directory
@@ -19,7 +26,6 @@ _HEAD = 1 << 14  # bytes of a page that include its title
 def write(
     workdirs: Sequence[str | os.PathLike],
     out: str | os.PathLike,
-    defaults: tables.Defaults,
     per_class: int = 0,
 ) -> None:
     """Writes one HTML file about the runs of work directories; several are compared.
@@ -38,11 +44,30 @@ def write(
     )  # fmt: skip
     page = environment.get_template("template.html").render(
         runs=runs, site=SITE, curves=curves, results=results, tables=tables,
-        config=lambda run: tables.config(run, defaults),
         gallery=lambda run: _gallery(run, len(runs), per_class),
     )  # fmt: skip
     # Lone surrogates in JSON are shown escaped.
     write_atomically(out, page.encode(errors="backslashreplace"))
+
+
+@checked
+def distill_with_report(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    display: Display | None = None,
+    dataset: Dataset | None = None,
+) -> dict[str, Any]:
+    """Runs an experiment like `gsdd_jax.runs.distill.distill_to`, and writes its report.
+
+    Raises like it, and if the directory has a file of the report's name that is none.
+    """
+    page = pathlib.Path(workdir, NAME)
+    # A missing work directory is checked when it is made.
+    processes.from_first(lambda: (os.path.lexists(page) and check_place(page)) or b"")
+    result = distill_to(config, workdir, display, dataset)
+    if processes.first():
+        write([workdir], page)
+    return result
 
 
 def check_place(out: str | os.PathLike) -> None:

@@ -2,20 +2,19 @@
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from gsdd_jax import parameterizations
+from gsdd_jax.config.fields import defaults_and_helps
 from gsdd_jax.core.errors import counted
 from gsdd_jax.formats.gaussian import Gaussian
 from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.report.source import Run
 
-# Config by dotted name -> default and help of each field.
-Defaults = Callable[[Mapping[str, Any]], Mapping[str, tuple[Any, str]]]
 Rows = list[list[str]]
 
 
@@ -33,9 +32,9 @@ def described(run: Run) -> str:
     )
 
 
-def config(run: Run, defaults: Defaults) -> tuple[Rows, Rows]:
+def config(run: Run) -> tuple[Rows, Rows]:
     """Returns the fields that differ from the defaults, and the others."""
-    known, changed, same = defaults(run.config), [], []
+    known, changed, same = defaults_and_helps(run.config), [], []
     for field, value in run.config.items():
         default, meaning = known.get(field, (None, ""))
         if field in known and _alike(value, default):

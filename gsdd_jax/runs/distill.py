@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes, stopping
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, located
 from gsdd_jax.core.files import make_folder, write_atomically, write_json
 from gsdd_jax.data import Dataset
@@ -42,6 +43,7 @@ from gsdd_jax.training import distill, fit
 STEP = "step "  # records of intermediate evaluations
 
 
+@checked
 def distill_to(
     config: ConfigDict,
     workdir: str | os.PathLike,
@@ -73,6 +75,7 @@ def distill_to(
             return run.finish(fitted, final)
 
 
+@checked
 def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Runs only the first part of `distill_to`: the fit of the initial images.
 

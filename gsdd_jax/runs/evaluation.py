@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, networks, parameterizations
 from gsdd_jax.config import validate
 from gsdd_jax.core import memory, mesh
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import DivergedError, UsageError, located
 from gsdd_jax.core.fields import check_value, listed
 from gsdd_jax.core.files import read_object
@@ -223,6 +224,7 @@ def _corrupted(config, parts, students, kinds) -> dict[str, Any]:
     return result
 
 
+@checked
 def evaluate_file(
     path: str | os.PathLike,
     *,

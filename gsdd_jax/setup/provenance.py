@@ -2,7 +2,7 @@
 
 import dataclasses
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,6 +26,14 @@ FIELDS = (
 # Values of fields that older sets lack.
 SINCE = workdir.ADDED | {"budget.bytes": 0, "evaluate.rates": ""}
 OPTIONS = "network.options"
+# Fields that an evaluation obeys: of images in memory, of a set from a file.
+ON_SET = (
+    *("seed", "mesh.devices", "network.name", "network.precision", OPTIONS, "matching.strategy"),
+    *("evaluate.num_networks", "evaluate.optimizer", "evaluate.learning_rate", "evaluate.epochs"),
+    "evaluate.batch_size",
+)
+ON_IMAGES = (*ON_SET, "evaluate.rates", "data.classes", "data.transform")
+ON_FILE = (*FIELDS, OPTIONS, "mesh.devices", "data.dir")
 # The published comparison across architectures (section A.2).
 ACROSS = {"evaluate.optimizer": "adam", "evaluate.num_networks": 3}
 
@@ -38,6 +46,15 @@ def recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
             f"provenance.config: expected the config that made the set, got {reprlib.repr(made_by)}"
         )
     return made_by
+
+
+def check_acting(overrides: Iterable[str], acting: Iterable[str]) -> None:
+    """Raises UsageError, naming it, for the first field that an evaluation does not obey."""
+    for field in overrides:
+        if not any(field == name or field.startswith(f"{name}.") for name in acting):
+            raise UsageError(
+                f"config.{field}: no field of this evaluation, which has {', '.join(acting)}"
+            )
 
 
 def resolve(
@@ -56,12 +73,9 @@ def resolve(
     made_by = SINCE | recorded(provenance)
     values = {field: _value(made_by, field) for field in FIELDS}
     overrides = {field: value for field, value in overrides.items() if value is not None}
-    allowed = (*FIELDS, *workdir.OPERATIONAL)
-    if unknown := [f for f in overrides if f not in allowed and not f.startswith(f"{OPTIONS}.")]:
-        raise UsageError(
-            f"config.{unknown[0]}: no field of an evaluation, which has {', '.join(FIELDS)} and "
-            f"{OPTIONS}"
-        )
+    check_acting(overrides, ON_FILE)
+    for field, value in overrides.items():
+        validate.value(field, value)
     network = overrides.get("network.name", values["network.name"])
     options = {}
     if network == values["network.name"]:
@@ -73,6 +87,7 @@ def resolve(
     config.network.options = ConfigDict(dataclasses.asdict(networks.architecture(network, options)))
     config.update_from_flattened_dict(overrides)
     if learning_rate is not None:
+        validate.value("evaluate.learning_rate", learning_rate, "learning_rate")
         config.evaluate.learning_rate = learning_rate
     validate.ranges(config, "seed", "data", "budget", "evaluate")
     experiment.rates(config)

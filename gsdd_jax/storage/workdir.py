@@ -47,8 +47,6 @@ def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib
     Of several processes that compute together, the first does so for all. Raises UsageError if it
     cannot be written, belongs to another config, or another process runs in it.
     """
-    if not str(workdir):
-        raise UsageError("--workdir: expected a directory to write to, got an empty path")
     workdir = pathlib.Path(workdir)
     with processes.held(lambda: _bound(workdir, config)):
         yield workdir

@@ -22,15 +22,19 @@ from gsdd_jax import data, matching
 from gsdd_jax.config import adapt, own, validate
 from gsdd_jax.config.fields import known
 from gsdd_jax.core import mesh
+from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.trees import dotted, unflat
-from gsdd_jax.data.arrays import from_arrays, indices, pixels
+from gsdd_jax.data.arrays import distinct, from_arrays, indices, pixels
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.report.document import distill_with_report
 from gsdd_jax.runs import evaluation, experts
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment, provenance
+from gsdd_jax.setup.provenance import ON_IMAGES, ON_SET, check_acting
 
 SET = "distilled.safetensors"
 
@@ -64,17 +68,19 @@ class Accuracy(float):
         return evaluation.shown(self.accuracies)
 
 
+@checked
 def distill(
     images: Any,
     labels: Any,
     bytes_per_class: int | None = None,
     *,
-    objective: str = "dm",
+    objective: str | None = None,
     test: Any = None,
     class_names: Sequence[str] | None = None,
-    name: str = "arrays",
+    name: str | None = None,
     workdir: str | os.PathLike | None = None,
     verbose: bool = True,
+    config: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> DistilledSet:
     """Distills labeled images into a small synthetic set, as `launch.distill` does.
@@ -86,29 +92,38 @@ def distill(
       images, labels, test, class_names, name: see `gsdd_jax.data.from_arrays`. With `test`, the
         accuracies of baselines of the same bytes are printed, too.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
-      objective: "dm" or "tm", which trains its experts first.
-      workdir: directory for the run's files; the same call resumes an interrupted run. None:
-        nothing is kept.
+      objective: "dm" (the default), or "tm", which trains its experts first.
+      workdir: directory for the run's files, those of the command; the same call resumes an
+        interrupted run. None: nothing is kept.
       verbose: whether to show the progress on standard output.
-      fields: fields of the config by group, such as `distill={"num_steps": 1000}`, `seed=1` or
-        `parameterization={"name": "pixels"}`; `gsdd distill --helpfull` lists them.
+      config: fields of the config by dotted name, such as `{"labels.source": "teacher"}`; `gsdd
+        distill --helpfull` lists them.
+      fields: likewise by group, except `labels`: `distill={"num_steps": 1000}`, `seed=1` or
+        `parameterization={"name": "pixels"}`.
 
-    Raises UsageError for invalid arguments, and like `gsdd_jax.runs.distill.distill_to`.
+    Raises UsageError for invalid arguments and for what is given twice, and like
+    `gsdd_jax.runs.distill.distill_to`.
     """
     display = _display(verbose)
-    given = {"data.name": name} | dotted(fields)
-    dataset = from_arrays(images, labels, test, class_names=class_names, name=name)
+    given = _fields(config, fields)
+    _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
+    _check_once(given, "objective", objective, "matching.name")
+    _check_once(given, "name", name, "data.name")
+    given = {"data.name": name or "arrays"} | given
+    dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])
     dataset = data.only(dataset, given.get("data.classes", ""))
     if test is None:
         given = {"evaluate.baselines": ""} | given
     if bytes_per_class is not None:
+        check_value("bytes_per_class", "int", bytes_per_class, (1, None))
         given["budget.bytes"] = bytes_per_class
-    config = _config(own(objective), given, dataset)
+    config = _config(own(objective or "dm"), given, dataset)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
             config.experts.dir = config.experts.dir or str(folder / "experts")
             experts.train_all(config, display, dataset)
-        result = distill_to(config, folder, display, dataset)
+        run = distill_to if workdir is None else distill_with_report
+        result = run(config, folder, display, dataset)
         found = dataclasses.replace(file.load(folder / SET), source="")
     if config.data.transform == "zca":  # it is not in the file
         zca = components.build_transform("zca", dataset)
@@ -118,6 +133,7 @@ def distill(
     return found
 
 
+@checked
 def evaluate(
     train: Any,
     test_images: Any,
@@ -126,6 +142,7 @@ def evaluate(
     learning_rate: float | None = None,
     transform: Any = None,
     verbose: bool = True,
+    config: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Accuracy:
     """Trains fresh networks on a distilled set, or on any images, and tests them.
@@ -138,38 +155,45 @@ def evaluate(
       learning_rate: learning rate of the networks; None: that of the set, or of the config.
       transform: source of a distilled set's transform; see `DistilledSet.find_transform`.
       verbose: whether to show the progress on standard output.
-      fields: fields of the config by group, such as `evaluate={"epochs": 300}`.
+      config: fields of the config by dotted name, such as `{"network.options.width": 32}`. On a set
+        act `seed`, `mesh.devices`, `network`, `matching.strategy`, and of `evaluate` all but
+        `rates` and `baselines`. On images act these, `evaluate.rates`, `data.classes` and
+        `data.transform`. Others are refused.
+      fields: likewise by group, such as `evaluate={"epochs": 300}`.
 
     Raises UsageError for invalid arguments, and if a network diverges.
     """
     test = test_images, test_labels
     display = _display(verbose)
+    given = _fields(config, fields)
+    _check_once(given, "learning_rate", learning_rate, "evaluate.learning_rate")
+    if learning_rate is not None:
+        given["evaluate.learning_rate"] = learning_rate
     if isinstance(train, DistilledSet):
-        return _of_set(train, test, learning_rate, transform, dotted(fields), display)
+        return _of_set(train, test, transform, given, display)
     if not isinstance(train, tuple | list) or len(train) != 2:
         raise UsageError(
             f"train: expected a distilled set, or (images, labels), got {type(train).__name__}"
         )
     if transform is not None:
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
-    given = dotted(fields)
+    check_acting(given, ON_IMAGES)
     dataset = data.only(from_arrays(*train, test), given.get("data.classes", ""))
-    rate = {} if learning_rate is None else {"evaluate.learning_rate": learning_rate}
     largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
-    config = _config(own(), largest | given | rate, dataset)
+    config = _config(own(), largest | given, dataset)
     parts = evaluation.real_parts(config, dataset)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.on_training_images(config, parts, "evaluate", display))
 
 
-def _of_set(set_, test, learning_rate, transform, given, display) -> Accuracy:
+def _of_set(set_, test, transform, given, display) -> Accuracy:
     """Evaluates a distilled set by its own config, with the fields `given`."""
-    if given.get("evaluate.rates"):
-        raise UsageError("evaluate.rates: a distilled set has no real training images to choose on")
-    config = provenance.resolve(set_.provenance, given | {"evaluate.rates": ""}, learning_rate)
-    names = set_.class_names
-    if names is None:
-        names = tuple(map(str, range(set_.num_classes)))
+    check_acting(given, ON_SET)
+    rate = given.pop("evaluate.learning_rate", None)
+    config = provenance.resolve(set_.provenance, given | {"evaluate.rates": ""}, rate)
+    names = list(map(str, range(set_.num_classes)))
+    if set_.class_names is not None:
+        names = distinct(set_.class_names, "train.class_names")
     images = pixels(test[0], "test_images")
     if images.shape[1:] != set_.format.image_shape:
         raise UsageError(
@@ -177,15 +201,33 @@ def _of_set(set_, test, learning_rate, transform, given, display) -> Accuracy:
         )
     labels = indices(test[1], "test_labels", names, len(images))
     nothing = data.Split(images[:0], labels[:0])
-    size = dict(num_classes=len(names), class_names=names, mean=(), std=(), fingerprint="")
+    size = dict(num_classes=len(names), class_names=tuple(names), mean=(), std=(), fingerprint="")
     dataset = data.Dataset(config.data.name, nothing, data.Split(images, labels), **size)
     found = set_.transform if transform is None else set_.find_transform(transform)
     parts = evaluation.parts_of(config, dataset, jax.tree.map(jnp.asarray, found))
-    if not evaluation.is_rate_given(config, set_, learning_rate):
+    if not evaluation.is_rate_given(config, set_, rate):
         config.evaluate.learning_rate = set_.learning_rate
     set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.distilled(config, parts, set_, "evaluate", display))
+
+
+def _fields(config: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields by dotted name, from both ways to give them, each once."""
+    given = {}
+    for group, values in (*(config or {}).items(), *fields.items()):
+        for name, value in dotted({group: values}).items():
+            if name in given:
+                raise UsageError(f"config.{name}: expected it once, got it twice")
+            given[name] = value.item() if isinstance(value, np.generic) else value
+    return given
+
+
+def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: str) -> None:
+    """Raises UsageError if a field is given that an argument sets, too."""
+    twice = [field for field in fields if field in given]
+    if value is not None and twice:
+        raise UsageError(f"{argument}, config.{twice[0]}: expected one of them, got both")
 
 
 def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
@@ -194,7 +236,7 @@ def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -
     given = {n: float(v) if n in numbers and type(v) is int else v for n, v in given.items()}
     values = dotted(base.to_dict())
     for name, value in given.items():
-        if value != {} and any(field.startswith(f"{name}.") for field in values):
+        if not isinstance(value, dict) and any(field.startswith(f"{name}.") for field in values):
             raise UsageError(
                 f"config.{name}: expected fields by name, as {{'field': value}}, got "
                 f"{reprlib.repr(value)}"
@@ -212,7 +254,7 @@ def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -
 def _directory(workdir: str | os.PathLike | None) -> Iterator[pathlib.Path]:
     """Yields the directory of a run; one of its own is removed afterwards."""
     if workdir is not None:
-        yield pathlib.Path(workdir)
+        yield pathlib.Path(workdir).expanduser()
         return
     # An interrupted checkpoint may still be written.
     with tempfile.TemporaryDirectory(prefix="gsdd-", ignore_cleanup_errors=True) as folder:
