@@ -116,7 +116,8 @@ def test_nothing_is_left_behind_and_an_interrupted_call_resumes(tmp_path, monkey
     saved = gsdd_jax.load(tmp_path / "mine")
     same(saved, whole)
     assert "distilled_accuracy" in json.loads((tmp_path / "mine" / "result.json").read_text())
-    with pytest.raises(UsageError, match="with other settings or other data"):
+    assert (tmp_path / "mine" / "report.html").is_file()
+    with pytest.raises(UsageError, match=r"a run with data.fingerprint='\w{64}', not '\w{64}'"):
         distilled(*arrays(seed=1), workdir=tmp_path / "mine")
 
 
@@ -139,7 +140,8 @@ def test_test_images_are_those_given_and_the_accuracy_says_everything(capsys):
 
 def test_any_images_are_evaluated():
     test = arrays(60, seed=1)
-    fields = dict(FIELDS, evaluate={"num_networks": 2, "epochs": 30}, verbose=False)
+    fields = dict(evaluate={"num_networks": 2, "epochs": 30}, verbose=False)
+    fields |= {"network": FIELDS["network"], "matching": {"strategy": "flip"}}
     right = gsdd_jax.evaluate(arrays(), *test, **fields)
     images, labels = arrays()
     wrong = gsdd_jax.evaluate((images, (labels + 1) % CLASSES), *test, **fields)
@@ -159,6 +161,8 @@ def test_all_ways_to_give_the_same_images():
         (images / np.float32(255), labels),
         (jnp.asarray(images), jnp.asarray(labels)),
         ((images / 255).astype(np.float16), labels[:, None].astype(np.uint8)),
+        (images.astype(np.int64), labels),
+        (images.tolist(), np.ma.array(labels)),
         (jax.device_get(images), [int(label) for label in labels]),
     ):
         found = data.from_arrays(*way, way)
@@ -167,6 +171,14 @@ def test_all_ways_to_give_the_same_images():
         assert named.fingerprint == expected.fingerprint and named.class_names == ("a", "b", "c")
     texts = data.from_arrays(images, [names[label] for label in labels], class_names=names[::-1])
     assert texts.class_names == ("c", "b", "a") and texts.train_counts == (3, 3, 3)
+    accents = ["\u00e9", "b", np.str_("c ")]
+    found = data.from_arrays(images, np.array(["e\u0301", "b", "c"])[labels], class_names=accents)
+    assert found.class_names == ("\u00e9", "b", "c")
+    black = np.where(images > 100, np.uint8(255), np.uint8(0))
+    for white in (images > 100, jnp.asarray(black / 255, jnp.bfloat16)):
+        assert data.from_arrays(white, labels).fingerprint == (
+            data.from_arrays(black, labels).fingerprint
+        )
     gray = data.from_arrays(images[..., 0], labels)
     assert gray.image_shape == (8, 8, 1) and len(gray.test.labels) == 3
 
@@ -175,15 +187,50 @@ IMAGES, LABELS = arrays()
 WRONG = {
     "ragged": (dict(images=[IMAGES[0], IMAGES[1, :5]]), "images: expected an array "),
     "layout": (dict(images=IMAGES.transpose(0, 3, 1, 2)), r"images: .*transpose\(0, 2, 3, 1\)"),
-    "range": (dict(images=IMAGES.astype(np.float32)), "images: .*in .0, 1., got float32 from"),
-    "nan": (dict(images=np.where(IMAGES > 100, np.nan, 0.5)), "images: .*in .0, 1."),
-    "type": (dict(images=IMAGES.astype(np.int64)), "images: expected uint8.*astype"),
+    "range": (dict(images=IMAGES.astype(np.float32)), "images: .* float32 from .*divide them"),
+    "sign": (dict(images=IMAGES / 128 - 1), r"images: .* float64 from -1 to [\d.]+$"),
+    "nan": (dict(images=np.where(IMAGES > 100, np.nan, 0.5)), r"images: .* \d+ numbers not finite"),
+    "type": (dict(images=IMAGES.astype(complex)), "images: expected integers .*got complex128"),
+    "integers": (dict(images=IMAGES.astype(int) * 2), "images: .* int64 from 0 to 438"),
+    "bits": (dict(images=(IMAGES > 100).astype(int)), "images: .* 0 and 1 only.*astype.bool. if"),
+    "mask": (dict(images=np.ma.masked_array(IMAGES, IMAGES > 100)), "images: .*without a mask"),
+    "masks": (dict(labels=np.ma.masked_array(LABELS, LABELS > 1)), "labels: .*without a mask"),
     "none": (dict(images=IMAGES[:0], labels=LABELS[:0]), "images: "),
     "count": (dict(labels=LABELS[1:]), "labels: expected 12 "),
     "floats": (dict(labels=LABELS / 2), "labels: expected 12 "),
     "one class": (dict(labels=LABELS * 0), "expected two classes or more, got 0"),
     "names": (dict(class_names=["a", "b"]), "labels: expected 0 to 1, got 0 to 2"),
     "same names": (dict(class_names=["a", "b", "b"]), "class_names: expected different names"),
+    "spaces": (dict(class_names=["a", "a ", "b"]), "class_names: .*different names, got a again"),
+    "accents": (dict(class_names=["\u00e9", "e\u0301", "b"]), "class_names: expected different"),
+    "no names": (dict(class_names=[]), "class_names: expected two classes or more, got none"),
+    "one name": (dict(class_names=["a"]), "class_names: expected two classes or more, got a"),
+    **{
+        f"names {given!r}"[:20]: (dict(class_names=given), "class_names: expected a list of texts")
+        for given in ({"a", "b", "c"}, iter("abc"), 3, [1, 2, 3], "abc", {"a": 0, "b": 1, "c": 2})
+    },
+    "workdir": (dict(workdir=""), "distill: workdir: expected a path, got ''"),
+    "workdirs": (dict(workdir=3), "distill: workdir: expected a path, got 3"),
+    "nul": (dict(workdir="a\0"), "distill: workdir: .*without NUL"),
+    "name": (dict(name=3), "distill: name: expected a text, got 3"),
+    "verbose": (dict(verbose="no"), "distill: verbose: expected True or False, got 'no'"),
+    "no bytes": (dict(bytes_per_class=0), "bytes_per_class: expected an integer from 1 .* got 0"),
+    "float": (dict(bytes_per_class=4e3), "bytes_per_class: expected an integer, got 4000.0"),
+    "bytes twice": (
+        dict(bytes_per_class=400, budget={"bytes": 800}),
+        "bytes_per_class, config.budget.bytes: expected one of them, got both",
+    ),
+    "budget twice": (dict(bytes_per_class=9, budget={"ipc": 1}), "bytes_per_class, .*budget.ipc"),
+    "objective twice": (
+        dict(objective="dm", matching={"name": "tm"}), "objective, config.matching.name: "
+    ),
+    "name twice": (dict(name="a", data={"name": "b"}), "name, config.data.name: expected one"),
+    "field twice": (dict(config={"init.num_steps": 1}, init={"num_steps": 2}),
+                    "config.init.num_steps: expected it once"),
+    "config": (dict(config=[3]), "distill: config: expected a dict, got"),
+    "number as name": (dict(distill={3: 4}), "config.distill.3: no such field"),
+    "array as value": (dict(seed=np.arange(3)), "config.seed: expected"),
+    "labels": (dict(config={"labels.source": "me"}), "config.labels.source: expected one of class"),
     "test": (dict(test=IMAGES), "test: expected .images, labels., got ndarray"),
     "test class": (dict(test=(IMAGES, LABELS + 1)), "test: expected the classes of training"),
     "test size": (dict(test=arrays(side=9)), "test: expected images of .8, 8, 3., got .9, 9, 3."),
@@ -207,22 +254,40 @@ def test_a_wrong_argument_is_named(case, tmp_path):
 
 
 def test_an_evaluation_refuses_what_is_no_part_of_it():
-    found = distilled(IMAGES, LABELS)
-    for given, message in (
-        (dict(distill={"num_steps": 1}), "config.distill.num_steps: no field of an evaluation"),
-        (dict(evaluate={"rates": "0.1"}), "evaluate.rates: "),
-        (dict(evaluate={"epochs": 0}), "config.evaluate.epochs"),
+    shipped = gsdd_jax.load("cifar10-12kB")
+    color = np.zeros((10, 32, 32, 3), np.uint8)
+    for of, test in ((shipped, (color, np.arange(10))), ((IMAGES, LABELS), (IMAGES, LABELS))):
+        for given, message in (
+            (
+                dict(distill={"num_steps": 1}),
+                "config.distill.num_steps: no field of this evaluation",
+            ),
+            (dict(budget={"bytes": 1}), "config.budget.bytes: no field .*evaluate.epochs"),
+            (dict(data={"resolution": 8}), "config.data.resolution: no field"),
+            (dict(mesh={"groups": 1}), "config.mesh.groups: no field"),
+            (dict(seed="one"), "config.seed: expected"),
+            (dict(evaluate={"epochs": "x"}), "config.evaluate.epochs: expected"),
+            (dict(network={"options": {"width": "x"}}), "config.network.options.width: expected"),
+            (dict(learning_rate="x"), "evaluate: learning_rate: expected a number, got 'x'"),
+            (dict(learning_rate=-1), "learning_rate: expected a number from"),
+            (
+                dict(learning_rate=0.1, evaluate={"learning_rate": 0.2}),
+                "learning_rate, config.evaluate.learning_rate: expected one of them",
+            ),
+        ):
+            with pytest.raises(UsageError, match=message):
+                gsdd_jax.evaluate(of, *test, **given)
+    for train, images, labels, given, message in (
+        (shipped, color, LABELS[:10], dict(evaluate={"rates": "0.1"}), "evaluate.rates: no field"),
+        (shipped, color, LABELS[:10], dict(evaluate={"epochs": 0}), "config.evaluate.epochs"),
+        (shipped, color, LABELS[:10], dict(data={"transform": "zca"}), "data.transform: no field"),
+        (shipped, IMAGES, LABELS, {}, "test_images: expected images of"),
+        (shipped, color, LABELS[:10] + 9, {}, "test_labels: expected 0 to 9, got 9 to 11"),
+        (shipped, color, ["4"] * 10, {}, "test_labels: expected airplane, .*, got 4"),
+        (IMAGES, IMAGES, LABELS, {}, "train: expected a distilled set"),
     ):
         with pytest.raises(UsageError, match=message):
-            gsdd_jax.evaluate(found, IMAGES, LABELS, **given)
-    for train, images, labels, message in (
-        (found, IMAGES[:, :7], LABELS, "test_images: expected images of"),
-        (found, IMAGES, LABELS + 1, "test_labels: expected 0 to 2"),
-        (found, IMAGES, ["4"] * 12, "test_labels: expected 0, 1, 2, got 4"),
-        (IMAGES, IMAGES, LABELS, "train: expected a distilled set"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            gsdd_jax.evaluate(train, images, labels)
+            gsdd_jax.evaluate(train, images, labels, **given)
 
 
 def test_a_fresh_import_has_data_and_a_version():

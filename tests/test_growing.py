@@ -21,8 +21,7 @@ TAUGHT = FOLLOWING | {
     "parameterization": {"name": "pixels", "options": {"dtype": "codes"}},
     "init": {"images": "none"},
     "matching": {"strategy": "flip", "options": OPTIONS | {"batch_syn": 0}},
-    "labels.learned": True,
-    "labels.learning_rate": 0.5,
+    "config": {"labels.learned": True, "labels.learning_rate": 0.5},
     "data": {"transform": "normalize"},
 }
 
@@ -68,8 +67,11 @@ def test_a_set_is_where_a_distillation_begins(tmp_path, objective):
     further = distilled(tmp_path / "further", 2, objective, **start)
     assert not np.array_equal(further.images(), again.images())
     gsdd_jax.save(place, dataclasses.replace(first, learning_rate=first.learning_rate * 2))
-    with pytest.raises(UsageError, match="with other settings or other data"):
-        distilled(tmp_path / "further", 2, objective, **start)
+    for given in (start, {}):
+        with pytest.raises(
+            UsageError, match=r"a run with config.init.set \(SHA-256\)='\w{64}', not"
+        ):
+            distilled(tmp_path / "further", 2, objective, **given)
 
 
 def test_sets_that_a_run_cannot_begin_with(tmp_path):

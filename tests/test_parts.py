@@ -22,7 +22,7 @@ from gsdd_jax.runs.progress import Display
 from gsdd_jax.storage.workdir import OPERATIONAL, decisive
 from launch import origin
 from tests.commands import ROOT
-from tests.test_arrays import FIELDS
+from tests.test_arrays import FIELDS, arrays
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -204,6 +204,51 @@ def test_classes_that_are_not_there(arguments, message):
         gsdd_jax.subset(made(), *arguments)
     with pytest.raises(UsageError, match="images_per_class: expected 1 to 3, got 4"):
         gsdd_jax.subset(made(), images_per_class=4)
+
+
+NOT_ARGUMENTS = {
+    "subset: of: expected a distilled set, got 'a'": lambda _: gsdd_jax.subset("a"),
+    "subset: classes: expected a list of texts or integers, got 3": lambda s: gsdd_jax.subset(s, 3),
+    "subset: classes: expected a list .*, got [1.0]": lambda s: gsdd_jax.subset(s, [1.0]),
+    "subset: classes: expected a list .*, got [True]": lambda s: gsdd_jax.subset(s, [True]),
+    "subset: classes: expected a list .*, got {1}": lambda s: gsdd_jax.subset(s, {1}),
+    "subset: classes: expected a list .*, got 'a'": lambda s: gsdd_jax.subset(s, "a"),
+    "subset: images_per_class: expected an integer, got 1.5": lambda s: gsdd_jax.subset(
+        s, images_per_class=1.5
+    ),
+    "subset: bytes_per_class: expected an integer, got 'x'": lambda s: gsdd_jax.subset(
+        s, bytes_per_class="x"
+    ),
+    "merge: sets: expected a list of distilled sets, got Dist": lambda s: gsdd_jax.merge(s),
+    "merge: sets: expected a list of distilled sets, got ['a', 'b']": lambda _: gsdd_jax.merge(
+        ["a", "b"]
+    ),
+    "merge: sets: expected a list of distilled sets, got <gen": lambda s: gsdd_jax.merge(
+        s for _ in range(2)
+    ),
+    "merge: learning_rate: expected a number, got 'x'": lambda s: gsdd_jax.merge([s, s], "x"),
+    "merge: learning_rate: expected a number from": lambda s: gsdd_jax.merge([s, s], float("nan")),
+    "info: distilled: expected a distilled set, got 'name'": lambda _: gsdd_jax.info("name"),
+    "save: path: expected a path, got Dist": lambda s: gsdd_jax.save(s, "set.safetensors"),
+    "save: path: expected a path, got ''": lambda s: gsdd_jax.save("", s),
+    "save: distilled: expected a distilled set, got 3": lambda _: gsdd_jax.save("set", 3),
+    "only: classes: expected a text or a list of texts or integers, got 3": lambda _: data.only(
+        data.from_arrays(*arrays()), 3
+    ),
+    "evaluate_file: path: expected a path, got 3": lambda _: evaluate_file(3),
+    "distill_to: workdir: expected a path, got ''": lambda _: distill_to(default(), ""),
+    "distill_to: config: expected a config dict, got {}": lambda _: distill_to({}, "run"),
+}
+
+
+@pytest.mark.parametrize("message", NOT_ARGUMENTS)
+def test_arguments_that_the_signature_excludes(message):
+    with pytest.raises(UsageError) as raised:
+        NOT_ARGUMENTS[message](made())
+    first, _, last = message.partition(".*")
+    assert str(raised.value).startswith(first) and last in str(raised.value)
+    chosen = gsdd_jax.subset(made(), np.array([2, 0]), images_per_class=np.int64(2))
+    assert chosen.class_names == ("c", "a") and chosen.format.images_per_class == 2
 
 
 WITHOUT_JAX = """

@@ -1,5 +1,8 @@
 """Tests sets at URLs, and sets by name."""
 
+import base64
+import zipfile
+
 import fsspec
 import numpy as np
 import pytest
@@ -52,7 +55,10 @@ def test_what_cannot_be_read_is_said_in_one_line(content, monkeypatch):
         ("memory://sets/none.safetensors", "cannot be read"),
         ("nothing://host/set.safetensors", "cannot be read .*nothing"),
         ("http://127.0.0.1:9/set.safetensors", "cannot be read .*a network"),
+        ("github://host", "cannot be read .TypeError: .*'org' and 'repo'"),
+        ("simplecache::nothing://host/a", "cannot be read .*nothing"),
         (damaged, "not a readable safetensors file"),
+        ("data:text/plain,abc", "not a readable safetensors file"),
     ):
         with pytest.raises(UsageError, match=message) as error:
             gsdd_jax.load(url)
@@ -60,6 +66,36 @@ def test_what_cannot_be_read_is_said_in_one_line(content, monkeypatch):
     monkeypatch.setattr(remote, "LARGEST", len(content) - 1)
     with pytest.raises(UsageError, match="expected at most"):
         gsdd_jax.load(put("memory://sets/large.safetensors", content))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (None, "load: path: expected a path, got None"),
+        (3, "load: path: expected a path, got 3"),
+        (b"x", "load: path: expected a path, got b'x'"),
+        ("", "load: path: expected a path, got ''"),
+        ("a\0b", r"load: path: .*without NUL"),
+        ("x" * 5000, "no such file or work directory"),
+        ("x" * 5000 + ".safetensors", "expected a distilled set"),
+        ("data:," + "x" * 5000, "not a readable"),
+        ("memory://" + "x" * 5000, "cannot be read"),
+    ],
+    ids=lambda v: repr(v)[:20],
+)
+def test_a_path_that_is_none_and_a_long_one_are_one_short_line(path, message):
+    with pytest.raises(UsageError, match=message) as error:
+        gsdd_jax.load(path)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_set_in_a_url_of_data_and_in_an_archive(content, tmp_path):
+    url = f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
+    with zipfile.ZipFile(tmp_path / "sets.zip", "w") as archive:
+        archive.writestr("set.safetensors", content)
+    for place in (url, f"zip://set.safetensors::{tmp_path}/sets.zip"):
+        found = gsdd_jax.load(place)
+        assert len(found.labels) == 30 and len(found.source) <= 300
 
 
 @pytest.mark.parametrize("path", ["set.safetensors", "/a/b://c", "c:/sets", "~/hf:/x", "://x"])

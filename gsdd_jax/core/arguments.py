@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,8 @@ _PARTS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 def checked(function: F) -> F:
     """Makes a function refuse arguments that its annotations exclude, by a UsageError.
 
-    The function sees NumPy's scalars as Python's, and arrays given for a list as lists. A path is
+    The function sees NumPy's scalars as Python's, an integer given for a number as a float, and an
+    array given for a list as a list. A path is
     not empty. A text is no list, and a bool no number.
     """
     signature = inspect.signature(function)
@@ -79,8 +81,8 @@ def _as(hint: Any, value: Any) -> Any:
                 (of,) = typing.get_args(kind)
                 return [_as(of, one) for one in given]
         elif kind in (int, float):
-            if type(value) in {int: (int,), float: (int, float)}[kind]:
-                return value
+            if type(value) is kind or (type(value) is int and abs(value) < sys.float_info.max):
+                return kind(value)
         elif isinstance(value, origin):
             return value
     raise TypeError

@@ -103,7 +103,11 @@ def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]
     if config.teacher.dir:  # a run of hours would find out at its end
         with located("config.teacher.dir"):
             make_folder(config.teacher.dir)
-    with prepared(workdir, config) as workdir:
+    made_of = {
+        "data.fingerprint": parts.dataset.fingerprint,
+        "config.init.set (SHA-256)": begun and begun.sha256,
+    }
+    with prepared(workdir, config, **made_of) as workdir:
         run = _Run(config, parts, workdir, display, begun)
         if processes.first():
             real_images.keep(workdir, config, parts.dataset)

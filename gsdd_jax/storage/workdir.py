@@ -41,48 +41,56 @@ FOLDERS = ("checkpoints", "snapshots", "tensorboard")
 
 
 @contextlib.contextmanager
-def prepared(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[pathlib.Path]:
+def prepared(
+    workdir: str | os.PathLike, config: ConfigDict, **made_of: Any
+) -> Iterator[pathlib.Path]:
     """Makes the directory, binds it to `config` and keeps other processes out of it.
+
+    Binds it to what the run is `made_of`, too: digests of inputs by their name in messages.
 
     Of several processes that compute together, the first does so for all. Raises UsageError if it
     cannot be written, belongs to another config, or another process runs in it.
     """
     workdir = pathlib.Path(workdir)
-    with processes.held(lambda: _bound(workdir, config)):
+    with processes.held(lambda: _bound(workdir, config, made_of)):
         yield workdir
 
 
 @contextlib.contextmanager
-def _bound(workdir, config) -> Iterator[None]:
+def _bound(workdir, config, made_of) -> Iterator[None]:
     taken = f"--workdir: another process runs in {workdir}; wait for it, or give another directory"
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(workdir, taken))
-            _bind(workdir, config)
+            _bind(workdir, config, made_of)
         except OSError as error:
             raise UsageError(f"--workdir: cannot write to {workdir} ({error.strerror})") from None
         yield
 
 
-def _bind(workdir, config) -> None:
+def _bind(workdir, config, made_of) -> None:
     path = workdir / "config.json"
     for folder in FOLDERS:
         if (workdir / folder).exists() and not (workdir / folder).is_dir():
             raise UsageError(f"{workdir / folder}: expected a folder of this run, or nothing")
+    inputs = workdir / "inputs.json"  # a run of an earlier version has none
     if not path.exists():
+        write_json(inputs, dict(made_of))
         write_json(path, json.loads(config.to_json()))
     old, new = (ADDED | of for of in (dotted(read_object(path, "a run's config")), flat(config)))
     numbers = all(type(of.get(STEPS)) is int for of in (old, new))
     grows = numbers and old[STEPS] < new[STEPS]
-    for field in sorted(old.keys() | new.keys()):
-        if grows and field == STEPS:
-            continue
-        if field not in OPERATIONAL and old.get(field) != new.get(field):
+    free = OPERATIONAL.keys() | ({STEPS} if grows else ())
+    fields = sorted((old.keys() | new.keys()) - free)
+    compared = {f"config.{field}": (old.get(field), new.get(field)) for field in fields}
+    there = read_object(inputs, "a run's inputs") if inputs.exists() else made_of
+    compared |= {name: (there.get(name), value) for name, value in made_of.items()}
+    for name, (before, now) in compared.items():
+        if before != now:
             raise UsageError(
-                f"--workdir: {workdir} holds a run with config.{field}={old.get(field)!r}, not "
-                f"{new.get(field)!r}; expected the same config or another directory"
+                f"--workdir: {workdir} holds a run with {name}={before!r}, not {now!r}; expected "
+                "the same or another directory"
             )
-
     if grows:
         write_json(path, json.loads(unflat(old | {STEPS: new[STEPS]}).to_json()))
 
