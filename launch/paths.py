@@ -25,7 +25,10 @@ class _Paths(flags.ListParser):
 
 def define(name: str, default: str | None, help: str, **settings: bool) -> flags.FlagHolder[str]:
     serializer = flags.ArgumentSerializer()
-    return flags.DEFINE(_Path(), name, default, help, serializer=serializer, **settings)
+    holder = flags.DEFINE(_Path(), name, default, help, serializer=serializer, **settings)
+    if settings.get("required"):
+        flags.register_validator(holder, lambda path: path != "", "expected a path")
+    return holder
 
 
 def define_several(name: str, help: str) -> flags.FlagHolder[list[str]]:

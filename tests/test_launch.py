@@ -227,7 +227,7 @@ WRONG = [
     (["--config.data.name=no_such_set"], "no_such_set"),
     (["--config.matching.options.batch_syn=31"], "expected 0 (all) to 30 images per class, got 31"),
     (["--config.matching.strategy=color_blur"], "config.matching.strategy: augmentation"),
-    (["--workdir="], "--workdir: expected a directory"),
+    (["--workdir="], "--workdir=: expected a path"),
     (["--workdir=/dev/null/run"], "--workdir: cannot write to /dev/null/run"),
     (["stray"], "unexpected argument 'stray'"),
     (["--no_such_flag=1"], "no_such_flag"),
