@@ -117,6 +117,9 @@ def test_nothing_is_left_behind_and_an_interrupted_call_resumes(tmp_path, monkey
     same(saved, whole)
     assert "distilled_accuracy" in json.loads((tmp_path / "mine" / "result.json").read_text())
     assert (tmp_path / "mine" / "report.html").is_file()
+    (tmp_path / "mine" / "distilled.safetensors").write_text("mine")
+    with pytest.raises(UsageError, match=r"distilled.safetensors: not a distilled set"):
+        distilled(*arrays(), workdir=tmp_path / "mine")
     with pytest.raises(UsageError, match=r"a run with data.fingerprint='\w{64}', not '\w{64}'"):
         distilled(*arrays(seed=1), workdir=tmp_path / "mine")
 
@@ -136,6 +139,8 @@ def test_test_images_are_those_given_and_the_accuracy_says_everything(capsys):
     assert float(np.trace(accuracy.confusion)) / 120 * 100 == pytest.approx(float(accuracy))
     swapped = (1 - arrays(60, seed=1)[0] / 255.0, arrays(60, seed=1)[1])
     assert gsdd_jax.evaluate(found, *swapped, verbose=False) < 40
+    few = {"learning_rate": 0.5, "epochs": 1, "num_networks": 1}
+    assert gsdd_jax.evaluate(found, *swapped, evaluate=few, verbose=False).learning_rate == 0.5
 
 
 def test_any_images_are_evaluated():

@@ -52,7 +52,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     import safetensors.numpy
 
     path = os.path.expanduser(path)
-    check_ours(path, "a distilled set", lambda path: HEADER in metadata(path))
+    check_place(path)
     with located(path):
         arrays = _arrays(distilled)
         parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
@@ -77,6 +77,11 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
     content = safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
     write_atomically(path, content)
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raises UsageError if `path` cannot be written, or is anything but a set to replace."""
+    check_ours(path, "a distilled set", lambda path: HEADER in metadata(path))
 
 
 def metadata(path: str | os.PathLike) -> dict[str, str]:

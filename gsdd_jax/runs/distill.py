@@ -108,6 +108,7 @@ def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]
         "config.init.set (SHA-256)": begun and begun.sha256,
     }
     with prepared(workdir, config, **made_of) as workdir:
+        processes.from_first(lambda: file.check_place(workdir / file.NAME) or b"")
         run = _Run(config, parts, workdir, display, begun)
         if processes.first():
             real_images.keep(workdir, config, parts.dataset)
