@@ -1,5 +1,6 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
+import contextlib
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -46,8 +47,8 @@ def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> Non
 
 def _is_export(path: pathlib.Path) -> bool:
     """Returns whether a file, safetensors or a zip archive, is an export by its metadata."""
-    if not metadata(path).keys().isdisjoint((FILE_MARK, FORMAT)):
-        return True
+    with contextlib.suppress(UsageError):
+        return not metadata(path).keys().isdisjoint((FILE_MARK, FORMAT))
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.comment.decode(errors="ignore") in (FILE_MARK, FORMAT)

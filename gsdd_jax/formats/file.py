@@ -81,19 +81,21 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
 
 def check_place(path: str | os.PathLike) -> None:
     """Raises UsageError if `path` cannot be written, or is anything but a set to replace."""
-    check_ours(path, "a distilled set", lambda path: HEADER in metadata(path))
+    check_ours(path, "a distilled set", has_header)
+
+
+def has_header(path: str | os.PathLike) -> bool:
+    """Returns whether a `.safetensors` file says that it is a distilled set, right or wrong."""
+    return HEADER in metadata(path)
 
 
 def metadata(path: str | os.PathLike) -> dict[str, str]:
-    """Returns the metadata of a safetensors file; those of any other file are empty."""
+    """Returns the metadata of a `.safetensors` file; raises UsageError for any other file."""
     import safetensors
 
-    check_regular(path, "a safetensors file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}
-    except (OSError, safetensors.SafetensorError):
-        return {}
+    check_regular(path, "a .safetensors file")
+    with located(path), _readable(), safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
 
 
 def path_of(path: str | os.PathLike) -> pathlib.Path:
