@@ -109,7 +109,7 @@ def distill(
     _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
     _check_once(given, "objective", objective, "matching.name")
     _check_once(given, "name", name, "data.name")
-    given = {"data.name": name or "arrays"} | given
+    given = {"data.name": "arrays" if name is None else name} | given
     dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])
     dataset = data.only(dataset, given.get("data.classes", ""))
     if test is None:
@@ -117,7 +117,7 @@ def distill(
     if bytes_per_class is not None:
         check_value("bytes_per_class", "int", bytes_per_class, (1, None))
         given["budget.bytes"] = bytes_per_class
-    config = _config(own(objective or "dm"), given, dataset)
+    config = _config(own("dm" if objective is None else objective), given, dataset)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
             config.experts.dir = config.experts.dir or str(folder / "experts")
@@ -189,6 +189,8 @@ def evaluate(
 def _of_set(set_, test, transform, given, display) -> Accuracy:
     """Evaluates a distilled set by its own config, with the fields `given`."""
     check_acting(given, ON_SET)
+    for field, value in given.items():
+        validate.value(field, value)
     rate = given.pop("evaluate.learning_rate", None)
     config = provenance.resolve(set_.provenance, given | {"evaluate.rates": ""}, rate)
     names = list(map(str, range(set_.num_classes)))
@@ -241,6 +243,8 @@ def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -
                 f"config.{name}: expected fields by name, as {{'field': value}}, got "
                 f"{reprlib.repr(value)}"
             )
+        if not isinstance(values.get(group := name.rpartition(".")[0], {}), dict):
+            raise UsageError(f"config.{name}: no such field; config.{group} is no group")
     config = unflat(values | given)
     validate.structure(config)
     config = adapt.swapped(config, base, given)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gsdd_jax.core import program
+from gsdd_jax.core import arguments, program
 from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.formats import transforms
 from gsdd_jax.formats.arrays import namespace
@@ -160,6 +160,7 @@ class DistilledSet:
         """
         return self.find_transform()
 
+    @arguments.checked  # a method is named `checked`
     def find_transform(
         self,
         source: str | os.PathLike | np.ndarray | Callable | None = None,

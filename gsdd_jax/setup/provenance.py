@@ -76,6 +76,8 @@ def resolve(
     check_acting(overrides, ON_FILE)
     for field, value in overrides.items():
         validate.value(field, value)
+        if field == OPTIONS and value != {}:
+            raise UsageError(f"config.{field}: expected fields by name, got {reprlib.repr(value)}")
     network = overrides.get("network.name", values["network.name"])
     options = {}
     if network == values["network.name"]:
