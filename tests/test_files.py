@@ -295,7 +295,9 @@ def test_a_folder_is_replaced_by_a_new_one(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("what", ["a folder", "a marked one", "an added file", "an edited file", "a link", "a file"])
+@pytest.mark.parametrize(
+    "what", ["a folder", "a marked one", "an added file", "an edited file", "a link", "a file"]
+)
 def test_nothing_else_is_replaced(tmp_path, what):
     path = tmp_path / "a"
     if what == "a file":
@@ -407,6 +409,25 @@ def test_a_text_that_names_no_file_is_a_line(tmp_path, name):
         files.locked(f"{tmp_path}/{name}", "taken"),
     ):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+WRITERS = {
+    "file": lambda path: files.write_atomically(path, b""),
+    "place of a file": lambda path: files.check_ours(path, WHAT, lambda _: True),
+    "folder": files.make_folder,
+    "locked folder": lambda path: files.locked(path, "taken").__enter__(),
+    "replaced folder": lambda path: make(path, ""),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_nothing_is_written_to_a_url(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    for url in ("s3://bucket/x", "Memory://x"):
+        for path in (url, pathlib.Path(url)):
+            with pytest.raises(UsageError, match=r"x: expected a path on this machine, got a URL"):
+                write(path)
     assert not list(tmp_path.iterdir())
 
 

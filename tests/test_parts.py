@@ -250,6 +250,9 @@ def test_commands_without_jax(tmp_path):
     assert err == (
         f"error: {cut}: images_per_class: expected 3, as in {work}/distilled.safetensors, got 2\n"
     )
+    assert run("merge", work, cut, "--out=s3://b/m") == (
+        2, "", "error: --out: s3://b/m: expected a path on this machine, got a URL\n"
+    )  # fmt: skip
     (tmp_path / "mine.safetensors").write_text("mine")
     mine = tmp_path / "mine.safetensors"
     status, _, err = run("subset", work, "--classes=a", f"--out={mine}", "--overwrite")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gsdd_jax.core.errors import InUseError, UsageError
-from gsdd_jax.core.files import LOCK, locked, read_object, write_json
+from gsdd_jax.core.files import LOCK, check_path, locked, read_object, write_json
 
 FILES = "files"  # in a mark: all files written, by name, as `_content` describes them
 EDITED = 1 << 20  # bytes; larger files are known by their size
@@ -113,6 +113,7 @@ def _settle(path: pathlib.Path, work: pathlib.Path) -> None:
 
 
 def _work_of(path: pathlib.Path) -> pathlib.Path:
+    check_path(path)
     return path.absolute().with_name(f".{path.absolute().name}.replacing")
 
 

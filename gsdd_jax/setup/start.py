@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.formats import file, remote
+from gsdd_jax.core.files import check_path
+from gsdd_jax.formats import file
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.setup.experiment import FitParts
@@ -30,8 +31,7 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
     if not config.init.set:
         return None
     with located("config.init.set"):
-        if remote.is_url(config.init.set):
-            raise UsageError(f"{config.init.set}: expected a file of this machine: download it")
+        check_path(config.init.set)
         path = file.path_of(config.init.set)
         if pathlib.Path(workdir).resolve() in path.resolve().parents:
             raise UsageError(f"{path}: expected a set outside the run's own directory {workdir}")
