@@ -246,6 +246,30 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("how", ["itself", "a symlink", "a hard link", "its export"])
+def test_an_input_is_not_replaced(file, tmp_path, how):
+    """Merges, cuts and exports a set to its own place, by another name for it, or around it."""
+    place, given = tmp_path / "set", tmp_path / "given"
+    place.write_bytes(file.read_bytes())
+    if how == "itself":
+        given = place
+    elif how == "a symlink":
+        given.symlink_to(place)
+    elif how == "a hard link":
+        given.hardlink_to(place)
+    else:
+        place.unlink()
+        exports.export(gsdd_jax.load(file), place, "hf")
+        given = place / "distilled.safetensors"
+    before, of = content(tmp_path), gsdd_jax.load(given)
+    with pytest.raises(gsdd_jax.UsageError, match=f"^{place}: expected another place than .*input"):
+        if how == "its export":
+            exports.export(of, place, "png", overwrite=True)
+        else:
+            exports.save(gsdd_jax.subset(of, ["1"]), place, True, [of])
+    assert content(tmp_path) == before
+
+
 def content(path):
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {str(file): file.read_bytes() for file in files if file.is_file()}
