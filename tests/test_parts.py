@@ -8,13 +8,15 @@ import sys
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import gsdd_jax
-from gsdd_jax import data, parameterizations
+from gsdd_jax import data, exports, parameterizations
 from gsdd_jax.config import adapt, default
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.trees import flat
+from gsdd_jax.exports import hf
 from gsdd_jax.formats import transforms
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.evaluation import evaluate_file
@@ -204,6 +206,19 @@ def test_classes_that_are_not_there(arguments, message):
         gsdd_jax.subset(made(), *arguments)
     with pytest.raises(UsageError, match="images_per_class: expected 1 to 3, got 4"):
         gsdd_jax.subset(made(), images_per_class=4)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c", "d", "e", "f"], []], ids=len)
+def test_a_wrong_number_of_names_is_no_names(tmp_path, names):
+    """Cuts, merges, describes and exports a set whose file has more or fewer names than classes."""
+    whole = read_again(tmp_path / "set", made(names=names))
+    fewer = gsdd_jax.subset(whole, ["2"]), gsdd_jax.merge([whole, whole])
+    for set_ in (whole, *fewer):
+        assert set_.class_names is gsdd_jax.info(set_)["classes"] is None
+    for to in ("png", "tfds", "hf"):
+        exports.export(whole, tmp_path / to, to)
+    assert sorted(path.name for path in (tmp_path / "png").glob("*/")) == ["0", "1", "2"]
+    assert pq.read_schema(tmp_path / "hf" / hf.DATA).metadata[b"huggingface"].count(b'"2"') == 1
 
 
 WITHOUT_JAX = """
