@@ -18,11 +18,13 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.trees import flat
 from gsdd_jax.exports import hf
 from gsdd_jax.formats import transforms
+from gsdd_jax.report import document
+from gsdd_jax.runs import experts
 from gsdd_jax.runs.distill import distill_to
-from gsdd_jax.runs.evaluation import evaluate_file
+from gsdd_jax.runs.evaluation import compared, evaluate_file
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.storage.workdir import OPERATIONAL, decisive
-from launch import origin
+from launch import fields, origin
 from tests.commands import ROOT
 from tests.test_arrays import FIELDS
 from tests.tiny import TINY
@@ -362,6 +364,37 @@ def test_sets_of_parts_of_the_classes_are_merged_and_evaluated(tmp_path):
     assert len(gsdd_jax.evaluate(merged, *test, verbose=False).by_class) == 5
 
 
+def test_a_class_distilled_alone_is_merged_with_others(tmp_path):
+    """Distills one class, which nothing is evaluated on, next to a pair of others."""
+    pixels = {"parameterization.name": "pixels", "init.images": "none", "distill.eval_every": 3}
+    for name, classes in (("one", "cat"), ("two", "ship,dog")):
+        result = distill_to(tiny(**pixels, **{"data.classes": classes}), tmp_path / name, Display())
+        assert ("distilled_accuracy" in result) == (name == "two")
+    assert compared(("distilled",), {}).startswith("none of a single class")
+    one, two = (gsdd_jax.load(tmp_path / name) for name in ("one", "two"))
+    assert (one.class_names, one.num_classes) == (("cat",), 1)
+    assert one.provenance["step"] == 6
+    assert gsdd_jax.merge([two, one]).class_names == ("ship", "dog", "cat")
+    document.write([tmp_path / "one"], tmp_path / "report.html", fields.defaults)
+    line = "cifar10_mini: expected two classes or more .*, got only '{}'$"
+    gsdd_jax.save(tmp_path / "cut", gsdd_jax.subset(two, ["dog"]))
+    for place, name in ((tmp_path / "one", "cat"), (tmp_path / "cut", "dog")):
+        with pytest.raises(UsageError, match=line.format(name)):
+            evaluate_file(place)
+
+
+@pytest.mark.parametrize("more", [{"matching.name": "dc"}, {"labels.source": "teacher"}])
+def test_a_class_alone_where_networks_compare_classes(tmp_path, more):
+    config = tiny(**{"data.classes": "cat"}, **more)
+    if "matching.name" in more:
+        config = adapt.matched_by(config, "dc")
+    with pytest.raises(UsageError, match=r"expected two classes or more .*, got only 'cat'"):
+        distill_to(config, tmp_path / "run", Display())
+    with pytest.raises(UsageError, match=r"expected two classes or more .*, got only 'cat'"):
+        experts.train_all(config, Display())
+    assert not (tmp_path / "run").exists()
+
+
 def test_records_of_all_classes_are_those_of_earlier_versions():
     """Checks that a new field at its default changes neither a run's name nor its files."""
     assert "data.classes" not in decisive(default())
@@ -372,7 +405,6 @@ def test_records_of_all_classes_are_those_of_earlier_versions():
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("cat", "expected two classes or more, got one"),
         ("cat,cat", "classes: expected different ones, got 'cat' again"),
         ("cat,zebra", "classes: expected 0 to 9, or .*, got 'zebra'"),
         ("0,", "classes: expected 0 to 9, or .*, got ''"),

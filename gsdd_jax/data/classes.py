@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsdd_jax.core import memory
-from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.errors import located
 from gsdd_jax.data import cache, rows
 from gsdd_jax.data.dataset import Dataset, Split
 from gsdd_jax.formats.parts import class_indices
@@ -20,8 +20,7 @@ def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
     The constants of the normalization stay those of the whole data set: sets of its parts can be
     merged. The fingerprint is that of the images and labels of these classes.
 
-    Raises UsageError for unknown, repeated or fewer than two classes, and if memory cannot hold
-    their images.
+    Raises UsageError for unknown or repeated classes, and if memory cannot hold their images.
     """
     if isinstance(classes, str):
         if not classes:
@@ -29,8 +28,6 @@ def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
         classes = list(map(str.strip, classes.split(",")))
     with located("config.data.classes"):
         chosen = class_indices(classes, dataset.class_names, dataset.num_classes)
-        if len(chosen) < 2:
-            raise UsageError("expected two classes or more, got one")
     labels = np.full(dataset.num_classes, -1, np.int32)
     labels[chosen] = np.arange(len(chosen), dtype=np.int32)
     splits = {name: _only(getattr(dataset, name), labels) for name in ("train", "test")}

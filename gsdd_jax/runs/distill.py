@@ -257,6 +257,9 @@ class _Run:
         if not final and (not every or not step or step % every):
             return
         set_ = self.distilled(state)
+        if self.parts.dataset.num_classes < 2:  # nothing to evaluate
+            self.show(set_)
+            return
         name = "distilled" if final else f"{STEP}{step}"
         found = self.records.get(name)
         if found is None:
@@ -279,10 +282,23 @@ class _Run:
 
     def finish(self, fitted: Params, state: distill.DistillState) -> dict[str, Any]:
         """Writes the distilled set, evaluates it and its baselines, and writes the result."""
-        config, parts, reporter = self.config, self.parts, self.reporter
-        last = self.distilled(state)
+        parts, last = self.parts, self.distilled(state)
         self.save("distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
+        result = self.evaluated(fitted, last) if parts.dataset.num_classes > 1 else {}
+        result |= {
+            "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
+            "images_per_class": parts.parameterization.images_per_class,
+            "learning_rate": last.learning_rate,
+            "stored": parts.parameterization.report(parameterizations.of(last)[1]),
+            "provenance": last.provenance,
+        }
+        self.write_json("result.json", result)
+        return result
+
+    def evaluated(self, fitted: Params, last: DistilledSet) -> dict[str, Any]:
+        """Returns the accuracies of the distilled set and, evaluated here, of its baselines."""
+        config, parts, reporter = self.config, self.parts, self.reporter
         first = self.stored(fitted, 0) if self.begun is None else self.begun.set_
 
         def baseline(name: str, shown: str) -> evaluation.Accuracies | UsageError:
@@ -332,13 +348,7 @@ class _Run:
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
             "best_step": best["step"],
-            "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
-            "images_per_class": parts.parameterization.images_per_class,
-            "learning_rate": last.learning_rate,
-            "stored": parts.parameterization.report(parameterizations.of(last)[1]),
-            "provenance": last.provenance,
         }
-        self.write_json("result.json", result)
         return result
 
     def _described(self, arm: str) -> dict[str, Any]:

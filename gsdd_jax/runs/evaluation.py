@@ -80,7 +80,8 @@ def shown(accuracies: list[float] | Float[np.ndarray, "s"]) -> str:
 def compared(arms: Iterable[str | None], result: Mapping[str, Any]) -> str:
     """Returns the accuracies of the arms that a result has, as text."""
     found = {arm: result[name] for arm in arms if (name := f"{arm}_accuracies") in result}
-    return "   ".join(f"{arm.replace('_', ' ')} {shown(values)}" for arm, values in found.items())
+    text = "   ".join(f"{arm.replace('_', ' ')} {shown(values)}" for arm, values in found.items())
+    return text or "none of a single class; merge the set with others"
 
 
 def by_class(name: str, counts: Int[np.ndarray, "k k"]) -> dict[str, Any]:
@@ -399,11 +400,12 @@ def _of_set(dataset: data.Dataset, set_: DistilledSet) -> data.Dataset:
     """Returns the classes that a set still has after a cut."""
     names = set_.class_names
     cut = PARTS in set_.provenance and names and names != dataset.class_names
-    return data.only(dataset, names) if cut and len(names) > 1 else dataset
+    return data.only(dataset, names) if cut else dataset
 
 
 def parts_of(config: ConfigDict, dataset: data.Dataset, transform: Any = None) -> Parts:
     """Builds the parts of evaluations on a data set; `transform` replaces the config's."""
+    components.check_classes(dataset)
     network = components.build_network(config.network, dataset)  # first: whitening takes long
     components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
     if transform is None:
