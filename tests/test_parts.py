@@ -376,7 +376,7 @@ def test_a_class_distilled_alone_is_merged_with_others(tmp_path):
     assert one.provenance["step"] == 6
     assert gsdd_jax.merge([two, one]).class_names == ("ship", "dog", "cat")
     document.write([tmp_path / "one"], tmp_path / "report.html", fields.defaults)
-    line = "cifar10_mini: expected two classes or more .*, got only '{}'$"
+    line = "cifar10_mini: expected two classes or more, .*, got only '{}'$"
     gsdd_jax.save(tmp_path / "cut", gsdd_jax.subset(two, ["dog"]))
     for place, name in ((tmp_path / "one", "cat"), (tmp_path / "cut", "dog")):
         with pytest.raises(UsageError, match=line.format(name)):
@@ -388,9 +388,9 @@ def test_a_class_alone_where_networks_compare_classes(tmp_path, more):
     config = tiny(**{"data.classes": "cat"}, **more)
     if "matching.name" in more:
         config = adapt.matched_by(config, "dc")
-    with pytest.raises(UsageError, match=r"expected two classes or more .*, got only 'cat'"):
+    with pytest.raises(UsageError, match=r"expected two classes or more, .*, got only 'cat'"):
         distill_to(config, tmp_path / "run", Display())
-    with pytest.raises(UsageError, match=r"expected two classes or more .*, got only 'cat'"):
+    with pytest.raises(UsageError, match=r"expected two classes or more, .*, got only 'cat'"):
         experts.train_all(config, Display())
     assert not (tmp_path / "run").exists()
 

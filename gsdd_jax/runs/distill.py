@@ -305,11 +305,11 @@ class _Run:
             if name == "fitted":
                 return evaluation.distilled(config, parts, first, shown, reporter)
             if name == ALL_REAL:
-                of, rate = config.teacher, config.teacher.learning_rate
+                of = config.teacher
                 images = counted(len(parts.dataset.train.labels), "image")
                 reporter.line(f"{shown}: {counted(of.num_networks, 'network')} as a teacher, of "
                               f"{counted(of.epochs, 'epoch')} of {images}")  # fmt: skip
-                return evaluation.tested(parts, self.teacher.params, rate)
+                return self.teacher.tested
             taught_by = self.teacher if experiment.needs_teacher(name) else None
             count = len(parts.labels)
             of_run = taught_by, last.provenance, shown, reporter
@@ -400,7 +400,7 @@ class _Run:
     def teacher(self) -> teacher.Teacher:
         """Networks trained on the real images."""
         found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
-        self.reporter.line(f"teacher: {evaluation.shown(found.accuracies)} of the test images")
+        self.reporter.line(f"teacher: {evaluation.shown(found.tested.test)} of the test images")
         return found
 
     def teacher_logits(self, params: Params) -> Float[Array, "m k"]:
