@@ -32,9 +32,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
             f"`{program.command('prepare')}` makes one of your own pictures"
         )
     of = config.data
-    some = dict(subset=of.subset or None, resolution=of.resolution or None)
-    dataset = data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
-    return data.only(dataset, of.classes)
+    some = dict(subset=of.subset or None, resolution=of.resolution or None, classes=of.classes)
+    return data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
 
 
 def check_classes(dataset: data.Dataset) -> None:
