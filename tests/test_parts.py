@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import gsdd_jax
+from configs import demo
 from gsdd_jax import data, exports, parameterizations
-from gsdd_jax.config import adapt, default
+from gsdd_jax.config import adapt, default, own
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.trees import flat
 from gsdd_jax.exports import hf
-from gsdd_jax.formats import transforms
+from gsdd_jax.formats import info, transforms
 from gsdd_jax.report import document
 from gsdd_jax.runs import experts
 from gsdd_jax.runs.distill import distill_to
@@ -300,6 +301,30 @@ def test_the_command_makes_the_config_again(changes):
     assert len(arguments) < 30
 
 
+def test_the_command_of_your_own_data_is_that_of_own():
+    """Sets open fields as a data set does: these alone do not make it another experiment."""
+    for base, name in ((own(), "own"), (demo.get_config(), "demo")):
+        base.data.name = "cifar10_mini" if name == "demo" else "mine"
+        config = adapt.suited(base, (32, 32, 3), 10, 40)
+        first, *flags = origin.command(decisive(config))
+        assert first == f"--config={name}" and ("--config.data.name=mine" in flags) == (
+            name == "own"
+        )
+
+
+NEWS = "mine\nstep  99"
+
+
+def test_no_value_of_a_file_is_another_line():
+    data = {"name": NEWS, "class_names": ["a\x1b[2K", "b\u2028c", "c" * 999], "fingerprint": NEWS}
+    more = {"step": NEWS, "versions": {NEWS: NEWS}, "begun_with": {"sha256": [NEWS] * 999}}
+    of = made().provenance | more | {"data": data}
+    said = gsdd_jax.info(dataclasses.replace(made(), provenance=of | {"parts": [of]}))
+    lines = info.text(said).split("\n")
+    assert [line.split("  ")[0] for line in lines].count("step") == 1 and len(lines) == 14
+    assert all(line.isprintable() and len(line) <= 450 for line in lines)
+
+
 def with_flags(base, given):
     config = base.copy_and_resolve_references()
     config.update_from_flattened_dict({n: v for n, v in given.items() if n in flat(config)})
@@ -405,9 +430,9 @@ def test_records_of_all_classes_are_those_of_earlier_versions():
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("cat,cat", "classes: expected different ones, got 'cat' again"),
-        ("cat,zebra", "classes: expected 0 to 9, or .*, got 'zebra'"),
-        ("0,", "classes: expected 0 to 9, or .*, got ''"),
+        ("cat,cat", "expected different ones, got 'cat' again"),
+        ("cat,zebra", "expected 0 to 9, or .*, got 'zebra'"),
+        ("0,", "expected 0 to 9, or .*, got ''"),
     ],
 )
 def test_classes_that_the_data_lack(classes, message, tmp_path):

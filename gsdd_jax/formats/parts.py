@@ -99,7 +99,8 @@ def subset(
     with located(of.source or "subset"):
         chosen = np.arange(of.num_classes)
         if classes is not None:
-            chosen = class_indices(classes, of.class_names, of.num_classes)
+            with located("classes"):
+                chosen = class_indices(classes, of.class_names, of.num_classes)
         most = of.format.images_per_class
         count = most if images_per_class is None else images_per_class
         if not 1 <= count <= most:
@@ -141,14 +142,12 @@ def class_indices(
             index = int(given[:9])
         if index is None or not 0 <= index < count:
             known = f", or {reprlib.repr(list(names))}" if names else ""
-            raise UsageError(
-                f"classes: expected 0 to {count - 1}{known}, got {reprlib.repr(given)}"
-            )
+            raise UsageError(f"expected 0 to {count - 1}{known}, got {reprlib.repr(given)}")
         if index in found:
-            raise UsageError(f"classes: expected different ones, got {reprlib.repr(given)} again")
+            raise UsageError(f"expected different ones, got {reprlib.repr(given)} again")
         found.append(index)
     if not found:
-        raise UsageError("classes: expected one or more, got none")
+        raise UsageError("expected one or more, got none")
     return np.array(found)
 
 

@@ -309,10 +309,7 @@ def _compressed(
     Shows a line for a file that holds no such set.
     """
 
-    def described(of):
-        made_from = of.provenance.get("data")
-        return of.format.image_shape, isinstance(made_from, dict) and made_from.get("fingerprint")
-
+    described = lambda of: (of.format.image_shape, of.data.get("fingerprint"))
     place, found = file.path_of(path), {}
     for arm in experiment.COMPRESSED:
         at = place.with_name(f"{arm}.safetensors")
@@ -360,12 +357,11 @@ def opened(
 
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
     """Builds the parts. Raises UsageError if data and set do not match."""
-    made_from = set_.provenance.get("data")
-    fingerprint = made_from.get("fingerprint") if isinstance(made_from, dict) else None
+    fingerprint = set_.data.get("fingerprint")
     if not isinstance(fingerprint, str):
         raise UsageError(
             "provenance.data.fingerprint: expected that of the data the set was made from, got "
-            f"{reprlib.repr(made_from)}{ELSEWHERE if PARTS in set_.provenance else ''}"
+            f"{reprlib.repr(fingerprint)}{ELSEWHERE if PARTS in set_.provenance else ''}"
         )
     kind, resolution = set_.format, config.data.resolution
     if resolution and kind.image_shape[:2] != (resolution, resolution):

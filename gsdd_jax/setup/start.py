@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import reprlib
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -39,11 +40,12 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
         with located(path):
             there, expected = settings(set_.format), settings(parts.parameterization)
             there["classes"], expected["classes"] = len(set_.labels), len(parts.labels)
-            if set_.class_names and there["classes"] == expected["classes"]:
-                there["classes"] = list(set_.class_names)
-                expected["classes"] = list(parts.dataset.class_names)
+            if set_.class_names:
+                of_both = (there, set_.class_names), (expected, parts.dataset.class_names)
+                for fields, names in of_both:
+                    fields |= {f"class {i}": name for i, name in enumerate(names)}
             for name, value in expected.items():
                 if there.get(name) != value:
-                    raise UsageError(f"{name}: expected {value!r}, as in this run, got "
-                                     f"{there.get(name)!r}")  # fmt: skip
+                    value, got = map(reprlib.repr, (value, there.get(name)))
+                    raise UsageError(f"{name}: expected {value}, as in this run, got {got}")
     return Start(set_, hashlib.sha256(path.read_bytes()).hexdigest())
