@@ -94,7 +94,9 @@ def test_hf(file, pictures, tmp_path, monkeypatch):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "# Distilled mine" in card
     said = f"{gsdd_jax.load(file).num_bytes:,}"
-    assert f"| bytes | {said}, " in card and "| labels | soft, 2 bits each |" in card
+    per_class = f"{gsdd_jax.load(file).num_bytes / 2:,.1f}"
+    assert f"| bytes | {said}, {per_class} per class |" in card
+    assert "| labels | soft, 2 bits each |" in card
 
 
 @pytest.mark.parametrize("of", [{"data": [1], "transform": 5}, {"data": {"name": "a|b\n---\n<i>"}}])
