@@ -25,6 +25,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.files import check_path
 from gsdd_jax.core.trees import dotted, unflat
 from gsdd_jax.data.arrays import distinct, from_arrays, indices, pixels
 from gsdd_jax.formats import file
@@ -258,6 +259,7 @@ def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -
 def _directory(workdir: str | os.PathLike | None) -> Iterator[pathlib.Path]:
     """Yields the directory of a run; one of its own is removed afterwards."""
     if workdir is not None:
+        check_path(workdir)
         yield pathlib.Path(workdir).expanduser()
         return
     # An interrupted checkpoint may still be written.

@@ -240,7 +240,7 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
     start = distill_to_start(taught, tmp_path)
     parts, where = experiment.build(taught), tmp_path / "whole"
     found = teacher.trained(taught, parts, where, Reporter(None))
-    assert len(found.accuracies) == 2 and min(found.accuracies) > 10
+    assert len(found.tested.test) == 2 and min(found.tested.test) > 10
     images = parts.transform(gsdd_jax.parameterizations.images(start or set_))
     each = [jax.tree.map(lambda a, i=i: a[i], found.params) for i in range(2)]
     outputs = np.mean([np.float64(parts.network.apply(p, images)) for p in each], 0) / 1.5

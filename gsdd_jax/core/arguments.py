@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.core.files import check_path
+from gsdd_jax.core.files import URL, check_path
 
 _NOUNS = {
     str: "text",
@@ -71,7 +71,8 @@ def _as(hint: Any, value: Any) -> Any:
         text = os.fspath(value)
         if not text or isinstance(text, bytes):
             raise TypeError
-        check_path(text)
+        if not URL.match(text):
+            check_path(text)
         return value
     for kind in kinds:
         origin = typing.get_origin(kind) or kind

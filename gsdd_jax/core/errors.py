@@ -8,25 +8,26 @@ LONGEST = 1500  # characters of a line: a few paths and commands
 LONGEST_PATH = 300  # characters of a path in a line
 
 
-def printable(text: str) -> str:
-    """Returns a foreign text as one terminal line.
+def printable(text: str, longest: int = LONGEST) -> str:
+    """Returns a foreign text as one terminal line of at most `longest` characters.
 
     Quotes unprintable characters as Python does, and leaves out the middle of a long text.
     """
-    return shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in shortened(text)))
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in _shortened(text, longest))
+    return _shortened(plain, longest)
 
 
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """Leaves out the middle of a long text: the fault is named first, the expectation last."""
+def _shortened(text: str, longest: int) -> str:
+    """Shortens a text in its middle: the fault is named first, the expectation last."""
     if len(text) <= longest:
         return text
-    first = 2 * longest // 3
+    first = longest * 2 // 3
     return f"{text[:first]} ... {text[len(text) - (longest - first - 5) :]}"
 
 
 def named(path: str | os.PathLike) -> str:
     """Returns a path or a URL as a message names it, a very long one without its middle."""
-    return shortened(os.fspath(path), LONGEST_PATH)
+    return printable(os.fspath(path), LONGEST_PATH)
 
 
 def counted(count: int, noun: str) -> str:

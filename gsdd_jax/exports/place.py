@@ -1,6 +1,7 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
 import contextlib
+import os
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,12 @@ from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.file import metadata
+from gsdd_jax.formats.file import has_header, metadata
 from gsdd_jax.formats.transforms import FORMAT
 
 MARK = "export.json"  # in every exported folder
 FILE_MARK = "gsdd-jax export"  # in every exported file
-WHAT = "an earlier export"
+WHAT, SET = "an earlier export", "an earlier distilled set"
 
 
 class Pictures(NamedTuple):
@@ -31,18 +32,31 @@ class Pictures(NamedTuple):
     distilled: DistilledSet
 
 
-def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool) -> None:
-    """Raises UsageError if `path` exists and must not be replaced; by default only exports may."""
+def refuse_existing(
+    path: pathlib.Path,
+    overwrite: bool,
+    of_folder: bool,
+    what: str = WHAT,
+    sources: Sequence[str] = (),
+) -> None:
+    """Raises UsageError if `path` exists and must not be replaced; by default only exports may.
+
+    The files `sources` that the result is made of are never replaced.
+    """
     if of_folder:
         swap.recover(path)
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
         raise UsageError(f"{path}: exists already; give another path, or --overwrite")
+    for source in filter(os.path.exists, sources):
+        around = (place for place in pathlib.Path(source).resolve().parents if of_folder)
+        if path.exists() and any(path.samefile(place) for place in (source, *around)):
+            raise UsageError(f"{path}: expected another place than that of {source}, an input")
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return
-    check_ours(path, WHAT, _is_export)
+    check_ours(path, what, has_header if what == SET else _is_export)
 
 
 def _is_export(path: pathlib.Path) -> bool:

@@ -8,18 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from gsdd_jax.core import memory
-from gsdd_jax.core.errors import LONGEST_PATH, UsageError, located, named, shortened
+from gsdd_jax.core.errors import LONGEST_PATH, UsageError, located, named, printable
 
 LARGEST = 1 << 30  # bytes
-URL = re.compile(r"([a-z]\w*::)*([a-z][a-z0-9+.-]*://|data:)")
+READ = re.compile(r"([a-z]\w*::)*([a-z][a-z0-9+.-]*://|data:)")
 HUB = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.@-]+)/?")
 
 
 def is_url(path: Any) -> bool:
     """Returns whether fsspec reads a path: a URL, data:..., or a chain such as zip::https://..."""
-    return isinstance(path, str) and bool(
-        re.match(r"([a-z]\w*::)*([a-z][a-z\d+.-]*://|data:)", path)
-    )
+    return isinstance(path, str) and READ.match(path) is not None
 
 
 def place(url: str, name: str) -> str:
@@ -48,7 +46,7 @@ def _read(url: str) -> bytes:
         with fsspec.open(url, "rb") as file:
             content = file.read(LARGEST + 1)
     except Exception as error:  # every file system has errors of its own
-        said = shortened(f"{type(error).__name__}: {error}".replace(url, "it"), LONGEST_PATH)
+        said = printable(f"{type(error).__name__}: {error}".replace(url, "it"), LONGEST_PATH)
         raise UsageError(
             f"cannot be read ({said}); expected the URL of a set, a network, and the package that "
             "fsspec names for it"

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import MOST
-from gsdd_jax.core.files import locked, read_object, write_json
+from gsdd_jax.core.files import check_path, locked, read_object, write_json
 from gsdd_jax.core.trees import dotted, flat, unflat
 
 # Fields that may differ between a run and its continuation, or its reader, with their defaults:
@@ -51,6 +51,7 @@ def prepared(
     Of several processes that compute together, the first does so for all. Raises UsageError if it
     cannot be written, belongs to another config, or another process runs in it.
     """
+    check_path(workdir)
     workdir = pathlib.Path(workdir)
     with processes.held(lambda: _bound(workdir, config, made_of)):
         yield workdir
