@@ -25,7 +25,7 @@ from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.evaluation import compared, evaluate_file
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.storage.workdir import OPERATIONAL, decisive
-from launch import fields, origin
+from launch import origin
 from tests.commands import ROOT
 from tests.test_arrays import FIELDS, arrays
 from tests.tiny import TINY
@@ -445,7 +445,7 @@ def test_a_class_distilled_alone_is_merged_with_others(tmp_path):
     assert (one.class_names, one.num_classes) == (("cat",), 1)
     assert one.provenance["step"] == 6
     assert gsdd_jax.merge([two, one]).class_names == ("ship", "dog", "cat")
-    document.write([tmp_path / "one"], tmp_path / "report.html", fields.defaults)
+    document.write([tmp_path / "one"], tmp_path / "report.html")
     line = "cifar10_mini: expected two classes or more, .*, got only '{}'$"
     gsdd_jax.save(tmp_path / "cut", gsdd_jax.subset(two, ["dog"]))
     for place, name in ((tmp_path / "one", "cat"), (tmp_path / "cut", "dog")):
