@@ -312,8 +312,16 @@ def test_codes_are_shown_as_gaussians(tmp_path):
 # Escape
 
 
-def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
-    monkeypatch.setattr(escape, "WEIGHTS", (0.1,))  # each compiles its own programs
+def test_escape_runs_its_arms_and_a_stress(tmp_path, monkeypatch):
+    for arm, options in escape.ARMS.items():
+        made = escape.with_options(tiny(), options).parameterization.options
+        kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=1, **made)
+        assert kind.clip_means == ("clip" in arm)
+        assert (kind.boundary_weight > 0) == ("loss" in arm)
+    # Each compiles its own programs.
+    few = {arm: escape.ARMS[arm] for arm in ("loss and clip", "neither")}
+    monkeypatch.setattr(escape, "ARMS", few)
+    monkeypatch.setattr(escape, "WEIGHTS", (0.1,))
     config = tiny(**{"distill.num_steps": 2, "init.num_steps": 60}, **HARDLY_EVALUATED)
     config.distill.steps_per_call = 1
     draw("escape", config=config, stress_steps=3, out=str(tmp_path))
