@@ -1,5 +1,6 @@
 """Runs the documents' Python, and checks that names in the documents exist."""
 
+import json
 import os
 import pathlib
 import re
@@ -16,6 +17,7 @@ from gsdd_jax import command, exports, parameterizations
 from launch import experiments
 from tests.more_kinds import in_package
 from tests.tiny import save_few_of_shipped
+from tools import leaderboard
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -138,6 +140,31 @@ def test_commands_that_are_shown_are_there(path):
     makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"^(?:`|    )?make ([\w-]+)", text, re.MULTILINE):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_the_leaderboard_is_what_its_tool_writes():
+    """Compares the page with its data, and its sums with sums made here."""
+    page = (ROOT / "docs" / "leaderboard.md").read_text()
+    assert leaderboard.page(page) == page == leaderboard.page(page.replace("12,328", "1"))
+
+    def rows(name):
+        table = page.partition(f"<!-- {name} -->\n")[2].partition("<!-- end -->")[0].strip()
+        cells = (line[2:-2].split(" | ") for line in table.splitlines()[2:])
+        return {first.partition(" ([")[0]: others for first, *others in cells}
+
+    given = json.loads((ROOT / "docs" / "leaderboard.json").read_text())["methods"]
+    published = json.loads((ROOT / "configs" / "tables" / "published.json").read_text())["cifar"]
+    assert published["rows"].keys() <= {row["method"] for row in given}
+    for row in given:
+        name, counts_all = row["method"], {"cifar10": {}, "cifar100": {}}
+        assert row["source"] and (row.get("adds") == counts_all or row["why"]), name
+        printed = [cell.strip("*") for cell in rows(row["labels"])[name][2:]]
+        accuracies = row.get("accuracies") or published["rows"][name]
+        assert printed == ["" if number is None else str(number) for number in accuracies], name
+    numbers = [(32 * 32 * 3 + classes) * images for classes in (10, 100) for images in (1, 10, 50)]
+    assert rows("everything")["FRePo"][:6] == [f"{4 * number:,}" for number in numbers]
+    best = next(iter(rows("ours").values()))
+    assert best[2:4] == ["12,278", "57.8 ± 0.5"]  # docs/results.md, "The strongest baseline"
 
 
 def build_site(root, out):

@@ -32,10 +32,11 @@ def few(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", ["flax_nnx", "equinox_convnet"])
+@pytest.mark.parametrize("name", ["flax_nnx", "equinox_convnet", "keras_dataset"])
 def test_example(few, name, monkeypatch, capsys):
-    if name == "equinox_convnet":
-        pytest.importorskip("equinox")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    if name != "flax_nnx":
+        pytest.importorskip(name.partition("_")[0])
     monkeypatch.setattr(sys, "argv", [f"{name}.py", str(few), "--epochs=8"])
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
     accuracy = float(capsys.readouterr().out.split()[2])

@@ -7,7 +7,6 @@ NumPy arrays, replaced by inert stand-ins: no code is imported or run.
 import io
 import os
 import pathlib
-import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from gsdd_jax.core import records
+from gsdd_jax.core import records, unpickling
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import prepare, prepared
@@ -159,10 +158,9 @@ def _values(path: pathlib.Path) -> dict[bytes, Any]:
     """Returns the content of a file, with arrays as `_Array`."""
     content = read_regular(path, "a file of CIFAR", _MOST_BYTES)
     try:
-        values = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # an unpickler raises anything on damage
-        reason = prepared.first_line(error)
-        raise UsageError(f"expected a file of CIFAR as its authors made it ({reason})") from None
+        values = unpickling.values(content, _STAND_INS, encoding="bytes")
+    except UsageError as error:
+        raise UsageError(f"expected a file of CIFAR as its authors made it ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"expected values by name, got {type(values).__name__}")
     return values
@@ -192,14 +190,9 @@ class _Dtype:
         pass
 
 
-class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler; the one in C allocates whatever size a tiny file claims."""
-
-    def find_class(self, module, name):
-        multiarray = ("numpy.core.multiarray", "numpy._core.multiarray")
-        if module in multiarray and name == "_reconstruct":
-            return lambda *_: _Array()
-        stand_in = {"ndarray": _Array, "dtype": _Dtype}.get(name)
-        if module != "numpy" or stand_in is None:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return type(name, (stand_in,), {"__slots__": ()})  # new each time: a file may change it
+_STAND_INS = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
+}

@@ -85,6 +85,15 @@ def path_of(path: str | os.PathLike) -> pathlib.Path:
     return (not os.path.lexists(path) and zoo.find(given)) or path
 
 
+def has_header(path: str | os.PathLike) -> bool:
+    """Returns whether a `.safetensors` file says that it is a distilled set, right or wrong."""
+    import safetensors
+
+    check_regular(path, "a .safetensors file")
+    with located(path), _readable(), safetensors.safe_open(path, framework="numpy") as file:
+        return HEADER in (file.metadata() or {})
+
+
 def load(path: str | os.PathLike) -> DistilledSet:
     """Reads a file of `save`, `distilled.safetensors` in a work directory, or a set of the zoo.
 

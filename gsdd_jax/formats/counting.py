@@ -1,0 +1,162 @@
+"""Bytes per class of anyone's distilled set: images or codes, labels, decoder."""
+
+import math
+import os
+import pathlib
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.formats import file, foreign, info
+from gsdd_jax.formats.foreign import Stored
+from gsdd_jax.formats.labels import SOFT_LABELS
+
+SAMPLES, SOFT, HARD, DECODER = "images or codes", "soft labels", "hard labels", "decoder"
+_COUNT = 4  # bytes of a class's number of images
+_FLOAT32 = 4
+_CHANNELS = (1, 3)
+_NAMES = ("label", "target", "logit")
+
+
+def count(
+    paths: Sequence[str | os.PathLike],
+    decoder: Sequence[str | os.PathLike] = (),
+    num_classes: int | None = None,
+) -> dict[str, Any]:
+    """Counts the bytes that a distilled set takes where it is stored, as plain JSON values.
+
+    Every array counts, and every file of a folder of pictures, with three exceptions. Hard labels
+    take nothing if all classes have equally many images, and one number per class otherwise, since
+    images can be sorted. Scalars, such as a learning rate, take nothing. This library's sets count
+    by `DistilledSet.stored_bytes`.
+
+    Args:
+      paths: files or folders of one set; see `foreign.find`, and `gsdd_jax.load` for our own.
+      decoder: files that turn codes into images: networks, generators, dictionaries.
+      num_classes: number of classes; None: that of the labels, or of a folder of pictures.
+
+    Returns:
+      `parts`, a list of {name, holds, dtype, shape, bytes}; their sum `num_bytes`; `num_classes`;
+      `bytes_per_class`; `float32_images`, the images per class of the same bytes, or None where
+      the size of an image is unknown; and `not_counted`, what a reader needs besides.
+
+    Raises UsageError for unreadable files, contradictory numbers of classes, and if no label and no
+    argument gives their number.
+    """
+    parts, hard, classes, size, besides = [], [], {}, None, []
+    for path in paths:
+        if _is_ours(path):
+            ours = file.load(path)
+            classes[str(path)], size = ours.num_classes, size or ours.format.image_shape
+            parts += [
+                _part(f"{path}: {name}", SOFT if name == SOFT_LABELS else SAMPLES, taken)
+                for name, taken in ours.stored_bytes.items()
+            ]
+            if (info.info(ours)["transform"] or {}).get("name") == "zca":
+                besides.append("the whitening of ZCA, which follows from the training images")
+            continue
+        arrays = foreign.find(path)
+        if of_classes := sum(of.dtype == foreign.PICTURES_OF_CLASS for of in arrays):
+            classes[str(path)] = of_classes
+        for of in arrays:
+            holds = _holds(of)
+            if holds == HARD:
+                hard.append(of.read().ravel())
+            elif holds == SOFT and len(of.shape) == 2:
+                classes[of.name] = of.shape[1]
+            else:
+                size = size or _image_shape(of.shape)
+            parts.append(_part(of.name, holds, 0 if holds == HARD else of.bytes, of))
+    if hard:
+        _, counts = np.unique(np.concatenate(hard), return_counts=True)
+        classes[HARD] = len(counts)
+        if len(set(counts.tolist())) > 1:
+            parts.append(_part("images of each class", HARD, _COUNT * len(counts)))
+    parts = [part for part in parts if part["shape"] != []]
+    for path in decoder:
+        parts += [_part(of.name, DECODER, of.bytes, of) for of in foreign.find(path)]
+    number = _number(num_classes, classes)
+    total = sum(part["bytes"] for part in parts)
+    return {
+        "parts": parts,
+        "not_counted": besides,
+        "num_bytes": total,
+        "num_classes": number,
+        "bytes_per_class": total / number,
+        "image_shape": size and list(size),
+        "float32_images": size and total / number / (_FLOAT32 * math.prod(size)),
+    }
+
+
+def text(said: dict[str, Any]) -> str:
+    """Returns the lines of `count` for people."""
+    parts, per_class, ipc = said["parts"], said["bytes_per_class"], said["float32_images"]
+    rows = [
+        (p["name"], p["holds"], "" if p["dtype"] is None else f"{p['dtype']} {p['shape']}",
+         f"{p['bytes']:,}")
+        for p in parts
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True))
+        + f"  {row[3]:>{widths[3]}}"
+        for row in rows
+    ]
+    of = "" if ipc is None else (
+        f", those of {ipc:,.2f} float32 images of {'x'.join(map(str, said['image_shape']))}"
+    )  # fmt: skip
+    classes = counted(said["num_classes"], "class")
+    lines.append(f"{said['num_bytes']:,} bytes, {classes}: {per_class:,.1f} bytes per class{of}")
+    return "\n".join([*lines, *(f"not counted: {what}" for what in said["not_counted"])])
+
+
+def _number(given: int | None, found: Mapping[str, int]) -> int:
+    """Returns the one number of classes that all labels have."""
+    if given is not None and given < 1:
+        raise UsageError(f"classes: expected at least 1, got {given}")
+    numbers = found | ({"the argument": given} if given is not None else {})
+    if not numbers:
+        raise UsageError(
+            "classes: expected their number, since no array is named label, target or logit"
+        )
+    if len(set(numbers.values())) > 1:
+        said = ", ".join(f"{number} by {reprlib.repr(of)}" for of, number in numbers.items())
+        raise UsageError(f"classes: expected one number, got {said}")
+    return next(iter(numbers.values()))
+
+
+def _is_ours(path: str | os.PathLike) -> bool:
+    path = pathlib.Path(path).expanduser()
+    if os.path.isdir(path):
+        return (path / file.NAME).is_file()
+    return not path.suffix or (path.suffix == ".safetensors" and file.has_header(path))
+
+
+def _holds(of: Stored) -> str:
+    """Returns what an array holds, by its type, its shape and its name."""
+    words = re.split("[^a-z]+", pathlib.PurePath(of.name).name.lower())
+    if not any(word.startswith(_NAMES) or word == "y" for word in words):
+        return SAMPLES
+    if re.match("u?int", of.dtype) and (len(of.shape) == 1 or of.shape[1:] == (1,)):
+        return HARD
+    return SOFT if of.dtype == "file" or len(of.shape) == 2 else SAMPLES
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Returns height, width, channels of arrays [m, h, w, c] or [m, c, h, w]."""
+    if len(shape) != 4 or 0 in shape:
+        return None
+    if shape[3] in _CHANNELS:
+        return shape[1:]
+    return (*shape[2:], shape[1]) if shape[1] in _CHANNELS else None
+
+
+def _part(name: str, holds: str, taken: int, of: Stored | None = None) -> dict[str, Any]:
+    shape = of and list(of.shape)
+    return {
+        "name": name, "holds": holds, "dtype": of and of.dtype, "shape": shape, "bytes": taken
+    }  # fmt: skip

@@ -1,0 +1,177 @@
+"""Bytes of anyone's distilled sets."""
+
+import collections
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import gsdd_jax
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats import counting
+from gsdd_jax.formats.counting import count
+
+IMAGES = np.zeros((20, 3, 8, 8), np.float32)
+
+
+class _Global:
+    """Pickles as the name of something in PyTorch, which is not installed."""
+
+    def __init__(self, module, name, *arguments):
+        self.of = module, name, arguments
+
+
+class _Pickler(pickle._Pickler):
+    """Writes a file's structure as `torch.save` does, by protocol 2."""
+
+    def persistent_id(self, value):
+        return value[1:] if isinstance(value, tuple) and value[:1] == ("persistent",) else None
+
+    def save(self, value, save_persistent_id=True):
+        if not isinstance(value, _Global):
+            return super().save(value, save_persistent_id)
+        module, name, arguments = value.of
+        self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
+        if arguments:
+            super().save(arguments)
+            self.write(pickle.REDUCE)
+
+
+def torch_file(path, value, storages, change=lambda members: members):
+    """Writes a .pt file of a value and its storages [key] -> array."""
+    content = io.BytesIO()
+    _Pickler(content, protocol=2).dump(value)
+    members = {"archive/data.pkl": content.getvalue()}
+    members |= {f"archive/data/{key}": array.tobytes() for key, array in storages.items()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in change(members).items():
+            archive.writestr(name, data)
+    return path
+
+
+def tensor(storages, array, storage_type, key=None, offset=0):
+    """Returns a tensor of a .pt file, and stores its numbers unless they are there as `key`."""
+    steps = [step // array.itemsize for step in array.strides]
+    if key is None:
+        key = str(len(storages))
+        storages[key] = array
+    storage = (
+        "persistent", "storage", _Global("torch", storage_type), key, "cpu", storages[key].size
+    )  # fmt: skip
+    arguments = storage, offset, array.shape, tuple(steps), False, collections.OrderedDict()
+    return _Global("torch._utils", "_rebuild_tensor_v2", *arguments)
+
+
+def bytes_of(said):
+    return {part["name"].rpartition("/")[2]: part["bytes"] for part in said["parts"]}
+
+
+def test_counts_what_each_array_takes(tmp_path):
+    """Checks images, labels and a decoder of four kinds of files against their sizes."""
+    storages = {}
+    labels = np.repeat(np.arange(10), 2)
+    value = {"images": tensor(storages, IMAGES, "FloatStorage"), "lr": 0.1, "steps": [1, None]}
+    value["labels"] = tensor(storages, labels, "LongStorage")
+    torch_file(tmp_path / "set.pt", value, storages)
+    safetensors.numpy.save_file({"w": np.zeros((3, 5), np.float16)}, tmp_path / "g.safetensors")
+    said = count([tmp_path / "set.pt"], [tmp_path / "g.safetensors"])
+    assert bytes_of(said) == {
+        "set.pt: images": IMAGES.nbytes, "set.pt: labels": 0, "g.safetensors: w": 30
+    }  # fmt: skip
+    assert said["num_bytes"] == IMAGES.nbytes + 30 and said["num_classes"] == 10
+    assert said["bytes_per_class"] == said["num_bytes"] / 10
+    assert said["float32_images"] == pytest.approx(said["num_bytes"] / 10 / (4 * 3 * 64))
+    assert json.loads(json.dumps(said)) == said
+
+    np.savez(tmp_path / "set.npz", images=IMAGES.astype(np.uint8), syn_lr=np.float32(0.1))
+    np.save(tmp_path / "soft_labels.npy", np.zeros((20, 7), np.float32))
+    said = count([tmp_path / "set.npz", tmp_path / "soft_labels.npy"])
+    assert bytes_of(said) == {"set.npz: images": IMAGES.size, "soft_labels.npy": 20 * 7 * 4}
+    assert said["num_classes"] == 7
+    assert "560" in counting.text(said)
+
+
+def test_counts_each_stored_number_once(tmp_path):
+    """Checks views of one storage, compression, and labels of unequal classes."""
+    storages = {}
+    whole = np.arange(60, dtype=np.float32)
+    first = tensor(storages, whole.reshape(20, 3), "FloatStorage")
+    again = tensor(storages, whole[:30].reshape(10, 3), "FloatStorage", key="0", offset=30)
+    torch_file(tmp_path / "views.pt", [first, again, first], storages)
+    assert count([tmp_path / "views.pt"], num_classes=5)["num_bytes"] == whole.nbytes
+    np.savez_compressed(tmp_path / "packed.npz", images=IMAGES, labels=np.arange(20) % 3)
+    said = count([tmp_path / "packed.npz"])
+    with zipfile.ZipFile(tmp_path / "packed.npz") as archive:
+        packed = archive.getinfo("images.npy").compress_size
+    assert packed < IMAGES.nbytes and said["num_bytes"] == packed + 3 * 4
+
+
+def test_counts_files_of_pictures_and_own_sets(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "set" / name / f"{i}.jpg").write_bytes(bytes(100 + i))
+    (tmp_path / "set" / "soft_labels.csv").write_text("0.5,0.5\n")
+    said = count([tmp_path / "set"])
+    assert bytes_of(said) == {"cat": 303, "dog": 303, "soft_labels.csv": 8}
+    assert said["num_classes"] == 2 and said["float32_images"] is None
+    ours = gsdd_jax.load("cifar10-12kB")
+    said = count(["cifar10-12kB"])
+    assert said["num_bytes"] == ours.num_bytes and said["num_classes"] == 10
+    assert any("whitening" in what for what in said["not_counted"])
+
+
+def _loop():
+    value = []
+    for _ in range(60):
+        value = [value, value]
+    value.append(value)
+    return value
+
+
+HOSTILE = {
+    "names os.system": (lambda s: _Global("os", "system", "true"), "os.system"),
+    "a module": (lambda s: {"m": _Global("torch.nn", "Linear", 2)}, "torch.nn.Linear"),
+    "strange keys": (lambda s: {(1, 2): 3}, "names as keys"),
+    "huge": (lambda s: tensor(s, IMAGES, "FloatStorage", offset=-1), "dense tensor"),
+    "a loop": (lambda s: _loop(), "their number"),
+    "not a storage": (
+        lambda s: _Global("torch._utils", "_rebuild_tensor_v2", 1, 0, (2,), (1,)), "dense tensor",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value, told", HOSTILE.values(), ids=HOSTILE)
+def test_refuses_hostile_pickles(tmp_path, value, told):
+    storages = {}
+    path = torch_file(tmp_path / "x.pt", value(storages), storages)
+    with pytest.raises(UsageError, match=told):
+        count([path])
+
+
+def test_refuses_what_it_cannot_count(tmp_path):
+    storages = {}
+    short = {"archive/data/0": bytes(8)}
+    value = [tensor(storages, IMAGES, "FloatStorage")]
+    torch_file(tmp_path / "short.pt", value, storages, lambda members: members | short)
+    (tmp_path / "old.pt").write_bytes(b"\x80\x02")
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "images.npy", IMAGES)
+    np.save(tmp_path / "labels.npy", np.arange(20) % 4)
+    (tmp_path / "text.txt").write_text("")
+    for names, classes, told in (
+        (["short.pt"], None, "expected 15360 bytes"),
+        (["old.pt"], None, "PyTorch 1.6"),
+        (["objects.npy"], None, "array of numbers"),
+        (["text.txt"], None, "folder of pictures"),
+        (["missing.npy"], None, "missing.npy"),
+        (["images.npy"], None, "their number"),
+        (["images.npy"], 0, "at least 1"),
+        (["images.npy", "labels.npy"], 3, "one number, got 4"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            count([tmp_path / name for name in names], num_classes=classes)
