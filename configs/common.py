@@ -4,10 +4,9 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.config import BASELINES, default, matched_by, stored_as
+from gsdd_jax.config import default, matched_by, stored_as
 
 __all__ = [
-    "BASELINES",
     "get_config",
     "imagenet_subset",
     "matched_by",

@@ -24,6 +24,7 @@ flags.disclaim_key_flags()  # a flag belongs to the command that calls these fun
 USAGE_STATUS = 2
 PLAINER = {
     r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.": r"\1: expected a value",
+    r"^flag (--\w+)=(.*): \2: ": r"\1: \2: ",
     r"(?s)Error whilst parsing config file:\s+Traceback.*\n\w+: ": "",
     r"get_config\(\) takes 0 positional arguments.*": "this experiment has no variants",
     r"\('Non-boolean argument to boolean flag', .*\)": "expected True or False",

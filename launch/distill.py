@@ -39,7 +39,8 @@ def main() -> None:
     shown = ("distilled", "fitted", experiment.strongest(result))
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
     print(f"test accuracy:  {compared(shown, result)}")
-    if (best := experiment.strongest(result, experiment.KEPT)) != "distilled":
+    best = experiment.strongest(result, experiment.KEPT)
+    if best not in (None, "distilled"):
         print(f"the set of the most accurate networks is {best}.safetensors: nothing is distilled")
 
 

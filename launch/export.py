@@ -14,7 +14,11 @@ from absl import flags
 from launch import cli, paths
 
 DISTILLED = paths.define(
-    "distilled", None, "Distilled set: a .safetensors file or a work directory.", required=True
+    "distilled",
+    None,
+    "Distilled set: a .safetensors file, a URL or a work directory.",
+    required=True,
+    urls=True,
 )
 TO = flags.DEFINE_enum(
     "to", None, ["hf", "png", "npz", "torch", "tfds", "webdataset"], "Output format."

@@ -27,8 +27,7 @@ def main(path: str) -> None:
     if JSON.value:
         print(json.dumps(said))
         return
-    for line in info.text(said).splitlines():
-        print(printable(line))
+    print(info.text(said))
     for line in said["commands"]:
         print(printable(f"made by: {program.command(line)}"))
 
@@ -44,7 +43,7 @@ def _commands(origins) -> list[str]:
         if isinstance(config := of.get("config"), dict):
             begun = ["--config.init.set=FILE"] if "begun_with" in of else []
             found.append(" ".join(["distill", *origin.command(config), *begun]))
-    return found
+    return list(dict.fromkeys(found))
 
 
 if __name__ == "__main__":

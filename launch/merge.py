@@ -22,7 +22,8 @@ def main(*files: str) -> None:
     from gsdd_jax import exports
 
     sets = [gsdd_jax.load(path) for path in files]
-    print(exports.save(gsdd_jax.merge(sets, LEARNING_RATE.value), OUT.value, OVERWRITE.value))
+    merged = gsdd_jax.merge(sets, LEARNING_RATE.value)
+    print(exports.save(merged, OUT.value, OVERWRITE.value, sets))
 
 
 if __name__ == "__main__":

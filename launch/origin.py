@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.config import adapt
 from gsdd_jax.config.fields import COMPONENTS, NAMES, known
+from gsdd_jax.core.fields import meaning
 from gsdd_jax.core.trees import flat
 from gsdd_jax.storage.workdir import OPERATIONAL
 from launch import experiments
@@ -22,11 +23,10 @@ def command(fields: Mapping[str, Any]) -> list[str]:
     names = {group: str(fields.get(f"{group}.name")) for group in COMPONENTS}
     of_version = known(names)
     given = {n: v for n, v in fields.items() if n in of_version and n not in LEFT_OUT}
-    found = (
-        [f"--config={name}", *(f"--config.{n}={v}" for n, v in _flags(config, given).items())]
-        for name, config in _shipped()
-    )
-    return list(map(shlex.quote, min(found, key=len)))
+    found = ((name, config, _flags(config, given)) for name, config in _shipped())
+    name, _, flags = min(found, key=lambda one: (_distance(*one[1:]), len(one[2])))
+    arguments = [f"--config={name}", *(f"--config.{n}={v}" for n, v in flags.items())]
+    return list(map(shlex.quote, arguments))
 
 
 def _shipped() -> Iterator[tuple[str, ConfigDict]]:
@@ -35,6 +35,13 @@ def _shipped() -> Iterator[tuple[str, ConfigDict]]:
         yield name, get_config()
         for variant in experiments.variants(experiments.SHIPPED, name):
             yield f"{name}:{variant}", get_config(variant)
+
+
+def _distance(config: ConfigDict, flags: Mapping[str, Any]) -> int:
+    """Returns how many fields differ, except those that a config leaves to the data set."""
+    there, of_version = flat(config), known()
+    opened = {n for n, of in of_version.items() if meaning(of).automatic and there.get(n) == 0}
+    return len(flags.keys() - opened)
 
 
 def _flags(config: ConfigDict, given: Mapping[str, Any]) -> dict[str, Any]:

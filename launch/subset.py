@@ -27,8 +27,9 @@ def main(path: str) -> None:
             "--classes, --images_per_class, --bytes: expected at least one, got none"
         )
     fewer = dict(images_per_class=IMAGES.value, bytes_per_class=BYTES.value)
-    found = gsdd_jax.subset(gsdd_jax.load(path), CLASSES.value, **fewer)
-    print(exports.save(found, OUT.value, OVERWRITE.value))
+    whole = gsdd_jax.load(path)
+    found = gsdd_jax.subset(whole, CLASSES.value, **fewer)
+    print(exports.save(found, OUT.value, OVERWRITE.value, [whole]))
 
 
 if __name__ == "__main__":

@@ -98,11 +98,12 @@ def test_no_other_numbers_are_restored_than_were_saved(tmp_path, damage, step):
     assert all("/15: damaged (" in s and s.endswith("resuming from step 10") for s in said)
 
 
-def test_a_checkpoint_without_digests_is_taken(saved):
+@pytest.mark.parametrize("said", [{}, {"sha256": None}, {"sha256": []}], ids=str)
+def test_a_checkpoint_without_digests_is_damaged(saved, said):
     path = saved / "15" / "run" / "metadata"
     assert set(json.loads(path.read_text())) == {"identity", "sha256"}
-    path.write_text('{"identity": "one"}')  # as earlier versions wrote it
-    assert Checkpoints(saved, "one").restore(state(0))["step"] == 15
+    path.write_text(json.dumps({"identity": "one"} | said))
+    assert Checkpoints(saved, "one").restore(state(0))["step"] == 10
 
 
 @pytest.mark.parametrize("step", ["3", "20"])

@@ -158,8 +158,8 @@ def test_a_step_of_ones_own_is_kept_or_refused():
     params = stored(step=60.0)[1]
     assert (params["step"] == 60).all()
     expected = (
-        r"options.step: expected at most 2544 bytes, got \d+ of 24 images per class at a step of 8"
-        r"; about \d+ per class fit \(config.budget.images_per_class\), or set step=0"
+        r"options.step: expected at most 1,272 bytes per class, got \d,\d+ of 24 images at a step "
+        r"of 8; about \d+ per class fit \(config.budget.images_per_class\), or set step=0"
     )
     with pytest.raises(gsdd_jax.UsageError, match=expected):
         stored(step=8.0)

@@ -94,7 +94,9 @@ def test_hf(file, pictures, tmp_path, monkeypatch):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "# Distilled mine" in card
     said = f"{gsdd_jax.load(file).num_bytes:,}"
-    assert f"| bytes | {said}, " in card and "| labels | soft, 2 bits each |" in card
+    per_class = f"{gsdd_jax.load(file).num_bytes / 2:,.1f}"
+    assert f"| bytes | {said}, {per_class} per class |" in card
+    assert "| labels | soft, 2 bits each |" in card
 
 
 @pytest.mark.parametrize("of", [{"data": [1], "transform": 5}, {"data": {"name": "a|b\n---\n<i>"}}])
@@ -246,6 +248,30 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(file, tmp_path, to, monke
     assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("how", ["itself", "a symlink", "a hard link", "its export"])
+def test_an_input_is_not_replaced(file, tmp_path, how):
+    """Merges, cuts and exports a set to its own place, by another name for it, or around it."""
+    place, given = tmp_path / "set", tmp_path / "given"
+    place.write_bytes(file.read_bytes())
+    if how == "itself":
+        given = place
+    elif how == "a symlink":
+        given.symlink_to(place)
+    elif how == "a hard link":
+        given.hardlink_to(place)
+    else:
+        place.unlink()
+        exports.export(gsdd_jax.load(file), place, "hf")
+        given = place / "distilled.safetensors"
+    before, of = content(tmp_path), gsdd_jax.load(given)
+    with pytest.raises(gsdd_jax.UsageError, match=f"^{place}: expected another place than .*input"):
+        if how == "its export":
+            exports.export(of, place, "png", overwrite=True)
+        else:
+            exports.save(gsdd_jax.subset(of, ["1"]), place, True, [of])
+    assert content(tmp_path) == before
+
+
 def content(path):
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {str(file): file.read_bytes() for file in files if file.is_file()}
@@ -253,7 +279,7 @@ def content(path):
 
 @pytest.mark.parametrize(
     "names",
-    [["x", "x"], ["", "y"], ["a\nb", "c"], ["a", " b"], ["a\x1b", "b"], ["one"], []],
+    [["x", "x"], ["", "y"], ["a\nb", "c"], ["a", " b"], ["a\x1b", "b"]],
     ids=str,
 )
 def test_names_that_no_list_of_lines_holds(file, tmp_path, names):

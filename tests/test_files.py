@@ -295,7 +295,9 @@ def test_a_folder_is_replaced_by_a_new_one(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("what", ["a folder", "a marked one", "an added file", "a link", "a file"])
+@pytest.mark.parametrize(
+    "what", ["a folder", "a marked one", "an added file", "an edited file", "a link", "a file"]
+)
 def test_nothing_else_is_replaced(tmp_path, what):
     path = tmp_path / "a"
     if what == "a file":
@@ -306,15 +308,27 @@ def test_nothing_else_is_replaced(tmp_path, what):
     elif what == "an added file":
         make(path, "old")
         (path / "inner" / "thesis").write_text("thesis")
+    elif what == "an edited file":
+        make(path, "old")
+        (path / "inner" / "file").write_text("ald")
     else:
         path.mkdir()
         (path / "thesis").write_text("thesis")
         if what == "a marked one":
             files.write_json(path / MARK, {"files": "thesis"})
     before = tree(tmp_path)
-    with pytest.raises(UsageError, match=f"not (a file of )?{WHAT}"):
+    with pytest.raises(UsageError, match=f"(not (a file of )?|edited since ){WHAT}"):
         make(path, "new")
     assert tree(tmp_path) == before
+
+
+def test_a_large_file_is_known_by_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(swap, "EDITED", 2)
+    make(tmp_path / "a", "old")
+    make(tmp_path / "a", "new")
+    (tmp_path / "a" / "inner" / "file").write_text("longer")
+    with pytest.raises(UsageError, match="inner/file: edited since a thing of ours was written"):
+        make(tmp_path / "a", "old")
 
 
 def test_a_folder_with_the_name_of_the_one_beside_is_left(tmp_path):
@@ -395,6 +409,25 @@ def test_a_text_that_names_no_file_is_a_line(tmp_path, name):
         files.locked(f"{tmp_path}/{name}", "taken"),
     ):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+WRITERS = {
+    "file": lambda path: files.write_atomically(path, b""),
+    "place of a file": lambda path: files.check_ours(path, WHAT, lambda _: True),
+    "folder": files.make_folder,
+    "locked folder": lambda path: files.locked(path, "taken").__enter__(),
+    "replaced folder": lambda path: make(path, ""),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_nothing_is_written_to_a_url(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    for url in ("s3://bucket/x", "Memory://x"):
+        for path in (url, pathlib.Path(url)):
+            with pytest.raises(UsageError, match=r"x: expected a path on this machine, got a URL"):
+                write(path)
     assert not list(tmp_path.iterdir())
 
 

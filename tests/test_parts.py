@@ -8,19 +8,24 @@ import sys
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import gsdd_jax
-from gsdd_jax import data, parameterizations
-from gsdd_jax.config import adapt, default
+from configs import demo
+from gsdd_jax import data, exports, parameterizations
+from gsdd_jax.config import adapt, default, own
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.trees import flat
-from gsdd_jax.formats import transforms
+from gsdd_jax.exports import hf
+from gsdd_jax.formats import info, transforms
+from gsdd_jax.report import document
+from gsdd_jax.runs import experts
 from gsdd_jax.runs.distill import distill_to
-from gsdd_jax.runs.evaluation import evaluate_file
+from gsdd_jax.runs.evaluation import compared, evaluate_file
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.storage.workdir import OPERATIONAL, decisive
-from launch import origin
+from launch import fields, origin
 from tests.commands import ROOT
 from tests.test_arrays import FIELDS
 from tests.tiny import TINY
@@ -206,6 +211,19 @@ def test_classes_that_are_not_there(arguments, message):
         gsdd_jax.subset(made(), images_per_class=4)
 
 
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c", "d", "e", "f"], []], ids=len)
+def test_a_wrong_number_of_names_is_no_names(tmp_path, names):
+    """Cuts, merges, describes and exports a set whose file has more or fewer names than classes."""
+    whole = read_again(tmp_path / "set", made(names=names))
+    fewer = gsdd_jax.subset(whole, ["2"]), gsdd_jax.merge([whole, whole])
+    for set_ in (whole, *fewer):
+        assert set_.class_names is gsdd_jax.info(set_)["classes"] is None
+    for to in ("png", "tfds", "hf"):
+        exports.export(whole, tmp_path / to, to)
+    assert sorted(path.name for path in (tmp_path / "png").glob("*/")) == ["0", "1", "2"]
+    assert pq.read_schema(tmp_path / "hf" / hf.DATA).metadata[b"huggingface"].count(b'"2"') == 1
+
+
 WITHOUT_JAX = """
 import runpy, sys
 for name in ("jax", "jaxlib", "jaxtyping", "flax", "optax", "orbax"):
@@ -250,6 +268,9 @@ def test_commands_without_jax(tmp_path):
     assert err == (
         f"error: {cut}: images_per_class: expected 3, as in {work}/distilled.safetensors, got 2\n"
     )
+    assert run("merge", work, cut, "--out=s3://b/m") == (
+        2, "", "error: --out: s3://b/m: expected a path on this machine, got a URL\n"
+    )  # fmt: skip
     (tmp_path / "mine.safetensors").write_text("mine")
     mine = tmp_path / "mine.safetensors"
     status, _, err = run("subset", work, "--classes=a", f"--out={mine}", "--overwrite")
@@ -278,6 +299,30 @@ def test_the_command_makes_the_config_again(changes):
     again = decisive(adapt.swapped(*with_flags(base, given)))
     assert {n: again[n] for n in decisive(config)} == decisive(config)
     assert len(arguments) < 30
+
+
+def test_the_command_of_your_own_data_is_that_of_own():
+    """Sets open fields as a data set does: these alone do not make it another experiment."""
+    for base, name in ((own(), "own"), (demo.get_config(), "demo")):
+        base.data.name = "cifar10_mini" if name == "demo" else "mine"
+        config = adapt.suited(base, (32, 32, 3), 10, 40)
+        first, *flags = origin.command(decisive(config))
+        assert first == f"--config={name}" and ("--config.data.name=mine" in flags) == (
+            name == "own"
+        )
+
+
+NEWS = "mine\nstep  99"
+
+
+def test_no_value_of_a_file_is_another_line():
+    data = {"name": NEWS, "class_names": ["a\x1b[2K", "b\u2028c", "c" * 999], "fingerprint": NEWS}
+    more = {"step": NEWS, "versions": {NEWS: NEWS}, "begun_with": {"sha256": [NEWS] * 999}}
+    of = made().provenance | more | {"data": data}
+    said = gsdd_jax.info(dataclasses.replace(made(), provenance=of | {"parts": [of]}))
+    lines = info.text(said).split("\n")
+    assert [line.split("  ")[0] for line in lines].count("step") == 1 and len(lines) == 14
+    assert all(line.isprintable() and len(line) <= 450 for line in lines)
 
 
 def with_flags(base, given):
@@ -344,6 +389,37 @@ def test_sets_of_parts_of_the_classes_are_merged_and_evaluated(tmp_path):
     assert len(gsdd_jax.evaluate(merged, *test, verbose=False).by_class) == 5
 
 
+def test_a_class_distilled_alone_is_merged_with_others(tmp_path):
+    """Distills one class, which nothing is evaluated on, next to a pair of others."""
+    pixels = {"parameterization.name": "pixels", "init.images": "none", "distill.eval_every": 3}
+    for name, classes in (("one", "cat"), ("two", "ship,dog")):
+        result = distill_to(tiny(**pixels, **{"data.classes": classes}), tmp_path / name, Display())
+        assert ("distilled_accuracy" in result) == (name == "two")
+    assert compared(("distilled",), {}).startswith("none of a single class")
+    one, two = (gsdd_jax.load(tmp_path / name) for name in ("one", "two"))
+    assert (one.class_names, one.num_classes) == (("cat",), 1)
+    assert one.provenance["step"] == 6
+    assert gsdd_jax.merge([two, one]).class_names == ("ship", "dog", "cat")
+    document.write([tmp_path / "one"], tmp_path / "report.html", fields.defaults)
+    line = "cifar10_mini: expected two classes or more, .*, got only '{}'$"
+    gsdd_jax.save(tmp_path / "cut", gsdd_jax.subset(two, ["dog"]))
+    for place, name in ((tmp_path / "one", "cat"), (tmp_path / "cut", "dog")):
+        with pytest.raises(UsageError, match=line.format(name)):
+            evaluate_file(place)
+
+
+@pytest.mark.parametrize("more", [{"matching.name": "dc"}, {"labels.source": "teacher"}])
+def test_a_class_alone_where_networks_compare_classes(tmp_path, more):
+    config = tiny(**{"data.classes": "cat"}, **more)
+    if "matching.name" in more:
+        config = adapt.matched_by(config, "dc")
+    with pytest.raises(UsageError, match=r"expected two classes or more, .*, got only 'cat'"):
+        distill_to(config, tmp_path / "run", Display())
+    with pytest.raises(UsageError, match=r"expected two classes or more, .*, got only 'cat'"):
+        experts.train_all(config, Display())
+    assert not (tmp_path / "run").exists()
+
+
 def test_records_of_all_classes_are_those_of_earlier_versions():
     """Checks that a new field at its default changes neither a run's name nor its files."""
     assert "data.classes" not in decisive(default())
@@ -354,10 +430,9 @@ def test_records_of_all_classes_are_those_of_earlier_versions():
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("cat", "expected two classes or more, got one"),
-        ("cat,cat", "classes: expected different ones, got 'cat' again"),
-        ("cat,zebra", "classes: expected 0 to 9, or .*, got 'zebra'"),
-        ("0,", "classes: expected 0 to 9, or .*, got ''"),
+        ("cat,cat", "expected different ones, got 'cat' again"),
+        ("cat,zebra", "expected 0 to 9, or .*, got 'zebra'"),
+        ("0,", "expected 0 to 9, or .*, got ''"),
     ],
 )
 def test_classes_that_the_data_lack(classes, message, tmp_path):

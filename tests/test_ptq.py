@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,15 @@ def noise(count, *shape):
 def size(arrays):
     """Ranges and refinement are of two bytes a number."""
     return sum(a.size * (1 if n == "codes" else 2) for n, a in arrays.items())
+
+
+def test_too_few_bytes_are_said_per_class():
+    with pytest.raises(gsdd_jax.UsageError, match=r"least ([\d,]+) bytes") as raised:
+        build(bytes_per_class=1)
+    least = int(re.search("least (\\d+) bytes", str(raised.value))[1])
+    line = rf"^budget: expected at least \d+ bytes per class for {EACH} images per class with .*"
+    with pytest.raises(gsdd_jax.UsageError, match=rf"{line}got {least}; lower"):
+        arrays_of(build(bytes_per_class=least), noise(CLASSES * EACH, 16, 12, 3))
 
 
 @pytest.mark.parametrize(("width", "most"), [(1, 0.2), (2, 0.6), (5, 3.5)])

@@ -249,7 +249,7 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
     start = distill_to_start(taught, tmp_path)
     parts, where = experiment.build(taught), tmp_path / "whole"
     found = teacher.trained(taught, parts, where, Reporter(None))
-    assert len(found.accuracies) == 2 and min(found.accuracies) > 10
+    assert len(found.tested.test) == 2 and min(found.tested.test) > 10
     images = parts.transform(gsdd_jax.parameterizations.images(start or set_))
     outputs = jax.jit(jax.vmap(parts.network.apply, (0, None)))(found.params, images)
     outputs = np.float64(outputs).mean(0) / 1.5

@@ -9,7 +9,7 @@ from gsdd_jax.config.adapt import (
     swapped,
 )
 from gsdd_jax.config.fields import component_options, default
-from gsdd_jax.config.own import BASELINES, own
+from gsdd_jax.config.own import own
 
-__all__ = ["BASELINES", "bytes_per_class", "component_options", "default", "matched_by", "own",
+__all__ = ["bytes_per_class", "component_options", "default", "matched_by", "own",
            "scaled", "stored_as", "suited", "swapped"]  # fmt: skip

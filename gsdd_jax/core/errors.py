@@ -5,22 +5,23 @@ import os
 from collections.abc import Iterator
 
 LONGEST = 1500  # characters of a line: a few paths and commands
-_FIRST = 1000  # of them before what is left out of a longer one
 
 
-def printable(text: str) -> str:
-    """Returns a foreign text as one terminal line.
+def printable(text: str, longest: int = LONGEST) -> str:
+    """Returns a foreign text as one terminal line of at most `longest` characters.
 
     Quotes unprintable characters as Python does, and leaves out the middle of a long text.
     """
-    return _shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in _shortened(text)))
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in _shortened(text, longest))
+    return _shortened(plain, longest)
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, longest: int) -> str:
     """Shortens a text in its middle: the fault is named first, the expectation last."""
-    if len(text) <= LONGEST:
+    if len(text) <= longest:
         return text
-    return f"{text[:_FIRST]} ... {text[len(text) - (LONGEST - _FIRST - 5) :]}"
+    first = longest * 2 // 3
+    return f"{text[:first]} ... {text[len(text) - (longest - first - 5) :]}"
 
 
 def counted(count: int, noun: str) -> str:

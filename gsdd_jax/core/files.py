@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import reprlib
 import secrets
 import stat
@@ -16,6 +17,7 @@ from gsdd_jax.core.errors import InUseError, UsageError, UsageWarning
 
 LOCK = ".lock"
 JSON_LIMIT = 64 << 20  # bytes; a run's largest is a few megabytes
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib leaves one slash of two
 
 
 def write_atomically(
@@ -43,7 +45,9 @@ def write_atomically(
 
 
 def check_path(path: str | os.PathLike) -> None:
-    """Raises UsageError for a text that cannot name a file."""
+    """Raises UsageError for a text that cannot name a file, and for a URL."""
+    if URL.match(os.fsdecode(path)):
+        raise UsageError(f"{path}: expected a path on this machine, got a URL")
     try:
         if b"\0" not in os.fsencode(path):
             return
@@ -83,6 +87,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def check_ours(path: str | os.PathLike, what: str, is_ours: Callable[[pathlib.Path], bool]) -> None:
     """Raises UsageError unless `path` can be written and is free, or a regular file that `is_ours`
     accepts as `what`. Call it before the work."""
+    check_path(path)
     path = pathlib.Path(path)
     try:
         there = stat.S_IFMT(os.lstat(path).st_mode)

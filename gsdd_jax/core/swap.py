@@ -6,16 +6,19 @@ that looks for PATH.
 """
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gsdd_jax.core.errors import InUseError, UsageError
-from gsdd_jax.core.files import LOCK, locked, read_object, write_json
+from gsdd_jax.core.files import LOCK, check_path, locked, read_object, write_json
 
-FILES = "files"  # in a mark: the names of all files written
+FILES = "files"  # in a mark: all files written, by name, as `_content` describes them
+EDITED = 1 << 20  # bytes; larger files are known by their size
 
 
 @contextlib.contextmanager
@@ -24,7 +27,7 @@ def folder(
 ) -> Iterator[pathlib.Path]:
     """Yields a new folder to write into, which replaces `path` at the end.
 
-    The folder gets a file `mark` with `about` and the names of all files. On an error `path` stays
+    The folder gets a file `mark` with `about` and a digest of every file. On an error `path` stays
     as it was.
 
     Raises UsageError as `check_ours`, or if another process writes the same folder, and OSError if
@@ -35,7 +38,8 @@ def folder(
         made.mkdir()
         try:
             yield made
-            write_json(made / mark, {**about, FILES: _files(made)})
+            written = {name: _content(made / name) for name in _files(made)}
+            write_json(made / mark, {**about, FILES: written})
         except OSError as error:
             if error.filename and not str(error.filename).startswith(str(work)):
                 raise  # something else's
@@ -50,7 +54,7 @@ def folder(
 
 
 def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
-    """Raises UsageError unless `path` is a folder made by `folder` with nothing else in it.
+    """Raises UsageError unless `path` is a folder made by `folder`, with nothing added or edited.
 
     `what` describes it in the message.
     """
@@ -59,11 +63,12 @@ def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
     if not (path / mark).is_file():
         raise UsageError(f"{path}: not {what}: no {mark} in it; move it away, or give another name")
     known = read_object(path / mark, f"the mark of {what}").get(FILES)
-    known = known if isinstance(known, list) else []
-    if others := [name for name in _files(path) if name not in {*known, mark}]:
-        raise UsageError(
-            f"{path / others[0]}: not a file of {what}; move it away, or give another name"
-        )
+    known = known if isinstance(known, dict) else {}
+    for name in _files(path):
+        if name == mark or known.get(name, "") == _content(path / name):
+            continue
+        fault = f"edited since {what} was written" if name in known else f"not a file of {what}"
+        raise UsageError(f"{path / name}: {fault}; move it away, or give another name")
 
 
 def recover(path: pathlib.Path) -> None:
@@ -108,6 +113,7 @@ def _settle(path: pathlib.Path, work: pathlib.Path) -> None:
 
 
 def _work_of(path: pathlib.Path) -> pathlib.Path:
+    check_path(path)
     return path.absolute().with_name(f".{path.absolute().name}.replacing")
 
 
@@ -122,3 +128,13 @@ def _files(folder: pathlib.Path) -> list[str]:
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         found += [pathlib.Path(parent, n).relative_to(folder).as_posix() for n in names + links]
     return sorted(found)
+
+
+def _content(path: pathlib.Path) -> str | int | None:
+    """Returns the SHA-256 of a file, or its size if it is large; None for anything else."""
+    there = os.lstat(path)
+    if not stat.S_ISREG(there.st_mode):
+        return None
+    if there.st_size > EDITED:
+        return there.st_size
+    return hashlib.sha256(path.read_bytes()).hexdigest()

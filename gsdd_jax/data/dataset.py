@@ -8,17 +8,19 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
 from jaxtyping import Int32, UInt8
 
-from gsdd_jax.core import files
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core import files, memory
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.formats.parts import class_indices
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
 # ImageNet-1k classes of the six subsets; new labels are indices into the row.
@@ -92,6 +94,7 @@ def load(
     subset: str | None = None,
     resolution: int | None = None,
     resize: str = "crop",
+    classes: str | Sequence[str | int] = "",
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset:
@@ -106,6 +109,7 @@ def load(
         resolution: side of the square images, in pixels. None keeps the stored sizes.
         resize: bilinear, antialiased. "crop" resizes the shorter side, then cuts out the center.
             "squash" resizes both sides, whatever the shape, as the published ImageNet runs do.
+        classes: those to keep, as for `only`.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: folder of decoded arrays; default $XDG_CACHE_HOME/gsdd_jax, else
             ~/.cache/gsdd_jax. It may be deleted at any time, and is optional: if it cannot be
@@ -114,7 +118,7 @@ def load(
     Raises:
         UsageError: the set is unknown, missing, damaged, in a format that needs TensorFlow, or
             not one of labeled 8-bit images; its image sizes vary and no resolution is given;
-            `subset` or `resolution` is invalid.
+            `subset`, `resolution` or `classes` is invalid.
     """
     base = name.split("/")[0].split(":")[0]
     if subset is not None and (base != "imagenet2012" or subset not in IMAGENET_SUBSETS):
@@ -132,8 +136,8 @@ def load(
     label = builder.info.features[label_key]
     if reason := prepared.wrong_classes(builder, base, label_key):
         raise prepared.damaged(name, base, data_dir, builder.data_dir, reason)
-    classes = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
-    if max(classes) >= label.num_classes:
+    known = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
+    if max(known) >= label.num_classes:
         raise UsageError(
             f"subset {subset!r} needs the 1000 classes of ImageNet-1k, but {name!r} in"
             f" {builder.data_dir} has {label.num_classes}"
@@ -147,7 +151,7 @@ def load(
         builder,
         base,
         folder,
-        lambda split: decode_split(builder, split, image_key, label_key, classes, size),
+        lambda split: decode_split(builder, split, image_key, label_key, known, size),
         lambda reason: prepared.damaged(name, base, data_dir, builder.data_dir, reason),
     )
 
@@ -158,16 +162,57 @@ def load(
             f" images {size_text(test_shape)}; give a resolution"
         )
     mean, std = _MEAN_STD.get(base) or (tuple(info["mean"]), tuple(info["std"]))
-    return Dataset(
+    whole = Dataset(
         name=name,
         train=Split(arrays["train_images"], arrays["train_labels"]),
         test=Split(arrays["test_images"], arrays["test_labels"]),
-        num_classes=len(classes),
-        class_names=tuple(label.names[index] for index in classes),
+        num_classes=len(known),
+        class_names=tuple(label.names[index] for index in known),
         mean=mean,
         std=std,
         fingerprint=info["fingerprint"],
     )
+    return only(whole, classes)
+
+
+def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
+    """Returns the images of some classes, labeled in that order.
+
+    Classes are names or indices, in a list, or in one text by commas; an empty text means all.
+
+    The constants of the normalization stay those of the whole data set: sets of its parts can be
+    merged. The fingerprint is that of the images and labels of these classes.
+
+    Raises UsageError for unknown or repeated classes, and if memory cannot hold their images.
+    """
+    if isinstance(classes, str):
+        if not classes:
+            return dataset
+        classes = list(map(str.strip, classes.split(",")))
+    with located("config.data.classes"):
+        chosen = class_indices(classes, dataset.class_names, dataset.num_classes)
+    labels = np.full(dataset.num_classes, -1, np.int32)
+    labels[chosen] = np.arange(len(chosen), dtype=np.int32)
+    splits = {name: _only(getattr(dataset, name), labels) for name in ("train", "test")}
+    arrays = {f"{n}_images": split.images for n, split in splits.items()}
+    arrays |= {f"{n}_labels": split.labels for n, split in splits.items()}
+    return dataclasses.replace(
+        dataset,
+        **splits,
+        num_classes=len(chosen),
+        class_names=tuple(dataset.class_names[i] for i in chosen),
+        fingerprint=cache.fingerprint(arrays),
+    )
+
+
+def _only(split: Split, labels: np.ndarray) -> Split:
+    there = np.flatnonzero(labels[split.labels] >= 0)
+    size = len(there) * split.images[:1].nbytes
+    memory.check(f"config.data.classes: {len(there):,} images", size)
+    found = rows.take(split.images, there), labels[split.labels[there]]
+    for array in found:
+        array.flags.writeable = False
+    return Split(*found)
 
 
 def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data.classes import only
 from gsdd_jax.data.dataset import load
 from gsdd_jax.formats import transforms
 
@@ -22,9 +21,7 @@ def transform(
 
     Raises UsageError if the data are missing, or have another fingerprint.
     """
-    arguments = _arguments(provenance.get("config"))
-    classes = arguments.pop("classes")
-    dataset = only(load(**arguments, data_dir=data_dir), classes)
+    dataset = load(**_arguments(provenance.get("config")), data_dir=data_dir)
     if dataset.fingerprint != fingerprint:
         raise UsageError(f"the {dataset.name} on this machine is another version")
     if name == "normalize":

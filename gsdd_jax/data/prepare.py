@@ -19,7 +19,7 @@ import PIL
 from tqdm import tqdm
 
 from gsdd_jax.core import records, swap
-from gsdd_jax.core.errors import UsageError, counted, located
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.files import read_regular
 from gsdd_jax.data import pictures, prepared, sources, survey
 from gsdd_jax.data.items import Found, Item, some
@@ -170,8 +170,7 @@ def _splits(
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if not 0 < fraction < 1:
         raise UsageError(f"--test_fraction: expected a number between 0 and 1, got {fraction}")
-    with located("--test_fraction"):
-        return *divided(found.train, fraction), found.notes
+    return *divided(found.train, fraction), found.notes
 
 
 class _Colored(Exception):

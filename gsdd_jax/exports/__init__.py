@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from gsdd_jax.core import swap
@@ -54,7 +55,7 @@ def export(
             "torch hold any numbers"
         )
     path = pathlib.Path(path)
-    refuse_existing(path, overwrite, as_pictures)
+    refuse_existing(path, overwrite, as_pictures, sources=[distilled.source])
     size: dict[str, Any] = dict(height=resolution, width=resolution)
     try:
         transform = distilled.find_transform(data_dir=data_dir) if space == "training" else None
@@ -77,12 +78,19 @@ def export(
     return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits"
 
 
-def save(distilled: DistilledSet, path: str | os.PathLike, overwrite: bool = False) -> str:
+def save(
+    distilled: DistilledSet,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    made_of: Sequence[DistilledSet] = (),
+) -> str:
     """Writes a distilled set for `gsdd_jax.load`, atomically; returns a line that reports it.
 
-    Raises UsageError if `path` exists and is no distilled set to replace.
+    Raises UsageError if `path` exists and is no distilled set to replace, or one of those that the
+    set is `made_of`.
     """
-    refuse_existing(pathlib.Path(path), overwrite, of_folder=False, what=SET)
+    sources = [of.source for of in made_of]
+    refuse_existing(pathlib.Path(path), overwrite, of_folder=False, what=SET, sources=sources)
     file.save(path, distilled)
     classes, each = distilled.num_classes, distilled.format.images_per_class
     return (
@@ -103,7 +111,8 @@ def export_transform(
 
     Raises UsageError if it is unavailable, or if `path` exists and must not be replaced.
     """
-    refuse_existing(pathlib.Path(path), overwrite, of_folder=False)
+    path = pathlib.Path(path)
+    refuse_existing(path, overwrite, of_folder=False, sources=[distilled.source])
     transform = distilled.find_transform(data_dir=data_dir)
     description = distilled.transform_description()
     transforms.save(path, transform, description)

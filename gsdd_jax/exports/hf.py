@@ -97,7 +97,7 @@ def card(distilled: DistilledSet) -> str:
         f"{'x'.join(map(str, kind.image_shape))}",
         "stored as": kind.name,
         "labels": labels,
-        "bytes": f"{distilled.num_bytes:,}, {distilled.num_bytes // num_classes:,} per class",
+        "bytes": f"{distilled.num_bytes:,}, {said['bytes_per_class']:,.1f} per class",
         "transform of inputs": transform,
         "learning rate (SGD)": f"{distilled.learning_rate:.3g}",
     }

@@ -1,6 +1,7 @@
 """Checks of an export's path: only earlier exports may be replaced."""
 
 import functools
+import os
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -32,14 +33,27 @@ class Pictures(NamedTuple):
     distilled: DistilledSet
 
 
-def refuse_existing(path: pathlib.Path, overwrite: bool, of_folder: bool, what: str = WHAT) -> None:
-    """Raises UsageError if `path` exists and must not be replaced; by default only exports may."""
+def refuse_existing(
+    path: pathlib.Path,
+    overwrite: bool,
+    of_folder: bool,
+    what: str = WHAT,
+    sources: Sequence[str] = (),
+) -> None:
+    """Raises UsageError if `path` exists and must not be replaced; by default only exports may.
+
+    The files `sources` that the result is made of are never replaced.
+    """
     if of_folder:
         swap.recover(path)
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
         raise UsageError(f"{path}: exists already; give another path, or --overwrite")
+    for source in filter(os.path.exists, sources):
+        around = (place for place in pathlib.Path(source).resolve().parents if of_folder)
+        if path.exists() and any(path.samefile(place) for place in (source, *around)):
+            raise UsageError(f"{path}: expected another place than that of {source}, an input")
     if of_folder:
         swap.check_ours(path, MARK, WHAT)
         return

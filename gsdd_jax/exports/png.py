@@ -44,7 +44,7 @@ def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
     """Returns a folder name per class; the names sort in the order of the labels."""
     count = int(labels.max()) + 1
     digits = len(str(count - 1))
-    if names is None or len(names) != count:
+    if names is None:
         return [f"{c:0{digits}}" for c in range(count)]
     plain = ["".join(x if x.isalnum() or x in "-_." else "_" for x in name) for name in names]
     # File systems count bytes.

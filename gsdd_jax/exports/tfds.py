@@ -24,7 +24,7 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
     files, labels, names, image_shape, soft, _ = pictures
     count = int(labels.max()) + 1
     if names is not None:
-        _check_names(names, count)
+        _check_names(names)
     classes = {"num_classes": count} if names is None else {"names": list(names)}
     features = {
         "image": tfds.features.Image(shape=image_shape, encoding_format="png"),
@@ -44,11 +44,11 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
     records.write(folder, NAME, features, {"train": examples()}, description)
 
 
-def _check_names(names: Sequence[str], count: int) -> None:
+def _check_names(names: Sequence[str]) -> None:
     """Raises UsageError for class names that TFDS's file, one per line, would change."""
     right = all(name.isprintable() and name.strip() == name != "" for name in names)
-    if not right or len(set(names)) != len(names) or len(names) != count:
+    if not right or len(set(names)) != len(names):
         raise UsageError(
-            f"provenance.data.class_names: expected {count} different names of printable "
+            f"provenance.data.class_names: expected {len(names)} different names of printable "
             f"characters, got {reprlib.repr(list(names))}; the other formats need none"
         )

@@ -22,6 +22,7 @@ from gsdd_jax.formats.transforms import ZCA, Normalize
 
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")
+CLASS_NAMES = "class_names"  # in the description of the data
 GO_ON = (
     f"give transform=PATH, a file that `{program.command('export --transform=PATH')}` wrote "
     "where the data are, with transform=IMAGES, the training images as bytes, or with space='unit' "
@@ -146,11 +147,11 @@ class DistilledSet:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Class names in the order of the labels, or None if unknown."""
-        names = self.data.get("class_names")
+        """Class names in the order of the labels, one for each, or None if unknown."""
+        names = self.data.get(CLASS_NAMES)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
-        return tuple(names)
+        return tuple(names) if len(names) == self.num_classes else None
 
     @functools.cached_property
     def transform(self) -> Normalize | ZCA:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.parts import PARTS
@@ -41,6 +41,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
     }
 
 
+LONGEST = 400  # characters of a value for people
 _SHOWN = ("height", "width", "channels", "images_per_class", "num_classes")
 
 
@@ -53,7 +54,7 @@ def origins(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def text(said: Mapping[str, Any]) -> str:
-    """Returns the lines of `info` for people."""
+    """Returns the lines of `info` for people, one for each value, whatever a file holds."""
     height, width, channels = said["image_shape"]
     names, soft = said["classes"], said["label_bits"]
     lines = {
@@ -76,7 +77,8 @@ def text(said: Mapping[str, Any]) -> str:
         lines["begun with"] = _pairs(said["begun_with"])
     lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS])}
     width = max(map(len, lines))
-    return "\n".join(f"{n:{width}}  {'unknown' if v is None else v}" for n, v in lines.items())
+    shown = {n: "unknown" if v is None else printable(str(v), LONGEST) for n, v in lines.items()}
+    return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
 
 
 def _transform(distilled) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.formats.base import Contents, settings
-from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.shapes import Int
 
 PARTS = "parts"  # in a provenance: those of the sets that a set was made of
@@ -74,8 +74,7 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
     )
     data = {n: v for n, v in first.data.items() if all(of.data.get(n) == v for of in sets)}
     data["name"] = " + ".join(dict.fromkeys(str(of.data.get("name")) for of in sets))
-    data |= {"class_names": names} if named else {}
-    made = _made(sets, data)
+    made = _made(sets, data, names)
     return _rebuilt(first, joined, first.format.images_per_class, total, made)
 
 
@@ -100,7 +99,8 @@ def subset(
     with located(of.source or "subset"):
         chosen = np.arange(of.num_classes)
         if classes is not None:
-            chosen = class_indices(classes, of.class_names, of.num_classes)
+            with located("classes"):
+                chosen = class_indices(classes, of.class_names, of.num_classes)
         most = of.format.images_per_class
         count = most if images_per_class is None else images_per_class
         if not 1 <= count <= most:
@@ -142,14 +142,12 @@ def class_indices(
             index = int(given[:9])
         if index is None or not 0 <= index < count:
             known = f", or {reprlib.repr(list(names))}" if names else ""
-            raise UsageError(
-                f"classes: expected 0 to {count - 1}{known}, got {reprlib.repr(given)}"
-            )
+            raise UsageError(f"expected 0 to {count - 1}{known}, got {reprlib.repr(given)}")
         if index in found:
-            raise UsageError(f"classes: expected different ones, got {reprlib.repr(given)} again")
+            raise UsageError(f"expected different ones, got {reprlib.repr(given)} again")
         found.append(index)
     if not found:
-        raise UsageError("classes: expected one or more, got none")
+        raise UsageError("expected one or more, got none")
     return np.array(found)
 
 
@@ -161,10 +159,9 @@ def _subset(of, contents, chosen, count) -> DistilledSet:
         {n: array[chosen] for n, array in contents.by_class.items()},
         contents.shared,
     )
-    names = of.class_names
-    data = of.data | ({"class_names": [names[i] for i in chosen]} if names else {})
+    names = of.class_names and [of.class_names[i] for i in chosen]
     soft = None if of.soft_labels is None else of.soft_labels[images][:, chosen]
-    return _rebuilt(of, fewer, count, len(chosen), _made([of], data), soft)
+    return _rebuilt(of, fewer, count, len(chosen), _made([of], of.data, names), soft)
 
 
 def _rebuilt(of, contents, per_class, classes, provenance, soft=None) -> DistilledSet:
@@ -184,10 +181,11 @@ def _rebuilt(of, contents, per_class, classes, provenance, soft=None) -> Distill
     return made
 
 
-def _made(sets, data) -> dict[str, Any]:
-    """Returns the provenance of a set made of others."""
-    first = sets[0].provenance
-    return first | {"data": data, PARTS: [of.provenance for of in sets]}
+def _made(sets, data, names) -> dict[str, Any]:
+    """Returns the provenance of a set made of others, whose classes have `names`, if any."""
+    data = {n: v for n, v in data.items() if n != CLASS_NAMES}
+    data |= {CLASS_NAMES: names} if names else {}
+    return sets[0].provenance | {"data": data, PARTS: [of.provenance for of in sets]}
 
 
 def _compared(of, first):

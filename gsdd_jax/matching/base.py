@@ -209,6 +209,7 @@ class Matching(abc.ABC):
     derived: ClassVar[frozenset[str]] = frozenset({"network", "num_classes", "strategy", "labels"})
     follows_experts: ClassVar[bool] = False  # whether `host_inputs` reads trajectories
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
+    compares_classes: ClassVar[bool] = True  # False: a single class can be matched
     learns_labels: ClassVar[bool] = False  # whether `aux_params` may hold soft labels
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1

@@ -35,6 +35,7 @@ class DistributionMatching(ByClass):
     """
 
     name: ClassVar[str] = "dm"
+    compares_classes: ClassVar[bool] = False
     saves_memory: ClassVar[tuple[str, ...]] = (
         "matching.options.batch_real",
         "matching.options.class_by_class=True",

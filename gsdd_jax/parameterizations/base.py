@@ -220,8 +220,9 @@ class CodedTogether(Parameterization):
     def too_few_bytes(self, used: int, how: str) -> UsageError:
         """Returns the error for images that take more bytes than there are even where coarsest."""
         return UsageError(
-            f"budget: expected at least {used:,} bytes for {counted(self.num_images, 'image')} "
-            f"{how}, got {self.most_bytes:,}; lower config.budget.images_per_class, or raise "
+            f"budget: expected at least {-(-used // self.num_classes):,} bytes per class for "
+            f"{counted(self.images_per_class, 'image')} per class {how}, got "
+            f"{self.bytes_per_class:,}; lower config.budget.images_per_class, or raise "
             "config.budget.bytes"
         )
 

@@ -68,9 +68,10 @@ class DCT(RatedTogether, dct.DCT):
             fewer = int(left * self.images_per_class)
             fit = f"about {fewer} per class fit (config.budget.images_per_class), or "
             raise UsageError(
-                f"config.parameterization.options.step: expected at most {self.most_bytes} bytes, "
-                f"got {used} of {counted(self.images_per_class, 'image')} per class at a step of "
-                f"{self.step:g}; {fit if fewer else ''}set step=0"
+                f"config.parameterization.options.step: expected at most {self.bytes_per_class:,} "
+                f"bytes per class, got {-(-used // self.num_classes):,} of "
+                f"{counted(self.images_per_class, 'image')} at a step of {self.step:g}; "
+                f"{fit if fewer else ''}set step=0"
             )
         return self._in_steps(planes, self.step)
 

@@ -29,7 +29,7 @@ def described(run: Run) -> str:
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
         f"{'×'.join(map(str, kind.image_shape))}, {counted(classes, 'class')}: "
         f"{counted(kind.images_per_class, 'image')} per class as {kind.name}, "
-        f"{run.last.num_bytes // classes:,} bytes per class"
+        f"{run.last.num_bytes / classes:,.1f} bytes per class"
     )
 
 

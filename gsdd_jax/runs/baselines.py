@@ -161,7 +161,7 @@ def evaluate_real(
     if set_ is not None:
         result[f"{arm}_learning_rate"] = accuracies.learning_rate
         result |= described(arm, set_)
-    return result | ({"teacher_accuracies": taught_by.accuracies} if soft else {})
+    return result | ({"teacher_accuracies": taught_by.tested.test.tolist()} if soft else {})
 
 
 def described(arm: str, set_: DistilledSet) -> dict[str, Any]:

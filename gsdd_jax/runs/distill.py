@@ -257,6 +257,9 @@ class _Run:
         if not final and (not every or not step or step % every):
             return
         set_ = self.distilled(state)
+        if self.parts.dataset.num_classes < 2:  # nothing to evaluate
+            self.show(set_)
+            return
         name = "distilled" if final else f"{STEP}{step}"
         found = self.records.get(name)
         if found is None:
@@ -279,21 +282,34 @@ class _Run:
 
     def finish(self, fitted: Params, state: distill.DistillState) -> dict[str, Any]:
         """Writes the distilled set, evaluates it and its baselines, and writes the result."""
-        config, parts, reporter = self.config, self.parts, self.reporter
-        last = self.distilled(state)
+        parts, last = self.parts, self.distilled(state)
         self.save("distilled.safetensors", last)
         self.evaluate_on_the_way(state, final=True)
+        result = self.evaluated(fitted, last) if parts.dataset.num_classes > 1 else {}
+        result |= {
+            "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
+            "images_per_class": parts.parameterization.images_per_class,
+            "learning_rate": last.learning_rate,
+            "stored": parts.parameterization.report(parameterizations.of(last)[1]),
+            "provenance": last.provenance,
+        }
+        self.write_json("result.json", result)
+        return result
+
+    def evaluated(self, fitted: Params, last: DistilledSet) -> dict[str, Any]:
+        """Returns the accuracies of the distilled set and, evaluated here, of its baselines."""
+        config, parts, reporter = self.config, self.parts, self.reporter
         first = self.stored(fitted, 0) if self.begun is None else self.begun.set_
 
         def baseline(name: str, shown: str) -> evaluation.Accuracies | UsageError:
             if name == "fitted":
                 return evaluation.distilled(config, parts, first, shown, reporter)
             if name == ALL_REAL:
-                of, rate = config.teacher, config.teacher.learning_rate
+                of = config.teacher
                 images = counted(len(parts.dataset.train.labels), "image")
                 reporter.line(f"{shown}: {counted(of.num_networks, 'network')} as a teacher, of "
                               f"{counted(of.epochs, 'epoch')} of {images}")  # fmt: skip
-                return evaluation.tested(parts, self.teacher.params, rate)
+                return self.teacher.tested
             taught_by = self.teacher if experiment.needs_teacher(name) else None
             count = len(parts.labels)
             of_run = taught_by, last.provenance, shown, reporter
@@ -332,13 +348,7 @@ class _Run:
         result |= {
             "distilled_train_accuracy": float(np.mean(self.records.get("distilled")["train"])),
             "best_step": best["step"],
-            "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
-            "images_per_class": parts.parameterization.images_per_class,
-            "learning_rate": last.learning_rate,
-            "stored": parts.parameterization.report(parameterizations.of(last)[1]),
-            "provenance": last.provenance,
         }
-        self.write_json("result.json", result)
         return result
 
     def _described(self, arm: str) -> dict[str, Any]:
@@ -390,7 +400,7 @@ class _Run:
     def teacher(self) -> teacher.Teacher:
         """Networks trained on the real images."""
         found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
-        self.reporter.line(f"teacher: {evaluation.shown(found.accuracies)} of the test images")
+        self.reporter.line(f"teacher: {evaluation.shown(found.tested.test)} of the test images")
         return found
 
     def teacher_logits(self, params: Params) -> Float[Array, "m k"]:

@@ -42,6 +42,7 @@ def train_all(config: ConfigDict, reporter: Display, dataset: Dataset | None = N
     augment.parse_strategy(config.matching.strategy)
     dataset = dataset or components.load_data(config)
     components.check_same(dataset)
+    components.check_classes(dataset)
     network = components.build_network(config.network, dataset)  # first: whitening takes long
     # A CPU is no faster with several at once, and one at a time keeps every bit.
     on_each = 1 if jax.default_backend() == "cpu" else settings.at_once

@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from gsdd_jax.core import processes
+from gsdd_jax.core.errors import printable
 
 LINE_EVERY = 10.0  # seconds, if standard output is no terminal
 
@@ -112,7 +113,7 @@ class Display:
             progress.close()
 
     def line(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
 
 class OneLine(Display):

@@ -34,7 +34,7 @@ class Teacher:
 
     network: Network
     params: Any  # stacked
-    accuracies: list[float]  # of each network, on test images, in percent
+    tested: evaluation.Accuracies  # on test images
 
     def logits(
         self, images: Float[Array, "m h w c"], labels: soft_labels.Labels
@@ -88,8 +88,8 @@ def trained(
                 evaluate.check_losses(losses, done, settings.learning_rate)
                 checkpoints.save(done, state)
                 progress.advance(1, loss=float(losses.max()))
-    found = mesh.to_host(evaluate.accuracy(network, state.params, *parts.tested_on))
-    return Teacher(network, state.params, [float(a) for a in found])
+    found = evaluation.tested(parts, state.params, settings.learning_rate)
+    return Teacher(network, state.params, found)
 
 
 def train_to_share(config: ConfigDict, display: Display) -> None:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, matching, networks, parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
-from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.data import transforms
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching import Matching
@@ -32,9 +32,18 @@ def load_data(config: ConfigDict) -> data.Dataset:
             f"`{program.command('prepare')}` makes one of your own pictures"
         )
     of = config.data
-    some = dict(subset=of.subset or None, resolution=of.resolution or None)
-    dataset = data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
-    return data.only(dataset, of.classes)
+    some = dict(subset=of.subset or None, resolution=of.resolution or None, classes=of.classes)
+    return data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
+
+
+def check_classes(dataset: data.Dataset) -> None:
+    """Raises UsageError for a single class, which networks have nothing to tell apart from."""
+    if dataset.num_classes < 2:
+        (name,) = dataset.class_names
+        raise UsageError(
+            f"{dataset.name}: expected two classes or more, for networks to tell apart, got only "
+            f"{printable(name)!r}"
+        )
 
 
 def check_same(dataset: data.Dataset) -> None:

@@ -146,6 +146,8 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     objective = components.build_objective(
         config, matched, dataset.num_classes, parameterization.images_per_class
     )
+    if objective.compares_classes or config.labels.source == "teacher":
+        components.check_classes(dataset)
     problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
     # Before the transform, which may take a minute: experts may be missing.
     store = None
@@ -262,7 +264,12 @@ def check_baselines(config: ConfigDict) -> None:
 
 
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
-    """Returns `evaluate.baselines`, without real images that the budget cannot hold."""
+    """Returns `evaluate.baselines`, without real images that the budget cannot hold.
+
+    A single class has none: nothing is evaluated.
+    """
+    if dataset.num_classes < 2:
+        return []
     names = listed("config.evaluate.baselines", config.evaluate.baselines)
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 

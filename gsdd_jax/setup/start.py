@@ -3,12 +3,14 @@
 import hashlib
 import os
 import pathlib
+import reprlib
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from gsdd_jax.core.errors import UsageError, located
-from gsdd_jax.formats import file, remote
+from gsdd_jax.core.files import check_path
+from gsdd_jax.formats import file
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.setup.experiment import FitParts
@@ -30,8 +32,7 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
     if not config.init.set:
         return None
     with located("config.init.set"):
-        if remote.is_url(config.init.set):
-            raise UsageError(f"{config.init.set}: expected a file of this machine: download it")
+        check_path(config.init.set)
         path = file.path_of(config.init.set)
         if pathlib.Path(workdir).resolve() in path.resolve().parents:
             raise UsageError(f"{path}: expected a set outside the run's own directory {workdir}")
@@ -39,11 +40,12 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
         with located(path):
             there, expected = settings(set_.format), settings(parts.parameterization)
             there["classes"], expected["classes"] = len(set_.labels), len(parts.labels)
-            if set_.class_names and there["classes"] == expected["classes"]:
-                there["classes"] = list(set_.class_names)
-                expected["classes"] = list(parts.dataset.class_names)
+            if set_.class_names:
+                of_both = (there, set_.class_names), (expected, parts.dataset.class_names)
+                for fields, names in of_both:
+                    fields |= {f"class {i}": name for i, name in enumerate(names)}
             for name, value in expected.items():
                 if there.get(name) != value:
-                    raise UsageError(f"{name}: expected {value!r}, as in this run, got "
-                                     f"{there.get(name)!r}")  # fmt: skip
+                    value, got = map(reprlib.repr, (value, there.get(name)))
+                    raise UsageError(f"{name}: expected {value}, as in this run, got {got}")
     return Start(set_, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -124,9 +124,9 @@ class Checkpoints:
 
     def _read(self, step, target):
         run = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
-        if not isinstance(run, dict) or run.keys() - {DIGESTS} != {_IDENTITY}:
+        if not isinstance(run, dict) or run.keys() != {_IDENTITY, DIGESTS}:
             raise ValueError("it does not say of which run it is")
-        expected = run.pop(DIGESTS, None)  # checkpoints of earlier versions have none
+        expected = run.pop(DIGESTS)
         _check_digests(expected, digests({}, run))
         if run != self._identity:
             raise UsageError(
@@ -197,9 +197,9 @@ def _by_name(state: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _check_digests(expected: dict[str, str] | None, found: dict[str, str]) -> None:
+def _check_digests(expected: Any, found: dict[str, str]) -> None:
     for name, digest in found.items():
-        if expected is not None and expected.get(name) != digest:
+        if not isinstance(expected, dict) or expected.get(name) != digest:
             raise ValueError(f"{name} is not what its {DIGESTS} says")
 
 
