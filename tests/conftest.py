@@ -1,5 +1,6 @@
 """Checks every annotated shape of gsdd_jax at run time while the tests run."""
 
+import gc
 import os
 import pathlib
 import re
@@ -44,6 +45,8 @@ if jax.__version_info__ < (0, 11):  # XLA ends a process with an unknown flag
 
 
 def pytest_collection_modifyitems(items):
+    gc.freeze()  # looking for cycles among millions of objects takes a twentieth of the time
+    gc.set_threshold(50_000)
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

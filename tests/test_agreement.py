@@ -3,7 +3,6 @@
 import importlib.util
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -67,21 +66,21 @@ def drawn(kind, images, seed):
         gaussians = gsdd_jax.GaussianImages(
             **{n: np.float32(a) for n, a in arrays.items()}, height=kind.height, width=kind.width
         )
-        ends = jnp.array([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
-        return QuantizedImages(gaussians, jnp.float32(kind.counts), ends, ends + 2.5)
+        ends = np.float32([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
+        return QuantizedImages(gaussians, np.float32(kind.counts), ends, ends + 2.5)
     if kind.name == "fred":
         size, count = kind.height * kind.width, kind.num_frequencies
         places = [np.sort(rng.permutation(size)[:count]) for _ in range(CLASSES)]
-        return {
-            "coefficients": jnp.float32(rng.normal(0, 1, (images, *kind.shapes()["coefficients"]))),
-            "frequencies": jnp.float32(np.repeat(places, kind.images_per_class, axis=0)),
-        }
+        values = rng.normal(0, 1, (images, *kind.shapes()["coefficients"]))
+        places = np.repeat(places, kind.images_per_class, axis=0)
+        found = {"coefficients": np.float32(values), "frequencies": np.float32(places)}
+        return jax.device_put(found)
     if kind.name == "dct":  # in steps of 30 gray levels, smaller toward the high frequencies
         spread = 3 / (1 + np.add.outer(np.arange(8), np.arange(8)))
         shapes = {name: shape for name, shape in kind.shapes().items() if name != "step"}
         planes = {n: rng.laplace(0, spread, (images, *shape)) for n, shape in shapes.items()}
-        step = {"step": jnp.full(images, 30, jnp.float32)}
-        return {name: jax.device_put(np.float32(plane)) for name, plane in planes.items()} | step
+        planes["step"] = np.full(images, 30)
+        return jax.device_put({name: np.float32(plane) for name, plane in planes.items()})
     params = {}
     for name, shape in kind.shapes().items():
         # The largest values at which sines are not noise.

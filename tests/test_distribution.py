@@ -17,7 +17,8 @@ from gsdd_jax.training import distill
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SIZE, CLASSES = 8, 3
-TRANSFORM = transforms.Normalize(jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.3, 0.25]))
+MEAN, STD = np.float32([[0.4, 0.5, 0.6], [0.2, 0.3, 0.25]])
+TRANSFORM = transforms.Normalize(*map(jax.device_put, (MEAN, STD)))
 
 
 def real_split(seed=0, counts=(7, 5, 9)):
@@ -92,17 +93,18 @@ def test_dm_loss_is_the_distance_of_mean_features(batch_real, batch_syn, class_b
     key = jax.random.key(2)
     actual = loss_of(prob, params, data, carry, 0, key)
 
-    drawn, weights, indices = data.draw(jax.random.split(jax.random.key(1), 3)[2], batch_real)
-    own = prob.synthetic(params, TRANSFORM).sample(key, batch_syn).render()
-    own = own.reshape(CLASSES, batch_syn or 5, *own.shape[1:])
+    draw_key = jax.random.split(jax.random.key(1), 3)[2]
+    drawn, weights, indices = map(np.asarray, data.draw(draw_key, batch_real))
+    render = jax.jit(lambda p: prob.synthetic(p, TRANSFORM).sample(key, batch_syn).render())
+    own = np.asarray(render(params)).reshape(CLASSES, batch_syn or 5, SIZE, SIZE, 3)
     expected = 0.0
     for c in range(CLASSES):
         means, count = [], min(batch_real, int(data.counts[c]))
-        there = np.asarray(weights[c]) > 0
+        there = weights[c] > 0
         assert there.sum() == count
-        assert len(set(np.asarray(indices[c])[there].tolist())) == count
-        np.testing.assert_allclose(np.asarray(weights[c])[there], 1 / count, rtol=1e-6)
-        for batch in (TRANSFORM(drawn[c][there] / 255.0), own[c]):
+        assert len(set(indices[c][there].tolist())) == count
+        np.testing.assert_allclose(weights[c][there], 1 / count, rtol=1e-6)
+        for batch in (np.float32((drawn[c][there] / 255.0 - MEAN) / STD), own[c]):
             key = carry.augmentation[c]
             features = features_of(objective.network, carry.network, key, batch)
             means.append(np.asarray(features, np.float64).mean(0))
@@ -117,10 +119,13 @@ def test_class_losses_sum_to_the_joint_loss_and_touch_only_their_class():
     carry = jax.jit(joint.matching.begin)(jax.random.key(1), data, None)
     gradient = jax.jit(jax.grad(loss_of, argnums=1), static_argnums=0)
     whole = gradient(joint, params, data, carry, 0, jax.random.key(2))
-    parts = [gradient(single, params, data, carry, c, jax.random.key(2)) for c in range(CLASSES)]
+    parts = [
+        jax.tree.map(np.asarray, gradient(single, params, data, carry, c, jax.random.key(2)))
+        for c in range(CLASSES)
+    ]
     for c, part in enumerate(parts):
         others = np.setdiff1d(np.arange(15), np.arange(5 * c, 5 * c + 5))
-        assert not np.asarray(part.colors)[others].any()
+        assert not part.colors[others].any()
     total = jax.tree.map(lambda *g: sum(g), *parts)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-3, atol=1e-6), total, whole)
 
@@ -149,13 +154,14 @@ def test_a_group_of_classes_is_a_problem_of_those_alone():
     )
     own = np.concatenate([np.arange(5 * c, 5 * c + 5) for c in group])
     alone = dataclasses.replace(prob.matching, num_classes=2, classes_per_step=0)
-    selected = prob.parameterization.select(params, jnp.asarray(own))
+    selected = jax.tree.map(lambda p: np.asarray(p)[own], params)
     expected, own_gradient = step_of(
         prob._replace(matching=alone, num_classes=2), selected, few, None
     )
     assert float(actual) == pytest.approx(float(expected), rel=1e-5)
-    np.testing.assert_allclose(gradient.colors[own], own_gradient.colors, rtol=1e-3, atol=1e-6)
-    assert not np.asarray(gradient.colors)[5:10].any()
+    colors = np.asarray(gradient.colors)
+    np.testing.assert_allclose(colors[own], own_gradient.colors, rtol=1e-3, atol=1e-6)
+    assert not colors[5:10].any()
 
 
 def test_a_group_of_all_classes_is_a_step_without_groups():
@@ -209,7 +215,8 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
     """Runs one program for every learning rate."""
     prob = problem(strategy="")
     params, data, key = initial(prob), real(), jax.random.key(5)
-    params = dataclasses.replace(params, means=params.means.at[0, 0].set(0.9989))
+    params = jax.tree.map(np.array, params)
+    params.means[0, 0] = 0.9989
     begin_key, update_key = jax.random.split(jax.random.fold_in(key, 0))
     loss_key, _ = jax.random.split(jax.random.fold_in(update_key, 0))
     carry = jax.jit(prob.matching.begin)(begin_key, data, None)
@@ -220,13 +227,13 @@ def test_one_step_is_adam_on_the_gradient_then_a_clip():
         boundary = -jnp.log1p(-(params.means**2)).mean()
         return loss_of(prob, params, data, carry, 0, loss_key) + 0.1 * boundary
 
-    gradient, programs = gradient_of(params), distill.run._cache_size()
+    gradient, programs = jax.tree.map(np.asarray, gradient_of(params)), distill.run._cache_size()
     strong = jax.tree.map(lambda g: np.abs(g) > 1e-4 * np.abs(g).max(), gradient)
     for rate in (0.01, 0.02):
         # Adam's first step with bias correction: -rate * g / (|g| + epsilon).
-        step = jax.tree.map(lambda p, g, r=rate: p - r * g / (jnp.abs(g) + 1e-8), params, gradient)
-        expected = dataclasses.replace(step, means=jnp.clip(step.means, -0.999, 0.999))
-        state = distill.start(prob, jax.tree.map(jnp.copy, params), rate)
+        step = jax.tree.map(lambda p, g, r=rate: p - r * g / (np.abs(g) + 1e-8), params, gradient)
+        expected = dataclasses.replace(step, means=np.clip(step.means, -0.999, 0.999))
+        state = distill.start(prob, jax.device_put(jax.tree.map(np.array, params)), rate)
         state, losses = distill.run(prob, state, key, data, None, 1)
         assert losses.shape == (1,)
         assert int(state.step) == 1
@@ -266,6 +273,6 @@ def test_an_average_of_the_parameters_is_what_is_learned():
         state, _ = distill.run(prob, state, jax.random.key(0), data, None, 1)
         average = 0.75 * average + 0.25 * np.asarray(state.params.colors, np.float64)
     np.testing.assert_allclose(state.learned.colors, average, atol=1e-6)
-    assert np.abs(np.asarray(state.learned.colors) - state.params.colors).max() > 1e-3
+    assert np.abs(np.asarray(state.learned.colors) - np.asarray(state.params.colors)).max() > 1e-3
     last = distill.start(problem(), initial(prob), 0.01)
     assert last.average is None and last.learned is last.params

@@ -24,7 +24,7 @@ def network():
 
 
 def some_images(count, seed=0):
-    return jax.random.uniform(jax.random.key(seed), (count, *SHAPE))
+    return jax.device_put(np.random.default_rng(seed).random((count, *SHAPE), np.float32))
 
 
 def plain_training(net, params, images, targets, epochs, learning_rate):
@@ -39,19 +39,21 @@ def plain_training(net, params, images, targets, epochs, learning_rate):
         return -(shifted * targets).sum(-1).mean()
 
     gradient_of = jax.jit(jax.grad(loss))
-    velocity = jax.tree.map(jnp.zeros_like, params)
+    params = jax.tree.map(np.asarray, params)
+    velocity = jax.tree.map(np.zeros_like, params)
     for epoch in range(epochs + 1):
         if epoch == epochs // 2 + 2:
             learning_rate *= 0.1
-            velocity = jax.tree.map(jnp.zeros_like, params)
-        gradient = gradient_of(params)
-        velocity = jax.tree.map(lambda v, g, p: 0.9 * v + g + 5e-4 * p, velocity, gradient, params)
-        params = jax.tree.map(lambda p, v: p - learning_rate * v, params, velocity)  # noqa: B023
+            velocity = jax.tree.map(np.zeros_like, params)
+        gradient = jax.tree.map(np.asarray, gradient_of(params))
+        decayed = lambda v, g, p: np.float32(0.9 * v + g + 5e-4 * p)
+        velocity = jax.tree.map(decayed, velocity, gradient, params)
+        params = jax.tree.map(lambda p, v: np.float32(p - learning_rate * v), params, velocity)  # noqa: B023
     return params
 
 
-LABELS = jnp.array([0, 1, 2, 0, 1, 2])
-SOFT = jax.random.dirichlet(jax.random.key(5), jnp.ones(3), (6,))
+LABELS = jax.device_put(np.int32([0, 1, 2, 0, 1, 2]))
+SOFT = jax.device_put(np.float32(np.random.default_rng(5).dirichlet(np.ones(3), 6)))
 
 
 @pytest.mark.parametrize(
@@ -65,9 +67,11 @@ def test_training_is_the_protocol(labels, targets):
         net, schedule, key, images[None], labels, learning_rate=0.05, num_students=2,
         epochs_per_call=3,
     )  # fmt: skip
-    starts = jax.random.split(jax.random.split(key)[0], 2)
+    starts = jax.vmap(net.init)(jax.random.split(jax.random.split(key)[0], 2))
+    trained, starts = jax.tree.map(np.asarray, (trained, starts))
     for i in range(2):
-        expected = plain_training(net, net.init(starts[i]), images, targets, 7, 0.05)
+        start = jax.tree.map(lambda a, i=i: a[i], starts)
+        expected = plain_training(net, start, images, targets, 7, 0.05)
         jax.tree.map(
             lambda a, e, i=i: np.testing.assert_allclose(a[i], e, rtol=1e-3, atol=2e-5),
             trained,
@@ -114,8 +118,7 @@ def test_equal_parts_of_any_set(images, size, count):
 
 @pytest.mark.parametrize("batch_size", [0, 3, 10])
 def test_every_epoch_sees_every_image_once(batch_size):
-    images = jnp.zeros((7, 2, 2, 3)).reshape(7, 12).at[:, :7].set(jnp.eye(7))
-    images = images.reshape(7, 2, 2, 3)
+    images = jax.device_put(np.eye(7, 12, dtype=np.float32).reshape(7, 2, 2, 3))
     schedule = Schedule(
         epochs=4, batch_size=batch_size, strategy="", momentum=0.0, weight_decay=0.0
     )
@@ -125,6 +128,7 @@ def test_every_epoch_sees_every_image_once(batch_size):
         counter, schedule, jax.random.key(0), images[None], labels, learning_rate=1.0,
         num_students=3,
     )["seen"]  # fmt: skip
+    trained = np.asarray(trained)
     size, rest = min(batch_size or 7, 7), 7 % min(batch_size or 7, 7)
     # Four epochs at 1 and one at 0.1; an image in a smaller last batch weighs more.
     low, high = 4.1 * 0.5 / size, 4.1 * 0.5 / (rest or size)
@@ -138,14 +142,14 @@ def test_every_epoch_sees_every_image_once(batch_size):
 
 def test_students_differ_and_may_have_sets_of_their_own():
     net, images = network(), some_images(4)
-    labels = jnp.array([0, 1, 2, 0])
+    labels = LABELS[:4]
     arguments = dict(learning_rate=0.05, num_students=2)
     schedule = Schedule(epochs=3, strategy="")
     key = jax.random.key(0)
     shared = evaluate.train(net, schedule, key, images[None], labels, **arguments)
     leaf = lambda params: np.asarray(jax.tree.leaves(params)[0])
     assert (leaf(shared)[0] != leaf(shared)[1]).any()
-    other = jnp.stack([images, some_images(4, seed=1)])
+    other = jax.device_put(np.stack([images, some_images(4, seed=1)]))
     own = evaluate.train(net, schedule, key, other, labels, **arguments)
     np.testing.assert_array_equal(leaf(own)[0], leaf(shared)[0])
     assert (leaf(own)[1] != leaf(shared)[1]).any()
@@ -153,7 +157,7 @@ def test_students_differ_and_may_have_sets_of_their_own():
 
 def test_same_key_same_bits_however_the_epochs_are_grouped():
     net, images = network(), some_images(5)
-    labels = jnp.array([0, 1, 2, 0, 1])
+    labels = LABELS[:5]
     schedule = Schedule(epochs=6, batch_size=2, strategy="flip")
     train = lambda seed, group: jax.tree.leaves(
         evaluate.train(
@@ -174,12 +178,8 @@ def test_accuracy_counts_every_image_once():
     transform = jax.tree_util.Partial(lambda x: 2 * x - 1)
     real = transforms.to_device(images, transform)
     actual = evaluate.accuracy(net, params, real, jnp.asarray(labels), batch_size=5)
-    for i in range(2):
-        one = jax.tree.map(lambda p, i=i: p[i], params)
-        logits = [
-            np.asarray(net.apply(one, 2 * jnp.float32(image)[None] / 255 - 1))[0]
-            for image in images
-        ]
+    every = jax.jit(jax.vmap(net.apply, (0, None)))(params, np.float32(2 * (images / 255.0) - 1))
+    for i, logits in enumerate(np.asarray(every)):
         correct = np.mean(np.argmax(logits, -1) == labels)
         assert float(actual[i]) == pytest.approx(100 * correct)
 
@@ -201,11 +201,13 @@ def test_networks_train_with_their_dropout():
     settings = dict(learning_rate=0.1, num_students=2)
     trained = evaluate.train(net, schedule, jax.random.key(0), images[None], LABELS, **settings)
     np.testing.assert_array_equal(trained["logits"], params["logits"])
-    vectors, real = jnp.copy(params["logits"]), transforms.RealImages(images, None)
+    logits = np.asarray(params["logits"])
+    vectors, real = jax.device_put(logits.copy()), transforms.RealImages(images, None)
     settings = dict(batch_size=4, learning_rate=jnp.float32(0.1), strategy="")
     vectors, _ = experts.train_epoch(net, vectors, keys, jnp.int32(0), real, LABELS, **settings)
-    np.testing.assert_array_equal(vectors, params["logits"])
-    np.testing.assert_array_equal(net.apply({"logits": vectors[0]}, images)[2], vectors[0])
+    np.testing.assert_array_equal(vectors, logits)
+    found = jax.jit(net.apply)({"logits": logits[0]}, images)
+    np.testing.assert_array_equal(found[2], logits[0])
 
 
 def test_baselines_get_at_least_as_many_steps():

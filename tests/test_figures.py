@@ -312,8 +312,16 @@ def test_codes_are_shown_as_gaussians(tmp_path):
 # Escape
 
 
-def test_escape_runs_four_arms_and_a_stress(tmp_path, monkeypatch):
-    monkeypatch.setattr(escape, "WEIGHTS", (0.1,))  # each compiles its own programs
+def test_escape_runs_its_arms_and_a_stress(tmp_path, monkeypatch):
+    for arm, options in escape.ARMS.items():
+        made = escape.with_options(tiny(), options).parameterization.options
+        kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=1, **made)
+        assert kind.clip_means == ("clip" in arm)
+        assert (kind.boundary_weight > 0) == ("loss" in arm)
+    # Each compiles its own programs.
+    few = {arm: escape.ARMS[arm] for arm in ("loss and clip", "neither")}
+    monkeypatch.setattr(escape, "ARMS", few)
+    monkeypatch.setattr(escape, "WEIGHTS", (0.1,))
     config = tiny(**{"distill.num_steps": 2, "init.num_steps": 60}, **HARDLY_EVALUATED)
     config.distill.steps_per_call = 1
     draw("escape", config=config, stress_steps=3, out=str(tmp_path))
@@ -482,12 +490,14 @@ def test_a_landscape_around_the_loss_at_the_set(run, tmp_path):
     matching, train = parts.problem.matching, parts.dataset.train
     real = real_data(train.images, train.labels, 10, parts.transform)
     key = jax.random.split(landscape.stream(0, "landscape"), 3)[2]
-    losses = []
+    images = np.asarray(parts.transform(jax.device_put(set_.images()))).reshape(-1, 8, 8, 3)
+    features_of, losses = jax.jit(matching.network.features), []
     for step_key in jax.random.split(key, 2):
         carry = matching.begin(jax.random.split(step_key, 3)[0], real, None)
-        images = parts.transform(set_.images()).reshape(10, -1, 8, 8, 3)
-        features = jnp.stack([matching.network.features(carry.network, i) for i in images])
-        losses.append(float(((features.mean(1) - carry.means) ** 2).sum()))
+        features = np.asarray(features_of(carry.network, images)).reshape(
+            10, -1, carry.means.shape[1]
+        )
+        losses.append(((features.mean(1) - np.asarray(carry.means)) ** 2).sum())
     assert center == pytest.approx(np.mean(losses), rel=1e-4)
     assert np.std([float(r["loss"]) for r in rows]) > 0
     # Kept rows give the same bytes, and nothing is computed.
@@ -535,9 +545,9 @@ def test_mistakes_are_those_of_each_network():
     transform = transforms.Normalize(jnp.full(3, 0.5), jnp.full(3, 0.25))
     real = transforms.to_device(images, transform)
     wrong = difficulty.mistakes(network, params, real, labels)
-    for s, found in enumerate(wrong):
-        one = jax.tree.map(lambda p, s=s: p[s], params)
-        logits = np.asarray(network.apply(one, (jnp.asarray(images) / 255 - 0.5) / 0.25))
+    seen = np.float32((images / 255 - 0.5) / 0.25)
+    every = jax.jit(jax.vmap(network.apply, (0, None)))(params, seen)
+    for found, logits in zip(wrong, np.asarray(every), strict=True):
         np.testing.assert_array_equal(found, logits.argmax(-1) != labels)
 
 

@@ -71,6 +71,7 @@ def gradient_of(params, images, labels):
     return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
 
 
+distance = jax.jit(gradient_distance)
 augmented = jax.jit(functools.partial(augment.augment, strategy="flip", shared=True))
 
 
@@ -84,9 +85,9 @@ def test_distance_counts_every_output_neuron_and_no_bias():
         for neuron in range(a[name].shape[-1]):
             x, y = a[name][..., neuron].ravel(), b[name][..., neuron].ravel()
             expected += 1 - x @ y / (np.linalg.norm(x) * np.linalg.norm(y))
-    as_jax = lambda tree: jax.tree.map(jnp.float32, tree)
-    assert float(gradient_distance(as_jax(a), as_jax(b))) == pytest.approx(expected, rel=1e-4)
-    slope = jax.grad(gradient_distance)(as_jax(a), jax.tree.map(jnp.zeros_like, as_jax(b)))
+    a, b = (jax.tree.map(np.float32, tree) for tree in (a, b))
+    assert float(distance(a, b)) == pytest.approx(expected, rel=1e-4)
+    slope = jax.jit(jax.grad(gradient_distance))(a, jax.tree.map(np.zeros_like, b))
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope))
 
 
@@ -94,7 +95,7 @@ def test_distance_counts_every_output_neuron_and_no_bias():
 def test_loss_is_the_sum_over_classes(batch_real, group):
     """Draws each of six images once if asked for seven; sums the loss over a group's classes."""
     prob, data = problem(batch_real=batch_real, classes_per_step=len(group or ())), real()
-    images = initial_images(prob, data)
+    images = np.asarray(initial_images(prob, data))
     host_inputs, key = None if group is None else jnp.array(group), jax.random.key(3)
     carry = jax.jit(prob.matching.begin)(jax.random.key(2), data, host_inputs)
     actual = jax.jit(
@@ -103,21 +104,21 @@ def test_loss_is_the_sum_over_classes(batch_real, group):
         )
     )(images, carry)
     keys = jax.random.split(key, 3)
-    drawn, weights, indices = data.draw(keys[1], batch_real)
+    drawn, weights, indices = map(np.asarray, data.draw(keys[1], batch_real))
     expected = 0.0
     for c, augment_key in enumerate(jax.random.split(keys[0], CLASSES)):
-        there = np.asarray(weights[c]) > 0
+        there = weights[c] > 0
         if c not in (group or range(CLASSES)):
             continue
         assert there.sum() == min(batch_real, 6)
-        of_class = np.asarray(indices[c])[there]
+        of_class = indices[c][there]
         assert (np.asarray(data.labels)[of_class] == c).all()
         assert len(set(of_class.tolist())) == len(of_class)
         gradients = [
             gradient_of(carry.network, augmented(augment_key, x), np.full(len(x), c))
-            for x in (data.transform(drawn[c][there] / 255.0), images[GPC * c : GPC * (c + 1)])
+            for x in (np.float32((drawn[c][there] / 255 - 0.5) / 0.25), images[GPC * c :][:GPC])
         ]
-        expected += float(gradient_distance(*gradients))
+        expected += float(distance(*gradients))
     assert float(actual) == pytest.approx(expected, rel=1e-4)
 
 
@@ -139,9 +140,10 @@ def test_the_boundary_loss_counts_once_per_class():
 
 def sgd(params, batches, images, labels):
     """Trains by plain SGD on batches of indices."""
+    params, images, labels = jax.tree.map(np.asarray, (params, images, labels))
     for batch in batches:
         gradient = gradient_of(params, images[batch], labels[batch])
-        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+        params = jax.tree.map(lambda p, g: p - np.float32(0.01) * np.asarray(g), params, gradient)
     return params
 
 
@@ -179,4 +181,5 @@ def test_inner_epochs_use_every_image_in_batches():
         lambda carry: prob.matching.after_update(synthetic(prob, images), carry, jnp.int32(0), key)
     )(Carry(start, None)).network
     order = jax.random.permutation(jax.random.split(jax.random.split(key, 1)[0], 3)[0], 6)
+    order = np.asarray(order)
     close(actual, sgd(start, (order[:4], order[4:]), images, prob.labels))

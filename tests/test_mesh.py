@@ -17,7 +17,7 @@ DEVICES = 4
 
 
 def test_many_devices_compute_what_one_does():
-    """Covers the rest of a run by half of its devices; four divide no batch and no networks."""
+    """Covers the rest of a run by one of its devices; four divide no batch and no networks."""
     forced = f"{QUICKLY.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     result = subprocess.run(
         [sys.executable, "-m", "tests.many_devices", str(DEVICES)],
@@ -28,7 +28,7 @@ def test_many_devices_compute_what_one_does():
     )
     assert result.returncode == 0, result.stderr
     differences = json.loads(result.stdout.splitlines()[-1])  # after the runs' output
-    assert differences.pop("ended by half") < 1e-4
+    assert differences.pop("ended by one") < 1e-4
     assert max(differences.values()) < 1e-5, differences
 
 

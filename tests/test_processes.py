@@ -145,18 +145,14 @@ def test_what_the_first_process_cannot_lock_is_in_use_for_all(tables):
 
 
 def test_a_killed_process_ends_the_other_and_both_go_on(tables, start, tmp_path):
-    """Kills one process, then the other; compares with the bytes of the streamed table."""
-    steps = tmp_path / "checkpoints" / "distill"
-    for killed, step in ((0, 2), (1, 4)):
-        running = distilled(start, tmp_path)
-        until((steps / str(step)).exists, *running)
-        running[killed].send_signal(signal.SIGKILL)
-        outputs = ended(running, patience=60)
-        assert outputs[killed][0] == -signal.SIGKILL
-        assert outputs[1 - killed][0] == processes.STATUS
-        expected = f"error: process {killed}: ended early; {processes.AGAIN}\n"
-        assert outputs[1 - killed][2] == expected
-        assert not (tmp_path / "distilled.safetensors").exists()
+    """Kills the process that hosts JAX's service; compares with the streamed table's bytes."""
+    running = distilled(start, tmp_path)
+    until((tmp_path / "checkpoints" / "distill" / "2").exists, *running)
+    running[0].send_signal(signal.SIGKILL)
+    killed, other = ended(running, patience=60)
+    assert (killed[0], other[0]) == (-signal.SIGKILL, processes.STATUS)
+    assert other[2] == f"error: process 0: ended early; {processes.AGAIN}\n"
+    assert not (tmp_path / "distilled.safetensors").exists()
     first, second = ended(distilled(start, tmp_path))
     assert (first[0], second) == (0, (0, "", ""))
     assert "test accuracy" in first[1]
@@ -383,7 +379,17 @@ def test_one_that_leaves_before_all_have_come_may_come_again(monkeypatch):
     assert met(monkeypatch, *three, port=port, at_first=come) == ["", "", ""]
 
 
-def test_what_others_say_is_quoted(monkeypatch, capfd):
+@pytest.fixture
+def leaving(monkeypatch):
+    """Lets only a thread end where a process would end."""
+
+    def leave(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+
+def test_what_others_say_is_quoted(monkeypatch, leaving, capfd):
     """Checks that escape sequences of others are not written to the terminal."""
     other = {"a\x1b[2J": "\x1b]0;title\x07"}
     for said in met(monkeypatch, (2, 0, {}), (2, 1, other)):
@@ -391,15 +397,27 @@ def test_what_others_say_is_quoted(monkeypatch, capfd):
             r"a\x1b[2J: process 0 has None, process 1 '\x1b]0;title\x07'; expected the same"
         )
 
-    def leave(status):
-        raise SystemExit(status)
-
-    monkeypatch.setattr(os, "_exit", leave)
     peers = processes._Peers(processes.Place("127.0.0.1", 1, 2, 1), {})
     with pytest.raises(SystemExit, match=str(processes.STATUS)):
         peers._heard(0, "why\x1b[2J\nnot")
     expected = rf"error: process 0: why\x1b[2J\nnot; {processes.AGAIN}"
     assert capfd.readouterr().err == f"{expected}\n"
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_of_one_that_ends_early_all_others_hear(index, monkeypatch, leaving, capfd):
+    all_met = threading.Barrier(3)
+
+    def ends(peers):
+        all_met.wait(20)
+        if peers._here.index != index:
+            with pytest.raises(SystemExit, match=str(processes.STATUS)):
+                peers.watch()
+        return parted(peers)
+
+    assert met(monkeypatch, (3, 0, {}), (3, 1, {}), (3, 2, {}), then=ends) == [""] * 3
+    line = f"error: process {index}: ended early; {processes.AGAIN}\n"
+    assert capfd.readouterr().err == 2 * line
 
 
 @pytest.mark.parametrize(

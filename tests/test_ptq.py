@@ -35,12 +35,12 @@ def real(height=16, width=12, channels=3, count=CLASSES * EACH):
 @functools.cache
 def stored(shape=(16, 12, 3), **options):
     kind = build(shape, **options)
-    params = kind.init(jax.random.key(0), jnp.asarray(real(*shape)))
+    params = kind.init(jax.random.key(0), jax.device_put(real(*shape)))
     return kind, params, arrays_of(kind, params["pixels"])
 
 
 def arrays_of(kind, images):
-    arrays = kind.to_arrays({"pixels": jnp.asarray(images)})
+    arrays = kind.to_arrays({"pixels": jax.device_put(images)})
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
@@ -142,7 +142,7 @@ def test_the_number_of_images_is_what_fits_in_fixed_width_and_more_if_codes_take
 
 
 def test_gradients_are_straight_through_and_networks_see_what_the_file_holds():
-    images = jnp.asarray(real())
+    images = jax.device_put(real())
     mean, std = np.full(3, 0.4, np.float32), np.array([0.2, 0.3, 0.1], np.float32)
     transform = transforms.Normalize(mean, std)
     weights = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
@@ -171,7 +171,7 @@ def test_a_distillation_by_dm(tmp_path, aware=True):
         num_classes=CLASSES, batch_real=8, strategy="",
     )  # fmt: skip
     problem = distill.Problem(kind, objective, CLASSES)
-    params = kind.init(jax.random.key(0), jnp.asarray(real(count=6)))
+    params = kind.init(jax.random.key(0), jax.device_put(real(count=6)))
     start = distill.start(problem, kind.to_optimized(params, transform), 1.0)
     before = np.asarray(start.params["pixels"])
     real_data = matching.real_data(images, labels, CLASSES, transform)

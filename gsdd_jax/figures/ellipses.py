@@ -18,6 +18,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.parameterizations.base import on_device
 from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 from gsdd_jax.runs import fits
@@ -111,11 +112,12 @@ def fitting(
 
     An image's fit depends on no other image, so these end as in the full fit.
     """
-    kind, real = material.parameterization, jnp.asarray(fits.images_of(config, material))
+    kind, real = material.parameterization, fits.images_of(config, material)
     rates = config.init.learning_rate, config.init.halve_means_every
     # All are drawn at once, as in the run.
-    start = fit.start(kind, stream(config.seed, "initial parameters"), real, *rates)
-    params = jax.tree.map(lambda a: a[chosen], start.params)
+    key = stream(config.seed, "initial parameters")
+    start = fit.start(kind, key, jax.device_put(real), *rates)
+    params, real = of_images((start.params, real), chosen)
     state = fit.FitState(params, kind.fit_optimizer(*rates).init(params), start.step)
     between = np.unique(np.geomspace(1, max(steps[-1], 1), FRAMES).astype(int)).tolist()
     moments, done = [], 0
@@ -124,7 +126,7 @@ def fitting(
             while done < step:
                 # Halve calls, so that few lengths are compiled.
                 count = 1 << ((step - done).bit_length() - 1)
-                state, errors = fit.run(kind, state, real[chosen], rates[0], count, rates[1])
+                state, errors = fit.run(kind, state, real, rates[0], count, rates[1])
                 done += count
                 progress.advance(count, error=float(errors.mean()))
             moments.append(moment("fit", step, kind, jax.tree.map(jnp.copy, state.params)))
@@ -134,9 +136,14 @@ def fitting(
 def distilled(set_: DistilledSet, chosen: Int[np.ndarray, "m"], step: int) -> Moment:
     """Returns some images of a set of Gaussians. Raises UsageError if one is not finite."""
     kind, params = parameterizations.of(set_)
-    found = moment("distill", step, kind, jax.tree.map(lambda a: a[chosen], params))
+    found = moment("distill", step, kind, of_images(params, chosen))
     set_.checked(found.images)
     return found
+
+
+def of_images(tree: Any, chosen: Int[np.ndarray, "m"]) -> Any:
+    """Returns some entries of arrays that lead with images, on the device."""
+    return on_device(jax.tree.map(lambda a: np.asarray(a)[chosen], tree))
 
 
 def moment(phase: str, step: int, kind: Gaussian, gaussians: GaussianImages) -> Moment:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
@@ -15,6 +14,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.figures import draw, geometry, inputs
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import path_of
+from gsdd_jax.parameterizations.base import on_device
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup.components import stream
@@ -83,8 +83,8 @@ def without(set_: DistilledSet, order: Int[np.ndarray, "m n"], share: float) -> 
     """Removes the first `share` of `order` from each image; at least one Gaussian stays."""
     count = order.shape[1]
     removed = min(round(share * count), count - 1)
-    left = jnp.asarray(np.sort(order[:, removed:], axis=-1))
-    keep = lambda a: jax.vmap(lambda one, places: one[places])(a, left)
+    left = np.sort(order[:, removed:], axis=-1)
+    keep = lambda a: np.asarray(a)[np.arange(len(left))[:, None], left]
     kind, params = parameterizations.of(set_)
     kind = dataclasses.replace(kind, num_gaussians=count - removed)
-    return inputs.with_params(set_, kind, jax.tree.map(keep, params))
+    return inputs.with_params(set_, kind, on_device(jax.tree.map(keep, params)))

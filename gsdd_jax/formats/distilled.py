@@ -104,7 +104,7 @@ class DistilledSet:
 
     def checked(self, images: Any) -> Any:
         """Returns images of the set, in NumPy or JAX; raises UsageError if not finite."""
-        if not namespace(images).isfinite(images).all():
+        if not np.asarray(namespace(images).isfinite(images)).all():
             raise UsageError(
                 f"{self.source or repr(self)}: expected finite images, got others: its numbers are "
                 "too large, as after a distillation that diverged"

@@ -60,6 +60,11 @@ def check_images(images_per_class: int) -> int:
 COARSER = 1.01  # factor by which codes become coarser repeatedly until they fit the budget
 
 
+def on_device(arrays: Any) -> Any:
+    """Copies a pytree of NumPy arrays to the device, without a program for each shape."""
+    return jax.device_put(jax.tree.map(np.array, arrays))  # which may share memory that is given
+
+
 @dataclasses.dataclass(frozen=True)
 class Parameterization(Format):
     """Format with pure functions over `Params` that optimize it.
@@ -182,7 +187,7 @@ class Parameterization(Format):
     def from_arrays(self, arrays: Mapping[str, Any]) -> Params:
         """Inverts `to_arrays`; raises UsageError as `unpack` does."""
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
-        return jax.tree.map(jnp.asarray, self.unpack(arrays))
+        return on_device(self.unpack(arrays))
 
 
 class CodedTogether(Parameterization):

@@ -88,10 +88,9 @@ class Codes(RatedTogether, codes.Codes):
         return params | {STEP: params[STEP] * factor}
 
     def packed(self, params: Params) -> dict[str, np.ndarray] | None:
-        found, columns = map(np.asarray, _to_codes(self, params))
-        made = self.pack(found, columns, float(params[STEP][0]))
-        plain, specs = super().to_arrays(params), self.array_specs(self.num_images)
-        return made and made | {n: np.asarray(a) for n, a in plain.items() if n in specs}
+        found, columns, plain = jax.tree.map(np.asarray, _to_codes(self, params))
+        made = self.pack(found, columns, float(np.asarray(params[STEP])[0]))
+        return made and made | plain
 
     def followed(self, params: Params, gain: float) -> Params:
         """Returns a step nearer to that of codes that fill the budget, by a share `gain`."""
@@ -148,6 +147,10 @@ def _filling(kind: Codes, params: Params) -> Params:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _to_codes(kind: Codes, params: Params) -> tuple[Int[Array, "m n"], Int[Array, "_ n"]]:
+def _to_codes(
+    kind: Codes, params: Params
+) -> tuple[Int[Array, "m n"], Int[Array, "_ n"], dict[str, Array]]:
+    """Returns codes, their columns, and the arrays that are not coded."""
     found = jnp.round(kind.numbers(params) / params[STEP][:, None]).astype(jnp.int32)
-    return found, jnp.asarray(kind.columns(params))
+    plain, specs = super(Codes, kind).to_arrays(params), kind.array_specs(kind.num_images)
+    return found, jnp.asarray(kind.columns(params)), {n: plain[n] for n in plain if n in specs}

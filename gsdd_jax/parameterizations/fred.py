@@ -1,13 +1,14 @@
 """FreD (Shin et al., 2023): images as some coefficients of their cosine transform."""
 
 import dataclasses
+import functools
 import itertools
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt8
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import fred
@@ -103,7 +104,12 @@ class FreD(Numbers, fred.FreD):
         return optax.sgd(learning_rate, momentum=0.5)
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
-        places = params["frequencies"][:: self.images_per_class].astype(jnp.int32)
-        bits = jnp.zeros((len(places), self.height * self.width), jnp.uint8)
-        bits = bits.at[jnp.arange(len(places))[:, None], places].set(1)
-        return super().to_arrays(params) | {MASKS: jnp.packbits(bits, axis=-1)}
+        return super().to_arrays(params) | {MASKS: _masks(self, params["frequencies"])}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _masks(kind: FreD, frequencies: Float[Array, "m k"]) -> UInt8[Array, "classes bytes"]:
+    places = frequencies[:: kind.images_per_class].astype(jnp.int32)
+    bits = jnp.zeros((len(places), kind.height * kind.width), jnp.uint8)
+    bits = bits.at[jnp.arange(len(places))[:, None], places].set(1)
+    return jnp.packbits(bits, axis=-1)

@@ -2,12 +2,14 @@
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -20,6 +22,7 @@ from gsdd_jax.parameterizations.base import (
     Rate,
     Shape,
     check_images,
+    on_device,
 )
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
@@ -127,13 +130,17 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
     def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
-        stored = self.quantized(params)
+        stored = _quantized(self, params)
         return {name: getattr(stored, name) for name in self.shapes()}
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> GaussianImages:
-        arrays = {name: jnp.asarray(a) for name, a in arrays.items()}
         if not self.opacity:
-            arrays["opacities"] = jnp.ones(arrays["means"].shape[:-1], jnp.float32)
-        return GaussianImages(
-            **{name: arrays[name] for name in FIELDS}, height=self.height, width=self.width
-        )
+            opacities = np.ones(arrays["means"].shape[:-1], np.float32)
+            arrays = {**arrays, "opacities": opacities}
+        fields = on_device({name: arrays[name] for name in FIELDS})
+        return GaussianImages(**fields, height=self.height, width=self.width)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # one program for all arrays
+def _quantized(kind: Gaussian, params: GaussianImages) -> GaussianImages:
+    return kind.quantized(params)

@@ -26,7 +26,14 @@ from gsdd_jax.formats.codes import YCOCG
 from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
-from gsdd_jax.parameterizations.base import Budget, CodedTogether, Options, Rate, Shape
+from gsdd_jax.parameterizations.base import (
+    Budget,
+    CodedTogether,
+    Options,
+    Rate,
+    Shape,
+    on_device,
+)
 from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
@@ -82,10 +89,10 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         if self.has_luma:
             color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
         ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
-        low, high = jnp.array(ends[: len(self.widths)], jnp.float32).T
+        low, high = np.array(ends[: len(self.widths)], np.float32).T
         drawn = super().init(key, images[:1])  # all Gaussians, as those of one image
         flat = jax.tree.map(lambda leaf: leaf[0], drawn)
-        return QuantizedImages(flat, jnp.asarray(self.counts, jnp.float32), low, high)
+        return QuantizedImages(flat, *on_device((np.float32(self.counts), low, high)))
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
         """Returns distinct images; their Gaussians are moved to the front."""
@@ -179,9 +186,9 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
         fields = super().from_arrays(arrays)
-        counts = fields.pop("counts").astype(jnp.float32)
+        counts = on_device(np.asarray(fields.pop("counts"), np.float32))
         gaussians = GaussianImages(**fields, height=self.height, width=self.width)
-        return QuantizedImages(gaussians, counts, *jnp.asarray(arrays[ENDS]).T)
+        return QuantizedImages(gaussians, counts, *on_device([*np.asarray(arrays[ENDS]).T]))
 
     def packed(self, params: QuantizedImages) -> dict[str, np.ndarray]:
         return self.pack(*map(np.array, _to_codes(self, params)))
