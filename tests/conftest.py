@@ -33,8 +33,16 @@ LITTLE = "jax_disable_most_optimizations"
 # Code of XLA's fusion emitters takes long to compile, and so does a program in parts.
 SIMPLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
+# Programs that workers, commands and later runs share: compiling takes half of the time.
+SHARED = {
+    "jax_compilation_cache_dir": str(PACKAGE.parent / "build" / "compiled_by_tests"),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+}
+for name, value in SHARED.items():
+    jax.config.update(name, value)
+
 # For commands.
-QUICKLY = {LITTLE.upper(): "true"}
+QUICKLY = {LITTLE.upper(): "true"} | {name.upper(): str(v) for name, v in SHARED.items()}
 if jax.__version_info__ < (0, 11):  # XLA ends a process with an unknown flag
     given = os.environ.get("XLA_FLAGS")
     QUICKLY["XLA_FLAGS"] = os.environ["XLA_FLAGS"] = f"{given or ''} {SIMPLY}"

@@ -40,15 +40,10 @@ TINY = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """Shares compiled programs among runs of one config, which mostly compile."""
-    settings = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        **QUICKLY,
-    }
+def compiled_programs():
+    """Shares compiled programs among runs, which mostly compile."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
+        for name, value in QUICKLY.items():
             patch.setenv(name, value)
         yield
 

@@ -40,23 +40,14 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Shares compiled programs among commands of one config."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
-@pytest.fixture(scope="module")
-def start(compiled):
+def start():
     """Starts a command as several processes of two devices in all."""
 
     def started(module, count, *arguments):
         port = free_port()
         devices = f"--xla_force_host_platform_device_count={2 // count}"
         flags = f"{QUICKLY.get('XLA_FLAGS', '')} {devices}"
-        environment = {**os.environ, **QUICKLY, **compiled, "XLA_FLAGS": flags}
+        environment = {**os.environ, **QUICKLY, "XLA_FLAGS": flags}
         together = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
         return [
             subprocess.Popen(
