@@ -435,6 +435,24 @@ def test_what_answers_may_be_no_first_process(monkeypatch, answer, line):
     assert line in said and "\n" not in said
 
 
+def test_what_follows_the_answer_is_heard_later(monkeypatch):
+    """Answers, and reports a failure in the same segment."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def answered():
+            with door.accept()[0] as connection:
+                connection.sendall(b'[""]\n["why"]\n')
+                connection.recv(1 << 16)
+
+        first = threading.Thread(target=answered)
+        first.start()
+        heard = []
+        read = lambda peers: heard.extend(peers._lines[0].read()) or parted(peers)
+        assert met(monkeypatch, (2, 1, {}), then=read, port=door.getsockname()[1]) == [""]
+        first.join()
+    assert heard == [["why"]]
+
+
 def test_the_meeting_listens_at_the_coordinator_alone():
     with meeting.opened("127.0.0.1", 0) as door:
         assert door.getsockname()[0] == "127.0.0.1"

@@ -47,10 +47,17 @@ class Line:
         with contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def read(self, most: int | None = None) -> list[Any] | None:
-        """Returns complete messages; None at the end, beyond `most`, or for invalid JSON."""
+    def read(self, most: int | None = None, only_first: bool = False) -> list[Any] | None:
+        """Returns complete messages; None at the end, beyond `most`, or for invalid JSON.
+
+        With `only_first`, those after the first message stay in the socket.
+        """
+        size = 1 << 16
         try:
-            received = self.socket.recv(1 << 16)
+            if only_first:
+                there = self.socket.recv(size, socket.MSG_PEEK)
+                size = there.find(b"\n") + 1 or size
+            received = self.socket.recv(size)
         except OSError:  # including timeouts
             received = b""
         self._read += received
@@ -202,7 +209,7 @@ def _visit(here: Place, port: int, task: Mapping[str, Any], patience: float) -> 
     heard: list[Any] | None = []
     while heard == []:
         line.socket.settimeout(max(0.01, until - time.monotonic()))
-        heard = line.read()
+        heard = line.read(only_first=True)  # what process 0 says next is for the watch
     line.socket.settimeout(None)
     match heard:
         case [[""]]:
