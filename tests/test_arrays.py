@@ -174,6 +174,8 @@ def test_all_ways_to_give_the_same_images():
         assert found.fingerprint == expected.fingerprint
         named = data.from_arrays(*way, way, class_names=names)
         assert named.fingerprint == expected.fingerprint and named.class_names == ("a", "b", "c")
+    column = data.from_arrays(images, labels.astype(str).astype(object), (images, labels))
+    assert column.fingerprint == expected.fingerprint
     texts = data.from_arrays(images, [names[label] for label in labels], class_names=names[::-1])
     assert texts.class_names == ("c", "b", "a") and texts.train_counts == (3, 3, 3)
     accents = ["\u00e9", "b", np.str_("c ")]

@@ -116,6 +116,7 @@ def test_counts_files_of_pictures_and_own_sets(tmp_path):
         for i in range(3):
             (tmp_path / "set" / name / f"{i}.jpg").write_bytes(bytes(100 + i))
     (tmp_path / "set" / "soft_labels.csv").write_text("0.5,0.5\n")
+    (tmp_path / "set" / "export.json").write_text("{}")  # of our own export
     said = count([tmp_path / "set"])
     assert bytes_of(said) == {"cat": 303, "dog": 303, "soft_labels.csv": 8}
     assert said["num_classes"] == 2 and said["float32_images"] is None
@@ -169,9 +170,10 @@ def test_refuses_what_it_cannot_count(tmp_path):
         (["objects.npy"], None, "array of numbers"),
         (["text.txt"], None, "folder of pictures"),
         (["missing.npy"], None, "missing.npy"),
+        (["https://localhost/x.pt"], None, "got a URL"),
         (["images.npy"], None, "their number"),
         (["images.npy"], 0, "at least 1"),
         (["images.npy", "labels.npy"], 3, "one number, got 4"),
     ):
         with pytest.raises(UsageError, match=told):
-            count([tmp_path / name for name in names], num_classes=classes)
+            count([name if ":" in name else tmp_path / name for name in names], (), classes)

@@ -172,6 +172,8 @@ def _array(values: Any, name: str) -> np.ndarray:
 
 def _flat(labels: Any, name: str) -> np.ndarray:
     labels = _array(labels, name)
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)  # of a column of pandas
     return labels[:, 0] if labels.shape[1:] == (1,) else labels
 
 

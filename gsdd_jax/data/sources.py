@@ -137,7 +137,7 @@ def of_arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list
         raise UsageError(f"{image_key}: expected pixels, got images of {list(images.shape[1:])}")
     if labels.shape != (len(images),) or labels.dtype.kind not in "iuU":
         raise UsageError(
-            f"{label_key}: expected {len(images)} whole numbers or texts, one an image, got "
+            f"{label_key}: expected {len(images)} whole numbers or texts, one per image, got "
             f"{labels.dtype} {list(labels.shape)}"
         )
     return [

@@ -14,9 +14,9 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.file import has_header, metadata
+from gsdd_jax.formats.foreign import MARK  # in every exported folder
 from gsdd_jax.formats.transforms import FORMAT
 
-MARK = "export.json"  # in every exported folder
 FILE_MARK = "gsdd-jax export"  # in every exported file
 WHAT, SET = "an earlier export", "an earlier distilled set"
 

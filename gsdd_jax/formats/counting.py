@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.files import check_path
 from gsdd_jax.formats import file, foreign, info
 from gsdd_jax.formats.foreign import Stored
 from gsdd_jax.formats.labels import SOFT_LABELS
@@ -48,6 +49,8 @@ def count(
     argument gives their number.
     """
     parts, hard, classes, size, besides = [], [], {}, None, []
+    for path in (*paths, *decoder):
+        check_path(path)
     for path in paths:
         if _is_ours(path):
             ours = file.load(path)

@@ -16,6 +16,7 @@ from gsdd_jax.core.files import check_regular, check_tree
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 PICTURES_OF_CLASS = "pictures"
+MARK = "export.json"  # in exported folders; no reader needs it
 _MOST_AXES, _MOST_LETTERS = 16, 200  # of a tensor, of its name
 _LIMIT = 64 << 20  # bytes of a file's structure
 _TORCH = {  # classes of storages: NumPy's name of their numbers, bytes of each
@@ -79,7 +80,8 @@ def _folder(path) -> list[Stored]:
     found: dict[tuple[str, str], list[int]] = {}
     for parent, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in (pathlib.Path(parent, name) for name in names if not name.startswith(".")):
+        kept = (name for name in names if not name.startswith(".") and name != MARK)
+        for file in (pathlib.Path(parent, name) for name in kept):
             inside = file.relative_to(path)
             kind, name = "file", str(file)
             if file.suffix.lower() in PICTURES and len(inside.parts) > 1:
