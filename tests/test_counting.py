@@ -90,7 +90,10 @@ def test_counts_what_each_array_takes(tmp_path):
     np.savez(tmp_path / "set.npz", images=IMAGES.astype(np.uint8), syn_lr=np.float32(0.1))
     np.save(tmp_path / "soft_labels.npy", np.zeros((20, 7), np.float32))
     said = count([tmp_path / "set.npz", tmp_path / "soft_labels.npy"])
-    assert bytes_of(said) == {"set.npz: images": IMAGES.size, "soft_labels.npy": 20 * 7 * 4}
+    labels = 20 * 7 * 4
+    assert bytes_of(said) == {
+        "set.npz: images": IMAGES.size, "set.npz: syn_lr": 4, "soft_labels.npy": labels
+    }  # fmt: skip
     assert said["num_classes"] == 7
     assert "560" in counting.text(said)
 
@@ -135,6 +138,8 @@ def _loop():
 
 
 HOSTILE = {
+    "a list of numbers": (lambda s: {"pixels": list(range(100))}, "plain values"),
+    "beyond its storage": (lambda s: tensor(s, IMAGES, "FloatStorage", offset=1), "its storage"),
     "names os.system": (lambda s: _Global("os", "system", "true"), "os.system"),
     "a module": (lambda s: {"m": _Global("torch.nn", "Linear", 2)}, "torch.nn.Linear"),
     "strange keys": (lambda s: {(1, 2): 3}, "names as keys"),
@@ -163,6 +168,12 @@ def test_refuses_what_it_cannot_count(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     np.save(tmp_path / "images.npy", IMAGES)
     np.save(tmp_path / "labels.npy", np.arange(20) % 4)
+    np.save(tmp_path / "float_labels.npy", np.zeros(20))
+    np.save(tmp_path / "many_labels.npy", np.zeros((1 << 24) + 1, np.uint8))
+    np.savez(tmp_path / "empty.npz", images=IMAGES[:0], labels=np.zeros(0, np.int32))
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (-30000,), }"
+    raw = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+    (tmp_path / "minus.npy").write_bytes(raw)
     (tmp_path / "text.txt").write_text("")
     for names, classes, told in (
         (["short.pt"], None, "expected 15360 bytes"),
@@ -171,9 +182,23 @@ def test_refuses_what_it_cannot_count(tmp_path):
         (["text.txt"], None, "folder of pictures"),
         (["missing.npy"], None, "missing.npy"),
         (["https://localhost/x.pt"], None, "got a URL"),
+        (["float_labels.npy"], None, "labels as integers"),
+        (["many_labels.npy"], None, "at most 16,777,216 labels"),
+        (["empty.npz"], None, "at least 1"),
+        (["minus.npy"], 4, "array of numbers"),
+        ([], 3, "one or more"),
         (["images.npy"], None, "their number"),
         (["images.npy"], 0, "at least 1"),
         (["images.npy", "labels.npy"], 3, "one number, got 4"),
     ):
         with pytest.raises(UsageError, match=told):
             count([name if ":" in name else tmp_path / name for name in names], (), classes)
+
+
+def test_a_name_is_one_line(tmp_path):
+    np.savez(tmp_path / "x.npz", **{"im\n5 bytes, 10 classes: 0.5 bytes per class": IMAGES})
+    lines = counting.text(count([tmp_path / "x.npz"], num_classes=2)).splitlines()
+    assert len(lines) == 2 and lines[0].endswith("15,360")
+    for paths, classes in ((str(tmp_path / "x.npz"), 2), ([3], 2), ([tmp_path / "x.npz"], 2.5)):
+        with pytest.raises(UsageError, match="count: "):
+            count(paths, num_classes=classes)

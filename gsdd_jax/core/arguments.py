@@ -66,7 +66,8 @@ def _as(hint: Any, value: Any) -> Any:
     kinds = _kinds(hint)
     if Any in kinds:
         return value
-    value = value.item() if isinstance(value, np.generic) else value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # of NumPy or JAX
     if os.PathLike in kinds and isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if not text or isinstance(text, bytes):

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.arguments import checked
+from gsdd_jax.core.errors import UsageError, counted, located, printable
 from gsdd_jax.core.files import check_path
 from gsdd_jax.formats import file, foreign, info
 from gsdd_jax.formats.foreign import Stored
@@ -19,10 +20,12 @@ from gsdd_jax.formats.labels import SOFT_LABELS
 SAMPLES, SOFT, HARD, DECODER = "images or codes", "soft labels", "hard labels", "decoder"
 _COUNT = 4  # bytes of a class's number of images
 _FLOAT32 = 4
+_WIDEST, _MOST_LABELS = 120, 1 << 24  # characters of a name in a line; labels of a set
 _CHANNELS = (1, 3)
 _NAMES = ("label", "target", "logit")
 
 
+@checked
 def count(
     paths: Sequence[str | os.PathLike],
     decoder: Sequence[str | os.PathLike] = (),
@@ -30,10 +33,9 @@ def count(
 ) -> dict[str, Any]:
     """Counts the bytes that a distilled set takes where it is stored, as plain JSON values.
 
-    Every array counts, and every file of a folder of pictures, with three exceptions. Hard labels
-    take nothing if all classes have equally many images, and one number per class otherwise, since
-    images can be sorted. Scalars, such as a learning rate, take nothing. This library's sets count
-    by `DistilledSet.stored_bytes`.
+    Every array counts, and every file of a folder of pictures, except hard labels. They take
+    nothing if all classes have equally many images, and one number per class otherwise, since
+    images can be sorted. This library's sets count by `DistilledSet.stored_bytes`.
 
     Args:
       paths: files or folders of one set; see `foreign.find`, and `gsdd_jax.load` for our own.
@@ -49,6 +51,8 @@ def count(
     argument gives their number.
     """
     parts, hard, classes, size, besides = [], [], {}, None, []
+    if not paths:
+        raise UsageError("paths: expected one or more, got none")
     for path in (*paths, *decoder):
         check_path(path)
     for path in paths:
@@ -68,7 +72,7 @@ def count(
         for of in arrays:
             holds = _holds(of)
             if holds == HARD:
-                hard.append(of.read().ravel())
+                hard.append(_read(of))
             elif holds == SOFT and len(of.shape) == 2:
                 classes[of.name] = of.shape[1]
             else:
@@ -79,7 +83,6 @@ def count(
         classes[HARD] = len(counts)
         if len(set(counts.tolist())) > 1:
             parts.append(_part("images of each class", HARD, _COUNT * len(counts)))
-    parts = [part for part in parts if part["shape"] != []]
     for path in decoder:
         parts += [_part(of.name, DECODER, of.bytes, of) for of in foreign.find(path)]
     number = _number(num_classes, classes)
@@ -99,8 +102,8 @@ def text(said: dict[str, Any]) -> str:
     """Returns the lines of `count` for people."""
     parts, per_class, ipc = said["parts"], said["bytes_per_class"], said["float32_images"]
     rows = [
-        (p["name"], p["holds"], "" if p["dtype"] is None else f"{p['dtype']} {p['shape']}",
-         f"{p['bytes']:,}")
+        (printable(p["name"], _WIDEST), p["holds"],
+         "" if p["dtype"] is None else f"{p['dtype']} {p['shape']}", f"{p['bytes']:,}")
         for p in parts
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -119,13 +122,13 @@ def text(said: dict[str, Any]) -> str:
 
 def _number(given: int | None, found: Mapping[str, int]) -> int:
     """Returns the one number of classes that all labels have."""
-    if given is not None and given < 1:
-        raise UsageError(f"classes: expected at least 1, got {given}")
     numbers = found | ({"the argument": given} if given is not None else {})
     if not numbers:
         raise UsageError(
             "classes: expected their number, since no array is named label, target or logit"
         )
+    if least := [of for of, number in numbers.items() if number < 1]:
+        raise UsageError(f"classes: expected at least 1, got none by {reprlib.repr(least[0])}")
     if len(set(numbers.values())) > 1:
         said = ", ".join(f"{number} by {reprlib.repr(of)}" for of, number in numbers.items())
         raise UsageError(f"classes: expected one number, got {said}")
@@ -136,7 +139,17 @@ def _is_ours(path: str | os.PathLike) -> bool:
     path = pathlib.Path(path).expanduser()
     if os.path.isdir(path):
         return (path / file.NAME).is_file()
-    return not path.suffix or (path.suffix == ".safetensors" and file.has_header(path))
+    if path.suffix == ".safetensors":
+        return file.has_header(path)
+    return not path.suffix and not os.path.lexists(path)  # a name of the zoo
+
+
+def _read(of: Stored) -> np.ndarray:
+    """Returns labels; raises UsageError for more than any set has."""
+    with located(of.name):
+        if (number := math.prod(of.shape)) > _MOST_LABELS:
+            raise UsageError(f"expected at most {_MOST_LABELS:,} labels, got {number:,}")
+        return of.read().ravel()
 
 
 def _holds(of: Stored) -> str:
@@ -144,9 +157,14 @@ def _holds(of: Stored) -> str:
     words = re.split("[^a-z]+", pathlib.PurePath(of.name).name.lower())
     if not any(word.startswith(_NAMES) or word == "y" for word in words):
         return SAMPLES
-    if re.match("u?int", of.dtype) and (len(of.shape) == 1 or of.shape[1:] == (1,)):
+    if of.dtype not in foreign.FILES and (len(of.shape) == 1 or of.shape[1:] == (1,)):
+        if not re.match("u?int", of.dtype):
+            raise UsageError(
+                f"{of.name}: expected labels as integers [n], or as numbers [n, k], got "
+                f"{of.dtype} {list(of.shape)}"
+            )
         return HARD
-    return SOFT if of.dtype == "file" or len(of.shape) == 2 else SAMPLES
+    return SOFT if of.dtype == foreign.FILE or len(of.shape) == 2 else SAMPLES
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -196,7 +196,7 @@ def _readable() -> Iterator[None]:
 
     try:
         yield
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"not a readable safetensors file ({reason})") from None
 

@@ -15,8 +15,9 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular, check_tree
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-PICTURES_OF_CLASS = "pictures"
+PICTURES_OF_CLASS, FILE = FILES = "pictures", "file"
 MARK = "export.json"  # in exported folders; no reader needs it
+_MOST_NUMBERS = 16  # that are no tensor, in a list
 _MOST_AXES, _MOST_LETTERS = 16, 200  # of a tensor, of its name
 _LIMIT = 64 << 20  # bytes of a file's structure
 _TORCH = {  # classes of storages: NumPy's name of their numbers, bytes of each
@@ -83,7 +84,7 @@ def _folder(path) -> list[Stored]:
         kept = (name for name in names if not name.startswith(".") and name != MARK)
         for file in (pathlib.Path(parent, name) for name in kept):
             inside = file.relative_to(path)
-            kind, name = "file", str(file)
+            kind, name = FILE, str(file)
             if file.suffix.lower() in PICTURES and len(inside.parts) > 1:
                 kind, name = PICTURES_OF_CLASS, str(path / inside.parts[0])
             found.setdefault((name, kind), []).append(file.stat().st_size)
@@ -126,7 +127,7 @@ def _npy_header(file) -> tuple[np.dtype, tuple[int, ...]]:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     shape, _, dtype = known[np.lib.format.read_magic(file)](file)
-    if dtype.hasobject or dtype.names:
+    if dtype.hasobject or dtype.names or not _are_sizes(shape):
         raise UsageError(f"expected an array of numbers, got {dtype} {list(shape)}")
     return dtype, shape
 
@@ -156,6 +157,7 @@ class _Storage:
     dtype: str
     itemsize: int
     left: int  # bytes that no tensor has been counted for
+    count: int  # numbers in it
 
 
 class _Dict(dict):
@@ -194,13 +196,14 @@ def _torch(path) -> Iterator[Stored]:
         size = members[member].file_size
         if size != itemsize * count:
             raise UsageError(f"expected {itemsize * count} bytes in {member}, got {size}")
-        return storages.setdefault(member, _Storage(member, dtype, itemsize, size))
+        return storages.setdefault(member, _Storage(member, dtype, itemsize, size, count))
 
     value = unpickling.values(content, _torch_names(), stored=stored)
     for name, tensor in _tensors(value, "", set()):
         storage, offset, shape, strides, *_ = tensor.of
-        if not isinstance(storage, _Storage) or not _is_view(offset, shape, strides):
-            raise UsageError(f"{name or 'tensor'}: expected a dense tensor")
+        is_dense = isinstance(storage, _Storage)
+        if not is_dense or not _is_view(storage.count, offset, shape, strides):
+            raise UsageError(f"{name or 'tensor'}: expected a dense tensor within its storage")
         taken = min(storage.itemsize * math.prod(shape), storage.left)
         storage.left -= taken
 
@@ -208,9 +211,6 @@ def _torch(path) -> Iterator[Stored]:
             memory.check(f"the storage {storage.member}", members[storage.member].file_size, 2)
             with zipfile.ZipFile(path) as archive:
                 flat = np.frombuffer(archive.read(storage.member), storage.dtype)
-            last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-            if 0 in shape or last >= len(flat):
-                raise UsageError("expected a tensor within its storage")
             steps = [flat.itemsize * stride for stride in strides]
             return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
 
@@ -227,10 +227,21 @@ def _torch_names() -> dict[tuple[str, str], Any]:
     return rebuilt | {("torch", name): of for name, of in _TORCH.items()}
 
 
-def _is_view(offset, shape, strides) -> bool:
-    numbers = [offset, *shape, *strides]
-    is_number = lambda n: type(n) is int and 0 <= n < 2**62
-    return len(shape) == len(strides) <= _MOST_AXES and all(map(is_number, numbers))
+def _is_view(count, offset, shape, strides) -> bool:
+    """Returns whether a tensor shows numbers of a storage of `count` numbers."""
+    known = len(shape) == len(strides) <= _MOST_AXES and _are_sizes((offset, *shape, *strides))
+    return known and _last(offset, shape, strides) < count
+
+
+def _are_sizes(numbers) -> bool:
+    return all(type(n) is int and 0 <= n < 2**62 for n in numbers)
+
+
+def _last(offset, shape, strides) -> int:
+    """Returns the largest index of a view in its storage; -1 for an empty view."""
+    if 0 in shape:
+        return -1
+    return offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
 
 
 def _tensors(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, _Tensor]]:
@@ -242,10 +253,14 @@ def _tensors(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, _Tens
         yield name, value
     elif isinstance(value, dict | list | tuple):
         seen.add(id(value))
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+        if sum(isinstance(inner, int | float) for _, inner in pairs) > _MOST_NUMBERS:
+            raise UsageError(f"{name or 'value'}: expected a tensor, got {len(pairs)} plain values")
         for key, inner in pairs:
             if not isinstance(key, int | str):
-                raise UsageError(f"{name}: expected names as keys, got {type(key).__name__}")
+                raise UsageError(
+                    f"{name or 'value'}: expected names as keys, got {type(key).__name__}"
+                )
             yield from _tensors(inner, f"{name}.{key}".strip(".")[:_MOST_LETTERS], seen)
     elif value is not None and not isinstance(value, bool | int | float | str):
         raise UsageError(f"{name}: expected tensors and plain values, got {type(value).__name__}")
