@@ -167,6 +167,26 @@ def test_the_leaderboard_is_what_its_tool_writes():
     assert best[2:4] == ["12,278", "57.8 ± 0.5"]  # docs/results.md, "The strongest baseline"
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("labels", "Soft"), ("counted", "pixels"), ("method", "a|b"),
+        ("adds", {"cifar10": {"x": 1}}), ("accuracies", [1.0]), ("accuracies", [float("nan")] * 6),
+        ("source", None),
+    ],
+)  # fmt: skip
+def test_a_row_that_the_leaderboard_cannot_show(monkeypatch, field, value):
+    texts = "paper", "url", "objective", "network", "source"
+    row = {"method": "new", "accuracies": [None] * 6} | dict.fromkeys(texts, "x")
+    row |= {"labels": "hard", "counted": [], "not_counted": []}
+    read = lambda path: {"methods": [row], "cifar": {"rows": {}}}
+    monkeypatch.setattr(leaderboard, "_read", read)
+    assert leaderboard.methods() == [row]
+    monkeypatch.setitem(row, field, value)
+    with pytest.raises(SystemExit, match=f"leaderboard.json: .*: {field}: invalid"):
+        leaderboard.methods()
+
+
 def build_site(root, out):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -30,10 +30,33 @@ def methods() -> list[dict]:
     rows = _read("docs/leaderboard.json")["methods"]
     printed = _read("configs/tables/published.json")["cifar"]["rows"]
     for row in rows:
+        _check(row)
         if ("accuracies" in row) == (row["method"] in printed):
             sys.exit(f"leaderboard.json: {row['method']}: accuracies in one of two files, not both")
         row.setdefault("accuracies", printed.get(row["method"]))
-    return sorted(rows, key=lambda row: -row["accuracies"][0])
+    return sorted(rows, key=lambda row: row["accuracies"][0] or 0, reverse=True)
+
+
+def _check(row: dict) -> None:
+    """Ends with a line about the first field of a row that the page cannot show."""
+    texts = ("method", "paper", "url", "objective", "network", "source")
+    adds = row.get("adds", {})
+    faults = {
+        name: not isinstance(row.get(name), str) or any(c in row[name] for c in "|\n")
+        for name in texts
+    }
+    faults |= {name: not isinstance(row.get(name), list) for name in ("counted", "not_counted")}
+    faults["labels"] = row.get("labels") not in LABELS
+    known = all(set(adds.get(name) or {}) <= {"image", "class"} for name in adds)
+    faults["adds"] = not (
+        known and set(adds) <= set(DATA) and ("why" in row or not any(adds.values()))
+    )
+    given = row.get("accuracies", [0.0] * len(COLUMNS))
+    faults["accuracies"] = len(given) != len(COLUMNS) or any(
+        number is not None and not 0 <= number <= 100 for number in given
+    )
+    if wrong := [name for name, fault in faults.items() if fault]:
+        sys.exit(f"leaderboard.json: {row.get('method')!r:.80}: {wrong[0]}: invalid or missing")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
