@@ -33,13 +33,15 @@ class Pictures(lightning.LightningDataModule):
     def setup(self, stage):
         distilled = gsdd_jax.load(self.folder / "distilled.safetensors")
         transform = distilled.find_transform(self.transform_file)
+        if stage == "test":
+            test = [*tfds.data_source("cifar10", split="test")]
+            labels = np.array([int(example["label"]) for example in test])
+            self.test = self._dataset(transform, [example["image"] for example in test], labels)
+            return
         table = datasets.load_dataset(str(self.folder), split="train").with_format("numpy")
         soft = "target" in table.column_names
         targets = table["target"][:] if soft else np.eye(distilled.num_classes)[table["label"][:]]
         self.train = self._dataset(transform, table["image"][:], np.asarray(targets, np.float32))
-        test = [*tfds.data_source("cifar10", split="test")]
-        labels = np.array([int(example["label"]) for example in test])
-        self.test = self._dataset(transform, [example["image"] for example in test], labels)
 
     def _dataset(self, transform, pictures, targets):
         inputs = transform(np.stack(pictures).astype(np.float32) / 255)

@@ -37,8 +37,6 @@ from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment, provenance
 from gsdd_jax.setup.provenance import ON_IMAGES, ON_SET, check_acting
 
-SET = "distilled.safetensors"
-
 
 class Accuracy(float):
     """Mean accuracy of several networks on the test images, in percent.
@@ -125,7 +123,7 @@ def distill(
             experts.train_all(config, display, dataset)
         run = distill_to if workdir is None else distill_with_report
         result = run(config, folder, display, dataset)
-        found = dataclasses.replace(file.load(folder / SET), source="")
+        found = dataclasses.replace(file.load(folder / file.NAME), source="")
     if config.data.transform == "zca":  # it is not in the file
         zca = components.build_transform("zca", dataset)
         found.__dict__["transform"] = jax.tree.map(np.asarray, zca)

@@ -22,15 +22,13 @@ JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
 
 
 def main(*files: str) -> None:
-    from gsdd_jax.core.errors import printable
     from gsdd_jax.formats import counting
 
     said = counting.count(files, DECODER.value, CLASSES.value)
     if JSON.value:
         print(json.dumps(said))
         return
-    for line in counting.text(said).splitlines():
-        print(printable(line))
+    print(counting.text(said))
 
 
 if __name__ == "__main__":

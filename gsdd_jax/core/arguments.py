@@ -33,9 +33,9 @@ _PARTS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 def checked(function: F) -> F:
     """Makes a function refuse arguments that its annotations exclude, by a UsageError.
 
-    The function sees NumPy's scalars as Python's, an integer given for a number as a float, and an
-    array given for a list as a list. A path is
-    not empty. A text is no list, and a bool no number.
+    The function sees scalars of NumPy and JAX as Python's, an integer given for a number as a
+    float, and an array given for a list as a list. A path is not empty. A text is no list, and a
+    bool no number.
     """
     signature = inspect.signature(function)
     hints = functools.cache(lambda: typing.get_type_hints(function))
