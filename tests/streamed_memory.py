@@ -66,7 +66,7 @@ def distilled(folder, count):
     experiment.HELD_OUT = 100
     held = experiment.EvaluationParts(parts.dataset, transform).chosen_on
     key = jax.random.key(0)
-    start = experiment.initial_images(parts.dataset, key, GPC)
+    start = experiment.initial_images(parts.dataset, key, CLASSES * [GPC])
     state = distill.start(problem, KIND.init(key, jnp.asarray(start)), 0.01)
     steps = input_pipeline.steps(CONFIG, parts, key, 0)
     for first in range(0, STEPS, steps.at_once):

@@ -168,7 +168,7 @@ def test_images_of_a_class_of_few_come_again_shifted():
     split = data.Split(pixels, labels)
     dataset = data.Dataset("mine", split, split, 2, ("many", "few"), (0.5,), (0.5,), "")
     key = jax.random.key(3)
-    found = np.uint8(np.round(255 * experiment.initial_images(dataset, key, 10)))
+    found = np.uint8(np.round(255 * experiment.initial_images(dataset, key, [10, 10])))
     few = [image.tobytes() for image in found[10:]]
     assert set(few[:2]) == {pixels[10].tobytes(), pixels[11].tobytes()}
     assert len(set(few)) == 10
@@ -179,7 +179,7 @@ def test_images_of_a_class_of_few_come_again_shifted():
     }  # fmt: skip
     times = [next(which for which, image in moved if image == there) for there in few]
     assert times == [times[0], times[1]] * 5
-    fewer = experiment.initial_images(dataset, key, 2)
+    fewer = experiment.initial_images(dataset, key, [2, 2])
     np.testing.assert_array_equal(np.uint8(np.round(255 * fewer)), found[[0, 1, 10, 11]])
 
 

@@ -270,7 +270,7 @@ def test_sheets_are_the_images(run, page):
     for frame, sheet in zip(data["frames"], sheets, strict=False):
         set_ = gsdd_jax.load(run / "snapshots" / f"{frame['step']}.safetensors")
         expected = 255 * np.clip(np.asarray(set_.images()), 0, 1).reshape(10, 7, 8, 8, 3)
-        assert frame["perClass"] == 7
+        assert frame["images"] == 10 * [7]
         for row, column in np.ndindex(10, 7):
             found = sheet[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
             np.testing.assert_allclose(found, expected[row, column], atol=0.51)

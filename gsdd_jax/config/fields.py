@@ -15,6 +15,7 @@ from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core.fields import LEAST, POSITIVE, Shrink, defaults, field, meaning, options
 from gsdd_jax.core.trees import dotted
 from gsdd_jax.data.augment import DSA
+from gsdd_jax.data.shares import SPLITS
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.base import MAX_SIDE
 
@@ -61,6 +62,11 @@ class Budget:
         "synthetic images per class (GPC), if the format leaves a choice; 0: automatic",
         automatic=True,
         shrink=Shrink(0.5, 1),
+    )
+    split: str = field(
+        "even",
+        "share of a class in all images: even, or by its training images: sqrt or proportional",
+        choices=tuple(SPLITS),
     )
 
 

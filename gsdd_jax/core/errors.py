@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 LONGEST = 1500  # characters of a line: a few paths and commands
 LONGEST_PATH = 300  # characters of a path in a line
@@ -34,6 +34,13 @@ def counted(count: int, noun: str) -> str:
     """Returns a number with its noun, such as "1 image" or "2,000 classes"."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def ranged(counts: Collection[int], noun: str = "") -> str:
+    """Returns the least and the largest number with a noun, such as "6 to 16 images"."""
+    least, most = min(counts), max(counts)
+    last = counted(most, noun) if noun else f"{most:,}"
+    return f"{least:,} to {last}" if least < most else last
 
 
 class UsageError(ValueError):

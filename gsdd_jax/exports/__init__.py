@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gsdd_jax.core import swap
-from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.core.errors import UsageError, counted, ranged
 from gsdd_jax.exports import hf, npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import MARK, SET, WHAT, Pictures, refuse_existing
 from gsdd_jax.formats import file, transforms
@@ -92,9 +92,9 @@ def save(
     sources = [of.source for of in made_of]
     refuse_existing(pathlib.Path(path), overwrite, of_folder=False, what=SET, sources=sources)
     file.save(path, distilled)
-    classes, each = distilled.num_classes, distilled.format.images_per_class
+    classes, each = distilled.num_classes, ranged(distilled.class_counts, "image")
     return (
-        f"{path}: {counted(classes, 'class')} of {counted(each, 'image')} as "
+        f"{path}: {counted(classes, 'class')} of {each} as "
         f"{distilled.format.name}; {distilled.num_bytes:,} bytes, "
         f"{distilled.num_bytes / classes:,.1f} per class"
     )

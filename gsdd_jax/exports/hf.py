@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from gsdd_jax.core.errors import printable
+from gsdd_jax.core.errors import printable, ranged
 from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
@@ -93,7 +93,7 @@ def card(distilled: DistilledSet) -> str:
     num_classes, bits = said["num_classes"], distilled.label_bits
     labels = f"soft, {bits} bits each" if bits else "hard"
     rows = {
-        "images": f"{kind.images_per_class} per class of {num_classes} classes, "
+        "images": f"{ranged(distilled.class_counts)} per class of {num_classes} classes, "
         f"{'x'.join(map(str, kind.image_shape))}",
         "stored as": kind.name,
         "labels": labels,

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gsdd_jax import networks, parameterizations
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax import networks
+from gsdd_jax.core.errors import UsageError, ranged
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.figures import draw, inputs
 from gsdd_jax.formats.file import path_of
@@ -61,8 +61,7 @@ def main(
     # The data's location changes no result.
     plain = {field: value for field, value in overrides.items() if field != "data.dir"}
     kept = inputs.Kept(out / f"{NAME}.json", {"overrides": plain})
-    kinds = [parameterizations.of_format(set_.format) for set_, *_ in opened]
-    named = [f"{kind.name}, {kind.images_per_class} per class" for kind in kinds]
+    named = [f"{s.format.name}, {ranged(s.class_counts)} per class" for s, *_ in opened]
     labels, rows = inputs.labels_of(named, paths), []
 
     def right_of(label, set_, config, parts):

@@ -67,7 +67,7 @@ def main(
             expected = "gaussian" + ", or quantized with a --workdir" * (not kept)
             raise UsageError(f"config.parameterization.name: expected {expected}, got {kind.name}")
         # One image per class, to show different objects.
-        chosen = np.arange(min(num_images, material.dataset.num_classes)) * kind.images_per_class
+        chosen = (np.cumsum(material.counts) - material.counts)[:num_images]
         total = config.init.num_steps
         steps = sorted({s for s in steps or (*STEPS, total) if s <= total})
         moments = []

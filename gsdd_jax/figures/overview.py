@@ -24,8 +24,8 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
         config = workdirs.whole(recorded(set_.provenance))
         config.data.dir, config.init.images = data_dir or "", "real"
         material = experiment.build_fit_parts(config)
-    per_class = len(set_.labels) // material.dataset.num_classes
-    chosen = np.arange(material.dataset.num_classes) * per_class + image % per_class
+    counts = np.array(set_.class_counts)
+    chosen = np.cumsum(counts) - counts + image % counts
     moment = ellipses.distilled(set_, chosen, config.distill.num_steps)
     rows = ellipses.rows(chosen, [moment])
     real = fits.images_of(config, material)[chosen]

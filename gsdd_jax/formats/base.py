@@ -5,7 +5,7 @@ import dataclasses
 import math
 import numbers
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ class Format(abc.ABC):
     height: int = field(..., "pixels", most=MAX_SIDE)
     width: int = field(..., "pixels", most=MAX_SIDE)
     channels: int = field(..., "1 (gray) to 4", most=MAX_CHANNELS)
-    images_per_class: int = field(..., "synthetic images per class")
+    images_per_class: int = field(..., "synthetic images per class, on average")
 
     @classmethod
     def variant(cls, values: Mapping[str, Any]) -> type["Format"]:
@@ -103,16 +103,24 @@ class Format(abc.ABC):
 
     def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
         """Returns the contents of a file's arrays by the axis that grows with its images."""
-        one, two = (self.array_specs(classes * self.images_per_class) for classes in (1, 2))
         found = Contents({}, {}, {})
-        for name, array in arrays.items():
+        for name, axis in self._axes().items():
+            if name in arrays:
+                getattr(found, axis)[name] = arrays[name]
+        return found
+
+    def arrays_by_class(self) -> list[str]:
+        """Returns the arrays of a file that lead with classes of equally many images."""
+        return [name for name, axis in self._axes().items() if axis == "by_class"]
+
+    def _axes(self) -> dict[str, str]:
+        """Returns for each array the field of `Contents` that it belongs to."""
+        one, two = (self.array_specs(classes * self.images_per_class) for classes in (1, 2))
+        found = {}
+        for name in one:
             first, then = one[name].shape[:1], two[name].shape[:1]
-            if first == then:
-                found.shared[name] = array
-            elif first == (self.images_per_class,):
-                found.by_image[name] = array
-            else:
-                found.by_class[name] = array
+            by = "by_image" if first == (self.images_per_class,) else "by_class"
+            found[name] = "shared" if first == then else by
         return found
 
     def resized(
@@ -236,6 +244,11 @@ def check_codes(name: str, codes: int, size: int) -> None:
 def plausible(codes: int, size: int) -> bool:
     """Returns whether `size` bytes may hold so many codes: few bytes must not take much work."""
     return codes <= FREE_CODES + CODES_PER_BYTE * size
+
+
+def is_unequal(counts: Collection[int]) -> bool:
+    """Returns whether classes have different numbers of images."""
+    return min(counts) < max(counts)
 
 
 def settings(kind: Format) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, located, printable
 from gsdd_jax.core.files import check_path
 from gsdd_jax.formats import file, foreign, info
+from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.foreign import Stored
 from gsdd_jax.formats.labels import SOFT_LABELS
 
 SAMPLES, SOFT, HARD, DECODER = "images or codes", "soft labels", "hard labels", "decoder"
+OF_CLASSES = "images of each class"
 _COUNT = 4  # bytes of a class's number of images
 _FLOAT32 = 4
 _WIDEST, _MOST_LABELS = 120, 1 << 24  # characters of a name in a line; labels of a set
@@ -63,6 +65,8 @@ def count(
                 _part(f"{path}: {name}", SOFT if name == SOFT_LABELS else SAMPLES, taken)
                 for name, taken in ours.stored_bytes.items()
             ]
+            if is_unequal(ours.class_counts):
+                parts.append(_part(f"{path}: {OF_CLASSES}", HARD, _COUNT * ours.num_classes))
             if (info.info(ours)["transform"] or {}).get("name") == "zca":
                 besides.append("the whitening of ZCA, which follows from the training images")
             continue
@@ -82,7 +86,7 @@ def count(
         _, counts = np.unique(np.concatenate(hard), return_counts=True)
         classes[HARD] = len(counts)
         if len(set(counts.tolist())) > 1:
-            parts.append(_part("images of each class", HARD, _COUNT * len(counts)))
+            parts.append(_part(OF_CLASSES, HARD, _COUNT * len(counts)))
     for path in decoder:
         parts += [_part(of.name, DECODER, of.bytes, of) for of in foreign.find(path)]
     number = _number(num_classes, classes)

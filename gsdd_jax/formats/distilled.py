@@ -42,7 +42,7 @@ class DistilledSet:
     Attributes:
       format: static settings of the images' format.
       arrays: arrays of the format by name; bfloat16 as float32.
-      labels: class of each image; `format.images_per_class` of each class from 0 to K - 1.
+      labels: class of each image, from 0 to K - 1; on average `format.images_per_class` of each.
       learning_rate: the student's learning rate on this set.
       provenance: origin as plain JSON values (config, versions, step, data).
       soft_labels: learned logits on the grid of `gsdd_jax.formats.labels`, or None.
@@ -74,6 +74,11 @@ class DistilledSet:
     @property
     def num_classes(self) -> int:
         return len(self.labels) // self.format.images_per_class
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of images of each class."""
+        return tuple(np.bincount(self.labels, minlength=self.num_classes).tolist())
 
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:

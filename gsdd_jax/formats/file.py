@@ -19,10 +19,10 @@ import numpy as np
 from gsdd_jax import zoo
 from gsdd_jax.core import memory
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError, located, named
+from gsdd_jax.core.errors import UsageError, located, named, ranged
 from gsdd_jax.core.files import check_ours, check_regular, write_atomically
 from gsdd_jax.formats import labels, remote
-from gsdd_jax.formats.base import Format, Spec, format_of, settings
+from gsdd_jax.formats.base import Format, Spec, format_of, is_unequal, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 
@@ -288,13 +288,29 @@ def check_values(kind: Format, arrays: Mapping[str, Any]) -> None:
     rate = arrays[LEARNING_RATE]
     if not rate > 0:
         raise UsageError(f"{LEARNING_RATE}: expected a positive number, got {rate}")
-    there, per_class = np.sort(arrays[LABELS]), kind.images_per_class
-    classes = np.arange(len(there) // per_class)
-    wrong = np.flatnonzero(there != np.repeat(classes, per_class))
-    if len(wrong):
+    _check_labels(kind, np.asarray(arrays[LABELS]))
+
+
+def _check_labels(kind: Format, there: np.ndarray) -> None:
+    """Raises UsageError unless every class has images, in order if not equally many."""
+    num_classes = len(there) // kind.images_per_class
+    expected = f"{LABELS}: expected each of 0 to {num_classes - 1}"
+    if len(wrong := there[(there < 0) | (there >= num_classes)]):
+        raise UsageError(f"{expected}, got {wrong[0]}")
+    counts = np.bincount(there, minlength=num_classes).tolist()
+    if 0 in counts:
+        raise UsageError(f"{expected} at least once, got no {counts.index(0)}")
+    if not is_unequal(counts):
+        return
+    if held := kind.arrays_by_class():
         raise UsageError(
-            f"{LABELS}: expected each of 0 to {len(classes) - 1} as often as images_per_class="
-            f"{per_class}, got {there[wrong[0]]} in place of {wrong[0] // per_class}"
+            f"{expected} as often as images_per_class={kind.images_per_class}, as {held[0]} of "
+            f"{kind.name} require, got {ranged(counts, 'image')} per class"
+        )
+    if (np.diff(there) < 0).any():
+        raise UsageError(
+            f"{LABELS}: expected images in the order of their classes, which have "
+            f"{ranged(counts, 'image')}"
         )
 
 

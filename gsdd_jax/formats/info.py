@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError, counted, printable
+from gsdd_jax.core.errors import UsageError, printable, ranged
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.parts import PARTS
@@ -15,7 +15,8 @@ from gsdd_jax.formats.parts import PARTS
 def info(distilled: DistilledSet) -> dict[str, Any]:
     """Returns what a set is and where it comes from, as plain JSON values.
 
-    Values that the provenance lacks are None. `parts` are the data, step and classes of the sets
+    Values that the provenance lacks are None. `images_per_class` is the mean of `images_by_class`.
+    `parts` are the data, step and classes of the sets
     that a merged or cut set was made of.
     """
     made, kind, classes = distilled.provenance, distilled.format, distilled.num_classes
@@ -27,6 +28,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
         "classes": distilled.class_names and list(distilled.class_names),
         "num_classes": classes,
         "images_per_class": kind.images_per_class,
+        "images_by_class": list(distilled.class_counts),
         "image_shape": list(kind.image_shape),
         "format": of_kind.pop("name"),
         "settings": {n: v for n, v in of_kind.items() if n not in _SHOWN},
@@ -63,7 +65,7 @@ def text(said: Mapping[str, Any]) -> str:
         "data": said["data"],
         "fingerprint": said["fingerprint"],
         "classes": f"{said['num_classes']}" + (f": {', '.join(names)}" if names else ""),
-        "images": f"{counted(said['images_per_class'], 'image')} per class of "
+        "images": f"{ranged(said['images_by_class'], 'image')} per class of "
         f"{height}x{width}x{channels}",
         "format": said["format"],
         "settings": _pairs(said["settings"]),

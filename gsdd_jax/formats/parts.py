@@ -10,10 +10,11 @@ import numpy as np
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import POSITIVE, check_value
-from gsdd_jax.formats.base import Contents, settings
+from gsdd_jax.formats.base import Contents, is_unequal, settings
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.shapes import Int
 
+SPLIT = "budget.split"  # in a provenance's config: how unequal classes share the images
 PARTS = "parts"  # in a provenance: those of the sets that a set was made of
 # Fields of a config by which a set is evaluated.
 EVALUATED = (
@@ -41,7 +42,7 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
     if learning_rate is not None:
         check_value("merge: learning_rate", "float", learning_rate, POSITIVE)
         sets = [dataclasses.replace(of, learning_rate=learning_rate) for of in sets]
-    first, names, total = sets[0], [], 0
+    first, names = sets[0], []
     named = first.class_names is not None
     for i, of in enumerate(sets):
         with located(of.source or f"set {i + 1}"):
@@ -64,7 +65,6 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
                     f"{reprlib.repr(repeated[0])}, too"
                 )
             names += of.class_names or ()
-            total += of.num_classes
     contents = [of.format.divided(of.arrays) for of in sets]
     for i, (of, found) in enumerate(zip(sets, contents, strict=True)):
         with located(of.source or f"set {i + 1}"):
@@ -79,7 +79,7 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
     data = {n: v for n, v in first.data.items() if all(of.data.get(n) == v for of in sets)}
     data["name"] = " + ".join(dict.fromkeys(str(of.data.get("name")) for of in sets))
     made = _made(sets, data, names)
-    return _rebuilt(first, joined, first.format.images_per_class, total, made)
+    return _rebuilt(first, joined, [n for of in sets for n in of.class_counts], made)
 
 
 @checked
@@ -96,25 +96,30 @@ def subset(
       classes: names or indices, in the order of the new labels; None: all. Soft labels keep the
         logits of these classes: an image's probabilities are those given that it is of one of them.
       images_per_class: number of images, the first of each class; None: all.
-      bytes_per_class: bytes, of all arrays divided by the classes, that whole images may take.
+      bytes_per_class: bytes, of all arrays divided by the classes, that whole images may take,
+        equally many of each class.
 
-    Raises UsageError for unknown or repeated classes, more images than there are, fewer bytes than
-    one image takes, and a format that cannot store the images without loss.
+    Raises UsageError for unknown or repeated classes, more images than the smallest class has,
+    fewer bytes than one image takes, a format that cannot store the images without loss, and
+    unequal classes of a total that is no multiple of their number.
     """
     with located(of.source or "subset"):
         chosen = np.arange(of.num_classes)
         if classes is not None:
             with located("classes"):
                 chosen = class_indices(classes, of.class_names, of.num_classes)
-        most = of.format.images_per_class
+        _check_order(of)
+        there = [of.class_counts[c] for c in chosen]
+        most = min(there)
         count = most if images_per_class is None else images_per_class
         if not 1 <= count <= most:
-            raise UsageError(f"images_per_class: expected 1 to {most}, got {count}")
-        _check_order(of)
+            smallest = chosen[there.index(most)]
+            least = f" (class {smallest} has no more)" if is_unequal(there) else ""
+            raise UsageError(f"images_per_class: expected 1 to {most}{least}, got {count}")
         contents = of.format.divided(of.arrays)
-        cut = lambda count: _subset(of, contents, chosen, count)
+        cut = lambda count: _subset(of, contents, chosen, len(chosen) * [count])
         if bytes_per_class is None:
-            return cut(count)
+            return _subset(of, contents, chosen, there) if images_per_class is None else cut(count)
         # Sizes of entropy-coded images need not grow evenly.
         least, best = 1, None
         while least <= count:
@@ -156,9 +161,16 @@ def class_indices(
     return np.array(found)
 
 
-def _subset(of, contents, chosen, count) -> DistilledSet:
-    per_class = of.format.images_per_class
-    images = (chosen[:, None] * per_class + np.arange(count)).ravel()
+def _subset(of, contents, chosen, counts) -> DistilledSet:
+    """Returns the first `counts` images of the `chosen` classes."""
+    if sum(counts) % len(counts):
+        raise UsageError(
+            f"classes: expected a total that is a multiple of {len(counts)}, their number, of "
+            f"unequally many images, got {sum(counts)}; give images_per_class of 1 to "
+            f"{min(counts)}, too"
+        )
+    first = np.cumsum((0, *of.class_counts))
+    images = np.concatenate([first[c] + np.arange(n) for c, n in zip(chosen, counts, strict=True)])
     fewer = Contents(
         {n: array[images] for n, array in contents.by_image.items()},
         {n: array[chosen] for n, array in contents.by_class.items()},
@@ -166,23 +178,27 @@ def _subset(of, contents, chosen, count) -> DistilledSet:
     )
     names = of.class_names and [of.class_names[i] for i in chosen]
     soft = None if of.soft_labels is None else of.soft_labels[images][:, chosen]
-    return _rebuilt(of, fewer, count, len(chosen), _made([of], of.data, names), soft)
+    return _rebuilt(of, fewer, counts, _made([of], of.data, names), soft)
 
 
-def _rebuilt(of, contents, per_class, classes, provenance, soft=None) -> DistilledSet:
-    kind, arrays = of.format.resized(contents, per_class, classes)
+def _rebuilt(of, contents, counts, provenance, soft=None) -> DistilledSet:
+    classes = len(counts)
+    kind, arrays = of.format.resized(contents, sum(counts) // classes, classes)
     made = dataclasses.replace(
         of,
         format=kind,
         arrays=arrays,
-        labels=np.repeat(np.arange(classes, dtype=np.int32), per_class),
+        labels=np.repeat(np.arange(classes, dtype=np.int32), counts),
         provenance=provenance,
         soft_labels=soft,
         source="",
     )
     config = provenance.get("config")
     if isinstance(config, dict):  # compared with real images in the same bytes
-        provenance["config"] = config | {"budget.bytes": -(-made.num_bytes // classes)}
+        config = config | {"budget.bytes": -(-made.num_bytes // classes)}
+        if not is_unequal(counts):
+            config.pop(SPLIT, None)
+        provenance["config"] = config
     return made
 
 
@@ -223,8 +239,9 @@ def _evaluated(of) -> dict[str, Any]:
 
 
 def _check_order(of) -> None:
-    expected = np.repeat(np.arange(of.num_classes), of.format.images_per_class)
-    if not np.array_equal(of.labels, expected):
+    labels = np.sort(of.labels)
+    every = np.array_equal(np.unique(labels), np.arange(of.num_classes))
+    if not every or not np.array_equal(of.labels, labels):
         raise UsageError("labels: expected images in the order of their classes")
 
 

@@ -83,13 +83,20 @@ class RealData:
         random = jax.random.uniform(key, by_class.shape)  # independent of the choice of classes
         if classes is not None:
             by_class, counts, random = (a[classes] for a in (by_class, counts, random))
-        order = jnp.where(jnp.arange(most) < counts[:, None], random, -1.0)
-        _, places = jax.lax.top_k(order, min(per_class, most))
+        places = _places(random, counts, min(per_class, most))
         return jnp.take_along_axis(by_class, places, axis=1)
 
     def transformed(self, drawn: Array) -> Float[Array, "*n h w c"]:
         """Returns drawn images [*n, h, w, c] as network inputs."""
         return self.images.transformed(drawn)
+
+
+def _places(
+    random: Float[Array, "k most"], counts: Int[Array, "k"], size: int
+) -> Int[Array, "k {size}"]:
+    """Returns `size` places of each class in random order, those beyond its count last."""
+    order = jnp.where(jnp.arange(random.shape[1]) < counts[:, None], random, -1.0)
+    return jax.lax.top_k(order, size)[1]
 
 
 def real_data(
@@ -125,15 +132,20 @@ def real_data(
 class Synthetic:
     """Synthetic images inside a differentiated function; a pytree.
 
-    Images are ordered by class: image `c * images_per_class + i` is the i-th of the c-th class.
+    Images are ordered by class. Without `counts`, image `c * images_per_class + i` is the i-th of
+    the c-th class.
     """
 
     num_classes: int = dataclasses.field(metadata={"static": True})
-    images_per_class: int = dataclasses.field(metadata={"static": True})
+    images_per_class: int = dataclasses.field(metadata={"static": True})  # on average
     kind: Any = dataclasses.field(metadata={"static": True})  # a parameterization
     params: Any
     transform: Any
     labels: Array  # Int32[m]
+    # Images of each class; empty: equally many.
+    counts: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
+    # Float32[k, s], of a sample by class: each image's in its class's mean; None: equal.
+    weights: Array | None = None
 
     def render(self, indices: Int[Array, "s"] | None = None) -> Float[Array, "s h w c"]:
         """Renders transformed images by index, or all; every device renders a part and gets all."""
@@ -149,7 +161,14 @@ class Synthetic:
     def sample(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
     ) -> Synthetic:
-        """Samples `per_class` images of each of `classes` without replacement; 0: all, in order."""
+        """Samples `per_class` images of each of `classes` without replacement; 0: all, in order.
+
+        Of unequal classes, each gives as many as it has, up to `per_class`. Smaller ones repeat an
+        image with weight 0. The weighted mean of a class's sample is an unbiased estimate of the
+        mean of its images, as the mean of any sample without replacement.
+        """
+        if self.counts:
+            return self._sample_unequal(key, per_class, classes)
         shape = self.num_classes, self.images_per_class
         chosen = jnp.arange(math.prod(shape)).reshape(shape)
         if per_class not in (0, self.images_per_class):
@@ -159,11 +178,27 @@ class Synthetic:
             return self
         return self.only(chosen if classes is None else chosen[classes])
 
-    def only(self, chosen: Int[Array, "k s"]) -> Synthetic:
+    def _sample_unequal(self, key, per_class, classes):
+        counts, most = jnp.array(self.counts), max(self.counts)
+        size = min(per_class or most, most)
+        places = jnp.arange(most)
+        if size < most:
+            places = _places(jax.random.uniform(key, (len(counts), most)), counts, size)
+        weights = (places < counts[:, None]) / jnp.minimum(counts, size)[:, None]
+        first = jnp.cumsum(counts) - counts
+        chosen = first[:, None] + jnp.minimum(places, counts[:, None] - 1)
+        if classes is not None:
+            chosen, weights = chosen[classes], weights[classes]
+        return self.only(chosen, weights)
+
+    def only(
+        self, chosen: Int[Array, "k s"], weights: Float[Array, "k s"] | None = None
+    ) -> Synthetic:
         """Returns the synthetic set of the images at the indices `chosen`, by class."""
         indices = chosen.ravel()
         params = self.kind.select(self.params, indices)
-        return Synthetic(*chosen.shape, self.kind, params, self.transform, self.labels[indices])
+        of_images = self.kind, params, self.transform, self.labels[indices]
+        return Synthetic(*chosen.shape, *of_images, weights=weights)
 
 
 class Draws(NamedTuple):
@@ -211,6 +246,7 @@ class Matching(abc.ABC):
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
     compares_classes: ClassVar[bool] = True  # False: a single class can be matched
     learns_labels: ClassVar[bool] = False  # whether `aux_params` may hold soft labels
+    unequal_classes: ClassVar[bool] = False  # whether classes may have unequally many images
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     independent: int = 1  # independent parts of a step: classes, students

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +34,7 @@ def map_classes(
       network: replicated parameters.
       of_classes: pytree of arrays that lead with classes.
       real: batch of real images, as drawn.
-      synthetic: images that are rendered as the second batch.
+      synthetic: images that are rendered as the second batch, a sample by class.
     """
 
     def share(share, shared, of_classes, images):
@@ -47,11 +47,13 @@ def map_classes(
             batches.append((rendered.reshape(count, -1, *rendered.shape[1:]), weights))
         return function(share.psum, network, of_classes, *batches)
 
-    places = weights = None
+    places = None
+    weights = None if synthetic is None else synthetic.weights
     if synthetic is not None and mesh.size() > 1:  # one device has nothing to share
         shape = synthetic.num_classes, synthetic.images_per_class
         places = jnp.arange(math.prod(shape)).reshape(shape)
-        weights = jnp.full(shape, 1 / synthetic.images_per_class)
+        if weights is None:
+            weights = jnp.full(shape, 1 / synthetic.images_per_class)
     images = real, places, weights
     return mesh.map_groups(share, (network, synthetic), of_classes, images)
 
@@ -64,6 +66,7 @@ class ByClass(Matching):
     only.
     """
 
+    unequal_classes: ClassVar[bool] = True
     num_classes: int
     classes_per_step: int
 

@@ -139,19 +139,25 @@ class GradientMatching(ByClass):
         )
 
     def _train(self, synthetic, params, classes, key):
-        sample = synthetic.sample(key, 0, classes)
+        sample = synthetic if classes is None else synthetic.sample(key, 0, classes)
         images, labels = sample.render(), sample.labels
         count = len(labels)
         size = min(self.inner_batch, count)
+        present = None if sample.weights is None else sample.weights.ravel() > 0
 
         def step(params, indices, step_key):
             batch = augment.augment(step_key, images[indices], strategy=self.strategy)
-            gradient = self._gradient(params, batch, labels[indices])
+            weights = None
+            if present is not None:
+                weights = present[indices] / jnp.maximum(present[indices].sum(), 1)
+            gradient = self._gradient(params, batch, labels[indices], weights)
             return jax.tree.map(lambda p, g: p - self.inner_learning_rate * g, params, gradient)
 
         def epoch(params, epoch_key):
             keys = jax.random.split(epoch_key, 3)
             order = jax.random.permutation(keys[0], count)
+            if present is not None:  # batches of only padding change nothing
+                order = order[jnp.argsort(~present[order], stable=True)]
             full = order[: count - count % size].reshape(-1, size)
             params, _ = jax.lax.scan(
                 lambda params, a: (step(params, *a), None),

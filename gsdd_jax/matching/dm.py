@@ -107,6 +107,8 @@ class DistributionMatching(ByClass):
         return map_classes(distances, carry.network, of_classes, synthetic=sample).sum()
 
     def _of_one_class(self, synthetic, label, key):
+        if synthetic.counts:
+            return synthetic.sample(key, self.batch_syn, label[None])
         count = synthetic.images_per_class
         places = jnp.arange(count)
         if self.batch_syn not in (0, count):

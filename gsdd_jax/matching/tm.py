@@ -54,6 +54,7 @@ class TrajectoryMatching(Matching):
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
     learns_labels: ClassVar[bool] = True
+    unequal_classes: ClassVar[bool] = True
     saves_memory: ClassVar[tuple[str, ...]] = (
         "matching.options.batch_syn",
         "matching.options.keep_every=0",

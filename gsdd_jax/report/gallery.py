@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from gsdd_jax import parameterizations
 from gsdd_jax.figures import geometry, inputs
+from gsdd_jax.formats.base import CodedTogether, is_unequal
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.report.source import Run
@@ -30,35 +31,37 @@ def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
     kind, last_step = run.last.format, list(run.sets)[-1]
     num_classes = run.last.num_classes
     last, before = share(run, num_runs, per_class)
+    there = max(run.last.class_counts)
     frames, sheets = [], []
     for step, set_ in run.sets.items():
         some = chosen(set_, last if step == last_step else before)
         sheets.append(
             (f"step {step}", _sheet(np.asarray(parameterizations.images(some)), some.labels))
         )
-        frames.append({
-            "step": step, "perClass": len(some.labels) // num_classes, "gaussians": gaussians(some)
-        })  # fmt: skip
+        counts = np.bincount(some.labels).tolist()
+        frames.append({"step": step, "images": counts, "gaussians": gaussians(some)})
     data = {"height": kind.height, "width": kind.width, "gap": GAP, "shown": SHOWN, "real": 0}
     if run.real is not None:
-        some = run.real[:, : min(kind.images_per_class, SHOWN)]
+        some = run.real[:, : min(there, SHOWN)]
         labels = np.repeat(np.arange(num_classes), some.shape[1])
         sheets.append(("real ones", _sheet(some.reshape(-1, *some.shape[2:]) / 255, labels)))
         data["real"] = some.shape[1]
     names = [run.class_name(label) for label in range(num_classes)]
-    share_ = {"last": last, "before": before, "there": kind.images_per_class}
+    share_ = {"last": last, "before": before, "there": there}
+    share_["up_to"] = "up to " if is_unequal(run.last.class_counts) else ""
     return {"data": data | {"frames": frames}, "classes": names, "sheets": sheets} | share_
 
 
 def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
-    """Returns images per class in the file: of the last step, and of each earlier one.
+    """Returns the most images per class in the file: of the last step, and of each earlier one.
 
     `PIXELS` limits them unless `per_class` is given.
     """
     kind, num_before = run.last.format, len(run.sets) - 1
     num_classes = run.last.num_classes
     room = PIXELS // num_runs // (num_classes * kind.height * kind.width)
-    last = min(per_class or max(room // (2 if num_before else 1), LEAST), kind.images_per_class)
+    there = max(run.last.class_counts)
+    last = min(per_class or max(room // (2 if num_before else 1), LEAST), there)
     return last, min(per_class or max((room - last) // max(num_before, 1), LEAST), last)
 
 
@@ -71,7 +74,12 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     if isinstance(set_.format, Gaussians):
         set_ = inputs.as_gaussians(set_)
     kind, params = parameterizations.of(set_)
-    kind = dataclasses.replace(kind, images_per_class=min(per_class, kind.images_per_class))
+    sizes = {"images_per_class": min(per_class, kind.images_per_class)}
+    if is_unequal(set_.class_counts):  # as if all were of one class
+        sizes["images_per_class"] = len(indices)
+        if isinstance(kind, CodedTogether):
+            sizes |= {"num_classes": 1, "bytes_per_class": kind.most_bytes}
+    kind = dataclasses.replace(kind, **sizes)
     some = inputs.with_params(set_, kind, kind.select(params, jnp.asarray(indices)))
     return dataclasses.replace(some, labels=set_.labels[indices], soft_labels=None)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.figures.convergence import SAME
+from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.report.curves import COLORS, ticks
 from gsdd_jax.report.source import ARMS, Run
 from gsdd_jax.report.tables import described
@@ -40,6 +41,7 @@ def arms(run: Run) -> dict[str, Any]:
     if values.get("best") == values.get("distilled"):
         values.pop("best", None)  # the same set
     strongest = run.strongest
+    unequal = run.last is not None and is_unequal(run.last.class_counts)
     rows, reference, whole = [], values.get(strongest), values.get("all_real")
     for arm, found in values.items():
         name, note, color = NAMES[arm]
@@ -47,6 +49,7 @@ def arms(run: Run) -> dict[str, Any]:
         for chosen, text in CHOSEN.items():
             if type(value := run.result.get(f"{arm}_{chosen}")) in (int, float):
                 note += text.format(value)
+                note += " on average" * (unequal and chosen == "images_per_class")
         if reference:
             gain = np.mean(found) - np.mean(reference)
             more = [f"{gain:+.1f}" if arm != strongest else ""]

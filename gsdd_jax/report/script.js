@@ -46,7 +46,7 @@ function show(gallery) {
     gaussians.numbers = new Int16Array(bytes.buffer);
   }
   const fill = (strips, count, kind, paint) => strips.forEach((strip, row) => {
-    strip.replaceChildren(...Array.from({ length: count }, (_, column) => {
+    strip.replaceChildren(...Array.from({ length: count(row) }, (_, column) => {
       const canvas = document.createElement("canvas");
       canvas.title = `${strip.parentElement.firstChild.textContent}, ${kind} ${column + 1}`;
       canvas.role = "img";
@@ -56,18 +56,19 @@ function show(gallery) {
   });
   const draw = () => {
     const at = slider ? Number(slider.value) : data.frames.length - 1;
-    const { step, perClass, gaussians } = data.frames[at];
+    const { step, images, gaussians } = data.frames[at];
     if (slider) {
       gallery.querySelector("output").textContent = slider.ariaValueText = step.toLocaleString("en");
       follow(gallery.parentElement, step);
     }
-    const count = more?.checked ? perClass : Math.min(perClass, data.shown);
+    const count = (row) => more?.checked ? images[row] : Math.min(images[row], data.shown);
+    const first = (row) => images.slice(0, row).reduce((sum, count) => sum + count, 0);
     fill(all(gallery, ".made"), count, "image", (canvas, row, column) => {
-      if (ellipses?.checked) drawEllipses(canvas, gaussians, row * perClass + column, data);
+      if (ellipses?.checked) drawEllipses(canvas, gaussians, first(row) + column, data);
       else drawPixels(canvas, sheets[at], row, column, data);
     });
   };
-  fill(all(gallery, ".real"), data.real, "real image", (canvas, row, column) =>
+  fill(all(gallery, ".real"), () => data.real, "real image", (canvas, row, column) =>
     drawPixels(canvas, sheets.at(-1), row, column, data));
   gallery.addEventListener("input", draw);
   draw();

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from gsdd_jax import parameterizations
 from gsdd_jax.config.fields import defaults_and_helps
-from gsdd_jax.core.errors import counted
+from gsdd_jax.core.errors import counted, ranged
 from gsdd_jax.formats.gaussian import Gaussian
 from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
@@ -27,7 +27,7 @@ def described(run: Run) -> str:
     return (
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
         f"{'×'.join(map(str, kind.image_shape))}, {counted(classes, 'class')}: "
-        f"{counted(kind.images_per_class, 'image')} per class as {kind.name}, "
+        f"{ranged(run.last.class_counts, 'image')} per class as {kind.name}, "
         f"{run.last.num_bytes / classes:,.1f} bytes per class"
     )
 

@@ -97,7 +97,8 @@ def evaluated(
 
     @functools.cache  # of all temperatures
     def compress(kind):
-        images = experiment.initial_images(parts.dataset, key, kind.images_per_class)
+        counts = FitParts(parts.dataset, kind, config.budget.split).counts
+        images = experiment.initial_images(parts.dataset, key, counts)
         return kind.init(key, jnp.asarray(images))
 
     tried: dict[_Candidate, tuple[float, DistilledSet]] = {}
@@ -217,7 +218,7 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
         return parameterizations.stored(
             kind,
             params,
-            FitParts(dataset, kind).labels,
+            FitParts(dataset, kind, config.budget.split).labels,
             config.evaluate.learning_rate,
             provenance | {"config": decisive(trial), "step": 0},
             logits,

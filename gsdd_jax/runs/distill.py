@@ -21,10 +21,11 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes, stopping
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError, counted, located
+from gsdd_jax.core.errors import UsageError, counted, located, ranged
 from gsdd_jax.core.files import make_folder, write_atomically, write_json
 from gsdd_jax.data import Dataset
 from gsdd_jax.formats import file, transforms
+from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching.base import Learned
 from gsdd_jax.parameterizations.base import Params
@@ -142,7 +143,7 @@ class _Run:
         there = bytes_per_class(config, dataset.image_shape)
         images = there / gaussians.budget_bytes(1, dataset.image_shape)
         what = (
-            f"{counted(stored.images_per_class, 'image')} per class of {stored.described}",
+            f"{ranged(parts.counts, 'image')} per class of {stored.described}",
             f"budget of {there:,} bytes per class ({images:.4g} in float32)",
         )
         for line in (described(config, dataset, *what), *parts.warnings):
@@ -301,6 +302,8 @@ class _Run:
             "stored": parts.parameterization.report(parameterizations.of(last)[1]),
             "provenance": last.provenance,
         }
+        if is_unequal(parts.counts):
+            result["images_by_class"] = list(parts.counts)
         self.write_json("result.json", result)
         return result
 

@@ -139,14 +139,15 @@ def random_real(
 ) -> Accuracies:
     """Evaluates networks, each trained on other random real images, for an arm of `REAL`.
 
-    A smaller class gives all its images. The steps of SGD are those of a distilled set of
-    `num_images`: short epochs are no disadvantage.
+    Classes have the shares of `config.budget.split`; one of fewer images gives all. The steps of
+    SGD are those of a distilled set of `num_images`: short epochs are no disadvantage.
     """
-    per_class = experiment.check_real(config, parts.dataset, arm)
-    train, num_classes = parts.dataset.train, parts.dataset.num_classes
+    counts = experiment.check_real(config, parts.dataset, arm)
+    per_class = experiment.real_per_class(config, parts.dataset, arm)
+    train = parts.dataset.train
     key = stream(config.seed, f"random real {per_class}")
     chosen = np.stack([
-        experiment.choose_by_class(k, train.labels, num_classes, per_class)
+        experiment.choose_by_class(k, train.labels, counts)
         for k in jax.random.split(key, config.evaluate.num_networks)
     ])  # fmt: skip
     images = rows.take(train.images, chosen).astype(np.float32) / 255

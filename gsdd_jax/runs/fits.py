@@ -89,8 +89,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
 def images_of(config: ConfigDict, material: experiment.FitParts) -> Float[np.ndarray, "m h w c"]:
     """Returns the random real images that the fit targets, or their mean colors."""
     key = stream(config.seed, "initial images")
-    per_class = material.parameterization.images_per_class
-    images = experiment.initial_images(material.dataset, key, per_class)
+    images = experiment.initial_images(material.dataset, key, material.counts)
     if config.init.images == "solid":
         images = np.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)
     return images

@@ -29,7 +29,8 @@ def keep(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
         return
     one_of_each = dataset.num_classes * math.prod(dataset.image_shape)
     count = min(MOST, max(1, _BYTES // one_of_each))
-    images = experiment.initial_images(dataset, stream(config.seed, "initial images"), count)
+    key, counts = stream(config.seed, "initial images"), dataset.num_classes * [count]
+    images = experiment.initial_images(dataset, key, counts)
     pixels = np.rint(255 * images).astype(np.uint8).reshape(-1, count, *dataset.image_shape)
     write_atomically(path, safetensors.numpy.save({"images": pixels}))
 

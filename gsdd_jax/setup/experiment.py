@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from gsdd_jax import data
+from gsdd_jax import data, matching
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import devices, memory
-from gsdd_jax.core.errors import UsageError, counted, located
+from gsdd_jax.core.errors import UsageError, counted, located, ranged
 from gsdd_jax.core.fields import listed
-from gsdd_jax.data import augment, rows
+from gsdd_jax.data import augment, rows, shares
 from gsdd_jax.data.items import some
 from gsdd_jax.data.transforms import RealImages, to_device
-from gsdd_jax.formats.base import COPIES
+from gsdd_jax.formats.base import COPIES, is_unequal
 from gsdd_jax.networks import Network
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup import components, experts
@@ -61,23 +61,30 @@ class FitParts:
 
     dataset: data.Dataset
     parameterization: Parameterization
+    split: str  # `config.budget.split`
+
+    @functools.cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Number of synthetic images of each class."""
+        num_images = self.dataset.num_classes * self.parameterization.images_per_class
+        return shares.counts(self.dataset.train_counts, num_images, self.split)
 
     @property
     def labels(self) -> Int[np.ndarray, "m"]:
         """Returns the class of each synthetic image, in class order."""
-        classes = np.arange(self.dataset.num_classes, dtype=np.int32)
-        return np.repeat(classes, self.parameterization.images_per_class)
+        return np.repeat(np.arange(self.dataset.num_classes, dtype=np.int32), self.counts)
 
     @property
     def warnings(self) -> list[str]:
         """Returns a warning if classes have fewer real images than synthetic ones."""
-        there, counts = self.parameterization.images_per_class, self.dataset.train_counts
-        few = [c for c, count in enumerate(counts) if count < there]
+        there, sizes = self.counts, self.dataset.train_counts
+        few = [c for c, size in enumerate(sizes) if size < there[c]]
         if not few:
             return []
-        classes = [f"{self.dataset.class_names[c]!r} ({counts[c]})" for c in few]
+        classes = [f"{self.dataset.class_names[c]!r} ({sizes[c]})" for c in few]
+        how_many = ranged([there[c] for c in few], "training image")
         return [
-            f"warning: fewer than {there} training images of {some(classes)}: several images of "
+            f"warning: fewer than {how_many} of {some(classes)}: several images of "
             "such a class start from one real image, shifted, and show no more than it does"
         ]
 
@@ -113,7 +120,13 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
             f"start from, but {dataset.name} has no class of more than {largest}; lower it, or set "
             "config.init.images=none"
         )
-    return FitParts(dataset, parameterization)
+    parts = FitParts(dataset, parameterization, config.budget.split)
+    if is_unequal(parts.counts) and (held := parameterization.arrays_by_class()):
+        raise UsageError(
+            f"config.budget.split: expected even with {parameterization.name}, whose {held[0]} "
+            f"are stored once per class, for equally many images; got {config.budget.split}"
+        )
+    return parts
 
 
 def _check_memory(config, dataset, parameterization) -> None:
@@ -148,7 +161,16 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     )
     if objective.compares_classes or config.labels.source == "teacher":
         components.check_classes(dataset)
-    problem = Problem(parameterization, objective, dataset.num_classes, config.distill.average)
+    counts = material.counts if is_unequal(material.counts) else ()
+    if counts and not objective.unequal_classes:
+        able = ", ".join(n for n, kind in matching.known().items() if kind.unequal_classes)
+        raise UsageError(
+            f"config.budget.split: expected even with the objective {objective.name}, got "
+            f"{config.budget.split}; others work with {able}"
+        )
+    problem = Problem(
+        parameterization, objective, dataset.num_classes, config.distill.average, counts
+    )
     # Before the transform, which may take a minute: experts may be missing.
     store = None
     if objective.follows_experts:
@@ -157,7 +179,8 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
         objective.check_experts(store.epochs)
     host_inputs = functools.partial(objective.host_inputs, store, config.seed)
     transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
-    return Experiment(dataset, transform, parameterization, network, problem, schedule, host_inputs)
+    of_images = dataset, transform, parameterization, material.split
+    return Experiment(*of_images, network, problem, schedule, host_inputs)
 
 
 def build_schedule(config: ConfigDict) -> Schedule:
@@ -166,35 +189,35 @@ def build_schedule(config: ConfigDict) -> Schedule:
 
 
 def initial_images(
-    dataset: data.Dataset, key: Key[Array, ""], per_class: int
+    dataset: data.Dataset, key: Key[Array, ""], counts: Sequence[int]
 ) -> Float[np.ndarray, "m h w c"]:
-    """Returns `per_class` random real images per class, ordered by class, in [0, 1].
+    """Returns random real images, `counts` of each class, ordered by class, in [0, 1].
 
     Images of smaller classes repeat, each time with another shift: equal copies would stay equal
     under every objective.
     """
     train = dataset.train
-    chosen = choose_by_class(key, train.labels, dataset.num_classes, per_class)
+    chosen = choose_by_class(key, train.labels, counts)
     images = rows.take(train.images, chosen)
-    if len(chosen) < dataset.num_classes * per_class:
+    if len(chosen) < sum(counts):
         labels = train.labels[chosen]
         images = np.concatenate([
-            _repeated(jax.random.fold_in(key, c), images[labels == c], per_class)
-            for c in range(dataset.num_classes)
+            _repeated(jax.random.fold_in(key, c), images[labels == c], count)
+            for c, count in enumerate(counts)
         ])  # fmt: skip
     return images.astype(np.float32) / 255
 
 
 def choose_by_class(
-    key: Key[Array, ""], labels: Int[np.ndarray, "n"], num_classes: int, per_class: int
+    key: Key[Array, ""], labels: Int[np.ndarray, "n"], counts: Sequence[int]
 ) -> Int[np.ndarray, "m"]:
-    """Returns indices of `per_class` random images per class, or all of smaller classes, without
+    """Returns indices of random images, `counts` of each class, or all of a class of fewer, without
     replacement, ordered by class."""
     chosen = []
-    for c in range(num_classes):
+    for c, count in enumerate(counts):
         of_class = np.flatnonzero(labels == c)
         order = jax.random.permutation(jax.random.fold_in(key, c), len(of_class))
-        chosen.append(of_class[np.asarray(order)[:per_class]])
+        chosen.append(of_class[np.asarray(order)[:count]])
     return np.concatenate(chosen)
 
 
@@ -280,10 +303,10 @@ def real_per_class(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
     return bytes_per_class(config, dataset.image_shape) // image
 
 
-def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
-    """Returns the number of random real images per class of an arm of `REAL`; smaller classes give
-    all. Raises UsageError if the budget is below one image, or if memory cannot hold the different
-    images of every network.
+def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> tuple[int, ...]:
+    """Returns the number of random real images of each class, split as the distilled ones, of an
+    arm of `REAL`; a class of fewer gives all. Raises UsageError if the budget is below one image,
+    or if memory cannot hold the different images of every network.
     """
     per_class = real_per_class(config, dataset, arm)
     if not per_class:
@@ -293,11 +316,14 @@ def check_real(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:
             f"{REAL[arm] * math.prod(shape):,} bytes, one image per class for {arm}, got "
             f"{bytes_per_class(config, shape):,}; leave {arm} out"
         )
-    per_network = sum(min(per_class, count) for count in dataset.train_counts)
+    counts = shares.counts(
+        dataset.train_counts, dataset.num_classes * per_class, config.budget.split
+    )
+    per_network = int(np.minimum(counts, dataset.train_counts).sum())
     count = config.evaluate.num_networks * per_network
     what = f"config.evaluate.num_networks: {count:,} real images for all of them"
     memory.check(what, 4 * count * math.prod(dataset.image_shape), COPIES)
-    return per_class
+    return counts
 
 
 def rates(config: ConfigDict) -> list[float]:

@@ -40,6 +40,8 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
         with located(path):
             there, expected = settings(set_.format), settings(parts.parameterization)
             there["classes"], expected["classes"] = len(set_.labels), len(parts.labels)
+            for fields, counts in ((there, set_.class_counts), (expected, parts.counts)):
+                fields["images of each class"] = list(counts)
             if set_.class_names:
                 of_both = (there, set_.class_names), (expected, parts.dataset.class_names)
                 for fields, names in of_both:

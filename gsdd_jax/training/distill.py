@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -37,19 +38,19 @@ class Problem(NamedTuple):
     matching: Matching
     num_classes: int
     average: float = 0.0  # decay of the parameters' moving average; 0: none
+    counts: tuple[int, ...] = ()  # images of each class; empty: equally many
 
     @property
     def labels(self) -> Int[Array, "m"]:
         """Class of each synthetic image, ordered by class."""
-        return jnp.repeat(
-            jnp.arange(self.num_classes, dtype=jnp.int32), self.parameterization.images_per_class
-        )
+        per_class = np.array(self.counts) if self.counts else self.parameterization.images_per_class
+        return jnp.repeat(jnp.arange(self.num_classes, dtype=jnp.int32), per_class)
 
     def synthetic(self, params: Params, transform: Any) -> Synthetic:
         """Returns the objective's view of optimized parameters."""
         kind = self.parameterization
         of_images = kind, params, transform, self.labels
-        return Synthetic(self.num_classes, kind.images_per_class, *of_images)
+        return Synthetic(self.num_classes, kind.images_per_class, *of_images, self.counts)
 
 
 def start(
