@@ -33,13 +33,13 @@ CODED = parameterizations.build(
 REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 
-def distilled(name, host_inputs=None, kind=KIND, **options):
+def distilled(name, host_inputs=None, kind=KIND, counts=(), **options):
     """Returns the losses of some steps, and the parameters and Adam's moments after them."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy=STRATEGY,
         **options,
     )  # fmt: skip
-    problem = distill.Problem(kind, objective, CLASSES)
+    problem = distill.Problem(kind, objective, CLASSES, counts=counts)
     data = matching.real_data(IMAGES, LABELS, CLASSES, TRANSFORM)
     state = distill.start(problem, kind.init(jax.random.key(0), REAL), 1e-3)
     state, losses = distill.run(problem, state, jax.random.key(1), data, host_inputs, STEPS)
@@ -88,7 +88,12 @@ THINGS = {
     "dm, codes, class after class, two groups of classes": (
         2, lambda: distilled("dm", batch_real=13, batch_syn=2, kind=CODED, per_class_updates=True),
     ),
-    "dc, one class each": (4, lambda: distilled("dc", batch_real=13, outer_loops=2)),
+    "dc, one class each, of unequal sizes": (
+        4, lambda: distilled("dc", batch_real=13, outer_loops=2, counts=(1, 5, 3)),
+    ),
+    "dm, unequal classes of two devices each": (
+        2, lambda: distilled("dm", batch_real=13, counts=(5, 1, 3)),
+    ),
     "tm": (2, lambda: followed(5, batch_syn=5)),
     "evaluation": (0, evaluated),
     "experts": (0, trained),

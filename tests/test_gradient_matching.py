@@ -21,13 +21,14 @@ NETWORK = networks.build(
 )  # fmt: skip
 
 
-def problem(boundary_weight=0.1, **settings):
+def problem(boundary_weight=0.1, counts=(), **settings):
     settings = dict(network=NETWORK, num_classes=CLASSES, batch_real=4, strategy="flip") | settings
     gaussians = dict(ipc=1, images_per_class=GPC, boundary_weight=boundary_weight)
     return distill.Problem(
         parameterizations.build("gaussian", (SIZE, SIZE, 3), **gaussians),
         GradientMatching(**settings),
         CLASSES,
+        counts=counts,
     )
 
 
@@ -49,7 +50,8 @@ def initial_images(prob, data):
 
 
 def synthetic(prob, images):
-    return matching.Synthetic(CLASSES, GPC, Shown(), images, None, prob.labels)
+    of_images = Shown(), images, None, prob.labels
+    return matching.Synthetic(CLASSES, GPC, *of_images, prob.counts)
 
 
 class Shown:
@@ -91,10 +93,13 @@ def test_distance_counts_every_output_neuron_and_no_bias():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope))
 
 
-@pytest.mark.parametrize(("batch_real", "group"), [(7, None), (4, (1,))])
-def test_loss_is_the_sum_over_classes(batch_real, group):
+@pytest.mark.parametrize(
+    ("batch_real", "group", "counts"), [(7, None, ()), (4, (1,), ()), (7, None, (2, 4))]
+)
+def test_loss_is_the_sum_over_classes(batch_real, group, counts):
     """Draws each of six images once if asked for seven; sums the loss over a group's classes."""
-    prob, data = problem(batch_real=batch_real, classes_per_step=len(group or ())), real()
+    prob = problem(batch_real=batch_real, classes_per_step=len(group or ()), counts=counts)
+    data = real()
     images = np.asarray(initial_images(prob, data))
     host_inputs, key = None if group is None else jnp.array(group), jax.random.key(3)
     carry = jax.jit(prob.matching.begin)(jax.random.key(2), data, host_inputs)
@@ -116,7 +121,7 @@ def test_loss_is_the_sum_over_classes(batch_real, group):
         assert len(set(of_class.tolist())) == len(of_class)
         gradients = [
             gradient_of(carry.network, augmented(augment_key, x), np.full(len(x), c))
-            for x in (np.float32((drawn[c][there] / 255 - 0.5) / 0.25), images[GPC * c :][:GPC])
+            for x in (np.float32((drawn[c][there] / 255 - 0.5) / 0.25), images[prob.labels == c])
         ]
         expected += float(distance(*gradients))
     assert float(actual) == pytest.approx(expected, rel=1e-4)
@@ -170,6 +175,17 @@ def test_inner_training_is_sgd_over_the_synthetic_set():
     close(of_group(0), expected(np.arange(GPC, 2 * GPC)))
     once = problem(outer_loops=1).matching
     assert once.after_update(synthetic(prob, images), carry, jnp.int32(0), key) is carry
+
+
+@pytest.mark.parametrize("inner_batch", [2, 256])
+def test_inner_training_on_a_small_class_is_sgd_over_its_images(inner_batch):
+    """Trains on two images, padded to the four of the other class, in one or two batches."""
+    settings = dict(outer_loops=2, inner_loops=3, inner_batch=inner_batch, strategy="")
+    prob, data = problem(counts=(2, 4), **settings), real()
+    images, start = initial_images(prob, data), NETWORK.init(jax.random.key(0))
+    carry, key = Carry(start, jnp.array([0])), jax.random.key(5)
+    train = lambda u: prob.matching.after_update(synthetic(prob, images), carry, u, key).network
+    close(jax.jit(train)(0), sgd(start, [np.arange(2)] * 3, images, prob.labels))
 
 
 def test_inner_epochs_use_every_image_in_batches():

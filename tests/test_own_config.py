@@ -12,10 +12,11 @@ from configs import common, own
 from gsdd_jax import data
 from gsdd_jax.config import adapt, validate
 from gsdd_jax.core import trees
-from gsdd_jax.core.errors import UsageError
-from gsdd_jax.runs import distill, experts
+from gsdd_jax.core.errors import UsageError, ranged
+from gsdd_jax.data import shares
+from gsdd_jax.runs import baselines, distill, experts
 from gsdd_jax.runs.progress import Display
-from gsdd_jax.setup import experiment
+from gsdd_jax.setup import experiment, provenance, start
 from launch import cli
 from tests.own_pictures import make, noise, only, save
 
@@ -136,12 +137,16 @@ def unequal(tmp_path):
     return adapt.suited(config, result.image_shape, 2, max(result.train))
 
 
-@pytest.mark.parametrize("matching", ["dm", "tm"])
+@pytest.mark.parametrize(
+    ("matching", "split", "expected"),
+    [("dm", "even", [9, 9]), ("tm", "proportional", [16, 2]), ("dc", "sqrt", [14, 4])],
+)
 def test_two_classes_one_of_a_single_gray_picture_distill(
-    tmp_path, unequal, matching, quickly_compiled, capsys
+    tmp_path, unequal, matching, split, expected, quickly_compiled, capsys, monkeypatch
 ):
-    """Distills equally many images per class, drawn or not; the small class is named."""
+    """Distills images, drawn or not, and as many real ones per class; the small class is named."""
     config = unequal
+    config.budget.split = split
     assert config.budget.images_per_class == 9  # as many as the larger class has
     if matching != "dm":
         common.matched_by(config, matching)
@@ -150,14 +155,28 @@ def test_two_classes_one_of_a_single_gray_picture_distill(
         config.matching.options.max_start_epoch = config.experts.num_experts = 1
         config.experts.epochs, config.experts.dir = 2, str(tmp_path / "experts")
         experts.train_all(config, Display())
+    if split == "proportional":
+        config.evaluate.baselines = "random_real_uint8,random_real_dct"
+        monkeypatch.setattr(baselines, "TRIALS", ((0.5, 1.0),))
     result = distill.distill_to(config, tmp_path / "run")
-    images = gsdd_jax.load(tmp_path / "run" / "distilled.safetensors").images()
-    assert images.shape == (18, 28, 28, 1)
-    assert np.isfinite(images).all()
+    set_ = gsdd_jax.load(tmp_path / "run" / "distilled.safetensors")
+    assert set_.images().shape == (18, 28, 28, 1)
+    assert np.isfinite(set_.images()).all()
+    assert np.bincount(set_.labels).tolist() == expected == result.get("images_by_class", [9, 9])
+    assert provenance.resolve(set_.provenance, {}).budget.split == split
     assert 0 <= result["random_real_uint8_accuracy"] <= 100
-    assert "warning: fewer than 9 training images of 'one' (1): several images" in (
-        capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert f" {ranged(expected, 'image')} per class of 24 Gaussians" in out
+    few = "'one' (1)" if split == "even" else "'many' (9), 'one' (1)"
+    there = ranged(sorted(set(expected)), "training image")
+    assert f"warning: fewer than {there} of {few}: several images" in out
+    if split == "proportional":
+        real = gsdd_jax.load(tmp_path / "run" / "random_real_dct.safetensors")
+        assert real.class_counts == shares.counts((9, 1), len(real.labels), split)
+        config.init.set, config.budget.split = str(tmp_path / "run"), "even"
+        parts = experiment.build_fit_parts(config)
+        with pytest.raises(UsageError, match=r"of each class: expected \[9, 9\].* \[16, 2\]"):
+            start.opened(config, parts, tmp_path / "other")
 
 
 def test_images_of_a_class_of_few_come_again_shifted():
