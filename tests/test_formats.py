@@ -493,12 +493,12 @@ def test_few_bytes_of_many_soft_labels_are_not_decoded(monkeypatch):
     classes = np.arange(600)
     sure = np.zeros((600, 600), np.float32)
     sure[classes, classes] = 8
-    payload = labels.pack(sure, 2, classes, 600)
+    payload = labels.pack(sure, 2, classes[:, None], 600)
     assert len(payload) == 600 * 600 * 2 // 8
-    np.testing.assert_array_equal(labels.unpack(payload, 2, classes, 600), sure)
+    np.testing.assert_array_equal(labels.unpack(payload, 2, classes[:, None], 600), sure)
     monkeypatch.setattr(entropy, "_decoder", lambda payload: pytest.fail("it is decoded"))
     with pytest.raises(gsdd_jax.UsageError, match="soft_labels: expected more than 40 bytes for 3"):
-        labels.unpack(payload[:40], 2, classes, 600)
+        labels.unpack(payload[:40], 2, classes[:, None], 600)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,11 @@ def test_they_are_within_the_budget(bits, classes):
         (config_of(bits=1), r"config\.labels\.bits: expected an integer from 2 to 8"),
         (config_of(source="oracle"), r"config\.labels\.source: expected one of class, teacher"),
         (config_of(temperature=0.0), r"config\.labels\.temperature: expected a number from"),
+        (
+            config_of(mixes=1),
+            r"config\.labels\.mixes: expected 0 with config\.labels\.source=class",
+        ),
+        (config_of(mixes=65, source="teacher"), r"config\.labels\.mixes: expected an integer from"),
     ],
 )
 def test_what_is_refused(config, message):
@@ -236,6 +241,7 @@ def taught(request, tiny):
     if request.param == "dm":
         common.matched_by(config, "dm")
         config.matching.options.batch_real = 8
+        config.labels.mixes = 1
     config.labels.update(source="teacher", learned=False, temperature=1.5)
     config.teacher.update(epochs=3, num_networks=2)
     config.evaluate.baselines = ""
@@ -246,6 +252,7 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
     """Compares DM's labels with the stored images', and TM's with the fitted images'."""
     result = distill_to(taught, tmp_path / "whole")
     set_ = gsdd_jax.load(tmp_path / "whole" / "distilled.safetensors")
+    assert set_.mixes == taught.labels.mixes and len(set_.labels) == 30 * (1 + set_.mixes)
     start = distill_to_start(taught, tmp_path)
     parts, where = experiment.build(taught), tmp_path / "whole"
     found = teacher.trained(taught, parts, where, Reporter(None))

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from gsdd_jax.core.fields import POSITIVE, field
-from gsdd_jax.formats import entropy
+from gsdd_jax.formats import entropy, mixes
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
 START = 6.0  # logit of an image's own class; the others start at 0
@@ -26,6 +26,9 @@ class Labels:
     learned: bool = field(False, "True: the objective learns soft labels, from labels.source on")
     bits: int = field(4, "bits per soft label, one per image and class", *BITS)
     temperature: float = field(2.0, "temperature that divides the teacher's outputs", *TEMPERATURE)
+    mixes: int = field(
+        0, "mixtures of each image with another, which the teacher labels, too", 0, mixes.MOST
+    )
     learning_rate: float = field(0.02, "Adam learning rate of learned labels", *POSITIVE)
 
     @property
@@ -37,7 +40,8 @@ class Labels:
         """Returns the bytes of soft labels, divided by classes, rounded up; 0 for hard ones."""
         if not self.soft:
             return 0
-        total = entropy.packed_bytes([self.bits], num_classes * images_per_class * num_classes)
+        images = num_classes * images_per_class * (1 + self.mixes)
+        total = entropy.packed_bytes([self.bits], images * num_classes)
         return -(-total // num_classes)
 
 

@@ -74,7 +74,7 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     Images with fewer Gaussians are padded with ones of opacity 0. Raises UsageError for a file
     that is no distilled set of Gaussians.
     """
-    set_ = file.load(path)
+    set_ = file.load(path).without_mixes()
     if not isinstance(parameterizations.of_format(set_.format), Gaussians):
         raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
     with located(path):

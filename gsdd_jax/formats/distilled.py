@@ -13,7 +13,7 @@ import numpy as np
 
 from gsdd_jax.core import arguments, program
 from gsdd_jax.core.errors import UsageError, counted, printable
-from gsdd_jax.formats import transforms
+from gsdd_jax.formats import mixes, transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
 from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
@@ -42,11 +42,14 @@ class DistilledSet:
     Attributes:
       format: static settings of the images' format.
       arrays: arrays of the format by name; bfloat16 as float32.
-      labels: class of each image, from 0 to K - 1; on average `format.images_per_class` of each.
+      labels: class of each image, from 0 to K - 1; on average `format.images_per_class` of each,
+        without mixtures.
       learning_rate: the student's learning rate on this set.
       provenance: origin as plain JSON values (config, versions, step, data).
       soft_labels: learned logits on the grid of `gsdd_jax.formats.labels`, or None.
       label_bits: bits per soft-label code; 0 without soft labels.
+      mixes: mixtures of each stored image, which follow these and have soft labels, too; see
+        `gsdd_jax.formats.mixes`.
       source: file that the set was loaded from, or empty.
 
     Arguments shared by its methods:
@@ -63,6 +66,7 @@ class DistilledSet:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     soft_labels: Float[np.ndarray, "m k"] | None = None
     label_bits: int = 0
+    mixes: int = 0
     source: str = ""
 
     @property
@@ -73,12 +77,26 @@ class DistilledSet:
 
     @property
     def num_classes(self) -> int:
-        return len(self.labels) // self.format.images_per_class
+        return self.num_stored // self.format.images_per_class
+
+    @property
+    def num_stored(self) -> int:
+        """Number of images without mixtures."""
+        return len(self.labels) // (1 + self.mixes)
+
+    def without_mixes(self) -> "DistilledSet":
+        """Returns the set of the stored images."""
+        if not self.mixes:
+            return self
+        count = self.num_stored
+        soft = None if self.soft_labels is None else self.soft_labels[:count]
+        return dataclasses.replace(self, labels=self.labels[:count], soft_labels=soft, mixes=0)
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Number of images of each class."""
-        return tuple(np.bincount(self.labels, minlength=self.num_classes).tolist())
+        """Number of images of each class, without mixtures."""
+        stored = self.labels[: self.num_stored]
+        return tuple(np.bincount(stored, minlength=self.num_classes).tolist())
 
     @functools.cached_property
     def params(self) -> dict[str, np.ndarray]:
@@ -105,7 +123,7 @@ class DistilledSet:
         height, width = checked_size(self.format, count, height, width, resample)
         with np.errstate(all="ignore"):  # `checked` reports it
             found = np.asarray(self.format.rendered(self.params, height, width, resample))
-        return self.checked(found)
+        return self.checked(mixes.with_mixes(found, self.mixes))
 
     def checked(self, images: Any) -> Any:
         """Returns images of the set, in NumPy or JAX; raises UsageError if not finite."""
@@ -124,7 +142,7 @@ class DistilledSet:
     @property
     def stored_bytes(self) -> dict[str, int]:
         """Bytes that count toward the budget, by array; hard labels are free."""
-        sizes = self.format.stored_bytes(self.arrays, len(self.labels))
+        sizes = self.format.stored_bytes(self.arrays, self.num_stored)
         if self.soft_labels is None:
             return sizes
         return sizes | {SOFT_LABELS: len(self.packed_labels)}
@@ -133,7 +151,12 @@ class DistilledSet:
     def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
         """Soft labels as stored. Raises UsageError for logits not on the grid."""
         logits = np.asarray(self.soft_labels, np.float32)
-        return pack(logits, self.label_bits, np.asarray(self.labels).astype(int), self.num_classes)
+        return pack(logits, self.label_bits, self.parts, self.num_classes)
+
+    @property
+    def parts(self) -> Int[np.ndarray, "m p"]:
+        """Class of each part of each image: one, or two if the set has mixtures."""
+        return mixes.parts(np.asarray(self.labels)[: self.num_stored].astype(int), self.mixes)
 
     @property
     def num_bytes(self) -> int:

@@ -21,10 +21,11 @@ from gsdd_jax.core import memory
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located, named, ranged
 from gsdd_jax.core.files import check_ours, check_regular, write_atomically
-from gsdd_jax.formats import labels, remote
+from gsdd_jax.formats import labels, mixes, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, is_unequal, settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
+from gsdd_jax.formats.mixes import MIXES
 
 NAME = "distilled.safetensors"  # in a work directory
 FORMAT = "gsdd-jax distilled set 2"
@@ -58,6 +59,9 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
         parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
         if SOFT_LABELS in arrays:
             parts[LABEL_BITS] = distilled.label_bits
+        if distilled.mixes:
+            parts[MIXES] = distilled.mixes
+            check_mixes(parts)
         try:
             # Digests are of parts as read back: JSON makes lists of tuples.
             parts = json.loads(json.dumps(parts))
@@ -158,12 +162,13 @@ def _load(path: pathlib.Path, source: str) -> DistilledSet:
         check_values(kind, arrays)
         _check_digests(expected, raw, parts)
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
-        logits = None
+        logits, each = None, parts.get(MIXES, 0)
         if bits:
             num_classes = len(classes) // kind.images_per_class
-            logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, classes, num_classes)
-        of_file = parts[PROVENANCE], logits, bits, source
-        distilled = DistilledSet(kind, arrays, classes, rate, *of_file)
+            of_parts = mixes.parts(classes, each)
+            logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, of_parts, num_classes)
+        of_file = parts[PROVENANCE], logits, bits, each, source
+        distilled = DistilledSet(kind, arrays, np.tile(classes, 1 + each), rate, *of_file)
         _ = distilled.params  # refuses invalid codes
     return distilled
 
@@ -172,6 +177,10 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
     """Returns all arrays of the file, including invalid ones for the checks to refuse."""
     arrays = {n: np.asarray(a) for n, a in distilled.arrays.items()}
     classes = np.asarray(distilled.labels)
+    stored, times = classes[: distilled.num_stored], distilled.mixes
+    if times and not np.array_equal(classes, np.tile(stored, 1 + times)):
+        raise UsageError(f"{LABELS}: expected those of the images again, {times} times")
+    classes = stored
     if classes.dtype.kind in "iu" and np.array_equal(classes, classes.astype(np.int32)):
         classes = classes.astype(np.int32)
     with np.errstate(over="ignore"):
@@ -231,9 +240,19 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     found = header.pop(DIGESTS)
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
-    if unknown := [n for n in header if n not in (PARAMETERIZATION, PROVENANCE, LABEL_BITS)]:
+    check_mixes(header)
+    known = PARAMETERIZATION, PROVENANCE, LABEL_BITS, MIXES
+    if unknown := [n for n in header if n not in known]:
         raise UsageError(f"unknown field {reprlib.repr(unknown[0])} in the metadata {HEADER}")
     return header, found
+
+
+def check_mixes(header: Mapping[str, Any]) -> None:
+    """Raises UsageError for an invalid number of mixtures, or mixtures without soft labels."""
+    if MIXES in header:
+        mixes.check(header[MIXES])
+        if LABEL_BITS not in header:
+            raise UsageError(f"{MIXES}: expected soft labels, which mixtures need, got none")
 
 
 def check_object(name: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError, printable, ranged
+from gsdd_jax.core.errors import UsageError, counted, printable, ranged
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.parts import PARTS
@@ -36,6 +36,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
         "num_bytes": distilled.num_bytes,
         "bytes_per_class": distilled.num_bytes / classes,
         "label_bits": distilled.label_bits,
+        "mixes": distilled.mixes,
         "transform": _transform(distilled),
         "learning_rate": float(distilled.learning_rate),
         "step": made.get("step"),
@@ -66,7 +67,8 @@ def text(said: Mapping[str, Any]) -> str:
         "fingerprint": said["fingerprint"],
         "classes": f"{said['num_classes']}" + (f": {', '.join(names)}" if names else ""),
         "images": f"{ranged(said['images_by_class'], 'image')} per class of "
-        f"{height}x{width}x{channels}",
+        f"{height}x{width}x{channels}"
+        + (f", and {counted(said['mixes'], 'mixture')} of each" if said["mixes"] else ""),
         "format": said["format"],
         "settings": _pairs(said["settings"]),
         "bytes": f"{said['num_bytes']:,}, {said['bytes_per_class']:,.1f} per class: "

@@ -2,7 +2,7 @@
 
 The grid has 2 ** bits values from 0 to `HIGHEST`. It need not be learned: a softmax depends only on
 differences. Codes are range-coded where that takes fewer bytes than their bits. An image's own
-class and all others have a table of frequencies each.
+class and all others have a table of frequencies each; so has the second class of a mixture.
 """
 
 import reprlib
@@ -50,9 +50,12 @@ def check_bits(value: Any) -> None:
 
 
 def pack(
-    logits: Float[np.ndarray, "..."], bits: int, classes: Int[np.ndarray, "m"], num_classes: int
+    logits: Float[np.ndarray, "..."], bits: int, classes: Int[np.ndarray, "m p"], num_classes: int
 ) -> UInt8[np.ndarray, "bytes"]:
-    """Packs logits as codes; raises UsageError for another shape, or logits not on the grid."""
+    """Packs logits as codes; raises UsageError for another shape, or logits not on the grid.
+
+    `classes` are those of each image's parts: one, or two of a mixture.
+    """
     check_bits(bits)
     expected = len(classes), num_classes
     if logits.shape != expected:
@@ -69,7 +72,10 @@ def pack(
 
 
 def unpack(
-    payload: UInt8[np.ndarray, "bytes"], bits: int, classes: Int[np.ndarray, "m"], num_classes: int
+    payload: UInt8[np.ndarray, "bytes"],
+    bits: int,
+    classes: Int[np.ndarray, "m p"],
+    num_classes: int,
 ) -> Float[np.ndarray, "m k"]:
     """Unpacks logits: the inverse of `pack`; raises UsageError for bytes that it does not write."""
     count, levels = len(classes) * num_classes, 2**bits
@@ -82,11 +88,14 @@ def unpack(
         (found,) = entropy.unpack(payload, [bits], count)
         found = found.reshape(-1, num_classes)
     else:
-        own, others = payload[:levels], payload[levels : 2 * levels]
-        if not (len(others) == levels and own.any() and (others.any() or num_classes == 1)):
-            raise UsageError(f"{SOFT_LABELS}: expected two tables of frequencies before the codes")
-        tables = [own] + (num_classes - 1) * [others]
-        columns = entropy.decode(payload[2 * levels :], tables, len(classes))
+        count = _num_tables(classes, num_classes)
+        each = np.split(payload[: count * levels], count) if len(payload) > count * levels else []
+        if not each or not all(table.any() for table in each):
+            raise UsageError(
+                f"{SOFT_LABELS}: expected {count} tables of frequencies before the codes"
+            )
+        tables = each + (num_classes - count) * each[-1:]
+        columns = entropy.decode(payload[count * levels :], tables, len(classes))
         found = np.empty((len(classes), num_classes), np.int32)
         np.put_along_axis(found, _own_first(classes, num_classes), np.stack(columns, 1), 1)
     if not np.array_equal(_packed(found, bits, classes), payload):
@@ -95,17 +104,29 @@ def unpack(
 
 
 def _packed(found, bits, classes):
-    fixed = entropy.pack([found.ravel()], [bits])
-    if len(fixed) <= 2 * 2**bits:  # the bytes of the tables
-        return fixed
+    fixed, levels = entropy.pack([found.ravel()], [bits]), 2**bits
     columns = np.take_along_axis(found, _own_first(classes, found.shape[1]), 1).T
-    tables = [entropy.table(part.ravel(), 2**bits) for part in (columns[:1], columns[1:])]
-    by_column = tables[:1] + (len(columns) - 1) * tables[1:]
+    count = _num_tables(classes, len(columns))
+    if len(fixed) <= count * levels:
+        return fixed
+    groups = [columns[i : i + 1] for i in range(count - 1)] + [columns[count - 1 :]]
+    tables = [entropy.table(group.ravel(), levels) for group in groups]
+    by_column = tables + (len(columns) - count) * tables[-1:]
     coded = np.concatenate([*tables, entropy.encode(list(columns), by_column)])
     shorter = len(coded) < len(fixed) and plausible(found.size, len(coded))
     return coded if shorter else fixed
 
 
+def _num_tables(classes, num_classes):
+    """Returns the number of tables: one per part of an image, and one for the other classes."""
+    return min(classes.shape[1] + 1, num_classes)
+
+
 def _own_first(classes, num_classes):
-    """Returns the classes in the order in which the codes of each image are coded."""
-    return (classes[:, None] + np.arange(num_classes)) % num_classes
+    """Returns the classes in the order in which the codes of each image are coded: those of its
+    parts, then the others from the first part's on."""
+    keys = 2 * ((np.arange(num_classes) - classes[:, :1]) % num_classes)
+    for part in classes[:, 1:].T:
+        at = np.arange(len(classes)), part
+        keys[at] = np.minimum(keys[at], 1)
+    return np.argsort(keys, 1, kind="stable")

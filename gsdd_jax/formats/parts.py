@@ -102,8 +102,10 @@ def subset(
     Raises UsageError for unknown or repeated classes, more images than the smallest class has,
     fewer bytes than one image takes, a format that cannot store the images without loss, and
     unequal classes of a total that is no multiple of their number.
+    Mixtures are left out: they show images of all classes.
     """
     with located(of.source or "subset"):
+        of = of.without_mixes()
         chosen = np.arange(of.num_classes)
         if classes is not None:
             with located("classes"):

@@ -13,6 +13,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_options, check_values
 from gsdd_jax.formats.base import Format, checked_size, from_settings, settings
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.mixes import with_mixes
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
@@ -99,9 +100,9 @@ def images(
     """Renders `distilled.images(...)` with JAX, Gaussians with the rasterizer; the same errors."""
     kind, params = of(distilled)
     size = checked_size(kind, len(distilled.labels), height, width, resample)
-    return distilled.checked(_rendered(kind, params, *size, resample))
+    return distilled.checked(_rendered(kind, params, *size, resample, distilled.mixes))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
-def _rendered(kind, params, height, width, resample):
-    return kind.render_at(params, height, width, resample)
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4, 5))
+def _rendered(kind, params, height, width, resample, mixes):
+    return with_mixes(kind.render_at(params, height, width, resample), mixes)

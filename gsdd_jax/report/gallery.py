@@ -67,6 +67,7 @@ def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
 
 def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     """Returns the first images of each class, ordered by class; valid only for rendering."""
+    set_ = set_.without_mixes()
     classes = np.unique(set_.labels)
     indices = np.concatenate([np.flatnonzero(set_.labels == c)[:per_class] for c in classes])
     if np.array_equal(indices, np.arange(len(set_.labels))):

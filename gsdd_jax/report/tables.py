@@ -92,7 +92,7 @@ def storage(run: Run) -> dict[str, Any]:
     set_, kind, used = run.last, run.last.format, run.last.num_bytes
     sizes = set_.stored_bytes
     labels = sizes.pop(SOFT_LABELS, 0)
-    num_images, ipc, budget = len(set_.labels), run.setting("budget.ipc"), None
+    num_images, ipc, budget = set_.num_stored, run.setting("budget.ipc"), None
     if ipc is not None:
         per_class = run.setting("budget.bytes") or budget_bytes(ipc, kind.image_shape)
         there = per_class * (num_images // kind.images_per_class)

@@ -196,7 +196,7 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
 
 def _labeled(config, arm) -> Labels:
     source = "teacher" if COMPRESSED[arm] else "class"
-    return dataclasses.replace(labels_of(config), learned=False, source=source)
+    return dataclasses.replace(labels_of(config), learned=False, source=source, mixes=0)
 
 
 def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> DistilledSet:

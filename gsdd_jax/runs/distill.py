@@ -405,7 +405,11 @@ class _Run:
             logits = np.asarray(mesh.to_host(self.teacher_logits(params)))
         bits = 0 if logits is None else self.config.labels.bits
         given = self.parts.labels, rate, provenance, logits, bits
-        return parameterizations.stored(parameterization, params, *given)
+        set_ = parameterizations.stored(parameterization, params, *given)
+        labels = labels_of(self.config)
+        if not (taught and labels.mixes):
+            return set_
+        return self.teacher.with_mixes(set_, labels, self.parts.transform)
 
     @functools.cached_property
     def teacher(self) -> teacher.Teacher:
@@ -431,7 +435,8 @@ class _Run:
 
     def show(self, set_: DistilledSet) -> None:
         """Writes a contact sheet, as a file and for TensorBoard."""
-        sheet = contact_sheet(mesh.to_host(parameterizations.images(set_)), set_.labels)
+        shown = set_.without_mixes()
+        sheet = contact_sheet(mesh.to_host(parameterizations.images(shown)), shown.labels)
         if processes.first():
             write_atomically(self.workdir / "contact_sheet.png", png(sheet))
         self.reporter.image(set_.provenance["step"], "distilled", sheet)

@@ -125,7 +125,9 @@ def students(
     """Trains such networks at the real images' size."""
     images = parameterizations.images(set_, *parts.dataset.image_shape[:2], resample)
     images = parts.transform(images)[None]
-    schedule, rate = schedule or parts.schedule, set_.learning_rate
+    steps = parts.schedule.num_steps(set_.num_stored)  # mixtures cost no more
+    schedule = schedule or parts.schedule.with_steps(steps, len(set_.labels))
+    rate = set_.learning_rate
     return _train(config, parts, images, set_.targets, schedule, rate, name, reporter)
 
 
@@ -274,7 +276,7 @@ def evaluate_file(
 
     def students_of(of, name):
         rate = config.evaluate.learning_rate if given else of.learning_rate
-        steps = parts.schedule.num_steps(len(set_.labels))
+        steps = parts.schedule.num_steps(set_.num_stored)
         schedule = parts.schedule.with_steps(steps, len(of.labels))
         of = dataclasses.replace(of, learning_rate=rate)
         return students(config, parts, of, name, display, resample, schedule)
@@ -287,7 +289,7 @@ def evaluate_file(
         if corrupted:
             result["corrupted"] = _corrupted(config, parts, trained.params, corrupted)
         if baselines:
-            count = len(set_.labels)
+            count = set_.num_stored
             real = random_real(config, parts, count, "random_real", "random real", display)
             result |= summary("random_real", real.test)
         for arm, real in compressed.items():

@@ -3,16 +3,21 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from gsdd_jax import parameterizations
 from gsdd_jax.core import memory, mesh
 from gsdd_jax.data import soft_labels
+from gsdd_jax.formats import mixes
 from gsdd_jax.formats.base import COPIES
+from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.networks import Network
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.evaluation import Parts
@@ -43,6 +48,20 @@ class Teacher:
         found = evaluate.outputs(self.network, self.params, images)
         found = soft_labels.from_outputs(found, labels.temperature)
         return soft_labels.values(soft_labels.codes(found, labels.bits), labels.bits)
+
+    def with_mixes(
+        self, set_: DistilledSet, labels: soft_labels.Labels, transform: Callable
+    ) -> DistilledSet:
+        """Returns a set with `labels.mixes` mixtures of each image and their soft labels."""
+        images = parameterizations.images(set_)
+        mixed = mixes.with_mixes(images, labels.mixes)[len(images) :]
+        logits = np.asarray(mesh.to_host(self.logits(transform(mixed), labels)))
+        return dataclasses.replace(
+            set_,
+            labels=np.tile(set_.labels, 1 + labels.mixes),
+            soft_labels=np.concatenate([np.asarray(set_.soft_labels), logits]),
+            mixes=labels.mixes,
+        )
 
 
 def trained(

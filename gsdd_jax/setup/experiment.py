@@ -106,6 +106,11 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
     """
     validate.ranges(config, "seed", "data", "budget", "init", "labels")
     validate.options(config)
+    if config.labels.mixes and config.labels.source != "teacher":
+        raise UsageError(
+            f"config.labels.mixes: expected 0 with config.labels.source={config.labels.source}, "
+            f"got {config.labels.mixes}; only a teacher labels mixtures"
+        )
     dataset = dataset or load_data(config)
     shape, classes = dataset.image_shape, dataset.num_classes
     parameterization = components.build_parameterization(config, shape, classes)

@@ -36,7 +36,7 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
         path = file.path_of(config.init.set)
         if pathlib.Path(workdir).resolve() in path.resolve().parents:
             raise UsageError(f"{path}: expected a set outside the run's own directory {workdir}")
-        set_ = file.load(path)
+        set_ = file.load(path).without_mixes()
         with located(path):
             there, expected = settings(set_.format), settings(parts.parameterization)
             there["classes"], expected["classes"] = len(set_.labels), len(parts.labels)
