@@ -9,6 +9,8 @@ import pytest
 import safetensors.numpy
 
 import gsdd_jax
+from gsdd_jax import parameterizations
+from gsdd_jax.exports import hf
 from gsdd_jax.formats import file, info, labels, mixes
 from gsdd_jax.formats.pixels import Pixels
 
@@ -67,6 +69,8 @@ def test_a_file_keeps_their_labels(mixed, tmp_path):
     assert len(stored["labels"]) == 60  # mixtures take the bytes of soft labels only
     assert again.num_bytes == 60 * 8 * 8 * 3 * 4 + stored["soft_labels"].nbytes
     assert "20 images per class of 8x8x3, and 2 mixtures of each" in info.text(info.info(again))
+    assert "20 per class of 3 classes, 8x8x3, and 2 mixtures of each" in hf.card(again)
+    np.testing.assert_array_equal(parameterizations.images(again), again.images())
     alone = gsdd_jax.subset(again, images_per_class=20)
     assert alone.mixes == 0 and len(alone.labels) == 60
     np.testing.assert_array_equal(alone.soft_labels, mixed.soft_labels[:60])

@@ -9,7 +9,7 @@ from gsdd_jax.core.errors import printable, ranged
 from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.info import info
+from gsdd_jax.formats.info import info, mixtures
 
 DATA = "data/train-00000-of-00001.parquet"
 CARD = """---
@@ -94,7 +94,7 @@ def card(distilled: DistilledSet) -> str:
     labels = f"soft, {bits} bits each" if bits else "hard"
     rows = {
         "images": f"{ranged(distilled.class_counts)} per class of {num_classes} classes, "
-        f"{'x'.join(map(str, kind.image_shape))}",
+        f"{'x'.join(map(str, kind.image_shape))}{mixtures(said)}",
         "stored as": kind.name,
         "labels": labels,
         "bytes": f"{distilled.num_bytes:,}, {said['bytes_per_class']:,.1f} per class",

@@ -51,7 +51,7 @@ def main(
     if draws < 1 or not radius > 0:
         raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
     paths = [file.path_of(d) for d in distilled]
-    sets = [file.load(path) for path in paths]
+    sets = [file.load(path).without_mixes() for path in paths]
     labels = inputs.labels_of([set_.format.name for set_ in sets], paths)
     made_of = dict(points=points, radius=radius, draws=draws, seed=seed)
     made_of["distilled"] = [inputs.digest(path) for path in paths]

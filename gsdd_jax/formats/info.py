@@ -16,8 +16,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
     """Returns what a set is and where it comes from, as plain JSON values.
 
     Values that the provenance lacks are None. `images_per_class` is the mean of `images_by_class`.
-    `parts` are the data, step and classes of the sets
-    that a merged or cut set was made of.
+    `parts` are the data, step and classes of the sets that a merged or cut set was made of.
     """
     made, kind, classes = distilled.provenance, distilled.format, distilled.num_classes
     of_kind = settings(kind)
@@ -67,8 +66,7 @@ def text(said: Mapping[str, Any]) -> str:
         "fingerprint": said["fingerprint"],
         "classes": f"{said['num_classes']}" + (f": {', '.join(names)}" if names else ""),
         "images": f"{ranged(said['images_by_class'], 'image')} per class of "
-        f"{height}x{width}x{channels}"
-        + (f", and {counted(said['mixes'], 'mixture')} of each" if said["mixes"] else ""),
+        f"{height}x{width}x{channels}" + mixtures(said),
         "format": said["format"],
         "settings": _pairs(said["settings"]),
         "bytes": f"{said['num_bytes']:,}, {said['bytes_per_class']:,.1f} per class: "
@@ -85,6 +83,11 @@ def text(said: Mapping[str, Any]) -> str:
     width = max(map(len, lines))
     shown = {n: "unknown" if v is None else printable(str(v), LONGEST) for n, v in lines.items()}
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
+
+
+def mixtures(said: Mapping[str, Any]) -> str:
+    """Returns what follows a number of images, or nothing for a set without mixtures."""
+    return f", and {counted(said['mixes'], 'mixture')} of each" if said["mixes"] else ""
 
 
 def _transform(distilled) -> dict[str, Any] | None:

@@ -50,6 +50,8 @@ def rounds(num_images: int, mixes: int) -> Iterator[Round]:
 
 def with_mixes(images: Float[Any, "m h w c"], mixes: int) -> Float[Any, "n h w c"]:
     """Returns the images and `mixes` mixtures of each, in NumPy or JAX."""
+    if not mixes:
+        return images
     xp = namespace(images)
     height, width = images.shape[1:3]
     mixed = [
@@ -70,13 +72,12 @@ def parts(labels: Int[np.ndarray, "m"], mixes: int) -> Int[np.ndarray, "n p"]:
     return np.stack([np.tile(labels, 1 + mixes), np.concatenate([labels, *others])], 1)
 
 
-def check(mixes: Any) -> int:
-    """Returns a file's number of mixtures of each image; raises UsageError for an invalid one."""
+def check(mixes: Any) -> None:
+    """Raises UsageError for an invalid number of mixtures of each image in a file."""
     if type(mixes) is not int or not 1 <= mixes <= MOST:
         raise UsageError(
             f"{MIXES}: expected an integer from 1 to {MOST}, got {reprlib.repr(mixes)}"
         )
-    return mixes
 
 
 def _within(first, size, count) -> Bool[np.ndarray, "m {count}"]:

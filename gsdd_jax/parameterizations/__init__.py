@@ -100,9 +100,11 @@ def images(
     """Renders `distilled.images(...)` with JAX, Gaussians with the rasterizer; the same errors."""
     kind, params = of(distilled)
     size = checked_size(kind, len(distilled.labels), height, width, resample)
-    return distilled.checked(_rendered(kind, params, *size, resample, distilled.mixes))
+    found = _rendered(kind, params, *size, resample)
+    # Outside of the program, which would hold every rectangle's mask as a constant.
+    return distilled.checked(with_mixes(found, distilled.mixes))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4, 5))
-def _rendered(kind, params, height, width, resample, mixes):
-    return with_mixes(kind.render_at(params, height, width, resample), mixes)
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _rendered(kind, params, height, width, resample):
+    return kind.render_at(params, height, width, resample)
