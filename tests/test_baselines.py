@@ -50,7 +50,8 @@ def test_an_arm_is_a_set_of_real_images_in_the_bytes_of_the_budget(finished, arm
     set_ = gsdd_jax.load(path)
     per_class = set_.format.images_per_class
     assert result[f"{arm}_images_per_class"] == per_class > 1
-    assert 0.85 * BYTES * CLASSES < set_.num_bytes <= BYTES * CLASSES
+    assert 0.95 * BYTES * CLASSES < set_.num_bytes <= BYTES * CLASSES
+    set_ = set_.without_mixes()
     np.testing.assert_array_equal(np.bincount(set_.labels), CLASSES * [per_class])
     # Each image is nearest to one of its class, in the mean over 100 much nearer than to others.
     train = data.load("cifar10_mini", resolution=8).train
@@ -82,8 +83,10 @@ def test_the_run_names_them(finished, tmp_path):
         assert (written[f"{arm}_side"], written[f"{arm}_images_per_class"]) == (side, count)
         temperature = set_.provenance["config"]["labels.temperature"]
         soft = f", temperature {temperature}" if arm == ARMS[1] else ""
-        assert f", {count} per class at {side} pixels{soft}<" in text
+        mixes = f", {set_.mixes} mixtures of each" if set_.mixes else ""
+        assert f", {count} per class at {side} pixels{soft}{mixes}<" in text
         assert written.get(f"{arm}_temperature") == (temperature if soft else None)
+        assert written.get(f"{arm}_mixes") == (set_.mixes if soft else None)
 
 
 def test_all_real_images_are_the_teacher_s(finished, tmp_path):
@@ -124,15 +127,16 @@ def test_other_files_next_to_a_set_are_left_out(finished, tmp_path, capsys):
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Stands in for a set of compressed images."""
+    """Stands in for a set of compressed images: 60 of 3,000 bytes are labels."""
 
     of: tuple
     learning_rate: float = 0.0
     labels: range = range(30)
+    packed_labels: bytes = 60 * b" "
 
 
-@pytest.mark.parametrize("arm, best_temperature", [(ARMS[0], 0), (ARMS[1], 4)])
-def test_the_best_size_then_the_best_temperature_is_taken(monkeypatch, arm, best_temperature):
+@pytest.mark.parametrize("arm, mixes", [(ARMS[0], 0), (ARMS[1], 0), (ARMS[1], 4)])
+def test_the_best_size_then_temperature_then_mixtures_are_taken(monkeypatch, arm, mixes):
     config, tried = config_of(), []
     config.evaluate.rates = "0.5"
 
@@ -142,9 +146,10 @@ def test_the_best_size_then_the_best_temperature_is_taken(monkeypatch, arm, best
         return Candidate(candidate)
 
     def judged(config, parts, set_, name, display, chosen=False, schedule=None):
-        _, side, temperature = set_.of
-        tried.append((side, temperature, config.evaluate.rates, config.evaluate.num_networks))
-        accuracy = np.array([50.0 + (side == 9) + (temperature > 2)], np.float32)
+        tried.append((*set_.of, config.evaluate.rates, config.evaluate.num_networks))
+        _, side, temperature, mixed = set_.of
+        score = 50.0 + 4 * (side == 9) + 2 * (temperature > 2) + (mixed == mixes)
+        accuracy = np.array([score], np.float32)
         return evaluation.Accuracies(accuracy, accuracy, np.eye(10, dtype=int), 0.5)
 
     monkeypatch.setattr(baselines, "SIDE", 1)
@@ -154,12 +159,16 @@ def test_the_best_size_then_the_best_temperature_is_taken(monkeypatch, arm, best
     config.data.resolution = 10
     parts = evaluation.real_parts(config)
     found = baselines.evaluated(config, parts, 30, arm, None, {}, "arm", Reporter(None))
-    soft = bool(best_temperature)
-    assert found.set_.of[1:] == (9, best_temperature)
     assert found.set_.learning_rate == 0.5
-    sizes = [(side, 2.0 * soft, "" if i else "0.5", 1) for i, side in enumerate((8, 9, 5))]
-    others = [(9, temperature, "", 1) for temperature in (1, 4)] if soft else []
-    assert tried == [*sizes, *others, (9, best_temperature, "0.5", 2)]
+    count, soft = tried[0][0], 2 * (arm == ARMS[1])
+    assert tried[0] == (count, 8, soft, 0, "0.5", 1)
+    trials = [(count, 9, soft, 0), (count, 5, soft, 0)]
+    if soft:  # 4 x 60 more bytes of labels
+        fewer = int(count * 3000 / 3240)
+        trials += [(count, 9, 1, 0), (count, 9, 4, 0), (fewer, 9, 4, 4)]
+    assert tried[1:-1] == [(*trial, "", 1) for trial in trials]
+    assert tried[-1] == (*trials[-1 if mixes else -2 if soft else 0], "0.5", 2)
+    assert found.set_.of == tried[-1][:4]
 
 
 def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):

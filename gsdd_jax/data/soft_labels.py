@@ -1,6 +1,7 @@
 """Soft labels: one logit per image and class, on a fixed grid."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,9 @@ class Labels:
     learned: bool = field(False, "True: the objective learns soft labels, from labels.source on")
     bits: int = field(4, "bits per soft label, one per image and class", *BITS)
     temperature: float = field(2.0, "temperature that divides the teacher's outputs", *TEMPERATURE)
+    top: int = field(
+        10, "teacher's outputs stored per image, the largest; the others have their mean", 1
+    )
     mixes: int = field(
         0, "mixtures of each image with another, which the teacher labels, too", 0, mixes.MOST
     )
@@ -44,13 +48,30 @@ class Labels:
         total = entropy.packed_bytes([self.bits], images * num_classes)
         return -(-total // num_classes)
 
+    def suggested_images(self, images: int, budget: int, num_classes: int) -> int:
+        """Returns how many of `images` per class the `budget` in bytes per class holds with their
+        labels, estimated as the largest logits and their classes."""
+        if not self.soft:
+            return images
+        bits = self.bits + math.log2(num_classes)
+        label = (1 + self.mixes) * min(self.bits * num_classes, self.top * bits) / 8
+        return max(1, int(images * budget / (budget + images * label)))
+
 
 HARD = Labels()
 
 
-def from_outputs(outputs: Float[Array, "m k"], temperature: float) -> Float[Array, "m k"]:
-    """Returns a teacher's outputs as logits within the grid, the largest at its upper end."""
+def from_outputs(outputs: Float[Array, "m k"], temperature: float, top: int) -> Float[Array, "m k"]:
+    """Returns a teacher's outputs as logits within the grid, the largest at its upper end.
+
+    Those below the `top` largest share their probability equally.
+    """
     softened = outputs / temperature
+    if (rest := softened.shape[1] - top) > 1:
+        ranks = jnp.argsort(jnp.argsort(softened, descending=True), stable=True)
+        below = ranks >= top
+        total = jax.nn.logsumexp(jnp.where(below, softened, -jnp.inf), 1, keepdims=True)
+        softened = jnp.where(below, total - jnp.log(rest), softened)
     return clip(softened - softened.max(-1, keepdims=True) + HIGHEST)
 
 

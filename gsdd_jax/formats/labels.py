@@ -3,6 +3,10 @@
 The grid has 2 ** bits values from 0 to `HIGHEST`. It need not be learned: a softmax depends only on
 differences. Codes are range-coded where that takes fewer bytes than their bits. An image's own
 class and all others have a table of frequencies each; so has the second class of a mixture.
+
+Where most codes of an image are equal, as with few logits of many classes, fewer bytes hold the
+most frequent one once per image, and a symbol of its own wherever it recurs. A table of zeros
+marks such a payload.
 """
 
 import reprlib
@@ -78,7 +82,7 @@ def unpack(
     num_classes: int,
 ) -> Float[np.ndarray, "m k"]:
     """Unpacks logits: the inverse of `pack`; raises UsageError for bytes that it does not write."""
-    count, levels = len(classes) * num_classes, 2**bits
+    count = len(classes) * num_classes
     memory.check(f"{SOFT_LABELS}: {count:,} codes", 4 * count, COPIES)
     check_codes(SOFT_LABELS, count, len(payload))
     most = entropy.packed_bytes([bits], count)
@@ -88,16 +92,7 @@ def unpack(
         (found,) = entropy.unpack(payload, [bits], count)
         found = found.reshape(-1, num_classes)
     else:
-        count = _num_tables(classes, num_classes)
-        each = np.split(payload[: count * levels], count) if len(payload) > count * levels else []
-        if not each or not all(table.any() for table in each):
-            raise UsageError(
-                f"{SOFT_LABELS}: expected {count} tables of frequencies before the codes"
-            )
-        tables = each + (num_classes - count) * each[-1:]
-        columns = entropy.decode(payload[count * levels :], tables, len(classes))
-        found = np.empty((len(classes), num_classes), np.int32)
-        np.put_along_axis(found, _own_first(classes, num_classes), np.stack(columns, 1), 1)
+        found = _decoded(payload, 2**bits, classes, num_classes)
     if not np.array_equal(_packed(found, bits, classes), payload):
         raise UsageError(f"{SOFT_LABELS}: {len(payload)} bytes are not what their codes take")
     return values(found, bits)
@@ -105,16 +100,61 @@ def unpack(
 
 def _packed(found, bits, classes):
     fixed, levels = entropy.pack([found.ravel()], [bits]), 2**bits
+    most = _most_frequent(found, levels)
+    marked = np.where(found == most[:, None], levels, found)
+    coded = [
+        _coded(found, levels, classes),
+        np.concatenate([np.zeros(levels, np.uint8), _coded(marked, levels + 1, classes, most)]),
+    ]
+    shortest = min(coded, key=len)  # of equals, the first
+    shorter = len(shortest) < len(fixed) and plausible(found.size, len(shortest))
+    return shortest if shorter else fixed
+
+
+def _coded(found, levels, classes, most=None):
+    """Returns tables of frequencies, then the codes; those of `most`, one per image, come first."""
     columns = np.take_along_axis(found, _own_first(classes, found.shape[1]), 1).T
+    tables = [entropy.table(c.ravel(), levels) for c in _groups(columns, classes)]
+    by_column = _by_column(tables, len(columns))
+    if most is None:
+        return np.concatenate([*tables, entropy.encode(list(columns), by_column)])
+    of_most = entropy.table(most, levels - 1)
+    coded = entropy.encode([most, *columns], [of_most, *by_column])
+    return np.concatenate([of_most, *tables, coded])
+
+
+def _decoded(payload, levels, classes, num_classes):
+    """Inverts `_coded`."""
+    marked = len(payload) >= levels and not payload[:levels].any()
+    sizes = _num_tables(classes, num_classes) * [levels + marked]
+    if marked:
+        payload, sizes = payload[levels:], [levels, *sizes]
+    ends = np.cumsum(sizes)
+    tables = np.split(payload[: ends[-1]], ends[:-1])
+    if len(payload) <= ends[-1] or not all(table.any() for table in tables):
+        raise UsageError(f"{SOFT_LABELS}: expected {len(sizes)} tables of frequencies before codes")
+    first = tables[:marked]
+    by_column = [*first, *_by_column(tables[marked:], num_classes)]
+    columns = entropy.decode(payload[ends[-1] :], by_column, len(classes))
+    found = np.empty((len(classes), num_classes), np.int32)
+    np.put_along_axis(found, _own_first(classes, num_classes), np.stack(columns[marked:], 1), 1)
+    return np.where(found == levels, columns[0][:, None], found) if marked else found
+
+
+def _most_frequent(found, levels):
+    """Returns the most frequent code of each image, of equals the least."""
+    counts = [np.count_nonzero(found == code, 1) for code in range(levels)]
+    return np.argmax(counts, 0).astype(np.int32)
+
+
+def _groups(columns, classes):
+    """Returns the columns that have a table each: those of an image's parts, then all others."""
     count = _num_tables(classes, len(columns))
-    if len(fixed) <= count * levels:
-        return fixed
-    groups = [columns[i : i + 1] for i in range(count - 1)] + [columns[count - 1 :]]
-    tables = [entropy.table(group.ravel(), levels) for group in groups]
-    by_column = tables + (len(columns) - count) * tables[-1:]
-    coded = np.concatenate([*tables, entropy.encode(list(columns), by_column)])
-    shorter = len(coded) < len(fixed) and plausible(found.size, len(coded))
-    return coded if shorter else fixed
+    return [*columns[: count - 1], columns[count - 1 :]]
+
+
+def _by_column(tables, num_columns):
+    return tables + (num_columns - len(tables)) * tables[-1:]
 
 
 def _num_tables(classes, num_classes):

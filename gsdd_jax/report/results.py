@@ -28,6 +28,7 @@ CHOSEN = {
     "images_per_class": ", {:,} per class",
     "side": " at {:,} pixels",
     "temperature": ", temperature {:,}",
+    "mixes": ", {:,} mixtures of each",
 }
 WHOLE = 20  # classes up to which the confusion matrix is shown
 PAIRS = 10  # most frequent confusions, listed for more classes
@@ -47,7 +48,8 @@ def arms(run: Run) -> dict[str, Any]:
         name, note, color = NAMES[arm]
         note, more = note.format(run.result.get("best_step")), []
         for chosen, text in CHOSEN.items():
-            if type(value := run.result.get(f"{arm}_{chosen}")) in (int, float):
+            value = run.result.get(f"{arm}_{chosen}")
+            if type(value) in (int, float) and value:
                 note += text.format(value)
                 note += " on average" * (unequal and chosen == "images_per_class")
         if reference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import soft_labels
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.coefficients import SIDE
@@ -27,6 +28,7 @@ from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import (
     COMPRESSED,
+    MIXES,
     REAL,
     TEMPERATURES,
     TRIALS,
@@ -37,16 +39,25 @@ from gsdd_jax.storage.workdir import decisive
 
 
 class _Candidate(NamedTuple):
-    """Images per class, the side that they are stored at (0: their own), and the temperature."""
+    """Settings of compressed images and, where labels are soft, of these."""
 
     images_per_class: int
-    side: int
+    side: int  # that images are stored at; 0: their own
     temperature: float
+    mixes: int = 0
 
     def described(self, parts: Experiment | Parts) -> str:
         pixels = self.side or max(parts.dataset.image_shape[:2])
         where = f"{self.images_per_class} per class at {pixels} pixels"
-        return where + (f", temperature {self.temperature:g}" if self.temperature else "")
+        soft = f", temperature {self.temperature:g}" if self.temperature else ""
+        return where + soft + (f", {counted(self.mixes, 'mixture')} of each" if self.mixes else "")
+
+    def mixed(self, set_: DistilledSet, budget: int) -> _Candidate:
+        """Returns the candidate with mixtures, and as many fewer images as their labels take."""
+        share = budget / (budget + MIXES * len(set_.packed_labels))
+        return self._replace(
+            images_per_class=max(1, int(share * self.images_per_class)), mixes=MIXES
+        )
 
 
 class Baseline(NamedTuple):
@@ -69,9 +80,10 @@ def evaluated(
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
     The number and size of compressed images are the best of `TRIALS` on training images, then the
-    temperature of soft labels is the best of that of the config and `TEMPERATURES`. Each is judged
-    by one network, at the learning rate that is best for the first. Returns the refusal of the
-    first instead if none fits the budget.
+    temperature of soft labels is the best of that of the config and `TEMPERATURES`. At last
+    `MIXES` labeled mixtures of each image, with fewer images, are compared with none. Each is
+    judged by one network, at the learning rate that is best for the first. Returns the refusal of
+    the first instead if none fits the budget.
 
     Args:
       config: the experiment.
@@ -131,6 +143,7 @@ def evaluated(
         factors, limits = np.array(TEMPERATURES), soft_labels.TEMPERATURE
         others = np.clip(config.labels.temperature * factors, *limits).tolist()
         best = judge([best._replace(temperature=other) for other in others])
+        best = judge([best.mixed(tried[best][1], _budget(config, parts.dataset))])
     _, set_ = tried[best]
     return Baseline(trained(config, set_, name), set_)
 
@@ -175,7 +188,12 @@ def described(arm: str, set_: DistilledSet) -> dict[str, Any]:
     }
     if COMPRESSED[arm]:
         found[f"{arm}_temperature"] = set_.provenance["config"]["labels.temperature"]
+        found[f"{arm}_mixes"] = set_.mixes
     return found
+
+
+def _budget(config, dataset) -> int:
+    return dataset.num_classes * bytes_per_class(config, dataset.image_shape)
 
 
 def _sizes(config, parts, arm) -> list[_Candidate]:
@@ -183,8 +201,8 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
     there = bytes_per_class(config, shape)
     suggested = parameterizations.find("dct").suggested_images(shape, there, {})
-    labels = _labeled(config, arm).bytes_per_class(parts.dataset.num_classes, suggested)
-    suggested = suggested * there / (there + labels)
+    labels = _labeled(config, arm)
+    suggested = labels.suggested_images(suggested, there, parts.dataset.num_classes)
     sizes = []
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
@@ -200,38 +218,35 @@ def _labeled(config, arm) -> Labels:
 
 
 def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> DistilledSet:
-    trial = config.copy_and_resolve_references()
+    trial, dataset = config.copy_and_resolve_references(), parts.dataset
     trial.parameterization.name = "dct"
     trial.parameterization.options = ConfigDict({"side": candidate.side})
     trial.budget.images_per_class = candidate.images_per_class
     labels = _labeled(trial, arm)
     if labels.soft:
-        labels = dataclasses.replace(labels, temperature=candidate.temperature)
-    trial.labels.update(dataclasses.asdict(labels))
-    dataset = parts.dataset
-
-    def made(kind):
-        params, logits = compress(kind), None
-        if labels.soft:
-            shown = parts.transform(kind.render(params))
-            logits = np.asarray(taught_by.logits(shown, labels))
-        return parameterizations.stored(
-            kind,
-            params,
-            FitParts(dataset, kind, config.budget.split).labels,
-            config.evaluate.learning_rate,
-            provenance | {"config": decisive(trial), "step": 0},
-            logits,
-            labels.bits if labels.soft else 0,
+        labels = dataclasses.replace(
+            labels, temperature=candidate.temperature, mixes=candidate.mixes
         )
+    trial.labels.update(dataclasses.asdict(labels))
+    provenance = provenance | {"config": decisive(trial), "step": 0}
+    rate, budget = config.evaluate.learning_rate, _budget(config, dataset)
 
-    kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes)
-    first = made(kind)
+    def made(reserved):
+        kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes, reserved)
+        classes = FitParts(dataset, kind, config.budget.split).labels
+        set_ = parameterizations.stored(kind, compress(kind), classes, rate, provenance)
+        return taught_by.labeled(set_, labels, parts.transform) if labels.soft else set_
+
+    set_ = made(0)
     if not labels.soft:
-        return first
-    # Coded labels take fewer bytes than `kind` leaves them: the images get what is left.
-    budget = dataset.num_classes * bytes_per_class(config, dataset.image_shape)
-    spare = (budget - first.num_bytes) // dataset.num_classes
-    spare -= spare // 32  # labels of the images as they then are take a few bytes more or less
-    second = made(dataclasses.replace(kind, bytes_per_class=kind.bytes_per_class + spare))
-    return second if second.num_bytes <= budget else first
+        return set_
+    # Labels of coarser images take a few bytes more or less.
+    for slack in (0.01, 0.05, 0.2):
+        reserved = (1 + slack) * len(set_.packed_labels) / dataset.num_classes
+        set_ = made(math.ceil(reserved))
+        if set_.num_bytes <= budget:
+            return set_
+    raise UsageError(
+        f"config.labels: expected labels that leave images {budget - len(set_.packed_labels):,} "
+        f"bytes, got {set_.num_bytes:,} bytes of {budget:,}"
+    )

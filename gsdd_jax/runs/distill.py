@@ -400,16 +400,14 @@ class _Run:
         if aux_params is not None:
             learned, logits = self.parts.problem.matching.learned(aux_params)
             rate = rate if learned is None else learned
-        taught = self.config.labels.source == "teacher" and isinstance(self.parts, Experiment)
-        if logits is None and taught:
-            logits = np.asarray(mesh.to_host(self.teacher_logits(params)))
-        bits = 0 if logits is None else self.config.labels.bits
+        labels = labels_of(self.config)
+        bits = 0 if logits is None else labels.bits
         given = self.parts.labels, rate, provenance, logits, bits
         set_ = parameterizations.stored(parameterization, params, *given)
-        labels = labels_of(self.config)
-        if not (taught and labels.mixes):
-            return set_
-        return self.teacher.with_mixes(set_, labels, self.parts.transform)
+        taught = labels.source == "teacher" and isinstance(self.parts, Experiment)
+        if taught and (logits is None or labels.mixes):
+            return self.teacher.labeled(set_, labels, self.parts.transform)
+        return set_
 
     @functools.cached_property
     def teacher(self) -> teacher.Teacher:

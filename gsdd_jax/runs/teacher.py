@@ -46,20 +46,24 @@ class Teacher:
     ) -> Float[Array, "m k"]:
         """Returns the soft labels of transformed images, rounded to their grid."""
         found = evaluate.outputs(self.network, self.params, images)
-        found = soft_labels.from_outputs(found, labels.temperature)
+        found = soft_labels.from_outputs(found, labels.temperature, labels.top)
         return soft_labels.values(soft_labels.codes(found, labels.bits), labels.bits)
 
-    def with_mixes(
+    def labeled(
         self, set_: DistilledSet, labels: soft_labels.Labels, transform: Callable
     ) -> DistilledSet:
-        """Returns a set with `labels.mixes` mixtures of each image and their soft labels."""
+        """Returns a set with `labels.mixes` mixtures of each image, and soft labels of these and of
+        the images as they are stored; labels of images that are there stay."""
         images = parameterizations.images(set_)
-        mixed = mixes.with_mixes(images, labels.mixes)[len(images) :]
-        logits = np.asarray(mesh.to_host(self.logits(transform(mixed), labels)))
+        every = mixes.with_mixes(images, labels.mixes)
+        there = [] if set_.soft_labels is None else [np.asarray(set_.soft_labels)]
+        seen = every[len(images) :] if there else every
+        logits = np.asarray(mesh.to_host(self.logits(transform(seen), labels)))
         return dataclasses.replace(
             set_,
             labels=np.tile(set_.labels, 1 + labels.mixes),
-            soft_labels=np.concatenate([np.asarray(set_.soft_labels), logits]),
+            soft_labels=np.concatenate([*there, logits]),
+            label_bits=labels.bits,
             mixes=labels.mixes,
         )
 

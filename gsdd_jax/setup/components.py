@@ -78,17 +78,23 @@ def build_transform(name: str, dataset: data.Dataset) -> transforms.Normalize | 
 
 
 def build_parameterization(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    reserved: int | None = None,
 ) -> Parameterization:
     """Builds the storage of images of that shape for all classes, within the config's budget.
 
-    The bytes of soft labels are deducted. Raises UsageError for invalid settings.
+    The bytes of soft labels are deducted: `reserved` per class, by default the most that they may
+    take. Raises UsageError for invalid settings.
     """
     images = config.budget.images_per_class
+    if reserved is None:
+        reserved = labels_of(config).bytes_per_class(num_classes, images)
     return parameterizations.build(
         config.parameterization.name, image_shape, images_per_class=images,
         bytes_per_class=bytes_per_class(config, image_shape), num_classes=num_classes,
-        reserved=labels_of(config).bytes_per_class(num_classes, images),
+        reserved=reserved,
         **config.parameterization.options,
     )  # fmt: skip
 
