@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from configs import common, demo
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.data import soft_labels
 from gsdd_jax.figures import landscape
+from gsdd_jax.formats import labels
 from gsdd_jax.runs import evaluation, experts, fits, teacher
 from gsdd_jax.runs.distill import distill_to, fit_to
 from gsdd_jax.runs.progress import Reporter
@@ -98,6 +100,7 @@ def test_they_are_within_the_budget(bits, classes):
         (config_of(bits=9), r"config\.labels\.bits: expected an integer from 2 to 8"),
         (config_of(bits=1), r"config\.labels\.bits: expected an integer from 2 to 8"),
         (config_of(source="oracle"), r"config\.labels\.source: expected one of class, teacher"),
+        (config_of(top=0), r"config\.labels\.top: expected an integer from 1 to"),
         (config_of(temperature=0.0), r"config\.labels\.temperature: expected a number from"),
         (
             config_of(mixes=1),
@@ -109,6 +112,43 @@ def test_they_are_within_the_budget(bits, classes):
 def test_what_is_refused(config, message):
     with pytest.raises(gsdd_jax.UsageError, match=message):
         experiment.build_fit_parts(config)
+
+
+def test_a_teacher_s_smaller_outputs_share_their_probability():
+    outputs = 3 * np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32)
+    outputs[0] = 1  # all equal
+    found = np.asarray(soft_labels.from_outputs(jnp.asarray(outputs), 2.0, 4))
+    odds = np.exp(outputs.astype(np.float64) / 2)
+    expected = odds / odds.sum(1, keepdims=True)
+    for row in expected:
+        smaller = np.argsort(-row, kind="stable")[4:]
+        row[smaller] = row[smaller].mean()
+    given = np.exp(found.astype(np.float64))
+    # The grid ends at a probability of exp(-8) of the largest.
+    close = expected > np.exp(-8) * expected.max(1, keepdims=True)
+    given /= given.sum(1, keepdims=True)
+    np.testing.assert_allclose(given[close], expected[close], rtol=1e-2)
+    assert (found[1:].max(1) == 8).all() and len(set(found[1])) == 5
+
+
+@pytest.mark.parametrize("mixes", [0, 2])
+def test_few_logits_of_many_classes_take_few_bytes(mixes):
+    drawn, images, classes, top = np.random.default_rng(1), 400, 100, 5
+    parts = drawn.integers(0, classes, (images, 1 + (mixes > 0)))
+    codes = np.repeat(drawn.integers(0, 4, (images, 1)), classes, 1)  # of all others
+    for row in codes:
+        row[drawn.choice(classes, top, replace=False)] = drawn.integers(4, 16, top)
+    logits = soft_labels.values(codes, 4).astype(np.float32)
+    packed = labels.pack(logits, 4, parts, classes)
+    np.testing.assert_array_equal(labels.unpack(packed, 4, parts, classes), logits)
+    # Per image: 2 bits, which of the classes, and 12 codes of each.
+    least = 2 + math.log2(math.comb(classes, top)) + top * math.log2(12)
+    assert least * images / 8 < len(packed) < 1.1 * least * images / 8
+    for at in (0, 20, 60, len(packed) - 1):  # each table, and the codes
+        wrong = packed.copy()
+        wrong[at] ^= 255
+        with pytest.raises(gsdd_jax.UsageError, match=r"soft_labels|codes"):
+            labels.unpack(wrong, 4, parts, classes)
 
 
 def test_only_trajectory_matching_learns_them():

@@ -100,6 +100,8 @@ def unpack(
 
 def _packed(found, bits, classes):
     fixed, levels = entropy.pack([found.ravel()], [bits]), 2**bits
+    if len(fixed) <= levels * _num_tables(classes, found.shape[1]):  # without the coder
+        return fixed
     most = _most_frequent(found, levels)
     marked = np.where(found == most[:, None], levels, found)
     coded = [
