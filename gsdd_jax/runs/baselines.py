@@ -247,6 +247,7 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
         if set_.num_bytes <= budget:
             return set_
     raise UsageError(
-        f"config.labels: expected labels that leave images {budget - len(set_.packed_labels):,} "
-        f"bytes, got {set_.num_bytes:,} bytes of {budget:,}"
+        f"budget: expected at least {-(-set_.num_bytes // dataset.num_classes):,} bytes per class "
+        f"for {counted(candidate.images_per_class, 'image')} per class and their soft labels, got "
+        f"{budget // dataset.num_classes:,}"
     )
