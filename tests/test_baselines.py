@@ -134,6 +134,7 @@ class Candidate:
     learning_rate: float = 0.0
     labels: range = range(30)
     packed_labels: bytes = 60 * b" "
+    label_bits: int = 4
 
 
 @pytest.mark.parametrize("arm, mixes", [(ARMS[0], 0), (ARMS[1], 0), (ARMS[1], 4)])
@@ -148,7 +149,7 @@ def test_the_best_size_then_temperature_then_mixtures_are_taken(monkeypatch, arm
 
     def judged(config, parts, set_, name, display, chosen=False, schedule=None):
         tried.append((*set_.of, config.evaluate.rates, config.evaluate.num_networks))
-        _, side, temperature, mixed = set_.of
+        _, side, temperature, _, mixed = set_.of
         score = 50.0 + 4 * (side == 9) + 2 * (temperature > 2) + (mixed == mixes)
         accuracy = np.array([score], np.float32)
         return evaluation.Accuracies(accuracy, accuracy, np.eye(10, dtype=int), 0.5)
@@ -161,15 +162,16 @@ def test_the_best_size_then_temperature_then_mixtures_are_taken(monkeypatch, arm
     parts = evaluation.real_parts(config)
     found = baselines.evaluated(config, parts, 30, arm, None, {}, "arm", Reporter(None))
     assert found.set_.learning_rate == 0.5
-    count, soft = tried[0][0], 2 * (arm == ARMS[1])
-    assert tried[0] == (count, 8, soft, 0, "0.5", 1)
-    trials = [(count, 9, soft, 0), (count, 5, soft, 0)]
-    if soft:  # 4 x 60 more bytes of labels
-        fewer = int(count * 3000 / 3240)
-        trials += [(count, 9, 1, 0), (count, 9, 4, 0), (fewer, 9, 4, 4)]
+    count, soft = tried[0][0], arm == ARMS[1]
+    labels = (2 * soft, 4 * soft, 0)  # temperature, bits, mixtures
+    assert tried[0] == (count, 8, *labels, "0.5", 1)
+    trials = [(count, 9, *labels), (count, 5, *labels)]
+    if soft:  # labels of 5 x 45 bytes instead of 60
+        fewer = int(count * 3000 / 3165)
+        trials += [(count, 9, 1, 4, 0), (count, 9, 4, 4, 0), (fewer, 9, 4, 3, 4)]
     assert tried[1:-1] == [(*trial, "", 1) for trial in trials]
     assert tried[-1] == (*trials[-1 if mixes else -2 if soft else 0], "0.5", 2)
-    assert found.set_.of == tried[-1][:4]
+    assert found.set_.of == tried[-1][:5]
 
 
 def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):

@@ -27,6 +27,7 @@ from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import (
+    BITS,
     COMPRESSED,
     MIXES,
     REAL,
@@ -39,11 +40,12 @@ from gsdd_jax.storage.workdir import decisive
 
 
 class _Candidate(NamedTuple):
-    """Settings of compressed images and, where labels are soft, of these."""
+    """Settings of compressed images and of their soft labels, if any."""
 
     images_per_class: int
     side: int  # that images are stored at; 0: their own
     temperature: float
+    bits: int
     mixes: int = 0
 
     def described(self, parts: Experiment | Parts) -> str:
@@ -54,10 +56,10 @@ class _Candidate(NamedTuple):
 
     def mixed(self, set_: DistilledSet, budget: int) -> _Candidate:
         """Returns the candidate with mixtures, and as many fewer images as their labels take."""
-        share = budget / (budget + MIXES * len(set_.packed_labels))
-        return self._replace(
-            images_per_class=max(1, int(share * self.images_per_class)), mixes=MIXES
-        )
+        bits = min(BITS, set_.label_bits)
+        more = ((1 + MIXES) * bits / set_.label_bits - 1) * len(set_.packed_labels)
+        images = int(self.images_per_class * budget / (budget + more))
+        return self._replace(images_per_class=max(1, images), mixes=MIXES, bits=bits)
 
 
 class Baseline(NamedTuple):
@@ -81,9 +83,9 @@ def evaluated(
 
     The number and size of compressed images are the best of `TRIALS` on training images, then the
     temperature of soft labels is the best of that of the config and `TEMPERATURES`. At last
-    `MIXES` labeled mixtures of each image, with fewer images, are compared with none. Each is
-    judged by one network, at the learning rate that is best for the first. Returns the refusal of
-    the first instead if none fits the budget.
+    `MIXES` labeled mixtures of each image, of `BITS` per label and with fewer images, are compared
+    with none. Each is judged by one network, at the learning rate that is best for the first.
+    Returns the refusal of the first instead if none fits the budget.
 
     Args:
       config: the experiment.
@@ -188,7 +190,7 @@ def described(arm: str, set_: DistilledSet) -> dict[str, Any]:
     }
     if COMPRESSED[arm]:
         found[f"{arm}_temperature"] = set_.provenance["config"]["labels.temperature"]
-        found[f"{arm}_mixes"] = set_.mixes
+        found |= {f"{arm}_mixes": set_.mixes, f"{arm}_bits": set_.label_bits}
     return found
 
 
@@ -197,7 +199,7 @@ def _budget(config, dataset) -> int:
 
 
 def _sizes(config, parts, arm) -> list[_Candidate]:
-    """Returns the candidates of `TRIALS`; without soft labels their temperature is 0."""
+    """Returns the candidates of `TRIALS`; without soft labels their settings are 0."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
     there = bytes_per_class(config, shape)
     suggested = parameterizations.find("dct").suggested_images(shape, there, {})
@@ -208,7 +210,9 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
         side = round(part * max(shape[:2]))
         images = max(1, min(largest, round(share * suggested)))
         side = side if SIDE <= side < max(shape[:2]) else 0
-        sizes.append(_Candidate(images, side, COMPRESSED[arm] * config.labels.temperature))
+        soft = COMPRESSED[arm]
+        of_labels = soft * config.labels.temperature, soft * config.labels.bits
+        sizes.append(_Candidate(images, side, *of_labels))
     return list(dict.fromkeys(sizes))
 
 
@@ -224,9 +228,8 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
     trial.budget.images_per_class = candidate.images_per_class
     labels = _labeled(trial, arm)
     if labels.soft:
-        labels = dataclasses.replace(
-            labels, temperature=candidate.temperature, mixes=candidate.mixes
-        )
+        of = ("temperature", "bits", "mixes")
+        labels = dataclasses.replace(labels, **{name: getattr(candidate, name) for name in of})
     trial.labels.update(dataclasses.asdict(labels))
     provenance = provenance | {"config": decisive(trial), "step": 0}
     rate, budget = config.evaluate.learning_rate, _budget(config, dataset)
