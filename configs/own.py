@@ -12,6 +12,7 @@ them.
 | --- | --- |
 | objective=dm | distribution matching |
 | objective=tm | trajectory matching, after `launch.train_experts` with the same --config |
+| objective=none | nothing is distilled: compressed real images and a teacher's labels |
 """
 
 from gsdd_jax.config import own

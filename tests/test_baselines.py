@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gsdd_jax
 from configs import demo
 from gsdd_jax import data
+from gsdd_jax.config import own, suited
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.report import document
 from gsdd_jax.runs import baselines, evaluation, teacher
@@ -182,3 +185,25 @@ def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):
     )
     with pytest.raises(UsageError, match=expected):
         baselines.evaluate_real(config, ARMS[0], tmp_path, Reporter(None))
+
+
+def test_images_that_are_not_distilled_fill_what_their_labels_leave(tmp_path):
+    config = own("none")
+    config.data.update(name="cifar10_mini", resolution=8)
+    config.network.options.width = 4
+    config.budget.update(bytes=BYTES, images_per_class=6)
+    config.evaluate.update(num_networks=1, epochs=1, rates="", baselines="")
+    config.teacher.epochs = 1
+    config = suited(config, (8, 8, 3), CLASSES, 500)
+    result = distill_to(config, tmp_path, Reporter(None))
+    set_ = gsdd_jax.load(tmp_path)
+    assert (set_.mixes, set_.label_bits, result["bytes_per_class"]) == (4, 3, set_.num_bytes // 10)
+    # At most 5 x 30 bits for each of 60 images are labels: fewer by 100 bytes and more.
+    assert len(set_.packed_labels) < 1125 - 100
+    assert 0.97 * BYTES * CLASSES < set_.num_bytes <= BYTES * CLASSES
+    taught = teacher.trained(config, evaluation.real_parts(config), tmp_path, Reporter(None))
+    params = jax.tree.map(lambda a: a[0], taught.params)
+    outputs = taught.network.apply(params, jnp.asarray(set_.numpy().images))
+    outputs = np.asarray(outputs, np.float64) / 2
+    steps = np.clip(outputs - outputs.max(1, keepdims=True) + 8, 0, 8) * 7 / 8
+    assert np.abs(set_.soft_labels * 7 / 8 - steps).max() < 0.51

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.config.fields import COMPONENTS, component_options, default, known
 from gsdd_jax.core.fields import LEAST, check_options, check_value, defaults, meaning
 from gsdd_jax.core.trees import dotted, parent
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
 TAUGHT = 150_000  # images that a suited teacher sees
@@ -93,6 +94,7 @@ def suited(
         kind = COMPONENTS["parameterization"].find(config.parameterization.name)
         kind = check_options(kind, options, "config.parameterization.options")
         suggested = kind.suggested_images(image_shape, there, options)
+        suggested = Labels(**config.labels).suggested_images(suggested, there, num_classes)
         images = config.budget.images_per_class = max(1, min(suggested, largest))
         objective = COMPONENTS["matching"].find(config.matching.name)
         if config.matching.options.get("batch_syn"):

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.config.adapt import matched_by
+from gsdd_jax.config.adapt import matched_by, stored_as
 from gsdd_jax.config.fields import default
 
 # Baselines of short experiments. The last two are the strongest, and take the most time.
@@ -12,18 +12,21 @@ BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 def own(objective: str = "dm") -> ConfigDict:
     """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
 
-    The budget is the bytes of one float32 image per class. `suited` replaces fields that are 0.
+    With "none", nothing is distilled: real images are compressed and labeled by a teacher. The
+    budget is the bytes of one float32 image per class. `suited` replaces fields that are 0.
     """
     config = default()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = 32 if objective == "dm" else 16
+    config.network.options.width = 32 if objective in ("dm", "none") else 16
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs, config.evaluate.batch_size = 0, 0
     config.evaluate.baselines, config.teacher.epochs = BASELINES, 0
+    if objective == "none":
+        return only_compressed(config)
     if objective == "tm":
         return shortened_tm(config)
     config.distill.num_steps = 200
@@ -31,6 +34,15 @@ def own(objective: str = "dm") -> ConfigDict:
     if objective != "dm":
         return matched_by(config, objective)
     config.matching.options.batch_real = 64  # smaller classes give all their images
+    return config
+
+
+def only_compressed(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to compressed real images with a teacher's labels, also of mixtures."""
+    stored_as(config, "dct")
+    config.labels.update(source="teacher", bits=3, mixes=4)
+    config.distill.num_steps = 0
+    config.evaluate.update(rates="0.03,0.1", baselines="random_real_uint8")
     return config
 
 

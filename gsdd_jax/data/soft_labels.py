@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from gsdd_jax.core.fields import POSITIVE, field
-from gsdd_jax.formats import entropy, mixes
+from gsdd_jax.formats import mixes
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 
 START = 6.0  # logit of an image's own class; the others start at 0
@@ -41,21 +41,22 @@ class Labels:
         return self.learned or self.source != "class"
 
     def bytes_per_class(self, num_classes: int, images_per_class: int) -> int:
-        """Returns the bytes of soft labels, divided by classes, rounded up; 0 for hard ones."""
+        """Returns the bytes of soft labels, divided by classes, rounded up; 0 for hard ones.
+
+        The most that they can take; of a teacher's labels an estimate where few outputs are stored.
+        """
         if not self.soft:
             return 0
-        images = num_classes * images_per_class * (1 + self.mixes)
-        total = entropy.packed_bytes([self.bits], images * num_classes)
-        return -(-total // num_classes)
+        bits = self.bits * num_classes
+        if not self.learned:
+            bits = min(bits, math.ceil(self.top * (self.bits + math.log2(num_classes))))
+        return -(-images_per_class * (1 + self.mixes) * bits // 8)
 
     def suggested_images(self, images: int, budget: int, num_classes: int) -> int:
         """Returns how many of `images` per class the `budget` in bytes per class holds with their
-        labels, estimated as the largest logits and their classes."""
-        if not self.soft:
-            return images
-        bits = self.bits + math.log2(num_classes)
-        label = (1 + self.mixes) * min(self.bits * num_classes, self.top * bits) / 8
-        return max(1, int(images * budget / (budget + images * label)))
+        labels, all of the quality that they have without labels."""
+        labels = self.bytes_per_class(num_classes, images)
+        return max(1, int(images * budget / (budget + labels)))
 
 
 HARD = Labels()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -237,20 +236,11 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
     def made(reserved):
         kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes, reserved)
         classes = FitParts(dataset, kind, config.budget.split).labels
-        set_ = parameterizations.stored(kind, compress(kind), classes, rate, provenance)
-        return taught_by.labeled(set_, labels, parts.transform) if labels.soft else set_
+        return parameterizations.stored(kind, compress(kind), classes, rate, provenance)
 
-    set_ = made(0)
     if not labels.soft:
-        return set_
-    # Labels of coarser images take a few bytes more or less.
-    for slack in (0.01, 0.05, 0.2):
-        reserved = (1 + slack) * len(set_.packed_labels) / dataset.num_classes
-        set_ = made(math.ceil(reserved))
-        if set_.num_bytes <= budget:
-            return set_
-    raise UsageError(
-        f"budget: expected at least {-(-set_.num_bytes // dataset.num_classes):,} bytes per class "
-        f"for {counted(candidate.images_per_class, 'image')} per class and their soft labels, got "
-        f"{budget // dataset.num_classes:,}"
-    )
+        return made(0)
+    # Finer images than there will be, whose labels take nearly as many bytes.
+    first = taught_by.labeled(made(0), labels, parts.transform)
+    of_labels = taught_by, labels, parts.transform
+    return teacher.labeled_within(budget, made, teacher.reserved(first), *of_labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -28,13 +29,19 @@ from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching.base import Learned
-from gsdd_jax.parameterizations.base import Params
+from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import baselines, evaluation, fits, real_images, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import cost, experiment, input_pipeline, start
-from gsdd_jax.setup.components import check_same, described, labels_of, stream
+from gsdd_jax.setup.components import (
+    build_parameterization,
+    check_same,
+    described,
+    labels_of,
+    stream,
+)
 from gsdd_jax.setup.experiment import ALL_REAL, COMPRESSED, Experiment, FitParts
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
@@ -137,6 +144,8 @@ class _Run:
         of_start = {} if begun is None else {"init.set": begun.sha256}
         self.identity = identity(config, parts.dataset.fingerprint, **of_start)
         self.records = Records(workdir, self.identity)
+        of_set = parts.dataset.num_classes, parts.parameterization.images_per_class
+        self.reserved = labels_of(config).bytes_per_class(*of_set)  # per class, by soft labels
         self._grow()
         self.reporter = Reporter(workdir / "tensorboard", display=display)
         dataset, stored = parts.dataset, parts.parameterization
@@ -172,7 +181,30 @@ class _Run:
         """Returns the parameters that distillation starts from."""
         if self.begun is not None:
             return parameterizations.of(self.begun.set_)[1]
+        fitted = fits.initial(self.config, self.parts, self.workdir, self.reporter)
+        if not self.measures_labels:
+            return fitted
+        self.reserved = teacher.reserved(self.stored(fitted, 0))
+        kind, problem = self.leaving(self.reserved), self.parts.problem
+        problem = problem._replace(parameterization=kind)
+        self.parts = dataclasses.replace(self.parts, parameterization=kind, problem=problem)
         return fits.initial(self.config, self.parts, self.workdir, self.reporter)
+
+    @property
+    def measures_labels(self) -> bool:
+        """Whether the images get the bytes that labels do not take.
+
+        Only images that are stored without a fit, which runs may share, and labels that stay.
+        """
+        labels = labels_of(self.config)
+        taught = labels.source == "teacher" and isinstance(self.parts, Experiment)
+        return taught and not labels.learned and not self.config.init.num_steps
+
+    def leaving(self, reserved: int) -> Parameterization:
+        """Returns the parameterization that leaves `reserved` bytes per class to labels."""
+        dataset = self.parts.dataset
+        of_data = dataset.image_shape, dataset.num_classes
+        return build_parameterization(self.config, *of_data, reserved)
 
     def distill(self, fitted: Params) -> distill.DistillState:
         """Runs the distillation loop."""
@@ -381,7 +413,7 @@ class _Run:
         Without `aux_params`, as for a fit, learned labels are those at their start. A teacher
         labels images as they are stored, unless the objective has labels.
         """
-        parameterization, dataset = self.parts.parameterization, self.parts.dataset
+        dataset = self.parts.dataset
         data = {"name": dataset.name, "fingerprint": dataset.fingerprint}
         versions = {module.__name__: module.__version__ for module in (jax, jaxlib)}
         provenance = {
@@ -403,11 +435,16 @@ class _Run:
         labels = labels_of(self.config)
         bits = 0 if logits is None else labels.bits
         given = self.parts.labels, rate, provenance, logits, bits
-        set_ = parameterizations.stored(parameterization, params, *given)
+
+        def made(reserved):
+            return parameterizations.stored(self.leaving(reserved), params, *given)
+
         taught = labels.source == "teacher" and isinstance(self.parts, Experiment)
-        if taught and (logits is None or labels.mixes):
-            return self.teacher.labeled(set_, labels, self.parts.transform)
-        return set_
+        if not taught or (logits is not None and not labels.mixes):
+            return made(self.reserved)
+        budget = dataset.num_classes * bytes_per_class(self.config, dataset.image_shape)
+        of_labels = self.teacher, labels, self.parts.transform
+        return teacher.labeled_within(budget, made, self.reserved, *of_labels)
 
     @functools.cached_property
     def teacher(self) -> teacher.Teacher:

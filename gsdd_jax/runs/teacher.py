@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
 from gsdd_jax.core import memory, mesh
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import soft_labels
 from gsdd_jax.formats import mixes
 from gsdd_jax.formats.base import COPIES
@@ -66,6 +67,39 @@ class Teacher:
             label_bits=labels.bits,
             mixes=labels.mixes,
         )
+
+
+def reserved(labeled: DistilledSet) -> int:
+    """Returns bytes per class for the labels of images much like those of a labeled set."""
+    return math.ceil(1.01 * len(labeled.packed_labels) / labeled.num_classes)
+
+
+def labeled_within(
+    budget: int,
+    make: Callable[[int], DistilledSet],
+    reserved: int,
+    taught_by: Teacher,
+    labels: soft_labels.Labels,
+    transform: Callable,
+) -> DistilledSet:
+    """Returns a set with a teacher's labels that takes at most `budget` bytes.
+
+    Args:
+      make: returns the images, stored so that they leave that many bytes per class free.
+      reserved: bytes per class of the first try.
+
+    Raises UsageError if the images cannot be stored in what labels leave.
+    """
+    for slack in (0.01, 0.05, 0.2):  # labels of coarser images may take more
+        set_ = taught_by.labeled(make(reserved), labels, transform)
+        if set_.num_bytes <= budget:
+            return set_
+        reserved = math.ceil((1 + slack) * len(set_.packed_labels) / set_.num_classes)
+    raise UsageError(
+        f"budget: expected at least {-(-set_.num_bytes // set_.num_classes):,} bytes per class for "
+        f"{counted(set_.format.images_per_class, 'image')} per class and their soft labels, got "
+        f"{budget // set_.num_classes:,}"
+    )
 
 
 def trained(
