@@ -95,7 +95,7 @@ def run(
             environment.say_what_is_not_built()
             main(*arguments)
     except UsageError as error:
-        _fail(str(error))
+        _fail(_with_flags(str(error)))
     except BrokenPipeError:  # `| head` stops reading
         os._exit(0)
     except OSError as error:  # a full disk, a deleted folder
@@ -106,6 +106,17 @@ def run(
         if computes is not None and (reason := _of_the_device(error)):
             _fail(reason)
         raise
+
+
+def _with_flags(text: str) -> str:
+    """Returns an error's text with the names of arguments at its beginning as flags."""
+    names, colon, rest = text.partition(": ")
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"])
+    known = {flag.name for flag in own if "." not in flag.name}
+    known -= {flag.value for flag in own if isinstance(flag.value, str)}  # a path of that name
+    if not known.issuperset(names.split(", ")):
+        return text
+    return "".join(["--", names.replace(", ", ", --"), colon, rest])
 
 
 def _of_the_device(error: Exception) -> str:

@@ -219,6 +219,7 @@ WRONG = {
     "workdir": (dict(workdir=""), "distill: workdir: expected a path, got ''"),
     "workdirs": (dict(workdir=3), "distill: workdir: expected a path, got 3"),
     "url": (dict(workdir="s3://a/b"), "s3://a/b: expected a path on this machine"),
+    "no folder": (dict(workdir="/dev/null/run"), "^workdir: cannot write to /dev/null/run"),
     "nul": (dict(workdir="a\0"), "distill: workdir: .*without NUL"),
     "name": (dict(name=3), "distill: name: expected a text, got 3"),
     "verbose": (dict(verbose="no"), "distill: verbose: expected True or False, got 'no'"),
