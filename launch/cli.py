@@ -201,8 +201,9 @@ def experiment(config: ConfigDict) -> ConfigDict:
     shrunk = adapt.scaled(suited, given)
     before, complete, used = flat(config), flat(suited), flat(shrunk)
     if for_data:
-        chosen = (f for f, v in complete.items() if v != before[f])
-        print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
+        chosen = [f for f, v in complete.items() if v != before[f]]
+        epochs = _epochs(shrunk) if "evaluate.epochs" in chosen else []
+        print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), *epochs, flush=True)
     for f in sorted(given.keys() & used.keys()):
         if used[f] != complete[f] == given[f]:
             print(f"scale {config.scale:g}: config.{f} shrinks from {given[f]} to {used[f]}")
@@ -214,6 +215,15 @@ def experiment(config: ConfigDict) -> ConfigDict:
         )
     _stop_in_time()  # what is wrong with a config is said first
     return shrunk
+
+
+def _epochs(config: ConfigDict) -> list[str]:
+    """Returns a note where evaluations train more epochs than their field says, else nothing."""
+    from gsdd_jax.setup.experiment import build_schedule
+
+    said, run = config.evaluate.epochs, build_schedule(config).num_epochs
+    optimizer = config.evaluate.optimizer
+    return [] if run == said else [f"(evaluations: {counted(run, 'epoch')} with {optimizer})"]
 
 
 def _swapped(config: ConfigDict) -> ConfigDict:
