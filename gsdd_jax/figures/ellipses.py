@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +51,11 @@ class Moment(NamedTuple):
 
 
 def main(
-    config: ConfigDict, workdir: str | None, steps: list[int], num_images: int, out: pathlib.Path
+    config: ConfigDict,
+    workdir: str | os.PathLike | None,
+    steps: list[int],
+    num_images: int,
+    out: pathlib.Path,
 ) -> None:
     """Draws the first image of `num_images` classes, and writes ellipses.gif.
 
