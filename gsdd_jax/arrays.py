@@ -107,6 +107,8 @@ def distill(
     given = _fields(config, fields)
     _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
     _check_once(given, "objective", objective, "matching.name")
+    if objective is not None:
+        matching.find(objective, "objective")
     _check_once(given, "name", name, "data.name")
     given = {"data.name": "arrays" if name is None else name} | given
     dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])

@@ -249,7 +249,7 @@ WRONG = {
     "config": (dict(config=[3]), "distill: config: expected a dict or a config dict, got"),
     "number as name": (dict(distill={3: 4}), "config.distill.3: no such field"),
     "below a number": (dict(config={"seed.x": 1}), "config.seed.x: no such field"),
-    "no objective": (dict(objective=""), "config.matching.name: expected one of"),
+    "no objective": (dict(objective=""), "^objective: expected one of"),
     "array as value": (dict(seed=np.arange(3)), "config.seed: expected"),
     "set": (dict(config={"init.set": Path("no.safetensors")}), "no.safetensors: expected a dis"),
     "labels": (dict(config={"labels.source": "me"}), "config.labels.source: expected one of class"),
@@ -260,7 +260,7 @@ WRONG = {
     "group": (dict(distill=3), "config.distill: expected fields by name"),
     "value": (dict(distill={"num_steps": -3}), "config.distill.num_steps: expected"),
     "kind": (dict(seed="one"), "config.seed: expected"),
-    "objective": (dict(objective="mt"), "config.matching.name: expected one of"),
+    "objective": (dict(objective="DM"), "^objective: expected one of dc, dm, tm, got 'DM'"),
     "bytes": (dict(bytes_per_class=3), "budget: "),
     "rates": (dict(evaluate={"rates": "a"}), "config.evaluate.rates: expected numbers"),
 }  # fmt: skip
