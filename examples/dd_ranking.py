@@ -1,7 +1,7 @@
 """Scores a distilled set by DD-Ranking: how far behind all real images it is, how far ahead of
 random ones of the same bytes, and the label-robust score, from 0 to 1, that is made of both.
 
-    pip install ddranking==0.2.0 tensorflow-datasets array_record safetensors
+    pip install ddranking==0.2.0 torch tensorflow-datasets array_record safetensors
     python examples/dd_ranking.py distilled.safetensors [--data=cifar10] [--transform=PATH]
 
 DD-Ranking takes NumPy below 2 only: an environment of its own, without JAX. It leaves the folders
@@ -10,9 +10,10 @@ hard labels in 0.2.0.
 """
 
 import argparse
+import sys
 
 import numpy as np
-import tensorflow_datasets as tfds
+import real_images
 import torch
 from ddranking.metrics import hard_label
 
@@ -24,7 +25,7 @@ DSA = {"scale": 1.2, "rotate": 15.0, "flip": 0.5, "crop": 0.125, "cutout": 0.5, 
 
 def real(data, split, transform, count):
     """Real images as network inputs, and their labels."""
-    source = tfds.data_source(data, split=split)
+    source = real_images.of(data, split)
     examples = [source[i] for i in range(min(count or len(source), len(source)))]
     images = transform(np.stack([e["image"] for e in examples]).astype(np.float32) / 255)
     tensors = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -69,4 +70,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

@@ -1,10 +1,11 @@
 """Trains an Equinox network on a distilled set and tests it on the real test images.
 
-pip install equinox
+pip install . equinox
 python examples/equinox_convnet.py distilled.safetensors [--epochs=300]
 """
 
 import argparse
+import sys
 
 import equinox as eqx
 import jax
@@ -41,16 +42,17 @@ def main():
     parser.add_argument("--epochs", type=int, default=300)
     args = parser.parse_args()
     distilled = gsdd_jax.load(args.distilled)
+    test = data.load(distilled.data.get("name", "")).test
     network = convnet(jax.random.key(0))
     sgd = optax.sgd(distilled.learning_rate, momentum=0.9)
     state = sgd.init(eqx.filter(network, eqx.is_array))
 
     @eqx.filter_jit
-    def step(network, state, images, labels):
+    def step(network, state, images, targets):
         @eqx.filter_grad
         def gradient(network):
             logits = logits_of(network, images)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return optax.softmax_cross_entropy(logits, targets).mean()
 
         updates, state = sgd.update(gradient(network), state)
         return eqx.apply_updates(network, updates), state
@@ -58,9 +60,9 @@ def main():
     rng = np.random.default_rng(0)
     for images, labels in distilled.batches(100, seed=0, epochs=args.epochs):
         flip = rng.random((len(images), 1, 1, 1)) < 0.5
-        network, state = step(network, state, np.where(flip, images[:, :, ::-1], images), labels)
+        targets = labels if labels.ndim == 2 else np.eye(distilled.num_classes)[labels]
+        network, state = step(network, state, np.where(flip, images[:, :, ::-1], images), targets)
 
-    test = data.load(distilled.provenance["data"]["name"]).test
     predict, right = eqx.filter_jit(lambda n, x: logits_of(n, x).argmax(-1)), 0
     for start in range(0, len(test.labels), 500):
         images = distilled.transform(test.images[start : start + 500].astype(np.float32) / 255)
@@ -70,4 +72,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

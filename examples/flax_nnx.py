@@ -1,9 +1,11 @@
 """Trains a Flax NNX network on a distilled set and tests it on the real test images.
 
+pip install .
 python examples/flax_nnx.py distilled.safetensors [--epochs=300]
 """
 
 import argparse
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +36,7 @@ def step(network, optimizer, images, targets):
     """Takes one step of SGD."""
 
     def loss(network):
-        return optax.softmax_cross_entropy_with_integer_labels(network(images), targets).mean()
+        return optax.softmax_cross_entropy(network(images), targets).mean()
 
     optimizer.update(network, nnx.grad(loss)(network))
 
@@ -51,15 +53,16 @@ def main():
     parser.add_argument("--epochs", type=int, default=300)
     args = parser.parse_args()
     distilled = gsdd_jax.load(args.distilled)
+    test = data.load(distilled.data.get("name", "")).test
     network = ConvNet(nnx.Rngs(0))
     sgd = optax.sgd(distilled.learning_rate, momentum=0.9)
     optimizer = nnx.Optimizer(network, sgd, wrt=nnx.Param)
     rng = np.random.default_rng(0)
     for images, labels in distilled.batches(100, seed=0, epochs=args.epochs):
         flip = rng.random((len(images), 1, 1, 1)) < 0.5
-        step(network, optimizer, jnp.where(flip, images[:, :, ::-1], images), labels)
+        targets = labels if labels.ndim == 2 else np.eye(distilled.num_classes)[labels]
+        step(network, optimizer, jnp.where(flip, images[:, :, ::-1], images), targets)
 
-    test = data.load(distilled.provenance["data"]["name"]).test
     right = 0
     for start in range(0, len(test.labels), 500):
         images = distilled.transform(test.images[start : start + 500].astype(np.float32) / 255)
@@ -69,4 +72,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

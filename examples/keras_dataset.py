@@ -1,12 +1,12 @@
 """Trains a Keras network, computed by JAX, on a distilled set and tests it on real test images.
 
-    python examples/keras_dataset.py distilled.safetensors [--epochs=300]
-
-Needs keras.
+pip install . keras
+python examples/keras_dataset.py distilled.safetensors [--epochs=300]
 """
 
 import argparse
 import os
+import sys
 
 import numpy as np
 
@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=300)
     args = parser.parse_args()
     distilled = gsdd_jax.load(args.distilled)
+    test = data.load(distilled.data.get("name", "")).test
     batches = Distilled(distilled, 100)
     network = convnet(distilled.format.image_shape, distilled.num_classes)
     steps = args.epochs * len(batches)
@@ -72,11 +73,13 @@ def main():
         keras.losses.CategoricalCrossentropy(from_logits=True),
     )
     network.fit(batches, epochs=args.epochs, verbose=0)
-    test = data.load(distilled.provenance["data"]["name"]).test
     inputs = distilled.transform(test.images.astype(np.float32) / 255)
     found = network.predict(inputs, batch_size=500, verbose=0).argmax(1)
     print(f"test accuracy {100 * (found == test.labels).mean():.1f} %")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

@@ -1,19 +1,21 @@
 """Trains a Lightning module on the pictures of a Hugging Face export and tests it on CIFAR-10.
 
+    pip install . datasets lightning torch
     python -m launch.export --distilled=runs/demo --to=hf --out=card
     python examples/lightning_hub.py card [--steps=1600] [--learning_rate=0.1]
 
 The pictures are clipped to [0, 1] and rounded to 8 bits. The set beside them knows its transform;
-`--transform` is a file of it. Needs datasets, lightning, torch and tensorflow-datasets.
+`--transform` is a file of it.
 """
 
 import argparse
 import pathlib
+import sys
 
 import datasets
 import lightning
 import numpy as np
-import tensorflow_datasets as tfds
+import real_images
 import torch
 import torch.nn.functional as F
 from pytorch_convnet import augmented, convnet
@@ -34,7 +36,7 @@ class Pictures(lightning.LightningDataModule):
         distilled = gsdd_jax.load(self.folder / "distilled.safetensors")
         transform = distilled.find_transform(self.transform_file)
         if stage == "test":
-            test = [*tfds.data_source("cifar10", split="test")]
+            test = [*real_images.of("cifar10")]
             labels = np.array([int(example["label"]) for example in test])
             self.test = self._dataset(transform, [example["image"] for example in test], labels)
             return
@@ -97,4 +99,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

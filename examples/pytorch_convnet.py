@@ -1,16 +1,18 @@
 """Trains PyTorch ConvNets on a distilled set by SGD and tests them on CIFAR-10.
 
+    pip install torch safetensors constriction tensorflow-datasets importlib_resources
     python examples/pytorch_convnet.py cifar10-12kB [--width=16] [--steps=1600] [--networks=3]
 
 The network is the field's ConvNetD3: three blocks of a convolution, an instance norm and a pooling.
-Needs NumPy, safetensors, constriction, torch, tensorflow-datasets and array_record; no JAX, where
-the transform is given as a file (`python -m launch.export --distilled=... --transform=PATH`).
+Needs no JAX, where the transform is given as a file (`python -m launch.export --distilled=...
+--transform=PATH`).
 """
 
 import argparse
+import sys
 
 import numpy as np
-import tensorflow_datasets as tfds
+import real_images
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -62,11 +64,11 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=0.1)
     args = parser.parse_args()
     distilled = gsdd_jax.load(args.distilled)
+    test = real_images.of("cifar10")
     transform = distilled.find_transform(args.transform)  # test images go through it, too
     images, targets = distilled.torch(transform=transform).tensors
     if targets.ndim == 1:
         targets = F.one_hot(targets).float()
-    test = tfds.data_source("cifar10", split="test")
     examples = [test[i] for i in range(len(test))]
     pixels = np.stack([example["image"] for example in examples]).astype(np.float32) / 255
     inputs = torch.from_numpy(np.ascontiguousarray(transform(pixels).transpose(0, 3, 1, 2)))
@@ -82,4 +84,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

@@ -1,17 +1,19 @@
 """Trains a PyTorch ResNet18 on a distilled set and tests it on the data set's test images.
 
+    pip install torch safetensors constriction tensorflow-datasets importlib_resources
     python examples/pytorch_resnet18.py distilled.safetensors [--transform=PATH] [--epochs=300]
 
 The data set is CIFAR-10, or any other of TFDS or of your own by `--data=NAME`.
 
-Needs NumPy, safetensors, torch, tensorflow-datasets and array_record; no JAX, where the transform
-is given as a file (`python -m launch.export --distilled=... --transform=PATH`).
+Needs no JAX, where the transform is given as a file (`python -m launch.export --distilled=...
+--transform=PATH`).
 """
 
 import argparse
+import sys
 
 import numpy as np
-import tensorflow_datasets as tfds
+import real_images
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -61,6 +63,7 @@ def main():
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     distilled = gsdd_jax.load(args.distilled)
+    test = real_images.of(args.data)
     transform = distilled.find_transform(args.transform)  # test images go through it, too
     train = distilled.torch(transform=transform)
 
@@ -77,8 +80,7 @@ def main():
         cosine.step()
 
     network.eval()
-    test, right = tfds.data_source(args.data, split="test"), 0
-    count = min(args.test_images or len(test), len(test))
+    right, count = 0, min(args.test_images or len(test), len(test))
     for start in range(0, count, 500):
         examples = [test[i] for i in range(start, min(start + 500, count))]
         images = transform(np.stack([e["image"] for e in examples]).astype(np.float32) / 255)
@@ -89,4 +91,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

@@ -1,14 +1,14 @@
 """Trains a timm network on a distilled set and tests it on CIFAR-10.
 
-    python examples/timm_train.py distilled.safetensors [--model=resnet18] [--epochs=100]
-
-Needs timm, torch and tensorflow-datasets.
+pip install timm torch safetensors constriction tensorflow-datasets importlib_resources
+python examples/timm_train.py distilled.safetensors [--model=resnet18] [--epochs=100]
 """
 
 import argparse
+import sys
 
 import numpy as np
-import tensorflow_datasets as tfds
+import real_images
 import timm
 import timm.loss
 import timm.optim
@@ -31,6 +31,7 @@ def main():
     args = parser.parse_args()
     torch.manual_seed(0)
     distilled = gsdd_jax.load(args.distilled)
+    test = real_images.of("cifar10")
     transform = distilled.find_transform(args.transform)  # test images go through it, too
     train = distilled.torch(transform=transform)
     batches = DataLoader(train, args.batch_size, shuffle=True)
@@ -50,7 +51,7 @@ def main():
             adamw.step()
         schedule.step(epoch + 1)
     network.eval()
-    test, right = tfds.data_source("cifar10", split="test"), 0
+    right = 0
     for start in range(0, len(test), 500):
         examples = [test[i] for i in range(start, min(start + 500, len(test)))]
         pixels = np.stack([example["image"] for example in examples]).astype(np.float32) / 255
@@ -62,4 +63,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except gsdd_jax.UsageError as error:
+        sys.exit(f"error: {error}")

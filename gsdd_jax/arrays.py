@@ -79,7 +79,7 @@ def distill(
     name: str | None = None,
     workdir: str | os.PathLike | None = None,
     verbose: bool = True,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | ConfigDict | None = None,
     **fields: Any,
 ) -> DistilledSet:
     """Distills labeled images into a small synthetic set, as `launch.distill` does.
@@ -108,6 +108,8 @@ def distill(
     given = _fields(config, fields)
     _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
     _check_once(given, "objective", objective, "matching.name")
+    if objective is not None:
+        matching.find(objective, "objective")
     _check_once(given, "name", name, "data.name")
     given = {"data.name": "arrays" if name is None else name} | given
     dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])
@@ -142,7 +144,7 @@ def evaluate(
     learning_rate: float | None = None,
     transform: Any = None,
     verbose: bool = True,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | ConfigDict | None = None,
     **fields: Any,
 ) -> Accuracy:
     """Trains fresh networks on a distilled set, or on any images, and tests them.
@@ -214,15 +216,28 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
         return Accuracy(evaluation.distilled(config, parts, set_, "evaluate", display))
 
 
-def _fields(config: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(
+    config: Mapping[str, Any] | ConfigDict | None, fields: Mapping[str, Any]
+) -> dict[str, Any]:
     """Returns fields by dotted name, from both ways to give them, each once."""
     given = {}
-    for group, values in (*(config or {}).items(), *fields.items()):
-        for name, value in dotted({group: values}).items():
+    for group, values in (*_plain(config or {}).items(), *fields.items()):
+        for name, value in dotted({group: _plain(values)}).items():
             if name in given:
                 raise UsageError(f"config.{name}: expected it once, got it twice")
-            given[name] = value.item() if isinstance(value, np.generic) else value
+            given[name] = value
     return given
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of plain types: dict, text for a path, and Python's numbers."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {name: _plain(of) for name, of in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: str) -> None:

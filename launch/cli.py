@@ -95,7 +95,7 @@ def run(
             environment.say_what_is_not_built()
             main(*arguments)
     except UsageError as error:
-        _fail(str(error))
+        _fail(_with_flags(str(error)))
     except BrokenPipeError:  # `| head` stops reading
         os._exit(0)
     except OSError as error:  # a full disk, a deleted folder
@@ -106,6 +106,17 @@ def run(
         if computes is not None and (reason := _of_the_device(error)):
             _fail(reason)
         raise
+
+
+def _with_flags(text: str) -> str:
+    """Returns an error's text with the names of arguments at its beginning as flags."""
+    names, colon, rest = text.partition(": ")
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"])
+    known = {flag.name for flag in own if "." not in flag.name}
+    known -= {flag.value for flag in own if isinstance(flag.value, str)}  # a path of that name
+    if not known.issuperset(names.split(", ")):
+        return text
+    return "".join(["--", names.replace(", ", ", --"), colon, rest])
 
 
 def _of_the_device(error: Exception) -> str:
@@ -190,8 +201,9 @@ def experiment(config: ConfigDict) -> ConfigDict:
     shrunk = adapt.scaled(suited, given)
     before, complete, used = flat(config), flat(suited), flat(shrunk)
     if for_data:
-        chosen = (f for f, v in complete.items() if v != before[f])
-        print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), flush=True)
+        chosen = [f for f, v in complete.items() if v != before[f]]
+        epochs = _epochs(shrunk) if "evaluate.epochs" in chosen else []
+        print(for_data, *(f"--config.{f}={used[f]}" for f in chosen), *epochs, flush=True)
     for f in sorted(given.keys() & used.keys()):
         if used[f] != complete[f] == given[f]:
             print(f"scale {config.scale:g}: config.{f} shrinks from {given[f]} to {used[f]}")
@@ -203,6 +215,15 @@ def experiment(config: ConfigDict) -> ConfigDict:
         )
     _stop_in_time()  # what is wrong with a config is said first
     return shrunk
+
+
+def _epochs(config: ConfigDict) -> list[str]:
+    """Returns a note where evaluations train more epochs than their field says, else nothing."""
+    from gsdd_jax.setup.experiment import build_schedule
+
+    said, run = config.evaluate.epochs, build_schedule(config).num_epochs
+    optimizer = config.evaluate.optimizer
+    return [] if run == said else [f"(evaluations: {counted(run, 'epoch')} with {optimizer})"]
 
 
 def _swapped(config: ConfigDict) -> ConfigDict:

@@ -2,11 +2,13 @@
 
 import json
 import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import gsdd_jax
 from gsdd_jax import data
@@ -148,6 +150,8 @@ def test_any_images_are_evaluated():
     fields = dict(evaluate={"num_networks": 2, "epochs": 30}, verbose=False)
     fields |= {"network": FIELDS["network"], "matching": {"strategy": "flip"}}
     right = gsdd_jax.evaluate(arrays(), *test, **fields)
+    groups = {name: ConfigDict(fields.pop(name)) for name in ("network", "matching")}
+    fields |= {"network": groups.pop("network"), "config": ConfigDict(groups)}
     images, labels = arrays()
     wrong = gsdd_jax.evaluate((images, (labels + 1) % CLASSES), *test, **fields)
     assert right > 60 > 40 > wrong
@@ -168,6 +172,7 @@ def test_all_ways_to_give_the_same_images():
         ((images / 255).astype(np.float16), labels[:, None].astype(np.uint8)),
         (images.astype(np.int64), labels),
         (images.tolist(), np.ma.array(labels)),
+        (images, np.array([*labels[:6], *labels[6:].tolist()], object)),
         (jax.device_get(images), [int(label) for label in labels]),
     ):
         found = data.from_arrays(*way, way)
@@ -176,6 +181,9 @@ def test_all_ways_to_give_the_same_images():
         assert named.fingerprint == expected.fingerprint and named.class_names == ("a", "b", "c")
     column = data.from_arrays(images, labels.astype(str).astype(object), (images, labels))
     assert column.fingerprint == expected.fingerprint
+    two = np.arange(12) % 2
+    bools, numbers = (data.from_arrays(images, two.astype(kind)) for kind in (bool, int))
+    assert bools.fingerprint == numbers.fingerprint and bools.class_names == ("0", "1")
     texts = data.from_arrays(images, [names[label] for label in labels], class_names=names[::-1])
     assert texts.class_names == ("c", "b", "a") and texts.train_counts == (3, 3, 3)
     accents = ["\u00e9", "b", np.str_("c ")]
@@ -204,6 +212,8 @@ WRONG = {
     "masks": (dict(labels=np.ma.masked_array(LABELS, LABELS > 1)), "labels: .*without a mask"),
     "none": (dict(images=IMAGES[:0], labels=LABELS[:0]), "images: "),
     "count": (dict(labels=LABELS[1:]), "labels: expected 12 "),
+    "objects": (dict(labels=np.array([True] + [0] * 11, object)), "labels: expected 12 "),
+    "long": (dict(labels=np.array([2**70] * 12, object)), "labels: expected 12 "),
     "floats": (dict(labels=LABELS / 2), "labels: expected 12 "),
     "one class": (dict(labels=LABELS * 0), "expected two classes or more, got 0"),
     "names": (dict(class_names=["a", "b"]), "labels: expected 0 to 1, got 0 to 2"),
@@ -219,6 +229,7 @@ WRONG = {
     "workdir": (dict(workdir=""), "distill: workdir: expected a path, got ''"),
     "workdirs": (dict(workdir=3), "distill: workdir: expected a path, got 3"),
     "url": (dict(workdir="s3://a/b"), "s3://a/b: expected a path on this machine"),
+    "no folder": (dict(workdir="/dev/null/run"), "^workdir: cannot write to /dev/null/run"),
     "nul": (dict(workdir="a\0"), "distill: workdir: .*without NUL"),
     "name": (dict(name=3), "distill: name: expected a text, got 3"),
     "verbose": (dict(verbose="no"), "distill: verbose: expected True or False, got 'no'"),
@@ -235,11 +246,12 @@ WRONG = {
     "name twice": (dict(name="a", data={"name": "b"}), "name, config.data.name: expected one"),
     "field twice": (dict(config={"init.num_steps": 1}, init={"num_steps": 2}),
                     "config.init.num_steps: expected it once"),
-    "config": (dict(config=[3]), "distill: config: expected a dict, got"),
+    "config": (dict(config=[3]), "distill: config: expected a dict or a config dict, got"),
     "number as name": (dict(distill={3: 4}), "config.distill.3: no such field"),
     "below a number": (dict(config={"seed.x": 1}), "config.seed.x: no such field"),
-    "no objective": (dict(objective=""), "config.matching.name: expected one of"),
+    "no objective": (dict(objective=""), "^objective: expected one of"),
     "array as value": (dict(seed=np.arange(3)), "config.seed: expected"),
+    "set": (dict(config={"init.set": Path("no.safetensors")}), "no.safetensors: expected a dis"),
     "labels": (dict(config={"labels.source": "me"}), "config.labels.source: expected one of class"),
     "test": (dict(test=IMAGES), "test: expected .images, labels., got ndarray"),
     "test class": (dict(test=(IMAGES, LABELS + 1)), "test: expected the classes of training"),
@@ -248,7 +260,7 @@ WRONG = {
     "group": (dict(distill=3), "config.distill: expected fields by name"),
     "value": (dict(distill={"num_steps": -3}), "config.distill.num_steps: expected"),
     "kind": (dict(seed="one"), "config.seed: expected"),
-    "objective": (dict(objective="mt"), "config.matching.name: expected one of"),
+    "objective": (dict(objective="DM"), "^objective: expected one of dc, dm, tm, got 'DM'"),
     "bytes": (dict(bytes_per_class=3), "budget: "),
     "rates": (dict(evaluate={"rates": "a"}), "config.evaluate.rates: expected numbers"),
 }  # fmt: skip

@@ -432,6 +432,9 @@ def test_every_part_of_the_metadata_is_checked(good):
         for wrong in (None, [], [[1]], "x", 3, True, math.nan):
             write_raw(path, header | {part: wrong}, arrays)
             assert ("not a distilled set" if part == "format" else part) in refusal(path)
+    for names in (["a", "b", "a"], ["a\n", "a\n"], ["a", 3, [], "a"]):
+        write_raw(path, header | {"provenance": {"data": {"class_names": names}}}, arrays)
+        assert "data.class_names: expected different names, got 'a" in refusal(path)
     header["parameterization"]["color\nspace"] = "sRGB"
     write_raw(path, header, arrays)
     assert "unknown field 'color\\nspace'" in refusal(path)
@@ -566,6 +569,7 @@ def test_save_refuses_numbers_that_bfloat16_has_not(tmp_path):
         ({"format": lambda k: dataclasses.replace(k, height=9998)}, "height: expected"),
         ({"format": lambda k: dataclasses.replace(k, images_per_class=3)}, "labels|images_per"),
         ({"provenance": {"made": {1, 2}}}, "provenance: expected plain JSON values"),
+        ({"provenance": {"data": {"class_names": ["a", "a"]}}}, "class_names: .* 'a' again"),
         ({"provenance": {"a": 1, 2: 3}}, None),
     ],
 )

@@ -38,7 +38,10 @@ def test_the_newest_is_restored_to_the_bit(saved):
 
 
 def test_another_run_does_not_take_it(saved):
-    with pytest.raises(UsageError, match=r"fit/15: the checkpoint of a run with other settings"):
+    with pytest.raises(
+        UsageError,
+        match=r"fit/15: the checkpoint of a run with other settings .* another directory",
+    ):
         Checkpoints(saved, "two").restore(state(0))
 
 

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 import gsdd_jax
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, UsageWarning
 from gsdd_jax.formats import counting
 from gsdd_jax.formats.counting import count
 
@@ -127,6 +127,23 @@ def test_counts_files_of_pictures_and_own_sets(tmp_path):
     said = count(["cifar10-12kB"])
     assert said["num_bytes"] == ours.num_bytes and said["num_classes"] == 10
     assert any("whitening" in what for what in said["not_counted"])
+
+
+def test_warns_of_labels_that_are_not_one_per_image(tmp_path):
+    save = lambda name, array: np.save(tmp_path / name, array)
+    save("images.npy", IMAGES)
+    save("latents.npy", np.zeros((9, 4, 8, 8), np.float32))
+    save("labels.npy", np.arange(20) % 5)
+    save("few_labels.npy", np.arange(7) % 5)
+    save("soft_labels.npy", np.zeros((3, 5), np.float32))
+    of = lambda *names: [tmp_path / f"{name}.npy" for name in names]
+    with pytest.warns(UsageWarning, match="hard labels: .* one per image, got 7 labels for 20"):
+        assert count(of("images", "few_labels"))["num_bytes"] == IMAGES.nbytes + 5 * 4
+    with pytest.warns(UsageWarning, match="soft labels: .* got 3 labels for 20 images"):
+        count(of("images", "labels", "soft_labels"))
+    # Warnings are errors: one or two labels per image, and codes.
+    for names in (["images", "labels"], ["images", "labels", "labels"], ["latents", "few_labels"]):
+        count(of(*names), num_classes=5)
 
 
 def _loop():

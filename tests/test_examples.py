@@ -1,7 +1,12 @@
 """Runs the examples on a few real images per class in place of distilled ones; they learn."""
 
+import ast
+import dataclasses
+import importlib
+import re
 import runpy
 import sys
+import tomllib
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +16,8 @@ import gsdd_jax
 from gsdd_jax import data, parameterizations
 from gsdd_jax.formats import transforms
 from tests.commands import ROOT
+
+EXAMPLES = ROOT / "examples"
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -32,12 +39,51 @@ def few(tmp_path_factory):
     return path
 
 
+def run(name, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
 @pytest.mark.parametrize("name", ["flax_nnx", "equinox_convnet", "keras_dataset"])
 def test_example(few, name, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     if name != "flax_nnx":
         pytest.importorskip(name.partition("_")[0])
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", str(few), "--epochs=8"])
-    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    run(name, monkeypatch, str(few), "--epochs=8")
     accuracy = float(capsys.readouterr().out.split()[2])
     assert accuracy > 14  # 10 by chance
+
+
+def test_a_missing_data_set_is_one_line(few, monkeypatch, tmp_path):
+    """Runs examples on a set whose test images are not there: TFDS's, and those without JAX."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    set_ = gsdd_jax.load(few)
+    made = set_.provenance | {"data": {"name": "cifar100"}}
+    gsdd_jax.save(tmp_path / "few.safetensors", dataclasses.replace(set_, provenance=made))
+    for path, told in ((tmp_path / "few.safetensors", "'cifar100' is not on disk"), ("no", "no: ")):
+        with pytest.raises(SystemExit, match=f"^error: .*{told}"):
+            run("flax_nnx", monkeypatch, str(path))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    real_images = importlib.import_module("real_images")
+    with pytest.raises(gsdd_jax.UsageError, match=r"^nothing: .* \(Dataset nothing not found\.\)"):
+        real_images.of("nothing")
+
+
+def test_each_names_the_packages_to_install():
+    """Compares what the examples import, and what that imports of them, with their own line."""
+    imported = {}
+    for path in EXAMPLES.glob("*.py"):
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if hasattr(n, "names")]
+        found = {getattr(n, "module", None) or alias.name for n in nodes for alias in n.names}
+        imported[path.stem] = {name.partition(".")[0] for name in found}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    with_jax = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in project}
+    for name, found in imported.items():
+        if name == "real_images":
+            continue
+        (line,) = re.findall("^ *pip install (.*)$", (EXAMPLES / f"{name}.py").read_text(), re.M)
+        named = {re.match(r"[\w.-]+", of)[0].replace("-", "_") for of in line.split()}
+        named |= with_jax if "." in named else {"numpy"}  # of torch
+        found = found.union(*(imported[of] for of in found & imported.keys()))
+        needed = found - set(sys.stdlib_module_names) - imported.keys() - {"gsdd_jax"}
+        assert needed <= named, name

@@ -457,7 +457,10 @@ def test_runs_of_other_budgets_are_not_compared(run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["budget"]["ipc"] = 10
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(gsdd_jax.UsageError, match=r"config\.budget\.ipc=10, .* has 1; expected"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"config\.budget\.ipc is 10, and 1 in"):
+        draw("convergence", workdir=[str(run), str(tmp_path)])
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(gsdd_jax.UsageError, match=f"^{tmp_path}: not a config of this version"):
         draw("convergence", workdir=[str(run), str(tmp_path)])
     (tmp_path / "evaluations.json").write_text('{"identity": "x"}')
     with pytest.raises(gsdd_jax.UsageError, match="no evaluations yet"):
@@ -626,7 +629,7 @@ def test_guidance_draws_the_cells_that_were_run(tmp_path):
     [
         ("pruning", {}, "--distilled: expected one set, got 0"),
         ("convergence", {}, "--workdir: expected one or more"),
-        ("landscape", {"distilled": ["x"], "points": 4}, "--points: expected an odd number"),
+        ("landscape", {"distilled": ["x"], "points": 4}, "points: expected an odd number"),
         ("antialias", {"distilled": ["x"], "images": 0}, "--images: expected at least 1, got 0"),
         ("ellipses", {"workdir": ["x", "y"]}, "--workdir: expected one"),
         ("difficulty", {"distilled": ["x"], "judges": 0}, "--judges: expected at least 1"),

@@ -296,8 +296,10 @@ def test_a_folder_is_replaced_by_a_new_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["a folder", "a marked one", "an added file", "an edited file", "a link", "a file"]
-)
+    "what",
+    ["a folder", "a marked one", "an added file", "an added folder", "an edited file", "a link",
+     "a file"],
+)  # fmt: skip
 def test_nothing_else_is_replaced(tmp_path, what):
     path = tmp_path / "a"
     if what == "a file":
@@ -308,6 +310,9 @@ def test_nothing_else_is_replaced(tmp_path, what):
     elif what == "an added file":
         make(path, "old")
         (path / "inner" / "thesis").write_text("thesis")
+    elif what == "an added folder":
+        make(path, "old")
+        (path / "mine" / "empty").mkdir(parents=True)
     elif what == "an edited file":
         make(path, "old")
         (path / "inner" / "file").write_text("ald")
@@ -320,6 +325,14 @@ def test_nothing_else_is_replaced(tmp_path, what):
     with pytest.raises(UsageError, match=f"(not (a file of )?|edited since ){WHAT}"):
         make(path, "new")
     assert tree(tmp_path) == before
+    assert what != "an added folder" or (path / "mine" / "empty").is_dir()
+
+
+def test_a_folder_without_its_files_is_replaced(tmp_path):
+    make(tmp_path / "a", "old")
+    (tmp_path / "a" / "inner" / "file").unlink()
+    make(tmp_path / "a", "new")
+    assert (tmp_path / "a" / "inner" / "file").read_text() == "new"
 
 
 def test_a_large_file_is_known_by_its_size(tmp_path, monkeypatch):

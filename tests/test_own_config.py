@@ -114,6 +114,13 @@ def test_commands_decide_what_is_open_by_the_data_set(tmp_path, capsys):
         "for mine, of 2 classes of 2 to 3 training images: --config.budget.images_per_class=1 "
     )
     assert cli.experiment(decided) == decided
+    capsys.readouterr()
+    config.scale, config.evaluate.epochs = 0.05, 0  # of 200
+    for optimizer, said in (("sgd", "=10 (evaluations: 11 epochs with sgd)"), ("adam", "=10")):
+        config.evaluate.optimizer = optimizer
+        cli.experiment(config)
+        line = capsys.readouterr().out.splitlines()[0]
+        assert line.endswith(f" --config.evaluate.epochs{said}")
 
 
 COUNTS = {"many": 9, "one": 1}

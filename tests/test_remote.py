@@ -2,6 +2,7 @@
 
 import base64
 import zipfile
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -106,6 +107,7 @@ def test_a_path_is_no_url(path):
 def test_a_set_by_name(tmp_path, monkeypatch):
     """Loads every set of the zoo, unless a file or folder has its name."""
     assert "cifar10-12kB" in zoo.names()
+    assert gsdd_jax.load(Path("cifar10-12kB")).num_classes == 10
     for name in zoo.names():
         found = gsdd_jax.load(name)
         assert found.num_bytes <= 122_880 and found.class_names[0] == "airplane"

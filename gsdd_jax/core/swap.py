@@ -64,8 +64,9 @@ def check_ours(path: pathlib.Path, mark: str, what: str) -> None:
         raise UsageError(f"{path}: not {what}: no {mark} in it; move it away, or give another name")
     known = read_object(path / mark, f"the mark of {what}").get(FILES)
     known = known if isinstance(known, dict) else {}
+    emptied = {above.as_posix() for name in known for above in pathlib.PurePath(name).parents}
     for name in _files(path):
-        if name == mark or known.get(name, "") == _content(path / name):
+        if name == mark or name in emptied or known.get(name, "") == _content(path / name):
             continue
         fault = f"edited since {what} was written" if name in known else f"not a file of {what}"
         raise UsageError(f"{path / name}: {fault}; move it away, or give another name")
@@ -122,12 +123,14 @@ def _is_work(work: pathlib.Path) -> bool:
 
 
 def _files(folder: pathlib.Path) -> list[str]:
-    """Lists all files and links below a folder, as relative paths."""
+    """Lists all files, links and empty folders below a folder, as relative paths."""
     found = []
     for parent, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        found += [pathlib.Path(parent, n).relative_to(folder).as_posix() for n in names + links]
-    return sorted(found)
+        found += [pathlib.Path(parent, name) for name in names + links]
+        if not folders and not names:
+            found.append(pathlib.Path(parent))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _content(path: pathlib.Path) -> str | int | None:

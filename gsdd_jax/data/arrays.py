@@ -32,7 +32,7 @@ def from_arrays(
     Args:
       images: [n, h, w, c] or [n, h, w] of 1 or 3 channels: integers in 0 to 255, or floats or
         bools in [0, 1], which are rounded to 8 bits. Integers other than uint8 are not all 0 or 1.
-      labels: class of each image [n]: integers or texts.
+      labels: class of each image [n]: integers, bools as 0 and 1, or texts.
       test: images and labels to test on. None: a tenth of each class, drawn by a hash of its
         images' indices, which is then not trained on.
       class_names: names in label order: labels are their indices, or the names. None: the
@@ -172,9 +172,20 @@ def _array(values: Any, name: str) -> np.ndarray:
 
 def _flat(labels: Any, name: str) -> np.ndarray:
     labels = _array(labels, name)
-    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)  # of a column of pandas
+    if labels.dtype == object:  # of a column of pandas
+        if all(isinstance(label, str) for label in labels.flat):
+            labels = labels.astype(str)
+        elif all(_is_integer(label) for label in labels.flat):
+            labels = labels.astype(np.int64)
+    elif labels.dtype == bool:
+        labels = labels.astype(np.int64)
     return labels[:, 0] if labels.shape[1:] == (1,) else labels
+
+
+def _is_integer(label: Any) -> bool:
+    """Returns whether an object is an integer, and no bool."""
+    is_int = isinstance(label, int | np.integer) and not isinstance(label, bool)
+    return is_int and abs(int(label)) < 2**63
 
 
 def _items(image_key, images, label_key, labels, class_names, seen: Labels) -> list[Item]:

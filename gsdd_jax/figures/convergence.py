@@ -23,16 +23,19 @@ def main(workdirs: Sequence[str | os.PathLike], out: pathlib.Path) -> None:
     """
     paths = [pathlib.Path(w) for w in workdirs]
     configs = [inputs.config_of(path, None) for path in paths]
-    with inputs.building_from("--workdir"):
-        compared = [list(operator.attrgetter(*SAME)(config)) for config in configs]
-        for path, values in zip(paths, compared, strict=True):
-            for field, value, first in zip(SAME, values, compared[0], strict=True):
-                if value != first:
-                    raise UsageError(
-                        f"{path} has config.{field}={value!r}, {paths[0]} has {first!r}; expected "
-                        "runs on the same data at the same bytes"
-                    )
-        kinds = [config.parameterization.name for config in configs]
+    with inputs.building_from(paths[0]):
+        expected = operator.attrgetter(*SAME)(configs[0])
+    kinds = []
+    for path, config in zip(paths, configs, strict=True):
+        with inputs.building_from(path):
+            kinds.append(config.parameterization.name)
+            found = operator.attrgetter(*SAME)(config)
+        for field, value, first in zip(SAME, found, expected, strict=True):
+            if value != first:
+                raise UsageError(
+                    f"{path}: config.{field} is {value!r}, and {first!r} in {paths[0]}; expected "
+                    "runs on the same data at the same bytes"
+                )
     labels = inputs.labels_of(kinds, paths)
     rows = [
         dict(run=label, step=step, networks=len(accuracies)) | inputs.accuracy(accuracies)

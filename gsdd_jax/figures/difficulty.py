@@ -5,6 +5,7 @@ misclassify it.
 """
 
 import functools
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +34,11 @@ BATCH_SIZE, LEARNING_RATE = 64, 0.05  # small networks: SGD without augmentation
 
 
 def main(
-    distilled: Sequence[str], overrides: dict, judges: Sequence[int], seed: int, out: pathlib.Path
+    distilled: Sequence[str | os.PathLike],
+    overrides: dict,
+    judges: Sequence[int],
+    seed: int,
+    out: pathlib.Path,
 ) -> None:
     """Draws a line per set, and in gray the share of test images of each difficulty.
 

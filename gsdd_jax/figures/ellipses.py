@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +51,11 @@ class Moment(NamedTuple):
 
 
 def main(
-    config: ConfigDict, workdir: str | None, steps: list[int], num_images: int, out: pathlib.Path
+    config: ConfigDict,
+    workdir: str | os.PathLike | None,
+    steps: list[int],
+    num_images: int,
+    out: pathlib.Path,
 ) -> None:
     """Draws the first image of `num_images` classes, and writes ellipses.gif.
 
@@ -58,13 +63,13 @@ def main(
     that `workdir` has snapshots of, or else its distilled set.
     """
     kept = {} if workdir is None else _sets(pathlib.Path(workdir))
-    where = workdir or "--config"
+    where = workdir or "config"
     with inputs.building_from(where):
         material = experiment.build_fit_parts(config)
         kind = material.parameterization
         fits_alone = isinstance(kind, Gaussian)  # codes share grids between all images
         if not (fits_alone or (kept and isinstance(kind, Gaussians))):
-            expected = "gaussian" + ", or quantized with a --workdir" * (not kept)
+            expected = "gaussian" + ", or quantized with a workdir" * (not kept)
             raise UsageError(f"config.parameterization.name: expected {expected}, got {kind.name}")
         # One image per class, to show different objects.
         chosen = (np.cumsum(material.counts) - material.counts)[:num_images]
@@ -97,7 +102,7 @@ def _sets(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     if not (last := workdir / file.NAME).is_file():
         raise UsageError(
             f"{workdir}: no set yet; expected a run that has ended, or with snapshots "
-            "(--config.distill.snapshot_every=N); without --workdir only the fit is shown"
+            "(config.distill.snapshot_every); without workdir only the fit is shown"
         )
     return {inputs.step_of(file.load(last)): last}
 

@@ -44,7 +44,7 @@ class Kept:
             if self._values.get("identity") != identity or "values" not in self._values:
                 raise UsageError(
                     f"{self._path}: of other inputs or settings; move it away, or give another "
-                    "--out"
+                    "folder"
                 )
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:

@@ -47,9 +47,9 @@ def main(
     the grid are kept in landscape.json.
     """
     if points < 3 or points % 2 == 0:
-        raise UsageError(f"--points: expected an odd number of at least 3, got {points}")
+        raise UsageError(f"points: expected an odd number of at least 3, got {points}")
     if draws < 1 or not radius > 0:
-        raise UsageError(f"--draws, --radius: expected positive numbers, got {draws}, {radius}")
+        raise UsageError(f"draws, radius: expected positive numbers, got {draws}, {radius}")
     paths = [file.path_of(d) for d in distilled]
     sets = [file.load(path).without_mixes() for path in paths]
     labels = inputs.labels_of([set_.format.name for set_ in sets], paths)

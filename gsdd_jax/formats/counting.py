@@ -5,13 +5,14 @@ import os
 import pathlib
 import re
 import reprlib
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError, counted, located, printable
+from gsdd_jax.core.errors import UsageError, UsageWarning, counted, located, printable
 from gsdd_jax.core.files import check_path
 from gsdd_jax.formats import file, foreign, info
 from gsdd_jax.formats.base import is_unequal
@@ -25,6 +26,21 @@ _FLOAT32 = 4
 _WIDEST, _MOST_LABELS = 120, 1 << 24  # characters of a name in a line; labels of a set
 _CHANNELS = (1, 3)
 _NAMES = ("label", "target", "logit")
+
+
+class _Found(NamedTuple):
+    """Contents of one path: parts as in `count`, and of other sets the arrays with what they hold.
+
+    Attributes:
+      classes: number of classes by what says it.
+      besides: what a reader needs that does not count.
+    """
+
+    parts: list[dict[str, Any]]
+    classes: dict[str, int]
+    image_shape: tuple[int, ...] | None
+    arrays: list[tuple[str, Stored]]
+    besides: list[str]
 
 
 @checked
@@ -49,57 +65,82 @@ def count(
       `bytes_per_class`; `float32_images`, the images per class of the same bytes, or None where
       the size of an image is unknown; and `not_counted`, what a reader needs besides.
 
+    Warns if the labels are not as many as the images, where all samples are known to be images.
+
     Raises UsageError for unreadable files, contradictory numbers of classes, and if no label and no
     argument gives their number.
     """
-    parts, hard, classes, size, besides = [], [], {}, None, []
     if not paths:
         raise UsageError("paths: expected one or more, got none")
     for path in (*paths, *decoder):
         check_path(path)
-    for path in paths:
-        if _is_ours(path):
-            ours = file.load(path)
-            classes[str(path)], size = ours.num_classes, size or ours.format.image_shape
-            parts += [
-                _part(f"{path}: {name}", SOFT if name == SOFT_LABELS else SAMPLES, taken)
-                for name, taken in ours.stored_bytes.items()
-            ]
-            if is_unequal(ours.class_counts):
-                parts.append(_part(f"{path}: {OF_CLASSES}", HARD, _COUNT * ours.num_classes))
-            if (info.info(ours)["transform"] or {}).get("name") == "zca":
-                besides.append("the whitening of ZCA, which follows from the training images")
-            continue
-        arrays = foreign.find(path)
-        if of_classes := sum(of.dtype == foreign.PICTURES_OF_CLASS for of in arrays):
-            classes[str(path)] = of_classes
-        for of in arrays:
-            holds = _holds(of)
-            if holds == HARD:
-                hard.append(_read(of))
-            elif holds == SOFT and len(of.shape) == 2:
-                classes[of.name] = of.shape[1]
-            else:
-                size = size or _image_shape(of.shape)
-            parts.append(_part(of.name, holds, 0 if holds == HARD else of.bytes, of))
-    if hard:
+    found = [_ours(path) if _is_ours(path) else _others(path) for path in paths]
+    parts = [part for of in found for part in of.parts]
+    classes = {name: number for of in found for name, number in of.classes.items()}
+    arrays = [array for of in found for array in of.arrays]
+    if hard := [_read(of) for holds, of in arrays if holds == HARD]:
         _, counts = np.unique(np.concatenate(hard), return_counts=True)
         classes[HARD] = len(counts)
         if len(set(counts.tolist())) > 1:
             parts.append(_part(OF_CLASSES, HARD, _COUNT * len(counts)))
+    _compare(arrays)
     for path in decoder:
         parts += [_part(of.name, DECODER, of.bytes, of) for of in foreign.find(path)]
     number = _number(num_classes, classes)
     total = sum(part["bytes"] for part in parts)
+    size = next((of.image_shape for of in found if of.image_shape), None)
     return {
         "parts": parts,
-        "not_counted": besides,
+        "not_counted": [what for of in found for what in of.besides],
         "num_bytes": total,
         "num_classes": number,
         "bytes_per_class": total / number,
         "image_shape": size and list(size),
         "float32_images": size and total / number / (_FLOAT32 * math.prod(size)),
     }
+
+
+def _ours(path: str | os.PathLike) -> _Found:
+    """Returns what one of this library's sets holds."""
+    ours = file.load(path)
+    parts = [
+        _part(f"{path}: {name}", SOFT if name == SOFT_LABELS else SAMPLES, taken)
+        for name, taken in ours.stored_bytes.items()
+    ]
+    if is_unequal(ours.class_counts):
+        parts.append(_part(f"{path}: {OF_CLASSES}", HARD, _COUNT * ours.num_classes))
+    is_whitened = (info.info(ours)["transform"] or {}).get("name") == "zca"
+    besides = ["the whitening of ZCA, which follows from the training images"] * is_whitened
+    return _Found(parts, {str(path): ours.num_classes}, ours.format.image_shape, [], besides)
+
+
+def _others(path: str | os.PathLike) -> _Found:
+    """Returns what a file or a folder of another's set holds."""
+    arrays = [(_holds(of), of) for of in foreign.find(path)]
+    parts = [_part(of.name, holds, 0 if holds == HARD else of.bytes, of) for holds, of in arrays]
+    classes = {of.name: of.shape[1] for holds, of in arrays if holds == SOFT and len(of.shape) == 2}
+    if of_classes := sum(of.dtype == foreign.PICTURES_OF_CLASS for _, of in arrays):
+        classes = {str(path): of_classes} | classes
+    sizes = (_image_shape(of.shape) for holds, of in arrays if holds == SAMPLES)
+    return _Found(parts, classes, next(filter(None, sizes), None), arrays, [])
+
+
+def _compare(arrays: Sequence[tuple[str, Stored]]) -> None:
+    """Warns about labels that are not one per image, where all samples are images."""
+    samples = [of for holds, of in arrays if holds == SAMPLES and len(of.shape) > 1]
+    if not samples or not all(_image_shape(of.shape) for of in samples):
+        return
+    images = sum(of.shape[0] for of in samples)
+    for kind in (HARD, SOFT):
+        counts = [of.shape[0] for holds, of in arrays if holds == kind and of.dtype != foreign.FILE]
+        # One array of labels for each array of images, or several labels for every image.
+        if sum(counts) != images and set(counts) - {images}:
+            warnings.warn(
+                f"{kind}: expected one per image, got {counted(sum(counts), 'label')} for "
+                f"{counted(images, 'image')}; all files have to be of one set",
+                UsageWarning,
+                stacklevel=4,
+            )
 
 
 def text(said: dict[str, Any]) -> str:

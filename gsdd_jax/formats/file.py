@@ -4,6 +4,7 @@ Files are untrusted. The header is checked against the arrays' types and shapes 
 them, then the values, then a digest of each part.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -23,7 +24,7 @@ from gsdd_jax.core.errors import UsageError, located, named, ranged
 from gsdd_jax.core.files import check_ours, check_regular, write_atomically
 from gsdd_jax.formats import labels, mixes, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, is_unequal, settings
-from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.formats.mixes import MIXES
 
@@ -68,7 +69,7 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
             json.dumps(parts, sort_keys=True)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
-        check_object(PROVENANCE, parts[PROVENANCE])
+        check_provenance(parts[PROVENANCE])
         kind = format_of(parts[PARAMETERIZATION])
         dtypes = {n: str(a.dtype) for n, a in arrays.items()}
         halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
@@ -237,6 +238,7 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if name not in header:
             raise UsageError(f"{name} is missing from this distilled set")
         check_object(name, header[name])
+    check_provenance(header[PROVENANCE])
     found = header.pop(DIGESTS)
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
@@ -258,6 +260,19 @@ def check_mixes(header: Mapping[str, Any]) -> None:
 def check_object(name: str, value: Any) -> None:
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected an object, got {reprlib.repr(value)}")
+
+
+def check_provenance(value: Any) -> None:
+    """Raises UsageError for anything but an object, and for class names that are not different."""
+    check_object(PROVENANCE, value)
+    data = value.get("data")
+    names = data.get(CLASS_NAMES) if isinstance(data, dict) else None
+    texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if repeated := [name for name, count in collections.Counter(texts).items() if count > 1]:
+        raise UsageError(
+            f"{PROVENANCE}.data.{CLASS_NAMES}: expected different names, got "
+            f"{reprlib.repr(repeated[0])} again"
+        )
 
 
 def check_shapes(

@@ -131,7 +131,7 @@ class Checkpoints:
         if run != self._identity:
             raise UsageError(
                 f"{self._manager.directory}/{step}: the checkpoint of a run with other settings or "
-                "other data; move it away, or give another --workdir"
+                "other data; move it away, or give another directory"
             )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         state = self._manager.restore(step, args=args).state

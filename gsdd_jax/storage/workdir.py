@@ -59,13 +59,13 @@ def prepared(
 
 @contextlib.contextmanager
 def _bound(workdir, config, made_of) -> Iterator[None]:
-    taken = f"--workdir: another process runs in {workdir}; wait for it, or give another directory"
+    taken = f"workdir: another process runs in {workdir}; wait for it, or give another directory"
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(workdir, taken))
             _bind(workdir, config, made_of)
         except OSError as error:
-            raise UsageError(f"--workdir: cannot write to {workdir} ({error.strerror})") from None
+            raise UsageError(f"workdir: cannot write to {workdir} ({error.strerror})") from None
         yield
 
 
@@ -89,7 +89,7 @@ def _bind(workdir, config, made_of) -> None:
     for name, (before, now) in compared.items():
         if before != now:
             raise UsageError(
-                f"--workdir: {workdir} holds a run with {name}={before!r}, not {now!r}; expected "
+                f"workdir: {workdir} holds a run with {name}={before!r}, not {now!r}; expected "
                 "the same or another directory"
             )
     if grows:
@@ -143,7 +143,7 @@ def evaluations(workdir: pathlib.Path, identity: str) -> dict[str, Any]:
     if values.pop("identity", None) != identity:
         raise UsageError(
             f"{path}: of a run with other settings or other data; move it away, or give another "
-            "--workdir"
+            "directory"
         )
     for name, record in values.items():
         if not _is_record(record):
