@@ -16,8 +16,12 @@ them.
 """
 
 from gsdd_jax.config import own
+from gsdd_jax.core.errors import UsageError
 
 
 def get_config(variant="objective=dm"):
-    """Returns the config of the experiment."""
-    return own(variant.removeprefix("objective="))
+    """Returns the config of the experiment; raises ValueError for an unknown objective."""
+    try:
+        return own(variant.removeprefix("objective="))
+    except UsageError as error:
+        raise ValueError(error) from None  # the kind of error that a flag shows in one line

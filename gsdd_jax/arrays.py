@@ -108,9 +108,8 @@ def distill(
     given = _fields(config, fields)
     _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
     _check_once(given, "objective", objective, "matching.name")
-    if objective is not None:
-        matching.find(objective, "objective")
     _check_once(given, "name", name, "data.name")
+    base = own("dm" if objective is None else objective)
     given = {"data.name": "arrays" if name is None else name} | given
     dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])
     dataset = data.only(dataset, given.get("data.classes", ""))
@@ -119,7 +118,7 @@ def distill(
     if bytes_per_class is not None:
         check_value("bytes_per_class", "int", bytes_per_class, (1, None))
         given["budget.bytes"] = bytes_per_class
-    config = _config(own("dm" if objective is None else objective), given, dataset)
+    config = _config(base, given, dataset)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
             config.experts.dir = config.experts.dir or str(folder / "experts")

@@ -1,10 +1,14 @@
 """Config of your own data: minutes on two cores at 32 x 32, settings that suit the data set."""
 
+import reprlib
+
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.adapt import matched_by, stored_as
-from gsdd_jax.config.fields import default
+from gsdd_jax.config.fields import COMPONENTS, default
+from gsdd_jax.core.errors import UsageError
 
+NONE = "none"  # in place of an objective: nothing is distilled
 # Baselines of short experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 
@@ -12,20 +16,26 @@ BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 def own(objective: str = "dm") -> ConfigDict:
     """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
 
-    With "none", nothing is distilled: real images are compressed and labeled by a teacher. The
-    budget is the bytes of one float32 image per class. `suited` replaces fields that are 0.
+    With `NONE`, nothing is distilled: real images are compressed and labeled by a teacher. The
+    budget is the bytes of one float32 image per class. `suited` replaces fields that are 0. Raises
+    UsageError for an unknown objective.
     """
+    known = *COMPONENTS["matching"].known(), NONE
+    if objective not in known:
+        raise UsageError(
+            f"objective: expected one of {', '.join(known)}, got {reprlib.repr(objective)}"
+        )
     config = default()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = 32 if objective in ("dm", "none") else 16
+    config.network.options.width = 32 if objective in ("dm", NONE) else 16
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs, config.evaluate.batch_size = 0, 0
     config.evaluate.baselines, config.teacher.epochs = BASELINES, 0
-    if objective == "none":
+    if objective == NONE:
         return only_compressed(config)
     if objective == "tm":
         return shortened_tm(config)

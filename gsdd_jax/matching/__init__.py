@@ -23,9 +23,9 @@ __all__ = ["Draws", "Learned", "Matching", "RealData", "Synthetic", "Trajectorie
            "build", "find", "known", "real_data"]  # fmt: skip
 
 
-def find(name: str, field: str = "config.matching.name") -> type[Matching]:
-    """Returns the objective `name`, or raises UsageError, naming the `field` that has it."""
-    return kinds.named(__name__, Matching, name, field)
+def find(name: str) -> type[Matching]:
+    """Returns the objective `name`, or raises UsageError."""
+    return kinds.named(__name__, Matching, name, "config.matching.name")
 
 
 def known() -> dict[str, type[Matching]]:
