@@ -12,9 +12,11 @@ import time
 PATIENCE = 300  # seconds
 ROOT = pathlib.Path(__file__).parent.parent
 SERVER = """
-import json, os, runpy, sys, warnings
+import gc, json, os, runpy, sys, warnings
 import gsdd_jax.figures, gsdd_jax.report.document, gsdd_jax.runs.distill, gsdd_jax.runs.evaluation
 import gsdd_jax.runs.experts, jax, tensorflow_datasets.core
+gc.freeze()  # each child would look through all of this when it ends
+gc.set_threshold(50_000)
 for line in sys.stdin:
     module, arguments, out, err = json.loads(line)
     with warnings.catch_warnings():

@@ -115,7 +115,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, finished, tmp_pat
         lambda: list(steps.glob("fit/*")),  # a temporary name, until it is complete
         (steps / "distill" / "8").exists,
     )
-    other = ("--config.distill.steps_per_call=3", "--config.data.on_device=streamed")
+    other = ("--config.distill.steps_per_call=4", "--config.data.on_device=streamed")
     command = [*TINY, *other, f"--workdir={tmp_path / 'run'}"]
     for sign in signs:
         process = start("distill", *command)
