@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from gsdd_jax import data, matching
 from gsdd_jax.config import adapt, own, validate
 from gsdd_jax.config.fields import known
-from gsdd_jax.core import mesh
+from gsdd_jax.core import interrupts, mesh
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_value
@@ -68,6 +68,7 @@ class Accuracy(float):
 
 
 @checked
+@interrupts.delayed()
 def distill(
     images: Any,
     labels: Any,
@@ -102,7 +103,8 @@ def distill(
         `parameterization={"name": "pixels"}`.
 
     Raises UsageError for invalid arguments and for what is given twice, and like
-    `gsdd_jax.runs.distill.distill_to`.
+    `gsdd_jax.runs.distill.distill_to`. Ctrl-C raises KeyboardInterrupt after the running call of
+    JAX; a second one raises at once.
     """
     display = _display(verbose)
     given = _fields(config, fields)
@@ -135,6 +137,7 @@ def distill(
 
 
 @checked
+@interrupts.delayed()
 def evaluate(
     train: Any,
     test_images: Any,
@@ -162,7 +165,8 @@ def evaluate(
         `data.transform`. Others are refused.
       fields: likewise by group, such as `evaluate={"epochs": 300}`.
 
-    Raises UsageError for invalid arguments, and if a network diverges.
+    Raises UsageError for invalid arguments, and if a network diverges; KeyboardInterrupt as
+    `distill`.
     """
     test = test_images, test_labels
     display = _display(verbose)

@@ -8,8 +8,6 @@ All files are one set: .pt and .pth of tensors, .npz, .npy, .safetensors, folder
 one folder per class, and this library's sets. Nothing is unpickled.
 """
 
-import json
-
 from absl import flags
 
 from launch import cli, paths
@@ -25,10 +23,7 @@ def main(*files: str) -> None:
     from gsdd_jax.formats import counting
 
     said = counting.count(files, DECODER.value, CLASSES.value)
-    if JSON.value:
-        print(json.dumps(said))
-        return
-    print(counting.text(said))
+    cli.print_as(said, counting.text, JSON.value)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Flags, help and one-line errors shared by the launch scripts."""
 
 import importlib.metadata
+import json
 import os
 import pathlib
 import re
@@ -160,6 +161,13 @@ def define_config() -> flags.FlagHolder:
         os._exit(0)
     except Exception as error:  # the default is loaded here, overrides and all
         _fail(f"--config: {_one_line(error)}")
+
+
+def print_as(
+    said: Mapping[str, Any], text: Callable[[Mapping[str, Any]], str], as_json: bool
+) -> None:
+    """Prints plain values as one JSON object, or as text for people."""
+    print(json.dumps(said) if as_json else text(said))
 
 
 def define_processes() -> None:

@@ -7,7 +7,8 @@ The command is that of a shipped experiment with the fields that differ from it.
 where JAX is not installed, which is not needed otherwise.
 """
 
-import json
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 
@@ -18,18 +19,20 @@ JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
 
 def main(path: str) -> None:
     import gsdd_jax
-    from gsdd_jax.core import program
-    from gsdd_jax.core.errors import printable
     from gsdd_jax.formats import info
 
     distilled = gsdd_jax.load(path)
     said = info.info(distilled) | {"commands": _commands(info.origins(distilled.provenance))}
-    if JSON.value:
-        print(json.dumps(said))
-        return
-    print(info.text(said))
-    for line in said["commands"]:
-        print(printable(f"made by: {program.command(line)}"))
+    cli.print_as(said, _text, JSON.value)
+
+
+def _text(said: Mapping[str, Any]) -> str:
+    from gsdd_jax.core import program
+    from gsdd_jax.core.errors import printable
+    from gsdd_jax.formats import info
+
+    made = (printable(f"made by: {program.command(line)}") for line in said["commands"])
+    return "\n".join([info.text(said), *made])
 
 
 def _commands(origins) -> list[str]:

@@ -63,7 +63,7 @@ def main(config: ConfigDict, stress_steps: int, out: pathlib.Path) -> None:
         arm.evaluate.baselines = ""  # no baselines
         result = distill_to(arm, workdir)
         fitted = file.load(snapshot_path(workdir, 0)).arrays["means"]
-        centers[name] = file.load(workdir / "distilled.safetensors").arrays["means"]
+        centers[name] = file.load(workdir / file.NAME).arrays["means"]
         beyond = outside(centers[name])
         shares.append(
             dict(arm=name, gaussians=beyond.size, outside=int(beyond.sum()))

@@ -159,6 +159,6 @@ def labels_of(kinds: Sequence[str], paths: Sequence[str | os.PathLike]) -> list[
 def names_of(paths: Sequence[str | os.PathLike]) -> list[str]:
     """Returns a short name per input: the last part of its path, or two if ambiguous."""
     parts = [pathlib.Path(path).absolute().parts for path in paths]
-    parts = [p[:-1] if p[-1] == "distilled.safetensors" else p for p in parts]
+    parts = [p[:-1] if p[-1] == file.NAME else p for p in parts]
     names = [pathlib.Path(p[-1]).stem for p in parts]
     return names if len(set(names)) == len(names) else ["/".join(p[-2:]) for p in parts]

@@ -169,7 +169,7 @@ def _result(path: pathlib.Path, records: Mapping[str, Any]) -> dict[str, Any]:
 
 def _newest(path: pathlib.Path) -> DistilledSet:
     """Returns the distilled set, or the newest set of an unfinished run or a fit."""
-    candidates = [path / "distilled.safetensors", *reversed(snapshots(path).values())]
+    candidates = [path / files.NAME, *reversed(snapshots(path).values())]
     candidates += [path / "best.safetensors", path / "fitted.safetensors"]
     for file in candidates:
         if file.exists():

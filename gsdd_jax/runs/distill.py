@@ -324,7 +324,7 @@ class _Run:
     def finish(self, fitted: Params, state: distill.DistillState) -> dict[str, Any]:
         """Writes the distilled set, evaluates it and its baselines, and writes the result."""
         parts, last = self.parts, self.distilled(state)
-        self.save("distilled.safetensors", last)
+        self.save(file.NAME, last)
         self.evaluate_on_the_way(state, final=True)
         result = self.evaluated(fitted, last) if parts.dataset.num_classes > 1 else {}
         result |= {

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from gsdd_jax.core import processes
+from gsdd_jax.core import interrupts, processes
 from gsdd_jax.core.errors import printable
 
 LINE_EVERY = 10.0  # seconds, if standard output is no terminal
@@ -52,7 +52,11 @@ class Progress:
             print(self._text("compiling"), file=stream, flush=True)
 
     def advance(self, count: int, **values: float) -> None:
-        """Records `count` more steps, and shows `values` such as the loss."""
+        """Records `count` more steps, and shows `values` such as the loss.
+
+        Raises KeyboardInterrupt if it was delayed.
+        """
+        interrupts.check()
         now = time.monotonic()
         took, self._mark = now - self._mark, now
         self._done += count

@@ -29,6 +29,7 @@ from gsdd_jax import matching
 from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
+from gsdd_jax.formats import file
 from gsdd_jax.runs import baselines, evaluation, experts, fits, teacher
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
@@ -112,7 +113,7 @@ def _evaluation(
 
     def evaluate(display):
         if of is not None:
-            source = of.result.with_name("distilled.safetensors")
+            source = of.result.with_name(file.NAME)
             return evaluation.evaluate_file(source, display=display, baselines=False, **settings)
         return baselines.evaluate_real(config, arm, folder, display)
 
