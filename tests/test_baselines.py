@@ -181,7 +181,7 @@ def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):
     config = config_of()
     config.budget.bytes, config.budget.images_per_class = 20, 1  # one Gaussian, or the coder
     expected = (
-        r"at least \d+ bytes per class for 4 images per class of cosine coefficients, got 20$"
+        r"at least \d+ bytes per class for 4 images per class of cosine coefficients, got 20; lower"
     )
     with pytest.raises(UsageError, match=expected):
         baselines.evaluate_real(config, ARMS[0], tmp_path, Reporter(None))
@@ -207,3 +207,8 @@ def test_images_that_are_not_distilled_fill_what_their_labels_leave(tmp_path):
     outputs = np.asarray(outputs, np.float64) / 2
     steps = np.clip(outputs - outputs.max(1, keepdims=True) + 8, 0, 8) * 7 / 8
     assert np.abs(set_.soft_labels * 7 / 8 - steps).max() < 0.51
+    config.init.set = str(tmp_path)
+    distill_to(config, tmp_path.with_name("again"), Reporter(None))
+    again = gsdd_jax.load(tmp_path.with_name("again"))
+    np.testing.assert_array_equal(again.images(), set_.images())
+    np.testing.assert_array_equal(again.soft_labels, set_.soft_labels)

@@ -114,6 +114,22 @@ def test_what_a_file_must_not_say(mixed, tmp_path, header, message):
         gsdd_jax.load(path)
 
 
+def test_implausible_mixtures_are_refused_before_they_are_drawn(tmp_path, monkeypatch):
+    path, count = tmp_path / "set.safetensors", 300_000
+    kind = Pixels(1, 1, 1, images_per_class=count // 2)
+    arrays = {"pixels": np.zeros((count, 1, 1, 1), np.float32)}
+    classes = np.repeat(np.arange(2, dtype=np.int32), count // 2)
+    gsdd_jax.save(path, gsdd_jax.DistilledSet(kind, arrays, classes, 0.1))
+    there = json.loads(file.metadata(path)[file.HEADER]) | {"mixes": 64, "label_bits": 3}
+    arrays = safetensors.numpy.load_file(path) | {"soft_labels": np.ones(4000, np.uint8)}
+    fields = there.keys() - {"format", file.DIGESTS}
+    there[file.DIGESTS] = file.digests(arrays, {name: there[name] for name in fields})
+    path.write_bytes(safetensors.numpy.save(arrays, {file.HEADER: json.dumps(there)}))
+    monkeypatch.setattr(mixes, "rounds", None)
+    with pytest.raises(gsdd_jax.UsageError, match="than 4,000 bytes for 39,000,000 codes"):
+        gsdd_jax.load(path)
+
+
 def test_other_labels_of_mixtures_are_refused(mixed, tmp_path):
     wrong = mixed.labels.copy()
     wrong[-1] = 0

@@ -166,6 +166,8 @@ def _load(path: pathlib.Path, source: str) -> DistilledSet:
         logits, each = None, parts.get(MIXES, 0)
         if bits:
             num_classes = len(classes) // kind.images_per_class
+            count = len(classes) * (1 + each) * num_classes
+            labels.check_size(count, len(arrays[SOFT_LABELS]))  # before mixtures are drawn
             of_parts = mixes.parts(classes, each)
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, of_parts, num_classes)
         of_file = parts[PROVENANCE], logits, bits, each, source

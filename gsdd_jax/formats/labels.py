@@ -75,6 +75,12 @@ def pack(
     return _packed(nearest.astype(np.int32), bits, classes)
 
 
+def check_size(count: int, size: int) -> None:
+    """Raises UsageError for more codes than `size` bytes plausibly hold, or than memory does."""
+    check_codes(SOFT_LABELS, count, size)
+    memory.check(f"{SOFT_LABELS}: {count:,} codes", 4 * count, COPIES)
+
+
 def unpack(
     payload: UInt8[np.ndarray, "bytes"],
     bits: int,
@@ -83,8 +89,7 @@ def unpack(
 ) -> Float[np.ndarray, "m k"]:
     """Unpacks logits: the inverse of `pack`; raises UsageError for bytes that it does not write."""
     count = len(classes) * num_classes
-    memory.check(f"{SOFT_LABELS}: {count:,} codes", 4 * count, COPIES)
-    check_codes(SOFT_LABELS, count, len(payload))
+    check_size(count, len(payload))
     most = entropy.packed_bytes([bits], count)
     if len(payload) > most:
         raise UsageError(f"{SOFT_LABELS}: expected at most {most} bytes, got {len(payload)}")

@@ -39,10 +39,11 @@ class Budget(NamedTuple):
     def refusal(self, images: int, contents: str, least: int) -> UsageError:
         """Returns the error for fewer than the `least` bytes per class of images without labels."""
         labels = f" and their soft labels ({self.reserved:,})" if self.reserved else ""
+        fewer = "; lower config.budget.images_per_class" if images > 1 else ""
         return UsageError(
             f"budget: expected at least {least + self.reserved:,} bytes per class for "
             f"{counted(images, 'image')} per class of {contents}{labels}, got "
-            f"{self.bytes_per_class:,}"
+            f"{self.bytes_per_class:,}{fewer}"
         )
 
     def ipc(self, image_shape: Shape) -> int:

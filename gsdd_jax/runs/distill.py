@@ -29,7 +29,7 @@ from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.matching.base import Learned
-from gsdd_jax.parameterizations.base import Parameterization, Params
+from gsdd_jax.parameterizations.base import CodedTogether, Parameterization, Params
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.runs import baselines, evaluation, fits, real_images, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
@@ -180,15 +180,21 @@ class _Run:
     def fit(self) -> Params:
         """Returns the parameters that distillation starts from."""
         if self.begun is not None:
+            if self.measures_labels:  # its codes would lose much in only a few bytes less
+                there = bytes_per_class(self.config, self.parts.dataset.image_shape)
+                self._reserve(max(0, there - self.begun.set_.format.bytes_per_class))
             return parameterizations.of(self.begun.set_)[1]
         fitted = fits.initial(self.config, self.parts, self.workdir, self.reporter)
         if not self.measures_labels:
             return fitted
-        self.reserved = teacher.reserved(self.stored(fitted, 0))
-        kind, problem = self.leaving(self.reserved), self.parts.problem
-        problem = problem._replace(parameterization=kind)
-        self.parts = dataclasses.replace(self.parts, parameterization=kind, problem=problem)
+        self._reserve(teacher.reserved(self.stored(fitted, 0)))
         return fits.initial(self.config, self.parts, self.workdir, self.reporter)
+
+    def _reserve(self, reserved: int) -> None:
+        """Leaves so many bytes per class to soft labels from now on."""
+        self.reserved, kind = reserved, self.leaving(reserved)
+        problem = self.parts.problem._replace(parameterization=kind)
+        self.parts = dataclasses.replace(self.parts, parameterization=kind, problem=problem)
 
     @property
     def measures_labels(self) -> bool:
@@ -198,7 +204,8 @@ class _Run:
         """
         labels = labels_of(self.config)
         taught = labels.source == "teacher" and isinstance(self.parts, Experiment)
-        return taught and not labels.learned and not self.config.init.num_steps
+        shared = isinstance(self.parts.parameterization, CodedTogether)
+        return taught and shared and not labels.learned and not self.config.init.num_steps
 
     def leaving(self, reserved: int) -> Parameterization:
         """Returns the parameterization that leaves `reserved` bytes per class to labels."""
