@@ -43,7 +43,7 @@ def _commands(origins) -> list[str]:
         return []
     found = []
     for of in origins:
-        if isinstance(config := of.get("config"), dict):
+        if isinstance(config := of.get("config"), dict) and config:
             begun = ["--config.init.set=FILE"] if "begun_with" in of else []
             found.append(" ".join(["distill", *origin.command(config), *begun]))
     return list(dict.fromkeys(found))

@@ -225,6 +225,7 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
     trial.parameterization.name = "dct"
     trial.parameterization.options = ConfigDict({"side": candidate.side})
     trial.budget.images_per_class = candidate.images_per_class
+    trial.init.num_steps = trial.distill.num_steps = 0
     labels = _labeled(trial, arm)
     if labels.soft:
         of = ("temperature", "bits", "mixes")
