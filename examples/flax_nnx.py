@@ -7,6 +7,7 @@ python examples/flax_nnx.py distilled.safetensors [--epochs=300]
 import argparse
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -33,10 +34,12 @@ class ConvNet(nnx.Module):
 
 @nnx.jit
 def step(network, optimizer, images, targets):
-    """Takes one step of SGD."""
+    """Takes one step of SGD; targets are classes or, with soft labels, their probabilities."""
 
     def loss(network):
-        return optax.softmax_cross_entropy(network(images), targets).mean()
+        logits = network(images)
+        odds = targets if targets.ndim == 2 else jax.nn.one_hot(targets, logits.shape[1])
+        return optax.softmax_cross_entropy(logits, odds).mean()
 
     optimizer.update(network, nnx.grad(loss)(network))
 
@@ -60,8 +63,7 @@ def main():
     rng = np.random.default_rng(0)
     for images, labels in distilled.batches(100, seed=0, epochs=args.epochs):
         flip = rng.random((len(images), 1, 1, 1)) < 0.5
-        targets = labels if labels.ndim == 2 else np.eye(distilled.num_classes)[labels]
-        step(network, optimizer, jnp.where(flip, images[:, :, ::-1], images), targets)
+        step(network, optimizer, jnp.where(flip, images[:, :, ::-1], images), labels)
 
     right = 0
     for start in range(0, len(test.labels), 500):
