@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.config.adapt import matched_by, stored_as
 from gsdd_jax.config.fields import COMPONENTS, default
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.soft_labels import MIXED
 
 NONE = "none"  # in place of an objective: nothing is distilled
 # Baselines of short experiments. The last two are the strongest, and take the most time.
@@ -50,7 +51,7 @@ def own(objective: str = "dm") -> ConfigDict:
 def only_compressed(config: ConfigDict) -> ConfigDict:
     """Changes `config` to compressed real images with a teacher's labels, also of mixtures."""
     stored_as(config, "dct")
-    config.labels.update(source="teacher", bits=3, mixes=4)
+    config.labels.update(source="teacher", **MIXED)
     config.distill.num_steps = 0
     config.evaluate.update(rates="0.03,0.1", baselines="random_real_uint8")
     return config

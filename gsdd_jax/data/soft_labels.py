@@ -15,6 +15,7 @@ from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
 START = 6.0  # logit of an image's own class; the others start at 0
 SOURCES = ("class", "teacher")
 TEMPERATURE = 0.01, 1000.0  # least and most
+MIXED = {"mixes": 4, "bits": 3}  # fields of labels that suit compressed real images
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import soft_labels
-from gsdd_jax.data.soft_labels import Labels
+from gsdd_jax.data.soft_labels import MIXED, Labels
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.runs import evaluation, teacher
@@ -26,9 +26,7 @@ from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import build_parameterization, labels_of, stream
 from gsdd_jax.setup.experiment import (
-    BITS,
     COMPRESSED,
-    MIXES,
     REAL,
     TEMPERATURES,
     TRIALS,
@@ -55,10 +53,10 @@ class _Candidate(NamedTuple):
 
     def mixed(self, set_: DistilledSet, budget: int) -> _Candidate:
         """Returns the candidate with mixtures, and as many fewer images as their labels take."""
-        bits = min(BITS, set_.label_bits)
-        more = ((1 + MIXES) * bits / set_.label_bits - 1) * len(set_.packed_labels)
+        mixes, bits = MIXED["mixes"], min(MIXED["bits"], set_.label_bits)
+        more = ((1 + mixes) * bits / set_.label_bits - 1) * len(set_.packed_labels)
         images = int(self.images_per_class * budget / (budget + more))
-        return self._replace(images_per_class=max(1, images), mixes=MIXES, bits=bits)
+        return self._replace(images_per_class=max(1, images), mixes=mixes, bits=bits)
 
 
 class Baseline(NamedTuple):
@@ -82,9 +80,9 @@ def evaluated(
 
     The number and size of compressed images are the best of `TRIALS` on training images, then the
     temperature of soft labels is the best of that of the config and `TEMPERATURES`. At last
-    `MIXES` labeled mixtures of each image, of `BITS` per label and with fewer images, are compared
-    with none. Each is judged by one network, at the learning rate that is best for the first.
-    Returns the refusal of the first instead if none fits the budget.
+    labeled mixtures (`MIXED`) of fewer images are compared with none. Each is judged by one
+    network, at the learning rate that is best for the first. Returns the refusal of the first
+    instead if none fits the budget.
 
     Args:
       config: the experiment.
@@ -244,4 +242,4 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
     # Finer images than there will be, whose labels take nearly as many bytes.
     first = taught_by.labeled(made(0), labels, parts.transform)
     of_labels = taught_by, labels, parts.transform
-    return teacher.labeled_within(budget, made, teacher.reserved(first), *of_labels)
+    return teacher.labeled_within(budget, made, teacher.label_bytes(first), *of_labels)

@@ -187,7 +187,7 @@ class _Run:
         fitted = fits.initial(self.config, self.parts, self.workdir, self.reporter)
         if not self.measures_labels:
             return fitted
-        self._reserve(teacher.reserved(self.stored(fitted, 0)))
+        self._reserve(teacher.label_bytes(self.stored(fitted, 0)))
         return fits.initial(self.config, self.parts, self.workdir, self.reporter)
 
     def _reserve(self, reserved: int) -> None:
@@ -197,15 +197,19 @@ class _Run:
         self.parts = dataclasses.replace(self.parts, parameterization=kind, problem=problem)
 
     @property
+    def is_taught(self) -> bool:
+        """Whether a teacher labels the images; a fit alone has none."""
+        return self.config.labels.source == "teacher" and isinstance(self.parts, Experiment)
+
+    @property
     def measures_labels(self) -> bool:
         """Whether the images get the bytes that labels do not take.
 
         Only images that are stored without a fit, which runs may share, and labels that stay.
         """
-        labels = labels_of(self.config)
-        taught = labels.source == "teacher" and isinstance(self.parts, Experiment)
         shared = isinstance(self.parts.parameterization, CodedTogether)
-        return taught and shared and not labels.learned and not self.config.init.num_steps
+        stay = self.is_taught and not self.config.labels.learned
+        return stay and shared and not self.config.init.num_steps
 
     def leaving(self, reserved: int) -> Parameterization:
         """Returns the parameterization that leaves `reserved` bytes per class to labels."""
@@ -446,8 +450,7 @@ class _Run:
         def made(reserved):
             return parameterizations.stored(self.leaving(reserved), params, *given)
 
-        taught = labels.source == "teacher" and isinstance(self.parts, Experiment)
-        if not taught or (logits is not None and not labels.mixes):
+        if not self.is_taught or (logits is not None and not labels.mixes):
             return made(self.reserved)
         budget = dataset.num_classes * bytes_per_class(self.config, dataset.image_shape)
         of_labels = self.teacher, labels, self.parts.transform

@@ -69,9 +69,9 @@ class Teacher:
         )
 
 
-def reserved(labeled: DistilledSet) -> int:
+def label_bytes(labeled: DistilledSet, slack: float = 0.01) -> int:
     """Returns bytes per class for the labels of images much like those of a labeled set."""
-    return math.ceil(1.01 * len(labeled.packed_labels) / labeled.num_classes)
+    return math.ceil((1 + slack) * len(labeled.packed_labels) / labeled.num_classes)
 
 
 def labeled_within(
@@ -94,7 +94,7 @@ def labeled_within(
         set_ = taught_by.labeled(make(reserved), labels, transform)
         if set_.num_bytes <= budget:
             return set_
-        reserved = math.ceil((1 + slack) * len(set_.packed_labels) / set_.num_classes)
+        reserved = label_bytes(set_, slack)
     raise UsageError(
         f"budget: expected at least {-(-set_.num_bytes // set_.num_classes):,} bytes per class for "
         f"{counted(set_.format.images_per_class, 'image')} per class and their soft labels, got "

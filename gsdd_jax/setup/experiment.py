@@ -255,7 +255,6 @@ COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
 # relative to the original side. More images are coarser.
 TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
 TEMPERATURES = (0.5, 2.0)  # of soft labels, relative to `labels.temperature`; for the best of these
-MIXES, BITS = 4, 3  # labeled mixtures of each image, and bits per label; for the best of these
 # Sets evaluated in addition to the distilled one.
 ALL_REAL = "all_real"  # the teacher, which is trained on all real images
 BASELINES = ("fitted", *REAL, *COMPRESSED, ALL_REAL)
