@@ -30,7 +30,9 @@ def main() -> None:
     print(f"results in {WORKDIR.value}: distilled.safetensors, result.json, report.html")
     print(f"test accuracy:  {compared(shown, result)}")
     best = experiment.strongest(result, experiment.KEPT)
-    if best not in (None, "distilled"):
+    if result["provenance"]["step"] == 0:
+        print("without steps of distillation: the images are those that it would begin with")
+    elif best not in (None, "distilled"):
         print(f"the set of the most accurate networks is {best}.safetensors: nothing is distilled")
 
 

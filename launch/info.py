@@ -43,9 +43,10 @@ def _commands(origins) -> list[str]:
         return []
     found = []
     for of in origins:
-        if isinstance(config := of.get("config"), dict) and config:
+        config = of.get("config")
+        if isinstance(config, dict) and (arguments := origin.command(config)):
             begun = ["--config.init.set=FILE"] if "begun_with" in of else []
-            found.append(" ".join(["distill", *origin.command(config), *begun]))
+            found.append(" ".join(["distill", *arguments, *begun]))
     return list(dict.fromkeys(found))
 
 

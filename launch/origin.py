@@ -19,7 +19,10 @@ LEFT_OUT = {*OPERATIONAL, "scale"}  # a scaled config's other fields are recorde
 
 def command(fields: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of `distill` for a recorded config: the shipped experiment that differs
-    in the fewest fields, and these fields. Those that this version lacks are left out."""
+    in the fewest fields, and these fields. Those that this version lacks are left out; a config
+    without the names of all components has no command."""
+    if not fields.keys() >= set(NAMES):
+        return []
     names = {group: str(fields.get(f"{group}.name")) for group in COMPONENTS}
     of_version = known(names)
     given = {n: v for n, v in fields.items() if n in of_version and n not in LEFT_OUT}

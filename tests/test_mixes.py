@@ -98,7 +98,7 @@ def test_parts_of_an_image_have_their_own_frequencies():
         ({"mixes": 65}, "mixes: expected an integer from 1 to 64, got 65"),
         ({"mixes": True}, "mixes: expected an integer from 1 to 64, got True"),
         ({"label_bits": None}, "mixes: expected soft labels"),
-        ({"mixes": 64}, "codes: not the output of the encoder"),
+        ({"mixes": 64}, "soft_labels: codes: not the output of the encoder"),
         ({"mixes": 1}, "soft_labels: "),
     ],
 )

@@ -346,6 +346,22 @@ def test_the_command_makes_the_config_again(changes):
     assert len(arguments) < 30
 
 
+def test_a_cut_says_that_it_leaves_out_mixtures(tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    _, out, _ = run("subset", "cifar10-12kB-real", "--images_per_class=3", f"--out={first}")
+    said, _ = out.splitlines()
+    assert said == "without the labels of mixtures, which show images of all classes"
+    assert gsdd_jax.load(first).mixes == 0
+    assert run("subset", first, "--images_per_class=2", f"--out={second}")[1].count("\n") == 1
+
+
+def test_a_config_without_its_components_has_no_command():
+    fields = decisive(default())
+    assert origin.command(fields) and origin.command({}) == []
+    del fields["network.name"]
+    assert origin.command(fields) == []
+
+
 def test_the_command_of_your_own_data_is_that_of_own():
     """Sets open fields as a data set does: these alone do not make it another experiment."""
     for base, name in ((own(), "own"), (demo.get_config(), "demo")):

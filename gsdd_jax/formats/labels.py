@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gsdd_jax.core import memory
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.formats import entropy
 from gsdd_jax.formats.base import check_codes, plausible
 from gsdd_jax.formats.shapes import Float, Int, UInt8
@@ -97,7 +97,8 @@ def unpack(
         (found,) = entropy.unpack(payload, [bits], count)
         found = found.reshape(-1, num_classes)
     else:
-        found = _decoded(payload, 2**bits, classes, num_classes)
+        with located(SOFT_LABELS):
+            found = _decoded(payload, 2**bits, classes, num_classes)
     if not np.array_equal(_packed(found, bits, classes), payload):
         raise UsageError(f"{SOFT_LABELS}: {len(payload)} bytes are not what their codes take")
     return values(found, bits)
@@ -139,7 +140,7 @@ def _decoded(payload, levels, classes, num_classes):
     ends = np.cumsum(sizes)
     tables = np.split(payload[: ends[-1]], ends[:-1])
     if len(payload) <= ends[-1] or not all(table.any() for table in tables):
-        raise UsageError(f"{SOFT_LABELS}: expected {len(sizes)} tables of frequencies before codes")
+        raise UsageError(f"expected {len(sizes)} tables of frequencies before codes")
     first = tables[:marked]
     by_column = [*first, *_by_column(tables[marked:], num_classes)]
     columns = entropy.decode(payload[ends[-1] :], by_column, len(classes))

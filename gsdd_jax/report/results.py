@@ -29,6 +29,7 @@ CHOSEN = {
     "side": " at {:,} pixels",
     "temperature": ", temperature {:,}",
     "mixes": ", {:,} mixtures of each",
+    "bits": ", {:,} bits",
 }
 WHOLE = 20  # classes up to which the confusion matrix is shown
 PAIRS = 10  # most frequent confusions, listed for more classes
