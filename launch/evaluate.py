@@ -4,6 +4,7 @@ Compressed real images are compared if the run has left them next to the set, as
 
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors
     python -m launch.evaluate --distilled=runs/demo/distilled.safetensors --network=resnet18
+    python -m launch.evaluate --distilled=cifar10-12kB --width=128 --nobaselines
 
 Settings default to the config of the set. A different --network defaults to the settings of the
 published cross-architecture comparison.
@@ -23,6 +24,7 @@ DISTILLED = paths.define(
 NETWORK = flags.DEFINE_string(
     "network", None, "Network to train: convnet, alexnet, vgg11, resnet18 or vit."
 )
+WIDTH = flags.DEFINE_integer("width", None, "Channels of the ConvNet; default: as with the set.")
 NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "Number of networks to train.")
 EPOCHS = flags.DEFINE_integer("epochs", None, "Training epochs over the distilled set.")
 OPTIMIZER = flags.DEFINE_enum(
@@ -38,6 +40,7 @@ RESOLUTION = flags.DEFINE_integer(
 RESAMPLE = flags.DEFINE_enum(
     "resample", "bilinear", ["bilinear", "nearest"], "Interpolation of pixels to --resolution."
 )
+BASELINES = flags.DEFINE_bool("baselines", True, "Train networks on real images as well.")
 CORRUPTED = flags.DEFINE_list(
     "corrupted", [], "Comma-separated corruptions to test on as well: noise, blur, contrast, jpeg."
 )
@@ -60,6 +63,7 @@ def main() -> None:
         DISTILLED.value,
         overrides={
             "network.name": NETWORK.value,
+            "network.options.width": WIDTH.value,
             "evaluate.num_networks": NUM_NETWORKS.value,
             "evaluate.epochs": EPOCHS.value,
             "evaluate.optimizer": OPTIMIZER.value,
@@ -69,6 +73,7 @@ def main() -> None:
         resolution=RESOLUTION.value,
         resample=RESAMPLE.value,
         corrupted=CORRUPTED.value,
+        baselines=BASELINES.value,
     )
     if out and processes.first():
         write_json(out, result)

@@ -144,6 +144,21 @@ def test_evaluate_reads_the_file(run, finished, tmp_path):
     check_ours(tmp_path / "r.json", "a result", evaluation.is_result)  # may be replaced
 
 
+def test_evaluate_takes_another_width(run, finished, tmp_path):
+    width = json.loads((finished[0] / "config.json").read_text())["network"]["options"]["width"]
+    given = f"--distilled={finished[0]}", "--nobaselines", f"--result={tmp_path}/r.json"
+    found = {}
+    for other in (width, width + 3):
+        status, out, err = run("evaluate", *given, f"--width={other}")
+        assert status == 0, err
+        found[other] = json.loads((tmp_path / "r.json").read_text())["distilled_confusion"]
+        assert "random" not in out
+    result = json.loads((finished[0] / "result.json").read_text())
+    assert found[width] == result["distilled_confusion"] != found[width + 3]
+    status, _, err = run("evaluate", *given, "--width=0")
+    assert status == 2 and err.endswith("width: expected an integer from 1 to 4096, got 0\n")
+
+
 PLACES = {
     "file": lambda path: path.write_text('{"network": "years of work"}'),
     "FIFO": os.mkfifo,
