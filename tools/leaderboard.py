@@ -109,7 +109,8 @@ def ours() -> str:
         result = _read(path)
         runs = result[f"{arm}_accuracies"] if arm else list(map(statistics.mean, result.values()))
         sizes = [row.get(key) or result.get(f"{arm}_{key}") or result[key] for key in SIZES]
-        numbers = (f"{round(of(runs), 3):.1f}" for of in (statistics.mean, statistics.stdev))
+        spread = [statistics.mean, statistics.stdev][: len(runs)]  # one network has no deviation
+        numbers = (f"{round(of(runs), 3):.1f}" for of in spread)
         cells = [*(f"{size:,}" for size in sizes), " ± ".join(numbers), row["training"]]
         source = f"[{pathlib.Path(path).name}](../{path})"
         lines.append((statistics.mean(runs), [row["set"], row["labels"], *cells, source]))
