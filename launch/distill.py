@@ -31,7 +31,7 @@ def main() -> None:
     print(f"test accuracy:  {compared(shown, result)}")
     best = experiment.strongest(result, experiment.KEPT)
     if result["provenance"]["step"] == 0:
-        print("without steps of distillation: the images are those that it would begin with")
+        print("nothing is distilled: config.distill.num_steps is 0")
     elif best not in (None, "distilled"):
         print(f"the set of the most accurate networks is {best}.safetensors: nothing is distilled")
 
