@@ -23,7 +23,7 @@ def command(fields: Mapping[str, Any]) -> list[str]:
     without the names of all components has no command."""
     if not fields.keys() >= set(NAMES):
         return []
-    names = {group: str(fields.get(f"{group}.name")) for group in COMPONENTS}
+    names = {group: str(fields[f"{group}.name"]) for group in COMPONENTS}
     of_version = known(names)
     given = {n: v for n, v in fields.items() if n in of_version and n not in LEFT_OUT}
     found = ((name, config, _flags(config, given)) for name, config in _shipped())

@@ -88,7 +88,7 @@ def test_the_run_names_them(finished, tmp_path):
         temperature = set_.provenance["config"]["labels.temperature"]
         soft = f", temperature {temperature}" if arm == ARMS[1] else ""
         mixes = f", {set_.mixes} mixtures of each" if set_.mixes else ""
-        bits = f", {result[f'{arm}_bits']} bits" if soft else ""
+        bits = f", {set_.label_bits} bits" if soft else ""
         assert f", {count} per class at {side} pixels{soft}{mixes}{bits}<" in text
         assert written.get(f"{arm}_temperature") == (temperature if soft else None)
         assert written.get(f"{arm}_mixes") == (set_.mixes if soft else None)
