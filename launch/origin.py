@@ -9,23 +9,35 @@ from ml_collections import ConfigDict
 
 from gsdd_jax.config import adapt
 from gsdd_jax.config.fields import COMPONENTS, NAMES, known
-from gsdd_jax.core.fields import meaning
+from gsdd_jax.config.validate import OPTIONS
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import check, meaning
 from gsdd_jax.core.trees import flat
 from gsdd_jax.storage.workdir import OPERATIONAL
 from launch import experiments
 
+REQUIRED = {*NAMES, "seed", "data.name", "budget.ipc", "init.num_steps", "distill.num_steps"}
 LEFT_OUT = {*OPERATIONAL, "scale"}  # a scaled config's other fields are recorded as scaled
 
 
 def command(fields: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of `distill` for a recorded config: the shipped experiment that differs
-    in the fewest fields, and these fields. Those that this version lacks are left out; a config
-    without the names of all components has no command."""
-    if not fields.keys() >= set(NAMES):
+    in the fewest fields, and these fields. Those that this version lacks are left out.
+
+    A config that is no run's has no command: one without `REQUIRED` fields, with unknown components
+    or a value of a wrong type."""
+    if not fields.keys() >= REQUIRED:
         return []
     names = {group: str(fields[f"{group}.name"]) for group in COMPONENTS}
     of_version = known(names)
     given = {n: v for n, v in fields.items() if n in of_version and n not in LEFT_OUT}
+    try:
+        for group, package in COMPONENTS.items():
+            package.find(names[group])
+        for name in given.keys() - set(OPTIONS):
+            check(of_version[name], given[name], name, automatic=True)
+    except UsageError:
+        return []
     found = ((name, config, _flags(config, given)) for name, config in _shipped())
     name, _, flags = min(found, key=lambda one: (_distance(*one[1:]), len(one[2])))
     arguments = [f"--config={name}", *(f"--config.{n}={v}" for n, v in flags.items())]

@@ -29,8 +29,8 @@ def main(path: str) -> None:
     fewer = dict(images_per_class=IMAGES.value, bytes_per_class=BYTES.value)
     whole = gsdd_jax.load(path)
     found = gsdd_jax.subset(whole, CLASSES.value, **fewer)
-    if whole.mixes:
-        print("without the labels of mixtures, which show images of all classes")
+    if whole.mixes and not found.mixes:
+        print("without the labels of mixtures, which show images of the whole set")
     print(exports.save(found, OUT.value, OVERWRITE.value, [whole]))
 
 

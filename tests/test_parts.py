@@ -350,16 +350,32 @@ def test_a_cut_says_that_it_leaves_out_mixtures(tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     _, out, _ = run("subset", "cifar10-12kB-real", "--images_per_class=3", f"--out={first}")
     said, _ = out.splitlines()
-    assert said == "without the labels of mixtures, which show images of all classes"
+    assert said == "without the labels of mixtures, which show images of the whole set"
     assert gsdd_jax.load(first).mixes == 0
     assert run("subset", first, "--images_per_class=2", f"--out={second}")[1].count("\n") == 1
 
 
-def test_a_config_without_its_components_has_no_command():
+@pytest.mark.parametrize(
+    "more", [{"bytes_per_class": 12_288}, {"images_per_class": 131}, {"classes": range(10)}]
+)
+def test_a_cut_of_nothing_keeps_mixtures(more):
+    whole = gsdd_jax.load("cifar10-12kB-real")
+    assert gsdd_jax.subset(whole, **more) is whole
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"network.name": "unknown"}, {"network.name": 3}, {"distill.num_steps": "7"}, {"seed": None}],
+    ids=str,
+)
+def test_the_config_of_no_run_has_no_command(more):
     fields = decisive(default())
     assert origin.command(fields) and origin.command({}) == []
-    del fields["network.name"]
-    assert origin.command(fields) == []
+    assert origin.command(fields | more) == []
+    for name in more:
+        del fields[name]
+        assert origin.command(fields) == []
+    assert origin.command({n: v for n, v in fields.items() if n.endswith(".name")}) == []
 
 
 def test_the_command_of_your_own_data_is_that_of_own():
@@ -422,6 +438,13 @@ def test_a_set_of_some_classes_is_evaluated_and_cut(tmp_path, monkeypatch):
     gsdd_jax.save(tmp_path / "cut", cut)
     result = evaluate_file(tmp_path / "cut", display=Display())
     assert np.sum(result["distilled_confusion"]) == 2 * 200
+    others = [f"the {name}" for name in set_.class_names]  # than those of the prepared data
+    renamed = set_.provenance | {"data": set_.data | {"class_names": others}}
+    renamed = dataclasses.replace(set_, provenance=renamed)
+    again = gsdd_jax.subset(renamed, ["the dog", "the ship"], images_per_class=2)
+    gsdd_jax.save(tmp_path / "again", again)
+    found = evaluate_file(tmp_path / "again", display=Display(), baselines=False)
+    assert found["distilled_confusion"] == result["distilled_confusion"]
     merged = gsdd_jax.merge([
         gsdd_jax.subset(set_, ["dog"]), gsdd_jax.subset(set_, ["ship", "cat"])
     ])  # fmt: skip

@@ -102,10 +102,10 @@ def subset(
     Raises UsageError for unknown or repeated classes, more images than the smallest class has,
     fewer bytes than one image takes, a format that cannot store the images without loss, and
     unequal classes of a total that is no multiple of their number.
-    Mixtures are left out: they show images of all classes.
+    Mixtures stay only if nothing is cut: which images they show follows from all of the set's.
     """
     with located(of.source or "subset"):
-        of = of.without_mixes()
+        whole, of = of, of.without_mixes()
         chosen = np.arange(of.num_classes)
         if classes is not None:
             with located("classes"):
@@ -118,6 +118,10 @@ def subset(
             smallest = chosen[there.index(most)]
             least = f" (class {smallest} has no more)" if is_unequal(there) else ""
             raise UsageError(f"images_per_class: expected 1 to {most}{least}, got {count}")
+        every = tuple(chosen) == tuple(range(of.num_classes))
+        fits = bytes_per_class is None or whole.num_bytes <= bytes_per_class * of.num_classes
+        if every and fits and (images_per_class is None or {count} == set(there)):
+            return whole
         contents = of.format.divided(of.arrays)
         cut = lambda count: _subset(of, contents, chosen, len(chosen) * [count])
         if bytes_per_class is None:

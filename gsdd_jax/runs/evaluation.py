@@ -23,7 +23,8 @@ from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
-from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
+from gsdd_jax.formats.info import origins
 from gsdd_jax.formats.parts import PARTS
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
@@ -398,10 +399,18 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
 
 
 def _of_set(dataset: data.Dataset, set_: DistilledSet) -> data.Dataset:
-    """Returns the classes that a set still has after a cut."""
+    """Returns the classes that a set still has after a cut, found by the names in the whole set:
+    the data may be prepared under others."""
     names = set_.class_names
-    cut = PARTS in set_.provenance and names and names != dataset.class_names
-    return data.only(dataset, names) if cut else dataset
+    if PARTS not in set_.provenance or not names:
+        return dataset
+    described = origins(set_.provenance)[0].get("data")
+    whole = described.get(CLASS_NAMES) if isinstance(described, dict) else None
+    if not isinstance(whole, list) or len(whole) != dataset.num_classes:
+        whole = list(dataset.class_names)
+    if list(names) == whole:
+        return dataset
+    return data.only(dataset, [whole.index(n) if n in whole else n for n in names])
 
 
 def parts_of(config: ConfigDict, dataset: data.Dataset, transform: Any = None) -> Parts:
