@@ -2,6 +2,7 @@
 
     python -m launch.reproduce --table=cifar --size=small --dry_run
     python -m launch.reproduce --table=cifar --size=small
+    python -m launch.reproduce --table=bytes --row=codes --row="codes, soft labels" --seeds=1
 
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
 ablation, gpc_sweep, codes, guidance, bytes. The same command resumes an interrupted table. Several
@@ -28,6 +29,9 @@ ROOT = paths.define("root", "runs/tables", "Directory for runs, experts, fits an
 DATA_DIR = paths.define("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
 cli.define_stop_after()
+ROWS = flags.DEFINE_multi_string("row", [], "Run only this row; may be repeated.")
+COLUMNS = flags.DEFINE_multi_string("column", [], "Run only this column; may be repeated.")
+SEEDS = flags.DEFINE_integer("seeds", 0, "Run only so many seeds; 0: all.", 0)
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Only list the pieces, with their state and estimated cost."
 )
@@ -41,12 +45,13 @@ def main() -> None:
     table_ = tables.load(TABLE.value, SIZE.value)
     for cell in table_.cells:
         cell.config.data.dir = DATA_DIR.value
+    cells = table_.part(ROWS.value, COLUMNS.value, SEEDS.value)
     if DRY_RUN.value:
         if processes.first():
-            print(table.listed(reproduce.plan(table_, ROOT.value)), end="")
+            print(table.listed(reproduce.plan(table_, ROOT.value, cells)), end="")
         return
     display = OneLine()
-    found, failed = reproduce.reproduce(table_, ROOT.value, display)
+    found, failed = reproduce.reproduce(table_, ROOT.value, display, cells)
     display.end()
     if processes.first():
         print(table.markdown(table_, found), end="")

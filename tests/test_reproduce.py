@@ -114,6 +114,23 @@ def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_p
     assert (found.mean, found.deviation) == (51.0, 1.0)
 
 
+def test_only_a_part_is_run_and_all_results_are_written(tmp_path, world):
+    changed = lambda rate: {"config": config(), "trials": ({RATE: rate},), "seeds": (0, 1)}
+    cells = [Cell(row, "x", **changed(rate)) for row, rate in (("a", 1e-2), ("b", 0.1))]
+    table_ = Table("some-small", "Some", (*cells, Cell("b", "y", config(), seeds=(0, 1))))
+    reproduce.reproduce(table_, tmp_path, OneLine(io.StringIO()), table_.part(["a"]))
+    assert world.runs == [(1e-2, 0), (1e-2, 1)]
+    part = table_.part(["b"], ["y"], 1)
+    names = [name for name, *_ in reproduce.plan(table_, tmp_path, part) if "run" in name]
+    (found, missing, other), _ = reproduce.reproduce(table_, tmp_path, OneLine(io.StringIO()), part)
+    assert world.runs[2:] == [(1e-3, 0)] and len(names) == 1
+    assert found.accuracies.keys() == {0, 1} and other.accuracies.keys() == {0}
+    assert not missing.accuracies and table_.part() == table_.cells
+    for given in ({"rows": ["z"]}, {"columns": ["z"]}, {"rows": ["a"], "columns": ["y"]}):
+        with pytest.raises(UsageError, match="expected one"):
+            table_.part(**given)
+
+
 def test_what_is_done_is_not_run_again_and_what_is_shared_once(tmp_path, world):
     one = Cell("a", "b", config("tm"), seeds=(0, 1))
     other = Cell("c", "b", config("tm"), evaluation={"resolution": 64})

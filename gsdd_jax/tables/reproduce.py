@@ -18,7 +18,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -209,9 +209,14 @@ class Folder:
 
 
 def reproduce(
-    table_: Table, root: str | os.PathLike, reporter: OneLine
+    table_: Table,
+    root: str | os.PathLike,
+    reporter: OneLine,
+    cells: Sequence[Cell] | None = None,
 ) -> tuple[list[Found], dict[str, str]]:
     """Runs the missing pieces of a table under `root`; writes the table after each piece.
+
+    With `cells`, those of `table_.part`, only their pieces are run; the table has all results.
 
     A piece that cannot be run (no data, too little memory) or fails leaves its cells without a
     number, but with the reason; other pieces are still run.
@@ -224,7 +229,8 @@ def reproduce(
       Exception: a piece failed in some processes only.
     """
     folder, failed = Folder(root), {}
-    pieces, work = folder.by_name(table_), _Work(table_, folder, reporter)
+    work = _Work(table_, folder, reporter, table_.cells if cells is None else cells)
+    pieces = folder.by_name(table_)
     while name := processes.from_first(work.next).decode():
         try:
             pieces[name].run(reporter)
@@ -251,12 +257,12 @@ def _reason(error: Exception) -> str:
 class _Work:
     """Remaining work of a table; the first process uses it to choose the next piece."""
 
-    def __init__(self, table_: Table, folder: Folder, reporter: OneLine):
+    def __init__(self, table_: Table, folder: Folder, reporter: OneLine, cells: Sequence[Cell]):
         self.found: list[Found] = []
         self.reasons: dict[str, str] = {}  # by piece that was not run
         self.unreadable: dict[str, str] = {}  # by cell
         self.in_use: set[str] = set()  # pieces that others had when they were last tried
-        self._table, self._folder, self._reporter = table_, folder, reporter
+        self._table, self._folder, self._reporter, self._cells = table_, folder, reporter, cells
 
     def next(self) -> bytes:
         """Writes the table; returns the name of a piece that may be free, empty if all are done."""
@@ -266,7 +272,12 @@ class _Work:
             self.found = [self._found(cell) for cell in table_.cells]
             table.write(table_, self.found, folder.root)
             of = zip(table_.cells, self.found, strict=True)
-            known = (piece for cell, f in of for piece in folder.known(cell, f.chosen))
+            chosen = {(cell.row, cell.column): f.chosen for cell, f in of}
+            known = (
+                piece
+                for cell in self._cells
+                for piece in folder.known(cell, chosen[cell.row, cell.column])
+            )
             reasons = self.reasons
             missing = {p.name: p for p in known if not p.done() and not p.why_missing(reasons)}
             if not missing:
@@ -300,10 +311,16 @@ class _Work:
         self._reporter.begin(what, sum(c.seconds for c in costs if c is not None))
 
 
-def plan(table_: Table, root: str | os.PathLike) -> list[tuple[str, str, cost.Cost | None]]:
-    """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds."""
+def plan(
+    table_: Table, root: str | os.PathLike, cells: Sequence[Cell] | None = None
+) -> list[tuple[str, str, cost.Cost | None]]:
+    """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds.
+
+    With `cells`, those of `table_.part`, only their pieces.
+    """
     folder, seen = Folder(root), {}
-    for piece in (p for cell in table_.cells for p in folder.known(cell, cell.trials[0])):
+    cells = table_.cells if cells is None else cells
+    for piece in (p for cell in cells for p in folder.known(cell, cell.trials[0])):
         if piece.name not in seen:
             reason = "" if piece.done() else why_not(table_, piece)
             state = "done" if piece.done() else f"no: {reason}" if reason else "to do"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import write_atomically, write_json
 from gsdd_jax.setup.cost import Cost
 
@@ -79,6 +80,29 @@ class Table:
     cells: tuple[Cell, ...]
     means: tuple[Mean, ...] = ()
     needs_gpu: bool = False
+
+    def part(
+        self, rows: Sequence[str] = (), columns: Sequence[str] = (), seeds: int = 0
+    ) -> tuple[Cell, ...]:
+        """Returns the cells of some rows and columns, with their first seeds; none given: all.
+
+        Raises UsageError for a row, a column or cells that the table does not have.
+        """
+        for what, given, known in (
+            ("row", rows, {cell.row: None for cell in self.cells}),
+            ("column", columns, {cell.column: None for cell in self.cells}),
+        ):
+            for name in given:
+                if name not in known:
+                    raise UsageError(f"{what}: expected one of {list(known)}, got {name!r}")
+        found = tuple(
+            dataclasses.replace(cell, seeds=cell.seeds[: seeds or None])
+            for cell in self.cells
+            if cell.row in (rows or (cell.row,)) and cell.column in (columns or (cell.column,))
+        )
+        if not found:
+            raise UsageError(f"column: expected one that the rows have, got {list(columns)}")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
