@@ -110,8 +110,10 @@ def test_a_set_by_name(tmp_path, monkeypatch):
     assert gsdd_jax.load(Path("cifar10-12kB")).num_classes == 10
     for name in zoo.names():
         found = gsdd_jax.load(name)
-        budget, first = (12_288, "airplane") if found.num_classes == 10 else (8_192, "apple")
-        assert found.num_bytes <= budget * found.num_classes and found.class_names[0] == first
+        data, first = name.split("-")[0], found.class_names[0]
+        budget = {"cifar10": 12_288, "cifar100": 8_192, "imagenette": 98_304}[data]
+        expected = {"cifar10": "airplane", "cifar100": "apple", "imagenette": "tench"}[data]
+        assert found.num_bytes <= budget * found.num_classes and first == expected
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cifar10-12kB").mkdir()
     save_few_of_shipped(tmp_path / "cifar10-12kB" / "distilled.safetensors")
