@@ -6,8 +6,10 @@ neighboring blocks, the same frequency above and to the left, the planes before.
 weights, a byte each, are fitted to the set and stored with it.
 
 Each coefficient is predicted by the conditional mean of a stationary Gaussian field, which has no
-parameters to store. All that decides a probability is computed in whole numbers, exact in float64,
-so that a file decodes on any machine.
+parameters to store. All that decides a probability is computed in whole numbers, exact in float64
+and, for features, in float32, so that a file decodes on any machine.
+
+Planes are walked with frequencies first, so that a frequency of all blocks lies together.
 
 Checks of types would take most of the time of `no_type_check`'s functions, of which a set has
 thousands of calls.
@@ -15,7 +17,7 @@ thousands of calls.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 
@@ -48,11 +50,11 @@ WEIGHT, CENTER = 256, 128  # unit and offset of stored weights
 RIDGE = 100.0  # penalty of squared weights in their fit
 FITTED_TO = 10_000  # answers of one kind, at most
 # Functions of whole numbers as tables: mathematics libraries round differently.
-LOGS = np.rint(8 * np.log2(1 + np.arange(1 << 14) / 8)).astype(np.int32)
+LOGS = np.rint(8 * np.log2(1 + np.arange(1 << 14) / 8)).astype(np.float32)
 ODDS = 2047
 PROBABILITIES = np.rint(65536 / (1 + np.exp(-np.arange(-ODDS, ODDS + 1) / WEIGHT))) / 65536
 
-Answer = Callable[[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]], Bool[np.ndarray, "n"]]
+Answer = Callable[[tuple, Float[np.ndarray, "f n"], Bool[np.ndarray, "n"]], Bool[np.ndarray, "n"]]
 
 
 def num_weights(num_planes: int) -> int:
@@ -63,8 +65,8 @@ def encode(
     planes: Sequence[Int[np.ndarray, "m _ _ 64"]],
 ) -> tuple[UInt8[np.ndarray, "bytes"], UInt8[np.ndarray, "weights"]]:
     """Returns the bytes of planes of blocks, and the weights that decode them."""
-    planes = [np.asarray(plane, np.int32)[..., ZIGZAG] for plane in planes]
-    asked: list[tuple[tuple, Int[np.ndarray, "n f"], Bool[np.ndarray, "n"]]] = []
+    planes = [np.moveaxis(np.asarray(plane, np.int32), -1, 0)[ZIGZAG] for plane in planes]
+    asked: list[tuple[tuple, Int[np.ndarray, "f n"], Bool[np.ndarray, "n"]]] = []
 
     def collect(key, features, answers):
         asked.append((key, features.astype(np.int8), answers))  # every feature fits
@@ -78,7 +80,7 @@ def encode(
     stored = (np.concatenate(weights) + CENTER).astype(np.uint8)
     encoder, of_key = AnswerEncoder(), _by_key(stored, len(planes))
     for key, features, answers in asked:
-        encoder.code(answers, _probabilities(features, of_key[key]))
+        encoder.code(answers, _probabilities(features.astype(np.float32), of_key[key]))
     return encoder.payload(), stored
 
 
@@ -91,11 +93,11 @@ def decode(
 
     Raises UsageError for bytes that `encode` does not produce.
     """
-    planes = [np.zeros((*shape, COUNT), np.int32) for shape in shapes]
+    planes = [np.zeros((COUNT, *shape), np.int32) for shape in shapes]
     decoder, of_key = AnswerDecoder(payload), _by_key(weights, len(planes))
     _walk(planes, lambda key, x, _: decoder.code(_probabilities(x, of_key[key])))
     decoder.check()
-    return [plane[..., RANK] for plane in planes]
+    return [np.ascontiguousarray(np.moveaxis(plane[RANK], 0, -1)) for plane in planes]
 
 
 def _lengths(num_planes: int) -> dict[tuple, int]:
@@ -112,14 +114,14 @@ def _lengths(num_planes: int) -> dict[tuple, int]:
 
 def _by_key(weights, num_planes):
     lengths = _lengths(num_planes)
-    parts = np.split(weights.astype(np.float64) - CENTER, np.cumsum(list(lengths.values()))[:-1])
+    parts = np.split(weights.astype(np.float32) - CENTER, np.cumsum(list(lengths.values()))[:-1])
     return dict(zip(lengths, parts, strict=True))
 
 
 @no_type_check
 def _probabilities(features, weights):
-    at = (features @ weights).astype(np.int64)  # a product of whole numbers is exact
-    return PROBABILITIES[np.clip(at, -ODDS, ODDS) + ODDS]
+    at = (weights @ features).astype(np.int32)  # a product of whole numbers is exact
+    return PROBABILITIES.take(at + ODDS, mode="clip")
 
 
 def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
@@ -127,9 +129,9 @@ def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
     weights = np.zeros(length)
     if seen is None:
         return weights
-    features, answers = (np.concatenate(part) for part in zip(*seen, strict=True))
+    features, answers = (np.concatenate(part, -1) for part in zip(*seen, strict=True))
     every = max(1, len(answers) // FITTED_TO)
-    x, y = features[::every].astype(np.float64), answers[::every]
+    x, y = np.array(features[:, ::every].T, np.float64, order="C"), answers[::every]
     for _ in range(6):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
         curvature = (x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(length)
@@ -137,18 +139,23 @@ def _fitted(seen, length) -> Float[np.ndarray, "{length}"]:
     return np.clip(np.rint(WEIGHT * weights), -CENTER, CENTER - 1)
 
 
-def _walk(planes: list[Int[np.ndarray, "m _ _ 64"]], answer: Answer) -> None:
+def _walk(planes: list[Int[np.ndarray, "64 m _ _"]], answer: Answer) -> None:
     """Codes every coefficient, and writes the answers into the planes.
 
     `answer` gets the logistic function's key, the features, and the answers that follow from the
     planes: those of the encoder.
     """
     for i, plane in enumerate(planes):
+        inside, known = np.zeros(plane.shape[1:], np.int32), None
         for k in range(COUNT):
             # Unknown coefficients of this plane and of later ones are not read.
-            context = _context(planes[:i], plane, k)
-            for rows, columns in _passes(*plane.shape[1:3], k):
-                _code(plane, k, context, rows, columns, answer)
+            if k <= PREDICTING:
+                known = np.concatenate(_shifted(plane[:k].astype(np.float64), ((0, 0), *AROUND)))
+            context = _context(planes[:i], plane, inside, known, k)
+            for at in _passes(*plane.shape[2:], k):
+                _code(plane[k], k, context, at, answer)
+            if k:
+                inside += np.abs(plane[k])
 
 
 class _Context(NamedTuple):
@@ -156,24 +163,30 @@ class _Context(NamedTuple):
 
     later: int  # whether there are planes before
     diagonal: int
-    features: Int[np.ndarray, "m h w f"]
+    features: list[Float[np.ndarray, "m h w"]]
     predicted: Int[np.ndarray, "m h w"]  # by lower frequencies, in 1 / UNIT
     weights: Int[np.ndarray, "h w 3"]  # of the same frequency in blocks `BEFORE`
     other: Int[np.ndarray, "m h w"] | None  # same coefficient of the plane before
 
 
 @no_type_check
-def _context(before, plane, k) -> _Context:
+def _context(before, plane, inside, known, k) -> _Context:
+    """Returns the context of a frequency.
+
+    Args:
+      inside: sums of the sizes of lower frequencies, [m, h, w].
+      known: lower frequencies of every block and of its neighbors, [f, m, h, w].
+    """
     row, column = divmod(int(ZIGZAG[k]), SIDE)
-    lower = np.abs(plane[..., 1:k])
-    inside, near = lower.sum(-1, dtype=np.int32), np.zeros(plane.shape[:3], np.int32)
+    near = np.zeros_like(inside)
     for up, left, weight in NEAR:
         if 0 <= row - up < SIDE and 0 <= column - left < SIDE:
             rank = RANK[(row - up) * SIDE + column - left]
-            near += weight * (np.abs(plane[..., rank]) if 0 < rank < k else 0)
+            if 0 < rank < k:
+                near += weight * np.abs(plane[rank])
     features = [
-        np.full_like(near, 16),
-        np.full_like(near, 4 * abs(row - column)),
+        np.full(near.shape, 16, np.float32),
+        np.full(near.shape, 4 * abs(row - column), np.float32),
         _log(8 * near),
         _log(8 * inside),
         _log(8 * sum(_shifted(near, AROUND))),
@@ -181,62 +194,65 @@ def _context(before, plane, k) -> _Context:
     other = None
     if before:
         around = slice(max(1, k - 3), k + 4)
-        features.append(_log(8 * _pooled(np.abs(before[0][..., around]).sum(-1), plane.shape)))
-        other = before[-1][..., k] if len(before) > 1 else np.zeros_like(near)
+        features.append(_log(8 * _pooled(np.abs(before[0][around]).sum(0), plane.shape[1:])))
+        other = before[-1][k] if len(before) > 1 else np.zeros_like(near)
         features.append(_log(8 * np.abs(other)))
-    lower_weights, weights = _predictors(*plane.shape[1:3], k)
-    known = _shifted(plane[..., : lower_weights.shape[-1]], ((0, 0), *AROUND))
-    predicted = sum((x * lower_weights[:, :, i]).sum(-1) for i, x in enumerate(known))
-    return _Context(
-        int(bool(before)), row + column, np.stack(features, -1), predicted, weights, other
-    )
+    lower_weights, weights = _predictors(*near.shape[1:], k)
+    flat = len(known), len(near), near[0].size
+    of_block = lower_weights.reshape(flat[2], flat[0]).T.astype(np.float64, order="C")
+    predicted = np.einsum("fmb,fb->mb", known.reshape(flat), of_block)
+    predicted = predicted.reshape(near.shape).astype(np.int64)
+    return _Context(int(bool(before)), row + column, features, predicted, weights, other)
 
 
 @no_type_check
-def _code(plane, k, context, rows, columns, answer) -> None:
+def _code(coded, k, context, at, answer) -> None:
+    """Codes the blocks `at` of one frequency, [m, h, w]."""
+
     def ask(question, features, answers):
         band = min(context.diagonal, BANDS[question] - 1)
-        return answer((context.later, question, band), np.stack(features, -1), answers)
+        return answer((context.later, question, band), np.stack(features), answers)
 
-    at = (slice(None), rows, columns)
     predicted = context.predicted[at]
     differing = np.zeros_like(predicted)
     if k < BY_DIAGONAL:
-        same = np.stack([x[at] for x in _shifted(plane[..., k], BEFORE)], -1)
-        predicted = predicted + (same * context.weights[rows, columns]).sum(-1)
+        same = np.stack([x[at] for x in _shifted(coded, BEFORE)], -1)
+        predicted = predicted + (same * context.weights[at[1:]]).sum(-1)
         differing = np.ptp(same, -1) if k == 0 else np.abs(same[..., :2]).sum(-1)
     # Means are coded as distances to their prediction. Others are mostly 0.
     origin = (predicted + UNIT // 2) // UNIT if k == 0 else np.zeros_like(predicted)
-    truth = (plane[(*at, k)] - origin).ravel()
+    truth = (coded[at] - origin).ravel()
     ahead = np.clip(predicted - UNIT * origin, -4 * UNIT, 4 * UNIT).ravel()
-    features = [*np.moveaxis(context.features[at], -1, 0), _log(8 * differing)]
-    features = np.stack([f.ravel() for f in features])
+    features = np.stack(
+        [f.ravel() for f in (*(f[at] for f in context.features), _log(8 * differing))]
+    )
     size, log_size = np.abs(ahead) // (UNIT // 16), _log(np.abs(ahead) // (UNIT // 8))
+    size = size.astype(np.float32)
     found = np.zeros_like(truth)
     there = ask("zero", [*features, size, log_size], truth != 0)
     where = np.flatnonzero(there)
-    toward = np.sign(ahead) * np.stack([size, log_size])
-    signs = list(toward[:, where])
+    toward = (np.sign(ahead) * np.stack([size, log_size]))[:, where].astype(np.float32)
+    signs = list(toward)
     if context.later:
-        signs.append(16 * np.clip(context.other[at].ravel()[where], -3, 3))
+        signs.append(np.float32(16) * np.clip(context.other[at].ravel()[where], -3, 3))
     sign = np.where(ask("negative", signs, truth[where] < 0), -1, 1)
-    features = np.concatenate([features[:, where], sign * toward[:, where]])
+    features = np.concatenate([features[:, where], sign.astype(np.float32) * toward])
     for reached in range(1, UNARY + 1):
         if not len(where):
             break
         found[where] = reached * sign
-        count = [_log(np.int32(8 * reached - 8)), np.int32(16 * (reached == 1))]
+        count = [_log(np.int32(8 * reached - 8)), np.float32(16 * (reached == 1))]
         count = [np.broadcast_to(n, where.shape) for n in count]
         beyond = ask("beyond", [*features, *count], np.abs(truth[where]) > reached)
         where, sign, features = where[beyond], sign[beyond], features[:, beyond]
     if len(where):
-        none = np.zeros((len(features) + 2, 1), np.int32)  # even odds
+        none = np.zeros((len(features) + 2, 1), np.float32)  # even odds
         even = lambda bits: ask("beyond", list(np.repeat(none, len(bits), 1)), bits)
         found[where] = sign * (UNARY + _number(np.abs(truth[where]) - UNARY, even))
     values = found.reshape(origin.shape) + origin
     if np.abs(values).max() > MOST:
         raise _too_large()
-    plane[(*at, k)] = values
+    coded[at] = values
 
 
 @no_type_check
@@ -259,14 +275,14 @@ def _too_large():
     return UsageError(f"codes: expected coefficients up to {MOST}, got a larger one")
 
 
-def _passes(height, width, k) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields rows and columns of the blocks that are coded at once."""
-    rows, columns = np.indices((height, width))
+def _passes(height, width, k) -> Iterator[tuple[Any, ...]]:
+    """Yields indices [m, h, w] of the blocks that are coded at once."""
     if k >= BY_DIAGONAL:
-        yield rows.ravel(), columns.ravel()
+        yield (...,)
         return
+    rows, columns = np.indices((height, width))
     for diagonal in range(height + width - 1):
-        yield np.nonzero(rows + columns == diagonal)
+        yield slice(None), *np.nonzero(rows + columns == diagonal)
 
 
 def _predictors(height, width, k):
@@ -336,17 +352,17 @@ def cosines() -> Float[np.ndarray, "8 8"]:
 
 @no_type_check
 def _log(x):
-    return LOGS[np.minimum(x, len(LOGS) - 1)]
+    return LOGS.take(x, mode="clip")
 
 
 @no_type_check
 def _shifted(x, places):
     """Returns the values of every block's neighbors at some places; 0 beyond the border."""
-    count, height, width, *more = x.shape
-    padded = np.zeros((count, height + 2, width + 2, *more), x.dtype)
-    padded[:, 1:-1, 1:-1] = x
+    *more, height, width = x.shape
+    padded = np.zeros((*more, height + 2, width + 2), x.dtype)
+    padded[..., 1:-1, 1:-1] = x
     return [
-        padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
         for down, right in places
     ]
 
