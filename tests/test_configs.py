@@ -111,6 +111,7 @@ def test_pixels_are_matched_with_their_own_settings():
         ("idc", (0, 0.1, 20_000), 5e-3),
         ("fred", (0, 0.1, 20_000), 1e-3),  # not published for FreD: unchanged
         ("ddif", (5000, 5e-4, 0), 1e-4),
+        ("rtp", (0, 0.1, 20_000), 3e-3),  # not published for TM
     ],
 )
 def test_other_parameterizations_as_published(name, fit, rate):

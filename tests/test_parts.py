@@ -36,6 +36,7 @@ NUMBERS = ("pixels", "idc", "fred", "ddif")
 FORMATS = [
     *[(name, {}) for name in ("gaussian", *NUMBERS, "ptq")],
     ("dct", {"step": 16.0}),
+    ("rtp", {"bases": 24}),
     ("quantized", {"bits_per_gaussian": 64.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]
@@ -160,6 +161,9 @@ def test_sets_that_share_what_differs_are_refused_by_name():
     step = {"dtype": "codes"}
     sets = made(options=step), made(options=step, seed=1, names="def")
     with pytest.raises(UsageError, match="set 2: pixels: its images share 'step'"):
+        gsdd_jax.merge(sets)
+    sets = made("rtp"), made("rtp", seed=1, names="def")
+    with pytest.raises(UsageError, match="set 2: rtp: its images share 'bases'"):
         gsdd_jax.merge(sets)
     set_ = made("quantized")
     kind = set_.format
