@@ -27,6 +27,7 @@ KINDS = [
     *((name, 3, {}) for name in NAMED_ARRAYS),
     ("dct", 3, {"side": 10, "step": 50.0}),
     ("rtp", 3, {}),
+    ("haba", 3, {}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
 ]
@@ -42,9 +43,10 @@ def test_the_contract(name, channels, options):
     real, target = np.random.default_rng(1).random((2, count, 8, 12, channels), np.float32)
     init, render = jax.jit(kind.init), jax.jit(kind.render)
     params = init(jax.random.key(0), real)
-    shared = [id(params[key]) for key in kind.shared_shapes()]
-    own = [leaf for leaf in jax.tree.leaves(params) if id(leaf) not in shared]
-    assert own and all(len(leaf) == count for leaf in own)
+    own = params
+    if kind.shared_shapes():
+        own = {n: leaf for n, leaf in params.items() if not kind.is_shared(n)}
+    assert own and all(len(leaf) == count for leaf in jax.tree.leaves(own))
     images = render(params)
     assert images.shape == (count, 8, 12, channels)
     assert images.dtype == jnp.float32
@@ -62,12 +64,8 @@ def test_the_contract(name, channels, options):
     np.testing.assert_allclose(kept, images, atol=0.4 if name == "ptq" else 0)  # rounded at the end
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
-    adam = name in (
-        "gaussian",
-        "ddif",
-        "dct",
-        "rtp",
-    )  # its steps do not shrink with the number of images
+    # Steps of Adam do not shrink with the number of images.
+    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba")
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -117,7 +115,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 
 def test_unknown_names_and_options():
-    names = "dct, ddif, fred, gaussian, idc, pixels, ptq, quantized, rtp"
+    names = "dct, ddif, fred, gaussian, haba, idc, pixels, ptq, quantized, rtp"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
@@ -145,19 +143,21 @@ def test_what_follows_from_the_budget_is_no_option():
             parameterizations.build(name, (8, 8, 3), ipc=1, images_per_class=2, **{field: 3})
 
 
-@pytest.mark.parametrize("name", [*NAMED_ARRAYS, "rtp"])
+@pytest.mark.parametrize("name", [*NAMED_ARRAYS, "rtp", "haba"])
 def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     full, half = (
         parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, **o)
         for o in ({}, BFLOAT16)
     )
     assert half.images_per_class >= 2 * full.images_per_class
-    if name != "rtp":  # whose bases take half the bytes, too
+    if name not in ("rtp", "haba"):  # whose shared arrays take half the bytes, too
         assert half.images_per_class <= 2 * full.images_per_class + 1
     real = np.random.default_rng(1).random((2 * half.images_per_class, 8, 12, 3), np.float32)
     params = jax.jit(half.init)(jax.random.key(0), real)
     rounded = {
-        n: p if n == "frequencies" else jnp.asarray(np.asarray(p).astype(jnp.bfloat16), jnp.float32)
+        n: p
+        if n in ("frequencies", "pairs")
+        else jnp.asarray(np.asarray(p).astype(jnp.bfloat16), jnp.float32)
         for n, p in params.items()
     }
     assert any((params[n] != rounded[n]).any() for n in params)
@@ -252,6 +252,7 @@ SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_
         ("gaussian", {}, 1, 2, 0), ("gaussian", {"bfloat16": False}, 4, 2, 9),
         ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
         ("fred", {"size": 2}, 1, 1, 0), ("rtp", {}, 1, 3, 0), ("rtp", {"bases": 4}, 1, 3, 0),
+        ("haba", {}, 1, 3, 0),
         ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
     ],
 )  # fmt: skip

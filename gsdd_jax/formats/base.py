@@ -84,6 +84,10 @@ class Format(abc.ABC):
         """Returns the shapes of the arrays that all images share, by name."""
         return {}
 
+    def is_shared(self, name: str) -> bool:
+        """Returns whether a parameter of `decode` is kept whole for any of the images."""
+        return name in self.shared_shapes()
+
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         """Returns the arrays of a file with `num_images` images, by name."""
         own = {n: Spec((num_images, *shape), self.dtype) for n, shape in self.shapes().items()}
@@ -154,7 +158,7 @@ class Format(abc.ABC):
         self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
         """Decodes the images in NumPy one by one: in less memory, to bits independent of others."""
-        shared = {n: a for n, a in params.items() if n in self.shared_shapes()}
+        shared = {n: a for n, a in params.items() if self.is_shared(n)}
         own = {n: a for n, a in params.items() if n not in shared}
         count = len(next(iter(own.values())))
         each = [shared | {n: a[i : i + 1] for n, a in own.items()} for i in range(count)]

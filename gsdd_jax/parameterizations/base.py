@@ -130,8 +130,8 @@ class Parameterization(Format):
 
     def select(self, params: Params, indices: Int[Array, "k"]) -> Params:
         """Returns the parameters of some images, and what all share."""
-        if shared := self.shared_shapes():
-            return {n: a if n in shared else a[indices] for n, a in params.items()}
+        if self.shared_shapes():
+            return {n: a if self.is_shared(n) else a[indices] for n, a in params.items()}
         return jax.tree.map(lambda p: p[indices], params)
 
     def quantized(self, params: Params) -> Params:

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import rtp
 from gsdd_jax.formats.rtp import ADDRESSES, BASES
-from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
+from gsdd_jax.parameterizations.base import Budget, Options, Shape
+from gsdd_jax.parameterizations.sharing import Sharing
 
 # Published at IPC 1 on CIFAR-10, whose bytes would hold 40 bases of half the size.
 BASES_THERE, IMAGES_THERE, ROOM_THERE = 16, 115, 40
@@ -19,21 +19,15 @@ POWER = 2 / 3  # of the room, chosen here
 
 
 @dataclasses.dataclass(frozen=True)
-class RTP(Parameterization, rtp.RTP):
+class RTP(Sharing, rtp.RTP):
     """Bases and an address per image (115 per class on CIFAR-10 at IPC 1), both by Adam.
 
     The file holds the bases once, and the budget counts them. They begin as principal components of
     the real images.
 
     The published code learns both by back-propagation through the training of a network, by SGD at
-    0.1 with momentum 0.5 from random values, and penalizes the addresses' norm. Here any objective
-    does, whose gradients may be of any size; therefore Adam.
+    0.1 with momentum 0.5 from random values, and penalizes the addresses' norm.
     """
-
-    @classmethod
-    def recipe(cls, objective: str) -> dict[str, Any]:
-        """Returns no fit: principal components are the best one. The rate is not published."""
-        return {"init.num_steps": 0, "distill.learning_rate": 3e-3}
 
     @classmethod
     def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
@@ -68,6 +62,3 @@ class RTP(Parameterization, rtp.RTP):
             ADDRESSES: jnp.pad(addresses, ((0, 0), (0, unused))),
             BASES: jnp.concatenate([scale * right[:count], more]).reshape(shape),
         }
-
-    def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
-        return optax.adam(learning_rate)
