@@ -6,6 +6,7 @@ import pytest
 
 import gsdd_jax
 from gsdd_jax import parameterizations
+from gsdd_jax.report import gallery
 from tests.test_parts import made, read_again
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -92,7 +93,10 @@ def test_every_base_is_shown_by_every_hallucinator(tmp_path, base_channels):
         set_ = parameterizations.stored(kind, params, set_.labels, 0.02, set_.provenance)
         cut = read_again(tmp_path / "cut", gsdd_jax.subset(set_, ["c"], images_per_class=3))
         assert len(cut.arrays["bases"]) == 2
-        np.testing.assert_array_equal(cut.images(), set_.images()[2 * kind.images_per_class :][:3])
+        images = set_.images().reshape(3, kind.images_per_class, 16, 12, 3)
+        np.testing.assert_array_equal(cut.images(), images[2, :3])
+        some = gallery.chosen(set_, 3)
+        np.testing.assert_array_equal(some.images(), images[:, :3].reshape(-1, 16, 12, 3))
 
 
 def test_hallucinators_begin_by_showing_real_images():
