@@ -36,7 +36,7 @@ ROWS = [
     ("rtp", (8, 12, 3), 2, 1, {"bases": 6}, 4),
     ("rtp", (9, 6, 4), 2, 1, BFLOAT16 | {"bases": 9, "factor": 3}, 1),
     ("haba", (8, 12, 3), 8, 1, {}, 4),
-    ("haba", (9, 6, 4), 8, 1, BFLOAT16 | {"hallucinators": 2, "base_channels": 1}, 1),
+    ("haba", (9, 6, 4), 4, 1, BFLOAT16 | {"hallucinators": 2, "base_channels": 1}, 1),
     ("dct", (8, 12, 3), 8, 3, {}, 2),
     ("dct", (16, 12, 3), 8, 2, {"side": 10, "subsampled": False}, 1),
     ("dct", (9, 17, 1), 8, 3, {"step": 40.0}, 1),

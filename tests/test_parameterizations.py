@@ -74,11 +74,13 @@ def test_the_contract(name, channels, options):
         updates, state = optimizer.update(gradient, state, params)
         return kind.project(jax.tree.map(jnp.add, params, updates)), state, found
 
-    state, errors = jax.jit(optimizer.init)(params), []
+    start, state, errors = params, jax.jit(optimizer.init)(params), []
     for _ in range(6):
         params, state, found = step(params, state)
         errors.append(found)
     assert errors[-1] < errors[0]
+    # What images share is learned, too.
+    assert all((params[key] != start[key]).any() for key in kind.shared_shapes())
 
 
 def test_without_opacity_it_is_one_and_not_stored():
