@@ -33,6 +33,10 @@ ROWS = [
     ("fred", (10, 6, 1), 4, 1, BFLOAT16 | {"size": 20}, 3),
     ("ddif", (8, 12, 3), 4, 1, {"layer_width": 4}, 4),
     ("ddif", (9, 7, 4), 4, 1, BFLOAT16 | {"layer_width": 4, "layers": 3, "w0": 20.0}, 3),
+    ("rtp", (8, 12, 3), 2, 1, {"bases": 6}, 4),
+    ("rtp", (9, 6, 4), 2, 1, BFLOAT16 | {"bases": 9, "factor": 3}, 1),
+    ("haba", (8, 12, 3), 8, 1, {}, 4),
+    ("haba", (9, 6, 4), 4, 1, BFLOAT16 | {"hallucinators": 2, "base_channels": 1}, 1),
     ("dct", (8, 12, 3), 8, 3, {}, 2),
     ("dct", (16, 12, 3), 8, 2, {"side": 10, "subsampled": False}, 1),
     ("dct", (9, 17, 1), 8, 3, {"step": 40.0}, 1),
@@ -81,6 +85,14 @@ def drawn(kind, images, seed):
         planes = {n: rng.laplace(0, spread, (images, *shape)) for n, shape in shapes.items()}
         planes["step"] = np.full(images, 30)
         return jax.device_put({name: np.float32(plane) for name, plane in planes.items()})
+    if kind.name == "rtp":
+        addresses = rng.normal(0, 0.3, (images, kind.bases))
+        bases = rng.normal(0.2, 1, kind.shared_shapes()["bases"])
+        return jax.device_put({"addresses": np.float32(addresses), "bases": np.float32(bases)})
+    if kind.name == "haba":
+        shapes = {name: spec.shape for name, spec in kind.array_specs(images).items()}
+        arrays = {n: np.float32(rng.normal(0.2, 0.4, shape)) for n, shape in shapes.items()}
+        return jax.device_put(kind.unpack(arrays))
     params = {}
     for name, shape in kind.shapes().items():
         # The largest values at which sines are not noise.

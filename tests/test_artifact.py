@@ -23,7 +23,7 @@ from gsdd_jax.formats import base, transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
-NAMES = ["gaussian", *NAMED_ARRAYS, "ptq", "quantized", "dct"]
+NAMES = ["gaussian", *NAMED_ARRAYS, "rtp", "haba", "ptq", "quantized", "dct"]
 FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
@@ -40,6 +40,8 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **opti
     if name.endswith(" in codes"):
         options |= {"dtype": "codes"}
         name = name.removesuffix(" in codes")
+    if name == "haba":
+        ipc = max(ipc, 2)  # a hallucinator takes more than an image
     kind = parameterizations.build(
         name, shape, ipc=ipc, images_per_class=images_per_class, num_classes=2, **options
     )
@@ -63,7 +65,7 @@ def softened(distilled, bits=5):
         ("gaussian", {"opacity": False, "samples_per_side": 1}),
         ("gaussian", {"bfloat16": False, "prefilter": False}),
         *((name, {}) for name in FILES[1:]),
-        *((name, {"dtype": "bfloat16"}) for name in NAMED_ARRAYS),
+        *((name, {"dtype": "bfloat16"}) for name in [*NAMED_ARRAYS, "rtp", "haba"]),
         *((name, {"dtype": "codes"}) for name in NAMED_ARRAYS if name != "fred"),
         ("quantized", {"coding": "none"}),
     ],
@@ -205,7 +207,11 @@ def test_save_refuses_soft_labels_that_are_none(tmp_path, changes, message):
     ("name", "options"),
     [
         ("gaussian", {"bfloat16": False}),
-        *((name, {"dtype": dtype}) for name in NAMED_ARRAYS for dtype in ("float32", "bfloat16")),
+        *(
+            (name, {"dtype": dtype})
+            for name in [*NAMED_ARRAYS, "rtp", "haba"]
+            for dtype in ("float32", "bfloat16")
+        ),
         ("quantized", {"coding": "none"}),
         ("quantized", {}),
         ("ptq", {"bits": 3}),
@@ -229,6 +235,8 @@ def test_a_file_stays_within_the_budget(tmp_path, name, options):
     assert payload == distilled.num_bytes <= budget
     if name in ("pixels", "idc", "ddif"):  # no further image would fit
         assert (budget - payload) // 2 < payload // len(distilled.labels)
+    if name == "rtp":
+        assert budget - payload < 2 * distilled.arrays["addresses"][0].size * 4
     np.testing.assert_array_equal(gsdd_jax.load(path).images(), distilled.images())
 
 

@@ -26,6 +26,8 @@ KINDS = [
     ("gaussian", 1, {"opacity": False}),
     *((name, 3, {}) for name in NAMED_ARRAYS),
     ("dct", 3, {"side": 10, "step": 50.0}),
+    ("rtp", 3, {}),
+    ("haba", 3, {}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
 ]
@@ -41,12 +43,15 @@ def test_the_contract(name, channels, options):
     real, target = np.random.default_rng(1).random((2, count, 8, 12, channels), np.float32)
     init, render = jax.jit(kind.init), jax.jit(kind.render)
     params = init(jax.random.key(0), real)
-    assert all(len(leaf) == count for leaf in jax.tree.leaves(params))
+    own = params
+    if kind.shared_shapes():
+        own = {n: leaf for n, leaf in params.items() if not kind.is_shared(n)}
+    assert own and all(len(leaf) == count for leaf in jax.tree.leaves(own))
     images = render(params)
     assert images.shape == (count, 8, 12, channels)
     assert images.dtype == jnp.float32
     # Any subset of images renders to the same pixels.
-    chosen = render(jax.tree.map(lambda p: np.asarray(p)[[4, 1]], params))
+    chosen = render(kind.select(params, jnp.array([4, 1])))
     np.testing.assert_allclose(chosen, images[np.array([4, 1])], atol=1e-6)
     # Stored arrays render to the same images, within the budget.
     arrays = jax.tree.map(np.array, kind.to_arrays(params))
@@ -59,7 +64,8 @@ def test_the_contract(name, channels, options):
     np.testing.assert_allclose(kept, images, atol=0.4 if name == "ptq" else 0)  # rounded at the end
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
-    adam = name in ("gaussian", "ddif", "dct")  # its steps do not shrink with the number of images
+    # Steps of Adam do not shrink with the number of images.
+    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba")
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -68,11 +74,13 @@ def test_the_contract(name, channels, options):
         updates, state = optimizer.update(gradient, state, params)
         return kind.project(jax.tree.map(jnp.add, params, updates)), state, found
 
-    state, errors = jax.jit(optimizer.init)(params), []
+    start, state, errors = params, jax.jit(optimizer.init)(params), []
     for _ in range(6):
         params, state, found = step(params, state)
         errors.append(found)
     assert errors[-1] < errors[0]
+    # What images share is learned, too.
+    assert all((params[key] != start[key]).any() for key in kind.shared_shapes())
 
 
 def test_without_opacity_it_is_one_and_not_stored():
@@ -109,7 +117,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 
 def test_unknown_names_and_options():
-    names = "dct, ddif, fred, gaussian, idc, pixels, ptq, quantized"
+    names = "dct, ddif, fred, gaussian, haba, idc, pixels, ptq, quantized, rtp"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
@@ -137,17 +145,21 @@ def test_what_follows_from_the_budget_is_no_option():
             parameterizations.build(name, (8, 8, 3), ipc=1, images_per_class=2, **{field: 3})
 
 
-@pytest.mark.parametrize("name", NAMED_ARRAYS)
+@pytest.mark.parametrize("name", [*NAMED_ARRAYS, "rtp", "haba"])
 def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     full, half = (
         parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, **o)
         for o in ({}, BFLOAT16)
     )
-    assert half.images_per_class in (2 * full.images_per_class, 2 * full.images_per_class + 1)
+    assert half.images_per_class >= 2 * full.images_per_class
+    if name not in ("rtp", "haba"):  # whose shared arrays take half the bytes, too
+        assert half.images_per_class <= 2 * full.images_per_class + 1
     real = np.random.default_rng(1).random((2 * half.images_per_class, 8, 12, 3), np.float32)
     params = jax.jit(half.init)(jax.random.key(0), real)
     rounded = {
-        n: p if n == "frequencies" else jnp.asarray(np.asarray(p).astype(jnp.bfloat16), jnp.float32)
+        n: p
+        if n in ("frequencies", "pairs")
+        else jnp.asarray(np.asarray(p).astype(jnp.bfloat16), jnp.float32)
         for n, p in params.items()
     }
     assert any((params[n] != rounded[n]).any() for n in params)
@@ -162,7 +174,7 @@ def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     for n in params:
         np.testing.assert_array_equal(straight[n], of_rounded[n])
     with pytest.raises(
-        gsdd_jax.UsageError, match="dtype: expected one of float32, bfloat16, codes, got"
+        gsdd_jax.UsageError, match=r"dtype: expected one of float32, bfloat16.* got 'float16'"
     ):
         parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, dtype="float16")
 
@@ -192,6 +204,12 @@ def test_at_another_resolution(height, width):
         for resample, expected in (("bilinear", bilinear), ("nearest", nearest)):
             for found in both(kind, params, *size, resample):
                 np.testing.assert_allclose(found, expected(native, height, width), atol=2e-6)
+    kind = build("rtp", bases=3)
+    params = kind.init(jax.random.key(0), real)
+    small = np.tensordot(np.float64(params["addresses"]), np.float64(params["bases"]), 1)
+    expected = bilinear(bilinear(small, 8, 12), height, width)
+    for found in both(kind, params, *size):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
     kind = build("fred", size=12)
     real = jnp.asarray(rng.random((2 * kind.images_per_class, 8, 12, 3)), jnp.float32)
     params = kind.init(jax.random.key(0), real)
@@ -235,7 +253,8 @@ SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_
         *((*one, 1, 1, 0) for one in SHARED), *((*one, 7, 3, 50) for one in SHARED),
         ("gaussian", {}, 1, 2, 0), ("gaussian", {"bfloat16": False}, 4, 2, 9),
         ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
-        ("fred", {"size": 2}, 1, 1, 0),
+        ("fred", {"size": 2}, 1, 1, 0), ("rtp", {}, 1, 3, 0), ("rtp", {"bases": 4}, 1, 3, 0),
+        ("haba", {}, 1, 3, 0),
         ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
     ],
 )  # fmt: skip

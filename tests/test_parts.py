@@ -36,6 +36,8 @@ NUMBERS = ("pixels", "idc", "fred", "ddif")
 FORMATS = [
     *[(name, {}) for name in ("gaussian", *NUMBERS, "ptq")],
     ("dct", {"step": 16.0}),
+    ("rtp", {"bases": 24}),
+    ("haba", {"hallucinators": 2, "base_channels": 1}),
     ("quantized", {"bits_per_gaussian": 64.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]
@@ -75,16 +77,17 @@ def test_images_keep_their_bits(tmp_path, name, options):
     """Cuts a set in two, in another order and smaller, and merges the parts."""
     whole = read_again(tmp_path / "whole", made(name, options))
     each = whole.format.images_per_class
+    fewer = each - getattr(whole.format, "hallucinators", 1)  # which share a base
     images = whole.images()
     images = images.reshape(3, each, *images.shape[1:])
     parts = []
     for i, classes in enumerate((["c", "a"], ["1"])):
-        cut = gsdd_jax.subset(whole, classes, images_per_class=each - 1)
+        cut = gsdd_jax.subset(whole, classes, images_per_class=fewer)
         parts.append(read_again(tmp_path / f"{i}", cut))
     merged = read_again(tmp_path / "merged", gsdd_jax.merge(parts))
     assert merged.class_names == ("c", "a", "b")
-    np.testing.assert_array_equal(merged.labels, np.repeat(np.arange(3), each - 1))
-    expected = images[[2, 0, 1], : each - 1].reshape(-1, *images.shape[2:])
+    np.testing.assert_array_equal(merged.labels, np.repeat(np.arange(3), fewer))
+    expected = images[[2, 0, 1], :fewer].reshape(-1, *images.shape[2:])
     np.testing.assert_array_equal(merged.images(), expected)
     assert merged.num_bytes < whole.num_bytes
     assert all(part.num_bytes < merged.num_bytes for part in parts)
@@ -160,6 +163,9 @@ def test_sets_that_share_what_differs_are_refused_by_name():
     step = {"dtype": "codes"}
     sets = made(options=step), made(options=step, seed=1, names="def")
     with pytest.raises(UsageError, match="set 2: pixels: its images share 'step'"):
+        gsdd_jax.merge(sets)
+    sets = made("rtp"), made("rtp", seed=1, names="def")
+    with pytest.raises(UsageError, match="set 2: rtp: its images share 'bases'"):
         gsdd_jax.merge(sets)
     set_ = made("quantized")
     kind = set_.format

@@ -9,7 +9,7 @@ pipeline. Each method's rate is the best of four on training images.
 
 from configs import load
 from configs.tables import small
-from configs.tables.methods import METHODS, PUBLISHED, REAL, published, trials
+from configs.tables.methods import METHODS, PUBLISHED, REAL, SHARING, published, trials
 from gsdd_jax.tables.table import Cell, Table
 
 COLUMNS = tuple(PUBLISHED["cifar"]["columns"])
@@ -40,7 +40,7 @@ def _paper():
         base = load(f"{name}_tm:ipc={ipc.removeprefix('ipc')}")
         for row, arm in REAL.items():
             yield Cell(row, column, base, arm=arm)
-        for row, method in METHODS.items():
+        for row, method in (METHODS | SHARING).items():
             known = {"vanilla": "TM"}.get(method.published, method.published)
             number = PUBLISHED["cifar"]["rows"].get(known, [None] * len(COLUMNS))[place]
             searched = ({},) if row == "Gaussians" else trials(method, "tm", "paper")

@@ -42,7 +42,9 @@ FRED_PAPER = {
     "dc": (0.003, 0.01, 0.03, 0.1),
 }
 DDIF_PAPER = {"tm": (3e-5, 1e-4, 3e-4, 1e-3), "dm": (2e-5, 5e-5, 1e-4, 3e-4)}
-# Published settings of the student by method, data set and IPC: MTT's for pixels, FreD's, DDiF's.
+SHARED_RATES = dict.fromkeys(("tm", "dm"), (3e-4, 1e-3, 3e-3, 1e-2))  # none is published for Adam
+# Published settings of the student by method, data set and IPC: MTT's for pixels, FreD's, DDiF's,
+# HaBa's.
 STUDENT = ("syn_steps", "expert_epochs", "max_start_epoch", "lr_lr", "lr_init")
 PAPER_STUDENT = {
     ("pixels", "cifar10", 1): (50, 2, 2, 1e-7, 0.01),
@@ -62,6 +64,9 @@ PAPER_STUDENT = {
     ("ddif", "cifar100", 10): (60, 2, 40, 1e-5, 0.01),
     ("ddif", "cifar100", 50): (60, 2, 40, 1e-5, 0.01),
     ("ddif", "imagenet2012", 1): (20, 2, 10, 1e-6, 0.01),
+    ("haba", "cifar10", 1): (50, 2, 2, 1e-7, 0.01),
+    ("haba", "cifar10", 10): (30, 2, 20, 1e-5, 0.001),
+    ("haba", "cifar10", 50): (30, 2, 20, 1e-5, 0.01),
 }
 REAL = {  # arms of random real images by row
     "random real": "random_real",
@@ -80,6 +85,10 @@ METHODS = {
     "DDiF": Method("ddif", {}, DDIF_RATES, DDIF_PAPER, "DDiF"),
     "DDiF, bfloat16": Method("ddif", HALF, DDIF_RATES, DDIF_PAPER),
     "Gaussians": Method("gaussian", {}, GAUSSIAN_RATES, GAUSSIAN_RATES, "GSDD"),
+}
+SHARING = {  # only of the paper's size
+    "RTP": Method("rtp", {}, SHARED_RATES, SHARED_RATES, "RTP"),
+    "HaBa": Method("haba", {}, SHARED_RATES, SHARED_RATES, "HaBa"),
 }
 CODED_METHODS = {
     f"{row}, codes": dataclasses.replace(METHODS[row], options=CODED, published="")

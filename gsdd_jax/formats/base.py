@@ -20,6 +20,7 @@ FORMATS, PARAMETERIZATIONS = "gsdd_jax.formats", "gsdd_jax.parameterizations"
 RESAMPLINGS = ("bilinear", "nearest")
 CODES = "codes"  # see `formats.codes`
 DTYPES = ("float32", "bfloat16", CODES)  # of real arrays
+PLAIN = DTYPES[:2]  # of arrays that have no codes
 ITEMSIZE = {"bfloat16": 2, "float32": 4, "int32": 4, "uint8": 1}
 LEAST_BYTES = 4  # of the codes of an image that is coded together with others
 # Most codes of a file: any few, and a multiple of its bytes. Suggested sets have about 20 per byte.
@@ -27,9 +28,9 @@ FREE_CODES, CODES_PER_BYTE = 1 << 18, 256
 COPIES = 4  # memory of rendering, in copies of the images
 
 
-def dtype_field() -> Any:
+def dtype_field(choices: tuple[str, ...] = DTYPES) -> Any:
     """Returns a field for the type of stored numbers."""
-    return field("float32", f"type of stored numbers: {', '.join(DTYPES)}", choices=DTYPES)
+    return field("float32", f"type of stored numbers: {', '.join(choices)}", choices=choices)
 
 
 class Spec(NamedTuple):
@@ -79,9 +80,18 @@ class Format(abc.ABC):
         """Returns the shapes of one image's arrays, by name."""
         raise NotImplementedError
 
+    def shared_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the arrays that all images share, by name."""
+        return {}
+
+    def is_shared(self, name: str) -> bool:
+        """Returns whether a parameter of `decode` is kept whole for any of the images."""
+        return name in self.shared_shapes()
+
     def array_specs(self, num_images: int) -> dict[str, Spec]:
         """Returns the arrays of a file with `num_images` images, by name."""
-        return {n: Spec((num_images, *shape), self.dtype) for n, shape in self.shapes().items()}
+        own = {n: Spec((num_images, *shape), self.dtype) for n, shape in self.shapes().items()}
+        return own | {n: Spec(shape, self.dtype) for n, shape in self.shared_shapes().items()}
 
     def check_num_images(self, num_images: int) -> None:
         """Raises UsageError for an impossible total number of images."""
@@ -148,8 +158,10 @@ class Format(abc.ABC):
         self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
         """Decodes the images in NumPy one by one: in less memory, to bits independent of others."""
-        count = len(next(iter(params.values())))
-        each = [{n: a[i : i + 1] for n, a in params.items()} for i in range(count)]
+        shared = {n: a for n, a in params.items() if self.is_shared(n)}
+        own = {n: a for n, a in params.items() if n not in shared}
+        count = len(next(iter(own.values())))
+        each = [shared | {n: a[i : i + 1] for n, a in own.items()} for i in range(count)]
         return np.concatenate([self.decode(one, height, width, resample) for one in each])
 
     def stored_bytes(self, arrays: Mapping[str, Any], num_images: int) -> dict[str, int]:

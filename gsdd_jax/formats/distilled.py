@@ -112,7 +112,7 @@ class DistilledSet:
 
         Args:
           height, width: size in pixels, both or neither; None: the set's own.
-          resample: "bilinear" or "nearest", for formats with one image size (pixels, idc). Other
+          resample: "bilinear" or "nearest", for formats with one image size, such as pixels. Other
             formats render at the requested size.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import resize
-from gsdd_jax.formats.base import dtype_field
+from gsdd_jax.formats.base import Format, dtype_field
 from gsdd_jax.formats.codes import Numbers
 from gsdd_jax.formats.shapes import Float
 
@@ -22,11 +22,7 @@ class IDC(Numbers):
     dtype: str = dtype_field()
 
     def __post_init__(self):
-        if self.height % self.factor or self.width % self.factor:
-            raise UsageError(
-                f"parameterization idc: factor: expected a divisor of the height and the width, "
-                f"{self.height} and {self.width}, got {self.factor}"
-            )
+        check_factor(self)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"small": (self.height // self.factor, self.width // self.factor, self.channels)}
@@ -36,3 +32,12 @@ class IDC(Numbers):
     ) -> Float[Any, "m {height} {width} c"]:
         images = resize(params["small"], self.height, self.width, "bilinear")
         return resize(images, height, width, resample)
+
+
+def check_factor(of: Format) -> None:
+    """Raises UsageError unless the format's field `factor` divides both sides of its images."""
+    if of.height % of.factor or of.width % of.factor:
+        raise UsageError(
+            f"parameterization {of.name}: factor: expected a divisor of the height and the width, "
+            f"{of.height} and {of.width}, got {of.factor}"
+        )

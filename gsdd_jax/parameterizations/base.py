@@ -110,26 +110,35 @@ class Parameterization(Format):
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
         fields = cls.published(image_shape, budget, options)
-        one = cls(*image_shape, images_per_class=1, **fields | dict(options))
+        one, classes = (
+            cls(*image_shape, images_per_class=1, **fields | dict(options)),
+            budget.num_classes,
+        )
         itemsize = jnp.dtype(one.dtype).itemsize
-        bytes_each = itemsize * sum(math.prod(shape) for shape in one.shapes().values())
-        if budget.bytes_per_class < bytes_each:
-            raise budget.refusal(1, cls.name, bytes_each)
-        return fields | {"images_per_class": budget.bytes_per_class // bytes_each}
+        shared, each = (
+            itemsize * sum(map(math.prod, shapes.values()))
+            for shapes in (one.shared_shapes(), one.shapes())
+        )
+        images = (classes * budget.bytes_per_class - shared) // (classes * each)
+        if images < 1:
+            raise budget.refusal(1, cls.name, each - (-shared // classes))
+        return fields | {"images_per_class": images}
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Params:
         """Returns the initial parameters of the fit to `images` in [0, 1] space."""
 
     def select(self, params: Params, indices: Int[Array, "k"]) -> Params:
-        """Returns the parameters of some images."""
+        """Returns the parameters of some images, and what all share."""
+        if self.shared_shapes():
+            return {n: a if self.is_shared(n) else a[indices] for n, a in params.items()}
         return jax.tree.map(lambda p: p[indices], params)
 
     def quantized(self, params: Params) -> Params:
         """Returns the parameters as stored; gradients are straight-through."""
         if self.dtype == "float32":
             return params
-        return params | {name: round_to_bfloat16(params[name]) for name in self.shapes()}
+        return params | {name: round_to_bfloat16(params[name]) for name in self._stored_names()}
 
     def render(self, params: Params) -> Float[Array, "m h w c"]:
         """Renders the images, in [0, 1] space but unclipped; differentiable."""
@@ -183,7 +192,10 @@ class Parameterization(Format):
     def to_arrays(self, params: Params) -> dict[str, Any]:
         """Returns the arrays of a file by name, bfloat16 as float32."""
         stored = self.quantized(params)
-        return {name: stored[name] for name in self.shapes()}
+        return {name: stored[name] for name in self._stored_names()}
+
+    def _stored_names(self) -> list[str]:
+        return [*self.shapes(), *self.shared_shapes()]
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> Params:
         """Inverts `to_arrays`; raises UsageError as `unpack` does."""
