@@ -110,10 +110,8 @@ class Parameterization(Format):
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
         fields = cls.published(image_shape, budget, options)
-        one, classes = (
-            cls(*image_shape, images_per_class=1, **fields | dict(options)),
-            budget.num_classes,
-        )
+        one = cls(*image_shape, images_per_class=1, **fields | dict(options))
+        classes = budget.num_classes
         itemsize = jnp.dtype(one.dtype).itemsize
         shared, each = (
             itemsize * sum(map(math.prod, shapes.values()))
