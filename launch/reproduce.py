@@ -29,8 +29,8 @@ ROOT = paths.define("root", "runs/tables", "Directory for runs, experts, fits an
 DATA_DIR = paths.define("data_dir", "", "Directory of the TFDS data sets.")
 cli.define_processes()
 cli.define_stop_after()
-ROWS = flags.DEFINE_multi_string("row", [], "Run only this row; may be repeated.")
-COLUMNS = flags.DEFINE_multi_string("column", [], "Run only this column; may be repeated.")
+ROWS = flags.DEFINE_multi_string("row", [], "Run only this row")
+COLUMNS = flags.DEFINE_multi_string("column", [], "Run only this column")
 SEEDS = flags.DEFINE_integer("seeds", 0, "Run only so many seeds; 0: all.", 0)
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Only list the pieces, with their state and estimated cost."

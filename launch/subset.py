@@ -29,9 +29,10 @@ def main(path: str) -> None:
     fewer = dict(images_per_class=IMAGES.value, bytes_per_class=BYTES.value)
     whole = gsdd_jax.load(path)
     found = gsdd_jax.subset(whole, CLASSES.value, **fewer)
+    saved = exports.save(found, OUT.value, OVERWRITE.value, [whole])
     if whole.mixes and not found.mixes:
-        print("without the labels of mixtures, which show images of the whole set")
-    print(exports.save(found, OUT.value, OVERWRITE.value, [whole]))
+        print("without the labels of mixtures, which are those of the whole set")
+    print(saved)
 
 
 if __name__ == "__main__":

@@ -356,7 +356,7 @@ def test_a_cut_says_that_it_leaves_out_mixtures(tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     _, out, _ = run("subset", "cifar10-12kB-real", "--images_per_class=3", f"--out={first}")
     said, _ = out.splitlines()
-    assert said == "without the labels of mixtures, which show images of the whole set"
+    assert said == "without the labels of mixtures, which are those of the whole set"
     assert gsdd_jax.load(first).mixes == 0
     assert run("subset", first, "--images_per_class=2", f"--out={second}")[1].count("\n") == 1
 
@@ -451,6 +451,13 @@ def test_a_set_of_some_classes_is_evaluated_and_cut(tmp_path, monkeypatch):
     gsdd_jax.save(tmp_path / "again", again)
     found = evaluate_file(tmp_path / "again", display=Display(), baselines=False)
     assert found["distilled_confusion"] == result["distilled_confusion"]
+    (part,) = again.provenance["parts"]
+    part["data"]["class_names"] = 3 * ["the dog"]
+    gsdd_jax.save(tmp_path / "forged", again)
+    with pytest.raises(
+        UsageError, match=r"forged: provenance\.data\.class_names: .* got 'the dog'"
+    ):
+        evaluate_file(tmp_path / "forged", display=Display())
     merged = gsdd_jax.merge([
         gsdd_jax.subset(set_, ["dog"]), gsdd_jax.subset(set_, ["ship", "cat"])
     ])  # fmt: skip

@@ -46,15 +46,15 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
 
 
 LONGEST = 400  # characters of a value for people
+MOST_PARTS = 100  # for people
 _SHOWN = ("height", "width", "channels", "images_per_class", "num_classes")
 
 
 def origins(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Returns the provenances of the distillations that a set comes from, each once."""
-    parts, found = _listed(provenance), []
-    for part in parts:
-        found += [of for of in origins(part) if of not in found]
-    return found if parts else [provenance]
+    parts = _listed(provenance)
+    found = [of for part in parts for of in origins(part)] if parts else [provenance]
+    return list({json.dumps(of, sort_keys=True): of for of in found}.values())
 
 
 def text(said: Mapping[str, Any]) -> str:
@@ -79,7 +79,9 @@ def text(said: Mapping[str, Any]) -> str:
     }
     if said["begun_with"] is not None:
         lines["begun with"] = _pairs(said["begun_with"])
-    lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS])}
+    lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS][:MOST_PARTS])}
+    if more := len(said[PARTS][MOST_PARTS:]):
+        lines["more parts"] = f"{more:,}"
     width = max(map(len, lines))
     shown = {n: "unknown" if v is None else printable(str(v), LONGEST) for n, v in lines.items()}
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())

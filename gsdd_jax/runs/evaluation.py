@@ -406,11 +406,16 @@ def _of_set(dataset: data.Dataset, set_: DistilledSet) -> data.Dataset:
         return dataset
     described = origins(set_.provenance)[0].get("data")
     whole = described.get(CLASS_NAMES) if isinstance(described, dict) else None
-    if not isinstance(whole, list) or len(whole) != dataset.num_classes:
+    texts = isinstance(whole, list) and {n for n in whole if isinstance(n, str)}
+    if not texts or not len(texts) == len(whole) == dataset.num_classes:
         whole = list(dataset.class_names)
-    if list(names) == whole:
-        return dataset
-    return data.only(dataset, [whole.index(n) if n in whole else n for n in names])
+    for name in names:
+        if name not in whole:
+            raise UsageError(
+                f"provenance.data.class_names: expected classes of {dataset.name}, by its names or "
+                f"by those of the first of provenance.parts, got {reprlib.repr(name)}"
+            )
+    return dataset if list(names) == whole else data.only(dataset, list(map(whole.index, names)))
 
 
 def parts_of(config: ConfigDict, dataset: data.Dataset, transform: Any = None) -> Parts:

@@ -101,7 +101,8 @@ class Table:
             if cell.row in (rows or (cell.row,)) and cell.column in (columns or (cell.column,))
         )
         if not found:
-            raise UsageError(f"column: expected one that the rows have, got {list(columns)}")
+            there = list(dict.fromkeys(cell.column for cell in self.cells if cell.row in rows))
+            raise UsageError(f"column: expected one of these rows' {there}, got {list(columns)}")
         return found
 
 
