@@ -1,4 +1,4 @@
-"""Trains PyTorch ConvNets on a distilled set by SGD and tests them on CIFAR-10.
+"""Trains PyTorch ConvNets on a distilled set of CIFAR-10 or CIFAR-100 by SGD and tests them.
 
     pip install torch safetensors constriction tensorflow-datasets importlib_resources
     python examples/pytorch_convnet.py cifar10-12kB [--width=16] [--steps=1600] [--networks=3]
@@ -64,7 +64,10 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=0.1)
     args = parser.parse_args()
     distilled = gsdd_jax.load(args.distilled)
-    test = real_images.of("cifar10")
+    if distilled.format.image_shape != (32, 32, 3):
+        size = distilled.format.image_shape
+        raise gsdd_jax.UsageError(f"{args.distilled}: expected images of (32, 32, 3), got {size}")
+    test = real_images.of(str(distilled.data.get("name")).removesuffix("_mini"))
     transform = distilled.find_transform(args.transform)  # test images go through it, too
     images, targets = distilled.torch(transform=transform).tensors
     if targets.ndim == 1:

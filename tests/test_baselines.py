@@ -193,11 +193,13 @@ def test_images_that_are_not_distilled_fill_what_their_labels_leave(tmp_path):
     config.data.update(name="cifar10_mini", resolution=8)
     config.network.options.width = 4
     config.budget.update(bytes=BYTES, images_per_class=6)
-    config.evaluate.update(num_networks=1, epochs=1, rates="", baselines="")
+    config.evaluate.update(num_networks=1, epochs=20, learning_rate=1e3, rates="0.03", baselines="")
     config.teacher.epochs = 1
     config = suited(config, (8, 8, 3), CLASSES, 500)
     result = distill_to(config, tmp_path, Reporter(None))
     set_ = gsdd_jax.load(tmp_path)
+    rates = set_.learning_rate, result["learning_rate"], result["distilled_learning_rate"]
+    assert rates == pytest.approx(3 * (0.03,))  # at the other networks diverge
     assert (set_.mixes, set_.label_bits, result["bytes_per_class"]) == (4, 3, set_.num_bytes // 10)
     # At most 5 x 30 bits for each of 60 images are labels: fewer by 100 bytes and more.
     assert len(set_.packed_labels) < 1125 - 100

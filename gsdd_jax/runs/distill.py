@@ -323,7 +323,16 @@ class _Run:
         self.reporter.scalars(step, {"evaluate/accuracy": float(np.mean(found["test"]))})
         self.show(set_)
         if self.best()["step"] == step:
-            self.save("best.safetensors", set_)
+            self.save("best.safetensors", self.rated(set_, state, found))
+
+    def rated(
+        self, set_: DistilledSet, state: distill.DistillState, found: dict[str, Any]
+    ) -> DistilledSet:
+        """Returns a set with the rate of its evaluation `found`, unless its rate is learned."""
+        learned, _ = self.parts.problem.matching.learned(mesh.to_local(state.aux_params))
+        if learned is not None:
+            return set_
+        return dataclasses.replace(set_, learning_rate=found["learning_rate"])
 
     def best(self) -> dict[str, Any]:
         """Returns the record of the best evaluation so far."""
@@ -337,6 +346,9 @@ class _Run:
         parts, last = self.parts, self.distilled(state)
         self.save(file.NAME, last)
         self.evaluate_on_the_way(state, final=True)
+        if found := self.records.get("distilled"):  # of several rates the best
+            last = self.rated(last, state, found)
+            self.save(file.NAME, last)
         result = self.evaluated(fitted, last) if parts.dataset.num_classes > 1 else {}
         result |= {
             "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
