@@ -223,9 +223,8 @@ def _code(coded, k, context, at, answer) -> None:
     origin = (predicted + UNIT // 2) // UNIT if k == 0 else np.zeros_like(predicted)
     truth = (coded[at] - origin).ravel()
     ahead = np.clip(predicted - UNIT * origin, -4 * UNIT, 4 * UNIT).ravel()
-    features = np.stack(
-        [f.ravel() for f in (*(f[at] for f in context.features), _log(8 * differing))]
-    )
+    features = [*(f[at] for f in context.features), _log(8 * differing)]
+    features = np.stack([f.ravel() for f in features])
     size, log_size = np.abs(ahead) // (UNIT // 16), _log(np.abs(ahead) // (UNIT // 8))
     size = size.astype(np.float32)
     found = np.zeros_like(truth)

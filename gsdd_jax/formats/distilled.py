@@ -35,6 +35,14 @@ class Arrays(NamedTuple):
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or class probabilities
 
 
+def class_names_of(described: Any, num_classes: int) -> tuple[str, ...] | None:
+    """Returns the class names in a description of data, one for each class, or None if unknown."""
+    names = described.get(CLASS_NAMES) if isinstance(described, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) if len(names) == num_classes else None
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DistilledSet:
     """Result of a distillation in NumPy, independent of its data set.
@@ -176,10 +184,7 @@ class DistilledSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Class names in the order of the labels, one for each, or None if unknown."""
-        names = self.data.get(CLASS_NAMES)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            return None
-        return tuple(names) if len(names) == self.num_classes else None
+        return class_names_of(self.data, self.num_classes)
 
     @functools.cached_property
     def transform(self) -> Normalize | ZCA:

@@ -346,8 +346,9 @@ class _Run:
         parts, last = self.parts, self.distilled(state)
         self.save(file.NAME, last)
         self.evaluate_on_the_way(state, final=True)
-        if found := self.records.get("distilled"):  # of several rates the best
-            last = self.rated(last, state, found)
+        rate, found = last.learning_rate, self.records.get("distilled")
+        last = last if found is None else self.rated(last, state, found)
+        if last.learning_rate != rate:  # of several the best
             self.save(file.NAME, last)
         result = self.evaluated(fitted, last) if parts.dataset.num_classes > 1 else {}
         result |= {

@@ -23,7 +23,7 @@ from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
-from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
+from gsdd_jax.formats.distilled import DistilledSet, class_names_of
 from gsdd_jax.formats.info import origins
 from gsdd_jax.formats.parts import PARTS
 from gsdd_jax.rasterizer.limits import MAX_SIDE
@@ -404,18 +404,16 @@ def _of_set(dataset: data.Dataset, set_: DistilledSet) -> data.Dataset:
     names = set_.class_names
     if PARTS not in set_.provenance or not names:
         return dataset
-    described = origins(set_.provenance)[0].get("data")
-    whole = described.get(CLASS_NAMES) if isinstance(described, dict) else None
-    texts = isinstance(whole, list) and {n for n in whole if isinstance(n, str)}
-    if not texts or not len(texts) == len(whole) == dataset.num_classes:
-        whole = list(dataset.class_names)
+    whole = class_names_of(origins(set_.provenance)[0].get("data"), dataset.num_classes)
+    if whole is None or len(set(whole)) < len(whole):
+        whole = dataset.class_names
     for name in names:
         if name not in whole:
             raise UsageError(
                 f"provenance.data.class_names: expected classes of {dataset.name}, by its names or "
                 f"by those of the first of provenance.parts, got {reprlib.repr(name)}"
             )
-    return dataset if list(names) == whole else data.only(dataset, list(map(whole.index, names)))
+    return dataset if names == whole else data.only(dataset, list(map(whole.index, names)))
 
 
 def parts_of(config: ConfigDict, dataset: data.Dataset, transform: Any = None) -> Parts:

@@ -212,7 +212,7 @@ def reproduce(
     table_: Table,
     root: str | os.PathLike,
     reporter: OneLine,
-    cells: Sequence[Cell] | None = None,
+    cells: Sequence[Cell] = (),
 ) -> tuple[list[Found], dict[str, str]]:
     """Runs the missing pieces of a table under `root`; writes the table after each piece.
 
@@ -229,7 +229,7 @@ def reproduce(
       Exception: a piece failed in some processes only.
     """
     folder, failed = Folder(root), {}
-    work = _Work(table_, folder, reporter, table_.cells if cells is None else cells)
+    work = _Work(table_, folder, reporter, cells or table_.cells)
     pieces = folder.by_name(table_)
     while name := processes.from_first(work.next).decode():
         try:
@@ -312,15 +312,14 @@ class _Work:
 
 
 def plan(
-    table_: Table, root: str | os.PathLike, cells: Sequence[Cell] | None = None
+    table_: Table, root: str | os.PathLike, cells: Sequence[Cell] = ()
 ) -> list[tuple[str, str, cost.Cost | None]]:
     """Returns (name, state, cost) of all known pieces: every trial, and one trial's other seeds.
 
     With `cells`, those of `table_.part`, only their pieces.
     """
     folder, seen = Folder(root), {}
-    cells = table_.cells if cells is None else cells
-    for piece in (p for cell in cells for p in folder.known(cell, cell.trials[0])):
+    for piece in (p for cell in cells or table_.cells for p in folder.known(cell, cell.trials[0])):
         if piece.name not in seen:
             reason = "" if piece.done() else why_not(table_, piece)
             state = "done" if piece.done() else f"no: {reason}" if reason else "to do"
