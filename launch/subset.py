@@ -4,7 +4,8 @@
     python -m launch.subset runs/demo --images_per_class=10 --out=small.safetensors
     python -m launch.subset runs/demo --bytes=6000 --out=small.safetensors
 
-The images are the first of each class, and keep their bits. Nothing is distilled again.
+The images are the first of each class, and keep their bits. Nothing is distilled again. Labels of
+mixtures are those of all images, and a smaller set has none.
 """
 
 from absl import flags

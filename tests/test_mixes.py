@@ -57,6 +57,13 @@ def mixed():
     return gsdd_jax.DistilledSet(kind, arrays, np.tile(classes, 3), 0.1, **of_labels)
 
 
+def test_stored_images_alone_are_decoded_once(mixed):
+    rendered = mixed.images()
+    alone = mixed.without_mixes()
+    assert alone.params is mixed.params
+    np.testing.assert_array_equal(alone.images(), rendered[:60])
+
+
 def test_a_file_keeps_their_labels(mixed, tmp_path):
     path = tmp_path / "set.safetensors"
     gsdd_jax.save(path, mixed)

@@ -98,7 +98,10 @@ class DistilledSet:
             return self
         count = self.num_stored
         soft = None if self.soft_labels is None else self.soft_labels[:count]
-        return dataclasses.replace(self, labels=self.labels[:count], soft_labels=soft, mixes=0)
+        found = dataclasses.replace(self, labels=self.labels[:count], soft_labels=soft, mixes=0)
+        if (params := vars(self).get("params")) is not None:  # codes are decoded once
+            vars(found)["params"] = params
+        return found
 
     @property
     def class_counts(self) -> tuple[int, ...]:

@@ -86,8 +86,11 @@ class Table:
     ) -> tuple[Cell, ...]:
         """Returns the cells of some rows and columns, with their first seeds; none given: all.
 
-        Raises UsageError for a row, a column or cells that the table does not have.
+        Raises UsageError for a row, a column, cells or seeds that the table does not have.
         """
+        most = max(len(cell.seeds) for cell in self.cells)
+        if not 0 <= seeds <= most:
+            raise UsageError(f"seeds: expected 0 (all) to {most}, got {seeds}")
         for what, given, known in (
             ("row", rows, {cell.row: None for cell in self.cells}),
             ("column", columns, {cell.column: None for cell in self.cells}),
