@@ -9,6 +9,7 @@ size         time and memory up to the largest batch and resolution
 experts      training of several experts at once
 precision    a matching step and an expert's epoch at each precision
 pytorch      a matching step and an expert's epoch, compared with PyTorch
+storage      decoding by every parameterization at equal bytes, compared with Gaussians
 codecs       quality of real images compared with their bytes: dct, JPEG, WebP, AVIF
 scale        work per device on 1, 8 and 64 devices, by XLA's count of compiled programs
 """
@@ -19,7 +20,7 @@ from absl import flags
 
 from launch import cli, paths
 
-BENCHMARKS = ("rasterize", "size", "experts", "precision", "pytorch", "codecs", "scale")
+BENCHMARKS = ("rasterize", "size", "experts", "precision", "pytorch", "storage", "codecs", "scale")
 OUT = paths.define(
     "out",
     None,

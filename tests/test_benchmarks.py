@@ -9,10 +9,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from benchmarks import bounds, experts, measure, peers, precision, size, steps, table
+from benchmarks import bounds, experts, measure, peers, precision, size, steps, storage, table
 from benchmarks.measure import take_turns
 from benchmarks.rasterize import SHAPES, compare, main
-from gsdd_jax import UsageError, rasterize
+from gsdd_jax import UsageError, parameterizations, rasterize
 from gsdd_jax.data import transforms
 from gsdd_jax.rasterizer import gaussians
 
@@ -297,3 +297,21 @@ def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch,
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [(row["what"], row["width"]) for row in rows] == [("tm step", 16), ("expert epoch", 16)]
     capsys.readouterr()
+
+
+def test_storage_compares_sets_of_equal_bytes(monkeypatch, tmp_path):
+    """Replaces times: pixels take two seconds for ten images, Gaussians one for 300."""
+    monkeypatch.setattr(parameterizations, "known", lambda: {"gaussian": None, "pixels": None})
+    calls = []
+
+    def turns(*functions, seconds):
+        calls.extend(np.shape(jax.tree.leaves(function())[0]) for function in functions)
+        return [float(functions[0] is not functions[1]) + 1, 1.0]
+
+    monkeypatch.setattr(storage, "take_turns", turns)
+    storage.main(str(tmp_path / "out.json"))
+    gaussians, pixels = json.loads((tmp_path / "out.json").read_text())
+    assert gaussians["both_of_gaussians"] == 1 and gaussians["images_per_class"] == 30
+    assert pixels["images_per_class"] == 1 and pixels["both_of_gaussians"] == 2
+    assert pixels["forward_of_gaussians_per_image"] == 60
+    assert calls == 4 * [(300, 32, 32, 3)] + 2 * [(10, 32, 32, 3), (300, 32, 32, 3)]
