@@ -148,6 +148,19 @@ class Parameterization(Format):
         """Renders the images at another size; see `decode`."""
         return self.decode(self.quantized(params), height, width, resample)
 
+    @property
+    def made_of(self) -> str | None:
+        """SHA-256 of a file that the images need besides the set, or None."""
+        return None
+
+    def differs(self, kind: Format) -> frozenset[str]:
+        """Returns the settings in which a set of `kind` that a run begins with may differ."""
+        return frozenset()
+
+    def continued(self, kind: Format, params: Params) -> Params:
+        """Returns a set's parameters as this parameterization's; see `differs`."""
+        return params
+
     def to_optimized(self, params: Params, transform: Transform) -> Params:
         """Converts stored parameters to those that distillation optimizes; not differentiated."""
         return params

@@ -114,6 +114,7 @@ def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]
     made_of = {
         "data.fingerprint": parts.dataset.fingerprint,
         "config.init.set (SHA-256)": begun and begun.sha256,
+        "config.parameterization (SHA-256)": parts.parameterization.made_of,
     }
     with prepared(workdir, config, **made_of) as workdir:
         processes.from_first(lambda: file.check_place(workdir / file.NAME) or b"")
@@ -141,8 +142,10 @@ class _Run:
         begun: start.Start | None,
     ):
         self.config, self.parts, self.workdir, self.begun = config, parts, workdir, begun
-        of_start = {} if begun is None else {"init.set": begun.sha256}
-        self.identity = identity(config, parts.dataset.fingerprint, **of_start)
+        of_files = {} if begun is None else {"init.set": begun.sha256}
+        if (sha256 := parts.parameterization.made_of) is not None:
+            of_files["parameterization"] = sha256
+        self.identity = identity(config, parts.dataset.fingerprint, **of_files)
         self.records = Records(workdir, self.identity)
         of_set = parts.dataset.num_classes, parts.parameterization.images_per_class
         self.reserved = labels_of(config).bytes_per_class(*of_set)  # per class, by soft labels
@@ -183,7 +186,7 @@ class _Run:
             if self.measures_labels:  # its codes would lose much in only a few bytes less
                 there = bytes_per_class(self.config, self.parts.dataset.image_shape)
                 self._reserve(max(0, there - self.begun.set_.format.bytes_per_class))
-            return parameterizations.of(self.begun.set_)[1]
+            return self.parts.parameterization.continued(*parameterizations.of(self.begun.set_))
         fitted = fits.initial(self.config, self.parts, self.workdir, self.reporter)
         if not self.measures_labels:
             return fitted

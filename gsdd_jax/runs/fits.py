@@ -42,7 +42,7 @@ def initial(
     images = jnp.asarray(images_of(config, material))
     rates = config.init.learning_rate, config.init.halve_means_every
     state = fit.start(parameterization, key, images, *rates)
-    made_of = _identity(config, material.dataset.fingerprint)
+    made_of = _identity(config, material)
     own, taken = workdir / "checkpoints" / "fit", "another process fits the same images"
     with checkpoint.shared(own, config.init.dir, made_of, reporter.line, taken) as checkpoints:
         state = checkpoints.restore(state) or state
@@ -95,6 +95,9 @@ def images_of(config: ConfigDict, material: experiment.FitParts) -> Float[np.nda
     return images
 
 
-def _identity(config: ConfigDict, fingerprint: str) -> str:
+def _identity(config: ConfigDict, material: experiment.FitParts) -> str:
     """Returns a digest of everything that a fit depends on."""
-    return digest({"data.fingerprint": fingerprint, **settings(config)})
+    of_files = {"data.fingerprint": material.dataset.fingerprint}
+    if (sha256 := material.parameterization.made_of) is not None:
+        of_files["parameterization"] = sha256
+    return digest(of_files | settings(config))

@@ -40,6 +40,8 @@ def opened(config: ConfigDict, parts: FitParts, workdir: str | os.PathLike) -> S
         with located(path):
             there, expected = settings(set_.format), settings(parts.parameterization)
             expected.pop("bytes_per_class", None)  # codes become coarser where they have fewer
+            for name in parts.parameterization.differs(set_.format):
+                expected.pop(name)
             there["classes"], expected["classes"] = len(set_.labels), len(parts.labels)
             for fields, counts in ((there, set_.class_counts), (expected, parts.counts)):
                 fields["images of each class"] = list(counts)

@@ -1,0 +1,188 @@
+"""Pretrained generators of images, one file each, found by name; their weights are in files.
+
+A file of weights is untrusted: arrays of float32 and the settings of a generator of this package.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gsdd_jax.core import kinds, memory
+from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.fields import check_values
+from gsdd_jax.core.files import check_ours, check_regular, write_atomically
+from gsdd_jax.generators.base import Generator
+
+VARIABLE = "GSDD_GENERATORS"  # files of weights, separated as in PATH
+HEADER = "gsdd_jax_generator"  # the only metadata entry of a file
+WHAT = "weights of a generator, a .safetensors file"
+_COPIES = 3  # memory of reading, relative to the file
+
+
+class Trained(NamedTuple):
+    """A generator, its weights, and the SHA-256 and bytes of their file."""
+
+    generator: Generator
+    weights: dict[str, np.ndarray]
+    sha256: str
+    num_bytes: int
+
+
+def known() -> dict[str, type[Generator]]:
+    return kinds.known(__name__, Generator)
+
+
+def save(path: str | os.PathLike, generator: Generator, weights: Mapping[str, Any]) -> None:
+    """Writes a generator's weights as one `.safetensors` file, atomically.
+
+    Raises UsageError for weights that `load` would refuse, and if `path` is anything but weights to
+    replace.
+    """
+    import safetensors.numpy
+
+    path = os.path.expanduser(path)
+    check_ours(path, WHAT, _has_header)
+    arrays = {name: np.array(array, np.float32, order="C") for name, array in weights.items()}
+    with located(path):
+        _check(generator, {name: ("F32", array.shape) for name, array in arrays.items()}, arrays)
+    settings = {"name": generator.name, **dataclasses.asdict(generator)}
+    write_atomically(path, safetensors.numpy.save(arrays, {HEADER: json.dumps(settings)}))
+
+
+def load(path: str | os.PathLike) -> Trained:
+    """Reads a file of `save`.
+
+    Raises UsageError, naming the file, if it is no such file, if its settings are invalid, or if an
+    array has another shape or a number that is not finite.
+    """
+    path = pathlib.Path(os.path.expanduser(path))
+    check_regular(path, WHAT)
+    state = path.stat()
+    return _loaded(path, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+def given() -> list[pathlib.Path]:
+    """Returns the files that the environment variable names."""
+    return [pathlib.Path(p) for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
+
+
+_opened: dict[str, pathlib.Path] = {}  # by SHA-256, in this process
+
+
+def find(named: str) -> Trained:
+    """Returns the weights that a text names.
+
+    Args:
+      named: a path; the SHA-256 of a file that the environment variable names, or that this process
+        has opened; empty: the only file that the variable names.
+
+    Raises UsageError if there is none, and as `load`.
+    """
+    if not named:
+        paths = given()
+        if len(paths) != 1:
+            raise UsageError(
+                f"generator: expected weights=PATH, or the path of one file in {VARIABLE}, got "
+                f"{len(paths)} in {VARIABLE}"
+            )
+        return _registered(paths[0])
+    if not _is_digest(named):
+        return _registered(named)
+    if named in _opened and os.path.isfile(_opened[named]):
+        found = load(_opened[named])
+        if found.sha256 == named:
+            return found
+    for path in given():
+        if (found := _registered(path)).sha256 == named:
+            return found
+    raise UsageError(
+        f"generator: expected the file of weights with SHA-256 {named} among the paths in "
+        f"{VARIABLE}, which names {len(given())}"
+    )
+
+
+def _registered(path) -> Trained:
+    found = load(path)
+    _opened[found.sha256] = pathlib.Path(os.path.expanduser(path)).absolute()
+    return found
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: pathlib.Path, *state: int) -> Trained:
+    import safetensors
+
+    del state
+    with located(path):
+        memory.check("its weights", path.stat().st_size, _COPIES)
+        content = path.read_bytes()
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                header = (file.metadata() or {}).get(HEADER, "null")
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                shapes = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+            generator = _parsed(header)
+            _check(generator, shapes)
+            arrays = {
+                name: np.frombuffer(found["data"], "<f4").reshape(found["shape"])
+                for name, found in safetensors.deserialize(content)
+            }
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UsageError(f"expected {WHAT} ({' '.join(str(error).split())})") from None
+        _check(generator, shapes, arrays)
+    return Trained(generator, arrays, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _parsed(text: str) -> Generator:
+    """Returns the generator of untrusted settings."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise UsageError(f"expected {WHAT}, with the metadata {HEADER}")
+    kind = kinds.named(__name__, Generator, values.pop("name", None), "name")
+    fields = dataclasses.fields(kind)
+    names = [of.name for of in fields]
+    if sorted(values) != sorted(names):
+        raise UsageError(f"{HEADER}: expected {', '.join(names)}, got {', '.join(values)[:200]}")
+    check_values(fields, values, f"generator {kind.name}: ")
+    return kind(**values)
+
+
+def _check(
+    generator: Generator,
+    found: Mapping[str, tuple[str, tuple[int, ...]]],
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Raises UsageError for arrays of other names, types or shapes, or that are not finite."""
+    expected = {name: ("F32", tuple(shape)) for name, shape in generator.weight_shapes().items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UsageError(
+                f"{name[:200]!r}: expected {expected.get(name, 'no such array')}, as generator "
+                f"{generator.name} has, got {found.get(name, 'none')}"
+            )
+    for name, array in (arrays or {}).items():
+        if not np.isfinite(array).all():
+            raise UsageError(f"{name!r}: expected finite numbers, got others")
+
+
+def _has_header(path) -> bool:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return HEADER in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
