@@ -301,7 +301,8 @@ def test_pytorch_is_measured_at_three_widths_and_written_row_by_row(monkeypatch,
 
 def test_storage_compares_sets_of_equal_bytes(monkeypatch, tmp_path):
     """Replaces times: pixels take two seconds for ten images, Gaussians one for 300."""
-    monkeypatch.setattr(parameterizations, "known", lambda: {"gaussian": None, "pixels": None})
+    kinds = {name: parameterizations.find(name) for name in ("gaussian", "generator", "pixels")}
+    monkeypatch.setattr(parameterizations, "known", lambda: kinds)
     calls = []
 
     def turns(*functions, seconds):

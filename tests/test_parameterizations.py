@@ -117,7 +117,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 
 def test_unknown_names_and_options():
-    names = "dct, ddif, fred, gaussian, haba, idc, pixels, ptq, quantized, rtp"
+    names = "dct, ddif, fred, gaussian, generator, haba, idc, pixels, ptq, quantized, rtp"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):

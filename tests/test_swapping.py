@@ -2,11 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from configs import common, demo
-from gsdd_jax import UsageError, matching, networks, parameterizations
+from gsdd_jax import UsageError, generators, matching, networks, parameterizations
 from gsdd_jax.config import adapt, component_options
+from gsdd_jax.generators.vae import VAE
 from gsdd_jax.setup import experiment, experts
 
 STORED = parameterizations.known()
@@ -32,6 +34,16 @@ def with_experts(monkeypatch):
     monkeypatch.setattr(experts, "open_store", lambda *_: stand_in)
 
 
+@pytest.fixture(scope="module")
+def with_generator(tmp_path_factory):
+    """Names the weights of a generator of zeros."""
+    kind, path = VAE(32, 32, 3), tmp_path_factory.mktemp("weights") / "vae.safetensors"
+    generators.save(path, kind, {n: np.zeros(s) for n, s in kind.weight_shapes().items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(generators.VARIABLE, str(path))
+        yield
+
+
 NETWORKS = list(networks.known())
 PAIRS = itertools.product(enumerate(matching.known()), enumerate(STORED))
 
@@ -41,7 +53,7 @@ PAIRS = itertools.product(enumerate(matching.known()), enumerate(STORED))
     ("objective", "network", "kind"),
     [(objective, NETWORKS[(i + j) % len(NETWORKS)], k) for (i, objective), (j, k) in PAIRS],
 )
-def test_each_goes_with_each(objective, network, kind, with_experts):
+def test_each_goes_with_each(objective, network, kind, with_experts, with_generator):
     names = dict(matching__name=objective, network__name=network, parameterization__name=kind)
     config = adapt.scaled(swapped(**names, scale=0.01))
     parts = experiment.build(adapt.suited(config, (32, 32, 3), num_classes=10, largest=300))

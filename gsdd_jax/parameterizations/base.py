@@ -78,6 +78,7 @@ class Parameterization(Format):
         {"height", "width", "channels", "images_per_class"}
     )
     reserves: ClassVar[bool] = False  # whether it leaves `Budget.reserved` bytes free
+    needs_file: ClassVar[bool] = False  # whether it needs a file of the user; see `made_of`
     by_image: ClassVar[bool] = True  # whether parameters that are not shared lead with images
 
     @property

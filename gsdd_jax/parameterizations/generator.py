@@ -37,6 +37,7 @@ class Latents(Parameterization):
     """
 
     name: ClassVar[str] = "generator"
+    needs_file: ClassVar[bool] = True
     weights: str = field(
         "", "path or SHA-256 of a generator's weights; default: the one file in GSDD_GENERATORS"
     )
