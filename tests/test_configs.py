@@ -177,6 +177,7 @@ def test_published_rates_are_tried():
         ("cifar", "DDiF", "cifar10_ipc1", "zca", (60, 2, 10, 1e-5, 0.01)),
         ("cifar", "HaBa", "cifar10_ipc10", "zca", (30, 2, 20, 1e-5, 0.001)),
         ("cifar", "RTP", "cifar10_ipc10", "zca", (60, 2, 30, 1e-5, 0.01)),
+        ("cifar", "NSD", "cifar10_ipc10", "zca", (60, 2, 30, 1e-5, 0.01)),  # unknown
         ("cifar", "Gaussians", "cifar10_ipc1", "zca", (60, 2, 30, 1e-5, 0.01)),
         ("imagenet128_tm", "FreD", "nette", "normalize", (20, 2, 10, 1e-6, 0.01)),
         ("imagenet128_tm", "pixels", "meow", "normalize", (20, 2, 10, 1e-6, 0.01)),
