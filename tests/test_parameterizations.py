@@ -28,7 +28,7 @@ KINDS = [
     ("dct", 3, {"side": 10, "step": 50.0}),
     ("rtp", 3, {}),
     ("haba", 3, {}),
-    ("nsd", 3, {}),
+    ("nsd", 3, {"kernels": 10, "size": 6}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
 ]

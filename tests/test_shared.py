@@ -38,10 +38,10 @@ NSD = ("nsd", ("kernels", "rank", "size"))
         (RTP, 1, 32, {}, (16, 115)), (RTP, 10, 32, {}, (74, 338)), (RTP, 1, 128, {}, (37, 99)),
         # 10 · 3072 numbers, of which a hallucinator takes 5514 of one channel, 5568 of three.
         (HABA, 1, 32, {}, (3, 1, 3)), (HABA, 1, 32, {"dtype": "bfloat16"}, (5, 3, 5)),
-        # A kernel of 20 takes 2 · 32 · 8 + 3 · 29 numbers, a tensor 8 · 8 · 29.
-        (NSD, 1, 32, {}, (20, 29, 8, 20)), (NSD, 1, 128, {}, (20, 31, 32, 20)),
-        (NSD, 1, 32, {"kernels": 5, "rank": 9}, (5, 9, 8, 20)),
         (HABA, 10, 32, {}, (5, 3, 45)), (HABA, 10, 32, {"base_channels": 1}, (5, 1, 135)),
+        # One of the kernels takes 2 · 32 · 6 + 3 · 26 numbers, a tensor 6 · 6 · 26.
+        (NSD, 1, 32, {}, (46, 26, 6, 46)), (NSD, 50, 32, {}, (459, 420, 12, 459)),
+        (NSD, 1, 32, {"kernels": 5, "rank": 9}, (5, 9, 6, 40)),
     ],
 )  # fmt: skip
 def test_sizes_in_a_budget_of_ten_classes(of, ipc, side, options, expected):

@@ -1,6 +1,7 @@
 """NSD (Yang et al., 2024, neural spectral decomposition): spectrum tensors by shared kernels."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from gsdd_jax.formats.pairs import PAIRS
 from gsdd_jax.parameterizations.base import Budget, Options, Shape
 from gsdd_jax.parameterizations.sharing import Pairing
 
-LOW = 0.5  # rank by the channels of all images of a tensor, about; chosen here
+# Chosen here: rank by the channels of all images of a tensor, about; sixteenths of the image's
+# sides at low and high IPC; and most kernels at IPC 1, which grow as the root of IPC.
+LOW, SIXTEENTHS, MOST_KERNELS = 0.25, (3, 6), 65
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +35,18 @@ class NSD(Pairing, nsd.NSD):
     def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns sizes chosen here: a tensor per class, and as many kernels as images per class.
 
-        A tensor has a quarter of the pixels per side, or half from IPC 10 on. Its rank takes what
-        the kernels leave.
+        A tensor has 3/16 of the pixels per side, or 6/16 from IPC 10 on. Its rank takes what the
+        kernels leave.
         """
         height, width, channels = image_shape
         classes, itemsize = budget.num_classes, 2 if options.get("dtype") == "bfloat16" else 4
         room = classes * budget.bytes_per_class // itemsize
-        part = 2 if budget.ipc(image_shape) >= 10 else 4
-        size = options.get("size", max(1, min(height, width) // part))
+        part = SIXTEENTHS[budget.ipc(image_shape) >= 10]
+        size = options.get("size", -(-min(height, width) * part // 16))
         matrices, pixels = (height + width) * size, classes * size**2
         each = matrices + channels * (LOW * pixels + 1)
-        kernels = options.get("kernels", max(1, min(int(room / each), nsd.MOST)))
+        most = MOST_KERNELS * math.sqrt(room / (classes * math.prod(image_shape)))
+        kernels = options.get("kernels", max(1, min(int(room / each), int(most), nsd.MOST)))
         rank = (room - kernels * matrices) // (pixels + kernels * channels)
         rank = max(1, min(rank, kernels * channels, nsd.MOST))
         return {"kernels": kernels, "rank": rank, "size": size}
