@@ -60,7 +60,11 @@ class NSD(Paired):
         return resize(images, height, width, resample)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """Returns the bytes of the tensors and matrices that images take, or of the images."""
-        each = self.size**2 * self.rank + (self.height + self.width) * self.size
-        each += self.channels * self.rank
-        return max(4 * num_images * each, super().working_bytes(num_images, height, width))
+        """Returns the bytes of the images, and of one image's copies of what it is made of."""
+        return super().working_bytes(num_images, height, width) + self.bytes_of_copies
+
+    @property
+    def bytes_of_copies(self) -> int:
+        """Bytes of a spectrum tensor and a kernel in float32."""
+        sides, values = self.height + self.width, self.size**2 + self.channels
+        return 4 * (sides * self.size + values * self.rank)

@@ -24,8 +24,8 @@ LOW, SIXTEENTHS, MOST_KERNELS = 0.25, (3, 6), 65
 class NSD(Pairing, nsd.NSD):
     """Spectrum tensors and kernels, both by Adam; every tensor is shown by every kernel.
 
-    The budget counts both. Follows the abstract: neither the code nor the paper's sizes were at
-    hand. Sizes, start and rates are therefore chosen here, and nothing is published.
+    The budget counts both. Products and pairs follow the abstract; it states no sizes, start or
+    rates, which are chosen here.
 
     The start is a Tucker decomposition of real images. Kernels begin with the same rows and
     columns, and colors of their own.
@@ -33,7 +33,7 @@ class NSD(Pairing, nsd.NSD):
 
     @classmethod
     def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns sizes chosen here: a tensor per class, and as many kernels as images per class.
+        """Returns sizes chosen here, which leave room for about one tensor per class.
 
         A tensor has 3/16 of the pixels per side, or 6/16 from IPC 10 on. Its rank takes what the
         kernels leave.
@@ -52,7 +52,7 @@ class NSD(Pairing, nsd.NSD):
         return {"kernels": kernels, "rank": rank, "size": size}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns the decomposition of the images; their tensors begin small, matrices orthogonal.
+        """Returns a Tucker decomposition of the images: matrices have orthonormal columns.
 
         Where there are fewer images than pairs, a tensor's first image stands for the others.
         Channels beyond the images' own begin unused, with random colors.
@@ -79,6 +79,11 @@ class NSD(Pairing, nsd.NSD):
             COLORS: colors.reshape(self.kernels, self.channels, self.rank),
             PAIRS: jnp.asarray(pairs),
         }
+
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Returns the bytes for all images at once."""
+        more = (num_images - 1) * self.bytes_of_copies
+        return super().working_bytes(num_images, height, width) + more
 
 
 def _leading(
