@@ -37,6 +37,8 @@ ROWS = [
     ("rtp", (9, 6, 4), 2, 1, BFLOAT16 | {"bases": 9, "factor": 3}, 1),
     ("haba", (8, 12, 3), 8, 1, {}, 4),
     ("haba", (9, 6, 4), 4, 1, BFLOAT16 | {"hallucinators": 2, "base_channels": 1}, 1),
+    ("nsd", (8, 12, 3), 2, 1, {}, 4),
+    ("nsd", (9, 6, 4), 4, 1, BFLOAT16 | {"kernels": 3, "rank": 5, "size": 4}, 1),
     ("dct", (8, 12, 3), 8, 3, {}, 2),
     ("dct", (16, 12, 3), 8, 2, {"side": 10, "subsampled": False}, 1),
     ("dct", (9, 17, 1), 8, 3, {"step": 40.0}, 1),
@@ -89,7 +91,7 @@ def drawn(kind, images, seed):
         addresses = rng.normal(0, 0.3, (images, kind.bases))
         bases = rng.normal(0.2, 1, kind.shared_shapes()["bases"])
         return jax.device_put({"addresses": np.float32(addresses), "bases": np.float32(bases)})
-    if kind.name == "haba":
+    if kind.name in ("haba", "nsd"):
         shapes = {name: spec.shape for name, spec in kind.array_specs(images).items()}
         arrays = {n: np.float32(rng.normal(0.2, 0.4, shape)) for n, shape in shapes.items()}
         return jax.device_put(kind.unpack(arrays))

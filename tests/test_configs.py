@@ -113,6 +113,7 @@ def test_pixels_are_matched_with_their_own_settings():
         ("ddif", (5000, 5e-4, 0), 1e-4),
         ("rtp", (0, 0.1, 20_000), 3e-3),  # not published for TM
         ("haba", (0, 0.1, 20_000), 3e-3),  # not published for Adam
+        ("nsd", (0, 0.1, 20_000), 3e-3),  # unknown
     ],
 )
 def test_other_parameterizations_as_published(name, fit, rate):
@@ -176,6 +177,7 @@ def test_published_rates_are_tried():
         ("cifar", "DDiF", "cifar10_ipc1", "zca", (60, 2, 10, 1e-5, 0.01)),
         ("cifar", "HaBa", "cifar10_ipc10", "zca", (30, 2, 20, 1e-5, 0.001)),
         ("cifar", "RTP", "cifar10_ipc10", "zca", (60, 2, 30, 1e-5, 0.01)),
+        ("cifar", "NSD", "cifar10_ipc10", "zca", (60, 2, 30, 1e-5, 0.01)),  # unknown
         ("cifar", "Gaussians", "cifar10_ipc1", "zca", (60, 2, 30, 1e-5, 0.01)),
         ("imagenet128_tm", "FreD", "nette", "normalize", (20, 2, 10, 1e-6, 0.01)),
         ("imagenet128_tm", "pixels", "meow", "normalize", (20, 2, 10, 1e-6, 0.01)),

@@ -28,6 +28,7 @@ KINDS = [
     ("dct", 3, {"side": 10, "step": 50.0}),
     ("rtp", 3, {}),
     ("haba", 3, {}),
+    ("nsd", 3, {"kernels": 10, "size": 6}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
 ]
@@ -65,7 +66,7 @@ def test_the_contract(name, channels, options):
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
     # Steps of Adam do not shrink with the number of images.
-    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba")
+    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba", "nsd")
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -117,7 +118,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 
 def test_unknown_names_and_options():
-    names = "dct, ddif, fred, gaussian, generator, haba, idc, pixels, ptq, quantized, rtp"
+    names = "dct, ddif, fred, gaussian, generator, haba, idc, nsd, pixels, ptq, quantized, rtp"
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
@@ -145,14 +146,14 @@ def test_what_follows_from_the_budget_is_no_option():
             parameterizations.build(name, (8, 8, 3), ipc=1, images_per_class=2, **{field: 3})
 
 
-@pytest.mark.parametrize("name", [*NAMED_ARRAYS, "rtp", "haba"])
+@pytest.mark.parametrize("name", [*NAMED_ARRAYS, "rtp", "haba", "nsd"])
 def test_bfloat16_is_half_the_bytes_and_what_is_rendered(name):
     full, half = (
         parameterizations.build(name, (8, 12, 3), ipc=4, images_per_class=1, **o)
         for o in ({}, BFLOAT16)
     )
     assert half.images_per_class >= 2 * full.images_per_class
-    if name not in ("rtp", "haba"):  # whose shared arrays take half the bytes, too
+    if name not in ("rtp", "haba", "nsd"):  # whose shared arrays take half the bytes, too
         assert half.images_per_class <= 2 * full.images_per_class + 1
     real = np.random.default_rng(1).random((2 * half.images_per_class, 8, 12, 3), np.float32)
     params = jax.jit(half.init)(jax.random.key(0), real)
@@ -255,6 +256,7 @@ SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_
         ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
         ("fred", {"size": 2}, 1, 1, 0), ("rtp", {}, 1, 3, 0), ("rtp", {"bases": 4}, 1, 3, 0),
         ("haba", {}, 1, 3, 0),
+        ("nsd", {}, 1, 3, 0),
         ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
     ],
 )  # fmt: skip

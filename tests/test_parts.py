@@ -38,6 +38,7 @@ FORMATS = [
     ("dct", {"step": 16.0}),
     ("rtp", {"bases": 24}),
     ("haba", {"hallucinators": 2, "base_channels": 1}),
+    ("nsd", {"kernels": 2, "rank": 5}),
     ("quantized", {"bits_per_gaussian": 64.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]
@@ -77,7 +78,7 @@ def test_images_keep_their_bits(tmp_path, name, options):
     """Cuts a set in two, in another order and smaller, and merges the parts."""
     whole = read_again(tmp_path / "whole", made(name, options))
     each = whole.format.images_per_class
-    fewer = each - getattr(whole.format, "hallucinators", 1)  # which share a base
+    fewer = each - getattr(whole.format, "partners", 1)  # of one base or spectrum tensor
     images = whole.images()
     images = images.reshape(3, each, *images.shape[1:])
     parts = []

@@ -89,6 +89,7 @@ METHODS = {
 SHARING = {  # only of the paper's size
     "RTP": Method("rtp", {}, SHARED_RATES, SHARED_RATES, "RTP"),
     "HaBa": Method("haba", {}, SHARED_RATES, SHARED_RATES, "HaBa"),
+    "NSD": Method("nsd", {}, SHARED_RATES, SHARED_RATES, "NSD"),
 }
 CODED_METHODS = {
     f"{row}, codes": dataclasses.replace(METHODS[row], options=CODED, published="")

@@ -4,31 +4,31 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import einsum, namespace, resize
-from gsdd_jax.formats.base import PLAIN, Contents, Format, Spec, dtype_field
+from gsdd_jax.formats.base import PLAIN, dtype_field
+from gsdd_jax.formats.pairs import Paired
 from gsdd_jax.formats.shapes import Float
 from gsdd_jax.rasterizer.limits import MAX_CHANNELS
 
-BASES, PAIRS = "bases", "pairs"
+BASES = "bases"
 ENCODER, SCALE, SHIFT, DECODER = "encoder", "scale", "shift", "decoder"
 ENCODER_BIAS, DECODER_BIAS = "encoder_bias", "decoder_bias"
 KERNEL = 3  # pixels per side of a convolution's kernel, as published
 
 
 @dataclasses.dataclass(frozen=True)
-class HaBa(Format):
+class HaBa(Paired):
     """Hallucinators of two convolutions with a scale and a shift of each feature between them.
 
     The first convolution has no padding, so that features are two pixels smaller. The second one is
-    transposed and restores the size. Image i of a class is its base i // hallucinators by
-    hallucinator i % hallucinators.
+    transposed and restores the size. A class has bases, each shown by every hallucinator.
     """
 
     name: ClassVar[str] = "haba"
+    held: ClassVar[str] = BASES
+    partner: ClassVar[str] = "hallucinators"
     hallucinators: int = field(..., "hallucinators that all bases share; published: 5", most=1024)
     base_channels: int = field(
         ..., "channels of a base: those of images, or 1; published: 3, 1", most=MAX_CHANNELS
@@ -47,10 +47,6 @@ class HaBa(Format):
                 f"channels of images, got {self.base_channels}"
             )
 
-    @property
-    def bases_per_class(self) -> int:
-        return -(-self.images_per_class // self.hallucinators)
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of one base."""
         return {BASES: (self.height, self.width, self.base_channels)}
@@ -68,47 +64,11 @@ class HaBa(Format):
         }
         return {name: (self.hallucinators, *shape) for name, shape in of_one.items()}
 
-    def is_shared(self, name: str) -> bool:
-        return name != PAIRS
-
-    def array_specs(self, num_images: int) -> dict[str, Spec]:
-        bases = num_images // self.images_per_class * self.bases_per_class
-        specs = super().array_specs(num_images)
-        return specs | {BASES: Spec((bases, *self.shapes()[BASES]), self.dtype)}
-
-    def _axes(self) -> dict[str, str]:
-        return super()._axes() | {BASES: "by_class"}
-
-    def divided(self, arrays: Mapping[str, np.ndarray]) -> Contents:
-        found, (shape,) = super().divided(arrays), self.shapes().values()
-        found.by_class[BASES] = found.by_class[BASES].reshape(-1, self.bases_per_class, *shape)
-        return found
-
-    def resized(
-        self, contents: Contents, images_per_class: int, num_classes: int
-    ) -> tuple[Format, dict[str, np.ndarray]]:
-        kind, arrays = super().resized(contents, images_per_class, num_classes)
-        kept = arrays[BASES][:, : kind.bases_per_class]
-        return kind, arrays | {BASES: kept.reshape(-1, *kept.shape[2:])}
-
-    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the arrays, and the base and the hallucinator of every image."""
-        classes = len(arrays[BASES]) // self.bases_per_class
-        return dict(arrays) | {PAIRS: self.pairs(classes * self.images_per_class)}
-
-    def pairs(self, num_images: int) -> Float[np.ndarray, "m 2"]:
-        """Returns the base and the hallucinator of each image; float32, since differentiated."""
-        of_class, place = np.divmod(np.arange(num_images), self.images_per_class)
-        base, hallucinator = np.divmod(place, self.hallucinators)
-        bases = of_class * self.bases_per_class + base
-        return np.stack([bases, hallucinator], -1).astype(np.float32)
-
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
-        base, hallucinator = params[PAIRS].astype(np.int32).T
-        of = {name: params[name][hallucinator] for name in self.shared_shapes()}
-        features = _convolved(params[BASES][base], of[ENCODER]) + of[ENCODER_BIAS][:, None, None]
+        of = self.of_images(params)
+        features = _convolved(of[BASES], of[ENCODER]) + of[ENCODER_BIAS][:, None, None]
         features = of[SCALE] * features + of[SHIFT]
         around, xp = KERNEL - 1, namespace(features)
         features = xp.pad(features, ((0, 0), (around, around), (around, around), (0, 0)))

@@ -18,11 +18,11 @@ from gsdd_jax.formats.haba import (
     ENCODER,
     ENCODER_BIAS,
     KERNEL,
-    PAIRS,
     SCALE,
 )
+from gsdd_jax.formats.pairs import PAIRS
 from gsdd_jax.parameterizations.base import Budget, Options, Shape
-from gsdd_jax.parameterizations.sharing import Sharing
+from gsdd_jax.parameterizations.sharing import Pairing
 
 PUBLISHED = 5  # hallucinators
 GRAY = 0.5
@@ -30,7 +30,7 @@ RANDOM = 0.1  # share of the published random start that is added to the identit
 
 
 @dataclasses.dataclass(frozen=True)
-class HaBa(Sharing, haba.HaBa):
+class HaBa(Pairing, haba.HaBa):
     """Bases and hallucinators, both by Adam; every base is shown by every hallucinator.
 
     The budget counts the hallucinators, which the published one leaves out. Five take the bytes of
@@ -57,13 +57,6 @@ class HaBa(Sharing, haba.HaBa):
             if least <= budget.num_classes * budget.bytes_per_class:
                 break
         return fields
-
-    @classmethod
-    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images of as many bases as fit."""
-        fields = super().within(image_shape, budget, options)
-        count = options.get("hallucinators", fields["hallucinators"])
-        return fields | {"images_per_class": count * fields["images_per_class"]}
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns the first image of each group as its base, and hallucinators near the identity.
@@ -95,10 +88,3 @@ class HaBa(Sharing, haba.HaBa):
                 )
                 found[name] += RANDOM / math.sqrt(fan) * drawn
         return found
-
-    def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
-        """Returns the hallucinators, and the bases of the images that `params` has."""
-        arrays = super().to_arrays(params)
-        of_class = params[PAIRS].reshape(-1, self.images_per_class, 2)
-        used = of_class[:, :: self.hallucinators, 0].ravel().astype(np.int32)
-        return arrays | {BASES: arrays[BASES][used]}

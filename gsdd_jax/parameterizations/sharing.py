@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import optax
+from jaxtyping import Array
 
-from gsdd_jax.parameterizations.base import Parameterization, Rate
+from gsdd_jax.formats.pairs import PAIRS, Paired
+from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
 
 
 class Sharing(Parameterization):
@@ -21,3 +24,21 @@ class Sharing(Parameterization):
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)
+
+
+class Pairing(Sharing, Paired):
+    """Base of parameterizations of formats that are `formats.pairs.Paired`."""
+
+    @classmethod
+    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
+        """Returns the images of as many rows as fit, each shown by every partner."""
+        fields = super().within(image_shape, budget, options)
+        count = options.get(cls.partner, fields[cls.partner])
+        return fields | {"images_per_class": count * fields["images_per_class"]}
+
+    def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
+        """Returns what is shared, and the rows of the images that `params` has."""
+        arrays = super().to_arrays(params)
+        of_class = params[PAIRS].reshape(-1, self.images_per_class, 2)
+        used = of_class[:, :: self.partners, 0].ravel().astype(np.int32)
+        return arrays | {self.held: arrays[self.held][used]}
