@@ -48,9 +48,6 @@ class SPEED(Format):
     nonzero: int = field(
         ..., "codes per head and image that are not zero; published: 48 to 384", most=1 << 20
     )
-    l1_weight: float = field(
-        ..., "weight of the codes' absolute values in distillation; published: 7e-9 to 3e-6"
-    )
     dtype: str = dtype_field(PLAIN)
 
     def __post_init__(self):

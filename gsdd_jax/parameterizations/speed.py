@@ -1,4 +1,4 @@
-"""SPEED (Wei et al., 2023, sparse parameterization): sums of shared epitomes, shown by a network."""
+"""SPEED (Wei et al., 2023): patches by a network from sparse sums of shared epitomes."""
 
 import dataclasses
 import functools
@@ -16,51 +16,53 @@ from gsdd_jax.formats import speed
 from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.base import ITEMSIZE
 from gsdd_jax.formats.speed import (
-    ATOMS, BIAS, EPITOMES, HIDDEN, MIX, NORMS, OUT, PATCHES, PIXELS, SCALE, VALUES,
+    ATOMS,
+    BIAS,
+    EPITOMES,
+    HIDDEN,
+    MIX,
+    NORMS,
+    PATCHES,
+    PIXELS,
+    SCALE,
+    VALUES,
 )  # fmt: skip
 from gsdd_jax.parameterizations.base import Budget, Options, Shape, on_device
 from gsdd_jax.parameterizations.sharing import Sharing
 from gsdd_jax.rasterizer.gaussians import round_to_bfloat16
 
 CODES = "codes"  # all of an image, of which the largest are shown and stored
-SPREAD = 0.2  # standard deviation of the first codes and epitomes
+STILL = 4.0  # constant of the first features, in sizes of the sums
+LEAST = 1e-6  # size that is divided
 COPIES = 4  # memory of codes read from a file, in copies
-FIELDS = ("patch", "epitomes", "epitome_width", "heads", "blocks", "nonzero", "l1_weight")
+FIELDS = ("patch", "epitomes", "epitome_width", "heads", "blocks", "nonzero")
 # Published settings for IPC 1, 10 and 50: CIFAR-10, CIFAR-100, Tiny ImageNet (1 and 10), subsets of
 # ImageNet at 128 x 128 (1 and 10).
 CIFAR10 = (
-    (4, 16, 32, 2, 1, 48, 3e-6),
-    (4, 64, 96, 3, 1, 48, 3e-7),
-    (4, 64, 192, 6, 3, 48, 7e-8),
+    (4, 16, 32, 2, 1, 48),
+    (4, 64, 96, 3, 1, 48),
+    (4, 64, 192, 6, 3, 48),
 )
 CIFAR100 = (
-    (4, 64, 96, 3, 2, 48, 3e-7),
-    (4, 64, 192, 6, 3, 48, 7e-8),
-    (4, 64, 192, 6, 3, 166, 3e-8),
+    (4, 64, 96, 3, 2, 48),
+    (4, 64, 192, 6, 3, 48),
+    (4, 64, 192, 6, 3, 166),
 )
-TINY = ((8, 128, 256, 8, 2, 48, 7e-8), (8, 128, 256, 8, 2, 128, 7e-9))
-SUBSETS = ((8, 256, 192, 4, 2, 192, 7e-7), (8, 256, 384, 6, 2, 384, 7e-8))
+TINY = ((8, 128, 256, 8, 2, 48), (8, 128, 256, 8, 2, 128))
+SUBSETS = ((8, 256, 192, 4, 2, 192), (8, 256, 384, 6, 2, 384))
 
 
 @dataclasses.dataclass(frozen=True)
 class SPEED(Sharing, speed.SPEED):
     """Codes of all places, of which those of the largest size are shown; all by Adam.
 
-    Gradients pass the selection straight through, so that other codes can grow. The file holds the
-    shown codes with their places, the epitomes and the network; the budget counts all of it. In the
-    published code all codes are shown during distillation, and the selection follows it.
+    Gradients reach the shown codes only; another is shown once one of them is smaller. The file
+    holds the shown codes with their places, the epitomes and the network; the budget counts all.
 
-    The start is the published random one, which is then fitted to real images.
+    The start is made of real images. In the published code it is random, and SGD with momentum 0.95
+    learns codes, epitomes and network by TM, at rates of 100, 10 and 0.01. All codes are shown
+    there until the end, and a penalty makes them small.
     """
-
-    @classmethod
-    def recipe(cls, objective: str) -> dict[str, Any]:
-        """Returns a fit by the rate of `Sharing`, chosen here."""
-        return super().recipe(objective) | {
-            "init.num_steps": 5000,
-            "init.learning_rate": 3e-3,
-            "init.halve_means_every": 0,
-        }
 
     @classmethod
     def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
@@ -92,20 +94,49 @@ class SPEED(Sharing, speed.SPEED):
                 fields[name] = max(1, fields[name] // 2)
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
-        """Returns random codes, epitomes and weights, and the mean of `images` as color."""
-        shapes = self.shared_shapes()
-        shapes[CODES] = (len(images), self.heads, self.num_patches, self.epitomes)
+        """Returns a network that nearly shows the principal components of patches of `images`.
+
+        Epitomes are components and real patches. A constant feature, and hidden layers that add
+        nothing, keep the layer norms nearly linear.
+        """
+        of_features, of_mix, of_hidden, of_atoms = jax.random.split(key, 4)
+        shapes, width = self.shared_shapes(), self.epitome_width
+        split = images.reshape(len(images), self.rows, self.patch, -1, self.patch, self.channels)
+        patches = split.swapaxes(2, 3).reshape(len(images), self.num_patches, -1)
+        mean = patches.mean((0, 1))
+        count = max(0, min(width - 2, len(mean)))  # components; norms take two directions
+        spread = einsum("mpi,mpj->ij", patches - mean, patches - mean)
+        components = jnp.linalg.eigh(spread)[1][:, ::-1][:, :count]
+        numbers = einsum("mpi,ij->mpj", patches - mean, components)
+        constant = STILL * jnp.sqrt((numbers**2).sum(-1).mean()) + LEAST
+        # Component i is of head i % heads.
+        each = -(-count // self.heads)
+        numbers = jnp.pad(numbers, ((0, 0), (0, 0), (0, each * self.heads - count)))
+        numbers = numbers.reshape(*numbers.shape[:2], each, self.heads).swapaxes(2, 3)
+        atoms = _atoms(of_atoms, numbers, self.epitomes)
+        rounds = min(self.epitomes, -(-2 * self.nonzero // self.num_patches))
+        codes = _pursued(numbers, atoms, rounds)
+        unused = width // self.heads - each
+        epitomes = jnp.pad(atoms, ((0, 0), (0, 0), (0, unused))).swapaxes(0, 1)
+        # Directions that norms remove, of the constant, and of each component.
+        random = jax.random.normal(of_features, (width, width)).at[:, 0].set(1)
+        directions = jnp.linalg.qr(random)[0].T
+        place = np.arange(width).reshape(-1, self.heads).T.ravel()
+        shown = place < count
+        glorot = jax.nn.initializers.glorot_uniform()
+        mix = glorot(of_mix, (width, width)).at[shown].set(directions[2 + place[shown]])
+        to_pixels = einsum("if,pi->fp", directions[2 : 2 + count], components)
         params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
-        for i, name in enumerate((CODES, EPITOMES, MIX, HIDDEN, OUT, PIXELS)):
-            drawn = functools.partial(jax.random.normal, jax.random.fold_in(key, i), shapes[name])
-            if name in (CODES, EPITOMES):
-                params[name] = SPREAD * drawn()
-            else:
-                glorot = jax.nn.initializers.glorot_uniform()
-                params[name] = glorot(jax.random.fold_in(key, i), shapes[name])
         params |= {name + SCALE: jnp.ones(shapes[name + SCALE]) for name in NORMS}
-        color = images.mean((0, 1, 2))
-        return params | {PIXELS + BIAS: jnp.tile(color, self.patch**2)}
+        return params | {
+            CODES: codes,
+            EPITOMES: epitomes.reshape(shapes[EPITOMES]),
+            MIX: jnp.broadcast_to(mix, shapes[MIX]),
+            MIX + BIAS: jnp.broadcast_to(constant * directions[1], shapes[MIX + BIAS]),
+            HIDDEN: glorot(of_hidden, shapes[HIDDEN]),
+            PIXELS: constant / math.sqrt(width) * to_pixels,
+            PIXELS + BIAS: mean,
+        }
 
     def quantized(self, params: dict[str, Array]) -> dict[str, Array]:
         """Returns the parameters with codes that are zero where none is stored."""
@@ -117,10 +148,6 @@ class SPEED(Sharing, speed.SPEED):
         sliced = params[EPITOMES].reshape(self.epitomes, self.heads, -1)
         of_heads = einsum("mhpa,ahd->mphd", params[CODES], sliced)
         return of_heads.reshape(-1, self.num_patches, self.epitome_width)
-
-    def penalty(self, params: dict[str, Array]) -> Float[Array, ""]:
-        """Returns the weighted sum of all codes' absolute values."""
-        return self.l1_weight * jnp.abs(params[CODES]).sum()
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
         return _stored(self, params)
@@ -148,19 +175,41 @@ def _places(codes: Float[Array, "m h p a"], count: int) -> Int[Array, "m h {coun
     return jnp.sort(jax.lax.top_k(sizes, count)[1], axis=-1)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _selected(codes: Float[Array, "m h p a"], count: int) -> Float[Array, "m h p a"]:
-    """Returns zeros except for the `count` codes of the largest size, with derivative 1."""
-    flat = codes.reshape(*codes.shape[:2], -1)
-    places = _places(codes, count)
-    kept = jnp.take_along_axis(flat, places, -1)
-    zeros = jnp.zeros_like(flat)
-    return jnp.put_along_axis(zeros, places, kept, -1, inplace=False).reshape(codes.shape)
+    """Returns zeros except for the `count` codes of the largest size; others have no gradient."""
+    shape = (*codes.shape[:2], codes.shape[2] * codes.shape[3])
+    shown = jnp.zeros(shape, bool)
+    shown = jnp.put_along_axis(shown, _places(codes, count), True, -1, inplace=False)
+    return jnp.where(shown.reshape(codes.shape), codes, 0)
 
 
-@_selected.defjvp
-def _straight_through(count, primals, tangents):
-    return _selected(*primals, count), tangents[0]
+def _atoms(
+    key: Key[Array, ""], numbers: Float[Array, "m p h n"], count: int
+) -> Float[Array, "h {count} n"]:
+    """Returns the unit vectors, then patches of random images of length 1."""
+    flat = numbers.reshape(-1, *numbers.shape[2:])
+    units = jnp.eye(numbers.shape[3])[:count]
+    units = jnp.broadcast_to(units, (flat.shape[1], *units.shape))
+    chosen = jax.random.randint(key, (count - units.shape[1],), 0, len(flat))
+    drawn = flat[chosen].swapaxes(0, 1)
+    length = jnp.sqrt((drawn**2).sum(-1, keepdims=True))
+    return jnp.concatenate([units, drawn / jnp.maximum(length, LEAST)], 1)
+
+
+def _pursued(
+    numbers: Float[Array, "m p h n"], atoms: Float[Array, "h a n"], rounds: int
+) -> Float[Array, "m h p a"]:
+    """Returns codes by matching pursuit: in each round the atom that explains the most."""
+
+    def step(_, state):
+        left, codes = state
+        found = einsum("mphn,han->mpha", left, atoms)
+        best = jnp.abs(found).argmax(-1, keepdims=True) == np.arange(atoms.shape[1])
+        more = jnp.where(best, found, 0)
+        return left - einsum("mpha,han->mphn", more, atoms), codes + more
+
+    codes = jnp.zeros((*numbers.shape[:3], atoms.shape[1]))
+    return jax.lax.fori_loop(0, rounds, step, (numbers, codes))[1].swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnums=0)
