@@ -23,7 +23,7 @@ from gsdd_jax.formats import base, transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
-NAMES = ["gaussian", *NAMED_ARRAYS, "rtp", "haba", "ptq", "quantized", "dct"]
+NAMES = ["gaussian", *NAMED_ARRAYS, "rtp", "haba", "speed", "ptq", "quantized", "dct"]
 FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
@@ -65,7 +65,7 @@ def softened(distilled, bits=5):
         ("gaussian", {"opacity": False, "samples_per_side": 1}),
         ("gaussian", {"bfloat16": False, "prefilter": False}),
         *((name, {}) for name in FILES[1:]),
-        *((name, {"dtype": "bfloat16"}) for name in [*NAMED_ARRAYS, "rtp", "haba"]),
+        *((name, {"dtype": "bfloat16"}) for name in [*NAMED_ARRAYS, "rtp", "haba", "speed"]),
         *((name, {"dtype": "codes"}) for name in NAMED_ARRAYS if name != "fred"),
         ("quantized", {"coding": "none"}),
     ],
@@ -209,7 +209,7 @@ def test_save_refuses_soft_labels_that_are_none(tmp_path, changes, message):
         ("gaussian", {"bfloat16": False}),
         *(
             (name, {"dtype": dtype})
-            for name in [*NAMED_ARRAYS, "rtp", "haba"]
+            for name in [*NAMED_ARRAYS, "rtp", "haba", "speed"]
             for dtype in ("float32", "bfloat16")
         ),
         ("quantized", {"coding": "none"}),

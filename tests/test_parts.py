@@ -38,6 +38,7 @@ FORMATS = [
     ("dct", {"step": 16.0}),
     ("rtp", {"bases": 24}),
     ("haba", {"hallucinators": 2, "base_channels": 1}),
+    ("speed", {}),
     ("quantized", {"bits_per_gaussian": 64.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]

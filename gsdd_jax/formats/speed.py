@@ -63,8 +63,8 @@ class SPEED(Format):
                 )
         if self.nonzero > self.num_codes:
             raise UsageError(
-                f"parameterization speed: nonzero: expected at most {self.num_codes}, all codes of "
-                f"a head, got {self.nonzero}"
+                f"parameterization speed: nonzero: expected at most {self.num_codes}, epitomes "
+                f"times patches, got {self.nonzero}"
             )
 
     @property

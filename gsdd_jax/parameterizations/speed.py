@@ -143,8 +143,10 @@ class SPEED(Sharing, speed.SPEED):
         shown = params | {CODES: _selected(params[CODES], self.nonzero)}
         return jax.tree.map(round_to_bfloat16, shown) if self.dtype == "bfloat16" else shown
 
-    def mixed(self, params: Mapping[str, Array]) -> Float[Array, "m patches width"]:
-        """Returns the sums of epitomes by all codes."""
+    def mixed(self, params: Mapping[str, Any]) -> Float[Any, "m patches width"]:
+        """Returns the sums of epitomes by all codes, or by those of a file."""
+        if CODES not in params:
+            return super().mixed(params)
         sliced = params[EPITOMES].reshape(self.epitomes, self.heads, -1)
         of_heads = einsum("mhpa,ahd->mphd", params[CODES], sliced)
         return of_heads.reshape(-1, self.num_patches, self.epitome_width)
