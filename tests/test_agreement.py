@@ -37,6 +37,8 @@ ROWS = [
     ("rtp", (9, 6, 4), 2, 1, BFLOAT16 | {"bases": 9, "factor": 3}, 1),
     ("haba", (8, 12, 3), 8, 1, {}, 4),
     ("haba", (9, 6, 4), 4, 1, BFLOAT16 | {"hallucinators": 2, "base_channels": 1}, 1),
+    ("speed", (8, 12, 3), 4, 1, {"blocks": 2}, 4),
+    ("speed", (34, 34, 4), 4, 1, BFLOAT16 | {"patch": 2, "heads": 4, "epitomes": 300}, 1),
     ("nsd", (8, 12, 3), 2, 1, {}, 4),
     ("nsd", (9, 6, 4), 4, 1, BFLOAT16 | {"kernels": 3, "rank": 5, "size": 4}, 1),
     ("dct", (8, 12, 3), 8, 3, {}, 2),
@@ -95,6 +97,15 @@ def drawn(kind, images, seed):
         shapes = {name: spec.shape for name, spec in kind.array_specs(images).items()}
         arrays = {n: np.float32(rng.normal(0.2, 0.4, shape)) for n, shape in shapes.items()}
         return jax.device_put(kind.unpack(arrays))
+    if kind.name == "speed":
+        shapes = {name: spec.shape for name, spec in kind.array_specs(images).items()}
+        arrays = {n: np.float32(rng.normal(0.2, 0.4, shape)) for n, shape in shapes.items()}
+        places = [
+            [np.sort(rng.permutation(kind.num_codes)[: kind.nonzero]) for _ in range(kind.heads)]
+            for _ in range(images)
+        ]
+        arrays["patches"], arrays["atoms"] = np.divmod(places, kind.epitomes)
+        return kind.from_arrays(arrays)
     params = {}
     for name, shape in kind.shapes().items():
         # The largest values at which sines are not noise.

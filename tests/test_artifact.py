@@ -23,7 +23,7 @@ from gsdd_jax.formats import base, transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
-SHARING = ["rtp", "haba", "nsd"]
+SHARING = ["rtp", "haba", "speed", "nsd"]
 NAMES = ["gaussian", *NAMED_ARRAYS, *SHARING, "ptq", "quantized", "dct"]
 FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")

@@ -113,6 +113,7 @@ def test_pixels_are_matched_with_their_own_settings():
         ("ddif", (5000, 5e-4, 0), 1e-4),
         ("rtp", (0, 0.1, 20_000), 3e-3),  # not published for TM
         ("haba", (0, 0.1, 20_000), 3e-3),  # not published for Adam
+        ("speed", (0, 0.1, 20_000), 3e-3),  # not published for Adam
         ("nsd", (0, 0.1, 20_000), 3e-3),  # unknown
     ],
 )

@@ -28,6 +28,8 @@ KINDS = [
     ("dct", 3, {"side": 10, "step": 50.0}),
     ("rtp", 3, {}),
     ("haba", 3, {}),
+    ("speed", 3, {}),
+    ("speed", 1, BFLOAT16 | {"blocks": 2}),
     ("nsd", 3, {"kernels": 10, "size": 6}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
@@ -66,7 +68,7 @@ def test_the_contract(name, channels, options):
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
     # Steps of Adam do not shrink with the number of images.
-    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba", "nsd")
+    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba", "speed", "nsd")
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -118,7 +120,9 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 
 def test_unknown_names_and_options():
-    names = "dct, ddif, fred, gaussian, generator, haba, idc, nsd, pixels, ptq, quantized, rtp"
+    names = (
+        "dct, ddif, fred, gaussian, generator, haba, idc, nsd, pixels, ptq, quantized, rtp, speed"
+    )
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
     with pytest.raises(gsdd_jax.UsageError, match="'opacitty'; gaussian has bfloat16"):
@@ -255,7 +259,7 @@ SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_
         ("gaussian", {}, 1, 2, 0), ("gaussian", {"bfloat16": False}, 4, 2, 9),
         ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
         ("fred", {"size": 2}, 1, 1, 0), ("rtp", {}, 1, 3, 0), ("rtp", {"bases": 4}, 1, 3, 0),
-        ("haba", {}, 1, 3, 0),
+        ("haba", {}, 1, 3, 0), ("speed", {}, 1, 3, 0), ("speed", BFLOAT16, 1, 2, 0),
         ("nsd", {}, 1, 3, 0),
         ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
     ],

@@ -39,6 +39,7 @@ FORMATS = [
     ("rtp", {"bases": 24}),
     ("haba", {"hallucinators": 2, "base_channels": 1}),
     ("nsd", {"kernels": 2, "rank": 5}),
+    ("speed", {}),
     ("quantized", {"bits_per_gaussian": 64.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]

@@ -1,8 +1,10 @@
-"""Tests what images share in `rtp`, `haba` and `nsd`: starts, sizes, and what partners show."""
+"""Tests what images share in `rtp`, `haba`, `speed` and `nsd`: starts, sizes, and what is shown."""
 
 import dataclasses
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,6 +32,7 @@ def test_bases_begin_as_principal_components(images):
 
 RTP, HABA = ("rtp", ("bases",)), ("haba", ("hallucinators", "base_channels"))
 NSD = ("nsd", ("kernels", "rank", "size"))
+SPEED = ("speed", ("patch", "epitomes", "epitome_width", "heads", "blocks", "nonzero"))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,12 @@ NSD = ("nsd", ("kernels", "rank", "size"))
         # One of the kernels takes 2 · 32 · 6 + 3 · 26 numbers, a tensor 6 · 6 · 26.
         (NSD, 1, 32, {}, (46, 26, 6, 46)), (NSD, 50, 32, {}, (459, 420, 12, 459)),
         (NSD, 1, 32, {"kernels": 5, "rank": 9}, (5, 9, 6, 40)),
+        # Published, also the images per class.
+        (SPEED, 1, 32, {}, (4, 16, 32, 2, 1, 48, 17)),
+        (SPEED, 10, 32, {}, (4, 64, 96, 3, 1, 48, 124)),
+        (SPEED, 50, 32, {}, (4, 64, 192, 6, 3, 48, 272)),
+        (SPEED, 1, 128, {}, (8, 256, 192, 4, 2, 192, 15)),
+        (SPEED, 10, 128, {}, (8, 256, 384, 6, 2, 384, 111)),
     ],
 )  # fmt: skip
 def test_sizes_in_a_budget_of_ten_classes(of, ipc, side, options, expected):
@@ -59,6 +68,9 @@ def test_sizes_in_a_budget_of_ten_classes(of, ipc, side, options, expected):
         ("haba", (8, 2, 3), {}, "haba: expected images of at least 3 x 3 pixels, got 8 x 2"),
         ("nsd", (8, 12, 3), {"size": 9}, "nsd: size: expected at most the sides .* 8 x 12 .* 9"),
         ("haba", (8, 12, 3), {"base_channels": 2}, "haba: base_channels: expected 1 or 3, .* 2"),
+        ("speed", (8, 12, 3), {"patch": 5}, "patch: expected a divisor of .* 8 and 12, got 5"),
+        ("speed", (8, 12, 3), {"heads": 3}, "heads: expected a divisor of epitome_width, 32, .* 3"),
+        ("speed", (8, 12, 3), {"nonzero": 97}, "nonzero: expected at most 96, .* got 97"),
     ],
 )
 def test_settings_that_do_not_suit_the_images(name, shape, options, message):
@@ -163,3 +175,104 @@ def test_tensors_and_kernels_begin_as_a_decomposition_of_real_images():
         expected = np.moveaxis(flat.reshape(6, 3, 2, 8, 12), (0, 1), (1, 4)).reshape(real.shape)
         np.testing.assert_allclose(jax.jit(kind.render)(params), expected, atol=2e-4)
     assert np.abs(kept - real).max() > 0.01  # eight of twelve columns
+
+
+def shown_by_network(arrays, kind, which):
+    """Computes an image of `speed` in float64, patch by patch."""
+    own = [arrays[name][which] for name in ("values", "patches", "atoms")]
+    of = {name: np.float64(array) for name, array in arrays.items()}
+    width, side = kind.epitome_width, kind.patch
+    sums = np.zeros((kind.num_patches, width))
+    for head in range(kind.heads):
+        inside = slice(head * width // kind.heads, (head + 1) * width // kind.heads)
+        for value, patch, atom in zip(*(array[head] for array in own), strict=True):
+            sums[patch, inside] += value * of["tokens"][atom, inside]
+
+    def norm(x, name, i):
+        return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * of[name + "_scale"][i] + of[
+            name + "_shift"
+        ][i]
+
+    image = np.zeros(kind.image_shape)
+    for patch, sum_ in enumerate(sums):
+        x = np.zeros(width)
+        for i in range(kind.blocks):
+            x = norm(x + of["mix"][i].T @ sum_ + of["mix_bias"][i], "norm_mixed", i)
+            hidden = of["hidden"][i].T @ x + of["hidden_bias"][i]
+            hidden = [0.5 * h * math.erfc(-h / math.sqrt(2)) for h in hidden]
+            x = norm(x + of["out"][i].T @ hidden + of["out_bias"][i], "norm_out", i)
+        pixels = (of["pixels"].T @ x + of["pixels_bias"]).reshape(side, side, -1)
+        row, column = divmod(patch, kind.width // side)
+        image[row * side :, column * side :][:side, :side] = pixels
+    return image
+
+
+@pytest.fixture(scope="module")
+def sparse():
+    """Returns a set of `speed` with random numbers, and its parameterization."""
+    set_ = made("speed", {"blocks": 2})
+    rng = np.random.default_rng(0)
+    moved = {n: a for n, a in set_.arrays.items() if a.dtype.kind == "f"}
+    moved = {n: np.float32(a + rng.normal(0, 0.3, a.shape)) for n, a in moved.items()}
+    set_ = dataclasses.replace(set_, arrays=set_.arrays | moved)
+    return set_, parameterizations.of_format(set_.format)
+
+
+def test_a_network_shows_sparse_sums(tmp_path, sparse):
+    set_, kind = sparse
+    some = (0, 7, len(set_.labels) - 1)
+    expected = [shown_by_network(set_.arrays, kind, which) for which in some]
+    read = read_again(tmp_path / "set", set_)
+    np.testing.assert_allclose(read.images()[list(some)], expected, atol=2e-5)
+    images = np.asarray(parameterizations.images(read))[list(some)]
+    np.testing.assert_allclose(images, expected, atol=2e-5)
+
+
+def test_the_largest_codes_are_shown_and_learned(sparse):
+    """Compares the stored codes with those sorted by NumPy, and the gradients' places."""
+    set_, kind = sparse
+    count = len(set_.labels)
+    codes = np.random.default_rng(1).normal(size=(count, kind.heads, kind.num_codes))
+    params = kind.from_arrays(set_.arrays)
+    params["codes"] = jnp.float32(codes.reshape(params["codes"].shape))
+    arrays = kind.to_arrays(params)
+    flat = np.asarray(params["codes"]).reshape(codes.shape)
+    places = np.sort(np.argsort(-np.abs(flat), -1)[..., : kind.nonzero], -1)
+    np.testing.assert_array_equal(arrays["values"], np.take_along_axis(flat, places, -1))
+    found = np.int64(arrays["patches"]) * kind.epitomes + arrays["atoms"]
+    np.testing.assert_array_equal(found, places)
+    slope = jax.jit(jax.grad(lambda p: (kind.render(p) ** 2).sum()))(params)["codes"]
+    learned = np.zeros(codes.shape, bool)
+    np.put_along_axis(learned, places, True, -1)
+    np.testing.assert_array_equal(np.asarray(slope).reshape(codes.shape) != 0, learned)
+
+
+def test_sparse_sums_begin_near_real_images():
+    """Compares with patches of one color, which take as many numbers in 32 x 32 pixels."""
+    kind = parameterizations.build("speed", (32, 32, 3), images_per_class=0, num_classes=10)
+    noise = np.random.default_rng(0).normal(0, 0.1, (40, 32, 32, 3)).cumsum(1).cumsum(2)
+    real = np.float32(0.5 + noise / noise.std() / 5)
+    shown = jax.jit(lambda real: kind.render(kind.init(jax.random.key(0), real)))(real)
+    gray = real.reshape(40, 8, 4, 8, 4, 3).mean((2, 4, 5))
+    gray = gray.repeat(4, 1).repeat(4, 2)[..., None]
+    assert kind.heads * kind.nonzero == 1.5 * kind.num_patches
+    assert ((shown - real) ** 2).mean() < ((gray - real) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("atoms", lambda a, k: np.full_like(a, k.epitomes), "atoms: expected 0 to 7, got 8"),
+        ("patches", lambda a, k: a + np.uint8(200), "patches: expected 0 to 11, got 2"),
+        ("atoms", lambda a, k: a[..., ::-1], "patches, atoms: expected places in ascending order"),
+        ("patches", lambda a, k: a * 0, "patches, atoms: expected places .* in 66 of 66 heads"),
+        ("patches", lambda a, k: np.int32(a), r"patches: expected uint8 \[33, 2, 24\], .* int32"),
+        ("values", lambda a, k: a * np.nan, "values: expected finite numbers, got 1584 that"),
+        ("tokens", lambda a, k: a[1:], r"tokens: expected float32 \[8, 16\], .* \[7, 16\]"),
+    ],
+)
+def test_forged_codes_are_refused(tmp_path, sparse, name, change, message):
+    set_, kind = sparse
+    arrays = set_.arrays | {name: change(set_.arrays[name], kind)}
+    with pytest.raises(gsdd_jax.UsageError, match=message):
+        gsdd_jax.save(tmp_path / "set.safetensors", dataclasses.replace(set_, arrays=arrays))

@@ -44,7 +44,7 @@ FRED_PAPER = {
 DDIF_PAPER = {"tm": (3e-5, 1e-4, 3e-4, 1e-3), "dm": (2e-5, 5e-5, 1e-4, 3e-4)}
 SHARED_RATES = dict.fromkeys(("tm", "dm"), (3e-4, 1e-3, 3e-3, 1e-2))  # none is published for Adam
 # Published settings of the student by method, data set and IPC: MTT's for pixels, FreD's, DDiF's,
-# HaBa's.
+# HaBa's, SPEED's.
 STUDENT = ("syn_steps", "expert_epochs", "max_start_epoch", "lr_lr", "lr_init")
 PAPER_STUDENT = {
     ("pixels", "cifar10", 1): (50, 2, 2, 1e-7, 0.01),
@@ -67,6 +67,13 @@ PAPER_STUDENT = {
     ("haba", "cifar10", 1): (50, 2, 2, 1e-7, 0.01),
     ("haba", "cifar10", 10): (30, 2, 20, 1e-5, 0.001),
     ("haba", "cifar10", 50): (30, 2, 20, 1e-5, 0.01),
+    ("speed", "cifar10", 1): (60, 2, 10, 1e-5, 0.01),
+    ("speed", "cifar10", 10): (60, 2, 20, 1e-5, 0.01),
+    ("speed", "cifar10", 50): (60, 2, 40, 1e-5, 0.01),
+    ("speed", "cifar100", 1): (60, 2, 40, 1e-5, 0.01),
+    ("speed", "cifar100", 10): (60, 2, 40, 1e-5, 0.01),
+    ("speed", "cifar100", 50): (60, 2, 40, 1e-5, 0.01),
+    ("speed", "imagenet2012", 1): (60, 2, 10, 1e-5, 0.01),
 }
 REAL = {  # arms of random real images by row
     "random real": "random_real",
@@ -89,6 +96,7 @@ METHODS = {
 SHARING = {  # only of the paper's size
     "RTP": Method("rtp", {}, SHARED_RATES, SHARED_RATES, "RTP"),
     "HaBa": Method("haba", {}, SHARED_RATES, SHARED_RATES, "HaBa"),
+    "SPEED": Method("speed", {}, SHARED_RATES, SHARED_RATES, "SPEED"),
     "NSD": Method("nsd", {}, SHARED_RATES, SHARED_RATES, "NSD"),
 }
 CODED_METHODS = {

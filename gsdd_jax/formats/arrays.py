@@ -42,6 +42,19 @@ def placed(
     return whole.at[at].set(values, indices_are_sorted=True, unique_indices=True)
 
 
+def summed(
+    values: Float[Any, "*b k c"], places: Int[Any, "*b k"], size: int
+) -> Float[Any, "*b {size} c"]:
+    """Returns zeros plus each of the values at its place."""
+    xp = namespace(values)
+    whole = xp.zeros((*places.shape[:-1], size, values.shape[-1]), np.float32)
+    at = (*np.ogrid[tuple(map(slice, places.shape))][:-1], places)
+    if xp is np:
+        np.add.at(whole, at, values)
+        return whole
+    return whole.at[at].add(values)
+
+
 def sides(
     left: Float[np.ndarray, "y i"], images: Float[Any, "m i j c"], right: Float[np.ndarray, "x j"]
 ) -> Float[Any, "m y x c"]:

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.formats.base import Format
+from gsdd_jax.formats.base import ITEMSIZE, Format
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
 Shape = tuple[int, int, int]  # height, width, channels
@@ -113,11 +113,11 @@ class Parameterization(Format):
         fields = cls.published(image_shape, budget, options)
         one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         classes = budget.num_classes
-        itemsize = jnp.dtype(one.dtype).itemsize
-        shared, each = (
-            itemsize * sum(map(math.prod, shapes.values()))
-            for shapes in (one.shared_shapes(), one.shapes())
+        first, two = (
+            sum(ITEMSIZE[spec.dtype] * math.prod(spec.shape) for spec in specs.values())
+            for specs in map(one.array_specs, (1, 2))
         )
+        each, shared = two - first, 2 * first - two
         images = (classes * budget.bytes_per_class - shared) // (classes * each)
         if images < 1:
             raise budget.refusal(1, cls.name, each - (-shared // classes))
