@@ -51,15 +51,15 @@ class SPEED(Format):
     dtype: str = dtype_field(PLAIN)
 
     def __post_init__(self):
-        for what, side, unit in (
-            ("patch", (self.height, self.width), self.patch),
-            ("heads", (self.epitome_width,), self.heads),
-        ):
-            if any(length % unit for length in side):
-                of = "the height and the width" if what == "patch" else "epitome_width"
+        sides, widths = (self.height, self.width), (self.epitome_width,)
+        for name, whole, of in (
+            ("patch", sides, "the height and the width"), ("heads", widths, "epitome_width"),
+        ):  # fmt: skip
+            part = getattr(self, name)
+            if any(length % part for length in whole):
                 raise UsageError(
-                    f"parameterization speed: {what}: expected a divisor of {of}, "
-                    f"{' and '.join(map(str, side))}, got {unit}"
+                    f"parameterization speed: {name}: expected a divisor of {of}, "
+                    f"{' and '.join(map(str, whole))}, got {part}"
                 )
         if self.nonzero > self.num_codes:
             raise UsageError(
