@@ -232,7 +232,8 @@ class _Run:
         learned = None
         if begun is not None:
             logits, learned = None, Learned(begun.learning_rate, logits)
-        state = distill.start(parts.problem, params, config.distill.learning_rate, logits, learned)
+        of_objective = logits, learned, stream(config.seed, "objective")
+        state = distill.start(parts.problem, params, config.distill.learning_rate, *of_objective)
         place = self.workdir / "checkpoints" / "distill"
         checkpoints = Checkpoints(place, self.identity, self.reporter.line)
         state = checkpoints.restore(state) or state

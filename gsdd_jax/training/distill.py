@@ -24,6 +24,7 @@ class DistillState(NamedTuple):
     average: Params | None  # moving average of the parameters, if any
     learning_rate: Float[Array, ""]  # of the images; traced, so that all rates share a program
     step: Int[Array, ""]
+    kept: Any = None  # by the objective across steps, without a gradient
 
     @property
     def learned(self) -> Params:
@@ -59,11 +60,12 @@ def start(
     learning_rate: float,
     logits: Float[Array, "m k"] | None = None,
     learned: Learned | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> DistillState:
     """Returns the initial state of fitted parameters, after `to_optimized`.
 
     `logits` are a teacher's soft labels of the images, if any; `learned` those and the learning
-    rate of a set to begin with.
+    rate of a set to begin with. `key` draws what the objective keeps across steps; None: of seed 0.
     """
     if learned is None:
         aux_params = problem.matching.aux_params(problem.labels, logits)
@@ -72,8 +74,9 @@ def start(
     optimizer = problem.parameterization.optimizer(learning_rate).init(params)
     aux_optimizer = problem.matching.aux_optimizer().init(aux_params)
     average = jax.tree.map(jnp.copy, params) if problem.average else None
+    kept = problem.matching.first_kept(jax.random.key(0) if key is None else key)
     learned = params, optimizer, aux_params, aux_optimizer, average
-    return DistillState(*learned, jnp.float32(learning_rate), jnp.zeros((), jnp.int32))
+    return DistillState(*learned, jnp.float32(learning_rate), jnp.zeros((), jnp.int32), kept)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
@@ -128,13 +131,15 @@ def run(
         host_inputs, read = given
         begin_key, update_key = _step_keys(key, state.step)
         real = dataclasses.replace(data, read=read)
-        shared = matching.begin(begin_key, real, host_inputs)
+        shared = matching.with_kept(matching.begin(begin_key, real, host_inputs), state.kept)
         state = state._replace(params=parameterization.begin_step(state.params))
-        (state, _), losses = jax.lax.scan(
+        (state, shared), losses = jax.lax.scan(
             lambda carry, u: update(real, carry, u, update_key),
             (state, shared),
             jnp.arange(matching.num_updates),
         )
+        learned = synthetic(state.params), state.aux_params
+        state = state._replace(kept=matching.next_kept(state.kept, *learned, shared))
         if problem.average:
             # In this form constant parameters are exactly their own average.
             average = jax.tree.map(
