@@ -281,8 +281,9 @@ class _Run:
                 if done == total or any(every and done % every == 0 for every in often):
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
-                learned = {n: float(v) for n, v in state.aux_params.items() if not v.ndim}
-                shown = {"loss": float(losses.mean())} | learned
+                learned, _ = distill.divided(state.aux_params)
+                numbers = {n: float(v) for n, v in learned.items() if not v.ndim}
+                shown = {"loss": float(losses.mean())} | numbers
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
                 if stopping.asked():
