@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.matching.base import Learned, Matching, RealData, Synthetic
 from gsdd_jax.parameterizations.base import Parameterization, Params
 
-
 KEPT = "kept"  # key of `aux_params` for the arrays that an objective keeps across steps
 
 
