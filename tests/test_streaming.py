@@ -85,6 +85,7 @@ def same(one, other):
 OBJECTIVES = {
     "dm": dict(batch_real=8),  # two classes have fewer
     "dc by groups": dict(batch_real=4, classes_per_step=1, outer_loops=2),
+    "frepo": dict(batch_real=6, pool_size=2, max_updates=1),
 }
 
 
@@ -93,7 +94,7 @@ def test_a_streamed_run_has_the_bits_of_one_that_holds_the_set(on_disk, case, re
     """Includes a run that was interrupted and resumes with another iterator."""
     if case == "dm":  # the other takes long to compile
         request.getfixturevalue("fully_compiled")
-    parts = parts_of(on_disk, case[:2], **OBJECTIVES[case])
+    parts = parts_of(on_disk, case.split()[0], **OBJECTIVES[case])
     expected = distilled(parts, "whole", [2, 2])
     assert same(distilled(parts, "streamed", [2, 2]), expected)
     before, state = distilled(parts, "streamed", [2])

@@ -331,7 +331,8 @@ class _Run:
         self, set_: DistilledSet, state: distill.DistillState, found: dict[str, Any]
     ) -> DistilledSet:
         """Returns a set with the rate of its evaluation `found`, unless its rate is learned."""
-        learned, _ = self.parts.problem.matching.learned(mesh.to_local(state.aux_params))
+        aux_params, _ = distill.divided(state.aux_params)
+        learned, _ = self.parts.problem.matching.learned(mesh.to_local(aux_params))
         if learned is not None:
             return set_
         return dataclasses.replace(set_, learning_rate=found["learning_rate"])
@@ -429,7 +430,7 @@ class _Run:
         """Returns the set of a state of the distillation."""
         parts = self.parts
         params = parts.parameterization.from_optimized(state.learned, parts.transform)
-        return self.stored(params, int(state.step), state.aux_params)
+        return self.stored(params, int(state.step), distill.divided(state.aux_params)[0])
 
     def stored(
         self, params: Params, step: int, aux_params: dict[str, Array] | None = None
