@@ -97,7 +97,9 @@ THINGS = {
     ),
     "tm": (2, lambda: followed(5, batch_syn=5)),
     "frepo, learned labels": (
-        0, lambda: distilled("frepo", batch_real=13, pool_size=2, labels=Labels(learned=True)),
+        0, lambda: distilled(
+            "frepo", batch_real=13, pool_size=2, ridge=0.01, labels=Labels(learned=True)
+        ),
     ),
     "evaluation": (0, evaluated),
     "experts": (0, trained),
