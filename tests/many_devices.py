@@ -14,6 +14,7 @@ from configs import demo
 from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
+from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching.tm import Segments
 from gsdd_jax.runs import distill as runs
 from gsdd_jax.training import distill, evaluate, experts, fit
@@ -34,7 +35,7 @@ REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 
 def distilled(name, host_inputs=None, kind=KIND, counts=(), **options):
-    """Returns the losses of some steps, and the parameters and Adam's moments after them."""
+    """Returns the losses of some steps, and parameters, moments and other arrays after them."""
     objective = matching.build(
         name, network=NETWORK, num_classes=CLASSES, images_per_class=GPC, strategy=STRATEGY,
         **options,
@@ -43,7 +44,7 @@ def distilled(name, host_inputs=None, kind=KIND, counts=(), **options):
     data = matching.real_data(IMAGES, LABELS, CLASSES, TRANSFORM)
     state = distill.start(problem, kind.init(jax.random.key(0), REAL), 1e-3)
     state, losses = distill.run(problem, state, jax.random.key(1), data, host_inputs, STEPS)
-    return losses, state.params, state.optimizer
+    return losses, state.params, state.optimizer, state.aux_params
 
 
 def followed(num_experts, **options):
@@ -95,6 +96,11 @@ THINGS = {
         2, lambda: distilled("dm", batch_real=13, counts=(5, 1, 3)),
     ),
     "tm": (2, lambda: followed(5, batch_syn=5)),
+    "frepo, learned labels": (
+        0, lambda: distilled(
+            "frepo", batch_real=13, pool_size=2, ridge=0.01, labels=Labels(learned=True)
+        ),
+    ),
     "evaluation": (0, evaluated),
     "experts": (0, trained),
     "fit of codes": (0, fitted),

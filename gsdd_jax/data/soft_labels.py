@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -86,15 +87,21 @@ def clip(logits: Float[Array, "m k"]) -> Float[Array, "m k"]:
     return jnp.clip(logits, 0, HIGHEST)
 
 
-def targets(logits: Float[Array, "m k"], bits: int) -> Float[Array, "m k"]:
-    """Returns the target probabilities of each image, from the nearest logits on the grid.
-
-    The rounding is straight-through for gradients.
-    """
+def on_grid(logits: Float[Array, "m k"], bits: int) -> Float[Array, "m k"]:
+    """Returns the nearest logits on the grid; the rounding is straight-through for gradients."""
     nearest = values(codes(logits, bits), bits)
     # The difference is exactly 0: training uses what is stored.
-    seen = jax.lax.stop_gradient(nearest) + (logits - jax.lax.stop_gradient(logits))
-    return jax.nn.softmax(seen)
+    return jax.lax.stop_gradient(nearest) + (logits - jax.lax.stop_gradient(logits))
+
+
+def targets(logits: Float[Array, "m k"], bits: int) -> Float[Array, "m k"]:
+    """Returns the target probabilities of each image, from the nearest logits on the grid."""
+    return jax.nn.softmax(on_grid(logits, bits))
+
+
+def stored(logits: Float[Array, "m k"], bits: int) -> Float[np.ndarray, "m k"]:
+    """Returns logits on the host as a set stores them: the nearest ones on the grid."""
+    return values(codes(np.asarray(logits), bits), bits)
 
 
 def cross_entropy(

@@ -116,12 +116,13 @@ def objective(
     """Returns the objective without boundary loss, as a function of optimized parameters.
 
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
-    fixed. Learning rate and soft labels of the student are the set's.
+    fixed. Learning rate and soft labels of the student are the set's. The
+    objective keeps what it keeps before the first step.
     """
     problem, matching, data = parts.problem, parts.problem.matching, input_pipeline.real(parts)
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
-    all_inputs = parts.host_inputs(0, draws)
+    all_inputs, kept = parts.host_inputs(0, draws), matching.first_kept(key)
 
     def step(params, data, drawn):
         key, host_inputs = drawn
@@ -134,7 +135,7 @@ def objective(
             after = matching.after_update(synthetic, carry, u, jax.random.fold_in(after_key, u))
             return after, loss
 
-        carry = matching.begin(begin_key, data, host_inputs)
+        carry = matching.with_kept(matching.begin(begin_key, data, host_inputs), kept)
         return jax.lax.scan(update, carry, jnp.arange(matching.num_updates))[1].sum()
 
     @jax.jit

@@ -8,6 +8,12 @@ through them, such as a network that is trained between updates:
         loss = matching.loss(synthetic, data, aux_params, carry, u, key)  # differentiated, updated
         carry = matching.after_update(synthetic, carry, u, key)
 
+Arrays that an objective keeps across steps, such as a pool of networks, are in the run's state:
+
+    kept = matching.first_kept(key)  # before the first step; None: nothing
+    carry = matching.with_kept(carry, kept)  # after `begin`
+    kept = matching.next_kept(kept, synthetic, aux_params, carry)  # after the last update
+
 Objectives see synthetic images only through `Synthetic`, and real images only through `RealData`.
 """
 
@@ -322,6 +328,18 @@ class Matching(abc.ABC):
     def project_aux(self, aux_params: Any) -> Any:
         """Projects `aux_params` onto its valid range after every update."""
         return aux_params
+
+    def first_kept(self, key: Key[Array, ""]) -> Any:
+        """Returns the initial arrays that the objective keeps across steps, or None."""
+        return None
+
+    def with_kept(self, carry: Any, kept: Any) -> Any:
+        """Returns the initial `carry` of a step with what the objective keeps across steps."""
+        return carry
+
+    def next_kept(self, kept: Any, synthetic: Synthetic, aux_params: Any, carry: Any) -> Any:
+        """Returns the arrays of the next step, given the `carry` of the last update."""
+        return kept
 
     @abc.abstractmethod
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Any:

@@ -160,8 +160,7 @@ class TrajectoryMatching(Matching):
         rate = float(aux_params[LEARNING_RATE])
         if not self.labels.soft:
             return Learned(rate)
-        codes = soft_labels.codes(np.asarray(aux_params[LABELS]), self.labels.bits)
-        return Learned(rate, soft_labels.values(codes, self.labels.bits))
+        return Learned(rate, soft_labels.stored(aux_params[LABELS], self.labels.bits))
 
     def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
         logits = None if learned.soft_labels is None else jnp.asarray(learned.soft_labels)

@@ -118,7 +118,9 @@ class Parameterization(Format):
             for specs in map(one.array_specs, (1, 2))
         )
         each, shared = two - first, 2 * first - two
-        images = (classes * budget.bytes_per_class - shared) // (classes * each)
+        images = (classes * budget.free - shared) // (classes * each)
+        if budget.reserved:  # for the labels of so many images
+            images = min(images, budget.images_per_class)
         if images < 1:
             raise budget.refusal(1, cls.name, each - (-shared // classes))
         return fields | {"images_per_class": images}

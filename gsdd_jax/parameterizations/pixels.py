@@ -20,10 +20,14 @@ class Images(Parameterization):
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """Returns no fit; for TM the rates of MTT at IPC 1, by SGD on whitened images."""
+        """Returns no fit; for TM the rates of MTT at IPC 1, by SGD on whitened images.
+
+        Of the rates 3 to 3000, that for FRePo lowered the loss the most in 60 steps of the demo.
+        """
         student = {"matching.options.lr_init": 0.01, "matching.options.lr_lr": 1e-7}
         by_tm = {"distill.learning_rate": 100.0} | student
-        return {"init.num_steps": 0} | (by_tm if objective == "tm" else {})
+        known = {"tm": by_tm, "frepo": {"distill.learning_rate": 3000.0}}
+        return {"init.num_steps": 0} | known.get(objective, {})
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         return {"pixels": images}
@@ -46,3 +50,4 @@ class Pixels(Numbers, Images, pixels.Pixels):
     """IPC images per class, or twice as many in bfloat16."""
 
     rounded_late: ClassVar[bool] = True
+    reserves: ClassVar[bool] = True

@@ -235,7 +235,8 @@ class _Run:
         learned = None
         if begun is not None:
             logits, learned = None, Learned(begun.learning_rate, logits)
-        state = distill.start(parts.problem, params, config.distill.learning_rate, logits, learned)
+        of_objective = logits, learned, stream(config.seed, "objective")
+        state = distill.start(parts.problem, params, config.distill.learning_rate, *of_objective)
         place = self.workdir / "checkpoints" / "distill"
         checkpoints = Checkpoints(place, self.identity, self.reporter.line)
         state = checkpoints.restore(state) or state
@@ -283,8 +284,9 @@ class _Run:
                 if done == total or any(every and done % every == 0 for every in often):
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
-                learned = {n: float(v) for n, v in state.aux_params.items() if not v.ndim}
-                shown = {"loss": float(losses.mean())} | learned
+                learned, _ = distill.divided(state.aux_params)
+                numbers = {n: float(v) for n, v in learned.items() if not v.ndim}
+                shown = {"loss": float(losses.mean())} | numbers
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
                 if stopping.asked():
@@ -332,7 +334,8 @@ class _Run:
         self, set_: DistilledSet, state: distill.DistillState, found: dict[str, Any]
     ) -> DistilledSet:
         """Returns a set with the rate of its evaluation `found`, unless its rate is learned."""
-        learned, _ = self.parts.problem.matching.learned(mesh.to_local(state.aux_params))
+        aux_params, _ = distill.divided(state.aux_params)
+        learned, _ = self.parts.problem.matching.learned(mesh.to_local(aux_params))
         if learned is not None:
             return set_
         return dataclasses.replace(set_, learning_rate=found["learning_rate"])
@@ -430,7 +433,7 @@ class _Run:
         """Returns the set of a state of the distillation."""
         parts = self.parts
         params = parts.parameterization.from_optimized(state.learned, parts.transform)
-        return self.stored(params, int(state.step), state.aux_params)
+        return self.stored(params, int(state.step), distill.divided(state.aux_params)[0])
 
     def stored(
         self, params: Params, step: int, aux_params: dict[str, Array] | None = None

@@ -13,13 +13,15 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.matching.base import Learned, Matching, RealData, Synthetic
 from gsdd_jax.parameterizations.base import Parameterization, Params
 
+KEPT = "kept"  # key of `aux_params` for the arrays that an objective keeps across steps
+
 
 class DistillState(NamedTuple):
     """State of a distillation between steps, as in a checkpoint; a pytree."""
 
     params: Params
     optimizer: Any
-    aux_params: Any  # learned by the objective besides the images
+    aux_params: dict[str, Any]  # learned by the objective besides the images, and what it keeps
     aux_optimizer: Any
     average: Params | None  # moving average of the parameters, if any
     learning_rate: Float[Array, ""]  # of the images; traced, so that all rates share a program
@@ -59,11 +61,12 @@ def start(
     learning_rate: float,
     logits: Float[Array, "m k"] | None = None,
     learned: Learned | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> DistillState:
     """Returns the initial state of fitted parameters, after `to_optimized`.
 
     `logits` are a teacher's soft labels of the images, if any; `learned` those and the learning
-    rate of a set to begin with.
+    rate of a set to begin with. `key` draws what the objective keeps across steps; None: of seed 0.
     """
     if learned is None:
         aux_params = problem.matching.aux_params(problem.labels, logits)
@@ -72,7 +75,8 @@ def start(
     optimizer = problem.parameterization.optimizer(learning_rate).init(params)
     aux_optimizer = problem.matching.aux_optimizer().init(aux_params)
     average = jax.tree.map(jnp.copy, params) if problem.average else None
-    learned = params, optimizer, aux_params, aux_optimizer, average
+    kept = problem.matching.first_kept(jax.random.key(0) if key is None else key)
+    learned = params, optimizer, _joined(aux_params, kept), aux_optimizer, average
     return DistillState(*learned, jnp.float32(learning_rate), jnp.zeros((), jnp.int32))
 
 
@@ -128,13 +132,17 @@ def run(
         host_inputs, read = given
         begin_key, update_key = _step_keys(key, state.step)
         real = dataclasses.replace(data, read=read)
-        shared = matching.begin(begin_key, real, host_inputs)
-        state = state._replace(params=parameterization.begin_step(state.params))
-        (state, _), losses = jax.lax.scan(
+        aux_params, kept = divided(state.aux_params)
+        shared = matching.with_kept(matching.begin(begin_key, real, host_inputs), kept)
+        params = parameterization.begin_step(state.params)
+        state = state._replace(params=params, aux_params=aux_params)
+        (state, shared), losses = jax.lax.scan(
             lambda carry, u: update(real, carry, u, update_key),
             (state, shared),
             jnp.arange(matching.num_updates),
         )
+        kept = matching.next_kept(kept, synthetic(state.params), state.aux_params, shared)
+        state = state._replace(aux_params=_joined(state.aux_params, kept))
         if problem.average:
             # In this form constant parameters are exactly their own average.
             average = jax.tree.map(
@@ -159,6 +167,16 @@ def drawn(
     loss_keys = jax.vmap(lambda u: _loss_keys(update_key, u)[0])(jnp.arange(matching.num_updates))
     draws = matching.draws(begin_key, loss_keys, host_inputs)
     return jax.vmap(lambda k: data.indices(k, draws.per_class, draws.classes))(draws.keys)
+
+
+def divided(aux_params: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Returns the learned ones of a state's `aux_params`, and what the objective keeps, or None."""
+    return {name: a for name, a in aux_params.items() if name != KEPT}, aux_params.get(KEPT)
+
+
+def _joined(aux_params, kept):
+    """Inverts `divided`: without anything kept, checkpoints have no place for it."""
+    return aux_params if kept is None else aux_params | {KEPT: kept}
 
 
 def _step_keys(key, step):
