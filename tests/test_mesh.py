@@ -29,7 +29,7 @@ def test_many_devices_compute_what_one_does():
     assert result.returncode == 0, result.stderr
     differences = json.loads(result.stdout.splitlines()[-1])  # after the runs' output
     assert differences.pop("ended by one") < 1e-4
-    # Solving for the kernel amplifies rounding.
+    # 2e-5 was measured: its pool of networks has taken steps of Adam, too.
     assert differences.pop("frepo, learned labels") < 1e-4
     assert max(differences.values()) < 1e-5, differences
 

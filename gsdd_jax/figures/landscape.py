@@ -116,8 +116,8 @@ def objective(
     """Returns the objective without boundary loss, as a function of optimized parameters.
 
     The loss is the mean over `draws` fixed steps, each with all its updates while the images stay
-    fixed. Learning rate and soft labels of the student are the set's. The
-    objective keeps what it keeps before the first step.
+    fixed. Learning rate and soft labels of the student are the set's. What the objective keeps
+    across steps is that of the first step.
     """
     problem, matching, data = parts.problem, parts.problem.matching, input_pipeline.real(parts)
     learned = Learned(set_.learning_rate, set_.soft_labels)
