@@ -95,7 +95,7 @@ def test_they_are_within_the_budget(bits, classes):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (config_of("pixels", learned=True), r"config\.labels: expected hard ones .* with pixels"),
+        (config_of("idc", learned=True), r"config\.labels: expected hard ones .* with idc"),
         (config_of("ddif", source="teacher"), r"config\.labels: expected hard ones .* with ddif"),
         (config_of(bits=9), r"config\.labels\.bits: expected an integer from 2 to 8"),
         (config_of(bits=1), r"config\.labels\.bits: expected an integer from 2 to 8"),
@@ -151,14 +151,14 @@ def test_few_logits_of_many_classes_take_few_bytes(mixes):
             labels.unpack(wrong, 4, parts, classes)
 
 
-def test_only_trajectory_matching_learns_them():
+def test_only_some_objectives_learn_them():
     network = networks.build("convnet", image_shape=(8, 8, 3), num_classes=2, width=4, depth=2)
     build = lambda **labels: matching.build(
         "dm", network=network, num_classes=2, images_per_class=3, strategy="",
         labels=soft_labels.Labels(**labels),
     )  # fmt: skip
     with pytest.raises(
-        gsdd_jax.UsageError, match=r"labels\.learned: expected False with dm; only tm"
+        gsdd_jax.UsageError, match=r"labels\.learned: expected False with dm; only frepo, tm"
     ):
         build(learned=True)
     assert build(source="teacher") == build()
