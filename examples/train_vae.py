@@ -63,6 +63,7 @@ def main() -> None:
         "--variance", type=float, default=2e-3, help="of pixels; smaller: sharper images"
     )
     given = parser.parse_args()
+    generators.check_place(given.out)  # before minutes of training
     dataset = gsdd_jax.data.load(given.data, data_dir=given.data_dir)
     vae = VAE(*dataset.image_shape, given.latent_channels, given.width)
     weights = vae.init(jax.random.key(0))

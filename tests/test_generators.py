@@ -12,6 +12,7 @@ import safetensors.numpy
 
 import gsdd_jax
 from gsdd_jax import UsageError, generators, parameterizations
+from gsdd_jax.formats import base, counting
 from gsdd_jax.generators.vae import VAE
 from tests.commands import ROOT
 from tests.more_kinds import in_package
@@ -99,7 +100,10 @@ def test_images_are_those_of_the_latents(vae, tmp_path):
     assert read.num_bytes <= 2 * 4000
     np.testing.assert_allclose(read.images(), expected, atol=1e-4)
     np.testing.assert_allclose(parameterizations.images(read), expected, atol=1e-4)
-    assert gsdd_jax.info(read)["settings"]["weights"] == generators.load(path).sha256
+    sha256, size = generators.load(path).sha256, path.stat().st_size
+    assert gsdd_jax.info(read)["settings"]["weights"] == sha256
+    (needed,) = counting.count([tmp_path / "set.safetensors"])["not_counted"]
+    assert needed == f"{size:,} bytes: the weights of vae, SHA-256 {sha256}"
     cut = gsdd_jax.subset(read, [1], images_per_class=3)
     np.testing.assert_allclose(cut.images(), expected[41:44], atol=1e-4)
 
@@ -170,7 +174,7 @@ def test_another_generator_is_one_file(tmp_path, monkeypatch):
         path = tmp_path / "styled.safetensors"
         generators.save(path, kind, weights)
         monkeypatch.setenv(generators.VARIABLE, str(path))
-        early, late = (build(layer, weights=str(path)) for layer in (0, 2))
+        early, late = build(0), build(2)
         params = early.init(jax.random.key(0), jnp.zeros((4, *SIDES, 3)))
         images = early.render(params)
         np.testing.assert_allclose(late.render(late.continued(early, params)), images, atol=1e-5)
@@ -182,15 +186,18 @@ def test_another_generator_is_one_file(tmp_path, monkeypatch):
         )
 
 
-BOTH = r"expected weights=PATH, or the path of one file in GSDD_GENERATORS, got 2"
+BOTH = r"expected the path of one file of weights in GSDD_GENERATORS, .* got 2 paths"
+NO_PATH = "weights: expected a SHA-256, 64 of 0123456789abcdef, got "
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"variable": ""}, "or the path of one file in GSDD_GENERATORS, got 0"),
+        ({"variable": ""}, "expected the path of one file of weights in GSDD_GENERATORS, .* got 0"),
         ({"variable": "{path}:{path}"}, BOTH),
-        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"weights": "{path}"}, NO_PATH),
+        ({"weights": ""}, NO_PATH),
+        ({"weights": "A" * 64}, NO_PATH),
         ({"weights": "0" * 64}, r"SHA-256 0{64} among the paths in GSDD_GENERATORS, which names 1"),
         ({"side": (16, 16)}, "expected images of 16 x 12 x 3, as vae has, got 16 x 16 x 3"),
         ({"layer": 3}, "layer: expected 0 to 2, got 3"),
@@ -200,8 +207,10 @@ BOTH = r"expected weights=PATH, or the path of one file in GSDD_GENERATORS, got 
 def test_a_wrong_setting_is_a_line(vae, monkeypatch, given, message):
     *_, path = vae
     if "variable" in given:
-        variable = given.pop("variable").format(path=path)
-        monkeypatch.setenv(generators.VARIABLE, variable)
+        monkeypatch.setenv(generators.VARIABLE, given["variable"].format(path=path))
+        given = {}
+    if "weights" in given:
+        given = given | {"weights": given["weights"].format(path=path)}
     with pytest.raises(UsageError, match=message):
         build(**given)
 
@@ -233,6 +242,23 @@ def test_a_forged_file_of_weights_is_a_line(vae, tmp_path, how):
     path.write_bytes(safetensors.numpy.save(arrays, {generators.HEADER: json.dumps(header)}))
     with pytest.raises(UsageError, match=message):
         generators.load(path)
+
+
+def test_a_set_opens_no_file_that_it_names(vae, monkeypatch):
+    """Reads nothing for a path, and weights by their SHA-256 past files that are none."""
+    *_, path = vae
+    stored = build()
+    values = base.settings(stored)
+    other = path.with_name("none.safetensors")
+    monkeypatch.setenv(generators.VARIABLE, f"{path.parent}:{other}:{path}")
+    assert base.format_of(values) == stored
+    monkeypatch.setenv(generators.VARIABLE, str(other))
+    with pytest.raises(UsageError, match=r"which names 1; skipped: \S*none.safetensors"):
+        base.format_of(values)
+    monkeypatch.setattr(generators, "load", lambda path: pytest.fail(f"opens {path}"))
+    for text in (str(path), "~/x", "", "0" * 63, "０" * 64):
+        with pytest.raises(UsageError, match=NO_PATH):
+            base.format_of(values | {"weights": text})
 
 
 def test_other_files_are_neither_read_nor_replaced(vae, tmp_path):

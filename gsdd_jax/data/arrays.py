@@ -156,7 +156,7 @@ def indices(
 
 def _check_several(class_names: list[str], name: str) -> None:
     if len(class_names) < 2:
-        found = some(class_names) or "none"
+        found = f"only {some(class_names)}" if class_names else "none"
         raise UsageError(f"{name}: expected two classes or more, got {found}")
 
 

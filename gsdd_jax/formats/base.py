@@ -76,6 +76,11 @@ class Format(abc.ABC):
         """Height, width and channels of every image."""
         return self.height, self.width, self.channels
 
+    @property
+    def besides(self) -> tuple[str, ...]:
+        """What a reader needs besides the file, with its bytes, which do not count."""
+        return ()
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of one image's arrays, by name."""
         raise NotImplementedError

@@ -110,7 +110,8 @@ def _ours(path: str | os.PathLike) -> _Found:
     if is_unequal(ours.class_counts):
         parts.append(_part(f"{path}: {OF_CLASSES}", HARD, _COUNT * ours.num_classes))
     is_whitened = (info.info(ours)["transform"] or {}).get("name") == "zca"
-    besides = ["the whitening of ZCA, which follows from the training images"] * is_whitened
+    whitening = ["the whitening of ZCA, which follows from the training images"] * is_whitened
+    besides = [*ours.format.besides, *whitening]
     return _Found(parts, {str(path): ours.num_classes}, ours.format.image_shape, [], besides)
 
 

@@ -16,7 +16,8 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
     """Returns what a set is and where it comes from, as plain JSON values.
 
     Values that the provenance lacks are None. `images_per_class` is the mean of `images_by_class`.
-    `parts` are the data, step and classes of the sets that a merged or cut set was made of.
+    `besides` are files that a reader needs, which do not count. `parts` are the data, step and
+    classes of the sets that a merged or cut set was made of.
     """
     made, kind, classes = distilled.provenance, distilled.format, distilled.num_classes
     of_kind = settings(kind)
@@ -34,6 +35,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
         "bytes": distilled.stored_bytes,
         "num_bytes": distilled.num_bytes,
         "bytes_per_class": distilled.num_bytes / classes,
+        "besides": list(kind.besides),
         "label_bits": distilled.label_bits,
         "mixes": distilled.mixes,
         "transform": _transform(distilled),
@@ -77,6 +79,8 @@ def text(said: Mapping[str, Any]) -> str:
         "step": said["step"],
         "versions": _pairs(said["versions"]),
     }
+    if said["besides"]:
+        lines["not counted"] = "; ".join(said["besides"])
     if said["begun_with"] is not None:
         lines["begun with"] = _pairs(said["begun_with"])
     lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS][:MOST_PARTS])}

@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -47,13 +49,18 @@ def save(path: str | os.PathLike, generator: Generator, weights: Mapping[str, An
     """
     import safetensors.numpy
 
+    check_place(path)
     path = os.path.expanduser(path)
-    check_ours(path, WHAT, _has_header)
     arrays = {name: np.array(array, np.float32, order="C") for name, array in weights.items()}
     with located(path):
         _check(generator, {name: ("F32", array.shape) for name, array in arrays.items()}, arrays)
     settings = {"name": generator.name, **dataclasses.asdict(generator)}
     write_atomically(path, safetensors.numpy.save(arrays, {HEADER: json.dumps(settings)}))
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raises UsageError if `path` cannot be written, or is anything but weights to replace."""
+    check_ours(os.path.expanduser(path), WHAT, _has_header)
 
 
 def load(path: str | os.PathLike) -> Trained:
@@ -73,52 +80,43 @@ def given() -> list[pathlib.Path]:
     return [pathlib.Path(p) for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
 
 
-_opened: dict[str, pathlib.Path] = {}  # by SHA-256, in this process
+def only() -> Trained:
+    """Reads the only file that the environment variable names; raises UsageError for others."""
+    paths = given()
+    if len(paths) != 1:
+        raise UsageError(
+            f"generator: expected the path of one file of weights in {VARIABLE}, or weights=SHA-256"
+            f" of one of them, got {len(paths)} paths"
+        )
+    return load(paths[0])
 
 
-def find(named: str) -> Trained:
-    """Returns the weights that a text names.
+def find(sha256: str) -> Trained:
+    """Returns weights by the SHA-256 of their file, one of those that the variable names.
 
-    Args:
-      named: a path; the SHA-256 of a file that the environment variable names, or that this process
-        has opened; empty: the only file that the variable names.
-
-    Raises UsageError if there is none, and as `load`.
+    Files that are no weights are skipped. Raises UsageError if there is none; and for a text that
+    is no SHA-256, since a set may hold any, before it reads a file.
     """
-    if not named:
-        paths = given()
-        if len(paths) != 1:
-            raise UsageError(
-                f"generator: expected weights=PATH, or the path of one file in {VARIABLE}, got "
-                f"{len(paths)} in {VARIABLE}"
-            )
-        return _registered(paths[0])
-    if not _is_digest(named):
-        return _registered(named)
-    if named in _opened and os.path.isfile(_opened[named]):
-        found = load(_opened[named])
-        if found.sha256 == named:
-            return found
+    if not re.fullmatch("[0-9a-f]{64}", sha256, re.ASCII):
+        raise UsageError(
+            "generator: weights: expected a SHA-256, 64 of 0123456789abcdef, got "
+            f"{reprlib.repr(sha256)}"
+        )
+    skipped = []
     for path in given():
-        if (found := _registered(path)).sha256 == named:
-            return found
+        try:
+            if (found := load(path)).sha256 == sha256:
+                return found
+        except UsageError as error:
+            skipped.append(str(error))
+    more = f"; skipped: {'; '.join(skipped)}" if skipped else ""
     raise UsageError(
-        f"generator: expected the file of weights with SHA-256 {named} among the paths in "
-        f"{VARIABLE}, which names {len(given())}"
+        f"generator: expected the file of weights with SHA-256 {sha256} among the paths in "
+        f"{VARIABLE}, which names {len(given())}{more}"
     )
 
 
-def _registered(path) -> Trained:
-    found = load(path)
-    _opened[found.sha256] = pathlib.Path(os.path.expanduser(path)).absolute()
-    return found
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
-
-
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _loaded(path: pathlib.Path, *state: int) -> Trained:
     import safetensors
 

@@ -117,7 +117,7 @@ class FeatureRegression(Matching):
     def first_kept(self, key: Key[Array, ""]) -> Member:
         pool = jax.jit(jax.vmap(self._fresh))(jax.random.split(key, self.pool_size))
         # Ages differ, so that networks are replaced in turn.
-        return pool._replace(age=jnp.arange(self.pool_size) * (self.max_updates // self.pool_size))
+        return pool._replace(age=jnp.arange(self.pool_size) * self.max_updates // self.pool_size)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 3)

@@ -1,6 +1,7 @@
 """GLaD (Cazenavette et al., 2023): images as latents of a pretrained generator."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ class Latents(Parameterization):
     name: ClassVar[str] = "generator"
     needs_file: ClassVar[bool] = True
     weights: str = field(
-        "", "path or SHA-256 of a generator's weights; default: the one file in GSDD_GENERATORS"
+        ..., "SHA-256 of a generator's weights; default: of the one file in GSDD_GENERATORS"
     )
     layer: int = field(0, "layer of the generator that the latents are inputs of", 0)
     dtype: str = dtype_field(PLAIN)
@@ -47,7 +48,6 @@ class Latents(Parameterization):
     def __post_init__(self):
         trained = generators.find(self.weights)
         generator, got = trained.generator, self.image_shape
-        object.__setattr__(self, "weights", trained.sha256)  # a path says nothing elsewhere
         if got != generator.image_shape:
             height, width, channels = generator.image_shape
             raise UsageError(
@@ -69,6 +69,11 @@ class Latents(Parameterization):
         return self.weights
 
     @property
+    def besides(self) -> tuple[str, ...]:
+        kind, _, sha256, size = self.trained
+        return (f"{size:,} bytes: the weights of {kind.name}, SHA-256 {sha256}",)
+
+    @property
     def described(self) -> str:
         kind, _, _, size = self.trained
         return f"latents at layer {self.layer} of {kind.name} ({size:,} bytes, not counted)"
@@ -83,7 +88,7 @@ class Latents(Parameterization):
     def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the weights that `GSDD_GENERATORS` names, unless an option does."""
         del image_shape, budget
-        return {} if options.get("weights") else {"weights": generators.find("").sha256}
+        return {} if "weights" in options else {"weights": generators.only().sha256}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return self.trained.generator.latent_shapes(self.layer)
@@ -143,6 +148,13 @@ class Latents(Parameterization):
             for first in range(0, count, AT_ONCE)
         ]
         return np.concatenate([np.asarray(render(part)) for part in parts])
+
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Returns the bytes of the largest layer for all images, before and after it."""
+        generator = self.trained.generator
+        layers = [generator.latent_shapes(layer) for layer in range(generator.num_layers)]
+        sizes = [sum(map(math.prod, shapes.values())) for shapes in layers]
+        return 2 * 4 * num_images * max(*sizes, math.prod(self.image_shape))
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         generator = self.trained.generator
