@@ -1,5 +1,6 @@
 """Trains a small generator for `--config.parameterization.name=generator`, in minutes on a CPU.
 
+    pip install .
     python examples/train_vae.py vae.safetensors --data=cifar10 --epochs=20
     GSDD_GENERATORS=vae.safetensors python -m launch.distill --config=demo \
         --config.parameterization.name=generator --workdir=runs/generator

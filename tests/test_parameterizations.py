@@ -139,9 +139,11 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
     assert build("gaussian", reserved=500).num_gaussians == there // each
     with pytest.raises(gsdd_jax.UsageError, match=r"soft labels .1,500., got 1,536"):
         build("gaussian", reserved=1500)
-    message = r"config.labels: expected hard ones .* with pixels; only dct, gaussian, "
+    assert build("pixels").images_per_class == 2
+    assert build("pixels", reserved=1).images_per_class == 1
+    message = r"config.labels: expected hard ones .* with idc; only dct, gaussian, pixels, "
     with pytest.raises(gsdd_jax.UsageError, match=message):
-        build("pixels", reserved=1)
+        build("idc", reserved=1)
 
 
 def test_what_follows_from_the_budget_is_no_option():
