@@ -42,6 +42,10 @@ class Labels:
         """Whether a set stores a value per image and class."""
         return self.learned or self.source != "class"
 
+    def optimizer(self) -> optax.GradientTransformation:
+        """Returns the optimizer of the logits, which stay unless they are learned."""
+        return optax.adam(self.learning_rate) if self.learned else optax.set_to_zero()
+
     def bytes_per_class(self, num_classes: int, images_per_class: int) -> int:
         """Returns the bytes of soft labels, divided by classes, rounded up; 0 for hard ones.
 

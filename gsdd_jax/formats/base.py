@@ -5,7 +5,7 @@ import dataclasses
 import math
 import numbers
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -38,6 +38,11 @@ class Spec(NamedTuple):
 
     shape: tuple[int | None, ...]
     dtype: str  # a key of ITEMSIZE; bfloat16 is float32 in memory
+
+
+def bytes_of(specs: Iterable[Spec]) -> int:
+    """Returns the bytes of arrays whose length does not depend on the values."""
+    return sum(ITEMSIZE[s.dtype] * math.prod(s.shape) for s in specs if None not in s.shape)
 
 
 class Contents(NamedTuple):
@@ -195,8 +200,7 @@ class CodedTogether:
     @property
     def overhead_bytes(self) -> int:
         """Bytes of the arrays whose length does not depend on the values."""
-        specs = self.array_specs(self.num_images).values()
-        return sum(ITEMSIZE[s.dtype] * math.prod(s.shape) for s in specs if None not in s.shape)
+        return bytes_of(self.array_specs(self.num_images).values())
 
     @property
     def bits_for_codes(self) -> int:

@@ -20,6 +20,7 @@ from gsdd_jax.core import kinds, memory
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_values
 from gsdd_jax.core.files import check_ours, check_regular, write_atomically
+from gsdd_jax.formats import file
 from gsdd_jax.generators.base import Generator
 
 VARIABLE = "GSDD_GENERATORS"  # files of weights, separated as in PATH
@@ -53,14 +54,15 @@ def save(path: str | os.PathLike, generator: Generator, weights: Mapping[str, An
     path = os.path.expanduser(path)
     arrays = {name: np.array(array, np.float32, order="C") for name, array in weights.items()}
     with located(path):
-        _check(generator, {name: ("F32", array.shape) for name, array in arrays.items()}, arrays)
+        _check_shapes(generator, {name: ("F32", array.shape) for name, array in arrays.items()})
+        _check_finite(arrays)
     settings = {"name": generator.name, **dataclasses.asdict(generator)}
     write_atomically(path, safetensors.numpy.save(arrays, {HEADER: json.dumps(settings)}))
 
 
 def check_place(path: str | os.PathLike) -> None:
     """Raises UsageError if `path` cannot be written, or is anything but weights to replace."""
-    check_ours(os.path.expanduser(path), WHAT, _has_header)
+    check_ours(os.path.expanduser(path), WHAT, lambda path: HEADER in file.metadata(path))
 
 
 def load(path: str | os.PathLike) -> Trained:
@@ -125,19 +127,19 @@ def _loaded(path: pathlib.Path, *state: int) -> Trained:
         memory.check("its weights", path.stat().st_size, _COPIES)
         content = path.read_bytes()
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                header = (file.metadata() or {}).get(HEADER, "null")
-                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            with safetensors.safe_open(path, framework="numpy") as weights:
+                header = (weights.metadata() or {}).get(HEADER, "null")
+                slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
                 shapes = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
             generator = _parsed(header)
-            _check(generator, shapes)
+            _check_shapes(generator, shapes)
             arrays = {
                 name: np.frombuffer(found["data"], "<f4").reshape(found["shape"])
                 for name, found in safetensors.deserialize(content)
             }
         except (safetensors.SafetensorError, OSError) as error:
             raise UsageError(f"expected {WHAT} ({' '.join(str(error).split())})") from None
-        _check(generator, shapes, arrays)
+        _check_finite(arrays)
     return Trained(generator, arrays, hashlib.sha256(content).hexdigest(), len(content))
 
 
@@ -158,12 +160,8 @@ def _parsed(text: str) -> Generator:
     return kind(**values)
 
 
-def _check(
-    generator: Generator,
-    found: Mapping[str, tuple[str, tuple[int, ...]]],
-    arrays: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Raises UsageError for arrays of other names, types or shapes, or that are not finite."""
+def _check_shapes(generator: Generator, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Raises UsageError for arrays of other names, types or shapes."""
     expected = {name: ("F32", tuple(shape)) for name, shape in generator.weight_shapes().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -171,16 +169,10 @@ def _check(
                 f"{name[:200]!r}: expected {expected.get(name, 'no such array')}, as generator "
                 f"{generator.name} has, got {found.get(name, 'none')}"
             )
-    for name, array in (arrays or {}).items():
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises UsageError for numbers that are not finite."""
+    for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UsageError(f"{name!r}: expected finite numbers, got others")
-
-
-def _has_header(path) -> bool:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return HEADER in (file.metadata() or {})
-    except (safetensors.SafetensorError, OSError):
-        return False

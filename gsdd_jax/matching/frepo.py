@@ -107,8 +107,7 @@ class FeatureRegression(Matching):
         return self.aux_params(labels, None if logits is None else jnp.asarray(logits))
 
     def aux_optimizer(self) -> optax.GradientTransformation:
-        learned = self.labels.learned
-        return optax.adam(self.labels.learning_rate) if learned else optax.set_to_zero()
+        return self.labels.optimizer()
 
     def project_aux(self, aux_params: dict[str, Array]) -> dict[str, Array]:
         # Targets depend only on differences: with the least logit 0 the grid holds the most.

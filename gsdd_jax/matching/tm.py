@@ -170,10 +170,8 @@ class TrajectoryMatching(Matching):
         of_rate = optax.sgd(self.lr_lr, momentum=0.5)
         if not self.labels.soft:
             return of_rate
-        learned = self.labels.learned
-        of_labels = optax.adam(self.labels.learning_rate) if learned else optax.set_to_zero()
         return optax.multi_transform(
-            {LEARNING_RATE: of_rate, LABELS: of_labels},
+            {LEARNING_RATE: of_rate, LABELS: self.labels.optimizer()},
             {LEARNING_RATE: LEARNING_RATE, LABELS: LABELS},
         )
 

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.formats.base import ITEMSIZE, Format
+from gsdd_jax.formats.base import Format, bytes_of
 from gsdd_jax.rasterizer.gaussians import budget_bytes, round_to_bfloat16
 
 Shape = tuple[int, int, int]  # height, width, channels
@@ -100,6 +99,12 @@ class Parameterization(Format):
         return {}
 
     @classmethod
+    def unfitted(cls, objective: str, learning_rate: float) -> dict[str, Any]:
+        """Returns a `recipe` without a fit, for Adam: DM updates all classes at once."""
+        by_dm = {"matching.options.per_class_updates": False} if objective == "dm" else {}
+        return {"init.num_steps": 0, "distill.learning_rate": learning_rate} | by_dm
+
+    @classmethod
     def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         """Returns a suitable number of images per class where it is free."""
         return 1
@@ -113,10 +118,7 @@ class Parameterization(Format):
         fields = cls.published(image_shape, budget, options)
         one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         classes = budget.num_classes
-        first, two = (
-            sum(ITEMSIZE[spec.dtype] * math.prod(spec.shape) for spec in specs.values())
-            for specs in map(one.array_specs, (1, 2))
-        )
+        first, two = (bytes_of(one.array_specs(count).values()) for count in (1, 2))
         each, shared = two - first, 2 * first - two
         images = (classes * budget.free - shared) // (classes * each)
         if budget.reserved:  # for the labels of so many images
@@ -131,8 +133,9 @@ class Parameterization(Format):
 
     def select(self, params: Params, indices: Int[Array, "k"]) -> Params:
         """Returns the parameters of some images, and what all share."""
-        if self.shared_shapes():
-            return {n: a if self.is_shared(n) else a[indices] for n, a in params.items()}
+        if isinstance(params, dict):
+            own = {name: p for name, p in params.items() if not self.is_shared(name)}
+            return params | jax.tree.map(lambda p: p[indices], own)
         return jax.tree.map(lambda p: p[indices], params)
 
     def quantized(self, params: Params) -> Params:

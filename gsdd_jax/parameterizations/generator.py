@@ -1,6 +1,7 @@
 """GLaD (Cazenavette et al., 2023): images as latents of a pretrained generator."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from gsdd_jax import generators
 from gsdd_jax.core.errors import UsageError
@@ -80,9 +81,8 @@ class Latents(Parameterization):
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """Returns no fit, and a rate chosen here. DM updates all classes at once."""
-        by_dm = {"matching.options.per_class_updates": False} if objective == "dm" else {}
-        return {"init.num_steps": 0, "distill.learning_rate": 1e-2} | by_dm
+        """Returns no fit, and a rate chosen here."""
+        return cls.unfitted(objective, 1e-2)
 
     @classmethod
     def published(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
@@ -116,9 +116,6 @@ class Latents(Parameterization):
     def _weights(self) -> dict[str, Array]:
         return {name: jnp.asarray(array) for name, array in self.trained.weights.items()}
 
-    def select(self, params: Params, indices: Int[Array, "k"]) -> Params:
-        return {n: a if self.is_shared(n) else a[indices] for n, a in params.items()}
-
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the latents, and the weights of the generator."""
         return dict(arrays) | _named(self.trained.weights)
@@ -139,15 +136,14 @@ class Latents(Parameterization):
     def rendered(
         self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
-        render = jax.jit(lambda some: self.decode(some, height, width, resample))
         shared = {name: a for name, a in params.items() if self.is_shared(name)}
         latents = {name: params[name] for name in self.shapes()}
-        count = len(next(iter(latents.values())))
+        count, how = len(next(iter(latents.values()))), (height, width, resample)
         parts = [
             shared | {name: a[first : first + AT_ONCE] for name, a in latents.items()}
             for first in range(0, count, AT_ONCE)
         ]
-        return np.concatenate([np.asarray(render(part)) for part in parts])
+        return np.concatenate([np.asarray(_decoded(self, part, *how)) for part in parts])
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of the largest layer for all images, before and after it."""
@@ -168,6 +164,11 @@ class Latents(Parameterization):
         """Returns the generator and the bytes of its weights, which the budget does not count."""
         kind, _, sha256, size = self.trained
         return {"generator": kind.name, "generator_sha256": sha256, "generator_bytes": size}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def _decoded(kind: Latents, params: Params, height: int, width: int, resample: str) -> Array:
+    return kind.decode(params, height, width, resample)
 
 
 def _named(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import haba
-from gsdd_jax.formats.base import ITEMSIZE
+from gsdd_jax.formats.base import bytes_of
 from gsdd_jax.formats.haba import (
     BASES,
     DECODER,
@@ -52,8 +52,7 @@ class HaBa(Pairing, haba.HaBa):
         for base_channels, hallucinators in choices:
             fields = {"hallucinators": hallucinators, "base_channels": base_channels}
             one = cls(*image_shape, images_per_class=1, **fields | dict(options))
-            specs = one.array_specs(budget.num_classes).values()
-            least = sum(ITEMSIZE[spec.dtype] * math.prod(spec.shape) for spec in specs)
+            least = bytes_of(one.array_specs(budget.num_classes).values())
             if least <= budget.num_classes * budget.bytes_per_class:
                 break
         return fields

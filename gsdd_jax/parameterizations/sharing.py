@@ -18,9 +18,8 @@ class Sharing(Parameterization):
 
     @classmethod
     def recipe(cls, objective: str) -> dict[str, Any]:
-        """Returns no fit, and a rate chosen here. DM updates all classes at once."""
-        by_dm = {"matching.options.per_class_updates": False} if objective == "dm" else {}
-        return {"init.num_steps": 0, "distill.learning_rate": 3e-3} | by_dm
+        """Returns no fit, and a rate chosen here."""
+        return cls.unfitted(objective, 3e-3)
 
     def optimizer(self, learning_rate: Rate) -> optax.GradientTransformation:
         return optax.adam(learning_rate)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.core import memory
 from gsdd_jax.formats import speed
 from gsdd_jax.formats.arrays import einsum
-from gsdd_jax.formats.base import ITEMSIZE
+from gsdd_jax.formats.base import bytes_of
 from gsdd_jax.formats.speed import (
     ATOMS,
     BIAS,
@@ -85,8 +85,7 @@ class SPEED(Sharing, speed.SPEED):
             codes = height * width // given["patch"] ** 2 * given["epitomes"]
             fields["nonzero"] = max(1, min(fields["nonzero"], codes))
             one = cls(*image_shape, images_per_class=1, **fields | dict(options))
-            specs = one.array_specs(budget.num_classes).values()
-            least = sum(ITEMSIZE[spec.dtype] * math.prod(spec.shape) for spec in specs)
+            least = bytes_of(one.array_specs(budget.num_classes).values())
             narrow = fields["epitome_width"] % (2 * fields["heads"])
             if narrow or least <= budget.num_classes * budget.bytes_per_class:
                 return fields

@@ -142,9 +142,8 @@ class _Run:
         begun: start.Start | None,
     ):
         self.config, self.parts, self.workdir, self.begun = config, parts, workdir, begun
-        of_files = {} if begun is None else {"init.set": begun.sha256}
-        if (sha256 := parts.parameterization.made_of) is not None:
-            of_files["parameterization"] = sha256
+        of_files = {"init.set": begun and begun.sha256}
+        of_files["parameterization"] = parts.parameterization.made_of
         self.identity = identity(config, parts.dataset.fingerprint, **of_files)
         self.records = Records(workdir, self.identity)
         of_set = parts.dataset.num_classes, parts.parameterization.images_per_class

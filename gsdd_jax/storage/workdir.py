@@ -107,9 +107,10 @@ def snapshots(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
-def identity(config: ConfigDict, fingerprint: str, **more: str) -> str:
+def identity(config: ConfigDict, fingerprint: str, **more: str | None) -> str:
     """Returns a digest of everything that a run's steps depend on: its settings, its data and
-    `more`; not their number."""
+    `more` that are not None; not their number."""
+    more = {name: value for name, value in more.items() if value is not None}
     fields = decisive(config)
     fields.pop(STEPS, None)
     return digest({"data.fingerprint": fingerprint, **fields, **more})
