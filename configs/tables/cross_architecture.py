@@ -9,18 +9,29 @@ for, the published code takes AdamW with weight decay 0.05, and so does the tabl
 made the published numbers is not known: both columns are compared with them.
 
 Paper: trajectory matching on the subsets of ImageNet; three trainings per network. Small: CIFAR-10,
-sets of the small table; fewer and shorter trainings, of equally many steps for every method.
+sets of the small table, also those of images that share arrays; fewer and shorter trainings, of
+equally many steps for every method.
 """
 
 from configs import imagenet_tm
 from configs.tables import small
-from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, num_images, published, trials
+from configs.tables.methods import (
+    METHODS,
+    PUBLISHED,
+    SHARING,
+    SHARING_NAMES,
+    SUBSETS,
+    num_images,
+    published,
+    trials,
+)
 from gsdd_jax.tables.table import Cell, Mean, Table
 
 NETWORKS = {"AlexNet": "alexnet", "VGG11": "vgg11", "ResNet18": "resnet18", "ViT": "vit"}
 OPTIMIZERS = {"SGD": "sgd_cosine", "Adam": "adamw"}
 SMALL_STEPS = 80  # of each network, whatever the number of images
-ROWS = ("pixels", "IDC", "FreD", "DDiF", "Gaussians")
+ROWS = {"paper": ("pixels", "IDC", "FreD", "DDiF", "Gaussians")}
+ROWS["small"] = (*ROWS["paper"], *SHARING_NAMES)
 
 
 def get_table(size: str) -> Table:
@@ -30,9 +41,10 @@ def get_table(size: str) -> Table:
     averages = PUBLISHED["cross_architecture_mean"]["rows"]
     columns = SUBSETS if size == "paper" else ("CIFAR-10, TM",)
     for place, data in enumerate(columns):
-        for row in ROWS:
-            config, own = _experiment(size, data, METHODS[row]), row == "Gaussians"
-            searched = ({},) if own and size == "paper" else trials(METHODS[row], "tm", size)
+        for row in ROWS[size]:
+            method, own = (METHODS | SHARING)[row], row == "Gaussians"
+            config = _experiment(size, data, method)
+            searched = ({},) if own and size == "paper" else trials(method, "tm", size)
             known = {"pixels": "TM", "Gaussians": "GSDD"}.get(row, row)
             average = averages[known][place] if size == "paper" and known in averages else None
             for shown, optimizer in OPTIMIZERS.items():

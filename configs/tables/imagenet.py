@@ -6,7 +6,7 @@ Defines the tables imagenet128_tm, imagenet128_dm and imagenet128_dc.
 """
 
 from configs import load
-from configs.tables.methods import METHODS, PUBLISHED, SUBSETS, published, trials
+from configs.tables.methods import METHODS, PUBLISHED, SHARING, SUBSETS, published, trials
 from gsdd_jax.config import scaled
 from gsdd_jax.tables.table import Cell, Table
 
@@ -17,6 +17,7 @@ def get_table(objective: str, size: str) -> Table:
     """Returns the table of "tm", "dm" or "dc"; its small size only shows that everything runs."""
     numbers = PUBLISHED[f"imagenet128_{objective}_ipc1"]["rows"]
     base = load(f"imagenet_{objective}")
+    sharing = {row: method for row, method in SHARING.items() if method.published in numbers}
     cells = []
     for place, subset in enumerate(SUBSETS):
         config = base.copy_and_resolve_references()
@@ -24,7 +25,7 @@ def get_table(objective: str, size: str) -> Table:
         if size == "small":
             config.scale = SMALL
         cells.append(Cell("random real", subset, scaled(config), arm="random_real"))
-        for row, method in METHODS.items():
+        for row, method in (METHODS | sharing).items():
             known = {"vanilla": objective.upper()}.get(method.published, method.published)
             number = numbers.get(known, [None] * len(SUBSETS))[place]
             searched = ({},) if row == "Gaussians" else trials(method, objective, size)

@@ -27,7 +27,12 @@ class Method:
     published: str = ""  # name in the paper's tables, if they have it
 
 
-PIXEL_RATES = {"tm": (3.0, 10.0, 30.0, 100.0), "dm": (0.1, 1.0, 10.0, 100.0)}
+REGRESSION_RATES = (300.0, 1e3, 3e3, 1e4)  # of pixels by FRePo; none is published for SGD
+PIXEL_RATES = {
+    "tm": (3.0, 10.0, 30.0, 100.0),
+    "dm": (0.1, 1.0, 10.0, 100.0),
+    "frepo": REGRESSION_RATES,
+}
 IDC_RATES = {"tm": (0.1, 0.3, 1.0, 3.0), "dm": (0.01, 0.1, 1.0, 10.0)}
 FRED_RATES = {"tm": (1.0, 3.0, 10.0, 30.0), "dm": (0.01, 0.1, 1.0, 10.0)}
 DDIF_RATES = {"tm": (1e-4, 3e-4, 1e-3, 3e-3), "dm": (1e-4, 3e-4, 1e-3, 3e-3)}
@@ -35,7 +40,7 @@ GAUSSIAN_RATES = {"tm": (1e-3, 3e-3, 1e-2, 3e-2), "dm": (3e-4, 1e-3, 3e-3, 1e-2)
 # Published: pixels by TM 100 on CIFAR-10, 1000 on CIFAR-100 and at 128 x 128, 1e5 and 1e4 at IPC
 # 10; FreD in these units about 980 and 780 by TM, 9.8 and 0.78 by DM, 0.0098 and 0.078 by DC; DDiF
 # 1e-4 by TM, 5e-5 by DM.
-PIXEL_PAPER = {"tm": (100.0, 1e3, 1e4, 1e5), "dm": (0.1, 1.0, 10.0, 100.0)}
+PIXEL_PAPER = PIXEL_RATES | {"tm": (100.0, 1e3, 1e4, 1e5)}
 FRED_PAPER = {
     "tm": (30.0, 100.0, 300.0, 1000.0),
     "dm": (0.1, 1.0, 10.0, 100.0),
@@ -93,11 +98,13 @@ METHODS = {
     "DDiF, bfloat16": Method("ddif", HALF, DDIF_RATES, DDIF_PAPER),
     "Gaussians": Method("gaussian", {}, GAUSSIAN_RATES, GAUSSIAN_RATES, "GSDD"),
 }
-SHARING = {  # only of the paper's size
-    "RTP": Method("rtp", {}, SHARED_RATES, SHARED_RATES, "RTP"),
-    "HaBa": Method("haba", {}, SHARED_RATES, SHARED_RATES, "HaBa"),
-    "SPEED": Method("speed", {}, SHARED_RATES, SHARED_RATES, "SPEED"),
-    "NSD": Method("nsd", {}, SHARED_RATES, SHARED_RATES, "NSD"),
+SHARING_NAMES = {"RTP": "rtp", "HaBa": "haba", "SPEED": "speed", "NSD": "nsd"}
+SHARING = {
+    row + ", bfloat16" * (options == HALF): Method(
+        name, options, SHARED_RATES, SHARED_RATES, "" if options else row
+    )
+    for row, name in SHARING_NAMES.items()
+    for options in ({}, HALF)
 }
 CODED_METHODS = {
     f"{row}, codes": dataclasses.replace(METHODS[row], options=CODED, published="")
@@ -109,8 +116,8 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
     """Returns a copy of `config` with another parameterization.
 
     A student step takes all images where there are fewer than the step of the Gaussians takes. FreD
-    keeps more coefficients where there are fewer real images than it would have room for. Codes
-    have the suggested number of images, if there are as many real ones.
+    keeps more coefficients, and NSD has fewer kernels, where there are fewer real images than they
+    would have room for. Codes have the suggested number of images, if there are as many real ones.
     """
     config = config.copy_and_resolve_references()
     if method.name != config.parameterization.name:
@@ -126,6 +133,8 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
         per_image = bytes_per_class(config, shape) // (3 * most)
         size = -(-per_image // (2 if method.options == HALF else 4))
         config.parameterization.options.size = size
+    elif method.name == "nsd" and num_images(config) > classes * most:
+        config.parameterization.options.kernels = most
     images = num_images(config) // classes
     most, _ = matching.find(config.matching.name).largest_batch(classes, images)
     if config.matching.options.batch_syn > most:

@@ -7,7 +7,7 @@ from the same start: published ones, such as 1e-7 from 0.01 for pixels, suit tho
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_tm_cpu, demo
+from configs import cifar10_tm_cpu, common, demo
 from configs.tables.methods import Method, num_images, stored_as
 from gsdd_jax.setup.experiment import build_schedule
 
@@ -17,13 +17,15 @@ GAUSSIAN_RATE = 1e-2  # the best of four on training images, by TM (docs/results
 
 
 def get_config(objective: str) -> ConfigDict:
-    """Returns the config of Gaussians by trajectory ("tm") or distribution matching ("dm")."""
+    """Returns the config of Gaussians by an objective: "tm", "dm" or "frepo"."""
     if objective == "tm":
         config = cifar10_tm_cpu.get_config()
         config.distill.num_steps = 100
         config.distill.eval_every = 0
     else:
         config = demo.get_config()
+        if objective != "dm":
+            common.matched_by(config, objective)
         config.data.name = "cifar10"
         config.network.options.width = 16
         config.init.num_steps = 2000
