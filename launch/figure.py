@@ -60,7 +60,7 @@ JUDGES = flags.DEFINE_integer(
 JUDGE_WIDTH = flags.DEFINE_integer("judge_width", 16, "difficulty: width of the judges.")
 JUDGE_EPOCHS = flags.DEFINE_integer("judge_epochs", 5, "difficulty: training epochs of the judges.")
 SWEEPS = flags.DEFINE_list(
-    "sweeps", [], "decode: comma-separated sweeps: bytes, resolution, batch; empty: all."
+    "sweeps", [], "decode: comma-separated sweeps: bytes, resolution, batch, storage; empty: all."
 )
 SECONDS = flags.DEFINE_float("seconds", 2.0, "decode: minimum seconds per measurement.")
 

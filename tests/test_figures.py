@@ -580,13 +580,25 @@ def test_difficulty_through_the_command(run, pixels, tmp_path):
 
 
 def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
-    from benchmarks import decode, rasterize
+    from benchmarks import decode, measure, rasterize, storage
 
-    monkeypatch.setattr(decode, "SWEEPS", {"bytes": [rasterize.Shape(2, 5, 16, 2)]})
+    monkeypatch.setattr(measure, "TURN", 1e-3)
+    sweeps = {"bytes": [rasterize.Shape(2, 5, 16, 2)], "storage": [1]}
+    monkeypatch.setattr(decode, "SWEEPS", sweeps)
+    assert len(storage.names()) >= 12 and "generator" not in storage.names()
+    monkeypatch.setattr(storage, "names", lambda: ["pixels", "idc"])
     monkeypatch.setattr(rasterize, "FIT_STEPS", 2)
     draw("decode", seconds=0.01, out=str(tmp_path))
     rows = rows_of(tmp_path, "decode")
-    assert len(rows) == 2 * 3
+    sets = [(r["what"], r["value"], r["batch"], r["measured"]) for r in rows[6:]]
+    counts = {"pixels": "10", "idc": "40"}
+    assert sorted(sets) == sorted(
+        (what, "12288", count, measured)
+        for what, count in counts.items()
+        for measured in ("forward", "both")
+    )
+    assert all(int(r["peak_bytes"]) >= int(r["batch"]) * 3072 * 4 for r in rows[6:])
+    rows = rows[:6]
     assert {row["what"] for row in rows} == {"Gaussians", "SIREN", "reference"}
     for row in rows:
         assert 0 < float(row["seconds"]) < 10
@@ -597,7 +609,9 @@ def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "measure", None)
     draw("decode", seconds=0.01, out=str(tmp_path))
     assert (tmp_path / "decode.csv").read_bytes() == before
-    with pytest.raises(gsdd_jax.UsageError, match="--sweeps: expected some of bytes, got 'size'"):
+    with pytest.raises(
+        gsdd_jax.UsageError, match="--sweeps: expected some of bytes,storage, got 'size'"
+    ):
         draw("decode", sweeps=["size"], out=str(tmp_path))
 
 

@@ -47,7 +47,7 @@ FRED_PAPER = {
     "dc": (0.003, 0.01, 0.03, 0.1),
 }
 DDIF_PAPER = {"tm": (3e-5, 1e-4, 3e-4, 1e-3), "dm": (2e-5, 5e-5, 1e-4, 3e-4)}
-SHARED_RATES = dict.fromkeys(("tm", "dm"), (3e-4, 1e-3, 3e-3, 1e-2))  # none is published for Adam
+SHARED_RATES = dict.fromkeys(("tm", "dm"), (1e-3, 3e-3, 1e-2, 3e-2))  # none is published for Adam
 # Published settings of the student by method, data set and IPC: MTT's for pixels, FreD's, DDiF's,
 # HaBa's, SPEED's.
 STUDENT = ("syn_steps", "expert_epochs", "max_start_epoch", "lr_lr", "lr_init")

@@ -115,7 +115,8 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
 
 
 def look(i: int) -> dict[str, Any]:
-    return dict(color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
+    marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]  # other pairs once colors repeat
+    return dict(color=COLORS[i % len(COLORS)], marker=marker)
 
 
 def accuracies(
