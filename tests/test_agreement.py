@@ -41,6 +41,8 @@ ROWS = [
     ("speed", (34, 34, 4), 4, 1, BFLOAT16 | {"patch": 2, "heads": 4, "epitomes": 300}, 1),
     ("nsd", (8, 12, 3), 2, 1, {}, 4),
     ("nsd", (9, 6, 4), 4, 1, BFLOAT16 | {"kernels": 3, "rank": 5, "size": 4}, 1),
+    ("hmn", (8, 12, 3), 4, 1, {}, 4),
+    ("hmn", (9, 6, 4), 4, 1, BFLOAT16 | {"factor": 3, "image_channels": 2}, 1),
     ("dct", (8, 12, 3), 8, 3, {}, 2),
     ("dct", (16, 12, 3), 8, 2, {"side": 10, "subsampled": False}, 1),
     ("dct", (9, 17, 1), 8, 3, {"step": 40.0}, 1),
@@ -93,7 +95,7 @@ def drawn(kind, images, seed):
         addresses = rng.normal(0, 0.3, (images, kind.bases))
         bases = rng.normal(0.2, 1, kind.shared_shapes()["bases"])
         return jax.device_put({"addresses": np.float32(addresses), "bases": np.float32(bases)})
-    if kind.name in ("haba", "nsd"):
+    if kind.name in ("haba", "nsd", "hmn"):
         shapes = {name: spec.shape for name, spec in kind.array_specs(images).items()}
         arrays = {n: np.float32(rng.normal(0.2, 0.4, shape)) for n, shape in shapes.items()}
         return jax.device_put(kind.unpack(arrays))

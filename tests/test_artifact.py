@@ -23,7 +23,7 @@ from gsdd_jax.formats import base, transforms
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
-SHARING = ["rtp", "haba", "speed", "nsd"]
+SHARING = ["rtp", "haba", "speed", "nsd", "hmn"]
 NAMES = ["gaussian", *NAMED_ARRAYS, *SHARING, "ptq", "quantized", "dct"]
 FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
@@ -41,8 +41,8 @@ def some_set(name="gaussian", shape=(8, 8, 3), ipc=1, images_per_class=4, **opti
     if name.endswith(" in codes"):
         options |= {"dtype": "codes"}
         name = name.removesuffix(" in codes")
-    if name == "haba":
-        ipc = max(ipc, 2)  # a hallucinator takes more than an image
+    if name in ("haba", "hmn"):
+        ipc = max(ipc, 2)  # a hallucinator or a decoder takes more than an image
     kind = parameterizations.build(
         name, shape, ipc=ipc, images_per_class=images_per_class, num_classes=2, **options
     )

@@ -115,6 +115,7 @@ def test_pixels_are_matched_with_their_own_settings():
         ("haba", (0, 0.1, 20_000), 3e-3),  # not published for Adam
         ("speed", (0, 0.1, 20_000), 3e-3),  # not published for Adam
         ("nsd", (0, 0.1, 20_000), 3e-3),  # unknown
+        ("hmn", (0, 0.1, 20_000), 3e-3),  # unknown
     ],
 )
 def test_other_parameterizations_as_published(name, fit, rate):

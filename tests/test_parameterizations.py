@@ -31,6 +31,7 @@ KINDS = [
     ("speed", 3, {}),
     ("speed", 1, BFLOAT16 | {"blocks": 2}),
     ("nsd", 3, {"kernels": 10, "size": 6}),
+    ("hmn", 3, {}),
     ("ptq", 3, {}),
     ("ptq", 1, {"bits": 4, "groups": 5, "aware": True}),
 ]
@@ -68,7 +69,7 @@ def test_the_contract(name, channels, options):
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
     # Steps of Adam do not shrink with the number of images.
-    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba", "speed", "nsd")
+    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba", "speed", "nsd", "hmn")
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -121,7 +122,8 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 def test_unknown_names_and_options():
     names = (
-        "dct, ddif, fred, gaussian, generator, haba, idc, nsd, pixels, ptq, quantized, rtp, speed"
+        "dct, ddif, fred, gaussian, generator, haba, hmn, idc, nsd, pixels, ptq, quantized, rtp, "
+        "speed"
     )
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
@@ -262,7 +264,7 @@ SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_
         ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
         ("fred", {"size": 2}, 1, 1, 0), ("rtp", {}, 1, 3, 0), ("rtp", {"bases": 4}, 1, 3, 0),
         ("haba", {}, 1, 3, 0), ("speed", {}, 1, 3, 0), ("speed", BFLOAT16, 1, 2, 0),
-        ("nsd", {}, 1, 3, 0),
+        ("nsd", {}, 1, 3, 0), ("hmn", {}, 1, 3, 0),
         ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
     ],
 )  # fmt: skip

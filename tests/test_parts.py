@@ -40,6 +40,7 @@ FORMATS = [
     ("haba", {"hallucinators": 2, "base_channels": 1}),
     ("nsd", {"kernels": 2, "rank": 5}),
     ("speed", {}),
+    ("hmn", {}),
     ("quantized", {"bits_per_gaussian": 64.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]

@@ -1,6 +1,7 @@
-"""Tests what images share in `rtp`, `haba`, `speed` and `nsd`: starts, sizes, and what is shown."""
+"""Tests what images share in `rtp`, `haba`, `speed`, `nsd` and `hmn`: starts, sizes, images."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -32,6 +33,7 @@ def test_bases_begin_as_principal_components(images):
 
 RTP, HABA = ("rtp", ("bases",)), ("haba", ("hallucinators", "base_channels"))
 NSD = ("nsd", ("kernels", "rank", "size"))
+HMN = ("hmn", ("factor", "image_channels", "features"))
 SPEED = ("speed", ("patch", "epitomes", "epitome_width", "heads", "blocks", "nonzero"))
 
 
@@ -45,6 +47,9 @@ SPEED = ("speed", ("patch", "epitomes", "epitome_width", "heads", "blocks", "non
         # One of the kernels takes 2 · 32 · 6 + 3 · 26 numbers, a tensor 6 · 6 · 26.
         (NSD, 1, 32, {}, (46, 26, 6, 46)), (NSD, 50, 32, {}, (459, 420, 12, 459)),
         (NSD, 1, 32, {"kernels": 5, "rank": 9}, (5, 9, 6, 40)),
+        # An image takes 16 · 4 numbers, a class 16 · 8 + 8 · 8, the decoder 6160, all of them 128.
+        (HMN, 1, 32, {}, (8, 4, 8, 35)), (HMN, 50, 32, {}, (8, 28, 56, 297)),
+        (HMN, 1, 32, {"dtype": "bfloat16"}, (8, 6, 12, 48)), (HMN, 1, 128, {}, (16, 4, 8, 183)),
         # Published, also the images per class.
         (SPEED, 1, 32, {}, (4, 16, 32, 2, 1, 48, 17)),
         (SPEED, 10, 32, {}, (4, 64, 96, 3, 1, 48, 124)),
@@ -68,6 +73,7 @@ def test_sizes_in_a_budget_of_ten_classes(of, ipc, side, options, expected):
         ("haba", (8, 2, 3), {}, "haba: expected images of at least 3 x 3 pixels, got 8 x 2"),
         ("nsd", (8, 12, 3), {"size": 9}, "nsd: size: expected at most the sides .* 8 x 12 .* 9"),
         ("haba", (8, 12, 3), {"base_channels": 2}, "haba: base_channels: expected 1 or 3, .* 2"),
+        ("hmn", (8, 12, 3), {"factor": 5}, "hmn: factor: expected a divisor of .* got 5"),
         ("speed", (8, 12, 3), {"patch": 5}, "patch: expected a divisor of .* 8 and 12, got 5"),
         ("speed", (8, 12, 3), {"heads": 3}, "heads: expected a divisor of epitome_width, 32, .* 3"),
         ("speed", (8, 12, 3), {"nonzero": 97}, "nonzero: expected at most 96, .* got 97"),
@@ -175,6 +181,55 @@ def test_tensors_and_kernels_begin_as_a_decomposition_of_real_images():
         expected = np.moveaxis(flat.reshape(6, 3, 2, 8, 12), (0, 1), (1, 4)).reshape(real.shape)
         np.testing.assert_allclose(jax.jit(kind.render)(params), expected, atol=2e-4)
     assert np.abs(kept - real).max() > 0.01  # eight of twelve columns
+
+
+def decoded(arrays, kind, which):
+    """Computes an image of `hmn` in float64, cell by cell."""
+    of = {name: np.float64(array) for name, array in arrays.items()}
+    class_, side = which // kind.images_per_class, kind.factor
+    own, (rows, columns) = of["of_images"][which], kind.cells
+    image = np.zeros(kind.image_shape)
+    for y, x in np.ndindex(rows, columns):
+        hidden = of["hidden_bias"].copy()
+        for i, j in np.ndindex(3, 3):
+            at = y + i - 1, x + j - 1
+            if min(at) >= 0 and at[0] < rows and at[1] < columns:
+                extracted = of["extractors"][class_].T @ of["of_data_set"][at]
+                joined = [*extracted, *of["of_classes"][class_][at], *own[at]]
+                hidden += of["hidden"][i, j].T @ joined
+        hidden = np.where(hidden < 0, hidden / 5, hidden)
+        patch = (of["pixels"].T @ hidden + of["pixels_bias"]).reshape(side, side, -1)
+        image[y * side :, x * side :][:side, :side] = patch
+    return image
+
+
+def test_a_decoder_shows_memories_of_three_levels():
+    set_ = made("hmn")
+    rng = np.random.default_rng(0)
+    arrays = {n: np.float32(a + rng.normal(0, 0.3, a.shape)) for n, a in set_.arrays.items()}
+    kind = parameterizations.of_format(set_.format)
+    some = (0, kind.images_per_class, len(set_.labels) - 1)
+    expected = [decoded(arrays, kind, which) for which in some]
+    shown = dataclasses.replace(set_, arrays=arrays).images()[list(some)]
+    np.testing.assert_allclose(shown, expected, atol=2e-5)
+
+
+def test_memories_begin_as_principal_components_of_patches():
+    """Compares with singular vectors of NumPy: more of them show the class's mean image."""
+    real = np.random.default_rng(0).random((12, 8, 12, 3), np.float32).cumsum(1)
+    build = functools.partial(parameterizations.build, "hmn", (8, 12, 3), num_classes=2)
+    kind = build(ipc=8, images_per_class=0, image_channels=3, features=5)
+    kind = dataclasses.replace(kind, images_per_class=6)
+    assert kind.factor == 4
+    patches = np.float64(real).reshape(12, 2, 4, 3, 4, 3).swapaxes(2, 3).reshape(12, 6, 48)
+    mean = patches.mean((0, 1))
+    left = np.linalg.svd((patches - mean).reshape(-1, 48).T)[0]
+    of_class = patches.reshape(2, 6, 6, 48).mean(1).repeat(6, 0)
+    near = lambda x, count: x @ left[:, :count] @ left[:, :count].T
+    expected = mean + near(of_class - mean, 5) + near(patches - of_class, 3)
+    expected = expected.reshape(12, 2, 3, 4, 4, 3).swapaxes(2, 3).reshape(real.shape)
+    shown = jax.jit(lambda real: kind.render(kind.init(jax.random.key(0), real)))(real)
+    np.testing.assert_allclose(shown, expected, atol=2e-4)
 
 
 def shown_by_network(arrays, kind, which):

@@ -122,11 +122,11 @@ def of_counts(set_, *counts):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_unequal_classes(tmp_path, name):
-    """Reads by NumPy; refuses forged labels, and masks or bases of classes of other sizes."""
+    """Reads by NumPy; refuses forged labels, and masks or others of classes of other sizes."""
     whole, path = some_set(name, ipc=2), tmp_path / "set.safetensors"
     count = len(whole.labels)
     set_ = of_counts(whole, 1, count - 1)
-    if held := {"fred": "masks", "haba": "bases", "nsd": "tensors"}.get(name):
+    if held := {"fred": "masks", "haba": "bases", "nsd": "tensors", "hmn": "of_classes"}.get(name):
         with pytest.raises(UsageError, match=rf"labels: .* as often as .*, as {held} of {name}"):
             gsdd_jax.save(path, set_)
         return

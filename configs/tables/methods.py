@@ -98,7 +98,7 @@ METHODS = {
     "DDiF, bfloat16": Method("ddif", HALF, DDIF_RATES, DDIF_PAPER),
     "Gaussians": Method("gaussian", {}, GAUSSIAN_RATES, GAUSSIAN_RATES, "GSDD"),
 }
-SHARING_NAMES = {"RTP": "rtp", "HaBa": "haba", "SPEED": "speed", "NSD": "nsd"}
+SHARING_NAMES = {"RTP": "rtp", "HaBa": "haba", "HMN": "hmn", "SPEED": "speed", "NSD": "nsd"}
 SHARING = {
     row + ", bfloat16" * (options == HALF): Method(
         name, options, SHARED_RATES, SHARED_RATES, "" if options else row
