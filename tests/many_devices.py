@@ -1,5 +1,6 @@
 """Prints, as JSON in the last line, how far several devices' results are from one device's."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -31,6 +32,7 @@ KIND = parameterizations.build("gaussian", SHAPE, ipc=1, images_per_class=GPC)
 CODED = parameterizations.build(
     "quantized", SHAPE, ipc=1, images_per_class=GPC, num_classes=CLASSES
 )
+HMN = parameterizations.build("hmn", SHAPE, ipc=1, images_per_class=0, num_classes=CLASSES)
 REAL = jnp.asarray(IMAGES[: CLASSES * GPC] / np.float32(255))
 
 
@@ -94,6 +96,11 @@ THINGS = {
     ),
     "dm, unequal classes of two devices each": (
         2, lambda: distilled("dm", batch_real=13, counts=(5, 1, 3)),
+    ),
+    "dm, memories of images, classes and the data set": (
+        2, lambda: distilled(
+            "dm", batch_real=13, kind=dataclasses.replace(HMN, images_per_class=GPC)
+        ),
     ),
     "tm": (2, lambda: followed(5, batch_syn=5)),
     "frepo, learned labels": (
