@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gsdd_jax import data
+    from gsdd_jax import data, replay
     from gsdd_jax.arrays import Accuracy, distill, evaluate
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.formats.distilled import DistilledSet
@@ -30,6 +30,7 @@ __all__ = [
     "merge",
     "rasterize",
     "rasterize_ragged",
+    "replay",
     "save",
     "subset",
 ]

@@ -90,7 +90,7 @@ def distill(
 
     Args:
       images, labels, test, class_names, name: see `gsdd_jax.data.from_arrays`. With `test`, the
-        accuracies of baselines of the same bytes are printed, too.
+        accuracies of baselines of the same bytes are printed, too; with () nothing is evaluated.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
       objective: "dm" (the default), "dc" or "frepo"; "tm", which trains its experts first; or
         "none", compressed real images with a teacher's labels, often the strongest set.
@@ -106,12 +106,10 @@ def distill(
     `gsdd_jax.runs.distill.distill_to`. Ctrl-C raises KeyboardInterrupt after the running call of
     JAX; a second one raises at once.
     """
-    display = _display(verbose)
-    given = _fields(config, fields)
+    given = fields_of(config, fields)
     _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
-    _check_once(given, "objective", objective, "matching.name")
     _check_once(given, "name", name, "data.name")
-    base = own("dm" if objective is None else objective)
+    base = base_of(objective, given)
     given = {"data.name": "arrays" if name is None else name} | given
     dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])
     dataset = data.only(dataset, given.get("data.classes", ""))
@@ -120,7 +118,14 @@ def distill(
     if bytes_per_class is not None:
         check_value("bytes_per_class", "int", bytes_per_class, (1, None))
         given["budget.bytes"] = bytes_per_class
-    config = _config(base, given, dataset)
+    return of_dataset(dataset, config_of(base, given, dataset), workdir, verbose)
+
+
+def of_dataset(
+    dataset: data.Dataset, config: ConfigDict, workdir: str | os.PathLike | None, verbose: bool
+) -> DistilledSet:
+    """Distills a data set by a config that is adapted to it; see `distill`."""
+    display = display_of(verbose)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
             config.experts.dir = config.experts.dir or str(folder / "experts")
@@ -131,8 +136,9 @@ def distill(
     if config.data.transform == "zca":  # it is not in the file
         zca = components.build_transform("zca", dataset)
         found.__dict__["transform"] = jax.tree.map(np.asarray, zca)
-    arms = ("distilled", "fitted", experiment.strongest(result))
-    display.line(f"test accuracy:  {evaluation.compared(arms, result)}")
+    if len(dataset.test.labels):
+        arms = ("distilled", "fitted", experiment.strongest(result))
+        display.line(f"test accuracy:  {evaluation.compared(arms, result)}")
     return found
 
 
@@ -169,8 +175,8 @@ def evaluate(
     `distill`.
     """
     test = test_images, test_labels
-    display = _display(verbose)
-    given = _fields(config, fields)
+    display = display_of(verbose)
+    given = fields_of(config, fields)
     _check_once(given, "learning_rate", learning_rate, "evaluate.learning_rate")
     if learning_rate is not None:
         given["evaluate.learning_rate"] = learning_rate
@@ -185,7 +191,7 @@ def evaluate(
     check_acting(given, ON_IMAGES)
     dataset = data.only(from_arrays(*train, test), given.get("data.classes", ""))
     largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
-    config = _config(own(), largest | given, dataset)
+    config = config_of(own(), largest | given, dataset)
     parts = evaluation.real_parts(config, dataset)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.on_training_images(config, parts, "evaluate", display))
@@ -219,7 +225,7 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
         return Accuracy(evaluation.distilled(config, parts, set_, "evaluate", display))
 
 
-def _fields(
+def fields_of(
     config: Mapping[str, Any] | ConfigDict | None, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns fields by dotted name, from both ways to give them, each once."""
@@ -243,6 +249,15 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def base_of(objective: str | None, given: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config of an objective, by default that of `own`, that fields are `given` to.
+
+    Raises UsageError for an unknown one, and if the fields name one, too.
+    """
+    _check_once(given, "objective", objective, "matching.name")
+    return own("dm" if objective is None else objective)
+
+
 def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: str) -> None:
     """Raises UsageError if a field is given that an argument sets, too."""
     twice = [field for field in fields if field in given]
@@ -250,7 +265,7 @@ def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: st
         raise UsageError(f"{argument}, config.{twice[0]}: expected one of them, got both")
 
 
-def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
+def config_of(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
     """Returns the config with fields by dotted name, adapted to a data set as by the commands."""
     numbers = {name for name, of in known().items() if of.type == "float"}
     given = {n: float(v) if n in numbers and type(v) is int else v for n, v in given.items()}
@@ -284,5 +299,5 @@ def _directory(workdir: str | os.PathLike | None) -> Iterator[pathlib.Path]:
         yield pathlib.Path(folder)
 
 
-def _display(verbose: bool) -> Display:
+def display_of(verbose: bool) -> Display:
     return Display(None if verbose else io.StringIO())
