@@ -18,18 +18,21 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching
+from gsdd_jax import data, matching, parameterizations
 from gsdd_jax.config import adapt, own, validate
 from gsdd_jax.config.fields import known
 from gsdd_jax.core import interrupts, mesh
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import check_path
 from gsdd_jax.core.trees import dotted, unflat
 from gsdd_jax.data.arrays import distinct, from_arrays, indices, pixels
+from gsdd_jax.data.dataset import channel_mean_std
+from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.union import union
 from gsdd_jax.report.document import distill_with_report
 from gsdd_jax.runs import evaluation, experts
 from gsdd_jax.runs.distill import distill_to
@@ -158,10 +161,11 @@ def evaluate(
     """Trains fresh networks on a distilled set, or on any images, and tests them.
 
     Args:
-      train: a distilled set, with its own settings as defaults; or images and labels, with the
-        settings that `distill` evaluates by. Arrays are as for `gsdd_jax.data.from_arrays`.
+      train: a distilled set, with its own settings as defaults; or a list of sets with class names,
+        or images and labels, with the settings that `distill` evaluates by. Arrays are as for
+        `gsdd_jax.data.from_arrays`.
       test_images, test_labels: likewise. A distilled set's labels are indices, or its
-        `class_names`.
+        `class_names`; those of several sets are labels as `distill` takes them.
       learning_rate: learning rate of the networks; None: that of the set, or of the config.
       transform: source of a distilled set's transform; see `DistilledSet.find_transform`.
       verbose: whether to show the progress on standard output.
@@ -182,9 +186,14 @@ def evaluate(
         given["evaluate.learning_rate"] = learning_rate
     if isinstance(train, DistilledSet):
         return _of_set(train, test, transform, given, display)
+    if isinstance(train, tuple | list) and train and isinstance(train[0], DistilledSet):
+        if transform is not None:
+            raise UsageError("transform: only for one distilled set")
+        return _of_sets(train, test, given, display)
     if not isinstance(train, tuple | list) or len(train) != 2:
         raise UsageError(
-            f"train: expected a distilled set, or (images, labels), got {type(train).__name__}"
+            "train: expected a distilled set, a list of these, or (images, labels), got "
+            f"{type(train).__name__}"
         )
     if transform is not None:
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
@@ -223,6 +232,34 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
     set_ = dataclasses.replace(set_, learning_rate=config.evaluate.learning_rate)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.distilled(config, parts, set_, "evaluate", display))
+
+
+def _of_sets(sets, test, given, display) -> Accuracy:
+    """Evaluates the images of several sets together, normalized by their own constants."""
+    check_acting(given, ON_SET)
+    with located("train"):
+        images, targets, classes = union(sets, parameterizations.images)
+    with located("test"):
+        tested = from_arrays(*test, ())
+        places = {name: place for place, name in enumerate(classes)}
+        if unknown := sorted(set(tested.class_names) - places.keys()):
+            raise UsageError(f"expected classes among {some(list(classes))}, got {some(unknown)}")
+        if tested.image_shape != images.shape[1:]:
+            raise UsageError(f"expected images of {images.shape[1:]}, got {tested.image_shape}")
+    there = np.array([places[name] for name in tested.class_names], np.int32)
+    stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
+    labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)
+    dataset = data.Dataset(
+        "sets", data.Split(stored, labels),
+        data.Split(tested.train.images, there[tested.train.labels]), len(classes), classes,
+        *channel_mean_std(stored), fingerprint="",
+    )  # fmt: skip
+    size = {"budget.images_per_class": -(-len(labels) // len(classes))}  # epochs follow from it
+    config = config_of(own(), size | given, dataset)
+    parts = evaluation.parts_of(config, dataset)
+    with mesh.use_devices(config.mesh.devices):
+        of_images = jnp.asarray(images), targets, "evaluate", display
+        return Accuracy(evaluation.of_images(config, parts, *of_images))
 
 
 def fields_of(

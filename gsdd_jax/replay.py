@@ -9,27 +9,24 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
-from gsdd_jax.arrays import Accuracy, base_of, config_of, display_of, fields_of, of_dataset
-from gsdd_jax.core import interrupts, mesh
+from gsdd_jax.arrays import Accuracy, base_of, config_of, evaluate, fields_of, of_dataset
+from gsdd_jax.core import interrupts
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import check_path, make_folder, read_object, write_json
 from gsdd_jax.data.arrays import from_arrays, texts
-from gsdd_jax.data.dataset import Dataset, Split, channel_mean_std
 from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import Arrays, DistilledSet, batches
 from gsdd_jax.formats.parts import subset
-from gsdd_jax.formats.union import union
-from gsdd_jax.runs import evaluation
-from gsdd_jax.setup.provenance import ON_SET, check_acting
+from gsdd_jax.formats.union import classes_of, union
+from gsdd_jax.setup.provenance import ON_SET
 
 FORMAT = "gsdd-jax replay memory 1"
 INDEX = "memory.json"
@@ -90,7 +87,7 @@ class Memory:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for of in self.sets for name in of.class_names))
+        return classes_of(self.sets)
 
     @property
     def num_bytes(self) -> int:
@@ -151,9 +148,7 @@ class Memory:
 
         Raises UsageError for an empty memory.
         """
-        if not self.sets:
-            raise UsageError("memory: expected images, got none; add some first")
-        images, targets = union(self.sets, self.classes, parameterizations.images)
+        images, targets, _ = union(self._some(), parameterizations.images)
         return Arrays(np.clip(images, 0, 1) if clip else images, targets)
 
     def batches(
@@ -167,10 +162,14 @@ class Memory:
 
         Raises UsageError for a class that the memory does not have.
         """
-        return self._indices(texts(labels, "labels"), "labels")
+        names = texts(labels, "labels")
+        places = {name: place for place, name in enumerate(self.classes)}
+        if unknown := sorted(set(names) - places.keys()):
+            raise UsageError(
+                f"labels: expected classes of the memory, {some(list(places))}, got {some(unknown)}"
+            )
+        return np.array([places[name] for name in names], np.int32)
 
-    @checked
-    @interrupts.delayed()
     def evaluate(
         self,
         test_images: Any,
@@ -192,31 +191,11 @@ class Memory:
         Raises UsageError for invalid arguments, an empty memory, and if a network diverges.
         """
         given = fields_of(config, fields)
-        check_acting(given, ON_SET)
-        if learning_rate is not None:
-            given["evaluate.learning_rate"] = learning_rate
-        images, targets = self.numpy()
-        with located("test"):
-            tested = from_arrays(test_images, test_labels, ())
-        own = self._indices([tested.class_names[i] for i in tested.train.labels], "test_labels")
-        if tested.image_shape != images.shape[1:]:
-            raise UsageError(
-                f"test_images: expected images of {images.shape[1:]}, got {tested.image_shape}"
-            )
-        stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
-        labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)
-        mean, std = channel_mean_std(stored)
-        dataset = Dataset(
-            "replay", Split(stored, labels), Split(tested.train.images, own), len(self.classes),
-            self.classes, mean, std, fingerprint="",
+        own = {n: v for n, v in self._given.items() if n.startswith(ON_SET)}
+        return evaluate(
+            self._some(), test_images, test_labels, learning_rate=learning_rate, verbose=verbose,
+            config=own | given,
         )  # fmt: skip
-        size = {"budget.images_per_class": -(-len(labels) // len(self.classes))}
-        config = config_of(self._base, size | self._given | given, dataset)
-        config.evaluate.rates = ""  # nothing to choose by
-        parts = evaluation.parts_of(config, dataset)
-        with mesh.use_devices(config.mesh.devices):
-            of_images = jnp.asarray(images), targets, "evaluate", display_of(verbose)
-            return Accuracy(evaluation.of_images(config, parts, *of_images))
 
     @checked
     def save(self, path: str | os.PathLike) -> None:
@@ -228,8 +207,7 @@ class Memory:
         Raises UsageError for an empty memory, a folder of other content, and if it cannot be
         written.
         """
-        if not self.sets:
-            raise UsageError("memory: expected images, got none; add some first")
+        self._some()
         folder = pathlib.Path(path).expanduser()
         make_folder(folder)
         before = []
@@ -246,13 +224,11 @@ class Memory:
         except OSError as error:
             raise UsageError(f"{folder}: cannot write ({error.strerror})") from None
 
-    def _indices(self, names: list[str], what: str) -> Int32[np.ndarray, "n"]:
-        places = {name: place for place, name in enumerate(self.classes)}
-        if unknown := sorted(set(names) - places.keys()):
-            raise UsageError(
-                f"{what}: expected classes of the memory, {some(list(places))}, got {some(unknown)}"
-            )
-        return np.array([places[name] for name in names], np.int32)
+    def _some(self) -> tuple[DistilledSet, ...]:
+        """Returns the sets; raises UsageError if there are none."""
+        if not self.sets:
+            raise UsageError("memory: expected images, got none; add some first")
+        return self.sets
 
 
 @checked
@@ -281,12 +257,9 @@ def load(
     sets = tuple(file.load(folder / name) for name in index["sets"])
     for name, of in zip(index["sets"], sets, strict=True):
         with located(folder / name):
-            if of.class_names is None:
-                raise UsageError("expected class names, got none")
-            if of.format.image_shape != sets[0].format.image_shape:
-                raise UsageError(
-                    f"expected images of {sets[0].format.image_shape}, got {of.format.image_shape}"
-                )
+            classes_of([of])
+            if of.format.image_shape != (first := sets[0].format.image_shape):
+                raise UsageError(f"expected images of {first}, got {of.format.image_shape}")
     memory.sets = sets
     parts = sum(of.num_classes for of in sets)
     most = memory.bytes if memory.bytes else memory.bytes_per_class * parts

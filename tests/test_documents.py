@@ -59,7 +59,7 @@ def test_a_replay_memory_runs(tmp_path, quickly_compiled):
     short = {"init": {"num_steps": 2}, "distill": {"num_steps": 2, "steps_per_call": 2}}
     smaller = {
         '"cifar10_mini"': '"cifar10_mini", resolution=8',
-        "122_880)": "20_000, **SHORT)",
+        "61_440)": "20_000, **SHORT)",
         "range(5)": "range(2)",
         '"runs/memory"': repr(str(tmp_path / "memory")),
         "indices(test.labels)": "indices(test.labels[test.labels < 4])",
