@@ -55,7 +55,8 @@ def receive(
     Raises UsageError, naming the client, for content that is too large, no distilled set or
     damaged, for other classes, images of another size, and images that are not finite.
     """
-    with located(printable(client)):
+    client = printable(client)
+    with located(client):
         if len(content) > most_bytes:
             raise UsageError(f"expected at most {most_bytes:,} bytes, got {len(content):,}")
         found = file.decoded(content, "its set")
@@ -102,12 +103,10 @@ def partition(
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise UsageError(f"labels: expected integers [n], got {labels.dtype} {list(labels.shape)}")
     names = np.unique(labels)
-    for name, value, most in (
-        ("num_clients", num_clients, len(labels)),
-        ("classes_per_client", classes_per_client, len(names)),
-    ):
-        check_value(name, "int", value, (1, most))
+    check_value("num_clients", "int", num_clients, (1, len(labels)))
     check_value("concentration", "float", concentration, (LEAST, MOST))
+    if split == "classes":
+        check_value("classes_per_client", "int", classes_per_client, (1, len(names)))
     if split not in SPLITS:
         raise UsageError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     rng = np.random.default_rng(seed)

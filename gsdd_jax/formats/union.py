@@ -18,7 +18,7 @@ class Union(NamedTuple):
 
 
 def union(
-    sets: Sequence[DistilledSet], images_of: Callable[[DistilledSet], Any] = DistilledSet.images
+    sets: Sequence[Any], images_of: Callable[[DistilledSet], Any] = DistilledSet.images
 ) -> Union:
     """Returns the images of all sets, with the classes in the order in which they first come.
 
@@ -52,7 +52,7 @@ def union(
     return Union(np.concatenate(images), np.concatenate(targets).astype(dtype), classes)
 
 
-def classes_of(sets: Sequence[DistilledSet]) -> tuple[str, ...]:
+def classes_of(sets: Sequence[Any]) -> tuple[str, ...]:
     """Returns the names of all classes, in the order in which they first come.
 
     Raises UsageError for something else than a set, and for one without class names.
