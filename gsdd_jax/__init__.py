@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gsdd_jax import data
+    from gsdd_jax import data, federated, replay
     from gsdd_jax.arrays import Accuracy, distill, evaluate
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.formats.distilled import DistilledSet
@@ -24,12 +24,14 @@ __all__ = [
     "data",
     "distill",
     "evaluate",
+    "federated",
     "fit_images",
     "info",
     "load",
     "merge",
     "rasterize",
     "rasterize_ragged",
+    "replay",
     "save",
     "subset",
 ]

@@ -18,18 +18,21 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from gsdd_jax import data, matching
+from gsdd_jax import data, matching, parameterizations
 from gsdd_jax.config import adapt, own, validate
 from gsdd_jax.config.fields import known
 from gsdd_jax.core import interrupts, mesh
 from gsdd_jax.core.arguments import checked
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import check_path
 from gsdd_jax.core.trees import dotted, unflat
 from gsdd_jax.data.arrays import distinct, from_arrays, indices, pixels
+from gsdd_jax.data.dataset import channel_mean_std
+from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.union import union
 from gsdd_jax.report.document import distill_with_report
 from gsdd_jax.runs import evaluation, experts
 from gsdd_jax.runs.distill import distill_to
@@ -90,7 +93,7 @@ def distill(
 
     Args:
       images, labels, test, class_names, name: see `gsdd_jax.data.from_arrays`. With `test`, the
-        accuracies of baselines of the same bytes are printed, too.
+        accuracies of baselines of the same bytes are printed, too; with () nothing is evaluated.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
       objective: "dm" (the default), "dc" or "frepo"; "tm", which trains its experts first; or
         "none", compressed real images with a teacher's labels, often the strongest set.
@@ -106,12 +109,10 @@ def distill(
     `gsdd_jax.runs.distill.distill_to`. Ctrl-C raises KeyboardInterrupt after the running call of
     JAX; a second one raises at once.
     """
-    display = _display(verbose)
-    given = _fields(config, fields)
+    given = fields_of(config, fields)
     _check_once(given, "bytes_per_class", bytes_per_class, "budget.bytes", "budget.ipc")
-    _check_once(given, "objective", objective, "matching.name")
     _check_once(given, "name", name, "data.name")
-    base = own("dm" if objective is None else objective)
+    base = base_of(objective, given)
     given = {"data.name": "arrays" if name is None else name} | given
     dataset = from_arrays(images, labels, test, class_names=class_names, name=given["data.name"])
     dataset = data.only(dataset, given.get("data.classes", ""))
@@ -120,7 +121,14 @@ def distill(
     if bytes_per_class is not None:
         check_value("bytes_per_class", "int", bytes_per_class, (1, None))
         given["budget.bytes"] = bytes_per_class
-    config = _config(base, given, dataset)
+    return of_dataset(dataset, config_of(base, given, dataset), workdir, verbose)
+
+
+def of_dataset(
+    dataset: data.Dataset, config: ConfigDict, workdir: str | os.PathLike | None, verbose: bool
+) -> DistilledSet:
+    """Distills a data set by a config that is adapted to it; see `distill`."""
+    display = display_of(verbose)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
             config.experts.dir = config.experts.dir or str(folder / "experts")
@@ -131,8 +139,9 @@ def distill(
     if config.data.transform == "zca":  # it is not in the file
         zca = components.build_transform("zca", dataset)
         found.__dict__["transform"] = jax.tree.map(np.asarray, zca)
-    arms = ("distilled", "fitted", experiment.strongest(result))
-    display.line(f"test accuracy:  {evaluation.compared(arms, result)}")
+    if len(dataset.test.labels):
+        arms = ("distilled", "fitted", experiment.strongest(result))
+        display.line(f"test accuracy:  {evaluation.compared(arms, result)}")
     return found
 
 
@@ -152,10 +161,11 @@ def evaluate(
     """Trains fresh networks on a distilled set, or on any images, and tests them.
 
     Args:
-      train: a distilled set, with its own settings as defaults; or images and labels, with the
-        settings that `distill` evaluates by. Arrays are as for `gsdd_jax.data.from_arrays`.
+      train: a distilled set, with its own settings as defaults; or a list of sets with class names,
+        or images and labels, with the settings that `distill` evaluates by. Arrays are as for
+        `gsdd_jax.data.from_arrays`.
       test_images, test_labels: likewise. A distilled set's labels are indices, or its
-        `class_names`.
+        `class_names`; those of several sets are labels as `distill` takes them.
       learning_rate: learning rate of the networks; None: that of the set, or of the config.
       transform: source of a distilled set's transform; see `DistilledSet.find_transform`.
       verbose: whether to show the progress on standard output.
@@ -169,23 +179,28 @@ def evaluate(
     `distill`.
     """
     test = test_images, test_labels
-    display = _display(verbose)
-    given = _fields(config, fields)
+    display = display_of(verbose)
+    given = fields_of(config, fields)
     _check_once(given, "learning_rate", learning_rate, "evaluate.learning_rate")
     if learning_rate is not None:
         given["evaluate.learning_rate"] = learning_rate
     if isinstance(train, DistilledSet):
         return _of_set(train, test, transform, given, display)
+    if isinstance(train, tuple | list) and train and isinstance(train[0], DistilledSet):
+        if transform is not None:
+            raise UsageError("transform: only for one distilled set")
+        return _of_sets(train, test, given, display)
     if not isinstance(train, tuple | list) or len(train) != 2:
         raise UsageError(
-            f"train: expected a distilled set, or (images, labels), got {type(train).__name__}"
+            "train: expected a distilled set, a list of these, or (images, labels), got "
+            f"{type(train).__name__}"
         )
     if transform is not None:
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
     check_acting(given, ON_IMAGES)
     dataset = data.only(from_arrays(*train, test), given.get("data.classes", ""))
     largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
-    config = _config(own(), largest | given, dataset)
+    config = config_of(own(), largest | given, dataset)
     parts = evaluation.real_parts(config, dataset)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.on_training_images(config, parts, "evaluate", display))
@@ -219,7 +234,35 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
         return Accuracy(evaluation.distilled(config, parts, set_, "evaluate", display))
 
 
-def _fields(
+def _of_sets(sets, test, given, display) -> Accuracy:
+    """Evaluates the images of several sets together, normalized by their own constants."""
+    check_acting(given, ON_SET)
+    with located("train"):
+        images, targets, classes = union(sets, parameterizations.images)
+    with located("test"):
+        tested = from_arrays(*test, ())
+        places = {name: place for place, name in enumerate(classes)}
+        if unknown := sorted(set(tested.class_names) - places.keys()):
+            raise UsageError(f"expected classes among {some(list(classes))}, got {some(unknown)}")
+        if tested.image_shape != images.shape[1:]:
+            raise UsageError(f"expected images of {images.shape[1:]}, got {tested.image_shape}")
+    there = np.array([places[name] for name in tested.class_names], np.int32)
+    stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
+    labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)
+    dataset = data.Dataset(
+        "sets", data.Split(stored, labels),
+        data.Split(tested.train.images, there[tested.train.labels]), len(classes), classes,
+        *channel_mean_std(stored), fingerprint="",
+    )  # fmt: skip
+    size = {"budget.images_per_class": -(-len(labels) // len(classes))}  # epochs follow from it
+    config = config_of(own(), size | given, dataset)
+    parts = evaluation.parts_of(config, dataset)
+    with mesh.use_devices(config.mesh.devices):
+        of_images = jnp.asarray(images), targets, "evaluate", display
+        return Accuracy(evaluation.of_images(config, parts, *of_images))
+
+
+def fields_of(
     config: Mapping[str, Any] | ConfigDict | None, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns fields by dotted name, from both ways to give them, each once."""
@@ -243,6 +286,15 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def base_of(objective: str | None, given: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config of an objective, by default that of `own`, that fields are `given` to.
+
+    Raises UsageError for an unknown one, and if the fields name one, too.
+    """
+    _check_once(given, "objective", objective, "matching.name")
+    return own("dm" if objective is None else objective)
+
+
 def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: str) -> None:
     """Raises UsageError if a field is given that an argument sets, too."""
     twice = [field for field in fields if field in given]
@@ -250,7 +302,7 @@ def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: st
         raise UsageError(f"{argument}, config.{twice[0]}: expected one of them, got both")
 
 
-def _config(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
+def config_of(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
     """Returns the config with fields by dotted name, adapted to a data set as by the commands."""
     numbers = {name for name, of in known().items() if of.type == "float"}
     given = {n: float(v) if n in numbers and type(v) is int else v for n, v in given.items()}
@@ -284,5 +336,5 @@ def _directory(workdir: str | os.PathLike | None) -> Iterator[pathlib.Path]:
         yield pathlib.Path(folder)
 
 
-def _display(verbose: bool) -> Display:
+def display_of(verbose: bool) -> Display:
     return Display(None if verbose else io.StringIO())

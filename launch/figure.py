@@ -10,6 +10,7 @@
     python -m launch.figure difficulty  --distilled=runs/gpc1,runs/gpc10,runs/gpc30
     python -m launch.figure decode
     python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
+    python -m launch.figure continual   --from_table=runs/tables/continual-small.json
 
 docs/figures.md describes the figures. --out keeps slow parts: the same command resumes. Only files
 of an earlier figure are replaced.
@@ -31,7 +32,7 @@ WORKDIR = paths.define_several(
 DISTILLED = paths.define_several(
     "distilled", "Distilled sets, comma-separated: .safetensors files or work directories."
 )
-FROM_TABLE = paths.define("from_table", None, "guidance: JSON file of launch.reproduce.")
+FROM_TABLE = paths.define("from_table", None, "guidance, continual: JSON file of launch.reproduce.")
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 EXPERTS_DIR = paths.define("experts_dir", None, "landscape: directory of the experts.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the figure.")
@@ -114,10 +115,14 @@ FIGURES = {  # the arguments of each figure's `main`, before the folder
     "landscape": _landscape,
     "difficulty": _difficulty,
     "decode": _decode,
-    "guidance": lambda: (
-        _given(FROM_TABLE, bool(FROM_TABLE.value), "the JSON file that launch.reproduce wrote"),
-    ),
+    "guidance": lambda: (_table(),),
+    "continual": lambda: (_table(),),
 }
+
+
+def _table():
+    there = bool(FROM_TABLE.value)
+    return _given(FROM_TABLE, there, "the JSON file that launch.reproduce wrote")
 
 
 def _out() -> pathlib.Path:

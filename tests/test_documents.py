@@ -55,6 +55,44 @@ def test_the_readme_runs(tmp_path, quickly_compiled):
     assert names["distilled"].images().shape == (30, 32, 32, 3)
 
 
+def test_a_replay_memory_runs(tmp_path, quickly_compiled):
+    short = {"init": {"num_steps": 2}, "distill": {"num_steps": 2, "steps_per_call": 2}}
+    smaller = {
+        '"cifar10_mini"': '"cifar10_mini", resolution=8',
+        "61_440)": "20_000, **SHORT)",
+        "range(5)": "range(2)",
+        '"runs/memory"': repr(str(tmp_path / "memory")),
+        "indices(test.labels)": "indices(test.labels[test.labels < 4])",
+    }
+    names = {"SHORT": QUICK | short}
+    for code in blocks("docs/replay.md"):
+        for text, other in smaller.items():
+            code = code.replace(text, other)
+        exec(code, names)
+    memory = names["memory"]
+    assert memory.num_bytes <= 20_000 and names["names"] == ("0", "1", "2", "3")
+    assert 0 <= float(names["accuracy"]) <= 100 and names["known"].max() == 3
+
+
+def test_federated_learning_runs(quickly_compiled):
+    short = {"init": {"num_steps": 2}, "distill": {"num_steps": 2, "steps_per_call": 2}}
+    smaller = {
+        '"cifar10_mini"': '"cifar10_mini", resolution=8',
+        "(32, 32, 3)": "(8, 8, 3)",
+        "test=())": "test=(), **SHORT)",
+        "evaluate([found], images, labels)": "evaluate([found], images, labels, **QUICK)",
+        "6_144": "900",
+    }
+    some = {name: QUICK[name] for name in ("network", "matching")}
+    names = {"SHORT": QUICK | short, "QUICK": some | {"evaluate": {"epochs": 2}}}
+    for code in blocks("docs/federation.md"):
+        for text, other in smaller.items():
+            code = code.replace(text, other)
+        exec(code, names)
+    assert names["found"].num_bytes <= 2 * 900 < len(names["content"])
+    assert 0 <= float(names["accuracy"]) <= 100 and len(set(names["labels"])) == 2
+
+
 def test_using_a_set_runs(tmp_path):
     """Runs every block except PyTorch's, which `test_formats` covers."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}

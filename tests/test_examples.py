@@ -54,6 +54,30 @@ def test_example(few, name, monkeypatch, capsys):
     assert accuracy > 14  # 10 by chance
 
 
+def test_what_federated_clients_compute(monkeypatch):
+    """The parts of the Flower app that need no Flower."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "federated"))
+    task = importlib.import_module("oneshot.task")
+    with open(EXAMPLES / "federated" / "pyproject.toml", "rb") as file:
+        config = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
+    config |= {"steps": 1, "fit-steps": 1, "width": 4, "bytes": 2000, "clients": 100}
+    mini = data.load("cifar10_mini")
+    images, labels = task.share(config, 3)
+    there = {image.tobytes() for image in mini.train.images}
+    assert len(images) == 15 * 2 and len(set(labels)) == 2
+    assert all(image.tobytes() in there for image in images)
+    limits = dict(most_bytes=2000 + 16_384, image_shape=mini.image_shape)
+    found = gsdd_jax.federated.receive(
+        task.distilled(config, 3), client="c", classes=list(set(labels)), **limits
+    )
+    assert found.num_bytes <= 2000 and set(found.class_names) == set(labels)
+    first = task.first(config)
+    arrays, count = task.trained(config, first, 3, 1)
+    assert count == 30 and [a.shape for a in arrays] == [a.shape for a in first]
+    assert any((a != b).any() for a, b in zip(arrays, first, strict=True))
+    assert 0 <= task.accuracy(config, arrays) <= 100
+
+
 def test_a_missing_data_set_is_one_line(few, monkeypatch, tmp_path):
     """Runs examples on a set whose test images are not there: TFDS's, and those without JAX."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

@@ -615,6 +615,24 @@ def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
         draw("decode", sweeps=["size"], out=str(tmp_path))
 
 
+def test_continual_draws_the_cells_that_were_run(tmp_path):
+    cells = [
+        {"row": row, "column": f"step {step} of 5", "mean": mean, "deviation": None}
+        for row, step, mean in (("codes", 1, 80.0), ("codes", 2, None), ("codes, a tenth", 2, 60.5))
+    ]
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"cells": cells}))
+    draw("continual", from_table=str(path))
+    one = {"figure": "continual", "stored": "codes", "of": "5", "std": "0"}
+    assert rows_of(tmp_path, "continual") == [
+        one | {"memory": "", "step": "1", "accuracy": "80"},
+        one | {"memory": "a tenth", "step": "2", "accuracy": "60.5"},
+    ]
+    path.write_text(json.dumps({"cells": [cells[0] | {"column": "TM"}]}))
+    with pytest.raises(gsdd_jax.UsageError, match="expected the continual table's JSON"):
+        draw("continual", from_table=str(path))
+
+
 def test_guidance_draws_the_cells_that_were_run(tmp_path):
     cells = [
         {"row": row, "column": f"{images} images per class", "mean": mean, "deviation": 0.5}

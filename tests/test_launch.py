@@ -222,7 +222,10 @@ WRONG = [
     (["--config.distill.nope=3"], "config.distill.nope: no such field; the nearest are config.d"),
     (["--config.seed.a=1"], "--config: "),
     (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
-    (["--config.init.images=some"], "config.init.images: expected one of real, solid, none"),
+    (
+        ["--config.init.images=some"],
+        "config.init.images: expected one of real, herding, solid, none",
+    ),
     (
         ["--config.evaluate.baselines=fitted,all"],
         "config.evaluate.baselines: expected some of fitted,",

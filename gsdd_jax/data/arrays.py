@@ -33,32 +33,38 @@ def from_arrays(
       images: [n, h, w, c] or [n, h, w] of 1 or 3 channels: integers in 0 to 255, or floats or
         bools in [0, 1], which are rounded to 8 bits. Integers other than uint8 are not all 0 or 1.
       labels: class of each image [n]: integers, bools as 0 and 1, or texts.
-      test: images and labels to test on. None: a tenth of each class, drawn by a hash of its
-        images' indices, which is then not trained on.
+      test: images and labels to test on; (): none. None: a tenth of each class, drawn by a hash of
+        its images' indices, which is then not trained on.
       class_names: names in label order: labels are their indices, or the names. None: the
         different labels, in numerical or alphabetical order. Names that differ only in surrounding
         spaces or in the encoding of accents are equal.
       name: name of the data set.
 
-    Raises UsageError for other shapes, types and values, for masked arrays, and for test labels
-    without training images.
+    Raises UsageError for other shapes, types and values, for masked arrays, for test labels without
+    training images, and for a single class, unless there are no test images.
     """
     seen = Labels()
     names = None
     if class_names is not None:
         names = distinct(class_names, "class_names")
-        _check_several(names, "class_names")
+        _check_several(names, "class_names", test)
     train = _items("images", images, "labels", labels, names, seen)
     if test is None:
         train, held_out = divided(train, TEST_FRACTION)
+    elif _is_empty(test):
+        held_out = []
     else:
         if not isinstance(test, tuple | list) or len(test) != 2:
             raise UsageError(f"test: expected (images, labels), got {type(test).__name__}")
         held_out = _items("test_images", test[0], "test_labels", test[1], names, seen)
     if names is None:
         names = sources.class_names(train)
-        _check_several(names, "labels")
-    arrays = dict(_arrays("train", train, names) | _arrays("test", held_out, names))
+        _check_several(names, "labels", test)
+    arrays = _arrays("train", train, names)
+    if held_out:
+        arrays |= _arrays("test", held_out, names)
+    else:
+        arrays |= {f"test_{of}": arrays[f"train_{of}"][:0] for of in ("images", "labels")}
     shapes = [arrays[f"{part}_images"].shape[1:] for part in ("train", "test")]
     if shapes[0] != shapes[1]:
         raise UsageError(f"test: expected images of {shapes[0]}, got {shapes[1]}")
@@ -154,8 +160,22 @@ def indices(
     return labels.astype(np.int32)
 
 
-def _check_several(class_names: list[str], name: str) -> None:
-    if len(class_names) < 2:
+def _is_empty(test: Any) -> bool:
+    return isinstance(test, tuple | list) and len(test) == 0
+
+
+def texts(labels: Any, name: str) -> list[str]:
+    """Returns the class names of labels as `from_arrays` takes them; errors begin with `name`."""
+    labels = _flat(labels, name)
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise UsageError(
+            f"{name}: expected integers or texts [n], got {labels.dtype} {list(labels.shape)}"
+        )
+    return [Labels().name(str(label), f"{name}[{i}]") for i, label in enumerate(labels)]
+
+
+def _check_several(class_names: list[str], name: str, test: Any) -> None:
+    if len(class_names) < (1 if _is_empty(test) else 2):
         found = f"only {some(class_names)}" if class_names else "none"
         raise UsageError(f"{name}: expected two classes or more, got {found}")
 

@@ -1,4 +1,4 @@
-"""The paper's figures and one more, one file each, found by name.
+"""The paper's figures and two more, one file each, found by name.
 
 Each module has `main(..., out)`, which writes NAME.png, NAME.svg and NAME.csv (the numbers drawn)
 to the folder `out`. The same input and seed give the same bytes. matplotlib is only imported to
@@ -9,7 +9,7 @@ import importlib
 from types import ModuleType
 
 NAMES = ("overview", "ellipses", "antialias", "escape", "pruning", "convergence", "landscape",
-         "difficulty", "decode", "guidance")  # fmt: skip
+         "difficulty", "decode", "guidance", "continual")  # fmt: skip
 PARTS = {"escape": ("escape", "escape_shares", "escape_stress")}  # of those that have several
 KINDS = ("png", "svg", "csv")
 ALSO = {"ellipses": ("ellipses.gif",)}

@@ -162,3 +162,24 @@ def names_of(paths: Sequence[str | os.PathLike]) -> list[str]:
     parts = [p[:-1] if p[-1] == file.NAME else p for p in parts]
     names = [pathlib.Path(p[-1]).stem for p in parts]
     return names if len(set(names)) == len(names) else ["/".join(p[-2:]) for p in parts]
+
+
+def cells(
+    path: str | os.PathLike, table: str, described: Callable[[dict[str, Any]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns the finished cells of a table that `launch.reproduce` wrote to `path`, as JSON: what
+    `described` says of each, its accuracy and deviation.
+
+    Raises UsageError, naming the `table`, for another file, or if there are none.
+    """
+    try:
+        rows = [
+            {**described(cell), "accuracy": cell["mean"], "std": cell["deviation"] or 0.0}
+            for cell in read_object(path, "a table")["cells"]
+            if cell["mean"] is not None
+        ]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: expected the {table} table's JSON ({error!r})") from None
+    if not rows:
+        raise UsageError(f"{path}: no cell of this table was run")
+    return rows

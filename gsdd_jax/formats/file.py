@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import reprlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -51,37 +52,50 @@ def save(path: str | os.PathLike, distilled: DistilledSet) -> None:
     Raises UsageError for a set that `load` would refuse, and if `path` is anything but a distilled
     set to replace.
     """
-    import safetensors.numpy
-
     path = os.path.expanduser(path)
     check_place(path)
     with located(path):
-        arrays = _arrays(distilled)
-        parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
-        if SOFT_LABELS in arrays:
-            parts[LABEL_BITS] = distilled.label_bits
-        if distilled.mixes:
-            parts[MIXES] = distilled.mixes
-            check_mixes(parts)
-        try:
-            # Digests are of parts as read back: JSON makes lists of tuples.
-            parts = json.loads(json.dumps(parts))
-            json.dumps(parts, sort_keys=True)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
-        check_provenance(parts[PROVENANCE])
-        kind = format_of(parts[PARAMETERIZATION])
-        dtypes = {n: str(a.dtype) for n, a in arrays.items()}
-        halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
-        halves = {n for n in halves if dtypes.get(n) == "float32"}
-        found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
-        check_shapes(kind, parts.get(LABEL_BITS, 0), found)
-        check_values(kind, arrays)
-        raw = {n: np.array(a, order="C") for n, a in arrays.items()}
-        raw |= {n: _narrowed(n, raw[n]) for n in halves}
-    header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
-    content = safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
+        content = encoded(distilled)
     write_atomically(path, content)
+
+
+def encoded(distilled: DistilledSet) -> bytes:
+    """Returns the content of a set's file; raises UsageError for a set that `load` would refuse."""
+    import safetensors.numpy
+
+    arrays = _arrays(distilled)
+    parts = {PARAMETERIZATION: settings(distilled.format), PROVENANCE: distilled.provenance}
+    if SOFT_LABELS in arrays:
+        parts[LABEL_BITS] = distilled.label_bits
+    if distilled.mixes:
+        parts[MIXES] = distilled.mixes
+        check_mixes(parts)
+    try:
+        # Digests are of parts as read back: JSON makes lists of tuples.
+        parts = json.loads(json.dumps(parts))
+        json.dumps(parts, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
+    check_provenance(parts[PROVENANCE])
+    kind = format_of(parts[PARAMETERIZATION])
+    dtypes = {n: str(a.dtype) for n, a in arrays.items()}
+    halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
+    halves = {n for n in halves if dtypes.get(n) == "float32"}
+    found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
+    check_shapes(kind, parts.get(LABEL_BITS, 0), found)
+    check_values(kind, arrays)
+    raw = {n: np.array(a, order="C") for n, a in arrays.items()}
+    raw |= {n: _narrowed(n, raw[n]) for n in halves}
+    header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
+    return safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
+
+
+def decoded(content: bytes, source: str) -> DistilledSet:
+    """Reads the content of a set's file, untrusted; raises as `load`, naming its `source`."""
+    with tempfile.TemporaryDirectory(prefix="gsdd-") as folder:
+        path = pathlib.Path(folder, NAME)
+        path.write_bytes(content)
+        return _load(path, source)
 
 
 def check_place(path: str | os.PathLike) -> None:

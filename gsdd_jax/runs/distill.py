@@ -98,7 +98,7 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         fitted = run.stored(run.fit(), 0)
         run.save("fitted.safetensors", fitted)
         run.show(fitted)
-        images = jnp.asarray(fits.images_of(config, run.parts))
+        images = jnp.asarray(fits.images_of(config, run.parts, run.workdir, run.reporter))
         psnr = mesh.to_host(fit.psnr(*parameterizations.of(fitted), images))
         result = {"psnr": float(psnr.mean()), "images": len(psnr), "bytes": fitted.num_bytes}
         run.write_json("fit.json", result)
@@ -313,7 +313,7 @@ class _Run:
         if not final and (not every or not step or step % every):
             return
         set_ = self.distilled(state)
-        if self.parts.dataset.num_classes < 2:  # nothing to evaluate
+        if not self.parts.evaluates:
             self.show(set_)
             return
         name = "distilled" if final else f"{STEP}{step}"
@@ -355,7 +355,7 @@ class _Run:
         last = last if found is None else self.rated(last, state, found)
         if last.learning_rate != rate:  # of several the best
             self.save(file.NAME, last)
-        result = self.evaluated(fitted, last) if parts.dataset.num_classes > 1 else {}
+        result = self.evaluated(fitted, last) if parts.evaluates else {}
         result |= {
             "bytes_per_class": last.num_bytes // parts.dataset.num_classes,
             "images_per_class": parts.parameterization.images_per_class,
@@ -478,7 +478,8 @@ class _Run:
     def teacher(self) -> teacher.Teacher:
         """Networks trained on the real images."""
         found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
-        self.reporter.line(f"teacher: {evaluation.shown(found.tested.test)} of the test images")
+        if found.tested is not None:
+            self.reporter.line(f"teacher: {evaluation.shown(found.tested.test)} of the test images")
         return found
 
     def teacher_logits(self, params: Params) -> Float[Array, "m k"]:

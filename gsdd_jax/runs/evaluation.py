@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from gsdd_jax import data, networks, parameterizations
@@ -169,8 +169,28 @@ def on_training_images(
     train = parts.dataset.train
     memory.check("the training images", 4 * train.images.size, COPIES)
     images = parts.transform(to_unit(train.images))[None]
-    rate = config.evaluate.learning_rate
-    given = images, train.labels, parts.schedule, rate
+    return _of_transformed(config, parts, images, train.labels, name, reporter)
+
+
+def of_images(
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    images: Float[Array, "m h w c"],
+    targets: Any,
+    name: str,
+    reporter: Display,
+    schedule: evaluate.Schedule | None = None,
+) -> Accuracies:
+    """Evaluates networks trained on images in [0, 1] with classes, or probabilities of these.
+
+    `schedule` replaces that of `parts`.
+    """
+    images = parts.transform(images)[None]
+    return _of_transformed(config, parts, images, targets, name, reporter, schedule)
+
+
+def _of_transformed(config, parts, images, targets, name, reporter, schedule=None) -> Accuracies:
+    given = images, targets, schedule or parts.schedule, config.evaluate.learning_rate
     return tested(parts, *_train(config, parts, *given, name, reporter))
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.parameterizations.base import Params
+from gsdd_jax.runs import herding, teacher
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import labels_of, stream
@@ -39,7 +41,7 @@ def initial(
     if config.init.images == "none":
         shape = (len(material.labels), *parameterization.image_shape)
         return parameterization.init(key, jax.random.uniform(key, shape))
-    images = jnp.asarray(images_of(config, material))
+    images = jnp.asarray(images_of(config, material, workdir, reporter))
     rates = config.init.learning_rate, config.init.halve_means_every
     state = fit.start(parameterization, key, images, *rates)
     made_of = _identity(config, material)
@@ -83,13 +85,19 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     fields = decisive(config)
     # Soft labels leave fewer bytes to the images.
     labels = {"labels.bits": config.labels.bits} if labels_of(config).soft else {}
+    if config.init.images == HERDING:
+        labels |= teacher.settings(config)
     return labels | {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS}
 
 
-def images_of(config: ConfigDict, material: experiment.FitParts) -> Float[np.ndarray, "m h w c"]:
-    """Returns the random real images that the fit targets, or their mean colors."""
-    key = stream(config.seed, "initial images")
-    images = experiment.initial_images(material.dataset, key, material.counts)
+def images_of(
+    config: ConfigDict, material: experiment.FitParts, workdir: pathlib.Path, reporter: Display
+) -> Float[np.ndarray, "m h w c"]:
+    """Returns the real images that the fit targets, random or herded, or their mean colors."""
+    key, chosen = stream(config.seed, "initial images"), None
+    if config.init.images == HERDING:
+        chosen = herding.chosen(config, material, workdir, reporter)
+    images = experiment.initial_images(material.dataset, key, material.counts, chosen)
     if config.init.images == "solid":
         images = np.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)
     return images

@@ -40,7 +40,7 @@ class Teacher:
 
     network: Network
     params: Any  # stacked
-    tested: evaluation.Accuracies  # on test images
+    tested: evaluation.Accuracies | None  # on test images; None: there are none
 
     def logits(
         self, images: Float[Array, "m h w c"], labels: soft_labels.Labels
@@ -145,7 +145,9 @@ def trained(
                 evaluate.check_losses(losses, done, settings.learning_rate)
                 checkpoints.save(done, state)
                 progress.advance(1, loss=float(losses.max()))
-    found = evaluation.tested(parts, state.params, settings.learning_rate)
+    found = None
+    if parts.evaluates:
+        found = evaluation.tested(parts, state.params, settings.learning_rate)
     return Teacher(network, state.params, found)
 
 

@@ -16,6 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
+from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
@@ -101,6 +102,18 @@ def of_run(config: ConfigDict) -> Cost:
         COMPILING + steps * work.steps * step.seconds + evaluations * evaluation.seconds,
         int(examples * side * side * 3 * 4 + max(work.at_once * step.bytes, evaluation.bytes)),
     )
+
+
+def of_continual(config: ConfigDict, steps: int) -> Cost:
+    """Returns the cost of class-incremental learning: runs that are not evaluated, and networks
+    trained after each step, on half of the images on average."""
+    run, evaluation, fit = of_run(config), of_evaluation(config, {}), of_fit(config)
+    one = config.copy_and_resolve_references()
+    one.evaluate.rates = ""
+    seconds = fit.seconds + run.seconds + (steps - 1) / 2 * of_evaluation(one, {}).seconds
+    if config.labels.source == "teacher" or config.init.images == HERDING:
+        seconds += of_teacher(config).seconds
+    return Cost(seconds, max(run.bytes, evaluation.bytes, fit.bytes))
 
 
 def evaluations_in_steps(

@@ -38,6 +38,11 @@ class EvaluationParts:
     dataset: data.Dataset
     transform: Any
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether networks can be tested: there are two classes or more, and test images."""
+        return can_be_tested(self.dataset)
+
     @functools.cached_property
     def tested_on(self) -> tuple[RealImages, Int[Array, "n"]]:
         """Test images with labels on the device, shared by all evaluations."""
@@ -194,15 +199,19 @@ def build_schedule(config: ConfigDict) -> Schedule:
 
 
 def initial_images(
-    dataset: data.Dataset, key: Key[Array, ""], counts: Sequence[int]
+    dataset: data.Dataset,
+    key: Key[Array, ""],
+    counts: Sequence[int],
+    chosen: Int[np.ndarray, "n"] | None = None,
 ) -> Float[np.ndarray, "m h w c"]:
-    """Returns random real images, `counts` of each class, ordered by class, in [0, 1].
+    """Returns real images, `counts` of each class, ordered by class, in [0, 1].
 
-    Images of smaller classes repeat, each time with another shift: equal copies would stay equal
-    under every objective.
+    They are random, or those `chosen`. Images of smaller classes repeat, each time with another
+    shift: equal copies would stay equal under every objective.
     """
     train = dataset.train
-    chosen = choose_by_class(key, train.labels, counts)
+    if chosen is None:
+        chosen = choose_by_class(key, train.labels, counts)
     images = rows.take(train.images, chosen)
     if len(chosen) < sum(counts):
         labels = train.labels[chosen]
@@ -267,6 +276,11 @@ def strongest(result: Mapping[str, Any], arms: Iterable[str] = (*REAL, *COMPRESS
     return max(there, key=lambda arm: result[f"{arm}_accuracy"], default=None)
 
 
+def can_be_tested(dataset: data.Dataset) -> bool:
+    """Returns whether networks have classes to tell apart, and test images."""
+    return dataset.num_classes > 1 and len(dataset.test.labels) > 0
+
+
 def needs_teacher(arm: str) -> bool:
     return COMPRESSED.get(arm, False) or arm == ALL_REAL
 
@@ -294,9 +308,9 @@ def check_baselines(config: ConfigDict) -> None:
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """Returns `evaluate.baselines`, without real images that the budget cannot hold.
 
-    A single class has none: nothing is evaluated.
+    Where nothing is evaluated there are none.
     """
-    if dataset.num_classes < 2:
+    if not can_be_tested(dataset):
         return []
     names = listed("config.evaluate.baselines", config.evaluate.baselines)
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]

@@ -6,6 +6,7 @@ piece on all of them; the first process chooses the next piece.
 
     <root>/experts/, fits/    shared by the runs
     <root>/runs/<name>/       a work directory per run, like that of `launch.distill`
+    <root>/continual/<name>/  a replay memory, with a run per step
     <root>/<table>.md         with .csv and .json; rewritten after each piece
 """
 
@@ -26,11 +27,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
+from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.formats import file
-from gsdd_jax.runs import baselines, evaluation, experts, fits, teacher
+from gsdd_jax.runs import baselines, continual, evaluation, experts, fits, teacher
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
@@ -95,7 +97,7 @@ def _shared(config: ConfigDict, group: str) -> Piece:
 def _run(config: ConfigDict, workdir: pathlib.Path) -> Piece:
     needed = {
         "experts": matching.find(config.matching.name).follows_experts,
-        "teacher": config.labels.source == "teacher",
+        "teacher": config.labels.source == "teacher" or config.init.images == HERDING,
         "init": config.init.images != "none" and config.init.num_steps,
     }
     needs = tuple(_shared(config, group) for group, is_needed in needed.items() if is_needed)
@@ -132,6 +134,15 @@ def _evaluation(
     return Piece(name, config, run, estimate, result.exists, needs, result)
 
 
+def _continual(config: ConfigDict, steps: int, folder: pathlib.Path) -> Piece:
+    """Class-incremental learning: runs of each step's classes, and the evaluations after each."""
+    config = config.copy_and_resolve_references()
+    config.init.dir = ""  # no two steps fit the same images
+    run = lambda display: continual.continual_to(config, steps, folder, display)
+    estimate, result = functools.partial(cost.of_continual, config, steps), folder / "result.json"
+    return Piece(f"continual {folder.name}", config, run, estimate, result.exists, (), result)
+
+
 class Folder:
     """Directory of tables' pieces, and the pieces of each cell."""
 
@@ -160,6 +171,9 @@ class Folder:
         if cell.arm != "distilled":
             folder = self.root / "real" / f"{cell.arm}-{_digest(decisive(config))}"
             return _evaluation(config, {"arm": cell.arm}, folder / "result.json")
+        if cell.steps:
+            name = f"{cell.steps}-{self.workdir(config).name}"
+            return _continual(config, cell.steps, self.root / "continual" / name)
         run = _run(config, self.workdir(config))
         if not cell.evaluation:
             return run

@@ -30,6 +30,7 @@ class Cell:
       trials: fields by dotted name, tried with the first seed; other seeds take the trial with the
         best accuracy on real training images.
       seeds: of the whole pipeline.
+      steps: of class-incremental learning with a replay memory (`runs.continual`); 0: none.
       evaluation: arguments of `evaluation.evaluate_file` that differ from the run's own evaluation;
         empty: the run's own.
       value: name of the accuracies in the evaluation's result.
@@ -42,6 +43,7 @@ class Cell:
     arm: str = "distilled"
     trials: tuple[Mapping[str, Any], ...] = ({},)
     seeds: tuple[int, ...] = (0,)
+    steps: int = 0
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     value: str = "distilled_accuracies"
     published: float | None = None

@@ -272,6 +272,20 @@ def outputs(
     return found.reshape(-1, found.shape[-1])[: len(images)]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def features(
+    network: Network, params: Any, images: Float[Array, "n h w c"], batch_size: int = 500
+) -> Float[Array, "n f"]:
+    """Returns the features of transformed images, side by side those of all networks (stacked)."""
+
+    def of_batch(batch):
+        found = jax.vmap(lambda p: network.features(p, batch))(params)
+        return found.swapaxes(0, 1).reshape(len(batch), -1)
+
+    found = jax.lax.map(of_batch, _batches(images, min(batch_size, len(images))))
+    return found.reshape(-1, found.shape[-1])[: len(images)]
+
+
 def _batches(images, batch_size):
     """Returns images in batches, the last one padded with zeros."""
     padding = [(0, -len(images) % batch_size)] + [(0, 0)] * (images.ndim - 1)

@@ -1,0 +1,1 @@
+"""One-shot federated learning by Flower; see docs/federation.md."""

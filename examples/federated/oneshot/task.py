@@ -1,0 +1,87 @@
+"""What a client has, what it computes, and the network that all train."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gsdd_jax
+from gsdd_jax import data, federated, networks
+
+
+def share(config, client):
+    """Returns the images of a client, and their labels as class names."""
+    dataset = data.load(config["data"])
+    labels, names = dataset.train.labels, np.array(dataset.class_names)
+    parts = federated.partition(
+        labels, config["clients"], split=config["split"], seed=config["seed"]
+    )
+    mine = np.asarray(parts[client])
+    return dataset.train.images[mine], names[labels[mine]]
+
+
+def distilled(config, client):
+    """Returns the file of a client: a set of its images, within its bytes."""
+    images, labels = share(config, client)
+    made = gsdd_jax.distill(
+        images, labels, config["bytes"] // len(set(labels)), test=(), verbose=False,
+        seed=config["seed"], init={"num_steps": config["fit-steps"]},
+        distill={"num_steps": config["steps"]}, parameterization={"name": config["storage"]},
+    )  # fmt: skip
+    return federated.pack(made)
+
+
+def network_of(config):
+    """Returns the network, and a function from a flat list to its parameters."""
+    dataset = data.load(config["data"])
+    size = dict(image_shape=dataset.image_shape, num_classes=dataset.num_classes)
+    network = networks.build("convnet", **size, width=config["width"])
+    structure = jax.tree.structure(jax.eval_shape(network.init, jax.random.key(0)))
+    return network, lambda arrays: jax.tree.unflatten(structure, map(jnp.asarray, arrays))
+
+
+def first(config):
+    """Returns the initial parameters as a flat list."""
+    params = network_of(config)[0].init(jax.random.key(config["seed"]))
+    return [np.asarray(array) for array in jax.tree.leaves(params)]
+
+
+def normalized(config, images):
+    dataset = data.load(config["data"])
+    return (images / np.float32(255) - np.float32(dataset.mean)) / np.float32(dataset.std)
+
+
+def trained(config, arrays, client, number):
+    """Returns parameters after an epoch of SGD on a client's images, and the number of these."""
+    (network, params_of), (images, labels) = network_of(config), share(config, client)
+    images, names = normalized(config, images), data.load(config["data"]).class_names
+    labels = np.array([names.index(name) for name in labels])
+
+    @jax.jit
+    def step(params, batch, targets):
+        def loss(params):
+            logits = network.apply(params, batch)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+        gradient = jax.grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - config["learning-rate"] * g, params, gradient)
+
+    params = params_of(arrays)
+    order = np.random.default_rng([config["seed"], client, number]).permutation(len(images))
+    size = min(64, len(order))
+    for batch in order[: len(order) // size * size].reshape(-1, size):
+        params = step(params, images[batch], labels[batch])
+    return [np.asarray(array) for array in jax.tree.leaves(params)], len(images)
+
+
+def accuracy(config, arrays):
+    """Returns the accuracy of parameters on the test images, in percent."""
+    network, params_of = network_of(config)
+    test, logits = data.load(config["data"]).test, jax.jit(network.apply)
+    params, right = params_of(arrays), 0
+    for images, labels in zip(
+        np.array_split(test.images, 20), np.array_split(test.labels, 20), strict=True
+    ):
+        found = np.asarray(logits(params, normalized(config, images))).argmax(-1)
+        right += (found == labels).sum()
+    return 100 * right / len(test.labels)

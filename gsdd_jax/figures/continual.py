@@ -1,0 +1,41 @@
+"""Accuracy of all classes so far, by step of class-incremental learning."""
+
+import os
+import pathlib
+from typing import Any
+
+from gsdd_jax.figures import draw, inputs
+
+NAME = "continual"
+
+
+def main(path: str | os.PathLike, out: pathlib.Path) -> None:
+    """Draws the table that `launch.reproduce --table=continual` wrote to `path`, a JSON file.
+
+    A line per row, dashed where its memory is smaller; a panel per number of steps.
+    """
+    rows = inputs.cells(path, NAME, _described)
+    lengths = sorted({row["of"] for row in rows})
+    named = {name: i for i, name in enumerate(dict.fromkeys(row["stored"] for row in rows))}
+    with draw.sheet(out, NAME, rows, draw.PAGE, 2.8) as figure:
+        panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+        for axes, length in zip(panels, lengths, strict=True):
+            mine = [row for row in rows if row["of"] == length]
+            for label in dict.fromkeys((row["stored"], row["memory"]) for row in mine):
+                points = [row for row in mine if (row["stored"], row["memory"]) == label]
+                of_points = ([row[key] for row in points] for key in ("step", "accuracy", "std"))
+                style = "--" if label[1] else "-"
+                axes.errorbar(
+                    *of_points, label=", ".join(filter(None, label)), linestyle=style,
+                    capsize=2, elinewidth=0.8, **draw.look(named[label[0]]),
+                )  # fmt: skip
+            axes.set(xlabel=f"step of {length}", xticks=range(1, length + 1))
+        panels[0].set_ylabel("test accuracy on all classes so far, %")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+
+
+def _described(cell: dict[str, Any]) -> dict[str, Any]:
+    stored, comma, rest = cell["row"].partition(", a tenth")
+    _, step, _, of = cell["column"].split()
+    memory = (comma + rest).removeprefix(", ")
+    return {"stored": stored, "memory": memory, "step": int(step), "of": int(of)}
