@@ -50,12 +50,12 @@ def continual_to(
             "config.data.transform: expected normalize for a replay memory, got "
             f"{config.data.transform}"
         )
-    per_step, rest = divmod(whole.num_classes, steps)
-    if rest or per_step < 2:
+    if not 1 <= steps <= whole.num_classes // 2 or whole.num_classes % steps:
         raise UsageError(
             f"steps: expected a divisor of {whole.num_classes} classes, with two or more of these "
             f"in each step, got {steps}"
         )
+    per_step = whole.num_classes // steps
     order = np.random.RandomState(config.seed).permutation(whole.num_classes).tolist()
     ordered = data.only(whole, order)
     made_of = {"data.fingerprint": ordered.fingerprint, "steps": steps}
