@@ -1,5 +1,7 @@
 """What a client has, what it computes, and the network that all train."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,26 +53,29 @@ def normalized(config, images):
     return (images / np.float32(255) - np.float32(dataset.mean)) / np.float32(dataset.std)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step(network, learning_rate, params, images, labels):
+    """Returns the parameters after a step of SGD."""
+
+    def loss(params):
+        logits = network.apply(params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    gradient = jax.grad(loss)(params)
+    return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
+
+
 def trained(config, arrays, client, number):
     """Returns parameters after an epoch of SGD on a client's images, and the number of these."""
     (network, params_of), (images, labels) = network_of(config), share(config, client)
     images, names = normalized(config, images), data.load(config["data"]).class_names
     labels = np.array([names.index(name) for name in labels])
 
-    @jax.jit
-    def step(params, batch, targets):
-        def loss(params):
-            logits = network.apply(params, batch)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-
-        gradient = jax.grad(loss)(params)
-        return jax.tree.map(lambda p, g: p - config["learning-rate"] * g, params, gradient)
-
     params = params_of(arrays)
     order = np.random.default_rng([config["seed"], client, number]).permutation(len(images))
     size = min(64, len(order))
     for batch in order[: len(order) // size * size].reshape(-1, size):
-        params = step(params, images[batch], labels[batch])
+        params = step(network, config["learning-rate"], params, images[batch], labels[batch])
     return [np.asarray(array) for array in jax.tree.leaves(params)], len(images)
 
 
