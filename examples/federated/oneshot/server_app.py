@@ -1,5 +1,6 @@
 """The server: trains on the sets that it accepts, or averages networks in rounds."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -10,6 +11,11 @@ from flwr.serverapp.strategy import FedAvg
 import gsdd_jax
 from gsdd_jax import data, federated
 from oneshot import task
+
+# TensorFlow Datasets replaces Python's import for a moment, in all threads: not while another one
+# imports the engine of the simulation.
+with contextlib.suppress(ImportError):
+    import ray  # noqa: F401
 
 HEADER = 16_384  # bytes of a file besides its images: labels, sizes, class names, digests
 
