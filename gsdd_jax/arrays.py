@@ -191,9 +191,10 @@ def evaluate(
             raise UsageError("transform: only for one distilled set")
         return _of_sets(train, test, given, display)
     if not isinstance(train, tuple | list) or len(train) != 2:
+        got = type(train).__name__
+        got += f" of {len(train)}" if isinstance(train, tuple | list) else ""
         raise UsageError(
-            "train: expected a distilled set, a list of these, or (images, labels), got "
-            f"{type(train).__name__}"
+            f"train: expected a distilled set, a list of these, or (images, labels), got {got}"
         )
     if transform is not None:
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
@@ -249,10 +250,12 @@ def _of_sets(sets, test, given, display) -> Accuracy:
     there = np.array([places[name] for name in tested.class_names], np.int32)
     stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
     labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)
+    mean, std = channel_mean_std(stored)
+    std = tuple(max(of, 1 / 255) for of in std)  # of images of one color
     dataset = data.Dataset(
         "sets", data.Split(stored, labels),
         data.Split(tested.train.images, there[tested.train.labels]), len(classes), classes,
-        *channel_mean_std(stored), fingerprint="",
+        mean, std, fingerprint="",
     )  # fmt: skip
     size = {"budget.images_per_class": -(-len(labels) // len(classes))}  # epochs follow from it
     config = config_of(own(), size | given, dataset)
@@ -272,7 +275,8 @@ def fields_of(
             if name in given:
                 raise UsageError(f"config.{name}: expected it once, got it twice")
             given[name] = value
-    return given
+    numbers = {name for name, of in known().items() if of.type == "float"}
+    return {n: float(v) if n in numbers and type(v) is int else v for n, v in given.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -304,8 +308,17 @@ def _check_once(given: Mapping[str, Any], argument: str, value: Any, *fields: st
 
 def config_of(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset) -> ConfigDict:
     """Returns the config with fields by dotted name, adapted to a data set as by the commands."""
-    numbers = {name for name, of in known().items() if of.type == "float"}
-    given = {n: float(v) if n in numbers and type(v) is int else v for n, v in given.items()}
+    config = merged(base, given)
+    validate.structure(config)
+    config = adapt.swapped(config, base, given)
+    validate.every(config, automatic=True)
+    shape, largest = dataset.image_shape, max(dataset.train_counts)
+    suited = adapt.suited(config, shape, dataset.num_classes, largest)
+    return adapt.scaled(suited, given)
+
+
+def merged(base: ConfigDict, given: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config with fields by dotted name; raises UsageError for a group's value."""
     values = dotted(base.to_dict())
     for name, value in given.items():
         if not isinstance(value, dict) and any(field.startswith(f"{name}.") for field in values):
@@ -315,13 +328,7 @@ def config_of(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset)
             )
         if not isinstance(values.get(group := name.rpartition(".")[0], {}), dict):
             raise UsageError(f"config.{name}: no such field; config.{group} is no group")
-    config = unflat(values | given)
-    validate.structure(config)
-    config = adapt.swapped(config, base, given)
-    validate.every(config, automatic=True)
-    shape, largest = dataset.image_shape, max(dataset.train_counts)
-    suited = adapt.suited(config, shape, dataset.num_classes, largest)
-    return adapt.scaled(suited, given)
+    return unflat(values | given)
 
 
 @contextlib.contextmanager

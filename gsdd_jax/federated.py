@@ -16,9 +16,13 @@ from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.shapes import Int
 
+SEED = (0, 2**32 - 1)
 SPLITS = ("iid", "classes", "dirichlet")
-LEAST, MOST = 1e-3, 1e3  # concentration
-_TRIES = 1000
+CONCENTRATION = 1e-3, 1e3  # least and most
+BYTES_PER_IMAGE = 16  # of a client's file; small sets with mixtures take about 30
+MOST_SAMPLES = 4  # per pixel side
+LARGEST = 16.0  # absolute value of a pixel
+_TRIES = 100
 
 
 @checked
@@ -30,8 +34,7 @@ def pack(distilled: DistilledSet) -> bytes:
     """
     if distilled.class_names is None:
         raise UsageError(f"{distilled!r}: expected class names, got none")
-    data = {CLASS_NAMES: list(distilled.class_names)}
-    return file.encoded(dataclasses.replace(distilled, provenance={"data": data}))
+    return file.encoded(dataclasses.replace(distilled, provenance=_named(distilled)))
 
 
 @checked
@@ -42,6 +45,7 @@ def receive(
     most_bytes: int,
     classes: Sequence[str],
     image_shape: Sequence[int],
+    most_images: int | None = None,
 ) -> DistilledSet:
     """Returns the set that a client sent by `pack`, checked.
 
@@ -51,28 +55,44 @@ def receive(
       most_bytes: most bytes of `content`.
       classes: names of the classes that the client may send.
       image_shape: height, width and channels of the images.
+      most_images: most images, mixtures included; None: one for every `BYTES_PER_IMAGE` of
+        `most_bytes`.
 
     Raises UsageError, naming the client, for content that is too large, no distilled set or
-    damaged, for other classes, images of another size, and images that are not finite.
+    damaged; for other classes, too many images, images of another size, with numbers far outside
+    [0, 1], and those that take long to render. Sizes are checked before anything is decoded.
     """
-    client = printable(client)
+    client, shape = printable(client), tuple(image_shape)
+    most = most_bytes // BYTES_PER_IMAGE if most_images is None else most_images
+
+    def accept(said: file.Described) -> None:
+        if said.class_names is None:
+            raise UsageError("expected class names, got none")
+        if other := [name for name in said.class_names if name not in set(classes)]:
+            known = ", ".join(map(printable, classes))
+            raise UsageError(f"expected classes among {known}, got {printable(other[0])}")
+        if said.format.image_shape != shape:
+            raise UsageError(f"expected images of {shape}, got {said.format.image_shape}")
+        if said.num_images > most:
+            raise UsageError(f"expected at most {most:,} images, got {said.num_images:,}")
+        samples = getattr(said.format, "samples_per_side", 1)
+        if samples > MOST_SAMPLES:
+            raise UsageError(f"samples_per_side: expected at most {MOST_SAMPLES}, got {samples}")
+
     with located(client):
         if len(content) > most_bytes:
             raise UsageError(f"expected at most {most_bytes:,} bytes, got {len(content):,}")
-        found = file.decoded(content, "its set")
-        if found.class_names is None:
-            raise UsageError("its set: expected class names, got none")
-        if other := [name for name in found.class_names if name not in set(classes)]:
-            raise UsageError(
-                f"its set: expected classes among {', '.join(map(printable, classes))}, got "
-                f"{printable(other[0])}"
-            )
-        if found.format.image_shape != tuple(image_shape):
-            raise UsageError(
-                f"its set: expected images of {tuple(image_shape)}, got {found.format.image_shape}"
-            )
-        found.images()  # refuses what is not finite
-    return dataclasses.replace(found, source=client)
+        found = file.decoded(content, "its set", accept)
+        with located("its set"):
+            images = found.images()  # refuses what is not finite
+            if (largest := float(np.abs(images).max())) > LARGEST:
+                raise UsageError(f"expected pixels of about 0 to 1, got {largest:g}")
+    return dataclasses.replace(found, provenance=_named(found), source=client)
+
+
+def _named(of: DistilledSet) -> dict[str, Any]:
+    """Returns a provenance of the class names only."""
+    return {"data": {CLASS_NAMES: list(of.class_names)}}
 
 
 @checked
@@ -90,7 +110,7 @@ def partition(
     Every image goes to one client, unless none has its class.
 
     Args:
-      labels: class of each image [n], integers.
+      labels: class of each image [n], integers or texts.
       split: "iid", equal parts of every class; "classes", a few classes for each client, divided
         equally among those who have them (FedD3); "dirichlet", random shares of every class.
       classes_per_client: number of classes of a client, for "classes".
@@ -100,11 +120,14 @@ def partition(
     Raises UsageError for invalid arguments, and if a client would have no image.
     """
     labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise UsageError(f"labels: expected integers [n], got {labels.dtype} {list(labels.shape)}")
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU" or not len(labels):
+        raise UsageError(
+            f"labels: expected integers or texts [n], got {labels.dtype} {list(labels.shape)}"
+        )
     names = np.unique(labels)
     check_value("num_clients", "int", num_clients, (1, len(labels)))
-    check_value("concentration", "float", concentration, (LEAST, MOST))
+    check_value("concentration", "float", concentration, CONCENTRATION)
+    check_value("seed", "int", seed, SEED)
     if split == "classes":
         check_value("classes_per_client", "int", classes_per_client, (1, len(names)))
     if split not in SPLITS:
@@ -117,14 +140,16 @@ def partition(
             if not share.any():
                 continue
             of_class = rng.permutation(np.flatnonzero(labels == name))
-            ends = np.rint(np.cumsum(share) / share.sum() * len(of_class)).astype(int)
-            for client, part in enumerate(np.split(of_class, ends[:-1])):
+            order = rng.permutation(num_clients)  # rounding leaves out others in each class
+            ends = np.rint(np.cumsum(share[order]) / share.sum() * len(of_class)).astype(int)
+            for client, part in zip(order, np.split(of_class, ends[:-1]), strict=True):
                 found[client].append(part)
         parts = [np.sort(np.concatenate(of)) for of in found]
         if all(map(len, parts)):
             return parts
     raise UsageError(
-        f"num_clients: expected fewer than {num_clients}, so that each of them has images"
+        f"num_clients: expected fewer than {num_clients}, or a larger concentration: in each of "
+        f"{_TRIES} draws a client had no image"
     )
 
 

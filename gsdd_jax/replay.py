@@ -14,7 +14,16 @@ from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
-from gsdd_jax.arrays import Accuracy, base_of, config_of, evaluate, fields_of, of_dataset
+from gsdd_jax.arrays import (
+    Accuracy,
+    base_of,
+    config_of,
+    evaluate,
+    fields_of,
+    merged,
+    of_dataset,
+)
+from gsdd_jax.config import validate
 from gsdd_jax.core import interrupts
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, located
@@ -32,6 +41,7 @@ FORMAT = "gsdd-jax replay memory 1"
 INDEX = "memory.json"
 BUDGETS = ("bytes", "bytes_per_class")
 _SET = re.compile(r"[0-9a-f]{32}\.safetensors")  # named by its content
+_NEW = "new.safetensors"  # until its content is known
 _MOST = 10_000  # sets of a memory
 
 
@@ -63,7 +73,8 @@ class Memory:
 
         Args:
           bytes: bytes of all images and soft labels together. Classes of all calls of `add` have
-            equal shares; a class of several calls has one in each.
+            equal shares; a class of several calls has one in each. Without labeled mixtures,
+            which a set loses when it gives up images.
           bytes_per_class: in place of `bytes`: those of each class, which it keeps.
           objective, config, fields: see `gsdd_jax.distill`. Nothing is evaluated.
           workdir: directory for the runs, one for each `add`. The same calls in the same order
@@ -81,6 +92,14 @@ class Memory:
             if field in self._given:
                 raise UsageError(f"config.{field}: expected none, which a memory sets itself")
         self._base = base_of(objective, self._given)
+        validate.structure(merged(self._base, self._given))
+        if bytes is not None:
+            if self._given.get("labels.mixes"):
+                raise UsageError(
+                    "config.labels.mixes: expected 0 in a fixed number of bytes, got "
+                    f"{self._given['labels.mixes']}: a set that gives up images loses its mixtures"
+                )
+            self._base.labels.mixes = 0
         if workdir is not None:
             check_path(workdir)
         self._workdir, self._verbose = workdir, verbose
@@ -138,6 +157,7 @@ class Memory:
         workdir = self._workdir and pathlib.Path(self._workdir, f"{number:03d}")
         self.sets = (*kept, of_dataset(dataset, config, workdir, self._verbose))
 
+    @checked
     def numpy(self, *, clip: bool = False) -> Arrays:
         """Returns all images in [0, 1], float32 [m, h, w, c], and targets.
 
@@ -151,6 +171,7 @@ class Memory:
         images, targets, _ = union(self._some(), parameterizations.images)
         return Arrays(np.clip(images, 0, 1) if clip else images, targets)
 
+    @checked
     def batches(
         self, batch_size: int, *, seed: int = 0, epochs: int = 1, clip: bool = False
     ) -> Iterator[Arrays]:
@@ -162,6 +183,7 @@ class Memory:
 
         Raises UsageError for a class that the memory does not have.
         """
+        self._some()
         names = texts(labels, "labels")
         places = {name: place for place, name in enumerate(self.classes)}
         if unknown := sorted(set(names) - places.keys()):
@@ -213,11 +235,11 @@ class Memory:
         before = []
         if (folder / INDEX).exists():
             before = _index(folder)["sets"]
-        elif any(folder.iterdir()):
+        elif not all(_is_ours(path) for path in folder.iterdir()):
             raise UsageError(f"{folder}: expected a new folder, or one of a saved memory")
-        names = [_save(folder, of) for of in self.sets]
         budget = {name: getattr(self, name) for name in BUDGETS}
         try:
+            names = [_save(folder, of) for of in self.sets]
             write_json(folder / INDEX, {"format": FORMAT, "sets": names, **budget})
             for name in set(before) - set(names):
                 (folder / name).unlink(missing_ok=True)
@@ -249,6 +271,10 @@ def load(
 
     Raises UsageError for a folder that holds no memory, or a damaged one.
     """
+    check_path(path)
+    for name in BUDGETS:
+        if name in fields:
+            raise UsageError(f"{name}: expected none, since the folder has it")
     folder = pathlib.Path(path).expanduser()
     index = _index(folder)
     budget = {name: index[name] for name in BUDGETS}
@@ -278,9 +304,14 @@ def _check_budget(given: Mapping[str, Any]) -> None:
         check_value(name, "int", value, (1, None))
 
 
+def _is_ours(path: pathlib.Path) -> bool:
+    """Returns whether an interrupted first save left a file."""
+    return path.is_file() and (path.name == _NEW or bool(_SET.fullmatch(path.name)))
+
+
 def _save(folder: pathlib.Path, of: DistilledSet) -> str:
     """Writes a set under a name by its content; returns the name."""
-    new = folder / "new.safetensors"
+    new = folder / _NEW
     file.save(new, of)
     name = f"{hashlib.sha256(new.read_bytes()).hexdigest()[:32]}.safetensors"
     new.replace(folder / name)
@@ -298,7 +329,8 @@ def _index(folder: pathlib.Path) -> dict[str, Any]:
             raise UsageError(f"unknown field {unknown[0]!r}")
         names = index.get("sets")
         right = isinstance(names, list) and 1 <= len(names) <= _MOST
-        if not right or not all(isinstance(n, str) and _SET.fullmatch(n) for n in names):
-            raise UsageError("sets: expected names of sets in the folder")
+        right = right and all(isinstance(n, str) and _SET.fullmatch(n) for n in names)
+        if not right or len(set(names)) < len(names):
+            raise UsageError("sets: expected different names of sets in the folder")
         _check_budget({name: index.get(name) for name in BUDGETS})
     return {"sets": names, **{name: index.get(name) for name in BUDGETS}}

@@ -1,6 +1,10 @@
 """Tests federated learning in one shot: who has which images, and what a server refuses."""
 
 import dataclasses
+import importlib
+import sys
+import types
+import unittest.mock
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +14,8 @@ import pytest
 import gsdd_jax
 from gsdd_jax import federated, parameterizations
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats import file, gaussian
+from tests.commands import ROOT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -72,9 +78,76 @@ def test_other_damage_is_refused_too():
         with pytest.raises(UsageError, match=message):
             federated.receive(damaged, **EXPECTED | more)
     huge = dataclasses.replace(a_set(), arrays={"pixels": np.full((4, 8, 8, 3), 3e38, np.float32)})
-    assert np.isfinite(federated.receive(federated.pack(huge), **EXPECTED).images()).all()
+    with pytest.raises(
+        UsageError, match="client 3: its set: expected pixels of about 0 to 1, got 3e"
+    ):
+        federated.receive(federated.pack(huge), **EXPECTED)
     with pytest.raises(UsageError, match="expected class names, got none"):
         federated.pack(dataclasses.replace(a_set(), provenance={}))
+
+
+def many(count, mixes=0, **fields):
+    """Returns a client's file of `count` tiny images per class."""
+    kind = parameterizations.build("gaussian", (8, 8, 3), ipc=1, images_per_class=count, **fields)
+    count = kind.images_per_class
+    params = kind.init(jax.random.key(0), jnp.zeros((2 * count, 8, 8, 3)))
+    labels = np.repeat(np.arange(2, dtype=np.int32), count)
+    made = {"data": {"class_names": ["cat", "dog"]}}
+    found = parameterizations.stored(kind, params, labels, 0.1, made)
+    if mixes:
+        soft = np.zeros((2 * count * (1 + mixes), 2), np.float32)
+        every = np.tile(labels, 1 + mixes)
+        found = dataclasses.replace(
+            found, labels=every, soft_labels=soft, label_bits=2, mixes=mixes
+        )
+    return federated.pack(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        (many(10, mixes=64), {}, "expected at most 1,250 images, got 1,300"),
+        (many(4), {"most_images": 7}, "expected at most 7 images, got "),
+        (many(4, samples_per_side=16), {}, "samples_per_side: expected at most 4, got 16"),
+        (many(4), {"image_shape": (32, 32, 3)}, "expected images of (32, 32, 3), got (8, 8, 3)"),
+    ],
+)
+def test_what_takes_much_work_is_refused_before_it_is_decoded(content, more, message, monkeypatch):
+    monkeypatch.setattr(gaussian.Gaussian, "unpack", None)
+    with pytest.raises(UsageError) as error:
+        federated.receive(content, **EXPECTED | more)
+    assert str(error.value).startswith(f"client 3: its set: {message}")
+
+
+def test_only_the_class_names_of_a_provenance_are_kept():
+    made = {"data": {"class_names": ["cat", "dog"], "name": "../etc"}, "config": {"seed": 3}}
+    content = file.encoded(dataclasses.replace(a_set(), provenance=made))
+    found = federated.receive(content, **EXPECTED)
+    assert found.provenance == {"data": {"class_names": ["cat", "dog"]}}
+
+
+def test_a_server_hears_each_client_once(monkeypatch):
+    flwr = types.ModuleType("flwr")
+    parts = {
+        "app": ["ArrayRecord", "Context", "Message", "MetricRecord", "RecordDict"],
+        "serverapp": ["Grid", "ServerApp"],
+        "serverapp.strategy": ["FedAvg"],
+    }
+    for name, members in parts.items():
+        module = types.ModuleType(f"flwr.{name}")
+        vars(module).update(dict.fromkeys(members, unittest.mock.MagicMock()))
+        monkeypatch.setitem(sys.modules, f"flwr.{name}", module)
+    monkeypatch.setitem(sys.modules, "flwr", flwr)
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "federated"))
+    server = importlib.import_module("oneshot.server_app")
+    config = {"clients": 3}
+    assert server.sender(config, {"set": {"client": 2, "file": b"x"}}, {1}) == (2, b"x")
+    for wrong in ({}, {"client": 1}, {"client": -1}, {"client": 3}, {"client": "2"}, {"file": 5}):
+        content = {"set": {"client": 2, "file": b"x"} | wrong} if wrong else {}
+        with pytest.raises(UsageError, match="client"):
+            server.sender(config, content, {1})
+    with pytest.raises(UsageError, match="client"):
+        server.sender(config, {"set": {}}, {1})
 
 
 def test_sets_of_clients_are_evaluated_together():
@@ -120,6 +193,14 @@ def test_every_image_goes_to_one_client(split, clients):
     assert all(map(np.array_equal, parts, again))
 
 
+def test_small_classes_reach_every_client():
+    """Rounding leaves out other clients in each class."""
+    parts = federated.partition(np.repeat(np.arange(10), 40), 100)
+    assert len(parts) == 100 and sorted(map(len, parts))[0] >= 1
+    texts = federated.partition(np.repeat(["a", "b"], 4), 2)
+    assert sorted(np.concatenate(texts)) == list(range(8))
+
+
 def test_the_splits_are_what_they_say():
     counts = lambda parts: np.array([np.bincount(LABELS[of], minlength=10) for of in parts])
     equal = counts(federated.partition(LABELS, 5))
@@ -136,7 +217,8 @@ def test_the_splits_are_what_they_say():
     [
         ((LABELS, 0), "num_clients: expected"),
         ((LABELS, 301), "num_clients: expected"),
-        ((LABELS[None], 3), "labels: expected integers"),
+        ((LABELS[None], 3), "labels: expected integers or texts"),
+        ((LABELS, 3, dict(seed=-1)), "seed: expected"),
         ((LABELS, 3, dict(split="random")), "split: expected one of iid, classes, dirichlet"),
         ((LABELS, 3, dict(split="classes", classes_per_client=11)), "classes_per_client: expected"),
         ((LABELS, 3, dict(concentration=0.0)), "concentration: expected"),

@@ -111,6 +111,25 @@ def test_an_interrupted_memory_is_the_old_one_or_the_new_one(memory, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         one.save(tmp_path / "memory")
     assert repr(replay.load(tmp_path / "memory")) == repr(before)
+    with pytest.raises(KeyboardInterrupt):
+        one.save(tmp_path / "first")
+    monkeypatch.undo()
+    one.save(tmp_path / "first")  # over what was left
+    assert replay.load(tmp_path / "first").classes == ("3", "7")
+
+
+def test_a_full_disk_is_one_line(memory, tmp_path, monkeypatch):
+    def full(path, of):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(replay.file, "save", full)
+    with pytest.raises(UsageError, match=r"cannot write \(No space left on device\)"):
+        memory[0].save(tmp_path)
+
+
+def test_mixtures_are_only_in_memories_whose_sets_stay_whole():
+    assert replay.Memory(9, objective="none")._base.labels.mixes == 0
+    assert replay.Memory(bytes_per_class=9, objective="none")._base.labels.mixes == 4
 
 
 def test_soft_labels_know_the_classes_of_their_own_set(memory):
@@ -134,6 +153,12 @@ def test_soft_labels_know_the_classes_of_their_own_set(memory):
         (lambda _: replay.Memory(0), "bytes: expected"),
         (lambda _: replay.Memory(9, budget={"bytes": 4}), "config.budget.bytes: expected none"),
         (lambda _: replay.Memory(9, objective="mm"), "objective: expected one of"),
+        (lambda _: replay.Memory(9, distil={"num_steps": 4}), "config.distil"),
+        (lambda _: replay.Memory(9, config={"labels.mixes": 4}), "config.labels.mixes: expected 0"),
+        (lambda _: replay.load("x", bytes=9), "bytes: expected none, since the folder has it"),
+        (lambda _: replay.load("https://x/y"), "got a URL"),
+        (lambda m: m.batches("64"), "batch_size: expected an integer"),
+        (lambda _: replay.Memory(9).indices([1]), "memory: expected images, got none"),
         (lambda _: replay.Memory(9).numpy(), "memory: expected images, got none"),
         (lambda m: m.add(*arrays([4, 5], 3)[:1], [1]), "labels: expected"),
         (lambda m: m.add(np.zeros((4, 9, 9, 3), np.uint8), [0, 1, 2, 3]), "images: expected (8, 8"),
@@ -156,8 +181,12 @@ def test_a_wrong_argument_is_named_and_the_memory_stays(memory, call, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("sets", ["../../secret.safetensors"], "sets: expected names of sets in the folder"),
-        ("sets", [], "sets: expected names"),
+        (
+            "sets",
+            ["../../secret.safetensors"],
+            "sets: expected different names of sets in the folder",
+        ),
+        ("sets", [], "sets: expected different names"),
         ("sets", ["0" * 32 + ".safetensors"], "no such file"),
         ("bytes", 100, "expected at most 100 bytes, got"),
         ("bytes", -3, "bytes: expected"),

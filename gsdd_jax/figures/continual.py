@@ -7,6 +7,7 @@ from typing import Any
 from gsdd_jax.figures import draw, inputs
 
 NAME = "continual"
+_MOST = 1000  # steps
 
 
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
@@ -37,5 +38,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
 def _described(cell: dict[str, Any]) -> dict[str, Any]:
     stored, comma, rest = cell["row"].partition(", a tenth")
     _, step, _, of = cell["column"].split()
+    if not 1 <= int(step) <= int(of) <= _MOST:
+        raise ValueError(f"expected a step of at most {_MOST}, got {cell['column']}")
     memory = (comma + rest).removeprefix(", ")
     return {"stored": stored, "memory": memory, "step": int(step), "of": int(of)}

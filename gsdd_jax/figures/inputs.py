@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -172,10 +173,15 @@ def cells(
 
     Raises UsageError, naming the `table`, for another file, or if there are none.
     """
+    content = read_object(path, "a table")
     try:
         rows = [
-            {**described(cell), "accuracy": cell["mean"], "std": cell["deviation"] or 0.0}
-            for cell in read_object(path, "a table")["cells"]
+            {
+                **described(cell),
+                "accuracy": _finite(cell["mean"]),
+                "std": _finite(cell["deviation"]),
+            }
+            for cell in content["cells"]
             if cell["mean"] is not None
         ]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -183,3 +189,11 @@ def cells(
     if not rows:
         raise UsageError(f"{path}: no cell of this table was run")
     return rows
+
+
+def _finite(value: Any) -> float:
+    """Returns a number as a float, None as 0; raises ValueError for others and for NaN."""
+    found = 0.0 if value is None else float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"expected a number, got {found}")
+    return found

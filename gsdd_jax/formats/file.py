@@ -13,8 +13,8 @@ import os
 import pathlib
 import reprlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from gsdd_jax.core.errors import UsageError, located, named, ranged
 from gsdd_jax.core.files import check_ours, check_regular, write_atomically
 from gsdd_jax.formats import labels, mixes, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, is_unequal, settings
-from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
+from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet, class_names_of
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.formats.mixes import MIXES
 
@@ -90,12 +90,25 @@ def encoded(distilled: DistilledSet) -> bytes:
     return safetensors.numpy.save(raw, {HEADER: json.dumps(header, sort_keys=True)})
 
 
-def decoded(content: bytes, source: str) -> DistilledSet:
-    """Reads the content of a set's file, untrusted; raises as `load`, naming its `source`."""
+class Described(NamedTuple):
+    """What a file says of its set before anything is decoded."""
+
+    format: Format
+    num_images: int  # with mixtures
+    class_names: tuple[str, ...] | None
+
+
+def decoded(
+    content: bytes, source: str, accept: Callable[[Described], None] = lambda of: None
+) -> DistilledSet:
+    """Reads the content of a set's file, untrusted; raises as `load`, naming its `source`.
+
+    `accept` may refuse what the file says of itself, before anything is decoded.
+    """
     with tempfile.TemporaryDirectory(prefix="gsdd-") as folder:
         path = pathlib.Path(folder, NAME)
         path.write_bytes(content)
-        return _load(path, source)
+        return _load(path, source, accept)
 
 
 def check_place(path: str | os.PathLike) -> None:
@@ -152,7 +165,9 @@ def load(path: str | os.PathLike) -> DistilledSet:
     return _load(path, str(path))
 
 
-def _load(path: pathlib.Path, source: str) -> DistilledSet:
+def _load(
+    path: pathlib.Path, source: str, accept: Callable[[Described], None] = lambda of: None
+) -> DistilledSet:
     """Reads a regular file; errors and the set name its `source`."""
     import safetensors
 
@@ -166,6 +181,9 @@ def _load(path: pathlib.Path, source: str) -> DistilledSet:
         kind, bits = format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
         check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
         _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
+        stored, each = math.prod(shapes[LABELS]), parts.get(MIXES, 0)
+        names = class_names_of(parts[PROVENANCE].get("data"), stored // kind.images_per_class)
+        accept(Described(kind, stored * (1 + each), names))
         # Reads no array before its type and shape are known to be right.
         raw = {
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
@@ -177,7 +195,7 @@ def _load(path: pathlib.Path, source: str) -> DistilledSet:
         check_values(kind, arrays)
         _check_digests(expected, raw, parts)
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
-        logits, each = None, parts.get(MIXES, 0)
+        logits = None
         if bits:
             num_classes = len(classes) // kind.images_per_class
             count = len(classes) * (1 + each) * num_classes

@@ -35,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def one_shot(config, grid):
     """Asks every client for its set, and trains on those that are accepted."""
-    dataset, sets, total = data.load(config["data"]), [], 0
+    dataset, sets, known, total = data.load(config["data"]), [], set(), 0
     asked = [
         Message(RecordDict(), dst_node_id=node, message_type="train")
         for node in sorted(grid.get_node_ids())
@@ -44,28 +44,45 @@ def one_shot(config, grid):
         if reply.has_error():
             print(f"a client failed: {reply.error.reason}", flush=True)
             continue
-        sent = reply.content["set"]
-        total += len(sent["file"])
-        _, owned = task.share(config, int(sent["client"]))
-        expected = dict(classes=sorted(set(owned.tolist())), image_shape=dataset.image_shape)
         try:
+            client, content = sender(config, reply.content, known)
+            total += len(content)
+            _, owned = task.share(config, client)
             found = federated.receive(
-                sent["file"], client=f"client {sent['client']}",
-                most_bytes=config["bytes"] + HEADER, **expected,
+                content, client=f"client {client}", most_bytes=config["bytes"] + HEADER,
+                classes=sorted(set(owned.tolist())), image_shape=dataset.image_shape,
             )  # fmt: skip
         except gsdd_jax.UsageError as error:
             print(f"refused: {error}", flush=True)
             continue
+        known.add(client)
         sets.append(found)
+    if not sets:
+        print("no client sent a set that was accepted", flush=True)
+        return
     labels = np.array(dataset.class_names)[dataset.test.labels]
-    known = np.isin(labels, [name for of in sets for name in of.class_names])
+    there = np.isin(labels, [name for of in sets for name in of.class_names])
     found = gsdd_jax.evaluate(
-        sets, dataset.test.images[known], labels[known], learning_rate=0.03, verbose=False,
+        sets, dataset.test.images[there], labels[there], learning_rate=0.03, verbose=False,
         evaluate={"num_networks": 1, "epochs": config["epochs"]}, seed=config["seed"],
         network={"options": {"width": config["width"]}},
     )  # fmt: skip
-    accuracy = float(found) * known.mean()  # images of classes that nobody sent are wrong
+    accuracy = float(found) * there.mean()  # images of classes that nobody sent are wrong
     print(f"{len(sets)} sets, {total:,} bytes sent, test accuracy {accuracy:.1f} %", flush=True)
+
+
+def sender(config, content, known):
+    """Returns who says that it sent a reply, and the file, both of the expected type.
+
+    Raises UsageError for another reply, and for a client that sent a set before.
+    """
+    sent = content.get("set", {})
+    client, file = sent.get("client"), sent.get("file")
+    if not isinstance(client, int) or not 0 <= client < config["clients"] or client in known:
+        raise gsdd_jax.UsageError(f"client: expected a new one of {config['clients']}")
+    if not isinstance(file, bytes):
+        raise gsdd_jax.UsageError(f"client {client}: expected a file")
+    return client, file
 
 
 def averaged(config, grid):
