@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from gsdd_jax.config.fields import HERDING
 from gsdd_jax.figures import draw, ellipses, inputs
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import fits
@@ -22,7 +23,9 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
     set_ = inputs.load_gaussians(path_of(distilled))
     with inputs.building_from(distilled):
         config = workdirs.whole(recorded(set_.provenance))
-        config.data.dir, config.init.images = data_dir or "", "real"
+        config.data.dir = data_dir or ""
+        if config.init.images != HERDING:
+            config.init.images = "real"
         material = experiment.build_fit_parts(config)
     counts = np.array(set_.class_counts)
     chosen = np.cumsum(counts) - counts + image % counts

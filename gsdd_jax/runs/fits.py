@@ -91,11 +91,19 @@ def settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def images_of(
-    config: ConfigDict, material: experiment.FitParts, workdir: pathlib.Path, reporter: Display
+    config: ConfigDict,
+    material: experiment.FitParts,
+    workdir: pathlib.Path | None = None,
+    reporter: Display | None = None,
 ) -> Float[np.ndarray, "m h w c"]:
-    """Returns the real images that the fit targets, random or herded, or their mean colors."""
+    """Returns the real images that the fit targets, random or herded, or their mean colors.
+
+    Herded ones need a teacher, which is trained in `workdir`; raises UsageError without it.
+    """
     key, chosen = stream(config.seed, "initial images"), None
     if config.init.images == HERDING:
+        if workdir is None:
+            raise UsageError("config.init.images: expected real or solid here, got herding")
         chosen = herding.chosen(config, material, workdir, reporter)
     images = experiment.initial_images(material.dataset, key, material.counts, chosen)
     if config.init.images == "solid":
