@@ -11,12 +11,11 @@ import numpy as np
 
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located, printable
-from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.fields import SEED, check_value
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.shapes import Int
 
-SEED = (0, 2**32 - 1)
 SPLITS = ("iid", "classes", "dirichlet")
 CONCENTRATION = 1e-3, 1e3  # least and most
 BYTES_PER_IMAGE = 16  # of a client's file; small sets with mixtures take about 30

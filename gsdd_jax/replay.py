@@ -176,7 +176,7 @@ class Memory:
         self, batch_size: int, *, seed: int = 0, epochs: int = 1, clip: bool = False
     ) -> Iterator[Arrays]:
         """Returns batches of `epochs` passes, each in a new order, of what `numpy` returns."""
-        return batches(self.numpy(clip=clip), batch_size, seed, epochs)
+        return batches(lambda: self.numpy(clip=clip), batch_size, seed, epochs)
 
     def indices(self, labels: Any) -> Int32[np.ndarray, "n"]:
         """Returns the indices into `classes` of labels as `add` takes them.

@@ -12,14 +12,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.core.fields import LEAST, POSITIVE, Shrink, defaults, field, meaning, options
+from gsdd_jax.core.fields import LEAST, POSITIVE, SEED, Shrink, defaults, field, meaning, options
 from gsdd_jax.core.trees import dotted
 from gsdd_jax.data.augment import DSA
 from gsdd_jax.data.shares import SPLITS
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats.base import MAX_SIDE
 
-SEED = (0, 2**32 - 1)  # JAX uses 32 bits
 RATE = (LEAST, 1e3)  # of networks
 # Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)

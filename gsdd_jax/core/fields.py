@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from gsdd_jax.core.errors import UsageError
 
 MOST_INT = 2**31 - 1  # JAX's integers have 32 bits
+SEED = (0, 2**32 - 1)  # and so have seeds
 LEAST, MOST = 1e-30, 1e19  # positive numbers: in float32, with a finite square
 POSITIVE = (LEAST, MOST)
 

@@ -307,8 +307,7 @@ class DistilledSet:
         The last batch of a pass may be smaller. Arguments and errors as `numpy`; ValueError for a
         `batch_size` or `epochs` below 1.
         """
-        _check_counts(batch_size, epochs)
-        return batches(self.numpy(space, **options), batch_size, seed, epochs)
+        return batches(lambda: self.numpy(space, **options), batch_size, seed, epochs)
 
     def _of_images(self, images, said) -> ZCA:
         shape = self.format.image_shape
@@ -383,19 +382,17 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-def batches(arrays: Arrays, batch_size: int, seed: int, epochs: int) -> Iterator[Arrays]:
+def batches(
+    arrays_of: Callable[[], Arrays], batch_size: int, seed: int, epochs: int
+) -> Iterator[Arrays]:
     """Returns batches of `epochs` passes, each in a new order; the last of a pass may be smaller.
 
-    Raises ValueError for a `batch_size` or `epochs` below 1.
+    Raises ValueError for a `batch_size` or `epochs` below 1, before `arrays_of` renders.
     """
-    _check_counts(batch_size, epochs)
-    return _batches(*arrays, batch_size, np.random.default_rng(seed), epochs)
-
-
-def _check_counts(batch_size: int, epochs: int) -> None:
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
+    return _batches(*arrays_of(), batch_size, np.random.default_rng(seed), epochs)
 
 
 def _batches(images, targets, batch_size, rng, epochs) -> Iterator[Arrays]:

@@ -93,7 +93,7 @@ def _evaluated(config, ordered, sets, workdir: pathlib.Path, made_of, display) -
             if records.get(name) is None:
                 count, end = step * ordered.num_classes // len(sets), ends[step - 1]
                 schedule = parts.schedule.with_steps(-(-total * step // len(sets)), end)
-                seen = evaluation.parts_of(at_end, _first(ordered, count), parts.transform)
+                seen = dataclasses.replace(parts, dataset=_first(ordered, count))
                 of_images = jnp.asarray(images[:end]), targets[:end], f"evaluate {name}", display
                 found = evaluation.of_images(at_end, seen, *of_images, schedule)
                 records[name] = {

@@ -168,8 +168,7 @@ def on_training_images(
     """Evaluates networks trained on all training images of the data set."""
     train = parts.dataset.train
     memory.check("the training images", 4 * train.images.size, COPIES)
-    images = parts.transform(to_unit(train.images))[None]
-    return _of_transformed(config, parts, images, train.labels, name, reporter)
+    return of_images(config, parts, to_unit(train.images), train.labels, name, reporter)
 
 
 def of_images(
@@ -186,10 +185,6 @@ def of_images(
     `schedule` replaces that of `parts`.
     """
     images = parts.transform(images)[None]
-    return _of_transformed(config, parts, images, targets, name, reporter, schedule)
-
-
-def _of_transformed(config, parts, images, targets, name, reporter, schedule=None) -> Accuracies:
     given = images, targets, schedule or parts.schedule, config.evaluate.learning_rate
     return tested(parts, *_train(config, parts, *given, name, reporter))
 

@@ -16,7 +16,6 @@ import optax
 from ml_collections import ConfigDict
 
 from gsdd_jax import networks
-from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
@@ -29,6 +28,7 @@ from gsdd_jax.setup.experiment import (
     REAL,
     baselines,
     build_schedule,
+    is_taught,
     needs_teacher,
     num_trials,
     rates,
@@ -111,7 +111,7 @@ def of_continual(config: ConfigDict, steps: int) -> Cost:
     one = config.copy_and_resolve_references()
     one.evaluate.rates = ""
     seconds = fit.seconds + run.seconds + (steps - 1) / 2 * of_evaluation(one, {}).seconds
-    if config.labels.source == "teacher" or config.init.images == HERDING:
+    if is_taught(config):
         seconds += of_teacher(config).seconds
     return Cost(seconds, max(run.bytes, evaluation.bytes, fit.bytes))
 

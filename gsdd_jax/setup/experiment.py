@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.config import bytes_per_class, validate
+from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, counted, located, ranged
 from gsdd_jax.core.fields import listed
@@ -279,6 +280,11 @@ def strongest(result: Mapping[str, Any], arms: Iterable[str] = (*REAL, *COMPRESS
 def can_be_tested(dataset: data.Dataset) -> bool:
     """Returns whether networks have classes to tell apart, and test images."""
     return dataset.num_classes > 1 and len(dataset.test.labels) > 0
+
+
+def is_taught(config: ConfigDict) -> bool:
+    """Returns whether a run trains a teacher for its own set, baselines aside."""
+    return config.labels.source == "teacher" or config.init.images == HERDING
 
 
 def needs_teacher(arm: str) -> bool:

@@ -27,7 +27,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gsdd_jax import matching
-from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
@@ -37,7 +36,7 @@ from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
 from gsdd_jax.setup import experts as stored
-from gsdd_jax.setup.experiment import COMPRESSED
+from gsdd_jax.setup.experiment import COMPRESSED, is_taught
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.tables import table
 from gsdd_jax.tables.table import Cell, Found, Table
@@ -97,7 +96,7 @@ def _shared(config: ConfigDict, group: str) -> Piece:
 def _run(config: ConfigDict, workdir: pathlib.Path) -> Piece:
     needed = {
         "experts": matching.find(config.matching.name).follows_experts,
-        "teacher": config.labels.source == "teacher" or config.init.images == HERDING,
+        "teacher": is_taught(config),
         "init": config.init.images != "none" and config.init.num_steps,
     }
     needs = tuple(_shared(config, group) for group, is_needed in needed.items() if is_needed)
