@@ -11,6 +11,7 @@ NATIVE := $(wildcard xla_ops/*.* xla_ops/*/*)
 demo: setup
 	$(BIN)/python -m launch.distill --config=configs/demo.py --workdir=runs/demo
 
+test: export OPENBLAS_NUM_THREADS := 1  # two workers use both cores
 test: setup  # a file's tests in one process: they share runs and compiled programs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 

@@ -11,6 +11,7 @@
     python -m launch.figure decode
     python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
     python -m launch.figure continual   --from_table=runs/tables/continual-small.json
+    python -m launch.figure federated   --from_table=runs/federated.json
 
 docs/figures.md describes the figures. --out keeps slow parts: the same command resumes. Only files
 of an earlier figure are replaced.
@@ -32,7 +33,11 @@ WORKDIR = paths.define_several(
 DISTILLED = paths.define_several(
     "distilled", "Distilled sets, comma-separated: .safetensors files or work directories."
 )
-FROM_TABLE = paths.define("from_table", None, "guidance, continual: JSON file of launch.reproduce.")
+FROM_TABLE = paths.define(
+    "from_table",
+    None,
+    "guidance, continual: JSON file of launch.reproduce. federated: of examples/federated.",
+)
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 EXPERTS_DIR = paths.define("experts_dir", None, "landscape: directory of the experts.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed of the figure.")
@@ -117,12 +122,13 @@ FIGURES = {  # the arguments of each figure's `main`, before the folder
     "decode": _decode,
     "guidance": lambda: (_table(),),
     "continual": lambda: (_table(),),
+    "federated": lambda: (_table(),),
 }
 
 
 def _table():
     there = bool(FROM_TABLE.value)
-    return _given(FROM_TABLE, there, "the JSON file that launch.reproduce wrote")
+    return _given(FROM_TABLE, there, "the JSON file of the results")
 
 
 def _out() -> pathlib.Path:

@@ -120,7 +120,8 @@ def _by_key(weights, num_planes):
 
 @no_type_check
 def _probabilities(features, weights):
-    at = (weights @ features).astype(np.int32)  # a product of whole numbers is exact
+    # Products of whole numbers are exact; BLAS would use several threads for them, and be slower.
+    at = np.einsum("f,fn->n", weights, features).astype(np.int32)
     return PROBABILITIES.take(at + ODDS, mode="clip")
 
 

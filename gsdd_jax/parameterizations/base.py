@@ -116,15 +116,19 @@ class Parameterization(Format):
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
         fields = cls.published(image_shape, budget, options)
-        one = cls(*image_shape, images_per_class=1, **fields | dict(options))
         classes = budget.num_classes
-        first, two = (bytes_of(one.array_specs(count).values()) for count in (1, 2))
-        each, shared = two - first, 2 * first - two
-        images = (classes * budget.free - shared) // (classes * each)
+
+        def num_bytes(images: int) -> int:
+            """Returns the bytes of so many images of every class, and of what they share."""
+            kind = cls(*image_shape, images_per_class=images, **fields | dict(options))
+            return bytes_of(kind.array_specs(images * classes).values())
+
+        one, two = num_bytes(1), num_bytes(2)
+        images = 1 + (classes * budget.free - one) // (two - one)
         if budget.reserved:  # for the labels of so many images
             images = min(images, budget.images_per_class)
         if images < 1:
-            raise budget.refusal(1, cls.name, each - (-shared // classes))
+            raise budget.refusal(1, cls.name, -(-one // classes))
         return fields | {"images_per_class": images}
 
     @abc.abstractmethod

@@ -58,23 +58,6 @@ class HMN(Sharing, hmn.HMN):
                 break
         return fields
 
-    @classmethod
-    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images per class that fit with the memories of the classes."""
-        fields, classes = cls.published(image_shape, budget, options), budget.num_classes
-        one, two = (
-            bytes_of(
-                cls(*image_shape, images_per_class=n, **fields | dict(options))
-                .array_specs(n * classes)
-                .values()
-            )
-            for n in (1, 2)
-        )
-        images = 1 + (classes * budget.free - one) // (two - one)
-        if images < 1:
-            raise budget.refusal(1, cls.name, -(-one // classes))
-        return fields | {"images_per_class": images}
-
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns memories and a decoder that show principal components of patches of `images`.
 

@@ -15,7 +15,8 @@ def train(message: Message, context: Context) -> Message:
         found = {"client": client, "file": task.distilled(config, client)}
         return Message(RecordDict({"set": ConfigRecord(found)}), reply_to=message)
     arrays = message.content["arrays"].to_numpy_ndarrays()
-    number = int(message.content["config"]["server-round"])
-    arrays, count = task.trained(config, arrays, client, number)
+    told = message.content["config"]
+    number, epochs = int(told["server-round"]), int(told["epochs"])
+    arrays, count = task.trained(config, arrays, client, number, epochs)
     content = {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": count})}
     return Message(RecordDict(content), reply_to=message)

@@ -1,16 +1,18 @@
 """The server: trains on the sets that it accepts, or averages networks in rounds."""
 
 import contextlib
+import pathlib
 import time
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 import gsdd_jax
 from gsdd_jax import data, federated
 from oneshot import task
+from oneshot.results import keep
 
 # TensorFlow Datasets replaces Python's import for a moment, in all threads: not while another one
 # imports the engine of the simulation.
@@ -25,22 +27,27 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    while len(list(grid.get_node_ids())) < config["clients"]:
+    methods = {"distill": one_shot, "fedavg": averaged, "local": alone, "central": central}
+    if config["method"] not in methods:
+        print(f"method: expected one of {', '.join(methods)}, got {config['method']}", flush=True)
+        return
+    if config["results"]:
+        pathlib.Path(config["results"]).parent.mkdir(parents=True, exist_ok=True)
+    while config["method"] != "central" and len(list(grid.get_node_ids())) < config["clients"]:
         time.sleep(1)
-    if config["method"] == "distill":
-        one_shot(config, grid)
-    else:
-        averaged(config, grid)
+    methods[config["method"]](config, grid)
+
+
+def asked(grid, content=None):
+    """Returns a message to every client."""
+    nodes = sorted(grid.get_node_ids())
+    return [Message(content or RecordDict(), dst_node_id=of, message_type="train") for of in nodes]
 
 
 def one_shot(config, grid):
     """Asks every client for its set, and trains on those that are accepted."""
     dataset, sets, known, total = data.load(config["data"]), [], set(), 0
-    asked = [
-        Message(RecordDict(), dst_node_id=node, message_type="train")
-        for node in sorted(grid.get_node_ids())
-    ]
-    for reply in grid.send_and_receive(asked):
+    for reply in grid.send_and_receive(asked(grid)):
         if reply.has_error():
             print(f"a client failed: {reply.error.reason}", flush=True)
             continue
@@ -63,11 +70,14 @@ def one_shot(config, grid):
     labels = np.array(dataset.class_names)[dataset.test.labels]
     there = np.isin(labels, [name for of in sets for name in of.class_names])
     found = gsdd_jax.evaluate(
-        sets, dataset.test.images[there], labels[there], learning_rate=0.03, verbose=False,
-        evaluate={"num_networks": 1, "epochs": config["epochs"]}, seed=config["seed"],
-        network={"options": {"width": config["width"]}},
+        sets, dataset.test.images[there], labels[there], learning_rate=config["server-rate"],
+        evaluate={"num_networks": config["networks"], "epochs": config["epochs"]},
+        network={"options": {"width": config["width"]}}, seed=config["seed"], verbose=False,
     )  # fmt: skip
-    accuracy = float(found) * there.mean()  # images of classes that nobody sent are wrong
+    # Images of classes that nobody sent are wrong.
+    accuracies = [each * there.mean() for each in found.accuracies]
+    keep(config, total, accuracies, clients=len(sets), images=sum(of.num_stored for of in sets))
+    accuracy = float(np.mean(accuracies))
     print(f"{len(sets)} sets, {total:,} bytes sent, test accuracy {accuracy:.1f} %", flush=True)
 
 
@@ -91,12 +101,37 @@ def averaged(config, grid):
     each_round = 2 * config["clients"] * sum(array.nbytes for array in arrays)
 
     def tested(number, arrays):
-        found = task.accuracy(config, arrays.to_numpy_ndarrays())
-        print(f"round {number}, {number * each_round:,} bytes sent, {found:.1f} %", flush=True)
-        return MetricRecord({"accuracy": found})
+        accuracy = task.accuracy(config, arrays.to_numpy_ndarrays())
+        if number:
+            keep(config, number * each_round, [accuracy], round=number)
+        print(f"round {number}, {number * each_round:,} bytes sent, {accuracy:.1f} %", flush=True)
+        return MetricRecord({"accuracy": accuracy})
 
     strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=config["clients"])
     strategy.start(
         grid=grid, initial_arrays=ArrayRecord(arrays), num_rounds=config["rounds"],
-        evaluate_fn=tested,
+        train_config=ConfigRecord({"epochs": config["local-epochs"]}), evaluate_fn=tested,
     )  # fmt: skip
+
+
+def alone(config, grid):
+    """Tests a network of every client that nobody else's images or networks reached."""
+    epochs = {"server-round": 1, "epochs": config["rounds"] * config["local-epochs"]}
+    content = RecordDict(
+        {"arrays": ArrayRecord(task.first(config)), "config": ConfigRecord(epochs)}
+    )
+    replies = [of for of in grid.send_and_receive(asked(grid, content)) if not of.has_error()]
+    arrays = [reply.content["arrays"].to_numpy_ndarrays() for reply in replies]
+    accuracies = [task.accuracy(config, each) for each in arrays]
+    keep(config, 0, accuracies)
+    print(f"{len(accuracies)} clients alone, {np.mean(accuracies):.1f} % on average", flush=True)
+
+
+def central(config, grid):
+    """Tests a network that is trained on the images of all clients in one place."""
+    everything = dict(config) | {"clients": 1, "split": "iid"}
+    epochs = config["rounds"] * config["local-epochs"]
+    arrays, _ = task.trained(everything, task.first(config), 0, 1, epochs)
+    accuracy = task.accuracy(config, arrays)
+    keep(config, 0, [accuracy])
+    print(f"all images in one place, {accuracy:.1f} %", flush=True)

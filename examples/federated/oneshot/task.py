@@ -25,10 +25,14 @@ def share(config, client):
 def distilled(config, client):
     """Returns the file of a client: a set of its images, within its bytes."""
     images, labels = share(config, client)
+    fields = {"network": {"options": {"width": config["width"]}}}
+    if config["objective"] != "none":
+        fields |= {"init": {"num_steps": config["fit-steps"]}}
+        fields |= {"distill": {"num_steps": config["steps"]}}
+        fields |= {"parameterization": {"name": config["storage"]}}
     made = gsdd_jax.distill(
-        images, labels, config["bytes"] // len(set(labels)), test=(), verbose=False,
-        seed=config["seed"], init={"num_steps": config["fit-steps"]},
-        distill={"num_steps": config["steps"]}, parameterization={"name": config["storage"]},
+        images, labels, config["bytes"] // len(set(labels)), objective=config["objective"],
+        test=(), verbose=False, seed=config["seed"], **fields,
     )  # fmt: skip
     return federated.pack(made)
 
@@ -65,17 +69,18 @@ def step(network, learning_rate, params, images, labels):
     return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
 
 
-def trained(config, arrays, client, number):
-    """Returns parameters after an epoch of SGD on a client's images, and the number of these."""
+def trained(config, arrays, client, number, epochs=1):
+    """Returns parameters after epochs of SGD on a client's images, and the number of these."""
     (network, params_of), (images, labels) = network_of(config), share(config, client)
     images, names = normalized(config, images), data.load(config["data"]).class_names
     labels = np.array([names.index(name) for name in labels])
 
     params = params_of(arrays)
-    order = np.random.default_rng([config["seed"], client, number]).permutation(len(images))
-    size = min(64, len(order))
-    for batch in order[: len(order) // size * size].reshape(-1, size):
-        params = step(network, config["learning-rate"], params, images[batch], labels[batch])
+    draws, size = np.random.default_rng([config["seed"], client, number]), min(64, len(images))
+    for _ in range(epochs):
+        order = draws.permutation(len(images))
+        for batch in order[: len(order) // size * size].reshape(-1, size):
+            params = step(network, config["learning-rate"], params, images[batch], labels[batch])
     return [np.asarray(array) for array in jax.tree.leaves(params)], len(images)
 
 
