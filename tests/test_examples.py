@@ -3,8 +3,10 @@
 import ast
 import dataclasses
 import importlib
+import json
 import re
 import runpy
+import subprocess
 import sys
 import tomllib
 
@@ -72,10 +74,36 @@ def test_what_federated_clients_compute(monkeypatch):
     )
     assert found.num_bytes <= 2000 and set(found.class_names) == set(labels)
     first = task.first(config)
-    arrays, count = task.trained(config, first, 3, 1)
+    arrays, count = task.trained(config, first, 3, 1, epochs=2)
     assert count == 30 and [a.shape for a in arrays] == [a.shape for a in first]
     assert any((a != b).any() for a, b in zip(arrays, first, strict=True))
     assert 0 <= task.accuracy(config, arrays) <= 100
+
+
+def test_federated_results_are_kept_and_not_run_again(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "federated"))
+    keep = importlib.import_module("oneshot.results").keep
+    compare = importlib.import_module("compare")
+    path, missing = tmp_path / "federated.json", []
+
+    def as_flower(command):
+        settings = dict(tomllib.loads(command[-1].replace(" ", "\n")))
+        assert command[:2] == ["flwr", "run"]
+        missing.append(settings["method"])
+        for number in range(settings.get("rounds", 1)):
+            more = {"round": number + 1} if settings["method"] == "fedavg" else {}
+            keep(settings, 10, [50.0, 60.0], **more)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", as_flower)
+    monkeypatch.setattr(sys, "argv", ["compare.py", f"--results={path}"])
+    compare.main()
+    assert len(missing) == 3 * len(compare.ARMS) - 2 and missing.count("central") == 1
+    cells = json.loads(path.read_text())["cells"]
+    assert cells[0]["mean"] == 55 and abs(cells[0]["deviation"] - 50**0.5) < 1e-9
+    assert {cell["row"] for cell in cells} >= {"codes by DM", "Gaussians by DM"}
+    compare.main()
+    assert len(cells) == len(json.loads(path.read_text())["cells"])
 
 
 def test_a_missing_data_set_is_one_line(few, monkeypatch, tmp_path):

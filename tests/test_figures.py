@@ -633,6 +633,24 @@ def test_continual_draws_the_cells_that_were_run(tmp_path):
         draw("continual", from_table=str(path))
 
 
+def test_federated_draws_what_was_sent(tmp_path):
+    cells = [
+        {"row": row, "column": "iid", "bytes": sent, "mean": mean, "deviation": None}
+        for row, sent, mean in (("averaging", 200, 9.5), ("averaging", 100, 8.0), ("alone", 0, 7.0))
+    ]
+    path = tmp_path / "federated-results.json"
+    path.write_text(json.dumps({"cells": cells}))
+    draw("federated", from_table=str(path))
+    found = rows_of(tmp_path, "federated")
+    assert [(row["method"], row["bytes"], row["accuracy"]) for row in found] == [
+        ("averaging", "200", "9.5"), ("averaging", "100", "8"), ("alone", "0", "7"),
+    ]  # fmt: skip
+    for wrong in ("many", -1):
+        path.write_text(json.dumps({"cells": [cells[0] | {"bytes": wrong}]}))
+        with pytest.raises(gsdd_jax.UsageError, match="expected the federated table's JSON"):
+            draw("federated", from_table=str(path))
+
+
 def test_guidance_draws_the_cells_that_were_run(tmp_path):
     cells = [
         {"row": row, "column": f"{images} images per class", "mean": mean, "deviation": 0.5}

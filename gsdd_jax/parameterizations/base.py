@@ -110,21 +110,26 @@ class Parameterization(Format):
         return 1
 
     @classmethod
+    def together(cls, options: Options) -> int:
+        """Returns the images of a class that are stored together, in the same bytes as one."""
+        return 1
+
+    @classmethod
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the fields set by a budget: the images per class that fit, and `published`.
 
         `options` are checked and take precedence. Raises UsageError if not one image fits.
         """
         fields = cls.published(image_shape, budget, options)
-        classes = budget.num_classes
+        classes, together = budget.num_classes, cls.together(fields | dict(options))
 
         def num_bytes(images: int) -> int:
             """Returns the bytes of so many images of every class, and of what they share."""
             kind = cls(*image_shape, images_per_class=images, **fields | dict(options))
             return bytes_of(kind.array_specs(images * classes).values())
 
-        one, two = num_bytes(1), num_bytes(2)
-        images = 1 + (classes * budget.free - one) // (two - one)
+        one, two = num_bytes(together), num_bytes(2 * together)
+        images = together * (1 + (classes * budget.free - one) // (two - one))
         if budget.reserved:  # for the labels of so many images
             images = min(images, budget.images_per_class)
         if images < 1:

@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array
 
 from gsdd_jax.formats.pairs import PAIRS, Paired
-from gsdd_jax.parameterizations.base import Budget, Options, Parameterization, Rate, Shape
+from gsdd_jax.parameterizations.base import Options, Parameterization, Rate
 
 
 class Sharing(Parameterization):
@@ -29,11 +29,9 @@ class Pairing(Sharing, Paired):
     """Base of parameterizations of formats that are `formats.pairs.Paired`."""
 
     @classmethod
-    def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the images of as many rows as fit, each shown by every partner."""
-        fields = super().within(image_shape, budget, options)
-        count = options.get(cls.partner, fields[cls.partner])
-        return fields | {"images_per_class": count * fields["images_per_class"]}
+    def together(cls, options: Options) -> int:
+        """Returns the images of a row, which every partner shows."""
+        return options[cls.partner]
 
     def to_arrays(self, params: dict[str, Array]) -> dict[str, Array]:
         """Returns what is shared, and the rows of the images that `params` has."""
