@@ -9,6 +9,7 @@ Takes HOURS. Results that the file has are not run again.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import subprocess
@@ -19,11 +20,11 @@ SIZE = dict(data="cifar10", clients=10, width=16, bytes=12_288, networks=2)
 SETS = dict(method="distill", epochs=400)
 ARMS = (
     SETS | dict(objective="none"),
+    dict(method="fedavg", rounds=20),
+    dict(method="central", rounds=20),
+    dict(method="local", rounds=20),
     SETS | dict(objective="dm", storage="quantized"),
     SETS | dict(objective="dm", storage="gaussian"),
-    dict(method="fedavg", rounds=20),
-    dict(method="local", rounds=20),
-    dict(method="central", rounds=20),
 )
 SPLITS = ("iid", "classes", "dirichlet")
 
@@ -35,18 +36,17 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a setting, as NAME=VALUE")
     given = parser.parse_args()
     results = given.results.resolve()
-    for split in SPLITS:
-        for arm in ARMS:
-            settings = SIZE | arm | {"split": split}
-            if settings["method"] == "central" and split != SPLITS[0]:
-                continue  # all images in one place are never split
-            if done(results, settings):
-                continue
-            text = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
-            text += [*given.set, f"results={json.dumps(str(results))}"]
-            command = ["flwr", "run", str(APP), "--stream", "--run-config", " ".join(text)]
-            if subprocess.run(command).returncode or not done(results, settings):
-                sys.exit(f"error: no result of {' '.join(text)}")
+    for arm, split in itertools.product(ARMS, SPLITS):
+        settings = SIZE | arm | {"split": split}
+        if settings["method"] == "central" and split != SPLITS[0]:
+            continue  # all images in one place are never split
+        if done(results, settings):
+            continue
+        text = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+        text += [*given.set, f"results={json.dumps(str(results))}"]
+        command = ["flwr", "run", str(APP), "--stream", "--run-config", " ".join(text)]
+        if subprocess.run(command).returncode or not done(results, settings):
+            sys.exit(f"error: no result of {' '.join(text)}")
 
 
 def done(results, settings):
