@@ -38,6 +38,7 @@ def checked(function: F) -> F:
     bool no number.
     """
     signature = inspect.signature(function)
+    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[-1]
     hints = functools.cache(lambda: typing.get_type_hints(function))
 
     @functools.wraps(function)
@@ -49,7 +50,7 @@ def checked(function: F) -> F:
         for name, value in bound.arguments.items():
             if name not in hints() or signature.parameters[name].kind in _PARTS:
                 continue
-            with located(f"{function.__name__}: {name}"):
+            with located(f"{called}: {name}"):
                 try:
                     bound.arguments[name] = _as(hints()[name], value)
                 except TypeError:
