@@ -151,7 +151,7 @@ def test_soft_labels_know_the_classes_of_their_own_set(memory):
         (lambda _: replay.Memory(), "bytes, bytes_per_class: expected one of them, got none"),
         (lambda _: replay.Memory(5, bytes_per_class=5), "expected one of them, got both"),
         (lambda _: replay.Memory(0), "bytes: expected"),
-        (lambda _: replay.Memory("5"), "^Memory: bytes: expected an integer, got '5'"),
+        (lambda _: replay.Memory("5"), "Memory: bytes: expected an integer, got '5'"),
         (lambda _: replay.Memory(9, budget={"bytes": 4}), "config.budget.bytes: expected none"),
         (lambda _: replay.Memory(9, objective="mm"), "objective: expected one of"),
         (lambda _: replay.Memory(9, distil={"num_steps": 4}), "config.distil"),
