@@ -17,14 +17,13 @@ import sys
 
 APP = pathlib.Path(__file__).parent
 SIZE = dict(data="cifar10", clients=10, width=16, bytes=12_288, networks=2)
-SETS = dict(method="distill", epochs=400)
 ARMS = (
-    SETS | dict(objective="none"),
+    dict(method="distill", objective="none"),
     dict(method="fedavg", rounds=20),
     dict(method="central", rounds=20),
     dict(method="local", rounds=20),
-    SETS | dict(objective="dm", storage="quantized"),
-    SETS | dict(objective="dm", storage="gaussian"),
+    dict(method="distill", objective="dm", storage="quantized"),
+    dict(method="distill", objective="dm", storage="gaussian"),
 )
 SPLITS = ("iid", "classes", "dirichlet")
 
@@ -43,7 +42,9 @@ def main() -> None:
         if done(results, settings):
             continue
         text = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
-        text += [*given.set, f"results={json.dumps(str(results))}"]
+        places = {"results": results, "workdir": results.with_suffix("")}
+        text += [f"{name}={json.dumps(str(place))}" for name, place in places.items()]
+        text += given.set
         command = ["flwr", "run", str(APP), "--stream", "--run-config", " ".join(text)]
         if subprocess.run(command).returncode or not done(results, settings):
             sys.exit(f"error: no result of {' '.join(text)}")

@@ -21,7 +21,7 @@ def keep(config, num_bytes, accuracies, **more):
     path = pathlib.Path(config["results"])
     found = json.loads(path.read_text()) if path.exists() else {"cells": []}
     deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
-    settings = {name: value for name, value in config.items() if name != "results"}
+    settings = {n: value for n, value in config.items() if n not in ("results", "workdir")}
     found["cells"].append(
         {"row": row(config), "column": config["split"], "bytes": num_bytes,
          "mean": float(np.mean(accuracies)), "deviation": deviation,

@@ -69,9 +69,11 @@ def one_shot(config, grid):
         return
     labels = np.array(dataset.class_names)[dataset.test.labels]
     there = np.isin(labels, [name for of in sets for name in of.class_names])
+    each_epoch = -(-sum(len(of.labels) for of in sets) // 256)
+    epochs = max(1, config["server-steps"] // each_epoch)
     found = gsdd_jax.evaluate(
         sets, dataset.test.images[there], labels[there], learning_rate=config["server-rate"],
-        evaluate={"num_networks": config["networks"], "epochs": config["epochs"]},
+        evaluate={"num_networks": config["networks"], "epochs": epochs},
         network={"options": {"width": config["width"]}}, seed=config["seed"], verbose=False,
     )  # fmt: skip
     # Images of classes that nobody sent are wrong.

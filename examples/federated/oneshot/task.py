@@ -1,6 +1,7 @@
 """What a client has, what it computes, and the network that all train."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,9 @@ def distilled(config, client):
         fields |= {"init": {"num_steps": config["fit-steps"]}}
         fields |= {"distill": {"num_steps": config["steps"]}}
         fields |= {"parameterization": {"name": config["storage"]}}
+    if config["workdir"]:
+        name = "-".join(config[of] for of in ("data", "split", "objective", "storage"))
+        fields |= {"workdir": pathlib.Path(config["workdir"], name, str(client))}
     made = gsdd_jax.distill(
         images, labels, config["bytes"] // len(set(labels)), objective=config["objective"],
         test=(), verbose=False, seed=config["seed"], **fields,
