@@ -33,9 +33,19 @@ def main(grid: Grid, context: Context) -> None:
         return
     if config["results"]:
         pathlib.Path(config["results"]).parent.mkdir(parents=True, exist_ok=True)
-    while config["method"] != "central" and len(list(grid.get_node_ids())) < config["clients"]:
-        time.sleep(1)
+    if config["method"] != "central":
+        wait(config, grid)
     methods[config["method"]](config, grid)
+
+
+def wait(config, grid):
+    """Waits for all clients, and says so once."""
+    said = False
+    while (there := len(list(grid.get_node_ids()))) < config["clients"]:
+        if not said:
+            print(f"waiting for {config['clients']} clients, {there} are there", flush=True)
+        said = True
+        time.sleep(1)
 
 
 def asked(grid, content=None):
