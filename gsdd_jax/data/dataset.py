@@ -207,6 +207,12 @@ def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
     )
 
 
+def untested(dataset: Dataset) -> Dataset:
+    """Returns a data set without test images: nothing is evaluated."""
+    images, labels = dataset.test.images[:0], dataset.test.labels[:0]
+    return dataclasses.replace(dataset, test=Split(images, labels))
+
+
 def _only(split: Split, labels: np.ndarray) -> Split:
     there = np.flatnonzero(labels[split.labels] >= 0)
     size = len(there) * split.images[:1].nbytes
