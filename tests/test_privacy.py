@@ -84,7 +84,7 @@ def test_without_sampling_it_is_the_analytic_gaussian_mechanism(noise, steps):
 
 @with_accountant
 def test_one_sampled_step_is_the_integral():
-    """Both directions, by the trapezoidal rule."""
+    """Both directions, by a sum over a fine grid."""
     noise, rate, delta = 0.8, 0.1, 1e-4
     epsilon = privacy.epsilon(noise=noise, rate=rate, steps=1, delta=delta)
     x = np.linspace(-12, 13, 200_001)
@@ -95,7 +95,8 @@ def test_one_sampled_step_is_the_integral():
 
     def beyond(epsilon):
         pairs = (with_it, without), (without, with_it)
-        return max(np.trapezoid(np.maximum(p - math.exp(epsilon) * q, 0), x) for p, q in pairs)
+        step = x[1] - x[0]
+        return max(step * np.maximum(p - math.exp(epsilon) * q, 0).sum() for p, q in pairs)
 
     assert beyond(epsilon) <= delta * (1 + 1e-6)
     assert beyond(epsilon - 2e-3) > delta
@@ -107,7 +108,7 @@ def test_noise_is_the_least_with_that_epsilon(monkeypatch, power):
     """By an accountant whose inverse is known."""
     spent = lambda noise, rate, steps, delta: steps * rate / noise**power
     monkeypatch.setattr(privacy, "_epsilon", spent)
-    for epsilon in (0.013, 0.7, 2.0, 9.5, 20.0):
+    for epsilon in (0.013, 0.7, 2.1, 9.5, 20.3):
         least = math.ceil(1000 * (4.1 / epsilon) ** (1 / power)) / 1000
         found = privacy.noise(epsilon=epsilon, rate=0.1, steps=41)
         assert found == max(least, privacy.NOISE[0])
