@@ -339,6 +339,13 @@ def test_what_would_leak_is_refused(untested, field, value):
     assert "\n" not in str(error.value)
 
 
+def test_constants_of_own_images_stay_with_them(untested):
+    own_ones = dataclasses.replace(untested, mean=(0.1, 0.2, 0.3), std=(0.2, 0.2, 0.2))
+    parts = experiment.build(config(), own_ones)
+    assert parts.dataset.mean == 3 * (0.5,) and parts.transform.std.tolist() == 3 * [0.25]
+    assert experiment.build(config(), untested).dataset.mean == untested.mean
+
+
 def test_an_own_config_has_what_is_required():
     of = own("dp_dm")
     assert of.init.images == "none" and of.matching.options.noise == 1.0

@@ -380,6 +380,11 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
     """Builds the parts. Raises UsageError if data and set do not match."""
     fingerprint = set_.data.get("fingerprint")
     is_private = PRIVACY in set_.provenance  # without a hash of its images
+
+    def loaded():
+        whole = load_data(config)
+        return data.with_public_constants(whole) if is_private else whole
+
     if not isinstance(fingerprint, str) and not is_private:
         raise UsageError(
             "provenance.data.fingerprint: expected that of the data the set was made from, got "
@@ -391,7 +396,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
             f"provenance.config['data.resolution']: expected height and width of the set, "
             f"{kind.image_shape[:2]}, got {resolution}"
         )
-    whole = load_data(config)
+    whole = loaded()
     if not is_private and whole.fingerprint != fingerprint:
         raise UsageError(
             f"distilled from another version of {whole.name} "
@@ -407,7 +412,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
         )
     if other_resolution:
         config.data.resolution = other_resolution
-        whole = load_data(config)
+        whole = loaded()
         dataset = _of_set(whole, set_)
     if dataset is not whole:  # the transform is that of all images
         transform = components.build_transform(config.data.transform, whole)

@@ -162,6 +162,9 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     check_baselines(config)
     rates(config)
     material = build_fit_parts(config, dataset)
+    if matching.find(config.matching.name).is_private:
+        public = data.with_public_constants(material.dataset)
+        material = dataclasses.replace(material, dataset=public)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
