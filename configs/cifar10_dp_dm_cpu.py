@@ -1,4 +1,4 @@
-"""CIFAR-10 by private distribution matching, shortened to minutes on two CPU cores. Not of the paper.
+"""CIFAR-10 by private distribution matching, minutes on two CPU cores: no row of the paper.
 
     python -m launch.distill --config=cifar10_dp_dm_cpu --workdir=runs/private
     python -m launch.audit   --config=cifar10_dp_dm_cpu --shadows=6 --workdir=runs/audit
