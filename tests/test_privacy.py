@@ -348,7 +348,8 @@ def test_constants_of_own_images_stay_with_them(untested):
 
 def test_an_own_config_has_what_is_required():
     of = own("dp_dm")
-    assert of.init.images == "none" and of.matching.options.noise == 1.0
+    assert of.init.images == "none" and of.distill.learning_rate == 0.03
+    assert of.matching.options.noise == 1.0
     assert "train_counts" not in of.matching.options
 
 
