@@ -67,7 +67,8 @@ def distill_to(
     Writes `distilled.safetensors`, `result.json`, `contact_sheet.png`, TensorBoard event files and
     checkpoints; with intermediate evaluations `best.safetensors`; with snapshots
     `snapshots/<step>.safetensors`. Returns the content of `result.json`. The same config gives the
-    same bytes, however often it was interrupted.
+    same bytes, however often it was interrupted; that of a private objective only with the same
+    `secret` in the directory.
 
     Raises:
       UsageError: the config is invalid, the directory cannot be written or belongs to another
