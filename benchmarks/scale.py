@@ -129,7 +129,8 @@ def build(config: ConfigDict) -> Parts:
     shape = (side, side, 3)
     stored = build_parameterization(config, shape, num_classes)
     network, per_class = cost.network_of(config.network, side, num_classes), stored.images_per_class
-    objective = build_objective(config, network, num_classes, per_class)
+    counts = num_classes * (examples // num_classes,)
+    objective = build_objective(config, network, num_classes, per_class, counts)
     return Parts(config, examples, num_classes, stored, network, objective)
 
 

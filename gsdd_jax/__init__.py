@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gsdd_jax import data, federated, replay
+    from gsdd_jax import data, federated, privacy, replay
     from gsdd_jax.arrays import Accuracy, distill, evaluate
     from gsdd_jax.core.errors import UsageError
     from gsdd_jax.formats.distilled import DistilledSet
@@ -29,6 +29,7 @@ __all__ = [
     "info",
     "load",
     "merge",
+    "privacy",
     "rasterize",
     "rasterize_ragged",
     "replay",

@@ -93,6 +93,24 @@ def test_federated_learning_runs(quickly_compiled):
     assert 0 <= float(names["accuracy"]) <= 100 and len(set(names["labels"])) == 2
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="dp-accounting does not run there")
+def test_privacy_runs(quickly_compiled):
+    short = {"network": QUICK["network"], "budget": {"images_per_class": 3}}
+    short["evaluate"] = {"num_networks": 1, "epochs": 2, "batch_size": 8}
+    smaller = {
+        '"cifar10_mini"': '"cifar10_mini", resolution=8',
+        "batch, steps = 32, 100": "batch, steps = 32, 2",
+        "test=(),": "test=(), **SHORT,",
+    }
+    names = {"SHORT": short}
+    for code in blocks("docs/privacy.md"):
+        for text, other in smaller.items():
+            code = code.replace(text, other)
+        exec(code, names)
+    assert names["spent"]["steps"] == 2 and names["noise"] == 0.573
+    assert 0 <= float(names["accuracy"]) <= 100
+
+
 def test_using_a_set_runs(tmp_path):
     """Runs every block except PyTorch's, which `test_formats` covers."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}

@@ -68,7 +68,7 @@ def test_a_wrong_command_is_one_line_with_the_nearest(monkeypatch, capsys):
         gsdd(monkeypatch, "distil")
     assert stopped.value.code == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: gsdd: expected one of benchmark, ")
+    assert err.startswith("error: gsdd: expected one of audit, ")
     assert err.endswith("got distil; did you mean distill?\n")
     assert err.count("\n") == 1
 

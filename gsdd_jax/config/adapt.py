@@ -28,6 +28,7 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
 def matched_by(config: ConfigDict, name: str) -> ConfigDict:
     """Changes `config` to another objective at its defaults, and returns it."""
     config.matching.name, config.matching.options = name, component_options("matching", name)
+    config.update_from_flattened_dict(COMPONENTS["matching"].find(name).requires)
     return config
 
 
@@ -47,9 +48,13 @@ def swapped(config: ConfigDict, before: ConfigDict, given: Mapping[str, Any]) ->
         own |= {f.removeprefix(start): v for f, v in given.items() if f.startswith(start)}
         # A new ConfigDict has no types: the component checks them.
         config[group].options = ConfigDict(own)
-        if group == "parameterization" and name in package.known():
+        if name not in package.known():
+            continue
+        if group == "parameterization":
             stored_as(config, name)
             config.update_from_flattened_dict(given)
+        if group == "matching":
+            config.update_from_flattened_dict({**package.find(name).requires, **given})
     return config
 
 

@@ -23,7 +23,7 @@ RATE = (LEAST, 1e3)  # of networks
 # Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
 COMPONENTS = {"parameterization": parameterizations, "network": networks, "matching": matching}
-HERDING = "herding"
+HERDING, MOMENTS = "herding", "moments"
 NAMES = tuple(f"{group}.name" for group in COMPONENTS)
 
 
@@ -90,8 +90,9 @@ class Init:
     images: str = field(
         "real",
         "images to fit: real (random), herding (real, nearest to their class's mean features by a "
-        "teacher), solid (mean colors) or none (no fit)",
-        choices=("real", HERDING, "solid", "none"),
+        "teacher), solid (mean colors), moments (drawn by mean and deviation of the class) or none "
+        "(no fit)",
+        choices=("real", HERDING, "solid", MOMENTS, "none"),
     )
     num_steps: int = field(
         50_000, "steps of the initial fit; published: 50,000", 0, shrink=Shrink(1, 20)

@@ -43,7 +43,10 @@ def own(objective: str = "dm") -> ConfigDict:
     config.distill.num_steps = 200
     config.distill.learning_rate = 1.25e-3  # good on CIFAR-10's training images (docs/results.md)
     if objective != "dm":
-        return matched_by(config, objective)
+        matched_by(config, objective)
+        if config.init.images == "none":  # far from its end (docs/results.md)
+            config.distill.learning_rate = 0.03
+        return config
     config.matching.options.batch_real = 64  # smaller classes give all their images
     return config
 

@@ -21,11 +21,12 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib leaves one sl
 
 
 def write_atomically(
-    path: str | os.PathLike, content: bytes | Callable[[BinaryIO], object]
+    path: str | os.PathLike, content: bytes | Callable[[BinaryIO], object], mode: int = 0o666
 ) -> None:
     """Writes a file so that a crash at any moment leaves the old content or the new one.
 
-    Missing folders are created. A link is replaced, not followed.
+    The file has the permissions `mode` from the start, less those of the process's mask. Missing
+    folders are created. A link is replaced, not followed.
 
     Raises:
       UsageError: if no file can have that name.
@@ -39,7 +40,7 @@ def write_atomically(
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EEXIST, "expected a regular file to replace, or nothing")
-        _write(path, content)
+        _write(path, content, mode)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
@@ -61,12 +62,12 @@ def _above(path: pathlib.Path) -> pathlib.Path:
     return next((folder for folder in path.parents if os.path.lexists(folder)), path)
 
 
-def _write(path, content) -> None:
+def _write(path, content, mode) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         # Default permissions: some file systems do not let them be changed.
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda of, flags: os.open(of, flags, mode)) as file:
             if callable(content):
                 content(file)
             else:

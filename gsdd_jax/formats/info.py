@@ -42,11 +42,13 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
         "learning_rate": float(distilled.learning_rate),
         "step": made.get("step"),
         "begun_with": made.get("begun_with"),
+        PRIVACY: made.get(PRIVACY),
         "versions": made.get("versions"),
         PARTS: [_part(part) for part in _listed(made)],
     }
 
 
+PRIVACY = "privacy"  # of a differentially private set, in the provenance
 LONGEST = 400  # characters of a value for people
 MOST_PARTS = 100  # for people
 _SHOWN = ("height", "width", "channels", "images_per_class", "num_classes")
@@ -83,6 +85,8 @@ def text(said: Mapping[str, Any]) -> str:
         lines["not counted"] = "; ".join(said["besides"])
     if said["begun_with"] is not None:
         lines["begun with"] = _pairs(said["begun_with"])
+    if said[PRIVACY] is not None:
+        lines["privacy"] = _pairs(said[PRIVACY])
     lines |= {f"part {i + 1}": _pairs(part) for i, part in enumerate(said[PARTS][:MOST_PARTS])}
     if more := len(said[PARTS][MOST_PARTS:]):
         lines["more parts"] = f"{more:,}"
@@ -114,7 +118,8 @@ def _part(provenance) -> dict[str, Any]:
     data = provenance.get("data")
     data = data if isinstance(data, dict) else {}
     found = {"data": data.get("name"), "step": provenance.get("step")}
-    return found | {"classes": data.get("class_names")}
+    found["classes"] = data.get("class_names")
+    return found | ({PRIVACY: provenance[PRIVACY]} if PRIVACY in provenance else {})
 
 
 def _pairs(values: Any) -> str | None:

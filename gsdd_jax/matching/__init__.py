@@ -41,6 +41,7 @@ def build(
     images_per_class: int,
     strategy: str,
     labels: Labels = HARD,
+    train_counts: tuple[int, ...] = (),
     **options: Any,
 ) -> Matching:
     """Builds the objective `name` for a synthetic set.
@@ -51,6 +52,7 @@ def build(
       num_classes, images_per_class: size of the synthetic set.
       strategy: DSA augmentations.
       labels: labels of the synthetic images; only some objectives learn them.
+      train_counts: real images of each class, which private objectives need.
       **options: other fields of the objective's dataclass.
 
     Raises:
@@ -62,6 +64,7 @@ def build(
         able = ", ".join(n for n, k in known().items() if k.learns_labels)
         raise UsageError(f"config.labels.learned: expected False with {name}; only {able} can")
     given = dict(network=network, num_classes=num_classes, strategy=strategy, labels=labels)
+    given["train_counts"] = train_counts
     fields = {field.name for field in dataclasses.fields(kind)}
     objective = kind(**{n: v for n, v in given.items() if n in fields}, **options)
     objective.check(num_classes, images_per_class)

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Float32, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, Key, UInt8
 
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
@@ -92,6 +92,18 @@ class RealData:
         places = _places(random, counts, min(per_class, most))
         return jnp.take_along_axis(by_class, places, axis=1)
 
+    def included(
+        self, key: Key[Array, ""], per_class: int, least: Float[Array, "k"]
+    ) -> Bool[Array, "k r"]:
+        """Returns which of the images that `draw` draws, of all classes, a Poisson sample includes.
+
+        It includes every image of class c independently, with probability 1 - least[c]. `draw`
+        takes included images first.
+        """
+        random = jax.random.uniform(key, self.by_class.shape)
+        size = min(per_class, self.by_class.shape[1])
+        return jax.lax.top_k(_ranked(random, self.counts), size)[0] >= least[:, None]
+
     def transformed(self, drawn: Array) -> Float[Array, "*n h w c"]:
         """Returns drawn images [*n, h, w, c] as network inputs."""
         return self.images.transformed(drawn)
@@ -101,8 +113,12 @@ def _places(
     random: Float[Array, "k most"], counts: Int[Array, "k"], size: int
 ) -> Int[Array, "k {size}"]:
     """Returns `size` places of each class in random order, those beyond its count last."""
-    order = jnp.where(jnp.arange(random.shape[1]) < counts[:, None], random, -1.0)
-    return jax.lax.top_k(order, size)[1]
+    return jax.lax.top_k(_ranked(random, counts), size)[1]
+
+
+def _ranked(random: Float[Array, "k most"], counts: Int[Array, "k"]) -> Float[Array, "k most"]:
+    """Returns random numbers in [0, 1), and -1 beyond each class's count."""
+    return jnp.where(jnp.arange(random.shape[1]) < counts[:, None], random, -1.0)
 
 
 def real_data(
@@ -252,6 +268,8 @@ class Matching(abc.ABC):
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
     compares_classes: ClassVar[bool] = True  # False: a single class can be matched
     learns_labels: ClassVar[bool] = False  # whether `aux_params` may hold soft labels
+    is_private: ClassVar[bool] = False  # whether a set is differentially private
+    requires: ClassVar[Mapping[str, Any]] = {}  # values of the config's fields
     unequal_classes: ClassVar[bool] = False  # whether classes may have unequally many images
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1

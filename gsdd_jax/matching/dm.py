@@ -64,8 +64,13 @@ class DistributionMatching(ByClass):
         steps = super().work(num_classes, num_images).steps
         return Work(steps, steps / (classes if self.class_by_class else 1))
 
+    @property
+    def drawn_per_class(self) -> int:
+        """Real images of each class that a step draws."""
+        return self.batch_real
+
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
-        return Draws(jax.random.split(key, 3)[2:], self.batch_real, host_inputs)
+        return Draws(jax.random.split(key, 3)[2:], self.drawn_per_class, host_inputs)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 3)
@@ -73,13 +78,24 @@ class DistributionMatching(ByClass):
         augmentation = jax.random.split(keys[1], self.num_classes)
         if host_inputs is not None:
             augmentation = augmentation[host_inputs]
-        real, weights, _ = data.draw(keys[2], self.batch_real, host_inputs)
+        real, weights = self.draw(keys[2], data, host_inputs)
 
         def means(total, network, augmentation, real):
             return total(self._mean_features(network, augmentation, *real, data.transformed))
 
         means = map_classes(means, network, augmentation, real=(real, weights))
         return Carry(network, means, augmentation, host_inputs)
+
+    def draw(
+        self, key: Key[Array, ""], data: RealData, classes: Int[Array, "k"] | None
+    ) -> tuple[Array, Float[Array, "k r"]]:
+        """Returns real images of each class, as stored, and their weights in its mean."""
+        images, weights, _ = data.draw(key, self.drawn_per_class, classes)
+        return images, weights
+
+    def limited(self, features: Float[Array, "*n f"]) -> Float[Array, "*n f"]:
+        """Returns the features of each image that are compared."""
+        return features
 
     def loss(
         self,
@@ -130,6 +146,7 @@ class DistributionMatching(ByClass):
             return augment.augment(key, transform(one_class), strategy=self.strategy, shared=True)
 
         def mean(features, weights):
+            features = self.limited(features)
             if weights is None:
                 return features.mean(0)
             return jnp.matmul(weights, features, precision=jax.lax.Precision.HIGHEST)

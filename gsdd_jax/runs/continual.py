@@ -66,7 +66,7 @@ def continual_to(
             classes = order[step * per_step : (step + 1) * per_step]
             of_step.data.classes = ",".join(map(str, classes))
             folder = workdir / "steps" / str(step + 1)
-            distill_to(of_step, folder, display, _untested(data.only(whole, classes)))
+            distill_to(of_step, folder, display, data.untested(data.only(whole, classes)))
             sets.append(file.load(folder / file.NAME))
         result = _evaluated(config, ordered, sets, workdir, made_of, display)
         result |= {
@@ -106,12 +106,6 @@ def _evaluated(config, ordered, sets, workdir: pathlib.Path, made_of, display) -
         str(step): records.get(f"after step {step}")["test"] for step in range(1, len(sets) + 1)
     }
     return {ACCURACIES: after, "learning_rate": at_end.evaluate.learning_rate}
-
-
-def _untested(dataset: Dataset) -> Dataset:
-    """Returns a data set without test images: nothing is evaluated."""
-    images, labels = dataset.test.images[:0], dataset.test.labels[:0]
-    return dataclasses.replace(dataset, test=Split(images, labels))
 
 
 def _first(dataset: Dataset, count: int) -> Dataset:

@@ -28,6 +28,7 @@ from gsdd_jax.data import Dataset
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.info import PRIVACY
 from gsdd_jax.matching.base import Learned
 from gsdd_jax.parameterizations.base import CodedTogether, Parameterization, Params
 from gsdd_jax.rasterizer import gaussians
@@ -43,6 +44,7 @@ from gsdd_jax.setup.components import (
     stream,
 )
 from gsdd_jax.setup.experiment import ALL_REAL, COMPRESSED, Experiment, FitParts
+from gsdd_jax.storage import secret
 from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import Records, decisive, identity, prepared, snapshot_path
@@ -65,7 +67,8 @@ def distill_to(
     Writes `distilled.safetensors`, `result.json`, `contact_sheet.png`, TensorBoard event files and
     checkpoints; with intermediate evaluations `best.safetensors`; with snapshots
     `snapshots/<step>.safetensors`. Returns the content of `result.json`. The same config gives the
-    same bytes, however often it was interrupted.
+    same bytes, however often it was interrupted; that of a private objective only with the same
+    `secret` in the directory.
 
     Raises:
       UsageError: the config is invalid, the directory cannot be written or belongs to another
@@ -119,7 +122,7 @@ def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]
     with prepared(workdir, config, **made_of) as workdir:
         processes.from_first(lambda: file.check_place(workdir / file.NAME) or b"")
         run = _Run(config, parts, workdir, display, begun)
-        if processes.first():
+        if processes.first() and not run.is_private:
             real_images.keep(workdir, config, parts.dataset)
         try:
             yield run
@@ -159,6 +162,12 @@ class _Run:
         )
         for line in (described(config, dataset, *what), *parts.warnings):
             self.reporter.line(line)
+        if self.is_private:
+            of = parts.problem.matching.privacy(config.distill.num_steps)
+            self.reporter.line(
+                f"differentially private: epsilon {of['epsilon']:.3g} at delta {of['delta']:.3g} "
+                f"after {counted(of['steps'], 'step')}; only distilled sets, no other file"
+            )
 
     @functools.cached_property
     def transform(self) -> dict[str, Any]:
@@ -199,6 +208,11 @@ class _Run:
         self.parts = dataclasses.replace(self.parts, parameterization=kind, problem=problem)
 
     @property
+    def is_private(self) -> bool:
+        """Whether the sets are differentially private; a fit alone has no objective."""
+        return isinstance(self.parts, Experiment) and self.parts.problem.matching.is_private
+
+    @property
     def is_taught(self) -> bool:
         """Whether a teacher labels the images; a fit alone has none."""
         return self.config.labels.source == "teacher" and isinstance(self.parts, Experiment)
@@ -223,6 +237,8 @@ class _Run:
         """Runs the distillation loop."""
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
+        if self.is_private:
+            key = secret.mixed(key, self.workdir)
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         copied = jax.tree.map(jnp.copy, fitted)
         params = parts.parameterization.to_optimized(copied, parts.transform)
@@ -443,7 +459,9 @@ class _Run:
         labels images as they are stored, unless the objective has labels.
         """
         dataset = self.parts.dataset
-        data = {"name": dataset.name, "fingerprint": dataset.fingerprint}
+        data = {"name": dataset.name}
+        if not self.is_private:  # a hash tells whether a guess of all images is right
+            data["fingerprint"] = dataset.fingerprint
         versions = {module.__name__: module.__version__ for module in (jax, jaxlib)}
         provenance = {
             # Operational settings are left out: they do not change the set.
@@ -453,6 +471,8 @@ class _Run:
             "step": step,
             "versions": {"gsdd-jax": version()} | versions,
         }
+        if self.is_private:
+            provenance[PRIVACY] = self.parts.problem.matching.privacy(step)
         if self.begun is not None:
             made_of = self.begun.set_.provenance
             provenance["begun_with"] = {"sha256": self.begun.sha256, "step": made_of.get("step")}

@@ -24,7 +24,7 @@ from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.formats.distilled import DistilledSet, class_names_of
-from gsdd_jax.formats.info import origins
+from gsdd_jax.formats.info import PRIVACY, origins
 from gsdd_jax.formats.parts import PARTS
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
@@ -379,7 +379,13 @@ def opened(
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
     """Builds the parts. Raises UsageError if data and set do not match."""
     fingerprint = set_.data.get("fingerprint")
-    if not isinstance(fingerprint, str):
+    is_private = PRIVACY in set_.provenance  # without a hash of its images
+
+    def loaded():
+        whole = load_data(config)
+        return data.with_public_constants(whole) if is_private else whole
+
+    if not isinstance(fingerprint, str) and not is_private:
         raise UsageError(
             "provenance.data.fingerprint: expected that of the data the set was made from, got "
             f"{reprlib.repr(fingerprint)}{ELSEWHERE if PARTS in set_.provenance else ''}"
@@ -390,8 +396,8 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
             f"provenance.config['data.resolution']: expected height and width of the set, "
             f"{kind.image_shape[:2]}, got {resolution}"
         )
-    whole = load_data(config)
-    if whole.fingerprint != fingerprint:
+    whole = loaded()
+    if not is_private and whole.fingerprint != fingerprint:
         raise UsageError(
             f"distilled from another version of {whole.name} "
             f"(fingerprint {fingerprint[:12]!r}, found {whole.fingerprint[:12]!r})"
@@ -406,7 +412,7 @@ def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None)
         )
     if other_resolution:
         config.data.resolution = other_resolution
-        whole = load_data(config)
+        whole = loaded()
         dataset = _of_set(whole, set_)
     if dataset is not whole:  # the transform is that of all images
         transform = components.build_transform(config.data.transform, whole)

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax.config.fields import HERDING
+from gsdd_jax.config.fields import HERDING, MOMENTS
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import moments
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs import herding, teacher
 from gsdd_jax.runs.progress import Display, Reporter
@@ -96,14 +97,19 @@ def images_of(
     workdir: pathlib.Path | None = None,
     reporter: Display | None = None,
 ) -> Float[np.ndarray, "m h w c"]:
-    """Returns the real images that the fit targets, random or herded, or their mean colors.
+    """Returns the images that the fit targets: real ones, random or herded, their mean colors, or
+    images drawn by the moments of their class.
 
     Herded ones need a teacher, which is trained in `workdir`; raises UsageError without it.
     """
     key, chosen = stream(config.seed, "initial images"), None
+    if config.init.images == MOMENTS:
+        return moments.drawn(key, material.dataset.train, material.counts)
     if config.init.images == HERDING:
         if workdir is None:
-            raise UsageError("config.init.images: expected real or solid here, got herding")
+            raise UsageError(
+                "config.init.images: expected real, solid or moments here, got herding"
+            )
         chosen = herding.chosen(config, material, workdir, reporter)
     images = experiment.initial_images(material.dataset, key, material.counts, chosen)
     if config.init.images == "solid":

@@ -116,13 +116,18 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
 
 
 def build_objective(
-    config: ConfigDict, network: Network, num_classes: int, images_per_class: int
+    config: ConfigDict,
+    network: Network,
+    num_classes: int,
+    images_per_class: int,
+    train_counts: tuple[int, ...],
 ) -> Matching:
-    """Builds the config's objective under `network` for a synthetic set of that size."""
+    """Builds the config's objective under `network` for a synthetic set of that size, and so many
+    training images of each class."""
     return matching.build(
         config.matching.name, network=network, num_classes=num_classes,
         images_per_class=images_per_class, strategy=config.matching.strategy,
-        labels=labels_of(config), **config.matching.options,
+        labels=labels_of(config), train_counts=train_counts, **config.matching.options,
     )  # fmt: skip
 
 

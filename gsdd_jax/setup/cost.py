@@ -94,7 +94,9 @@ def of_run(config: ConfigDict) -> Cost:
     side, classes, examples, _ = sizes(config)
     per_class = _stored(config, side, classes).images_per_class
     network = network_of(config.network, side, classes)
-    work = build_objective(config, network, classes, per_class).work(classes, classes * per_class)
+    counts = classes * (examples // classes,)
+    objective = build_objective(config, network, classes, per_class, counts)
+    work = objective.work(classes, classes * per_class)
     step, evaluation = _step(network), of_evaluation(config, {}, classes * per_class)
     steps, every = config.distill.num_steps, config.distill.eval_every
     evaluations = 1 + (steps // every if every else 0)

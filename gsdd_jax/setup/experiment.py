@@ -14,10 +14,11 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.config import bytes_per_class, validate
-from gsdd_jax.config.fields import HERDING
+from gsdd_jax.config.fields import HERDING, MOMENTS
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, counted, located, ranged
 from gsdd_jax.core.fields import listed
+from gsdd_jax.core.trees import parent
 from gsdd_jax.data import augment, rows, shares
 from gsdd_jax.data.items import some
 from gsdd_jax.data.transforms import RealImages, to_device
@@ -124,7 +125,7 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
     if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
     largest = max(dataset.train_counts)
-    fits = config.init.images != "none" and not config.init.set
+    fits = config.init.images not in (MOMENTS, "none") and not config.init.set
     if fits and parameterization.images_per_class > largest:
         raise UsageError(
             f"config.budget: {counted(parameterization.images_per_class, 'image')} per class to "
@@ -161,15 +162,20 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     check_baselines(config)
     rates(config)
     material = build_fit_parts(config, dataset)
+    if matching.find(config.matching.name).is_private:
+        public = data.with_public_constants(material.dataset)
+        material = dataclasses.replace(material, dataset=public)
     dataset, parameterization = material.dataset, material.parameterization
     network = build_network(config.network, dataset)
     components.check_networks("evaluate.num_networks", config.evaluate.num_networks, network)
     for arm in REAL.keys() & set(baselines(config, dataset)):
         check_real(config, dataset, arm)
     matched = build_network(config.network, dataset, config.matching.precision)
+    _check_required(config, matching.find(config.matching.name))
     objective = components.build_objective(
-        config, matched, dataset.num_classes, parameterization.images_per_class
-    )
+        config, matched, dataset.num_classes, parameterization.images_per_class,
+        dataset.train_counts,
+    )  # fmt: skip
     if objective.compares_classes or config.labels.source == "teacher":
         components.check_classes(dataset)
     counts = material.counts if is_unequal(material.counts) else ()
@@ -192,6 +198,18 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
     of_images = dataset, transform, parameterization, material.split
     return Experiment(*of_images, network, problem, schedule, host_inputs)
+
+
+def _check_required(config: ConfigDict, objective: type[matching.Matching]) -> None:
+    """Raises UsageError, naming it, for the first field without the value that it must have."""
+    for name, value in objective.requires.items():
+        group, last = parent(config, name)
+        if group[last] != value:
+            why = ", which keeps each training image private" if objective.is_private else ""
+            raise UsageError(
+                f"config.{name}: expected {value!r} with the objective {objective.name}{why}, got "
+                f"{group[last]!r}"
+            )
 
 
 def build_schedule(config: ConfigDict) -> Schedule:

@@ -1,0 +1,36 @@
+"""Secret random bytes of a run, in its directory only: noise must not follow from public seeds."""
+
+import hashlib
+import os
+import pathlib
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from gsdd_jax.core import processes
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.files import read_regular, write_atomically
+
+NAME = "secret"
+SIZE = 32  # bytes
+
+
+def mixed(key: Key[Array, ""], workdir: pathlib.Path) -> Key[Array, ""]:
+    """Returns a key that follows from `key` and the directory's secret, which is made if missing.
+
+    Of several processes, the first reads it for all. Raises UsageError for a damaged file.
+    """
+    content = processes.from_first(lambda: _secret(workdir / NAME))
+    found = hashlib.sha256(content + np.asarray(jax.random.key_data(key)).tobytes()).digest()
+    words = np.frombuffer(found, np.uint32)[: jax.random.key_data(key).size]
+    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+
+
+def _secret(path: pathlib.Path) -> bytes:
+    if not os.path.lexists(path):
+        write_atomically(path, os.urandom(SIZE), mode=0o600)
+    content = read_regular(path, "a run's secret", SIZE + 1)
+    if len(content) != SIZE:
+        raise UsageError(f"{path}: expected a secret of {SIZE} bytes, got {len(content)}")
+    return content
