@@ -93,8 +93,10 @@ def test_federated_learning_runs(quickly_compiled):
     assert 0 <= float(names["accuracy"]) <= 100 and len(set(names["labels"])) == 2
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="dp-accounting does not run there")
-def test_privacy_runs(quickly_compiled):
+def test_privacy_runs(quickly_compiled, monkeypatch):
+    """By a quick accountant; `test_privacy` has the numbers of the real one."""
+    spent = lambda noise, rate, steps, delta: 30 * rate * steps**0.5 / noise
+    monkeypatch.setattr(gsdd_jax.privacy, "_epsilon", spent)
     short = {"network": QUICK["network"], "budget": {"images_per_class": 3}}
     short["evaluate"] = {"num_networks": 1, "epochs": 2, "batch_size": 8}
     smaller = {
@@ -107,7 +109,7 @@ def test_privacy_runs(quickly_compiled):
         for text, other in smaller.items():
             code = code.replace(text, other)
         exec(code, names)
-    assert names["spent"]["steps"] == 2 and names["noise"] == 0.573
+    assert names["spent"]["steps"] == 2 and names["spent"]["epsilon"] <= 10
     assert 0 <= float(names["accuracy"]) <= 100
 
 

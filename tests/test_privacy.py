@@ -103,6 +103,12 @@ def test_one_sampled_step_is_the_integral():
     assert privacy.epsilon(noise=noise, rate=rate, steps=0) == 0
 
 
+@with_accountant
+def test_noise_of_the_document_is_the_least():
+    given = dict(rate=128 / 5000, steps=200)
+    assert privacy.epsilon(noise=1.628, **given) <= 1 < privacy.epsilon(noise=1.627, **given)
+
+
 @pytest.mark.parametrize("power", [1, 3])
 def test_noise_is_the_least_with_that_epsilon(monkeypatch, power):
     """By an accountant whose inverse is known."""
