@@ -1,5 +1,6 @@
 """Tests membership inference against known distributions, and audits of small recipes."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -155,6 +156,18 @@ def test_sets_of_nothing_tell_nothing(tmp_path, small):
         assert attacks[attack]["lira"]["auc"]["value"] == 0.5  # all sets are the same
         error = 1 / math.sqrt(12 * 6 * 150)
         assert abs(attacks[attack]["threshold"]["auc"]["value"] - 0.5) < 4 * error
+
+
+def test_the_epsilon_is_that_of_the_smallest_half(tmp_path, small, monkeypatch):
+    of_sets, load = iter([3.0, 9.0, 3.0, 9.0, 3.0, 3.0]), audit.file.load
+
+    def loaded(path):
+        set_ = load(path)
+        made = set_.provenance | {"privacy": {"epsilon": next(of_sets)}}
+        return dataclasses.replace(set_, provenance=made)
+
+    monkeypatch.setattr(audit.file, "load", loaded)
+    assert audit.audit_to(config(), 6, tmp_path, OneLine(), small)["privacy"] == {"epsilon": 9.0}
 
 
 @pytest.mark.parametrize(

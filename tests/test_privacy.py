@@ -290,7 +290,9 @@ def test_a_run_resumes_with_its_secret_and_says_what_it_costs(tmp_path, untested
     said = gsdd_jax.info(found)
     assert said["privacy"] == spent and "privacy  " in text(said)
     cut = gsdd_jax.info(gsdd_jax.subset(found, [0, 1]))
-    assert cut["parts"][0]["privacy"] == spent
+    assert cut["parts"][0]["privacy"] == cut["privacy"] == spent
+    merged = gsdd_jax.info(gsdd_jax.merge([gsdd_jax.subset(found, [c]) for c in (0, 1)]))
+    assert merged["privacy"] is None and merged["parts"][1]["privacy"] == spent
 
     calls, run = itertools.count(), training.run
 
@@ -319,6 +321,14 @@ def test_a_run_resumes_with_its_secret_and_says_what_it_costs(tmp_path, untested
     (other / secret.NAME).write_bytes(b"short")
     with pytest.raises(UsageError, match="secret: expected a secret of 32 bytes, got 5"):
         distill.distill_to(config(distill__num_steps=8), other, OneLine(), untested)
+
+
+def test_noise_of_another_run_with_the_secret_is_other_noise(tmp_path):
+    """The difference of two runs on different images would have none otherwise."""
+    key = jax.random.key(0)
+    found = [secret.mixed(key, tmp_path, of) for of in ("one", "one", "another")]
+    drawn = [jax.random.normal(of, 9).tolist() for of in found]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, printable, ranged
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.parts import PARTS
+from gsdd_jax.formats.parts import PARTS, PRIVACY
 
 
 @checked
@@ -48,7 +48,6 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
     }
 
 
-PRIVACY = "privacy"  # of a differentially private set, in the provenance
 LONGEST = 400  # characters of a value for people
 MOST_PARTS = 100  # for people
 _SHOWN = ("height", "width", "channels", "images_per_class", "num_classes")

@@ -16,6 +16,7 @@ from gsdd_jax.formats.shapes import Int
 
 SPLIT = "budget.split"  # in a provenance's config: how unequal classes share the images
 PARTS = "parts"  # in a provenance: those of the sets that a set was made of
+PRIVACY = "privacy"  # in the provenance of a differentially private set: what it cost
 # Fields of a config by which a set is evaluated.
 EVALUATED = (
     *("network.", "matching.strategy", "data.transform", "data.resolution", "evaluate.optimizer"),
@@ -212,7 +213,10 @@ def _made(sets, data, names) -> dict[str, Any]:
     """Returns the provenance of a set made of others, whose classes have `names`, if any."""
     data = {n: v for n, v in data.items() if n != CLASS_NAMES}
     data |= {CLASS_NAMES: names} if names else {}
-    return sets[0].provenance | {"data": data, PARTS: [of.provenance for of in sets]}
+    made = sets[0].provenance | {"data": data, PARTS: [of.provenance for of in sets]}
+    if len(sets) > 1:
+        made.pop(PRIVACY, None)  # each part says its own
+    return made
 
 
 def _compared(of, first):

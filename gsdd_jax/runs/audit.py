@@ -27,7 +27,7 @@ from gsdd_jax.data import Dataset, Split, cache, rows
 from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.info import PRIVACY
+from gsdd_jax.formats.parts import PRIVACY
 from gsdd_jax.runs import evaluation, membership
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Display
@@ -81,12 +81,14 @@ def audit_to(
     with prepared(workdir, config, **{"data.fingerprint": whole.fingerprint}) as workdir:
         inside = halves(whole, shadows, config.seed)
         parts = evaluation.parts_of(config, whole)
-        scores = []
+        scores, spent = [], []
         for i, chosen in enumerate(inside):
             folder = workdir / f"shadow-{i}"
             display.line(f"shadow {i + 1} of {shadows}")
             distill_to(config, folder, display, _only(whole, chosen))
             set_ = file.load(folder / file.NAME)
+            if PRIVACY in set_.provenance:
+                spent.append(set_.provenance[PRIVACY])
             with mesh.use_devices(config.mesh.devices):
                 scores.append(_scored(config, parts, set_, folder, display))
         result = {
@@ -99,8 +101,8 @@ def audit_to(
             "config": decisive(config),
             "versions": set_.provenance["versions"],
         }
-        if PRIVACY in set_.provenance:  # of one half: the sampling rate is twice that of all images
-            result[PRIVACY] = set_.provenance[PRIVACY]
+        if spent:  # of the smaller half: the sampling rate is twice that of all images, or more
+            result[PRIVACY] = max(spent, key=lambda of: of["epsilon"])
         write_json(workdir / RESULT, result)
     return result
 

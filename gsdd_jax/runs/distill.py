@@ -28,7 +28,7 @@ from gsdd_jax.data import Dataset
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.info import PRIVACY
+from gsdd_jax.formats.parts import PRIVACY
 from gsdd_jax.matching.base import Learned
 from gsdd_jax.parameterizations.base import CodedTogether, Parameterization, Params
 from gsdd_jax.rasterizer import gaussians
@@ -238,7 +238,7 @@ class _Run:
         config, parts = self.config, self.parts
         key = stream(config.seed, "distill")
         if self.is_private:
-            key = secret.mixed(key, self.workdir)
+            key = secret.mixed(key, self.workdir, self.identity)
         # A copy, because a state is donated and the fitted parameters are evaluated later.
         copied = jax.tree.map(jnp.copy, fitted)
         params = parts.parameterization.to_optimized(copied, parts.transform)

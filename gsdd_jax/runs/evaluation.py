@@ -24,8 +24,8 @@ from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.formats.distilled import DistilledSet, class_names_of
-from gsdd_jax.formats.info import PRIVACY, origins
-from gsdd_jax.formats.parts import PARTS
+from gsdd_jax.formats.info import origins
+from gsdd_jax.formats.parts import PARTS, PRIVACY
 from gsdd_jax.rasterizer.limits import MAX_SIDE
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment
@@ -379,7 +379,8 @@ def opened(
 def _build(config: ConfigDict, set_: DistilledSet, other_resolution: int | None) -> Parts:
     """Builds the parts. Raises UsageError if data and set do not match."""
     fingerprint = set_.data.get("fingerprint")
-    is_private = PRIVACY in set_.provenance  # without a hash of its images
+    # Private sets have no hash of their images.
+    is_private = all(PRIVACY in of for of in origins(set_.provenance))
 
     def loaded():
         whole = load_data(config)

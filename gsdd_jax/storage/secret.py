@@ -16,13 +16,15 @@ NAME = "secret"
 SIZE = 32  # bytes
 
 
-def mixed(key: Key[Array, ""], workdir: pathlib.Path) -> Key[Array, ""]:
-    """Returns a key that follows from `key` and the directory's secret, which is made if missing.
+def mixed(key: Key[Array, ""], workdir: pathlib.Path, identity: str) -> Key[Array, ""]:
+    """Returns a key that follows from `key`, the directory's secret, which is made if missing, and
+    the `identity` of the run: noise of other settings or images is other noise.
 
     Of several processes, the first reads it for all. Raises UsageError for a damaged file.
     """
     content = processes.from_first(lambda: _secret(workdir / NAME))
-    found = hashlib.sha256(content + np.asarray(jax.random.key_data(key)).tobytes()).digest()
+    data = np.asarray(jax.random.key_data(key)).tobytes()
+    found = hashlib.sha256(content + data + identity.encode()).digest()
     words = np.frombuffer(found, np.uint32)[: jax.random.key_data(key).size]
     return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
 
