@@ -103,6 +103,8 @@ class Gaussians(Parameterization, gaussian.Gaussians):
 class Gaussian(Gaussians, gaussian.Gaussian):
     """Published storage: nine numbers per Gaussian, in bfloat16."""
 
+    geometry_numbers: ClassVar[int] = gaussians.GEOMETRY_NUMBERS  # per Gaussian, without color
+
     @property
     def described(self) -> str:
         return f"{self.num_gaussians} Gaussians"
@@ -111,20 +113,15 @@ class Gaussian(Gaussians, gaussian.Gaussian):
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the Gaussians per image that their bytes hold."""
         images, channels = check_images(budget.images_per_class), image_shape[-1]
-        of_number = cls._bytes_per_number(options)
-        count = gaussians.gaussians_within_budget(budget.free, images, channels, of_number)
-        if not count:
-            least = int(images * cls.bytes_per_gaussian(channels, options))
-            raise budget.refusal(images, "Gaussians", least)
+        of_all = int(images * cls.bytes_per_gaussian(channels, options))
+        if not (count := max(0, budget.free) // of_all):
+            raise budget.refusal(images, "Gaussians", of_all)
         return {"images_per_class": images, "num_gaussians": count}
 
     @classmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
-        return float(cls._bytes_per_number(options) * (gaussians.GEOMETRY_NUMBERS + channels))
-
-    @classmethod
-    def _bytes_per_number(cls, options):
-        return 2 if options.get("bfloat16", cls.bfloat16) else 4
+        of_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
+        return float(of_number * (cls.geometry_numbers + channels))
 
     def quantized(self, params: GaussianImages) -> GaussianImages:
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
