@@ -13,8 +13,8 @@ from gsdd_jax.data import cache, rows, sources
 from gsdd_jax.data.dataset import Dataset, Split, channel_mean_std
 from gsdd_jax.data.items import Item, Labels, some
 from gsdd_jax.data.split import TEST_FRACTION, divided
+from gsdd_jax.formats.base import MAX_FRAMES
 from gsdd_jax.formats.clips import folded
-from gsdd_jax.rasterizer.limits import MAX_FRAMES
 
 CHANNELS = (1, 3)
 NUMBERS = "integers in 0 to 255 or floats in [0, 1]"

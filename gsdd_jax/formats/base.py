@@ -324,7 +324,7 @@ def check_fields(kind: type[Format], values: Mapping[str, Any]) -> None:
         each = channels // frames if channels % frames == 0 else channels / frames
         values = {**values, "channels": each}
     check_values(dataclasses.fields(kind), values, f"parameterization {kind.name}: ")
-    coded = issubclass(kind, CodedTogether)
+    coded = kind.takes_clips and issubclass(kind, CodedTogether)
     if frames > 1 and (coded or not kind.takes_clips):
         able = ", ".join(n for n, of in kinds.known(FORMATS, Format).items() if of.takes_clips)
         raise UsageError(

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float
 
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.fields import Shrink, field
+from gsdd_jax.formats.base import MAX_FRAMES
 from gsdd_jax.formats.clips import unfolded
 from gsdd_jax.networks.base import Architecture, Classifier, Precision, Shape
 from gsdd_jax.networks.layers import Convolutional, Linear
 from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.pool import max_pool
-from gsdd_jax.rasterizer.limits import MAX_FRAMES
 
 DEPTH = 3
 DROPOUT = 0.5

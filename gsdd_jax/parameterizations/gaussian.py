@@ -51,7 +51,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
         """Returns where each image's Gaussians begin in one array; None: each has its own array."""
         return None
 
-    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
+    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Any:
         """Returns random Gaussians (section 2); `images` gives only their number."""
         return gaussians.init(
             key,
@@ -95,7 +95,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     def penalty(self, params: Any) -> Float[Array, ""]:
         return self.boundary_weight * gaussians.boundary_loss(params.means)
 
-    def project(self, params: GaussianImages) -> GaussianImages:
+    def project(self, params: Any) -> Any:
         return gaussians.clip_means(params) if self.clip_means else params
 
 
@@ -123,14 +123,14 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         of_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
         return float(of_number * (cls.geometry_numbers + channels))
 
-    def quantized(self, params: GaussianImages) -> GaussianImages:
+    def quantized(self, params: Any) -> Any:
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
-    def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
+    def to_arrays(self, params: Any) -> dict[str, Array]:
         stored = _quantized(self, params)
         return {name: getattr(stored, name) for name in self.shapes()}
 
-    def from_arrays(self, arrays: Mapping[str, Any]) -> GaussianImages:
+    def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
         if not self.opacity:
             opacities = np.ones(arrays["means"].shape[:-1], np.float32)
             arrays = {**arrays, "opacities": opacities}
@@ -139,5 +139,5 @@ class Gaussian(Gaussians, gaussian.Gaussian):
 
 
 @functools.partial(jax.jit, static_argnums=0)  # one program for all arrays
-def _quantized(kind: Gaussian, params: GaussianImages) -> GaussianImages:
+def _quantized(kind: Gaussian, params: Any) -> Any:
     return kind.quantized(params)

@@ -1,13 +1,14 @@
 """GSDD of clips: sets of Gaussians in space and time."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import video_gaussian
-from gsdd_jax.parameterizations.base import Options, on_device
+from gsdd_jax.parameterizations.base import Options, Shape, on_device
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.rasterizer import clips
 from gsdd_jax.rasterizer.clips import GaussianClips
@@ -18,6 +19,15 @@ class VideoGaussian(Gaussian, video_gaussian.VideoGaussian):
     """Gaussians that move through a clip; the budget sets their number as for images."""
 
     geometry_numbers: ClassVar[int] = clips.GEOMETRY_NUMBERS
+
+    @classmethod
+    def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
+        """Returns clips of as many Gaussians as an image, times the root of the frames.
+
+        Chosen here, not tuned.
+        """
+        images = super().suggested_images(image_shape, bytes_per_class, options)
+        return int(images / math.sqrt(options.get("frames", 1)))
 
     @classmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
