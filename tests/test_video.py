@@ -213,7 +213,10 @@ def test_a_file_is_read_without_jax(tmp_path):
     assert loaded.images(16, 12).shape == (4, FRAMES, 16, 12, 3)
     assert "4x8x8x3" in gsdd_jax.formats.info.text(gsdd_jax.info(loaded))
     with pytest.raises(UsageError, match="expected images, got clips of 4 frames"):
-        federated.receive(path.read_bytes(), "c", ["a", "b"], (8, 8, 12), most_bytes=10_000)
+        federated.receive(
+            path.read_bytes(), client="c", most_bytes=10_000, classes=["a", "b"],
+            image_shape=(8, 8, 12),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["pixels", "idc", "fred", "gaussian"])
@@ -351,7 +354,7 @@ def test_a_run_of_clips(tmp_path):
     assert made.num_bytes <= 2 * 4 * 8 * 8 * 3 * FRAMES
     result = json.loads((run / "result.json").read_text())
     assert "random_real_uint8_accuracy" in result and "random_real_dct_accuracy" not in result
-    start = gsdd_jax.load(run / "snapshots" / "000000.safetensors")
+    start = gsdd_jax.load(run / "snapshots" / "0.safetensors")
     assert (start.images() != made.images()).mean() > 0.9
     with Image.open(run / "contact_sheet.png") as sheet:
         assert sheet.size == (2 * (2 * FRAMES * 8 + 1), 2 * (2 * 8 + 1))
