@@ -8,6 +8,7 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.arrays import namespace
+from gsdd_jax.formats.base import Format
 from gsdd_jax.formats.clips import folded
 from gsdd_jax.formats.gaussian import Gaussian
 from gsdd_jax.formats.shapes import Float
@@ -58,7 +59,12 @@ class VideoGaussian(Gaussian):
     def rendered(
         self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
     ) -> Float[np.ndarray, "m {height} {width} c"]:
-        return self.decode(params, height, width, resample)  # which goes frame by frame
+        return Format.rendered(self, params, height, width, resample)  # clip by clip
+
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Returns the bytes of one frame's sample points, and of the Gaussians of all frames."""
+        gaussians = 8 * self.frames * self.num_gaussians * (self.colors + 6)
+        return super().working_bytes(num_images, height, width) + 4 * gaussians
 
 
 def of_frames(
