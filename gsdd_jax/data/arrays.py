@@ -88,7 +88,7 @@ def from_arrays(
 
 def frames_of(images: Any, name: str) -> int:
     """Returns the frames of clips [n, t, h, w, c], else 1; raises UsageError for too many."""
-    shape = np.shape(images)
+    shape = _array(images, name).shape
     frames = shape[1] if len(shape) == 5 else 1
     if frames > MAX_FRAMES:
         raise UsageError(f"{name}: expected clips of 1 to {MAX_FRAMES} frames, got {frames}")
