@@ -27,7 +27,7 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import check_path
 from gsdd_jax.core.trees import dotted, unflat
-from gsdd_jax.data.arrays import distinct, from_arrays, indices, pixels
+from gsdd_jax.data.arrays import check_frames, distinct, from_arrays, indices, pixels
 from gsdd_jax.data.dataset import channel_mean_std
 from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
@@ -218,6 +218,7 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
     names = list(map(str, range(set_.num_classes)))
     if set_.class_names is not None:
         names = distinct(set_.class_names, "train.class_names")
+    check_frames(test[0], "test_images", set_.format.frames)
     images = pixels(test[0], "test_images")
     if images.shape[1:] != set_.format.image_shape:
         raise UsageError(
@@ -226,6 +227,7 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
     labels = indices(test[1], "test_labels", names, len(images))
     nothing = data.Split(images[:0], labels[:0])
     size = dict(num_classes=len(names), class_names=tuple(names), mean=(), std=(), fingerprint="")
+    size["frames"] = set_.format.frames
     dataset = data.Dataset(config.data.name, nothing, data.Split(images, labels), **size)
     found = set_.transform if transform is None else set_.find_transform(transform)
     parts = evaluation.parts_of(config, dataset, jax.tree.map(jnp.asarray, found))
@@ -240,7 +242,7 @@ def _of_sets(sets, test, given, display) -> Accuracy:
     """Evaluates the images of several sets together, normalized by their own constants."""
     check_acting(given, ON_SET)
     with located("train"):
-        images, targets, classes = union(sets, parameterizations.images)
+        images, targets, classes = union(sets, parameterizations.rendered)
     with located("test"):
         tested = from_arrays(*test, ())
         places = {name: place for place, name in enumerate(classes)}
@@ -248,15 +250,16 @@ def _of_sets(sets, test, given, display) -> Accuracy:
             raise UsageError(f"expected classes among {some(list(classes))}, got {some(unknown)}")
         if tested.image_shape != images.shape[1:]:
             raise UsageError(f"expected images of {images.shape[1:]}, got {tested.image_shape}")
+        check_frames(test[0], "images", frames := sets[0].format.frames)
     there = np.array([places[name] for name in tested.class_names], np.int32)
     stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
     labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)
-    mean, std = channel_mean_std(stored)
+    mean, std = channel_mean_std(stored, frames)
     std = tuple(max(of, 1 / 255) for of in std)  # of images of one color
     dataset = data.Dataset(
         "sets", data.Split(stored, labels),
         data.Split(tested.train.images, there[tested.train.labels]), len(classes), classes,
-        mean, std, fingerprint="",
+        mean, std, fingerprint="", frames=frames,
     )  # fmt: skip
     size = {"budget.images_per_class": -(-len(labels) // len(classes))}  # epochs follow from it
     config = config_of(own(), size | given, dataset)
@@ -314,7 +317,7 @@ def config_of(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset)
     config = adapt.swapped(config, base, given)
     validate.every(config, automatic=True)
     shape, largest = dataset.image_shape, max(dataset.train_counts)
-    suited = adapt.suited(config, shape, dataset.num_classes, largest)
+    suited = adapt.suited(config, shape, dataset.num_classes, largest, dataset.frames)
     return adapt.scaled(suited, given)
 
 

@@ -72,6 +72,8 @@ def receive(
             raise UsageError(f"expected classes among {known}, got {printable(other[0])}")
         if said.format.image_shape != shape:
             raise UsageError(f"expected images of {shape}, got {said.format.image_shape}")
+        if said.format.frames > 1:
+            raise UsageError(f"expected images, got clips of {said.format.frames} frames")
         if said.num_images > most:
             raise UsageError(f"expected at most {most:,} images, got {said.num_images:,}")
         samples = getattr(said.format, "samples_per_side", 1)

@@ -137,6 +137,8 @@ class Memory:
         """
         number = len(self.sets)
         dataset = from_arrays(images, labels, (), name=self._given.get("data.name", "replay"))
+        if dataset.frames > 1:
+            raise UsageError("images: expected images, got clips, which a memory does not take")
         if self.sets and dataset.image_shape != self.sets[0].format.image_shape:
             raise UsageError(
                 f"images: expected {self.sets[0].format.image_shape}, as in the memory, got "

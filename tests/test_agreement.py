@@ -10,6 +10,7 @@ import gsdd_jax
 from gsdd_jax import parameterizations
 from gsdd_jax.core import kinds
 from gsdd_jax.formats import base
+from gsdd_jax.formats.clips import unfolded
 from gsdd_jax.parameterizations.quantized import QuantizedImages
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -52,6 +53,8 @@ ROWS = [
     ("quantized", (8, 12, 3), 4, 3, {"coding": "none", "luma": False, "log_scales": True}, 3),
     ("quantized", (16, 10, 3), 4, 3, {"opacity": False}, 1),
     ("quantized", (24, 24, 1), 2, 4, {"bits_means": 8, "bits_opacities": 2}, 1),
+    ("video_gaussian", (8, 12, 12), 4, 3, {"frames": 4, "clip_means": False}, 2),
+    ("video_gaussian", (9, 9, 2), 4, 5, {"frames": 2, "opacity": False}, 1),
 ]
 
 
@@ -71,6 +74,12 @@ def drawn(kind, images, seed):
     if kind.name == "gaussian":
         arrays = drawn_gaussians(rng, (images, kind.num_gaussians), kind.channels)
         return kind.from_arrays({n: np.float32(a) for n, a in arrays.items()})
+    if kind.name == "video_gaussian":
+        shape = images, kind.num_gaussians
+        arrays = drawn_gaussians(rng, shape, kind.colors)
+        arrays |= {"times": rng.random(shape), "velocities": rng.normal(0, 1, (*shape, 2))}
+        arrays |= {"extents": rng.uniform(0.1, 1, shape)}
+        return kind.from_arrays({n: np.float32(arrays[n]) for n in kind.shapes()})
     if kind.name == "quantized":
         arrays = drawn_gaussians(rng, (kind.num_gaussians,), kind.channels)
         gaussians = gsdd_jax.GaussianImages(
@@ -138,17 +147,18 @@ def differences(path, row):
         params = drawn(kind, images, seed)
         gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.01, {"seed": seed}))
         decoded = gsdd_jax.load(path)
-        expected = np.asarray(parameterizations.images(decoded))
+        expected = np.asarray(parameterizations.rendered(decoded))
         assert expected.shape == (images, *shape) and expected.std() > 0.02
-        darkest = 0.01 if name in ("gaussian", "quantized") else 1e-4
-        yield agree(decoded.images(), expected, darkest)
+        darkest = 0.01 if name in ("gaussian", "quantized", "video_gaussian") else 1e-4
+        yield agree(decoded.rendered(), expected, darkest)
         if seed == 0:  # at another size too
             for size in ((11, 30, "bilinear"), (2 * shape[0], 3, "nearest")):
-                expected_there = np.asarray(parameterizations.images(decoded, *size))
-                agree(decoded.images(*size), expected_there, darkest)
+                expected_there = np.asarray(parameterizations.rendered(decoded, *size))
+                agree(decoded.rendered(*size), expected_there, darkest)
         if TORCH:
             tensors, classes = decoded.torch("unit").tensors
-            agree(np.moveaxis(tensors.numpy(), 1, -1), expected, darkest)
+            of_torch = unfolded(expected, kind.frames)
+            agree(np.moveaxis(tensors.numpy(), -3, -1), of_torch, darkest)
             np.testing.assert_array_equal(classes.numpy(), labels)
 
 

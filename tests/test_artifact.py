@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 SHARING = ["rtp", "haba", "speed", "nsd", "hmn"]
-NAMES = ["gaussian", *NAMED_ARRAYS, *SHARING, "ptq", "quantized", "dct"]
+NAMES = ["gaussian", "video_gaussian", *NAMED_ARRAYS, *SHARING, "ptq", "quantized", "dct"]
 FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 

@@ -113,6 +113,27 @@ def test_privacy_runs(quickly_compiled, monkeypatch):
     assert 0 <= float(names["accuracy"]) <= 100
 
 
+def test_distilling_clips_runs(quickly_compiled):
+    short = {"init": {"num_steps": 2}, "distill": {"num_steps": 2, "steps_per_call": 2}}
+    quick = {"matching": QUICK["matching"], "evaluate": QUICK["evaluate"] | {"baselines": ""}}
+    smaller = {
+        "frames=8, side=16": "frames=4, side=8",
+        "400, seed": "12, seed",
+        "200, seed": "6, seed",
+        "6_144": "800",
+        '"minic3d"},': '"minic3d", "options": {"width": 8}}, **SHORT,',
+    }
+    names = {"SHORT": short | quick}
+    for code in blocks("docs/video.md"):
+        for text, other in smaller.items():
+            code = code.replace(text, other)
+        exec(code, names)
+    assert names["shown"].shape[1:] == (4, 8, 8, 3) and names["distilled"].num_bytes <= 2 * 800
+    clips, means = names["test_clips"], np.array(names["distilled"].transform.mean[:3])
+    there = names["transformed"] * names["distilled"].transform.std[:3] + means - clips
+    assert np.abs(there).max() < 1e-5 and 0 <= names["accuracy"] <= 100
+
+
 def test_using_a_set_runs(tmp_path):
     """Runs every block except PyTorch's, which `test_formats` covers."""
     description = {"name": "normalize", "mean": [0.5] * 3, "std": [0.25] * 3}

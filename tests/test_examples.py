@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import gzip
 import importlib
 import json
 import re
@@ -104,6 +105,40 @@ def test_federated_results_are_kept_and_not_run_again(monkeypatch, tmp_path):
     assert {cell["row"] for cell in cells} >= {"codes by DM", "Gaussians by DM"}
     compare.main()
     assert len(cells) == len(json.loads(path.read_text())["cells"])
+
+
+def test_pictures_in_motion(monkeypatch, tmp_path):
+    """Two gray squares as pictures: where they are seen says how they move."""
+    for part, count in (("train", 80), ("t10k", 40)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 4:24, 10:18] = 100 if part == "train" else 200
+        head = np.array([2051, count, 28, 28], ">i4").tobytes()
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        head, labels = np.array([2049, count], ">i4").tobytes(), np.arange(count, dtype=np.uint8)
+        content = head + (labels % 10).tobytes()
+        with gzip.open(tmp_path / f"{part}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(content)
+    arguments = str(tmp_path), str(tmp_path / "a.npz"), "--train=2", "--test=1"
+    run("moving_fashion", monkeypatch, *arguments)
+    file = np.load(tmp_path / "a.npz")
+    images, labels = file["images"], file["labels"]
+    assert images.shape == (80, 16, 64, 64, 1) and file["test_images"].shape[0] == 40
+    assert len(set(labels)) == 40 and set(labels) == set(file["test_labels"])
+    assert images.max() == 100 and file["test_images"].max() == 200
+    row, column = np.indices((64, 64))
+    shown = images[..., 0] / images.sum((2, 3, 4))[..., None, None]
+    moved = {name: [] for name in ("right", "down", "turns", "zooms")}
+    for label, clip in zip(labels, shown, strict=True):
+        centers = [((row * f).sum(), (column * f).sum()) for f in clip[[0, -1]]]
+        moved[label.split()[1]].append(np.subtract(*centers[::-1]))
+    for name, there in moved.items():
+        expected = {"right": (0, 1), "down": (1, 0)}.get(name, (0, 0))
+        far = np.array(there) / 28  # pixels at a speed of 1
+        assert (np.abs(far - expected) <= 0.31 * np.array(expected) + 0.1).all(), name
+    run("moving_fashion", monkeypatch, str(tmp_path), str(tmp_path / "b.npz"), *arguments[2:])
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with pytest.raises(SystemExit, match=r"^error: .*no/train-images-idx3-ubyte: expected this"):
+        run("moving_fashion", monkeypatch, str(tmp_path / "no"), "c.npz")
 
 
 def test_a_missing_data_set_is_one_line(few, monkeypatch, tmp_path):

@@ -24,6 +24,7 @@ NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 KINDS = [
     ("gaussian", 3, {}),
     ("gaussian", 1, {"opacity": False}),
+    ("video_gaussian", 12, {"frames": 4}),
     *((name, 3, {}) for name in NAMED_ARRAYS),
     ("dct", 3, {"side": 10, "step": 50.0}),
     ("rtp", 3, {}),
@@ -69,7 +70,17 @@ def test_the_contract(name, channels, options):
     # A few of its own steps reduce the error to a target.
     error = lambda p: ((kind.render(p) - target) ** 2).mean() + kind.penalty(p)
     # Steps of Adam do not shrink with the number of images.
-    adam = name in ("gaussian", "ddif", "dct", "rtp", "haba", "speed", "nsd", "hmn")
+    adam = name in (
+        "gaussian",
+        "video_gaussian",
+        "ddif",
+        "dct",
+        "rtp",
+        "haba",
+        "speed",
+        "nsd",
+        "hmn",
+    )
     optimizer = kind.optimizer(0.01 if adam else 30.0)
 
     @jax.jit
@@ -123,7 +134,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 def test_unknown_names_and_options():
     names = (
         "dct, ddif, fred, gaussian, generator, haba, hmn, idc, nsd, pixels, ptq, quantized, rtp, "
-        "speed"
+        "speed, video_gaussian"
     )
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)

@@ -82,7 +82,11 @@ def is_open(config: ConfigDict) -> bool:
 
 
 def suited(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, largest: int
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    largest: int,
+    frames: int = 1,
 ) -> ConfigDict:
     """Returns the config with values for the fields that depend on the data set.
 
@@ -98,6 +102,7 @@ def suited(
         there, options = bytes_per_class(config, image_shape), dict(config.parameterization.options)
         kind = COMPONENTS["parameterization"].find(config.parameterization.name)
         kind = check_options(kind, options, "config.parameterization.options")
+        options |= {"frames": frames} if frames > 1 else {}
         suggested = kind.suggested_images(image_shape, there, options)
         suggested = Labels(**config.labels).suggested_images(suggested, there, num_classes)
         images = config.budget.images_per_class = max(1, min(suggested, largest))

@@ -13,6 +13,8 @@ from gsdd_jax.data import cache, rows, sources
 from gsdd_jax.data.dataset import Dataset, Split, channel_mean_std
 from gsdd_jax.data.items import Item, Labels, some
 from gsdd_jax.data.split import TEST_FRACTION, divided
+from gsdd_jax.formats.base import MAX_FRAMES
+from gsdd_jax.formats.clips import folded
 
 CHANNELS = (1, 3)
 NUMBERS = "integers in 0 to 255 or floats in [0, 1]"
@@ -32,6 +34,7 @@ def from_arrays(
     Args:
       images: [n, h, w, c] or [n, h, w] of 1 or 3 channels: integers in 0 to 255, or floats or
         bools in [0, 1], which are rounded to 8 bits. Integers other than uint8 are not all 0 or 1.
+        Clips are [n, t, h, w, c], all of t frames.
       labels: class of each image [n]: integers, bools as 0 and 1, or texts.
       test: images and labels to test on; (): none. None: a tenth of each class, drawn by a hash of
         its images' indices, which is then not trained on.
@@ -44,7 +47,7 @@ def from_arrays(
     training images, and for a single class, unless there are no test images.
     """
     seen = Labels()
-    names = None
+    names, frames = None, frames_of(images, "images")
     if class_names is not None:
         names = distinct(class_names, "class_names")
         _check_several(names, "class_names", test)
@@ -57,6 +60,7 @@ def from_arrays(
         if not isinstance(test, tuple | list) or len(test) != 2:
             raise UsageError(f"test: expected (images, labels), got {type(test).__name__}")
         held_out = _items("test_images", test[0], "test_labels", test[1], names, seen)
+        check_frames(test[0], "test_images", frames)
     if names is None:
         names = sources.class_names(train)
         _check_several(names, "labels", test)
@@ -68,7 +72,7 @@ def from_arrays(
     shapes = [arrays[f"{part}_images"].shape[1:] for part in ("train", "test")]
     if shapes[0] != shapes[1]:
         raise UsageError(f"test: expected images of {shapes[0]}, got {shapes[1]}")
-    mean, std = channel_mean_std(arrays["train_images"])
+    mean, std = channel_mean_std(arrays["train_images"], frames)
     return Dataset(
         name=name,
         train=Split(arrays["train_images"], arrays["train_labels"]),
@@ -78,19 +82,40 @@ def from_arrays(
         mean=mean,
         std=std,
         fingerprint=cache.fingerprint(arrays),
+        frames=frames,
     )
 
 
+def frames_of(images: Any, name: str) -> int:
+    """Returns the frames of clips [n, t, h, w, c], else 1; raises UsageError for too many."""
+    shape = _array(images, name).shape
+    frames = shape[1] if len(shape) == 5 else 1
+    if frames > MAX_FRAMES:
+        raise UsageError(f"{name}: expected clips of 1 to {MAX_FRAMES} frames, got {frames}")
+    return frames
+
+
+def check_frames(images: Any, name: str, frames: int) -> None:
+    """Raises UsageError for other than clips of `frames`, or images where it is 1."""
+    if (found := frames_of(images, name)) != frames:
+        raise UsageError(f"{name}: expected {counted(frames, 'frame')} each, got {found}")
+
+
 def pixels(images: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
-    """Returns images as bytes; see `from_arrays`. Errors begin with `name`."""
+    """Returns images as bytes; see `from_arrays`. Errors begin with `name`.
+
+    The frames of clips are channels, one after the other.
+    """
     images = _array(images, name)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in CHANNELS or 0 in images.shape:
+    if images.ndim not in (4, 5) or images.shape[-1] not in CHANNELS or 0 in images.shape:
         raise UsageError(
             f"{name}: expected [n, h, w] or [n, h, w, c] of 1 or 3 channels, got "
             f"{list(images.shape)}{sources.remedy(images, layout=True)}"
         )
+    if images.ndim == 5:
+        images = folded(images)
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind not in "biu" and not jax.dtypes.issubdtype(images.dtype, np.floating):
@@ -209,11 +234,12 @@ def _is_integer(label: Any) -> bool:
 
 
 def _items(image_key, images, label_key, labels, class_names, seen: Labels) -> list[Item]:
+    frames = frames_of(images, image_key)
     images, labels = pixels(images, image_key), _flat(labels, label_key)
     if class_names is not None:
         labels = np.array(class_names)[indices(labels, label_key, class_names, len(images))]
     arrays = {image_key: images, label_key: labels}
-    return sources.of_arrays(arrays, image_key.removesuffix("images"), seen)
+    return sources.of_arrays(arrays, image_key.removesuffix("images"), seen, frames)
 
 
 def _arrays(part: str, items: list[Item], names: list[str]) -> dict[str, np.ndarray]:

@@ -24,11 +24,18 @@ PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 Numbers = tuple[Shaped[Array, "_"], ...]  # for one image each, or one for all
 
 
-@functools.partial(jax.jit, static_argnames=("strategy", "shared"))
+@functools.partial(jax.jit, static_argnames=("strategy", "shared", "frames"))
 def augment(
-    key: PRNGKey, images: Float[Array, "b h w c"], *, strategy: str = DSA, shared: bool = False
+    key: PRNGKey,
+    images: Float[Array, "b h w c"],
+    *,
+    strategy: str = DSA,
+    shared: bool = False,
+    frames: int = 1,
 ) -> Float[Array, "b h w c"]:
     """Applies one randomly drawn operation to the whole batch (DSA, Zhao & Bilen 2021).
+
+    It is the same in all frames of a clip.
 
     Args:
         key: determines the operation and its numbers, given h, w and, unless `shared`, b.
@@ -36,6 +43,7 @@ def augment(
         strategy: names of equally likely operations joined by `_`; "" for none.
         shared: draw one set of numbers for all images, whatever b is: one key then treats real
             and synthetic images alike. Otherwise draw independent numbers per image.
+        frames: frames of a clip, one after the other as channels.
 
     Raises UsageError for an unknown operation, ValueError for other than four axes of floats.
     """
@@ -52,7 +60,7 @@ def augment(
 
     def branch(name, number_key, images):
         numbers = draw(name, number_key, 1 if shared else num, height, width)
-        return apply(name, images, numbers)
+        return apply(name, images, numbers, frames)
 
     branches = [functools.partial(branch, name) for name in names]
     index = jax.random.randint(operation_key, (), 0, len(names))
@@ -77,9 +85,11 @@ def draw(operation: str, key: PRNGKey, num: int, height: int, width: int) -> Num
 
 
 def apply(
-    operation: str, images: Float[Array, "b h w c"], numbers: Numbers
+    operation: str, images: Float[Array, "b h w c"], numbers: Numbers, frames: int = 1
 ) -> Float[Array, "b h w c"]:
     """Applies one operation with numbers of `draw`: one per image, or one for all."""
+    if operation == "color":
+        return color(images, *numbers, frames=frames)
     return OPERATIONS[operation][1](images, *numbers)
 
 
@@ -93,17 +103,23 @@ def color(
     brightness: Float[Array, "#b"],
     saturation: Float[Array, "#b"],
     contrast: Float[Array, "#b"],
+    frames: int = 1,
 ) -> Float[Array, "b h w c"]:
     """Adds brightness - ½, then scales by 2 saturation around each pixel's channel mean, then by
     contrast + ½ around each image's mean.
+
+    A pixel of a clip has a channel mean in each frame, and a clip has one mean.
     """
     brightness, saturation, contrast = (
         r[:, None, None, None].astype(images.dtype) for r in (brightness, saturation, contrast)
     )
     images = images + (brightness - 0.5)
     # XLA's CPU reduction over a last axis this short is ten times slower than a sum of terms.
-    channels = images.shape[3]
-    mean = sum(images[..., k : k + 1] for k in range(channels)) / channels
+    colors = images.shape[3] // frames
+    if frames == 1:
+        mean = sum(images[..., k : k + 1] for k in range(colors)) / colors
+    else:
+        mean = (sum(images[..., k::colors] for k in range(colors)) / colors).repeat(colors, -1)
     images = (images - mean) * (2 * saturation) + mean
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
     return (images - mean) * (contrast + 0.5) + mean

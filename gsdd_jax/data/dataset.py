@@ -21,6 +21,7 @@ from gsdd_jax.core.fields import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
 from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.formats.clips import shown_shape
 from gsdd_jax.formats.parts import class_indices
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
@@ -66,6 +67,7 @@ class Dataset:
             of ImageNet), otherwise computed from the training pixels.
         fingerprint: SHA-256, in hexadecimal, of the four arrays with their shapes. Equal
             fingerprints mean equal data; derived files are cached under it.
+        frames: frames of every clip, whose channels hold them one after the other; 1: images.
     """
 
     name: str
@@ -76,11 +78,17 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    frames: int = 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Returns (height, width, channels) of every image."""
         return self.train.images.shape[1:]
+
+    @property
+    def shown_shape(self) -> str:
+        """Frames of a clip, height, width and colors, for people."""
+        return shown_shape(self.image_shape, self.frames)
 
     @property
     def train_counts(self) -> tuple[int, ...]:
@@ -271,9 +279,15 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
 
 
 def channel_mean_std(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: UInt8[np.ndarray, "n h w c"], frames: int = 1
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation per channel, for pixels in [0, 1]."""
+    """Returns the mean and standard deviation per channel, for pixels in [0, 1].
+
+    Those of clips are per color, repeated for every frame.
+    """
+    if frames > 1:
+        pixels = images.reshape(*images.shape[:2], -1, images.shape[-1] // frames)
+        return tuple(frames * of_color for of_color in channel_mean_std(pixels))
     counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, however many pixels
     for piece in rows.pieces(images):
         for channel, count in enumerate(counts):

@@ -119,7 +119,10 @@ def _claimed(archive: zipfile.ZipFile, member: str) -> int:
         return math.prod(shape) * dtype.itemsize
 
 
-def of_arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list[Item]:
+def of_arrays(
+    arrays: dict[str, np.ndarray], prefix: str, names: Labels, frames: int = 1
+) -> list[Item]:
+    """Returns the images and labels of a part; `frames` of a clip are channels."""
     image_key, label_key = f"{prefix}images", f"{prefix}labels"
     for key in (image_key, label_key):
         if key not in arrays:
@@ -128,7 +131,7 @@ def of_arrays(arrays: dict[str, np.ndarray], prefix: str, names: Labels) -> list
     labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
     if images.ndim == 3:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in MODES:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] / frames not in MODES:
         raise UsageError(
             f"{image_key}: expected uint8 [n, h, w] or [n, h, w, c] of 1, 3 or 4 channels, got "
             f"{images.dtype} {list(arrays[image_key].shape)}{remedy(images)}"

@@ -54,6 +54,10 @@ def export(
             f"space: expected unit for {to}, whose 8 bits hold [0, 1], got {space!r}; npz and "
             "torch hold any numbers"
         )
+    if as_pictures and distilled.format.frames > 1:
+        raise UsageError(
+            f"to: expected npz or torch for clips of {distilled.format.frames} frames, got {to!r}"
+        )
     path = pathlib.Path(path)
     refuse_existing(path, overwrite, as_pictures, sources=[distilled.source])
     size: dict[str, Any] = dict(height=resolution, width=resolution)

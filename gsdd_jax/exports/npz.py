@@ -1,4 +1,7 @@
-"""NumPy export: an `.npz` of `images` [m, h, w, c], `labels` [m] and, if soft, `targets` [m, k]."""
+"""NumPy export: an `.npz` of `images` [m, h, w, c], `labels` [m] and, if soft, `targets` [m, k].
+
+Clips are [m, t, h, w, c].
+"""
 
 import pathlib
 import zipfile

@@ -1,5 +1,7 @@
 """PyTorch export: `images` [m, c, h, w], `labels` [m] (int64) and, if soft, `targets` [m, k].
 
+Clips are [m, t, c, h, w].
+
 safetensors rather than `torch.save`: without pickle, and without PyTorch.
 """
 
@@ -18,7 +20,7 @@ def write(
     import safetensors.numpy
 
     tensors = {
-        "images": np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
+        "images": np.ascontiguousarray(np.moveaxis(images, -1, -3)),
         "labels": labels.astype(np.int64),
     }
     if targets is not None:

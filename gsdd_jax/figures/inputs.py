@@ -78,6 +78,8 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     set_ = file.load(path).without_mixes()
     if not isinstance(parameterizations.of_format(set_.format), Gaussians):
         raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
+    if set_.format.frames > 1:
+        raise UsageError(f"{path}: expected images, got clips of {set_.format.frames} frames")
     with located(path):
         return as_gaussians(set_)
 

@@ -13,8 +13,9 @@ import numpy as np
 from gsdd_jax.core import kinds, memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import MOST_INT, check_values, field
+from gsdd_jax.formats.clips import shown_shape
 from gsdd_jax.formats.shapes import Float
-from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_SIDE
+from gsdd_jax.rasterizer.limits import MAX_CHANNELS, MAX_FRAMES, MAX_SIDE
 
 FORMATS, PARAMETERIZATIONS = "gsdd_jax.formats", "gsdd_jax.parameterizations"
 RESAMPLINGS = ("bilinear", "nearest")
@@ -64,11 +65,14 @@ class Format(abc.ABC):
     since: ClassVar[dict[str, Any]] = {}  # values of fields that files of before lack
     # Fields that follow from the number of classes.
     of_all_classes: ClassVar[frozenset[str]] = frozenset()
+    takes_clips: ClassVar[bool] = False  # whether `frames` may be more than one
     dtype = "float32"  # of all arrays; a field in formats with a choice
     height: int = field(..., "pixels", most=MAX_SIDE)
     width: int = field(..., "pixels", most=MAX_SIDE)
-    channels: int = field(..., "1 (gray) to 4", most=MAX_CHANNELS)
+    channels: int = field(..., "1 (gray) to 4, of each frame", most=MAX_CHANNELS)
     images_per_class: int = field(..., "synthetic images per class, on average")
+    _: dataclasses.KW_ONLY
+    frames: int = field(1, "frames of a clip, one after the other as channels", most=MAX_FRAMES)
 
     @classmethod
     def variant(cls, values: Mapping[str, Any]) -> type["Format"]:
@@ -78,8 +82,18 @@ class Format(abc.ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
+        """Height, width and channels of every image; the channels of a clip are of all frames."""
         return self.height, self.width, self.channels
+
+    @property
+    def colors(self) -> int:
+        """Channels of a frame."""
+        return self.channels // self.frames
+
+    @property
+    def shown_shape(self) -> str:
+        """Frames of a clip, height, width and colors, for people."""
+        return shown_shape(self.image_shape, self.frames)
 
     @property
     def besides(self) -> tuple[str, ...]:
@@ -273,8 +287,11 @@ def is_unequal(counts: Collection[int]) -> bool:
 
 
 def settings(kind: Format) -> dict[str, Any]:
-    """Returns the settings as plain values for `from_settings`."""
-    return {"name": kind.name, **dataclasses.asdict(kind)}
+    """Returns the settings as plain values for `from_settings`; images have no `frames`."""
+    values = {"name": kind.name, **dataclasses.asdict(kind)}
+    if kind.frames == 1:
+        del values["frames"]
+    return values
 
 
 def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
@@ -283,7 +300,8 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
     Raises UsageError, naming the field, for an unknown, missing or invalid one.
     """
     kind = kind.variant(values)
-    name, values = kind.name, kind.since | {n: v for n, v in values.items() if n != "name"}
+    name, given = kind.name, {n: v for n, v in values.items() if n != "name"}
+    values = {"frames": 1} | kind.since | given
     known = [of.name for of in dataclasses.fields(kind)]
     if missing := [of for of in known if of not in values]:
         raise UsageError(f"parameterization {name}: {missing[0]} is missing")
@@ -292,8 +310,27 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
             f"parameterization {name}: unknown field {reprlib.repr(unknown[0])}; "
             f"expected {', '.join(known)}"
         )
-    check_values(dataclasses.fields(kind), values, f"parameterization {name}: ")
+    check_fields(kind, values)
     return kind(**values)
+
+
+def check_fields(kind: type[Format], values: Mapping[str, Any]) -> None:
+    """Raises UsageError, naming the field, for a value of a wrong type or range.
+
+    Channels are checked by frame. Raises it for clips, too, if the format takes none.
+    """
+    frames, channels = values.get("frames", 1), values.get("channels")
+    if type(frames) is type(channels) is int and frames > 1:
+        each = channels // frames if channels % frames == 0 else channels / frames
+        values = {**values, "channels": each}
+    check_values(dataclasses.fields(kind), values, f"parameterization {kind.name}: ")
+    coded = kind.takes_clips and issubclass(kind, CodedTogether)
+    if frames > 1 and (coded or not kind.takes_clips):
+        able = ", ".join(n for n, of in kinds.known(FORMATS, Format).items() if of.takes_clips)
+        raise UsageError(
+            f"parameterization {kind.name}{' in codes' if coded else ''}: expected images, got "
+            f"clips of {frames} frames; clips are stored by {able}, not in codes"
+        )
 
 
 def format_of(values: dict[str, Any]) -> Format:

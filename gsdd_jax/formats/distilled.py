@@ -13,7 +13,7 @@ import numpy as np
 
 from gsdd_jax.core import arguments, program
 from gsdd_jax.core.errors import UsageError, counted, printable
-from gsdd_jax.formats import mixes, transforms
+from gsdd_jax.formats import clips, mixes, transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
 from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
@@ -31,7 +31,7 @@ GO_ON = (
 
 
 class Arrays(NamedTuple):
-    images: Float[np.ndarray, "m h w c"]  # float32
+    images: Float[np.ndarray, "m *t h w c"]  # float32; clips have frames
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # classes, or class probabilities
 
 
@@ -116,8 +116,10 @@ class DistilledSet:
 
     def images(
         self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
-    ) -> Float[np.ndarray, "m h w c"]:
+    ) -> Float[np.ndarray, "m *t h w c"]:
         """Renders the images in the data set's [0, 1] space, unclipped; float32.
+
+        Clips are [m, t, h, w, c].
 
         `gsdd_jax.parameterizations.images` renders them with JAX, on any device.
 
@@ -130,6 +132,12 @@ class DistilledSet:
           ValueError: invalid size or resampling.
           UsageError: the images do not fit into memory, or are not finite.
         """
+        return clips.unfolded(self.rendered(height, width, resample), self.format.frames)
+
+    def rendered(
+        self, height: int | None = None, width: int | None = None, resample: str = "bilinear"
+    ) -> Float[np.ndarray, "m h w c"]:
+        """Renders as `images`; the frames of a clip are channels, one after the other."""
         count = len(self.labels)
         height, width = checked_size(self.format, count, height, width, resample)
         with np.errstate(all="ignore"):  # `checked` reports it
@@ -177,10 +185,10 @@ class DistilledSet:
     def __repr__(self) -> str:
         """Returns one line: number, size, format and bytes of the images."""
         kind, name = self.format, self.data.get("name")
-        size = "x".join(map(str, kind.image_shape))
         of = f", of {printable(name[:80])}" if isinstance(name, str) else ""
         return (
-            f"DistilledSet({counted(len(self.labels), 'image')} of {size} as {kind.name}"
+            f"DistilledSet({counted(len(self.labels), 'image')} of {kind.shown_shape} as "
+            f"{kind.name}"
             f"{of}; {self.num_bytes} bytes)"
         )
 
@@ -264,25 +272,26 @@ class DistilledSet:
         found = None
         if space == "training":  # fails before anything is rendered
             found = self.transform if transform is None else self.find_transform(transform)
-        images = self.images(height, width, resample)
+        images = self.rendered(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
         if found is not None:
             apply = found.apply if isinstance(found, Normalize | ZCA) else found
             with np.errstate(all="ignore"):
                 images = np.asarray(apply(images))
             self.checked(images)
+        images = clips.unfolded(images, self.format.frames)
         return Arrays(images, np.asarray(self.targets))
 
     def torch(self, space: str = "training", **options: Any) -> Any:
         """Returns a `torch.utils.data.TensorDataset` of images [m, c, h, w] and targets.
 
-        Images are float32, targets int64 classes or float32 probabilities. Arguments and errors as
-        `numpy`; UsageError without PyTorch.
+        Clips are [m, t, c, h, w]. Images are float32, targets int64 classes or float32
+        probabilities. Arguments and errors as `numpy`; UsageError without PyTorch.
         """
         torch = _imported("torch")
         images, targets = self.numpy(space, **options)
         targets = targets.astype(np.int64 if targets.ndim == 1 else np.float32)
-        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        images = np.ascontiguousarray(np.moveaxis(images, -1, -3))
         # Copies, because arrays of a file may be read-only.
         return torch.utils.data.TensorDataset(torch.tensor(images), torch.tensor(targets))
 

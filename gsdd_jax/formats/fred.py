@@ -25,6 +25,7 @@ class FreD(Numbers):
     """
 
     name: ClassVar[str] = "fred"
+    takes_clips: ClassVar[bool] = True
     bits_each: ClassVar[float] = 3.0
     num_frequencies: int = field(..., "coefficients per channel")
     size: int = field(

@@ -67,6 +67,7 @@ class Gaussian(Gaussians):
     """Published storage: nine numbers per Gaussian, in bfloat16."""
 
     name: ClassVar[str] = "gaussian"
+    takes_clips: ClassVar[bool] = True
     bfloat16: bool = field(True, "True: stored in bfloat16; False: in float32")
 
     @property

@@ -17,6 +17,7 @@ class IDC(Numbers):
     """Images `factor` times smaller in both directions, enlarged bilinearly."""
 
     name: ClassVar[str] = "idc"
+    takes_clips: ClassVar[bool] = True
     bits_each: ClassVar[float] = 4.0
     factor: int = field(2, "factor by which both sides are reduced; must divide them")
     dtype: str = dtype_field()

@@ -7,6 +7,7 @@ from typing import Any
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, printable, ranged
 from gsdd_jax.formats.base import settings
+from gsdd_jax.formats.clips import shown_shape
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.parts import PARTS, PRIVACY
 
@@ -69,7 +70,8 @@ def text(said: Mapping[str, Any]) -> str:
         "fingerprint": said["fingerprint"],
         "classes": f"{said['num_classes']}" + (f": {', '.join(names)}" if names else ""),
         "images": f"{ranged(said['images_by_class'], 'image')} per class of "
-        f"{height}x{width}x{channels}" + mixtures(said),
+        + shown_shape((height, width, channels), said["settings"].get("frames", 1))
+        + mixtures(said),
         "format": said["format"],
         "settings": _pairs(said["settings"]),
         "bytes": f"{said['num_bytes']:,}, {said['bytes_per_class']:,.1f} per class: "

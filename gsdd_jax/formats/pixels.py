@@ -28,4 +28,5 @@ class Pixels(Images):
 
     name: ClassVar[str] = "pixels"
     bits_each: ClassVar[float] = 2.0
+    takes_clips: ClassVar[bool] = True
     dtype: str = dtype_field()

@@ -12,7 +12,7 @@ from gsdd_jax.formats.shapes import Float, Int
 
 
 class Union(NamedTuple):
-    images: Float[np.ndarray, "m h w c"]  # in [0, 1], as rendered
+    images: Float[np.ndarray, "m *t h w c"]  # in [0, 1], as rendered
     targets: Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]  # places in `classes`, or odds of them
     classes: tuple[str, ...]
 
@@ -40,6 +40,8 @@ def union(
             raise UsageError(
                 f"set {number}: expected images of {first}, got {of.format.image_shape}"
             )
+        if of.format.frames != (frames := sets[0].format.frames):
+            raise UsageError(f"set {number}: expected frames={frames}, got {of.format.frames}")
         own = np.array([places[name] for name in of.class_names])
         images.append(np.asarray(images_of(of)))
         if not soft:

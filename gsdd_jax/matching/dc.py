@@ -101,7 +101,13 @@ class GradientMatching(ByClass):
                 label, augment_key, real, batch = arguments
 
                 def gradient(x, weights):
-                    x = augment.augment(augment_key, x, strategy=self.strategy, shared=True)
+                    x = augment.augment(
+                        augment_key,
+                        x,
+                        strategy=self.strategy,
+                        shared=True,
+                        frames=self.network.frames,
+                    )
                     return total(self._gradient(network, x, jnp.full(len(x), label), weights))
 
                 target = gradient(data.transformed(real[0]), real[1])
@@ -146,7 +152,9 @@ class GradientMatching(ByClass):
         present = None if sample.weights is None else sample.weights.ravel() > 0
 
         def step(params, indices, step_key):
-            batch = augment.augment(step_key, images[indices], strategy=self.strategy)
+            batch = augment.augment(
+                step_key, images[indices], strategy=self.strategy, frames=self.network.frames
+            )
             weights = None
             if present is not None:
                 weights = present[indices] / jnp.maximum(present[indices].sum(), 1)

@@ -143,7 +143,13 @@ class DistributionMatching(ByClass):
 
         def prepare(pair):
             key, one_class = pair
-            return augment.augment(key, transform(one_class), strategy=self.strategy, shared=True)
+            return augment.augment(
+                key,
+                transform(one_class),
+                strategy=self.strategy,
+                shared=True,
+                frames=self.network.frames,
+            )
 
         def mean(features, weights):
             features = self.limited(features)

@@ -251,7 +251,7 @@ class TrajectoryMatching(Matching):
         batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
         soft = self.labels.soft
         targets = targets.at[indices].get(mode="fill", fill_value=0, unique_indices=soft)
-        batch = augment.augment(key, batch, strategy=self.strategy)
+        batch = augment.augment(key, batch, strategy=self.strategy, frames=self.network.frames)
 
         own, own_targets, own_present = share.slice((batch, targets, present))
 

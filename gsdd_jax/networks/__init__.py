@@ -36,6 +36,7 @@ def build(
     num_classes: int,
     conv: str = "auto",
     precision: str = "default",
+    frames: int = 1,
     **options: Any,
 ) -> Network:
     """Builds a network by name (paper, sections A.1.2 and A.2).
@@ -45,10 +46,12 @@ def build(
             forward-mode derivatives too.
         precision: of the products: "default" lets a GPU take TF32, "float32" does not, "bfloat16"
             computes all but the statistics of norms in bfloat16.
+        frames: frames of a clip, one after the other as channels; 1: images.
         **options: fields of the network's dataclass.
 
     Raises UsageError for an unknown name or setting, or one that does not fit the image.
     """
     return architecture(name, options).build(
-        image_shape=image_shape, num_classes=num_classes, conv=conv, precision=precision
-    )
+        image_shape=image_shape, num_classes=num_classes, conv=conv, precision=precision,
+        frames=frames,
+    )  # fmt: skip

@@ -20,7 +20,9 @@ Shape = tuple[int, int, int]  # height, width, channels
 PRECISIONS = ("default", "float32", "bfloat16")
 
 
-class _Classifier(nn.Module):
+class Classifier(nn.Module):
+    """Features by `body`, and the logits of a `head`, by default a linear layer."""
+
     body: nn.Module
     num_classes: int
     precision: Precision
@@ -30,6 +32,10 @@ class _Classifier(nn.Module):
         features = self.body(images)
         if features_only:
             return features
+        return self.head(features)
+
+    def head(self, features: Array) -> Array:
+        """Returns the logits of features."""
         return Linear(self.num_classes, precision=self.precision)(features)
 
 
@@ -46,6 +52,7 @@ class Network:
     num_classes: int
     module: nn.Module
     compute_dtype: str = "float32"
+    frames: int = 1  # of a clip, one after the other as channels
 
     def init(self, key: Key[Array, ""]) -> PyTree[Float[Array, "..."]]:
         """Draws parameters: weights and biases uniform in ±1/√fan_in, norm scale 1 and shift 0."""
@@ -67,7 +74,7 @@ class Network:
     def features(
         self, params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"]
     ) -> Float[Array, "b f"]:
-        """Returns the classifier's inputs: the last block's output, flattened, float32.
+        """Returns the last block's output, flattened, float32: by default the classifier's inputs.
 
         Raises ValueError if the images do not have `image_shape`.
         """
@@ -114,8 +121,10 @@ class Architecture(abc.ABC):
         num_classes: int,
         conv: str = "auto",
         precision: str = "default",
+        frames: int = 1,
     ) -> Network:
-        """Adds a linear classifier to the body; arguments and errors as for `networks.build`."""
+        """Adds a classifier to the body; arguments and errors as for `networks.build`."""
+        self = self.of_clips(frames)
         choices = (("convolution", conv, get_args(Method)), ("precision", precision, PRECISIONS))
         for what, value, known in choices:
             if value not in known:
@@ -125,6 +134,16 @@ class Architecture(abc.ABC):
         return Network(
             tuple(image_shape),
             num_classes,
-            _Classifier(self.body(image_shape, conv, product), num_classes, product),
+            self.classifier(self.body(image_shape, conv, product), num_classes, product),
             "bfloat16" if precision == "bfloat16" else "float32",
+            frames,
         )
+
+    def of_clips(self, frames: int) -> "Architecture":
+        """Returns the options for clips of that many frames, or 1; by default the same."""
+        del frames
+        return self
+
+    def classifier(self, body: nn.Module, num_classes: int, precision: Precision) -> Classifier:
+        """Returns the module of the body and its head; by default one linear layer."""
+        return Classifier(body, num_classes, precision)

@@ -1,6 +1,5 @@
 """Optimizable storage formats, one file each, found by name."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -10,14 +9,17 @@ from jaxtyping import Array, Float
 
 from gsdd_jax.core import kinds
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.core.fields import check_options, check_values
-from gsdd_jax.formats.base import Format, checked_size, from_settings, settings
+from gsdd_jax.core.fields import check_options
+from gsdd_jax.formats.base import Format, check_fields, checked_size, from_settings, settings
+from gsdd_jax.formats.clips import unfolded
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.mixes import with_mixes
 from gsdd_jax.parameterizations.base import Budget, Parameterization, Params
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
-__all__ = ["Parameterization", "Params", "build", "find", "images", "known", "of", "stored"]
+__all__ = [
+    "Parameterization", "Params", "build", "find", "images", "known", "of", "rendered", "stored",
+]  # fmt: skip
 
 
 def find(name: str) -> type[Parameterization]:
@@ -38,6 +40,7 @@ def build(
     images_per_class: int,
     num_classes: int = 1,
     reserved: int = 0,
+    frames: int = 1,
     **options,
 ) -> Parameterization:
     """Builds the parameterization `name` within a budget.
@@ -48,6 +51,7 @@ def build(
       images_per_class: images per class of formats that leave their number free, as Gaussians do.
       num_classes: classes of the data set, which share what is stored once.
       reserved: bytes per class taken by soft labels.
+      frames: frames of a clip, whose channels are those of all frames.
       **options: fields of the parameterization's dataclass.
 
     Raises UsageError for an unknown name or option, an option of a wrong type or range, or a budget
@@ -66,7 +70,9 @@ def build(
             f"{able} and dtype=codes leave bytes to soft ones"
         )
     shape = dict(zip(("height", "width", "channels"), image_shape, strict=True))
-    check_values(dataclasses.fields(kind), shape, f"parameterization {name}: ")
+    if frames > 1:
+        options["frames"] = frames
+    check_fields(kind, shape | {"frames": frames})
     there = bytes_per_class or budget_bytes(ipc, image_shape)
     budget = Budget(there, images_per_class, num_classes, reserved)
     return kind(**kind.within(image_shape, budget, options) | shape | options)
@@ -96,8 +102,18 @@ def images(
     height: int | None = None,
     width: int | None = None,
     resample: str = "bilinear",
-) -> Float[Array, "m h w c"]:
+) -> Float[Array, "m *t h w c"]:
     """Renders `distilled.images(...)` with JAX, Gaussians with the rasterizer; the same errors."""
+    return unfolded(rendered(distilled, height, width, resample), distilled.format.frames)
+
+
+def rendered(
+    distilled: DistilledSet,
+    height: int | None = None,
+    width: int | None = None,
+    resample: str = "bilinear",
+) -> Float[Array, "m h w c"]:
+    """Renders as `images`; the frames of a clip are channels, one after the other."""
     kind, params = of(distilled)
     size = checked_size(kind, len(distilled.labels), height, width, resample)
     found = _rendered(kind, params, *size, resample)

@@ -74,7 +74,7 @@ class Parameterization(Format):
 
     # Fields set by the data set and the budget; all others are options.
     derived: ClassVar[frozenset[str]] = frozenset(
-        {"height", "width", "channels", "images_per_class"}
+        {"height", "width", "channels", "images_per_class", "frames"}
     )
     reserves: ClassVar[bool] = False  # whether it leaves `Budget.reserved` bytes free
     needs_file: ClassVar[bool] = False  # whether it needs a file of the user; see `made_of`
@@ -106,7 +106,10 @@ class Parameterization(Format):
 
     @classmethod
     def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
-        """Returns a suitable number of images per class where it is free."""
+        """Returns a suitable number of images per class where it is free.
+
+        `options` of clips include their `frames`.
+        """
         return 1
 
     @classmethod
@@ -118,7 +121,8 @@ class Parameterization(Format):
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the fields set by a budget: the images per class that fit, and `published`.
 
-        `options` are checked and take precedence. Raises UsageError if not one image fits.
+        `options` are checked and take precedence; those of clips include their `frames`. Raises
+        UsageError if not one image fits.
         """
         fields = cls.published(image_shape, budget, options)
         classes, together = budget.num_classes, cls.together(fields | dict(options))

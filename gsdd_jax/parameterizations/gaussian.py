@@ -51,7 +51,7 @@ class Gaussians(Parameterization, gaussian.Gaussians):
         """Returns where each image's Gaussians begin in one array; None: each has its own array."""
         return None
 
-    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> GaussianImages:
+    def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Any:
         """Returns random Gaussians (section 2); `images` gives only their number."""
         return gaussians.init(
             key,
@@ -95,13 +95,15 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     def penalty(self, params: Any) -> Float[Array, ""]:
         return self.boundary_weight * gaussians.boundary_loss(params.means)
 
-    def project(self, params: GaussianImages) -> GaussianImages:
+    def project(self, params: Any) -> Any:
         return gaussians.clip_means(params) if self.clip_means else params
 
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Gaussians, gaussian.Gaussian):
     """Published storage: nine numbers per Gaussian, in bfloat16."""
+
+    geometry_numbers: ClassVar[int] = gaussians.GEOMETRY_NUMBERS  # per Gaussian, without color
 
     @property
     def described(self) -> str:
@@ -111,29 +113,24 @@ class Gaussian(Gaussians, gaussian.Gaussian):
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the images per class, and the Gaussians per image that their bytes hold."""
         images, channels = check_images(budget.images_per_class), image_shape[-1]
-        of_number = cls._bytes_per_number(options)
-        count = gaussians.gaussians_within_budget(budget.free, images, channels, of_number)
-        if not count:
-            least = int(images * cls.bytes_per_gaussian(channels, options))
-            raise budget.refusal(images, "Gaussians", least)
+        of_all = int(images * cls.bytes_per_gaussian(channels, options))
+        if not (count := max(0, budget.free) // of_all):
+            raise budget.refusal(images, "Gaussians", of_all)
         return {"images_per_class": images, "num_gaussians": count}
 
     @classmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
-        return float(cls._bytes_per_number(options) * (gaussians.GEOMETRY_NUMBERS + channels))
+        of_number = 2 if options.get("bfloat16", cls.bfloat16) else 4
+        return float(of_number * (cls.geometry_numbers + channels))
 
-    @classmethod
-    def _bytes_per_number(cls, options):
-        return 2 if options.get("bfloat16", cls.bfloat16) else 4
-
-    def quantized(self, params: GaussianImages) -> GaussianImages:
+    def quantized(self, params: Any) -> Any:
         return jax.tree.map(gaussians.round_to_bfloat16, params) if self.bfloat16 else params
 
-    def to_arrays(self, params: GaussianImages) -> dict[str, Array]:
+    def to_arrays(self, params: Any) -> dict[str, Array]:
         stored = _quantized(self, params)
         return {name: getattr(stored, name) for name in self.shapes()}
 
-    def from_arrays(self, arrays: Mapping[str, Any]) -> GaussianImages:
+    def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
         if not self.opacity:
             opacities = np.ones(arrays["means"].shape[:-1], np.float32)
             arrays = {**arrays, "opacities": opacities}
@@ -142,5 +139,5 @@ class Gaussian(Gaussians, gaussian.Gaussian):
 
 
 @functools.partial(jax.jit, static_argnums=0)  # one program for all arrays
-def _quantized(kind: Gaussian, params: GaussianImages) -> GaussianImages:
+def _quantized(kind: Gaussian, params: Any) -> Any:
     return kind.quantized(params)

@@ -126,7 +126,7 @@ def boundary_loss(means: Float[Array, "*b n 2"]) -> Float[Array, ""]:
     return -(jnp.log1p(u) + jnp.log1p(-u)).mean()
 
 
-def clip_means(gaussians: GaussianImages) -> GaussianImages:
+def clip_means(gaussians: Any) -> Any:
     """Clips means to ±(1 - 1e-3), as after every step (equation 11)."""
     means = jnp.clip(gaussians.means, -MEANS_LIMIT, MEANS_LIMIT)
     return dataclasses.replace(gaussians, means=means)

@@ -2,7 +2,8 @@
 
 # An image of a distilled set.
 MAX_SIDE = 4096  # pixels; larger ones exhaust the memory of most machines
-MAX_CHANNELS = 4
+MAX_CHANNELS = 4  # of a frame
+MAX_FRAMES = 256  # of a clip
 MAX_SAMPLES_PER_SIDE = 16  # sample points of a pixel in each direction
 
 # A custom call. xla_ops/rasterizer/gaussian.h and shapes.h check the same limits.

@@ -11,12 +11,13 @@ from jaxtyping import Int
 
 from gsdd_jax import parameterizations
 from gsdd_jax.figures import geometry, inputs
-from gsdd_jax.formats.base import CodedTogether, is_unequal
+from gsdd_jax.formats.base import CodedTogether, Format, is_unequal
+from gsdd_jax.formats.clips import unfolded
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.report.source import Run
 from gsdd_jax.runs import real_images
-from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, png
+from gsdd_jax.runs.contact_sheet import GAP, contact_sheet, filmstrips, png
 
 SHOWN = real_images.MOST  # images per class, until the reader asks for all
 PIXELS = 950_000  # of all sheets of a page, about 2 to 3 MB
@@ -36,15 +37,19 @@ def section(run: Run, num_runs: int, per_class: int) -> dict[str, Any]:
     for step, set_ in run.sets.items():
         some = chosen(set_, last if step == last_step else before)
         sheets.append(
-            (f"step {step}", _sheet(np.asarray(parameterizations.images(some)), some.labels))
+            (
+                f"step {step}",
+                _sheet(np.asarray(parameterizations.rendered(some)), some.labels, kind),
+            )
         )
         counts = np.bincount(some.labels).tolist()
         frames.append({"step": step, "images": counts, "gaussians": gaussians(some)})
-    data = {"height": kind.height, "width": kind.width, "gap": GAP, "shown": SHOWN, "real": 0}
+    width = kind.frames * kind.width  # of a filmstrip
+    data = {"height": kind.height, "width": width, "gap": GAP, "shown": SHOWN, "real": 0}
     if run.real is not None:
         some = run.real[:, : min(there, SHOWN)]
         labels = np.repeat(np.arange(num_classes), some.shape[1])
-        sheets.append(("real ones", _sheet(some.reshape(-1, *some.shape[2:]) / 255, labels)))
+        sheets.append(("real ones", _sheet(some.reshape(-1, *some.shape[2:]) / 255, labels, kind)))
         data["real"] = some.shape[1]
     names = [run.class_name(label) for label in range(num_classes)]
     share_ = {"last": last, "before": before, "there": there}
@@ -59,7 +64,7 @@ def share(run: Run, num_runs: int, per_class: int = 0) -> tuple[int, int]:
     """
     kind, num_before = run.last.format, len(run.sets) - 1
     num_classes = run.last.num_classes
-    room = PIXELS // num_runs // (num_classes * kind.height * kind.width)
+    room = PIXELS // num_runs // (num_classes * kind.height * kind.width * kind.frames)
     there = max(run.last.class_counts)
     last = min(per_class or max(room // (2 if num_before else 1), LEAST), there)
     return last, min(per_class or max((room - last) // max(num_before, 1), LEAST), last)
@@ -72,7 +77,7 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     indices = np.concatenate([np.flatnonzero(set_.labels == c)[:per_class] for c in classes])
     if np.array_equal(indices, np.arange(len(set_.labels))):
         return set_
-    if isinstance(set_.format, Gaussians):
+    if isinstance(set_.format, Gaussians) and set_.format.frames == 1:
         set_ = inputs.as_gaussians(set_)
     kind, params = parameterizations.of(set_)
     sizes = {"images_per_class": min(per_class, kind.images_per_class)}
@@ -86,13 +91,13 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
 
 
 def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
-    """Returns Gaussians per image, and all records as base64 int16; None for other formats.
+    """Returns Gaussians per image, and all records as base64 int16; None for others and for clips.
 
     Records are ellipses at exp(-1/2) of the rendered peak, pre-filter included, with colors and
     opacities clipped to [0, 1].
     """
     kind = set_.format
-    if not isinstance(kind, Gaussians):
+    if not isinstance(kind, Gaussians) or kind.frames > 1:
         return None
     flat, counts = inputs.one_after_the_other(set_)
     there = flat.colors.any(-1)  # padding is black
@@ -108,7 +113,9 @@ def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
     return {"counts": counts, "records": base64.b64encode(records).decode()}
 
 
-def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"]) -> str:
-    """Returns a data URL of a PNG with a row per class."""
+def _sheet(images: np.ndarray, labels: Int[np.ndarray, "m"], kind: Format) -> str:
+    """Returns a data URL of a PNG with a row per class; clips of `kind` as filmstrips."""
+    if kind.frames > 1:
+        images = filmstrips(unfolded(images, kind.frames))
     content = png(contact_sheet(images, labels, len(labels), len(labels)), scale=1)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -26,7 +26,7 @@ def described(run: Run) -> str:
     classes = run.last.num_classes
     return (
         f"{data.get('name') if isinstance(data, dict) else run.config.get('data.name')} "
-        f"{'×'.join(map(str, kind.image_shape))}, {counted(classes, 'class')}: "
+        f"{kind.shown_shape.replace('x', '×')}, {counted(classes, 'class')}: "
         f"{ranged(run.last.class_counts, 'image')} per class as {kind.name}, "
         f"{run.last.num_bytes / classes:,.1f} bytes per class"
     )

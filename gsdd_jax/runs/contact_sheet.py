@@ -1,4 +1,4 @@
-"""A contact sheet of a distilled set: one row of images per class."""
+"""A contact sheet of a distilled set: one row of images or filmstrips per class."""
 
 import io
 
@@ -9,13 +9,25 @@ from PIL import Image
 GAP = 1  # pixels between images
 
 
+def filmstrips(clips: Float[np.ndarray, "m t h w c"]) -> Float[np.ndarray, "m h tw c"]:
+    """Returns one image per clip: its frames side by side."""
+    count, frames, height, width, colors = clips.shape
+    return clips.swapaxes(1, 2).reshape(count, height, frames * width, colors)
+
+
 def contact_sheet(
-    images: Float[np.ndarray, "m h w c"],
+    images: Float[np.ndarray, "m *t h w c"],
     labels: Int[np.ndarray, "m"],
     per_class: int = 10,
     num_classes: int = 20,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the first `per_class` images, in [0, 1], of the first classes; values are clipped."""
+    """Returns the first `per_class` images, in [0, 1], of the first classes; values are clipped.
+
+    Clips, [m, t, h, w, c], are filmstrips, of one clip or more per class.
+    """
+    if images.ndim == 5:
+        per_class = max(1, per_class // images.shape[1])
+        images = filmstrips(images)
     _, height, width, channels = images.shape
     classes = np.unique(labels)[:num_classes]
     rows = [np.flatnonzero(labels == c)[:per_class] for c in classes]

@@ -83,7 +83,7 @@ def _evaluated(config, ordered, sets, workdir: pathlib.Path, made_of, display) -
     """Returns the networks' accuracies after each step, and their learning rate."""
     records = Records(workdir, digest({**made_of, **decisive(config)}))
     with mesh.use_devices(config.mesh.devices):
-        images, targets, _ = union(sets, parameterizations.images)
+        images, targets, _ = union(sets, parameterizations.rendered)
         parts = evaluation.parts_of(config, ordered)
         total = parts.schedule.num_steps(len(targets))
         ends = np.cumsum([len(of.labels) for of in sets]).tolist()

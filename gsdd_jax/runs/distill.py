@@ -231,7 +231,7 @@ class _Run:
         """Returns the parameterization that leaves `reserved` bytes per class to labels."""
         dataset = self.parts.dataset
         of_data = dataset.image_shape, dataset.num_classes
-        return build_parameterization(self.config, *of_data, reserved)
+        return build_parameterization(self.config, *of_data, reserved, dataset.frames)
 
     def distill(self, fitted: Params) -> distill.DistillState:
         """Runs the distillation loop."""

@@ -124,7 +124,7 @@ def students(
     schedule: evaluate.Schedule | None = None,
 ) -> Trained:
     """Trains such networks at the real images' size."""
-    images = parameterizations.images(set_, *parts.dataset.image_shape[:2], resample)
+    images = parameterizations.rendered(set_, *parts.dataset.image_shape[:2], resample)
     images = parts.transform(images)[None]
     steps = parts.schedule.num_steps(set_.num_stored)  # mixtures cost no more
     schedule = schedule or parts.schedule.with_steps(steps, len(set_.labels))

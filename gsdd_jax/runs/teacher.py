@@ -55,7 +55,7 @@ class Teacher:
     ) -> DistilledSet:
         """Returns a set with `labels.mixes` mixtures of each image, and soft labels of these and of
         the images as they are stored; labels of images that are there stay."""
-        images = parameterizations.images(set_)
+        images = parameterizations.rendered(set_)
         every = mixes.with_mixes(images, labels.mixes)
         there = [] if set_.soft_labels is None else [np.asarray(set_.soft_labels)]
         seen = every[len(images) :] if there else every

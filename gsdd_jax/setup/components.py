@@ -59,10 +59,9 @@ def check_same(dataset: data.Dataset) -> None:
 def described(config: ConfigDict, dataset: data.Dataset, *more: str) -> str:
     """Returns one line on the run: data, network, `more` and devices."""
     width = config.network.options.get("width")
-    shape = "x".join(map(str, dataset.image_shape))
     return "; ".join(
         (
-            f"{dataset.name} {shape}, {counted(dataset.num_classes, 'class')}",
+            f"{dataset.name} {dataset.shown_shape}, {counted(dataset.num_classes, 'class')}",
             config.network.name + (f" of width {width}" if width else ""),
             *more,
             f"on {devices.described(mesh.size())}",
@@ -82,8 +81,11 @@ def build_parameterization(
     image_shape: tuple[int, int, int],
     num_classes: int,
     reserved: int | None = None,
+    frames: int = 1,
 ) -> Parameterization:
     """Builds the storage of images of that shape for all classes, within the config's budget.
+
+    They are clips if `frames` is more than one.
 
     The bytes of soft labels are deducted: `reserved` per class, by default the most that they may
     take. Raises UsageError for invalid settings.
@@ -94,7 +96,7 @@ def build_parameterization(
     return parameterizations.build(
         config.parameterization.name, image_shape, images_per_class=images,
         bytes_per_class=bytes_per_class(config, image_shape), num_classes=num_classes,
-        reserved=reserved,
+        reserved=reserved, frames=frames,
         **config.parameterization.options,
     )  # fmt: skip
 
@@ -112,6 +114,7 @@ def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = ""
         image_shape=dataset.image_shape,
         num_classes=dataset.num_classes,
         precision=precision or config.precision,
+        frames=dataset.frames,
     )
 
 

@@ -120,7 +120,9 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
         )
     dataset = dataset or load_data(config)
     shape, classes = dataset.image_shape, dataset.num_classes
-    parameterization = components.build_parameterization(config, shape, classes)
+    parameterization = components.build_parameterization(
+        config, shape, classes, frames=dataset.frames
+    )
     _check_memory(config, dataset, parameterization)
     if min(dataset.train_counts) == 0:
         raise UsageError(f"config.data.name: {dataset.name} has a class without training images")
@@ -332,11 +334,13 @@ def check_baselines(config: ConfigDict) -> None:
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """Returns `evaluate.baselines`, without real images that the budget cannot hold.
 
-    Where nothing is evaluated there are none.
+    Where nothing is evaluated there are none. Clips have no compressed format to compare with.
     """
     if not can_be_tested(dataset):
         return []
     names = listed("config.evaluate.baselines", config.evaluate.baselines)
+    if dataset.frames > 1:
+        names = [n for n in names if n not in COMPRESSED]
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 
 

@@ -125,7 +125,9 @@ def train_epochs(
         images, labels, optimizer = shared
         # One student after the other: vmap would compute all branches of an augmentation.
         batches = jax.lax.map(
-            lambda a: augment.augment(a[0], images[a[1], a[2]], strategy=schedule.strategy),
+            lambda a: augment.augment(
+                a[0], images[a[1], a[2]], strategy=schedule.strategy, frames=network.frames
+            ),
             (step_keys, own, chosen),
         )
         losses, gradients = jax.vmap(jax.value_and_grad(loss))(

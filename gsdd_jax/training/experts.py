@@ -125,7 +125,7 @@ def _sgd(network, learning_rate, strategy, transformed):
 
     def prepare(drawn):
         key, chosen = drawn
-        return augment.augment(key, transformed(chosen), strategy=strategy)
+        return augment.augment(key, transformed(chosen), strategy=strategy, frames=network.frames)
 
     def step(params, chosen, targets, step_keys):
         # One expert after the other: vmap would compute all branches of an augmentation.

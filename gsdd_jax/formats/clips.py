@@ -1,0 +1,32 @@
+"""Clips as images whose channels hold the frames one after the other."""
+
+from typing import Any
+
+
+def folded(clips: Any) -> Any:
+    """Returns images [*m, h, w, t·c] of clips [*m, t, h, w, c], in NumPy or JAX.
+
+    Channel = frame · c + color.
+    """
+    *many, frames, height, width, colors = clips.shape
+    clips = clips.reshape(-1, frames, height, width, colors).transpose(0, 2, 3, 1, 4)
+    return clips.reshape(*many, height, width, frames * colors)
+
+
+def unfolded(images: Any, frames: int) -> Any:
+    """Returns clips [*m, t, h, w, c]: the inverse of `folded`; images [*m, h, w, c] of one frame.
+
+    Any type of numbers.
+    """
+    if frames == 1:
+        return images
+    *many, height, width, channels = images.shape
+    images = images.reshape(-1, height, width, frames, channels // frames)
+    return images.transpose(0, 3, 1, 2, 4).reshape(*many, frames, height, width, -1)
+
+
+def shown_shape(image_shape: tuple[int, int, int], frames: int) -> str:
+    """Returns frames of a clip, height, width and colors, for people."""
+    height, width, channels = image_shape
+    sides = (height, width, channels // frames)
+    return "x".join(map(str, (frames, *sides) if frames > 1 else sides))

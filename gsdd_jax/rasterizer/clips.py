@@ -1,0 +1,83 @@
+"""Clips as sets of Gaussians in space and time: parameters, initialization, rendering."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from gsdd_jax.formats.clips import folded, unfolded
+from gsdd_jax.formats.video_gaussian import LEAST_EXTENT, of_frames
+from gsdd_jax.rasterizer import gaussians
+from gsdd_jax.rasterizer.gaussians import GaussianImages
+
+GEOMETRY_NUMBERS = gaussians.GEOMETRY_NUMBERS + 4  # a time, 2 velocities, an extent
+FIRST_EXTENT = 0.5  # standard deviation in time at the start
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GaussianClips:
+    """Clips, each of N Gaussians in space and time; a pytree.
+
+    `formats.video_gaussian.VideoGaussian` says what a frame is.
+    """
+
+    means: Array | Any  # [*batch, N, 2]: (u, v) in [-1, 1] at `times`
+    times: Array | Any  # [*batch, N], in [0, 1]
+    velocities: Array | Any  # [*batch, N, 2]: change of the means over a clip
+    cholesky: Array | Any  # [*batch, N, 3], as of images
+    extents: Array | Any  # [*batch, N]: standard deviations in time, in durations of a clip
+    colors: Array | Any  # [*batch, N, C], unbounded
+    opacities: Array | Any  # [*batch, N], unbounded, at `times`
+    frames: int = dataclasses.field(metadata={"static": True})
+    height: int = dataclasses.field(metadata={"static": True})
+    width: int = dataclasses.field(metadata={"static": True})
+
+    def render(self, height: int, width: int, **settings: Any) -> Float[Array, "*b h w c"]:
+        """Renders all frames by one call of the rasterizer; they are the channels, in order.
+
+        `settings` are those of `GaussianImages.render`.
+        """
+        names = [f.name for f in dataclasses.fields(self) if "static" not in f.metadata]
+        slices = of_frames(**{n: getattr(self, n) for n in names}, frames=self.frames)
+        images = GaussianImages(**slices, height=self.height, width=self.width)
+        return folded(images.render(height, width, **settings))
+
+
+def init(
+    key: Key[Array, ""], images: Float[Array, "m h w c"], num_gaussians: int, frames: int
+) -> GaussianClips:
+    """Draws Gaussians as for images, at rest, with centers spread evenly in time.
+
+    Colors are those of the clips' mean frames at the centers.
+    """
+    count, height, width, _ = images.shape
+    mean = unfolded(images, frames).mean(1) if frames > 1 else images
+    size = dict(height=height, width=width, channels=mean.shape[-1])
+    drawn = gaussians.init(key, count, num_gaussians, **size)
+    shape = drawn.opacities.shape
+    column, row = ((drawn.means + 1) / 2 * jnp.array([width, height])).astype(jnp.int32).T
+    at = jnp.arange(count)[:, None], row.T.clip(0, height - 1), column.T.clip(0, width - 1)
+    return GaussianClips(
+        means=drawn.means,
+        times=jnp.broadcast_to((jnp.arange(num_gaussians) + 0.5) / num_gaussians, shape),
+        velocities=jnp.zeros((*shape, 2)),
+        cholesky=drawn.cholesky,
+        extents=jnp.full(shape, FIRST_EXTENT),
+        colors=mean[at],
+        opacities=drawn.opacities,
+        frames=frames,
+        height=height,
+        width=width,
+    )
+
+
+def clip_times(clips: GaussianClips) -> GaussianClips:
+    """Clips times to [0, 1], and extents from below, so that no frame divides by zero."""
+    return dataclasses.replace(
+        clips,
+        times=jnp.clip(clips.times, 0, 1),
+        extents=jnp.maximum(clips.extents, LEAST_EXTENT),
+    )

@@ -1,0 +1,381 @@
+"""Tests clips: their layout, Gaussians in space and time, the network, and a run of them."""
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import gsdd_jax
+from gsdd_jax import data, exports, federated, networks, parameterizations
+from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data import augment
+from gsdd_jax.formats import base
+from gsdd_jax.formats.clips import folded, unfolded
+from gsdd_jax.runs.contact_sheet import contact_sheet
+from tests.dense import dense
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+FRAMES = 4
+SHORT = {
+    "network": {"name": "minic3d", "options": {"width": 8}},
+    "init": {"num_steps": 5},
+    "matching": {"strategy": "color", "options": {"batch_real": 4}},
+    "distill": {"num_steps": 4, "steps_per_call": 4, "snapshot_every": 4},
+    "evaluate": {"num_networks": 1, "epochs": 2, "baselines": "random_real_dct"},
+}
+
+
+def clips(count=12, seed=0):
+    """Returns clips of a bar that moves to the right or downward, and these labels."""
+    rng = np.random.default_rng(seed)
+    found = rng.integers(0, 60, (count, FRAMES, 8, 8, 3), np.uint8)
+    labels = np.arange(count) % 2
+    for k in range(FRAMES):
+        found[labels == 0, k, :, 2 * k] += 180
+        found[labels == 1, k, 2 * k] += 180
+    return found, labels
+
+
+def built(name="video_gaussian", images_per_class=2, **options):
+    return parameterizations.build(
+        name, (8, 8, 3 * FRAMES), ipc=1, images_per_class=images_per_class, frames=FRAMES, **options
+    )
+
+
+def drawn(kind, count=2, seed=0):
+    """Returns parameters of Gaussians that move, fade, and are nowhere clipped."""
+    rng, shape = np.random.default_rng(seed), (count, kind.num_gaussians)
+    arrays = {
+        "means": rng.uniform(-0.8, 0.8, (*shape, 2)),
+        "times": rng.uniform(0, 1, shape),
+        "velocities": rng.normal(0, 1, (*shape, 2)),
+        "cholesky": rng.normal(0.5, 0.5, (*shape, 3)),
+        "extents": rng.uniform(0.2, 1, shape),
+        "colors": rng.normal(0.4, 0.5, (*shape, kind.colors)),
+        "opacities": rng.uniform(0.3, 0.9, shape),
+    }
+    return {name: np.float32(array) for name, array in arrays.items()}
+
+
+def in_float64(arrays, clip, frames=FRAMES):
+    """Renders one clip frame by frame, Gaussian by Gaussian: images and uncertain pixels."""
+    shown, near = [], []
+    of = {name: np.asarray(array[clip], np.float64) for name, array in arrays.items()}
+    for frame in range(frames):
+        tau, means, opacities = (frame + 0.5) / frames, [], []
+        for n in range(len(of["times"])):
+            since = tau - of["times"][n]
+            means.append(of["means"][n] + of["velocities"][n] * since)
+            fading = np.exp(-((since / of["extents"][n]) ** 2) / 2)
+            opacities.append(of["opacities"][n] * fading)
+        parameters = np.array(means), of["cholesky"], of["colors"], np.array(opacities)
+        image, uncertain, _ = dense(parameters, 8, 8)
+        shown.append(image)
+        near.append(uncertain)
+    return np.array(shown), np.array(near)
+
+
+def test_frames_are_channels_one_after_the_other():
+    found, labels = clips()
+    images = folded(found)
+    assert images.shape == (12, 8, 8, 12)
+    for frame, color in itertools.product(range(FRAMES), range(3)):
+        np.testing.assert_array_equal(images[..., 3 * frame + color], found[:, frame, ..., color])
+    np.testing.assert_array_equal(unfolded(jnp.asarray(images), FRAMES), found)
+    made = data.from_arrays(found, labels, (found[:4] / 255, labels[:4]))
+    np.testing.assert_array_equal(made.train.images, images)
+    np.testing.assert_array_equal(made.test.images, images[:4])
+    assert (made.frames, made.image_shape, made.shown_shape) == (4, (8, 8, 12), "4x8x8x3")
+    np.testing.assert_allclose(made.mean, np.tile((found / 255).mean((0, 1, 2, 3)), 4))
+    np.testing.assert_allclose(made.std, np.tile((found / 255).std((0, 1, 2, 3)), 4))
+    assert data.only(made, [1]).frames == 4
+    assert data.from_arrays(found[:, 0], labels).frames == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "test", "message"),
+    [
+        (clips()[0], clips()[0][:, :2], r"test_images: expected 4 frames each, got 2"),
+        (clips()[0], clips()[0][:, 0], r"test_images: expected 4 frames each, got 1"),
+        (clips()[0][..., :2], None, "of 1 or 3 channels, got .12, 4, 8, 8, 2."),
+        (np.zeros((12, 257, 1, 1, 1)), None, "clips of 1 to 256 frames, got 257"),
+    ],
+)
+def test_clips_that_are_refused(images, test, message):
+    labels = clips()[1]
+    with pytest.raises(UsageError, match=message):
+        data.from_arrays(images, labels, None if test is None else (test, labels))
+
+
+@pytest.mark.parametrize("opacity", [True, False])
+def test_every_frame_in_float64(opacity):
+    kind = built(bfloat16=False, opacity=opacity)
+    arrays = drawn(kind)
+    if not opacity:
+        del arrays["opacities"]
+    params = kind.from_arrays(arrays)
+    images = np.asarray(jax.jit(kind.render)(params))
+    arrays = arrays | {"opacities": np.asarray(params.opacities)}
+    by_numpy = kind.decode(arrays, 8, 8)
+    for clip in range(2):
+        expected, near = in_float64(arrays, clip)
+        assert near.mean() < 0.1 and expected.std((0, 1, 2)).min() > 0.05
+        moved = np.abs(expected[0] - expected[-1]).mean()
+        assert moved > 0.05  # or the frames would be one image
+        for found in (images, by_numpy):
+            difference = np.abs(unfolded(found[clip], FRAMES) - expected)[~near]
+            assert difference.max() < 2e-5
+
+
+def test_gradients_are_finite_differences_in_float64():
+    kind = dataclasses.replace(built(bfloat16=False), num_gaussians=5)
+    arrays, rng = drawn(kind, seed=3), np.random.default_rng(4)
+    weights = rng.normal(size=(2, FRAMES, 8, 8, 3))
+
+    def loss(params):
+        return (unfolded(kind.render(params), FRAMES) * weights).sum()
+
+    gradient = jax.jit(jax.grad(loss))(kind.from_arrays(arrays))
+    for name, array in arrays.items():
+        direction, sides = rng.normal(size=array.shape), []
+        for step in (1e-6, -1e-6):
+            there = arrays | {name: array.astype(np.float64) + step * direction}
+            sides.append(sum((in_float64(there, i)[0] * weights[i]).sum() for i in range(2)))
+        expected = (sides[0] - sides[1]) / 2e-6
+        found = (np.asarray(getattr(gradient, name), np.float64) * direction).sum()
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3), name
+
+
+def test_thirteen_numbers_of_the_budget():
+    kind, gray = built(), parameterizations.build(
+        "video_gaussian", (8, 8, FRAMES), ipc=1, images_per_class=2, frames=FRAMES, bfloat16=False
+    )  # fmt: skip
+    assert kind.num_gaussians == 4 * 8 * 8 * 3 * FRAMES // (2 * 13 * 2)
+    assert gray.num_gaussians == 4 * 8 * 8 * FRAMES // (4 * 11 * 2)
+    arrays = kind.to_arrays(kind.from_arrays(drawn(kind)))
+    assert sum(kind.stored_bytes(arrays, 2).values()) == 2 * kind.num_gaussians * 26
+    with pytest.raises(UsageError, match="at least 26 bytes per class for 1 image"):
+        built(images_per_class=1, bytes_per_class=25)
+    with pytest.raises(UsageError, match="extents: expected positive numbers, got 0"):
+        kind.check_arrays({"extents": np.zeros(3)})
+
+
+def test_it_starts_from_the_mean_frame_and_stays_in_time():
+    kind, (found, _) = built(bfloat16=False), clips(2)
+    real = jnp.asarray(folded(found) / 255, jnp.float32)
+    params = jax.jit(kind.init)(jax.random.key(0), real)
+    mean, means = found.mean(1) / 255, np.asarray(params.means)
+    for clip, n in itertools.product(range(2), range(kind.num_gaussians)):
+        column, row = np.floor((means[clip, n] + 1) * 4).astype(int)
+        np.testing.assert_allclose(params.colors[clip, n], mean[clip, row, column], atol=1e-6)
+    assert np.ptp(params.times) > 0.9 and not params.velocities.any()
+    away = dataclasses.replace(params, times=params.times * 3 - 1, extents=-params.extents)
+    kept = kind.project(away)
+    assert kept.times.min() >= 0 and kept.times.max() <= 1 and kept.extents.min() > 0
+    gradient = jax.jit(jax.grad(lambda p: kind.render(p).sum()))(kept)
+    assert np.isfinite(gradient.extents).all()
+
+
+READ = """
+import sys
+sys.modules["jax"] = sys.modules["jaxtyping"] = None
+import gsdd_jax, numpy
+numpy.save(sys.argv[2], gsdd_jax.load(sys.argv[1]).images())
+"""
+
+
+def saved(path, name="video_gaussian"):
+    kind = built(name)
+    real = np.random.default_rng(0).random((2 * kind.images_per_class, 8, 8, 12), np.float32)
+    params = kind.init(jax.random.key(0), jnp.asarray(real))
+    labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
+    made = {"data": {"class_names": ["a", "b"]}}
+    gsdd_jax.save(path, parameterizations.stored(kind, params, labels, 0.1, made))
+    return real
+
+
+def test_a_file_is_read_without_jax(tmp_path):
+    path = tmp_path / "set.safetensors"
+    saved(path)
+    subprocess.run([sys.executable, "-c", READ, path, tmp_path / "a.npy"], check=True)
+    shown = np.load(tmp_path / "a.npy")
+    loaded = gsdd_jax.load(path)
+    assert shown.shape == (4, FRAMES, 8, 8, 3) and "4 images of 4x8x8x3 as video_g" in repr(loaded)
+    np.testing.assert_allclose(shown, parameterizations.images(loaded), atol=1e-5)
+    assert loaded.images(16, 12).shape == (4, FRAMES, 16, 12, 3)
+    fewer = gsdd_jax.subset(loaded, ["b"], images_per_class=1)
+    np.testing.assert_array_equal(fewer.images(), loaded.images()[2:3])
+    assert "4x8x8x3" in gsdd_jax.formats.info.text(gsdd_jax.info(loaded))
+    with pytest.raises(UsageError, match="expected images, got clips of 4 frames"):
+        federated.receive(
+            path.read_bytes(), client="c", most_bytes=10_000, classes=["a", "b"],
+            image_shape=(8, 8, 12),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["pixels", "idc", "fred", "gaussian"])
+def test_other_formats_of_clips(tmp_path, name):
+    real = saved(tmp_path / "set.safetensors", name)
+    loaded = gsdd_jax.load(tmp_path / "set.safetensors")
+    images = loaded.images()
+    assert images.shape == (len(real), FRAMES, 8, 8, 3)
+    if name == "pixels":
+        np.testing.assert_array_equal(images, unfolded(real, FRAMES))
+    assert base.settings(loaded.format)["frames"] == FRAMES
+    assert "frames" not in base.settings(
+        parameterizations.build(name, (8, 8, 3), images_per_class=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        *((name, {}, name) for name in ("dct", "ptq", "ddif", "rtp", "haba", "quantized", "speed")),
+        ("pixels", {"dtype": "codes"}, "pixels in codes"),
+    ],
+)
+def test_formats_that_take_no_clips(name, options, message):
+    with pytest.raises(UsageError, match=f"{message}: expected images, got clips of 4 frames; "):
+        built(name, **options)
+
+
+def test_channels_are_counted_by_frame():
+    for frames, channels in ((4, 13), (4, 20), (2, 3), (1, 12)):
+        with pytest.raises(UsageError, match="channels: expected an integer from 1 to 4, got"):
+            parameterizations.build(
+                "pixels", (8, 8, channels), ipc=1, images_per_class=1, frames=frames
+            )
+
+
+def test_augmentation_is_alike_in_all_frames():
+    rng = np.random.default_rng(0)
+    found = jnp.asarray(rng.normal(size=(3, FRAMES, 8, 8, 3)), jnp.float32)
+    for name in augment.OPERATIONS:
+        numbers = augment.draw(name, jax.random.key(5), 3, 8, 8)
+        shown = unfolded(augment.apply(name, folded(found), numbers, FRAMES), FRAMES)
+        if name == "color":
+            brightness, saturation, contrast = (np.reshape(n, (3, 1, 1, 1, 1)) for n in numbers)
+            bright = found + brightness - 0.5
+            gray = bright.mean(-1, keepdims=True)
+            full = (bright - gray) * 2 * saturation + gray
+            mean = full.mean((1, 2, 3, 4), keepdims=True)
+            expected = (full - mean) * (contrast + 0.5) + mean
+        else:
+            frames = [augment.apply(name, found[:, k], numbers) for k in range(FRAMES)]
+            expected = np.stack(frames, 1)
+        np.testing.assert_allclose(shown, expected, atol=1e-5)
+
+
+def numpy_minic3d(params, x, depth, frames):
+    """Computes features and logits of clips [b, t, h, w, c] in float64, position by position."""
+    for block in range(depth):
+        layer = jax.tree.map(np.float64, params["body"][f"Conv_{block}"])
+        kernel = layer["kernel"].reshape(7, 7, 3, x.shape[-1], -1)  # the three frames' channels
+        b, t, h, w, _ = x.shape
+        padded = np.pad(x, ((0, 0), (1, 1), (3, 3), (3, 3), (0, 0)))
+        y = np.zeros((b, t, -(-h // 2), -(-w // 2), kernel.shape[-1]))
+        for k, i, j in itertools.product(*map(range, y.shape[1:4])):
+            window = padded[:, k : k + 3, 2 * i : 2 * i + 7, 2 * j : 2 * j + 7]
+            y[:, k, i, j] = np.einsum("btijc,ijtco->bo", window, kernel) + layer["bias"]
+        y, pooled = np.maximum(y, 0), 2 if block else 1
+        shape = t // pooled, y.shape[2] // 2, y.shape[3] // 2
+        x = np.zeros((b, *shape, y.shape[-1]))
+        for k, i, j in itertools.product(*map(range, shape)):
+            window = y[:, pooled * k : pooled * (k + 1), 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            x[:, k, i, j] = window.max((1, 2, 3))
+    linear, mean = params["Linear_0"], x.mean((2, 3))
+    pairs = (mean[:, 1:] + mean[:, :-1]) / 2 if mean.shape[1] > 1 else mean
+    return x.reshape(len(x), -1), (pairs @ linear["kernel"] + linear["bias"]).max(1)
+
+
+@pytest.mark.parametrize(("size", "frames", "depth"), [((12, 16), 5, 2), ((8, 8), 4, 1)])
+def test_the_network_in_numpy(size, frames, depth):
+    shape = (*size, 3 * frames)
+    network = networks.build("minic3d", image_shape=shape, num_classes=5, frames=frames, width=6)
+    params = network.init(jax.random.key(0))
+    x = np.random.default_rng(1).normal(size=(2, frames, *size, 3))
+    features, logits = numpy_minic3d(params, x, depth, frames)
+    images, key = np.float32(folded(x)), jax.random.key(2)
+    run = lambda *given: (
+        network.features(*given),
+        network.apply(*given),
+        network.apply(*given, key),
+    )
+    found, of_all, dropped = jax.jit(run)(params, images)
+    np.testing.assert_allclose(found, features, atol=1e-4)
+    np.testing.assert_allclose(of_all, logits, atol=1e-4)
+    assert np.abs(dropped - logits).max() > 1e-3
+
+
+def test_the_network_has_the_published_size():
+    network = networks.build("minic3d", image_shape=(112, 112, 48), num_classes=50, frames=16)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    layers = [(3, 64), (64, 128), (128, 128)]
+    expected = sum(3 * 7 * 7 * i * o + o for i, o in layers) + 129 * 50
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+    images = jax.ShapeDtypeStruct((2, 112, 112, 48), jnp.float32)
+    assert jax.eval_shape(network.features, params, images).shape == (2, 4 * 2 * 2 * 128)
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "options", "message"),
+    [
+        ((8, 8, 10), 4, {}, "frames: expected a divisor of the 10 channels, got 4"),
+        ((8, 8, 12), 4, {"frames": 5}, "frames: expected a divisor of the 12 channels, got 5"),
+        ((8, 8, 12), 4, {"depth": 2}, "images of 11 pixels per side or more, not 8"),
+        ((16, 16, 3), 1, {"depth": 2}, "clips of 2 frames or more, not 1"),
+    ],
+)
+def test_what_the_network_refuses(shape, frames, options, message):
+    with pytest.raises(UsageError, match=message):
+        kind = networks.architecture("minic3d", options)
+        kind.build(image_shape=shape, num_classes=2, frames=frames)
+
+
+def test_a_contact_sheet_has_a_filmstrip_per_class():
+    found, labels = clips(4)
+    sheet = contact_sheet(np.float32(found / 255), labels)
+    assert sheet.shape == (2 * 8 + 1, 2 * FRAMES * 8 + 1, 3)
+    for k in range(FRAMES):
+        np.testing.assert_array_equal(sheet[:8, 8 * k : 8 * (k + 1)], found[0, k])
+        np.testing.assert_array_equal(sheet[9:, 33 + 8 * k : 33 + 8 * (k + 1)], found[3, k])
+
+
+def test_a_run_of_clips(tmp_path):
+    """Fits, distills, evaluates, reports and exports clips."""
+    found, labels = clips()
+    test, run = clips(6, 1), tmp_path / "run"
+    fields = SHORT | {"parameterization": {"name": "video_gaussian"}}
+    of_run = dict(test=test, workdir=run, verbose=False, budget={"images_per_class": 2}, **fields)
+    made = gsdd_jax.distill(found, labels, **of_run)
+    assert made.images().shape == (4, FRAMES, 8, 8, 3)
+    assert made.num_bytes <= 2 * 4 * 8 * 8 * 3 * FRAMES
+    result = json.loads((run / "result.json").read_text())
+    assert "distilled_accuracy" in result and "random_real_dct_accuracy" not in result
+    start = gsdd_jax.load(run / "snapshots" / "0.safetensors")
+    assert (start.images() != made.images()).mean() > 0.9
+    with Image.open(run / "contact_sheet.png") as sheet:
+        assert sheet.size == (2 * (2 * FRAMES * 8 + 1), 2 * (2 * 8 + 1))
+    assert "4×8×8×3" in (run / "report.html").read_text()
+    loaded = gsdd_jax.load(run)
+    accuracy = gsdd_jax.evaluate(loaded, *test, verbose=False)
+    assert 0 <= accuracy <= 100 and accuracy.confusion.sum() == 6
+    with pytest.raises(UsageError, match="test_images: expected 4 frames each, got 1"):
+        gsdd_jax.evaluate(loaded, folded(test[0])[..., :3], test[1], verbose=False)
+    images, _ = loaded.numpy()
+    color = np.float32(data.from_arrays(found, labels, test).mean)
+    spread = np.float32(data.from_arrays(found, labels, test).std)
+    expected = (loaded.rendered() - color) / spread
+    np.testing.assert_allclose(images, unfolded(expected, FRAMES), atol=1e-5)
+    exports.export(loaded, tmp_path / "set.npz", "npz", space="unit")
+    np.testing.assert_array_equal(np.load(tmp_path / "set.npz")["images"], loaded.images())
+    with pytest.raises(UsageError, match="expected npz or torch for clips of 4 frames, got 'png'"):
+        exports.export(loaded, tmp_path / "set", "png")
