@@ -8,6 +8,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 from scipy import special
 
 from configs import demo
@@ -143,7 +145,15 @@ def test_stored_images_are_found_and_an_audit_resumes(tmp_path, small, monkeypat
     with pytest.raises(KeyboardInterrupt):
         audit.audit_to(config(), 6, tmp_path / "again", OneLine(), small)
     kept = tmp_path / "again" / "shadow-0" / audit.SCORES
-    (tmp_path / "again" / "shadow-1" / audit.SCORES).write_bytes(b"damaged")
+    forged = tmp_path / "again" / "shadow-1" / audit.SCORES
+    with safetensors.safe_open(forged, "numpy") as opened:
+        arrays = {name: opened.get_tensor(name) for name in audit.ATTACKS}
+        said = opened.metadata()
+    arrays["nearest"][3] = np.nan
+    forged.write_bytes(safetensors.numpy.save(arrays, said))
+    for wrong in (b"damaged", safetensors.numpy.save({n: a[1:] for n, a in arrays.items()}, said)):
+        (tmp_path / "wrong").write_bytes(wrong)
+        assert audit._kept(tmp_path / "wrong", said["set"], 300) is None
     before = kept.stat().st_mtime_ns
     assert audit.audit_to(config(), 6, tmp_path / "again", OneLine(), small) == whole
     assert kept.stat().st_mtime_ns == before

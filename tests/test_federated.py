@@ -129,7 +129,7 @@ def test_only_the_class_names_of_a_provenance_are_kept():
 def test_a_server_hears_each_client_once(monkeypatch):
     flwr = types.ModuleType("flwr")
     parts = {
-        "app": ["ArrayRecord", "Context", "Message", "MetricRecord", "RecordDict"],
+        "app": ["ArrayRecord", "ConfigRecord", "Context", "Message", "MetricRecord", "RecordDict"],
         "serverapp": ["Grid", "ServerApp"],
         "serverapp.strategy": ["FedAvg"],
     }

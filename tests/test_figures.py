@@ -645,8 +645,11 @@ def test_federated_draws_what_was_sent(tmp_path):
     assert [(row["method"], row["bytes"], row["accuracy"]) for row in found] == [
         ("averaging", "200", "9.5"), ("averaging", "100", "8"), ("alone", "0", "7"),
     ]  # fmt: skip
-    for wrong in ("many", -1):
-        path.write_text(json.dumps({"cells": [cells[0] | {"bytes": wrong}]}))
+    path.write_text(json.dumps({"cells": [cells[0] | {"row": "$\\frac{$", "column": "\ud800\0"}]}))
+    draw("federated", from_table=str(path))
+    for wrong in ({"bytes": "many"}, {"bytes": -1}, {"bytes": True}, {"mean": 1e308},
+                  {"deviation": -1}):  # fmt: skip
+        path.write_text(json.dumps({"cells": [cells[0] | wrong]}))
         with pytest.raises(gsdd_jax.UsageError, match="expected the federated table's JSON"):
             draw("federated", from_table=str(path))
 

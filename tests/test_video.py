@@ -98,6 +98,10 @@ def test_frames_are_channels_one_after_the_other():
     np.testing.assert_allclose(made.std, np.tile((found / 255).std((0, 1, 2, 3)), 4))
     assert data.only(made, [1]).frames == 4
     assert data.from_arrays(found[:, 0], labels).frames == 1
+    gray, color = found[:, :3, ..., :1], np.moveaxis(found[:, :3, ..., 0], 1, -1)
+    assert np.array_equal(folded(gray), color)
+    two = [data.from_arrays(of, labels).fingerprint for of in (gray, color)]
+    assert two[0] != two[1]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import pathlib
 from typing import Any
 
+from gsdd_jax.core.errors import printable
 from gsdd_jax.figures import draw, inputs
 
 NAME = "continual"
@@ -27,7 +28,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
                 of_points = ([row[key] for row in points] for key in ("step", "accuracy", "std"))
                 style = "--" if label[1] else "-"
                 axes.errorbar(
-                    *of_points, label=", ".join(filter(None, label)), linestyle=style,
+                    *of_points, label=draw.plain(", ".join(filter(None, label))), linestyle=style,
                     capsize=2, elinewidth=0.8, **draw.look(named[label[0]]),
                 )  # fmt: skip
             axes.set(xlabel=f"step of {length}", xticks=range(1, length + 1))
@@ -40,5 +41,5 @@ def _described(cell: dict[str, Any]) -> dict[str, Any]:
     _, step, _, of = cell["column"].split()
     if not 1 <= int(step) <= int(of) <= _MOST:
         raise ValueError(f"expected a step of at most {_MOST}, got {cell['column']}")
-    memory = (comma + rest).removeprefix(", ")
+    stored, memory = printable(stored), printable((comma + rest).removeprefix(", "))
     return {"stored": stored, "memory": memory, "step": int(step), "of": int(of)}

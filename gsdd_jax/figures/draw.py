@@ -114,6 +114,11 @@ def _is_of_a_figure(path: pathlib.Path) -> bool:
     return MARK.encode() in head
 
 
+def plain(name: str) -> str:
+    """Returns a name to be drawn as it is: between dollars matplotlib reads mathematics."""
+    return name.replace("$", r"\$")
+
+
 def look(i: int) -> dict[str, Any]:
     marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]  # other pairs once colors repeat
     return dict(color=COLORS[i % len(COLORS)], marker=marker)

@@ -4,9 +4,11 @@ import os
 import pathlib
 from typing import Any
 
+from gsdd_jax.core.errors import printable
 from gsdd_jax.figures import draw, inputs
 
 NAME = "federated"
+_MOST, _LONGEST = 10**15, 60  # bytes, and characters of a name
 
 
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
@@ -32,8 +34,8 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
                 else:
                     level = points[-1]["accuracy"]
                     line = axes.axhline(level, color=look["color"], linestyle="--")
-                found.setdefault(method, line)
-            axes.set(title=split, xlabel="bytes sent")
+                found.setdefault(draw.plain(method), line)
+            axes.set(title=draw.plain(split), xlabel="bytes sent")
             if any(row["bytes"] for row in mine):
                 axes.set_xscale("log")
         panels[0].set_ylabel("test accuracy, %")
@@ -42,6 +44,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
 
 def _described(cell: dict[str, Any]) -> dict[str, Any]:
     sent = cell["bytes"]
-    if not isinstance(sent, int) or sent < 0:
+    if type(sent) is not int or not 0 <= sent <= _MOST:
         raise ValueError(f"expected a number of bytes, got {sent!r}")
-    return {"method": str(cell["row"]), "split": str(cell["column"]), "bytes": sent}
+    method, split = (printable(str(cell[name])[:_LONGEST]) for name in ("row", "column"))
+    return {"method": method, "split": split, "bytes": sent}

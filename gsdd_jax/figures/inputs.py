@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -180,8 +179,8 @@ def cells(
         rows = [
             {
                 **described(cell),
-                "accuracy": _finite(cell["mean"]),
-                "std": _finite(cell["deviation"]),
+                "accuracy": _percent(cell["mean"]),
+                "std": _percent(cell["deviation"]),
             }
             for cell in content["cells"]
             if cell["mean"] is not None
@@ -193,9 +192,9 @@ def cells(
     return rows
 
 
-def _finite(value: Any) -> float:
-    """Returns a number as a float, None as 0; raises ValueError for others and for NaN."""
+def _percent(value: Any) -> float:
+    """Returns a number of 0 to 100 as a float, None as 0; raises ValueError for others."""
     found = 0.0 if value is None else float(value)
-    if not math.isfinite(found):
-        raise ValueError(f"expected a number, got {found}")
+    if not 0 <= found <= 100:
+        raise ValueError(f"expected 0 to 100, got {found}")
     return found

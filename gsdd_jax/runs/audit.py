@@ -165,7 +165,7 @@ def _scored(config, parts, set_, folder: pathlib.Path, display) -> dict[str, np.
     sha256 = hashlib.sha256((folder / file.NAME).read_bytes()).hexdigest()
     path = folder / SCORES
     if path.exists():
-        kept = _kept(path, sha256)
+        kept = _kept(path, sha256, len(parts.dataset.train.labels))
         if kept is not None:
             return kept
     trained = evaluation.students(config, parts, set_, "attack", display)
@@ -189,15 +189,19 @@ def _images_of(set_: DistilledSet) -> tuple[Float[Array, "m h w c"], Int[Array, 
     return jnp.asarray(parameterizations.images(set_)), jnp.asarray(set_.labels)
 
 
-def _kept(path: pathlib.Path, sha256: str) -> dict[str, np.ndarray] | None:
+def _kept(path: pathlib.Path, sha256: str, count: int) -> dict[str, np.ndarray] | None:
     """Returns the scores of a set from a file; None if damaged, or of another set."""
     try:
         with safetensors.safe_open(path, "numpy") as opened:
             if opened.metadata() != {_OF_SET: sha256} or set(opened.keys()) != set(ATTACKS):
                 return None
-            return {name: opened.get_tensor(name) for name in ATTACKS}
+            if any(opened.get_slice(name).get_shape() != [count] for name in ATTACKS):
+                return None
+            found = {name: opened.get_tensor(name) for name in ATTACKS}
     except (OSError, safetensors.SafetensorError):
         return None
+    right = all(of.dtype == np.float32 and np.isfinite(of).all() for of in found.values())
+    return found if right else None
 
 
 @jax.jit
