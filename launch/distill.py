@@ -33,7 +33,11 @@ def main() -> None:
     if result["provenance"]["step"] == 0:
         print("nothing is distilled: config.distill.num_steps is 0")
     elif best not in (None, "distilled"):
-        print(f"the set of the most accurate networks is {best}.safetensors: nothing is distilled")
+        leaks = ", and not private" if "privacy" in result["provenance"] else ""
+        print(
+            f"the set of the most accurate networks is {best}.safetensors: nothing is distilled"
+            f"{leaks}"
+        )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,15 @@ def test_a_server_hears_each_client_once(monkeypatch):
     server = importlib.import_module("oneshot.server_app")
     config = {"clients": 3}
     assert server.sender(config, {"set": {"client": 2, "file": b"x"}}, {1}) == (2, b"x")
-    for wrong in ({}, {"client": 1}, {"client": -1}, {"client": 3}, {"client": "2"}, {"file": 5}):
+    for wrong in (
+        {},
+        {"client": 1},
+        {"client": -1},
+        {"client": 3},
+        {"client": "2"},
+        {"client": True},
+        {"file": 5},
+    ):
         content = {"set": {"client": 2, "file": b"x"} | wrong} if wrong else {}
         with pytest.raises(UsageError, match="client"):
             server.sender(config, content, {1})

@@ -321,6 +321,12 @@ def test_a_run_resumes_with_its_secret_and_says_what_it_costs(tmp_path, untested
     (other / secret.NAME).write_bytes(b"short")
     with pytest.raises(UsageError, match="secret: expected a secret of 32 bytes, got 5"):
         distill.distill_to(config(distill__num_steps=8), other, OneLine(), untested)
+    (other / secret.NAME).unlink()
+    for made in ("checkpoints", None):
+        with pytest.raises(UsageError, match="secret: expected the secret of the run whose sets"):
+            distill.distill_to(config(distill__num_steps=8), other, OneLine(), untested)
+        if made:
+            (other / made).rename(tmp_path / made)
 
 
 def test_noise_of_another_run_with_the_secret_is_other_noise(tmp_path):

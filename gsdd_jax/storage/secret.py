@@ -11,16 +11,19 @@ from jaxtyping import Array, Key
 from gsdd_jax.core import processes
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_regular, write_atomically
+from gsdd_jax.formats import file
 
 NAME = "secret"
 SIZE = 32  # bytes
+MADE = file.NAME, "checkpoints/distill", "snapshots"  # by steps that were paid for
 
 
 def mixed(key: Key[Array, ""], workdir: pathlib.Path, identity: str) -> Key[Array, ""]:
     """Returns a key that follows from `key`, the directory's secret, which is made if missing, and
     the `identity` of the run: noise of other settings or images is other noise.
 
-    Of several processes, the first reads it for all. Raises UsageError for a damaged file.
+    Of several processes, the first reads it for all. Raises UsageError for a damaged file, and for
+    a missing one beside what steps have made.
     """
     content = processes.from_first(lambda: _secret(workdir / NAME))
     data = np.asarray(jax.random.key_data(key)).tobytes()
@@ -31,6 +34,11 @@ def mixed(key: Key[Array, ""], workdir: pathlib.Path, identity: str) -> Key[Arra
 
 def _secret(path: pathlib.Path) -> bytes:
     if not os.path.lexists(path):
+        if any(os.path.lexists(path.parent / name) for name in MADE):
+            raise UsageError(
+                f"{path}: expected the secret of the run whose sets are in this directory; without "
+                "it more steps cost more than they say: give another directory"
+            )
         write_atomically(path, os.urandom(SIZE), mode=0o600)
     content = read_regular(path, "a run's secret", SIZE + 1)
     if len(content) != SIZE:

@@ -18,8 +18,7 @@ def keep(config, num_bytes, accuracies, **more):
     """
     if not config["results"]:
         return
-    path = pathlib.Path(config["results"])
-    found = json.loads(path.read_text()) if path.exists() else {"cells": []}
+    path, found = pathlib.Path(config["results"]), read(config)
     deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
     settings = {n: value for n, value in config.items() if n not in ("results", "workdir")}
     found["cells"].append(
@@ -30,6 +29,20 @@ def keep(config, num_bytes, accuracies, **more):
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=2) + "\n")
     os.replace(partial, path)
+
+
+def read(config):
+    """Returns what the file holds; exits with one line if it is no file of results."""
+    path = pathlib.Path(config["results"])
+    if not path.exists():
+        return {"cells": []}
+    try:
+        found = json.loads(path.read_text())
+        if isinstance(found["cells"], list):
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise SystemExit(f"error: {path}: expected results of earlier runs, or no file")
 
 
 def row(config):

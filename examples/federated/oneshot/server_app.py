@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 import gsdd_jax
 from gsdd_jax import data, federated
 from oneshot import task
-from oneshot.results import keep
+from oneshot.results import keep, read
 
 # TensorFlow Datasets replaces Python's import for a moment, in all threads: not while another one
 # imports the engine of the simulation.
@@ -32,6 +32,7 @@ def main(grid: Grid, context: Context) -> None:
         print(f"method: expected one of {', '.join(methods)}, got {config['method']}", flush=True)
         return
     if config["results"]:
+        read(config)
         pathlib.Path(config["results"]).parent.mkdir(parents=True, exist_ok=True)
     if config["method"] != "central":
         wait(config, grid)
@@ -100,7 +101,7 @@ def sender(config, content, known):
     """
     sent = content.get("set", {})
     client, file = sent.get("client"), sent.get("file")
-    if not isinstance(client, int) or not 0 <= client < config["clients"] or client in known:
+    if type(client) is not int or not 0 <= client < config["clients"] or client in known:
         raise gsdd_jax.UsageError(f"client: expected a new one of {config['clients']}")
     if not isinstance(file, bytes):
         raise gsdd_jax.UsageError(f"client {client}: expected a file")
@@ -133,7 +134,10 @@ def alone(config, grid):
         {"arrays": ArrayRecord(task.first(config)), "config": ConfigRecord(epochs)}
     )
     replies = [of for of in grid.send_and_receive(asked(grid, content)) if not of.has_error()]
-    arrays = [reply.content["arrays"].to_numpy_ndarrays() for reply in replies]
+    arrays = [of.content["arrays"].to_numpy_ndarrays() for of in replies if "arrays" in of.content]
+    if not arrays:
+        print("no client sent a network", flush=True)
+        return
     accuracies = [task.accuracy(config, each) for each in arrays]
     keep(config, 0, accuracies)
     print(f"{len(accuracies)} clients alone, {np.mean(accuracies):.1f} % on average", flush=True)

@@ -38,6 +38,8 @@ def distilled(config, client):
         images, labels, config["bytes"] // len(set(labels)), objective=config["objective"],
         test=(), verbose=False, seed=config["seed"], **fields,
     )  # fmt: skip
+    if spent := gsdd_jax.info(made)["privacy"]:
+        print(f"client {client}: epsilon {spent['epsilon']:.3g}", flush=True)  # stays here
     return federated.pack(made)
 
 
