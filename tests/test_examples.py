@@ -105,7 +105,7 @@ def test_federated_results_are_kept_and_not_run_again(monkeypatch, tmp_path):
     assert {cell["row"] for cell in cells} >= {"codes by DM", "Gaussians by DM"}
     for wrong in ("", "[]", "{}", '{"cells": 3}'):
         (tmp_path / "wrong.json").write_text(wrong)
-        with pytest.raises(SystemExit, match="wrong.json: expected results of earlier runs"):
+        with pytest.raises(SystemExit, match=r"wrong\.json: expected results of earlier runs"):
             keep({"results": str(tmp_path / "wrong.json")}, 10, [50.0])
     compare.main()
     assert len(cells) == len(json.loads(path.read_text())["cells"])
