@@ -5,7 +5,7 @@
     python examples/federated/compare.py --results=runs/federated.json
     python -m launch.figure federated --from_table=runs/federated.json
 
-Takes HOURS. Results that the file has are not run again.
+Takes hours on two cores. Results that the file has are not run again.
 """
 
 import argparse
