@@ -15,6 +15,8 @@ import pathlib
 import subprocess
 import sys
 
+from oneshot.results import read
+
 APP = pathlib.Path(__file__).parent
 SIZE = dict(data="cifar10", clients=10, width=16, bytes=12_288, networks=2)
 ARMS = (
@@ -52,7 +54,7 @@ def main() -> None:
 
 def done(results, settings):
     """Returns whether a file of results has the last one of some settings."""
-    cells = json.loads(results.read_text())["cells"] if results.exists() else []
+    cells = read({"results": results})["cells"]
     rounds = settings.get("rounds") if settings["method"] == "fedavg" else None
     return any(
         settings.items() <= cell["settings"].items() and cell.get("round") == rounds

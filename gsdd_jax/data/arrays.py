@@ -46,7 +46,7 @@ def from_arrays(
     Raises UsageError for other shapes, types and values, for masked arrays, for test labels without
     training images, and for a single class, unless there are no test images.
     """
-    seen = Labels()
+    seen, images = Labels(), _array(images, "images")  # a list is copied once
     names, frames = None, frames_of(images, "images")
     if class_names is not None:
         names = distinct(class_names, "class_names")
@@ -59,8 +59,9 @@ def from_arrays(
     else:
         if not isinstance(test, tuple | list) or len(test) != 2:
             raise UsageError(f"test: expected (images, labels), got {type(test).__name__}")
-        held_out = _items("test_images", test[0], "test_labels", test[1], names, seen)
-        check_frames(test[0], "test_images", frames)
+        test_images = _array(test[0], "test_images")
+        held_out = _items("test_images", test_images, "test_labels", test[1], names, seen)
+        check_frames(test_images, "test_images", frames)
     if names is None:
         names = sources.class_names(train)
         _check_several(names, "labels", test)

@@ -4,7 +4,6 @@ import os
 import pathlib
 from typing import Any
 
-from gsdd_jax.core.errors import printable
 from gsdd_jax.figures import draw, inputs
 
 NAME = "continual"
@@ -41,5 +40,5 @@ def _described(cell: dict[str, Any]) -> dict[str, Any]:
     _, step, _, of = cell["column"].split()
     if not 1 <= int(step) <= int(of) <= _MOST:
         raise ValueError(f"expected a step of at most {_MOST}, got {cell['column']}")
-    stored, memory = printable(stored), printable((comma + rest).removeprefix(", "))
+    memory = (comma + rest).removeprefix(", ")
     return {"stored": stored, "memory": memory, "step": int(step), "of": int(of)}

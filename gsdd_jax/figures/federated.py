@@ -4,7 +4,6 @@ import os
 import pathlib
 from typing import Any
 
-from gsdd_jax.core.errors import printable
 from gsdd_jax.figures import draw, inputs
 
 NAME = "federated"
@@ -46,5 +45,4 @@ def _described(cell: dict[str, Any]) -> dict[str, Any]:
     sent = cell["bytes"]
     if type(sent) is not int or not 0 <= sent <= _MOST:
         raise ValueError(f"expected a number of bytes, got {sent!r}")
-    method, split = (printable(str(cell[name])[:_LONGEST]) for name in ("row", "column"))
-    return {"method": method, "split": split, "bytes": sent}
+    return {"method": cell["row"][:_LONGEST], "split": cell["column"][:_LONGEST], "bytes": sent}

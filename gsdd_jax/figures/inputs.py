@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
 from gsdd_jax.core import memory
-from gsdd_jax.core.errors import UsageError, located
+from gsdd_jax.core.errors import UsageError, located, printable
 from gsdd_jax.core.files import open_regular, read_object, write_json
 from gsdd_jax.core.trees import dotted
 from gsdd_jax.formats import file
@@ -170,7 +170,8 @@ def cells(
     path: str | os.PathLike, table: str, described: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Returns the finished cells of a table that `launch.reproduce` wrote to `path`, as JSON: what
-    `described` says of each, its accuracy and deviation.
+    `described` says of each, its accuracy and deviation. It gets the names of row and column as
+    printable texts.
 
     Raises UsageError, naming the `table`, for another file, or if there are none.
     """
@@ -178,7 +179,7 @@ def cells(
     try:
         rows = [
             {
-                **described(cell),
+                **described(cell | {name: printable(cell[name]) for name in ("row", "column")}),
                 "accuracy": _percent(cell["mean"]),
                 "std": _percent(cell["deviation"]),
             }

@@ -164,7 +164,8 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     check_baselines(config)
     rates(config)
     material = build_fit_parts(config, dataset)
-    if matching.find(config.matching.name).is_private:
+    kind = matching.find(config.matching.name)
+    if kind.is_private:
         public = data.with_public_constants(material.dataset)
         material = dataclasses.replace(material, dataset=public)
     dataset, parameterization = material.dataset, material.parameterization
@@ -173,7 +174,7 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     for arm in REAL.keys() & set(baselines(config, dataset)):
         check_real(config, dataset, arm)
     matched = build_network(config.network, dataset, config.matching.precision)
-    _check_required(config, matching.find(config.matching.name))
+    _check_required(config, kind)
     objective = components.build_objective(
         config, matched, dataset.num_classes, parameterization.images_per_class,
         dataset.train_counts,
