@@ -31,6 +31,12 @@ DIRECT = {
     "direct, from colors": (2, 5, 19, 3, 21, 3, 1, 1),
     "direct, to colors": (2, 6, 21, 20, 3, 3, 1, 1),
     "direct, one column": (3, 5, 1, 5, 33, 3, 1, 1),
+    "direct, 7×7 without padding": (2, 11, 8, 5, 35, 7, 1, 0),
+    "direct, 4×4 to colors": (2, 6, 19, 17, 3, 4, 1, 3),
+    "direct, 5×5 of many channels": (2, 7, 6, 70, 18, 5, 1, 2),
+    "folded, 7×7": (2, 9, 12, 3, 18, 7, 2, 3),
+    "folded, 5×5, a row left over": (2, 8, 9, 17, 5, 5, 2, 1),
+    "folded, 4×4": (2, 7, 6, 2, 3, 4, 2, 1),
 }
 GEOMETRIES = {
     **DIRECT,

@@ -194,8 +194,8 @@ def test_a_network_and_its_derivatives_are_lowered_to_the_calls(platform):
         return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradient))
 
     checks = [export.DisabledSafetyCheck.custom_call(name) for name in (
-        "gsdd_norm_pool", "gsdd_norm_pool_gradient", "gsdd_norm_pool_second", "gsdd_conv3x3",
-        "gsdd_conv3x3_kernel_gradient",
+        "gsdd_norm_pool", "gsdd_norm_pool_gradient", "gsdd_norm_pool_second", "gsdd_conv",
+        "gsdd_conv_kernel_gradient",
     )]  # fmt: skip
     exported = export.export(
         jax.jit(jax.grad(second)), platforms=[platform], disabled_checks=checks

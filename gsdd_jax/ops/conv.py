@@ -18,7 +18,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 from gsdd_jax.core import native
-from gsdd_jax.ops import patches, shifts, winograd
+from gsdd_jax.ops import folds, patches, shifts, winograd
 
 Method = Literal["auto", "lax"]
 MIN_CHANNELS = 16  # Winograd's transforms cost more than they save below this
@@ -61,9 +61,13 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
     A convolution and its gradients thus agree. This function never returns "lax":
     benchmarks/scale.py patches it to, in order to compile the program of another device.
     """
-    call = "cpu" in native.PLATFORMS and dtype == jnp.float32
-    call = call and (geometry.kernel, geometry.stride, geometry.padding) == ((3, 3), 1, 1)
-    if call and (max(channels) <= MAX_DIRECT_CHANNELS or min(channels) < MIN_CHANNELS):
+    side, other = geometry.kernel
+    call = "cpu" in native.PLATFORMS and dtype == jnp.float32 and side == other
+    if call and geometry.stride == 2 and side > 3:
+        return "folded"
+    call = call and geometry.stride == 1 and 1 < side > geometry.padding
+    few = max(channels) <= MAX_DIRECT_CHANNELS or min(channels) < MIN_CHANNELS
+    if call and (few or side > 3):
         return "direct"
     if geometry.stride == 1 and channels[0] < MIN_CHANNELS:
         return "patches"
@@ -75,15 +79,27 @@ def _form(geometry: _Geometry, dtype: jnp.dtype, channels: tuple[int, int]) -> s
     return "shifts"
 
 
-def _direct(x: Array, kernel: Array) -> Array:
-    shape = (*x.shape[:3], kernel.shape[3])
-    return native.call("gsdd_conv3x3", native.like(x, shape), x, kernel)
+def _direct(x: Array, kernel: Array, padding: int) -> Array:
+    height, width = (side + 2 * padding - len(kernel) + 1 for side in x.shape[1:3])
+    shape = (len(x), height, width, kernel.shape[3])
+    return native.call("gsdd_conv", native.like(x, shape), x, kernel)
+
+
+def _direct_image_gradient(g: Array, kernel: Array, padding: int) -> Array:
+    return _direct(g, kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1 - padding)
+
+
+def _direct_kernel_gradient(x: Array, g: Array, side: int) -> Array:
+    shape = (side, side, x.shape[3], g.shape[3])
+    return native.call("gsdd_conv_kernel_gradient", native.like(x, shape), x, g)
 
 
 def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
     form = _form(geometry, x.dtype, kernel.shape[2:])
     if form == "direct":
-        return _direct(x, kernel)
+        return _direct(x, kernel, geometry.padding)
+    if form == "folded":
+        return _direct(folds.image(x, len(kernel), geometry.padding), folds.kernel(kernel), 0)
     if form == "winograd":
         return winograd.forward(x, kernel)
     if form == "patches":
@@ -96,7 +112,12 @@ def _cpu(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
     form = _form(geometry, g.dtype, kernel.shape[2:])
     if form == "direct":
-        return _direct(g, kernel[::-1, ::-1].swapaxes(2, 3))
+        return _direct_image_gradient(g, kernel, geometry.padding)
+    if form == "folded":
+        image = jax.ShapeDtypeStruct((len(g), *geometry.image, kernel.shape[2]), g.dtype)
+        fold = lambda x: folds.image(x, len(kernel), geometry.padding)
+        gradient = _direct_image_gradient(g, folds.kernel(kernel), 0)
+        return jax.linear_transpose(fold, image)(gradient)[0]
     if form == "winograd":
         return winograd.image_gradient(g, kernel)
     if form == "patches":
@@ -109,8 +130,12 @@ def _cpu_image_gradient(geometry: _Geometry, g: Array, kernel: Array) -> Array:
 def _cpu_kernel_gradient(geometry: _Geometry, x: Array, g: Array) -> Array:
     form = _form(geometry, x.dtype, (x.shape[-1], g.shape[-1]))
     if form == "direct":
-        shape = (*geometry.kernel, x.shape[3], g.shape[3])
-        return native.call("gsdd_conv3x3_kernel_gradient", native.like(x, shape), x, g)
+        return _direct_kernel_gradient(x, g, geometry.kernel[0])
+    if form == "folded":
+        kernel = jax.ShapeDtypeStruct((*geometry.kernel, x.shape[3], g.shape[3]), x.dtype)
+        images = folds.image(x, geometry.kernel[0], geometry.padding)
+        gradient = _direct_kernel_gradient(images, g, folds.side(geometry.kernel[0]))
+        return jax.linear_transpose(folds.kernel, kernel)(gradient)[0]
     if form == "winograd":
         return winograd.kernel_gradient(x, g)
     if form == "patches":

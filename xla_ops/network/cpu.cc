@@ -109,47 +109,50 @@ ffi::Error norm_pool_second(ffi::ThreadPool pool, Any x, Any scale, Any shift, A
 
 ffi::Error invalid_conv() {
   return ffi::Error::InvalidArgument(
-      "gsdd conv3x3: expected images [B, H, W, I], a kernel [3, 3, I, O] and [B, H, W, O]");
+      "gsdd conv: expected images [B, H, W, I], a kernel [K, K, I, O] and "
+      "[B, H + 2 P - K + 1, W + 2 P - K + 1, O] with P < K");
 }
 
 // Checks a convolution's three arrays against each other.
 bool conv_shape(const Floats& x, const Floats& kernel, const Floats& y, ConvShape* shape) {
   const auto in = x.dimensions(), k = kernel.dimensions(), out = y.dimensions();
   if (in.size() != 4 || k.size() != 4 || out.size() != 4) return false;
-  *shape = {in[1], in[2], in[3], out[3]};
-  return k[0] == 3 && k[1] == 3 && k[2] == in[3] && k[3] == out[3] && in[0] == out[0] &&
-         in[1] == out[1] && in[2] == out[2];
+  const int64_t side = k[0], border = out[1] - in[1] + side - 1;
+  *shape = {in[1], in[2], in[3], out[3], side, border / 2};
+  return side > 0 && k[1] == side && border >= 0 && border % 2 == 0 && border / 2 < side &&
+         out[2] - in[2] + side - 1 == border && k[2] == in[3] && k[3] == out[3] && in[0] == out[0];
 }
 
-ffi::Error conv3x3(ffi::ThreadPool pool, Floats x, Floats kernel, ffi::Result<Floats> y) {
+ffi::Error convolution(ffi::ThreadPool pool, Floats x, Floats kernel, ffi::Result<Floats> y) {
   ConvShape shape;
   if (!conv_shape(x, kernel, *y, &shape)) return invalid_conv();
   const NetworkKernel& with = network_kernel();
   std::vector<float> packed(with.packed_size(shape));
   with.pack(shape, kernel.typed_data(), packed.data());
-  const int64_t pixels = shape.height * shape.width;
-  const int64_t images = x.dimensions()[0];
+  const int64_t images = x.dimensions()[0], pixels = shape.height * shape.width;
+  const int64_t pixels_out = y->dimensions()[1] * y->dimensions()[2];
   return parallel_for(pool, images, with.conv_scratch(shape), [&](int64_t b, float* scratch) {
     with.conv(shape, x.typed_data() + b * pixels * shape.inputs, packed.data(),
-              y->typed_data() + b * pixels * shape.outputs, scratch);
+              y->typed_data() + b * pixels_out * shape.outputs, scratch);
   });
 }
 
-ffi::Error conv3x3_kernel_gradient(ffi::ThreadPool pool, Floats x, Floats g,
-                                   ffi::Result<Floats> kernel) {
+ffi::Error conv_kernel_gradient(ffi::ThreadPool pool, Floats x, Floats g,
+                                ffi::Result<Floats> kernel) {
   constexpr int64_t kMostGroups = 32;
   ConvShape shape;
   if (!conv_shape(x, *kernel, g, &shape)) return invalid_conv();
   const NetworkKernel& with = network_kernel();
   // Sums the images of each group, then the groups, in a fixed order.
   const int64_t images = x.dimensions()[0], pixels = shape.height * shape.width;
+  const int64_t pixels_out = g.dimensions()[1] * g.dimensions()[2];
   const int64_t groups = std::min(images, kMostGroups);
   const size_t size = with.gradient_size(shape);
   std::vector<float> totals(size * (size_t)std::max<int64_t>(1, groups));
   const auto add = [&](int64_t group, float* scratch) {
     for (int64_t b = images * group / groups; b < images * (group + 1) / groups; ++b)
       with.conv_gradient(shape, x.typed_data() + b * pixels * shape.inputs,
-                         g.typed_data() + b * pixels * shape.outputs,
+                         g.typed_data() + b * pixels_out * shape.outputs,
                          totals.data() + size * (size_t)group, scratch);
   };
   const ffi::Error error = parallel_for(pool, groups, with.conv_scratch(shape), add);
@@ -164,8 +167,8 @@ ffi::Error conv3x3_kernel_gradient(ffi::ThreadPool pool, Floats x, Floats g,
 XLA_FFI_DEFINE_HANDLER(kNormPool, norm_pool, GSDD_NORM_POOL_FORWARD(GSDD_BIND));
 XLA_FFI_DEFINE_HANDLER(kNormPoolGradient, norm_pool_gradient, GSDD_NORM_POOL_BACKWARD(GSDD_BIND));
 XLA_FFI_DEFINE_HANDLER(kNormPoolSecond, norm_pool_second, GSDD_NORM_POOL_SECOND(GSDD_BIND));
-XLA_FFI_DEFINE_HANDLER(kConv, conv3x3, GSDD_BIND.Arg<Floats>().Arg<Floats>().Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER(kConvGradient, conv3x3_kernel_gradient,
+XLA_FFI_DEFINE_HANDLER(kConv, convolution, GSDD_BIND.Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER(kConvGradient, conv_kernel_gradient,
                        GSDD_BIND.Arg<Floats>().Arg<Floats>().Ret<Floats>());
 
 }  // namespace
@@ -174,8 +177,8 @@ void add_network_handlers(pybind11::module_& module) {
   add_handlers(module, {{"gsdd_norm_pool", kNormPool},
                         {"gsdd_norm_pool_gradient", kNormPoolGradient},
                         {"gsdd_norm_pool_second", kNormPoolSecond},
-                        {"gsdd_conv3x3", kConv},
-                        {"gsdd_conv3x3_kernel_gradient", kConvGradient}});
+                        {"gsdd_conv", kConv},
+                        {"gsdd_conv_kernel_gradient", kConvGradient}});
 }
 
 }  // namespace gsdd

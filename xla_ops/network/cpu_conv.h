@@ -1,7 +1,8 @@
-// 3 x 3 convolution with stride 1 and padding 1 on a CPU, as a plain sum: for few channels, where
-// Winograd's transforms cost more than they save. A register holds output channels of one pixel,
-// or one channel of neighboring pixels if there are only few. The order of every sum is
-// independent of the width of registers. Internal linkage: one binary holds several instantiations.
+// Convolution with stride 1 on a CPU, as a plain sum: for kernels other than 3 x 3, and for few
+// channels, where Winograd's transforms cost more than they save. A register holds output channels
+// of one pixel, or one channel of neighboring pixels if there are only few. The order of every sum
+// is independent of the width of registers. Internal linkage: one binary holds several
+// instantiations.
 #pragma once
 
 #include <algorithm>
@@ -31,30 +32,41 @@ inline void write_some(float* p, Register a, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
 }
 
-// x with a border of zeros, [H + 2, W + 2, I].
+// Sides of an image within its border, and of the output.
+inline int64_t padded_height(const ConvShape& s) { return s.height + 2 * s.padding; }
+inline int64_t padded_width(const ConvShape& s) { return s.width + 2 * s.padding; }
+inline int64_t out_height(const ConvShape& s) { return padded_height(s) - s.side + 1; }
+inline int64_t out_width(const ConvShape& s) { return padded_width(s) - s.side + 1; }
+inline int64_t taps(const ConvShape& s) { return s.side * s.side; }
+
+// x with a border of zeros, [H + 2 padding, W + 2 padding, I].
 inline void surround(const ConvShape& s, const float* x, float* padded) {
-  const int64_t row = (s.width + 2) * s.inputs, inner = s.width * s.inputs;
-  std::fill(padded, padded + row, 0.0f);
-  std::fill(padded + (s.height + 1) * row, padded + (s.height + 2) * row, 0.0f);
+  const int64_t row = padded_width(s) * s.inputs, inner = s.width * s.inputs;
+  const int64_t border = s.padding * s.inputs;
+  std::fill(padded, padded + s.padding * row, 0.0f);
+  std::fill(padded + (s.padding + s.height) * row, padded + padded_height(s) * row, 0.0f);
   for (int64_t i = 0; i < s.height; ++i) {
-    float* to = padded + (i + 1) * row;
-    std::fill(to, to + s.inputs, 0.0f);
-    std::memcpy(to + s.inputs, x + i * inner, inner * sizeof(float));
-    std::fill(to + s.inputs + inner, to + row, 0.0f);
+    float* to = padded + (s.padding + i) * row;
+    std::fill(to, to + border, 0.0f);
+    std::memcpy(to + border, x + i * inner, inner * sizeof(float));
+    std::fill(to + border + inner, to + row, 0.0f);
   }
 }
 
-// Output channels in registers. The kernel is packed [O / lanes, 3, 3, I, lanes], filled with 0.
+// Output channels in registers. The kernel is packed [O / lanes, side, side, I, lanes], filled with
+// 0.
 
 template <int T, int K>  // pixels of a row, registers of channels
-inline void conv_tile(const float* x, int64_t row, int64_t inputs, const float* packed,
-                      int64_t block, float* y, int64_t outputs, int64_t left) {
+inline void conv_tile(const ConvShape& s, const float* x, const float* packed, float* y,
+                      int64_t left) {
+  const int64_t inputs = s.inputs, outputs = s.outputs, across = s.side * inputs;
+  const int64_t row = padded_width(s) * inputs, block = s.side * across * kLane;
   Register sums[T][K] = {};
-  for (int i = 0; i < 3; ++i) {
-    // The inputs of three neighboring pixels lie one after the other, and so do their weights.
+  for (int64_t i = 0; i < s.side; ++i) {
+    // The inputs of neighboring pixels lie one after the other, and so do their weights.
     const float* from = x + i * row;
-    const float* weights = packed + i * 3 * inputs * kLane;
-    for (int64_t n = 0; n < 3 * inputs; ++n) {
+    const float* weights = packed + i * across * kLane;
+    for (int64_t n = 0; n < across; ++n) {
       Register w[K];
 #pragma GCC unroll 8
       for (int k = 0; k < K; ++k) w[k] = load<Register>(weights + k * block + n * kLane);
@@ -73,25 +85,25 @@ inline void conv_tile(const float* x, int64_t row, int64_t inputs, const float* 
       write_some(y + t * outputs + k * kLane, sums[t][k], left - k * kLane);
 }
 
+// The same for `count` <= T pixels.
+template <int T, int K>
+inline void conv_some(const ConvShape& s, const float* x, const float* packed, float* y,
+                      int64_t left, int64_t count) {
+  if (count >= T) return conv_tile<T, K>(s, x, packed, y, left);
+  if constexpr (T > 1) conv_some<T - 1, K>(s, x, packed, y, left, count);
+}
+
 template <int T, int K>
 inline void conv_blocks(const ConvShape& s, const float* padded, const float* packed, float* y,
                         int64_t first) {
-  const int64_t row = (s.width + 2) * s.inputs, block = 9 * s.inputs * kLane;
-  const float* weights = packed + first * block;
+  const int64_t row = padded_width(s) * s.inputs, width = out_width(s);
+  const float* weights = packed + first * taps(s) * s.inputs * kLane;
   const int64_t o = first * kLane, left = s.outputs - o;
-  for (int64_t i = 0; i < s.height; ++i) {
+  for (int64_t i = 0; i < out_height(s); ++i) {
     const float* from = padded + i * row;
-    float* to = y + i * s.width * s.outputs + o;
-    int64_t j = 0;
-    for (; j + T <= s.width; j += T)
-      conv_tile<T, K>(from + j * s.inputs, row, s.inputs, weights, block, to + j * s.outputs,
-                      s.outputs, left);
-    for (; j + 4 <= s.width; j += 4)
-      conv_tile<4, K>(from + j * s.inputs, row, s.inputs, weights, block, to + j * s.outputs,
-                      s.outputs, left);
-    for (; j < s.width; ++j)
-      conv_tile<1, K>(from + j * s.inputs, row, s.inputs, weights, block, to + j * s.outputs,
-                      s.outputs, left);
+    float* to = y + i * width * s.outputs + o;
+    for (int64_t j = 0; j < width; j += T)
+      conv_some<T, K>(s, from + j * s.inputs, weights, to + j * s.outputs, left, width - j);
   }
 }
 
@@ -105,19 +117,20 @@ inline void conv_many(const ConvShape& s, const float* x, const float* packed, f
   if (first < blocks) conv_blocks<kManyRegisters ? 16 : 8, 1>(s, scratch, packed, y, first);
 }
 
-// Pixels in registers: x in planes [I, H + 2, stride], the kernel packed [I, 3, 3, O].
+// Pixels in registers: x in planes [I, H + 2 padding, stride], the kernel packed [I, side, side,
+// O].
 
-inline int64_t plane_stride(const ConvShape& s) { return s.width + 2 + kLane; }
+inline int64_t plane_stride(const ConvShape& s) { return padded_width(s) + kLane; }
 
 template <int R, int O>  // rows, output channels
 inline void plane_tile(const float* planes, int64_t stride, const ConvShape& s, const float* packed,
                        float* y, int64_t count) {
   Register sums[R][O] = {};
   for (int64_t c = 0; c < s.inputs; ++c)
-    for (int i = 0; i < 3; ++i)
-      for (int j = 0; j < 3; ++j) {
-        const float* from = planes + (c * (s.height + 2) + i) * stride + j;
-        const float* weights = packed + (c * 9 + i * 3 + j) * O;
+    for (int64_t i = 0; i < s.side; ++i)
+      for (int64_t j = 0; j < s.side; ++j) {
+        const float* from = planes + (c * padded_height(s) + i) * stride + j;
+        const float* weights = packed + (c * taps(s) + i * s.side + j) * O;
 #pragma GCC unroll 8
         for (int o = 0; o < O; ++o) {
           const Register w = splat<Register>(weights[o]);
@@ -130,47 +143,45 @@ inline void plane_tile(const float* planes, int64_t stride, const ConvShape& s, 
     alignas(64) float lanes[O][kLane];
     for (int o = 0; o < O; ++o) store(lanes[o], sums[r][o]);
     for (int64_t t = 0; t < count; ++t)
-      for (int o = 0; o < O; ++o) y[(r * s.width + t) * O + o] = lanes[o][t];
+      for (int o = 0; o < O; ++o) y[(r * out_width(s) + t) * O + o] = lanes[o][t];
   }
 }
 
 template <int O>
 inline void conv_few(const ConvShape& s, const float* x, const float* packed, float* y,
                      float* planes) {
-  const int64_t stride = plane_stride(s);
-  std::fill(planes, planes + s.inputs * (s.height + 2) * stride, 0.0f);
+  const int64_t stride = plane_stride(s), height = out_height(s), width = out_width(s);
+  std::fill(planes, planes + s.inputs * padded_height(s) * stride, 0.0f);
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t c = 0; c < s.inputs; ++c) {
-      float* to = planes + (c * (s.height + 2) + i + 1) * stride + 1;
+      float* to = planes + (c * padded_height(s) + i + s.padding) * stride + s.padding;
       for (int64_t j = 0; j < s.width; ++j) to[j] = x[(i * s.width + j) * s.inputs + c];
     }
-  for (int64_t j = 0; j < s.width; j += kLane) {
-    const int64_t count = std::min<int64_t>(kLane, s.width - j);
+  for (int64_t j = 0; j < width; j += kLane) {
+    const int64_t count = std::min<int64_t>(kLane, width - j);
     int64_t i = 0;
-    for (; i + 4 <= s.height; i += 4)
-      plane_tile<4, O>(planes + i * stride + j, stride, s, packed, y + (i * s.width + j) * O,
-                       count);
-    for (; i < s.height; ++i)
-      plane_tile<1, O>(planes + i * stride + j, stride, s, packed, y + (i * s.width + j) * O,
-                       count);
+    for (; i + 4 <= height; i += 4)
+      plane_tile<4, O>(planes + i * stride + j, stride, s, packed, y + (i * width + j) * O, count);
+    for (; i < height; ++i)
+      plane_tile<1, O>(planes + i * stride + j, stride, s, packed, y + (i * width + j) * O, count);
   }
 }
 
 inline size_t packed_size(const ConvShape& s) {
-  return 9 * s.inputs * (s.outputs <= kFewOutputs ? s.outputs : blocks_of(s.outputs) * kLane);
+  return taps(s) * s.inputs * (s.outputs <= kFewOutputs ? s.outputs : blocks_of(s.outputs) * kLane);
 }
 inline void pack(const ConvShape& s, const float* kernel, float* packed) {
   std::fill(packed, packed + packed_size(s), 0.0f);
-  for (int64_t n = 0; n < 9; ++n)
+  for (int64_t n = 0; n < taps(s); ++n)
     for (int64_t c = 0; c < s.inputs; ++c)
       for (int64_t o = 0; o < s.outputs; ++o) {
-        const int64_t few = (c * 9 + n) * s.outputs + o;
-        const int64_t many = ((o / kLane * 9 + n) * s.inputs + c) * kLane + o % kLane;
+        const int64_t few = (c * taps(s) + n) * s.outputs + o;
+        const int64_t many = ((o / kLane * taps(s) + n) * s.inputs + c) * kLane + o % kLane;
         packed[s.outputs <= kFewOutputs ? few : many] = kernel[(n * s.inputs + c) * s.outputs + o];
       }
 }
 inline size_t conv_scratch(const ConvShape& s) {
-  return s.inputs * (s.height + 2) * plane_stride(s);
+  return s.inputs * padded_height(s) * plane_stride(s);
 }
 inline void conv(const ConvShape& s, const float* x, const float* packed, float* y,
                  float* scratch) {
@@ -183,15 +194,16 @@ inline void conv(const ConvShape& s, const float* x, const float* packed, float*
   }
 }
 
-// Adds N rows of the kernel gradient [O / lanes, 3, 3 I, lanes], kept in registers over all pixels.
+// Adds N rows of the kernel gradient [O / lanes, side, side I, lanes], kept in registers over all
+// pixels.
 template <int N>
 inline void gradient_rows(const ConvShape& s, const float* padded, const float* g, int64_t left,
                           float* total) {
-  const int64_t row = (s.width + 2) * s.inputs;
+  const int64_t row = padded_width(s) * s.inputs, height = out_height(s), width = out_width(s);
   Register sums[N] = {};
-  for (int64_t i = 0; i < s.height; ++i)
-    for (int64_t j = 0; j < s.width; ++j) {
-      const Register value = read_some(g + (i * s.width + j) * s.outputs, left);
+  for (int64_t i = 0; i < height; ++i)
+    for (int64_t j = 0; j < width; ++j) {
+      const Register value = read_some(g + (i * width + j) * s.outputs, left);
       const float* from = padded + i * row + j * s.inputs;
 #pragma GCC unroll 24
       for (int n = 0; n < N; ++n) sums[n] = fma(splat<Register>(from[n]), value, sums[n]);
@@ -201,19 +213,19 @@ inline void gradient_rows(const ConvShape& s, const float* padded, const float* 
 }
 
 inline size_t gradient_size(const ConvShape& s) {
-  return 9 * s.inputs * blocks_of(s.outputs) * kLane;
+  return taps(s) * s.inputs * blocks_of(s.outputs) * kLane;
 }
 inline void conv_gradient(const ConvShape& s, const float* x, const float* g, float* total,
                           float* scratch) {
   surround(s, x, scratch);
-  const int64_t row = (s.width + 2) * s.inputs, across = 3 * s.inputs;
+  const int64_t row = padded_width(s) * s.inputs, across = s.side * s.inputs;
   for (int64_t block = 0; block < blocks_of(s.outputs); ++block)
-    for (int i = 0; i < 3; ++i) {
+    for (int64_t i = 0; i < s.side; ++i) {
       const float* cotangent = g + block * kLane;
       const int64_t left = s.outputs - block * kLane;
       for (int64_t n = 0; n < across;) {
         const float* from = scratch + i * row + n;
-        float* to = total + ((block * 3 + i) * across + n) * kLane;
+        float* to = total + ((block * s.side + i) * across + n) * kLane;
         const int64_t missing = across - n;
         constexpr int kMost = kManyRegisters ? 24 : 12;
         if (missing >= kMost) {
@@ -233,7 +245,7 @@ inline void conv_gradient(const ConvShape& s, const float* x, const float* g, fl
     }
 }
 inline void unpack_gradient(const ConvShape& s, const float* total, float* kernel) {
-  const int64_t rows = 9 * s.inputs;
+  const int64_t rows = taps(s) * s.inputs;
   for (int64_t n = 0; n < rows; ++n)
     for (int64_t o = 0; o < s.outputs; ++o)
       kernel[n * s.outputs + o] = total[(o / kLane * rows + n) * kLane + o % kLane];

@@ -41,9 +41,10 @@ struct NormPoolKernel {
                  const float* a_shift, T* dx, float* d_scale, T* dg);
 };
 
-// 3 x 3 convolution with stride 1 and padding 1: x [H, W, I] -> y [H, W, O].
+// Convolution with stride 1: x [H, W, I] -> y [H + 2 padding - side + 1, W + ..., O].
 struct ConvShape {
   int64_t height, width, inputs, outputs;
+  int64_t side, padding;  // of the kernel; pixels of zeros around x
 };
 
 struct NetworkKernel {
@@ -51,7 +52,7 @@ struct NetworkKernel {
   NormPoolKernel<float> norm_pool;
   NormPoolKernel<Bfloat16> norm_pool_bfloat16;
 
-  // Floats of the kernel [3, 3, I, O] packed for `conv`, and the packing.
+  // Floats of the kernel [side, side, I, O] packed for `conv`, and the packing.
   size_t (*packed_size)(const ConvShape& shape);
   void (*pack)(const ConvShape& shape, const float* kernel, float* packed);
   size_t (*conv_scratch)(const ConvShape& shape);
