@@ -1,4 +1,4 @@
-"""Images as small networks from coordinates to colors (DDiF)."""
+"""Images and clips as small networks from coordinates to colors (DDiF)."""
 
 import dataclasses
 import math
@@ -11,6 +11,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import matmul, namespace
 from gsdd_jax.formats.base import dtype_field
+from gsdd_jax.formats.clips import folded
 from gsdd_jax.formats.codes import Numbers
 from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
@@ -23,14 +24,15 @@ LAST = 0.1  # unit of the last layer in codes: measured
 class DDiF(Numbers):
     """Layers of sines, sin(30 (W x + b)) first, then sin(w0 (W x + b)), and a linear last layer.
 
-    Coordinates (row, column) are -1 and 1 at the corner pixels' centers. Outputs are images in
-    [0, 1], or images normalized by the statistics of CIFAR-10 (up to 64 pixels per side) or
-    ImageNet.
+    Coordinates (row, column), of clips (frame, row, column), are -1 and 1 at the corner pixels'
+    centers, and at the first and the last frame. Outputs are images in [0, 1], or images normalized
+    by the statistics of CIFAR-10 (up to 64 pixels per side) or ImageNet.
     """
 
     name: ClassVar[str] = "ddif"
     bits_each: ClassVar[float] = 6.0
     has_colors: ClassVar[bool] = False
+    takes_clips: ClassVar[bool] = True
     since: ClassVar[dict[str, Any]] = {"space": "unit"}
     layers: int = field(..., "layers of sines; published: 2 on CIFAR, 3 at 128 x 128", most=16)
     layer_width: int = field(..., "sines per layer; published: 6 to 40", most=1024)
@@ -43,14 +45,19 @@ class DDiF(Numbers):
     )
 
     def __post_init__(self):
-        if self.space == "normalized" and self.channels != 3:
+        if self.space == "normalized" and self.colors != 3:
             raise UsageError(
-                f"parameterization ddif: space: expected unit for images of {self.channels} "
+                f"parameterization ddif: space: expected unit for images of {self.colors} "
                 f"channels, got {self.space!r}"
             )
 
+    @property
+    def coordinates(self) -> int:
+        """Coordinates of a point."""
+        return 3 if self.frames > 1 else 2
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        sides = [2, *[self.layer_width] * self.layers, self.channels]
+        sides = [self.coordinates, *[self.layer_width] * self.layers, self.colors]
         shapes: dict[str, tuple[int, ...]] = {}
         for i in range(self.layers + 1):
             shapes[f"weights_{i}"] = sides[i], sides[i + 1]
@@ -76,7 +83,7 @@ class DDiF(Numbers):
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[Any, "m {height} {width} c"]:
         """Evaluates the networks at pixel centers; corners are at -1 and 1 for any size."""
-        xp, points = namespace(params["biases_0"]), grid(height, width)
+        xp, points = namespace(params["biases_0"]), grid(height, width, self.frames)
         count = len(params["biases_0"])
         x = xp.broadcast_to(points, (count, *points.shape))
         for i in range(self.layers + 1):
@@ -84,22 +91,24 @@ class DDiF(Numbers):
             x = matmul(params[f"weights_{i}"].swapaxes(1, 2), x) + params[f"biases_{i}"][..., None]
             if i < self.layers:
                 x = xp.sin((self.w0 if i else FIRST_W0) * x)
-        x = x.transpose(0, 2, 1).reshape(-1, height, width, self.channels)
-        if self.space == "unit":
-            return x
-        statistics = CIFAR10 if max(self.height, self.width) <= 64 else IMAGENET
-        mean, std = np.array(statistics, np.float32)
-        return x * std + mean
+        x = x.transpose(0, 2, 1).reshape(-1, self.frames, height, width, self.colors)
+        if self.space == "normalized":
+            statistics = CIFAR10 if max(self.height, self.width) <= 64 else IMAGENET
+            mean, std = np.array(statistics, np.float32)
+            x = x * std + mean
+        return folded(x)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of a layer before and after its sines, for one image."""
-        return 3 * 4 * max(2, self.layer_width) * height * width
+        return 3 * 4 * max(self.coordinates, self.layer_width) * self.frames * height * width
 
 
-def grid(height: int, width: int) -> Float[np.ndarray, "2 points"]:
+def grid(height: int, width: int, frames: int = 1) -> Float[np.ndarray, "d points"]:
     """Returns coordinates of all pixels, row by row; points last, as the long axis of products."""
-    rows, columns = _coordinates(height), _coordinates(width)
-    return np.stack(np.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
+    axes = [_coordinates(count) for count in (frames, height, width)]
+    if frames == 1:
+        del axes[0]
+    return np.stack(np.meshgrid(*axes, indexing="ij")).reshape(len(axes), -1)
 
 
 def _coordinates(count: int) -> Float[np.ndarray, "{count}"]:

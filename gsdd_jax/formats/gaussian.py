@@ -75,9 +75,13 @@ class Gaussian(Gaussians):
         return "bfloat16" if self.bfloat16 else "float32"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        last = {"means": (2,), "cholesky": (3,), "colors": (self.channels,), "opacities": ()}
+        return self._shapes((self.num_gaussians,), self.channels)
+
+    def _shapes(self, gaussians: tuple[int, ...], channels: int) -> dict[str, tuple[int, ...]]:
+        """Returns the stored fields of an array of Gaussians."""
+        last = {"means": (2,), "cholesky": (3,), "colors": (channels,), "opacities": ()}
         stored = FIELDS if self.opacity else FIELDS[:-1]
-        return {name: (self.num_gaussians, *last[name]) for name in stored}
+        return {name: (*gaussians, *last[name]) for name in stored}
 
     def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = np.full(len(arrays["means"]), self.num_gaussians)

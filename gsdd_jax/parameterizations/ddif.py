@@ -52,7 +52,9 @@ class DDiF(Numbers, ddif.DDiF):
         """Returns random networks; `images` gives only their number."""
         params = {}
         for i, (name, shape) in enumerate(self.shapes().items()):
-            fan_in = 2 if i < 2 else self.layer_width  # a weight and its bias have the same bound
+            fan_in = (
+                self.coordinates if i < 2 else self.layer_width
+            )  # a weight and its bias have the same bound
             bound = 1 / fan_in if i < 2 else np.sqrt(6 / fan_in) / self.w0
             params[name] = jax.random.uniform(
                 jax.random.fold_in(key, i), (len(images), *shape), jnp.float32, -bound, bound
