@@ -4,6 +4,7 @@ import io
 import types
 import unittest.mock
 
+import av
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.features import feature, video_feature
@@ -58,3 +59,23 @@ def store(root, splits, feature_of=video, channels=3, labels=True, name="moves")
 
 def load(tmp_path, name="moves", **options) -> data.Dataset:
     return data.load(name, data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache", **options)
+
+
+def frame_folder(folder, clip):
+    """Writes the frames of a clip as 0.png, 1.png, ..., 10.png."""
+    folder.mkdir(parents=True)
+    for k, frame in enumerate(clip):
+        (folder / f"{k}.png").write_bytes(png(frame))
+
+
+def film(path, clip, codec="libx264", pixels="yuv444p", container=None, options=None):
+    """Writes a clip [t, h, w, 3] as a video file of ten frames per second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format=container, options=options or {}) as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = pixels
+        for frame in clip:
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame, np.uint8), "rgb24")
+            file.mux(stream.encode(shown))
+        file.mux(stream.encode())

@@ -84,21 +84,22 @@ def _opened(path) -> Iterator[tuple]:
     extension = os.path.splitext(path)[1].lower()
     if extension not in FORMATS:
         raise UsageError(f"expected a video of {', '.join(FORMATS)}, or a folder of its frames")
-    try:
-        with (
-            open_regular(path, "a video") as file,
-            av.open(file, format=FORMATS[extension]) as container,
-        ):
-            if not container.streams.video:
-                raise UsageError("no video in it")
-            stream = container.streams.video[0]
-            _check("pixels per frame", stream.width * stream.height, PIXELS)
-            _check("seconds", math.ceil((container.duration or 0) / 1e6), SECONDS)
-            stream.codec_context.options = {"max_pixels": str(PIXELS)}  # before memory is taken
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    except av.error.FFmpegError as error:
-        raise UsageError(f"no video that can be read ({error.strerror})") from None
+    with open_regular(path, "a video") as file:
+        try:
+            with av.open(file, format=FORMATS[extension]) as container:
+                if not container.streams.video:
+                    raise UsageError("no video in it")
+                stream = container.streams.video[0]
+                _check("pixels per frame", stream.width * stream.height, PIXELS)
+                _check("seconds", math.ceil((container.duration or 0) / 1e6), SECONDS)
+                stream.codec_context.options = {"max_pixels": str(PIXELS)}  # before memory is taken
+                stream.codec_context.thread_count = 1
+                yield container, stream
+        except UsageError:
+            raise
+        except Exception as error:  # PyAV raises anything on damage
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise UsageError(f"no video that can be read ({reason})") from None
 
 
 def _decoded(container, stream) -> Iterator:
