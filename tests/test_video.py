@@ -225,6 +225,23 @@ def test_a_file_is_read_without_jax(tmp_path):
         )  # fmt: skip
 
 
+def test_the_transform_takes_clips(tmp_path):
+    saved(tmp_path / "set.safetensors", "pixels")
+    set_, rng = gsdd_jax.load(tmp_path / "set.safetensors"), np.random.default_rng(1)
+    mean, std = rng.uniform(0.2, 0.8, (2, FRAMES, 3))
+    said = {"name": "normalize", "mean": mean.ravel().tolist(), "std": std.ravel().tolist()}
+    set_ = dataclasses.replace(set_, provenance={"transform": said})
+    shown = rng.random((5, FRAMES, 6, 7, 3))
+    expected = (shown - mean[:, None, None]) / std[:, None, None]
+    found = set_.transform(np.float32(shown))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(set_.transform.inverse(found), shown, atol=1e-5)
+    np.testing.assert_allclose(set_.numpy().images, set_.transform(set_.images()), atol=1e-5)
+    for wrong in (shown[:, :2], shown[:, 0], folded(shown)[0]):
+        with pytest.raises(UsageError, match=r"expected shape \[..., 4, height, width, channels\]"):
+            set_.transform(wrong)
+
+
 @pytest.mark.parametrize("name", ["pixels", "idc", "fred", "gaussian"])
 def test_other_formats_of_clips(tmp_path, name):
     real = saved(tmp_path / "set.safetensors", name)
