@@ -12,7 +12,7 @@ import zipfile
 
 import numpy as np
 
-from gsdd_jax.core import memory
+from gsdd_jax.core import memory, pyav
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular
 from gsdd_jax.data import folders, lists, parts, videos
@@ -38,7 +38,7 @@ def find(path: str | os.PathLike, noun: str = "picture") -> Found:
     found = _found(path, noun)
     items = found.train + found.test
     if noun == "clip" and any(item.content.suffix.lower() in videos.FORMATS for item in items):
-        videos.check_installed()
+        pyav.module()
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from gsdd_jax.core import pyav
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import open_regular
 
@@ -27,17 +28,6 @@ FRAMES = 2**16
 PIXELS = 2**25  # of a frame
 ALL_PIXELS = 2**36  # of all frames
 WHOLE = 0.8  # least part of the stated duration that has frames
-
-
-def check_installed() -> None:
-    """Raises UsageError if PyAV is missing."""
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "PyAV, which reads and writes video files, is not installed; pip install "
-            "'gsdd-jax[video]', or give folders of frames"
-        ) from None
 
 
 def size(path: str | os.PathLike) -> tuple[int, int]:
@@ -79,8 +69,7 @@ def frames(path: str | os.PathLike, indices: list[int]) -> Iterator[Image.Image]
 
 @contextlib.contextmanager
 def _opened(path) -> Iterator[tuple]:
-    import av
-
+    av = pyav.module()
     extension = os.path.splitext(path)[1].lower()
     if extension not in FORMATS:
         raise UsageError(f"expected a video of {', '.join(FORMATS)}, or a folder of its frames")
