@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -385,8 +386,10 @@ def test_a_run_of_clips(tmp_path):
     assert (start.images() != made.images()).mean() > 0.9
     with Image.open(run / "contact_sheet.png") as sheet:
         assert sheet.size == (2 * (2 * FRAMES * 8 + 1), 2 * (2 * 8 + 1))
-    assert "4×8×8×3" in (run / "report.html").read_text()
-    loaded = gsdd_jax.load(run)
+    loaded, page = gsdd_jax.load(run), (run / "report.html").read_text()
+    assert "4×8×8×3" in page
+    animated = re.findall(r'src="data:image/webp;base64,[^"]*" alt="([^"]*)"', page)
+    assert animated == [f"A distilled clip of class {k}" for k in range(2)]
     accuracy = gsdd_jax.evaluate(loaded, *test, verbose=False)
     assert 0 <= accuracy <= 100 and accuracy.confusion.sum() == 6
     with pytest.raises(UsageError, match="test_images: expected 4 frames each, got 1"):
