@@ -55,14 +55,14 @@ def test_clips_of_several_lengths_and_sizes(tmp_path):
     long, short = moving(2, 9, 12, 8)[0], moving(2, 3, 8, 10)[0]
     train = pairs([*long, *short], [0, 1, 0, 1])
     store(tmp_path / "tfds", {"train": train, "test": train})
-    dataset = load(tmp_path, num_frames=4, resolution=6)
+    dataset = load(tmp_path, frames=4, resolution=6)
     assert dataset.shown_shape == "4x6x6x3" and len(dataset.train.images) == 4
     for (clip, _), found in zip(train, unfolded(dataset.train.images, 4), strict=True):
         taken = clip[[1, 3, 5, 7] if len(clip) == 9 else [0, 1, 1, 2]]
         for frame, expected in zip(found, taken, strict=True):
             image = decode.decode_image(png(expected), 3, (6, "crop"))
             np.testing.assert_array_equal(frame, image)
-    others = [load(tmp_path, num_frames=n, resolution=6).fingerprint for n in (4, 5)]
+    others = [load(tmp_path, frames=n, resolution=6).fingerprint for n in (4, 5)]
     assert others[0] == dataset.fingerprint != others[1]
 
 
@@ -103,9 +103,9 @@ def test_what_is_refused(tmp_path):
         root, {"train": of(np.zeros((257, 1, 1, 3), np.uint8))} | {"test": of(clips[0])}, name="l"
     )
     assert "clips of 257 frames, expected at most 256; give how" in refusal(tmp_path, name="l")
-    assert "num_frames: expected an integer from 2 to 256" in refusal(tmp_path, num_frames=1)
+    assert "frames: expected an integer from 2 to 256" in refusal(tmp_path, frames=1)
     with pytest.raises(UsageError, match="expected none for data set 'cifar10_mini'"):
-        data.load("cifar10_mini", num_frames=4)
+        data.load("cifar10_mini", frames=4)
 
 
 def test_a_damaged_frame_is_named(tmp_path):

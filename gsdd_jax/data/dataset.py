@@ -18,8 +18,9 @@ from gsdd_jax.core import files, memory
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
-from gsdd_jax.data import cache, frames, prepared, rows
+from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
+from gsdd_jax.data.frames import LEAST, images_of
 from gsdd_jax.formats.base import MAX_FRAMES, MAX_SIDE
 from gsdd_jax.formats.clips import shown_shape
 from gsdd_jax.formats.parts import class_indices
@@ -103,7 +104,7 @@ def load(
     subset: str | None = None,
     resolution: int | None = None,
     resize: str = "crop",
-    num_frames: int | None = None,
+    frames: int | None = None,
     classes: str | Sequence[str | int] = "",
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
@@ -119,8 +120,8 @@ def load(
         resolution: side of the square images, in pixels. None keeps the stored sizes.
         resize: bilinear, antialiased. "crop" resizes the shorter side, then cuts out the center.
             "squash" resizes both sides, whatever the shape, as the published ImageNet runs do.
-        num_frames: frames of every clip, evenly spaced, at most 256; shorter clips repeat
-            frames. None keeps all.
+        frames: frames of every clip, evenly spaced, at most 256; shorter clips repeat some. None
+            keeps all.
         classes: those to keep, as for `only`.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: folder of decoded arrays; default $XDG_CACHE_HOME/gsdd_jax, else
@@ -130,8 +131,8 @@ def load(
     Raises:
         UsageError: the set is unknown, missing, damaged, in a format that needs TensorFlow, or
             not one of labeled 8-bit images or clips; its image sizes vary and no resolution is
-            given, or its lengths of clips and no `num_frames`; `subset`, `resolution`,
-            `num_frames` or `classes` is invalid.
+            given, or its lengths of clips and no `frames`; `subset`, `resolution`, `frames` or
+            `classes` is invalid.
     """
     base = name.split("/")[0].split(":")[0]
     if subset is not None and (base != "imagenet2012" or subset not in IMAGENET_SUBSETS):
@@ -141,16 +142,16 @@ def load(
         )
     if resolution is not None:
         check_value("resolution", "int", resolution, (1, MAX_SIDE))
-    if num_frames is not None:
-        check_value("num_frames", "int", num_frames, (frames.LEAST, MAX_FRAMES))
+    if frames is not None:
+        check_value("frames", "int", frames, (LEAST, MAX_FRAMES))
     if resize not in RESIZES:
         raise UsageError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
 
     builder = prepared.find(name, base, data_dir)
     image_key, label_key = prepared.feature_keys(builder, name)
     image, label = (builder.info.features[key] for key in (image_key, label_key))
-    if num_frames is not None and frames.images_of(image) is None:
-        raise UsageError(f"num_frames: expected none for data set {name!r}, which has images")
+    if frames is not None and images_of(image) is None:
+        raise UsageError(f"frames: expected none for data set {name!r}, which has images")
     if reason := prepared.wrong_classes(builder, base, label_key):
         raise prepared.damaged(name, base, data_dir, builder.data_dir, reason)
     known = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
@@ -163,13 +164,13 @@ def load(
     size = None if resolution is None else (resolution, resize)
     folder = files.cache_dir() if cache_dir is None else pathlib.Path(os.path.expanduser(cache_dir))
     if folder is not None:
-        folder /= f"datasets/{base}-{cache.key(builder, subset, size, num_frames)}"
+        folder /= f"datasets/{base}-{cache.key(builder, subset, size, frames)}"
     arrays, info = (folder and cache.read(folder)) or _decode(
         builder,
         base,
         folder,
         image.shape[-1],
-        lambda split: decode_split(builder, split, image_key, label_key, known, size, num_frames),
+        lambda split: decode_split(builder, split, image_key, label_key, known, size, frames),
         lambda reason: prepared.damaged(name, base, data_dir, builder.data_dir, reason),
     )
 

@@ -42,6 +42,6 @@ def _arguments(config: Any) -> dict[str, Any]:
         "subset": subset or None,
         "resolution": side or None,
         "resize": resize or "crop",
-        "num_frames": frames or None,
+        "frames": frames or None,
         "classes": classes,
     }
