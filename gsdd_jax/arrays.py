@@ -229,7 +229,7 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
     size = dict(num_classes=len(names), class_names=tuple(names), mean=(), std=(), fingerprint="")
     size["frames"] = set_.format.frames
     dataset = data.Dataset(config.data.name, nothing, data.Split(images, labels), **size)
-    found = set_.transform if transform is None else set_.find_transform(transform)
+    found = set_.find_transform(transform)
     parts = evaluation.parts_of(config, dataset, jax.tree.map(jnp.asarray, found))
     if not evaluation.is_rate_given(config, set_, rate):
         config.evaluate.learning_rate = set_.learning_rate

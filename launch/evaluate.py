@@ -22,7 +22,7 @@ DISTILLED = paths.define(
     urls=True,
 )
 NETWORK = flags.DEFINE_string(
-    "network", None, "Network to train: convnet, alexnet, vgg11, resnet18 or vit."
+    "network", None, "Network to train: convnet, alexnet, vgg11, resnet18, vit or minic3d."
 )
 WIDTH = flags.DEFINE_integer("width", None, "Channels of the ConvNet; default: as with the set.")
 NUM_NETWORKS = flags.DEFINE_integer("num_networks", None, "Number of networks to train.")

@@ -1,12 +1,12 @@
-"""Exports a distilled set to PNG, npz, torch, TFDS, WebDataset or Hugging Face files.
+"""Exports a distilled set to PNG, MP4, npz, torch, TFDS, WebDataset or Hugging Face files.
 
     python -m launch.export --distilled=runs/demo --to=png --out=images
     python -m launch.export --distilled=runs/demo --to=torch --out=demo.safetensors
     python -m launch.export --distilled=runs/demo --transform=demo_transform.safetensors
 
-hf, png, tfds and webdataset store pictures, clipped to [0, 1] and rounded to 8 bits. npz and torch
-store numbers: normalized or whitened as in training, or in [0, 1] with --space=unit. Test images
-need the same transform: --transform writes it to a file.
+hf, png, tfds and webdataset store pictures, clipped to [0, 1] and rounded to 8 bits; mp4 stores
+clips, with loss. npz and torch store numbers: normalized or whitened as in training, or in [0, 1]
+with --space=unit. Test images need the same transform: --transform writes it to a file.
 """
 
 from absl import flags
@@ -21,9 +21,11 @@ DISTILLED = paths.define(
     urls=True,
 )
 TO = flags.DEFINE_enum(
-    "to", None, ["hf", "png", "npz", "torch", "tfds", "webdataset"], "Output format."
+    "to", None, ["hf", "mp4", "png", "npz", "torch", "tfds", "webdataset"], "Output format."
 )
-OUT = paths.define("out", None, "Output file (npz, torch) or folder (hf, png, tfds, webdataset).")
+OUT = paths.define(
+    "out", None, "Output file (npz, torch) or folder (hf, mp4, png, tfds, webdataset)."
+)
 SPACE = flags.DEFINE_enum(
     "space",
     None,

@@ -1,10 +1,14 @@
-"""Prepares a data set from your own pictures.
+"""Prepares a data set from your own pictures or clips.
 
     python -m launch.prepare --images=FOLDER --name=NAME
 
 FOLDER has one subfolder per class, or parts such as train and test with one per class. --images
 also takes a .csv or .jsonl file (columns path and label) or a .npz file (arrays images and labels).
 Every command then takes the data set by name: `--config.data.name=NAME`.
+
+    python -m launch.prepare --clips=FOLDER --name=NAME --frames=16
+
+does so for clips: video files, and folders of frames.
 
     python -m launch.prepare --cifar=FOLDER
 
@@ -20,10 +24,16 @@ from gsdd_jax.core.errors import UsageError, counted, printable
 from launch import cli, paths
 
 IMAGES = paths.define("images", None, "Pictures: a folder, or a .csv, .tsv, .jsonl or .npz file.")
+CLIPS = paths.define(
+    "clips", None, "Clips, used instead of --images: a folder, or a .csv, .tsv or .jsonl file."
+)
+FRAMES = flags.DEFINE_integer("frames", 16, "Frames per clip, evenly spaced; needs --clips.")
 NAME = flags.DEFINE_string(
     "name", None, "Name of the data set: lower-case letters, digits and underscores."
 )
-TEST = paths.define("test", None, "Test pictures, in any form that --images takes.")
+TEST = paths.define(
+    "test", None, "Test pictures or clips, in any form that --images or --clips takes."
+)
 TEST_FRACTION = flags.DEFINE_float(
     "test_fraction", None, "Test fraction per class if --test is not given; default: 0.1."
 )
@@ -45,7 +55,9 @@ DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 CIFAR = paths.define(
     "cifar", None, "torchvision's CIFAR folder, used instead of --images and --name."
 )
-OF_PICTURES = (IMAGES, NAME, TEST, TEST_FRACTION, RESOLUTION, GRAY, DEPTH, SKIP_BROKEN)
+OPTIONS = (TEST, TEST_FRACTION, RESOLUTION, GRAY, DEPTH, SKIP_BROKEN)
+OF_PICTURES = (IMAGES, CLIPS, NAME, FRAMES, *OPTIONS)
+OF_CLIPS = " --config.network.name=minic3d --config.parameterization.name=video_gaussian"
 SHOWN = 30  # class names
 
 
@@ -58,16 +70,16 @@ def main() -> None:
     print(f"classes: {some(made.class_names, SHOWN)}")
     least, most = min(made.train), max(made.train)
     a_class = f"{least}" if least == most else f"{least} to {most}"
-    name = made.folder.name
+    name, noun = made.folder.name, "pictures" if CLIPS.value is None else "clips"
     print(
         f"{name} in {made.folder}: {sum(made.train)} training and {sum(made.test)} test "
-        f"pictures of {counted(len(made.class_names), 'class')}, {a_class} per class to train on, "
+        f"{noun} of {counted(len(made.class_names), 'class')}, {a_class} per class to train on, "
         f"{'x'.join(map(str, made.image_shape))}"
     )
     where = f" --config.data.dir={shlex.quote(DATA_DIR.value)}" if DATA_DIR.value else ""
     print(
         f"distill it: {program.command('distill')} --config=configs/own.py "
-        f"--config.data.name={name}{where} --workdir=runs/{name}"
+        f"--config.data.name={name}{where}{OF_CLIPS if CLIPS.value else ''} --workdir=runs/{name}"
     )
 
 
@@ -82,10 +94,15 @@ def _of_cifar():
 def _of_pictures():
     from gsdd_jax.data.prepare import prepare
 
-    for flag in (IMAGES, NAME):
-        if flag.value is None:
-            raise UsageError(f"--{flag.name}: required, unless --cifar is given")
-    options = {flag.name: flag.value for flag in (*OF_PICTURES[2:], OVERWRITE, DATA_DIR)}
+    if (IMAGES.value is None) == (CLIPS.value is None):
+        raise UsageError("--images, --clips: expected one of them, unless --cifar is given")
+    if NAME.value is None:
+        raise UsageError("--name: required, unless --cifar is given")
+    options = {flag.name: flag.value for flag in (*OPTIONS, OVERWRITE, DATA_DIR)}
+    if CLIPS.value is not None:
+        return prepare(CLIPS.value, NAME.value, frames=FRAMES.value, **options)
+    if FRAMES.present:
+        raise UsageError("--frames: needs --clips")
     return prepare(IMAGES.value, NAME.value, **options)
 
 

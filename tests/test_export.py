@@ -175,7 +175,7 @@ def refusal(*arguments, **options):
 
 def test_what_is_refused(file, tmp_path):
     set_, path = gsdd_jax.load(file), tmp_path / "out"
-    assert "to: expected one of npz, torch, hf, png" in refusal(set_, path, "jpeg")
+    assert "to: expected one of npz, torch, hf, mp4, png" in refusal(set_, path, "jpeg")
     for to in ("png", "tfds", "webdataset"):
         assert "space: expected unit" in refusal(set_, path, to, space="training")
     assert "height: expected an integer" in refusal(set_, path, "npz", resolution=0)

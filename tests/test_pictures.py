@@ -246,7 +246,7 @@ def test_pictures_that_are_decoded_at_once_are_bounded_by_their_pixels(monkeypat
         thread.join()
     assert sorted(most)[-2:] == [80, 300]
     taken = []
-    monkeypatch.setattr(pictures, "_ROOM", pictures.Room(1))
+    monkeypatch.setattr(pictures, "ROOM", pictures.Room(1))
     monkeypatch.setattr(pictures.Room, "taken", lambda _, n: taken.append(n) or lock)
     stored(Image.new("RGB", (1600, 800)), size=4, format="JPEG")
     assert taken == [200 * 100]  # as a JPEG is decoded for so small a square

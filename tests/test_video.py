@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -225,6 +226,23 @@ def test_a_file_is_read_without_jax(tmp_path):
         )  # fmt: skip
 
 
+def test_the_transform_takes_clips(tmp_path):
+    saved(tmp_path / "set.safetensors", "pixels")
+    set_, rng = gsdd_jax.load(tmp_path / "set.safetensors"), np.random.default_rng(1)
+    mean, std = rng.uniform(0.2, 0.8, (2, FRAMES, 3))
+    said = {"name": "normalize", "mean": mean.ravel().tolist(), "std": std.ravel().tolist()}
+    set_ = dataclasses.replace(set_, provenance={"transform": said})
+    shown = rng.random((5, FRAMES, 6, 7, 3))
+    expected = (shown - mean[:, None, None]) / std[:, None, None]
+    found = set_.transform(np.float32(shown))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(set_.transform.inverse(found), shown, atol=1e-5)
+    np.testing.assert_allclose(set_.numpy().images, set_.transform(set_.images()), atol=1e-5)
+    for wrong in (shown[:, :2], shown[:, 0], folded(shown)[0]):
+        with pytest.raises(UsageError, match=r"expected shape \[..., 4, height, width, channels\]"):
+            set_.transform(wrong)
+
+
 @pytest.mark.parametrize("name", ["pixels", "idc", "fred", "gaussian"])
 def test_other_formats_of_clips(tmp_path, name):
     real = saved(tmp_path / "set.safetensors", name)
@@ -368,8 +386,10 @@ def test_a_run_of_clips(tmp_path):
     assert (start.images() != made.images()).mean() > 0.9
     with Image.open(run / "contact_sheet.png") as sheet:
         assert sheet.size == (2 * (2 * FRAMES * 8 + 1), 2 * (2 * 8 + 1))
-    assert "4×8×8×3" in (run / "report.html").read_text()
-    loaded = gsdd_jax.load(run)
+    loaded, page = gsdd_jax.load(run), (run / "report.html").read_text()
+    assert "4×8×8×3" in page
+    animated = re.findall(r'src="data:image/webp;base64,[^"]*" alt="([^"]*)"', page)
+    assert animated == [f"A distilled clip of class {k}" for k in range(2)]
     accuracy = gsdd_jax.evaluate(loaded, *test, verbose=False)
     assert 0 <= accuracy <= 100 and accuracy.confusion.sum() == 6
     with pytest.raises(UsageError, match="test_images: expected 4 frames each, got 1"):
@@ -381,5 +401,5 @@ def test_a_run_of_clips(tmp_path):
     np.testing.assert_allclose(images, unfolded(expected, FRAMES), atol=1e-5)
     exports.export(loaded, tmp_path / "set.npz", "npz", space="unit")
     np.testing.assert_array_equal(np.load(tmp_path / "set.npz")["images"], loaded.images())
-    with pytest.raises(UsageError, match="expected npz or torch for clips of 4 frames, got 'png'"):
-        exports.export(loaded, tmp_path / "set", "png")
+    with pytest.raises(UsageError, match=r"torch, mp4, .* for clips of 4 frames, got 'hf'"):
+        exports.export(loaded, tmp_path / "set", "hf")

@@ -17,7 +17,7 @@ from gsdd_jax.core.trees import dotted
 from gsdd_jax.data.augment import DSA
 from gsdd_jax.data.shares import SPLITS
 from gsdd_jax.data.soft_labels import Labels
-from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.formats.base import MAX_FRAMES, MAX_SIDE
 
 RATE = (LEAST, 1e3)  # of networks
 # Bounds on untrusted files: more would exceed any time or memory.
@@ -42,6 +42,9 @@ class Data:
     )
     resolution: int = field(0, "image size in pixels per side; 0: as stored", 0, MAX_SIDE)
     resize: str = field("crop", "method to make images square: crop (to the center) or squash")
+    frames: int = field(
+        0, "frames of a clip, evenly spaced; 0: as stored, or images", 0, MAX_FRAMES
+    )
     transform: str = field(
         "normalize", "transform of inputs: normalize (per channel) or zca (whitening)",
         choices=("normalize", "zca"),

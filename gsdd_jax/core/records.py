@@ -21,7 +21,7 @@ def write(
 ) -> None:
     """Writes the set `name` into an existing folder, named for its version.
 
-    `features` are TFDS's, among them `image`, an encoded picture, and `label`. `splits` holds
+    `features` are TFDS's, among them `image` or `video`, encoded, and `label`. `splits` holds
     examples, with a value per feature. Raises UsageError if the folder's path is not UTF-8, which
     array_record needs, and OSError, naming the file, if one cannot be written.
     """
@@ -58,7 +58,7 @@ def write(
         builder=identity,
         description=description,
         features=features,
-        supervised_keys=("image", "label"),
+        supervised_keys=("image" if "image" in features else "video", "label"),
         disable_shuffling=True,
     )
     info.set_file_format("array_record")

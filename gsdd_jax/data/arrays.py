@@ -74,7 +74,6 @@ def from_arrays(
     if shapes[0] != shapes[1]:
         raise UsageError(f"test: expected images of {shapes[0]}, got {shapes[1]}")
     mean, std = channel_mean_std(arrays["train_images"], frames)
-    hashed = arrays | ({"frames": np.array([frames])} if frames > 1 else {})
     return Dataset(
         name=name,
         train=Split(arrays["train_images"], arrays["train_labels"]),
@@ -83,7 +82,7 @@ def from_arrays(
         class_names=tuple(names),
         mean=mean,
         std=std,
-        fingerprint=cache.fingerprint(hashed),
+        fingerprint=cache.fingerprint(arrays, frames),
         frames=frames,
     )
 

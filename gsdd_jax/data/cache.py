@@ -20,7 +20,9 @@ from gsdd_jax.data.decode import Chunk
 VERSION = 2  # increment when the same source decodes to other arrays
 
 
-def key(builder, subset: str | None, size: tuple[int, str] | None) -> str:
+def key(
+    builder, subset: str | None, size: tuple[int, str] | None, frames: int | None = None
+) -> str:
     """Returns a hash of everything that determines the arrays: files, request and decoder."""
     folder = pathlib.Path(builder.data_dir)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
@@ -30,13 +32,18 @@ def key(builder, subset: str | None, size: tuple[int, str] | None) -> str:
         "subset": subset,
         "size": size,
         "decoder": [VERSION, PIL.__version__],
-    }
+    } | ({"frames": frames} if frames else {})
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
-def fingerprint(arrays: dict[str, np.ndarray]) -> str:
-    """Returns the SHA-256, in hexadecimal, of arrays with their names and shapes."""
+def fingerprint(arrays: dict[str, np.ndarray], frames: int = 1) -> str:
+    """Returns the SHA-256, in hexadecimal, of arrays with their names and shapes.
+
+    Clips of `frames` differ from images of as many channels.
+    """
     digest = hashlib.sha256()
+    if frames > 1:
+        arrays = arrays | {"frames": np.array([frames])}
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
         for piece in rows.pieces(arrays[name]):
@@ -52,7 +59,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
             return None
         arrays = _mapped(folder)
         # Hashing 150 MB takes a tenth of a second, and catches every change of the files.
-        if fingerprint(arrays) == info["fingerprint"]:
+        if fingerprint(arrays, info.get("frames", 1)) == info["fingerprint"]:
             return arrays, info
     except Exception:  # readers raise anything on foreign data: the cache is rebuilt
         pass

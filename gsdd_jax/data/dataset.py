@@ -20,7 +20,8 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.data import cache, prepared, rows
 from gsdd_jax.data.decode import RESIZES, decode_split, in_memory, size_text
-from gsdd_jax.formats.base import MAX_SIDE
+from gsdd_jax.data.frames import LEAST, images_of
+from gsdd_jax.formats.base import MAX_FRAMES, MAX_SIDE
 from gsdd_jax.formats.clips import shown_shape
 from gsdd_jax.formats.parts import class_indices
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
@@ -103,11 +104,12 @@ def load(
     subset: str | None = None,
     resolution: int | None = None,
     resize: str = "crop",
+    frames: int | None = None,
     classes: str | Sequence[str | int] = "",
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Loads a TFDS image classification set (paper, appendix A.1.1).
+    """Loads a TFDS set of classified images (paper, appendix A.1.1) or clips.
 
     Args:
         name: "cifar10_mini", shipped with this package (300 training and 100 test images per
@@ -118,6 +120,8 @@ def load(
         resolution: side of the square images, in pixels. None keeps the stored sizes.
         resize: bilinear, antialiased. "crop" resizes the shorter side, then cuts out the center.
             "squash" resizes both sides, whatever the shape, as the published ImageNet runs do.
+        frames: frames of every clip, evenly spaced, at most 256; shorter clips repeat some. None
+            keeps all.
         classes: those to keep, as for `only`.
         data_dir: folder of TFDS's sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: folder of decoded arrays; default $XDG_CACHE_HOME/gsdd_jax, else
@@ -126,8 +130,9 @@ def load(
 
     Raises:
         UsageError: the set is unknown, missing, damaged, in a format that needs TensorFlow, or
-            not one of labeled 8-bit images; its image sizes vary and no resolution is given;
-            `subset`, `resolution` or `classes` is invalid.
+            not one of labeled 8-bit images or clips; its image sizes vary and no resolution is
+            given, or its lengths of clips and no `frames`; `subset`, `resolution`, `frames` or
+            `classes` is invalid.
     """
     base = name.split("/")[0].split(":")[0]
     if subset is not None and (base != "imagenet2012" or subset not in IMAGENET_SUBSETS):
@@ -137,12 +142,16 @@ def load(
         )
     if resolution is not None:
         check_value("resolution", "int", resolution, (1, MAX_SIDE))
+    if frames is not None:
+        check_value("frames", "int", frames, (LEAST, MAX_FRAMES))
     if resize not in RESIZES:
         raise UsageError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
 
     builder = prepared.find(name, base, data_dir)
     image_key, label_key = prepared.feature_keys(builder, name)
-    label = builder.info.features[label_key]
+    image, label = (builder.info.features[key] for key in (image_key, label_key))
+    if frames is not None and images_of(image) is None:
+        raise UsageError(f"frames: expected none for data set {name!r}, which has images")
     if reason := prepared.wrong_classes(builder, base, label_key):
         raise prepared.damaged(name, base, data_dir, builder.data_dir, reason)
     known = range(label.num_classes) if subset is None else IMAGENET_SUBSETS[subset]
@@ -155,20 +164,27 @@ def load(
     size = None if resolution is None else (resolution, resize)
     folder = files.cache_dir() if cache_dir is None else pathlib.Path(os.path.expanduser(cache_dir))
     if folder is not None:
-        folder /= f"datasets/{base}-{cache.key(builder, subset, size)}"
+        folder /= f"datasets/{base}-{cache.key(builder, subset, size, frames)}"
     arrays, info = (folder and cache.read(folder)) or _decode(
         builder,
         base,
         folder,
-        lambda split: decode_split(builder, split, image_key, label_key, known, size),
+        image.shape[-1],
+        lambda split: decode_split(builder, split, image_key, label_key, known, size, frames),
         lambda reason: prepared.damaged(name, base, data_dir, builder.data_dir, reason),
     )
 
     train_shape, test_shape = (arrays[f"{split}_images"].shape[1:] for split in ("train", "test"))
-    if train_shape != test_shape:
+    if train_shape[:2] != test_shape[:2]:
         raise UsageError(
             f"the training images of data set {name!r} are {size_text(train_shape)}, its test"
             f" images {size_text(test_shape)}; give a resolution"
+        )
+    if train_shape != test_shape:
+        lengths = [shape[-1] // image.shape[-1] for shape in (train_shape, test_shape)]
+        raise UsageError(
+            f"the training clips of data set {name!r} have {lengths[0]} frames, its test clips"
+            f" {lengths[1]}; give how many to take"
         )
     mean, std = _MEAN_STD.get(base) or (tuple(info["mean"]), tuple(info["std"]))
     whole = Dataset(
@@ -180,6 +196,7 @@ def load(
         mean=mean,
         std=std,
         fingerprint=info["fingerprint"],
+        frames=info.get("frames", 1),
     )
     return only(whole, classes)
 
@@ -211,7 +228,7 @@ def only(dataset: Dataset, classes: str | Sequence[str | int]) -> Dataset:
         **splits,
         num_classes=len(chosen),
         class_names=tuple(dataset.class_names[i] for i in chosen),
-        fingerprint=cache.fingerprint(arrays),
+        fingerprint=cache.fingerprint(arrays, dataset.frames),
     )
 
 
@@ -240,7 +257,9 @@ def _only(split: Split, labels: np.ndarray) -> Split:
     return Split(*found)
 
 
-def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.ndarray], dict]:
+def _decode(
+    builder, base, folder, channels, chunks_of, damaged
+) -> tuple[dict[str, np.ndarray], dict]:
     """Returns (arrays, info) of both splits: mapped from the cache's `folder`, or in memory if
     there is no writable cache."""
 
@@ -258,8 +277,10 @@ def _decode(builder, base, folder, chunks_of, damaged) -> tuple[dict[str, np.nda
             yield from chunks_of(split)
 
     def describe(arrays):
-        mean, std = channel_mean_std(arrays["train_images"])
-        return {"fingerprint": cache.fingerprint(arrays), "mean": mean, "std": std}
+        num_frames = arrays["train_images"].shape[-1] // channels
+        mean, std = channel_mean_std(arrays["train_images"], num_frames)
+        info = {"fingerprint": cache.fingerprint(arrays, num_frames), "mean": mean, "std": std}
+        return info | ({"frames": num_frames} if num_frames > 1 else {})
 
     splits = prepared.splits(builder, base)
     with named():

@@ -1,4 +1,4 @@
-"""Pictures that a source provides, not decoded yet."""
+"""Pictures or clips that a source provides, not decoded yet."""
 
 import collections
 import pathlib
@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from gsdd_jax.core.errors import UsageError, printable
 
 SHOWN = 3  # list entries per line
+FLAGS = {"picture": "--images", "clip": "--clips"}  # that give pictures or clips
 LONGEST_NAME = 255  # characters of a class name
 
 

@@ -33,14 +33,15 @@ def _arguments(config: Any) -> dict[str, Any]:
     config = config if isinstance(config, dict) else {}
     fields = ("name", "subset", "resize", "classes")
     name, subset, resize, classes = (config.get(f"data.{n}", "") for n in fields)
-    side = config.get("data.resolution", 0)
+    side, frames = (config.get(f"data.{n}", 0) for n in ("resolution", "frames"))
     texts = all(isinstance(value, str) for value in (name, subset, resize, classes))
-    if not texts or not name or type(side) is not int:
+    if not texts or not name or not type(side) is type(frames) is int:
         raise UsageError("provenance.config does not say which data the set was made from")
     return {
         "name": name,
         "subset": subset or None,
         "resolution": side or None,
         "resize": resize or "crop",
+        "frames": frames or None,
         "classes": classes,
     }

@@ -37,9 +37,10 @@ _UPRIGHT = {
 
 
 class Read(NamedTuple):
-    pixels: UInt8[np.ndarray, "h w c"]
+    pixels: UInt8[np.ndarray, "*t h w c"]
     short: int  # shorter side in pixels before resizing
     ignored: tuple[str, ...]  # invalid parts that were ignored
+    repeats: bool = False  # a clip has fewer frames than are taken
 
 
 class Header(NamedTuple):
@@ -68,7 +69,7 @@ class Room:
                 self._changed.notify_all()
 
 
-_ROOM = Room(2**25)  # about half a gigabyte, with copies
+ROOM = Room(2**25)  # about half a gigabyte, with copies
 
 
 def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Read:
@@ -82,7 +83,7 @@ def read(content: bytes, resolution: int, channels: int, depth: int = 16) -> Rea
         short = min(image.size)
         image.draft(None, (2 * resolution, 2 * resolution))
         deep = image.mode not in _SIXTEEN_BITS and ";16" in str([tile[3] for tile in image.tile])
-        with _ROOM.taken(image.width * image.height):
+        with ROOM.taken(image.width * image.height):
             image.load()  # before its EXIF, which may be damaged in a valid picture
             _refuse_dark(image, deep)
             image, valid = _upright(image)
@@ -110,7 +111,7 @@ def header(path: str | os.PathLike, measured: bool) -> Header | None:
         with _opened(path) as image:
             short, largest = min(image.size), None
             if measured and image.mode in _SIXTEEN_BITS:
-                with _ROOM.taken(image.width * image.height):
+                with ROOM.taken(image.width * image.height):
                     largest = int(np.asarray(image).max())
             return Header(short, largest)
     except Exception:  # as above; the error is reported when it is read

@@ -1,4 +1,4 @@
-"""Custom data sets from pictures: array_record files for TFDS, written without TensorFlow.
+"""Custom data sets from pictures or clips: array_record files for TFDS, without TensorFlow.
 
 Equal pictures give equal files on every machine.
 """
@@ -14,15 +14,13 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import PIL
 from tqdm import tqdm
 
 from gsdd_jax.core import records, swap
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.core.files import read_regular
-from gsdd_jax.data import pictures, prepared, sources, survey
-from gsdd_jax.data.items import Found, Item, some
+from gsdd_jax.data import media, prepared, sources, survey
+from gsdd_jax.data.items import FLAGS, Found, Item, some
 from gsdd_jax.data.quiet import quietly
 from gsdd_jax.data.split import TEST_FRACTION, divided
 from gsdd_jax.data.twice import Twice
@@ -32,7 +30,6 @@ VERSION = "1.0.0"
 SAMPLE = 16  # pictures that a set is taken for gray by
 CHUNK = 256  # pictures decoded at once
 FEW = 10  # times smaller than the largest class
-LARGEST = 1 << 28  # bytes of a picture's file
 MARK = "prepared.json"  # in the folder of every set made here
 WHAT = "a set that launch.prepare made"
 
@@ -42,7 +39,7 @@ class Prepared(NamedTuple):
     class_names: list[str]
     train: list[int]  # pictures per class
     test: list[int]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]  # of clips with the number of frames
     notes: list[str]  # surprises for the user, one line each
 
 
@@ -52,6 +49,7 @@ def prepare(
     *,
     test: str | os.PathLike | None = None,
     test_fraction: float | None = None,
+    frames: int | None = None,
     resolution: int | None = None,
     gray: bool | None = None,
     depth: int | None = None,
@@ -68,6 +66,8 @@ def prepare(
         test_fraction: fraction of each class to test on, drawn by a hash of names, if there are
             no test pictures; default 0.1. Every class keeps one picture and, if it has two or
             more, gives at least one.
+        frames: frames per clip, evenly spaced; a shorter clip repeats frames. None: `images` and
+            `test` hold pictures, not clips.
         resolution: pixels per side; default: the median of the training pictures' shorter sides,
             rounded down to one of `survey.SIDES`.
         gray: one channel instead of three; default: whether no picture has colors.
@@ -82,23 +82,24 @@ def prepare(
     """
     root = prepared.data_root(data_dir)
     _check_name(name, root, overwrite)
+    kind = media.Pictures() if frames is None else media.Clips(frames)
     with quietly():
-        found = sources.find(images)
+        found = sources.find(images, kind.noun)
     class_names = sources.class_names(found.train)
     if len(class_names) < 2:
         raise UsageError(
             f"{images}: expected two classes or more, got {some(class_names) or 'none'}"
         )
-    train, test_items, notes = _splits(found, test, test_fraction)
+    train, test_items, notes = _splits(found, test, test_fraction, kind.noun)
     if unknown := sorted({item.label for item in test_items} - set(class_names)):
-        where = "the test pictures of --images" if test is None else "--test"
+        where = f"the test {kind.noun}s of {FLAGS[kind.noun]}" if test is None else "--test"
         raise UsageError(f"{where}: expected the classes of training, got {some(unknown)}, too")
-    size, depth, more = survey.settings(resolution, depth, train, test_items)
+    size, depth, more = survey.settings(kind, resolution, depth, train, test_items)
     notes += more + sources.order_note(class_names)
     splits = {"train": train, "test": test_items}
 
     def written(gray: bool | None) -> _Reader:
-        reader = _Reader(class_names, size, gray, depth)
+        reader = _Reader(kind, class_names, size, gray, depth)
         if gray is None:
             reader.check_gray(train[:: -(-len(train) // SAMPLE)])
         with new_set(root, name, VERSION) as made:
@@ -110,12 +111,13 @@ def prepare(
 
     try:
         reader = written(gray)
-        notes += ["one gray channel, since no picture has colors (--nogray)"] * (gray is None)
+        notes += [f"one gray channel, since no {kind.noun} has colors (--nogray)"] * (gray is None)
     except _Colored as colored:
         reader = written(False)
         notes.append(f"three channels, since {colored} has colors (--gray)")
     counts, notes = reader.counts, notes + reader.notes(class_names)
-    return Prepared(root / name, class_names, counts["train"], counts["test"], reader.shape, notes)
+    shape = reader.shape if frames is None else (frames, *reader.shape)
+    return Prepared(root / name, class_names, counts["train"], counts["test"], shape, notes)
 
 
 @contextlib.contextmanager
@@ -150,12 +152,12 @@ def check_free(root: pathlib.Path, name: str, overwrite: bool) -> None:
 
 
 def _splits(
-    found: Found, test: str | os.PathLike | None, test_fraction: float | None
+    found: Found, test: str | os.PathLike | None, test_fraction: float | None, noun: str
 ) -> tuple[list[Item], list[Item], list[str]]:
     ways = {
         "--test": test is not None,
         "--test_fraction": test_fraction is not None,
-        "the test pictures of --images": bool(found.test),
+        f"the test {noun}s of {FLAGS[noun]}": bool(found.test),
     }
     if sum(ways.values()) > 1:
         raise UsageError(f"{' and '.join(w for w in ways if ways[w])}: expected one of them")
@@ -163,7 +165,7 @@ def _splits(
         return found.train, found.test, found.notes
     if test is not None:
         with quietly():
-            others = sources.find(test)
+            others = sources.find(test, noun)
         if others.test:
             raise UsageError(f"--test: {test} has parts for training and for testing, expected one")
         return found.train, others.train, found.notes + [f"--test: {n}" for n in others.notes]
@@ -174,30 +176,39 @@ def _splits(
 
 
 class _Colored(Exception):
-    """A picture, named, has colors in a set that was taken for gray."""
+    """A picture or a clip, named, has colors in a set that was taken for gray."""
 
 
 class _Stored(NamedTuple):
-    png: bytes
+    files: list[bytes]  # PNG, of each frame
     short: int  # shorter side in pixels before resizing
     ignored: tuple[str, ...]  # invalid parts
+    repeats: bool  # a clip that is too short
     colored: bool  # in a set that was taken for gray
 
 
 class _Reader:
-    """Decodes pictures in several threads, in order, and collects notes for the user.
+    """Decodes pictures or clips in several threads, in order, and collects notes for the user.
 
-    With `gray=None` pictures are stored in one channel, of RGB: `_Colored` is raised for colors.
+    With `gray=None` they are stored in one channel, of RGB: `_Colored` is raised for colors.
     """
 
-    def __init__(self, class_names: list[str], size: int, gray: bool | None, depth: int):
+    def __init__(
+        self,
+        kind: media.Pictures | media.Clips,
+        class_names: list[str],
+        size: int,
+        gray: bool | None,
+        depth: int,
+    ):
+        self.kind = kind
         self.labels = {name: place for place, name in enumerate(class_names)}
         self.shape = size, size, 3 if gray is False else 1
         self.gray, self.depth = gray, depth
         self.broken: list[str] = []
-        self.enlarged = 0
+        self.enlarged = self.repeated = 0
         self.ignored: collections.Counter[str] = collections.Counter()
-        self.twice = Twice()
+        self.twice = Twice(kind.noun)
         self.counts: dict[str, list[int]] = {}  # per class
 
     def features(self) -> dict[str, Any]:
@@ -205,7 +216,7 @@ class _Reader:
 
         return {
             "file": tfds.features.Text(),
-            "image": tfds.features.Image(shape=self.shape, encoding_format="png"),
+            self.kind.key: self.kind.feature(self.shape),
             "label": tfds.features.ClassLabel(names=list(self.labels)),
         }
 
@@ -214,21 +225,23 @@ class _Reader:
         counts = self.counts[split] = [0] * len(self.labels)
         progress = tqdm(total=len(items), desc=f"preparing {split}", disable=None)
         with concurrent.futures.ThreadPoolExecutor() as pool, progress:
-            for start in range(0, len(items), CHUNK):
-                chunk = items[start : start + CHUNK]
+            at_once = max(1, CHUNK // self.kind.frames)
+            for start in range(0, len(items), at_once):
+                chunk = items[start : start + at_once]
                 for item, found in zip(chunk, pool.map(self._read, chunk), strict=True):
                     if isinstance(found, str):
                         self.broken.append(f"{item.name} ({found})")
                         continue
-                    png, short, ignored, colored = found
-                    if colored:
+                    if found.colored:
                         raise _Colored(item.name)
-                    self.enlarged += short < self.shape[0]
-                    self.ignored.update(ignored)
-                    self.twice.add(png, split, item)
+                    self.enlarged += found.short < self.shape[0]
+                    self.repeated += found.repeats
+                    self.ignored.update(found.ignored)
+                    self.twice.add(b"".join(found.files), split, item)
                     label = self.labels[item.label]
                     counts[label] += 1
-                    yield {"file": item.name, "image": io.BytesIO(png), "label": label}
+                    stored = self.kind.stored([io.BytesIO(file) for file in found.files])
+                    yield {"file": item.name, self.kind.key: stored, "label": label}
                 progress.update(len(chunk))
 
     def check_gray(self, items: list[Item]) -> None:
@@ -239,19 +252,13 @@ class _Reader:
                     raise _Colored(item.name)
 
     def _read(self, item: Item) -> _Stored | str:
-        """Returns a picture as it is stored, or what is wrong with it."""
-        size, channels = self.shape[0], 1 if self.gray else 3
+        """Returns an item as it is stored, or what is wrong with it."""
         try:
-            if isinstance(item.content, np.ndarray):
-                image = png.from_array(item.content)
-                pixels, _ = pictures.square(image, size, channels)
-                read = pictures.Read(pixels, min(image.size), ())
-            else:
-                content = read_regular(item.content, "a picture", LARGEST)
-                read = pictures.read(content, size, channels, self.depth)
+            read = self.kind.read(item, self.shape[0], 1 if self.gray else 3, self.depth)
             pixels = read.pixels[..., : self.shape[-1]]
             colored = self.gray is None and bool((read.pixels != pixels).any())
-            return _Stored(png.encode(pixels), read.short, read.ignored, colored)
+            files = [png.encode(frame) for frame in pixels.reshape(-1, *self.shape)]
+            return _Stored(files, read.short, read.ignored, read.repeats, colored)
         except UsageError as error:
             return str(error).removeprefix(f"{item.content}: ")
         except OSError as error:
@@ -263,38 +270,41 @@ class _Reader:
         """Raises UsageError if pictures are unreadable, or a class or the test split is empty."""
         if self.broken and not skip_broken:
             raise UsageError(
-                f"{len(self.broken):,} of {counted(total, 'picture')} cannot be read: "
+                f"{len(self.broken):,} of {counted(total, self.kind.noun)} cannot be read: "
                 f"{some(self.broken)}; "
                 "repair or remove them, or skip them by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
-            raise UsageError(f"no training picture is left in the classes {some(bare)}")
+            raise UsageError(f"no training {self.kind.noun} is left in the classes {some(bare)}")
         if not any(self.counts["test"]):
-            raise UsageError("no test picture is left")
+            raise UsageError(f"no test {self.kind.noun} is left")
 
     def notes(self, class_names: list[str]) -> list[str]:
-        notes = []
+        notes, noun = [], self.kind.noun
         if self.broken:
-            broken = counted(len(self.broken), "picture")
+            broken = counted(len(self.broken), noun)
             notes.append(f"{broken} cannot be read: {some(self.broken)}")
         if self.enlarged:
-            notes.append(f"{counted(self.enlarged, 'picture')} smaller than that, enlarged")
+            notes.append(f"{counted(self.enlarged, noun)} smaller than that, enlarged")
+        if self.repeated:
+            short = f"of fewer than {counted(self.kind.frames, 'frame')}, which repeat (--frames)"
+            notes.append(f"{counted(self.repeated, noun)} {short}")
         for flaw, count in sorted(self.ignored.items()):
-            notes.append(f"{counted(count, 'picture')} with {flaw} that is damaged and was ignored")
+            notes.append(f"{counted(count, noun)} with {flaw} that is damaged and was ignored")
         notes += self.twice.notes()
         if bare := _without(class_names, self.counts["test"]):
-            notes.append(f"no test pictures of the classes {some(bare)}")
-        return notes + _few(class_names, self.counts["train"])
+            notes.append(f"no test {noun}s of the classes {some(bare)}")
+        return notes + _few(class_names, self.counts["train"], noun)
 
 
-def _few(class_names: list[str], counts: list[int]) -> list[str]:
+def _few(class_names: list[str], counts: list[int], noun: str) -> list[str]:
     of_class = zip(class_names, counts, strict=True)
     few = [f"{name} ({count})" for name, count in of_class if FEW * count <= max(counts)]
     if not few:
         return []
     return [
-        f"few pictures of {some(few)}, where another class has {max(counts)}: a distilled set has "
-        "as many images of every class, and several of such a class start from one picture"
+        f"few {noun}s of {some(few)}, where another class has {max(counts)}: a distilled set has "
+        f"as many images of every class, and several of such a class start from one {noun}"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Reads image data sets that TensorFlow Datasets (TFDS) prepared, without TensorFlow.
+"""Reads sets of images or clips that TensorFlow Datasets (TFDS) prepared, without TensorFlow.
 
 Errors say in one line whether a set is unknown, missing, of another kind or damaged.
 """
@@ -15,7 +15,7 @@ from gsdd_jax.core import program, swap
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import check_value
 from gsdd_jax.core.files import JSON_LIMIT, check_regular, home, read_object, read_regular
-from gsdd_jax.data import trusted
+from gsdd_jax.data import frames, trusted
 from gsdd_jax.exports.png import MODES
 
 # tensorflow_datasets is imported on use: it is slow to import, and much of the package needs none.
@@ -81,7 +81,8 @@ def find(name: str, base: str, data_dir: str | os.PathLike | None):
         raise damaged(name, base, data_dir, root / base, str(error)) from None
     try:
         # Unlike `tfds.builder`, this never uses the network.
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
+        with frames.without_tensorflow():
+            builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
     except Exception as error:  # TFDS does not validate its files
         reason = _damaged_description(root, name.partition(":")[0])
         if reason is None:
@@ -125,6 +126,7 @@ def damaged(
 
 
 def feature_keys(builder, name: str) -> tuple[str, str]:
+    """Returns the names of the images, else the clips, and of their labels."""
     from tensorflow_datasets import features as kinds
 
     features = builder.info.features
@@ -133,18 +135,20 @@ def feature_keys(builder, name: str) -> tuple[str, str]:
             f"data set {name!r} in {builder.data_dir} has {type(features).__name__} for its "
             "features: expected an image and a class label by name"
         )
-    keys = []
-    for kind in (kinds.Image, kinds.ClassLabel):
-        found = [key for key, feature in features.items() if type(feature) is kind]
+
+    def key_of(is_one) -> str | None:
+        found = [key for key, feature in features.items() if is_one(feature)]
         supervised = [key for key in builder.info.supervised_keys or () if key in found]
-        keys.append((supervised or found or [None])[0])
-    image_key, label_key = keys
+        return (supervised or found or [None])[0]
+
+    image_key = key_of(lambda feature: type(feature) is kinds.Image) or key_of(frames.images_of)
+    label_key = key_of(lambda feature: type(feature) is kinds.ClassLabel)
     if image_key is None or label_key is None:
         raise UsageError(
-            f"data set {name!r} has the features {', '.join(features)}: expected an image and a"
-            " class label among them"
+            f"data set {name!r} has the features {', '.join(features)}: expected an image or a"
+            " clip, and a class label among them"
         )
-    image = features[image_key]
+    image = frames.images_of(features[image_key]) or features[image_key]
     if image.np_dtype != np.uint8 or image.shape[-1] not in MODES:
         raise UsageError(
             f"data set {name!r} has {image.np_dtype} images of shape {image.shape}: expected"

@@ -12,18 +12,18 @@ import zipfile
 
 import numpy as np
 
-from gsdd_jax.core import memory
+from gsdd_jax.core import memory, pyav
 from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.files import check_regular
-from gsdd_jax.data import folders, lists, parts
+from gsdd_jax.data import folders, lists, parts, videos
 from gsdd_jax.data.items import Found, Item, Labels, some
 from gsdd_jax.exports.png import MODES
 
 _KINDS = ("images", "labels")  # array names, after that of their part
 
 
-def find(path: str | os.PathLike) -> Found:
-    """Returns the pictures of a folder, a .csv, .tsv, .jsonl or .npz file.
+def find(path: str | os.PathLike, noun: str = "picture") -> Found:
+    """Returns the pictures of a folder, a .csv, .tsv, .jsonl or .npz file, or its clips.
 
     A folder has one folder per class, with pictures at any depth, and optional parts such as train
     and test (`folders.find`). Links are followed; hidden and system folders are skipped. It may
@@ -31,13 +31,23 @@ def find(path: str | os.PathLike) -> Found:
     `label` (`lists.read`). Arrays are `images`, uint8 [n, h, w] or [n, h, w, c], and `labels` [n]
     or [n, 1]. `test_images` and `test_labels`, or parts by name as in MedMNIST, are optional.
 
-    Raises UsageError for anything else.
+    Clips are video files and folders of frames, also in lists, but not in arrays.
+
+    Raises UsageError for anything else, and for videos without PyAV.
     """
+    found = _found(path, noun)
+    items = found.train + found.test
+    if noun == "clip" and any(item.content.suffix.lower() in videos.FORMATS for item in items):
+        pyav.module()
+    return found
+
+
+def _found(path: str | os.PathLike, noun: str) -> Found:
     path = pathlib.Path(path).expanduser()
     if os.path.isdir(path):
         metadata = lists.has_pictures(path)
         if metadata is None:
-            return folders.find(path)
+            return folders.find(path, noun)
         path = metadata
     if not os.path.exists(path):
         raise UsageError(f"{path}: no such file or folder")
@@ -45,6 +55,11 @@ def find(path: str | os.PathLike) -> Found:
     if path.suffix.lower() == ".npy":
         raise UsageError(
             f"{path}: expected labels, too: np.savez('arrays.npz', images=images, labels=labels)"
+        )
+    if noun == "clip" and path.suffix.lower() == ".npz":
+        raise UsageError(
+            f"{path}: expected a folder, a .csv, .tsv or .jsonl file for clips; "
+            "gsdd_jax.distill(clips, labels) takes arrays"
         )
     if path.suffix.lower() not in readers:
         raise UsageError(f"{path}: expected a folder, a .csv, .tsv, .jsonl or .npz file")

@@ -16,7 +16,8 @@ class _First(NamedTuple):
 class Twice:
     """Finds pictures with equal stored pixels, given all of "train", then all of "test"."""
 
-    def __init__(self):
+    def __init__(self, noun: str = "picture"):
+        self.noun = noun
         self._first: dict[bytes, _First] = {}
         self._labels: list[str] = []  # pairs with two labels
         self._splits: list[str] = []  # pairs of a test and a training picture
@@ -34,12 +35,13 @@ class Twice:
         notes = []
         if self._labels:
             notes.append(
-                f"warning: {counted(len(self._labels), 'picture')} there under another label, too: "
+                f"warning: {counted(len(self._labels), self.noun)} there under another label, too: "
                 f"{some(self._labels)}"
             )
         if self._splits:
+            several = counted(len(self._splits), f"test {self.noun}")
             notes.append(
-                f"warning: {counted(len(self._splits), 'test picture')} also to train on, so the "
+                f"warning: {several} also to train on, so the "
                 f"test accuracy is too high: {some(self._splits)}"
             )
         return notes

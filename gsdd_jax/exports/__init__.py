@@ -7,7 +7,7 @@ from typing import Any
 
 from gsdd_jax.core import swap
 from gsdd_jax.core.errors import UsageError, counted, ranged
-from gsdd_jax.exports import hf, npz, png, tfds, torch, webdataset
+from gsdd_jax.exports import hf, mp4, npz, png, tfds, torch, webdataset
 from gsdd_jax.exports.place import MARK, SET, WHAT, Pictures, refuse_existing
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
@@ -15,10 +15,12 @@ from gsdd_jax.formats.distilled import DistilledSet
 ARRAYS = {"npz": npz.write, "torch": torch.write}  # files
 PICTURES = {  # folders
     "hf": hf.write,
+    "mp4": mp4.write,
     "png": png.write,
     "tfds": tfds.write,
     "webdataset": webdataset.write,
 }
+NO_CLIPS, ONLY_CLIPS = ("hf",), ("mp4",)
 FORMATS = (*ARRAYS, *PICTURES)
 
 
@@ -35,7 +37,7 @@ def export(
     """Writes a distilled set in one of `FORMATS`, atomically; returns a line that reports it.
 
     Args:
-      path: file (npz, torch) or folder (hf, png, tfds, webdataset).
+      path: file (npz, torch) or folder (hf, mp4, png, tfds, webdataset).
       space: "training" or "unit", see `DistilledSet`. None: "unit" for pictures, which are clipped
         to [0, 1] and take no other, else "training".
       resolution: pixels per side; None: the set's own.
@@ -54,10 +56,12 @@ def export(
             f"space: expected unit for {to}, whose 8 bits hold [0, 1], got {space!r}; npz and "
             "torch hold any numbers"
         )
-    if as_pictures and distilled.format.frames > 1:
-        raise UsageError(
-            f"to: expected npz or torch for clips of {distilled.format.frames} frames, got {to!r}"
-        )
+    frames = distilled.format.frames
+    unable = NO_CLIPS if frames > 1 else ONLY_CLIPS
+    if to in unable:
+        able = ", ".join(name for name in FORMATS if name not in unable)
+        of = f"clips of {frames} frames" if frames > 1 else "images"
+        raise UsageError(f"to: expected one of {able} for {of}, got {to!r}")
     path = pathlib.Path(path)
     refuse_existing(path, overwrite, as_pictures, sources=[distilled.source])
     size: dict[str, Any] = dict(height=resolution, width=resolution)
@@ -69,7 +73,8 @@ def export(
     except ValueError as error:  # an invalid resolution
         raise UsageError(str(error)) from None
     soft = targets if targets.ndim == 2 else None
-    what = f"{counted(len(images), 'image')} of {'x'.join(map(str, images.shape[1:]))}"
+    noun = "clip" if frames > 1 else "image"
+    what = f"{counted(len(images), noun)} of {'x'.join(map(str, images.shape[1:]))}"
     if not as_pictures:
         ARRAYS[to](path, images, distilled.labels, soft)
         return f"{path}: {what}, {'as in training' if space == 'training' else 'in [0, 1] space'}"
@@ -77,9 +82,10 @@ def export(
     with swap.folder(path, MARK, about, WHAT) as made:
         names = distilled.class_names
         of_set = distilled.labels, names, images.shape[1:], soft, distilled
-        PICTURES[to](made, Pictures(png.encoded(images), *of_set))
+        PICTURES[to](made, Pictures(png.rounded(images), *of_set))
     labels = " with soft labels" if soft is not None else ""
-    return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits"
+    loss = ", compressed with loss" if to == "mp4" else ""
+    return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits{loss}"
 
 
 def save(

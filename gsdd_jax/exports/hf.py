@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from gsdd_jax.core.errors import printable, ranged
+from gsdd_jax.exports import png
 from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
@@ -67,7 +68,7 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
     labels = np.asarray(pictures.labels)
     columns = {
         "image": pyarrow.array(
-            [{"bytes": content, "path": None} for content in pictures.files],
+            [{"bytes": png.encode(pixels), "path": None} for pixels in pictures.pixels],
             pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
         ),
         "label": pyarrow.array(labels.astype(np.int64)),

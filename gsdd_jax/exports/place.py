@@ -22,14 +22,18 @@ WHAT, SET = "an earlier export", "an earlier distilled set"
 
 
 class Pictures(NamedTuple):
-    """An export of pictures: their PNG files, and what is known of them."""
+    """An export of pictures or clips: their pixels, and what is known of them."""
 
-    files: Iterator[bytes]
+    pixels: Iterator[np.ndarray]  # uint8 [*t, h, w, c]
     labels: np.ndarray
     names: Sequence[str] | None  # of the classes
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, ...]  # of clips with the number of frames
     soft: np.ndarray | None  # class probabilities [m, k]
     distilled: DistilledSet
+
+    @property
+    def is_clips(self) -> bool:
+        return len(self.image_shape) == 4
 
 
 def refuse_existing(

@@ -1,9 +1,9 @@
-"""PNG export: a folder per class, and soft labels as a table."""
+"""PNG export: a folder per class, of pictures or of clips, and soft labels as a table."""
 
 import csv
 import io
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,13 @@ def encode(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
     return out.getvalue()
 
 
-def encoded(images: Float[np.ndarray, "m h w c"]) -> Iterator[bytes]:
-    """Encodes each image as PNG, clipped to [0, 1] and rounded to 8 bits."""
+def rounded(images: Float[np.ndarray, "m *t h w c"]) -> Iterator[UInt8[np.ndarray, "*t h w c"]]:
+    """Yields each image or clip, clipped to [0, 1] and rounded to 8 bits."""
     channels = images.shape[-1]
     if channels not in MODES:
         raise UsageError(f"PNG has 1, 3 or 4 channels, this set {channels}; npz and torch take any")
     for image in images:
-        yield encode(np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8))
+        yield np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
 def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
@@ -55,14 +55,32 @@ def folders(labels: np.ndarray, names: Sequence[str] | None) -> list[str]:
 def write(path: pathlib.Path, pictures: Pictures) -> None:
     """Writes CLASS/NNNNN.png, for example for torchvision's `ImageFolder`.
 
+    Clips are folders of frames, CLASS/NNNNN/KKK.png, which `launch.prepare --clips` reads.
+    """
+    if pictures.is_clips:
+        write_each(path, pictures, "", _write_frames)
+    else:
+        write_each(path, pictures, ".png", lambda at, pixels: at.write_bytes(encode(pixels)))
+
+
+def write_each(
+    path: pathlib.Path,
+    pictures: Pictures,
+    extension: str,
+    write_one: Callable[[pathlib.Path, UInt8[np.ndarray, "*t h w c"]], Any],
+) -> None:
+    """Writes CLASS/NNNNN.EXTENSION for each picture, by `write_one`.
+
     Soft labels are class probabilities in `SOFT`, a row per picture and a column per class.
     """
     of_class = folders(pictures.labels, pictures.names)
     for name in of_class:
         (path / name).mkdir()
-    names = [f"{of_class[label]}/{index:05}.png" for index, label in enumerate(pictures.labels)]
-    for name, content in zip(names, pictures.files, strict=True):
-        (path / name).write_bytes(content)
+    names = [
+        f"{of_class[label]}/{index:05}{extension}" for index, label in enumerate(pictures.labels)
+    ]
+    for name, pixels in zip(names, pictures.pixels, strict=True):
+        write_one(path / name, pixels)
     if pictures.soft is None:
         return
     with open(path / SOFT, "w", newline="", encoding="utf-8") as file:
@@ -70,3 +88,9 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
         table.writerow(["file", *(pictures.names or range(len(of_class)))])
         for name, row in zip(names, pictures.soft, strict=True):
             table.writerow([name, *row.tolist()])
+
+
+def _write_frames(path: pathlib.Path, clip: UInt8[np.ndarray, "t h w c"]) -> None:
+    path.mkdir()
+    for k, frame in enumerate(clip):
+        (path / f"{k:03}.png").write_bytes(encode(frame))

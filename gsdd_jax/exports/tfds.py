@@ -9,6 +9,7 @@ import numpy as np
 
 from gsdd_jax.core import records
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.exports import png
 from gsdd_jax.exports.place import Pictures
 
 NAME, VERSION = "distilled_set", "1.0.0"
@@ -17,25 +18,28 @@ NAME, VERSION = "distilled_set", "1.0.0"
 def write(path: pathlib.Path, pictures: Pictures) -> None:
     """Writes NAME/VERSION, for `tfds.data_source("distilled_set", data_dir=path)["train"]`.
 
-    Soft labels are class probabilities, float32 [k], in the feature "target".
+    Clips are sequences of images in the feature "video". Soft labels are class probabilities,
+    float32 [k], in the feature "target".
     """
     import tensorflow_datasets as tfds
 
-    files, labels, names, image_shape, soft, _ = pictures
+    pixels, labels, names, image_shape, soft, _ = pictures
     count = int(labels.max()) + 1
     if names is not None:
         _check_names(names)
     classes = {"num_classes": count} if names is None else {"names": list(names)}
-    features = {
-        "image": tfds.features.Image(shape=image_shape, encoding_format="png"),
-        "label": tfds.features.ClassLabel(**classes),
-    }
+    image = tfds.features.Image(shape=image_shape[-3:], encoding_format="png")
+    # Unlike Video, TFDS reads a sequence of images without TensorFlow.
+    clip = tfds.features.Sequence(image, length=image_shape[0])
+    key, feature = ("video", clip) if pictures.is_clips else ("image", image)
+    features = {key: feature, "label": tfds.features.ClassLabel(**classes)}
     if soft is not None:
         features["target"] = tfds.features.Tensor(shape=(count,), dtype=np.float32)
 
     def examples():
-        for index, (content, label) in enumerate(zip(files, labels, strict=True)):
-            example = {"image": io.BytesIO(content), "label": int(label)}
+        for index, (of, label) in enumerate(zip(pixels, labels, strict=True)):
+            frames = [io.BytesIO(png.encode(frame)) for frame in of.reshape(-1, *image_shape[-3:])]
+            example = {key: frames if pictures.is_clips else frames[0], "label": int(label)}
             yield example if soft is None else example | {"target": soft[index]}
 
     folder = path / NAME / VERSION

@@ -18,7 +18,7 @@ from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
 from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
 from gsdd_jax.formats.shapes import Float, Int, UInt8
-from gsdd_jax.formats.transforms import ZCA, Normalize
+from gsdd_jax.formats.transforms import ZCA, Normalize, OfClips
 
 SPACES = ("training", "unit")
 NAMES = ("normalize", "zca")
@@ -198,11 +198,17 @@ class DistilledSet:
         return class_names_of(self.data, self.num_classes)
 
     @functools.cached_property
-    def transform(self) -> Normalize | ZCA:
+    def transform(self) -> Normalize | ZCA | OfClips:
         """Transform from float images [..., h, w, c] in [0, 1] to the networks' inputs, in NumPy.
 
-        Also for test images. Raises UsageError as `find_transform`, and for images in 0 to 255.
+        Clips are [..., t, h, w, c]. Also for test images. Raises UsageError as `find_transform`,
+        and for images in 0 to 255.
         """
+        found, frames = self._of_folded, self.format.frames
+        return found if frames == 1 else OfClips(found, frames)
+
+    @functools.cached_property
+    def _of_folded(self) -> Normalize | ZCA:
         return self.find_transform()
 
     @arguments.checked  # a method is named `checked`
@@ -213,6 +219,8 @@ class DistilledSet:
         data_dir: str | os.PathLike | None = None,
     ) -> Normalize | ZCA | Callable:
         """Returns the transform that the set was made with, checked against its file.
+
+        That of clips takes images whose channels hold the frames (`formats.clips.folded`).
 
         Args:
           source: a file written by `launch.export --transform`; or the training images, uint8
@@ -271,7 +279,7 @@ class DistilledSet:
             )
         found = None
         if space == "training":  # fails before anything is rendered
-            found = self.transform if transform is None else self.find_transform(transform)
+            found = self._of_folded if transform is None else self.find_transform(transform)
         images = self.rendered(height, width, resample)
         images = np.clip(images, 0, 1) if clip else images
         if found is not None:

@@ -77,7 +77,7 @@ def text(said: Mapping[str, Any]) -> str:
         "bytes": f"{said['num_bytes']:,}, {said['bytes_per_class']:,.1f} per class: "
         + _pairs(said["bytes"]),
         "labels": f"soft, {soft} bits per image and class" if soft else "hard",
-        "transform": _pairs(said["transform"]),
+        "transform": _pairs(_of_a_frame(said["transform"], said["settings"].get("frames", 1))),
         "learning rate": f"{said['learning_rate']:g}",
         "step": said["step"],
         "versions": _pairs(said["versions"]),
@@ -94,6 +94,18 @@ def text(said: Mapping[str, Any]) -> str:
     width = max(map(len, lines))
     shown = {n: "unknown" if v is None else printable(str(v), LONGEST) for n, v in lines.items()}
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
+
+
+def _of_a_frame(transform: Any, frames: Any) -> Any:
+    """Returns a transform with the constants of one frame, where those of all are equal."""
+    if not isinstance(transform, dict) or type(frames) is not int or frames < 2:
+        return transform
+
+    def short(value: Any) -> Any:
+        one = value[: len(value) // frames] if isinstance(value, list) else value
+        return one if isinstance(value, list) and one * frames == value else value
+
+    return {name: short(value) for name, value in transform.items()}
 
 
 def mixtures(said: Mapping[str, Any]) -> str:

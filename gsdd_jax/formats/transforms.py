@@ -22,6 +22,7 @@ from gsdd_jax.core.errors import UsageError, located
 from gsdd_jax.core.fields import LEAST, MOST
 from gsdd_jax.core.files import parse_json
 from gsdd_jax.formats.arrays import matmul, namespace
+from gsdd_jax.formats.clips import folded, unfolded
 from gsdd_jax.formats.shapes import Float, UInt8
 
 # Published mean and standard deviation of the channels.
@@ -90,6 +91,27 @@ class ZCA:
         xp = namespace(flat)
         solution = xp.linalg.solve(self.whitening, flat.reshape(-1, flat.shape[-1]).T).T
         return (solution.reshape(flat.shape) + self.mean).reshape(images.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OfClips:
+    """Transform of clips, by that of images whose channels hold the frames."""
+
+    of_images: Normalize | ZCA
+    frames: int
+
+    def __call__(self, clips: Any) -> Float[Any, "*n t h w c"]:
+        """Transforms float clips [..., t, h, w, c] in [0, 1]. Raises UsageError as `of_images`."""
+        if clips.ndim < 4 or clips.shape[-4] != self.frames:
+            raise UsageError(
+                f"clips: expected shape [..., {self.frames}, height, width, channels], got "
+                f"{list(clips.shape)}"
+            )
+        return unfolded(self.of_images(folded(clips)), self.frames)
+
+    def inverse(self, clips: Any) -> Float[Any, "*n t h w c"]:
+        """Returns the clips in [0, 1] of transformed ones."""
+        return unfolded(self.of_images.inverse(folded(clips)), self.frames)
 
 
 def _near(images: Any) -> Any:

@@ -12,7 +12,7 @@ from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import check_ours, open_regular, write_atomically
 from gsdd_jax.data import Dataset
-from gsdd_jax.report import curves, gallery, results, tables
+from gsdd_jax.report import animations, curves, gallery, results, tables
 from gsdd_jax.report.source import Run, read_all
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Display
@@ -83,6 +83,7 @@ def _is_page(path: pathlib.Path) -> bool:
 def _gallery(run: Run, num_runs: int, per_class: int) -> dict[str, Any] | str:
     """Returns the gallery, or the reason that there is none, such as missing memory."""
     try:
-        return gallery.section(run, num_runs, per_class)
+        shown = gallery.section(run, num_runs, per_class)
+        return shown | {"animations": animations.section(run, num_runs)}
     except UsageError as error:
         return str(error)

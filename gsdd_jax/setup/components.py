@@ -33,7 +33,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
         )
     of = config.data
     some = dict(subset=of.subset or None, resolution=of.resolution or None, classes=of.classes)
-    return data.load(of.name, **some, resize=of.resize, data_dir=of.dir or None)
+    some |= dict(resize=of.resize, frames=of.frames or None)
+    return data.load(of.name, **some, data_dir=of.dir or None)
 
 
 def check_classes(dataset: data.Dataset) -> None:

@@ -38,8 +38,8 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     )
     values = flat(config)
     options = {f"network.options.{name}": v for name, v in _network_options(config).items()}
-    classes = {"data.classes": config.data.classes} if config.data.classes else {}
-    return {field: values[field] for field in fields} | classes | options
+    added = {field: values[field] for field in ("data.classes", "data.frames") if values[field]}
+    return {field: values[field] for field in fields} | added | options
 
 
 def identity(config: ConfigDict, dataset: data.Dataset, network: networks.Network) -> Identity:

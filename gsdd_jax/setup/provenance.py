@@ -18,6 +18,7 @@ from gsdd_jax.storage import workdir
 # Fields of the set's config that the evaluation reads.
 FIELDS = (
     *("seed", "data.name", "data.subset", "data.classes", "data.resolution", "data.resize"),
+    "data.frames",
     *("data.transform", "budget.ipc", "budget.bytes", "budget.split"),
     *("network.name", "network.precision", "matching.strategy"),
     *("evaluate.num_networks", "evaluate.optimizer", "evaluate.learning_rate", "evaluate.rates"),

@@ -34,7 +34,13 @@ OPERATIONAL = {
     "experts.at_once": 1,
 }
 # Fields of later versions, left out of records at these values: runs of earlier versions go on.
-ADDED = {"data.classes": "", "budget.split": "even", "labels.mixes": 0, "labels.top": 10}
+ADDED = {
+    "data.classes": "",
+    "data.frames": 0,
+    "budget.split": "even",
+    "labels.mixes": 0,
+    "labels.top": 10,
+}
 STEPS = "distill.num_steps"  # may grow: a longer run begins with the steps of a shorter one
 EVALUATIONS = "evaluations.json"
 FOLDERS = ("checkpoints", "snapshots", "tensorboard")
