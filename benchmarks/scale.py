@@ -29,7 +29,7 @@ from gsdd_jax.networks import Network
 from gsdd_jax.ops import conv
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup import cost, experiment
-from gsdd_jax.setup.components import build_objective, build_parameterization
+from gsdd_jax.setup.components import build_objective
 from gsdd_jax.training import distill, evaluate, experts, fit
 
 DEVICES = (1, 8, 64)
@@ -125,13 +125,12 @@ class Parts(NamedTuple):
 
 def build(config: ConfigDict) -> Parts:
     """Builds the parts. Raises UsageError if the size of the config's data is unknown."""
-    side, num_classes, examples, _ = cost.sizes(config)
-    shape = (side, side, 3)
-    stored = build_parameterization(config, shape, num_classes)
-    network, per_class = cost.network_of(config.network, side, num_classes), stored.images_per_class
-    counts = num_classes * (examples // num_classes,)
-    objective = build_objective(config, network, num_classes, per_class, counts)
-    return Parts(config, examples, num_classes, stored, network, objective)
+    data = cost.sizes(config)
+    classes, stored = data.classes, cost.build_stored(config, data)
+    network, per_class = cost.network_of(config.network, data), stored.images_per_class
+    counts = classes * (data.examples // classes,)
+    objective = build_objective(config, network, classes, per_class, counts)
+    return Parts(config, data.examples, classes, stored, network, objective)
 
 
 def _distill(of: Parts):

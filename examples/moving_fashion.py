@@ -1,10 +1,12 @@
 """Makes clips of Fashion-MNIST pictures in motion: 16 frames of 64 x 64, classes by what moves how.
 
     pip install .
-    python examples/moving_fashion.py fashion_mnist moving_fashion.npz
+    python examples/moving_fashion.py fashion_mnist moving_fashion
+    python -m launch.prepare --clips=moving_fashion --name=moving_fashion
 
-The folder holds the four IDX files of Fashion-MNIST, also packed by gzip. The .npz file has clips
-[n, t, h, w, 1], and class names such as "bag zooms" as labels, for `gsdd_jax.distill`:
+The first folder holds the four IDX files of Fashion-MNIST, also packed by gzip. The second one then
+has folders of frames, by part and class, such as train/bag zooms/000, for `launch.prepare`. A file
+moving_fashion.npz has clips [n, t, h, w, 1] and class names as labels, for `gsdd_jax.distill`:
 
     file = np.load("moving_fashion.npz")
     test = file["test_images"], file["test_labels"]
@@ -19,6 +21,7 @@ import gzip
 import pathlib
 
 import numpy as np
+from PIL import Image
 
 NAMES = (
     *("top", "trousers", "pullover", "dress", "coat"),
@@ -101,18 +104,33 @@ def clips(
     return np.stack(made), np.array(names)
 
 
+def write_frames(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes clips as folders of PNG frames, by class."""
+    for i, (clip, name) in enumerate(zip(images, labels, strict=True)):
+        place = folder / name / f"{i:05}"
+        place.mkdir(parents=True)
+        for k, frame in enumerate(clip):
+            Image.fromarray(frame[..., 0]).save(place / f"{k:03}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=pathlib.Path, help="folder of the IDX files")
-    parser.add_argument("out", help="file for the clips, .npz")
+    parser.add_argument("out", type=pathlib.Path, help="new folder, or .npz file, for the clips")
     parser.add_argument("--train", type=int, default=100, help="training clips per class")
     parser.add_argument("--test", type=int, default=25, help="test clips per class")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     images, labels = clips(args.folder, "train", args.train, args.seed)
     test_images, test_labels = clips(args.folder, "test", args.test, args.seed)
-    arrays = dict(images=images, labels=labels, test_images=test_images, test_labels=test_labels)
-    np.savez_compressed(args.out, **arrays)
+    if args.out.suffix == ".npz":
+        tests = dict(test_images=test_images, test_labels=test_labels)
+        np.savez_compressed(args.out, images=images, labels=labels, **tests)
+    elif args.out.exists():
+        raise SystemExit(f"error: {args.out}: expected a new folder, or a .npz file")
+    else:
+        write_frames(args.out / "train", images, labels)
+        write_frames(args.out / "test", test_images, test_labels)
     print(f"{args.out}: {len(images):,} training and {len(test_images):,} test clips")
 
 

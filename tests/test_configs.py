@@ -10,7 +10,7 @@ import pytest
 
 import configs
 from configs import common, tables
-from gsdd_jax import UsageError, matching, networks, parameterizations
+from gsdd_jax import UsageError, matching, parameterizations
 from gsdd_jax.config import adapt
 from gsdd_jax.core import trees
 from gsdd_jax.rasterizer import gaussians
@@ -137,15 +137,13 @@ def test_every_cell_of_the_papers_tables_builds(table):
     """Uses at most as many images as a class has; the published rates are among those tried."""
     for cell in tables.load(table, "paper").cells:
         config = cell.variant(cell.trials[0], 0)
-        side, classes, examples, _ = cost.sizes(config)
-        shape = (side, side, 3)
-        kind = components.build_parameterization(config, shape, classes)
-        assert kind.images_per_class <= examples // classes, (cell.row, cell.column)
-        network = networks.architecture(config.network.name, dict(config.network.options))
+        sizes = cost.sizes(config)
+        kind = cost.build_stored(config, sizes)
+        assert kind.images_per_class <= sizes.examples // sizes.classes, (cell.row, cell.column)
         matching.build(
             config.matching.name,
-            network=network.build(image_shape=shape, num_classes=classes, precision="default"),
-            num_classes=classes,
+            network=cost.network_of(config.network, sizes),
+            num_classes=sizes.classes,
             images_per_class=kind.images_per_class,
             strategy=config.matching.strategy,
             labels=components.labels_of(config),

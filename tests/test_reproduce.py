@@ -338,9 +338,8 @@ def test_the_cost_of_a_fit_has_every_gaussian_once(name):
     made = demo.get_config()
     if name == "quantized":
         common.quantized(made, 120)
-    _, _, examples, _ = cost.sizes(made)
-    estimated = cost.of_fit(made).bytes - examples * 32 * 32 * 3
-    kind = cost._stored(made, 32, 10)
+    estimated = cost.of_fit(made).bytes - cost.sizes(made).numbers
+    kind = cost.build_stored(made, cost.sizes(made))
     images = jnp.zeros((10 * kind.images_per_class, 32, 32, 3))
     state = jax.eval_shape(lambda: fit.start(kind, jax.random.key(0), images, 0.1))
     compiled = fit.run.lower(kind, state, images, 0.1, 1).compile()

@@ -92,11 +92,11 @@ def _compressed(base, length, labels):
     """Returns the config of as many compressed images as there are in the budget's bytes."""
     config = _not_distilled(common.stored_as(_copy(base), "dct"))
     config.labels.update(labels)
-    _, classes, examples, _ = cost.sizes(config)
+    data = cost.sizes(config)
     there = bytes_per_class(config, SHAPE)
     images = parameterizations.find("dct").suggested_images(SHAPE, there, {})
-    images = labels_of(config).suggested_images(images, there, classes // length)
-    config.budget.images_per_class = min(images, examples // classes)
+    images = labels_of(config).suggested_images(images, there, data.classes // length)
+    config.budget.images_per_class = min(images, data.examples // data.classes)
     return config
 
 

@@ -10,7 +10,6 @@ from configs import common
 from gsdd_jax import matching, parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.setup import cost
-from gsdd_jax.setup.components import build_parameterization
 
 PUBLISHED = json.loads((pathlib.Path(__file__).parent / "published.json").read_text())
 SUBSETS = ("nette", "woof", "fruit", "yellow", "meow", "squawk")
@@ -123,14 +122,14 @@ def stored_as(config: ConfigDict, method: Method) -> ConfigDict:
     if method.name != config.parameterization.name:
         common.stored_as(config, method.name)
     config.parameterization.options = ConfigDict(method.options)
-    side, classes, examples, _ = cost.sizes(config)
-    most, shape = examples // classes, (side, side, 3)
+    data = cost.sizes(config)
+    classes, most, shape = data.classes, data.examples // data.classes, data.shape
     if method.options == CODED:
         kind = parameterizations.find(method.name).variant(CODED)
         suggested = kind.suggested_images(shape, bytes_per_class(config, shape), CODED)
         config.budget.images_per_class = min(suggested, most)
     elif method.name == "fred" and num_images(config) > classes * most:
-        per_image = bytes_per_class(config, shape) // (3 * most)
+        per_image = bytes_per_class(config, shape) // (shape[2] * most)
         size = -(-per_image // (2 if method.options == HALF else 4))
         config.parameterization.options.size = size
     elif method.name == "nsd" and num_images(config) > classes * most:
@@ -161,8 +160,8 @@ def published(config: ConfigDict, method: Method) -> ConfigDict:
 
 def num_images(config: ConfigDict) -> int:
     """Returns the images of all classes of a config's set."""
-    side, classes, *_ = cost.sizes(config)
-    return classes * build_parameterization(config, (side, side, 3), classes).images_per_class
+    data = cost.sizes(config)
+    return data.classes * cost.build_stored(config, data).images_per_class
 
 
 def trials(method: Method, objective: str, size: str = "small") -> tuple[dict[str, float], ...]:

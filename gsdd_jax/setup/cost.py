@@ -6,6 +6,7 @@ factors are from the benchmarks. Estimates are good to about a factor of two.
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -37,15 +38,38 @@ from gsdd_jax.setup.experiment import (
 
 COMPILING = 20.0  # seconds to compile a run's programs
 BATCH = 64  # images in the timed step
-# Side, classes, training images and test images of the data sets that configs name.
+
+
+class Sizes(NamedTuple):
+    """Sizes of a data set, as a run uses it."""
+
+    side: int
+    classes: int
+    examples: int  # to train on
+    tests: int
+    colors: int = 3
+    frames: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.side, self.side, self.frames * self.colors
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of all training images."""
+        return self.examples * math.prod(self.shape)
+
+
+# Those that configs name, as stored.
 SIZES = {
-    "cifar10": (32, 10, 50_000, 10_000),
-    "cifar10_mini": (32, 10, 3_000, 1_000),
-    "cifar100": (32, 100, 50_000, 10_000),
-    "tiny_imagenet": (64, 200, 100_000, 10_000),
-    "imagenet2012": (128, 1000, 1_281_167, 50_000),
+    "cifar10": Sizes(32, 10, 50_000, 10_000),
+    "cifar10_mini": Sizes(32, 10, 3_000, 1_000),
+    "cifar100": Sizes(32, 100, 50_000, 10_000),
+    "tiny_imagenet": Sizes(64, 200, 100_000, 10_000),
+    "imagenet2012": Sizes(128, 1000, 1_281_167, 50_000),
+    "moving_fashion": Sizes(64, 40, 4_000, 1_000, colors=1, frames=16),
 }
-SUBSET = (128, 10, 13_000, 500)  # of imagenet2012: one of the six
+SUBSET = Sizes(128, 10, 13_000, 500)  # of imagenet2012: one of the six
 
 
 class Cost(NamedTuple):
@@ -68,41 +92,41 @@ def of_teacher(config: ConfigDict) -> Cost:
 
 def _of_training(config: ConfigDict, settings: ConfigDict, number: int, at_once: int) -> Cost:
     """Returns the cost of training networks on real images."""
-    side, classes, examples, _ = sizes(config)
-    step = _step(network_of(config.network, side, classes))
-    seconds = COMPILING + number * settings.epochs * examples * step.seconds
+    data = sizes(config)
+    step = _step(network_of(config.network, data))
+    seconds = COMPILING + number * settings.epochs * data.examples * step.seconds
     batches = at_once * settings.batch_size * step.bytes
-    return Cost(seconds, int(examples * side * side * 3 * 4 + batches))
+    return Cost(seconds, int(4 * data.numbers + batches))
 
 
 def of_fit(config: ConfigDict) -> Cost:
     """Returns the cost of the initial fit, from a timed step on at most 64 images. If images share
     parts of a step, it is timed on one class."""
-    side, classes, examples, _ = sizes(config)
-    stored = _stored(config, side, classes)
-    images = classes * stored.images_per_class
+    data = sizes(config)
+    stored = build_stored(config, data)
+    images = data.classes * stored.images_per_class
     if stored.by_image:
         step = _fit_step(stored, min(images, BATCH))
     else:
-        step = _fit_step(_stored(config, side, 1), stored.images_per_class)
+        step = _fit_step(build_stored(config, data._replace(classes=1)), stored.images_per_class)
     seconds = COMPILING + config.init.num_steps * images * step.seconds
-    return Cost(seconds, int(examples * side * side * 3 + images * step.bytes))
+    return Cost(seconds, int(data.numbers + images * step.bytes))
 
 
 def of_run(config: ConfigDict) -> Cost:
     """Returns the cost of distillation and evaluations, without the fit."""
-    side, classes, examples, _ = sizes(config)
-    per_class = _stored(config, side, classes).images_per_class
-    network = network_of(config.network, side, classes)
-    counts = classes * (examples // classes,)
-    objective = build_objective(config, network, classes, per_class, counts)
-    work = objective.work(classes, classes * per_class)
-    step, evaluation = _step(network), of_evaluation(config, {}, classes * per_class)
+    data = sizes(config)
+    per_class = build_stored(config, data).images_per_class
+    network = network_of(config.network, data)
+    counts = data.classes * (data.examples // data.classes,)
+    objective = build_objective(config, network, data.classes, per_class, counts)
+    work = objective.work(data.classes, data.classes * per_class)
+    step, evaluation = _step(network), of_evaluation(config, {}, data.classes * per_class)
     steps, every = config.distill.num_steps, config.distill.eval_every
     evaluations = 1 + (steps // every if every else 0)
     return Cost(
         COMPILING + steps * work.steps * step.seconds + evaluations * evaluation.seconds,
-        int(examples * side * side * 3 * 4 + max(work.at_once * step.bytes, evaluation.bytes)),
+        int(4 * data.numbers + max(work.at_once * step.bytes, evaluation.bytes)),
     )
 
 
@@ -143,19 +167,19 @@ def evaluations_in_steps(
 
 def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int = 0) -> Cost:
     """Returns the cost of training on `images` (0: the run's) synthetic images and testing."""
-    side, classes, examples, tests = sizes(config)
+    native = sizes(config)
     overrides = settings.get("overrides", {})
     network = config.network
     if overrides.get("network.name", network.name) != network.name:
         network = ConfigDict({"name": overrides["network.name"], "precision": network.precision})
-    native, side = side, settings.get("resolution") or side
-    step = _step(network_of(network, side, classes))
-    images = images or classes * _stored(config, native, classes).images_per_class
+    data = native._replace(side=settings.get("resolution") or native.side)
+    step = _step(network_of(network, data))
+    images = images or data.classes * build_stored(config, native).images_per_class
     count = overrides.get("evaluate.num_networks", config.evaluate.num_networks)
     epochs = overrides.get("evaluate.epochs", config.evaluate.epochs)
-    tested = tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
+    tested = data.tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
     if not settings:  # only a run's own evaluations choose a set, by training images
-        tested += min(examples, HELD_OUT)
+        tested += min(data.examples, HELD_OUT)
     more = num_trials(settings.get("arm", "")) / count
     trained = epochs * images * (_searched(config) + more)
     seconds = count * (trained + FORWARD * tested) * step.seconds
@@ -182,24 +206,32 @@ def _no_data(data: str) -> str:
     return ""
 
 
-def sizes(config: ConfigDict) -> tuple[int, int, int, int]:
-    """Returns side, classes, training images and test images of a config's data. Raises UsageError
-    if unknown."""
+def sizes(config: ConfigDict) -> Sizes:
+    """Returns the sizes of a config's data. Raises UsageError if unknown.
+
+    Classes that a config chooses have their share of the images.
+    """
     if config.data.name not in SIZES:
         raise UsageError(f"cost: the size of {config.data.name!r} is not known")
-    side, classes, examples, tests = SUBSET if config.data.subset else SIZES[config.data.name]
-    return config.data.resolution or side, classes, examples, tests
+    of = SUBSET if config.data.subset else SIZES[config.data.name]
+    if chosen := len([name for name in config.data.classes.split(",") if name]):
+        examples, tests = (number * chosen // of.classes for number in (of.examples, of.tests))
+        of = of._replace(classes=chosen, examples=examples, tests=tests)
+    side, frames = config.data.resolution or of.side, config.data.frames or of.frames
+    return of._replace(side=side, frames=frames)
 
 
-def _stored(config: ConfigDict, side: int, classes: int) -> Parameterization:
-    return build_parameterization(config, (side, side, 3), classes)
+def build_stored(config: ConfigDict, data: Sizes) -> Parameterization:
+    """Builds the storage of a config's images."""
+    return build_parameterization(config, data.shape, data.classes, frames=data.frames)
 
 
-def network_of(config: ConfigDict, side: int, classes: int) -> networks.Network:
-    """Builds a config's network for square images; without options those by default."""
-    return networks.build(
-        config.name, image_shape=(side, side, 3), num_classes=classes,
-        precision=config.precision, **config.get("options", {}),
+def network_of(config: ConfigDict, data: Sizes) -> networks.Network:
+    """Builds a config's network; without options one by default."""
+    options = dict(config.get("options", {}))
+    return networks.architecture(config.name, options).build(
+        image_shape=data.shape, num_classes=data.classes, precision=config.precision,
+        frames=data.frames,
     )  # fmt: skip
 
 
