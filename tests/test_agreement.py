@@ -53,6 +53,12 @@ ROWS = [
     ("quantized", (8, 12, 3), 4, 3, {"coding": "none", "luma": False, "log_scales": True}, 3),
     ("quantized", (16, 10, 3), 4, 3, {"opacity": False}, 1),
     ("quantized", (24, 24, 1), 2, 4, {"bits_means": 8, "bits_opacities": 2}, 1),
+    ("ddif", (8, 12, 12), 4, 1, {"frames": 4, "layer_width": 4}, 2),
+    ("ddif", (9, 7, 2), 4, 1, BFLOAT16 | {"frames": 2, "layer_width": 4}, 1),
+    ("frame_gaussian", (8, 12, 12), 4, 3, {"frames": 4, "clip_means": False}, 2),
+    ("frame_gaussian", (9, 9, 2), 4, 5, {"frames": 2, "opacity": False}, 1),
+    ("static_dynamic", (8, 12, 12), 4, 1, {"frames": 4}, 2),
+    ("static_dynamic", (9, 7, 2), 4, 1, BFLOAT16 | {"frames": 2, "each": 1}, 1),
     ("video_gaussian", (8, 12, 12), 4, 3, {"frames": 4, "clip_means": False}, 2),
     ("video_gaussian", (9, 9, 2), 4, 5, {"frames": 2, "opacity": False}, 1),
 ]
@@ -73,6 +79,10 @@ def drawn(kind, images, seed):
     rng = np.random.default_rng(seed)
     if kind.name == "gaussian":
         arrays = drawn_gaussians(rng, (images, kind.num_gaussians), kind.channels)
+        return kind.from_arrays({n: np.float32(a) for n, a in arrays.items()})
+    if kind.name == "frame_gaussian":
+        shape = images, kind.frames, kind.num_gaussians
+        arrays = drawn_gaussians(rng, shape, kind.colors)
         return kind.from_arrays({n: np.float32(a) for n, a in arrays.items()})
     if kind.name == "video_gaussian":
         shape = images, kind.num_gaussians
@@ -104,7 +114,7 @@ def drawn(kind, images, seed):
         addresses = rng.normal(0, 0.3, (images, kind.bases))
         bases = rng.normal(0.2, 1, kind.shared_shapes()["bases"])
         return jax.device_put({"addresses": np.float32(addresses), "bases": np.float32(bases)})
-    if kind.name in ("haba", "nsd", "hmn"):
+    if kind.name in ("haba", "nsd", "hmn", "static_dynamic"):
         shapes = {name: spec.shape for name, spec in kind.array_specs(images).items()}
         arrays = {n: np.float32(rng.normal(0.2, 0.4, shape)) for n, shape in shapes.items()}
         return jax.device_put(kind.unpack(arrays))
@@ -149,7 +159,7 @@ def differences(path, row):
         decoded = gsdd_jax.load(path)
         expected = np.asarray(parameterizations.rendered(decoded))
         assert expected.shape == (images, *shape) and expected.std() > 0.02
-        darkest = 0.01 if name in ("gaussian", "quantized", "video_gaussian") else 1e-4
+        darkest = 0.01 if "gaussian" in name or name == "quantized" else 1e-4
         yield agree(decoded.rendered(), expected, darkest)
         if seed == 0:  # at another size too
             for size in ((11, 30, "bilinear"), (2 * shape[0], 3, "nearest")):

@@ -165,7 +165,8 @@ def test_no_name_imports_what_the_packages_have_not(name, monkeypatch):
     imported, original = [], importlib.import_module
     for _ in range(2):
         with pytest.raises(
-            gsdd_jax.UsageError, match="expected one of dct, ddif, fred, gaussian, haba, hmn, idc"
+            gsdd_jax.UsageError,
+            match="expected one of dct, ddif, frame_gaussian, fred, gaussian, haba",
         ):
             base.format_of({"name": name})
         monkeypatch.setattr(importlib, "import_module", lambda n: imported.append(n) or original(n))

@@ -133,8 +133,8 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 
 def test_unknown_names_and_options():
     names = (
-        "dct, ddif, fred, gaussian, generator, haba, hmn, idc, nsd, pixels, ptq, quantized, rtp, "
-        "speed, video_gaussian"
+        "dct, ddif, frame_gaussian, fred, gaussian, generator, haba, hmn, idc, nsd, pixels, ptq, "
+        "quantized, rtp, speed, static_dynamic, video_gaussian"
     )
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)
@@ -154,7 +154,7 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
         build("gaussian", reserved=1500)
     assert build("pixels").images_per_class == 2
     assert build("pixels", reserved=1).images_per_class == 1
-    message = r"config.labels: expected hard ones .* with idc; only dct, gaussian, pixels, "
+    message = r"config.labels: expected hard ones .* with idc; only dct, frame_gaussian, "
     with pytest.raises(gsdd_jax.UsageError, match=message):
         build("idc", reserved=1)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from PIL import Image
 
 import gsdd_jax
@@ -45,10 +46,9 @@ def clips(count=12, seed=0):
     return found, labels
 
 
-def built(name="video_gaussian", images_per_class=2, **options):
-    return parameterizations.build(
-        name, (8, 8, 3 * FRAMES), ipc=1, images_per_class=images_per_class, frames=FRAMES, **options
-    )
+def built(name="video_gaussian", ipc=1, images_per_class=2, **options):
+    sizes = dict(ipc=ipc, images_per_class=images_per_class, frames=FRAMES)
+    return parameterizations.build(name, (8, 8, 3 * FRAMES), **sizes, **options)
 
 
 def drawn(kind, count=2, seed=0):
@@ -138,6 +138,75 @@ def test_every_frame_in_float64(opacity):
         for found in (images, by_numpy):
             difference = np.abs(unfolded(found[clip], FRAMES) - expected)[~near]
             assert difference.max() < 2e-5
+
+
+@pytest.mark.parametrize("opacity", [True, False])
+def test_gaussians_of_each_frame_in_float64(opacity):
+    kind, rng = built("frame_gaussian", bfloat16=False, opacity=opacity), np.random.default_rng(0)
+    shape = (2, FRAMES, kind.num_gaussians)
+    arrays = {
+        "means": rng.uniform(-0.8, 0.8, (*shape, 2)),
+        "cholesky": rng.normal(0.5, 0.5, (*shape, 3)),
+        "colors": rng.normal(0.4, 0.5, (*shape, 3)),
+        "opacities": rng.uniform(0.3, 0.9, shape) if opacity else np.ones(shape),
+    }
+    arrays = {name: np.float32(array) for name, array in arrays.items()}
+    stored = {name: arrays[name] for name in kind.shapes()}
+    images = np.asarray(jax.jit(kind.render)(kind.from_arrays(stored)))
+    by_numpy = kind.decode(kind.unpack(stored), 8, 8)
+    for clip, frame in itertools.product(range(2), range(FRAMES)):
+        expected, uncertain, _ = dense([np.float64(a[clip, frame]) for a in arrays.values()], 8, 8)
+        for found in (images, by_numpy):
+            difference = np.abs(unfolded(found, FRAMES)[clip, frame] - expected)[~uncertain]
+            assert difference.max() < 2e-5
+
+
+def test_fields_of_space_and_time_in_float64():
+    kind = built("ddif", layer_width=6)
+    params = kind.init(jax.random.key(0), jnp.zeros((2, 8, 8, 12)))
+    found = unfolded(np.asarray(kind.render(params)), FRAMES)
+    of = {name: np.asarray(array[1], np.float64) for name, array in params.items()}
+    for k, i, j in [(0, 0, 0), (1, 2, 5), (3, 7, 6)]:
+        x = np.array([2 * k / 3 - 1, 2 * i / 7 - 1, 2 * j / 7 - 1])
+        x = np.sin(30 * (x @ of["weights_0"] + of["biases_0"]))
+        x = np.sin(10 * (x @ of["weights_1"] + of["biases_1"]))
+        expected = x @ of["weights_2"] + of["biases_2"]
+        np.testing.assert_allclose(found[1, k, i, j], expected, atol=1e-4)
+
+
+def test_every_image_meets_every_motion_in_float64():
+    """A memory's clips are one correlation of its images, and of its gray clips, with a kernel."""
+    kind, rng = built("static_dynamic", 3), np.random.default_rng(0)
+    assert kind.images_per_class == 8
+    real = np.float32(rng.random((16, 8, 8, 12)))
+    params = kind.init(jax.random.key(0), jnp.asarray(real))
+    params |= {n: jnp.asarray(np.float32(rng.normal(size=params[n].shape)))
+               for n in ("memories", "kernel", "bias")}  # fmt: skip
+    found = unfolded(np.asarray(kind.render(params)), FRAMES)
+    assert found.shape == (16, FRAMES, 8, 8, 3) and params["memories"].shape == (4, 8, 8, 14)
+    for clip in range(16):
+        memory = np.asarray(params["memories"][clip // 4], np.float64)
+        image, motion = divmod(clip % 4, 2)
+        inputs = np.zeros((FRAMES, 8, 8, 4))
+        inputs[..., :3] = memory[..., 3 * image : 3 * image + 3]
+        inputs[..., 3] = np.moveaxis(memory[..., 6 + 4 * motion : 10 + 4 * motion], -1, 0)
+        for color in range(3):
+            kernel = np.asarray(params["kernel"][..., color], np.float64)
+            planes = [scipy.ndimage.correlate(inputs[..., n], kernel[..., n], mode="constant")
+                      for n in range(4)]  # fmt: skip
+            expected = sum(planes) + float(params["bias"][color])
+            np.testing.assert_allclose(found[clip, ..., color], expected, atol=1e-4)
+
+
+def test_memories_begin_as_real_clips_in_gray():
+    kind = built("static_dynamic", 3)
+    gray = np.random.default_rng(0).random((16, FRAMES, 8, 8, 1)).repeat(3, -1)
+    real = folded(np.float32(gray))
+    params = kind.init(jax.random.key(0), jnp.asarray(real))
+    shown = np.asarray(kind.render(params))
+    for memory in range(len(real) // 4):
+        for own in (0, 3):  # an image with its own motion
+            np.testing.assert_allclose(shown[4 * memory + own], real[4 * memory + own], atol=1e-6)
 
 
 def test_gradients_are_finite_differences_in_float64():
@@ -243,7 +312,7 @@ def test_the_transform_takes_clips(tmp_path):
             set_.transform(wrong)
 
 
-@pytest.mark.parametrize("name", ["pixels", "idc", "fred", "gaussian"])
+@pytest.mark.parametrize("name", ["pixels", "idc", "fred", "ddif", "gaussian", "frame_gaussian"])
 def test_other_formats_of_clips(tmp_path, name):
     real = saved(tmp_path / "set.safetensors", name)
     loaded = gsdd_jax.load(tmp_path / "set.safetensors")
@@ -260,7 +329,7 @@ def test_other_formats_of_clips(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        *((name, {}, name) for name in ("dct", "ptq", "ddif", "rtp", "haba", "quantized", "speed")),
+        *((name, {}, name) for name in ("dct", "ptq", "rtp", "haba", "quantized", "speed")),
         ("pixels", {"dtype": "codes"}, "pixels in codes"),
     ],
 )

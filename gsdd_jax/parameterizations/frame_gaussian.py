@@ -38,4 +38,6 @@ class FrameGaussian(Gaussian, frame_gaussian.FrameGaussian):
         self, params: Any, height: int, width: int, resample: str = "bilinear"
     ) -> Float[Array, "m {height} {width} c"]:
         """Rasterizes all frames by one call."""
-        return folded(super().render_at(params, height, width, resample))
+        of_frames = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), params)
+        images = super().render_at(of_frames, height, width, resample)
+        return folded(images.reshape(-1, self.frames, *images.shape[1:]))
