@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import clip_folders, prepare, videos
+from gsdd_jax.data import clip_folders, pictures, prepare, videos
 from gsdd_jax.formats.clips import unfolded
 from tests.clip_sets import CLASSES, film, frame_folder, load, moving
 from tests.own_pictures import noise, save
@@ -80,6 +81,7 @@ def test_frames_are_in_natural_order(tmp_path):
         (".avi", "mpeg4", "yuv420p"),
         (".mov", "mpeg4", "yuv420p"),
         (".mkv", "libx264", "yuv444p"),
+        (".mpg", "mpeg2video", "yuv420p"),
         (".gif", "gif", "rgb8"),
     ],
 )
@@ -247,3 +249,27 @@ def test_settings_that_are_refused(tmp_path, monkeypatch):
     film(tmp_path / "clips/across/a.mp4", noise(0, 4, 16, 16, 3))
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install 'gsdd-jax[video]'" in refusal(tmp_path)
+
+
+def test_a_decoder_takes_no_memory_beyond_the_limit(tmp_path, monkeypatch):
+    """The header of a file may state fewer pixels than its frames have."""
+    film(tmp_path / "a.mp4", noise(0, 4, 16, 16, 3))
+    monkeypatch.setattr(videos, "_check", lambda *_: None)
+    assert videos.count(tmp_path / "a.mp4") == 4
+    monkeypatch.setattr(videos, "PIXELS", 255)
+    with pytest.raises(UsageError, match="no video that can be read"):
+        videos.count(tmp_path / "a.mp4")
+
+
+def test_transparent_parts_are_white(tmp_path):
+    frames = [Image.new("P", (8, 8), k) for k in (0, 1)]
+    for frame in frames:
+        frame.putpalette([255, 0, 0, 0, 0, 255])
+    folder = tmp_path / "clips/across"
+    folder.mkdir(parents=True)
+    options = dict(save_all=True, append_images=frames[1:], transparency=0, disposal=2)
+    frames[0].save(folder / "a.gif", **options)
+    first, second = (np.asarray(of) for of in videos.frames(folder / "a.gif", [0, 1]))
+    assert first.shape == (8, 8, 4) and not first[..., 3].any()
+    assert (second == (0, 0, 255, 255)).all()
+    assert (pictures.square(Image.fromarray(first), 4, 3)[0] == 255).all()
