@@ -1,6 +1,7 @@
 """Tests data sets of one's own clips: video files, folders of frames, and what is refused."""
 
 import struct
+import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import clip_folders, pictures, prepare, videos
 from gsdd_jax.formats.clips import unfolded
 from tests.clip_sets import CLASSES, film, frame_folder, load, moving
-from tests.own_pictures import noise, save
+from tests.own_pictures import ROOT, noise, save
 
 SIZE, FRAMES = 8, 4
 
@@ -273,3 +274,20 @@ def test_transparent_parts_are_white(tmp_path):
     assert first.shape == (8, 8, 4) and not first[..., 3].any()
     assert (second == (0, 0, 255, 255)).all()
     assert (pictures.square(Image.fromarray(first), 4, 3)[0] == 255).all()
+
+
+def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
+    fill(tmp_path / "clips")
+    flags = [f"--clips={tmp_path}/clips", "--name=mine", "--frames=3", "--resolution=8"]
+    command = [sys.executable, "-m", "launch.prepare", *flags, f"--data_dir={tmp_path}/tfds"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *_, classes, made, following = done.stdout.splitlines()
+    assert classes == "classes: across, down"
+    assert made.endswith(
+        "4 training and 2 test clips of 2 classes, 2 per class to train on, 3x8x8x3"
+    )
+    assert following.endswith(
+        f"--config.data.name=mine --config.data.dir={tmp_path}/tfds --config.network.name=minic3d "
+        "--config.parameterization.name=video_gaussian --workdir=runs/mine"
+    )
