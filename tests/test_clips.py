@@ -1,16 +1,18 @@
 """Tests data sets of one's own clips: video files, folders of frames, and what is refused."""
 
 import struct
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data import clip_folders, prepare, videos
+from gsdd_jax.data import clip_folders, pictures, prepare, videos
 from gsdd_jax.formats.clips import unfolded
 from tests.clip_sets import CLASSES, film, frame_folder, load, moving
-from tests.own_pictures import noise, save
+from tests.own_pictures import ROOT, noise, save
 
 SIZE, FRAMES = 8, 4
 
@@ -80,6 +82,7 @@ def test_frames_are_in_natural_order(tmp_path):
         (".avi", "mpeg4", "yuv420p"),
         (".mov", "mpeg4", "yuv420p"),
         (".mkv", "libx264", "yuv444p"),
+        (".mpg", "mpeg2video", "yuv420p"),
         (".gif", "gif", "rgb8"),
     ],
 )
@@ -247,3 +250,44 @@ def test_settings_that_are_refused(tmp_path, monkeypatch):
     film(tmp_path / "clips/across/a.mp4", noise(0, 4, 16, 16, 3))
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install 'gsdd-jax[video]'" in refusal(tmp_path)
+
+
+def test_a_decoder_takes_no_memory_beyond_the_limit(tmp_path, monkeypatch):
+    """The header of a file may state fewer pixels than its frames have."""
+    film(tmp_path / "a.mp4", noise(0, 4, 16, 16, 3))
+    monkeypatch.setattr(videos, "_check", lambda *_: None)
+    assert videos.count(tmp_path / "a.mp4") == 4
+    monkeypatch.setattr(videos, "PIXELS", 255)
+    with pytest.raises(UsageError, match="no video that can be read"):
+        videos.count(tmp_path / "a.mp4")
+
+
+def test_transparent_parts_are_white(tmp_path):
+    frames = [Image.new("P", (8, 8), k) for k in (0, 1)]
+    for frame in frames:
+        frame.putpalette([255, 0, 0, 0, 0, 255])
+    folder = tmp_path / "clips/across"
+    folder.mkdir(parents=True)
+    options = dict(save_all=True, append_images=frames[1:], transparency=0, disposal=2)
+    frames[0].save(folder / "a.gif", **options)
+    first, second = (np.asarray(of) for of in videos.frames(folder / "a.gif", [0, 1]))
+    assert first.shape == (8, 8, 4) and not first[..., 3].any()
+    assert (second == (0, 0, 255, 255)).all()
+    assert (pictures.square(Image.fromarray(first), 4, 3)[0] == 255).all()
+
+
+def test_the_command_says_what_it_made_and_what_is_next(tmp_path):
+    fill(tmp_path / "clips")
+    flags = [f"--clips={tmp_path}/clips", "--name=mine", "--frames=3", "--resolution=8"]
+    command = [sys.executable, "-m", "launch.prepare", *flags, f"--data_dir={tmp_path}/tfds"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *_, classes, made, following = done.stdout.splitlines()
+    assert classes == "classes: across, down"
+    assert made.endswith(
+        "4 training and 2 test clips of 2 classes, 2 per class to train on, 3x8x8x3"
+    )
+    assert following.endswith(
+        f"--config.data.name=mine --config.data.dir={tmp_path}/tfds --config.network.name=minic3d "
+        "--config.parameterization.name=video_gaussian --workdir=runs/mine"
+    )

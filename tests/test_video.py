@@ -312,6 +312,16 @@ def test_the_transform_takes_clips(tmp_path):
             set_.transform(wrong)
 
 
+@pytest.mark.parametrize(("mean", "shown"), [([0.25, 0.5, 0.75] * 4, 3), (range(12), 12)])
+def test_constants_that_all_frames_share_are_told_once(tmp_path, mean, shown):
+    saved(tmp_path / "set.safetensors", "pixels")
+    said = {"name": "normalize", "mean": [float(m) for m in mean], "std": [0.5] * 12}
+    set_ = gsdd_jax.load(tmp_path / "set.safetensors")
+    set_ = dataclasses.replace(set_, provenance={"transform": said})
+    (line,) = re.findall("^transform .*$", gsdd_jax.formats.info.text(gsdd_jax.info(set_)), re.M)
+    assert line.endswith(f"name normalize, mean {said['mean'][:shown]}, std [0.5, 0.5, 0.5]")
+
+
 @pytest.mark.parametrize("name", ["pixels", "idc", "fred", "ddif", "gaussian", "frame_gaussian"])
 def test_other_formats_of_clips(tmp_path, name):
     real = saved(tmp_path / "set.safetensors", name)

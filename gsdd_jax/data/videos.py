@@ -41,18 +41,19 @@ def count(path: str | os.PathLike) -> int:
 
     Raises UsageError for a file that is no video, damaged, cut short or beyond a limit.
     """
-    number, end = 0, 0.0
+    number, end = 0, None
     with _opened(path) as (container, stream):
         for frame in _decoded(container, stream):
             number += 1
-            end = max(end, frame.time or 0.0)
+            end = frame.time if frame.time is not None else end
         stated, each = container.duration, stream.average_rate
         start = (stream.start_time or 0) * (stream.time_base or 0)
     if not number:
         raise UsageError("a video without frames")
-    end = end - float(start) + (1 / float(each) if each else 0)
-    if stated is not None and end < WHOLE * stated / 1e6:
-        raise UsageError(f"its frames end after {end:.1f} of {stated / 1e6:.1f} seconds")
+    if stated is not None and end is not None:
+        end += (1 / float(each) if each else 0) - float(start)
+        if end < WHOLE * stated / 1e6:
+            raise UsageError(f"its frames end after {end:.1f} of {stated / 1e6:.1f} seconds")
     return number
 
 
@@ -76,9 +77,9 @@ def _opened(path) -> Iterator[tuple]:
     with open_regular(path, "a video") as file:
         try:
             with av.open(file, format=FORMATS[extension]) as container:
-                if not container.streams.video:
+                stream = container.streams.best("video")
+                if stream is None:
                     raise UsageError("no video in it")
-                stream = container.streams.video[0]
                 _check("pixels per frame", stream.width * stream.height, PIXELS)
                 _check("seconds", math.ceil((container.duration or 0) / 1e6), SECONDS)
                 stream.codec_context.options = {"max_pixels": str(PIXELS)}  # before memory is taken
