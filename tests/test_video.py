@@ -482,3 +482,25 @@ def test_a_run_of_clips(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "set.npz")["images"], loaded.images())
     with pytest.raises(UsageError, match=r"torch, mp4, .* for clips of 4 frames, got 'hf'"):
         exports.export(loaded, tmp_path / "set", "hf")
+
+
+@pytest.mark.parametrize(
+    ("objective", "fields"),
+    [
+        ("tm", {"experts": {"num_experts": 1, "epochs": 2}, "matching": {"options": {
+            "syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1, "batch_syn": 0}}}),
+        ("frepo", {"matching": {"options": {"batch_real": 8, "pool_size": 2}}}),
+    ],
+)  # fmt: skip
+def test_other_objectives_move_clips(tmp_path, objective, fields):
+    found, labels = clips()
+    common = {"evaluate": {"num_networks": 1, "epochs": 1, "baselines": ""}}
+    common |= {name: SHORT[name] for name in ("network", "init", "distill")}
+    made = gsdd_jax.distill(
+        found, labels, objective=objective, test=(), workdir=tmp_path, verbose=False,
+        budget={"images_per_class": 2}, parameterization={"name": "video_gaussian"},
+        **common | fields,
+    )  # fmt: skip
+    start = gsdd_jax.load(tmp_path / "snapshots" / "0.safetensors")
+    moved = np.abs(start.images() - made.images())
+    assert np.isfinite(moved).all() and (moved > 0).mean() > 0.5

@@ -4,49 +4,76 @@
 
 Small: moving Fashion-MNIST (`configs/moving_fashion_dm_cpu.py`), which `launch.prepare` has to
 prepare first, at the bytes of one float32 clip per class; three rates for every method, networks of
-equally many steps.
+equally many steps. Paper: miniUCF and HMDB51 at the bytes of one and of five, as `clips_dm`.
 """
 
-from configs import load
+from configs import clips_dm, load
 from configs.tables import small
-from configs.tables.methods import Method, num_images, stored_as
+from configs.tables.methods import Method, num_images, stored_as, trials
 from gsdd_jax.tables.table import Cell, Table
 
 STEPS = 200
 HALF = {"dtype": "bfloat16"}
 FIELDS = {"layers": 2, "layer_width": 20, "w0": 10.0}  # of CIFAR-10 at IPC 50: 31 clips per class
 GAUSSIANS = (1e-3, 3e-3, 1e-2)
-SIZES = ("small",)
-METHODS = {  # rates of distillation by row; pixels and IDC in other units
-    "pixels, bfloat16": ("pixels", HALF, (1.0, 10.0, 100.0)),
-    "IDC, bfloat16": ("idc", HALF, (0.1, 1.0, 10.0)),
-    "FreD, bfloat16": ("fred", HALF, (0.1, 1.0, 10.0)),
-    "DDiF in space and time, bfloat16": ("ddif", HALF | FIELDS, (3e-4, 1e-3, 3e-3)),
-    "Gaussians of each frame": ("frame_gaussian", {}, GAUSSIANS),
-    "Gaussians with a color per frame": ("gaussian", {}, GAUSSIANS),
-    "Gaussians in space and time": ("video_gaussian", {}, GAUSSIANS),
+PIXELS = (3.0, 30.0, 300.0)  # published on miniUCF at VPC 1: 30
+METHODS = {  # rates of distillation by row; those of pixels and IDC have other units
+    "pixels, bfloat16": Method("pixels", HALF, {"dm": (1.0, 10.0, 100.0)}, {}),
+    "IDC, bfloat16": Method("idc", HALF, {"dm": (0.1, 1.0, 10.0)}, {}),
+    "FreD, bfloat16": Method("fred", HALF, {"dm": (0.1, 1.0, 10.0)}, {}),
+    "DDiF in space and time, bfloat16": Method(
+        "ddif", HALF | FIELDS, {"dm": (3e-4, 1e-3, 3e-3)}, {}
+    ),
+    "static-dynamic, bfloat16": Method(
+        "static_dynamic", HALF | {"each": 1}, {"dm": (1e-3, 3e-3, 1e-2)}, {}
+    ),
+    "Gaussians of each frame": Method("frame_gaussian", {}, {"dm": GAUSSIANS}, {}),
+    "Gaussians with a color per frame": Method("gaussian", {}, {"dm": GAUSSIANS}, {}),
+    "Gaussians in space and time": Method("video_gaussian", {}, {"dm": GAUSSIANS}, {}),
+}
+LARGE = {
+    "pixels": Method("pixels", {}, {}, {"dm": PIXELS}, "DM"),
+    "static-dynamic": Method("static_dynamic", {}, {}, {"dm": (1e-3, 3e-3, 1e-2)}, "Wang et al."),
+    "Gaussians of each frame": Method("frame_gaussian", {}, {}, {"dm": GAUSSIANS}),
+    "Gaussians in space and time": Method("video_gaussian", {}, {}, {"dm": GAUSSIANS}),
 }
 REAL = {"random real": "random_real", "random real, 8 bits": "random_real_uint8"}
+TITLES = {
+    "small": "Moving Fashion-MNIST in 32,768 bytes per class",
+    "paper": "Video sets at the bytes of float32 clips",
+}
 
 
 def get_table(size: str) -> Table:
     """Returns the table; see the module's docstring."""
-    return Table(f"video-{size}", "Moving Fashion-MNIST in 32,768 bytes per class", tuple(_cells()))
+    cells = tuple(_small() if size == "small" else _paper())
+    return Table(f"video-{size}", TITLES[size], cells, needs_gpu=size == "paper")
 
 
-def _cells():
+def _small():
     base = load("moving_fashion_dm_cpu")
     base.evaluate.batch_size, base.evaluate.baselines = 0, ""
     for row, arm in REAL.items():
         yield Cell(row, "not distilled", base, arm=arm)
-    for row, (name, options, rates) in METHODS.items():
-        config = stored_as(base, Method(name, options, {}, {}))
+    for row, method in METHODS.items():
+        config = stored_as(base, method)
         small.evaluate_as_long(config, num_images(config), STEPS)
-        if name == "ddif":
+        if method.name == "ddif":
             config.init.num_steps, config.init.learning_rate = 300, 5e-3
         if config.init.num_steps:
             fitted = config.copy_and_resolve_references()
             fitted.distill.num_steps = 0
             yield Cell(row, "not distilled", fitted)
-        trials = tuple({"distill.learning_rate": rate} for rate in rates)
-        yield Cell(row, "DM", config, trials=trials)
+        yield Cell(row, "DM", config, trials=trials(method, "dm"))
+
+
+def _paper():
+    for variant, known in clips_dm.PUBLISHED.items():
+        base = load(f"clips_dm:{variant}")
+        for row, arm in REAL.items():
+            yield Cell(row, variant, base, arm=arm)
+        for row, method in LARGE.items():
+            yield Cell(
+                row, variant, stored_as(base, method), trials=trials(method, "dm", "paper"),
+                published=known.get(method.published),
+            )  # fmt: skip

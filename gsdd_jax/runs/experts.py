@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import time
 
 import jax
@@ -108,6 +109,8 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
         return training.train_epoch(network, params, keys, epoch, *train, batch_size=size, **sgd)
 
     def accuracy(row, held, split):
+        if not len(split.labels):
+            return math.nan
         # One expert at a time, so that it does not depend on the group.
         one = jax.tree.map(lambda a: a[None], unravel(jnp.asarray(row)))
         if held is None:

@@ -67,6 +67,10 @@ SIZES = {
     "cifar100": Sizes(32, 100, 50_000, 10_000),
     "tiny_imagenet": Sizes(64, 200, 100_000, 10_000),
     "imagenet2012": Sizes(128, 1000, 1_281_167, 50_000),
+    "ucf101": Sizes(256, 101, 9_537, 3_783, frames=16),
+    "hmdb51": Sizes(112, 51, 3_570, 1_530, frames=16),
+    "kinetics400": Sizes(64, 400, 240_000, 20_000, frames=8),
+    "ssv2": Sizes(64, 174, 168_913, 24_777, frames=8),
     "moving_fashion": Sizes(64, 40, 4_000, 1_000, colors=1, frames=16),
 }
 SUBSET = Sizes(128, 10, 13_000, 500)  # of imagenet2012: one of the six
