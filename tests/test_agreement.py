@@ -55,6 +55,8 @@ ROWS = [
     ("quantized", (24, 24, 1), 2, 4, {"bits_means": 8, "bits_opacities": 2}, 1),
     ("ddif", (8, 12, 12), 4, 1, {"frames": 4, "layer_width": 4}, 2),
     ("ddif", (9, 7, 2), 4, 1, BFLOAT16 | {"frames": 2, "layer_width": 4}, 1),
+    ("dct", (8, 12, 12), 8, 3, {"frames": 4}, 2),
+    ("dct", (9, 17, 2), 8, 3, {"frames": 2, "step": 40.0}, 1),
     ("frame_gaussian", (8, 12, 12), 4, 3, {"frames": 4, "clip_means": False}, 2),
     ("frame_gaussian", (9, 9, 2), 4, 5, {"frames": 2, "opacity": False}, 1),
     ("static_dynamic", (8, 12, 12), 4, 1, {"frames": 4}, 2),

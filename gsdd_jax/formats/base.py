@@ -324,12 +324,12 @@ def check_fields(kind: type[Format], values: Mapping[str, Any]) -> None:
         each = channels // frames if channels % frames == 0 else channels / frames
         values = {**values, "channels": each}
     check_values(dataclasses.fields(kind), values, f"parameterization {kind.name}: ")
-    coded = kind.takes_clips and issubclass(kind, CodedTogether)
-    if frames > 1 and (coded or not kind.takes_clips):
-        able = ", ".join(n for n, of in kinds.known(FORMATS, Format).items() if of.takes_clips)
+    if frames > 1 and not kind.takes_clips:
+        able = [n for n, of in kinds.known(FORMATS, Format).items() if of.takes_clips]
         raise UsageError(
-            f"parameterization {kind.name}{' in codes' if coded else ''}: expected images, got "
-            f"clips of {frames} frames; clips are stored by {able}, not in codes"
+            f"parameterization {kind.name}{' in codes' if kind.name in able else ''}: expected "
+            f"images, got clips of {frames} frames; clips are stored by {', '.join(able)}, not by "
+            "dtype=codes"
         )
 
 

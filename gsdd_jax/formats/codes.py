@@ -32,6 +32,7 @@ YCOCG = np.array([[0.25, 0.5, 0.25], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], np.
 class Codes(CodedTogether, Format):
     """Formats of `Numbers` with `dtype="codes"`; see `coded`."""
 
+    takes_clips: ClassVar[bool] = False
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     rate_weight: float = field(1.0, "weight of bits beyond the budget, relative to the budget")

@@ -167,7 +167,7 @@ class _Context(NamedTuple):
     features: list[Float[np.ndarray, "m h w"]]
     predicted: Int[np.ndarray, "m h w"]  # by lower frequencies, in 1 / UNIT
     weights: Int[np.ndarray, "h w 3"]  # of the same frequency in blocks `BEFORE`
-    other: Int[np.ndarray, "m h w"] | None  # same coefficient of the plane before
+    other: Int[np.ndarray, "m h w"] | None  # same coefficient of the plane before, if alike
 
 
 @no_type_check
@@ -196,7 +196,8 @@ def _context(before, plane, inside, known, k) -> _Context:
     if before:
         around = slice(max(1, k - 3), k + 4)
         features.append(_log(8 * _pooled(np.abs(before[0][around]).sum(0), plane.shape[1:])))
-        other = before[-1][k] if len(before) > 1 else np.zeros_like(near)
+        alike = len(before) > 1 and before[-1].shape == plane.shape
+        other = before[-1][k] if alike else np.zeros_like(near)
         features.append(_log(8 * np.abs(other)))
     lower_weights, weights = _predictors(*near.shape[1:], k)
     flat = len(known), len(near), near[0].size

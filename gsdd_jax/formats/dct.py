@@ -1,4 +1,4 @@
-"""Images as quantized cosine coefficients of 8 x 8 blocks, entropy-coded, like JPEG."""
+"""Images and clips as quantized cosine coefficients of 8 x 8 blocks, entropy-coded, like JPEG."""
 
 import dataclasses
 import functools
@@ -33,10 +33,12 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.
 class DCT(CodedTogether, Format):
     """Blocks of luma and two chroma planes; images of other than three channels by channel.
 
-    All coefficients have one quantizer's step, which the file holds.
+    A clip has planes of each frame, which know those of the frame before. All coefficients have one
+    quantizer's step, which the file holds.
     """
 
     name: ClassVar[str] = "dct"
+    takes_clips: ClassVar[bool] = True
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
     side: int = field(
@@ -64,18 +66,19 @@ class DCT(CodedTogether, Format):
 
     @property
     def is_color(self) -> bool:
-        return self.channels == 3
+        return self.colors == 3
 
     @functools.cached_property
     def planes(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of each stored plane."""
+        """Height and width of each stored plane: by color, then by frame."""
         share = self.side / max(self.height, self.width) if self.side else 1
         shrunk = lambda by: tuple(
             max(1, math.ceil(round(share * n) / by)) for n in (self.height, self.width)
         )
         return tuple(
-            shrunk(2 if i and self.is_color and self.subsampled else 1)
-            for i in range(self.channels)
+            shrunk(2 if color and self.is_color and self.subsampled else 1)
+            for color in range(self.colors)
+            for _ in range(self.frames)
         )
 
     @property
@@ -145,23 +148,26 @@ class DCT(CodedTogether, Format):
             blocks = einsum("uy,mijuv,vx->miyjx", vectors, params[f"plane_{i}"], vectors)
             whole = blocks.reshape(len(blocks), SIDE * blocks.shape[1], -1)[:, :rows, :columns]
             levels = self.steps(i) / 255 * params[STEP][:, None, None] * whole
-            enlarged = resize(levels[..., None], self.height, self.width, "bilinear")
-            planes.append(enlarged if i and self.is_color else enlarged + 128 / 255)
-        images = namespace(planes[0]).concatenate(planes, -1)
+            planes.append(resize(levels[..., None], self.height, self.width, "bilinear"))
+        images = namespace(planes[0]).concatenate(planes, -1) + self._offsets / 255
+        images = images.reshape(*images.shape[:3], self.colors, self.frames).swapaxes(3, 4)
         if self.is_color:
-            images = einsum("mhwd,cd->mhwc", images, TO_RGB)
+            images = einsum("mhwtd,cd->mhwtc", images, TO_RGB)
+        images = images.reshape(*images.shape[:3], -1)
         return resize(images, height, width, resample)
 
     def planes_of(self, images: Float[Any, "m h w c"]) -> dict[str, Any]:
         """Returns coefficients, in gray levels, of planes whose enlargements approximate the
         images."""
         xp = namespace(images)
+        frames = images.reshape(*images.shape[:3], self.frames, self.colors)
         if self.is_color:
-            images = einsum("mhwc,dc->mhwd", images, np.linalg.inv(TO_RGB))
+            frames = einsum("mhwtc,dc->mhwtd", frames, np.linalg.inv(TO_RGB))
+        levels = frames.swapaxes(3, 4).reshape(images.shape) * 255 - self._offsets
         vectors = coefficients.cosines().astype(np.float32)
         found = {}
         for i, (rows, columns) in enumerate(self.planes):
-            plane = 255 * images[..., i : i + 1] - (0 if i and self.is_color else 128)
+            plane = levels[..., i : i + 1]
             plane = sides(_shrink(self.height, rows), plane, _shrink(self.width, columns))[..., 0]
             after = (0, -rows % SIDE), (0, -columns % SIDE)
             plane = xp.pad(plane, ((0, 0), *after), mode="edge")
@@ -169,6 +175,14 @@ class DCT(CodedTogether, Format):
             blocks = einsum("uy,miyjx,vx->mijuv", vectors, blocks, vectors)
             found[f"plane_{i}"] = blocks / self.steps(i)
         return found
+
+    @property
+    def _offsets(self) -> Float[np.ndarray, "planes"]:
+        """Levels at which planes are 0: the middle one, and no chroma."""
+        levels = np.full(self.channels, 128, np.float32)
+        if self.is_color:
+            levels[self.frames :] = 0
+        return levels
 
 
 def _shrink(count: int, native: int) -> Float[np.ndarray, "{native} {count}"]:

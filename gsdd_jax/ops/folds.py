@@ -16,15 +16,16 @@ def side(kernel_side: int) -> int:
 
 def image(x: Float[Array, "b h w c"], kernel_side: int, padding: int) -> Float[Array, "b f g d"]:
     """Folds padded images; d = 4 c. Rows and columns that no output sees are left out."""
-    out = ((length + 2 * padding - kernel_side) // 2 + 1 for length in x.shape[1:3])
+    count, *lengths, channels = x.shape
+    out = ((length + 2 * padding - kernel_side) // 2 + 1 for length in lengths)
     height, width = (length + side(kernel_side) - 1 for length in out)
     ends = (2 * folded - padding - length
-            for folded, length in zip((height, width), x.shape[1:3], strict=True))  # fmt: skip
+            for folded, length in zip((height, width), lengths, strict=True))  # fmt: skip
     none = (0, 0, 0)
     borders = (none, *((padding, end, 0) for end in ends), none)
     x = lax.pad(x, jnp.zeros((), x.dtype), borders)
-    x = x.reshape(len(x), height, 2, width, 2, -1).swapaxes(2, 3)
-    return x.reshape(len(x), height, width, -1)
+    x = x.reshape(count, height, 2, width, 2, channels).swapaxes(2, 3)
+    return x.reshape(count, height, width, 4 * channels)
 
 
 def kernel(weights: Float[Array, "k k c o"]) -> Float[Array, "s s d o"]:

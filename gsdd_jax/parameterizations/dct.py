@@ -48,7 +48,8 @@ class DCT(RatedTogether, dct.DCT):
     @classmethod
     def suggested_images(cls, image_shape: Shape, bytes_per_class: int, options: Options) -> int:
         one = cls(*image_shape, images_per_class=1, **options)
-        return max(1, PIXELS_PER_BYTE * bytes_per_class // math.prod(one.planes[0]))
+        pixels = one.frames * math.prod(one.planes[0])
+        return max(1, PIXELS_PER_BYTE * bytes_per_class // pixels)
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> dict[str, Array]:
         """Returns the images' own coefficients, and the least step at which they fit.
@@ -114,7 +115,8 @@ class DCT(RatedTogether, dct.DCT):
 
     def _packed(self, planes, step, unit=1.0):
         """Returns a file's arrays, regardless of the budget; `unit`: of planes, in gray levels."""
-        codes = [rounded(jnp.asarray(x) * (unit / step)) for x in planes.values()]
+        ordered = (planes[f"plane_{i}"] for i in range(self.channels))
+        codes = [rounded(jnp.asarray(x) * (unit / step)) for x in ordered]
         return self.pack([np.asarray(plane, np.int32) for plane in codes], step)
 
     def _guess(self, planes) -> float:

@@ -199,7 +199,8 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
     """Returns the candidates of `TRIALS`; without soft labels their settings are 0."""
     shape, largest = parts.dataset.image_shape, max(parts.dataset.train_counts)
     there = bytes_per_class(config, shape)
-    suggested = parameterizations.find("dct").suggested_images(shape, there, {})
+    options = {"frames": parts.dataset.frames}
+    suggested = parameterizations.find("dct").suggested_images(shape, there, options)
     labels = _labeled(config, arm)
     suggested = labels.suggested_images(suggested, there, parts.dataset.num_classes)
     sizes = []
@@ -233,7 +234,8 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
     rate, budget = config.evaluate.learning_rate, _budget(config, dataset)
 
     def made(reserved):
-        kind = build_parameterization(trial, dataset.image_shape, dataset.num_classes, reserved)
+        of_data = dataset.image_shape, dataset.num_classes
+        kind = build_parameterization(trial, *of_data, reserved, dataset.frames)
         classes = FitParts(dataset, kind, config.budget.split).labels
         return parameterizations.stored(kind, compress(kind), classes, rate, provenance)
 

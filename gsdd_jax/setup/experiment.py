@@ -335,13 +335,11 @@ def check_baselines(config: ConfigDict) -> None:
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """Returns `evaluate.baselines`, without real images that the budget cannot hold.
 
-    Where nothing is evaluated there are none. Clips have no compressed format to compare with.
+    Where nothing is evaluated there are none.
     """
     if not can_be_tested(dataset):
         return []
     names = listed("config.evaluate.baselines", config.evaluate.baselines)
-    if dataset.frames > 1:
-        names = [n for n in names if n not in COMPRESSED]
     return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
 
 
