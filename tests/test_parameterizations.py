@@ -275,7 +275,7 @@ SHARED = [("dct", {}), ("ptq", {}), ("quantized", {}), ("quantized", {"bits_per_
         ("pixels", {}, 1, 2, 0), ("idc", {"dtype": "bfloat16"}, 1, 2, 0), ("ddif", {}, 1, 1, 0),
         ("fred", {"size": 2}, 1, 1, 0), ("rtp", {}, 1, 3, 0), ("rtp", {"bases": 4}, 1, 3, 0),
         ("haba", {}, 1, 3, 0), ("speed", {}, 1, 3, 0), ("speed", BFLOAT16, 1, 2, 0),
-        ("nsd", {}, 1, 3, 0), ("hmn", {}, 1, 3, 0),
+        ("nsd", {}, 1, 3, 0), ("hmn", {}, 1, 3, 0), ("static_dynamic", {}, 1, 3, 0),
         ("dct", {"shape": (2048, 2048, 3)}, 1, 2, 0),  # many numbers
     ],
 )  # fmt: skip

@@ -39,6 +39,7 @@ FORMATS = [
     ("rtp", {"bases": 24}),
     ("haba", {"hallucinators": 2, "base_channels": 1}),
     ("nsd", {"kernels": 2, "rank": 5}),
+    ("static_dynamic", {"dtype": "bfloat16"}),
     ("speed", {}),
     ("hmn", {}),
     ("quantized", {"bits_per_gaussian": 64.0}),
