@@ -1,6 +1,7 @@
 """Clips as still images and gray motion, combined by one convolution (static-dynamic memory)."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -60,8 +61,8 @@ class StaticDynamic(Paired):
         return resize(folded(clips), height, width, resample)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """Returns the bytes of the convolution's input and output."""
-        return 3 * super().working_bytes(num_images, height, width)
+        """Returns the bytes of one clip's convolution: its input twice, and three outputs."""
+        return 4 * 5 * self.frames * self.height * self.width * (self.colors + 1)
 
 
 def of_clips(clips: Float[Any, "m e h w c"], frames: int) -> Float[Any, "m h w d"]:
@@ -83,14 +84,8 @@ def _convolved(
     sides = (around, around)
     padded = xp.pad(clips, ((0, 0), sides, sides, sides, (0, 0)))
     _, frames, height, width, _ = clips.shape
-    parts = [
-        einsum(
-            "mtyxi,io->mtyxo",
-            padded[:, k : k + frames, i : i + height, j : j + width],
-            kernel[k, i, j],
-        )
-        for k in range(SIDE)
-        for i in range(SIDE)
-        for j in range(SIDE)
-    ]
-    return sum(parts[1:], parts[0])
+    total = xp.zeros((), clips.dtype)
+    for k, i, j in itertools.product(range(SIDE), repeat=3):
+        seen = padded[:, k : k + frames, i : i + height, j : j + width]
+        total = total + einsum("mtyxi,io->mtyxo", seen, kernel[k, i, j])
+    return total
