@@ -11,8 +11,8 @@
 
 The budget is that of VPC float32 clips per class, 115 MB in all for miniUCF at VPC 1;
 `--config.budget.bytes` sets a smaller one. UCF-101 is a set of TFDS, the others are prepared from
-their videos, such as `python -m launch.prepare --clips=videos --name=hmdb51 --resolution=112
---resize=squash`. Published numbers are quoted from later work (arXiv 2505.22564).
+their videos, such as `python -m launch.prepare --clips=videos --name=hmdb51 --resolution=112`.
+Published numbers are quoted from later work (arXiv 2505.22564).
 """
 
 from configs import common

@@ -280,5 +280,5 @@ def _unknown(name, root) -> UsageError:
     return UsageError(
         f"unknown data set {name!r}: expected cifar10_mini, a TFDS set such as cifar10,"
         f" imagenette/160px-v2, or one of your own in {root}, made by"
-        f" {_prepare_command('NAME')}`{hint}"
+        f" {_prepare_command('NAME')}` (of clips with --clips){hint}"
     )
