@@ -382,6 +382,13 @@ def test_channels_are_counted_by_frame():
             )
 
 
+@pytest.mark.parametrize("frames", [0, -8, True, "8", 257])
+def test_frames_of_a_file_are_checked_first(frames):
+    said = {"name": "pixels", "height": 8, "width": 8, "channels": 24, "images_per_class": 1}
+    with pytest.raises(UsageError, match="pixels: frames: expected an integer from 1 to 256, got"):
+        base.format_of(said | {"dtype": "float32", "frames": frames})
+
+
 def test_augmentation_is_alike_in_all_frames():
     rng = np.random.default_rng(0)
     found = jnp.asarray(rng.normal(size=(3, FRAMES, 8, 8, 3)), jnp.float32)

@@ -317,13 +317,15 @@ def from_settings(values: Mapping[str, Any], kind: type[Format]) -> Format:
 def check_fields(kind: type[Format], values: Mapping[str, Any]) -> None:
     """Raises UsageError, naming the field, for a value of a wrong type or range.
 
-    Channels are checked by frame. Raises it for clips, too, if the format takes none.
+    Frames are checked first, channels by frame. Raises it for clips, too, if the format takes none.
     """
+    fields, where = dataclasses.fields(kind), f"parameterization {kind.name}: "
+    check_values([of for of in fields if of.name == "frames"], values, where)
     frames, channels = values.get("frames", 1), values.get("channels")
-    if type(frames) is type(channels) is int and frames > 1:
+    if type(channels) is int and frames > 1:
         each = channels // frames if channels % frames == 0 else channels / frames
         values = {**values, "channels": each}
-    check_values(dataclasses.fields(kind), values, f"parameterization {kind.name}: ")
+    check_values(fields, values, where)
     if frames > 1 and not kind.takes_clips:
         able = [n for n, of in kinds.known(FORMATS, Format).items() if of.takes_clips]
         raise UsageError(
