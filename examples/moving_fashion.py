@@ -18,7 +18,9 @@ The same arguments give the same clips. Test clips are of the test pictures.
 
 import argparse
 import gzip
+import math
 import pathlib
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -36,10 +38,16 @@ def idx(folder: pathlib.Path, name: str, magic: int, header: int) -> np.ndarray:
     """Returns the bytes of an IDX file after its header; SystemExit for any other file."""
     for path, opened in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
         if path.is_file():
-            with opened(path, "rb") as file:
-                content = file.read()
-            if int.from_bytes(content[:4], "big") != magic:
-                raise SystemExit(f"error: {path}: expected an IDX file of type {magic}")
+            try:
+                with opened(path, "rb") as file:
+                    content = file.read()
+            except (OSError, EOFError, zlib.error) as error:
+                raise SystemExit(f"error: {path}: {error}") from None
+            sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
+            if int.from_bytes(content[:4], "big") != magic or len(content) != header + math.prod(
+                sizes
+            ):
+                raise SystemExit(f"error: {path}: expected a whole IDX file of type {magic}")
             return np.frombuffer(content, np.uint8, offset=header)
     raise SystemExit(f"error: {folder / name}: expected this file, or {name}.gz")
 
@@ -121,13 +129,13 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=25, help="test clips per class")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.out.exists():
+        raise SystemExit(f"error: {args.out}: expected a new folder, or a new .npz file")
     images, labels = clips(args.folder, "train", args.train, args.seed)
     test_images, test_labels = clips(args.folder, "test", args.test, args.seed)
     if args.out.suffix == ".npz":
         tests = dict(test_images=test_images, test_labels=test_labels)
         np.savez_compressed(args.out, images=images, labels=labels, **tests)
-    elif args.out.exists():
-        raise SystemExit(f"error: {args.out}: expected a new folder, or a .npz file")
     else:
         write_frames(args.out / "train", images, labels)
         write_frames(args.out / "test", test_images, test_labels)

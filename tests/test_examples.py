@@ -14,6 +14,7 @@ import tomllib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import gsdd_jax
 from gsdd_jax import data, parameterizations
@@ -141,8 +142,20 @@ def test_pictures_in_motion(monkeypatch, tmp_path):
         assert (np.abs(far - expected) <= 0.31 * np.array(expected) + 0.1).all(), name
     run("moving_fashion", monkeypatch, str(tmp_path), str(tmp_path / "b.npz"), *arguments[2:])
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    run("moving_fashion", monkeypatch, str(tmp_path), str(tmp_path / "frames"), *arguments[2:])
+    for k, frame in enumerate(images[0]):
+        with Image.open(tmp_path / "frames/train" / labels[0] / f"00000/{k:03}.png") as picture:
+            np.testing.assert_array_equal(picture, frame[..., 0])
+    assert len(list((tmp_path / "frames/test").glob("*/*/*.png"))) == 40 * 16
+    for out in ("a.npz", "frames"):
+        with pytest.raises(SystemExit, match=rf"^error: .*{out}: expected a new folder"):
+            run("moving_fashion", monkeypatch, str(tmp_path), str(tmp_path / out), *arguments[2:])
     with pytest.raises(SystemExit, match=r"^error: .*no/train-images-idx3-ubyte: expected this"):
-        run("moving_fashion", monkeypatch, str(tmp_path / "no"), "c.npz")
+        run("moving_fashion", monkeypatch, str(tmp_path / "no"), str(tmp_path / "c.npz"))
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(100))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"no gzip")
+    with pytest.raises(SystemExit, match=r"^error: .*train-labels-idx1-ubyte\.gz: Not a gzipped"):
+        run("moving_fashion", monkeypatch, str(tmp_path), str(tmp_path / "c.npz"))
 
 
 def test_a_missing_data_set_is_one_line(few, monkeypatch, tmp_path):
