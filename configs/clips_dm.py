@@ -16,7 +16,7 @@ Published numbers are quoted from later work (arXiv 2505.22564).
 """
 
 from configs import common
-from gsdd_jax.config import stored_as
+from gsdd_jax.config import component_options, stored_as
 
 MINI_UCF = (
     *("ApplyEyeMakeup", "BalanceBeam", "BandMarching", "BaseballPitch", "Basketball"),
@@ -57,7 +57,8 @@ def get_config(variant: str = VARIANTS[0]):
     stored_as(config, "video_gaussian")
     config.budget.ipc, config.budget.images_per_class = int(vpc), CLIPS[int(vpc)]
     config.init.learning_rate = 0.01  # as of images of that size
-    config.network.name, config.network.options = "minic3d", {}
+    config.network.name = "minic3d"
+    config.network.options = component_options("network", "minic3d")
     config.matching.strategy = ""
     config.matching.options.batch_real, config.matching.options.batch_syn = 64, 0
     config.distill.num_steps, config.distill.eval_every = 5000, 500

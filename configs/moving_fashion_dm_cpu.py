@@ -8,8 +8,7 @@ Twenty of the forty classes, 8 frames of 32 x 32, in the bytes of one float32 cl
 clips of 64 Gaussians in space and time. MiniC3D has a quarter of its published width.
 """
 
-from gsdd_jax.config import own
-from gsdd_jax.config.adapt import stored_as
+from gsdd_jax.config import component_options, own, stored_as
 
 THINGS = ("top", "trousers", "sandal", "sneaker", "bag")
 MOTIONS = ("right", "down", "turns", "zooms")
@@ -22,7 +21,9 @@ def get_config():
     config.data.classes = ",".join(f"{thing} {motion}" for thing in THINGS for motion in MOTIONS)
     stored_as(config, "video_gaussian")
     config.budget.images_per_class = 23
-    config.network.name, config.network.options = "minic3d", {"width": 32}
+    config.network.name = "minic3d"
+    config.network.options = component_options("network", "minic3d")
+    config.network.options.width = 32
     config.init.num_steps, config.init.learning_rate = 300, 0.1
     config.matching.strategy = "crop_scale_cutout"  # a mirrored clip would be of another class
     config.matching.options.batch_real = 16

@@ -23,7 +23,8 @@ import pathlib
 import zlib
 
 import numpy as np
-from PIL import Image
+
+from gsdd_jax.exports import png
 
 NAMES = (
     *("top", "trousers", "pullover", "dress", "coat"),
@@ -118,7 +119,7 @@ def write_frames(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -
         place = folder / name / f"{i:05}"
         place.mkdir(parents=True)
         for k, frame in enumerate(clip):
-            Image.fromarray(frame[..., 0]).save(place / f"{k:03}.png")
+            (place / f"{k:03}.png").write_bytes(png.encode(frame))
 
 
 def main() -> None:

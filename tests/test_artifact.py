@@ -320,7 +320,7 @@ def test_unreadable_files_are_named(tmp_path):
     header["parameterization"]["name"] = "splines"
     metadata["gsdd_jax"] = json.dumps(header)
     path.write_bytes(safetensors.numpy.save({"labels": np.zeros(3)}, metadata))
-    with pytest.raises(gsdd_jax.UsageError, match="expected one of dct, ddif, fred, gaussian"):
+    with pytest.raises(gsdd_jax.UsageError, match="expected one of dct, ddif, frame_gaussian"):
         gsdd_jax.load(path)
 
 

@@ -268,6 +268,7 @@ def test_every_config_shrinks(name, scale, monkeypatch):
     assert small.network.options.width <= 16 or scale > 0.01
     # On the data set at hand; its experts are another command's.
     small.data.name, small.data.subset, small.data.transform = "cifar10_mini", "", "normalize"
+    small.data.frames, small.data.classes = 0, ""
     # It has ten classes, CIFAR-100 has a hundred.
     options = small.matching.options
     options.batch_syn = min(options.batch_syn, 10 * small.budget.images_per_class)

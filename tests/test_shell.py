@@ -195,7 +195,10 @@ def test_every_flag_that_names_a_path_is_one_of_paths():
                 elif called in ("paths.define", "paths.define_several"):
                     as_path.add(node.args[0].value)
     names = {"workdir", "distilled", "out", "data_dir", "experts_dir", "root", "result"}
-    assert names | {"images", "test", "transform", "cifar", "from_table", "decoder"} == as_path
+    assert (
+        names | {"images", "clips", "test", "transform", "cifar", "from_table", "decoder"}
+        == as_path
+    )
     assert plain == {
         *("name", "network", "corrupted", "steps", "sweeps", "shapes", "devices", "configs"),
         *("coordinator", "classes"),
