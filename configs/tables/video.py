@@ -18,7 +18,7 @@ FIELDS = {"layers": 2, "layer_width": 20, "w0": 10.0}  # of CIFAR-10 at IPC 50: 
 GAUSSIANS = (1e-3, 3e-3, 1e-2)
 PIXELS = (3.0, 30.0, 300.0)  # published on miniUCF at VPC 1: 30
 METHODS = {  # rates of distillation by row; those of pixels and IDC have other units
-    "pixels, bfloat16": Method("pixels", HALF, {"dm": (1.0, 10.0, 100.0)}, {}),
+    "pixels, bfloat16": Method("pixels", HALF, {"dm": (0.1, 1.0, 10.0)}, {}),
     "IDC, bfloat16": Method("idc", HALF, {"dm": (0.1, 1.0, 10.0)}, {}),
     "FreD, bfloat16": Method("fred", HALF, {"dm": (0.1, 1.0, 10.0)}, {}),
     "DDiF in space and time, bfloat16": Method(
