@@ -2,17 +2,17 @@
 
     python -m launch.distill --config=clips_dm:miniucf,vpc=1 --workdir=runs/miniucf
 
-| variant | frames | classes | published, VPC 1 / 5 (%): DM, static-dynamic |
-| --- | --- | --- | --- |
-| miniucf | 16 of 112 x 112 | 50 of UCF-101's | 15.3 / 25.7, 17.5 / 27.2 |
-| hmdb51 | 16 of 112 x 112 | 51 | 6.1 / 8.0, 6.0 / 8.2 |
-| kinetics400 | 8 of 64 x 64 | 400 | |
-| ssv2 | 8 of 64 x 64 | 174 | |
+| variant | frames | classes |
+| --- | --- | --- |
+| miniucf | 16 of 112 x 112 | 50 of UCF-101's |
+| hmdb51 | 16 of 112 x 112 | 51 |
+| kinetics400 | 8 of 64 x 64 | 400 |
+| ssv2 | 8 of 64 x 64 | 174 |
 
 The budget is that of VPC float32 clips per class, 115 MB in all for miniUCF at VPC 1;
 `--config.budget.bytes` sets a smaller one. UCF-101 is a set of TFDS, the others are prepared from
 their videos, such as `python -m launch.prepare --clips=videos --name=hmdb51 --resolution=112`.
-Published numbers are quoted from later work (arXiv 2505.22564).
+`PUBLISHED` has published numbers, quoted from later work (arXiv 2505.22564).
 """
 
 from configs import common

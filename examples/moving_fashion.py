@@ -113,13 +113,11 @@ def clips(
     return np.stack(made), np.array(names)
 
 
-def write_frames(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+def write_clips(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Writes clips as folders of PNG frames, by class."""
     for i, (clip, name) in enumerate(zip(images, labels, strict=True)):
-        place = folder / name / f"{i:05}"
-        place.mkdir(parents=True)
-        for k, frame in enumerate(clip):
-            (place / f"{k:03}.png").write_bytes(png.encode(frame))
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        png.write_frames(folder / name / f"{i:05}", clip)
 
 
 def main() -> None:
@@ -138,8 +136,8 @@ def main() -> None:
         tests = dict(test_images=test_images, test_labels=test_labels)
         np.savez_compressed(args.out, images=images, labels=labels, **tests)
     else:
-        write_frames(args.out / "train", images, labels)
-        write_frames(args.out / "test", test_images, test_labels)
+        write_clips(args.out / "train", images, labels)
+        write_clips(args.out / "test", test_images, test_labels)
     print(f"{args.out}: {len(images):,} training and {len(test_images):,} test clips")
 
 

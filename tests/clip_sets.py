@@ -11,6 +11,7 @@ from tensorflow_datasets.core.features import feature, video_feature
 
 from gsdd_jax import data
 from gsdd_jax.core import records
+from tests import own_pictures
 from tests.tfds_sets import png
 
 CLASSES = ("across", "down")
@@ -58,7 +59,7 @@ def store(root, splits, feature_of=video, channels=3, labels=True, name="moves")
 
 
 def load(tmp_path, name="moves", **options) -> data.Dataset:
-    return data.load(name, data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache", **options)
+    return own_pictures.load(tmp_path, name, **options)
 
 
 def frame_folder(folder, clip):

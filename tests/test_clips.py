@@ -11,26 +11,21 @@ from PIL import Image
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import clip_folders, pictures, prepare, videos
 from gsdd_jax.formats.clips import unfolded
-from tests.clip_sets import CLASSES, film, frame_folder, load, moving
-from tests.own_pictures import ROOT, noise, save
+from tests import own_pictures
+from tests.clip_sets import CLASSES, film, frame_folder, moving
+from tests.own_pictures import ROOT, SIZE, load, noise, save
 
-SIZE, FRAMES = 8, 4
+FRAMES = 4
 
 
 def make(tmp_path, clips=None, name="mine", **options):
-    options = {"frames": FRAMES, "resolution": SIZE, "data_dir": tmp_path / "tfds"} | options
-    return prepare.prepare(clips or tmp_path / "clips", name, **options)
+    options = {"frames": FRAMES} | options
+    return own_pictures.make(tmp_path, clips or tmp_path / "clips", name, **options)
 
 
 def refusal(tmp_path, clips=None, **options) -> str:
-    """Returns the one-line error; checks that nothing of the data set was left."""
-    with pytest.raises(UsageError) as raised:
-        make(tmp_path, clips, **options)
-    message = str(raised.value)
-    assert "\n" not in message
-    root = tmp_path / "tfds"
-    assert not root.exists() or not list(root.iterdir())
-    return message
+    options = {"frames": FRAMES} | options
+    return own_pictures.refusal(tmp_path, clips or tmp_path / "clips", **options)
 
 
 def fill(folder, count=3, frames=FRAMES):
@@ -54,7 +49,7 @@ def test_folders_of_frames_become_a_data_set(tmp_path):
     assert (result.image_shape, result.class_names) == ((FRAMES, SIZE, SIZE, 3), list(CLASSES))
     assert [sum(result.train), sum(result.test)] == [5, 2]
     assert "hidden folders and those of a system were passed over: 1 .hidden" in result.notes
-    dataset = load(tmp_path, "mine")
+    dataset = load(tmp_path)
     assert dataset.frames == FRAMES and dataset.class_names == CLASSES
     found = []
     for split in (dataset.train, dataset.test):
@@ -95,7 +90,7 @@ def test_video_files_become_a_data_set(tmp_path, extension, codec, format):
     result = make(tmp_path)
     assert result.train == result.test == [1, 1] and result.image_shape == (FRAMES, SIZE, SIZE, 3)
     assert any("test clips also to train on" in note for note in result.notes)
-    (found, *_) = unfolded(load(tmp_path, "mine").train.images, FRAMES)
+    (found, *_) = unfolded(load(tmp_path).train.images, FRAMES)
     error = np.abs(np.float32(found) - colors[:, None, None])
     assert error.max() < (40 if extension == ".gif" else 12)
 
@@ -110,7 +105,7 @@ def test_gray_clips_short_clips_and_test_clips(tmp_path):
     assert result.image_shape == (FRAMES, SIZE, SIZE, 1)
     assert "8 clips of fewer than 4 frames, which repeat (--frames)" in result.notes
     assert "one gray channel, since no clip has colors (--nogray)" in result.notes
-    first = unfolded(load(tmp_path, "mine").train.images, FRAMES)[0]
+    first = unfolded(load(tmp_path).train.images, FRAMES)[0]
     np.testing.assert_array_equal(first, noise(0, 3, SIZE, SIZE, 1)[[0, 1, 1, 2]])
 
 

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_regular
@@ -28,9 +29,7 @@ class Pictures:
     def read(self, item: Item, resolution: int, channels: int, depth: int) -> pictures.Read:
         """Returns an item's pixels [h, w, c]. Raises as `pictures.read`."""
         if isinstance(item.content, np.ndarray):
-            image = png.from_array(item.content)
-            pixels, _ = pictures.square(image, resolution, channels)
-            return pictures.Read(pixels, min(image.size), ())
+            return _square(png.from_array(item.content), resolution, channels)
         return _read(item.content, resolution, channels, depth)
 
     def header(self, item: Item, measured: bool) -> pictures.Header | None:
@@ -75,12 +74,8 @@ class Clips:
             with pictures.ROOM.taken(int(np.prod(videos.size(item.content)))):
                 found = range(videos.count(item.content))
                 taken = spread(len(found), self.frames)
-                read = [
-                    pictures.Read(
-                        pictures.square(image, resolution, channels)[0], min(image.size), ()
-                    )
-                    for image in videos.frames(item.content, taken)
-                ]
+                images = videos.frames(item.content, taken)
+                read = [_square(image, resolution, channels) for image in images]
         return pictures.Read(
             np.stack([of.pixels for of in read]),
             min(of.short for of in read),
@@ -115,3 +110,8 @@ class Clips:
 def _read(path: pathlib.Path, resolution: int, channels: int, depth: int) -> pictures.Read:
     content = read_regular(path, "a picture", LARGEST)
     return pictures.read(content, resolution, channels, depth)
+
+
+def _square(image: Image.Image, resolution: int, channels: int) -> pictures.Read:
+    pixels, _ = pictures.square(image, resolution, channels)
+    return pictures.Read(pixels, min(image.size), ())

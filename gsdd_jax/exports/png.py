@@ -58,7 +58,7 @@ def write(path: pathlib.Path, pictures: Pictures) -> None:
     Clips are folders of frames, CLASS/NNNNN/KKK.png, which `launch.prepare --clips` reads.
     """
     if pictures.is_clips:
-        write_each(path, pictures, "", _write_frames)
+        write_each(path, pictures, "", write_frames)
     else:
         write_each(path, pictures, ".png", lambda at, pixels: at.write_bytes(encode(pixels)))
 
@@ -90,7 +90,8 @@ def write_each(
             table.writerow([name, *row.tolist()])
 
 
-def _write_frames(path: pathlib.Path, clip: UInt8[np.ndarray, "t h w c"]) -> None:
+def write_frames(path: pathlib.Path, clip: UInt8[np.ndarray, "t h w c"]) -> None:
+    """Writes a new folder of a clip's frames, KKK.png."""
     path.mkdir()
     for k, frame in enumerate(clip):
         (path / f"{k:03}.png").write_bytes(encode(frame))

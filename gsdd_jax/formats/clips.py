@@ -18,8 +18,11 @@ def unfolded(images: Any, frames: int) -> Any:
 
     Any type of numbers.
     """
-    if frames == 1:
-        return images
+    return images if frames == 1 else in_frames(images, frames)
+
+
+def in_frames(images: Any, frames: int) -> Any:
+    """Returns the frames [*m, t, h, w, c] of folded clips, or of images if `frames` is 1."""
     *many, height, width, channels = images.shape
     images = images.reshape(-1, height, width, frames, channels // frames)
     return images.transpose(0, 3, 1, 2, 4).reshape(*many, frames, height, width, -1)

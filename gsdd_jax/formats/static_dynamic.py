@@ -10,7 +10,7 @@ import numpy as np
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats.arrays import einsum, namespace, resize
 from gsdd_jax.formats.base import PLAIN, dtype_field
-from gsdd_jax.formats.clips import folded, unfolded
+from gsdd_jax.formats.clips import folded, in_frames
 from gsdd_jax.formats.pairs import PAIRS, Paired
 from gsdd_jax.formats.shapes import Float
 
@@ -68,7 +68,7 @@ class StaticDynamic(Paired):
 def of_clips(clips: Float[Any, "m e h w c"], frames: int) -> Float[Any, "m h w d"]:
     """Returns memories that show these folded clips: first frames, and changes of brightness."""
     xp = namespace(clips)
-    moving = unfolded(clips, frames) if frames > 1 else clips[:, :, None]
+    moving = in_frames(clips, frames)
     first = moving[:, :, 0]
     motion = (moving - first[:, :, None]).mean(-1)
     count, _, height, width, _ = first.shape

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.formats.base import MAX_FRAMES
-from gsdd_jax.formats.clips import unfolded
+from gsdd_jax.formats.clips import in_frames
 from gsdd_jax.networks.base import Architecture, Classifier, Precision, Shape
 from gsdd_jax.networks.layers import Convolutional, Linear
 from gsdd_jax.ops.conv import Method
@@ -91,7 +91,7 @@ class _Body(Convolutional):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
-        x = unfolded(x, self.frames) if self.frames > 1 else x[:, None]
+        x = in_frames(x, self.frames)
         for block in range(self.depth):
             x = nn.relu(self._in_time(x, self.width if block else self.width // 2))
             b, t = x.shape[:2]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from gsdd_jax.formats.clips import folded, unfolded
+from gsdd_jax.formats.clips import folded, in_frames
 from gsdd_jax.formats.video_gaussian import LEAST_EXTENT, of_frames
 from gsdd_jax.rasterizer import gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
@@ -54,7 +54,7 @@ def init(
     Colors are those of the clips' mean frames at the centers.
     """
     count, height, width, _ = images.shape
-    mean = unfolded(images, frames).mean(1) if frames > 1 else images
+    mean = in_frames(images, frames).mean(1)
     size = dict(height=height, width=width, channels=mean.shape[-1])
     drawn = gaussians.init(key, count, num_gaussians, **size)
     shape = drawn.opacities.shape

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import networks
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.fields import listed
 from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
 from gsdd_jax.matching import Matching
@@ -218,7 +219,7 @@ def sizes(config: ConfigDict) -> Sizes:
     if config.data.name not in SIZES:
         raise UsageError(f"cost: the size of {config.data.name!r} is not known")
     of = SUBSET if config.data.subset else SIZES[config.data.name]
-    if chosen := len([name for name in config.data.classes.split(",") if name]):
+    if chosen := len(listed("config.data.classes", config.data.classes)):
         examples, tests = (number * chosen // of.classes for number in (of.examples, of.tests))
         of = of._replace(classes=chosen, examples=examples, tests=tests)
     side, frames = config.data.resolution or of.side, config.data.frames or of.frames
