@@ -24,7 +24,10 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 NAMED_ARRAYS = ["pixels", "idc", "fred", "ddif"]
 SHARING = ["rtp", "haba", "speed", "nsd", "hmn"]
-NAMES = ["gaussian", "video_gaussian", *NAMED_ARRAYS, *SHARING, "ptq", "quantized", "dct"]
+NAMES = [
+    "gaussian", "video_gaussian", *NAMED_ARRAYS, *SHARING, "ptq", "quantized", "video_quantized",
+    "dct",
+]  # fmt: skip
 FILES = [*NAMES, "fred in codes", "soft labels"]  # the last has labels of five bits
 COUNTS = ("images_per_class", "num_gaussians", "num_classes", "channels")
 
@@ -215,6 +218,7 @@ def test_save_refuses_soft_labels_that_are_none(tmp_path, changes, message):
         ),
         ("quantized", {"coding": "none"}),
         ("quantized", {}),
+        ("video_quantized", {}),
         ("ptq", {"bits": 3}),
         ("dct", {}),
     ],
@@ -264,7 +268,7 @@ def test_no_images_are_had_that_are_not_finite(tmp_path, name):
     huge = {n: most * np.sign(a) for n, a in good.arrays.items() if a.dtype.kind == "f"}
     if name == "gaussian":  # only colors; moved Gaussians would be invisible
         huge = {"colors": np.full_like(good.arrays["colors"], most)}
-    if name == "quantized":
+    if "quantized" in name:
         huge = {"ends": np.broadcast_to([-most, most], good.arrays["ends"].shape)}
     gsdd_jax.save(path, dataclasses.replace(good, arrays=good.arrays | huge))
     set_ = gsdd_jax.load(path)

@@ -134,7 +134,7 @@ def test_the_gradient_of_clipped_weights_is_an_option():
 def test_unknown_names_and_options():
     names = (
         "dct, ddif, frame_gaussian, fred, gaussian, generator, haba, hmn, idc, nsd, pixels, ptq, "
-        "quantized, rtp, speed, static_dynamic, video_gaussian"
+        "quantized, rtp, speed, static_dynamic, video_gaussian, video_quantized"
     )
     with pytest.raises(gsdd_jax.UsageError, match=f"expected one of {names}, got 'voxels'"):
         parameterizations.build("voxels", (8, 8, 3), ipc=1, images_per_class=2)

@@ -43,6 +43,7 @@ FORMATS = [
     ("speed", {}),
     ("hmn", {}),
     ("quantized", {"bits_per_gaussian": 64.0}),
+    ("video_quantized", {"bits_per_gaussian": 80.0}),
     *[(name, {"dtype": "codes"}) for name in NUMBERS],
 ]
 IDS = [f"{name}{'-codes' if 'dtype' in options else ''}" for name, options in FORMATS]
@@ -55,7 +56,7 @@ def made(name="pixels", options=(), *, seed=0, names=("a", "b", "c"), **more):
     sizes = dict(ipc=3, images_per_class=4, num_classes=3)
     shape = (8, 8, 3) if name == "dct" else (16, 12, 3)  # dct is coded position by position
     kind = parameterizations.build(name, shape, **sizes, **dict(options))
-    if name == "quantized":  # equally many Gaussians in every image
+    if "quantized" in name:  # equally many Gaussians in every image
         kind = dataclasses.replace(kind, num_gaussians=12 * (kind.num_gaussians // 12))
     count = 3 * kind.images_per_class
     images = np.random.default_rng(seed).random((count, *shape), np.float32).cumsum(1) / 16

@@ -20,6 +20,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment
 from gsdd_jax.formats import base
 from gsdd_jax.formats.clips import folded, unfolded
+from gsdd_jax.rasterizer.clips import GaussianClips
 from gsdd_jax.runs.contact_sheet import contact_sheet
 from tests.dense import dense
 
@@ -128,8 +129,8 @@ def test_every_frame_in_float64(opacity):
         del arrays["opacities"]
     params = kind.from_arrays(arrays)
     images = np.asarray(jax.jit(kind.render)(params))
+    by_numpy = kind.decode(kind.unpack(jax.tree.map(np.asarray, kind.to_arrays(params))), 8, 8)
     arrays = arrays | {"opacities": np.asarray(params.opacities)}
-    by_numpy = kind.decode(arrays, 8, 8)
     for clip in range(2):
         expected, near = in_float64(arrays, clip)
         assert near.mean() < 0.1 and expected.std((0, 1, 2)).min() > 0.05
@@ -138,6 +139,67 @@ def test_every_frame_in_float64(opacity):
         for found in (images, by_numpy):
             difference = np.abs(unfolded(found[clip], FRAMES) - expected)[~near]
             assert difference.max() < 2e-5
+
+
+@pytest.mark.parametrize("opacity", [True, False])
+def test_codes_of_every_frame_in_float64(opacity):
+    """Rounds the columns to their grids here, of a clip of 15 Gaussians and one of 14."""
+    kind = built("video_quantized", luma=False, opacity=opacity)
+    kind = dataclasses.replace(kind, num_gaussians=29)
+    many = drawn(built(bfloat16=False)).items()
+    arrays = {name: array.reshape(-1, *array.shape[2:])[:29] for name, array in many}
+    real = jnp.asarray(np.random.default_rng(0).random((2, 8, 8, 12)), jnp.float32)
+    params = jax.jit(kind.init)(jax.random.key(0), real)
+    params = dataclasses.replace(params, gaussians=kind.built(jax.device_put(arrays)))
+    names = ["means", "cholesky", "colors", "opacities", "times", "velocities", "extents"]
+    bits = np.repeat([7, 5, 5, 4, 5, 5, 4], [2, 3, 3, 1, 1, 2, 1])
+    columns = arrays | {"extents": np.log(np.float64(arrays["extents"]))}
+    columns = np.concatenate([np.float64(columns[n]).reshape(29, -1) for n in names], 1)
+    if not opacity:
+        bits, columns = np.delete(bits, 8), np.delete(columns, 8, 1)
+    low, most = np.float64(params.low), 2.0**bits - 1
+    step = (np.float64(params.high) - low) / most
+    columns = low + step * np.clip(np.floor((columns - low) / step + 0.5), 0, most)
+    if not opacity:
+        columns = np.insert(columns, 8, 1.0, 1)
+    rounded = dict(zip(names, np.split(columns, np.cumsum([2, 3, 3, 1, 1, 2]), 1), strict=True))
+    rounded["extents"] = np.exp(rounded["extents"])
+    for name in ("opacities", "times", "extents"):
+        rounded[name] = rounded[name][:, 0]
+    images = np.asarray(jax.jit(kind.render)(params))
+    by_numpy = kind.decode(kind.unpack(kind.packed(params)), 8, 8)
+    for clip, part in enumerate((slice(15), slice(15, None))):
+        expected, near = in_float64({n: a[None, part] for n, a in rounded.items()}, 0)
+        assert near.mean() < 0.1 and np.abs(expected[0] - expected[-1]).mean() > 0.05
+        for found in (images, by_numpy):
+            difference = np.abs(unfolded(found[clip], FRAMES) - expected)[~near]
+            assert difference.max() < 1e-4
+
+
+def test_a_ragged_batch_of_clips_is_each_clip_alone():
+    """Compares images and gradients; the last Gaussians are of no clip."""
+    arrays = {n: a[0, :12] for n, a in drawn(built(bfloat16=False), 1).items()}
+    gaussians = GaussianClips(**jax.device_put(arrays), frames=FRAMES, height=8, width=8)
+    bounds, weights = (0, 5, 6, 9), np.random.default_rng(0).random((3, 8, 8, 12))
+
+    def together(g):
+        return g.render(8, 8, offsets=jnp.array(bounds))
+
+    def alone(g):
+        parts = [jax.tree.map(lambda a: a[None, i:j], g) for i, j in itertools.pairwise(bounds)]
+        return jnp.concatenate([part.render(8, 8) for part in parts])
+
+    images, expected = (np.asarray(jax.jit(f)(gaussians)) for f in (together, alone))
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    assert expected.std() > 0.05
+    found, expected = (
+        jax.jit(jax.grad(lambda g, f=f: (weights * f(g)).sum()))(gaussians)
+        for f in (together, alone)
+    )
+    for name in arrays:
+        of, reference = np.asarray(getattr(found, name)), np.asarray(getattr(expected, name))
+        np.testing.assert_allclose(of, reference, rtol=1e-4, atol=1e-5, err_msg=name)
+        assert not of[9:].any() and of[:9].any()
 
 
 @pytest.mark.parametrize("opacity", [True, False])
@@ -293,7 +355,7 @@ numpy.save(sys.argv[2], gsdd_jax.load(sys.argv[1]).images())
 
 
 def saved(path, name="video_gaussian"):
-    kind = built(name)
+    kind = built(name, num_classes=2)
     real = np.random.default_rng(0).random((2 * kind.images_per_class, 8, 8, 12), np.float32)
     params = kind.init(jax.random.key(0), jnp.asarray(real))
     labels = np.repeat(np.arange(2, dtype=np.int32), kind.images_per_class)
@@ -348,7 +410,9 @@ def test_constants_that_all_frames_share_are_told_once(tmp_path, mean, shown):
     assert line.endswith(f"name normalize, mean {said['mean'][:shown]}, std [0.5, 0.5, 0.5]")
 
 
-@pytest.mark.parametrize("name", ["pixels", "idc", "fred", "ddif", "gaussian", "frame_gaussian"])
+@pytest.mark.parametrize(
+    "name", ["pixels", "idc", "fred", "ddif", "gaussian", "frame_gaussian", "video_quantized"]
+)
 def test_other_formats_of_clips(tmp_path, name):
     real = saved(tmp_path / "set.safetensors", name)
     loaded = gsdd_jax.load(tmp_path / "set.safetensors")

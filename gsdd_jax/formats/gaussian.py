@@ -36,6 +36,11 @@ class Gaussians(Format):
     )
     clip_means: bool = field(True, "True: centers are clipped to the image after every step")
 
+    @property
+    def most_gaussians(self) -> int:
+        """Gaussians of the image with most of them."""
+        return self.num_gaussians
+
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
     ) -> Float[np.ndarray, "m {height} {width} c"]:

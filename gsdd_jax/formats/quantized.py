@@ -19,7 +19,7 @@ from gsdd_jax.formats import entropy
 from gsdd_jax.formats.arrays import einsum, namespace
 from gsdd_jax.formats.base import CodedTogether, Contents, Spec
 from gsdd_jax.formats.codes import FROM_YCOCG
-from gsdd_jax.formats.gaussian import FIELDS, Gaussians
+from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
@@ -55,10 +55,28 @@ class Quantized(CodedTogether, Gaussians):
     )
     rate_weight: float = field(0.01, "weight of bits above bits_per_gaussian in the objective")
 
+    @property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], int]]:
+        """Shape of each stored field of a Gaussian, and bits per number, in the columns' order."""
+        fields = {
+            "means": ((2,), self.bits_means),
+            "cholesky": ((3,), self.bits_cholesky),
+            "colors": ((self.colors,), self.bits_colors),
+            "opacities": ((), self.bits_opacities),
+        }
+        if not self.opacity:
+            del fields["opacities"]
+        return fields
+
+    @functools.cached_property
+    def field_sizes(self) -> dict[str, int]:
+        """Numbers of each stored field of a Gaussian."""
+        return {name: math.prod(shape) for name, (shape, _) in self.layout.items()}
+
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
-        bits = [self.bits_means] * 2 + [self.bits_cholesky] * 3 + [self.bits_colors] * self.channels
-        return tuple(bits + [self.bits_opacities] * self.opacity)
+        """Bits of each column before coding."""
+        return tuple(bits for shape, bits in self.layout.values() for _ in range(math.prod(shape)))
 
     @property
     def stored_bits(self) -> float:
@@ -69,6 +87,10 @@ class Quantized(CodedTogether, Gaussians):
     def counts(self) -> Int[np.ndarray, "m"]:
         each, more = divmod(self.num_gaussians, self.num_images)
         return each + (np.arange(self.num_images) < more)
+
+    @property
+    def most_gaussians(self) -> int:
+        return int(self.counts[0])
 
     @property
     def overhead_bytes(self) -> int:
@@ -167,19 +189,22 @@ class Quantized(CodedTogether, Gaussians):
 
     def fields(self, columns: Float[Any, "n columns"]) -> dict[str, Any]:
         """Returns Gaussians by field from the numbers on the grids; in NumPy or JAX."""
-        xp = namespace(columns)
-        means, cholesky, colors, opacities = xp.split(columns, (2, 5, 5 + self.channels), -1)
+        xp, many = namespace(columns), columns.shape[:-1]
+        parts = xp.split(columns, np.cumsum(list(self.field_sizes.values()))[:-1], -1)
+        found = {
+            name: part.reshape(*many, *shape)
+            for part, (name, (shape, _)) in zip(parts, self.layout.items(), strict=True)
+        }
         if self.log_scales:
-            l11, l21, l22 = xp.moveaxis(cholesky, -1, 0)
-            cholesky = xp.stack([xp.exp(l11) - 0.5, l21, xp.exp(l22) - 0.5], -1)
+            l11, l21, l22 = xp.moveaxis(found["cholesky"], -1, 0)
+            found["cholesky"] = xp.stack([xp.exp(l11) - 0.5, l21, xp.exp(l22) - 0.5], -1)
         if self.has_luma:
-            colors = einsum("nd,cd->nc", colors, FROM_YCOCG)
-        opacities = opacities[..., 0] if self.opacity else xp.ones(columns.shape[:-1], np.float32)
-        return dict(zip(FIELDS, (means, cholesky, colors, opacities), strict=True))
+            found["colors"] = einsum("nd,cd->nc", found["colors"], FROM_YCOCG)
+        return {"opacities": xp.ones(many, np.float32)} | found
 
     @property
     def has_luma(self) -> bool:
-        return self.luma and self.channels == 3
+        return self.luma and self.colors == 3
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -8,21 +8,53 @@ import numpy as np
 
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.arrays import namespace
-from gsdd_jax.formats.base import Format
 from gsdd_jax.formats.clips import folded
-from gsdd_jax.formats.gaussian import Gaussian
+from gsdd_jax.formats.gaussian import Gaussian, Gaussians
 from gsdd_jax.formats.shapes import Float
 
 LEAST_EXTENT = 1 / 128  # in durations of a clip
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoGaussian(Gaussian):
-    """Thirteen numbers per Gaussian of a color clip, in bfloat16.
+class Moving(Gaussians):
+    """Base of formats of Gaussians in space and time.
 
     Frame k of t is at τ = (k + 1/2) / t. There a Gaussian has its center at
     means + velocities (τ - times), and the opacity opacities exp(-((τ - times) / extents)² / 2).
     """
+
+    takes_clips: ClassVar[bool] = True
+
+    def decode(
+        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
+    ) -> Float[np.ndarray, "m {height} {width} c"]:
+        """Rasterizes every frame at that size in NumPy, clip by clip; see `Gaussians.decode`."""
+        ends = np.cumsum(counts := params["counts"])
+        return np.stack([
+            self._decoded(
+                {name: a[first:last] for name, a in params.items() if name != "counts"},
+                *(height, width, resample),
+            )
+            for first, last in zip(ends - counts, ends, strict=True)
+        ])  # fmt: skip
+
+    def _decoded(self, clip, height, width, resample) -> Float[np.ndarray, "h w c"]:
+        slices = of_frames(**clip, frames=self.frames)
+        frames, each, _ = slices["means"].shape
+        flat = {name: a.reshape(-1, *a.shape[2:]) for name, a in slices.items()}
+        return folded(
+            super().decode(flat | {"counts": np.full(frames, each)}, height, width, resample)
+        )
+
+    def working_bytes(self, num_images: int, height: int, width: int) -> int:
+        """Returns the bytes of one frame's sample points, and of the Gaussians of all frames."""
+        gaussians = 8 * self.frames * self.most_gaussians * (self.colors + 6)
+        return super().working_bytes(num_images, height, width) + 4 * gaussians
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoGaussian(Moving, Gaussian):
+    """Thirteen numbers per Gaussian of a color clip, in bfloat16."""
 
     name: ClassVar[str] = "video_gaussian"
 
@@ -40,32 +72,6 @@ class VideoGaussian(Gaussian):
         if (least := np.min(arrays["extents"])) <= 0:
             raise UsageError(f"extents: expected positive numbers, got {least:g}")
 
-    def unpack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.opacity:
-            return dict(arrays)
-        return {**arrays, "opacities": np.ones_like(arrays["times"])}
-
-    def decode(
-        self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
-        """Rasterizes every frame at that size in NumPy; see `Gaussians.decode`."""
-        slices = of_frames(**params, frames=self.frames)
-        count, frames, each, _ = slices["means"].shape
-        flat = {n: a.reshape(-1, *a.shape[3:]) for n, a in slices.items()}
-        counts = np.full(count * frames, each)
-        images = super().decode(flat | {"counts": counts}, height, width, resample)
-        return folded(images.reshape(count, frames, *images.shape[1:]))
-
-    def rendered(
-        self, params: Mapping[str, np.ndarray], height: int, width: int, resample: str
-    ) -> Float[np.ndarray, "m {height} {width} c"]:
-        return Format.rendered(self, params, height, width, resample)  # clip by clip
-
-    def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """Returns the bytes of one frame's sample points, and of the Gaussians of all frames."""
-        gaussians = 8 * self.frames * self.num_gaussians * (self.colors + 6)
-        return super().working_bytes(num_images, height, width) + 4 * gaussians
-
 
 def of_frames(
     means: Float[Any, "*m n 2"],
@@ -79,13 +85,29 @@ def of_frames(
     frames: int,
 ) -> dict[str, Any]:
     """Returns the 2-D Gaussians of each frame, by field: arrays [*m, frames, n, ...]."""
-    xp = namespace(means)
     at = (np.arange(frames, dtype=np.float32)[:, None] + 0.5) / frames
-    since = at - times[..., None, :]
-    each = (*since.shape, 1)
+    given = dict(means=means, velocities=velocities, cholesky=cholesky, colors=colors)
+    vectors = {name: a[..., None, :, :] for name, a in given.items()}
+    given = dict(times=times, extents=extents, opacities=opacities)
+    return at_times(at, **vectors, **{name: a[..., None, :] for name, a in given.items()})
+
+
+def at_times(
+    at: Float[Any, "*#s"],
+    means: Float[Any, "*#s 2"],
+    times: Float[Any, "*#s"],
+    velocities: Float[Any, "*#s 2"],
+    cholesky: Float[Any, "*#s 3"],
+    extents: Float[Any, "*#s"],
+    colors: Float[Any, "*#s c"],
+    opacities: Float[Any, "*#s"],
+) -> dict[str, Any]:
+    """Returns 2-D Gaussians at points in time, by field: arrays [*s, ...]."""
+    xp = namespace(means)
+    since = at - times
     return {
-        "means": means[..., None, :, :] + velocities[..., None, :, :] * since[..., None],
-        "cholesky": xp.broadcast_to(cholesky[..., None, :, :], (*each[:-1], 3)),
-        "colors": xp.broadcast_to(colors[..., None, :, :], (*each[:-1], colors.shape[-1])),
-        "opacities": opacities[..., None, :] * xp.exp(-((since / extents[..., None, :]) ** 2) / 2),
+        "means": means + velocities * since[..., None],
+        "cholesky": xp.broadcast_to(cholesky, (*since.shape, 3)),
+        "colors": xp.broadcast_to(colors, (*since.shape, colors.shape[-1])),
+        "opacities": opacities * xp.exp(-((since / extents) ** 2) / 2),
     }

@@ -14,7 +14,6 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats import gaussian
-from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.parameterizations.base import (
     Budget,
     Options,
@@ -46,6 +45,10 @@ class Gaussians(Parameterization, gaussian.Gaussians):
     @abc.abstractmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
         """Returns the bytes that a Gaussian takes."""
+
+    def built(self, fields: Mapping[str, Any]) -> Any:
+        """Returns the Gaussians that have such fields."""
+        return GaussianImages(**fields, height=self.height, width=self.width)
 
     def offsets(self, params: Any) -> Int[Array, "bounds"] | None:
         """Returns where each image's Gaussians begin in one array; None: each has its own array."""
@@ -134,8 +137,7 @@ class Gaussian(Gaussians, gaussian.Gaussian):
         if not self.opacity:
             opacities = np.ones(arrays["means"].shape[:-1], np.float32)
             arrays = {**arrays, "opacities": opacities}
-        fields = on_device({name: arrays[name] for name in FIELDS})
-        return GaussianImages(**fields, height=self.height, width=self.width)
+        return self.built(on_device(dict(arrays)))
 
 
 @functools.partial(jax.jit, static_argnums=0)  # one program for all arrays

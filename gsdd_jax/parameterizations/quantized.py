@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.formats import quantized
 from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.codes import YCOCG
-from gsdd_jax.formats.gaussian import FIELDS
 from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import (
@@ -46,7 +45,7 @@ LEAST_DIAGONAL = 1e-2  # pixels; lower bound of L's diagonal where its logarithm
 class QuantizedImages:
     """Gaussians before rounding, and their shared grids; a pytree."""
 
-    gaussians: GaussianImages  # [n, ...], ordered by image
+    gaussians: GaussianImages | Any  # [n, ...], ordered by image; or `GaussianClips`
     counts: Array | Any  # Float[images]: Gaussians per image; floats, as all leaves of parameters
     low: Array | Any  # [columns]: smallest value of each grid
     high: Array | Any  # [columns]: largest value of each grid
@@ -84,15 +83,26 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> QuantizedImages:
         """Returns random Gaussians, as without quantization, and grids wider than their values."""
+        ends = self.first_ends()
+        low, high = np.concatenate([np.float32(ends[name]) for name in self.layout]).T
+        given = np.float32(self.counts), low.copy(), high.copy()
+        return QuantizedImages(self.drawn(key, images), *on_device(given))
+
+    def drawn(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Any:
+        """Returns random Gaussians of all images, one image after the other."""
+        drawn = super().init(key, images[:1])  # as those of one image
+        return jax.tree.map(lambda leaf: leaf[0], drawn)
+
+    def first_ends(self) -> dict[str, list[tuple[float, float]]]:
+        """Returns the ends of the grids at first, by field."""
         diagonal = (math.log(LEAST_DIAGONAL), math.log(8.0)) if self.log_scales else (-0.5, 4.0)
-        color = [(-0.5, 1.5)] * self.channels
-        if self.has_luma:
-            color = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
-        ends = [(-1.0, 1.0)] * 2 + [diagonal, (-2.0, 2.0), diagonal] + color + [(0.0, 2.0)]
-        low, high = np.array(ends[: len(self.widths)], np.float32).T
-        drawn = super().init(key, images[:1])  # all Gaussians, as those of one image
-        flat = jax.tree.map(lambda leaf: leaf[0], drawn)
-        return QuantizedImages(flat, *on_device((np.float32(self.counts), low, high)))
+        luma = [(-0.5, 1.5), (-1.0, 1.0), (-1.0, 1.0)]
+        return {
+            "means": [(-1.0, 1.0)] * 2,
+            "cholesky": [diagonal, (-2.0, 2.0), diagonal],
+            "colors": luma if self.has_luma else [(-0.5, 1.5)] * self.colors,
+            "opacities": [(0.0, 2.0)],
+        }
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
         """Returns distinct images; their Gaussians are moved to the front."""
@@ -102,11 +112,11 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         chosen = jax.tree.map(lambda leaf: leaf[order], params.gaussians)
         return dataclasses.replace(params, gaussians=chosen, counts=params.counts[indices])
 
-    def quantized(self, params: QuantizedImages) -> GaussianImages:
+    def quantized(self, params: QuantizedImages) -> Any:
         """Returns the Gaussians of all images, rounded to the grids."""
         values = self._columns(params.gaussians)
         values = grids.on_grid(values, params.low, params.high, self.levels)
-        return GaussianImages(**self.fields(values), height=self.height, width=self.width)
+        return self.built(self.fields(values))
 
     def offsets(self, params: QuantizedImages) -> Int[Array, "bounds"]:
         """Returns where each image's Gaussians begin, and where the last image's end."""
@@ -165,9 +175,8 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         """Returns bits per Gaussian by field, and Gaussians per image."""
         columns = self.widths if self.coding == "none" else jax.jit(self._rates)(params)
         columns = np.array([float(bits) for bits in columns])
-        sizes = (2, 3, self.channels, int(self.opacity))
-        parts = np.split(columns, np.cumsum(sizes)[:-1])
-        bits = {name: float(part.sum()) for name, part in zip(FIELDS, parts, strict=True)}
+        parts = np.split(columns, np.cumsum(list(self.field_sizes.values()))[:-1])
+        bits = {name: float(part.sum()) for name, part in zip(self.layout, parts, strict=True)}
         least, most = int(self.counts.min()), int(self.counts.max())
         each = {"least": least, "mean": float(self.counts.mean()), "most": most}
         return {"bits_per_gaussian": bits, "gaussians_per_image": each}
@@ -187,25 +196,28 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
     def from_arrays(self, arrays: Mapping[str, Any]) -> QuantizedImages:
         fields = super().from_arrays(arrays)
         counts = on_device(np.asarray(fields.pop("counts"), np.float32))
-        gaussians = GaussianImages(**fields, height=self.height, width=self.width)
-        return QuantizedImages(gaussians, counts, *on_device([*np.asarray(arrays[ENDS]).T]))
+        return QuantizedImages(
+            self.built(fields), counts, *on_device([*np.asarray(arrays[ENDS]).T])
+        )
 
     def packed(self, params: QuantizedImages) -> dict[str, np.ndarray]:
         return self.pack(*map(np.array, _to_codes(self, params)))
 
-    def _columns(self, g: GaussianImages) -> Float[Array, "n columns"]:
-        """Returns the numbers that grids round: the inverse of `fields`."""
-        cholesky, colors = g.cholesky, g.colors
+    def columns(self, g: Any) -> dict[str, Float[Array, "n _"]]:
+        """Returns the numbers that grids round, by field: the inverse of `fields`."""
+        found = {name: getattr(g, name) for name in self.layout}
         if self.log_scales:
-            l11, l21, l22 = jnp.moveaxis(cholesky, -1, 0)
+            l11, l21, l22 = jnp.moveaxis(g.cholesky, -1, 0)
             # The sign of a column of L has no effect: its diagonal is made positive.
             sign = jnp.where(l11 + 0.5 < 0, -1.0, 1.0)
             logs = [jnp.log(jnp.maximum(jnp.abs(x + 0.5), LEAST_DIAGONAL)) for x in (l11, l22)]
-            cholesky = jnp.stack([logs[0], sign * l21, logs[1]], -1)
+            found["cholesky"] = jnp.stack([logs[0], sign * l21, logs[1]], -1)
         if self.has_luma:
-            colors = einsum("nc,dc->nd", colors, YCOCG)
-        columns = [g.means, cholesky, colors] + [g.opacities[..., None]] * self.opacity
-        return jnp.concatenate(columns, -1)
+            found["colors"] = einsum("nc,dc->nd", g.colors, YCOCG)
+        return {n: a.reshape(*g.means.shape[:-1], -1) for n, a in found.items()}
+
+    def _columns(self, g: Any) -> Float[Array, "n columns"]:
+        return jnp.concatenate(list(self.columns(g).values()), -1)
 
 
 @functools.partial(jax.jit, static_argnums=0)

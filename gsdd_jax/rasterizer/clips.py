@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.formats.clips import folded, in_frames
 from gsdd_jax.formats.video_gaussian import LEAST_EXTENT, of_frames
@@ -35,15 +35,50 @@ class GaussianClips:
     height: int = dataclasses.field(metadata={"static": True})
     width: int = dataclasses.field(metadata={"static": True})
 
-    def render(self, height: int, width: int, **settings: Any) -> Float[Array, "*b h w c"]:
+    def render(
+        self,
+        height: int,
+        width: int,
+        *,
+        offsets: Int[Array, "bounds"] | None = None,
+        **settings: Any,
+    ) -> Float[Array, "*b h w c"]:
         """Renders all frames by one call of the rasterizer; they are the channels, in order.
 
-        `settings` are those of `GaussianImages.render`.
+        `offsets` and `settings` are those of `GaussianImages.render`.
         """
         names = [f.name for f in dataclasses.fields(self) if "static" not in f.metadata]
         slices = of_frames(**{n: getattr(self, n) for n in names}, frames=self.frames)
+        if offsets is not None:
+            order, offsets = frame_by_frame(offsets, len(self.times), self.frames)
+            slices = {n: _reordered(a.reshape(-1, *a.shape[2:]), order) for n, a in slices.items()}
         images = GaussianImages(**slices, height=self.height, width=self.width)
-        return folded(images.render(height, width, **settings))
+        images = images.render(height, width, offsets=offsets, **settings)
+        if offsets is not None:
+            images = images.reshape(-1, self.frames, *images.shape[1:])
+        return folded(images)
+
+
+def frame_by_frame(
+    offsets: Int[Array, "bounds"], num_gaussians: int, frames: int
+) -> tuple[Int[Array, "{num_gaussians}*{frames}"], Int[Array, "frame_bounds"]]:
+    """Returns an order of the Gaussians of all frames, and where each frame of each clip begins.
+
+    Gaussians of a ragged batch of clips come as those of the first frame, the second, ...; in that
+    order those of a clip's frame stand together. Gaussians of no clip come last.
+    """
+    ends = jnp.append(offsets, num_gaussians)  # the rest is like one more clip
+    each = jnp.arange(frames) * jnp.diff(ends)[:, None]
+    bounds = (frames * ends[:-1, None] + each).ravel()
+    slots = jnp.arange(num_gaussians * frames)
+    clip, frame = jnp.divmod(jnp.searchsorted(bounds, slots, side="right") - 1, frames)
+    within = slots - bounds[frames * clip + frame]
+    return frame * num_gaussians + ends[clip] + within, bounds[: frames * (len(ends) - 2) + 1]
+
+
+def _reordered(array, order):
+    """Returns rows in another order; the gradient, too, is a permutation: no sum, the same bits."""
+    return array.at[order].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def init(
