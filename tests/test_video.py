@@ -186,8 +186,9 @@ def test_a_ragged_batch_of_clips_is_each_clip_alone():
         return g.render(8, 8, offsets=jnp.array(bounds))
 
     def alone(g):
-        parts = [jax.tree.map(lambda a: a[None, i:j], g) for i, j in itertools.pairwise(bounds)]
-        return jnp.concatenate([part.render(8, 8) for part in parts])
+        parts = [slice(*ends) for ends in itertools.pairwise(bounds)]
+        clips_ = [jax.tree.map(lambda a, part=part: a[None, part], g) for part in parts]
+        return jnp.concatenate([clip.render(8, 8) for clip in clips_])
 
     images, expected = (np.asarray(jax.jit(f)(gaussians)) for f in (together, alone))
     np.testing.assert_allclose(images, expected, atol=1e-6)
