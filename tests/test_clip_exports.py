@@ -129,6 +129,9 @@ def test_what_is_refused(tmp_path, monkeypatch):
     exports.export(clips, tmp_path / "out", "mp4")
     with pytest.raises(gsdd_jax.UsageError, match="exists already"):
         exports.export(clips, tmp_path / "out", "mp4")
+    with pytest.raises(gsdd_jax.UsageError, match="clips of 1 or 3 channels, got 4; png takes"):
+        exports.export(distilled(smooth(8, 8, 4), soft=False), tmp_path / "four", "mp4")
+    assert not (tmp_path / "four").exists()
     exports.export(clips, tmp_path / "out", "png", overwrite=True)
     assert not list((tmp_path / "out").glob("*/*.mp4"))
     monkeypatch.setitem(sys.modules, "av", None)

@@ -137,6 +137,14 @@ def test_convolution_of_several_networks_at_once(geometry, shared_images):
                 assert relative(a[i], e) < 1e-11
 
 
+def test_kernels_larger_than_the_image_leave_nothing():
+    x, kernel = np.ones((2, 4, 8, 3), np.float32), np.ones((5, 5, 3, 7), np.float32)
+    of = lambda x, kernel: conv(x, kernel, padding=0)
+    assert jax.jit(of)(x, kernel).shape == (2, 0, 4, 7)
+    gradients = jax.jit(jax.grad(lambda *a: of(*a).sum(), (0, 1)))(x, kernel)
+    assert not any(gradient.any() for gradient in gradients)
+
+
 def test_other_devices_run_several_networks_one_by_one():
     """Refuses grouped convolutions and windows as large as images, which are slow on a GPU."""
     images, kernel, _ = operands((2, 32, 32, 4, 5, 3, 1, 1))

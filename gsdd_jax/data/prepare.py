@@ -275,9 +275,12 @@ class _Reader:
                 "repair or remove them, or skip them by --skip_broken"
             )
         if bare := _without(class_names, self.counts["train"]):
-            raise UsageError(f"no training {self.kind.noun} is left in the classes {some(bare)}")
+            unread = f": {some(self.broken)} cannot be read" if self.broken else ""
+            of = f"no training {self.kind.noun} is left in the classes {some(bare)}"
+            raise UsageError(f"{of}{unread}")
         if not any(self.counts["test"]):
-            raise UsageError(f"no test {self.kind.noun} is left")
+            unread = f": {some(self.broken)} cannot be read" if self.broken else ""
+            raise UsageError(f"no test {self.kind.noun} is left{unread}")
 
     def notes(self, class_names: list[str]) -> list[str]:
         notes, noun = [], self.kind.noun

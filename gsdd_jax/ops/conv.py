@@ -214,6 +214,8 @@ def conv(
             f"images are {x.dtype} but the kernel is {kernel.dtype}; cast one to the other"
         )
     geometry = _Geometry(x.shape[1:3], kernel.shape[:2], stride, padding, precision)
-    if method == "lax":
+    sides = zip(geometry.image, geometry.kernel, strict=True)
+    is_empty = any(side + 2 * padding < reach for side, reach in sides)  # there is no output
+    if method == "lax" or is_empty:
         return _lax(geometry, x, kernel)
     return _forward(geometry, *native.vary_alike((x, kernel)))
