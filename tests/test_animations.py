@@ -3,6 +3,7 @@
 import base64
 import io
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from gsdd_jax import parameterizations
 from gsdd_jax.formats.clips import folded
-from gsdd_jax.report import animations
+from gsdd_jax.report import animations, gallery
 from gsdd_jax.report.events import Events
 from gsdd_jax.report.source import Run
 
@@ -54,6 +55,24 @@ def test_the_first_clip_of_each_class_moves(colors):
         assert shown.shape == (5, 24, 24, 3)
         assert np.abs(shown - 255 * expected).mean() < 6
         assert np.abs(shown - 255 * expected[::-1]).mean() > 30
+
+
+@pytest.mark.parametrize("opacity", [True, False])
+def test_clips_in_codes_are_chosen_whole(opacity):
+    """Compares with the clips of the whole set, of which some have one Gaussian more."""
+    kind = parameterizations.build(
+        "video_quantized", (8, 8, 6), bytes_per_class=500, images_per_class=2, num_classes=2,
+        frames=2, opacity=opacity,
+    )  # fmt: skip
+    assert len(set(kind.counts)) == 2
+    params = kind.init(jax.random.key(0), jax.random.uniform(jax.random.key(1), (4, 8, 8, 6)))
+    set_ = parameterizations.stored(kind, params, np.array([1, 0, 1, 0], np.int32), 0.1)
+    some = gallery.chosen(set_, 1)
+    assert some.labels.tolist() == [0, 1]
+    expected = np.asarray(parameterizations.rendered(set_))[[1, 0]]
+    assert np.abs(expected[0] - expected[1]).mean() > 0.05
+    np.testing.assert_allclose(parameterizations.rendered(some), expected, atol=1e-5)
+    assert gallery.gaussians(some) is None
 
 
 def test_it_is_bounded():

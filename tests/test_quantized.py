@@ -210,10 +210,18 @@ def test_within_the_bits_there_is_no_penalty_but_the_border():
 
 def test_a_choice_of_images_renders_alone():
     kind = build()
+    assert len(set(kind.counts)) == 2
     params, chosen = some(kind), np.array([5, 2, 1])
     select = jax.jit(lambda params, chosen: kind.render(kind.select(params, chosen)))
     expected = np.asarray(render(kind)(params))[chosen]
     np.testing.assert_allclose(select(params, chosen), expected, atol=1e-5)
+    # Classes of fewer images repeat one of theirs.
+    repeated = np.array([0, 1, 1, 2, 7, 7, 0])
+    expected = np.asarray(render(kind)(params))[repeated]
+    np.testing.assert_allclose(select(params, repeated), expected, atol=1e-5)
+    # Little else is rendered, or a step of few images would take as long as one of all.
+    few = jax.eval_shape(kind.select, params, chosen).gaussians.means.shape
+    assert few == (3 * max(kind.counts), 2) and len(params.gaussians.means) > 7 * min(kind.counts)
 
 
 def test_images_are_those_of_the_codes():
@@ -306,6 +314,7 @@ def test_the_number_of_images_is_the_parameterizations():
     [
         ("bits_means", 9, "an integer from 2 to 8, got 9"),
         ("bits_colors", 1, "an integer from 2 to 8, got 1"),
+        ("bits_per_gaussian", 7.9, "0 or at least 8, got 7.9"),
         ("coding", "huffman", "one of range, none, got 'huffman'"),
     ],
 )

@@ -324,6 +324,25 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
         assert one.read_bytes() == other.read_bytes(), name
 
 
+@pytest.mark.parametrize("taught", ["dm"], indirect=True)
+def test_gaussians_in_codes_make_room_for_labels_that_grow(taught, tmp_path, monkeypatch):
+    """Estimates no bytes for labels at first, so that the images have to be stored again."""
+    taught.parameterization.update(name="quantized", options={"bits_per_gaussian": 25.0})
+    taught.init.num_steps, taught.distill.num_steps = 0, 0
+    really, slacks = teacher.label_bytes, []
+
+    def grown(labeled, slack=None):
+        slacks.append(slack)
+        return 0 if slack is None else really(labeled, slack)
+
+    monkeypatch.setattr(teacher, "label_bytes", grown)
+    result = distill_to(taught, tmp_path / "run")
+    set_ = gsdd_jax.load(tmp_path / "run" / "distilled.safetensors")
+    assert slacks[0] is None and any(slacks)
+    assert result["bytes_per_class"] * 10 <= set_.num_bytes <= 10 * 4 * 8 * 8 * 3
+    assert set_.soft_labels is not None
+
+
 def distill_to_start(config, folder):
     """Returns the fitted set if the labels belong to it, as with TM; else None."""
     if config.matching.name != "tm":

@@ -441,7 +441,7 @@ def test_formats_that_take_no_clips(name, options, message):
 
 def test_channels_are_counted_by_frame():
     for frames, channels in ((4, 13), (4, 20), (2, 3), (1, 12)):
-        with pytest.raises(UsageError, match="channels: expected an integer from 1 to 4, got"):
+        with pytest.raises(UsageError, match=r"channels: expected (an integer from 1 to 4|a mult)"):
             parameterizations.build(
                 "pixels", (8, 8, channels), ipc=1, images_per_class=1, frames=frames
             )

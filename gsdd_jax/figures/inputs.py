@@ -22,11 +22,14 @@ from gsdd_jax.core.errors import UsageError, located, printable
 from gsdd_jax.core.files import open_regular, read_object, write_json
 from gsdd_jax.core.trees import dotted
 from gsdd_jax.formats import file
+from gsdd_jax.formats.base import Format
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.gaussian import FIELDS
+from gsdd_jax.formats.frame_gaussian import FrameGaussian
+from gsdd_jax.formats.gaussian import Gaussians
+from gsdd_jax.formats.video_gaussian import Moving
 from gsdd_jax.parameterizations.base import Parameterization, Params
-from gsdd_jax.parameterizations.gaussian import Gaussian, Gaussians
-from gsdd_jax.rasterizer.gaussians import GaussianImages
+from gsdd_jax.parameterizations.gaussian import Gaussian
+from gsdd_jax.parameterizations.video_gaussian import VideoGaussian
 from gsdd_jax.runs import evaluation
 from gsdd_jax.storage import workdir as workdirs
 
@@ -75,32 +78,41 @@ def load_gaussians(path: str | os.PathLike) -> DistilledSet:
     that is no distilled set of Gaussians.
     """
     set_ = file.load(path).without_mixes()
-    if not isinstance(parameterizations.of_format(set_.format), Gaussians):
-        raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
     if set_.format.frames > 1:
         raise UsageError(f"{path}: expected images, got clips of {set_.format.frames} frames")
+    if not of_images(set_.format):
+        raise UsageError(f"{path}: expected a set of Gaussians, got one of {set_.format.name}")
     with located(path):
         return as_gaussians(set_)
 
 
+def of_images(kind: Format) -> bool:
+    """Returns whether images are sums of 2-D Gaussians that know no time."""
+    timeless = isinstance(kind, Gaussians) and not isinstance(kind, Moving | FrameGaussian)
+    return timeless and kind.frames == 1
+
+
 def as_gaussians(set_: DistilledSet) -> DistilledSet:
-    """Converts a set of Gaussians as `load_gaussians` does."""
+    """Converts a set of Gaussians, or of clips of these, as `load_gaussians` does."""
     kind = parameterizations.of_format(set_.format)
     if isinstance(kind, Gaussian):
         return set_
+    plain = VideoGaussian if isinstance(kind, Moving) else Gaussian
     flat, counts = one_after_the_other(set_)
-    most, numbers = max(counts), 6 + kind.channels
+    most, numbers = max(counts), plain.geometry_numbers + kind.colors
     memory.check(f"{most} Gaussians in each image", 4 * numbers * most * len(counts), 2)
     there = np.arange(most) < np.array(counts)[:, None]
 
-    def filled(field):
-        images = np.zeros((*there.shape, *field.shape[1:]), np.float32)
+    def filled(name):
+        field = getattr(flat, name)
+        images = np.full((*there.shape, *field.shape[1:]), name == "extents", np.float32)
         images[there] = field
         return jnp.asarray(images)
 
     shared = {f.name: getattr(kind, f.name) for f in dataclasses.fields(Gaussians)}
-    kind = Gaussian(**shared | {"num_gaussians": most}, bfloat16=False)
-    return with_params(set_, kind, jax.tree.map(filled, flat))
+    kind = plain(**shared | {"num_gaussians": most}, bfloat16=False)
+    padded = dataclasses.replace(flat, **{name: filled(name) for name in fields_of(flat)})
+    return with_params(set_, kind, padded)
 
 
 def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
@@ -109,11 +121,19 @@ def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> D
     )
 
 
-def one_after_the_other(set_: DistilledSet) -> tuple[GaussianImages, list[int]]:
-    """Returns the rendered Gaussians of all images as arrays [n, ...], and the count per image."""
+def fields_of(gaussians: Any) -> list[str]:
+    """Returns the names of the arrays of `GaussianImages` or `GaussianClips`."""
+    return [f.name for f in dataclasses.fields(gaussians) if "static" not in f.metadata]
+
+
+def one_after_the_other(set_: DistilledSet) -> tuple[Any, list[int]]:
+    """Returns the stored Gaussians of all images as arrays [n, ...], and the count per image.
+
+    Those of clips are `GaussianClips`.
+    """
     kind, params = parameterizations.of(set_)
     stored, offsets = _stored(kind, params)
-    fields = {f: np.asarray(getattr(stored, f), np.float32) for f in FIELDS}
+    fields = {f: np.asarray(getattr(stored, f), np.float32) for f in fields_of(stored)}
     if offsets is None:
         counts = [kind.num_gaussians] * len(fields["means"])
         fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}

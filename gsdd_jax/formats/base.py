@@ -323,8 +323,11 @@ def check_fields(kind: type[Format], values: Mapping[str, Any]) -> None:
     check_values([of for of in fields if of.name == "frames"], values, where)
     frames, channels = values.get("frames", 1), values.get("channels")
     if type(channels) is int and frames > 1:
-        each = channels // frames if channels % frames == 0 else channels / frames
-        values = {**values, "channels": each}
+        if channels % frames:
+            raise UsageError(
+                f"{where}channels: expected a multiple of its {frames} frames, got {channels}"
+            )
+        values = {**values, "channels": channels // frames}
     check_values(fields, values, where)
     if frames > 1 and not kind.takes_clips:
         able = [n for n, of in kinds.known(FORMATS, Format).items() if of.takes_clips]

@@ -17,6 +17,10 @@ class FrameGaussian(Gaussian):
 
     name: ClassVar[str] = "frame_gaussian"
 
+    @property
+    def drawn_channels(self) -> int:
+        return self.colors
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return self._shapes((self.frames, self.num_gaussians), self.colors)
 

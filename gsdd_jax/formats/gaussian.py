@@ -37,6 +37,11 @@ class Gaussians(Format):
     clip_means: bool = field(True, "True: centers are clipped to the image after every step")
 
     @property
+    def drawn_channels(self) -> int:
+        """Channels of what is rasterized at once."""
+        return self.channels
+
+    @property
     def most_gaussians(self) -> int:
         """Gaussians of the image with most of them."""
         return self.num_gaussians
@@ -64,7 +69,7 @@ class Gaussians(Format):
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of one image's sample points, and of a Gaussian that covers it."""
-        return 8 * height * width * self.samples_per_side**2 * (2 * self.channels + 4)
+        return 8 * height * width * self.samples_per_side**2 * (2 * self.drawn_channels + 4)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import field
 from gsdd_jax.formats import entropy
@@ -24,6 +25,7 @@ from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
 LEAST_BITS = 8  # per Gaussian; files with fewer are refused
+COPIES = 8  # memory of decoding codes, in copies of the numbers
 CODES, TABLES, ENDS = "codes", "tables", "ends"
 
 
@@ -134,6 +136,7 @@ class Quantized(CodedTogether, Gaussians):
 
     def codes(self, arrays: Mapping[str, Any]) -> Int[np.ndarray, "n columns"]:
         """Returns the codes of all Gaussians, ordered by image."""
+        memory.check(f"the codes of {self.num_gaussians:,} Gaussians", 4 * self.num_codes, COPIES)
         payload = np.asarray(arrays[CODES])
         if self.coding == "none":
             columns = entropy.unpack(payload, self.widths, self.num_gaussians)

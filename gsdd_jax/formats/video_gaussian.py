@@ -12,6 +12,7 @@ from gsdd_jax.formats.clips import folded
 from gsdd_jax.formats.gaussian import Gaussian, Gaussians
 from gsdd_jax.formats.shapes import Float
 
+GAUSSIAN_COPIES = 3  # memory of the Gaussians of all frames
 LEAST_EXTENT = 1 / 128  # in durations of a clip
 
 
@@ -24,6 +25,10 @@ class Moving(Gaussians):
     """
 
     takes_clips: ClassVar[bool] = True
+
+    @property
+    def drawn_channels(self) -> int:
+        return self.colors
 
     def decode(
         self, params: Mapping[str, Any], height: int, width: int, resample: str = "bilinear"
@@ -47,9 +52,13 @@ class Moving(Gaussians):
         )
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
-        """Returns the bytes of one frame's sample points, and of the Gaussians of all frames."""
-        gaussians = 8 * self.frames * self.most_gaussians * (self.colors + 6)
-        return super().working_bytes(num_images, height, width) + 4 * gaussians
+        """Returns the bytes of one frame's sample points, and of the Gaussians of all frames.
+
+        The rasterizer takes those of all clips at once.
+        """
+        gaussians = num_images * self.frames * self.most_gaussians
+        of_frames = GAUSSIAN_COPIES * 4 * gaussians * (self.colors + 6)
+        return super().working_bytes(num_images, height, width) + of_frames
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,10 +20,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import quantized
 from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.codes import YCOCG
-from gsdd_jax.formats.quantized import ENDS
+from gsdd_jax.formats.quantized import ENDS, LEAST_BITS
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import (
     Budget,
@@ -70,7 +71,16 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
 
     @classmethod
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
-        """Returns the number of all Gaussians that the bytes hold, too."""
+        """Returns the number of all Gaussians that the bytes hold, too.
+
+        Raises UsageError also for `bits_per_gaussian` that no file may have.
+        """
+        bits = options.get("bits_per_gaussian", 0)
+        if 0 < bits < LEAST_BITS:
+            raise UsageError(
+                "config.parameterization.options.bits_per_gaussian: expected 0 or at least "
+                f"{LEAST_BITS}, got {bits:g}"
+            )
         fields = super().within(image_shape, budget, options)
         one = cls(*image_shape, **fields | dict(options))
         count = int(one.bits_for_codes / one.stored_bits)
@@ -105,11 +115,13 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         }
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
-        """Returns distinct images; their Gaussians are moved to the front."""
-        count = len(params.counts)
-        place = jnp.full(count + 1, count).at[indices].set(jnp.arange(len(indices)))
-        order = jnp.argsort(place[_owners(params.counts, self.num_gaussians)], stable=True)
-        chosen = jax.tree.map(lambda leaf: leaf[order], params.gaussians)
+        """Returns some images, also repeated ones; Gaussians after theirs are of no image."""
+        counts = params.counts.astype(jnp.int32)
+        there, ends = jnp.cumsum(counts) - counts, jnp.cumsum(counts[indices])
+        slots = jnp.arange(len(indices) * self.most_gaussians)
+        place = _owners(params.counts[indices], len(slots)).clip(max=len(indices) - 1)
+        source = there[indices[place]] + slots - (ends - counts[indices])[place]
+        chosen = jax.tree.map(lambda leaf: leaf.at[source].get(mode="clip"), params.gaussians)
         return dataclasses.replace(params, gaussians=chosen, counts=params.counts[indices])
 
     def quantized(self, params: QuantizedImages) -> Any:
@@ -153,7 +165,7 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         values = self._columns(params.gaussians)
         at = grids.places(values, params.low, params.high, self.levels)
         codes = grids.nearest(at, self.levels)
-        owner = _owners(params.counts, self.num_gaussians)
+        owner = _owners(params.counts, len(codes))
         # Stored codes of u are the differences of sorted ones in each image.
         ordered = jnp.sort(owner * self.levels[0] + codes[:, 0])
         image, u = ordered // self.levels[0], ordered % self.levels[0]

@@ -77,7 +77,7 @@ def chosen(set_: DistilledSet, per_class: int) -> DistilledSet:
     indices = np.concatenate([np.flatnonzero(set_.labels == c)[:per_class] for c in classes])
     if np.array_equal(indices, np.arange(len(set_.labels))):
         return set_
-    if isinstance(set_.format, Gaussians) and set_.format.frames == 1:
+    if isinstance(set_.format, Gaussians):
         set_ = inputs.as_gaussians(set_)
     kind, params = parameterizations.of(set_)
     sizes = {"images_per_class": min(per_class, kind.images_per_class)}
@@ -97,7 +97,7 @@ def gaussians(set_: DistilledSet) -> dict[str, Any] | None:
     opacities clipped to [0, 1].
     """
     kind = set_.format
-    if not isinstance(kind, Gaussians) or kind.frames > 1:
+    if not inputs.of_images(kind):
         return None
     flat, counts = inputs.one_after_the_other(set_)
     there = flat.colors.any(-1)  # padding is black

@@ -137,9 +137,10 @@ class _Run:
         of_files = {"init.set": begun and begun.sha256}
         of_files["parameterization"] = parts.parameterization.made_of
         self.identity = identity(config, parts.dataset.fingerprint, **of_files)
+        records = Records(workdir, self.identity)
         self.reporter = Reporter(workdir / "tensorboard", display=display)
         self.sets = Sets(config, parts, workdir, self.reporter, begun)
-        self.judge = Judge(self.sets, Records(workdir, self.identity))
+        self.judge = Judge(self.sets, records)
         self.judge.grow()
         dataset, stored = parts.dataset, parts.parameterization
         there = bytes_per_class(config, dataset.image_shape)

@@ -111,7 +111,11 @@ class Sets:
         given = self.parts.labels, rate, self.provenance(step), logits, bits
 
         def made(reserved):
-            return parameterizations.stored(self.leaving(reserved), params, *given)
+            kind = self.leaving(reserved)
+            if isinstance(kind, CodedTogether):  # equally many Gaussians, in these bytes
+                there = kind.bytes_per_class
+                kind = dataclasses.replace(self.parts.parameterization, bytes_per_class=there)
+            return parameterizations.stored(kind, params, *given)
 
         if not self.is_taught or (logits is not None and not labels.mixes):
             return made(self.reserved)
