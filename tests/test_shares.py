@@ -55,10 +55,16 @@ def by_class(array):
     return np.split(array, np.cumsum(COUNTS)[:-1])
 
 
+@pytest.mark.parametrize("name", ["gaussian", "quantized"])
 @pytest.mark.parametrize("options", [{}, {"class_by_class": True}, {"per_class_updates": True}])
-def test_dm_of_unequal_classes_compares_the_means_of_their_images(options):
+def test_dm_of_unequal_classes_compares_the_means_of_their_images(options, name):
     """Computes loss and gradient of each class's images alone, without padding."""
     prob = unequal(**options)
+    if name == "quantized":
+        sizes = dict(ipc=1, images_per_class=5, num_classes=len(COUNTS))
+        coded = parameterizations.build("quantized", prob.parameterization.image_shape, **sizes)
+        assert len(set(coded.counts)) == 2
+        prob = prob._replace(parameterization=coded)
     params, data, objective = initial(prob), real(), prob.matching
     assert np.bincount(prob.labels).tolist() == list(COUNTS)
     carry = jax.jit(objective.begin)(jax.random.key(1), data, None)
