@@ -30,6 +30,7 @@ from gsdd_jax.formats.video_gaussian import Moving
 from gsdd_jax.parameterizations.base import Parameterization, Params
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.video_gaussian import VideoGaussian
+from gsdd_jax.rasterizer.gaussians import fields_of
 from gsdd_jax.runs import evaluation
 from gsdd_jax.storage import workdir as workdirs
 
@@ -103,27 +104,21 @@ def as_gaussians(set_: DistilledSet) -> DistilledSet:
     memory.check(f"{most} Gaussians in each image", 4 * numbers * most * len(counts), 2)
     there = np.arange(most) < np.array(counts)[:, None]
 
-    def filled(name):
-        field = getattr(flat, name)
+    def filled(name, field):
         images = np.full((*there.shape, *field.shape[1:]), name == "extents", np.float32)
         images[there] = field
         return jnp.asarray(images)
 
     shared = {f.name: getattr(kind, f.name) for f in dataclasses.fields(Gaussians)}
     kind = plain(**shared | {"num_gaussians": most}, bfloat16=False)
-    padded = dataclasses.replace(flat, **{name: filled(name) for name in fields_of(flat)})
-    return with_params(set_, kind, padded)
+    padded = {name: filled(name, field) for name, field in fields_of(flat).items()}
+    return with_params(set_, kind, dataclasses.replace(flat, **padded))
 
 
 def with_params(set_: DistilledSet, kind: Parameterization, params: Params) -> DistilledSet:
     return dataclasses.replace(
         set_, format=kind, arrays=jax.tree.map(np.asarray, kind.to_arrays(params))
     )
-
-
-def fields_of(gaussians: Any) -> list[str]:
-    """Returns the names of the arrays of `GaussianImages` or `GaussianClips`."""
-    return [f.name for f in dataclasses.fields(gaussians) if "static" not in f.metadata]
 
 
 def one_after_the_other(set_: DistilledSet) -> tuple[Any, list[int]]:
@@ -133,7 +128,7 @@ def one_after_the_other(set_: DistilledSet) -> tuple[Any, list[int]]:
     """
     kind, params = parameterizations.of(set_)
     stored, offsets = _stored(kind, params)
-    fields = {f: np.asarray(getattr(stored, f), np.float32) for f in fields_of(stored)}
+    fields = {f: np.asarray(a, np.float32) for f, a in fields_of(stored).items()}
     if offsets is None:
         counts = [kind.num_gaussians] * len(fields["means"])
         fields = {f: a.reshape(-1, *a.shape[2:]) for f, a in fields.items()}

@@ -95,8 +95,9 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         """Returns random Gaussians, as without quantization, and grids wider than their values."""
         ends = self.first_ends()
         low, high = np.concatenate([np.float32(ends[name]) for name in self.layout]).T
-        given = np.float32(self.counts), low.copy(), high.copy()
-        return QuantizedImages(self.drawn(key, images), *on_device(given))
+        return QuantizedImages(
+            self.drawn(key, images), *on_device((np.float32(self.counts), low, high))
+        )
 
     def drawn(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> Any:
         """Returns random Gaussians of all images, one image after the other."""

@@ -47,8 +47,7 @@ class GaussianClips:
 
         `offsets` and `settings` are those of `GaussianImages.render`.
         """
-        names = [f.name for f in dataclasses.fields(self) if "static" not in f.metadata]
-        slices = of_frames(**{n: getattr(self, n) for n in names}, frames=self.frames)
+        slices = of_frames(**gaussians.fields_of(self), frames=self.frames)
         if offsets is not None:
             order, offsets = frame_by_frame(offsets, len(self.times), self.frames)
             slices = {n: _reordered(a.reshape(-1, *a.shape[2:]), order) for n, a in slices.items()}

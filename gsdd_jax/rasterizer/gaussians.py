@@ -88,6 +88,12 @@ class GaussianImages:
         return sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(self))
 
 
+def fields_of(gaussians: Any) -> dict[str, Any]:
+    """Returns the arrays of `GaussianImages` or `GaussianClips` by name."""
+    names = [f.name for f in dataclasses.fields(gaussians) if "static" not in f.metadata]
+    return {name: getattr(gaussians, name) for name in names}
+
+
 def init(
     key: Key[Array, ""], num_images: int, num_gaussians: int, *, height: int, width: int,
     channels: int = 3,
