@@ -31,6 +31,7 @@ from gsdd_jax.data.arrays import check_frames, distinct, from_arrays, indices, p
 from gsdd_jax.data.dataset import channel_mean_std
 from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
+from gsdd_jax.formats.clips import clip_shape
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.union import union
 from gsdd_jax.report.document import distill_with_report
@@ -221,9 +222,9 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
     check_frames(test[0], "test_images", set_.format.frames)
     images = pixels(test[0], "test_images")
     if images.shape[1:] != set_.format.image_shape:
-        raise UsageError(
-            f"test_images: expected images of {set_.format.image_shape}, got {images.shape[1:]}"
-        )
+        shapes = set_.format.image_shape, images.shape[1:]
+        expected, found = (clip_shape(shape, set_.format.frames) for shape in shapes)
+        raise UsageError(f"test_images: expected images of {expected}, got {found}")
     labels = indices(test[1], "test_labels", names, len(images))
     nothing = data.Split(images[:0], labels[:0])
     size = dict(num_classes=len(names), class_names=tuple(names), mean=(), std=(), fingerprint="")
@@ -248,9 +249,11 @@ def _of_sets(sets, test, given, display) -> Accuracy:
         places = {name: place for place, name in enumerate(classes)}
         if unknown := sorted(set(tested.class_names) - places.keys()):
             raise UsageError(f"expected classes among {some(list(classes))}, got {some(unknown)}")
-        if tested.image_shape != images.shape[1:]:
-            raise UsageError(f"expected images of {images.shape[1:]}, got {tested.image_shape}")
         check_frames(test[0], "images", frames := sets[0].format.frames)
+        if tested.image_shape != images.shape[1:]:
+            shapes = images.shape[1:], tested.image_shape
+            expected, found = (clip_shape(shape, frames) for shape in shapes)
+            raise UsageError(f"expected images of {expected}, got {found}")
     there = np.array([places[name] for name in tested.class_names], np.int32)
     stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
     labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)

@@ -112,6 +112,9 @@ def test_frames_are_channels_one_after_the_other():
         (clips()[0], clips()[0][:, :2], r"test_images: expected 4 frames each, got 2"),
         (clips()[0], clips()[0][:, 0], r"test_images: expected 4 frames each, got 1"),
         (clips()[0][..., :2], None, "of 1 or 3 channels, got .12, 4, 8, 8, 2."),
+        (clips()[0][..., 0], None, r"got \[12, 4, 8, 8\].*; gray clips are images\[..., None\]$"),
+        (np.moveaxis(clips()[0], -1, 2), None, r"them: images.transpose\(0, 1, 3, 4, 2\)$"),
+        (clips()[0], clips()[0][:, :, :4], r"of \(4, 8, 8, 3\), got \(4, 4, 8, 3\)"),
         (np.zeros((12, 257, 1, 1, 1)), None, "clips of 1 to 256 frames, got 257"),
     ],
 )

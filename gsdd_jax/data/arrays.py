@@ -14,7 +14,7 @@ from gsdd_jax.data.dataset import Dataset, Split, channel_mean_std
 from gsdd_jax.data.items import Item, Labels, some
 from gsdd_jax.data.split import TEST_FRACTION, divided
 from gsdd_jax.formats.base import MAX_FRAMES
-from gsdd_jax.formats.clips import folded
+from gsdd_jax.formats.clips import clip_shape, folded
 
 CHANNELS = (1, 3)
 NUMBERS = "integers in 0 to 255 or floats in [0, 1]"
@@ -72,7 +72,8 @@ def from_arrays(
         arrays |= {f"test_{of}": arrays[f"train_{of}"][:0] for of in ("images", "labels")}
     shapes = [arrays[f"{part}_images"].shape[1:] for part in ("train", "test")]
     if shapes[0] != shapes[1]:
-        raise UsageError(f"test: expected images of {shapes[0]}, got {shapes[1]}")
+        expected, found = (clip_shape(shape, frames) for shape in shapes)
+        raise UsageError(f"test: expected images of {expected}, got {found}")
     mean, std = channel_mean_std(arrays["train_images"], frames)
     return Dataset(
         name=name,
@@ -112,8 +113,8 @@ def pixels(images: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
         images = images[..., None]
     if images.ndim not in (4, 5) or images.shape[-1] not in CHANNELS or 0 in images.shape:
         raise UsageError(
-            f"{name}: expected [n, h, w] or [n, h, w, c] of 1 or 3 channels, got "
-            f"{list(images.shape)}{sources.remedy(images, layout=True)}"
+            f"{name}: expected [n, h, w], [n, h, w, c] or clips [n, t, h, w, c] of 1 or 3 "
+            f"channels, got {list(images.shape)}{sources.remedy(images, layout=True)}"
         )
     if images.ndim == 5:
         images = folded(images)

@@ -169,8 +169,12 @@ def remedy(images: np.ndarray, layout: bool = False) -> str:
     steps = []
     if images.ndim == 4 and images.shape[-1] not in MODES and images.shape[1] in MODES:
         steps.append("images.transpose(0, 2, 3, 1)")
+    if images.ndim == 5 and images.shape[-1] not in MODES and images.shape[2] in MODES:
+        steps.append("images.transpose(0, 1, 3, 4, 2)")
     if images.dtype.kind == "f" and not layout:
         steps.append("(255 * images).round().astype('uint8') where they are in [0, 1]")
     elif images.dtype.kind in "iu" and images.dtype != np.uint8 and not layout:
         steps.append("images.astype('uint8') where they are 0 to 255")
-    return f"; convert them: {', then '.join(steps)}" if steps else ""
+    is_gray = layout and images.ndim == 4 and images.shape[-1] > max(MODES)
+    gray = "; gray clips are images[..., None]" if is_gray else ""
+    return (f"; convert them: {', then '.join(steps)}" if steps else "") + gray

@@ -380,7 +380,7 @@ def checked_size(
         raise ValueError(f"resample: expected one of {', '.join(RESAMPLINGS)}, got {resample!r}")
     height, width = int(height), int(width)
     shape = height, width, native.channels
-    what = f"{num_images:,} images of {'x'.join(map(str, shape))}"
+    what = f"{num_images:,} images of {shown_shape(shape, native.frames)}"
     memory.check(what, 4 * num_images * math.prod(shape), COPIES)
     memory.check(f"what {what} are rendered with", native.working_bytes(num_images, height, width))
     return height, width

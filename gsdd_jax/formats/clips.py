@@ -30,6 +30,10 @@ def in_frames(images: Any, frames: int) -> Any:
 
 def shown_shape(image_shape: tuple[int, int, int], frames: int) -> str:
     """Returns frames of a clip, height, width and colors, for people."""
+    return "x".join(map(str, clip_shape(image_shape, frames)))
+
+
+def clip_shape(image_shape: tuple[int, int, int], frames: int) -> tuple[int, ...]:
+    """Returns [t, h, w, c] of folded clips, [h, w, c] of images."""
     height, width, channels = image_shape
-    sides = (height, width, channels // frames)
-    return "x".join(map(str, (frames, *sides) if frames > 1 else sides))
+    return (frames, height, width, channels // frames) if frames > 1 else tuple(image_shape)
