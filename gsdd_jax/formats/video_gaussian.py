@@ -94,29 +94,13 @@ def of_frames(
     frames: int,
 ) -> dict[str, Any]:
     """Returns the 2-D Gaussians of each frame, by field: arrays [*m, frames, n, ...]."""
-    at = (np.arange(frames, dtype=np.float32)[:, None] + 0.5) / frames
-    given = dict(means=means, velocities=velocities, cholesky=cholesky, colors=colors)
-    vectors = {name: a[..., None, :, :] for name, a in given.items()}
-    given = dict(times=times, extents=extents, opacities=opacities)
-    return at_times(at, **vectors, **{name: a[..., None, :] for name, a in given.items()})
-
-
-def at_times(
-    at: Float[Any, "*#s"],
-    means: Float[Any, "*#s 2"],
-    times: Float[Any, "*#s"],
-    velocities: Float[Any, "*#s 2"],
-    cholesky: Float[Any, "*#s 3"],
-    extents: Float[Any, "*#s"],
-    colors: Float[Any, "*#s c"],
-    opacities: Float[Any, "*#s"],
-) -> dict[str, Any]:
-    """Returns 2-D Gaussians at points in time, by field: arrays [*s, ...]."""
     xp = namespace(means)
-    since = at - times
+    at = (np.arange(frames, dtype=np.float32)[:, None] + 0.5) / frames
+    since = at - times[..., None, :]
+    each = (*since.shape, 1)
     return {
-        "means": means + velocities * since[..., None],
-        "cholesky": xp.broadcast_to(cholesky, (*since.shape, 3)),
-        "colors": xp.broadcast_to(colors, (*since.shape, colors.shape[-1])),
-        "opacities": opacities * xp.exp(-((since / extents) ** 2) / 2),
+        "means": means[..., None, :, :] + velocities[..., None, :, :] * since[..., None],
+        "cholesky": xp.broadcast_to(cholesky[..., None, :, :], (*each[:-1], 3)),
+        "colors": xp.broadcast_to(colors[..., None, :, :], (*each[:-1], colors.shape[-1])),
+        "opacities": opacities[..., None, :] * xp.exp(-((since / extents[..., None, :]) ** 2) / 2),
     }
