@@ -16,6 +16,7 @@ from PIL import Image
 
 import gsdd_jax
 from gsdd_jax import data, exports, federated, networks, parameterizations
+from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment
 from gsdd_jax.formats import base
@@ -296,9 +297,9 @@ def test_memories_begin_as_real_clips_in_gray():
     real = folded(np.float32(gray))
     params = kind.init(jax.random.key(0), jnp.asarray(real))
     shown = np.asarray(kind.render(params))
-    for memory in range(len(real) // 4):
+    for block in range(len(real) // 4):
         for own in (0, 3):  # an image with its own motion
-            np.testing.assert_allclose(shown[4 * memory + own], real[4 * memory + own], atol=1e-6)
+            np.testing.assert_allclose(shown[4 * block + own], real[4 * block + own], atol=1e-6)
 
 
 def test_gradients_are_finite_differences_in_float64():
@@ -385,6 +386,24 @@ def test_a_file_is_read_without_jax(tmp_path):
             path.read_bytes(), client="c", most_bytes=10_000, classes=["a", "b"],
             image_shape=(8, 8, 12),
         )  # fmt: skip
+
+
+def test_the_gaussians_of_all_frames_have_to_fit_into_memory(tmp_path, monkeypatch):
+    saved(tmp_path / "set.safetensors")
+    set_ = gsdd_jax.load(tmp_path / "set.safetensors")
+    numbers = 4 * FRAMES * set_.format.num_gaussians * 9
+    assert 2 * 4 * numbers > 4 * 4 * FRAMES * 8 * 8 * 3 * 4  # the images need less
+    monkeypatch.setattr(memory, "available", lambda: 2 * 4 * numbers)
+    with pytest.raises(UsageError, match=r"what 4 images of 4x8x8x3 are rendered with: .* expect"):
+        parameterizations.images(set_)
+
+
+def test_codes_of_gaussians_have_to_fit_into_memory(tmp_path, monkeypatch):
+    saved(tmp_path / "set.safetensors", "video_quantized")
+    set_ = gsdd_jax.load(tmp_path / "set.safetensors")
+    monkeypatch.setattr(memory, "available", lambda: 4 * set_.format.num_codes)
+    with pytest.raises(UsageError, match=r"the codes of \d+ Gaussians: .* of memory and up to 8 "):
+        set_.format.codes(set_.arrays)
 
 
 def test_the_transform_takes_clips(tmp_path):
