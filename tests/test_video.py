@@ -606,23 +606,33 @@ def test_a_run_of_clips(tmp_path):
         exports.export(loaded, tmp_path / "set", "hf")
 
 
+OBJECTIVES = {
+    "dm": {"options": {"batch_real": 4}},
+    "tm": {"options": {"syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1, "batch_syn": 0}},
+    "frepo": {"options": {"batch_real": 8, "pool_size": 2}},
+    "dc": {"options": {"batch_real": 4, "outer_loops": 2, "inner_loops": 1}},
+}
+
+
 @pytest.mark.parametrize(
-    ("objective", "fields"),
+    ("objective", "name"),
     [
-        ("tm", {"experts": {"num_experts": 1, "epochs": 2}, "matching": {"options": {
-            "syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1, "batch_syn": 0}}}),
-        ("frepo", {"matching": {"options": {"batch_real": 8, "pool_size": 2}}}),
+        *((objective, "video_gaussian") for objective in ("tm", "frepo", "dc")),
+        *((objective, "video_quantized") for objective in ("dm", "tm")),
     ],
-)  # fmt: skip
-def test_other_objectives_move_clips(tmp_path, objective, fields):
+)
+def test_objectives_move_clips(tmp_path, objective, name):
     found, labels = clips()
-    common = {"evaluate": {"num_networks": 1, "epochs": 1, "baselines": ""}}
-    common |= {name: SHORT[name] for name in ("network", "init", "distill")}
+    fields = {"evaluate": {"num_networks": 1, "epochs": 1, "baselines": ""}}
+    fields |= {part: SHORT[part] for part in ("network", "init", "distill")}
+    if objective == "tm":
+        fields["experts"] = {"num_experts": 1, "epochs": 2}
     made = gsdd_jax.distill(
         found, labels, objective=objective, test=(), workdir=tmp_path, verbose=False,
-        budget={"images_per_class": 2}, parameterization={"name": "video_gaussian"},
-        **common | fields,
+        budget={"images_per_class": 2}, parameterization={"name": name},
+        matching=OBJECTIVES[objective], **fields,
     )  # fmt: skip
+    assert made.num_bytes <= 2 * 4 * 8 * 8 * 3 * FRAMES
     start = gsdd_jax.load(tmp_path / "snapshots" / "0.safetensors")
     moved = np.abs(start.images() - made.images())
     assert np.isfinite(moved).all() and (moved > 0).mean() > 0.5
