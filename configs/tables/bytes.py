@@ -10,12 +10,15 @@ no such table: `--size=paper` is the same with its networks of width 128 and its
 from configs import common, load
 from configs.tables import small
 from configs.tables.methods import CODED_METHODS, METHODS, REAL, num_images, published
+from gsdd_jax.data.soft_labels import MIXED
 from gsdd_jax.tables.table import Cell, Table
 
 STEPS = 1600
 RATES = "0.03,0.1"  # and the set's own
 SOFT = {"labels.source": "teacher"}
+OF_MIXTURES = SOFT | {f"labels.{name}": value for name, value in MIXED.items()}
 CODES = 112  # images per class of Gaussians as codes
+CODES_MIXED = 103  # images per class in what labels of mixtures leave
 QUANTIZED = 20  # images per class of pixels of two bits
 PIXEL_RATES = {"dm": 1.0, "tm": 30.0}  # the best of pixels in small tables
 OBJECTIVES = ("dm", "tm")
@@ -65,6 +68,9 @@ def _distilled(objective, size):
     made["compressed"] = common.stored_as(_config(objective, size), "dct")
     made["compressed"].budget.images_per_class = CODES
     made["compressed, soft labels"] = _with(made["compressed"], SOFT)
+    for row in ("codes", "compressed"):
+        mixed = OF_MIXTURES | {"budget.images_per_class": CODES_MIXED}
+        made[f"{row}, labels of mixtures"] = _with(made[row], mixed)
     made["quantized pixels"] = _quantized(objective, size)
     made["quantized pixels, soft labels"] = _with(made["quantized pixels"], SOFT)
     if objective == "tm":
