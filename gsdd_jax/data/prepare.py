@@ -274,12 +274,11 @@ class _Reader:
                 f"{some(self.broken)}; "
                 "repair or remove them, or skip them by --skip_broken"
             )
+        unread = f": {some(self.broken)} cannot be read" if self.broken else ""
         if bare := _without(class_names, self.counts["train"]):
-            unread = f": {some(self.broken)} cannot be read" if self.broken else ""
             of = f"no training {self.kind.noun} is left in the classes {some(bare)}"
             raise UsageError(f"{of}{unread}")
         if not any(self.counts["test"]):
-            unread = f": {some(self.broken)} cannot be read" if self.broken else ""
             raise UsageError(f"no test {self.kind.noun} is left{unread}")
 
     def notes(self, class_names: list[str]) -> list[str]:
