@@ -31,7 +31,7 @@ from gsdd_jax.data.arrays import check_frames, distinct, from_arrays, indices, p
 from gsdd_jax.data.dataset import channel_mean_std
 from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
-from gsdd_jax.formats.clips import clip_shape
+from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.union import union
 from gsdd_jax.report.document import distill_with_report
@@ -221,10 +221,8 @@ def _of_set(set_, test, transform, given, display) -> Accuracy:
         names = distinct(set_.class_names, "train.class_names")
     check_frames(test[0], "test_images", set_.format.frames)
     images = pixels(test[0], "test_images")
-    if images.shape[1:] != set_.format.image_shape:
-        shapes = set_.format.image_shape, images.shape[1:]
-        expected, found = (clip_shape(shape, set_.format.frames) for shape in shapes)
-        raise UsageError(f"test_images: expected images of {expected}, got {found}")
+    expected, frames = set_.format.image_shape, set_.format.frames
+    check_shape(images.shape[1:], expected, frames, "test_images: ")
     labels = indices(test[1], "test_labels", names, len(images))
     nothing = data.Split(images[:0], labels[:0])
     size = dict(num_classes=len(names), class_names=tuple(names), mean=(), std=(), fingerprint="")
@@ -250,10 +248,7 @@ def _of_sets(sets, test, given, display) -> Accuracy:
         if unknown := sorted(set(tested.class_names) - places.keys()):
             raise UsageError(f"expected classes among {some(list(classes))}, got {some(unknown)}")
         check_frames(test[0], "images", frames := sets[0].format.frames)
-        if tested.image_shape != images.shape[1:]:
-            shapes = images.shape[1:], tested.image_shape
-            expected, found = (clip_shape(shape, frames) for shape in shapes)
-            raise UsageError(f"expected images of {expected}, got {found}")
+        check_shape(tested.image_shape, images.shape[1:], frames)
     there = np.array([places[name] for name in tested.class_names], np.int32)
     stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
     labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)

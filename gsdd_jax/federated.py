@@ -13,6 +13,7 @@ from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located, printable
 from gsdd_jax.core.fields import SEED, check_value
 from gsdd_jax.formats import file
+from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.shapes import Int
 
@@ -70,8 +71,7 @@ def receive(
         if other := [name for name in said.class_names if name not in set(classes)]:
             known = ", ".join(map(printable, classes))
             raise UsageError(f"expected classes among {known}, got {printable(other[0])}")
-        if said.format.image_shape != shape:
-            raise UsageError(f"expected images of {shape}, got {said.format.image_shape}")
+        check_shape(said.format.image_shape, shape)
         if said.format.frames > 1:
             raise UsageError(f"expected images, got clips of {said.format.frames} frames")
         if said.num_images > most:

@@ -32,6 +32,7 @@ from gsdd_jax.core.files import check_path, make_folder, read_object, write_json
 from gsdd_jax.data.arrays import from_arrays, texts
 from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
+from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import Arrays, DistilledSet, batches
 from gsdd_jax.formats.parts import subset
 from gsdd_jax.formats.union import classes_of, union
@@ -286,8 +287,7 @@ def load(
     for name, of in zip(index["sets"], sets, strict=True):
         with located(folder / name):
             classes_of([of])
-            if of.format.image_shape != (first := sets[0].format.image_shape):
-                raise UsageError(f"expected images of {first}, got {of.format.image_shape}")
+            check_shape(of.format.image_shape, sets[0].format.image_shape)
     memory.sets = sets
     parts = sum(of.num_classes for of in sets)
     most = memory.bytes if memory.bytes else memory.bytes_per_class * parts

@@ -78,6 +78,14 @@ def drawn_gaussians(rng, shape, channels):
     }
 
 
+def drawn_in_time(rng, shape, colors):
+    """Draws Gaussians that move and fade."""
+    return drawn_gaussians(rng, shape, colors) | {
+        "times": rng.random(shape), "velocities": rng.normal(0, 1, (*shape, 2)),
+        "extents": rng.uniform(0.1, 1, shape),
+    }  # fmt: skip
+
+
 def drawn(kind, images, seed):
     """Draws parameters far from a start by real images, as most distilled sets are."""
     rng = np.random.default_rng(seed)
@@ -89,10 +97,7 @@ def drawn(kind, images, seed):
         arrays = drawn_gaussians(rng, shape, kind.colors)
         return kind.from_arrays({n: np.float32(a) for n, a in arrays.items()})
     if kind.name == "video_gaussian":
-        shape = images, kind.num_gaussians
-        arrays = drawn_gaussians(rng, shape, kind.colors)
-        arrays |= {"times": rng.random(shape), "velocities": rng.normal(0, 1, (*shape, 2))}
-        arrays |= {"extents": rng.uniform(0.1, 1, shape)}
+        arrays = drawn_in_time(rng, (images, kind.num_gaussians), kind.colors)
         return kind.from_arrays({n: np.float32(arrays[n]) for n in kind.shapes()})
     if kind.name == "quantized":
         arrays = drawn_gaussians(rng, (kind.num_gaussians,), kind.channels)
@@ -102,10 +107,7 @@ def drawn(kind, images, seed):
         ends = np.float32([-1.0] * 5 + [-0.5] * kind.channels + [0.0] * kind.opacity)
         return QuantizedImages(gaussians, np.float32(kind.counts), ends, ends + 2.5)
     if kind.name == "video_quantized":
-        shape = (kind.num_gaussians,)
-        arrays = drawn_gaussians(rng, shape, kind.colors)
-        arrays |= {"times": rng.random(shape), "velocities": rng.normal(0, 1, (*shape, 2))}
-        arrays |= {"extents": rng.uniform(0.1, 1, shape)}
+        arrays = drawn_in_time(rng, (kind.num_gaussians,), kind.colors)
         gaussians = kind.built({n: np.float32(a) for n, a in arrays.items()})
         low = {"extents": -2.5, "times": -0.5, "opacities": 0.0, "colors": -0.5}
         ends = np.float32([low.get(n, -1.0) for n, k in kind.field_sizes.items() for _ in range(k)])

@@ -17,7 +17,10 @@ HALF = {"dtype": "bfloat16"}
 FIELDS = {"layers": 2, "layer_width": 20, "w0": 10.0}  # of CIFAR-10 at IPC 50: 31 clips per class
 GAUSSIANS = (3e-4, 1e-3, 3e-3)
 CODED = {"bits_per_gaussian": 41.0}  # about what a fit takes at its rate
-CODED_CLIPS, CODED_FIT = 83, 0.03  # as many clips as compressed real ones; rate of the fit
+OWN = {  # further fields of rows; codes have as many clips as compressed real ones
+    "ddif": {"init.num_steps": 300, "init.learning_rate": 5e-3},
+    "video_quantized": {"budget.images_per_class": 83, "init.learning_rate": 0.03},
+}
 PIXELS = (3.0, 30.0, 300.0)  # published on miniUCF at VPC 1: 30
 METHODS = {  # rates of distillation by row; those of pixels and IDC have other units
     "pixels, bfloat16": Method("pixels", HALF, {"dm": (0.1, 1.0, 10.0)}, {}),
@@ -59,11 +62,8 @@ def _small():
         yield Cell(row, "not distilled", base, arm=arm)
     for row, method in METHODS.items():
         config = stored_as(base, method)
-        if method.name == "video_quantized":
-            config.budget.images_per_class, config.init.learning_rate = CODED_CLIPS, CODED_FIT
+        config.update_from_flattened_dict(OWN.get(method.name, {}))
         small.evaluate_as_long(config, num_images(config), STEPS)
-        if method.name == "ddif":
-            config.init.num_steps, config.init.learning_rate = 300, 5e-3
         if config.init.num_steps:
             fitted = config.copy_and_resolve_references()
             fitted.distill.num_steps = 0

@@ -14,7 +14,7 @@ from gsdd_jax.data.dataset import Dataset, Split, channel_mean_std
 from gsdd_jax.data.items import Item, Labels, some
 from gsdd_jax.data.split import TEST_FRACTION, divided
 from gsdd_jax.formats.base import MAX_FRAMES
-from gsdd_jax.formats.clips import clip_shape, folded
+from gsdd_jax.formats.clips import check_shape, folded
 
 CHANNELS = (1, 3)
 NUMBERS = "integers in 0 to 255 or floats in [0, 1]"
@@ -70,10 +70,8 @@ def from_arrays(
         arrays |= _arrays("test", held_out, names)
     else:
         arrays |= {f"test_{of}": arrays[f"train_{of}"][:0] for of in ("images", "labels")}
-    shapes = [arrays[f"{part}_images"].shape[1:] for part in ("train", "test")]
-    if shapes[0] != shapes[1]:
-        expected, found = (clip_shape(shape, frames) for shape in shapes)
-        raise UsageError(f"test: expected images of {expected}, got {found}")
+    expected, found = (arrays[f"{part}_images"].shape[1:] for part in ("train", "test"))
+    check_shape(found, expected, frames, "test: ")
     mean, std = channel_mean_std(arrays["train_images"], frames)
     return Dataset(
         name=name,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gsdd_jax.core.errors import UsageError
+
 
 def folded(clips: Any) -> Any:
     """Returns images [*m, h, w, t·c] of clips [*m, t, h, w, c], in NumPy or JAX.
@@ -35,5 +37,16 @@ def shown_shape(image_shape: tuple[int, int, int], frames: int) -> str:
 
 def clip_shape(image_shape: tuple[int, int, int], frames: int) -> tuple[int, ...]:
     """Returns [t, h, w, c] of folded clips, [h, w, c] of images."""
+    if frames == 1:
+        return tuple(image_shape)
     height, width, channels = image_shape
-    return (frames, height, width, channels // frames) if frames > 1 else tuple(image_shape)
+    return frames, height, width, channels // frames
+
+
+def check_shape(
+    found: tuple[int, ...], expected: tuple[int, ...], frames: int = 1, where: str = ""
+) -> None:
+    """Raises UsageError, beginning with `where`, for images or folded clips of another shape."""
+    if found != expected:
+        shapes = [clip_shape(shape, frames) for shape in (expected, found)]
+        raise UsageError(f"{where}expected images of {shapes[0]}, got {shapes[1]}")

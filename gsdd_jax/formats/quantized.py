@@ -75,6 +75,12 @@ class Quantized(CodedTogether, Gaussians):
         """Numbers of each stored field of a Gaussian."""
         return {name: math.prod(shape) for name, (shape, _) in self.layout.items()}
 
+    def by_field(self, columns: Any) -> dict[str, Any]:
+        """Returns columns [..., columns], of NumPy or JAX, divided by field."""
+        ends = np.cumsum(list(self.field_sizes.values()))[:-1]
+        parts = namespace(columns).split(columns, ends, -1)
+        return dict(zip(self.layout, parts, strict=True))
+
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
         """Bits of each column before coding."""
@@ -193,10 +199,9 @@ class Quantized(CodedTogether, Gaussians):
     def fields(self, columns: Float[Any, "n columns"]) -> dict[str, Any]:
         """Returns Gaussians by field from the numbers on the grids; in NumPy or JAX."""
         xp, many = namespace(columns), columns.shape[:-1]
-        parts = xp.split(columns, np.cumsum(list(self.field_sizes.values()))[:-1], -1)
         found = {
-            name: part.reshape(*many, *shape)
-            for part, (name, (shape, _)) in zip(parts, self.layout.items(), strict=True)
+            name: part.reshape(*many, *self.layout[name][0])
+            for name, part in self.by_field(columns).items()
         }
         if self.log_scales:
             l11, l21, l22 = xp.moveaxis(found["cholesky"], -1, 0)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.shapes import Float, Int
 
@@ -36,10 +37,8 @@ def union(
     soft = any(of.soft_labels is not None for of in sets)
     images, targets = [], []
     for number, of in enumerate(sets, 1):
-        if of.format.image_shape != (first := sets[0].format.image_shape):
-            raise UsageError(
-                f"set {number}: expected images of {first}, got {of.format.image_shape}"
-            )
+        first = sets[0].format.image_shape
+        check_shape(of.format.image_shape, first, where=f"set {number}: ")
         if of.format.frames != (frames := sets[0].format.frames):
             raise UsageError(f"set {number}: expected frames={frames}, got {of.format.frames}")
         own = np.array([places[name] for name in of.class_names])

@@ -117,13 +117,12 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
 
     def select(self, params: QuantizedImages, indices: Int[Array, "k"]) -> QuantizedImages:
         """Returns some images, also repeated ones; Gaussians after theirs are of no image."""
-        counts = params.counts.astype(jnp.int32)
-        there, ends = jnp.cumsum(counts) - counts, jnp.cumsum(counts[indices])
+        some = dataclasses.replace(params, counts=params.counts[indices])
         slots = jnp.arange(len(indices) * self.most_gaussians)
-        place = _owners(params.counts[indices], len(slots)).clip(max=len(indices) - 1)
-        source = there[indices[place]] + slots - (ends - counts[indices])[place]
-        chosen = jax.tree.map(lambda leaf: leaf.at[source].get(mode="clip"), params.gaussians)
-        return dataclasses.replace(params, gaussians=chosen, counts=params.counts[indices])
+        place = _owners(some.counts, len(slots)).clip(max=len(indices) - 1)
+        moved = self.offsets(params)[indices[place]] - self.offsets(some)[place]
+        take = lambda leaf: leaf.at[slots + moved].get(mode="clip")
+        return dataclasses.replace(some, gaussians=jax.tree.map(take, params.gaussians))
 
     def quantized(self, params: QuantizedImages) -> Any:
         """Returns the Gaussians of all images, rounded to the grids."""
@@ -188,8 +187,7 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
         """Returns bits per Gaussian by field, and Gaussians per image."""
         columns = self.widths if self.coding == "none" else jax.jit(self._rates)(params)
         columns = np.array([float(bits) for bits in columns])
-        parts = np.split(columns, np.cumsum(list(self.field_sizes.values()))[:-1])
-        bits = {name: float(part.sum()) for name, part in zip(self.layout, parts, strict=True)}
+        bits = {name: float(part.sum()) for name, part in self.by_field(columns).items()}
         least, most = int(self.counts.min()), int(self.counts.max())
         each = {"least": least, "mean": float(self.counts.mean()), "most": most}
         return {"bits_per_gaussian": bits, "gaussians_per_image": each}
