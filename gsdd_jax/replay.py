@@ -34,6 +34,7 @@ from gsdd_jax.data.items import some
 from gsdd_jax.formats import file
 from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import Arrays, DistilledSet, batches
+from gsdd_jax.formats.labeler import LABELER
 from gsdd_jax.formats.parts import subset
 from gsdd_jax.formats.union import classes_of, union
 from gsdd_jax.setup.provenance import ON_SET
@@ -101,6 +102,11 @@ class Memory:
                     f"{self._given['labels.mixes']}: a set that gives up images loses its mixtures"
                 )
             self._base.labels.mixes = 0
+        if merged(self._base, self._given).labels.source == LABELER:
+            raise UsageError(
+                f"config.labels.source: expected class or teacher, got {LABELER}, which knows only "
+                "the classes of one call of add"
+            )
         if workdir is not None:
             check_path(workdir)
         self._workdir, self._verbose = workdir, verbose

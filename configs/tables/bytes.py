@@ -10,15 +10,19 @@ no such table: `--size=paper` is the same with its networks of width 128 and its
 from configs import common, load
 from configs.tables import small
 from configs.tables.methods import CODED_METHODS, METHODS, REAL, num_images, published
-from gsdd_jax.data.soft_labels import MIXED
+from gsdd_jax.data.soft_labels import MIXED, OF_LABELER
 from gsdd_jax.tables.table import Cell, Table
 
 STEPS = 1600
 RATES = "0.03,0.1"  # and the set's own
 SOFT = {"labels.source": "teacher"}
 OF_MIXTURES = SOFT | {f"labels.{name}": value for name, value in MIXED.items()}
+TO_LABEL = {"labels.source": "labeler"}
+TO_LABEL |= {f"labels.{name}": value for name, value in OF_LABELER.items()}
+RATE_OF_LABELER = 0.2  # largest rate of networks that learn from a labeler
 CODES = 112  # images per class of Gaussians as codes
 CODES_MIXED = 103  # images per class in what labels of mixtures leave
+BESIDE_LABELER = {"codes": CODES, "compressed": 128}  # images per class
 QUANTIZED = 20  # images per class of pixels of two bits
 PIXEL_RATES = {"dm": 1.0, "tm": 30.0}  # the best of pixels in small tables
 OBJECTIVES = ("dm", "tm")
@@ -71,6 +75,8 @@ def _distilled(objective, size):
     for row in ("codes", "compressed"):
         mixed = OF_MIXTURES | {"budget.images_per_class": CODES_MIXED}
         made[f"{row}, labels of mixtures"] = _with(made[row], mixed)
+        labeled = TO_LABEL | {"budget.images_per_class": BESIDE_LABELER[row]}
+        made[f"{row}, labeler"] = _with(made[row], labeled)
     made["quantized pixels"] = _quantized(objective, size)
     made["quantized pixels, soft labels"] = _with(made["quantized pixels"], SOFT)
     if objective == "tm":
@@ -111,7 +117,8 @@ def _with(config, changes):
 def _as_long(config, size):
     """Returns the config with evaluations of `STEPS` steps, or of the paper's length."""
     config = config.copy_and_resolve_references()
-    config.evaluate.rates = RATES
+    taught = config.labels.source == "labeler"
+    config.evaluate.rates = f"{RATES},{RATE_OF_LABELER}" if taught else RATES
     if size == "small":
         small.evaluate_as_long(config, num_images(config), STEPS)
     return config

@@ -95,7 +95,7 @@ def _compressed(base, length, labels):
     data = cost.sizes(config)
     there = bytes_per_class(config, SHAPE)
     images = parameterizations.find("dct").suggested_images(SHAPE, there, {})
-    images = labels_of(config).suggested_images(images, there, data.classes // length)
+    images = labels_of(config).suggested_images(images, there, SHAPE, data.classes // length)
     config.budget.images_per_class = min(images, data.examples // data.classes)
     return config
 

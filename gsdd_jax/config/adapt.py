@@ -104,7 +104,9 @@ def suited(
         kind = check_options(kind, options, "config.parameterization.options")
         options |= {"frames": frames} if frames > 1 else {}
         suggested = kind.suggested_images(image_shape, there, options)
-        suggested = Labels(**config.labels).suggested_images(suggested, there, num_classes)
+        suggested = Labels(**config.labels).suggested_images(
+            suggested, there, image_shape, num_classes
+        )
         images = config.budget.images_per_class = max(1, min(suggested, largest))
         objective = COMPONENTS["matching"].find(config.matching.name)
         if config.matching.options.get("batch_syn"):

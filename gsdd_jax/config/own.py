@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 from gsdd_jax.config.adapt import matched_by, stored_as
 from gsdd_jax.config.fields import COMPONENTS, default
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data.soft_labels import MIXED
+from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER
 
-NONE = "none"  # in place of an objective: nothing is distilled
+NOT_DISTILLED = ("none", LABELER)  # in place of an objective
 # Baselines of short experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 
@@ -17,11 +17,11 @@ BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 def own(objective: str = "dm") -> ConfigDict:
     """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
 
-    With `NONE`, nothing is distilled: real images are compressed and labeled by a teacher. The
-    budget is the bytes of one float32 image per class. `suited` replaces fields that are 0. Raises
-    UsageError for an unknown objective.
+    With one of `NOT_DISTILLED` real images are compressed, and labeled by a teacher or stored with
+    a labeler. The budget is the bytes of one float32 image per class. `suited` replaces fields that
+    are 0. Raises UsageError for an unknown objective.
     """
-    known = *COMPONENTS["matching"].known(), NONE
+    known = *COMPONENTS["matching"].known(), *NOT_DISTILLED
     if objective not in known:
         raise UsageError(
             f"objective: expected one of {', '.join(known)}, got {reprlib.repr(objective)}"
@@ -29,15 +29,16 @@ def own(objective: str = "dm") -> ConfigDict:
     config = default()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = 32 if objective in ("dm", NONE) else 16
+    config.network.options.width = 32 if objective in ("dm", *NOT_DISTILLED) else 16
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs, config.evaluate.batch_size = 0, 0
     config.evaluate.baselines, config.teacher.epochs = BASELINES, 0
-    if objective == NONE:
-        return only_compressed(config)
+    if objective in NOT_DISTILLED:
+        only_compressed(config)
+        return with_labeler(config) if objective == LABELER else config
     if objective == "tm":
         return shortened_tm(config)
     config.distill.num_steps = 200
@@ -57,6 +58,13 @@ def only_compressed(config: ConfigDict) -> ConfigDict:
     config.labels.update(source="teacher", **MIXED)
     config.distill.num_steps = 0
     config.evaluate.update(rates="0.03,0.1", baselines="random_real_uint8")
+    return config
+
+
+def with_labeler(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to sets with a labeler, and networks to its larger rates."""
+    config.labels.update(source=LABELER, **OF_LABELER, mixes=0)
+    config.evaluate.rates = "0.03,0.1,0.2"
     return config
 
 

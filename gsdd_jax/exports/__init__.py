@@ -73,11 +73,16 @@ def export(
     except ValueError as error:  # an invalid resolution
         raise UsageError(str(error)) from None
     soft = targets if targets.ndim == 2 else None
+    without = ""
+    if distilled.labeler is not None:
+        kept = "labels of its labeler" if soft is not None else "hard labels"
+        without = f"; with {kept}, which are not those of augmented views"
     noun = "clip" if frames > 1 else "image"
     what = f"{counted(len(images), noun)} of {'x'.join(map(str, images.shape[1:]))}"
     if not as_pictures:
         ARRAYS[to](path, images, distilled.labels, soft)
-        return f"{path}: {what}, {'as in training' if space == 'training' else 'in [0, 1] space'}"
+        of_space = "as in training" if space == "training" else "in [0, 1] space"
+        return f"{path}: {what}, {of_space}{without}"
     about = {"distilled": distilled.provenance, "format": to}
     with swap.folder(path, MARK, about, WHAT) as made:
         names = distilled.class_names
@@ -85,7 +90,7 @@ def export(
         PICTURES[to](made, Pictures(png.rounded(images), *of_set))
     labels = " with soft labels" if soft is not None else ""
     loss = ", compressed with loss" if to == "mp4" else ""
-    return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits{loss}"
+    return f"{path}: {what}{labels}, clipped to [0, 1] and rounded to 8 bits{loss}{without}"
 
 
 def save(

@@ -10,7 +10,7 @@ from gsdd_jax.exports import png
 from gsdd_jax.exports.place import Pictures
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
-from gsdd_jax.formats.info import info, mixtures
+from gsdd_jax.formats.info import info, labels, mixtures
 
 DATA = "data/train-00000-of-00001.parquet"
 CARD = """---
@@ -91,13 +91,12 @@ def card(distilled: DistilledSet) -> str:
     kind, said = distilled.format, info(distilled)
     name = _plain(said["data"] or "a data set")
     transform = _plain((said["transform"] or {}).get("name", "unknown"))
-    num_classes, bits = said["num_classes"], distilled.label_bits
-    labels = f"soft, {bits} bits each" if bits else "hard"
+    num_classes = said["num_classes"]
     rows = {
         "images": f"{ranged(distilled.class_counts)} per class of {num_classes} classes, "
         f"{'x'.join(map(str, kind.image_shape))}{mixtures(said)}",
         "stored as": kind.name,
-        "labels": labels,
+        "labels": labels(said),
         "bytes": f"{distilled.num_bytes:,}, {said['bytes_per_class']:,.1f} per class",
         "transform of inputs": transform,
         "learning rate (SGD)": f"{distilled.learning_rate:.3g}",

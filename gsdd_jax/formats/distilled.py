@@ -16,6 +16,7 @@ from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.formats import clips, mixes, transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
+from gsdd_jax.formats.labeler import LABELER, Labeler
 from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
 from gsdd_jax.formats.shapes import Float, Int, UInt8
 from gsdd_jax.formats.transforms import ZCA, Normalize, OfClips
@@ -58,6 +59,7 @@ class DistilledSet:
       label_bits: bits per soft-label code; 0 without soft labels.
       mixes: mixtures of each stored image, which follow these and have soft labels, too; see
         `gsdd_jax.formats.mixes`.
+      labeler: labeler of all views of the images, or None; then there are no soft labels.
       source: file that the set was loaded from, or empty.
 
     Arguments shared by its methods:
@@ -75,6 +77,7 @@ class DistilledSet:
     soft_labels: Float[np.ndarray, "m k"] | None = None
     label_bits: int = 0
     mixes: int = 0
+    labeler: Labeler | None = None
     source: str = ""
 
     @property
@@ -155,16 +158,26 @@ class DistilledSet:
 
     @property
     def targets(self) -> Int[np.ndarray, "m"] | Float[np.ndarray, "m k"]:
-        """Classes [m], or with soft labels class probabilities [m, k]."""
+        """Classes [m], or with soft labels class probabilities [m, k].
+
+        A labeler's are of images in space "training", see `numpy`.
+        """
         return self.labels if self.soft_labels is None else softmax(self.soft_labels)
 
     @property
     def stored_bytes(self) -> dict[str, int]:
         """Bytes that count toward the budget, by array; hard labels are free."""
         sizes = self.format.stored_bytes(self.arrays, self.num_stored)
+        if self.labeler is not None:
+            sizes |= {LABELER: len(self.labeler.payload)}
         if self.soft_labels is None:
             return sizes
         return sizes | {SOFT_LABELS: len(self.packed_labels)}
+
+    @property
+    def label_bytes(self) -> int:
+        """Bytes of soft labels and of a labeler."""
+        return sum(self.stored_bytes.get(name, 0) for name in (SOFT_LABELS, LABELER))
 
     @functools.cached_property
     def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
@@ -269,6 +282,9 @@ class DistilledSet:
     ) -> Arrays:
         """Returns images and targets as NumPy arrays; see the class for arguments.
 
+        In space "training", at the set's own size, targets are the probabilities of a labeler, if
+        there is one. Views under augmentation get theirs by `labeler.probabilities`.
+
         Raises UsageError if the transform is unavailable, ValueError for invalid arguments.
         """
         if space not in SPACES:
@@ -287,8 +303,10 @@ class DistilledSet:
             with np.errstate(all="ignore"):
                 images = np.asarray(apply(images))
             self.checked(images)
-        images = clips.unfolded(images, self.format.frames)
-        return Arrays(images, np.asarray(self.targets))
+        targets = np.asarray(self.targets)
+        if self.labeler is not None and found is not None and (height, width) == (None, None):
+            targets = self.labeler.probabilities(images)
+        return Arrays(clips.unfolded(images, self.format.frames), targets)
 
     def torch(self, space: str = "training", **options: Any) -> Any:
         """Returns a `torch.utils.data.TensorDataset` of images [m, c, h, w] and targets.

@@ -23,9 +23,10 @@ from gsdd_jax.core import memory
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, located, named, ranged
 from gsdd_jax.core.files import check_ours, check_regular, write_atomically
-from gsdd_jax.formats import labels, mixes, remote
+from gsdd_jax.formats import labeler, labels, mixes, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, is_unequal, settings
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet, class_names_of
+from gsdd_jax.formats.labeler import LABELER, Labeler
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.formats.mixes import MIXES
 
@@ -69,7 +70,8 @@ def encoded(distilled: DistilledSet) -> bytes:
         parts[LABEL_BITS] = distilled.label_bits
     if distilled.mixes:
         parts[MIXES] = distilled.mixes
-        check_mixes(parts)
+    if distilled.labeler is not None:
+        parts[LABELER] = distilled.labeler.settings
     try:
         # Digests are of parts as read back: JSON makes lists of tuples.
         parts = json.loads(json.dumps(parts))
@@ -77,12 +79,13 @@ def encoded(distilled: DistilledSet) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{PROVENANCE}: expected plain JSON values ({error})") from None
     check_provenance(parts[PROVENANCE])
+    check_labels(parts)
     kind = format_of(parts[PARAMETERIZATION])
     dtypes = {n: str(a.dtype) for n, a in arrays.items()}
     halves = {n for n, s in kind.array_specs(0).items() if s.dtype == "bfloat16"}
     halves = {n for n in halves if dtypes.get(n) == "float32"}
     found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
-    check_shapes(kind, parts.get(LABEL_BITS, 0), found)
+    check_shapes(kind, parts, found)
     check_values(kind, arrays)
     raw = {n: np.array(a, order="C") for n, a in arrays.items()}
     raw |= {n: _narrowed(n, raw[n]) for n in halves}
@@ -179,7 +182,7 @@ def _load(
             shapes = {n: tuple(s.get_shape()) for n, s in slices.items()}
         parts, expected = _parse(metadata)
         kind, bits = format_of(parts[PARAMETERIZATION]), parts.get(LABEL_BITS, 0)
-        check_shapes(kind, bits, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
+        check_shapes(kind, parts, {n: (dtypes[n][0], shapes[n]) for n in dtypes})
         _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
         stored, each = math.prod(shapes[LABELS]), parts.get(MIXES, 0)
         names = class_names_of(parts[PROVENANCE].get("data"), stored // kind.images_per_class)
@@ -195,17 +198,30 @@ def _load(
         check_values(kind, arrays)
         _check_digests(expected, raw, parts)
         classes, rate = arrays.pop(LABELS), float(arrays.pop(LEARNING_RATE))
-        logits = None
+        logits, stored_with = None, None
+        num_classes = len(classes) // kind.images_per_class
+        if LABELER in parts:
+            stored_with = _labeler(kind, num_classes, parts[LABELER], arrays.pop(LABELER))
         if bits:
-            num_classes = len(classes) // kind.images_per_class
             count = len(classes) * (1 + each) * num_classes
             labels.check_size(count, len(arrays[SOFT_LABELS]))  # before mixtures are drawn
             of_parts = mixes.parts(classes, each)
             logits = labels.unpack(arrays.pop(SOFT_LABELS), bits, of_parts, num_classes)
-        of_file = parts[PROVENANCE], logits, bits, each, source
+        of_file = parts[PROVENANCE], logits, bits, each, stored_with, source
         distilled = DistilledSet(kind, arrays, np.tile(classes, 1 + each), rate, *of_file)
         _ = distilled.params  # refuses invalid codes
     return distilled
+
+
+def _labeler(kind, num_classes, settings, payload) -> Labeler:
+    """Returns the labeler of a file. Raises UsageError for one that is invalid, or of clips."""
+    if kind.frames > 1:
+        raise UsageError(f"{LABELER}: expected none with clips, got one")
+    network = kind.image_shape, num_classes, settings["width"], settings["depth"]
+    labeler.check_size(labeler.layers_of(*network), len(payload))
+    found = Labeler(*network, settings["bits"], settings["temperature"], payload)
+    _ = found.weights  # refuses invalid codes
+    return found
 
 
 def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
@@ -221,6 +237,8 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
     with np.errstate(over="ignore"):
         rate = np.asarray(distilled.learning_rate).astype(np.float32)
     arrays |= {LABELS: classes, LEARNING_RATE: rate}
+    if distilled.labeler is not None:
+        arrays[LABELER] = distilled.labeler.payload
     if distilled.soft_labels is None:
         return arrays
     return arrays | {SOFT_LABELS: distilled.packed_labels}
@@ -276,15 +294,19 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     found = header.pop(DIGESTS)
     if LABEL_BITS in header:
         labels.check_bits(header[LABEL_BITS])
-    check_mixes(header)
-    known = PARAMETERIZATION, PROVENANCE, LABEL_BITS, MIXES
+    check_labels(header)
+    known = PARAMETERIZATION, PROVENANCE, LABEL_BITS, MIXES, LABELER
     if unknown := [n for n in header if n not in known]:
         raise UsageError(f"unknown field {reprlib.repr(unknown[0])} in the metadata {HEADER}")
     return header, found
 
 
-def check_mixes(header: Mapping[str, Any]) -> None:
-    """Raises UsageError for an invalid number of mixtures, or mixtures without soft labels."""
+def check_labels(header: Mapping[str, Any]) -> None:
+    """Raises UsageError for settings of mixtures or a labeler that are invalid, or contradict."""
+    if LABELER in header:
+        labeler.check_settings(header[LABELER])
+        if LABEL_BITS in header:
+            raise UsageError(f"{LABELER}: expected no soft labels with a labeler, got both")
     if MIXES in header:
         mixes.check(header[MIXES])
         if LABEL_BITS not in header:
@@ -310,7 +332,7 @@ def check_provenance(value: Any) -> None:
 
 
 def check_shapes(
-    kind: Format, label_bits: int, found: Mapping[str, tuple[str, tuple[int, ...]]]
+    kind: Format, header: Mapping[str, Any], found: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
     """Checks arrays' types and shapes, by name, against the header; raises UsageError."""
     # The labels give the number of images, on which all other shapes depend.
@@ -321,8 +343,9 @@ def check_shapes(
         LEARNING_RATE: Spec((), "float32"),
         **kind.array_specs(num_images),
     }
-    if label_bits:
-        specs[SOFT_LABELS] = Spec((None,), "uint8")
+    for name, said in ((SOFT_LABELS, LABEL_BITS), (LABELER, LABELER)):
+        if said in header:
+            specs[name] = Spec((None,), "uint8")
     if missing := [name for name in specs if name not in found]:
         raise UsageError(f"the array {missing[0]!r} is missing from this distilled set")
     if unknown := [name for name in found if name not in specs]:

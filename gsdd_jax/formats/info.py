@@ -9,6 +9,7 @@ from gsdd_jax.core.errors import UsageError, counted, printable, ranged
 from gsdd_jax.formats.base import settings
 from gsdd_jax.formats.clips import shown_shape
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.labeler import LABELER
 from gsdd_jax.formats.parts import PARTS, PRIVACY
 
 
@@ -39,6 +40,7 @@ def info(distilled: DistilledSet) -> dict[str, Any]:
         "besides": list(kind.besides),
         "label_bits": distilled.label_bits,
         "mixes": distilled.mixes,
+        LABELER: distilled.labeler and distilled.labeler.settings,
         "transform": _transform(distilled),
         "learning_rate": float(distilled.learning_rate),
         "step": made.get("step"),
@@ -64,7 +66,7 @@ def origins(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def text(said: Mapping[str, Any]) -> str:
     """Returns the lines of `info` for people, one for each value, whatever a file holds."""
     height, width, channels = said["image_shape"]
-    names, soft = said["classes"], said["label_bits"]
+    names = said["classes"]
     lines = {
         "data": said["data"],
         "fingerprint": said["fingerprint"],
@@ -76,7 +78,7 @@ def text(said: Mapping[str, Any]) -> str:
         "settings": _pairs(said["settings"]),
         "bytes": f"{said['num_bytes']:,}, {said['bytes_per_class']:,.1f} per class: "
         + _pairs(said["bytes"]),
-        "labels": f"soft, {soft} bits per image and class" if soft else "hard",
+        "labels": labels(said),
         "transform": _pairs(_of_a_frame(said["transform"], said["settings"].get("frames", 1))),
         "learning rate": f"{said['learning_rate']:g}",
         "step": said["step"],
@@ -94,6 +96,17 @@ def text(said: Mapping[str, Any]) -> str:
     width = max(map(len, lines))
     shown = {n: "unknown" if v is None else printable(str(v), LONGEST) for n, v in lines.items()}
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown.items())
+
+
+def labels(said: Mapping[str, Any]) -> str:
+    """Returns the kind of labels."""
+    if (of := said[LABELER]) is not None:
+        return (
+            f"of every view, by a labeler: ConvNet of width {of['width']} and depth {of['depth']}, "
+            f"{of['bits']} bits per weight, temperature {of['temperature']:g}"
+        )
+    bits = said["label_bits"]
+    return f"soft, {bits} bits per image and class" if bits else "hard"
 
 
 def _of_a_frame(transform: Any, frames: Any) -> Any:

@@ -19,7 +19,7 @@ from gsdd_jax.formats.shapes import Bool, Float, Int
 MIXES = "mixes"  # name in a file
 MOST = 64  # mixtures of each image
 _UNIT = 256  # of positions and sides
-_AREAS = 26, 128  # least and most area of the rectangle, in 1/256 of the image's
+AREAS = 26, 128  # least and most area of the rectangle, in 1/256 of the image's
 
 
 class Round(NamedTuple):
@@ -41,7 +41,7 @@ def rounds(num_images: int, mixes: int) -> Iterator[Round]:
     for number in range(mixes):
         drawn = np.random.Philox(key=number).random_raw(4 * num_images).reshape(4, num_images)
         others = np.argsort(drawn[0], kind="stable")
-        least, most = _AREAS
+        least, most = AREAS
         area = least + (drawn[1] % np.uint64(most - least + 1)).astype(int)
         side = np.sqrt(area * _UNIT).astype(int)
         top, left = ((d % (_UNIT - side + 1).astype(np.uint64)).astype(int) for d in drawn[2:])

@@ -28,9 +28,9 @@ EVALUATED = (
 def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> DistilledSet:
     """Returns one set of the classes of all sets, in their order.
 
-    Sets are of one format with equal settings, transform and evaluation, and without soft labels,
-    which know only the classes of their own set. Classes have different names, or none in any set.
-    The provenance is the first set's, with those of all as `parts`.
+    Sets are of one format with equal settings, transform and evaluation, and without soft labels
+    or labeler, which know only the classes of their own set. Classes have different names, or none
+    in any set. The provenance is the first set's, with those of all as `parts`.
 
     Args:
       learning_rate: of the result; None: that of the sets, which is then equal.
@@ -52,6 +52,8 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
                     "soft labels: expected none, got those of its own classes, which say nothing "
                     "about the classes of other sets"
                 )
+            if of.labeler is not None:
+                raise UsageError("labeler: expected none, got one of its own classes")
             if (of.class_names is not None) != named:
                 raise UsageError("class names: expected them in every set or in none")
             for what, found, expected in _compared(of, first):
@@ -94,8 +96,9 @@ def subset(
     """Returns some classes of a set, or the first images of each class.
 
     Args:
-      classes: names or indices, in the order of the new labels; None: all. Soft labels keep the
-        logits of these classes: an image's probabilities are those given that it is of one of them.
+      classes: names or indices, in the order of the new labels; None: all. Soft labels and a
+        labeler keep the logits of these classes: an image's probabilities are those given that it
+        is of one of them.
       images_per_class: number of images, the first of each class; None: all.
       bytes_per_class: bytes, of all arrays divided by the classes, that whole images may take,
         equally many of each class.
@@ -185,10 +188,11 @@ def _subset(of, contents, chosen, counts) -> DistilledSet:
     )
     names = of.class_names and [of.class_names[i] for i in chosen]
     soft = None if of.soft_labels is None else of.soft_labels[images][:, chosen]
-    return _rebuilt(of, fewer, counts, _made([of], of.data, names), soft)
+    labeler = None if of.labeler is None else of.labeler.of_classes(chosen)
+    return _rebuilt(of, fewer, counts, _made([of], of.data, names), soft, labeler)
 
 
-def _rebuilt(of, contents, counts, provenance, soft=None) -> DistilledSet:
+def _rebuilt(of, contents, counts, provenance, soft=None, labeler=None) -> DistilledSet:
     classes = len(counts)
     kind, arrays = of.format.resized(contents, sum(counts) // classes, classes)
     made = dataclasses.replace(
@@ -198,6 +202,7 @@ def _rebuilt(of, contents, counts, provenance, soft=None) -> DistilledSet:
         labels=np.repeat(np.arange(classes, dtype=np.int32), counts),
         provenance=provenance,
         soft_labels=soft,
+        labeler=labeler,
         source="",
     )
     config = provenance.get("config")

@@ -29,8 +29,8 @@ def union(
     Args:
       images_of: renders a set.
 
-    Raises UsageError, counting from 1, for a set without class names or with images of another
-    size than the first's.
+    Raises UsageError, counting from 1, for a set without class names, with a labeler, or with
+    images of another size than the first's.
     """
     classes = classes_of(sets)
     places = {name: place for place, name in enumerate(classes)}
@@ -41,6 +41,8 @@ def union(
         check_shape(of.format.image_shape, first, where=f"set {number}: ")
         if of.format.frames != (frames := sets[0].format.frames):
             raise UsageError(f"set {number}: expected frames={frames}, got {of.format.frames}")
+        if of.labeler is not None:
+            raise UsageError(f"set {number}: expected no labeler, got one of its own classes")
         own = np.array([places[name] for name in of.class_names])
         images.append(np.asarray(images_of(of)))
         if not soft:

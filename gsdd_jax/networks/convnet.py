@@ -13,6 +13,11 @@ from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.norm_pool import norm_pool, plain
 
 
+def automatic_depth(size: int) -> int:
+    """Returns the number of blocks for images of `size` pixels per side."""
+    return max(1, size.bit_length() - 3)
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvNet(Architecture):
     """ConvNet of dataset distillation (paper, section A.1.2).
@@ -33,7 +38,7 @@ class ConvNet(Architecture):
         return _Body(conv, precision, self.width, self._depth(min(image_shape[:2])))
 
     def _depth(self, size: int) -> int:
-        return self.depth or max(1, size.bit_length() - 3)
+        return self.depth or automatic_depth(size)
 
 
 class _Body(Convolutional):

@@ -11,6 +11,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config.fields import defaults_and_helps
 from gsdd_jax.core.errors import counted, ranged
 from gsdd_jax.formats.gaussian import Gaussian
+from gsdd_jax.formats.labeler import LABELER
 from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.report.source import Run
@@ -91,7 +92,7 @@ def storage(run: Run) -> dict[str, Any]:
     """Returns the use of the budget, facts, bits per Gaussian by field, and bytes by array."""
     set_, kind, used = run.last, run.last.format, run.last.num_bytes
     sizes = set_.stored_bytes
-    labels = sizes.pop(SOFT_LABELS, 0)
+    of_labels = {"soft labels": sizes.pop(SOFT_LABELS, 0), LABELER: sizes.pop(LABELER, 0)}
     num_images, ipc, budget = set_.num_stored, run.setting("budget.ipc"), None
     if ipc is not None:
         per_class = run.setting("budget.bytes") or budget_bytes(ipc, kind.image_shape)
@@ -111,8 +112,7 @@ def storage(run: Run) -> dict[str, Any]:
         if counts["least"] != counts["most"]:
             text += f", from {counts['least']:,} to {counts['most']:,}"
         facts.append(("Gaussians per image", text))
-    if labels:
-        sizes["soft labels"] = labels
+    sizes |= {name: size for name, size in of_labels.items() if size}
     shares = [[n, f"{s:,}", f"{100 * s / used:.1f} %"] for n, s in {**sizes, "all": used}.items()]
     return {"used": used, "budget": budget, "facts": facts, "bits": bits, "shares": shares}
 

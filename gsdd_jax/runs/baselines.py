@@ -15,10 +15,10 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.data import soft_labels
 from gsdd_jax.data.soft_labels import MIXED, Labels
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.labeler import TEMPERATURE
 from gsdd_jax.runs import evaluation, teacher
 from gsdd_jax.runs.evaluation import Parts
 from gsdd_jax.runs.progress import Display
@@ -139,7 +139,7 @@ def evaluated(
     if (best := judge(_sizes(config, parts, arm))) is None:
         return refusals[0]
     if COMPRESSED[arm]:
-        factors, limits = np.array(TEMPERATURES), soft_labels.TEMPERATURE
+        factors, limits = np.array(TEMPERATURES), TEMPERATURE
         others = np.clip(config.labels.temperature * factors, *limits).tolist()
         best = judge([best._replace(temperature=other) for other in others])
         best = judge([best.mixed(tried[best][1], _budget(config, parts.dataset))])
@@ -202,7 +202,7 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
     options = {"frames": parts.dataset.frames}
     suggested = parameterizations.find("dct").suggested_images(shape, there, options)
     labels = _labeled(config, arm)
-    suggested = labels.suggested_images(suggested, there, parts.dataset.num_classes)
+    suggested = labels.suggested_images(suggested, there, shape, parts.dataset.num_classes)
     sizes = []
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))

@@ -23,6 +23,7 @@ from gsdd_jax.data import corruptions, rows, transforms
 from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
+from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import DistilledSet, class_names_of
 from gsdd_jax.formats.info import origins
 from gsdd_jax.formats.parts import PARTS, PRIVACY
@@ -32,7 +33,7 @@ from gsdd_jax.setup import components, experiment
 from gsdd_jax.setup.components import load_data, stream
 from gsdd_jax.setup.experiment import EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import resolve
-from gsdd_jax.training import evaluate
+from gsdd_jax.training import evaluate, labeling
 
 ELSEWHERE = "; evaluate a merged set by gsdd_jax.evaluate(set, test_images, test_labels)"
 
@@ -129,7 +130,11 @@ def students(
     steps = parts.schedule.num_steps(set_.num_stored)  # mixtures cost no more
     schedule = schedule or parts.schedule.with_steps(steps, len(set_.labels))
     rate = set_.learning_rate
-    return _train(config, parts, images, set_.targets, schedule, rate, name, reporter)
+    labels = jnp.asarray(set_.targets)
+    if set_.labeler is not None:
+        check_shape(images.shape[2:], set_.format.image_shape, where="labeler: ")
+        labels = labeling.of_set(set_.labeler)
+    return _train(config, parts, images, labels, schedule, rate, name, reporter)
 
 
 def random_real(
@@ -154,7 +159,7 @@ def random_real(
         for k in jax.random.split(key, config.evaluate.num_networks)
     ])  # fmt: skip
     images = rows.take(train.images, chosen).astype(np.float32) / 255
-    labels = train.labels[chosen[0]]  # by class, so the same for all
+    labels = jnp.asarray(train.labels[chosen[0]])  # by class, so the same for all
     schedule = parts.schedule.with_steps(parts.schedule.num_steps(num_images), len(labels))
     rate = config.evaluate.learning_rate
     images = jnp.stack([parts.transform(jnp.asarray(i)) for i in images])
@@ -185,7 +190,7 @@ def of_images(
     `schedule` replaces that of `parts`.
     """
     images = parts.transform(images)[None]
-    given = images, targets, schedule or parts.schedule, config.evaluate.learning_rate
+    given = images, jnp.asarray(targets), schedule or parts.schedule, config.evaluate.learning_rate
     return tested(parts, *_train(config, parts, *given, name, reporter))
 
 
@@ -195,7 +200,7 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
     def at(rate, key, count, name):
         with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
             return evaluate.train(
-                parts.network, schedule, key, images[:count], jnp.asarray(labels),
+                parts.network, schedule, key, images[:count], labels,
                 learning_rate=rate, num_students=count, progress=progress.advance,
             )  # fmt: skip
 

@@ -14,6 +14,7 @@ from gsdd_jax.config.fields import HERDING, MOMENTS
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import moments
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.parameterizations.base import Params
 from gsdd_jax.runs import herding, teacher
 from gsdd_jax.runs.progress import Display, Reporter
@@ -84,8 +85,10 @@ def is_there(config: ConfigDict) -> bool:
 def settings(config: ConfigDict) -> dict[str, Any]:
     """Returns all settings that a fit depends on, by dotted name."""
     fields = decisive(config)
-    # Soft labels leave fewer bytes to the images.
-    labels = {"labels.bits": config.labels.bits} if labels_of(config).soft else {}
+    # Soft labels and labelers leave fewer bytes to the images.
+    leaving = ("bits",) if labels_of(config).soft else ()
+    leaving = ("width", "weight_bits") if config.labels.source == LABELER else leaving
+    labels = {f"labels.{name}": config.labels[name] for name in leaving}
     if config.init.images == HERDING:
         labels |= teacher.settings(config)
     return labels | {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS}

@@ -15,6 +15,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.files import write_atomically
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.formats import file, transforms
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.parts import PRIVACY
@@ -22,6 +23,7 @@ from gsdd_jax.parameterizations.base import CodedTogether, Parameterization, Par
 from gsdd_jax.runs import evaluation, teacher
 from gsdd_jax.runs.contact_sheet import contact_sheet, png
 from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.runs.teacher import Teacher
 from gsdd_jax.setup import start
 from gsdd_jax.setup.components import build_parameterization, labels_of
 from gsdd_jax.setup.experiment import Experiment, FitParts
@@ -46,8 +48,9 @@ class Sets:
     ):
         self.config, self.parts, self.workdir = config, parts, workdir
         self.reporter, self.begun = reporter, begun
-        of_set = parts.dataset.num_classes, parts.parameterization.images_per_class
-        self.reserved = labels_of(config).bytes_per_class(*of_set)  # per class, by soft labels
+        dataset, images = parts.dataset, parts.parameterization.images_per_class
+        of_set = dataset.image_shape, dataset.num_classes, images
+        self.reserved = labels_of(config).bytes_per_class(*of_set)  # per class, by labels
 
     @functools.cached_property
     def transform(self) -> dict[str, Any]:
@@ -62,8 +65,8 @@ class Sets:
 
     @property
     def is_taught(self) -> bool:
-        """Whether a teacher labels the images; a fit alone has none."""
-        return self.config.labels.source == "teacher" and isinstance(self.parts, Experiment)
+        """Whether a teacher labels the images, or is stored to; a fit alone has none."""
+        return self.config.labels.source != "class" and isinstance(self.parts, Experiment)
 
     @property
     def measures_labels(self) -> bool:
@@ -121,7 +124,7 @@ class Sets:
             return made(self.reserved)
         dataset = self.parts.dataset
         budget = dataset.num_classes * bytes_per_class(self.config, dataset.image_shape)
-        of_labels = self.teacher, labels, self.parts.transform
+        of_labels = self.labeled_by, labels, self.parts.transform
         return teacher.labeled_within(budget, made, self.reserved, *of_labels)
 
     def provenance(self, step: int) -> dict[str, Any]:
@@ -147,11 +150,22 @@ class Sets:
         return found
 
     @functools.cached_property
-    def teacher(self) -> teacher.Teacher:
+    def teacher(self) -> Teacher:
         """Networks trained on the real images."""
         found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
         if found.tested is not None:
             self.reporter.line(f"teacher: {evaluation.shown(found.tested.test)} of the test images")
+        return found
+
+    @functools.cached_property
+    def labeled_by(self) -> Teacher:
+        """Networks that label the set: the teacher, or the one that becomes its labeler."""
+        if self.config.labels.source != LABELER:
+            return self.teacher
+        found = teacher.labeler(self.config, self.parts, self.workdir, self.reporter)
+        if found.tested is not None:
+            said = evaluation.shown(found.tested.test)
+            self.reporter.line(f"labeler, before rounding: {said} of the test images")
         return found
 
     def teacher_logits(self, params: Params) -> Float[Array, "m k"]:

@@ -16,6 +16,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.core import memory, mesh
 from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.data import soft_labels
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.formats import mixes
 from gsdd_jax.formats.base import COPIES
 from gsdd_jax.formats.distilled import DistilledSet
@@ -23,12 +24,12 @@ from gsdd_jax.networks import Network
 from gsdd_jax.runs import evaluation
 from gsdd_jax.runs.evaluation import Parts
 from gsdd_jax.runs.progress import Display
-from gsdd_jax.setup import experts
-from gsdd_jax.setup.components import check_networks, stream
+from gsdd_jax.setup import components, experts
+from gsdd_jax.setup.components import build_network, check_networks, stream
 from gsdd_jax.setup.experiment import Experiment
 from gsdd_jax.storage import checkpoint
 from gsdd_jax.storage.workdir import digest
-from gsdd_jax.training import evaluate
+from gsdd_jax.training import evaluate, labeling
 from gsdd_jax.training.evaluate import Schedule, Students
 
 TAKEN = "another process trains the same teacher; repeat the command when it has ended"
@@ -54,7 +55,14 @@ class Teacher:
         self, set_: DistilledSet, labels: soft_labels.Labels, transform: Callable
     ) -> DistilledSet:
         """Returns a set with `labels.mixes` mixtures of each image, and soft labels of these and of
-        the images as they are stored; labels of images that are there stay."""
+        the images as they are stored; labels of images that are there stay.
+
+        With `labels.source=labeler` it is stored itself instead.
+        """
+        if labels.source == LABELER:
+            return dataclasses.replace(
+                set_, labeler=labeling.stored(self.network, self.params, labels)
+            )
         images = parameterizations.rendered(set_)
         every = mixes.with_mixes(images, labels.mixes)
         there = [] if set_.soft_labels is None else [np.asarray(set_.soft_labels)]
@@ -71,7 +79,7 @@ class Teacher:
 
 def label_bytes(labeled: DistilledSet, slack: float = 0.01) -> int:
     """Returns bytes per class for the labels of images much like those of a labeled set."""
-    return math.ceil((1 + slack) * len(labeled.packed_labels) / labeled.num_classes)
+    return math.ceil((1 + slack) * labeled.label_bytes / labeled.num_classes)
 
 
 def labeled_within(
@@ -97,13 +105,17 @@ def labeled_within(
         reserved = label_bytes(set_, slack)
     raise UsageError(
         f"budget: expected at least {-(-set_.num_bytes // set_.num_classes):,} bytes per class for "
-        f"{counted(set_.format.images_per_class, 'image')} per class and their soft labels, got "
+        f"{counted(set_.format.images_per_class, 'image')} per class and their labels, got "
         f"{budget // set_.num_classes:,}"
     )
 
 
 def trained(
-    config: ConfigDict, parts: Experiment | Parts, workdir: pathlib.Path, reporter: Display
+    config: ConfigDict,
+    parts: Experiment | Parts,
+    workdir: pathlib.Path,
+    reporter: Display,
+    name: str = "teacher",
 ) -> Teacher:
     """Trains the teacher of `config`, or resumes it after its newest checkpoint.
 
@@ -126,7 +138,7 @@ def trained(
         network, stream(settings.seed, "teacher"), settings.num_networks
     )
     state = Students(params, jax.vmap(optimizer.init)(params), jnp.zeros((), jnp.int32))
-    own = workdir / "checkpoints" / "teacher"
+    own = workdir / "checkpoints" / name
     opened = checkpoint.shared(own, settings.dir, identity(config, parts), reporter.line, TAKEN)
     with opened as checkpoints:
         state = checkpoints.restore(state) or state
@@ -134,7 +146,7 @@ def trained(
         if done < total:
             real, labels = parts.on_device(train)
             images = real.transformed(real.stored)[None]
-        with reporter.phase("teacher", total, done, unit="epoch") as progress:
+        with reporter.phase(name, total, done, unit="epoch") as progress:
             while done < total:
                 rate = jnp.float32(settings.learning_rate)
                 state, losses = evaluate.train_epochs(
@@ -151,8 +163,19 @@ def trained(
     return Teacher(network, state.params, found)
 
 
+def labeler(
+    config: ConfigDict, parts: Experiment | Parts, workdir: pathlib.Path, reporter: Display
+) -> Teacher:
+    """Trains the network that a set of `config` stores as its labeler; see `trained`."""
+    config = components.of_labels(config)
+    network = build_network(config.network, parts.dataset)
+    parts = dataclasses.replace(parts, network=network)
+    return trained(config, parts, workdir, reporter, LABELER)
+
+
 def train_to_share(config: ConfigDict, display: Display) -> None:
-    """Trains the teacher of `config` into `config.teacher.dir`; raises like `trained`."""
+    """Trains the teacher of a set of `config` into `config.teacher.dir`; raises like `trained`."""
+    config = components.of_labels(config)
     with mesh.use_devices(config.mesh.devices):
         parts = evaluation.real_parts(config)
         trained(config, parts, pathlib.Path(config.teacher.dir), display)

@@ -12,9 +12,10 @@ from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.data import transforms
-from gsdd_jax.data.soft_labels import Labels
+from gsdd_jax.data.soft_labels import LABELER, Labels
 from gsdd_jax.matching import Matching
 from gsdd_jax.networks import Network
+from gsdd_jax.networks.convnet import ConvNet
 from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.training import experts
 
@@ -93,7 +94,7 @@ def build_parameterization(
     """
     images = config.budget.images_per_class
     if reserved is None:
-        reserved = labels_of(config).bytes_per_class(num_classes, images)
+        reserved = labels_of(config).bytes_per_class(image_shape, num_classes, images)
     return parameterizations.build(
         config.parameterization.name, image_shape, images_per_class=images,
         bytes_per_class=bytes_per_class(config, image_shape), num_classes=num_classes,
@@ -104,6 +105,16 @@ def build_parameterization(
 
 def labels_of(config: ConfigDict) -> Labels:
     return Labels(**config.labels)
+
+
+def of_labels(config: ConfigDict) -> ConfigDict:
+    """Returns the config of the teacher that labels a set: a labeler has its own network."""
+    if config.labels.source != LABELER:
+        return config
+    config = config.copy_and_resolve_references()
+    options = {"width": config.labels.width}
+    config.network.update(name=ConvNet.name, options=ConfigDict(options))
+    return config
 
 
 def build_network(config: ConfigDict, dataset: data.Dataset, precision: str = "") -> Network:

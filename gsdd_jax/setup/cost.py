@@ -24,7 +24,12 @@ from gsdd_jax.data.corruptions import NUM_STRENGTHS
 from gsdd_jax.matching import Matching
 from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.parameterizations import Parameterization
-from gsdd_jax.setup.components import build_objective, build_parameterization, load_data
+from gsdd_jax.setup.components import (
+    build_objective,
+    build_parameterization,
+    load_data,
+    of_labels,
+)
 from gsdd_jax.setup.experiment import (
     HELD_OUT,
     REAL,
@@ -91,7 +96,7 @@ def of_experts(config: ConfigDict) -> Cost:
 
 
 def of_teacher(config: ConfigDict) -> Cost:
-    number = config.teacher.num_networks
+    number, config = config.teacher.num_networks, of_labels(config)
     return _of_training(config, config.teacher, number, number)
 
 

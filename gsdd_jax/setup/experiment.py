@@ -21,6 +21,7 @@ from gsdd_jax.core.fields import listed
 from gsdd_jax.core.trees import parent
 from gsdd_jax.data import augment, rows, shares
 from gsdd_jax.data.items import some
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.formats.base import COPIES, is_unequal
 from gsdd_jax.networks import Network
@@ -119,6 +120,7 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
             f"got {config.labels.mixes}; only a teacher labels mixtures"
         )
     dataset = dataset or load_data(config)
+    _check_labeler(config, dataset.frames)
     shape, classes = dataset.image_shape, dataset.num_classes
     parameterization = components.build_parameterization(
         config, shape, classes, frames=dataset.frames
@@ -141,6 +143,27 @@ def build_fit_parts(config: ConfigDict, dataset: data.Dataset | None = None) -> 
             f"are stored once per class, for equally many images; got {config.budget.split}"
         )
     return parts
+
+
+def _check_labeler(config, frames) -> None:
+    """Raises UsageError for settings that a labeler has no use for."""
+    if config.labels.source != LABELER:
+        return
+    refused = {
+        "labels.learned": (config.labels.learned, False, "it labels views, not images"),
+        "teacher.num_networks": (config.teacher.num_networks, 1, "one network is stored"),
+    }
+    if frames > 1:
+        raise UsageError(
+            f"config.labels.source: expected class or teacher with clips, got {LABELER}, a network "
+            "of images"
+        )
+    for name, (found, expected, why) in refused.items():
+        if found != expected:
+            raise UsageError(
+                f"config.{name}: expected {expected} with config.labels.source={LABELER}, got "
+                f"{found}; {why}"
+            )
 
 
 def _check_memory(config, dataset, parameterization) -> None:
@@ -179,7 +202,7 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
         config, matched, dataset.num_classes, parameterization.images_per_class,
         dataset.train_counts,
     )  # fmt: skip
-    if objective.compares_classes or config.labels.source == "teacher":
+    if objective.compares_classes or config.labels.source != "class":
         components.check_classes(dataset)
     counts = material.counts if is_unequal(material.counts) else ()
     if counts and not objective.unequal_classes:
@@ -305,7 +328,7 @@ def can_be_tested(dataset: data.Dataset) -> bool:
 
 def is_taught(config: ConfigDict) -> bool:
     """Returns whether a run trains a teacher for its own set, baselines aside."""
-    return config.labels.source == "teacher" or config.init.images == HERDING
+    return config.labels.source != "class" or config.init.images == HERDING
 
 
 def needs_teacher(arm: str) -> bool:

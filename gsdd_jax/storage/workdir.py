@@ -39,6 +39,8 @@ ADDED = {
     "data.frames": 0,
     "budget.split": "even",
     "labels.mixes": 0,
+    "labels.weight_bits": 6,
+    "labels.width": 16,
     "labels.top": 10,
 }
 STEPS = "distill.num_steps"  # may grow: a longer run begins with the steps of a shorter one

@@ -36,6 +36,7 @@ from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
 from gsdd_jax.setup import experts as stored
+from gsdd_jax.setup.components import of_labels
 from gsdd_jax.setup.experiment import COMPRESSED, is_taught
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.tables import table
@@ -153,7 +154,9 @@ class Folder:
         config = cell.variant(trial, seed)
         config.init.dir = str(self.root / "fits" / _digest(fits.settings(config)))
         config.experts.dir = str(self.root / "experts" / _digest(stored.settings(config)))
-        config.teacher.dir = str(self.root / "teachers" / _digest(teacher.settings(config)))
+        config.teacher.dir = str(
+            self.root / "teachers" / _digest(teacher.settings(of_labels(config)))
+        )
         config.evaluate.baselines = ""
         return config
 

@@ -17,6 +17,7 @@ from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import DivergedError
 from gsdd_jax.data import augment, soft_labels, transforms
 from gsdd_jax.networks import Network
+from gsdd_jax.training.labeling import Labeling, mixed
 
 DIVERGED = 1e6  # cross-entropy of a training that does not recover
 LARGEST_PART = 256  # images of a batch where the schedule leaves it open
@@ -104,15 +105,17 @@ def train_epochs(
     students: Students,
     keys: Key[Array, "s"],
     images: Float[Array, "sets m h w c"],
-    labels: Int[Array, "m"] | Float[Array, "m k"],
+    labels: Int[Array, "m"] | Float[Array, "m k"] | Labeling,
     learning_rate: Float[Array, ""],
     num_epochs: Int[Array, ""],
 ) -> tuple[Students, Float[Array, "s"]]:
     """Trains all students for some epochs; student i on set i, or on the only set.
 
+    `Labeling` labels each view, of which most are mixtures.
+
     Also returns each student's largest loss of any step; NaN if it or parameters are not finite.
     """
-    num_images = len(labels)
+    num_images = images.shape[1]
     batch_size = schedule.batch(num_images)
     num_full = num_images // batch_size
 
@@ -123,15 +126,20 @@ def train_epochs(
     def step(shared, own, carry, chosen, step_keys):
         students, largest = carry
         images, labels, optimizer = shared
+        labels_views = isinstance(labels, Labeling)
+
+        def view(of):
+            key, set_, chosen = of
+            batch = images[set_, chosen]
+            if labels_views:
+                batch = mixed(jax.random.fold_in(key, 1), batch)
+            return augment.augment(key, batch, strategy=schedule.strategy, frames=network.frames)
+
         # One student after the other: vmap would compute all branches of an augmentation.
-        batches = jax.lax.map(
-            lambda a: augment.augment(
-                a[0], images[a[1], a[2]], strategy=schedule.strategy, frames=network.frames
-            ),
-            (step_keys, own, chosen),
-        )
+        batches = jax.lax.map(view, (step_keys, own, chosen))
+        targets = jax.vmap(labels.targets)(batches) if labels_views else labels[chosen]
         losses, gradients = jax.vmap(jax.value_and_grad(loss))(
-            students.params, batches, labels[chosen], step_keys
+            students.params, batches, targets, step_keys
         )
         updates, optimizer_state = jax.vmap(optimizer.update)(
             gradients, students.optimizer, students.params
@@ -192,7 +200,7 @@ def train(
     schedule: Schedule,
     key: Key[Array, ""],
     images: Float[Array, "sets m h w c"],
-    labels: Int[Array, "m"] | Float[Array, "m k"],
+    labels: Int[Array, "m"] | Float[Array, "m k"] | Labeling,
     *,
     learning_rate: float,
     num_students: int,
@@ -204,7 +212,7 @@ def train(
     Args:
       network, schedule, key: of all students; each has its own initialization and shuffles.
       images: transformed; one set for all students, or one for each.
-      labels: classes or class probabilities, the same for every set.
+      labels: classes or class probabilities, the same for every set; or what labels each view.
       learning_rate: initial learning rate.
       epochs_per_call: epochs per compiled call; no effect on the result.
       progress: called with the number of epochs just completed.
@@ -216,7 +224,7 @@ def train(
     epoch = jnp.zeros((), jnp.int32)
     for epochs, factor in schedule.phases:
         rate = factor * learning_rate
-        optimizer = schedule.transformation(rate, len(labels))
+        optimizer = schedule.transformation(rate, images.shape[1])
         students = Students(params, jax.vmap(optimizer.init)(params), epoch)
         done = 0
         while done < epochs:
