@@ -23,6 +23,7 @@ BYTES_PER_IMAGE = 16  # of a client's file; small sets with mixtures take about 
 MOST_SAMPLES = 4  # per pixel side
 LARGEST = 16.0  # absolute value of a pixel
 _TRIES = 100
+_NO_LABELER = "expected no labeler, got one of its own classes"
 
 
 @checked
@@ -30,10 +31,12 @@ def pack(distilled: DistilledSet) -> bytes:
     """Returns a set as the bytes of a file, whose provenance holds the class names only.
 
     The config, versions and hashes of the client's data stay with the client. Raises UsageError for
-    a set without class names.
+    a set without class names, and for one with a labeler, which knows one client's classes only.
     """
     if distilled.class_names is None:
         raise UsageError(f"{distilled!r}: expected class names, got none")
+    if distilled.labeler is not None:
+        raise UsageError(f"{distilled!r}: {_NO_LABELER}")
     return file.encoded(dataclasses.replace(distilled, provenance=_named(distilled)))
 
 
@@ -59,8 +62,9 @@ def receive(
         `most_bytes`.
 
     Raises UsageError, naming the client, for content that is too large, no distilled set or
-    damaged; for other classes, too many images, images of another size, with numbers far outside
-    [0, 1], and those that take long to render. Sizes are checked before anything is decoded.
+    damaged; for a labeler, other classes, too many images, images of another size, with numbers far
+    outside [0, 1], and those that take long to render. Sizes are checked before anything is
+    decoded.
     """
     client, shape = printable(client), tuple(image_shape)
     most = most_bytes // BYTES_PER_IMAGE if most_images is None else most_images
@@ -74,6 +78,8 @@ def receive(
         check_shape(said.format.image_shape, shape)
         if said.format.frames > 1:
             raise UsageError(f"expected images, got clips of {said.format.frames} frames")
+        if said.has_labeler:
+            raise UsageError(_NO_LABELER)
         if said.num_images > most:
             raise UsageError(f"expected at most {most:,} images, got {said.num_images:,}")
         samples = getattr(said.format, "samples_per_side", 1)

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 import gsdd_jax
 from configs import load
-from gsdd_jax import exports, networks, replay
+from gsdd_jax import exports, federated, networks, replay
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.exports import hf
 from gsdd_jax.formats import entropy, file, info, labeler
@@ -159,8 +159,15 @@ def test_what_knows_only_its_own_classes_is_not_joined(stored):
         gsdd_jax.merge([distilled(stored), distilled(None)])
     with pytest.raises(gsdd_jax.UsageError, match="set 2: expected no labeler"):
         union([distilled(None), distilled(stored)])
-    with pytest.raises(gsdd_jax.UsageError, match=r"labels\.source: expected class or teacher"):
-        replay.Memory(bytes=1000, config={"labels.source": "labeler"})
+    for given in ({"config": {"labels.source": "labeler"}}, {"objective": "labeler"}):
+        with pytest.raises(gsdd_jax.UsageError, match=r"labels\.source: expected class or teacher"):
+            replay.Memory(bytes=1000, **given)
+    with pytest.raises(gsdd_jax.UsageError, match="expected no labeler"):
+        federated.pack(distilled(stored))
+    sent = file.encoded(distilled(stored))
+    with pytest.raises(gsdd_jax.UsageError, match="client 7: its set: expected no labeler"):
+        of = {"most_bytes": 10**6, "classes": list("abcd"), "image_shape": SHAPE}
+        federated.receive(sent, client="client 7", **of)
 
 
 def test_exports_say_what_labels_they_have(stored, tmp_path):

@@ -99,6 +99,7 @@ class Described(NamedTuple):
     format: Format
     num_images: int  # with mixtures
     class_names: tuple[str, ...] | None
+    has_labeler: bool
 
 
 def decoded(
@@ -186,7 +187,7 @@ def _load(
         _check_memory([(*dtypes[n], math.prod(shapes[n])) for n in dtypes])
         stored, each = math.prod(shapes[LABELS]), parts.get(MIXES, 0)
         names = class_names_of(parts[PROVENANCE].get("data"), stored // kind.images_per_class)
-        accept(Described(kind, stored * (1 + each), names))
+        accept(Described(kind, stored * (1 + each), names, LABELER in parts))
         # Reads no array before its type and shape are known to be right.
         raw = {
             n: np.frombuffer(s["data"], dtypes[n][1]).reshape(shapes[n])
