@@ -370,3 +370,13 @@ def test_settings_that_are_refused(config, changes, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(gsdd_jax.UsageError, match=message):
         experiment.build(config)
+
+
+def test_outputs_that_are_not_finite_are_refused(stored):
+    with pytest.raises(gsdd_jax.UsageError, match="labeler: expected finite outputs"):
+        stored.logits(np.full((1, *SHAPE), np.inf, np.float32))
+    with pytest.raises(
+        ValueError, match=r"images: expected shape \[m, 8, 12, 3\], got \[2, 8, 8, 3\]"
+    ):
+        stored.logits(np.zeros((2, 8, 8, 3), np.float32))
+    assert stored.probabilities(np.zeros((0, *SHAPE), np.float32)).shape == (0, 4)

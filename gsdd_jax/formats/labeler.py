@@ -69,17 +69,18 @@ class Labeler:
         Raises UsageError for invalid bytes.
         """
         codes, steps, vectors = self._decoded()
-        found = {
-            n: s.astype(np.float32) * step
-            for (n, s), step in zip(codes.items(), steps, strict=True)
-        }
-        shapes = shapes_of(self.image_shape, self.num_classes, self.width, self.depth)
-        return {n: (found | vectors)[n].reshape(shape) for n, shape in shapes.items()}
+        pairs = zip(codes.items(), steps, strict=True)
+        found = vectors | {name: np.float32(of) * step for (name, of), step in pairs}
+        return {name: found[name].reshape(s) for name, s in shapes_of(*self._network).items()}
+
+    @property
+    def _network(self) -> tuple[tuple[int, int, int], int, int, int]:
+        return self.image_shape, self.num_classes, self.width, self.depth
 
     def logits(self, images: Float[np.ndarray, "m h w c"]) -> Float[np.ndarray, "m k"]:
         """Returns the outputs for images as the networks take them, transformed.
 
-        Raises ValueError for images of another shape.
+        Raises ValueError for images of another shape, UsageError for outputs that are not finite.
         """
         if images.shape[1:] != self.image_shape:
             raise ValueError(
@@ -87,8 +88,15 @@ class Labeler:
                 f"{list(images.shape)}"
             )
         parts = [images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE)]
-        found = [self._logits(part.astype(np.float32)) for part in parts]
-        return np.concatenate(found or [np.zeros((0, self.num_classes), np.float32)])
+        with np.errstate(all="ignore"):  # reported below
+            found = [self._logits(part.astype(np.float32)) for part in parts]
+        logits = np.concatenate(found or [np.zeros((0, self.num_classes), np.float32)])
+        if not np.isfinite(logits).all():
+            raise UsageError(
+                f"{LABELER}: expected finite outputs, got others: its weights or the images are "
+                "too large"
+            )
+        return logits
 
     def probabilities(self, images: Float[np.ndarray, "m h w c"]) -> Float[np.ndarray, "m k"]:
         """Returns the class probabilities of images; see `logits`."""
@@ -104,9 +112,8 @@ class Labeler:
         return dataclasses.replace(self, num_classes=len(chosen), payload=payload)
 
     def _decoded(self):
-        layers = layers_of(self.image_shape, self.num_classes, self.width, self.depth)
         with located(LABELER):
-            return _decoded(self.payload, layers, self.bits)
+            return _decoded(self.payload, layers_of(*self._network), self.bits)
 
     def _logits(self, x):
         weights = self.weights
@@ -233,44 +240,39 @@ def _encoded(codes, steps, vectors, bits) -> UInt8[np.ndarray, "bytes"]:
 
 def _decoded(payload, layers, bits):
     """Inverts `_encoded`; raises UsageError for bytes that it does not write."""
-    count, most = _num_codes(layers), 2 ** (bits - 1) - 1
     head = _vector_bytes(layers)
-    fixed, size = entropy.packed_bytes([bits], count), len(payload) - head
-    if not 0 < size <= fixed:
-        raise UsageError(f"expected {head + 1:,} to {head + fixed:,} bytes, got {len(payload):,}")
-    halves = payload[:head].view("<u2").astype(np.uint32) << 16
-    numbers = halves.view(np.float32)
+    most = head + entropy.packed_bytes([bits], _num_codes(layers))
+    if not head < len(payload) <= most:
+        raise UsageError(f"expected {head + 1:,} to {most:,} bytes, got {len(payload):,}")
+    numbers = (payload[:head].view("<u2").astype(np.uint32) << 16).view(np.float32)
     if not np.isfinite(numbers).all():
         raise UsageError("expected finite numbers, got others")
     outputs = [out for _, out in layers]
     of_steps, of_vectors = np.split(numbers, [sum(outputs)])
     steps = np.split(of_steps, np.cumsum(outputs)[:-1])
-    names = _vector_names(layers)
-    sizes = [out for out in outputs[:-1] for _ in range(2)]
-    vectors = dict(zip(names, np.split(of_vectors, np.cumsum(sizes)), strict=True))
-    sizes = [inputs * out for inputs, out in layers]
-    rest, levels = payload[head:], 2 * most + 1
-    if size == fixed:
-        (found,) = entropy.unpack(rest, [bits], count)
-        found = np.split(found, np.cumsum(sizes)[:-1])
-    else:
-        tables = (
-            np.split(rest[: levels * len(layers)], len(layers))
-            if _fits(rest, layers, levels)
-            else []
-        )
-        if not tables or not all(table.any() for table in tables):
-            raise UsageError(f"expected {len(layers)} tables of frequencies before codes")
-        found = entropy.decode(rest[levels * len(layers) :], tables, np.array(sizes))
-    if any((c > 2 * most).any() for c in found):
-        raise UsageError(f"expected codes from {-most} to {most}, got others")
-    kernels = [f"kernel{i}" for i in range(len(layers) - 1)] + ["kernel"]
-    codes = {
-        name: c.reshape(shape) - most for name, c, shape in zip(kernels, found, layers, strict=True)
-    }
+    ends = np.cumsum(np.repeat(outputs[:-1], 2))  # the rest is the bias
+    vectors = dict(zip(_vector_names(layers), np.split(of_vectors, ends), strict=True))
+    found = _decoded_codes(payload[head:], layers, bits)
+    codes = dict(zip(_kernel_names(layers), found, strict=True))
     if not np.array_equal(_encoded(codes, steps, vectors, bits), payload):
         raise UsageError(f"{len(payload):,} bytes are not what its codes take")
     return codes, steps, vectors
+
+
+def _decoded_codes(payload, layers, bits) -> list[Int[np.ndarray, "i o"]]:
+    sizes, most = [math.prod(layer) for layer in layers], 2 ** (bits - 1) - 1
+    if len(payload) == entropy.packed_bytes([bits], sum(sizes)):
+        (every,) = entropy.unpack(payload, [bits], sum(sizes))
+        found = np.split(every, np.cumsum(sizes)[:-1])
+    else:
+        levels = 2 * most + 1
+        tables, coded = np.split(payload, [levels * len(layers)])
+        if not len(coded) or not all(of.any() for of in tables.reshape(-1, levels)):
+            raise UsageError(f"expected {len(layers)} tables of frequencies before codes")
+        found = entropy.decode(coded, list(tables.reshape(-1, levels)), np.array(sizes))
+    if max(codes.max() for codes in found) > 2 * most:
+        raise UsageError(f"expected codes from {-most} to {most}, got others")
+    return [codes.reshape(layer) - most for codes, layer in zip(found, layers, strict=True)]
 
 
 def check_size(layers: Layers, size: int) -> None:
@@ -280,13 +282,13 @@ def check_size(layers: Layers, size: int) -> None:
     memory.check(f"{LABELER}: {count:,} weights", 4 * count, COPIES)
 
 
-def _fits(rest, layers, levels) -> bool:
-    return len(rest) > levels * len(layers)
-
-
 def _vector_names(layers) -> list[str]:
     pairs = [(f"scale{i}", f"shift{i}") for i in range(len(layers) - 1)]
     return [name for pair in pairs for name in pair] + ["bias"]
+
+
+def _kernel_names(layers) -> list[str]:
+    return [*(f"kernel{i}" for i in range(len(layers) - 1)), "kernel"]
 
 
 def _vector_bytes(layers: Layers) -> int:
