@@ -1,6 +1,6 @@
 """Trains PyTorch ConvNets on a distilled set of CIFAR-10 or CIFAR-100 by SGD and tests them.
 
-    pip install torch safetensors constriction tensorflow-datasets importlib_resources
+    pip install torch safetensors constriction pillow tensorflow-datasets importlib_resources
     python examples/pytorch_convnet.py cifar10-12kB [--width=16] [--steps=1600] [--networks=3]
 
 The network is the field's ConvNetD3: three blocks of a convolution, an instance norm and a pooling.

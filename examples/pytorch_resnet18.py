@@ -1,6 +1,6 @@
 """Trains a PyTorch ResNet18 on a distilled set and tests it on the data set's test images.
 
-    pip install torch safetensors constriction tensorflow-datasets importlib_resources
+    pip install torch safetensors constriction pillow tensorflow-datasets importlib_resources
     python examples/pytorch_resnet18.py distilled.safetensors [--transform=PATH] [--epochs=300]
 
 The data set is CIFAR-10, or any other of TFDS or of your own by `--data=NAME`.

@@ -2,9 +2,9 @@
 
     python -m launch.merge runs/first runs/second --out=merged.safetensors
 
-The sets have one format with equal settings, transform and evaluation, and no soft labels, which
-know only the classes of their own set. Images keep their bits. The classes are in the order of the
-files.
+The sets have one format with equal settings, transform and evaluation, and no soft labels or
+labeler, which know only the classes of their own set. Images keep their bits. The classes are in
+the order of the files.
 """
 
 from absl import flags

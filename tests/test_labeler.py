@@ -12,6 +12,7 @@ import safetensors.numpy
 import gsdd_jax
 from configs import load
 from gsdd_jax import exports, federated, networks, replay
+from gsdd_jax.core import memory
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.exports import hf
 from gsdd_jax.formats import entropy, file, info, labeler
@@ -108,8 +109,8 @@ def test_a_file_keeps_it_and_counts_it(stored, tmp_path):
     assert again.labeler.settings == SETTINGS
     for name, array in stored.weights.items():
         np.testing.assert_array_equal(again.labeler.weights[name], array)
-    size = safetensors.numpy.load_file(path)["labeler"].nbytes
-    assert again.stored_bytes == {"pixels": 4 * 24 * 8 * 12 * 3, "labeler": size}
+    size = safetensors.numpy.load_file(path)["labeler_weights"].nbytes
+    assert again.stored_bytes == {"pixels": 4 * 24 * 8 * 12 * 3, "labeler_weights": size}
     assert again.label_bytes == size < labeler.most_bytes(SHAPE, 4, 5, 2, 6) + 1
     # Steps, scales, shifts and biases of two bytes; 6 bits per weight.
     weights = 9 * 3 * 5 + 9 * 5 * 5 + 2 * 3 * 5 * 4
@@ -137,6 +138,7 @@ def test_arrays_for_other_libraries_have_its_labels(stored):
     images, targets = set_.numpy()
     np.testing.assert_allclose(targets, stored.probabilities(images))
     assert set_.numpy("unit").targets.shape == (24,)
+    np.testing.assert_allclose(set_.numpy(height=8, width=12).targets, targets)
     assert set_.numpy(height=4, width=6).targets.shape == (24,)
     (_, first), *_ = set_.batches(5, seed=1)
     assert first.shape == (5, 4)
@@ -181,7 +183,7 @@ def test_exports_say_what_labels_they_have(stored, tmp_path):
 @pytest.mark.parametrize(
     "header, message",
     [
-        ({"labeler": None}, "unknown array 'labeler'"),
+        ({"labeler": None}, "unknown array 'labeler_weights'"),
         ({"labeler": 3}, "labeler: expected an object with width, depth, bits, temperature, got 3"),
         ({"labeler": SETTINGS | {"code": "x"}}, "labeler: expected an object with"),
         ({"labeler": SETTINGS | {"width": 0}}, r"labeler\.width: expected"),
@@ -204,26 +206,42 @@ def test_what_a_header_must_not_say(stored, tmp_path, header, message):
         gsdd_jax.load(path)
 
 
-@pytest.mark.parametrize("place, value", [(0, 0x7F), (-3, 0xFF), (-1, 0xFF)])
-def test_what_weights_must_not_be(stored, tmp_path, place, value):
-    """An infinite step, another code, and bits beyond the last code."""
-    path = tmp_path / "set.safetensors"
+@pytest.mark.parametrize(
+    "bits, message",
+    [
+        (0x7F61, "expected finite weights, got larger ones"),  # 3e38
+        (0x7F80, "expected finite numbers, got others"),  # infinite
+        (0x7FC0, "expected finite numbers, got others"),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused(stored, bits, message):
     payload = stored.payload.copy()
-    if place == 0:
-        payload[:2] = 0x80, value
-    else:
-        payload[place] = value
-    try:
-        other = dataclasses.replace(stored, payload=payload)
-        changed = {n: a.tobytes() for n, a in other.weights.items()}
-    except gsdd_jax.UsageError:
-        changed = None
-    if changed is not None:  # another valid labeler
-        assert changed != {n: a.tobytes() for n, a in stored.weights.items()}
-        return
-    with pytest.raises(gsdd_jax.UsageError, match="labeler: "):
-        gsdd_jax.save(path, distilled(other))
-        gsdd_jax.load(path)
+    payload[:2].view("<u2")[:] = bits  # step of the first output
+    with pytest.raises(gsdd_jax.UsageError, match=f"labeler: {message}"):
+        _ = dataclasses.replace(stored, payload=payload).weights
+
+
+def test_outputs_that_are_not_finite_are_refused(stored):
+    """Steps of 8e36 are finite, and so are the weights."""
+    payload = stored.payload.copy()
+    payload[20:28].view("<u2")[:] = 0x7CC0  # of the linear layer
+    huge = dataclasses.replace(stored, payload=payload)
+    assert all(np.isfinite(of).all() for of in huge.weights.values())
+    with pytest.raises(gsdd_jax.UsageError, match="labeler: expected finite outputs"):
+        distilled(huge).numpy()
+    with pytest.raises(gsdd_jax.UsageError, match="labeler: expected finite outputs"):
+        stored.logits(np.full((1, *SHAPE), np.inf, np.float32))
+
+
+def test_weights_of_a_cache_cannot_be_changed(stored):
+    with pytest.raises(ValueError, match="read-only"):
+        stored.weights["bias"][:] = 0
+
+
+def test_images_that_memory_cannot_hold_are_refused(stored, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 4 * 8 * 12 * 5 * 5)
+    with pytest.raises(gsdd_jax.UsageError, match=r"labeler: a layer of an image: .* of memory"):
+        stored.logits(some_images(1))
 
 
 @pytest.mark.parametrize(
@@ -232,9 +250,26 @@ def test_what_weights_must_not_be(stored, tmp_path, place, value):
 def test_bytes_that_are_missing_or_too_many(stored, tmp_path, change):
     path = tmp_path / "set.safetensors"
     other = dataclasses.replace(stored, payload=change(stored.payload))
-    gsdd_jax.save(path, distilled(other))
+    with pytest.raises(gsdd_jax.UsageError, match=f"{path}: labeler: "):
+        gsdd_jax.save(path, distilled(other))
+    gsdd_jax.save(path, distilled(stored))
+    rewrite(path, {}, labeler_weights=other.payload)
     with pytest.raises(gsdd_jax.UsageError, match=f"{path}: labeler: "):
         gsdd_jax.load(path)
+
+
+def test_any_damage_is_found(stored, tmp_path):
+    """Most other weights are a valid labeler: only the digest tells."""
+    path = tmp_path / "set.safetensors"
+    gsdd_jax.save(path, distilled(stored))
+    whole = path.read_bytes()
+    start = whole.index(stored.payload.tobytes())
+    for place in range(0, len(stored.payload), 7):
+        damaged = bytearray(whole)
+        damaged[start + place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(gsdd_jax.UsageError, match="labeler"):
+            gsdd_jax.load(path)
 
 
 def test_codes_beyond_the_largest_are_refused(stored):
@@ -248,11 +283,12 @@ def test_codes_beyond_the_largest_are_refused(stored):
         _ = other.weights
 
 
-def rewrite(path, changes):
-    """Changes the header of a file, with digests that agree."""
+def rewrite(path, changes, **others):
+    """Changes the header and arrays of a file, with digests that agree."""
     there = json.loads(file.metadata(path)[file.HEADER]) | changes
     there = {name: value for name, value in there.items() if value is not None}
     arrays, fields = safetensors.numpy.load_file(path), there.keys() - {"format", file.DIGESTS}
+    arrays |= others
     there[file.DIGESTS] = file.digests(arrays, {name: there[name] for name in fields})
     path.write_bytes(safetensors.numpy.save(arrays, {file.HEADER: json.dumps(there)}))
 
@@ -336,7 +372,7 @@ def test_a_run_stores_the_network_that_it_trained(config, tmp_path, monkeypatch)
     assert of_labels(config).network.options.width == 4
     again = evaluate_file(tmp_path / "whole", baselines=False)
     assert again["distilled_accuracies"] == result["distilled_accuracies"]
-    with pytest.raises(gsdd_jax.UsageError, match="labeler: expected images of"):
+    with pytest.raises(gsdd_jax.UsageError, match="labeler: images of another size have no labels"):
         evaluate_file(tmp_path / "whole", baselines=False, resolution=16)
 
     # Interrupted while the labeler trains, the run ends with the same bytes.
@@ -372,9 +408,7 @@ def test_settings_that_are_refused(config, changes, message):
         experiment.build(config)
 
 
-def test_outputs_that_are_not_finite_are_refused(stored):
-    with pytest.raises(gsdd_jax.UsageError, match="labeler: expected finite outputs"):
-        stored.logits(np.full((1, *SHAPE), np.inf, np.float32))
+def test_images_of_another_shape_are_refused(stored):
     with pytest.raises(
         ValueError, match=r"images: expected shape \[m, 8, 12, 3\], got \[2, 8, 8, 3\]"
     ):

@@ -1,5 +1,6 @@
 """Config of your own data: minutes on two cores at 32 x 32, settings that suit the data set."""
 
+import dataclasses
 import reprlib
 
 from ml_collections import ConfigDict
@@ -7,7 +8,7 @@ from ml_collections import ConfigDict
 from gsdd_jax.config.adapt import matched_by, stored_as
 from gsdd_jax.config.fields import COMPONENTS, default
 from gsdd_jax.core.errors import UsageError
-from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER
+from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 
 NOT_DISTILLED = ("none", LABELER)  # in place of an objective
 # Baselines of short experiments. The last two are the strongest, and take the most time.
@@ -63,7 +64,7 @@ def only_compressed(config: ConfigDict) -> ConfigDict:
 
 def with_labeler(config: ConfigDict) -> ConfigDict:
     """Changes `config` to sets with a labeler, and networks to its larger rates."""
-    config.labels.update(source=LABELER, **OF_LABELER, mixes=0)
+    config.labels.update(dataclasses.asdict(Labels(LABELER, **OF_LABELER)))
     config.evaluate.rates = "0.03,0.1,0.2"
     return config
 

@@ -17,9 +17,11 @@ from gsdd_jax.core.files import check_path
 from gsdd_jax.formats import file, foreign, info
 from gsdd_jax.formats.base import is_unequal
 from gsdd_jax.formats.foreign import Stored
+from gsdd_jax.formats.labeler import WEIGHTS
 from gsdd_jax.formats.labels import SOFT_LABELS
 
 SAMPLES, SOFT, HARD, DECODER = "images or codes", "soft labels", "hard labels", "decoder"
+OURS = {SOFT_LABELS: SOFT, WEIGHTS: "labeler"}  # what arrays of our sets hold
 OF_CLASSES = "images of each class"
 _COUNT = 4  # bytes of a class's number of images
 _FLOAT32 = 4
@@ -104,7 +106,7 @@ def _ours(path: str | os.PathLike) -> _Found:
     """Returns what one of this library's sets holds."""
     ours = file.load(path)
     parts = [
-        _part(f"{path}: {name}", SOFT if name == SOFT_LABELS else SAMPLES, taken)
+        _part(f"{path}: {name}", OURS.get(name, SAMPLES), taken)
         for name, taken in ours.stored_bytes.items()
     ]
     if is_unequal(ours.class_counts):

@@ -16,7 +16,7 @@ from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.formats import clips, mixes, transforms
 from gsdd_jax.formats.arrays import namespace
 from gsdd_jax.formats.base import Format, checked_size
-from gsdd_jax.formats.labeler import LABELER, Labeler
+from gsdd_jax.formats.labeler import WEIGHTS, Labeler
 from gsdd_jax.formats.labels import SOFT_LABELS, pack, softmax
 from gsdd_jax.formats.shapes import Float, Int, UInt8
 from gsdd_jax.formats.transforms import ZCA, Normalize, OfClips
@@ -169,7 +169,7 @@ class DistilledSet:
         """Bytes that count toward the budget, by array; hard labels are free."""
         sizes = self.format.stored_bytes(self.arrays, self.num_stored)
         if self.labeler is not None:
-            sizes |= {LABELER: len(self.labeler.payload)}
+            sizes |= {WEIGHTS: len(self.labeler.payload)}
         if self.soft_labels is None:
             return sizes
         return sizes | {SOFT_LABELS: len(self.packed_labels)}
@@ -177,7 +177,7 @@ class DistilledSet:
     @property
     def label_bytes(self) -> int:
         """Bytes of soft labels and of a labeler."""
-        return sum(self.stored_bytes.get(name, 0) for name in (SOFT_LABELS, LABELER))
+        return sum(self.stored_bytes.get(name, 0) for name in (SOFT_LABELS, WEIGHTS))
 
     @functools.cached_property
     def packed_labels(self) -> UInt8[np.ndarray, "bytes"]:
@@ -304,7 +304,8 @@ class DistilledSet:
                 images = np.asarray(apply(images))
             self.checked(images)
         targets = np.asarray(self.targets)
-        if self.labeler is not None and found is not None and (height, width) == (None, None):
+        of_size = images.shape[1:] == self.format.image_shape
+        if self.labeler is not None and found is not None and of_size:
             targets = self.labeler.probabilities(images)
         return Arrays(clips.unfolded(images, self.format.frames), targets)
 

@@ -26,7 +26,7 @@ from gsdd_jax.core.files import check_ours, check_regular, write_atomically
 from gsdd_jax.formats import labeler, labels, mixes, remote
 from gsdd_jax.formats.base import Format, Spec, format_of, is_unequal, settings
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet, class_names_of
-from gsdd_jax.formats.labeler import LABELER, Labeler
+from gsdd_jax.formats.labeler import LABELER, WEIGHTS, Labeler
 from gsdd_jax.formats.labels import LABEL_BITS, SOFT_LABELS
 from gsdd_jax.formats.mixes import MIXES
 
@@ -87,6 +87,8 @@ def encoded(distilled: DistilledSet) -> bytes:
     found = {n: ("bfloat16" if n in halves else dtypes[n], a.shape) for n, a in arrays.items()}
     check_shapes(kind, parts, found)
     check_values(kind, arrays)
+    if LABELER in parts:
+        _labeler(kind, distilled.num_classes, parts[LABELER], arrays[WEIGHTS])
     raw = {n: np.array(a, order="C") for n, a in arrays.items()}
     raw |= {n: _narrowed(n, raw[n]) for n in halves}
     header = {"format": FORMAT, **parts, DIGESTS: digests(raw, parts)}
@@ -202,7 +204,7 @@ def _load(
         logits, stored_with = None, None
         num_classes = len(classes) // kind.images_per_class
         if LABELER in parts:
-            stored_with = _labeler(kind, num_classes, parts[LABELER], arrays.pop(LABELER))
+            stored_with = _labeler(kind, num_classes, parts[LABELER], arrays.pop(WEIGHTS))
         if bits:
             count = len(classes) * (1 + each) * num_classes
             labels.check_size(count, len(arrays[SOFT_LABELS]))  # before mixtures are drawn
@@ -239,7 +241,7 @@ def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
         rate = np.asarray(distilled.learning_rate).astype(np.float32)
     arrays |= {LABELS: classes, LEARNING_RATE: rate}
     if distilled.labeler is not None:
-        arrays[LABELER] = distilled.labeler.payload
+        arrays[WEIGHTS] = distilled.labeler.payload
     if distilled.soft_labels is None:
         return arrays
     return arrays | {SOFT_LABELS: distilled.packed_labels}
@@ -344,7 +346,7 @@ def check_shapes(
         LEARNING_RATE: Spec((), "float32"),
         **kind.array_specs(num_images),
     }
-    for name, said in ((SOFT_LABELS, LABEL_BITS), (LABELER, LABELER)):
+    for name, said in ((SOFT_LABELS, LABEL_BITS), (WEIGHTS, LABELER)):
         if said in header:
             specs[name] = Spec((None,), "uint8")
     if missing := [name for name in specs if name not in found]:

@@ -26,17 +26,19 @@ from gsdd_jax.formats.base import check_codes
 from gsdd_jax.formats.labels import softmax
 from gsdd_jax.formats.shapes import Float, Int, UInt8
 
-LABELER = "labeler"  # name of its settings and of its array in a file
+LABELER = "labeler"  # name of its settings in a file
+WEIGHTS = "labeler_weights"  # name of its array
 WIDTH, DEPTH, WEIGHT_BITS = (1, 1024), (1, 16), (3, 8)  # least and most
 TEMPERATURE = 0.01, 1000.0
 COPIES = 16  # memory of decoding, in copies of the weights
 _EPSILON = 1e-5  # of instance norm
 _CLIPPED = np.linspace(0.4, 1, 13)  # parts of a column's largest weight that its codes may reach
-_AT_ONCE = 250  # images
+_AT_ONCE = 1 << 22  # numbers of a layer: images that are labeled together
+_LAYERS = 6  # memory of labeling, in copies of a layer
 Layers = list[tuple[int, int]]  # inputs and outputs of each layer, the classifier last
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Labeler:
     """Labeler in NumPy.
 
@@ -54,7 +56,7 @@ class Labeler:
     depth: int
     bits: int
     temperature: float
-    payload: UInt8[np.ndarray, "bytes"]
+    payload: UInt8[np.ndarray, "bytes"] = dataclasses.field(repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -64,14 +66,20 @@ class Labeler:
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
         """Float32 weights by name: `kernel0` [3, 3, c, width], `scale0` and `shift0` [width] to
-        those of the last block; then `kernel` [inputs, classes] and `bias` [classes].
+        those of the last block; then `kernel` [inputs, classes] and `bias` [classes]. Read-only.
 
         Raises UsageError for invalid bytes.
         """
         codes, steps, vectors = self._decoded()
         pairs = zip(codes.items(), steps, strict=True)
-        found = vectors | {name: np.float32(of) * step for (name, of), step in pairs}
-        return {name: found[name].reshape(s) for name, s in shapes_of(*self._network).items()}
+        with np.errstate(over="ignore"):
+            found = vectors | {name: np.float32(of) * step for (name, of), step in pairs}
+        if not all(np.isfinite(of).all() for of in found.values()):
+            raise UsageError(f"{LABELER}: expected finite weights, got larger ones")
+        found = {name: found[name].reshape(s) for name, s in shapes_of(*self._network).items()}
+        for array in found.values():
+            array.flags.writeable = False
+        return found
 
     @property
     def _network(self) -> tuple[tuple[int, int, int], int, int, int]:
@@ -80,14 +88,20 @@ class Labeler:
     def logits(self, images: Float[np.ndarray, "m h w c"]) -> Float[np.ndarray, "m k"]:
         """Returns the outputs for images as the networks take them, transformed.
 
-        Raises ValueError for images of another shape, UsageError for outputs that are not finite.
+        Raises ValueError for images of another shape, UsageError for outputs that are not finite
+        and if memory cannot hold a layer.
         """
+        images = np.asarray(images)
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"images: expected shape [m, {', '.join(map(str, self.image_shape))}], got "
                 f"{list(images.shape)}"
             )
-        parts = [images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE)]
+        height, width, channels = self.image_shape
+        layer = height * width * max(self.width, channels)
+        memory.check(f"{LABELER}: a layer of an image", 4 * layer, _LAYERS)
+        count = max(1, _AT_ONCE // layer)
+        parts = [images[i : i + count] for i in range(0, len(images), count)]
         with np.errstate(all="ignore"):  # reported below
             found = [self._logits(part.astype(np.float32)) for part in parts]
         logits = np.concatenate(found or [np.zeros((0, self.num_classes), np.float32)])
@@ -261,14 +275,18 @@ def _decoded(payload, layers, bits):
 
 def _decoded_codes(payload, layers, bits) -> list[Int[np.ndarray, "i o"]]:
     sizes, most = [math.prod(layer) for layer in layers], 2 ** (bits - 1) - 1
-    if len(payload) == entropy.packed_bytes([bits], sum(sizes)):
+    fixed = entropy.packed_bytes([bits], sum(sizes))
+    if len(payload) == fixed:
         (every,) = entropy.unpack(payload, [bits], sum(sizes))
         found = np.split(every, np.cumsum(sizes)[:-1])
     else:
         levels = 2 * most + 1
         tables, coded = np.split(payload, [levels * len(layers)])
         if not len(coded) or not all(of.any() for of in tables.reshape(-1, levels)):
-            raise UsageError(f"expected {len(layers)} tables of frequencies before codes")
+            raise UsageError(
+                f"expected {len(layers) * levels:,} bytes of frequencies before codes, or "
+                f"{fixed:,} bytes in all, got {len(payload):,}"
+            )
         found = entropy.decode(coded, list(tables.reshape(-1, levels)), np.array(sizes))
     if max(codes.max() for codes in found) > 2 * most:
         raise UsageError(f"expected codes from {-most} to {most}, got others")

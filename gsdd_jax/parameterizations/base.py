@@ -28,16 +28,16 @@ class Budget(NamedTuple):
     bytes_per_class: int
     images_per_class: int  # for formats whose images may have any size
     num_classes: int = 1
-    reserved: int = 0  # bytes per class taken by soft labels
+    reserved: int = 0  # bytes per class taken by soft labels or a labeler
 
     @property
     def free(self) -> int:
-        """Bytes per class that soft labels leave to the images."""
+        """Bytes per class that labels leave to the images."""
         return self.bytes_per_class - self.reserved
 
     def refusal(self, images: int, contents: str, least: int) -> UsageError:
         """Returns the error for fewer than the `least` bytes per class of images without labels."""
-        labels = f" and their soft labels ({self.reserved:,})" if self.reserved else ""
+        labels = f" and their labels ({self.reserved:,})" if self.reserved else ""
         fewer = "; lower config.budget.images_per_class" if images > 1 else ""
         return UsageError(
             f"budget: expected at least {least + self.reserved:,} bytes per class for "

@@ -11,7 +11,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config.fields import defaults_and_helps
 from gsdd_jax.core.errors import counted, ranged
 from gsdd_jax.formats.gaussian import Gaussian
-from gsdd_jax.formats.labeler import LABELER
+from gsdd_jax.formats.labeler import WEIGHTS
 from gsdd_jax.formats.labels import SOFT_LABELS
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.report.source import Run
@@ -92,7 +92,7 @@ def storage(run: Run) -> dict[str, Any]:
     """Returns the use of the budget, facts, bits per Gaussian by field, and bytes by array."""
     set_, kind, used = run.last, run.last.format, run.last.num_bytes
     sizes = set_.stored_bytes
-    of_labels = {"soft labels": sizes.pop(SOFT_LABELS, 0), LABELER: sizes.pop(LABELER, 0)}
+    of_labels = {"soft labels": sizes.pop(SOFT_LABELS, 0), "labeler": sizes.pop(WEIGHTS, 0)}
     num_images, ipc, budget = set_.num_stored, run.setting("budget.ipc"), None
     if ipc is not None:
         per_class = run.setting("budget.bytes") or budget_bytes(ipc, kind.image_shape)

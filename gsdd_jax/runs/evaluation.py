@@ -35,6 +35,7 @@ from gsdd_jax.setup.experiment import EvaluationParts, Experiment
 from gsdd_jax.setup.provenance import resolve
 from gsdd_jax.training import evaluate, labeling
 
+_TRIED = 16  # images that a labeler labels before networks learn from it
 ELSEWHERE = "; evaluate a merged set by gsdd_jax.evaluate(set, test_images, test_labels)"
 
 
@@ -132,7 +133,9 @@ def students(
     rate = set_.learning_rate
     labels = jnp.asarray(set_.targets)
     if set_.labeler is not None:
-        check_shape(images.shape[2:], set_.format.image_shape, where="labeler: ")
+        where = "labeler: images of another size have no labels: "
+        check_shape(images.shape[2:], set_.format.image_shape, where=where)
+        set_.labeler.logits(np.asarray(images[0, :_TRIED]))  # refuses what is not finite
         labels = labeling.of_set(set_.labeler)
     return _train(config, parts, images, labels, schedule, rate, name, reporter)
 
