@@ -96,7 +96,7 @@ def test_hf(file, pictures, tmp_path, monkeypatch):
     said = f"{gsdd_jax.load(file).num_bytes:,}"
     per_class = f"{gsdd_jax.load(file).num_bytes / 2:,.1f}"
     assert f"| bytes | {said}, {per_class} per class |" in card
-    assert "| labels | soft, 2 bits each |" in card
+    assert "| labels | soft, 2 bits per image and class |" in card
 
 
 @pytest.mark.parametrize("of", [{"data": [1], "transform": 5}, {"data": {"name": "a|b\n---\n<i>"}}])
