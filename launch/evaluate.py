@@ -31,7 +31,9 @@ OPTIMIZER = flags.DEFINE_enum(
     "optimizer", None, ["sgd", "adam", "sgd_cosine", "adamw"], "Optimizer of the networks."
 )
 LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "Learning rate; default: the set's or the network's."
+    "learning_rate",
+    None,
+    "Learning rate; default: the set's or the network's, or the best that the set's config tries.",
 )
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 RESOLUTION = flags.DEFINE_integer(

@@ -260,7 +260,7 @@ WRONG = {
     "group": (dict(distill=3), "config.distill: expected fields by name"),
     "value": (dict(distill={"num_steps": -3}), "config.distill.num_steps: expected"),
     "kind": (dict(seed="one"), "config.seed: expected"),
-    "objective": (dict(objective="DM"), "^objective: .* dc, dm, dp_dm, frepo, tm, none, labeler, got .DM."),
+    "objective": (dict(objective="DM"), "^objective: .* tm, none, labeler, got .DM."),
     "bytes": (dict(bytes_per_class=3), "budget: "),
     "rates": (dict(evaluate={"rates": "a"}), "config.evaluate.rates: expected numbers"),
 }  # fmt: skip

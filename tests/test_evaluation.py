@@ -250,6 +250,14 @@ def test_a_committed_set_is_evaluated_by_the_network_of_its_config():
     assert sum(math.prod(leaf.shape) for leaf in shapes) == convolutions + (16 * 16 + 1) * 10
 
 
+def test_a_rate_that_is_given_is_not_searched_for(tiny):
+    made_by = changed(tiny, **{"evaluate.rates": "0.03,0.1"}).provenance
+    assert provenance.resolve(made_by, {}).evaluate.rates == "0.03,0.1"
+    config = provenance.resolve(made_by, {}, 0.02)
+    assert (config.evaluate.rates, config.evaluate.learning_rate) == ("", 0.02)
+    assert provenance.resolve(made_by, {"evaluate.rates": "0.1"}, 0.02).evaluate.rates == "0.1"
+
+
 def test_any_set_is_evaluated_by_any_network(tmp_path, tiny):
     """Includes a set of trajectory matching whose experts are missing."""
     path = tmp_path / "set.safetensors"

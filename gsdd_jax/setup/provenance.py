@@ -92,6 +92,8 @@ def resolve(
     if learning_rate is not None:
         validate.value("evaluate.learning_rate", learning_rate, "learning_rate")
         config.evaluate.learning_rate = learning_rate
+        if "evaluate.rates" not in overrides:  # the rate is given, not searched for
+            config.evaluate.rates = ""
     validate.ranges(config, "seed", "data", "budget", "evaluate")
     experiment.rates(config)
     experiment.check_strategy(config)
