@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int
 from gsdd_jax.core.fields import POSITIVE, field
 from gsdd_jax.formats import labeler, mixes
 from gsdd_jax.formats.labels import BITS, HIGHEST, codes, values
-from gsdd_jax.networks.convnet import automatic_depth
 
 START = 6.0  # logit of an image's own class; the others start at 0
 LABELER = labeler.LABELER
@@ -62,7 +61,7 @@ class Labels:
         Raises UsageError for images that are too small for a labeler.
         """
         if self.source == LABELER:
-            depth = automatic_depth(min(image_shape[:2]))
+            depth = labeler.automatic_depth(min(image_shape[:2]))
             of_network = image_shape, num_classes, self.width, depth, self.weight_bits
             return -(-labeler.most_bytes(*of_network) // num_classes)
         if not self.soft:

@@ -166,6 +166,11 @@ def check_settings(found: Any) -> None:
         check_value(f"{LABELER}.{name}", kind, found[name], limits)
 
 
+def automatic_depth(size: int) -> int:
+    """Returns a ConvNet's number of blocks for images of `size` pixels per side."""
+    return max(1, size.bit_length() - 3)
+
+
 def layers_of(
     image_shape: tuple[int, int, int], num_classes: int, width: int, depth: int
 ) -> Layers:

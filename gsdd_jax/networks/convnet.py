@@ -7,15 +7,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from gsdd_jax.core.fields import Shrink, field
+from gsdd_jax.formats.labeler import automatic_depth
 from gsdd_jax.networks.base import Architecture, Precision, Shape
 from gsdd_jax.networks.layers import Convolutional, InstanceNorm
 from gsdd_jax.ops.conv import Method
 from gsdd_jax.ops.norm_pool import norm_pool, plain
-
-
-def automatic_depth(size: int) -> int:
-    """Returns the number of blocks for images of `size` pixels per side."""
-    return max(1, size.bit_length() - 3)
 
 
 @dataclasses.dataclass(frozen=True)
