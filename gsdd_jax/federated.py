@@ -15,6 +15,7 @@ from gsdd_jax.core.fields import SEED, check_value
 from gsdd_jax.formats import file
 from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
+from gsdd_jax.formats.labeler import ALONE
 from gsdd_jax.formats.shapes import Int
 
 SPLITS = ("iid", "classes", "dirichlet")
@@ -23,7 +24,6 @@ BYTES_PER_IMAGE = 16  # of a client's file; small sets with mixtures take about 
 MOST_SAMPLES = 4  # per pixel side
 LARGEST = 16.0  # absolute value of a pixel
 _TRIES = 100
-_NO_LABELER = "expected no labeler, got one of its own classes"
 
 
 @checked
@@ -36,7 +36,7 @@ def pack(distilled: DistilledSet) -> bytes:
     if distilled.class_names is None:
         raise UsageError(f"{distilled!r}: expected class names, got none")
     if distilled.labeler is not None:
-        raise UsageError(f"{distilled!r}: {_NO_LABELER}")
+        raise UsageError(f"{distilled!r}: {ALONE}")
     return file.encoded(dataclasses.replace(distilled, provenance=_named(distilled)))
 
 
@@ -79,7 +79,7 @@ def receive(
         if said.format.frames > 1:
             raise UsageError(f"expected images, got clips of {said.format.frames} frames")
         if said.has_labeler:
-            raise UsageError(_NO_LABELER)
+            raise UsageError(ALONE)
         if said.num_images > most:
             raise UsageError(f"expected at most {most:,} images, got {said.num_images:,}")
         samples = getattr(said.format, "samples_per_side", 1)

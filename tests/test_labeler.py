@@ -27,6 +27,7 @@ from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import of_labels
 from gsdd_jax.training import evaluate, labeling
 from tests import tiny
+from tests.interrupting import check_same_bytes, interrupted_once
 
 SHAPE = (8, 12, 3)
 SETTINGS = {"width": 5, "depth": 2, "bits": 6, "temperature": 1.5}
@@ -370,27 +371,16 @@ def test_a_run_stores_the_network_that_it_trained(config, tmp_path, monkeypatch)
     own = np.asarray(found.params["body"]["InstanceNorm_0"]["scale"])[0]
     np.testing.assert_allclose(set_.labeler.weights["scale0"], own, rtol=2**-8)
     assert of_labels(config).network.options.width == 4
-    again = evaluate_file(tmp_path / "whole", baselines=False)
-    assert again["distilled_accuracies"] == result["distilled_accuracies"]
+    found = evaluate_file(tmp_path / "whole", baselines=False)
+    assert found["distilled_accuracies"] == result["distilled_accuracies"]
     with pytest.raises(gsdd_jax.UsageError, match="labeler: images of another size have no labels"):
         evaluate_file(tmp_path / "whole", baselines=False, resolution=16)
 
     # Interrupted while the labeler trains, the run ends with the same bytes.
-    really, calls = evaluate.train_epochs, []
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return really(*arguments)
-
-    monkeypatch.setattr(evaluate, "train_epochs", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        distill_to(config, tmp_path / "again")
-    distill_to(config, tmp_path / "again")
-    for name in ("distilled.safetensors", "result.json"):
-        one, other = (tmp_path / folder / name for folder in ("whole", "again"))
-        assert one.read_bytes() == other.read_bytes(), name
+    again = tmp_path / "again"
+    run = lambda: distill_to(config, again)
+    interrupted_once(monkeypatch, evaluate, "train_epochs", 2, run)
+    check_same_bytes(tmp_path / "whole", again)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from gsdd_jax.runs.distill import distill_to, fit_to
 from gsdd_jax.runs.progress import Reporter
 from gsdd_jax.setup import components, experiment
 from gsdd_jax.training import distill
+from tests.interrupting import check_same_bytes, interrupted_once
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 started = jax.jit(soft_labels.start, static_argnums=1)
@@ -247,21 +248,8 @@ def test_a_landscape_is_of_the_labels_that_a_set_carries(tiny, finished):
 
 
 def test_interrupted_it_ends_with_the_same_bytes(tiny, finished, tmp_path, monkeypatch):
-    really_run, calls = distill.run, []
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return really_run(*arguments)
-
-    monkeypatch.setattr(distill, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        distill_to(tiny, tmp_path)
-    monkeypatch.setattr(distill, "run", really_run)
-    distill_to(tiny, tmp_path)
-    for name in ("distilled.safetensors", "result.json"):
-        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    interrupted_once(monkeypatch, distill, "run", 3, lambda: distill_to(tiny, tmp_path))
+    check_same_bytes(tmp_path, finished[0])
 
 
 def test_what_is_only_fitted_has_hard_labels(tiny, tmp_path):
@@ -307,21 +295,10 @@ def test_a_teachers_labels(taught, tmp_path, monkeypatch):
     if start is not None:
         return
     # Interrupted while the teacher trains, the run ends with the same bytes.
-    really, calls = evaluation.evaluate.train_epochs, []
-
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return really(*arguments)
-
-    monkeypatch.setattr(evaluation.evaluate, "train_epochs", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        distill_to(taught, tmp_path / "again")
-    distill_to(taught, tmp_path / "again")
-    for name in ("distilled.safetensors", "result.json"):
-        one, other = (tmp_path / folder / name for folder in ("whole", "again"))
-        assert one.read_bytes() == other.read_bytes(), name
+    again = tmp_path / "again"
+    run = lambda: distill_to(taught, again)
+    interrupted_once(monkeypatch, evaluation.evaluate, "train_epochs", 2, run)
+    check_same_bytes(tmp_path / "whole", again)
 
 
 @pytest.mark.parametrize("taught", ["dm"], indirect=True)

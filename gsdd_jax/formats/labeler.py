@@ -28,6 +28,7 @@ from gsdd_jax.formats.shapes import Float, Int, UInt8
 
 LABELER = "labeler"  # name of its settings in a file
 WEIGHTS = "labeler_weights"  # name of its array
+ALONE = "expected no labeler, got one of its own classes"  # where several sets are joined
 WIDTH, DEPTH, WEIGHT_BITS = (1, 1024), (1, 16), (3, 8)  # least and most
 TEMPERATURE = 0.01, 1000.0
 COPIES = 16  # memory of decoding, in copies of the weights
@@ -223,9 +224,7 @@ def of_weights(
     """
     num_classes, most = len(weights["bias"]), 2 ** (bits - 1) - 1
     codes, steps = {}, []
-    for name in shapes_of(image_shape, num_classes, width, depth):
-        if not name.startswith("kernel"):
-            continue
+    for name in _kernel_names(layers_of(image_shape, num_classes, width, depth)):
         kernel = np.asarray(weights[name], np.float32)
         kernel = kernel.reshape(-1, kernel.shape[-1])
         tried = [_on_grid(kernel, part, most) for part in _CLIPPED]

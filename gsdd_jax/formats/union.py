@@ -9,6 +9,7 @@ import numpy as np
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import DistilledSet
+from gsdd_jax.formats.labeler import ALONE
 from gsdd_jax.formats.shapes import Float, Int
 
 
@@ -42,7 +43,7 @@ def union(
         if of.format.frames != (frames := sets[0].format.frames):
             raise UsageError(f"set {number}: expected frames={frames}, got {of.format.frames}")
         if of.labeler is not None:
-            raise UsageError(f"set {number}: expected no labeler, got one of its own classes")
+            raise UsageError(f"set {number}: {ALONE}")
         own = np.array([places[name] for name in of.class_names])
         images.append(np.asarray(images_of(of)))
         if not soft:

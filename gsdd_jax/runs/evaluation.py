@@ -131,8 +131,9 @@ def students(
     steps = parts.schedule.num_steps(set_.num_stored)  # mixtures cost no more
     schedule = schedule or parts.schedule.with_steps(steps, len(set_.labels))
     rate = set_.learning_rate
-    labels = jnp.asarray(set_.targets)
-    if set_.labeler is not None:
+    if set_.labeler is None:
+        labels = jnp.asarray(set_.targets)
+    else:
         where = "labeler: images of another size have no labels: "
         check_shape(images.shape[2:], set_.format.image_shape, where=where)
         set_.labeler.logits(np.asarray(images[0, :_TRIED]))  # refuses what is not finite

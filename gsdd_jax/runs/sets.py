@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -152,20 +153,19 @@ class Sets:
     @functools.cached_property
     def teacher(self) -> Teacher:
         """Networks trained on the real images."""
-        found = teacher.trained(self.config, self.parts, self.workdir, self.reporter)
-        if found.tested is not None:
-            self.reporter.line(f"teacher: {evaluation.shown(found.tested.test)} of the test images")
-        return found
+        return self._trained(teacher.trained, "teacher")
 
     @functools.cached_property
     def labeled_by(self) -> Teacher:
         """Networks that label the set: the teacher, or the one that becomes its labeler."""
         if self.config.labels.source != LABELER:
             return self.teacher
-        found = teacher.labeler(self.config, self.parts, self.workdir, self.reporter)
+        return self._trained(teacher.labeler, "labeler, before rounding")
+
+    def _trained(self, train: Callable[..., Teacher], what: str) -> Teacher:
+        found = train(self.config, self.parts, self.workdir, self.reporter)
         if found.tested is not None:
-            said = evaluation.shown(found.tested.test)
-            self.reporter.line(f"labeler, before rounding: {said} of the test images")
+            self.reporter.line(f"{what}: {evaluation.shown(found.tested.test)} of the test images")
         return found
 
     def teacher_logits(self, params: Params) -> Float[Array, "m k"]:
