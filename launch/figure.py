@@ -12,6 +12,7 @@
     python -m launch.figure guidance    --from_table=runs/tables/guidance-small.json
     python -m launch.figure continual   --from_table=runs/tables/continual-small.json
     python -m launch.figure federated   --from_table=runs/federated.json
+    python -m launch.figure budgets     --from_table=runs/tables/budgets-small.json
 
 docs/figures.md describes the figures. --out keeps slow parts: the same command resumes. Only files
 of an earlier figure are replaced.
@@ -36,7 +37,8 @@ DISTILLED = paths.define_several(
 FROM_TABLE = paths.define(
     "from_table",
     None,
-    "guidance, continual: JSON file of launch.reproduce. federated: of examples/federated.",
+    "guidance, continual, budgets: JSON file of launch.reproduce; federated: that of "
+    "examples/federated.",
 )
 DATA_DIR = paths.define("data_dir", None, "Directory of the TFDS data sets.")
 EXPERTS_DIR = paths.define("experts_dir", None, "landscape: directory of the experts.")
@@ -123,12 +125,21 @@ FIGURES = {  # the arguments of each figure's `main`, before the folder
     "guidance": lambda: (_table(),),
     "continual": lambda: (_table(),),
     "federated": lambda: (_table(),),
+    "budgets": lambda: (_table(), _published()),
 }
 
 
 def _table():
     there = bool(FROM_TABLE.value)
     return _given(FROM_TABLE, there, "the JSON file of the results")
+
+
+def _published() -> dict[int, float]:
+    from configs.tables.budgets import FLOAT32
+    from configs.tables.methods import PUBLISHED
+
+    found = PUBLISHED["cifar"]["rows"]["GSDD"]
+    return {FLOAT32 * ipc: value for ipc, value in zip((1, 10, 50), found[:3], strict=True)}
 
 
 def _out() -> pathlib.Path:

@@ -5,10 +5,10 @@
     python -m launch.reproduce --table=bytes --row=codes --row="codes, soft labels" --seeds=1
 
 Tables: cifar, imagenet128_tm, imagenet128_dm, imagenet128_dc, cross_architecture, cross_resolution,
-ablation, gpc_sweep, codes, guidance, bytes, continual. The same command resumes an interrupted
-table. Several commands at once divide the pieces. The processes of one multi-process run
-(`--coordinator`) compute each piece together. A piece that fails leaves its own cells empty; the
-exit status is then 2.
+ablation, gpc_sweep, codes, guidance, bytes, budgets, continual, video. The same command resumes an
+interrupted table. Several commands at once divide the pieces. The processes of one multi-process
+run (`--coordinator`) compute each piece together. A piece that fails leaves its own cells empty;
+the exit status is then 2.
 """
 
 import pathlib

@@ -22,7 +22,7 @@ from tests.tiny import TINY
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 BYTES, CLASSES = 300, 10
-ARMS = ("random_real_dct", "random_real_dct_soft")
+ARMS = ("random_real_dct", "random_real_dct_soft", "random_real_dct_labeler")
 
 
 def config_of(arms=ARMS):
@@ -31,7 +31,8 @@ def config_of(arms=ARMS):
     config.budget.bytes, config.budget.images_per_class = BYTES, 3
     config.distill.update(num_steps=2, eval_every=0, snapshot_every=0)
     config.evaluate.baselines = ",".join(arms)
-    config.teacher.update(epochs=3, learning_rate=0.1)
+    config.teacher.update(epochs=3, learning_rate=0.1, num_networks=2)
+    config.labels.width = 4  # of a labeler: most of the bytes are images
     return config
 
 
@@ -66,12 +67,16 @@ def test_an_arm_is_a_set_of_real_images_in_the_bytes_of_the_budget(finished, arm
     assert np.mean(np.where(same, distance, 9).min(1) < np.where(same, 9, distance).min(1)) > 0.8
 
 
-def test_only_the_arm_of_soft_labels_has_them(finished):
-    hard, soft = (gsdd_jax.load(finished[0] / f"{arm}.safetensors") for arm in ARMS)
-    assert hard.soft_labels is None
+def test_each_arm_has_its_labels(finished):
+    hard, soft, labeled = (gsdd_jax.load(finished[0] / f"{arm}.safetensors") for arm in ARMS)
+    assert hard.soft_labels is None and labeled.soft_labels is None
+    assert hard.labeler is None and soft.labeler is None
     assert soft.soft_labels.shape == (len(soft.labels), CLASSES)
+    assert (labeled.labeler.width, labeled.labeler.temperature) == (4, 1)
+    found = labeled.labeler.probabilities(labeled.numpy().images)
     # Few epochs of a tiny network already tell something of the classes.
-    assert (soft.soft_labels.argmax(1) == soft.labels).mean() > 1.5 / CLASSES
+    for labels, set_ in ((soft.soft_labels, soft), (found, labeled)):
+        assert (labels.argmax(1) == set_.labels).mean() > 1.5 / CLASSES
 
 
 def test_the_run_names_them(finished, tmp_path):
@@ -126,7 +131,7 @@ def test_other_files_next_to_a_set_are_left_out(finished, tmp_path, capsys):
     found = evaluation.evaluate_file(tmp_path, overrides={"evaluate.num_networks": 1})
     assert not {f"{arm}_accuracies" for arm in ARMS} & found.keys()
     lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
-    for arm, line in zip(ARMS, lines, strict=True):
+    for arm, line in zip(ARMS[:2], lines, strict=True):
         assert line.startswith(f"left out: {tmp_path / arm}.safetensors: ")
 
 
@@ -141,7 +146,7 @@ class Candidate:
     label_bits: int = 4
 
 
-@pytest.mark.parametrize("arm, mixes", [(ARMS[0], 0), (ARMS[1], 0), (ARMS[1], 4)])
+@pytest.mark.parametrize("arm, mixes", [(ARMS[0], 0), (ARMS[1], 0), (ARMS[1], 4), (ARMS[2], 0)])
 def test_the_best_size_then_temperature_then_mixtures_are_taken(monkeypatch, arm, mixes):
     config, tried = config_of(), []
     config.evaluate.rates = "0.5"

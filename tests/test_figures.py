@@ -617,20 +617,45 @@ def test_decode_measures_both_and_keeps_what_it_measured(tmp_path, monkeypatch):
 
 def test_continual_draws_the_cells_that_were_run(tmp_path):
     cells = [
-        {"row": row, "column": f"step {step} of 5", "mean": mean, "deviation": None}
-        for row, step, mean in (("codes", 1, 80.0), ("codes", 2, None), ("codes, a tenth", 2, 60.5))
+        {"row": row, "column": f"{data}, step {step} of 5", "mean": mean, "deviation": None}
+        for data, row, step, mean in (
+            ("cifar10", "codes", 1, 80.0),
+            ("cifar10", "codes", 2, None),
+            ("cifar100", "codes, a tenth", 2, 60.5),
+        )
     ]
     path = tmp_path / "table.json"
     path.write_text(json.dumps({"cells": cells}))
     draw("continual", from_table=str(path))
     one = {"figure": "continual", "stored": "codes", "of": "5", "std": "0"}
     assert rows_of(tmp_path, "continual") == [
-        one | {"memory": "", "step": "1", "accuracy": "80"},
-        one | {"memory": "a tenth", "step": "2", "accuracy": "60.5"},
+        one | {"data": "cifar10", "memory": "", "step": "1", "accuracy": "80"},
+        one | {"data": "cifar100", "memory": "a tenth", "step": "2", "accuracy": "60.5"},
     ]
     path.write_text(json.dumps({"cells": [cells[0] | {"column": "TM"}]}))
     with pytest.raises(gsdd_jax.UsageError, match="expected the continual table's JSON"):
         draw("continual", from_table=str(path))
+
+
+def test_budgets_draws_accuracy_by_bytes(tmp_path):
+    cells = [
+        {"row": "codes", "column": f"{size} bytes", "mean": mean, "deviation": 0.5}
+        for size, mean in (("12,288", 50.0), ("1,228", 40.0), ("3,072", None))
+    ]
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"cells": cells}))
+    draw("budgets", from_table=str(path))
+    one = {"figure": "budgets", "stored": "codes", "std": "0.5"}
+    found = rows_of(tmp_path, "budgets")
+    assert found[:2] == [
+        one | {"bytes": "1228", "accuracy": "40"},
+        one | {"bytes": "12288", "accuracy": "50"},
+    ]
+    published = {12288: "67.6", 122880: "75.5", 614400: "77.7"}  # of 1, 10 and 50 float32 images
+    assert {int(row["bytes"]): row["accuracy"] for row in found[2:]} == published
+    path.write_text(json.dumps({"cells": [cells[0] | {"column": "DM"}]}))
+    with pytest.raises(gsdd_jax.UsageError, match="expected the budgets table's JSON"):
+        draw("budgets", from_table=str(path))
 
 
 def test_federated_draws_what_was_sent(tmp_path):

@@ -12,6 +12,7 @@ NAMES = (
     *("cifar", "imagenet128_tm", "imagenet128_dm", "imagenet128_dc", "cross_architecture"),
     *("cross_resolution", "ablation", "gpc_sweep", "codes", "guidance", "bytes", "continual"),
     "video",
+    "budgets",
 )
 
 

@@ -10,8 +10,8 @@ NumPy's seeds, which also draw everything else.
 
 Paper: CIFAR-100 in 5 and in 10 steps, 20 float32 images per class, five orders, three networks. The
 published results are curves; herding takes features of a network that is trained on its own step.
-Small: CIFAR-10 in 5 steps, 10 float32 images per class, two orders, two networks of width 16. The
-last network of every row trains for equally many steps of SGD.
+Small: CIFAR-10 and CIFAR-100 in 5 steps, 10 float32 images per class, two orders, two networks of
+width 16. The last network of every row on a data set trains for equally many steps of SGD.
 """
 
 from configs import common, load
@@ -25,9 +25,9 @@ from gsdd_jax.setup import cost
 from gsdd_jax.setup.components import labels_of
 from gsdd_jax.tables.table import Cell, Table
 
-SETTINGS = {  # data set, numbers of steps, orders, networks, steps of SGD of the last network
-    "small": ("cifar10", (5,), (0, 1), 2, 800),
-    "paper": ("cifar100", (5, 10), (0, 1, 2, 3, 4), 3, 8008),
+SETTINGS = {  # data sets, numbers of steps, orders, networks, steps of SGD of the last network
+    "small": (("cifar10", "cifar100"), (5,), (0, 1), 2, 800),
+    "paper": (("cifar100",), (5, 10), (0, 1, 2, 3, 4), 3, 8008),
 }
 TENTH = ", a tenth of the bytes"
 # Budget in float32 images per class, images of Gaussians and of codes, by size and ending of a row.
@@ -42,23 +42,24 @@ SHAPE = (32, 32, 3)
 
 def get_table(size: str) -> Table:
     """Returns the table; see the module's docstring."""
-    name, lengths, orders, _, _ = SETTINGS[size]
+    names, lengths, orders, _, _ = SETTINGS[size]
     cells = tuple(
-        Cell(row, f"step {step} of {length}", config, seeds=orders, steps=length,
+        Cell(row, f"{name}, step {step} of {length}", config, seeds=orders, steps=length,
              value=f"{ACCURACIES}/{step}")
+        for name in names
         for length in lengths
-        for row, config in _rows(size, length).items()
+        for row, config in _rows(size, name, length).items()
         for step in range(1, length + 1)
     )  # fmt: skip
-    title = f"{name}, classes step by step, {size}"
+    title = f"Classes step by step, {size}"
     return Table(f"continual-{size}", title, cells, needs_gpu=size == "paper")
 
 
-def _rows(size, length):
+def _rows(size, name, length):
     """Returns the configs by row."""
     made = {}
     for ending, (ipc, gaussians, codes) in BUDGETS[size].items():
-        base = _base(size, ipc)
+        base = _base(size, name, ipc)
         base.budget.images_per_class = gaussians
         if not ending:
             made["pixels"] = common.stored_as(_copy(base), "pixels")
@@ -73,14 +74,14 @@ def _rows(size, length):
         made[f"compressed real, a teacher's labels{ending}"] = _compressed(base, length, labels)
     for config in made.values():
         images = (1 + config.labels.mixes) * num_images(config)
-        small.evaluate_as_long(config, images, SETTINGS[size][4])
+        small.evaluate_as_long(config, images, SETTINGS[size][-1])
     return made
 
 
-def _base(size, ipc):
+def _base(size, name, ipc):
     """Returns the config of an experiment by distribution matching."""
     config = small.get_config("dm") if size == "small" else load("cifar10_dm")
-    config.data.name, config.budget.ipc = SETTINGS[size][0], ipc
+    config.data.name, config.budget.ipc = name, ipc
     config.distill.eval_every = 0
     if size == "paper":
         config.evaluate.batch_size = 256  # as published for this protocol

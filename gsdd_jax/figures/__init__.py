@@ -9,7 +9,7 @@ import importlib
 from types import ModuleType
 
 NAMES = ("overview", "ellipses", "antialias", "escape", "pruning", "convergence", "landscape",
-         "difficulty", "decode", "guidance", "continual", "federated")  # fmt: skip
+         "difficulty", "decode", "guidance", "continual", "federated", "budgets")  # fmt: skip
 PARTS = {"escape": ("escape", "escape_shares", "escape_stress")}  # of those that have several
 KINDS = ("png", "svg", "csv")
 ALSO = {"ellipses": ("ellipses.gif",)}

@@ -21,6 +21,7 @@ NAMES = {
     "random_real_uint8": ("Random real images", "in 8 bits, four times as many", 1),
     "random_real_dct": ("Random real images", "compressed as in JPEG, same bytes", 1),
     "random_real_dct_soft": ("Random real images", "compressed, with a teacher's soft labels", 1),
+    "random_real_dct_labeler": ("Random real images", "compressed, with a labeler of each view", 1),
     "all_real": ("All real images", "as a teacher is trained", 1),
 }
 # Field of a compressed arm -> its text.

@@ -15,7 +15,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.data.soft_labels import MIXED, Labels
+from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labeler import TEMPERATURE
@@ -78,8 +78,8 @@ def evaluated(
 ) -> Baseline | UsageError:
     """Evaluates networks trained on random real images, in the bytes of the config's budget.
 
-    The number and size of compressed images are the best of `TRIALS` on training images, then the
-    temperature of soft labels is the best of that of the config and `TEMPERATURES`. At last
+    The number and size of compressed images are the best of `TRIALS` on training images. Then the
+    temperature of soft labels is the best of that of the config and `TEMPERATURES`, and at last
     labeled mixtures (`MIXED`) of fewer images are compared with none. Each is judged by one
     network, at the learning rate that is best for the first. Returns the refusal of the first
     instead if none fits the budget.
@@ -89,7 +89,7 @@ def evaluated(
       parts: its data, transform, network and schedule.
       num_images: images of the distilled set, whose number of steps networks take.
       arm: a name of `REAL` or `COMPRESSED`.
-      taught_by: source of the labels, for an arm of soft ones.
+      taught_by: the teacher of an arm of soft labels, or the labeler of `labeled_by`.
       provenance: provenance of a compressed set.
       name, display: name of the phase, and where it is shown.
     """
@@ -138,7 +138,7 @@ def evaluated(
 
     if (best := judge(_sizes(config, parts, arm))) is None:
         return refusals[0]
-    if COMPRESSED[arm]:
+    if COMPRESSED[arm] == "teacher":
         factors, limits = np.array(TEMPERATURES), TEMPERATURE
         others = np.clip(config.labels.temperature * factors, *limits).tolist()
         best = judge([best._replace(temperature=other) for other in others])
@@ -162,8 +162,11 @@ def evaluate_real(
     material = experiment.build_fit_parts(config)
     parts = evaluation.real_parts(config, material.dataset)
     with mesh.use_devices(config.mesh.devices):
-        soft = COMPRESSED.get(arm, False)
-        taught_by = teacher.trained(config, parts, workdir, display) if soft else None
+        taught_by = None
+        if COMPRESSED.get(arm) == LABELER:
+            taught_by = teacher.labeler(labeled_by(config, arm), parts, workdir, display)
+        elif experiment.needs_teacher(arm):
+            taught_by = teacher.trained(config, parts, workdir, display)
         name, count = arm.replace("_", " "), len(material.labels)
         found = evaluated(config, parts, count, arm, taught_by, {}, name, display)
     if isinstance(found, UsageError):
@@ -174,7 +177,18 @@ def evaluate_real(
     if set_ is not None:
         result[f"{arm}_learning_rate"] = accuracies.learning_rate
         result |= described(arm, set_)
-    return result | ({"teacher_accuracies": taught_by.tested.test.tolist()} if soft else {})
+    if taught_by is not None:
+        result["teacher_accuracies"] = taught_by.tested.test.tolist()
+    return result
+
+
+def labeled_by(config: ConfigDict, arm: str) -> ConfigDict:
+    """Returns the config whose images have the labels of a compressed arm."""
+    config = config.copy_and_resolve_references()
+    config.labels.update(dataclasses.asdict(_labeled(config, arm)))
+    if COMPRESSED[arm] == LABELER:
+        config.teacher.num_networks = 1  # is stored
+    return config
 
 
 def described(arm: str, set_: DistilledSet) -> dict[str, Any]:
@@ -185,7 +199,7 @@ def described(arm: str, set_: DistilledSet) -> dict[str, Any]:
         f"{arm}_side": kind.side or max(kind.image_shape[:2]),
         f"{arm}_bytes_per_class": set_.num_bytes // kind.num_classes,
     }
-    if COMPRESSED[arm]:
+    if COMPRESSED[arm] == "teacher":
         found[f"{arm}_temperature"] = set_.provenance["config"]["labels.temperature"]
         found |= {f"{arm}_mixes": set_.mixes, f"{arm}_bits": set_.label_bits}
     return found
@@ -208,28 +222,28 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
         side = round(part * max(shape[:2]))
         images = max(1, min(largest, round(share * suggested)))
         side = side if SIDE <= side < max(shape[:2]) else 0
-        soft = COMPRESSED[arm]
+        soft = labels.soft
         of_labels = soft * config.labels.temperature, soft * config.labels.bits
         sizes.append(_Candidate(images, side, *of_labels))
     return list(dict.fromkeys(sizes))
 
 
 def _labeled(config, arm) -> Labels:
-    source = "teacher" if COMPRESSED[arm] else "class"
-    return dataclasses.replace(labels_of(config), learned=False, source=source, mixes=0)
+    of, source = labels_of(config), COMPRESSED[arm]
+    suited = OF_LABELER if source == LABELER != of.source else {}
+    return dataclasses.replace(of, learned=False, source=source, mixes=0, **suited)
 
 
 def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> DistilledSet:
-    trial, dataset = config.copy_and_resolve_references(), parts.dataset
+    trial, dataset = labeled_by(config, arm), parts.dataset
     trial.parameterization.name = "dct"
     trial.parameterization.options = ConfigDict({"side": candidate.side})
     trial.budget.images_per_class = candidate.images_per_class
     trial.init.num_steps = trial.distill.num_steps = 0
-    labels = _labeled(trial, arm)
-    if labels.soft:
+    if COMPRESSED[arm] == "teacher":
         of = ("temperature", "bits", "mixes")
-        labels = dataclasses.replace(labels, **{name: getattr(candidate, name) for name in of})
-    trial.labels.update(dataclasses.asdict(labels))
+        trial.labels.update({name: getattr(candidate, name) for name in of})
+    labels = labels_of(trial)
     provenance = provenance | {"config": decisive(trial), "step": 0}
     rate, budget = config.evaluate.learning_rate, _budget(config, dataset)
 
@@ -239,7 +253,7 @@ def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> D
         classes = FitParts(dataset, kind, config.budget.split).labels
         return parameterizations.stored(kind, compress(kind), classes, rate, provenance)
 
-    if not labels.soft:
+    if labels.source == "class":
         return made(0)
     # Finer images than there will be, whose labels take nearly as many bytes.
     first = taught_by.labeled(made(0), labels, parts.transform)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gsdd_jax.core import mesh, processes
 from gsdd_jax.core.errors import UsageError, counted
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Params
@@ -109,7 +110,11 @@ class Judge:
                 reporter.line(f"{shown}: {counted(of.num_networks, 'network')} as a teacher, of "
                               f"{counted(of.epochs, 'epoch')} of {images}")  # fmt: skip
                 return self.sets.teacher.tested
-            taught_by = self.sets.teacher if experiment.needs_teacher(name) else None
+            taught_by = None
+            if COMPRESSED.get(name) == LABELER:
+                taught_by = self.sets.labeler(baselines.labeled_by(config, name))
+            elif experiment.needs_teacher(name):
+                taught_by = self.sets.teacher
             count = len(parts.labels)
             of_run = taught_by, last.provenance, shown, reporter
             found = baselines.evaluated(config, parts, count, name, *of_run)

@@ -158,12 +158,16 @@ class Sets:
     @functools.cached_property
     def labeled_by(self) -> Teacher:
         """Networks that label the set: the teacher, or the one that becomes its labeler."""
-        if self.config.labels.source != LABELER:
-            return self.teacher
-        return self._trained(teacher.labeler, "labeler, before rounding")
+        return self.teacher if self.config.labels.source != LABELER else self.labeler(self.config)
 
-    def _trained(self, train: Callable[..., Teacher], what: str) -> Teacher:
-        found = train(self.config, self.parts, self.workdir, self.reporter)
+    def labeler(self, config: ConfigDict) -> Teacher:
+        """Returns the network that sets of `config`, whose labels are a labeler's, store."""
+        return self._trained(teacher.labeler, "labeler, before rounding", config)
+
+    def _trained(
+        self, train: Callable[..., Teacher], what: str, config: ConfigDict | None = None
+    ) -> Teacher:
+        found = train(config or self.config, self.parts, self.workdir, self.reporter)
         if found.tested is not None:
             self.reporter.line(f"{what}: {evaluation.shown(found.tested.test)} of the test images")
         return found

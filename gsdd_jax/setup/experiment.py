@@ -303,8 +303,12 @@ def _repeated(
 
 # Bytes per number of random real images that fill the budget.
 REAL = {"random_real": 4, "random_real_uint8": 1}
-# Random real images in a compressed format: whether they have a teacher's soft labels.
-COMPRESSED = {"random_real_dct": False, "random_real_dct_soft": True}
+# Random real images in a compressed format: the source of their labels.
+COMPRESSED = {
+    "random_real_dct": "class",
+    "random_real_dct_soft": "teacher",
+    "random_real_dct_labeler": LABELER,
+}
 # Their candidates: images per class, relative to the number suggested by bytes, and stored side,
 # relative to the original side. More images are coarser.
 TRIALS = ((1.0, 1.0), (1.6, 0.75), (2.4, 0.5))
@@ -332,12 +336,14 @@ def is_taught(config: ConfigDict) -> bool:
 
 
 def needs_teacher(arm: str) -> bool:
-    return COMPRESSED.get(arm, False) or arm == ALL_REAL
+    return COMPRESSED.get(arm) == "teacher" or arm == ALL_REAL
 
 
 def num_trials(arm: str) -> int:
     """Returns the candidates of an arm, each judged by one network."""
-    return len(TRIALS) + (len(TEMPERATURES) + 1) * COMPRESSED[arm] if arm in COMPRESSED else 0
+    if arm not in COMPRESSED:
+        return 0
+    return len(TRIALS) + (len(TEMPERATURES) + 1) * (COMPRESSED[arm] == "teacher")
 
 
 def check_strategy(config: ConfigDict) -> None:
@@ -356,14 +362,16 @@ def check_baselines(config: ConfigDict) -> None:
 
 
 def baselines(config: ConfigDict, dataset: data.Dataset) -> list[str]:
-    """Returns `evaluate.baselines`, without real images that the budget cannot hold.
+    """Returns `evaluate.baselines`, without real images that the budget cannot hold, and without a
+    labeler of clips, which there is not.
 
     Where nothing is evaluated there are none.
     """
     if not can_be_tested(dataset):
         return []
     names = listed("config.evaluate.baselines", config.evaluate.baselines)
-    return [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
+    names = [n for n in names if n not in REAL or real_per_class(config, dataset, n)]
+    return [n for n in names if dataset.frames == 1 or COMPRESSED.get(n) != LABELER]
 
 
 def real_per_class(config: ConfigDict, dataset: data.Dataset, arm: str) -> int:

@@ -37,7 +37,7 @@ from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
 from gsdd_jax.setup import experts as stored
 from gsdd_jax.setup.components import of_labels
-from gsdd_jax.setup.experiment import COMPRESSED, is_taught
+from gsdd_jax.setup.experiment import is_taught, needs_teacher
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.tables import table
 from gsdd_jax.tables.table import Cell, Found, Table
@@ -125,10 +125,7 @@ def _evaluation(
             if processes.first():
                 write_json(result, accuracies)
 
-    if of is not None:
-        needs = (of,)
-    else:
-        needs = (_shared(config, "teacher"),) if COMPRESSED.get(arm, False) else ()
+    needs = (of,) if of is not None else (_shared(config, "teacher"),) * needs_teacher(arm)
     name = f"evaluation {(of.result.parent if of else folder).name}/{result.stem}"
     estimate = functools.partial(cost.of_evaluation, config, settings)
     return Piece(name, config, run, estimate, result.exists, needs, result)

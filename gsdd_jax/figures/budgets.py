@@ -1,0 +1,34 @@
+"""Accuracy against bytes per class, by how images are stored and labeled."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+
+from gsdd_jax.figures import draw, inputs
+
+NAME = "budgets"
+PUBLISHED = "published: GSDD by TM, width 128"
+
+
+def main(path: str | os.PathLike, published: Mapping[int, float], out: pathlib.Path) -> None:
+    """Draws the table that `launch.reproduce --table=budgets` wrote to `path`, a JSON file.
+
+    `published` has further accuracies by bytes per class.
+    """
+    described = lambda cell: {
+        "stored": cell["row"], "bytes": int(cell["column"].split()[0].replace(",", ""))
+    }  # fmt: skip
+    rows = inputs.cells(path, NAME, described)
+    for there, accuracy in published.items():
+        more = {"stored": PUBLISHED, "bytes": there, "accuracy": accuracy, "std": math.nan}
+        rows.append(more)
+    rows.sort(key=lambda row: (row["stored"] == PUBLISHED, row["bytes"]))
+    with draw.sheet(out, NAME, rows, draw.PAGE, 3.2) as figure:
+        axes = figure.subplots()
+        draw.accuracies(axes, rows, "stored", lambda row: row["bytes"], bars=0.8)
+        ticks = sorted({row["bytes"] for row in rows})
+        axes.set(xlabel="bytes per class", xscale="log")
+        axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        figure.legend(loc="outside right center")
