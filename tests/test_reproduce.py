@@ -332,6 +332,25 @@ def test_every_table(name, size, monkeypatch):
         assert {len(c.trials) for c in searched} == {4} and {len(c.seeds) for c in searched} == {3}
 
 
+def test_a_labeler_costs_its_training_and_a_look_at_every_view(monkeypatch):
+    """Expects a step to cost the network's width, and a look a third of the labeler's."""
+    monkeypatch.setattr(
+        cost, "_step", lambda network: cost.Cost(network.module.body.width / 1000, 1)
+    )
+    config = demo.get_config()  # 3 networks of width 32, 3,000 training and 1,000 test images
+    config.evaluate.update(rates="", epochs=10, num_networks=3)
+    config.teacher.update(epochs=5, num_networks=2)
+    config.labels.width = 8
+    seconds = lambda arm: cost.of_evaluation(config, {"arm": arm} if arm else {}).seconds
+    images = 10 * 300 * (3 + 3)  # of all epochs and networks, those of 3 trials, too
+    teacher = cost.COMPILING + 5 * 3000 * 8 / 1000
+    more = seconds("random_real_dct_labeler") - seconds("random_real_dct")
+    assert more == pytest.approx(images * 8 / 3000 + teacher)
+    before = seconds("")
+    config.labels.source = "labeler"
+    assert seconds("") - before == pytest.approx(10 * 300 * 3 * 8 / 3000)
+
+
 @pytest.mark.parametrize("name", ["gaussian", "quantized"])
 def test_the_cost_of_a_fit_has_every_gaussian_once(name):
     """Expects the memory of the real fit, whichever images the timed step has."""

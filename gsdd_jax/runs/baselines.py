@@ -15,7 +15,7 @@ from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class, validate
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError, counted
-from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
+from gsdd_jax.data.soft_labels import LABELER, MIXED
 from gsdd_jax.formats.coefficients import SIDE
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.labeler import TEMPERATURE
@@ -32,6 +32,7 @@ from gsdd_jax.setup.experiment import (
     TRIALS,
     Experiment,
     FitParts,
+    labeled_as,
 )
 from gsdd_jax.storage.workdir import decisive
 
@@ -89,7 +90,7 @@ def evaluated(
       parts: its data, transform, network and schedule.
       num_images: images of the distilled set, whose number of steps networks take.
       arm: a name of `REAL` or `COMPRESSED`.
-      taught_by: the teacher of an arm of soft labels, or the labeler of `labeled_by`.
+      taught_by: the teacher of an arm of soft labels, or the labeler of `labeled_as`.
       provenance: provenance of a compressed set.
       name, display: name of the phase, and where it is shown.
     """
@@ -164,7 +165,7 @@ def evaluate_real(
     with mesh.use_devices(config.mesh.devices):
         taught_by = None
         if COMPRESSED.get(arm) == LABELER:
-            taught_by = teacher.labeler(labeled_by(config, arm), parts, workdir, display)
+            taught_by = teacher.labeler(labeled_as(config, arm), parts, workdir, display)
         elif experiment.needs_teacher(arm):
             taught_by = teacher.trained(config, parts, workdir, display)
         name, count = arm.replace("_", " "), len(material.labels)
@@ -180,15 +181,6 @@ def evaluate_real(
     if taught_by is not None:
         result["teacher_accuracies"] = taught_by.tested.test.tolist()
     return result
-
-
-def labeled_by(config: ConfigDict, arm: str) -> ConfigDict:
-    """Returns the config whose images have the labels of a compressed arm."""
-    config = config.copy_and_resolve_references()
-    config.labels.update(dataclasses.asdict(_labeled(config, arm)))
-    if COMPRESSED[arm] == LABELER:
-        config.teacher.num_networks = 1  # is stored
-    return config
 
 
 def described(arm: str, set_: DistilledSet) -> dict[str, Any]:
@@ -215,7 +207,7 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
     there = bytes_per_class(config, shape)
     options = {"frames": parts.dataset.frames}
     suggested = parameterizations.find("dct").suggested_images(shape, there, options)
-    labels = _labeled(config, arm)
+    labels = labels_of(labeled_as(config, arm))
     suggested = labels.suggested_images(suggested, there, shape, parts.dataset.num_classes)
     sizes = []
     for share, part in TRIALS:
@@ -228,14 +220,8 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
     return list(dict.fromkeys(sizes))
 
 
-def _labeled(config, arm) -> Labels:
-    of, source = labels_of(config), COMPRESSED[arm]
-    suited = OF_LABELER if source == LABELER != of.source else {}
-    return dataclasses.replace(of, learned=False, source=source, mixes=0, **suited)
-
-
 def _stored(config, parts, arm, taught_by, provenance, candidate, compress) -> DistilledSet:
-    trial, dataset = labeled_by(config, arm), parts.dataset
+    trial, dataset = labeled_as(config, arm), parts.dataset
     trial.parameterization.name = "dct"
     trial.parameterization.options = ConfigDict({"side": candidate.side})
     trial.budget.images_per_class = candidate.images_per_class

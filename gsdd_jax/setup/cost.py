@@ -21,6 +21,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import listed
 from gsdd_jax.data import Dataset
 from gsdd_jax.data.corruptions import NUM_STRENGTHS
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.matching import Matching
 from gsdd_jax.matching.base import FORWARD
 from gsdd_jax.parameterizations import Parameterization
@@ -31,11 +32,13 @@ from gsdd_jax.setup.components import (
     of_labels,
 )
 from gsdd_jax.setup.experiment import (
+    COMPRESSED,
     HELD_OUT,
     REAL,
     baselines,
     build_schedule,
     is_taught,
+    labeled_as,
     needs_teacher,
     num_trials,
     rates,
@@ -190,9 +193,14 @@ def of_evaluation(config: ConfigDict, settings: Mapping[str, Any], images: int =
     tested = data.tests * (1 + NUM_STRENGTHS * len(settings.get("corrupted", ())))
     if not settings:  # only a run's own evaluations choose a set, by training images
         tested += min(data.examples, HELD_OUT)
-    more = num_trials(settings.get("arm", "")) / count
-    trained = epochs * images * (_searched(config) + more)
+    arm = settings.get("arm", "")
+    trained = epochs * images * (_searched(config) + num_trials(arm) / count)
     seconds = count * (trained + FORWARD * tested) * step.seconds
+    labeled = labeled_as(config, arm) if arm in COMPRESSED else config
+    if labeled.labels.source == LABELER:
+        labeler = _step(network_of(of_labels(labeled).network, data))
+        seconds += FORWARD * count * trained * labeler.seconds
+        seconds += of_teacher(labeled).seconds if arm else 0  # a run's own is counted apart
     return Cost(seconds, int(count * build_schedule(config).batch(images) * step.bytes))
 
 
