@@ -1,8 +1,7 @@
-"""Tests clips: their layout, Gaussians in space and time, the network, and a run of them."""
+"""Tests clips: their layout, Gaussians in space and time, and other ways to store them."""
 
 import dataclasses
 import itertools
-import json
 import re
 import subprocess
 import sys
@@ -12,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from PIL import Image
 
 import gsdd_jax
-from gsdd_jax import data, exports, federated, networks, parameterizations
+from gsdd_jax import data, federated, parameterizations
 from gsdd_jax.core import memory
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import augment
@@ -24,28 +22,9 @@ from gsdd_jax.formats.clips import folded, unfolded
 from gsdd_jax.rasterizer.clips import GaussianClips
 from gsdd_jax.runs.contact_sheet import contact_sheet
 from tests.dense import dense
+from tests.moving_bars import FRAMES, clips
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-FRAMES = 4
-SHORT = {
-    "network": {"name": "minic3d", "options": {"width": 8}},
-    "init": {"num_steps": 5},
-    "matching": {"strategy": "color", "options": {"batch_real": 4}},
-    "distill": {"num_steps": 4, "steps_per_call": 4, "snapshot_every": 4},
-    "evaluate": {"num_networks": 1, "epochs": 2, "baselines": "random_real_dct"},
-}
-
-
-def clips(count=12, seed=0):
-    """Returns clips of a bar that moves to the right or downward, and these labels."""
-    rng = np.random.default_rng(seed)
-    found = rng.integers(0, 60, (count, FRAMES, 8, 8, 3), np.uint8)
-    labels = np.arange(count) % 2
-    for k in range(FRAMES):
-        found[labels == 0, k, :, 2 * k] += 180
-        found[labels == 1, k, 2 * k] += 180
-    return found, labels
 
 
 def built(name="video_gaussian", ipc=1, images_per_class=2, **options):
@@ -495,72 +474,6 @@ def test_augmentation_is_alike_in_all_frames():
         np.testing.assert_allclose(shown, expected, atol=1e-5)
 
 
-def numpy_minic3d(params, x, depth, frames):
-    """Computes features and logits of clips [b, t, h, w, c] in float64, position by position."""
-    for block in range(depth):
-        layer = jax.tree.map(np.float64, params["body"][f"Conv_{block}"])
-        kernel = layer["kernel"].reshape(7, 7, 3, x.shape[-1], -1)  # the three frames' channels
-        b, t, h, w, _ = x.shape
-        padded = np.pad(x, ((0, 0), (1, 1), (3, 3), (3, 3), (0, 0)))
-        y = np.zeros((b, t, -(-h // 2), -(-w // 2), kernel.shape[-1]))
-        for k, i, j in itertools.product(*map(range, y.shape[1:4])):
-            window = padded[:, k : k + 3, 2 * i : 2 * i + 7, 2 * j : 2 * j + 7]
-            y[:, k, i, j] = np.einsum("btijc,ijtco->bo", window, kernel) + layer["bias"]
-        y, pooled = np.maximum(y, 0), 2 if block else 1
-        shape = t // pooled, y.shape[2] // 2, y.shape[3] // 2
-        x = np.zeros((b, *shape, y.shape[-1]))
-        for k, i, j in itertools.product(*map(range, shape)):
-            window = y[:, pooled * k : pooled * (k + 1), 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-            x[:, k, i, j] = window.max((1, 2, 3))
-    linear, mean = params["Linear_0"], x.mean((2, 3))
-    pairs = (mean[:, 1:] + mean[:, :-1]) / 2 if mean.shape[1] > 1 else mean
-    return x.reshape(len(x), -1), (pairs @ linear["kernel"] + linear["bias"]).max(1)
-
-
-@pytest.mark.parametrize(("size", "frames", "depth"), [((12, 16), 5, 2), ((8, 8), 4, 1)])
-def test_the_network_in_numpy(size, frames, depth):
-    shape = (*size, 3 * frames)
-    network = networks.build("minic3d", image_shape=shape, num_classes=5, frames=frames, width=6)
-    params = network.init(jax.random.key(0))
-    x = np.random.default_rng(1).normal(size=(2, frames, *size, 3))
-    features, logits = numpy_minic3d(params, x, depth, frames)
-    images, key = np.float32(folded(x)), jax.random.key(2)
-    run = lambda *given: (
-        network.features(*given),
-        network.apply(*given),
-        network.apply(*given, key),
-    )
-    found, of_all, dropped = jax.jit(run)(params, images)
-    np.testing.assert_allclose(found, features, atol=1e-4)
-    np.testing.assert_allclose(of_all, logits, atol=1e-4)
-    assert np.abs(dropped - logits).max() > 1e-3
-
-
-def test_the_network_has_the_published_size():
-    network = networks.build("minic3d", image_shape=(112, 112, 48), num_classes=50, frames=16)
-    params = jax.eval_shape(network.init, jax.random.key(0))
-    layers = [(3, 64), (64, 128), (128, 128)]
-    expected = sum(3 * 7 * 7 * i * o + o for i, o in layers) + 129 * 50
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
-    images = jax.ShapeDtypeStruct((2, 112, 112, 48), jnp.float32)
-    assert jax.eval_shape(network.features, params, images).shape == (2, 4 * 2 * 2 * 128)
-
-
-@pytest.mark.parametrize(
-    ("shape", "frames", "options", "message"),
-    [
-        ((8, 8, 10), 4, {}, "frames: expected a divisor of the 10 channels, got 4"),
-        ((8, 8, 12), 4, {"frames": 5}, "frames: expected a divisor of the 12 channels, got 5"),
-        ((8, 8, 12), 4, {"depth": 2}, "images of 11 pixels per side or more, not 8"),
-        ((16, 16, 3), 1, {"depth": 2}, "clips of 2 frames or more, not 1"),
-    ],
-)
-def test_what_the_network_refuses(shape, frames, options, message):
-    with pytest.raises(UsageError, match=message):
-        kind = networks.architecture("minic3d", options)
-        kind.build(image_shape=shape, num_classes=2, frames=frames)
-
-
 def test_a_contact_sheet_has_a_filmstrip_per_class():
     found, labels = clips(4)
     sheet = contact_sheet(np.float32(found / 255), labels)
@@ -568,71 +481,3 @@ def test_a_contact_sheet_has_a_filmstrip_per_class():
     for k in range(FRAMES):
         np.testing.assert_array_equal(sheet[:8, 8 * k : 8 * (k + 1)], found[0, k])
         np.testing.assert_array_equal(sheet[9:, 33 + 8 * k : 33 + 8 * (k + 1)], found[3, k])
-
-
-def test_a_run_of_clips(tmp_path):
-    """Fits, distills, evaluates, reports and exports clips."""
-    found, labels = clips()
-    test, run = clips(6, 1), tmp_path / "run"
-    fields = SHORT | {"parameterization": {"name": "video_gaussian"}}
-    of_run = dict(test=test, workdir=run, verbose=False, budget={"images_per_class": 2}, **fields)
-    made = gsdd_jax.distill(found, labels, **of_run)
-    assert made.images().shape == (4, FRAMES, 8, 8, 3)
-    assert made.num_bytes <= 2 * 4 * 8 * 8 * 3 * FRAMES
-    result = json.loads((run / "result.json").read_text())
-    assert {"distilled_accuracy", "random_real_dct_accuracy"} <= result.keys()
-    real = gsdd_jax.load(run / "random_real_dct.safetensors")
-    assert real.images().shape[1:] == (FRAMES, 8, 8, 3) and real.num_bytes <= 2 * 4 * 8 * 8 * 12
-    start = gsdd_jax.load(run / "snapshots" / "0.safetensors")
-    assert (start.images() != made.images()).mean() > 0.9
-    with Image.open(run / "contact_sheet.png") as sheet:
-        assert sheet.size == (2 * (2 * FRAMES * 8 + 1), 2 * (2 * 8 + 1))
-    loaded, page = gsdd_jax.load(run), (run / "report.html").read_text()
-    assert "4×8×8×3" in page
-    animated = re.findall(r'src="data:image/webp;base64,[^"]*" alt="([^"]*)"', page)
-    assert animated == [f"A distilled clip of class {k}" for k in range(2)]
-    accuracy = gsdd_jax.evaluate(loaded, *test, verbose=False)
-    assert 0 <= accuracy <= 100 and accuracy.confusion.sum() == 6
-    with pytest.raises(UsageError, match="test_images: expected 4 frames each, got 1"):
-        gsdd_jax.evaluate(loaded, folded(test[0])[..., :3], test[1], verbose=False)
-    images, _ = loaded.numpy()
-    color = np.float32(data.from_arrays(found, labels, test).mean)
-    spread = np.float32(data.from_arrays(found, labels, test).std)
-    expected = (loaded.rendered() - color) / spread
-    np.testing.assert_allclose(images, unfolded(expected, FRAMES), atol=1e-5)
-    exports.export(loaded, tmp_path / "set.npz", "npz", space="unit")
-    np.testing.assert_array_equal(np.load(tmp_path / "set.npz")["images"], loaded.images())
-    with pytest.raises(UsageError, match=r"torch, mp4, .* for clips of 4 frames, got 'hf'"):
-        exports.export(loaded, tmp_path / "set", "hf")
-
-
-OBJECTIVES = {
-    "dm": {"options": {"batch_real": 4}},
-    "tm": {"options": {"syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1, "batch_syn": 0}},
-    "frepo": {"options": {"batch_real": 8, "pool_size": 2}},
-    "dc": {"options": {"batch_real": 4, "outer_loops": 2, "inner_loops": 1}},
-}
-
-
-@pytest.mark.parametrize(
-    ("objective", "name"),
-    [
-        *((objective, "video_gaussian") for objective in ("tm", "frepo", "dc")),
-        *((objective, "video_quantized") for objective in ("dm", "tm")),
-    ],
-)
-def test_objectives_move_clips(tmp_path, objective, name):
-    found, labels = clips()
-    fields = {"evaluate": {"num_networks": 1, "epochs": 1, "baselines": ""}}
-    fields |= {part: SHORT[part] for part in ("network", "init", "distill")}
-    if objective == "tm":
-        fields["experts"] = {"num_experts": 1, "epochs": 2}
-    made = gsdd_jax.distill(
-        found, labels, objective=objective, test=(), workdir=tmp_path, verbose=False,
-        budget={"images_per_class": 2}, parameterization={"name": name},
-        matching=OBJECTIVES[objective], **fields,
-    )  # fmt: skip
-    assert made.num_bytes <= 2 * 4 * 8 * 8 * 3 * FRAMES
-    start = gsdd_jax.load(tmp_path / "snapshots" / "0.safetensors")
-    moved = np.abs(start.images() - made.images())
-    assert np.isfinite(moved).all() and (moved > 0).mean() > 0.5
