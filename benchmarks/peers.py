@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gsdd_jax.ops.sine import sine
+
 
 @dataclasses.dataclass(frozen=True)
 class Siren:
@@ -41,7 +43,7 @@ class Siren:
         def one(params):
             h = x
             for i, (weights, bias) in enumerate(params[:-1]):
-                h = jnp.sin((self.omega if i else self.first_omega) * (h @ weights + bias))
+                h = sine((self.omega if i else self.first_omega) * (h @ weights + bias))
             weights, bias = params[-1]
             return (h @ weights + bias).reshape(size, size, 3)
 

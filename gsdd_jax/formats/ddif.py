@@ -90,13 +90,16 @@ class DDiF(Numbers):
             # Exact products: the sine multiplies their error by 30.
             x = matmul(params[f"weights_{i}"].swapaxes(1, 2), x) + params[f"biases_{i}"][..., None]
             if i < self.layers:
-                x = xp.sin((self.w0 if i else FIRST_W0) * x)
+                x = self.sines((self.w0 if i else FIRST_W0) * x)
         x = x.transpose(0, 2, 1).reshape(-1, self.frames, height, width, self.colors)
         if self.space == "normalized":
             statistics = CIFAR10 if max(self.height, self.width) <= 64 else IMAGENET
             mean, std = np.array(statistics, np.float32)
             x = x * std + mean
         return folded(x)
+
+    def sines(self, x: Float[Any, "m d points"]) -> Float[Any, "m d points"]:
+        return namespace(x).sin(x)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes of a layer before and after its sines, for one image."""

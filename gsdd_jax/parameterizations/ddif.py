@@ -10,6 +10,8 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gsdd_jax.formats import ddif
+from gsdd_jax.formats.arrays import namespace
+from gsdd_jax.ops.sine import sine
 from gsdd_jax.parameterizations.base import Budget, Options, Rate, Shape
 from gsdd_jax.parameterizations.codes import Numbers
 
@@ -60,6 +62,9 @@ class DDiF(Numbers, ddif.DDiF):
                 jax.random.fold_in(key, i), (len(images), *shape), jnp.float32, -bound, bound
             )
         return params
+
+    def sines(self, x: Float[Any, "m d points"]) -> Float[Any, "m d points"]:
+        return np.sin(x) if namespace(x) is np else sine(x)
 
     def working_bytes(self, num_images: int, height: int, width: int) -> int:
         """Returns the bytes for all images at once."""
