@@ -653,9 +653,10 @@ def test_budgets_draws_accuracy_by_bytes(tmp_path):
     ]
     published = {12288: "67.6", 122880: "75.5", 614400: "77.7"}  # of 1, 10 and 50 float32 images
     assert {int(row["bytes"]): row["accuracy"] for row in found[2:]} == published
-    path.write_text(json.dumps({"cells": [cells[0] | {"column": "DM"}]}))
-    with pytest.raises(gsdd_jax.UsageError, match="expected the budgets table's JSON"):
-        draw("budgets", from_table=str(path))
+    for column in ("DM", "12,288 images", "0 bytes", "-5 bytes", f"{10**30} bytes"):
+        path.write_text(json.dumps({"cells": [cells[0] | {"column": column}]}))
+        with pytest.raises(gsdd_jax.UsageError, match="expected the budgets table's JSON"):
+            draw("budgets", from_table=str(path))
 
 
 def test_federated_draws_what_was_sent(tmp_path):

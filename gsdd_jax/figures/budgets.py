@@ -4,11 +4,13 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from gsdd_jax.figures import draw, inputs
 
 NAME = "budgets"
 PUBLISHED = "published: GSDD by TM, width 128"
+_MOST, _LONGEST = 10**12, 60  # bytes, and characters of a name
 
 
 def main(path: str | os.PathLike, published: Mapping[int, float], out: pathlib.Path) -> None:
@@ -16,10 +18,7 @@ def main(path: str | os.PathLike, published: Mapping[int, float], out: pathlib.P
 
     `published` has further accuracies by bytes per class.
     """
-    described = lambda cell: {
-        "stored": cell["row"], "bytes": int(cell["column"].split()[0].replace(",", ""))
-    }  # fmt: skip
-    rows = inputs.cells(path, NAME, described)
+    rows = inputs.cells(path, NAME, _described)
     for there, accuracy in published.items():
         more = {"stored": PUBLISHED, "bytes": there, "accuracy": accuracy, "std": math.nan}
         rows.append(more)
@@ -32,3 +31,11 @@ def main(path: str | os.PathLike, published: Mapping[int, float], out: pathlib.P
         axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
         figure.legend(loc="outside right center")
+
+
+def _described(cell: dict[str, Any]) -> dict[str, Any]:
+    there, _, unit = cell["column"].partition(" ")
+    size = int(there.replace(",", ""))
+    if unit != "bytes" or not 0 < size <= _MOST:
+        raise ValueError(f"expected a number of bytes, got {cell['column']}")
+    return {"stored": draw.plain(cell["row"][:_LONGEST]), "bytes": size}
