@@ -336,7 +336,8 @@ def _parse_flags(arguments: list[str]) -> list[str]:
         raise UsageError(_one_line(error)) from None
     except Exception as error:
         # A config's own overrides fail while the flags are parsed.
-        raise UsageError(f"--config: {_one_line(error)}") from None
+        missing = "no such field: " if isinstance(error, KeyError) else ""
+        raise UsageError(f"--config: {missing}{_one_line(error)}") from None
     for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
         if isinstance(flag.value, str):
             check_value(f"--{flag.name}", "str", flag.value)

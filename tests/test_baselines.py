@@ -135,6 +135,26 @@ def test_other_files_next_to_a_set_are_left_out(finished, tmp_path, capsys):
         assert line.startswith(f"left out: {tmp_path / arm}.safetensors: ")
 
 
+def test_sets_of_another_arm_or_budget_are_left_out(finished, tmp_path, capsys):
+    read = lambda arm: gsdd_jax.load(finished[0] / f"{arm}.safetensors")
+    gsdd_jax.save(tmp_path / "distilled.safetensors", read("distilled"))
+    other = read(ARMS[0])
+    config = other.provenance["config"] | {"budget.bytes": BYTES - 1}
+    other = dataclasses.replace(other, provenance=other.provenance | {"config": config})
+    gsdd_jax.save(tmp_path / f"{ARMS[0]}.safetensors", other)
+    gsdd_jax.save(tmp_path / f"{ARMS[1]}.safetensors", read(ARMS[2]))
+    gsdd_jax.save(tmp_path / f"{ARMS[2]}.safetensors", read(ARMS[2]))
+    found = evaluation.evaluate_file(tmp_path, overrides={"evaluate.num_networks": 1})
+    assert {arm for arm in ARMS if f"{arm}_accuracies" in found} == {ARMS[2]}
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert lines == [
+        f"left out: {tmp_path / ARMS[0]}.safetensors: expected compressed images of the set's data "
+        "and budget",
+        f"left out: {tmp_path / ARMS[1]}.safetensors: expected labels of source teacher, got "
+        "labeler",
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """Stands in for a set of compressed images: 60 of 3,000 bytes are labels."""
@@ -186,11 +206,18 @@ def test_the_best_size_then_temperature_then_mixtures_are_taken(monkeypatch, arm
 def test_a_budget_without_the_bytes_of_an_image_is_refused(tmp_path):
     config = config_of()
     config.budget.bytes, config.budget.images_per_class = 20, 1  # one Gaussian, or the coder
-    expected = (
-        r"at least \d+ bytes per class for 4 images per class of cosine coefficients, got 20; lower"
-    )
+    expected = r"at least \d+ bytes per class for 1 image per class of cosine coefficients, got 20$"
     with pytest.raises(UsageError, match=expected):
         baselines.evaluate_real(config, ARMS[0], tmp_path, Reporter(None))
+
+
+def test_fewer_images_are_tried_if_none_of_the_first_numbers_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "TRIALS", ((40.0, 1.0),))
+    config = config_of()
+    config.evaluate.update(num_networks=1, epochs=1)
+    found = baselines.evaluate_real(config, ARMS[0], tmp_path, Reporter(None))
+    assert 10 < found[f"{ARMS[0]}_images_per_class"] < 100
+    assert found[f"{ARMS[0]}_bytes_per_class"] <= BYTES
 
 
 def test_images_that_are_not_distilled_fill_what_their_labels_leave(tmp_path):

@@ -632,9 +632,10 @@ def test_continual_draws_the_cells_that_were_run(tmp_path):
         one | {"data": "cifar10", "memory": "", "step": "1", "accuracy": "80"},
         one | {"data": "cifar100", "memory": "a tenth", "step": "2", "accuracy": "60.5"},
     ]
-    path.write_text(json.dumps({"cells": [cells[0] | {"column": "TM"}]}))
-    with pytest.raises(gsdd_jax.UsageError, match="expected the continual table's JSON"):
-        draw("continual", from_table=str(path))
+    for column in ("TM", "cifar10, hop 1 by 5", "cifar10, step 6 of 5"):
+        path.write_text(json.dumps({"cells": [cells[0] | {"column": column}]}))
+        with pytest.raises(gsdd_jax.UsageError, match="expected the continual table's JSON"):
+            draw("continual", from_table=str(path))
 
 
 def test_budgets_draws_accuracy_by_bytes(tmp_path):

@@ -39,11 +39,13 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
 
 
 def _described(cell: dict[str, Any]) -> dict[str, Any]:
-    stored, comma, rest = cell["row"].partition(", a tenth")
+    stored, comma, rest = cell["row"][:_LONGEST].partition(", a tenth")
     data, _, place = cell["column"].rpartition(", ")
     _, step, _, of = place.split()
     if not 1 <= int(step) <= int(of) <= _MOST:
         raise ValueError(f"expected a step of at most {_MOST}, got {cell['column']}")
+    if not place.startswith(f"step {step} of "):
+        raise ValueError(f"expected a step of several, got {cell['column']}")
     memory = (comma + rest).removeprefix(", ")
     at = {"data": data[:_LONGEST], "step": int(step), "of": int(of)}
     return {"stored": stored, "memory": memory} | at

@@ -17,6 +17,7 @@ from gsdd_jax.formats.shapes import Float, Int
 from gsdd_jax.formats.transforms import CIFAR10, IMAGENET
 
 FIRST_W0 = 30.0  # frequency of the first layer's sines
+MOST_RADIANS = 1e5  # argument of a sine: beyond, float32 tells few phases apart
 LAST = 0.1  # unit of the last layer in codes: measured
 
 
@@ -90,7 +91,8 @@ class DDiF(Numbers):
             # Exact products: the sine multiplies their error by 30.
             x = matmul(params[f"weights_{i}"].swapaxes(1, 2), x) + params[f"biases_{i}"][..., None]
             if i < self.layers:
-                x = self.sines((self.w0 if i else FIRST_W0) * x)
+                x = (self.w0 if i else FIRST_W0) * x
+                x = self.sines(x.clip(-MOST_RADIANS, MOST_RADIANS))
         x = x.transpose(0, 2, 1).reshape(-1, self.frames, height, width, self.colors)
         if self.space == "normalized":
             statistics = CIFAR10 if max(self.height, self.width) <= 64 else IMAGENET

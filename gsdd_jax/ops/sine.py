@@ -1,7 +1,9 @@
 """Sines in float32, much faster than `jnp.sin` on a CPU, where XLA computes these one by one.
 
 The argument is reduced to a quarter of a period by three products, of which the first two are exact
-up to 1e5. The sine of what remains is a polynomial whose error is below that of float32.
+up to 1e5. The sine of what remains is a polynomial whose error is below that of float32. A compiler
+may fuse a product before `sine` with the first one, and not round it; a clip between them prevents
+that.
 """
 
 import math

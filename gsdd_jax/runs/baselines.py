@@ -82,8 +82,9 @@ def evaluated(
     The number and size of compressed images are the best of `TRIALS` on training images. Then the
     temperature of soft labels is the best of that of the config and `TEMPERATURES`, and at last
     labeled mixtures (`MIXED`) of fewer images are compared with none. Each is judged by one
-    network, at the learning rate that is best for the first. Returns the refusal of the first
-    instead if none fits the budget.
+    network, at the learning rate that is best for the first. If none fits the budget, half as many
+    images as the first has are tried, and so on. Returns the refusal of one image instead if that
+    does not fit.
 
     Args:
       config: the experiment.
@@ -137,8 +138,11 @@ def evaluated(
         # Of equals, the last.
         return max(reversed(tried), key=lambda candidate: tried[candidate][0], default=None)
 
-    if (best := judge(_sizes(config, parts, arm))) is None:
-        return refusals[0]
+    sizes = _sizes(config, parts, arm)
+    while (best := judge(sizes)) is None:
+        if sizes[0].images_per_class == 1:
+            return refusals[-len(sizes)]  # all of the last round
+        sizes = [sizes[0]._replace(images_per_class=sizes[0].images_per_class // 2)]
     if COMPRESSED[arm] == "teacher":
         factors, limits = np.array(TEMPERATURES), TEMPERATURE
         others = np.clip(config.labels.temperature * factors, *limits).tolist()

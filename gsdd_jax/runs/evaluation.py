@@ -20,6 +20,7 @@ from gsdd_jax.core.errors import DivergedError, UsageError, located
 from gsdd_jax.core.fields import check_value, listed
 from gsdd_jax.core.files import read_object
 from gsdd_jax.data import corruptions, rows, transforms
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.data.transforms import to_unit
 from gsdd_jax.formats import file
 from gsdd_jax.formats.base import COPIES
@@ -334,14 +335,25 @@ def is_rate_given(config: ConfigDict, set_: DistilledSet, learning_rate: float |
 def _compressed(
     path: str | os.PathLike, set_: DistilledSet, display: Display
 ) -> dict[str, DistilledSet]:
-    """Returns the sets of compressed real images next to the file of a set of the same data.
+    """Returns the sets of compressed real images next to the file of a set of the same data and
+    budget.
 
     Shows a line for a file that holds no such set.
     """
 
-    described = lambda of: (of.format.image_shape, of.data.get("fingerprint"))
+    def described(of: DistilledSet):
+        config = of.provenance.get("config")
+        config = config if isinstance(config, dict) else {}
+        budget = [config.get(f"budget.{name}") for name in ("ipc", "bytes")]
+        return of.format.image_shape, of.data.get("fingerprint"), budget
+
+    def source(of: DistilledSet) -> str:
+        if of.labeler is not None:
+            return LABELER
+        return "class" if of.soft_labels is None else "teacher"
+
     place, found = file.path_of(path), {}
-    for arm in experiment.COMPRESSED:
+    for arm, labels in experiment.COMPRESSED.items():
         at = place.with_name(f"{arm}.safetensors")
         if at == place or at.is_dir() or not os.path.lexists(at):
             continue
@@ -350,10 +362,12 @@ def _compressed(
         except UsageError as error:
             display.line(f"left out: {error}")
             continue
-        if other.format.name == "dct" and described(other) == described(set_):
-            found[arm] = other
+        if other.format.name != "dct" or described(other) != described(set_):
+            display.line(f"left out: {at}: expected compressed images of the set's data and budget")
+        elif source(other) != labels:
+            display.line(f"left out: {at}: expected labels of source {labels}, got {source(other)}")
         else:
-            display.line(f"left out: {at}: expected compressed images of the set's data")
+            found[arm] = other
     return found
 
 
