@@ -1,6 +1,7 @@
 """Runs the examples on a few real images per class in place of distilled ones; they learn."""
 
 import ast
+import collections
 import dataclasses
 import gzip
 import importlib
@@ -80,6 +81,16 @@ def test_what_federated_clients_compute(monkeypatch):
     assert count == 30 and [a.shape for a in arrays] == [a.shape for a in first]
     assert any((a != b).any() for a, b in zip(arrays, first, strict=True))
     assert 0 <= task.accuracy(config, arrays) <= 100
+    config |= {"split": "dirichlet", "clients": 10, "bytes": 24_000}
+    real = collections.Counter(task.share(config, 0)[1].tolist())
+    unequal = gsdd_jax.federated.receive(
+        task.distilled(config, 0), client="c", classes=list(real), **limits | {"most_bytes": 50_000}
+    )
+    counts, images = dict(zip(unequal.class_names, unequal.class_counts, strict=True)), real.total()
+    assert max(counts.values()) > 5 * min(counts.values())
+    for name, count in counts.items():
+        share = sum(counts.values()) * real[name] / images
+        assert abs(count - max(1, share)) <= 0.1 * share + 1
 
 
 def test_federated_results_are_kept_and_not_run_again(monkeypatch, tmp_path):

@@ -26,7 +26,9 @@ def share(config, client):
 def distilled(config, client):
     """Returns the file of a client: a set of its images, within its bytes."""
     images, labels = share(config, client)
-    fields = {"network": {"options": {"width": config["width"]}}}
+    # A class of few images has few in the set: where many of its images are, others send more.
+    fields = {"budget": {"split": "proportional"}}
+    fields |= {"network": {"options": {"width": config["width"]}}}
     if config["objective"] != "none":
         fields |= {"init": {"num_steps": config["fit-steps"]}}
         fields |= {"distill": {"num_steps": config["steps"]}}
