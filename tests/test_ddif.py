@@ -92,12 +92,15 @@ def test_images_and_gradients_are_those_of_the_formula_at_any_size(size, layers)
 
 @pytest.mark.parametrize("scale", [1, 1e3, 1e6, 1e30])
 def test_without_jax_images_are_the_same_for_any_weights(scale):
-    """Large arguments of sines are limited, by both; their products are rounded alike."""
+    """Large arguments of sines are limited, by both. The compiler chooses how sums are rounded."""
     kind = build((8, 8, 3), 10, layers=2, layer_width=6)
     params = {name: np.array(array) for name, array in initial(kind, 3).items()}
     params["weights_0"] *= np.float32(scale)
     by_numpy = kind.decode(params, 8, 8)
-    np.testing.assert_allclose(jax.jit(kind.render)(params), by_numpy, atol=2e-6)
+    rounding = min(1e5, 30 * scale) * 2**-24
+    np.testing.assert_allclose(
+        jax.jit(kind.render)(params), by_numpy, atol=2e-6 + 4 * rounding, rtol=0
+    )
 
 
 @pytest.mark.parametrize(

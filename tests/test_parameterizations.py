@@ -150,7 +150,7 @@ def test_bytes_that_are_reserved_are_not_used_and_only_by_some():
     )
     there, each = 2 * 8 * 8 * 3 * 4 - 500, 3 * 18
     assert build("gaussian", reserved=500).num_gaussians == there // each
-    with pytest.raises(gsdd_jax.UsageError, match=r"their labels .1,500., got 1,536"):
+    with pytest.raises(gsdd_jax.UsageError, match=r"their labels or labeler .1,500., got 1,536"):
         build("gaussian", reserved=1500)
     assert build("pixels").images_per_class == 2
     assert build("pixels", reserved=1).images_per_class == 1
@@ -292,7 +292,7 @@ def test_a_budget_that_is_too_small_says_the_least(name, options, images, classe
     counted = "1 image per class of " if images == 1 else f"{images} images per class of "
     with pytest.raises(gsdd_jax.UsageError, match=counted) as raised:
         build(1)
-    labels = f"their labels ({reserved})" if reserved else " per class of "
+    labels = f"their labels or labeler ({reserved})" if reserved else " per class of "
     fewer = "; lower config.budget.images_per_class" if images > 1 else ""
     assert labels in str(raised.value) and str(raised.value).endswith(f", got 1{fewer}")
     least = int(re.search(r"at least ([\d,]+) bytes", str(raised.value))[1].replace(",", ""))

@@ -37,7 +37,7 @@ class Budget(NamedTuple):
 
     def refusal(self, images: int, contents: str, least: int) -> UsageError:
         """Returns the error for fewer than the `least` bytes per class of images without labels."""
-        labels = f" and what labels them ({self.reserved:,})" if self.reserved else ""
+        labels = f" and their labels or labeler ({self.reserved:,})" if self.reserved else ""
         fewer = "; lower config.budget.images_per_class" if images > 1 else ""
         return UsageError(
             f"budget: expected at least {least + self.reserved:,} bytes per class for "
