@@ -12,9 +12,10 @@ from configs import common, load
 from configs.tables import small
 from configs.tables.bytes import CODES, RATE_OF_LABELER, RATES, STEPS
 from configs.tables.methods import REAL, num_images
+from gsdd_jax.rasterizer.gaussians import budget_bytes
 from gsdd_jax.tables.table import Cell, Table
 
-FLOAT32 = 32 * 32 * 3 * 4  # bytes of one image
+FLOAT32 = budget_bytes(1, (32, 32, 3))  # bytes of one image
 # Bytes per class -> channels of a labeler.
 WIDTHS = {FLOAT32 // 10: 8, FLOAT32 // 4: 16, FLOAT32: 16, 3 * FLOAT32: 32, 10 * FLOAT32: 32}
 ARMS = {row: arm for row, arm in REAL.items() if arm != "random_real_uint8"}

@@ -7,7 +7,7 @@ from typing import Any
 from gsdd_jax.figures import draw, inputs
 
 NAME = "continual"
-_MOST, _LONGEST = 1000, 60  # steps, and characters of a name
+_MOST = 1000  # steps
 
 
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
@@ -39,7 +39,7 @@ def main(path: str | os.PathLike, out: pathlib.Path) -> None:
 
 
 def _described(cell: dict[str, Any]) -> dict[str, Any]:
-    stored, comma, rest = cell["row"][:_LONGEST].partition(", a tenth")
+    stored, comma, rest = cell["row"].partition(", a tenth")
     data, _, place = cell["column"].rpartition(", ")
     _, step, _, of = place.split()
     if not 1 <= int(step) <= int(of) <= _MOST:
@@ -47,5 +47,5 @@ def _described(cell: dict[str, Any]) -> dict[str, Any]:
     if not place.startswith(f"step {step} of "):
         raise ValueError(f"expected a step of several, got {cell['column']}")
     memory = (comma + rest).removeprefix(", ")
-    at = {"data": data[:_LONGEST], "step": int(step), "of": int(of)}
+    at = {"data": data, "step": int(step), "of": int(of)}
     return {"stored": stored, "memory": memory} | at

@@ -130,7 +130,7 @@ def accuracies(
     """Draws a line of accuracy per value of `field`, with deviations as bands, or as bars of a
     width."""
     for i, value in enumerate(dict.fromkeys(row[field] for row in rows)):
-        label = names[value] if names else value
+        label = names[value] if names else plain(value)
         mine = [row for row in rows if row[field] == value]
         at = [x(row) for row in mine]
         mean, std = (np.array([row[key] for row in mine]) for key in ("accuracy", "std"))

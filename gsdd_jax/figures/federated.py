@@ -7,7 +7,7 @@ from typing import Any
 from gsdd_jax.figures import draw, inputs
 
 NAME = "federated"
-_MOST, _LONGEST = 10**15, 60  # bytes, and characters of a name
+_MOST = 10**15  # bytes
 
 
 def main(path: str | os.PathLike, out: pathlib.Path) -> None:
@@ -45,4 +45,4 @@ def _described(cell: dict[str, Any]) -> dict[str, Any]:
     sent = cell["bytes"]
     if type(sent) is not int or not 0 <= sent <= _MOST:
         raise ValueError(f"expected a number of bytes, got {sent!r}")
-    return {"method": cell["row"][:_LONGEST], "split": cell["column"][:_LONGEST], "bytes": sent}
+    return {"method": cell["row"], "split": cell["column"], "bytes": sent}

@@ -34,6 +34,8 @@ from gsdd_jax.rasterizer.gaussians import fields_of
 from gsdd_jax.runs import evaluation
 from gsdd_jax.storage import workdir as workdirs
 
+LONGEST = 60  # characters of a name in a table
+
 
 class Kept:
     """Stores JSON values by name on disk as they are computed, for slow figures."""
@@ -186,7 +188,7 @@ def cells(
 ) -> list[dict[str, Any]]:
     """Returns the finished cells of a table that `launch.reproduce` wrote to `path`, as JSON: what
     `described` says of each, its accuracy and deviation. It gets the names of row and column as
-    printable texts.
+    printable texts of at most `LONGEST` characters.
 
     Raises UsageError, naming the `table`, for another file, or if there are none.
     """
@@ -194,7 +196,9 @@ def cells(
     try:
         rows = [
             {
-                **described(cell | {name: printable(cell[name]) for name in ("row", "column")}),
+                **described(
+                    cell | {name: printable(cell[name])[:LONGEST] for name in ("row", "column")}
+                ),
                 "accuracy": _percent(cell["mean"]),
                 "std": _percent(cell["deviation"]),
             }

@@ -91,7 +91,7 @@ def evaluated(
       parts: its data, transform, network and schedule.
       num_images: images of the distilled set, whose number of steps networks take.
       arm: a name of `REAL` or `COMPRESSED`.
-      taught_by: the teacher of an arm of soft labels, or the labeler of `labeled_as`.
+      taught_by: the teacher of an arm of soft labels, or its labeler.
       provenance: provenance of a compressed set.
       name, display: name of the phase, and where it is shown.
     """
@@ -169,7 +169,7 @@ def evaluate_real(
     with mesh.use_devices(config.mesh.devices):
         taught_by = None
         if COMPRESSED.get(arm) == LABELER:
-            taught_by = teacher.labeler(labeled_as(config, arm), parts, workdir, display)
+            taught_by = teacher.labeler(config, parts, workdir, display)
         elif experiment.needs_teacher(arm):
             taught_by = teacher.trained(config, parts, workdir, display)
         name, count = arm.replace("_", " "), len(material.labels)
@@ -213,13 +213,12 @@ def _sizes(config, parts, arm) -> list[_Candidate]:
     suggested = parameterizations.find("dct").suggested_images(shape, there, options)
     labels = labels_of(labeled_as(config, arm))
     suggested = labels.suggested_images(suggested, there, shape, parts.dataset.num_classes)
+    of_labels = labels.soft * config.labels.temperature, labels.soft * config.labels.bits
     sizes = []
     for share, part in TRIALS:
         side = round(part * max(shape[:2]))
         images = max(1, min(largest, round(share * suggested)))
         side = side if SIDE <= side < max(shape[:2]) else 0
-        soft = labels.soft
-        of_labels = soft * config.labels.temperature, soft * config.labels.bits
         sizes.append(_Candidate(images, side, *of_labels))
     return list(dict.fromkeys(sizes))
 

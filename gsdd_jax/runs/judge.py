@@ -112,7 +112,7 @@ class Judge:
                 return self.sets.teacher.tested
             taught_by = None
             if COMPRESSED.get(name) == LABELER:
-                taught_by = self.sets.labeler(experiment.labeled_as(config, name))
+                taught_by = self.sets.labeler
             elif experiment.needs_teacher(name):
                 taught_by = self.sets.teacher
             count = len(parts.labels)

@@ -155,19 +155,18 @@ class Sets:
         """Networks trained on the real images."""
         return self._trained(teacher.trained, "teacher")
 
-    @functools.cached_property
+    @property
     def labeled_by(self) -> Teacher:
         """Networks that label the set: the teacher, or the one that becomes its labeler."""
-        return self.teacher if self.config.labels.source != LABELER else self.labeler(self.config)
+        return self.teacher if self.config.labels.source != LABELER else self.labeler
 
-    def labeler(self, config: ConfigDict) -> Teacher:
-        """Returns the network that sets of `config`, whose labels are a labeler's, store."""
-        return self._trained(teacher.labeler, "labeler, before rounding", config)
+    @functools.cached_property
+    def labeler(self) -> Teacher:
+        """Network that sets with a labeler store: the run's own, or those of a baseline."""
+        return self._trained(teacher.labeler, "labeler, before rounding")
 
-    def _trained(
-        self, train: Callable[..., Teacher], what: str, config: ConfigDict | None = None
-    ) -> Teacher:
-        found = train(config or self.config, self.parts, self.workdir, self.reporter)
+    def _trained(self, train: Callable[..., Teacher], what: str) -> Teacher:
+        found = train(self.config, self.parts, self.workdir, self.reporter)
         if found.tested is not None:
             self.reporter.line(f"{what}: {evaluation.shown(found.tested.test)} of the test images")
         return found

@@ -166,8 +166,8 @@ def trained(
 def labeler(
     config: ConfigDict, parts: Experiment | Parts, workdir: pathlib.Path, reporter: Display
 ) -> Teacher:
-    """Trains the network that a set of `config` stores as its labeler; see `trained`."""
-    config = components.of_labels(config)
+    """Trains the network that a set of `config` stores if it has a labeler; see `trained`."""
+    config = components.of_labels(components.with_labeler(config))
     network = build_network(config.network, parts.dataset)
     parts = dataclasses.replace(parts, network=network)
     return trained(config, parts, workdir, reporter, LABELER)

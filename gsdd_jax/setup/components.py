@@ -12,7 +12,7 @@ from gsdd_jax.config import bytes_per_class
 from gsdd_jax.core import devices, memory, mesh, processes, program
 from gsdd_jax.core.errors import UsageError, counted, printable
 from gsdd_jax.data import transforms
-from gsdd_jax.data.soft_labels import LABELER, Labels
+from gsdd_jax.data.soft_labels import LABELER, OF_LABELER, Labels
 from gsdd_jax.matching import Matching
 from gsdd_jax.networks import Network
 from gsdd_jax.networks.convnet import ConvNet
@@ -105,6 +105,15 @@ def build_parameterization(
 
 def labels_of(config: ConfigDict) -> Labels:
     return Labels(**config.labels)
+
+
+def with_labeler(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of `config` whose set has a labeler in place of its labels."""
+    config = config.copy_and_resolve_references()
+    if config.labels.source != LABELER:
+        config.labels.update(source=LABELER, learned=False, mixes=0, **OF_LABELER)
+        config.teacher.num_networks = 1  # is stored
+    return config
 
 
 def of_labels(config: ConfigDict) -> ConfigDict:

@@ -21,7 +21,7 @@ from gsdd_jax.core.fields import listed
 from gsdd_jax.core.trees import parent
 from gsdd_jax.data import augment, rows, shares
 from gsdd_jax.data.items import some
-from gsdd_jax.data.soft_labels import LABELER, OF_LABELER
+from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.data.transforms import RealImages, to_device
 from gsdd_jax.formats.base import COPIES, is_unequal
 from gsdd_jax.networks import Network
@@ -341,12 +341,10 @@ def needs_teacher(arm: str) -> bool:
 
 def labeled_as(config: ConfigDict, arm: str) -> ConfigDict:
     """Returns the config whose set has the labels of a compressed arm, without mixtures."""
-    config, source = config.copy_and_resolve_references(), COMPRESSED[arm]
-    if source == LABELER:
-        config.teacher.num_networks = 1  # is stored
-        if config.labels.source != LABELER:
-            config.labels.update(OF_LABELER)
-    config.labels.update(source=source, learned=False, mixes=0)
+    if COMPRESSED[arm] == LABELER:
+        return components.with_labeler(config)
+    config = config.copy_and_resolve_references()
+    config.labels.update(source=COMPRESSED[arm], learned=False, mixes=0)
     return config
 
 
