@@ -4,7 +4,7 @@ A client's file is untrusted. How files travel is left to a framework such as Fl
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gsdd_jax.formats import file
 from gsdd_jax.formats.clips import check_shape
 from gsdd_jax.formats.distilled import CLASS_NAMES, DistilledSet
 from gsdd_jax.formats.labeler import ALONE
+from gsdd_jax.formats.parts import PRIVACY
 from gsdd_jax.formats.shapes import Int
 
 SPLITS = ("iid", "classes", "dirichlet")
@@ -28,7 +29,8 @@ _TRIES = 100
 
 @checked
 def pack(distilled: DistilledSet) -> bytes:
-    """Returns a set as the bytes of a file, whose provenance holds the class names only.
+    """Returns a set as the bytes of a file, whose provenance holds the class names and, of a
+    private set, epsilon and delta.
 
     The config, versions and hashes of the client's data stay with the client. Raises UsageError for
     a set without class names, and for one with a labeler, which knows one client's classes only.
@@ -37,7 +39,11 @@ def pack(distilled: DistilledSet) -> bytes:
         raise UsageError(f"{distilled!r}: expected class names, got none")
     if distilled.labeler is not None:
         raise UsageError(f"{distilled!r}: {ALONE}")
-    return file.encoded(dataclasses.replace(distilled, provenance=_named(distilled)))
+    provenance = _named(distilled)
+    cost = distilled.provenance.get(PRIVACY)
+    if isinstance(cost, Mapping):
+        provenance[PRIVACY] = {n: cost[n] for n in ("epsilon", "delta") if n in cost}
+    return file.encoded(dataclasses.replace(distilled, provenance=provenance))
 
 
 @checked

@@ -108,6 +108,12 @@ THINGS = {
             "frepo", batch_real=13, pool_size=2, ridge=0.01, labels=Labels(learned=True)
         ),
     ),
+    "bptt, learned labels": (
+        0, lambda: distilled(
+            "bptt", batch_real=13, pool_size=2, syn_steps=2, min_start_step=1, max_start_step=3,
+            optimizer="sgd", last_rate=0.5, labels=Labels(learned=True),
+        ),
+    ),
     "evaluation": (0, evaluated),
     "experts": (0, trained),
     "fit of codes": (0, fitted),

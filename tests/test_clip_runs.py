@@ -69,6 +69,7 @@ OBJECTIVES = {
     "dm": {"options": {"batch_real": 4}},
     "tm": {"options": {"syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1, "batch_syn": 0}},
     "frepo": {"options": {"batch_real": 8, "pool_size": 2}},
+    "bptt": {"options": {"batch_real": 8, "syn_steps": 1, "max_start_step": 1}},
     "dc": {"options": {"batch_real": 4, "outer_loops": 2, "inner_loops": 1}},
 }
 
@@ -76,7 +77,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize(
     ("objective", "name"),
     [
-        *((objective, "video_gaussian") for objective in ("tm", "frepo", "dc")),
+        *((objective, "video_gaussian") for objective in ("tm", "frepo", "bptt", "dc")),
         *((objective, "video_quantized") for objective in ("dm", "tm")),
     ],
 )

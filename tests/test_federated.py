@@ -44,6 +44,17 @@ def test_a_set_arrives_with_its_bits_and_without_its_origin():
     assert b"private" not in content and b"/home" not in content
 
 
+def test_a_private_set_says_its_epsilon_to_whoever_reads_the_file(tmp_path):
+    private = {"epsilon": 2.5, "delta": 1e-5, "sampling_rate": 0.1}
+    made = a_set()
+    made = dataclasses.replace(made, provenance=made.provenance | {"privacy": private})
+    path = tmp_path / "sent.safetensors"
+    path.write_bytes(federated.pack(made))
+    assert gsdd_jax.info(file.load(path))["privacy"] == {"epsilon": 2.5, "delta": 1e-5}
+    found = federated.receive(path.read_bytes(), **EXPECTED)
+    assert "privacy" not in found.provenance  # the server cannot check it
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

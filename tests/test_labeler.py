@@ -13,6 +13,7 @@ import gsdd_jax
 from configs import load
 from gsdd_jax import exports, federated, networks, replay
 from gsdd_jax.core import memory
+from gsdd_jax.data import mixing
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.exports import hf
 from gsdd_jax.formats import entropy, file, info, labeler
@@ -296,7 +297,7 @@ def rewrite(path, changes, **others):
 
 def test_a_view_is_mostly_a_mixture():
     images = np.arange(200, dtype=np.float32)[:, None, None, None] * np.ones((1, 16, 20, 1))
-    found = np.asarray(labeling.mixed(jax.random.key(0), jnp.asarray(images)))
+    found = np.asarray(mixing.mixed(jax.random.key(0), jnp.asarray(images)))
     changed = found[..., 0] != np.arange(200)[:, None, None]
     areas = changed.mean((1, 2))
     some = areas > 0
@@ -326,7 +327,7 @@ def test_training_minimizes_the_loss_of_labeled_views(network, stored):
         epoch_key = jax.random.fold_in(keys[i], 0)
         order = jax.random.permutation(epoch_key, 10)
         step_key = jax.random.fold_in(epoch_key, 0)
-        views = labeling.mixed(jax.random.fold_in(step_key, 1), images[order])
+        views = mixing.mixed(jax.random.fold_in(step_key, 1), images[order])
         expected = after_one_step(network, numbered(start, i), views, stored, 0.5)
         jax.tree.map(close, numbered(trained.params, i), expected)
 

@@ -88,7 +88,9 @@ def prepared(prob, state, key):
     """Returns the loss as a function of images and logits, of one network and all real images."""
     data = real()
     carry = prob.matching.begin(key, data, None)
-    carry = prob.matching.with_kept(carry, state.aux_params[distill.KEPT])
+    of_start = prob.synthetic({"pixels": jnp.array(START)}, TRANSFORM)
+    kept = state.aux_params[distill.KEPT]
+    carry = prob.matching.with_kept(carry, kept, of_start, state.aux_params)
 
     @jax.jit
     def loss(images, logits):

@@ -159,7 +159,7 @@ def test_only_some_objectives_learn_them():
         labels=soft_labels.Labels(**labels),
     )  # fmt: skip
     with pytest.raises(
-        gsdd_jax.UsageError, match=r"labels\.learned: expected False with dm; only frepo, tm"
+        gsdd_jax.UsageError, match=r"labels\.learned: expected False with dm; only bptt, frepo, tm"
     ):
         build(learned=True)
     assert build(source="teacher") == build()

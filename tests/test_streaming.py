@@ -86,6 +86,7 @@ OBJECTIVES = {
     "dm": dict(batch_real=8),  # two classes have fewer
     "dc by groups": dict(batch_real=4, classes_per_step=1, outer_loops=2),
     "frepo": dict(batch_real=6, pool_size=2, max_updates=1),
+    "bptt": dict(batch_real=6, syn_steps=1, max_start_step=1),
 }
 
 

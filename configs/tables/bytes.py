@@ -26,6 +26,8 @@ BESIDE_LABELER = {"codes": CODES, "compressed": 128}  # images per class
 QUANTIZED = 20  # images per class of pixels of two bits
 PIXEL_RATES = {"dm": 1.0, "tm": 30.0}  # the best of pixels in small tables
 OBJECTIVES = ("dm", "tm")
+# By back-propagation through training: rate of the images by row.
+THROUGH_TRAINING = {"compressed, labeler": 2e-2, "codes, labeler": 2e-3}
 NOT_DISTILLED = {"dm": "not distilled", "tm": "not distilled, whitened"}  # as the objective's sets
 HALVES = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
 KINDS = {row: METHODS[row] for row in HALVES} | CODED_METHODS
@@ -54,6 +56,11 @@ def _cells(size):
                 fitted.distill.num_steps = 0
                 yield Cell(row, NOT_DISTILLED["dm"], fitted, seeds=small.SEEDS)
             yield Cell(row, objective.upper(), config, trials=rates, seeds=small.SEEDS)
+    if size == "small":
+        by_dm = _distilled("dm", size)
+        for row, rate in THROUGH_TRAINING.items():
+            config = small.through_training(by_dm[row], rate)
+            yield Cell(row, "BPTT", config, seeds=small.SEEDS)
 
 
 def _distilled(objective, size):

@@ -5,6 +5,7 @@ scaled to the field's norm, like filter normalization of networks (Li et al., 20
 different ways are therefore comparable.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -26,6 +27,7 @@ from gsdd_jax.setup import experiment, input_pipeline
 from gsdd_jax.setup.components import stream
 from gsdd_jax.setup.provenance import recorded
 from gsdd_jax.storage.workdir import whole
+from gsdd_jax.training import labeling
 
 NAME = "landscape"
 LEVELS = 19
@@ -120,6 +122,8 @@ def objective(
     across steps is that of the first step.
     """
     problem, matching, data = parts.problem, parts.problem.matching, input_pipeline.real(parts)
+    if set_.labeler is not None:
+        data = dataclasses.replace(data, labeler=labeling.of_set(set_.labeler))
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
     all_inputs, kept = parts.host_inputs(0, draws), matching.first_kept(key)
@@ -135,7 +139,8 @@ def objective(
             after = matching.after_update(synthetic, carry, u, jax.random.fold_in(after_key, u))
             return after, loss
 
-        carry = matching.with_kept(matching.begin(begin_key, data, host_inputs), kept)
+        carry = matching.begin(begin_key, data, host_inputs)
+        carry = matching.with_kept(carry, kept, synthetic, aux_params)
         return jax.lax.scan(update, carry, jnp.arange(matching.num_updates))[1].sum()
 
     @jax.jit

@@ -11,7 +11,7 @@ through them, such as a network that is trained between updates:
 Arrays that an objective keeps across steps, such as a pool of networks, are in the run's state:
 
     kept = matching.first_kept(key)  # before the first step; None: nothing
-    carry = matching.with_kept(carry, kept)  # after `begin`
+    carry = matching.with_kept(carry, kept, synthetic, aux_params)  # after `begin`
     kept = matching.next_kept(kept, synthetic, aux_params, carry)  # after the last update
 
 Objectives see synthetic images only through `Synthetic`, and real images only through `RealData`.
@@ -51,6 +51,9 @@ class RealData:
     # UInt8[d, k, r, h, w, c]: draws of a step; None unless the host reads the split. Draws of
     # several steps have the steps as leading axis.
     read: Array | Any = None
+    # What labels views of a set that stores a labeler, for objectives with `follows_labeler`: a
+    # pytree with a method `targets`, from views to class probabilities.
+    labeler: Any = None
 
     @property
     def transform(self) -> Any:
@@ -268,6 +271,7 @@ class Matching(abc.ABC):
     draws_real: ClassVar[bool] = True  # whether `begin` or `loss` draws real images
     compares_classes: ClassVar[bool] = True  # False: a single class can be matched
     learns_labels: ClassVar[bool] = False  # whether `aux_params` may hold soft labels
+    follows_labeler: ClassVar[bool] = False  # whether it makes use of `RealData.labeler`
     is_private: ClassVar[bool] = False  # whether a set is differentially private
     requires: ClassVar[Mapping[str, Any]] = {}  # values of the config's fields
     unequal_classes: ClassVar[bool] = False  # whether classes may have unequally many images
@@ -351,8 +355,11 @@ class Matching(abc.ABC):
         """Returns the initial arrays that the objective keeps across steps, or None."""
         return None
 
-    def with_kept(self, carry: Any, kept: Any) -> Any:
-        """Returns the initial `carry` of a step with what the objective keeps across steps."""
+    def with_kept(self, carry: Any, kept: Any, synthetic: Synthetic, aux_params: Any) -> Any:
+        """Returns the initial `carry` of a step with what the objective keeps across steps.
+
+        `synthetic` are the images before the step, of which it may also make use.
+        """
         return carry
 
     def next_kept(self, kept: Any, synthetic: Synthetic, aux_params: Any, carry: Any) -> Any:

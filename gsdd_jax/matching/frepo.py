@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int, Key
 from gsdd_jax.core import mesh
 from gsdd_jax.core.fields import LEAST, Shrink, field
 from gsdd_jax.data import soft_labels
-from gsdd_jax.matching.base import FORWARD, Draws, Learned, Matching, RealData, Synthetic, Work
+from gsdd_jax.matching.base import FORWARD, Draws, RealData, Synthetic, Work
+from gsdd_jax.matching.with_labels import LABELS, WithLabels
 from gsdd_jax.networks import Network
 
-LABELS = "labels"  # key of `aux_params`
 RESOLVED = 8 * 2.0**-23  # least ridge, relative to the trace of the kernel
 
 
@@ -40,7 +40,7 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureRegression(Matching):
+class FeatureRegression(WithLabels):
     """Squared error of kernel ridge regression from synthetic images to real ones.
 
     The kernel is the product of features of a network drawn from a pool. After each update that
@@ -53,7 +53,6 @@ class FeatureRegression(Matching):
     """
 
     name: ClassVar[str] = "frepo"
-    learns_labels: ClassVar[bool] = True
     unequal_classes: ClassVar[bool] = True
     saves_memory: ClassVar[tuple[str, ...]] = (
         "matching.options.batch_real",
@@ -89,26 +88,6 @@ class FeatureRegression(Matching):
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
         return Draws(jax.random.split(key, 3)[:1], self.batch_real)
 
-    def aux_params(
-        self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None
-    ) -> dict[str, Array]:
-        if not self.labels.soft:
-            return {}
-        start = soft_labels.start(labels, self.num_classes) if logits is None else logits
-        return {LABELS: start}
-
-    def learned(self, aux_params: dict[str, Any]) -> Learned:
-        if not self.labels.soft:
-            return Learned()
-        return Learned(None, soft_labels.stored(aux_params[LABELS], self.labels.bits))
-
-    def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
-        logits = learned.soft_labels
-        return self.aux_params(labels, None if logits is None else jnp.asarray(logits))
-
-    def aux_optimizer(self) -> optax.GradientTransformation:
-        return self.labels.optimizer()
-
     def project_aux(self, aux_params: dict[str, Array]) -> dict[str, Array]:
         # Targets depend only on differences: with the least logit 0 the grid holds the most.
         return jax.tree.map(lambda a: soft_labels.clip(a - a.min(1, keepdims=True)), aux_params)
@@ -126,7 +105,9 @@ class FeatureRegression(Matching):
         place = jax.random.randint(keys[1], (), 0, self.pool_size)
         return Carry(real, labels, weights.ravel() / self.num_classes, keys[2], place)
 
-    def with_kept(self, carry: Carry, kept: Member) -> Carry:
+    def with_kept(
+        self, carry: Carry, kept: Member, synthetic: Synthetic, aux_params: dict[str, Array]
+    ) -> Carry:
         member = jax.tree.map(lambda a: a[carry.place], kept)
         return carry._replace(real=self._features(member.params, carry.real), member=member)
 

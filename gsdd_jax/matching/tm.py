@@ -17,11 +17,12 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import LEAST, Shrink, defaults, field
 from gsdd_jax.data import augment, soft_labels
 from gsdd_jax.matching import base
-from gsdd_jax.matching.base import Learned, Matching, RealData, Synthetic, Trajectories, Work
+from gsdd_jax.matching.base import Learned, RealData, Synthetic, Trajectories, Work
+from gsdd_jax.matching.with_labels import LABELS, WithLabels
 from gsdd_jax.networks import Network
 
 LEAST_LEARNING_RATE = 0.001
-LEARNING_RATE, LABELS = "learning_rate", "labels"  # keys of `aux_params`
+LEARNING_RATE = "learning_rate"  # key of `aux_params`
 
 
 class Segments(NamedTuple):
@@ -32,7 +33,7 @@ class Segments(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrajectoryMatching(Matching):
+class TrajectoryMatching(WithLabels):
     """Distance || student - target ||^2 / || start - target ||^2 after the student's SGD steps.
 
     Images are rendered and transformed once. The unroll is a scan that keeps the parameters of
@@ -53,7 +54,6 @@ class TrajectoryMatching(Matching):
     name: ClassVar[str] = "tm"
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
-    learns_labels: ClassVar[bool] = True
     unequal_classes: ClassVar[bool] = True
     saves_memory: ClassVar[tuple[str, ...]] = (
         "matching.options.batch_syn",
@@ -150,28 +150,21 @@ class TrajectoryMatching(Matching):
     def aux_params(
         self, labels: Int[Array, "m"], logits: Float[Array, "m k"] | None = None
     ) -> dict[str, Array]:
-        aux_params = {LEARNING_RATE: jnp.float32(self.lr_init)}
-        if self.labels.soft:
-            by_class = soft_labels.start(labels, self.network.num_classes)
-            aux_params[LABELS] = by_class if logits is None else logits
-        return aux_params
+        return super().aux_params(labels, logits) | {LEARNING_RATE: jnp.float32(self.lr_init)}
 
     def learned(self, aux_params: dict[str, Any]) -> Learned:
-        rate = float(aux_params[LEARNING_RATE])
-        if not self.labels.soft:
-            return Learned(rate)
-        return Learned(rate, soft_labels.stored(aux_params[LABELS], self.labels.bits))
+        return super().learned(aux_params)._replace(learning_rate=float(aux_params[LEARNING_RATE]))
 
     def aux_params_of(self, labels: Int[Array, "m"], learned: Learned) -> dict[str, Array]:
-        logits = None if learned.soft_labels is None else jnp.asarray(learned.soft_labels)
-        return self.aux_params(labels, logits) | {LEARNING_RATE: jnp.float32(learned.learning_rate)}
+        of_set = {LEARNING_RATE: jnp.float32(learned.learning_rate)}
+        return super().aux_params_of(labels, learned) | of_set
 
     def aux_optimizer(self) -> optax.GradientTransformation:
         of_rate = optax.sgd(self.lr_lr, momentum=0.5)
         if not self.labels.soft:
             return of_rate
         return optax.multi_transform(
-            {LEARNING_RATE: of_rate, LABELS: self.labels.optimizer()},
+            {LEARNING_RATE: of_rate, LABELS: super().aux_optimizer()},
             {LEARNING_RATE: LEARNING_RATE, LABELS: LABELS},
         )
 
@@ -194,7 +187,7 @@ class TrajectoryMatching(Matching):
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
         num_images, num_experts = len(synthetic.labels), len(carry.start)
-        targets = self._targets(synthetic.labels, aux_params)
+        targets = self.targets(synthetic.labels, aux_params)
         keys = jax.random.split(key, num_experts)
         orders, present = jax.vmap(lambda k: self._draw(k, num_images))(keys)
         if orders.size <= num_images and num_experts == 1:
@@ -221,13 +214,6 @@ class TrajectoryMatching(Matching):
         shared = aux_params[LEARNING_RATE], images, targets
         students = carry.start, carry.target, orders, present, keys
         return mesh.map_groups(distances, shared, students).mean()
-
-    def _targets(
-        self, labels: Int[Array, "m"], aux_params: dict[str, Array]
-    ) -> Int[Array, "m"] | Float[Array, "m k"]:
-        """Returns the student's targets: classes, or soft labels' probabilities."""
-        soft = self.labels.soft
-        return soft_labels.targets(aux_params[LABELS], self.labels.bits) if soft else labels
 
     def _draw(
         self, key: Key[Array, ""], num_images: int

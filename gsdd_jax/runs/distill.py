@@ -199,7 +199,8 @@ class _Run:
         state = checkpoints.restore(state) or state
         done, total = int(state.step), config.distill.num_steps
         saved = done
-        steps = input_pipeline.steps(config, parts, key, done)
+        labeler = self.sets.labeling() if done < total else None
+        steps = input_pipeline.steps(config, parts, key, done, labeler)
 
         def next_stop(done):
             stops = [total, done + steps.at_once]

@@ -31,6 +31,7 @@ from gsdd_jax.setup.experiment import Experiment, FitParts
 from gsdd_jax.storage.version import version
 from gsdd_jax.storage.workdir import decisive
 from gsdd_jax.training import distill
+from gsdd_jax.training.labeling import Labeling
 
 
 class Sets:
@@ -175,6 +176,13 @@ class Sets:
         """Returns the teacher's soft labels of images as they are stored."""
         images = self.parts.transform(self.parts.parameterization.render(params))
         return self.teacher.logits(images, labels_of(self.config))
+
+    def labeling(self) -> Labeling | None:
+        """Returns the labeler that networks of the objective learn from, as a set stores it."""
+        follows = self.parts.problem.matching.follows_labeler
+        if not follows or self.config.labels.source != LABELER:
+            return None
+        return self.labeler.as_stored(labels_of(self.config))
 
     def save(self, name: str | os.PathLike, set_: DistilledSet) -> None:
         """Saves a set as a file in the directory."""

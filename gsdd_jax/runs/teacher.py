@@ -51,6 +51,10 @@ class Teacher:
         found = soft_labels.from_outputs(found, labels.temperature, labels.top)
         return soft_labels.values(soft_labels.codes(found, labels.bits), labels.bits)
 
+    def as_stored(self, labels: soft_labels.Labels) -> labeling.Labeling:
+        """Returns the network as a labeler, rounded as a set stores it."""
+        return labeling.of_set(labeling.stored(self.network, self.params, labels))
+
     def labeled(
         self, set_: DistilledSet, labels: soft_labels.Labels, transform: Callable
     ) -> DistilledSet:

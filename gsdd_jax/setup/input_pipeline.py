@@ -64,8 +64,12 @@ def real(parts: Any, streamed: bool = False) -> RealData:
     return real_data(*given, drawn=problem.matching.draws_real and not streamed)
 
 
-def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> Steps:
+def steps(
+    config: ConfigDict, parts: Any, key: Key[Array, ""], first: int, labeler: Any = None
+) -> Steps:
     """Builds the inputs for distilling the Experiment `parts` with `key`, from step `first` on.
+
+    `labeler` is that of `RealData`.
 
     Raises UsageError if streaming is requested, but the objective does not say what it draws.
     """
@@ -80,8 +84,9 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
         streamed = False
     data = real(parts, streamed)
     at_once, host_inputs = config.distill.steps_per_call, parts.host_inputs
+    labeled = dataclasses.replace(data, labeler=labeler)
     if not streamed:
-        return Steps(at_once, data, host_inputs)
+        return Steps(at_once, labeled, host_inputs)
 
     # Indices are drawn on the host, to wait for no step on the devices, in threads without a mesh.
     by_class = dataclasses.replace(data, images=transforms.RealImages(None, None))
@@ -102,7 +107,7 @@ def steps(config: ConfigDict, parts: Any, key: Key[Array, ""], first: int) -> St
     classes, images = mesh.local_slices(*of_all)
     own = lambda step: indices(step)[:, classes, images]
     read = reading.ahead(train.images, own, first, end, shape)
-    return Steps(min(at_once, reading.items_at_once(shape)), data, host_inputs, read, of_all)
+    return Steps(min(at_once, reading.items_at_once(shape)), labeled, host_inputs, read, of_all)
 
 
 def _host() -> jax.Device:

@@ -133,8 +133,9 @@ def run(
         begin_key, update_key = _step_keys(key, state.step)
         real = dataclasses.replace(data, read=read)
         aux_params, kept = divided(state.aux_params)
-        shared = matching.with_kept(matching.begin(begin_key, real, host_inputs), kept)
         params = parameterization.begin_step(state.params)
+        shared = matching.begin(begin_key, real, host_inputs)
+        shared = matching.with_kept(shared, kept, synthetic(params), aux_params)
         state = state._replace(params=params, aux_params=aux_params)
         (state, shared), losses = jax.lax.scan(
             lambda carry, u: update(real, carry, u, update_key),

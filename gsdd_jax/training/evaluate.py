@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import DivergedError
-from gsdd_jax.data import augment, soft_labels, transforms
+from gsdd_jax.data import augment, mixing, soft_labels, transforms
 from gsdd_jax.networks import Network
-from gsdd_jax.training.labeling import Labeling, mixed
+from gsdd_jax.training.labeling import Labeling
 
 DIVERGED = 1e6  # cross-entropy of a training that does not recover
 LARGEST_PART = 256  # images of a batch where the schedule leaves it open
@@ -132,7 +132,7 @@ def train_epochs(
             key, set_, chosen = of
             batch = images[set_, chosen]
             if labels_views:
-                batch = mixed(jax.random.fold_in(key, 1), batch)
+                batch = mixing.mixed(jax.random.fold_in(key, 1), batch)
             return augment.augment(key, batch, strategy=schedule.strategy, frames=network.frames)
 
         # One student after the other: vmap would compute all branches of an augmentation.

@@ -5,17 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from gsdd_jax import networks
 from gsdd_jax.core import mesh
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.formats import labeler
 from gsdd_jax.formats.labeler import Labeler
-from gsdd_jax.formats.mixes import AREAS
 from gsdd_jax.networks import Network
 
-MIXED = 0.8  # share of the views that are mixtures
 _BLOCKS = {"Conv": {"kernel": "kernel"}, "InstanceNorm": {"scale": "scale", "bias": "shift"}}
 
 
@@ -31,27 +29,6 @@ class Labeling:
     def targets(self, views: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
         """Returns the class probabilities of views."""
         return jax.nn.softmax(self.network.apply(self.params, views) / self.temperature)
-
-
-def mixed(key: Key[Array, ""], images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Returns images of which most have a square of another one in its place.
-
-    As the mixtures that a file may describe (`formats.mixes`), but drawn anew.
-    """
-    count, height, width, _ = images.shape
-    keys = jax.random.split(key, 5)
-    others = images[jax.random.permutation(keys[0], count)]
-    least, most = (area / 256 for area in AREAS)
-    side = jnp.sqrt(jax.random.uniform(keys[1], (count, 1), minval=least, maxval=most))
-    chosen = jax.random.bernoulli(keys[2], MIXED, (count, 1))
-
-    def within(key, size):
-        first = jax.random.uniform(key, (count, 1)) * (1 - side)
-        centers = (jnp.arange(size) + 0.5) / size
-        return (centers >= first) & (centers < first + side) & chosen
-
-    rows, columns = within(keys[3], height), within(keys[4], width)
-    return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], others, images)
 
 
 def of_set(stored: Labeler) -> Labeling:
