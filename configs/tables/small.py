@@ -45,7 +45,7 @@ def through_training(config: ConfigDict, learning_rate: float) -> ConfigDict:
     """Returns the config by back-propagation through training instead."""
     config = common.matched_by(config.copy_and_resolve_references(), "bptt")
     config.matching.options.update(LATE)
-    config.distill.update(num_steps=600, learning_rate=learning_rate)
+    config.distill.update(num_steps=400, learning_rate=learning_rate)
     return config
 
 
