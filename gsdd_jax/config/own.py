@@ -44,6 +44,8 @@ def own(objective: str = "dm") -> ConfigDict:
         return shortened_tm(config)
     config.distill.num_steps = 200
     config.distill.learning_rate = 1.25e-3  # good on CIFAR-10's training images (docs/results.md)
+    if objective == "bptt":
+        return shortened_bptt(config)
     if objective != "dm":
         matched_by(config, objective)
         if config.init.images == "none":  # far from its end (docs/results.md)
@@ -66,6 +68,18 @@ def with_labeler(config: ConfigDict) -> ConfigDict:
     """Changes `config` to sets with a labeler, and networks to its larger rates."""
     config.labels.update(dataclasses.asdict(Labels(LABELER, **OF_LABELER)))
     config.evaluate.rates = "0.03,0.1,0.2"
+    return config
+
+
+def shortened_bptt(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to short trainings of a pool of networks, and returns it."""
+    matched_by(config, "bptt")
+    config.matching.options.update(
+        optimizer="sgd", network_learning_rate=0.03, max_start_step=200, syn_steps=20, batch_syn=64,
+        batch_real=64, pool_size=5, augment_real=False,
+    )  # fmt: skip
+    config.distill.num_steps = 100
+    config.distill.learning_rate = 3e-3
     return config
 
 
