@@ -16,6 +16,6 @@ def get_config(variant: str = ""):
     base = load("cifar10_tm:ipc=10" + ",codes" * ("codes" in variant))
     config = common.matched_by(base, "bptt")
     config.matching.strategy = "flip_rotate"
-    config.matching.options.update(syn_steps=60, max_start_step=140, batch_syn=100)
+    config.matching.options.update(batch_syn=100, batch_real=500)
     config.distill.update(num_steps=15_000, learning_rate=1e-3)
     return config

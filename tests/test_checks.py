@@ -178,6 +178,10 @@ def test_every_config_is_in_its_ranges():
             r"config\.evaluate\.num_networks: (15,000,000|60,000,000) real images for all of them",
         ),
         ({"network.options.width": 4096}, r"config\.evaluate\.num_networks: 2 networks of"),
+        (
+            {"matching.name": "bptt", "matching.options": {"pool_size": 10_000}},
+            r"config\.matching\.options\.pool_size: 10,000 networks of",
+        ),
     ],
 )
 def test_what_memory_does_not_hold_is_refused_before_whitening(monkeypatch, fields, line):

@@ -277,6 +277,7 @@ class Matching(abc.ABC):
     unequal_classes: ClassVar[bool] = False  # whether classes may have unequally many images
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
+    pool_size: int = 0  # networks that the objective keeps across steps
     independent: int = 1  # independent parts of a step: classes, students
     penalty_weight: int = 1  # times that the images' penalty counts in an update
 

@@ -71,7 +71,9 @@ class BackPropagation(WithLabels):
     )
     batch_syn: int = field(0, "synthetic images per training step; 0: all", 0)
     batch_real: int = field(
-        500, "real images per class and step; published: 5000 of all", shrink=Shrink(0.5, 1)
+        50,
+        "real images per class and step; published: 500 of CIFAR-10, 50 of CIFAR-100",
+        shrink=Shrink(0.5, 1),
     )
     optimizer: str = field(
         "adam", "optimizer of the networks: adam, as published, or sgd (momentum 0.9, decay 5e-4)",
@@ -136,7 +138,7 @@ class BackPropagation(WithLabels):
         synthetic: Synthetic,
         aux_params: dict[str, Array],
     ) -> Carry:
-        keys = jax.random.split(carry.key, 4)
+        keys = jax.random.split(carry.key, 3)
         if kept is None:
             member, bounds = carry.member, (self.min_start_step, self.max_start_step + 1)
             steps = jax.random.randint(keys[0], (), *bounds)

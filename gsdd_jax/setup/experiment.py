@@ -202,6 +202,7 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
         config, matched, dataset.num_classes, parameterization.images_per_class,
         dataset.train_counts,
     )  # fmt: skip
+    components.check_networks("matching.options.pool_size", objective.pool_size, network)
     if objective.compares_classes or config.labels.source != "class":
         components.check_classes(dataset)
     counts = material.counts if is_unequal(material.counts) else ()
